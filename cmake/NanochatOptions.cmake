@@ -1,0 +1,21 @@
+# Flags of this project's own targets, as INTERFACE targets: nothing global, so that third-party code never sees them.
+find_program(CCACHE_PROGRAM ccache)
+if(CCACHE_PROGRAM AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
+  set(CMAKE_CXX_COMPILER_LAUNCHER "${CCACHE_PROGRAM}")
+endif()
+
+add_library(nanochat_options INTERFACE)
+target_compile_features(nanochat_options INTERFACE cxx_std_20)
+target_compile_options(nanochat_options INTERFACE
+  -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor -Wcast-align -Woverloaded-virtual -Wextra-semi
+  $<$<BOOL:${NANOCHAT_WERROR}>:-Werror>)
+
+if(NANOCHAT_SANITIZE)
+  target_compile_options(nanochat_options INTERFACE
+    -fsanitize=${NANOCHAT_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=undefined)
+  target_link_options(nanochat_options INTERFACE -fsanitize=${NANOCHAT_SANITIZE})
+endif()
+if(NANOCHAT_COVERAGE)
+  target_compile_options(nanochat_options INTERFACE --coverage -fprofile-update=atomic)
+  target_link_options(nanochat_options INTERFACE --coverage)
+endif()

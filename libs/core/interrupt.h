@@ -1,0 +1,11 @@
+#pragma once
+// SIGINT and SIGTERM as a flag that long loops look at: the first asks to save and stop, a second ends the process at
+// once with exit code 130.
+
+namespace nanochat {
+
+void install_interrupt_handlers();  // apps/ only; idempotent
+bool interrupt_requested();
+void reset_interrupt_for_testing();
+
+}  // namespace nanochat

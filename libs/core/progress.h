@@ -1,0 +1,35 @@
+#pragma once
+// Progress of a long operation. On a terminal one line that redraws itself; otherwise a plain line every few seconds.
+// Written to a caller-given sink so that libraries never print: apps/ hands in a reporter, tests a recorder.
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+
+namespace nanochat {
+
+// What a library reports to. Implementations are thread-safe.
+class ProgressReporter {
+ public:
+  virtual ~ProgressReporter() = default;
+  virtual void start(std::string_view what, std::int64_t total, std::string_view unit) = 0;  // total 0: unknown
+  virtual void advance(std::int64_t amount) = 0;
+  virtual void note(std::string_view text) = 0;  // shown after the bar, e.g. "loss 3.2 | 9,100 tok/s"
+  virtual void finish() = 0;
+};
+
+// Discards everything (--quiet, tests).
+class SilentProgress : public ProgressReporter {
+ public:
+  void start(std::string_view, std::int64_t, std::string_view) override {}
+  void advance(std::int64_t) override {}
+  void note(std::string_view) override {}
+  void finish() override {}
+};
+
+// Writes to a file descriptor: a redrawn bar with percentage, rate and time left when it is a terminal, else a line
+// every `plain_interval_seconds`.
+std::unique_ptr<ProgressReporter> make_progress_bar(int fd, double plain_interval_seconds = 10.0);
+
+}  // namespace nanochat

@@ -1,0 +1,63 @@
+#pragma once
+// Batches of BOS-aligned training rows from token shards or raw text.
+//
+// Every document begins with BOS. Two packings: kStream cuts the concatenated documents into B*T+1 tokens a batch, as
+// the reference's tokenizing_distributed_data_loader does (the last token of one batch is not repeated in the next);
+// kBestFit begins every row at a document, fills it with the longest waiting document that fits, and crops one only
+// when none fits (best-fit decreasing over a bounded buffer of documents), so that no row starts inside a document.
+//
+// A loader's position is a small JSON value taken after a batch; a loader made with it continues with the very next
+// batch, whatever was prefetched. Batches do not depend on thread counts. Rank r of W sees documents r, r+W, r+2W, ...
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <nlohmann/json_fwd.hpp>
+
+#include "data/batch.h"
+
+namespace nanochat {
+
+class Tokenizer;
+
+enum class Packing { kStream, kBestFit };
+enum class Split { kTrain, kValidation };
+
+struct LoaderOptions {
+  std::int64_t rows = 8;             // B, the device batch size
+  std::int64_t sequence_len = 2048;  // T
+  Packing packing = Packing::kBestFit;
+  Split split = Split::kTrain;
+  int rank = 0;
+  int world_size = 1;
+  int workers = 1;         // threads that tokenize raw text (0: all); shards need none
+  int prefetch = 4;        // batches made ahead on a thread; 0: made when asked for
+  bool loop = true;        // begin a new epoch at the end; otherwise next() returns false
+};
+
+class Loader {
+ public:
+  virtual ~Loader() = default;
+  // The next batch. False at the end when not looping; a last partial batch is dropped. Throws DataError.
+  virtual bool next(TokenBatch& batch) = 0;
+  // Position after the last batch that next() returned: {"epoch", "document", ...}.
+  virtual nlohmann::json position() const = 0;
+  virtual std::int64_t epoch() const = 0;  // of the last batch returned, from 0
+};
+
+// Token shards *.tok as `nanochat data prepare` writes them (folders, files or globs). Throws DataError when there are
+// none for the split, or when their tokenizer fingerprint is not `tokenizer_fingerprint` (empty: not checked).
+std::unique_ptr<Loader> make_shard_loader(const std::vector<std::string>& paths, std::int32_t bos_id,
+                                          const std::string& tokenizer_fingerprint, const LoaderOptions& options,
+                                          const nlohmann::json& position);
+
+// Raw text (.txt, .jsonl, also .gz), tokenized on background threads as it goes. Holds out every
+// `validation_every`-th document for Split::kValidation.
+std::unique_ptr<Loader> make_text_loader(const std::vector<std::string>& paths, std::shared_ptr<const Tokenizer> tokenizer,
+                                         std::int64_t validation_every, const LoaderOptions& options,
+                                         const nlohmann::json& position);
+
+}  // namespace nanochat
