@@ -34,7 +34,9 @@ class Option {
   Option& at_least(double minimum);
   Option& at_most(double maximum);
   Option& one_of(std::vector<std::string> choices);
-  Option& check(std::function<std::string(const nlohmann::json&)> error_or_empty);
+  // Returns what would be right ("a power of two") when the value is not.
+  Option& check(std::function<std::string(const nlohmann::json&)> expected_or_empty);
+  Option& comma_separated();  // a list that flags may also give as "a,b" (the environment always may)
   Option& not_in_resolved();  // belongs to the invocation, not to the run (e.g. quiet)
 
   const std::string& name() const { return name_; }      // device_batch_size
@@ -50,7 +52,8 @@ class Option {
   const std::string& source() const { return source_; }  // default | file path | environment | flag
 
   nlohmann::json value() const;
-  // Throw ConfigError naming `where` (flag, variable or file), what was found and what would be right.
+  // Throw ConfigError naming `where` (flag, variable or file), what was found and what would be right; the field is
+  // then unchanged. Integers may be written 1e6; fractions and what the field cannot hold are errors.
   void set_json(const nlohmann::json& value, const std::string& where, const std::string& source);
   void set_text(const std::vector<std::string>& values, const std::string& where, const std::string& source);
 
@@ -59,6 +62,7 @@ class Option {
   OptionField field_;
   std::vector<std::string> choices_;
   std::vector<std::function<std::string(const nlohmann::json&)>> checks_;
+  bool comma_separated_ = false;
   bool in_resolved_ = true;
 };
 
@@ -73,7 +77,9 @@ class OptionList {
   // Applies a JSON object. An unknown key throws ConfigError naming the nearest known key.
   void apply_json(const nlohmann::json& object, const std::string& where);
   void apply_file(const std::filesystem::path& file);          // JSON with // comments allowed
-  void apply_environment();                                    // NANOCHAT_*; unknown variables are left alone
+  // NANOCHAT_*; unknown variables are left alone, empty ones count as unset. Lists: a JSON array, or items between
+  // commas.
+  void apply_environment();
   nlohmann::json resolved() const;                             // every option that belongs to the run
   // "key: saved → now" for each option of the run that differs from a saved resolved configuration.
   std::vector<std::string> differences(const nlohmann::json& saved) const;

@@ -1,0 +1,109 @@
+#include "core/format.h"
+
+#include <array>
+#include <cmath>
+#include <cstddef>
+
+#include <fmt/core.h>
+
+namespace nanochat {
+namespace {
+
+// Length of the valid UTF-8 character at the start of `bytes`, or 0 and in `bad` the length of the maximal part that
+// could have begun one (Unicode 15, table 3-7): what a decoder replaces by one U+FFFD.
+std::size_t valid_prefix(std::string_view bytes, std::size_t& bad) {
+  const auto at = [&](std::size_t i) { return static_cast<unsigned char>(bytes[i]); };
+  const unsigned char lead = at(0);
+  bad = 1;
+  if (lead < 0x80) return 1;
+  std::size_t length = 0;
+  unsigned char low = 0x80, high = 0xbf;  // bounds of the second byte: no overlong forms, no surrogates, <= U+10FFFF
+  if (lead >= 0xc2 && lead <= 0xdf) {
+    length = 2;
+  } else if (lead >= 0xe0 && lead <= 0xef) {
+    length = 3;
+    if (lead == 0xe0) low = 0xa0;
+    if (lead == 0xed) high = 0x9f;
+  } else if (lead >= 0xf0 && lead <= 0xf4) {
+    length = 4;
+    if (lead == 0xf0) low = 0x90;
+    if (lead == 0xf4) high = 0x8f;
+  } else {
+    return 0;
+  }
+  for (std::size_t i = 1; i < length; ++i) {
+    if (i >= bytes.size() || at(i) < low || at(i) > high) {
+      bad = i;
+      return 0;
+    }
+    low = 0x80;
+    high = 0xbf;
+  }
+  return length;
+}
+
+}  // namespace
+
+std::string with_commas(std::int64_t value) {
+  std::string text = std::to_string(value);
+  const std::ptrdiff_t first = value < 0 ? 1 : 0;
+  for (std::ptrdiff_t i = static_cast<std::ptrdiff_t>(text.size()) - 3; i > first; i -= 3) {
+    text.insert(static_cast<std::size_t>(i), ",");
+  }
+  return text;
+}
+
+std::string human_bytes(double bytes) {
+  constexpr std::array kUnits = {"B", "KiB", "MiB", "GiB", "TiB", "PiB"};
+  std::size_t unit = 0;
+  // 1023.95 and above would print as 1024.0 of the smaller unit.
+  while (std::abs(bytes) >= (unit == 0 ? 1024.0 : 1023.95) && unit + 1 < kUnits.size()) {
+    bytes /= 1024;
+    ++unit;
+  }
+  return unit == 0 ? fmt::format("{:.0f} B", bytes) : fmt::format("{:.1f} {}", bytes, kUnits[unit]);
+}
+
+std::string human_duration(double seconds) {
+  if (!std::isfinite(seconds)) return "?";
+  if (seconds < 0) return "-" + human_duration(-seconds);
+  if (seconds < 0.9995) return fmt::format("{:.0f}ms", seconds * 1000);
+  if (seconds < 59.95) return fmt::format("{:.1f}s", seconds);
+  if (seconds < 3599.5) {
+    const auto whole = static_cast<std::int64_t>(std::llround(seconds));
+    return fmt::format("{}m {:02}s", whole / 60, whole % 60);
+  }
+  const auto minutes = static_cast<std::int64_t>(std::llround(seconds / 60));
+  if (minutes < 24 * 60) return fmt::format("{}h {:02}m", minutes / 60, minutes % 60);
+  const auto hours = static_cast<std::int64_t>(std::llround(seconds / 3600));
+  return fmt::format("{}d {:02}h", hours / 24, hours % 24);
+}
+
+bool is_valid_utf8(std::string_view bytes) {
+  std::size_t bad = 0;
+  while (!bytes.empty()) {
+    const std::size_t length = valid_prefix(bytes, bad);
+    if (length == 0) return false;
+    bytes.remove_prefix(length);
+  }
+  return true;
+}
+
+std::string replace_invalid_utf8(std::string_view bytes) {
+  std::string text;
+  text.reserve(bytes.size());
+  std::size_t bad = 0;
+  while (!bytes.empty()) {
+    const std::size_t length = valid_prefix(bytes, bad);
+    if (length == 0) {
+      text += "\xef\xbf\xbd";
+      bytes.remove_prefix(bad);
+    } else {
+      text += bytes.substr(0, length);
+      bytes.remove_prefix(length);
+    }
+  }
+  return text;
+}
+
+}  // namespace nanochat

@@ -1,0 +1,36 @@
+#include "core/interrupt.h"
+
+#include <signal.h>
+#include <unistd.h>
+
+#include <atomic>
+
+#include "core/errors.h"
+
+namespace nanochat {
+namespace {
+
+std::atomic<bool> requested{false};
+static_assert(std::atomic<bool>::is_always_lock_free, "a signal handler may only touch lock-free atomics");
+
+void handle(int) {
+  if (requested.exchange(true)) ::_exit(static_cast<int>(ExitCode::kInterrupted));
+}
+
+}  // namespace
+
+void install_interrupt_handlers() {
+  struct sigaction action {};
+  action.sa_handler = handle;
+  sigemptyset(&action.sa_mask);
+  // Reads in third-party code must not fail with EINTR; whoever waits for input polls, which is never restarted.
+  action.sa_flags = SA_RESTART;
+  ::sigaction(SIGINT, &action, nullptr);
+  ::sigaction(SIGTERM, &action, nullptr);
+}
+
+bool interrupt_requested() { return requested.load(std::memory_order_relaxed); }
+
+void reset_interrupt_for_testing() { requested = false; }
+
+}  // namespace nanochat
