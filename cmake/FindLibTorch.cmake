@@ -52,10 +52,21 @@ if(LibTorch_FOUND AND LibTorch_VERSION VERSION_LESS 2.9)
 endif()
 
 if(LibTorch_FOUND AND NOT TARGET LibTorch::cpu)
+  # The wheel's include folder also carries other projects' headers, among them an {fmt} newer than the one that spdlog
+  # is built with and would win over it. Only LibTorch's own are shown, through links.
+  string(MD5 _key "${LibTorch_INCLUDE_DIR}")
+  string(SUBSTRING "${_key}" 0 8 _key)
+  set(_headers "${PROJECT_SOURCE_DIR}/.deps/libtorch-headers-${_key}")
+  file(MAKE_DIRECTORY "${_headers}")
+  foreach(_part ATen c10 caffe2 torch)
+    if(EXISTS "${LibTorch_INCLUDE_DIR}/${_part}" AND NOT EXISTS "${_headers}/${_part}")
+      file(CREATE_LINK "${LibTorch_INCLUDE_DIR}/${_part}" "${_headers}/${_part}" SYMBOLIC)
+    endif()
+  endforeach()
   add_library(LibTorch::c10 UNKNOWN IMPORTED)
   set_target_properties(LibTorch::c10 PROPERTIES
     IMPORTED_LOCATION "${LibTorch_C10_LIBRARY}"
-    INTERFACE_INCLUDE_DIRECTORIES "${LibTorch_INCLUDE_DIR}")
+    INTERFACE_INCLUDE_DIRECTORIES "${_headers}")
   # The wheel links its CUDA runtime even for CPU work; the loader finds those two libraries beside it, and the linker
   # must be told where.
   file(GLOB _nvidia_dirs LIST_DIRECTORIES true
@@ -67,7 +78,6 @@ if(LibTorch_FOUND AND NOT TARGET LibTorch::cpu)
   add_library(LibTorch::cpu UNKNOWN IMPORTED)
   set_target_properties(LibTorch::cpu PROPERTIES
     IMPORTED_LOCATION "${LibTorch_CPU_LIBRARY}"
-    INTERFACE_INCLUDE_DIRECTORIES "${LibTorch_INCLUDE_DIR}"
     INTERFACE_LINK_OPTIONS "${_rpath_links}"
     INTERFACE_LINK_LIBRARIES "LibTorch::c10;${LibTorch_OPENMP_LIBRARY}")
   if(LibTorch_CUDA_LIBRARY AND LibTorch_C10_CUDA_LIBRARY)
