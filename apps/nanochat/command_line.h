@@ -1,10 +1,14 @@
 #pragma once
 // The command line: subcommands built on OptionList, parsed by CLI11. Each subcommand lives in a file of its own that
-// offers one function `void add_NAME(CommandLine&)`; main.cpp calls them all.
+// offers one function `void add_NAME(CommandLine&)` (commands.h); main.cpp calls them all.
+//
+// One parse: flags > environment (NANOCHAT_*) > --config file.json > defaults. Results go to standard output, all else
+// to standard error. Not thread-safe; one command a process.
 
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/errors.h"
@@ -25,9 +29,9 @@ class Subcommand {
   Subcommand(std::string path, std::string summary, std::string example);
 
   // An option of this command (see core/options.h). The field must outlive the command line: bind members of a struct
-  // held by the run function's shared_ptr.
+  // held by the run function's shared_ptr. Throws std::logic_error for a name that is taken.
   Option& option(std::string name, OptionField field, std::string help);
-  // The option may also be given as a positional argument, in the order of these calls.
+  // The option may also be given as a positional argument, in the order of these calls; a list only as the last.
   Subcommand& positional(const std::string& option_name, bool required = false);
   // Must be set by flag, environment or file; otherwise a ConfigError.
   Subcommand& required(const std::string& option_name);
@@ -39,16 +43,30 @@ class Subcommand {
 
  private:
   friend class CommandLine;
+  Option& known(const std::string& option_name);
+  std::string usage() const;
+  std::string help() const;
+  std::string markdown() const;
+  // Takes the words after the path. False when --help is among them, and nothing was set.
+  bool parse(const std::vector<std::string>& words);
+  std::string memory_advice() const;
+
   std::string path_, summary_, example_;
   OptionList options_;
-  std::vector<std::pair<std::string, bool>> positionals_;
+  std::size_t common_count_ = 0;  // that many at the front of options_ are those of every command
+  std::vector<std::string> positionals_;
   std::vector<std::string> required_;
   std::function<ExitCode(Context&)> run_;
 };
 
 class CommandLine {
  public:
-  // `path` is one or two words; the group of a two-word path is created on first use with `group_summary`.
+  CommandLine();
+  ~CommandLine();
+  CommandLine(const CommandLine&) = delete;
+  CommandLine& operator=(const CommandLine&) = delete;
+
+  // `path` is one or two words; the first word of a two-word path is a group, described by group().
   Subcommand& add(std::string path, std::string summary, std::string example);
   void group(std::string name, std::string summary);
 
@@ -61,8 +79,19 @@ class CommandLine {
   std::string markdown() const;
 
  private:
+  struct Common;  // the fields behind the options of every command
+  ExitCode dispatch(const std::vector<std::string>& words);
+  ExitCode run(Subcommand& command, const std::vector<std::string>& words);
+  Subcommand* find(const std::string& path) const;
+  bool is_group(const std::string& name) const;
+  std::vector<std::string> names_in(const std::string& group) const;  // empty: the first words of all commands
+  std::string help(const std::string& group) const;
+  ExitCode report(ExitCode code, const std::string& message) const;
+
+  std::unique_ptr<Common> common_;
   std::vector<std::unique_ptr<Subcommand>> commands_;
   std::vector<std::pair<std::string, std::string>> groups_;
+  const Subcommand* running_ = nullptr;
 };
 
 }  // namespace nanochat::cli

@@ -46,6 +46,7 @@ class Option {
   const std::vector<std::string>& choices() const { return choices_; }
   bool is_flag() const { return std::holds_alternative<bool*>(field_); }
   bool is_list() const { return std::holds_alternative<std::vector<std::string>*>(field_); }
+  bool is_comma_separated() const { return comma_separated_; }
   std::string type_name() const;                         // INT, FLOAT, TEXT, PATH, TEXT..., empty for bool
   const std::string& default_text() const { return default_text_; }
   bool in_resolved() const { return in_resolved_; }

@@ -1,0 +1,324 @@
+#include "command_line.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <exception>
+#include <filesystem>
+#include <map>
+#include <new>
+#include <stdexcept>
+#include <string_view>
+
+#include <CLI/CLI.hpp>
+#include <c10/util/Exception.h>
+
+#include "core/log.h"
+
+namespace nanochat::cli {
+namespace {
+
+bool contains(const std::vector<std::string>& words, std::string_view word) {
+  return std::find(words.begin(), words.end(), word) != words.end();
+}
+
+std::string one_line(std::string text) {
+  std::replace(text.begin(), text.end(), '\n', ' ');
+  return text;
+}
+
+std::string first_line(const std::string& text) { return text.substr(0, text.find('\n')); }
+
+void print(const std::string& text) { std::fputs(text.c_str(), stdout); }
+
+std::string did_you_mean(const std::string& word, const std::vector<std::string>& known) {
+  const std::string close = nearest(word, known);
+  return close.empty() ? "" : ", did you mean \"" + close + "\"?";
+}
+
+}  // namespace
+
+struct CommandLine::Common {
+  bool quiet = false;
+  bool json = false;
+  std::string log_level = "info";
+  std::filesystem::path log_file;
+  std::string log_format = "text";
+};
+
+Subcommand::Subcommand(std::string path, std::string summary, std::string example)
+    : path_(std::move(path)), summary_(std::move(summary)), example_(std::move(example)) {}
+
+Option& Subcommand::option(std::string name, OptionField field, std::string help) {
+  if (options_.find(name) != nullptr || name == "config" || name == "help") {
+    throw std::logic_error(path_ + ": option " + name + " is declared twice");
+  }
+  return options_.add(std::move(name), field, std::move(help));
+}
+
+Option& Subcommand::known(const std::string& option_name) {
+  Option* option = options_.find(option_name);
+  if (option == nullptr) throw std::logic_error(path_ + ": no option " + option_name);
+  return *option;
+}
+
+Subcommand& Subcommand::positional(const std::string& option_name, bool is_required) {
+  if (!positionals_.empty() && known(positionals_.back()).is_list()) {
+    throw std::logic_error(path_ + ": " + option_name + " follows a positional list");
+  }
+  positionals_.push_back(known(option_name).name());
+  return is_required ? required(option_name) : *this;
+}
+
+Subcommand& Subcommand::required(const std::string& option_name) {
+  required_.push_back(known(option_name).name());
+  return *this;
+}
+
+Subcommand& Subcommand::run(std::function<ExitCode(Context&)> function) {
+  run_ = std::move(function);
+  return *this;
+}
+
+bool Subcommand::parse(const std::vector<std::string>& words) {
+  CLI::App app;
+  app.set_help_flag();  // --help is ours: CLI11 would format it its own way
+  app.allow_extras();   // so that the nearest flag can be named
+  CLI::Option* help = app.add_flag("-h,--help");
+  CLI::Option* config = app.add_option("--config");
+  config->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
+
+  std::map<std::string, CLI::Option*> flags, positionals;
+  std::vector<std::string> known_flags = {"--config", "--help"};
+  const auto set_size = [](CLI::Option& added, const Option& option, bool many) {
+    if (option.is_list() && many) {
+      added.expected(1, CLI::detail::expected_max_vector_size);
+    } else {
+      added.expected(1)->multi_option_policy(option.is_list() ? CLI::MultiOptionPolicy::TakeAll
+                                                              : CLI::MultiOptionPolicy::TakeLast);
+    }
+  };
+  for (const Option& option : options_.all()) {
+    const std::string flag = option.flag();
+    known_flags.push_back(flag);
+    CLI::Option*& added = flags[option.name()];
+    if (option.is_flag()) {
+      known_flags.push_back("--no-" + flag.substr(2));
+      added = app.add_flag(flag + ",!" + known_flags.back());
+      added->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
+    } else {
+      added = app.add_option(flag);
+      set_size(*added, option, !option.is_comma_separated());  // "--names a,b FILE" must leave FILE alone
+    }
+  }
+  for (const std::string& name : positionals_) {
+    CLI::Option* added = app.add_option("argument_" + name);  // unlike any flag
+    set_size(*added, known(name), true);
+    positionals[name] = added;
+  }
+
+  try {
+    app.parse(std::vector<std::string>(words.rbegin(), words.rend()));  // CLI11 takes them from the back
+  } catch (const CLI::ParseError& error) {
+    throw ConfigError(one_line(error.what()));
+  }
+  if (help->count() > 0) return false;
+  for (const std::string& word : app.remaining()) {
+    if (!word.starts_with('-')) throw ConfigError("unexpected argument \"" + word + "\"; usage: " + usage());
+    const std::string flag = word.substr(0, word.find('='));
+    const std::string hint = did_you_mean(flag, known_flags);
+    throw ConfigError("unknown option " + flag + (hint.empty() ? "; --help lists the options" : hint));
+  }
+
+  if (config->count() > 0) options_.apply_file(config->results().back());
+  options_.apply_environment();
+  for (Option& option : options_.all()) {
+    const CLI::Option* flag = flags[option.name()];
+    const auto positional = positionals.find(option.name());
+    const bool by_position = positional != positionals.end() && positional->second->count() > 0;
+    if (flag->count() > 0 && by_position) {
+      throw ConfigError(option.flag() + ": given as an option and as an argument (\"" +
+                        positional->second->results().front() + "\"), expected one of the two");
+    }
+    if (flag->count() == 0 && !by_position) continue;
+    std::vector<std::string> values = by_position ? positional->second->results() : flag->results();
+    if (!option.is_list()) values.erase(values.begin(), values.end() - 1);  // given twice: the last counts
+    option.set_text(values, option.flag(), "flag");
+  }
+  for (const std::string& name : required_) {
+    const Option& option = known(name);
+    if (option.source() == "default") {
+      throw ConfigError(option.flag() + ": is required (or " + option.environment() + ", or \"" + name +
+                        "\" in a --config file); usage: " + usage());
+    }
+  }
+  return true;
+}
+
+std::string Subcommand::memory_advice() const {
+  std::string flags;
+  for (const char* name : {"device_batch_size", "sequence_len", "depth", "vocab_size", "max_tokens", "workers"}) {
+    for (const Option& option : options_.all()) {
+      if (option.name() == name) flags += (flags.empty() ? "" : ", ") + option.flag();
+    }
+  }
+  return flags.empty() ? "close other programs or give smaller input" : "lower " + flags;
+}
+
+CommandLine::CommandLine() : common_(std::make_unique<Common>()) {}
+CommandLine::~CommandLine() = default;
+
+Subcommand& CommandLine::add(std::string path, std::string summary, std::string example) {
+  if (find(path) != nullptr) throw std::logic_error("command " + path + " is declared twice");
+  commands_.push_back(std::make_unique<Subcommand>(std::move(path), std::move(summary), std::move(example)));
+  Subcommand& command = *commands_.back();
+  command.option("quiet", &common_->quiet, "no progress; warnings and errors only").not_in_resolved();
+  command.option("json", &common_->json, "machine-readable standard output").not_in_resolved();
+  command.option("log_level", &common_->log_level, "least severe message that is logged")
+      .one_of({"trace", "debug", "info", "warn", "error", "off"})
+      .not_in_resolved();
+  command.option("log_file", &common_->log_file, "also append the log to this file").not_in_resolved();
+  command.option("log_format", &common_->log_format, "plain lines, or one JSON object a line")
+      .one_of({"text", "json"})
+      .not_in_resolved();
+  command.common_count_ = command.options_.all().size();
+  return command;
+}
+
+void CommandLine::group(std::string name, std::string summary) {
+  groups_.emplace_back(std::move(name), std::move(summary));
+}
+
+Subcommand* CommandLine::find(const std::string& path) const {
+  for (const auto& command : commands_) {
+    if (command->path() == path) return command.get();
+  }
+  return nullptr;
+}
+
+bool CommandLine::is_group(const std::string& name) const {
+  return std::any_of(commands_.begin(), commands_.end(),
+                     [&](const auto& command) { return command->path().starts_with(name + " "); });
+}
+
+std::vector<std::string> CommandLine::names_in(const std::string& group) const {
+  std::vector<std::string> names;
+  const std::string prefix = group.empty() ? "" : group + " ";
+  for (const auto& command : commands_) {
+    if (!command->path().starts_with(prefix)) continue;
+    const std::string rest = command->path().substr(prefix.size());
+    const std::string word = rest.substr(0, rest.find(' '));
+    if (!contains(names, word)) names.push_back(word);
+  }
+  return names;
+}
+
+ExitCode CommandLine::dispatch(const std::vector<std::string>& words) {
+  const auto rest = [&](std::size_t count) {
+    return std::vector<std::string>(words.begin() + static_cast<std::ptrdiff_t>(count), words.end());
+  };
+  if (words.empty()) {
+    print(help(""));
+    return ExitCode::kUsage;
+  }
+  const std::string& first = words[0];
+  if (first == "--version") {
+    print("nanochat " NANOCHAT_VERSION "\n");
+    return ExitCode::kOk;
+  }
+  if (first == "--help" || first == "-h") {
+    print(help(""));
+    return ExitCode::kOk;
+  }
+  if (first == "help") {  // help [COMMAND...], or --markdown for docs/cli.md
+    if (words.size() == 2 && words[1] == "--markdown") {
+      print(markdown());
+      return ExitCode::kOk;
+    }
+    std::vector<std::string> asked = rest(1);
+    asked.push_back("--help");
+    return dispatch(asked);
+  }
+  if (Subcommand* command = find(first)) return run(*command, rest(1));
+  if (is_group(first)) {
+    if (words.size() == 1 || words[1] == "--help" || words[1] == "-h") {
+      print(help(first));
+      return words.size() == 1 ? ExitCode::kUsage : ExitCode::kOk;
+    }
+    if (Subcommand* command = find(first + " " + words[1])) return run(*command, rest(2));
+    const std::string hint = did_you_mean(words[1], names_in(first));
+    throw ConfigError("unknown command \"" + first + " " + words[1] + "\"" +
+                      (hint.empty() ? "; `nanochat " + first + " --help` lists them" : hint));
+  }
+  const std::string hint = did_you_mean(first, names_in(""));
+  throw ConfigError((first.starts_with('-') ? "unknown option " + first : "unknown command \"" + first + "\"") +
+                    (hint.empty() ? "; `nanochat --help` lists the commands" : hint));
+}
+
+ExitCode CommandLine::run(Subcommand& command, const std::vector<std::string>& words) {
+  running_ = &command;
+  if (!command.parse(words)) {
+    print(command.help());
+    return ExitCode::kOk;
+  }
+  LogOptions log;
+  log.level = parse_log_level(common_->log_level);
+  if (common_->quiet && command.known("log_level").source() == "default") log.level = LogLevel::kWarn;
+  log.file = common_->log_file;
+  log.json = common_->log_format == "json";
+  configure_logging(log);
+
+  Context context;
+  context.quiet = common_->quiet;
+  context.json = common_->json;
+  if (context.quiet) {
+    context.progress = std::make_shared<SilentProgress>();
+  } else {
+    context.progress = make_progress_bar(STDERR_FILENO);
+  }
+  if (!command.run_) throw std::logic_error(command.path() + ": has no run function");
+  return command.run_(context);
+}
+
+ExitCode CommandLine::report(ExitCode code, const std::string& message) const {
+  const std::string line = one_line(message);
+  const bool in_log = common_->log_format == "json" || !common_->log_file.empty();
+  if (in_log && log_enabled(LogLevel::kError)) {
+    log_message(LogLevel::kError, line);
+  } else {
+    std::fprintf(stderr, "nanochat%s%s: %s\n", running_ == nullptr ? "" : " ",
+                 running_ == nullptr ? "" : running_->path().c_str(), line.c_str());
+  }
+  return code;
+}
+
+int CommandLine::main(int argc, const char* const* argv) {
+  const auto out_of_memory = [&](const std::string& what) {
+    const std::string advice = running_ == nullptr ? "" : "; " + running_->memory_advice();
+    return report(ExitCode::kOther, "out of memory" + (what.empty() ? "" : ": " + what) + advice);
+  };
+  ExitCode code = ExitCode::kOther;
+  try {
+    code = dispatch(std::vector<std::string>(argv + std::min(argc, 1), argv + argc));
+  } catch (const Error& error) {
+    code = report(error.code(), error.what());
+  } catch (const std::bad_alloc&) {
+    code = out_of_memory("");
+  } catch (const c10::OutOfMemoryError& error) {
+    code = out_of_memory(first_line(error.what_without_backtrace()));
+  } catch (const c10::Error& error) {
+    const std::string message = first_line(error.what_without_backtrace());
+    // LibTorch's allocator for the CPU has no exception of its own.
+    const bool memory = message.find("can't allocate memory") != std::string::npos;
+    code = memory ? out_of_memory(message) : report(ExitCode::kOther, message);
+  } catch (const std::exception& error) {
+    code = report(ExitCode::kOther, error.what());
+  }
+  if (std::fflush(stdout) != 0 && code == ExitCode::kOk) {
+    code = report(ExitCode::kOther, "standard output cannot be written (disk full?)");
+  }
+  return static_cast<int>(code);
+}
+
+}  // namespace nanochat::cli
