@@ -1,0 +1,63 @@
+#include "model/config.h"
+
+#include <algorithm>
+
+#include <spdlog/fmt/fmt.h>
+
+#include "core/errors.h"
+
+namespace nanochat {
+
+GptConfig GptConfig::from_depth(std::int64_t depth, std::int64_t vocab_size, std::int64_t sequence_len) {
+  GptConfig config;
+  config.n_layer = depth;
+  config.n_embd = 64 * depth;
+  const std::int64_t head_dim = depth < 12 ? 64 : 128;
+  config.n_head = std::max<std::int64_t>(1, (config.n_embd + head_dim - 1) / head_dim);
+  // An odd depth from 13 on has no whole number of heads of 128; the next smaller count that divides the width serves.
+  while (config.n_embd % config.n_head != 0 || (config.n_embd / config.n_head) % 2 != 0) --config.n_head;
+  config.n_kv_head = config.n_head;
+  config.intermediate_size = 4 * config.n_embd;
+  config.vocab_size = vocab_size;
+  config.sequence_len = sequence_len;
+  return config;
+}
+
+std::int64_t GptConfig::parameter_count() const {
+  const std::int64_t block = n_embd * (qkv_size() + n_head * head_dim() + 2 * intermediate_size);
+  return n_layer * block + 2 * padded_vocab_size() * n_embd;
+}
+
+double GptConfig::flops_per_token() const {
+  const auto matrices = static_cast<double>(parameter_count() - padded_vocab_size() * n_embd);
+  return 6.0 * matrices + 12.0 * static_cast<double>(n_layer * n_embd * sequence_len);
+}
+
+void GptConfig::validate() const {
+  const auto positive = [](const char* name, std::int64_t value) {
+    if (value < 1) throw ConfigError(fmt::format("{} is {}, but must be at least 1", name, value));
+  };
+  positive("sequence_len", sequence_len);
+  positive("vocab_size", vocab_size);
+  positive("n_layer", n_layer);
+  positive("n_head", n_head);
+  positive("n_kv_head", n_kv_head);
+  positive("n_embd", n_embd);
+  positive("intermediate_size", intermediate_size);
+  constexpr std::int64_t kLargest = std::int64_t{1} << 24;
+  for (const std::int64_t size : {sequence_len, vocab_size, n_layer, n_embd, intermediate_size}) {
+    if (size > kLargest) throw ConfigError(fmt::format("a model dimension of {} is beyond the limit of {}", size, kLargest));
+  }
+  if (n_embd % n_head != 0) {
+    throw ConfigError(fmt::format("n_embd {} is not a multiple of n_head {}", n_embd, n_head));
+  }
+  if (head_dim() % 2 != 0) throw ConfigError(fmt::format("head size {} is odd; rotary embedding needs pairs", head_dim()));
+  if (n_head % n_kv_head != 0) {
+    throw ConfigError(fmt::format("n_head {} is not a multiple of n_kv_head {}", n_head, n_kv_head));
+  }
+  if (!(rope_base > 1.0)) throw ConfigError(fmt::format("rope_base is {}, but must be greater than 1", rope_base));
+  if (!(softcap >= 0.0)) throw ConfigError(fmt::format("softcap is {}, but must be 0 (none) or positive", softcap));
+  if (!(rms_norm_eps >= 0.0)) throw ConfigError(fmt::format("rms_norm_eps is {}, but must not be negative", rms_norm_eps));
+}
+
+}  // namespace nanochat

@@ -1,0 +1,167 @@
+#include "model/gpt.h"
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
+#include <c10/util/Exception.h>
+#include <spdlog/fmt/fmt.h>
+
+#include <algorithm>
+
+#include "model/activations.h"
+#include "model/kv_cache.h"
+#include "ops/cast.h"
+#include "ops/cross_entropy.h"
+
+namespace nanochat {
+namespace {
+
+ops::HeadOptions head_options(const GptConfig& config) {
+  return {.vocab_size = config.vocab_size, .softcap = config.softcap};
+}
+
+MatrixWeight make_weight(std::int64_t rows, std::int64_t columns, at::ScalarType dtype) {
+  MatrixWeight weight;
+  weight.value = at::empty({rows, columns}, at::kFloat);
+  weight.compute = dtype == at::kFloat ? weight.value : at::empty({rows, columns}, dtype);
+  return weight;
+}
+
+}  // namespace
+
+Gpt::Gpt(const GptConfig& config, at::ScalarType dtype)
+    : config_(config), dtype_(dtype), weights_(std::make_unique<Weights>()), activations_(std::make_unique<Activations>()) {
+  config_.validate();
+  TORCH_CHECK(dtype == at::kFloat || dtype == at::kBFloat16, "Gpt: compute dtype must be float32 or bfloat16, got ", dtype);
+  const std::int64_t width = config_.n_embd, head_dim = config_.head_dim();
+  const auto add = [&](std::string name, ParameterKind kind, const MatrixWeight& weight, std::int64_t first, std::int64_t rows) {
+    parameters_.push_back({std::move(name), kind, weight.value.narrow(0, first, rows),
+                           weight.compute.narrow(0, first, rows), at::Tensor()});
+  };
+  weights_->embedding = make_weight(config_.padded_vocab_size(), width, dtype);
+  weights_->head = make_weight(config_.padded_vocab_size(), width, dtype);
+  add("model.embed_tokens.weight", ParameterKind::kEmbedding, weights_->embedding, 0, config_.padded_vocab_size());
+  for (std::int64_t l = 0; l < config_.n_layer; ++l) {
+    Layer layer{make_weight(config_.qkv_size(), width, dtype), make_weight(width, config_.n_head * head_dim, dtype),
+                make_weight(config_.intermediate_size, width, dtype), make_weight(width, config_.intermediate_size, dtype)};
+    const std::string prefix = fmt::format("model.layers.{}.", l);
+    const std::int64_t q_rows = config_.n_head * head_dim, kv_rows = config_.n_kv_head * head_dim;
+    add(prefix + "self_attn.q_proj.weight", ParameterKind::kMatrix, layer.qkv, 0, q_rows);
+    add(prefix + "self_attn.k_proj.weight", ParameterKind::kMatrix, layer.qkv, q_rows, kv_rows);
+    add(prefix + "self_attn.v_proj.weight", ParameterKind::kMatrix, layer.qkv, q_rows + kv_rows, kv_rows);
+    add(prefix + "self_attn.o_proj.weight", ParameterKind::kMatrix, layer.attention_out, 0, width);
+    add(prefix + "mlp.fc1.weight", ParameterKind::kMatrix, layer.fc1, 0, config_.intermediate_size);
+    add(prefix + "mlp.fc2.weight", ParameterKind::kMatrix, layer.fc2, 0, width);
+    weights_->layers.push_back(std::move(layer));
+  }
+  add("lm_head.weight", ParameterKind::kHead, weights_->head, 0, config_.padded_vocab_size());
+}
+
+Gpt::~Gpt() = default;
+Gpt::Gpt(Gpt&&) noexcept = default;
+
+void Gpt::refresh_compute() {
+  if (dtype_ == at::kFloat) return;
+  for (Parameter& parameter : parameters_) ops::copy_converting(parameter.value, parameter.compute);
+}
+
+void Gpt::zero_grad() {
+  const auto zero = [](MatrixWeight& weight) {
+    if (weight.grad.defined()) {
+      weight.grad.zero_();
+    } else {
+      weight.grad = at::zeros(weight.value.sizes(), at::kFloat);
+    }
+  };
+  zero(weights_->embedding);
+  zero(weights_->head);
+  for (Layer& layer : weights_->layers) {
+    for (MatrixWeight* weight : {&layer.qkv, &layer.attention_out, &layer.fc1, &layer.fc2}) zero(*weight);
+  }
+  if (parameters_.front().grad.defined()) return;
+  // Parameters are slices of the fused matrices, in the order of the constructor.
+  std::size_t next = 0;
+  const auto bind = [&](const MatrixWeight& weight, std::initializer_list<std::int64_t> rows) {
+    std::int64_t first = 0;
+    for (const std::int64_t n : rows) {
+      parameters_[next++].grad = weight.grad.narrow(0, first, n);
+      first += n;
+    }
+  };
+  bind(weights_->embedding, {config_.padded_vocab_size()});
+  for (const Layer& layer : weights_->layers) {
+    const std::int64_t head_dim = config_.head_dim();
+    bind(layer.qkv, {config_.n_head * head_dim, config_.n_kv_head * head_dim, config_.n_kv_head * head_dim});
+    bind(layer.attention_out, {config_.n_embd});
+    bind(layer.fc1, {config_.intermediate_size});
+    bind(layer.fc2, {config_.n_embd});
+  }
+  bind(weights_->head, {config_.padded_vocab_size()});
+}
+
+void Gpt::check_ids(const at::Tensor& ids) const {
+  TORCH_CHECK(ids.dim() == 2 && ids.scalar_type() == at::kInt && ids.is_contiguous(),
+              "Gpt: expected contiguous int32 ids (B, T), got ", ids.scalar_type(), " ", ids.sizes());
+  TORCH_CHECK(ids.numel() > 0, "Gpt: no tokens");
+}
+
+void Gpt::ensure_positions(std::int64_t positions) {
+  if (rope_.cos.defined() && rope_.cos.size(0) >= positions) return;
+  const std::int64_t size = std::max(positions, config_.sequence_len);
+  rope_ = ops::make_rope_table(size, config_.head_dim(), config_.rope_base, config_.rope_table_bf16);
+}
+
+at::Tensor Gpt::token_losses(const at::Tensor& ids, const at::Tensor& targets) {
+  check_ids(ids);
+  Activations activations;
+  activations.allocate(config_, dtype_, ids.size(0), ids.size(1), /*train=*/false);
+  const at::Tensor x = trunk(ids, activations, nullptr);
+  at::Tensor losses = at::empty({ids.numel()}, at::kFloat);
+  ops::head_losses(x, weights_->head.compute, targets.reshape({-1}), head_options(config_), losses);
+  return losses.view(ids.sizes());
+}
+
+at::Tensor Gpt::forward_backward(const at::Tensor& ids, const at::Tensor& targets, const at::Tensor& scale) {
+  check_ids(ids);
+  if (!parameters_.front().grad.defined()) zero_grad();
+  Activations& activations = *activations_;
+  activations.allocate(config_, dtype_, ids.size(0), ids.size(1), /*train=*/true);
+  const at::Tensor x = trunk(ids, activations, nullptr);
+  at::Tensor losses = at::empty({ids.numel()}, at::kFloat);
+  ops::head_losses_and_gradients(x, weights_->head.compute, targets.reshape({-1}), scale.reshape({-1}),
+                                 head_options(config_), losses, activations.d_norm, weights_->head.grad);
+  observe("losses", -1, losses);
+  trunk_backward(ids, activations, activations.d_norm);
+  return losses.view(ids.sizes());
+}
+
+at::Tensor Gpt::forward(const at::Tensor& ids) {
+  check_ids(ids);
+  Activations activations;
+  activations.allocate(config_, dtype_, ids.size(0), ids.size(1), /*train=*/false);
+  const at::Tensor x = trunk(ids, activations, nullptr);
+  return ops::head_logits(x, weights_->head.compute, head_options(config_)).view({ids.size(0), ids.size(1), -1});
+}
+
+at::Tensor Gpt::forward_cache(const at::Tensor& ids, KvCache& cache, bool all_positions) {
+  check_ids(ids);
+  Activations activations;
+  activations.allocate(config_, dtype_, ids.size(0), ids.size(1), /*train=*/false);
+  at::Tensor x = trunk(ids, activations, &cache);
+  cache.advance(ids.size(1));
+  if (!all_positions) x = x.view({ids.size(0), ids.size(1), -1}).select(1, ids.size(1) - 1).contiguous();
+  const at::Tensor logits = ops::head_logits(x, weights_->head.compute, head_options(config_));
+  return all_positions ? logits.view({ids.size(0), ids.size(1), -1}) : logits;
+}
+
+double Gpt::loss(const at::Tensor& ids, const at::Tensor& targets) {
+  const double supervised = targets.ge(0).sum().item<double>();
+  const double total = token_losses(ids, targets).sum(at::kDouble).item<double>();
+  return supervised > 0 ? total / supervised : 0.0;
+}
+
+void Gpt::observe(const char* what, std::int64_t layer, const at::Tensor& tensor) const {
+  if (!observer_) return;
+  observer_(layer < 0 ? std::string(what) : fmt::format("layer {}: {}", layer, what), tensor);
+}
+
+}  // namespace nanochat

@@ -1,0 +1,26 @@
+#pragma once
+// Keys and values of the positions already seen, as the model sees them. Row b of a batch has start()[b] cached
+// positions; attend() adds T more for one layer and answers the queries, advance() makes them part of the past once
+// every layer has them. Implementations: inference/contiguous_kv_cache.h; a paged one joins with the serving engine.
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+
+namespace nanochat {
+
+class KvCache {
+ public:
+  virtual ~KvCache() = default;
+  // int64 (B) on the CPU: positions cached per row, which is where the next token of the row stands.
+  virtual const at::Tensor& start() const = 0;
+  // Positions a row can hold.
+  virtual std::int64_t capacity() const = 0;
+  // q: (B, T, NH, D); k, v: (B, T, NKV, D), of the positions start() + 0 .. T-1. Stores k and v for `layer` and returns
+  // causal attention over everything cached for it, (B, T, NH, D). TORCH_CHECK error beyond capacity.
+  virtual at::Tensor attend(std::int64_t layer, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) = 0;
+  // After the last layer: start() += tokens.
+  virtual void advance(std::int64_t tokens) = 0;
+};
+
+}  // namespace nanochat

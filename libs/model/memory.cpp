@@ -1,0 +1,68 @@
+#include "model/memory.h"
+
+#include <algorithm>
+#include <fstream>
+#include <limits>
+#include <string>
+
+namespace nanochat {
+
+MemoryEstimate estimate_training_memory(const GptConfig& config, std::int64_t device_batch_size,
+                                        std::int64_t sequence_len, int compute_bytes) {
+  const std::int64_t parameters = config.parameter_count();
+  const std::int64_t tables = 2 * config.padded_vocab_size() * config.n_embd;  // AdamW: two moments; Muon: one
+  MemoryEstimate estimate;
+  estimate.weights = parameters * (compute_bytes == 4 ? 4 : 4 + compute_bytes);
+  estimate.gradients = parameters * 4;
+  estimate.optimizer = (parameters - tables) * 4 + tables * 8;
+
+  const std::int64_t n = device_batch_size * sequence_len, width = config.n_embd, hidden = config.intermediate_size;
+  const std::int64_t qk = (config.n_head + config.n_kv_head) * config.head_dim();
+  // Per layer: norm1, norm2, attention out (3 C), qkv, q and k, hidden; statistics of norms and log-sum-exp in float32.
+  const std::int64_t layer = n * ((3 * width + config.qkv_size() + qk + hidden) * compute_bytes +
+                                  (2 + 2 * config.n_head + config.n_kv_head) * 4);
+  // Once: the residual stream and its gradients, the MLP's two scratch rows, the attention's float32 working copies.
+  const std::int64_t once = n * ((6 * width + 2 * hidden + config.qkv_size()) * compute_bytes + 9 * width * 4);
+  const std::int64_t head = (std::int64_t{8} << 20) +
+                            (compute_bytes == 4 ? 0 : config.padded_vocab_size() * width * compute_bytes);
+  const std::int64_t batch = n * 16;  // ids, targets, scales, losses
+  estimate.activations = config.n_layer * layer + once + head + batch;
+  return estimate;
+}
+
+std::int64_t largest_batch_that_fits(const GptConfig& config, std::int64_t sequence_len, int compute_bytes,
+                                     std::int64_t bytes) {
+  std::int64_t low = 0, high = 1 << 16;
+  while (low < high) {
+    const std::int64_t middle = (low + high + 1) / 2;
+    if (estimate_training_memory(config, middle, sequence_len, compute_bytes).total() <= bytes) {
+      low = middle;
+    } else {
+      high = middle - 1;
+    }
+  }
+  return low;
+}
+
+std::int64_t available_memory_bytes() {
+  std::int64_t available = std::numeric_limits<std::int64_t>::max();
+  std::ifstream meminfo("/proc/meminfo");
+  for (std::string key, unit; meminfo >> key;) {
+    std::int64_t kilobytes = 0;
+    meminfo >> kilobytes;
+    std::getline(meminfo, unit);
+    if (key == "MemAvailable:") available = kilobytes * 1024;
+  }
+  // A container's own limit, cgroup version 2 then 1; "max" fails to parse and means none.
+  for (const auto& [limit_file, usage_file] : {std::pair{"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"},
+                                               std::pair{"/sys/fs/cgroup/memory/memory.limit_in_bytes",
+                                                         "/sys/fs/cgroup/memory/memory.usage_in_bytes"}}) {
+    std::int64_t limit = 0, usage = 0;
+    if (std::ifstream(limit_file) >> limit && std::ifstream(usage_file) >> usage) {
+      available = std::min(available, std::max<std::int64_t>(0, limit - usage));
+    }
+  }
+  return available;
+}
+
+}  // namespace nanochat

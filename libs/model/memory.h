@@ -1,0 +1,26 @@
+#pragma once
+// What a training step will take, before it is tried.
+
+#include <cstdint>
+
+#include "model/config.h"
+
+namespace nanochat {
+
+struct MemoryEstimate {
+  std::int64_t weights = 0;      // master weights, compute copies
+  std::int64_t gradients = 0;
+  std::int64_t optimizer = 0;    // Muon momentum, AdamW moments
+  std::int64_t activations = 0;  // for one device batch, buffers of the backward pass and the head included
+  std::int64_t total() const { return weights + gradients + optimizer + activations; }
+};
+
+// Bytes. compute_bytes: 4 (float32) or 2 (bfloat16).
+MemoryEstimate estimate_training_memory(const GptConfig& config, std::int64_t device_batch_size, std::int64_t sequence_len,
+                                        int compute_bytes);
+// The largest device batch size whose estimate stays within `bytes`; 0 when not even one row fits.
+std::int64_t largest_batch_that_fits(const GptConfig& config, std::int64_t sequence_len, int compute_bytes, std::int64_t bytes);
+// Memory this process may still take: the machine's available memory, or its cgroup's limit when that is lower.
+std::int64_t available_memory_bytes();
+
+}  // namespace nanochat

@@ -1,0 +1,41 @@
+#include "model/stability.h"
+
+#include <ATen/ops/isfinite.h>
+#include <ATen/ops/isnan.h>
+#include <spdlog/fmt/fmt.h>
+
+#include "model/gpt.h"
+
+namespace nanochat {
+
+std::optional<std::string> describe_non_finite(const std::string& name, const at::Tensor& tensor) {
+  const std::int64_t finite = at::isfinite(tensor).sum().item<std::int64_t>();
+  if (finite == tensor.numel()) return std::nullopt;
+  const std::int64_t nan = at::isnan(tensor).sum().item<std::int64_t>();
+  const std::int64_t infinite = tensor.numel() - finite - nan;
+  std::string counts = nan > 0 ? fmt::format("{} NaN", nan) : "";
+  if (infinite > 0) counts += fmt::format("{}{} Inf", nan > 0 ? " and " : "", infinite);
+  return fmt::format("{} has {} of {} values", name, counts, tensor.numel());
+}
+
+std::optional<std::string> find_non_finite(Gpt& model, const at::Tensor& ids, const at::Tensor& targets,
+                                           const at::Tensor& scale) {
+  for (const Parameter& parameter : model.parameters()) {
+    if (auto found = describe_non_finite(parameter.name, parameter.value)) return found;
+  }
+  std::optional<std::string> first;
+  model.set_observer([&](const std::string& name, const at::Tensor& tensor) {
+    if (!first) first = describe_non_finite(name, tensor);
+  });
+  model.zero_grad();
+  model.forward_backward(ids, targets, scale);
+  model.set_observer({});
+  // Parameters come in the order of the forward pass; gradients are computed from the last to the first.
+  for (auto parameter = model.parameters().rbegin(); !first && parameter != model.parameters().rend(); ++parameter) {
+    first = describe_non_finite("gradient of " + parameter->name, parameter->grad);
+  }
+  model.zero_grad();
+  return first;
+}
+
+}  // namespace nanochat

@@ -1,0 +1,28 @@
+#pragma once
+// Causal scaled dot-product attention with grouped queries (Vaswani et al. 2017; Ainslie et al. 2023), tiled so that
+// the T x T scores never stand in memory (Dao et al. 2022), through ATen's CPU flash kernels.
+
+#include <ATen/core/Tensor.h>
+
+namespace nanochat::ops {
+
+struct AttentionForward {
+  at::Tensor out;         // (B, T, NH, D), dense
+  at::Tensor logsumexp;   // (B, NH, T) float32, for the backward pass
+};
+
+// q: (B, T, NH, D); k, v: (B, T, NKV, D) with the last dimension dense, NH a multiple of NKV. Query head h reads
+// key/value head h / (NH / NKV). Scale 1/sqrt(D).
+AttentionForward causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v);
+
+struct AttentionBackward {
+  at::Tensor dq, dk, dv;  // shapes of q, k, v
+};
+AttentionBackward causal_attention_backward(const at::Tensor& dout, const at::Tensor& q, const at::Tensor& k,
+                                            const at::Tensor& v, const AttentionForward& forward);
+
+// Queries against a cache: q (B, Tq, NH, D); k, v (B, Tk, NKV, D). Query i of row b sees keys [0, start[b] + i]; start
+// is int64 (B) on the CPU. Returns (B, Tq, NH, D). Inference only.
+at::Tensor cached_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& start);
+
+}  // namespace nanochat::ops

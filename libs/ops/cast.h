@@ -1,0 +1,18 @@
+#pragma once
+// Element types: what the processor computes fast in, and conversions between master and compute copies.
+
+#include <ATen/core/Tensor.h>
+
+namespace nanochat::ops {
+
+// True when this processor multiplies bf16 matrices natively (AVX512-BF16 or AMX): then bf16 is about four times as
+// fast as fp32; without, LibTorch emulates it and is slower.
+bool cpu_has_fast_bf16();
+
+// to = from, converting between float32 and bfloat16 (round to nearest even). Contiguous, same number of elements.
+void copy_converting(const at::Tensor& from, at::Tensor& to);
+
+// sum (float32) += x (float32 or bfloat16). Contiguous.
+void accumulate(at::Tensor& sum, const at::Tensor& x);
+
+}  // namespace nanochat::ops

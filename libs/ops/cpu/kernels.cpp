@@ -1,0 +1,61 @@
+#include "ops/cpu/kernels.h"
+
+#include <cstdlib>
+#include <string_view>
+
+namespace nanochat::ops::cpu {
+
+#define NANOCHAT_DECLARE_LEVEL(level)               \
+  namespace level {                                 \
+  extern const Kernels<float> kFloatKernels;        \
+  extern const Kernels<bf16> kBf16Kernels;          \
+  extern const OptimizerKernels kOptimizerKernels;  \
+  }
+NANOCHAT_DECLARE_LEVEL(baseline)
+#ifdef NANOCHAT_X86_KERNELS
+NANOCHAT_DECLARE_LEVEL(avx2)
+NANOCHAT_DECLARE_LEVEL(avx512)
+#endif
+#undef NANOCHAT_DECLARE_LEVEL
+
+namespace {
+
+struct Level {
+  const char* name;
+  const Kernels<float>* float_kernels;
+  const Kernels<bf16>* bf16_kernels;
+  const OptimizerKernels* optimizer;
+};
+
+Level choose() {
+  const char* wish = std::getenv("NANOCHAT_CPU");
+  const std::string_view limit = wish != nullptr ? wish : "";
+#ifdef NANOCHAT_X86_KERNELS
+  const bool avx2_usable = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && limit != "baseline";
+  const bool avx512_usable = avx2_usable && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") && limit != "avx2";
+  if (avx512_usable) return {"avx512", &avx512::kFloatKernels, &avx512::kBf16Kernels, &avx512::kOptimizerKernels};
+  if (avx2_usable) return {"avx2", &avx2::kFloatKernels, &avx2::kBf16Kernels, &avx2::kOptimizerKernels};
+#endif
+  return {"baseline", &baseline::kFloatKernels, &baseline::kBf16Kernels, &baseline::kOptimizerKernels};
+}
+
+const Level& level() {
+  static const Level chosen = choose();
+  return chosen;
+}
+
+}  // namespace
+
+template <>
+const Kernels<float>& kernels<float>() {
+  return *level().float_kernels;
+}
+template <>
+const Kernels<bf16>& kernels<bf16>() {
+  return *level().bf16_kernels;
+}
+const OptimizerKernels& optimizer_kernels() { return *level().optimizer; }
+const char* kernel_level() { return level().name; }
+
+}  // namespace nanochat::ops::cpu

@@ -1,0 +1,64 @@
+#pragma once
+// Row kernels for CPUs, compiled once per instruction set from one source (kernels_impl.inc) and picked at run time.
+// Plain pointers and plain integers only: the implementation is built with wider instructions than the rest of the
+// program, so it must not instantiate any inline function that another file could share.
+//
+// A row is the last dimension. bf16 values travel as std::uint16_t; all arithmetic is in float. Functions work on
+// `rows` consecutive rows on the calling thread; the callers in ops/*.cpp share rows out with parallel_for.
+
+#include <cstdint>
+
+namespace nanochat::ops::cpu {
+
+using bf16 = std::uint16_t;
+
+template <class T>
+struct Kernels {
+  // y = x * rstd, rstd = rsqrt(mean(x^2) + eps); rstd may be null.
+  void (*rms_norm)(const T* x, T* y, float* rstd, std::int64_t rows, std::int64_t n, float eps);
+  // residual += branch, then y and rstd of the new residual.
+  void (*add_rms_norm)(T* residual, const T* branch, T* y, float* rstd, std::int64_t rows, std::int64_t n, float eps);
+  // dx = rstd * (dy - y * mean(dy * y)); added to dx when accumulate.
+  void (*rms_norm_backward)(const T* dy, const T* y, const float* rstd, T* dx, std::int64_t rows, std::int64_t n,
+                            bool accumulate);
+  // One token a row: heads of size d at `x` (stride d) are rotated by cos/sin (d/2 each), normalised, written to `y`.
+  void (*rope_norm)(const T* x, T* y, float* rstd, const float* cos, const float* sin, std::int64_t heads,
+                    std::int64_t d, float eps);
+  // dx of the same: through the norm, then through the inverse rotation.
+  void (*rope_norm_backward)(const T* dy, const T* y, const float* rstd, const float* cos, const float* sin, T* dx,
+                             std::int64_t heads, std::int64_t d);
+  void (*relu_squared)(const T* x, T* y, std::int64_t n);                          // y = max(x, 0)^2
+  void (*relu_squared_backward)(const T* dy, const T* x, T* dx, std::int64_t n);   // dx = dy * 2 max(x, 0)
+  // Soft-cap (none when it is 0) and cross-entropy of one row of raw logits z[0, vocab). Returns the loss in nats of
+  // `target`; with `gradient`, z becomes d(grad_scale * loss)/dz, zero from vocab up to padded. scratch: 2 * vocab.
+  float (*softcap_cross_entropy)(T* z, float* scratch, std::int64_t vocab, std::int64_t padded, std::int64_t target,
+                                 float softcap, bool gradient, float grad_scale);
+  void (*softcap)(const T* z, float* out, std::int64_t n, float softcap);          // softcap * tanh(z / softcap)
+  void (*accumulate)(float* sum, const T* x, std::int64_t n);                      // sum += x
+  void (*to_float)(const T* x, float* y, std::int64_t n);
+  void (*from_float)(const float* x, T* y, std::int64_t n);                        // rounds to nearest even
+};
+
+struct OptimizerKernels {
+  // AdamW on n elements; bias-corrected step_size and denominators as torch.optim.AdamW. `copy` (bf16) may be null.
+  void (*adamw)(float* p, const float* g, float* m, float* v, bf16* copy, std::int64_t n, float grad_scale, float beta1,
+                float beta2, float lr, float weight_decay, float eps, float bias1, float sqrt_bias2);
+  // momentum buffer: m = lerp(g, m, momentum); out = nesterov ? lerp(g, m, momentum) : m, as bf16 and as float (either
+  // may be null). Returns the sum of squares of the bf16 (or float, when bf16 is null) output.
+  double (*muon_momentum)(float* m, const float* g, bf16* out16, float* out32, std::int64_t n, float grad_scale,
+                          float momentum, bool nesterov);
+  double (*sum_of_squares)(const float* x, std::int64_t n);
+};
+
+// The best implementation for this processor. NANOCHAT_CPU=baseline|avx2|avx512 in the environment asks for a lesser
+// one (tests compare them).
+template <class T>
+const Kernels<T>& kernels();
+template <>
+const Kernels<float>& kernels<float>();
+template <>
+const Kernels<bf16>& kernels<bf16>();
+const OptimizerKernels& optimizer_kernels();
+const char* kernel_level();  // "baseline", "avx2" or "avx512"
+
+}  // namespace nanochat::ops::cpu

@@ -1,0 +1,2 @@
+#define NANOCHAT_KERNEL_LEVEL baseline
+#include "ops/cpu/kernels_impl.inc"

@@ -1,0 +1,110 @@
+#include "ops/cross_entropy.h"
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/mm.h>
+
+#include <vector>
+
+#include "ops/dispatch.h"
+#include "ops/linear.h"
+
+namespace nanochat::ops {
+namespace {
+
+std::int64_t rows_per_chunk(const at::Tensor& x, const at::Tensor& w, const HeadOptions& options) {
+  const std::int64_t row_bytes = w.size(0) * static_cast<std::int64_t>(w.element_size());
+  return std::clamp<std::int64_t>(options.chunk_bytes / row_bytes, 1, std::max<std::int64_t>(x.size(0), 1));
+}
+
+void check(const at::Tensor& x, const at::Tensor& w, const at::Tensor& targets, const HeadOptions& options) {
+  TORCH_CHECK(x.dim() == 2 && w.dim() == 2 && x.size(1) == w.size(1) && x.scalar_type() == w.scalar_type(), "head: x ",
+              x.sizes(), " ", x.scalar_type(), " does not fit w ", w.sizes(), " ", w.scalar_type());
+  TORCH_CHECK(options.vocab_size > 0 && options.vocab_size <= w.size(0), "head: vocab_size ", options.vocab_size,
+              " does not fit w ", w.sizes());
+  TORCH_CHECK(targets.numel() == x.size(0) && targets.scalar_type() == at::kInt, "head: targets ", targets.sizes(), " ",
+              targets.scalar_type(), " do not fit x ", x.sizes());
+  const std::int32_t* target = typed<std::int32_t>(targets);
+  for (std::int64_t i = 0; i < targets.numel(); ++i) {
+    TORCH_CHECK(target[i] < options.vocab_size, "head: target ", target[i], " is outside the vocabulary of ",
+                options.vocab_size);
+  }
+}
+
+// Losses of rows [first, first + z.size(0)); with scale, z becomes its gradient.
+template <class T>
+void chunk_losses(at::Tensor& z, std::int64_t first, const std::int32_t* target, const float* scale,
+                  const HeadOptions& options, float* losses) {
+  const std::int64_t padded = z.size(1);
+  parallel_for(z.size(0), 1, [&](std::int64_t begin, std::int64_t end) {
+    std::vector<float> scratch(static_cast<std::size_t>(2 * options.vocab_size));
+    for (std::int64_t row = begin; row < end; ++row) {
+      T* logits = typed<T>(z) + row * padded;
+      const std::int64_t i = first + row;
+      if (target[i] < 0) {
+        losses[i] = 0.0F;
+        if (scale != nullptr) std::fill(logits, logits + padded, T{});
+        continue;
+      }
+      losses[i] = cpu::kernels<T>().softcap_cross_entropy(logits, scratch.data(), options.vocab_size, padded, target[i],
+                                                          static_cast<float>(options.softcap), scale != nullptr,
+                                                          scale != nullptr ? scale[i] : 0.0F);
+    }
+  });
+}
+
+}  // namespace
+
+void head_losses(const at::Tensor& x, const at::Tensor& w, const at::Tensor& targets, const HeadOptions& options,
+                 at::Tensor& losses) {
+  check(x, w, targets, options);
+  const std::int64_t chunk = rows_per_chunk(x, w, options);
+  const at::Tensor buffer = at::empty({chunk, w.size(0)}, x.options());
+  visit_dtype(x, "head_losses", [&]<class T>(T) {
+    for (std::int64_t first = 0; first < x.size(0); first += chunk) {
+      const std::int64_t rows = std::min(chunk, x.size(0) - first);
+      at::Tensor z = buffer.narrow(0, 0, rows);
+      linear(x.narrow(0, first, rows), w, z);
+      chunk_losses<T>(z, first, typed<std::int32_t>(targets), nullptr, options, typed<float>(losses));
+    }
+  });
+}
+
+void head_losses_and_gradients(const at::Tensor& x, const at::Tensor& w, const at::Tensor& targets,
+                               const at::Tensor& scale, const HeadOptions& options, at::Tensor& losses, at::Tensor& dx,
+                               at::Tensor& dw) {
+  check(x, w, targets, options);
+  const std::int64_t chunk = rows_per_chunk(x, w, options);
+  const at::Tensor buffer = at::empty({chunk, w.size(0)}, x.options());
+  at::Tensor scratch = x.scalar_type() == at::kFloat ? at::Tensor() : at::empty(w.sizes(), w.options());
+  visit_dtype(x, "head_losses_and_gradients", [&]<class T>(T) {
+    for (std::int64_t first = 0; first < x.size(0); first += chunk) {
+      const std::int64_t rows = std::min(chunk, x.size(0) - first);
+      at::Tensor z = buffer.narrow(0, 0, rows);
+      const at::Tensor inputs = x.narrow(0, first, rows);
+      linear(inputs, w, z);
+      chunk_losses<T>(z, first, typed<std::int32_t>(targets), typed<float>(scale), options, typed<float>(losses));
+      at::Tensor dinputs = dx.narrow(0, first, rows);
+      linear_backward_input(z, w, dinputs);
+      linear_backward_weight(z, inputs, dw, scratch);
+    }
+  });
+}
+
+at::Tensor head_logits(const at::Tensor& x, const at::Tensor& w, const HeadOptions& options) {
+  TORCH_CHECK(options.vocab_size > 0 && options.vocab_size <= w.size(0), "head_logits: vocab_size ", options.vocab_size,
+              " does not fit w ", w.sizes());
+  at::Tensor z = at::empty({x.size(0), w.size(0)}, x.options());
+  linear(x, w, z);
+  const at::Tensor out = at::empty({x.size(0), options.vocab_size}, x.options().dtype(at::kFloat));
+  visit_dtype(x, "head_logits", [&]<class T>(T) {
+    parallel_for(x.size(0), 1, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t row = begin; row < end; ++row) {
+        cpu::kernels<T>().softcap(typed<T>(z) + row * w.size(0), typed<float>(out) + row * options.vocab_size,
+                                  options.vocab_size, static_cast<float>(options.softcap));
+      }
+    });
+  });
+  return out;
+}
+
+}  // namespace nanochat::ops

@@ -1,0 +1,31 @@
+#pragma once
+// The language-model head: logits, soft-cap (Gemma 2, 2024) and cross-entropy in one pass over chunks of rows, so that
+// the full (tokens x vocabulary) logits never stand in memory, in any precision. In the reference's gpt.py they do.
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+
+namespace nanochat::ops {
+
+struct HeadOptions {
+  std::int64_t vocab_size = 0;   // logits beyond are padding: no probability, no gradient
+  double softcap = 15.0;         // softcap * tanh(z / softcap); 0: none
+  std::int64_t chunk_bytes = 8 << 20;  // of logits at a time
+};
+
+// x: (N, C), w: (padded V, C) of one dtype (float32 or bfloat16); targets int32 (N), negative: ignored.
+// losses (N) float32 receives the loss of each token in nats, 0 where ignored.
+void head_losses(const at::Tensor& x, const at::Tensor& w, const at::Tensor& targets, const HeadOptions& options,
+                 at::Tensor& losses);
+
+// The same, and gradients of sum_i scale[i] * loss[i]: dx (N, C) is written, dw (padded V, C) float32 is added to.
+// scale: (N) float32; rows with an ignored target contribute nothing.
+void head_losses_and_gradients(const at::Tensor& x, const at::Tensor& w, const at::Tensor& targets,
+                               const at::Tensor& scale, const HeadOptions& options, at::Tensor& losses, at::Tensor& dx,
+                               at::Tensor& dw);
+
+// Soft-capped logits (N, vocab_size) float32, for sampling and evaluation.
+at::Tensor head_logits(const at::Tensor& x, const at::Tensor& w, const HeadOptions& options);
+
+}  // namespace nanochat::ops

@@ -1,0 +1,33 @@
+#pragma once
+// For the implementations of ops/ only: from a tensor to typed rows.
+
+#include <ATen/core/Tensor.h>
+#include <c10/util/Exception.h>
+
+#include <cstdint>
+#include <utility>
+
+#include "ops/cpu/kernels.h"
+#include "ops/parallel.h"
+
+namespace nanochat::ops {
+
+// Calls body with float{} or cpu::bf16{} by the dtype of `tensor`.
+template <class Body>
+decltype(auto) visit_dtype(const at::Tensor& tensor, const char* what, Body&& body) {
+  TORCH_CHECK(tensor.is_cpu(), what, ": expected a CPU tensor, got ", tensor.device());
+  if (tensor.scalar_type() == at::kFloat) return body(float{});
+  TORCH_CHECK(tensor.scalar_type() == at::kBFloat16, what, ": expected float32 or bfloat16, got ", tensor.scalar_type());
+  return body(cpu::bf16{});
+}
+
+template <class T>
+T* typed(const at::Tensor& tensor) {
+  TORCH_CHECK(tensor.is_contiguous(), "expected a contiguous tensor, got strides ", tensor.strides());
+  return static_cast<T*>(tensor.data_ptr());
+}
+
+// Rows a thread should get at least, so that starting the others pays: about 16k elements.
+inline std::int64_t row_grain(std::int64_t row_size) { return std::max<std::int64_t>(1, 16384 / std::max<std::int64_t>(row_size, 1)); }
+
+}  // namespace nanochat::ops

@@ -1,0 +1,27 @@
+#include "ops/relu_squared.h"
+
+#include "ops/dispatch.h"
+
+namespace nanochat::ops {
+
+void relu_squared(const at::Tensor& x, at::Tensor& y) {
+  TORCH_CHECK(x.numel() == y.numel(), "relu_squared: ", x.sizes(), " into ", y.sizes());
+  visit_dtype(x, "relu_squared", [&]<class T>(T) {
+    parallel_for(x.numel(), 1 << 14, [&](std::int64_t begin, std::int64_t end) {
+      cpu::kernels<T>().relu_squared(typed<T>(x) + begin, typed<T>(y) + begin, end - begin);
+    });
+  });
+}
+
+void relu_squared_backward(const at::Tensor& dy, const at::Tensor& x, at::Tensor& dx) {
+  TORCH_CHECK(dy.numel() == x.numel() && dx.numel() == x.numel(), "relu_squared_backward: sizes ", dy.sizes(), ", ",
+              x.sizes(), " and ", dx.sizes(), " differ");
+  visit_dtype(x, "relu_squared_backward", [&]<class T>(T) {
+    parallel_for(x.numel(), 1 << 14, [&](std::int64_t begin, std::int64_t end) {
+      cpu::kernels<T>().relu_squared_backward(typed<T>(dy) + begin, typed<T>(x) + begin, typed<T>(dx) + begin,
+                                              end - begin);
+    });
+  });
+}
+
+}  // namespace nanochat::ops

@@ -1,0 +1,30 @@
+#pragma once
+// Muon (Jordan et al. 2024): momentum, then the update is replaced by the nearest semi-orthogonal matrix, found by a
+// quintic Newton-Schulz iteration. Source: nanochat/muon.py of the reference.
+
+#include <ATen/core/Tensor.h>
+
+#include <vector>
+
+namespace nanochat {
+
+struct MuonOptions {
+  bool nesterov = true;
+  int newton_schulz_steps = 5;
+  at::ScalarType dtype = at::kBFloat16;  // of the iteration; the reference's is bfloat16
+};
+
+// X -> approximately U Vᵀ of its singular value decomposition: singular values end in about [0.7, 1.2]. x: (n, R, C), a
+// batch of matrices of `dtype`, not larger than 1 in Frobenius norm each. Iterates on the smaller side.
+at::Tensor newton_schulz(const at::Tensor& x, int steps);
+
+// One matrix of a step. float32, (R, C), contiguous; `compute` is the bfloat16 copy, or value itself.
+struct MuonMatrix {
+  at::Tensor value, gradient, momentum, compute;
+};
+
+// One step on matrices of one shape: learning_rate is multiplied by sqrt(max(1, R / C)).
+void muon_step(std::vector<MuonMatrix>& matrices, double learning_rate, double momentum, double grad_scale,
+               const MuonOptions& options);
+
+}  // namespace nanochat
