@@ -13,13 +13,15 @@ struct TokenizerLoadOptions {
   // Split pattern of a rank file: nanochat | gpt2 | cl100k | a regular expression. Empty: known from the SHA-256 of
   // published files (gpt2, cl100k), otherwise nanochat's.
   std::string pattern;
-  // Special tokens added to a rank file or bare tokenizer.model: "nanochat" (the nine chat tokens) or "none".
-  std::string special = "nanochat";
+  // Special tokens added to a rank file or bare tokenizer.model: "nanochat" (the nine chat tokens) or "none". Empty:
+  // "none" for a published gpt2 or cl100k file, otherwise "nanochat". A tokenizer.json names its own.
+  std::string special;
 };
 
-// `path`: a folder (tokenizer.model beside tokenizer.json wins, else tokenizer.json), a tokenizer.json, a
-// tokenizer.model (sentencepiece) or a .tiktoken rank file. A checkpoint folder is such a folder. Throws
-// TokenizerError saying what is missing, truncated or unsupported, with the key or line.
+// `path`: a folder (tokenizer.model beside tokenizer.json wins, else tokenizer.json, else tokenizer.model, else its only
+// .tiktoken file), a tokenizer.json, a tokenizer.model (sentencepiece) or a .tiktoken rank file. A checkpoint folder is
+// such a folder. Throws TokenizerError saying what is missing, truncated or unsupported, with the key or line, and
+// ConfigError for an option that cannot be.
 std::shared_ptr<const Tokenizer> load_tokenizer(const std::filesystem::path& path, const TokenizerLoadOptions& options = {});
 
 }  // namespace nanochat

@@ -52,6 +52,7 @@ class Tokenizer {
   const std::string& fingerprint() const { return fingerprint_; }
 
  protected:
+  void check_id(TokenId id) const;  // throws TokenizerError if it is out of range
   std::string fingerprint_;  // set by the constructor of each implementation
 };
 

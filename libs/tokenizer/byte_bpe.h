@@ -1,0 +1,62 @@
+#pragma once
+// Byte-level byte pair encoding: text is cut by a regular expression (pretokenizer.h), the bytes of each piece are
+// merged by rank (merge_table.h). Every byte is a token, so any byte string encodes and decodes to itself.
+//
+// Sources: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners" (GPT-2: BPE over bytes, pieces by
+// category of character); tiktoken (a piece that is a token is looked up at once; the merge loop).
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "tokenizer/merge_table.h"
+#include "tokenizer/pretokenizer.h"
+#include "tokenizer/token_strings.h"
+#include "tokenizer/tokenizer.h"
+
+namespace nanochat {
+
+struct ByteBpeDefinition {
+  std::string pattern;                // see resolve_pattern
+  std::vector<std::string> tokens;    // bytes of each ordinary token, by id; the 256 single bytes are among them
+  std::vector<std::string> specials;  // ids tokens.size(), tokens.size() + 1, ...
+  std::vector<Merge> merges;          // by rank
+  // A piece that is a token becomes that token even where the merges would not make it (tiktoken always; Hugging Face
+  // when "ignore_merges" is set). No difference for trained vocabularies.
+  bool ignore_merges = true;
+};
+
+// The merges of a rank file: a token's rank is its id.
+std::vector<Merge> merges_from_ranks(const std::vector<std::string>& tokens);
+
+class ByteBpeTokenizer final : public Tokenizer {
+ public:
+  // Throws TokenizerError when a single byte is missing, a token is empty or occurs twice, or a special's name is taken.
+  explicit ByteBpeTokenizer(ByteBpeDefinition definition);
+
+  std::string_view type() const override { return "bpe"; }
+  std::int64_t vocab_size() const override { return static_cast<std::int64_t>(strings_.size()); }
+  using Tokenizer::encode;
+  void encode(std::string_view text, std::vector<TokenId>& ids) const override;
+  std::string_view token_bytes(TokenId id) const override;
+  const std::vector<std::string>& special_tokens() const override { return specials_; }
+  void save(const std::filesystem::path& folder) const override;
+
+  const std::string& pattern() const { return pretokenizer_.pattern(); }
+  const std::vector<Merge>& merges() const { return merges_; }
+  bool ignore_merges() const { return ignore_merges_; }  // true only where it makes a difference
+
+ private:
+  void encode_valid(std::string_view text, std::vector<TokenId>& ids) const;
+  void encode_piece(std::string_view piece, std::vector<TokenId>& ids) const;
+
+  Pretokenizer pretokenizer_;
+  std::vector<std::string> specials_;
+  std::vector<Merge> merges_;
+  bool ignore_merges_ = false;
+  MergeTable table_;
+  std::vector<TokenId> byte_ids_;  // 256
+  TokenStrings strings_;
+};
+
+}  // namespace nanochat
