@@ -15,8 +15,8 @@ enum class LogLevel { kTrace, kDebug, kInfo, kWarn, kError, kOff };
 
 struct LogOptions {
   LogLevel level = LogLevel::kInfo;
-  std::filesystem::path file;   // also append here when set
-  bool json = false;            // one JSON object a line: time (UTC, ISO 8601), level, message
+  std::filesystem::path file = {};  // also append here when set
+  bool json = false;                // one JSON object a line: time (UTC, ISO 8601), level, message
 };
 
 LogLevel parse_log_level(std::string_view name);  // trace|debug|info|warn|error|off; throws ConfigError
