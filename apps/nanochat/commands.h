@@ -8,6 +8,7 @@ class CommandLine;
 void add_tokenizer(CommandLine& command_line);  // tokenizer train | info | encode | decode
 void add_data(CommandLine& command_line);       // data prepare | toy
 void add_pretrain(CommandLine& command_line);   // pretrain
+void add_eval(CommandLine& command_line);       // eval
 void add_infer(CommandLine& command_line);      // infer
 void add_info(CommandLine& command_line);       // info
 void add_bench(CommandLine& command_line);      // bench train | infer

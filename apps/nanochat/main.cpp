@@ -14,6 +14,9 @@ int main(int argc, char** argv) {
 #ifdef NANOCHAT_WITH_PRETRAIN
   nanochat::cli::add_pretrain(command_line);
 #endif
+#ifdef NANOCHAT_WITH_EVAL
+  nanochat::cli::add_eval(command_line);
+#endif
 #ifdef NANOCHAT_WITH_INFER
   nanochat::cli::add_infer(command_line);
 #endif

@@ -1,0 +1,335 @@
+#include "training/pretrain/pretrain.h"
+
+#include <chrono>
+#include <cmath>
+#include <limits>
+#include <optional>
+
+#include <nlohmann/json.hpp>
+#include <spdlog/fmt/fmt.h>
+
+#include "checkpoint/checkpoint.h"
+#include "checkpoint/run_folder.h"
+#include "core/errors.h"
+#include "core/format.h"
+#include "core/interrupt.h"
+#include "core/log.h"
+#include "core/options.h"
+#include "core/progress.h"
+#include "inference/generator.h"
+#include "model/memory.h"
+#include "ops/peak.h"
+#include "optim/schedule.h"
+#include "training/pretrain/training_data.h"
+#include "training/trainer/train_step.h"
+
+namespace nanochat {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+// What a resumed run needs besides weights and optimizer; stored under "loop".
+struct LoopState {
+  double smooth_loss = 0.0;  // exponential average, for display
+  double training_seconds = 0.0;
+  double validation_bpb = std::numeric_limits<double>::quiet_NaN();
+  double minimum_bpb = std::numeric_limits<double>::infinity();
+
+  nlohmann::json to_json() const {
+    nlohmann::json json{{"smooth_loss", smooth_loss}, {"training_seconds", training_seconds}};
+    if (std::isfinite(minimum_bpb)) json.update({{"validation_bpb", validation_bpb}, {"minimum_bpb", minimum_bpb}});
+    return json;
+  }
+  static LoopState from_json(const nlohmann::json& json) {
+    LoopState state;
+    state.smooth_loss = json.value("smooth_loss", state.smooth_loss);
+    state.training_seconds = json.value("training_seconds", state.training_seconds);
+    state.validation_bpb = json.value("validation_bpb", state.validation_bpb);
+    state.minimum_bpb = json.value("minimum_bpb", state.minimum_bpb);
+    return state;
+  }
+};
+
+std::int64_t horizon(const PretrainConfig& config, const GptConfig& model) {
+  if (config.num_iterations >= 0) return config.num_iterations;
+  const auto batch = static_cast<double>(config.total_batch_size);
+  if (config.target_flops > 0) return std::llround(config.target_flops / (model.flops_per_token() * batch));
+  if (config.target_param_data_ratio > 0) {
+    return static_cast<std::int64_t>(config.target_param_data_ratio * static_cast<double>(model.parameter_count()) / batch);
+  }
+  throw ConfigError("no training horizon: give --num-iterations, --target-flops or --target-param-data-ratio");
+}
+
+void check_batch_sizes(const PretrainConfig& config) {
+  const std::int64_t micro = config.device_batch_size * config.sequence_len;
+  if (config.total_batch_size % micro == 0) return;
+  throw ConfigError(fmt::format(
+      "--total-batch-size {} is not a multiple of --device-batch-size {} x --sequence-len {} = {}; the nearest is {}",
+      config.total_batch_size, config.device_batch_size, config.sequence_len, micro,
+      std::max<std::int64_t>(1, (config.total_batch_size + micro / 2) / micro) * micro));
+}
+
+void check_memory(const PretrainConfig& config, const GptConfig& model, at::ScalarType dtype) {
+  const int bytes = dtype == at::kFloat ? 4 : 2;
+  const MemoryEstimate need = estimate_training_memory(model, config.device_batch_size, config.sequence_len, bytes);
+  const std::int64_t available = available_memory_bytes();
+  log_info("memory: about {} for training, {} available", human_bytes(static_cast<double>(need.total())),
+           human_bytes(static_cast<double>(available)));
+  if (need.total() <= available) return;
+  const std::int64_t fits = largest_batch_that_fits(model, config.sequence_len, bytes, available);
+  const std::string advice = fits > 0 ? fmt::format("--device-batch-size {} fits", fits)
+                                      : "not even one row fits: lower --depth, --sequence-len or the vocabulary";
+  throw ConfigError(fmt::format("training needs about {} ({} of it activations), but {} is available; {}",
+                                human_bytes(static_cast<double>(need.total())),
+                                human_bytes(static_cast<double>(need.activations)),
+                                human_bytes(static_cast<double>(available)), advice));
+}
+
+class Pretraining {
+ public:
+  Pretraining(const PretrainConfig& config, ProgressReporter& progress)
+      : config_(config),
+        progress_(progress),
+        runtime_(select_runtime(config.runtime)),
+        data_(config),
+        model_config_(config.model_config(data_.tokenizer()->vocab_size())),
+        run_(config.output_dir, !config.resume.empty()) {
+    check_batch_sizes(config);
+    check_memory(config, model_config_, runtime_.dtype);
+    iterations_ = horizon(config, model_config_);
+    model_.emplace(model_config_, runtime_.dtype);
+    optimizer_.emplace(model_->parameters(), model_config_.n_embd, config.optimizer_options());
+    token_bytes_ = data_.tokenizer()->token_byte_lengths();
+    if (config.resume.empty()) {
+      model_->init_weights(config.seed);
+      loader_ = data_.training(nullptr);
+      run_.write_config(resolved());
+    } else {
+      restore();
+    }
+    metrics_.emplace(run_.path(), step_);
+    peak_flops_ = ops::measured_matmul_flops(runtime_.dtype);
+  }
+
+  PretrainResult run() {
+    announce();
+    progress_.start("pretrain", iterations_, "steps");
+    progress_.advance(step_);
+    const LearningRateSchedule schedule{.num_iterations = iterations_,
+                                        .warmup_ratio = config_.warmup_ratio,
+                                        .warmdown_ratio = config_.warmdown_ratio,
+                                        .final_lr_frac = config_.final_lr_frac};
+    const std::int64_t first = step_;
+    while (true) {
+      const bool last = step_ >= iterations_;
+      const auto due = [&](std::int64_t interval) { return last || (interval > 0 && step_ % interval == 0); };
+      const bool stop = interrupt_requested();
+      // A checkpoint comes first: what follows could fail, and would take the work of the steps with it.
+      if ((due(config_.checkpoint_interval) && step_ > first) || (last && step_ == 0) || (stop && step_ > first)) save();
+      if (stop) break;
+      if (due(config_.eval_interval) && (step_ > first || first == 0)) validate();
+      if (step_ > 0 && due(config_.sample_interval)) sample();
+      if (last || interrupt_requested()) break;
+      take_step(schedule);
+    }
+    progress_.finish();
+    PretrainResult result;
+    result.steps = step_;
+    result.validation_bpb = loop_.validation_bpb;
+    result.minimum_validation_bpb = loop_.minimum_bpb;
+    result.training_seconds = loop_.training_seconds;
+    result.tokens_per_second = timed_seconds_ > 0 ? static_cast<double>(timed_tokens_) / timed_seconds_ : 0.0;
+    result.parameters = model_config_.parameter_count();
+    result.interrupted = step_ < iterations_;
+    result.checkpoint = checkpoint_;
+    result.samples = samples_;
+    return result;
+  }
+
+ private:
+  nlohmann::json resolved() const {
+    PretrainConfig copy = config_;
+    OptionList options;
+    declare_pretrain_options(options, copy);
+    return options.resolved();
+  }
+
+  void restore() {
+    const std::filesystem::path folder =
+        find_checkpoint(config_.resume == "latest" ? config_.output_dir : std::filesystem::path(config_.resume));
+    LoadedModel loaded = load_model(folder, runtime_.dtype);
+    if (loaded.training_state.is_null()) {
+      throw CheckpointError(fmt::format("{}: no training_state.json, so training cannot go on from it", folder.string()));
+    }
+    PretrainConfig copy = config_;
+    OptionList options;
+    declare_pretrain_options(options, copy);
+    const auto differences = options.differences(loaded.training_state.value("config", nlohmann::json::object()));
+    if (!differences.empty()) {
+      throw ConfigError(fmt::format("--resume: {} was trained with another configuration: {}", folder.string(),
+                                    fmt::join(differences, "; ")));
+    }
+    if (!(loaded.model->config() == model_config_)) {
+      throw CheckpointError(fmt::format("{}: the model in the checkpoint has another shape than the options give", folder.string()));
+    }
+    auto& parameters = model_->parameters();
+    for (std::size_t i = 0; i < parameters.size(); ++i) parameters[i].value.copy_(loaded.model->parameters()[i].value);
+    model_->refresh_compute();
+    NamedTensors state = optimizer_->state();
+    load_optimizer_state(folder, state);
+    step_ = loaded.training_state.at("step").get<std::int64_t>();
+    optimizer_->set_steps(step_);
+    loop_ = LoopState::from_json(loaded.training_state.at("loop"));
+    loader_ = data_.training(loaded.training_state.at("loader"));
+    checkpoint_ = folder;
+  }
+
+  void announce() const {
+    log_info("{}", runtime_.description);
+    log_info("model: depth {}, width {}, {} heads, vocabulary {}, {} parameters, {:.2e} FLOPs per token",
+             model_config_.n_layer, model_config_.n_embd, model_config_.n_head, with_commas(model_config_.vocab_size),
+             with_commas(model_config_.parameter_count()), model_config_.flops_per_token());
+    log_info("training: {} steps of {} tokens ({} micro-batches of {} x {}), {} tokens in all, {:.1f} per parameter",
+             with_commas(iterations_), with_commas(config_.total_batch_size), micro_batches(), config_.device_batch_size,
+             config_.sequence_len, with_commas(iterations_ * config_.total_batch_size),
+             static_cast<double>(iterations_ * config_.total_batch_size) / static_cast<double>(model_config_.parameter_count()));
+    if (step_ > 0) log_info("resumed at step {} from {}", step_, checkpoint_.string());
+  }
+
+  std::int64_t micro_batches() const {
+    return config_.total_batch_size / (config_.device_batch_size * config_.sequence_len);
+  }
+
+  void take_step(const LearningRateSchedule& schedule) {
+    std::vector<TokenBatch> batches(static_cast<std::size_t>(micro_batches()));
+    for (TokenBatch& batch : batches) {
+      if (!loader_->next(batch)) throw DataError("the training data holds less than one batch; give more text");
+    }
+    StepSettings settings;
+    settings.lr_multiplier = schedule.multiplier(step_);
+    settings.muon_momentum = muon_momentum(step_);
+    settings.grad_clip = config_.grad_clip;
+    const auto start = Clock::now();
+    StepResult result;
+    try {
+      result = train_step(*model_, *optimizer_, batches, settings, token_bytes_);
+    } catch (const NumericalError& error) {
+      throw NumericalError(fmt::format("step {}: {}; the step was not applied, and {}", step_, error.what(),
+                                       checkpoint_.empty() ? "there is no checkpoint yet"
+                                                           : "the last good checkpoint is " + checkpoint_.string()));
+    }
+    const double seconds = seconds_since(start);
+    loop_.training_seconds += seconds;
+    timed_seconds_ += seconds;
+    timed_tokens_ += result.tokens;
+    constexpr double kSmoothing = 0.9;
+    loop_.smooth_loss = kSmoothing * loop_.smooth_loss + (1.0 - kSmoothing) * result.loss;
+    const double smooth = loop_.smooth_loss / (1.0 - std::pow(kSmoothing, static_cast<double>(step_ + 1)));
+    const double rate = static_cast<double>(result.tokens) / seconds;
+    const double mfu = rate * model_config_.flops_per_token() / peak_flops_;
+    metrics_->write(step_, {{"loss", result.loss},
+                            {"bpb", result.bits_per_byte.value()},
+                            {"grad_norm", result.grad_norm},
+                            {"lr_multiplier", settings.lr_multiplier},
+                            {"muon_momentum", settings.muon_momentum},
+                            {"step_ms", 1e3 * seconds},
+                            {"tokens_per_second", rate},
+                            {"mfu", mfu},
+                            {"epoch", loader_->epoch()},
+                            {"tokens", (step_ + 1) * config_.total_batch_size}});
+    const std::string line =
+        fmt::format("loss {:.4f} | bpb {:.4f} | norm {:.3f} | {} tok/s | MFU {:.0f}%", smooth, result.bits_per_byte.value(),
+                    result.grad_norm, with_commas(std::llround(rate)), 100.0 * mfu);
+    if (step_ % config_.log_interval == 0) log_debug("step {:06d} | {}", step_, line);
+    progress_.note(line);
+    ++step_;
+    progress_.advance(1);
+  }
+
+  void save() {
+    CheckpointContents contents;
+    contents.config = &model_config_;
+    contents.weights = model_weights(*model_);
+    contents.optimizer = optimizer_->state();
+    contents.tokenizer = data_.tokenizer().get();
+    contents.training_state = {{"stage", "pretrain"},
+                               {"step", step_},
+                               {"loader", loader_->position()},
+                               {"loop", loop_.to_json()},
+                               {"config", resolved()}};
+    checkpoint_ = run_.checkpoint_path(step_);
+    save_checkpoint(checkpoint_, contents);
+    run_.mark_latest(step_);
+    run_.prune_checkpoints(config_.keep_last);
+    log_debug("step {:06d} | checkpoint {}", step_, checkpoint_.string());
+  }
+
+  void validate() {
+    const std::int64_t batch_tokens = config_.device_batch_size * config_.sequence_len;
+    const std::int64_t batches = std::max<std::int64_t>(1, config_.eval_tokens / batch_tokens);
+    const auto loader = data_.validation(config_.device_batch_size);
+    const BitsPerByte bpb = evaluate_bits_per_byte(*model_, *loader, batches, token_bytes_);
+    if (bpb.bytes == 0) return;  // interrupted before the first batch
+    loop_.validation_bpb = bpb.value();
+    loop_.minimum_bpb = std::min(loop_.minimum_bpb, loop_.validation_bpb);
+    metrics_->write(step_, {{"validation_bpb", loop_.validation_bpb},
+                            {"validation_tokens", bpb.tokens},
+                            {"training_flops", model_config_.flops_per_token() *
+                                                   static_cast<double>(step_ * config_.total_batch_size)},
+                            {"training_seconds", loop_.training_seconds}});
+    log_info("step {:06d} | validation bpb {:.4f} | {} of training", step_, loop_.validation_bpb,
+             human_duration(loop_.training_seconds));
+  }
+
+  void sample() {
+    const Tokenizer& tokenizer = *data_.tokenizer();
+    GenerationOptions options;
+    options.max_tokens = 16;
+    options.sampling.temperature = 0.0;
+    options.stop_tokens = {tokenizer.bos_id()};
+    samples_.clear();
+    std::vector<std::vector<std::int32_t>> prompts;
+    std::vector<std::string> texts;
+    for (const std::string& prompt : config_.sample_prompts) {
+      std::vector<std::int32_t> ids{tokenizer.bos_id()};
+      tokenizer.encode(prompt, ids);
+      if (static_cast<std::int64_t>(ids.size()) >= model_config_.sequence_len) continue;
+      prompts.push_back(std::move(ids));
+      texts.push_back(prompt);
+    }
+    const auto generations = generate(*model_, prompts, options);
+    for (std::size_t i = 0; i < generations.size(); ++i) {
+      samples_.push_back(replace_invalid_utf8(texts[i] + tokenizer.decode(generations[i].ids)));
+      log_info("step {:06d} | sample: {}", step_, samples_.back());
+    }
+    if (!samples_.empty()) metrics_->write(step_, {{"samples", fmt::format("{}", fmt::join(samples_, "\n"))}});
+  }
+
+  const PretrainConfig& config_;
+  ProgressReporter& progress_;
+  Runtime runtime_;
+  TrainingData data_;
+  GptConfig model_config_;
+  RunFolder run_;
+  std::optional<Gpt> model_;
+  std::optional<Optimizer> optimizer_;
+  std::unique_ptr<Loader> loader_;
+  std::optional<MetricsWriter> metrics_;
+  std::vector<std::int32_t> token_bytes_;
+  std::vector<std::string> samples_;
+  std::filesystem::path checkpoint_;
+  LoopState loop_;
+  std::int64_t iterations_ = 0, step_ = 0, timed_tokens_ = 0;
+  double peak_flops_ = 1.0, timed_seconds_ = 0.0;
+};
+
+}  // namespace
+
+PretrainResult pretrain(const PretrainConfig& config, ProgressReporter& progress) {
+  if (config.output_dir.empty()) throw ConfigError("--output-dir is missing: name the folder of the run");
+  Pretraining pretraining(config, progress);
+  return pretraining.run();
+}
+
+}  // namespace nanochat

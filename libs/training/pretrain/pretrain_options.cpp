@@ -1,0 +1,97 @@
+#include "training/pretrain/pretrain_options.h"
+
+#include "core/errors.h"
+#include "core/options.h"
+#include "ops/cast.h"
+
+namespace nanochat {
+
+PretrainConfig::PretrainConfig()
+    : sample_prompts{"The capital of France is",
+                     "The chemical symbol of gold is",
+                     "If yesterday was Friday, then tomorrow will be",
+                     "The opposite of hot is",
+                     "The planets of the solar system are:",
+                     "My favorite color is",
+                     "If 5*x + 3 = 13, then x is"} {}
+
+GptConfig PretrainConfig::model_config(std::int64_t vocab_size) const {
+  GptConfig model = GptConfig::from_depth(depth, vocab_size, sequence_len);
+  if (n_embd > 0) {
+    model.n_embd = n_embd;
+    model.intermediate_size = 4 * n_embd;
+    const std::int64_t head_dim = depth < 12 ? 64 : 128;
+    model.n_head = model.n_kv_head = std::max<std::int64_t>(1, n_embd / head_dim);
+  }
+  if (n_head > 0) model.n_head = model.n_kv_head = n_head;
+  if (n_kv_head > 0) model.n_kv_head = n_kv_head;
+  if (intermediate_size > 0) model.intermediate_size = intermediate_size;
+  model.rope_base = rope_base;
+  model.softcap = softcap;
+  model.rope_table_bf16 = rope_table_dtype == "bfloat16";
+  model.validate();
+  return model;
+}
+
+OptimizerOptions PretrainConfig::optimizer_options() const {
+  OptimizerOptions options;
+  options.embedding_lr = embedding_lr;
+  options.unembedding_lr = unembedding_lr;
+  options.matrix_lr = matrix_lr;
+  options.adamw.weight_decay = weight_decay;
+  const bool narrow = muon_dtype == "bfloat16" || (muon_dtype == "auto" && ops::cpu_has_fast_bf16());
+  options.muon.dtype = narrow ? at::kBFloat16 : at::kFloat;
+  return options;
+}
+
+void declare_pretrain_options(OptionList& options, PretrainConfig& config) {
+  options.add("data_dir", config.data_dir,
+              "token shards of `nanochat data prepare`, or text (.txt, .jsonl, also .gz): files, folders, globs");
+  options.add("tokenizer", config.tokenizer, "tokenizer folder or file; default: the one beside the token shards");
+  options.add("output_dir", config.output_dir, "folder of the run").not_in_resolved();
+  options.add("resume", config.resume, "continue a run: `latest`, or a checkpoint of it").not_in_resolved();
+  declare_runtime_options(options, config.runtime);
+  options.add("seed", config.seed, "fixes initial weights and the order of the data");
+  options.add("workers", config.workers, "threads that tokenize raw text; 0: every core").at_least(0).not_in_resolved();
+
+  options.add("depth", config.depth, "layers; the width is 64 times this").at_least(1).at_most(256);
+  options.add("sequence_len", config.sequence_len, "tokens of a training row, and the context of the model").at_least(2);
+  options.add("n_embd", config.n_embd, "width; 0: 64 * depth").at_least(0);
+  options.add("n_head", config.n_head, "query heads; 0: of 128 channels, or 64 below depth 12").at_least(0);
+  options.add("n_kv_head", config.n_kv_head, "key/value heads; 0: as many as query heads").at_least(0);
+  options.add("intermediate_size", config.intermediate_size, "width of the MLP; 0: 4 times the width").at_least(0);
+  options.add("rope_base", config.rope_base, "base of the rotary embedding's frequencies").at_least(1.000001);
+  options.add("rope_table_dtype", config.rope_table_dtype, "precision of the rotary table; the reference has bfloat16")
+      .one_of({"float32", "bfloat16"});
+  options.add("softcap", config.softcap, "logits are capped smoothly at this magnitude; 0: not").at_least(0);
+
+  options.add("num_iterations", config.num_iterations, "optimizer steps; -1: from the options below");
+  options.add("target_flops", config.target_flops, "train for this many floating-point operations; -1: see below");
+  options.add("target_param_data_ratio", config.target_param_data_ratio, "train for this many tokens per parameter");
+  options.add("device_batch_size", config.device_batch_size, "rows of one forward pass").at_least(1);
+  options.add("total_batch_size", config.total_batch_size, "tokens of one optimizer step").at_least(1);
+  options.add("embedding_lr", config.embedding_lr, "learning rate of the embedding (AdamW)").at_least(0);
+  options.add("unembedding_lr", config.unembedding_lr, "learning rate of the head (AdamW)").at_least(0);
+  options.add("matrix_lr", config.matrix_lr, "learning rate of the matrices (Muon)").at_least(0);
+  options.add("weight_decay", config.weight_decay, "decoupled weight decay of embedding and head").at_least(0);
+  options.add("muon_dtype", config.muon_dtype, "precision of Muon's Newton-Schulz iteration; the reference has bfloat16")
+      .one_of({"auto", "float32", "bfloat16"});
+  options.add("grad_clip", config.grad_clip, "largest norm of the gradient; 0: not clipped").at_least(0);
+  options.add("warmup_ratio", config.warmup_ratio, "share of the steps in which learning rates rise").at_least(0).at_most(1);
+  options.add("warmdown_ratio", config.warmdown_ratio, "share of the steps in which they fall").at_least(0).at_most(1);
+  options.add("final_lr_frac", config.final_lr_frac, "where they fall to, as a share").at_least(0).at_most(1);
+
+  options.add("packing", config.packing, "rows: best-fit begins each at a document, stream cuts the text as the reference")
+      .one_of({"best-fit", "stream"});
+  options.add("validation_every", config.validation_every, "raw text: every so many documents one is held out")
+      .at_least(2);
+  options.add("eval_interval", config.eval_interval, "steps between validations; -1: at the end only");
+  options.add("eval_tokens", config.eval_tokens, "tokens to validate on, at most").at_least(1);
+  options.add("sample_interval", config.sample_interval, "steps between samples; -1: at the end only");
+  options.add("sample_prompts", config.sample_prompts, "prompts of the samples");
+  options.add("checkpoint_interval", config.checkpoint_interval, "steps between checkpoints; -1: at the end only");
+  options.add("keep_last", config.keep_last, "newest checkpoints to keep; 0: all").at_least(0);
+  options.add("log_interval", config.log_interval, "steps between lines of log.txt").at_least(1);
+}
+
+}  // namespace nanochat

@@ -1,0 +1,57 @@
+#pragma once
+// Configuration of `nanochat pretrain`. Defaults are the reference's (scripts/base_train.py) unless said otherwise.
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "model/config.h"
+#include "optim/optimizer.h"
+#include "training/trainer/runtime.h"
+
+namespace nanochat {
+
+class OptionList;
+
+struct PretrainConfig {
+  std::vector<std::string> data_dir;
+  std::filesystem::path tokenizer;   // empty: the one beside the token shards
+  std::filesystem::path output_dir;
+  std::string resume;                // empty: new run; "latest" or a checkpoint
+  RuntimeOptions runtime;
+  std::uint64_t seed = 42;
+  int workers = 0;
+
+  // Model. 0 or negative: derived from depth.
+  std::int64_t depth = 20, sequence_len = 2048;
+  std::int64_t n_head = 0, n_kv_head = 0, n_embd = 0, intermediate_size = 0;
+  double rope_base = 10000.0, softcap = 15.0;
+  std::string rope_table_dtype = "float32";
+
+  // Horizon: the first of these that is positive counts.
+  std::int64_t num_iterations = -1;
+  double target_flops = -1.0;
+  double target_param_data_ratio = 20.0;
+
+  std::int64_t device_batch_size = 32;      // rows
+  std::int64_t total_batch_size = 524288;   // tokens
+  double embedding_lr = 0.2, unembedding_lr = 0.004, matrix_lr = 0.02, weight_decay = 0.0;
+  std::string muon_dtype = "auto";
+  double grad_clip = 1.0, warmup_ratio = 0.0, warmdown_ratio = 0.2, final_lr_frac = 0.0;
+
+  std::string packing = "best-fit";
+  std::int64_t validation_every = 20;       // raw text only
+  std::int64_t eval_interval = 250, eval_tokens = 20 * 524288;
+  std::int64_t sample_interval = 2000, checkpoint_interval = 1000, keep_last = 3, log_interval = 10;
+  std::vector<std::string> sample_prompts;
+
+  PretrainConfig();
+  GptConfig model_config(std::int64_t vocab_size) const;  // throws ConfigError
+  OptimizerOptions optimizer_options() const;
+};
+
+// Declares every option. The runs' resolved configuration holds them all but those of the invocation.
+void declare_pretrain_options(OptionList& options, PretrainConfig& config);
+
+}  // namespace nanochat

@@ -1,0 +1,78 @@
+#include "training/pretrain/training_data.h"
+
+#include <filesystem>
+
+#include <nlohmann/json.hpp>
+#include <spdlog/fmt/fmt.h>
+
+#include "core/errors.h"
+#include "tokenizer/load.h"
+
+namespace nanochat {
+namespace {
+
+namespace fs = std::filesystem;
+
+bool names_shards(const std::string& path) {
+  if (path.ends_with(".tok")) return true;
+  if (!fs::is_directory(path)) return false;
+  for (const auto& entry : fs::directory_iterator(path)) {
+    if (entry.path().extension() == ".tok") return true;
+  }
+  return false;
+}
+
+// `nanochat data prepare` leaves the tokenizer in the folder of the shards.
+fs::path tokenizer_beside(const std::string& path) {
+  const fs::path folder = fs::is_directory(path) ? fs::path(path) : fs::path(path).parent_path();
+  return fs::exists(folder / "tokenizer.json") ? folder : fs::path();
+}
+
+}  // namespace
+
+TrainingData::TrainingData(const PretrainConfig& config) : config_(config) {
+  if (config.data_dir.empty()) throw ConfigError("--data-dir is missing: name token shards or text to train on");
+  shards_ = names_shards(config.data_dir.front());
+  for (const std::string& path : config.data_dir) {
+    if (names_shards(path) != shards_) {
+      throw ConfigError(fmt::format("--data-dir mixes token shards and text: {} is {}, {} is not", config.data_dir.front(),
+                                    shards_ ? "token shards" : "text", path));
+    }
+  }
+  fs::path tokenizer = config.tokenizer;
+  if (tokenizer.empty() && shards_) tokenizer = tokenizer_beside(config.data_dir.front());
+  if (tokenizer.empty()) {
+    throw ConfigError("--tokenizer is missing: name a folder that `nanochat tokenizer train` made, or use token shards with a tokenizer beside them");
+  }
+  tokenizer_ = load_tokenizer(tokenizer);
+}
+
+std::unique_ptr<Loader> TrainingData::open(const LoaderOptions& options, const nlohmann::json& position) const {
+  if (shards_) {
+    return make_shard_loader(config_.data_dir, tokenizer_->bos_id(), tokenizer_->fingerprint(), options, position);
+  }
+  return make_text_loader(config_.data_dir, tokenizer_, config_.validation_every, options, position);
+}
+
+std::unique_ptr<Loader> TrainingData::training(const nlohmann::json& position) const {
+  LoaderOptions options;
+  options.rows = config_.device_batch_size;
+  options.sequence_len = config_.sequence_len;
+  options.packing = config_.packing == "stream" ? Packing::kStream : Packing::kBestFit;
+  options.workers = config_.workers;
+  options.seed = config_.seed;
+  return open(options, position);
+}
+
+std::unique_ptr<Loader> TrainingData::validation(std::int64_t rows) const {
+  LoaderOptions options;
+  options.rows = rows;
+  options.sequence_len = config_.sequence_len;
+  options.packing = Packing::kStream;
+  options.split = Split::kValidation;
+  options.workers = config_.workers;
+  options.loop = false;
+  return open(options, nullptr);
+}
+
+}  // namespace nanochat

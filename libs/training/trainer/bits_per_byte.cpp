@@ -1,0 +1,61 @@
+#include "training/trainer/bits_per_byte.h"
+
+#include <ATen/ops/from_blob.h>
+
+#include <cmath>
+#include <limits>
+#include <numbers>
+
+#include "core/errors.h"
+#include "core/interrupt.h"
+#include "data/loader.h"
+#include "model/gpt.h"
+
+namespace nanochat {
+namespace {
+
+at::Tensor view_of(const std::vector<std::int32_t>& values, const TokenBatch& batch) {
+  TORCH_CHECK(static_cast<std::int64_t>(values.size()) == batch.rows * batch.sequence_len, "batch of ", batch.rows, " x ",
+              batch.sequence_len, " has ", values.size(), " tokens");
+  // from_blob takes a mutable pointer; nothing writes through these views.
+  return at::from_blob(const_cast<std::int32_t*>(values.data()), {batch.rows, batch.sequence_len}, at::kInt);
+}
+
+}  // namespace
+
+at::Tensor inputs_of(const TokenBatch& batch) { return view_of(batch.inputs, batch); }
+at::Tensor targets_of(const TokenBatch& batch) { return view_of(batch.targets, batch); }
+
+void BitsPerByte::add(const at::Tensor& losses, const TokenBatch& batch, const std::vector<std::int32_t>& token_bytes) {
+  const float* loss = losses.const_data_ptr<float>();
+  for (std::size_t i = 0; i < batch.targets.size(); ++i) {
+    const std::int32_t target = batch.targets[i];
+    if (target < 0) continue;
+    const std::int32_t length = token_bytes.at(static_cast<std::size_t>(target));
+    if (length == 0) continue;
+    nats += static_cast<double>(loss[i]);
+    bytes += length;
+    ++tokens;
+  }
+}
+
+double BitsPerByte::value() const {
+  if (bytes == 0) return std::numeric_limits<double>::infinity();
+  return nats / (std::numbers::ln2 * static_cast<double>(bytes));
+}
+
+BitsPerByte evaluate_bits_per_byte(Gpt& model, Loader& loader, std::int64_t max_batches,
+                                   const std::vector<std::int32_t>& token_bytes) {
+  BitsPerByte total;
+  TokenBatch batch;
+  std::int64_t batches = 0;
+  for (; batches < max_batches && !interrupt_requested() && loader.next(batch); ++batches) {
+    total.add(model.token_losses(inputs_of(batch), targets_of(batch)), batch, token_bytes);
+  }
+  if (batches == 0 && !interrupt_requested()) {
+    throw DataError("the validation split holds less than one batch; lower --device-batch-size or --sequence-len, or give more text");
+  }
+  return total;
+}
+
+}  // namespace nanochat

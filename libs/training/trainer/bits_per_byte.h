@@ -1,0 +1,36 @@
+#pragma once
+// Bits per byte: total loss over the bytes that the targets stand for, comparable across vocabularies. Special tokens
+// and ignored targets count on neither side. Source: nanochat/loss_eval.py of the reference.
+
+#include <cstdint>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+
+#include "data/batch.h"
+
+namespace nanochat {
+
+class Gpt;
+class Loader;
+
+// Sums that bits per byte is made of.
+struct BitsPerByte {
+  double nats = 0.0;
+  std::int64_t bytes = 0;
+  std::int64_t tokens = 0;  // that stand for at least one byte
+
+  // losses: float32 (B, T) in nats; token_bytes[id] = bytes of a token, 0 for special tokens.
+  void add(const at::Tensor& losses, const TokenBatch& batch, const std::vector<std::int32_t>& token_bytes);
+  double value() const;  // infinite when there are no bytes
+};
+
+// Over at most max_batches batches of the loader (all when it ends before). Throws DataError when it has none.
+BitsPerByte evaluate_bits_per_byte(Gpt& model, Loader& loader, std::int64_t max_batches,
+                                   const std::vector<std::int32_t>& token_bytes);
+
+// int32 (B, T) views of a batch, which must outlive them.
+at::Tensor inputs_of(const TokenBatch& batch);
+at::Tensor targets_of(const TokenBatch& batch);
+
+}  // namespace nanochat

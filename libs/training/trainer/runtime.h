@@ -1,0 +1,31 @@
+#pragma once
+// Where a model runs and in which precision, from the options --device, --dtype and --threads.
+
+#include <ATen/core/Tensor.h>
+
+#include <string>
+
+namespace nanochat {
+
+class OptionList;
+
+struct RuntimeOptions {
+  std::string device = "auto";  // auto | cpu | cuda | cuda:N
+  std::string dtype = "auto";   // auto | float32 | bfloat16
+  int threads = 0;              // 0: every core this process may use
+};
+
+void declare_runtime_options(OptionList& options, RuntimeOptions& runtime);
+
+// Sets the number of threads and says what was chosen. auto means bfloat16 where the processor multiplies it natively,
+// else float32. Throws ConfigError for a device that this build or machine does not have.
+struct Runtime {
+  at::ScalarType dtype = at::kFloat;
+  int threads = 1;
+  std::string description;  // "CPU, 2 threads, bfloat16, avx512 kernels"
+};
+Runtime select_runtime(const RuntimeOptions& options);
+
+const char* dtype_name(at::ScalarType dtype);  // "float32", "bfloat16"
+
+}  // namespace nanochat

@@ -1,0 +1,92 @@
+#!/usr/bin/env bash
+# From nothing to a language model that writes: installs what is needed, builds the program, makes a corpus (or takes
+# yours), trains a tokenizer and a model of 3 million parameters on it, and lets it answer. About 12 minutes on two cores.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+usage() {
+  cat <<'END'
+usage: scripts/quickstart.sh [--text PATH...] [--minutes N] [--run FOLDER]
+
+  --text PATH...   train on your own text (.txt, .jsonl, also .gz; files, folders) instead of the generated corpus
+  --minutes N      how long to train, roughly (default 4, with --text 7)
+  --run FOLDER     where the run goes (default runs/quickstart, or runs/quickstart-text)
+END
+}
+
+text=()
+minutes=
+run=
+while [ $# -gt 0 ]; do
+  case "$1" in
+    --text)
+      shift
+      while [ $# -gt 0 ] && [[ "$1" != --* ]]; do text+=("$1"); shift; done
+      [ ${#text[@]} -gt 0 ] || { echo "quickstart: --text needs at least one path" >&2; exit 2; }
+      ;;
+    --minutes | --run)
+      [ $# -ge 2 ] || { echo "quickstart: $1 needs a value" >&2; exit 2; }
+      if [ "$1" = --minutes ]; then minutes=$2; else run=$2; fi
+      shift 2
+      ;;
+    --help | -h) usage; exit 0 ;;
+    *) echo "quickstart: unknown option $1" >&2; usage >&2; exit 2 ;;
+  esac
+done
+if [ ${#text[@]} -gt 0 ]; then
+  vocab_size=4096 minutes=${minutes:-7} run=${run:-runs/quickstart-text}
+else
+  vocab_size=2048 minutes=${minutes:-4} run=${run:-runs/quickstart}
+fi
+[[ "$minutes" =~ ^[0-9]+$ ]] && [ "$minutes" -gt 0 ] || { echo "quickstart: --minutes takes a whole number, not '$minutes'" >&2; exit 2; }
+
+step() { printf '\n== %s\n' "$*"; }
+
+step "Installing what is needed"
+scripts/setup.sh --cpu
+
+step "Building nanochat"
+cmake --preset release -DNANOCHAT_TESTS=OFF -B build/quickstart > build-quickstart.log 2>&1 || { cat build-quickstart.log >&2; exit 1; }
+rm -f build-quickstart.log
+cmake --build build/quickstart --target nanochat
+nanochat=build/quickstart/bin/nanochat
+
+work=$run-data
+rm -rf "$work" "$run"
+mkdir -p "$work"
+if [ ${#text[@]} -eq 0 ]; then
+  step "Making a corpus: short stories and facts"
+  "$nanochat" data toy --output-dir "$work/corpus" --bytes 12000000
+  corpus=("$work/corpus/toy.jsonl")
+else
+  corpus=("${text[@]}")
+fi
+
+step "Training a tokenizer of $vocab_size tokens"
+"$nanochat" tokenizer train --data-dir "${corpus[@]}" --vocab-size "$vocab_size" --output-dir "$work/tokenizer"
+
+step "Turning the text into tokens"
+"$nanochat" data prepare --data-dir "${corpus[@]}" --tokenizer "$work/tokenizer" --output-dir "$work/shards"
+
+# The schedule of the learning rate needs to know its end, so the steps that fit into the time are measured first.
+step "Training a model for about $minutes minutes"
+shape=(--depth 4 --sequence-len 256 --device-batch-size 16)
+rate=$("$nanochat" bench train "${shape[@]}" --vocab-size "$vocab_size" --json | tail -n 1 |
+  python3 -c 'import json, sys; print(int(json.load(sys.stdin)["tokens_per_second"]))')
+iterations=$((rate * minutes * 60 / 4096))
+"$nanochat" pretrain --data-dir "$work/shards" "${shape[@]}" --total-batch-size 4096 --num-iterations "$iterations" \
+  --warmdown-ratio 0.4 --eval-interval $((iterations / 8 + 1)) --eval-tokens 200000 --sample-interval -1 \
+  --checkpoint-interval $((iterations / 4 + 1)) --output-dir "$run"
+
+if [ ${#text[@]} -eq 0 ]; then
+  step "Seven questions"
+  "$nanochat" eval "$run" --benchmarks completion --data-dir "$work/corpus/quickstart_prompts.jsonl" --show
+  step "Two hundred prompts in phrasings that training never saw"
+  "$nanochat" eval "$run" --benchmarks completion --data-dir "$work/corpus/test_prompts.jsonl"
+  prompt="Once upon a time"
+else
+  prompt="The"
+fi
+step "It writes"
+"$nanochat" infer "$run" --prompt "$prompt" --max-tokens 120 --temperature 0.7
+printf '\nTry it yourself:\n  %s infer %s --interactive\n' "$nanochat" "$run"
