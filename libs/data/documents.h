@@ -1,9 +1,15 @@
 #pragma once
 // Documents from files: .txt and .jsonl, each also .gz; later forms (parquet, zst) join here.
+//
+// A .txt is a sequence of paragraphs, separated by blank lines (lines of white space alone). Paragraphs are collected
+// until a document has min_document_bytes; what remains at the end of a file joins its last document, or stands alone
+// when it is the only one. Blank lines around a document are dropped, runs of them inside one shorten to three, CR LF
+// becomes LF. A text without a blank line is cut at the end of a line, or inside a longer line at a character, before
+// it exceeds max_document_bytes.
+// A .jsonl holds an object a line; blank lines and documents without text are passed over.
 
 #include <cstdint>
 #include <filesystem>
-#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -11,19 +17,21 @@
 namespace nanochat {
 
 struct ReaderOptions {
-  std::int64_t min_document_bytes = 2000;  // a .txt is cut at blank lines into documents of at least this many bytes
-  std::string text_key = "text";           // key of a .jsonl row that holds the text
+  std::int64_t min_document_bytes = 2000;     // 1: every paragraph of a .txt is a document
+  std::int64_t max_document_bytes = 1 << 20;  // of a .txt: bounds memory where no blank line comes; at least 8 times
+                                              // min_document_bytes is used
+  std::string text_key = "text";              // key of a .jsonl row that holds the text
 };
 
-// Files, folders (every readable file below them, sorted) and globs to a list of files. Throws DataError naming the
-// path that is missing, empty or matches nothing, or a file with an unknown extension that was named outright.
+// Files, folders and globs to a list of text files (see paths.h). Throws DataError.
 std::vector<std::filesystem::path> expand_paths(const std::vector<std::string>& paths);
 
 // Documents of one or more files in order, streamed: memory does not grow with the corpus. Not thread-safe.
 class DocumentReader {
  public:
   virtual ~DocumentReader() = default;
-  // False at the end. Throws DataError with file and line (malformed JSON, missing key, invalid UTF-8, bad gzip).
+  // Replaces `document`. False at the end. Throws DataError with file and line (malformed JSON, missing key), with
+  // file, line and byte (invalid UTF-8), with the file (bad gzip), or when all files together hold no document.
   virtual bool next(std::string& document) = 0;
   virtual std::uint64_t bytes_read() const = 0;   // of the files as stored, for progress
   virtual std::uint64_t bytes_total() const = 0;

@@ -1,5 +1,9 @@
 #pragma once
 // `nanochat data prepare`: text to token shards, on all cores, with memory that does not grow with the corpus.
+//
+// The output folder holds train-00000.tok, ..., validation-00000.tok, ..., the tokenizer (so that the folder is all a
+// training run needs) and, written last, manifest.json. While it is being made it holds preparing.json instead: what is
+// being prepared from what. Shards appear whole or not at all.
 
 #include <cstdint>
 #include <filesystem>
@@ -15,8 +19,9 @@ class Tokenizer;
 
 struct PrepareOptions {
   std::int64_t validation_every = 20;          // every 20th document is validation; 0: none
-  std::int64_t tokens_per_shard = 100'000'000;
+  std::int64_t tokens_per_shard = 100'000'000; // a shard ends with the document that reaches this
   int workers = 0;                             // 0: all
+  bool overwrite = false;                      // replace another preparation in the output folder
   ReaderOptions reader;
 };
 
@@ -25,10 +30,13 @@ struct PrepareResult {
   std::uint64_t train_tokens = 0, validation_tokens = 0;
   std::uint64_t text_bytes = 0;
   std::vector<std::filesystem::path> shards;
+  bool interrupted = false;  // an interrupt was requested (core/interrupt.h): shards so far, no manifest
 };
 
-// Writes train-00000.tok, ..., validation-00000.tok, ... and manifest.json into `output`. The same input gives the
-// same shards whatever the number of workers. Throws DataError, IoError.
+// Writes the folder. The same input gives the same shards whatever the number of workers. Where an earlier preparation
+// of the same input was interrupted or killed, it is done again from the beginning, replacing shard by shard. Throws
+// ConfigError when the folder holds another preparation and `overwrite` is not set; DataError, before anything is
+// written when there is no text at all; IoError.
 PrepareResult prepare_shards(const std::vector<std::string>& paths, const Tokenizer& tokenizer,
                              const std::filesystem::path& output, const PrepareOptions& options, ProgressReporter& progress);
 

@@ -1,5 +1,8 @@
 #pragma once
-// Token shards (*.tok): tokenized documents in a memory-mapped file. The format is in docs/formats/token-shards.md.
+// Token shards (*.tok): tokenized documents in a memory-mapped file. docs/formats/token-shards.md is the format, byte
+// by byte; in short: a header of 128 bytes, the token ids of all documents, the offsets of the documents.
+//
+// Documents are stored without BOS. ShardReader is immutable: its const members are thread-safe.
 
 #include <cstdint>
 #include <filesystem>
@@ -12,21 +15,31 @@
 
 namespace nanochat {
 
+inline constexpr std::uint32_t kShardVersion = 1;
+
 struct ShardInfo {
-  std::uint32_t version = 1;
+  std::uint32_t version = kShardVersion;
   int bytes_per_token = 2;            // 2 (u16, vocabularies up to 65,536) or 4 (u32)
   std::uint64_t documents = 0;
   std::uint64_t tokens = 0;
   std::uint64_t text_bytes = 0;       // UTF-8 bytes of the documents
-  std::string tokenizer_fingerprint;  // SHA-256, hex
+  std::uint64_t vocab_size = 0;       // every id is below this
+  std::string tokenizer_fingerprint;  // SHA-256, 64 hexadecimal digits
+  std::uint32_t checksum = 0;         // CRC-32 of everything after the header
 };
 
-// Writes one shard; nothing is visible until finish(). Tokens are stored without BOS. Throws IoError, DataError.
+// Writes one shard; nothing is visible under its name until finish(). Token ids go to disk as they come, the offsets
+// (8 bytes a document) are held in memory until finish(). Throws IoError; DataError for an id outside [0, vocab_size)
+// and for a fingerprint that is not 64 hexadecimal digits.
 class ShardWriter {
  public:
   ShardWriter(std::filesystem::path path, std::int64_t vocab_size, std::string tokenizer_fingerprint);
   ~ShardWriter();
+  ShardWriter(const ShardWriter&) = delete;
+  ShardWriter& operator=(const ShardWriter&) = delete;
+
   void add(std::span<const std::int32_t> document_tokens, std::uint64_t text_bytes);
+  std::uint64_t documents() const;
   std::uint64_t tokens() const;
   ShardInfo finish();
 
@@ -35,18 +48,26 @@ class ShardWriter {
   std::unique_ptr<Impl> impl_;
 };
 
-// Reads one shard. The constructor checks magic, version, sizes and offsets, and throws DataError saying what is wrong.
+// Reads one shard. The constructor checks the header (its own CRC-32 included), that the sizes it tells add up to
+// exactly the size of the file, and that the offsets never step back or outside; the token ids are checked as
+// documents are read. Throws DataError saying what is wrong. Nothing outside the file is ever read.
 class ShardReader {
  public:
   explicit ShardReader(const std::filesystem::path& path);
   const ShardInfo& info() const { return info_; }
-  std::int64_t document_length(std::uint64_t index) const;                              // tokens
-  void document(std::uint64_t index, std::vector<std::int32_t>& tokens) const;          // appends
+  std::int64_t document_length(std::uint64_t index) const;                      // tokens
+  void document(std::uint64_t index, std::vector<std::int32_t>& tokens) const;  // appends
+  // Reads the whole file and compares its checksum. Throws DataError.
+  void verify() const;
 
  private:
+  [[noreturn]] void fail(const std::string& what) const;
+  void check_index(std::uint64_t index) const;
+
+  std::filesystem::path path_;
   MappedFile file_;
   ShardInfo info_;
-  const std::uint64_t* offsets_ = nullptr;  // documents + 1
+  const std::uint64_t* offsets_ = nullptr;  // documents + 1, in tokens
   const std::byte* tokens_ = nullptr;
 };
 

@@ -1,0 +1,151 @@
+// nanochat data prepare | toy
+#include <cstdio>
+#include <memory>
+
+#include <nlohmann/json.hpp>
+#include <spdlog/fmt/fmt.h>
+
+#include "command_line.h"
+#include "commands.h"
+#include "core/atomic_file.h"
+#include "core/format.h"
+#include "core/interrupt.h"
+#include "data/prepare.h"
+#include "data/toy.h"
+#include "tokenizer/load.h"
+
+namespace nanochat::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct PrepareArguments {
+  std::vector<std::string> data_dir;
+  fs::path tokenizer, output_dir;
+  PrepareOptions options;
+};
+
+std::string commas(std::uint64_t value) { return with_commas(static_cast<std::int64_t>(value)); }
+
+ExitCode prepare(const PrepareArguments& arguments, Context& context) {
+  install_interrupt_handlers();
+  const auto tokenizer = load_tokenizer(arguments.tokenizer);
+  const PrepareResult result =
+      prepare_shards(arguments.data_dir, *tokenizer, arguments.output_dir, arguments.options, *context.progress);
+  if (context.json) {
+    nlohmann::json shards = nlohmann::json::array();
+    for (const fs::path& shard : result.shards) shards.push_back(shard.string());
+    const nlohmann::json report = {{"output_dir", arguments.output_dir.string()},
+                                   {"train_documents", result.train_documents},
+                                   {"validation_documents", result.validation_documents},
+                                   {"train_tokens", result.train_tokens},
+                                   {"validation_tokens", result.validation_tokens},
+                                   {"text_bytes", result.text_bytes},
+                                   {"shards", std::move(shards)},
+                                   {"interrupted", result.interrupted}};
+    fmt::print("{}\n", report.dump());
+  } else if (!context.quiet && !result.interrupted) {
+    const std::uint64_t tokens = result.train_tokens + result.validation_tokens;
+    fmt::print("{}: {} training tokens in {} documents, {} validation tokens in {}, {} shards, {:.2f} bytes per token\n",
+               arguments.output_dir.string(), commas(result.train_tokens), commas(result.train_documents),
+               commas(result.validation_tokens), commas(result.validation_documents), result.shards.size(),
+               tokens > 0 ? static_cast<double>(result.text_bytes) / static_cast<double>(tokens) : 0.0);
+  }
+  if (!result.interrupted) return ExitCode::kOk;
+  if (!context.quiet) {
+    fmt::print(stderr, "interrupted after {} whole shards; run the same command again to prepare all\n", result.shards.size());
+  }
+  return ExitCode::kPartial;
+}
+
+struct ToyArguments {
+  fs::path output_dir;
+  ToyOptions options;
+  std::int64_t prompts = 200;
+};
+
+nlohmann::json to_json(const ToyPrompt& prompt) {
+  return {{"prompt", prompt.prompt}, {"answers", prompt.answers}, {"topic", prompt.topic}};
+}
+
+void write_prompts(const fs::path& path, const std::vector<ToyPrompt>& prompts) {
+  std::string lines;
+  for (const ToyPrompt& prompt : prompts) lines += to_json(prompt).dump() + "\n";
+  write_file_atomically(path, lines);
+}
+
+ExitCode toy(const ToyArguments& arguments, Context& context) {
+  std::error_code error;
+  fs::create_directories(arguments.output_dir, error);
+  if (error) throw IoError(fmt::format("cannot create folder {}: {}", arguments.output_dir.string(), error.message()));
+  const fs::path corpus = arguments.output_dir / "toy.jsonl";
+  AtomicFile file(corpus);
+  std::int64_t documents = 0;
+  std::int64_t bytes = 0;
+  context.progress->start("writing toy corpus", arguments.options.bytes, "B");
+  generate_toy_corpus(arguments.options, [&](const std::string& document) {
+    file.write(nlohmann::json{{"text", document}}.dump() + "\n");
+    ++documents;
+    bytes += static_cast<std::int64_t>(document.size());
+    context.progress->advance(static_cast<std::int64_t>(document.size()));
+  });
+  context.progress->finish();
+  file.commit();
+  const auto prompts = toy_test_prompts(static_cast<std::size_t>(arguments.prompts), arguments.options.seed);
+  write_prompts(arguments.output_dir / "test_prompts.jsonl", prompts);
+  write_prompts(arguments.output_dir / "quickstart_prompts.jsonl", toy_quickstart_prompts());
+  if (context.json) {
+    const nlohmann::json report = {
+        {"corpus", corpus.string()}, {"documents", documents}, {"text_bytes", bytes}, {"test_prompts", prompts.size()}};
+    fmt::print("{}\n", report.dump());
+  } else if (!context.quiet) {
+    fmt::print("{}: {} documents, {} bytes of text; {} test prompts\n", corpus.string(), with_commas(documents),
+               with_commas(bytes), prompts.size());
+  }
+  return ExitCode::kOk;
+}
+
+void add_prepare(CommandLine& command_line) {
+  auto arguments = std::make_shared<PrepareArguments>();
+  PrepareOptions& options = arguments->options;
+  Subcommand& command = command_line.add(
+      "data prepare", "Turn text into token shards that training reads without tokenizing again",
+      "nanochat data prepare --data-dir books/ --tokenizer tokenizer/ --output-dir shards/");
+  command.option("data_dir", &arguments->data_dir, "text: files, folders or globs of .txt, .jsonl, each also .gz");
+  command.option("tokenizer", &arguments->tokenizer, "the tokenizer: a folder or file that `tokenizer train` wrote");
+  command.option("output_dir", &arguments->output_dir, "folder for the shards, the tokenizer and manifest.json");
+  command.option("validation_every", &options.validation_every, "hold out every N-th document for validation; 0: none")
+      .at_least(0);
+  command.option("tokens_per_shard", &options.tokens_per_shard, "begin another shard after this many tokens").at_least(1);
+  command.option("min_document_bytes", &options.reader.min_document_bytes,
+                 "cut a .txt at blank lines into documents of at least this many bytes").at_least(1);
+  command.option("text_key", &options.reader.text_key, "key of a .jsonl row that holds the text");
+  command.option("workers", &options.workers, "threads that tokenize; 0: all").at_least(0);
+  command.option("overwrite", &options.overwrite, "replace what was prepared in the output folder before");
+  command.positional("data_dir").required("data_dir").required("tokenizer").required("output_dir");
+  command.run([arguments](Context& context) { return prepare(*arguments, context); });
+}
+
+void add_toy(CommandLine& command_line) {
+  auto arguments = std::make_shared<ToyArguments>();
+  Subcommand& command = command_line.add("data toy", "Write a generated corpus that a small model learns in minutes",
+                                         "nanochat data toy --output-dir toy/ --bytes 8000000");
+  command.option("output_dir", &arguments->output_dir,
+                 "folder for toy.jsonl, test_prompts.jsonl and quickstart_prompts.jsonl");
+  command.option("bytes", &arguments->options.bytes, "size of the text; a larger corpus begins with the smaller one")
+      .at_least(1);
+  command.option("prompts", &arguments->prompts, "test prompts, in phrasings that the corpus never uses").at_least(0);
+  command.option("seed", &arguments->options.seed, "seed of the corpus and of the choice of prompts");
+  command.positional("output_dir").required("output_dir");
+  command.run([arguments](Context& context) { return toy(*arguments, context); });
+}
+
+}  // namespace
+
+void add_data(CommandLine& command_line) {
+  command_line.group("data", "Prepare text for training, and make a toy corpus");
+  add_prepare(command_line);
+  add_toy(command_line);
+}
+
+}  // namespace nanochat::cli

@@ -1,0 +1,184 @@
+#include "data/byte_source.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include <spdlog/fmt/fmt.h>
+#include <zlib.h>
+
+#include "core/errors.h"
+
+namespace nanochat {
+namespace {
+
+constexpr std::size_t kBufferBytes = 1 << 16;
+constexpr std::string_view kByteOrderMark = "\xef\xbb\xbf";
+
+class PlainSource : public ByteSource {
+ public:
+  explicit PlainSource(const std::filesystem::path& path) : path_(path), fd_(open(path.c_str(), O_RDONLY | O_CLOEXEC)) {
+    if (fd_ < 0) throw DataError(fmt::format("cannot open {}: {}", path_.string(), std::strerror(errno)));
+  }
+  ~PlainSource() override { close(fd_); }
+  PlainSource(const PlainSource&) = delete;
+  PlainSource& operator=(const PlainSource&) = delete;
+
+  std::size_t read(char* buffer, std::size_t capacity) override {
+    for (;;) {
+      const ssize_t got = ::read(fd_, buffer, capacity);
+      if (got >= 0) {
+        stored_ += static_cast<std::uint64_t>(got);
+        return static_cast<std::size_t>(got);
+      }
+      if (errno != EINTR) throw DataError(fmt::format("cannot read {}: {}", path_.string(), std::strerror(errno)));
+    }
+  }
+  std::uint64_t stored_bytes() const override { return stored_; }
+
+ private:
+  std::filesystem::path path_;
+  int fd_;
+  std::uint64_t stored_ = 0;
+};
+
+class GzipSource : public ByteSource {
+ public:
+  explicit GzipSource(const std::filesystem::path& path) : path_(path), file_(path) {
+    constexpr int kGzipOnly = 15 + 16;  // the largest window; no zlib or raw streams
+    if (inflateInit2(&stream_, kGzipOnly) != Z_OK) fail("cannot start to inflate");
+  }
+  ~GzipSource() override { inflateEnd(&stream_); }
+  GzipSource(const GzipSource&) = delete;
+  GzipSource& operator=(const GzipSource&) = delete;
+
+  // gzread() is not used: it passes over garbage behind a member and hands plain files through.
+  std::size_t read(char* buffer, std::size_t capacity) override {
+    stream_.next_out = reinterpret_cast<Bytef*>(buffer);
+    stream_.avail_out = static_cast<uInt>(capacity);
+    while (stream_.avail_out == capacity) {
+      if (stream_.avail_in == 0 && !refill()) {
+        if (inside_member_ || members_ == 0) fail("the gzip file is truncated");
+        return 0;
+      }
+      if (!inside_member_ && members_ > 0 && !begin_next_member()) return 0;
+      inside_member_ = true;
+      const int code = inflate(&stream_, Z_NO_FLUSH);
+      if (code == Z_STREAM_END) {
+        inside_member_ = false;
+        ++members_;
+      } else if (code != Z_OK && code != Z_BUF_ERROR) {
+        fail(members_ == 0 && stream_.total_out == 0 ? "not a gzip file, or its beginning is corrupt"
+                                                     : "the gzip file is corrupt");
+      }
+    }
+    return capacity - stream_.avail_out;
+  }
+  std::uint64_t stored_bytes() const override { return file_.stored_bytes() - stream_.avail_in; }
+
+ private:
+  [[noreturn]] void fail(const std::string& what) const {
+    throw DataError(fmt::format("{}: {}{}", path_.string(), what,
+                                stream_.msg != nullptr ? fmt::format(" ({})", stream_.msg) : ""));
+  }
+
+  bool refill() {
+    stream_.avail_in = static_cast<uInt>(file_.read(input_.data(), input_.size()));
+    stream_.next_in = reinterpret_cast<Bytef*>(input_.data());
+    return stream_.avail_in > 0;
+  }
+
+  // Zero bytes may pad the end (tapes, block devices); anything else must be another member.
+  bool begin_next_member() {
+    while (stream_.avail_in > 0 && *stream_.next_in == 0) {
+      ++stream_.next_in;
+      --stream_.avail_in;
+      if (stream_.avail_in == 0 && !refill()) return false;
+    }
+    if (inflateReset(&stream_) != Z_OK) fail("cannot start to inflate");
+    return true;
+  }
+
+  std::filesystem::path path_;
+  PlainSource file_;
+  z_stream stream_{};
+  std::array<char, kBufferBytes> input_{};
+  bool inside_member_ = false;
+  std::uint64_t members_ = 0;
+};
+
+// The length of `bytes` without a UTF-8 character that is cut off at the end.
+std::size_t whole_characters(std::string_view bytes) {
+  for (std::size_t back = 1; back <= 4 && back <= bytes.size(); ++back) {
+    const auto byte = static_cast<unsigned char>(bytes[bytes.size() - back]);
+    if (byte < 0x80) break;
+    if (byte >= 0xc0) {
+      const std::size_t length = byte >= 0xf0 ? 4 : byte >= 0xe0 ? 3 : 2;
+      return length > back ? bytes.size() - back : bytes.size();
+    }
+  }
+  return bytes.size();
+}
+
+}  // namespace
+
+std::unique_ptr<ByteSource> open_bytes(const std::filesystem::path& path) {
+  if (path.extension() == ".gz") return std::make_unique<GzipSource>(path);
+  return std::make_unique<PlainSource>(path);
+}
+
+LineReader::LineReader(std::unique_ptr<ByteSource> source) : source_(std::move(source)) {
+  while (buffer_.size() < kByteOrderMark.size() && fill()) {
+  }
+  if (buffer_.starts_with(kByteOrderMark)) {
+    position_ = kByteOrderMark.size();
+    consumed_ = position_;
+  }
+}
+
+bool LineReader::fill() {
+  if (at_end_) return false;
+  buffer_.erase(0, position_);
+  position_ = 0;
+  const std::size_t before = buffer_.size();
+  buffer_.resize(before + kBufferBytes);
+  const std::size_t got = source_->read(buffer_.data() + before, kBufferBytes);
+  buffer_.resize(before + got);
+  at_end_ = got == 0;
+  return got > 0;
+}
+
+bool LineReader::next(std::string& line, std::size_t limit) {
+  std::size_t searched = 0;
+  std::size_t end = std::string::npos;
+  for (;;) {
+    end = buffer_.find('\n', position_ + searched);
+    searched = buffer_.size() - position_;
+    if (end != std::string::npos || searched >= limit || !fill()) break;
+  }
+  if (searched == 0) return false;
+  if (ends_line_) ++line_number_;
+  byte_offset_ = consumed_;
+  const std::size_t length = end == std::string::npos ? searched : end - position_;
+  std::size_t taken = length;
+  if (length > limit || (end == std::string::npos && !at_end_)) {
+    const std::string_view part = std::string_view(buffer_).substr(position_, std::min(length, limit));
+    taken = std::max<std::size_t>(whole_characters(part), 1);
+    ends_line_ = false;
+    line.assign(buffer_, position_, taken);
+  } else {
+    line.assign(buffer_, position_, length);
+    if (line.ends_with('\r')) line.pop_back();
+    ends_line_ = true;
+    taken = end == std::string::npos ? length : length + 1;
+  }
+  position_ += taken;
+  consumed_ += taken;
+  return true;
+}
+
+}  // namespace nanochat

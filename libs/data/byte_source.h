@@ -1,0 +1,49 @@
+#pragma once
+// The bytes of one file, decompressed when its name ends in .gz, and the lines in them. Streaming; not thread-safe.
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <string>
+
+namespace nanochat {
+
+class ByteSource {
+ public:
+  virtual ~ByteSource() = default;
+  // Up to `capacity` bytes; 0 only at the end. Throws DataError naming the file (unreadable; for .gz also: not gzip,
+  // corrupt, truncated, or bytes after the last member).
+  virtual std::size_t read(char* buffer, std::size_t capacity) = 0;
+  // Bytes of the file as stored that have been consumed.
+  virtual std::uint64_t stored_bytes() const = 0;
+};
+
+// Opens by name: *.gz is inflated (concatenated members are one stream), anything else is read as it is.
+std::unique_ptr<ByteSource> open_bytes(const std::filesystem::path& path);
+
+// Lines without their line feed or CR LF. A byte order mark at the beginning of the file is dropped.
+class LineReader {
+ public:
+  explicit LineReader(std::unique_ptr<ByteSource> source);
+
+  // Replaces `line` by the next line, or by its next part when it is longer than `limit` bytes (then ends_line() is
+  // false, and the part ends at a UTF-8 character). False at the end of the file.
+  bool next(std::string& line, std::size_t limit);
+  bool ends_line() const { return ends_line_; }
+  std::uint64_t line_number() const { return line_number_; }  // of the line returned last, from 1
+  std::uint64_t byte_offset() const { return byte_offset_; }  // where it begins in the decompressed file
+  std::uint64_t stored_bytes() const { return source_->stored_bytes(); }
+
+ private:
+  bool fill();
+
+  std::unique_ptr<ByteSource> source_;
+  std::string buffer_;
+  std::size_t position_ = 0;        // in buffer_
+  std::uint64_t consumed_ = 0;      // decompressed bytes handed out
+  std::uint64_t line_number_ = 0, byte_offset_ = 0;
+  bool ends_line_ = true, at_end_ = false;
+};
+
+}  // namespace nanochat
