@@ -202,11 +202,9 @@ class Reader {
   }
 
   std::string read_pattern() const {
-    std::vector<json> steps = {optional_member(root_, "pre_tokenizer")};
-    if (type_of(steps[0]) == "Sequence") {
-      const json list = optional_member(steps[0], "pretokenizers");
-      steps.assign(list.begin(), list.end());
-    }
+    const json& pre_tokenizer = optional_member(root_, "pre_tokenizer");
+    const bool sequence = type_of(pre_tokenizer) == "Sequence";
+    const json steps = sequence ? optional_member(pre_tokenizer, "pretokenizers") : json::array({pre_tokenizer});
     std::optional<std::string> pattern;
     bool byte_level = false;
     for (const json& step : steps) {

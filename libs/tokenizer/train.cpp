@@ -92,7 +92,7 @@ class StretchIterator : public sentencepiece::SentenceIterator {
     if (!stretch_.empty()) return;
     done_ = space_given_;
     space_given_ = true;
-    stretch_ = " ";  // the space needs its piece even where no text has one
+    stretch_.assign(1, ' ');  // the space needs its piece even where no text has one
   }
 
  private:

@@ -1,0 +1,389 @@
+// nanochat tokenizer train | info | encode | decode
+#include <algorithm>
+#include <charconv>
+#include <chrono>
+#include <cstdio>
+#include <fstream>
+#include <iostream>
+#include <iterator>
+#include <memory>
+
+#include <nlohmann/json.hpp>
+#include <spdlog/fmt/fmt.h>
+
+#include "command_line.h"
+#include "commands.h"
+#include "core/format.h"
+#include "core/random.h"
+#include "data/documents.h"
+#include "tokenizer/byte_bpe.h"
+#include "tokenizer/document_sample.h"
+#include "tokenizer/load.h"
+#include "tokenizer/train.h"
+
+namespace nanochat::cli {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::ordered_json;
+
+// ---------------------------------------------------------------------------------------------------------- train
+
+struct TrainArguments {
+  std::vector<std::string> data_dir;
+  fs::path output_dir;
+  std::int64_t validation_every = 20;
+  ReaderOptions reader;
+  TokenizerTrainOptions options;
+};
+
+struct Corpus {
+  std::uint64_t documents = 0, bytes = 0;  // training documents read
+  std::vector<std::string> held_out;       // a sample of the others
+};
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+std::shared_ptr<const Tokenizer> train_on(const TrainArguments& arguments, ProgressReporter& progress, Corpus& corpus) {
+  constexpr std::int64_t kHeldOutBytes = 4 << 20;
+  const auto reader = open_documents(expand_paths(arguments.data_dir), arguments.reader);
+  DocumentSample held_out(kHeldOutBytes, derive_seed(arguments.options.seed, "tokenizer held-out sample"));
+  std::uint64_t index = 0, reported = 0;
+  progress.start("reading", static_cast<std::int64_t>(reader->bytes_total()), "B");
+  const auto next = [&](std::string& document) {
+    while (reader->next(document)) {
+      progress.advance(static_cast<std::int64_t>(reader->bytes_read() - reported));
+      reported = reader->bytes_read();
+      if (is_validation_document(index++, arguments.validation_every)) {
+        held_out.offer(std::move(document));
+        continue;
+      }
+      ++corpus.documents;
+      corpus.bytes += document.size();
+      return true;
+    }
+    progress.finish();
+    progress.start("training the tokenizer", 0, "");
+    return false;
+  };
+  auto tokenizer = train_sentencepiece(next, arguments.options);
+  progress.finish();
+  corpus.held_out = held_out.take();
+  return tokenizer;
+}
+
+ExitCode train(const TrainArguments& arguments, Context& context) {
+  std::error_code error;
+  fs::create_directories(arguments.output_dir, error);
+  if (error) throw IoError(fmt::format("cannot create folder {}: {}", arguments.output_dir.string(), error.message()));
+  const auto start = std::chrono::steady_clock::now();
+  Corpus corpus;
+  const auto tokenizer = train_on(arguments, *context.progress, corpus);
+  const double seconds = seconds_since(start);
+  tokenizer->save(arguments.output_dir);
+
+  std::size_t bytes = 0, tokens = 0;
+  for (const auto& ids : tokenizer->encode_batch(corpus.held_out, arguments.options.threads)) tokens += ids.size();
+  for (const std::string& document : corpus.held_out) bytes += document.size();
+  const double bytes_per_token = tokens > 0 ? static_cast<double>(bytes) / static_cast<double>(tokens) : 0.0;
+  if (context.json) {
+    const ordered_json report = {{"output_dir", arguments.output_dir.string()},
+                                 {"type", tokenizer->type()},
+                                 {"vocab_size", tokenizer->vocab_size()},
+                                 {"fingerprint", tokenizer->fingerprint()},
+                                 {"train_documents", corpus.documents},
+                                 {"train_bytes", corpus.bytes},
+                                 {"held_out_documents", corpus.held_out.size()},
+                                 {"held_out_bytes", bytes},
+                                 {"bytes_per_token", tokens > 0 ? ordered_json(bytes_per_token) : ordered_json(nullptr)},
+                                 {"seconds", seconds}};
+    fmt::print("{}\n", report.dump());
+  } else if (!context.quiet) {
+    fmt::print("{}: {} tokens, trained on {} documents ({}) in {}\n", arguments.output_dir.string(),
+               with_commas(tokenizer->vocab_size()), with_commas(static_cast<std::int64_t>(corpus.documents)),
+               human_bytes(static_cast<double>(corpus.bytes)), human_duration(seconds));
+    if (tokens > 0) {
+      fmt::print("{:.3f} bytes per token on {} held-out documents ({})\n", bytes_per_token, corpus.held_out.size(),
+                 human_bytes(static_cast<double>(bytes)));
+    }
+  }
+  return ExitCode::kOk;
+}
+
+void add_train_command(CommandLine& command_line) {
+  auto arguments = std::make_shared<TrainArguments>();
+  TokenizerTrainOptions& options = arguments->options;
+  Subcommand& command =
+      command_line.add("tokenizer train", "Train a lossless sentencepiece BPE tokenizer on text",
+                       "nanochat tokenizer train --data-dir books/ --vocab-size 4096 --output-dir tokenizer/");
+  command.option("data_dir", &arguments->data_dir, "text: files, folders or globs of .txt, .jsonl, each also .gz");
+  command.option("output_dir", &arguments->output_dir, "folder for tokenizer.json and tokenizer.model");
+  command.option("vocab_size", &options.vocab_size, "tokens, the nine special ones included").at_least(267).at_most(1 << 17);
+  command.option("max_bytes", &options.max_bytes, "train on at most this much text, sampled over the whole corpus")
+      .at_least(1);
+  command.option("max_document_bytes", &options.max_document_bytes, "use no more than the beginning of longer documents")
+      .at_least(4);
+  command.option("validation_every", &arguments->validation_every,
+                 "hold out every N-th document, as the other commands do; 0: none").at_least(0);
+  command.option("min_document_bytes", &arguments->reader.min_document_bytes,
+                 "cut a .txt at blank lines into documents of at least this many bytes").at_least(1);
+  command.option("text_key", &arguments->reader.text_key, "key of a .jsonl row that holds the text");
+  command.option("threads", &options.threads, "threads; 0: all").at_least(0);
+  command.option("seed", &options.seed, "seed of the sample");
+  command.positional("data_dir").required("data_dir").required("output_dir");
+  command.run([arguments](Context& context) { return train(*arguments, context); });
+}
+
+// ------------------------------------------------------------------------------------- what the others have in common
+
+struct TokenizerArguments {
+  fs::path tokenizer;
+  TokenizerLoadOptions load;
+};
+
+void add_tokenizer_options(Subcommand& command, TokenizerArguments& arguments) {
+  command.option("tokenizer", &arguments.tokenizer,
+                 "a folder or checkpoint with tokenizer.json, a tokenizer.json, a tokenizer.model or a .tiktoken rank file");
+  command.option("pattern", &arguments.load.pattern,
+                 "split pattern of a rank file: nanochat, gpt2, cl100k or a regular expression; empty: known from the file");
+  command.option("special", &arguments.load.special,
+                 "special tokens added to a rank file or bare tokenizer.model: nanochat or none; empty: none for a "
+                 "published gpt2 or cl100k file, else nanochat").one_of({"", "nanochat", "none"});
+  command.required("tokenizer");
+}
+
+// Standard input when no file is named. Errors name it "standard input".
+class Input {
+ public:
+  explicit Input(const fs::path& path) : name_(path.empty() || path == "-" ? "standard input" : path.string()) {
+    if (name_ == "standard input") return;
+    if (!fs::is_regular_file(path)) throw DataError(fmt::format("{}: no such file", name_));
+    file_.open(path, std::ios::binary);
+    if (!file_) throw DataError(fmt::format("{}: cannot be read", name_));
+  }
+  const std::string& name() const { return name_; }
+  std::istream& stream() { return file_.is_open() ? static_cast<std::istream&>(file_) : std::cin; }
+  std::string all() { return {std::istreambuf_iterator<char>(stream()), std::istreambuf_iterator<char>()}; }
+
+ private:
+  std::string name_;
+  std::ifstream file_;
+};
+
+void write_output(std::string_view text) {
+  if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size()) throw IoError("cannot write to standard output");
+}
+
+// Calls visit(object, line number) for each line of a .jsonl that is not blank.
+void for_each_row(Input& input, const std::function<void(const nlohmann::json&, std::size_t)>& visit) {
+  std::size_t number = 0;
+  for (std::string line; std::getline(input.stream(), line);) {
+    ++number;
+    if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
+    nlohmann::json row;
+    try {
+      row = nlohmann::json::parse(line);
+    } catch (const nlohmann::json::exception& error) {
+      throw DataError(fmt::format("{}:{}: not valid JSON: {}", input.name(), number, error.what()));
+    }
+    visit(row, number);
+  }
+}
+
+// ----------------------------------------------------------------------------------------------------------- info
+
+std::vector<std::string> sample_tokens(const Tokenizer& tokenizer, std::string_view text) {
+  std::vector<std::string> tokens;
+  for (const TokenId id : tokenizer.encode(text)) tokens.push_back(replace_invalid_utf8(tokenizer.token_bytes(id)));
+  return tokens;
+}
+
+ExitCode info(const TokenizerArguments& arguments, Context& context) {
+  constexpr std::string_view kSample = "Hello, world! In 2024 it's 3.14 \xE2\x82\xAC.";
+  const auto tokenizer = load_tokenizer(arguments.tokenizer, arguments.load);
+  const auto* bpe = dynamic_cast<const ByteBpeTokenizer*>(tokenizer.get());
+  const std::vector<std::int32_t> lengths = tokenizer->token_byte_lengths();
+  ordered_json specials = ordered_json::object();
+  for (const std::string& name : tokenizer->special_tokens()) specials[name] = tokenizer->require_special(name);
+  const std::vector<std::string> sample = sample_tokens(*tokenizer, kSample);
+  if (context.json) {
+    ordered_json report = {{"type", tokenizer->type()},
+                           {"vocab_size", tokenizer->vocab_size()},
+                           {"fingerprint", tokenizer->fingerprint()},
+                           {"special_tokens", specials},
+                           {"longest_token_bytes", *std::max_element(lengths.begin(), lengths.end())},
+                           {"sample", {{"text", kSample}, {"ids", tokenizer->encode(kSample)}, {"tokens", sample}}}};
+    if (bpe != nullptr) report["pattern"] = bpe->pattern();
+    fmt::print("{}\n", report.dump());
+    return ExitCode::kOk;
+  }
+  fmt::print("type            {}\n", tokenizer->type());
+  fmt::print("vocabulary      {} tokens, {} of them special\n", with_commas(tokenizer->vocab_size()), specials.size());
+  if (bpe != nullptr) fmt::print("split pattern   {}: {}\n", pattern_name(bpe->pattern()), bpe->pattern());
+  fmt::print("longest token   {} bytes\n", *std::max_element(lengths.begin(), lengths.end()));
+  fmt::print("fingerprint     {}\n", tokenizer->fingerprint());
+  for (const auto& [name, id] : specials.items()) fmt::print("special         {:>6} {}\n", id.get<TokenId>(), name);
+  fmt::print("sample          {} is {} tokens: {}\n", ordered_json(kSample).dump(), sample.size(), ordered_json(sample).dump());
+  return ExitCode::kOk;
+}
+
+void add_info_command(CommandLine& command_line) {
+  auto arguments = std::make_shared<TokenizerArguments>();
+  Subcommand& command = command_line.add("tokenizer info", "Describe a tokenizer", "nanochat tokenizer info tokenizer/");
+  add_tokenizer_options(command, *arguments);
+  command.positional("tokenizer");
+  command.run([arguments](Context& context) { return info(*arguments, context); });
+}
+
+// --------------------------------------------------------------------------------------------------------- encode
+
+struct EncodeArguments {
+  TokenizerArguments tokenizer;
+  fs::path input;
+  bool jsonl = false, add_bos = false;
+  std::string text_key = "text";
+  int threads = 0;
+};
+
+// Encodes what has gathered, in parallel, and writes a line for each.
+void flush_rows(const Tokenizer& tokenizer, const EncodeArguments& arguments, std::vector<std::string>& texts) {
+  std::string out;
+  for (std::vector<TokenId>& ids : tokenizer.encode_batch(texts, arguments.threads)) {
+    if (arguments.add_bos) ids.insert(ids.begin(), tokenizer.bos_id());
+    out += fmt::format("{{\"ids\":[{}]}}\n", fmt::join(ids, ","));
+  }
+  write_output(out);
+  texts.clear();
+}
+
+ExitCode encode(const EncodeArguments& arguments, Context& context) {
+  constexpr std::size_t kBatchBytes = 16 << 20, kBatchRows = 4096;
+  const auto tokenizer = load_tokenizer(arguments.tokenizer.tokenizer, arguments.tokenizer.load);
+  Input input(arguments.input);
+  std::vector<std::string> texts;
+  if (arguments.jsonl) {
+    std::size_t bytes = 0;
+    for_each_row(input, [&](const nlohmann::json& row, std::size_t line) {
+      const auto text = row.is_object() ? row.find(arguments.text_key) : row.end();
+      if (text == row.end() || !text->is_string()) {
+        throw DataError(fmt::format("{}:{}: expected an object with the text under \"{}\"", input.name(), line,
+                                    arguments.text_key));
+      }
+      texts.push_back(text->get<std::string>());
+      bytes += texts.back().size();
+      if (bytes < kBatchBytes && texts.size() < kBatchRows) return;
+      flush_rows(*tokenizer, arguments, texts);
+      bytes = 0;
+    });
+    flush_rows(*tokenizer, arguments, texts);
+    return ExitCode::kOk;
+  }
+  if (context.json) {
+    texts.push_back(input.all());
+    flush_rows(*tokenizer, arguments, texts);
+    return ExitCode::kOk;
+  }
+  std::vector<TokenId> ids;
+  if (arguments.add_bos) ids.push_back(tokenizer->bos_id());
+  tokenizer->encode(input.all(), ids);
+  write_output(fmt::format("{}\n", fmt::join(ids, " ")));
+  return ExitCode::kOk;
+}
+
+void add_encode_command(CommandLine& command_line) {
+  auto arguments = std::make_shared<EncodeArguments>();
+  Subcommand& command =
+      command_line.add("tokenizer encode", "Turn text into token ids: one text, or a row each of a .jsonl",
+                       "nanochat tokenizer encode --tokenizer tokenizer/ --jsonl < texts.jsonl > ids.jsonl");
+  add_tokenizer_options(command, arguments->tokenizer);
+  command.option("input", &arguments->input, "file to read; standard input when empty");
+  command.option("jsonl", &arguments->jsonl, "read lines {\"text\":...} and write lines {\"ids\":[...]}");
+  command.option("text_key", &arguments->text_key, "key that holds the text with --jsonl");
+  command.option("add_bos", &arguments->add_bos, "begin with <|bos|>");
+  command.option("threads", &arguments->threads, "threads that encode rows; 0: all").at_least(0);
+  command.positional("input");
+  command.run([arguments](Context& context) { return encode(*arguments, context); });
+}
+
+// --------------------------------------------------------------------------------------------------------- decode
+
+struct DecodeArguments {
+  TokenizerArguments tokenizer;
+  fs::path input;
+  bool jsonl = false;
+};
+
+// Numbers separated by white space, commas or brackets.
+std::vector<TokenId> parse_ids(std::string_view text, const std::string& source) {
+  constexpr std::string_view kSeparators = " \t\r\n,[]";
+  std::vector<TokenId> ids;
+  while (true) {
+    text.remove_prefix(std::min(text.find_first_not_of(kSeparators), text.size()));
+    if (text.empty()) return ids;
+    const std::string_view word = text.substr(0, text.find_first_of(kSeparators));
+    TokenId id = 0;
+    const auto parsed = std::from_chars(word.data(), word.data() + word.size(), id);
+    if (parsed.ec != std::errc() || parsed.ptr != word.data() + word.size()) {
+      throw DataError(fmt::format("{}: \"{}\" is not a token id; expected numbers such as 72 105", source,
+                                  replace_invalid_utf8(word.substr(0, 40))));
+    }
+    ids.push_back(id);
+    text.remove_prefix(word.size());
+  }
+}
+
+std::vector<TokenId> row_ids(const nlohmann::json& row, const std::string& where) {
+  const auto ids = row.is_object() ? row.find("ids") : row.end();
+  const auto is_id = [](const nlohmann::json& value) {
+    return value.is_number_integer() && value.get<std::int64_t>() >= 0 && value.get<std::int64_t>() <= INT32_MAX;
+  };
+  if (ids == row.end() || !ids->is_array() || !std::all_of(ids->begin(), ids->end(), is_id)) {
+    throw DataError(fmt::format("{}: expected an object with \"ids\", an array of token ids", where));
+  }
+  return ids->get<std::vector<TokenId>>();
+}
+
+ExitCode decode(const DecodeArguments& arguments, Context& context) {
+  const auto tokenizer = load_tokenizer(arguments.tokenizer.tokenizer, arguments.tokenizer.load);
+  Input input(arguments.input);
+  const auto write_row = [&](const std::vector<TokenId>& ids) {
+    write_output(ordered_json{{"text", replace_invalid_utf8(tokenizer->decode(ids))}}.dump() + "\n");
+  };
+  if (arguments.jsonl) {
+    for_each_row(input, [&](const nlohmann::json& row, std::size_t line) {
+      write_row(row_ids(row, fmt::format("{}:{}", input.name(), line)));
+    });
+  } else if (context.json) {
+    write_row(parse_ids(input.all(), input.name()));
+  } else {
+    write_output(tokenizer->decode(parse_ids(input.all(), input.name())));
+  }
+  return ExitCode::kOk;
+}
+
+void add_decode_command(CommandLine& command_line) {
+  auto arguments = std::make_shared<DecodeArguments>();
+  Subcommand& command =
+      command_line.add("tokenizer decode", "Turn token ids back into text, byte for byte",
+                       "nanochat tokenizer encode --tokenizer tokenizer/ text.txt | "
+                       "nanochat tokenizer decode --tokenizer tokenizer/");
+  add_tokenizer_options(command, arguments->tokenizer);
+  command.option("input", &arguments->input, "file to read; standard input when empty");
+  command.option("jsonl", &arguments->jsonl, "read lines {\"ids\":[...]} and write lines {\"text\":...}");
+  command.positional("input");
+  command.run([arguments](Context& context) { return decode(*arguments, context); });
+}
+
+}  // namespace
+
+void add_tokenizer(CommandLine& command_line) {
+  command_line.group("tokenizer", "Train a tokenizer, look at one, encode and decode with it");
+  add_train_command(command_line);
+  add_info_command(command_line);
+  add_encode_command(command_line);
+  add_decode_command(command_line);
+}
+
+}  // namespace nanochat::cli
