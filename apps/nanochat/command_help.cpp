@@ -99,9 +99,7 @@ std::string Subcommand::usage() const {
   for (const std::string& name : positionals_) {
     const bool needed = std::find(required_.begin(), required_.end(), name) != required_.end();
     std::string word = upper(name);
-    for (const Option& option : options_.all()) {
-      if (option.name() == name && option.is_list()) word += "...";
-    }
+    if (known(name).is_list()) word += "...";
     text += needed ? " " + word : " [" + word + "]";
   }
   return text;

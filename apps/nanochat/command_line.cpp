@@ -32,6 +32,20 @@ std::string first_line(const std::string& text) { return text.substr(0, text.fin
 
 void print(const std::string& text) { std::fputs(text.c_str(), stdout); }
 
+// As many words as a flag may take: below the size from which CLI11 would take "[a]" for a list of its own.
+constexpr int kManyWords = 1 << 20;
+
+// CLI11 takes words from the back, and the word after "--name=" for its value, where an empty one was given.
+std::vector<std::string> for_cli11(const std::vector<std::string>& words) {
+  std::vector<std::string> reversed;
+  for (auto word = words.rbegin(); word != words.rend(); ++word) {
+    const bool empty_value = word->starts_with("--") && word->find('=') == word->size() - 1;
+    if (empty_value) reversed.emplace_back();
+    reversed.push_back(empty_value ? word->substr(0, word->size() - 1) : *word);
+  }
+  return reversed;
+}
+
 std::string did_you_mean(const std::string& word, const std::vector<std::string>& known) {
   const std::string close = nearest(word, known);
   return close.empty() ? "" : ", did you mean \"" + close + "\"?";
@@ -57,10 +71,11 @@ Option& Subcommand::option(std::string name, OptionField field, std::string help
   return options_.add(std::move(name), field, std::move(help));
 }
 
-Option& Subcommand::known(const std::string& option_name) {
-  Option* option = options_.find(option_name);
-  if (option == nullptr) throw std::logic_error(path_ + ": no option " + option_name);
-  return *option;
+const Option& Subcommand::known(const std::string& option_name) const {
+  for (const Option& option : options_.all()) {
+    if (option.name() == option_name) return option;
+  }
+  throw std::logic_error(path_ + ": no option " + option_name);
 }
 
 Subcommand& Subcommand::positional(const std::string& option_name, bool is_required) {
@@ -81,24 +96,40 @@ Subcommand& Subcommand::run(std::function<ExitCode(Context&)> function) {
   return *this;
 }
 
+std::map<std::string, std::vector<std::string>> Subcommand::assign(const std::vector<std::string>& words,
+                                                                   const std::vector<std::string>& known_flags) const {
+  std::map<std::string, std::vector<std::string>> assigned;
+  std::size_t next = 0;
+  bool after_mark = false;  // behind "--", a word that begins with a dash is an argument
+  for (const std::string& word : words) {
+    if (!after_mark && word == "--") {
+      after_mark = true;
+      continue;
+    }
+    if (!after_mark && word.size() > 1 && word.starts_with('-')) {
+      const std::string flag = word.substr(0, word.find('='));
+      const std::string hint = did_you_mean(flag, known_flags);
+      throw ConfigError("unknown option " + flag + (hint.empty() ? "; --help lists the options" : hint));
+    }
+    if (next == positionals_.size()) {
+      throw ConfigError("unexpected argument \"" + word + "\"; usage: " + usage());
+    }
+    assigned[positionals_[next]].push_back(word);
+    if (!known(positionals_[next]).is_list()) ++next;
+  }
+  return assigned;
+}
+
 bool Subcommand::parse(const std::vector<std::string>& words) {
   CLI::App app;
   app.set_help_flag();  // --help is ours: CLI11 would format it its own way
-  app.allow_extras();   // so that the nearest flag can be named
+  app.allow_extras();   // arguments, and unknown flags, whose nearest is to be named
   CLI::Option* help = app.add_flag("-h,--help");
   CLI::Option* config = app.add_option("--config");
   config->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
 
-  std::map<std::string, CLI::Option*> flags, positionals;
+  std::map<std::string, CLI::Option*> flags;
   std::vector<std::string> known_flags = {"--config", "--help"};
-  const auto set_size = [](CLI::Option& added, const Option& option, bool many) {
-    if (option.is_list() && many) {
-      added.expected(1, CLI::detail::expected_max_vector_size);
-    } else {
-      added.expected(1)->multi_option_policy(option.is_list() ? CLI::MultiOptionPolicy::TakeAll
-                                                              : CLI::MultiOptionPolicy::TakeLast);
-    }
-  };
   for (const Option& option : options_.all()) {
     const std::string flag = option.flag();
     known_flags.push_back(flag);
@@ -106,43 +137,33 @@ bool Subcommand::parse(const std::vector<std::string>& words) {
     if (option.is_flag()) {
       known_flags.push_back("--no-" + flag.substr(2));
       added = app.add_flag(flag + ",!" + known_flags.back());
-      added->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
     } else {
       added = app.add_option(flag);
-      set_size(*added, option, !option.is_comma_separated());  // "--names a,b FILE" must leave FILE alone
+      // "--names a,b FILE" leaves FILE alone.
+      if (option.is_list() && !option.is_comma_separated()) added->expected(1, kManyWords);
     }
-  }
-  for (const std::string& name : positionals_) {
-    CLI::Option* added = app.add_option("argument_" + name);  // unlike any flag
-    set_size(*added, known(name), true);
-    positionals[name] = added;
+    added->multi_option_policy(option.is_list() ? CLI::MultiOptionPolicy::TakeAll : CLI::MultiOptionPolicy::TakeLast);
   }
 
   try {
-    app.parse(std::vector<std::string>(words.rbegin(), words.rend()));  // CLI11 takes them from the back
+    app.parse(for_cli11(words));
   } catch (const CLI::ParseError& error) {
     throw ConfigError(one_line(error.what()));
   }
   if (help->count() > 0) return false;
-  for (const std::string& word : app.remaining()) {
-    if (!word.starts_with('-')) throw ConfigError("unexpected argument \"" + word + "\"; usage: " + usage());
-    const std::string flag = word.substr(0, word.find('='));
-    const std::string hint = did_you_mean(flag, known_flags);
-    throw ConfigError("unknown option " + flag + (hint.empty() ? "; --help lists the options" : hint));
-  }
+  const std::map<std::string, std::vector<std::string>> positionals = assign(app.remaining(), known_flags);
 
   if (config->count() > 0) options_.apply_file(config->results().back());
   options_.apply_environment();
   for (Option& option : options_.all()) {
     const CLI::Option* flag = flags[option.name()];
     const auto positional = positionals.find(option.name());
-    const bool by_position = positional != positionals.end() && positional->second->count() > 0;
-    if (flag->count() > 0 && by_position) {
-      throw ConfigError(option.flag() + ": given as an option and as an argument (\"" +
-                        positional->second->results().front() + "\"), expected one of the two");
+    if (flag->count() > 0 && positional != positionals.end()) {
+      throw ConfigError(option.flag() + ": given as an option and as an argument (\"" + positional->second.front() +
+                        "\"), expected one of the two");
     }
-    if (flag->count() == 0 && !by_position) continue;
-    std::vector<std::string> values = by_position ? positional->second->results() : flag->results();
+    std::vector<std::string> values = positional != positionals.end() ? positional->second : flag->results();
+    if (values.empty()) continue;
     if (!option.is_list()) values.erase(values.begin(), values.end() - 1);  // given twice: the last counts
     option.set_text(values, option.flag(), "flag");
   }
@@ -298,6 +319,7 @@ int CommandLine::main(int argc, const char* const* argv) {
     const std::string advice = running_ == nullptr ? "" : "; " + running_->memory_advice();
     return report(ExitCode::kOther, "out of memory" + (what.empty() ? "" : ": " + what) + advice);
   };
+  running_ = nullptr;
   ExitCode code = ExitCode::kOther;
   try {
     code = dispatch(std::vector<std::string>(argv + std::min(argc, 1), argv + argc));

@@ -5,7 +5,9 @@
 // One parse: flags > environment (NANOCHAT_*) > --config file.json > defaults. Results go to standard output, all else
 // to standard error. Not thread-safe; one command a process.
 
+#include <concepts>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <utility>
@@ -31,6 +33,11 @@ class Subcommand {
   // An option of this command (see core/options.h). The field must outlive the command line: bind members of a struct
   // held by the run function's shared_ptr. Throws std::logic_error for a name that is taken.
   Option& option(std::string name, OptionField field, std::string help);
+  template <class T>
+    requires std::constructible_from<OptionField, T*>
+  Option& option(std::string name, T& field, std::string help) {
+    return option(std::move(name), OptionField(&field), std::move(help));
+  }
   // The option may also be given as a positional argument, in the order of these calls; a list only as the last.
   Subcommand& positional(const std::string& option_name, bool required = false);
   // Must be set by flag, environment or file; otherwise a ConfigError.
@@ -43,12 +50,15 @@ class Subcommand {
 
  private:
   friend class CommandLine;
-  Option& known(const std::string& option_name);
+  const Option& known(const std::string& option_name) const;
   std::string usage() const;
   std::string help() const;
   std::string markdown() const;
   // Takes the words after the path. False when --help is among them, and nothing was set.
   bool parse(const std::vector<std::string>& words);
+  // The words that belong to no flag, by the positional option they are for.
+  std::map<std::string, std::vector<std::string>> assign(const std::vector<std::string>& words,
+                                                         const std::vector<std::string>& known_flags) const;
   std::string memory_advice() const;
 
   std::string path_, summary_, example_;

@@ -387,6 +387,7 @@ std::string nearest(std::string_view word, const std::vector<std::string>& candi
   }
   // Half of a long name ("batch-size" for "device-batch-size") is far away letter by letter, but what was meant.
   constexpr std::size_t kTellingLength = 4;
+  word.remove_prefix(std::min(word.find_first_not_of('-'), word.size()));
   if (best.empty() && word.size() >= kTellingLength) {
     for (const std::string& candidate : candidates) {
       if (candidate.find(word) == std::string::npos) continue;

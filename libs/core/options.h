@@ -10,12 +10,14 @@
 // environment and "device_batch_size" in JSON. Precedence: flags > environment > file > defaults. Fields must outlive
 // the list. Not thread-safe.
 
+#include <concepts>
 #include <cstdint>
 #include <deque>
 #include <filesystem>
 #include <functional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -70,6 +72,11 @@ class Option {
 class OptionList {
  public:
   Option& add(std::string name, OptionField field, std::string help);
+  template <class T>
+    requires std::constructible_from<OptionField, T*>
+  Option& add(std::string name, T& field, std::string help) {
+    return add(std::move(name), OptionField(&field), std::move(help));
+  }
 
   std::deque<Option>& all() { return options_; }
   const std::deque<Option>& all() const { return options_; }

@@ -38,7 +38,7 @@ class OptionsTest : public ::testing::Test {
  protected:
   OptionsTest() {
     options_.add("compile", &config_.compile, "whether");
-    options_.add("depth", &config_.depth, "layers").at_least(1).at_most(64);
+    options_.add("depth", config_.depth, "layers").at_least(1).at_most(64);
     options_.add("tokens", &config_.tokens, "horizon");
     options_.add("seed", &config_.seed, "seed");
     options_.add("lr", &config_.lr, "learning rate").at_least(0);
