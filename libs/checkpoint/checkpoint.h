@@ -1,8 +1,10 @@
 #pragma once
 // A checkpoint: a folder that any Hugging Face user can open (model.safetensors, config.json, generation_config.json,
 // the tokenizer's files) and that training resumes from (training_state.json, optimizer.rank-0-of-1.safetensors).
-// Written beside its final name, fsynced and renamed, so that a reader never sees half of one.
+// Written beside its final name, fsynced and renamed, so that a reader never sees half of one. Every file is described
+// in docs/formats/checkpoint.md. Functions are thread-safe for different folders.
 
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <memory>
@@ -17,6 +19,8 @@ namespace nanochat {
 
 class Tokenizer;
 
+inline constexpr int kTrainingStateVersion = 1;  // "format_version" of training_state.json
+
 struct CheckpointContents {
   const GptConfig* config = nullptr;
   NamedTensors weights;                 // Hugging Face names, float32
@@ -27,10 +31,11 @@ struct CheckpointContents {
   nlohmann::json training_state;
 };
 
-// Replaces an existing folder of that name. Throws IoError; a failure leaves what was there before.
+// Replaces an existing folder of that name; missing parents are made. Throws IoError; a failure leaves what was there
+// before.
 void save_checkpoint(const std::filesystem::path& folder, const CheckpointContents& contents);
 
-// Name and value of every parameter, for CheckpointContents::weights.
+// Name and value of every parameter, for CheckpointContents::weights. The tensors are the live ones.
 NamedTensors model_weights(const Gpt& model);
 
 struct LoadedModel {
@@ -40,12 +45,33 @@ struct LoadedModel {
   nlohmann::json training_state;               // null when absent
 };
 
-// `path`: a checkpoint folder, a run folder (its checkpoints/latest) or a .safetensors file beside a config.json.
-// Throws CheckpointError saying what is missing or does not fit, with tensor names and shapes.
+// `path`: a checkpoint folder, a run folder (its checkpoints/latest, else its newest checkpoint) or a .safetensors file
+// beside a config.json. Returns the checkpoint folder, links resolved, or the .safetensors file. Throws CheckpointError
+// saying what was looked for.
 std::filesystem::path find_checkpoint(const std::filesystem::path& path);
+
+// Weights of any floating type; tables may be stored with or without the vocabulary's padding. Throws CheckpointError
+// saying what is missing or does not fit, with tensor names and shapes, also when model.safetensors differs from the
+// SHA-256 in training_state.json; memory is taken only after every shape has been compared. TokenizerError for a
+// damaged tokenizer.
 LoadedModel load_model(const std::filesystem::path& path, at::ScalarType dtype);
 
 // Copies the optimizer's state of a checkpoint into tensors of the same names and shapes. Throws CheckpointError.
 void load_optimizer_state(const std::filesystem::path& checkpoint, NamedTensors& state);
+
+// What a checkpoint says of itself, without reading its weights. Throws CheckpointError as load_model.
+struct CheckpointSummary {
+  std::filesystem::path folder, weights;  // weights: the .safetensors file
+  GptConfig config;
+  std::string dtype;                      // of the weights: "F32", or "BF16 and F32"
+  std::uintmax_t weight_bytes = 0;        // size of that file
+  bool has_optimizer = false, has_tokenizer = false;
+  nlohmann::json training_state;          // null when absent
+};
+CheckpointSummary describe_checkpoint(const std::filesystem::path& path);
+
+// Compares every file that training_state.json lists with its SHA-256 and returns their number; 0 when there is no list.
+// Throws CheckpointError naming the first file that is missing or differs.
+std::size_t verify_checkpoint(const std::filesystem::path& path);
 
 }  // namespace nanochat

@@ -1,5 +1,6 @@
 #pragma once
-// config.json of a checkpoint: the layout of transformers' NanoChatForCausalLM, and back.
+// config.json of a checkpoint: the layout of transformers' NanoChatForCausalLM, and back. Every field is described in
+// docs/formats/checkpoint.md. Source: configuration_nanochat.py and modeling_nanochat.py of transformers.
 
 #include <filesystem>
 
@@ -9,15 +10,21 @@
 
 namespace nanochat {
 
-// Fields: architectures, model_type "nanochat", architecture_version 1, vocab_size, hidden_size, intermediate_size,
-// num_hidden_layers, num_attention_heads, num_key_value_heads, max_position_embeddings, hidden_act "relu2",
-// rms_norm_eps, final_logit_softcapping, rope_theta (and rope_parameters as transformers 5 reads it),
-// rope_table_dtype, attention_bias, tie_word_embeddings, torch_dtype, bos/eos ids when known.
-nlohmann::json to_hugging_face_config(const GptConfig& config);
+// The newest meaning of the tensors and fields that this program knows; a checkpoint of a later one is refused.
+inline constexpr int kArchitectureVersion = 1;
 
-// Throws CheckpointError naming the key that is missing, of the wrong type, or of a value this program cannot compute
-// (another activation, attention bias, tied embeddings, a newer architecture_version).
-// transformers stores the padded vocabulary as vocab_size; `unpadded_vocab_size` restores ours and is optional.
+// Fields: architectures, model_type "nanochat", architecture_version, vocab_size (padded, as the tables are),
+// unpadded_vocab_size (ours), hidden_size, intermediate_size, num_hidden_layers, num_attention_heads,
+// num_key_value_heads, max_position_embeddings, hidden_act "relu2", rms_norm_eps, final_logit_softcapping (null: none),
+// rope_theta and rope_parameters (as transformers 4 and 5 read it), rope_table_dtype, attention_bias,
+// tie_word_embeddings, dtype and torch_dtype. bos_token_id, eos_token_id and pad_token_id are null: otherwise
+// transformers would assume ids; save_checkpoint fills in those that the tokenizer has.
+nlohmann::ordered_json to_hugging_face_config(const GptConfig& config);
+
+// Takes rope_theta in rope_parameters or beside it, and rope_table_dtype absent (float32). Throws CheckpointError naming
+// the key that is missing, of the wrong type, or of a value this program cannot compute (another activation, attention
+// bias, tied embeddings, a scaled RoPE, a newer architecture_version). Without unpadded_vocab_size every row of the
+// tables is a token.
 GptConfig from_hugging_face_config(const nlohmann::json& json, const std::filesystem::path& where);
 
 }  // namespace nanochat

@@ -1,9 +1,14 @@
 #pragma once
 // Safetensors files: an 8-byte little-endian header length, a JSON header, then the tensors' bytes. Format of the
-// safetensors project, version 0.x; see docs/formats/checkpoint.md.
+// safetensors project (github.com/huggingface/safetensors, README and safetensors/src/tensor.rs); byte by byte in
+// docs/formats/checkpoint.md.
+//
+// Element types: BOOL, U8, I8, I16, I32, I64, F16, BF16, F32, F64. Tensors are dense, row-major, little-endian.
 
 #include <ATen/core/Tensor.h>
 
+#include <cstddef>
+#include <cstdint>
 #include <filesystem>
 #include <map>
 #include <string>
@@ -16,12 +21,15 @@ namespace nanochat {
 
 using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
 
-// Writes atomically, tensors in the given order (made contiguous), data aligned to 64 bytes. Throws IoError.
+// Writes atomically. The data begins at a multiple of 64 bytes; tensors follow each other in the given order, wider
+// element types first, so that each is aligned to its element. Any strides and devices are taken. Throws IoError;
+// c10::Error for a name given twice, an undefined tensor or an element type that the format lacks.
 void write_safetensors(const std::filesystem::path& path, const NamedTensors& tensors,
                        const std::map<std::string, std::string>& metadata = {});
 
-// A mapped file. The constructor checks header length, JSON, dtypes, shapes, that byte ranges lie inside the file, match
-// the shapes and do not overlap; it throws CheckpointError naming the file and tensor.
+// A mapped file, immutable and thread-safe. The constructor checks header length, JSON, dtypes and shapes, and that the
+// byte ranges match the shapes and cover the data exactly, without gap or overlap; it throws CheckpointError naming the
+// file and tensor. Nothing is allocated by a size that the file merely claims.
 class SafetensorsFile {
  public:
   explicit SafetensorsFile(const std::filesystem::path& path);
@@ -31,16 +39,21 @@ class SafetensorsFile {
     std::vector<std::int64_t> shape;
     std::size_t begin = 0, end = 0;  // byte range in the file
   };
+  const std::filesystem::path& path() const { return path_; }
   const std::map<std::string, Entry>& entries() const { return entries_; }
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
   bool contains(const std::string& name) const { return entries_.contains(name); }
+  // What is known of one tensor. Throws CheckpointError when it is missing.
+  const Entry& entry(const std::string& name) const;
   // A copy of one tensor. Throws CheckpointError when it is missing.
   at::Tensor tensor(const std::string& name) const;
-  // Copies into `target`, converting between floating types. Throws CheckpointError on a missing tensor or a shape that
-  // differs.
+  // Copies into `target`, converting between floating types. Throws CheckpointError on a missing tensor, a shape that
+  // differs, or types that do not convert.
   void read_into(const std::string& name, at::Tensor& target) const;
 
  private:
+  void check_coverage(std::size_t data_begin) const;
+
   std::filesystem::path path_;
   MappedFile file_;
   std::map<std::string, Entry> entries_;

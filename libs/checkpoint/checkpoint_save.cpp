@@ -1,0 +1,83 @@
+#include <c10/util/Exception.h>
+
+#include <algorithm>
+#include <system_error>
+#include <vector>
+
+#include "checkpoint/checkpoint.h"
+#include "checkpoint/checkpoint_files.h"
+#include "checkpoint/hugging_face_files.h"
+#include "checkpoint/json_file.h"
+#include "checkpoint/model_config.h"
+#include "checkpoint/versions.h"
+#include "core/atomic_file.h"
+#include "core/errors.h"
+#include "core/sha256.h"
+#include "core/thread_pool.h"
+#include "tokenizer/tokenizer.h"
+
+namespace nanochat {
+namespace {
+
+namespace fs = std::filesystem;
+
+void write_tokenizer(const fs::path& folder, const Tokenizer& tokenizer, std::int64_t sequence_len) {
+  tokenizer.save(folder);
+  const fs::path config = folder / kTokenizerConfigFile;
+  std::error_code ignored;
+  const std::string text = fs::exists(config, ignored) ? read_file(config) : "{}";
+  write_file_atomically(config, with_chat_template(text, tokenizer, sequence_len));
+}
+
+// Name and SHA-256 of every file, hashed on as many threads as there are files and cores.
+nlohmann::json hashes(const fs::path& folder) {
+  std::vector<fs::path> files;
+  for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
+    if (entry.is_regular_file()) files.push_back(entry.path());
+  }
+  std::vector<std::string> digests(files.size());
+  for_each_index(files.size(), 0, [&](std::size_t i) { digests[i] = sha256_hex_of_file(files[i]); });
+  nlohmann::json result = nlohmann::json::object();
+  for (std::size_t i = 0; i < files.size(); ++i) result[files[i].filename().string()] = digests[i];
+  return result;
+}
+
+}  // namespace
+
+NamedTensors model_weights(const Gpt& model) {
+  NamedTensors weights;
+  for (const Parameter& parameter : model.parameters()) weights.emplace_back(parameter.name, parameter.value);
+  return weights;
+}
+
+void save_checkpoint(const fs::path& folder, const CheckpointContents& contents) {
+  TORCH_CHECK(contents.config != nullptr, "save_checkpoint: no config");
+  TORCH_CHECK(contents.training_state.is_null() || contents.training_state.is_object(),
+              "save_checkpoint: training_state must be an object");
+  std::error_code error;
+  const fs::path parent = fs::absolute(folder).parent_path();
+  fs::create_directories(parent, error);
+  if (error) throw IoError(parent.string() + ": cannot create: " + error.message());
+
+  AtomicDirectory directory(folder);
+  const fs::path& path = directory.path();
+  // The format entry is what transformers asks for before it reads tensors.
+  write_safetensors(path / kWeightsFile, contents.weights, {{"format", "pt"}});
+  if (!contents.optimizer.empty()) write_safetensors(path / kOptimizerFile, contents.optimizer, {{"format", "pt"}});
+
+  const nlohmann::ordered_json generation = generation_config(contents.tokenizer);
+  nlohmann::ordered_json config = to_hugging_face_config(*contents.config);
+  for (const auto& [key, value] : generation.items()) config[key] = value;
+  write_file_atomically(path / kConfigFile, to_json_text(config));
+  write_file_atomically(path / kGenerationConfigFile, to_json_text(generation));
+  if (contents.tokenizer != nullptr) write_tokenizer(path, *contents.tokenizer, contents.config->sequence_len);
+
+  nlohmann::json state = contents.training_state.is_null() ? nlohmann::json::object() : contents.training_state;
+  state["format_version"] = kTrainingStateVersion;
+  state["versions"] = {{"nanochat", program_version()}, {"libtorch", libtorch_version()}};
+  state["sha256"] = hashes(path);
+  write_file_atomically(path / kTrainingStateFile, to_json_text(state));
+  directory.commit();
+}
+
+}  // namespace nanochat

@@ -1,0 +1,69 @@
+#include "checkpoint/hugging_face_files.h"
+
+#include <algorithm>
+
+#include "checkpoint/json_file.h"
+#include "tokenizer/special_tokens.h"
+#include "tokenizer/tokenizer.h"
+
+namespace nanochat {
+namespace {
+
+// Jinja. A system message joins the first user message, two line breaks between them; an assistant's content may be a
+// list of parts, each of type text, python or python_output. Source: render_conversation in the reference's tokenizer.py.
+constexpr const char* kChatTemplate =
+    "{%- set ns = namespace(system='') -%}"
+    "{{- '<|bos|>' -}}"
+    "{%- for message in messages -%}"
+    "{%- if message.role == 'system' -%}"
+    "{%- set ns.system = message.content + '\\n\\n' -%}"
+    "{%- elif message.role == 'user' -%}"
+    "{{- '<|user_start|>' + ns.system + message.content + '<|user_end|>' -}}"
+    "{%- set ns.system = '' -%}"
+    "{%- elif message.role == 'assistant' -%}"
+    "{{- '<|assistant_start|>' -}}"
+    "{%- if message.content is string -%}"
+    "{{- message.content -}}"
+    "{%- else -%}"
+    "{%- for part in message.content -%}"
+    "{%- if part.type == 'python' -%}"
+    "{{- '<|python_start|>' + part.text + '<|python_end|>' -}}"
+    "{%- elif part.type == 'python_output' -%}"
+    "{{- '<|output_start|>' + part.text + '<|output_end|>' -}}"
+    "{%- else -%}"
+    "{{- part.text -}}"
+    "{%- endif -%}"
+    "{%- endfor -%}"
+    "{%- endif -%}"
+    "{{- '<|assistant_end|>' -}}"
+    "{%- endif -%}"
+    "{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{- '<|assistant_start|>' -}}{%- endif -%}";
+
+bool has_chat_tokens(const Tokenizer& tokenizer) {
+  return std::all_of(kChatSpecialTokens.begin(), kChatSpecialTokens.end(),
+                     [&](std::string_view name) { return tokenizer.special_id(name).has_value(); });
+}
+
+}  // namespace
+
+nlohmann::ordered_json generation_config(const Tokenizer* tokenizer) {
+  nlohmann::ordered_json result = nlohmann::ordered_json::object();
+  if (tokenizer == nullptr) return result;
+  auto bos = tokenizer->special_id(kBos);
+  if (!bos) bos = tokenizer->special_id("<|endoftext|>");
+  const auto end = tokenizer->special_id(kAssistantEnd);
+  if (bos) result["bos_token_id"] = *bos;
+  if (end || bos) result["eos_token_id"] = end ? *end : *bos;
+  return result;
+}
+
+std::string with_chat_template(const std::string& text, const Tokenizer& tokenizer, std::int64_t sequence_len) {
+  parse_json_object(text, "tokenizer_config.json");
+  auto config = nlohmann::ordered_json::parse(text);  // known to be good; keeps the order
+  config["model_max_length"] = sequence_len;
+  if (has_chat_tokens(tokenizer)) config["chat_template"] = kChatTemplate;
+  return to_json_text(config);
+}
+
+}  // namespace nanochat
