@@ -1,0 +1,94 @@
+#!/usr/bin/env bash
+# Fetches what the build needs: Debian's packages, and LibTorch from PyPI into .deps/. Run it as often as you like: it
+# does only what is left to do.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source scripts/common.sh
+
+usage() {
+  cat <<'END'
+usage: scripts/setup.sh [--cpu | --cuda] [--prefix DIR]
+
+  --cpu         LibTorch for CPUs (the default)
+  --cuda        also the CUDA libraries that LibTorch uses on a GPU (4 GB more)
+  --prefix DIR  where LibTorch goes, as DIR/torch (default .deps)
+END
+}
+
+kind=cpu
+prefix=.deps
+while [ $# -gt 0 ]; do
+  case "$1" in
+    --cpu | --cuda) kind=${1#--} ;;
+    --prefix)
+      [ $# -ge 2 ] && [ -n "$2" ] || { echo "setup: --prefix needs a folder" >&2; exit 2; }
+      prefix=$2
+      shift
+      ;;
+    --help | -h) usage; exit 0 ;;
+    *) echo "setup: unknown option $1" >&2; usage >&2; exit 2 ;;
+  esac
+  shift
+done
+
+if [ "$(uname -sm)" != "Linux x86_64" ]; then
+  echo "setup: LibTorch is fetched for x86_64 Linux only, and this is $(uname -sm);" \
+    "configure with -DTorch_DIR= of a LibTorch 2.9 or newer" >&2
+  exit 1
+fi
+command -v dpkg-query > /dev/null || { echo "setup: Debian 12 is needed: there is no dpkg here" >&2; exit 1; }
+
+packages=(pkg-config zlib1g-dev nlohmann-json3-dev libcli11-dev libspdlog-dev libsentencepiece-dev libpcre2-dev
+  libgtest-dev libgmock-dev libbenchmark-dev librapidcheck-dev)
+# Tools count as there when the command is, wherever it came from.
+command -v g++ > /dev/null || packages+=(g++)
+command -v ninja > /dev/null || packages+=(ninja-build)
+command -v ccache > /dev/null || packages+=(ccache)
+command -v git > /dev/null || packages+=(git)
+cmake_version=$(cmake --version 2> /dev/null | awk 'NR == 1 {print $3}' || true)
+[ "$(printf '%s\n' 3.25 "${cmake_version:-0}" | sort -V | head -n 1)" = 3.25 ] || packages+=(cmake)
+python3 -m pip --version > /dev/null 2>&1 || packages+=(python3 python3-pip)
+install_packages setup "${packages[@]}"
+
+mkdir -p "$prefix"
+exec 9> "$prefix/.setup.lock"
+flock 9  # a second setup waits, and then finds the work done
+
+requirements=(scripts/requirements/libtorch-cpu.txt)
+[ "$kind" = cpu ] || requirements+=(scripts/requirements/libtorch-cuda.txt)
+stamp=$prefix/torch/.nanochat-requirements  # a line for each list of wheels that is unpacked beside it
+complete=true
+for file in "${requirements[@]}"; do
+  grep -qsx "$(sha256sum < "$file" | cut -d ' ' -f 1)" "$stamp" || complete=false
+done
+if $complete; then
+  echo "setup: everything is in place"
+  exit 0
+fi
+
+needed_gb=4
+[ "$kind" = cpu ] || needed_gb=12
+free_gb=$(df --output=avail -BG "$prefix" | tail -n 1 | tr -dc 0-9)
+if [ "$free_gb" -lt "$needed_gb" ]; then
+  echo "setup: $prefix has $free_gb GB free, and LibTorch ($kind) needs $needed_gb GB while it is unpacked;" \
+    "free some or give another folder by --prefix" >&2
+  exit 1
+fi
+
+# Unpacked under another name and renamed, so that a half-unpacked folder is never taken for a whole one.
+rm -rf "$prefix"/torch.partial
+echo "setup: fetching LibTorch ($kind) into $prefix/torch"
+for file in "${requirements[@]}"; do
+  unpack_wheels "$file" "$prefix/torch.partial" "$prefix/downloads"
+  sha256sum < "$file" | cut -d ' ' -f 1 >> "$prefix/torch.partial/.nanochat-requirements"
+done
+[ -e "$prefix/torch.partial/torch/lib/libtorch_cpu.so" ] || { echo "setup: the wheel holds no libtorch_cpu.so" >&2; exit 1; }
+rm -rf "$prefix/torch.old"
+[ ! -e "$prefix/torch" ] || mv "$prefix/torch" "$prefix/torch.old"
+mv "$prefix/torch.partial" "$prefix/torch"
+rm -rf "$prefix/torch.old" "$prefix/downloads"
+if [ "$prefix" = .deps ]; then
+  echo "setup: done"
+else
+  echo "setup: done; configure with -DTorch_DIR=$(cd "$prefix" && pwd)/torch/torch"
+fi
