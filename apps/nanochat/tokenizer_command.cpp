@@ -14,6 +14,7 @@
 #include "command_line.h"
 #include "commands.h"
 #include "core/format.h"
+#include "core/log.h"
 #include "core/random.h"
 #include "data/documents.h"
 #include "tokenizer/byte_bpe.h"
@@ -65,22 +66,28 @@ std::shared_ptr<const Tokenizer> train_on(const TrainArguments& arguments, Progr
       return true;
     }
     progress.finish();
-    progress.start("training the tokenizer", 0, "");
+    log_info("training on {} documents", with_commas(static_cast<std::int64_t>(corpus.documents)));
     return false;
   };
   auto tokenizer = train_sentencepiece(next, arguments.options);
-  progress.finish();
   corpus.held_out = held_out.take();
   return tokenizer;
 }
 
 ExitCode train(const TrainArguments& arguments, Context& context) {
+  // Made before the work, so that a folder that cannot be is told at once; taken back if the work comes to nothing.
   std::error_code error;
-  fs::create_directories(arguments.output_dir, error);
+  const bool created = fs::create_directories(arguments.output_dir, error);
   if (error) throw IoError(fmt::format("cannot create folder {}: {}", arguments.output_dir.string(), error.message()));
   const auto start = std::chrono::steady_clock::now();
   Corpus corpus;
-  const auto tokenizer = train_on(arguments, *context.progress, corpus);
+  std::shared_ptr<const Tokenizer> tokenizer;
+  try {
+    tokenizer = train_on(arguments, *context.progress, corpus);
+  } catch (...) {
+    if (created) fs::remove(arguments.output_dir, error);
+    throw;
+  }
   const double seconds = seconds_since(start);
   tokenizer->save(arguments.output_dir);
 

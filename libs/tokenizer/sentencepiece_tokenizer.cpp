@@ -188,10 +188,11 @@ TokenId SentencePieceTokenizer::piece_of(char32_t character) const {
 }
 
 void SentencePieceTokenizer::encode(std::string_view text, std::vector<TokenId>& ids) const {
-  if (utf8::valid_prefix(text) == text.size()) {
+  const bool valid = utf8::valid_prefix(text) == text.size();
+  if (valid && text.find(kSpaceSymbol) == std::string_view::npos) {
     encode_valid(text, ids);
-  } else {
-    encode_valid(replace_invalid_utf8(text), ids);
+  } else {  // the symbol of the space in a text is a space, also where words are told apart
+    encode_valid(replace_all(valid ? std::string(text) : replace_invalid_utf8(text), kSpaceSymbol, " "), ids);
   }
 }
 
