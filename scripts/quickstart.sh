@@ -72,7 +72,7 @@ step "Turning the text into tokens"
 step "Training a model for about $minutes minutes"
 shape=(--depth 4 --sequence-len 256 --device-batch-size 16)
 rate=$("$nanochat" bench train "${shape[@]}" --vocab-size "$vocab_size" --json | tail -n 1 |
-  python3 -c 'import json, sys; print(int(json.load(sys.stdin)["tokens_per_second"]))')
+  sed -n 's/.*"tokens_per_second": *\([0-9]*\).*/\1/p')
 iterations=$((rate * minutes * 60 / 4096))
 "$nanochat" pretrain --data-dir "$work/shards" "${shape[@]}" --total-batch-size 4096 --num-iterations "$iterations" \
   --warmdown-ratio 0.4 --eval-interval $((iterations / 8 + 1)) --eval-tokens 200000 --sample-interval -1 \

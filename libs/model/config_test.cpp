@@ -1,1 +1,80 @@
+#include "model/config.h"
+
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
+
+#include "core/errors.h"
+
+namespace nanochat {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::ThrowsMessage;
+
+TEST(GptConfig, DepthDialGivesTheReferencesShapes) {
+  const GptConfig d20 = GptConfig::from_depth(20, 65536, 2048);
+  EXPECT_EQ(d20.n_embd, 1280);
+  EXPECT_EQ(d20.n_head, 10);
+  EXPECT_EQ(d20.head_dim(), 128);
+  EXPECT_EQ(d20.intermediate_size, 5120);
+  EXPECT_EQ(d20.parameter_count(), 560'988'160);  // as the reference prints for its d20 speedrun
+  EXPECT_NEAR(d20.flops_per_token(), 3.491758e9, 1e4);
+
+  const GptConfig d4 = GptConfig::from_depth(4, 4096, 256);
+  EXPECT_EQ(d4.n_embd, 256);
+  EXPECT_EQ(d4.n_head, 4);
+  EXPECT_EQ(d4.head_dim(), 64);
+}
+
+TEST(GptConfig, EveryDepthGivesAValidModel) {
+  for (std::int64_t depth = 1; depth <= 40; ++depth) {
+    const GptConfig config = GptConfig::from_depth(depth, 50257, 128);
+    EXPECT_NO_THROW(config.validate()) << depth;
+    EXPECT_EQ(config.n_embd, 64 * depth);
+    EXPECT_EQ(config.n_head * config.head_dim(), config.n_embd);
+  }
+}
+
+TEST(GptConfig, VocabularyIsPaddedTo64) {
+  EXPECT_EQ(GptConfig::from_depth(4, 1000, 64).padded_vocab_size(), 1024);
+  EXPECT_EQ(GptConfig::from_depth(4, 1024, 64).padded_vocab_size(), 1024);
+}
+
+TEST(GptConfig, CountsGroupedHeads) {
+  GptConfig config = GptConfig::from_depth(4, 1024, 128);
+  config.n_embd = 128;
+  config.n_head = 4;
+  config.n_kv_head = 2;
+  config.intermediate_size = 512;
+  // Per layer: q 128*128, k and v 64*128 each, o 128*128, MLP 2*128*512; two tables of 1024*128.
+  EXPECT_EQ(config.parameter_count(), 4 * (2 * 128 * 128 + 2 * 64 * 128 + 2 * 128 * 512) + 2 * 1024 * 128);
+  EXPECT_EQ(config.qkv_size(), 256);
+}
+
+TEST(GptConfig, NamesTheFieldThatDoesNotFit) {
+  const auto broken = [](auto change) {
+    GptConfig config = GptConfig::from_depth(4, 1024, 128);
+    change(config);
+    return [config] { config.validate(); };
+  };
+  EXPECT_THAT(broken([](GptConfig& c) { c.n_head = 3; }), ThrowsMessage<ConfigError>(HasSubstr("n_head 3")));
+  EXPECT_THAT(broken([](GptConfig& c) { c.n_kv_head = 3; }), ThrowsMessage<ConfigError>(HasSubstr("n_kv_head 3")));
+  EXPECT_THAT(broken([](GptConfig& c) { c.vocab_size = 0; }), ThrowsMessage<ConfigError>(HasSubstr("vocab_size")));
+  EXPECT_THAT(broken([](GptConfig& c) { c.n_layer = -1; }), ThrowsMessage<ConfigError>(HasSubstr("n_layer")));
+  EXPECT_THAT(broken([](GptConfig& c) { c.n_head = c.n_kv_head = 256; }), ThrowsMessage<ConfigError>(HasSubstr("odd")));
+  EXPECT_THAT(broken([](GptConfig& c) { c.softcap = -1; }), ThrowsMessage<ConfigError>(HasSubstr("softcap")));
+  EXPECT_THAT(broken([](GptConfig& c) { c.rope_base = 1; }), ThrowsMessage<ConfigError>(HasSubstr("rope_base")));
+  EXPECT_THAT(broken([](GptConfig& c) { c.rms_norm_eps = -1; }), ThrowsMessage<ConfigError>(HasSubstr("rms_norm_eps")));
+  EXPECT_THAT(broken([](GptConfig& c) { c.vocab_size = std::int64_t{1} << 40; }), ThrowsMessage<ConfigError>(HasSubstr("limit")));
+}
+
+TEST(GptConfig, ComparesEveryField) {
+  const GptConfig config = GptConfig::from_depth(4, 1024, 128);
+  GptConfig other = config;
+  EXPECT_EQ(config, other);
+  other.rope_table_bf16 = true;
+  EXPECT_NE(config, other);
+}
+
+}  // namespace
+}  // namespace nanochat

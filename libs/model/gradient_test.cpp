@@ -1,1 +1,105 @@
+// Every gradient of the written-out backward pass against autograd on the plain model.
+
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/rand.h>
+
 #include <gtest/gtest.h>
+
+#include "model/gpt.h"
+#include "model/testing.h"
+
+namespace nanochat {
+namespace {
+
+using testing::naive_forward;
+using testing::naive_leaves;
+using testing::random_ids;
+using testing::random_model;
+
+struct Case {
+  const char* name;
+  std::int64_t n_kv_head;
+  double softcap;
+  at::ScalarType dtype;
+  double tolerance;  // norm of the difference over the norm
+};
+
+class Gradients : public ::testing::TestWithParam<Case> {};
+
+TEST_P(Gradients, EqualAutograd) {
+  const Case& c = GetParam();
+  GptConfig config = GptConfig::from_depth(3, 90, 40);
+  config.n_head = 6;
+  config.n_kv_head = c.n_kv_head;
+  config.softcap = c.softcap;
+  Gpt model = random_model(config, c.dtype, 11);
+  const at::Tensor ids = random_ids(3, 40, config.vocab_size, 12);
+  at::Tensor targets = random_ids(3, 40, config.vocab_size, 13);
+  targets.select(0, 1).narrow(0, 3, 20).fill_(-1);
+  auto generator = at::detail::createCPUGenerator(14);
+  const at::Tensor scale = at::rand({3, 40}, generator);
+
+  auto leaves = naive_leaves(model);
+  const at::Tensor logits = naive_forward(config, leaves, ids);
+  const at::Tensor losses = testing::naive_losses(logits, targets);
+  losses.mul(scale.view({-1})).sum().backward();
+
+  const at::Tensor ours = model.forward_backward(ids, targets, scale);
+  EXPECT_LT(ours.view({-1}).sub(losses.detach()).norm().item<double>() / losses.detach().norm().item<double>(), c.tolerance);
+  for (const Parameter& parameter : model.parameters()) {
+    const at::Tensor expected = leaves[parameter.name].grad();
+    const double relative = parameter.grad.sub(expected).norm().item<double>() / expected.norm().item<double>();
+    EXPECT_GT(expected.norm().item<double>(), 0.0) << parameter.name;
+    EXPECT_LT(relative, c.tolerance) << parameter.name;
+  }
+}
+
+constexpr double kFloatTolerance = 2e-5;
+constexpr double kBfloatTolerance = 0.04;  // 8 bits of mantissa through three layers and back
+
+INSTANTIATE_TEST_SUITE_P(Cases, Gradients,
+                         ::testing::Values(Case{"plain", 6, 15.0, at::kFloat, kFloatTolerance},
+                                           Case{"grouped", 2, 15.0, at::kFloat, kFloatTolerance},
+                                           Case{"one_key", 1, 15.0, at::kFloat, kFloatTolerance},
+                                           Case{"no_softcap", 6, 0.0, at::kFloat, kFloatTolerance},
+                                           Case{"bfloat16", 2, 15.0, at::kBFloat16, kBfloatTolerance}),
+                         [](const auto& param) { return param.param.name; });
+
+TEST(Gradients, AccumulateOverMicroBatches) {
+  const GptConfig config = GptConfig::from_depth(2, 90, 16);
+  Gpt model = random_model(config, at::kFloat, 1);
+  const at::Tensor ids = random_ids(4, 16, 90, 2), targets = random_ids(4, 16, 90, 3);
+  const at::Tensor scale = at::full({4, 16}, 1.0 / 64, at::kFloat);
+  model.forward_backward(ids, targets, scale);
+  std::vector<at::Tensor> whole;
+  for (const Parameter& parameter : model.parameters()) whole.push_back(parameter.grad.clone());
+  model.zero_grad();
+  for (const std::int64_t row : {0, 2}) {
+    model.forward_backward(ids.narrow(0, row, 2), targets.narrow(0, row, 2), scale.narrow(0, row, 2));
+  }
+  for (std::size_t i = 0; i < whole.size(); ++i) {
+    const at::Tensor& grad = model.parameters()[i].grad;
+    EXPECT_LT(grad.sub(whole[i]).norm().item<double>(), kFloatTolerance * whole[i].norm().item<double>());
+  }
+}
+
+TEST(Gradients, RepeatBitForBit) {
+  const GptConfig config = GptConfig::from_depth(2, 90, 16);
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+    Gpt model = random_model(config, dtype, 1);
+    const at::Tensor ids = random_ids(4, 16, 90, 2);
+    const at::Tensor scale = at::ones({4, 16});
+    model.forward_backward(ids, ids, scale);
+    std::vector<at::Tensor> first;
+    for (const Parameter& parameter : model.parameters()) first.push_back(parameter.grad.clone());
+    model.zero_grad();
+    model.forward_backward(ids, ids, scale);
+    for (std::size_t i = 0; i < first.size(); ++i) EXPECT_TRUE(at::equal(first[i], model.parameters()[i].grad)) << i;
+  }
+}
+
+}  // namespace
+}  // namespace nanochat

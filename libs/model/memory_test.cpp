@@ -1,1 +1,67 @@
+#include "model/memory.h"
+
+#include <ATen/ops/ones.h>
+
+#include <cstdio>
+
 #include <gtest/gtest.h>
+
+#include "model/testing.h"
+
+namespace nanochat {
+namespace {
+
+TEST(MemoryEstimate, CountsWeightsGradientsAndState) {
+  const GptConfig config = GptConfig::from_depth(4, 1024, 128);
+  const std::int64_t parameters = config.parameter_count(), tables = 2 * 1024 * 256;
+  const MemoryEstimate exact = estimate_training_memory(config, 2, 128, 4);
+  EXPECT_EQ(exact.weights, 4 * parameters);
+  EXPECT_EQ(exact.gradients, 4 * parameters);
+  EXPECT_EQ(exact.optimizer, 4 * (parameters - tables) + 8 * tables);
+  EXPECT_EQ(estimate_training_memory(config, 2, 128, 2).weights, 6 * parameters);
+  EXPECT_EQ(exact.total(), exact.weights + exact.gradients + exact.optimizer + exact.activations);
+}
+
+// Resident memory of this process in bytes.
+std::int64_t resident_bytes() {
+  std::int64_t pages = 0, resident = 0;
+  FILE* file = std::fopen("/proc/self/statm", "r");
+  if (file == nullptr || std::fscanf(file, "%ld %ld", &pages, &resident) != 2) resident = 0;
+  if (file != nullptr) std::fclose(file);
+  return resident * 4096;
+}
+
+TEST(MemoryEstimate, ActivationsCoverWhatAStepTakes) {
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+    const GptConfig config = GptConfig::from_depth(6, 256, 512);
+    Gpt model = testing::random_model(config, dtype, 1);
+    model.zero_grad();
+    const at::Tensor ids = testing::random_ids(16, 512, 256, 2);
+    const std::int64_t before = resident_bytes();
+    model.forward_backward(ids, ids, at::ones({16, 512}));
+    const auto taken = static_cast<double>(resident_bytes() - before);
+    const auto estimate =
+        static_cast<double>(estimate_training_memory(config, 16, 512, dtype == at::kFloat ? 4 : 2).activations);
+    // After the step the attention's outputs have been given back, so what is seen is a lower bound.
+    EXPECT_GT(estimate, 0.9 * taken) << at::toString(dtype);
+    EXPECT_LT(estimate, 2.0 * taken) << at::toString(dtype);
+  }
+}
+
+TEST(MemoryEstimate, LargestBatchFitsAndTheNextDoesNot) {
+  const GptConfig config = GptConfig::from_depth(12, 65536, 2048);
+  const std::int64_t budget = std::int64_t{20} << 30;
+  const std::int64_t batch = largest_batch_that_fits(config, 2048, 2, budget);
+  ASSERT_GT(batch, 0);
+  EXPECT_LE(estimate_training_memory(config, batch, 2048, 2).total(), budget);
+  EXPECT_GT(estimate_training_memory(config, batch + 1, 2048, 2).total(), budget);
+  EXPECT_EQ(largest_batch_that_fits(config, 2048, 2, 1 << 20), 0);
+}
+
+TEST(AvailableMemory, IsAPlausibleNumber) {
+  EXPECT_GT(available_memory_bytes(), std::int64_t{64} << 20);
+  EXPECT_LT(available_memory_bytes(), std::int64_t{1} << 50);
+}
+
+}  // namespace
+}  // namespace nanochat

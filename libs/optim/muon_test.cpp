@@ -1,1 +1,109 @@
+#include "optim/muon.h"
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/linalg_svdvals.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/randn.h>
+#include <ATen/ops/stack.h>
+#include <ATen/ops/zeros.h>
+
+#include <cmath>
+
 #include <gtest/gtest.h>
+
+namespace nanochat {
+namespace {
+
+at::Tensor normalised(const at::Tensor& x) { return x.div(x.norm()); }
+
+// The iteration as the paper writes it, one matrix at a time, in float64.
+at::Tensor plain_newton_schulz(at::Tensor x, int steps) {
+  const bool tall = x.size(0) > x.size(1);
+  if (tall) x = x.t();
+  for (int i = 0; i < steps; ++i) {
+    const at::Tensor a = x.mm(x.t());
+    const at::Tensor b = a.mul(-4.7750).add(a.mm(a), 2.0315);
+    x = x.mul(3.4445).add(b.mm(x));
+  }
+  return tall ? x.t() : x;
+}
+
+TEST(NewtonSchulz, FollowsTheQuinticIteration) {
+  for (const auto& [rows, columns] : {std::pair{8, 8}, std::pair{24, 10}, std::pair{10, 24}}) {
+    const at::Tensor x = normalised(at::randn({rows, columns}));
+    const at::Tensor expected = plain_newton_schulz(x.to(at::kDouble), 5);
+    const at::Tensor result = newton_schulz(x.unsqueeze(0), 5).select(0, 0);
+    EXPECT_LT(result.to(at::kDouble).sub(expected).abs().max().item<double>(), 1e-4) << rows;
+  }
+}
+
+TEST(NewtonSchulz, BringsSingularValuesNearOne) {
+  const at::Tensor x = at::stack({normalised(at::randn({64, 32})), normalised(at::randn({64, 32}))});
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+    const at::Tensor values = at::linalg_svdvals(newton_schulz(x.to(dtype), 5).to(at::kFloat));
+    EXPECT_GT(values.min().item<double>(), 0.6) << at::toString(dtype);
+    EXPECT_LT(values.max().item<double>(), 1.3) << at::toString(dtype);
+  }
+}
+
+TEST(NewtonSchulz, RefusesAnythingButABatchOfMatrices) { EXPECT_THROW(newton_schulz(at::randn({4, 4}), 5), c10::Error); }
+
+TEST(Muon, StepsAsTheReferenceDoes) {
+  constexpr double kTolerance = 2e-5;
+  for (const bool nesterov : {true, false}) {
+    MuonOptions options;
+    options.dtype = at::kFloat;
+    options.nesterov = nesterov;
+    std::vector<MuonMatrix> matrices;
+    std::vector<at::Tensor> values, momenta;
+    for (int i = 0; i < 3; ++i) {
+      const at::Tensor value = at::randn({32, 8});
+      matrices.push_back({value, at::Tensor(), at::zeros({32, 8}), value});
+      values.push_back(value.to(at::kDouble));
+      momenta.push_back(at::zeros({32, 8}, at::kDouble));
+    }
+    for (int step = 0; step < 3; ++step) {
+      for (std::size_t i = 0; i < 3; ++i) {
+        matrices[i].gradient = at::randn({32, 8});
+        const at::Tensor g = matrices[i].gradient.to(at::kDouble).mul(0.25);
+        momenta[i] = momenta[i].mul(0.9).add(g, 0.1);
+        const at::Tensor direction = nesterov ? g.mul(0.1).add(momenta[i], 0.9) : momenta[i];
+        values[i].sub_(plain_newton_schulz(normalised(direction), 5), 0.02 * std::sqrt(32.0 / 8.0));
+      }
+      muon_step(matrices, 0.02, 0.9, 0.25, options);
+    }
+    for (std::size_t i = 0; i < 3; ++i) {
+      EXPECT_LT(matrices[i].momentum.to(at::kDouble).sub(momenta[i]).abs().max().item<double>(), 1e-6);
+      EXPECT_LT(matrices[i].value.to(at::kDouble).sub(values[i]).abs().max().item<double>(), kTolerance);
+    }
+  }
+}
+
+TEST(Muon, BfloatIterationMovesWeightsAlmostAlike) {
+  constexpr double kBfloatTolerance = 0.05;  // of the update's norm
+  const at::Tensor value = at::zeros({48, 64}), gradient = at::randn({48, 64});
+  std::vector<at::Tensor> updates;
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+    MuonOptions options;
+    options.dtype = dtype;
+    at::Tensor copy = at::empty({48, 64}, at::kBFloat16);
+    std::vector<MuonMatrix> matrices{{value.clone(), gradient, at::zeros({48, 64}), copy}};
+    muon_step(matrices, 1.0, 0.95, 1.0, options);
+    EXPECT_TRUE(at::equal(copy, matrices[0].value.to(at::kBFloat16)));
+    updates.push_back(matrices[0].value);
+  }
+  EXPECT_LT(updates[0].sub(updates[1]).norm().item<double>(), kBfloatTolerance * updates[0].norm().item<double>());
+}
+
+TEST(Muon, AZeroGradientLeavesWeightsAlone) {
+  const at::Tensor value = at::randn({8, 8}), before = value.clone();
+  std::vector<MuonMatrix> matrices{{value, at::zeros({8, 8}), at::zeros({8, 8}), value}};
+  muon_step(matrices, 0.02, 0.95, 1.0, {});
+  EXPECT_TRUE(at::equal(value, before));
+  std::vector<MuonMatrix> none;
+  EXPECT_NO_THROW(muon_step(none, 0.02, 0.95, 1.0, {}));
+}
+
+}  // namespace
+}  // namespace nanochat

@@ -1,1 +1,93 @@
+#include "training/trainer/train_step.h"
+
+#include <ATen/ops/equal.h>
+
+#include <cmath>
+#include <limits>
+
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
+
+#include "core/errors.h"
+#include "model/testing.h"
+
+namespace nanochat {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::ThrowsMessage;
+
+TokenBatch random_batch(std::int64_t rows, std::int64_t time, std::uint64_t seed) {
+  const at::Tensor tokens = testing::random_ids(rows, time + 1, 90, seed);
+  TokenBatch batch{rows, time, {}, {}};
+  for (std::int64_t row = 0; row < rows; ++row) {
+    const auto* first = tokens.const_data_ptr<std::int32_t>() + row * (time + 1);
+    batch.inputs.insert(batch.inputs.end(), first, first + time);
+    batch.targets.insert(batch.targets.end(), first + 1, first + time + 1);
+  }
+  return batch;
+}
+
+class TrainStep : public ::testing::Test {
+ protected:
+  GptConfig config_ = GptConfig::from_depth(2, 90, 16);
+  Gpt model_ = testing::random_model(config_, at::kFloat, 1);
+  Optimizer optimizer_{model_.parameters(), config_.n_embd, {}};
+  std::vector<std::int32_t> bytes_ = std::vector<std::int32_t>(90, 1);
+};
+
+TEST_F(TrainStep, LearnsABatch) {
+  const std::vector<TokenBatch> batches{random_batch(4, 16, 5)};
+  StepResult first = train_step(model_, optimizer_, batches, {}, bytes_);
+  StepResult last;
+  for (int i = 0; i < 20; ++i) last = train_step(model_, optimizer_, batches, {}, bytes_);
+  EXPECT_LT(last.loss, 0.5 * first.loss);
+  EXPECT_EQ(first.tokens, 64);
+  EXPECT_NEAR(first.bits_per_byte.value(), first.loss / std::log(2.0), 1e-5);
+  EXPECT_GT(first.grad_norm, 0.0);
+}
+
+TEST_F(TrainStep, MicroBatchesEqualOneBatch) {
+  constexpr double kTolerance = 1e-5;
+  Gpt other = testing::random_model(config_, at::kFloat, 1);
+  OptimizerOptions options;
+  options.muon.dtype = at::kFloat;
+  Optimizer one(model_.parameters(), config_.n_embd, options), two(other.parameters(), config_.n_embd, options);
+  TokenBatch top = random_batch(2, 16, 5), bottom = random_batch(2, 16, 6);
+  for (int i = 0; i < 9; ++i) top.targets[static_cast<std::size_t>(i)] = -1;  // unequal shares of supervised tokens
+  TokenBatch both{4, 16, top.inputs, top.targets};
+  both.inputs.insert(both.inputs.end(), bottom.inputs.begin(), bottom.inputs.end());
+  both.targets.insert(both.targets.end(), bottom.targets.begin(), bottom.targets.end());
+  const StepResult whole = train_step(model_, one, {both}, {}, bytes_);
+  const StepResult parts = train_step(other, two, {top, bottom}, {}, bytes_);
+  EXPECT_NEAR(whole.loss, parts.loss, kTolerance);
+  EXPECT_NEAR(whole.grad_norm, parts.grad_norm, kTolerance);
+  for (std::size_t i = 0; i < model_.parameters().size(); ++i) {
+    if (model_.parameters()[i].kind != ParameterKind::kMatrix) continue;  // Adam's first step is a sign: noise flips it
+    const double change = model_.parameters()[i].value.sub(other.parameters()[i].value).norm().item<double>();
+    EXPECT_LT(change, 1e-3) << model_.parameters()[i].name;
+  }
+}
+
+TEST_F(TrainStep, ABatchWithoutTargetsChangesNothingButDecay) {
+  TokenBatch batch = random_batch(2, 16, 5);
+  std::fill(batch.targets.begin(), batch.targets.end(), -1);
+  const at::Tensor before = model_.parameters()[3].value.clone();
+  const StepResult result = train_step(model_, optimizer_, {batch}, {}, bytes_);
+  EXPECT_EQ(result.loss, 0.0);
+  EXPECT_EQ(result.grad_norm, 0.0);
+  EXPECT_TRUE(at::equal(before, model_.parameters()[3].value));
+}
+
+TEST_F(TrainStep, ANaNIsNamedAndNotApplied) {
+  at::Tensor& poisoned = model_.parameters()[5].value;
+  poisoned.select(0, 0).select(0, 0).fill_(std::numeric_limits<double>::quiet_NaN());
+  const at::Tensor head = model_.parameters().back().value.clone();
+  EXPECT_THAT([&] { train_step(model_, optimizer_, {random_batch(2, 16, 5)}, {}, bytes_); },
+              ThrowsMessage<NumericalError>(HasSubstr(model_.parameters()[5].name)));
+  EXPECT_TRUE(at::equal(head, model_.parameters().back().value));
+  EXPECT_EQ(optimizer_.steps(), 0);
+}
+
+}  // namespace
+}  // namespace nanochat
