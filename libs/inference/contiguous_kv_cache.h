@@ -1,5 +1,6 @@
 #pragma once
-// The simplest KvCache: one slab per layer, (B, capacity, NKV, D), rows at their own lengths.
+// The simplest KvCache: one slab per layer, (rows, positions, NKV, D), rows at their own lengths. A slab grows by
+// doubling as rows get longer, up to `max_positions`; dropping rows keeps it.
 
 #include <ATen/core/Tensor.h>
 
@@ -11,13 +12,14 @@
 
 namespace nanochat {
 
-// Not thread-safe. Grows by doubling up to `max_positions`.
+// Not thread-safe.
 class ContiguousKvCache : public KvCache {
  public:
   ContiguousKvCache(const GptConfig& config, at::ScalarType dtype, std::int64_t batch, std::int64_t max_positions);
 
   const at::Tensor& start() const override { return start_; }
   std::int64_t capacity() const override { return max_positions_; }
+  std::int64_t batch() const { return start_.numel(); }
   at::Tensor attend(std::int64_t layer, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) override;
   void advance(std::int64_t tokens) override;
 
@@ -25,12 +27,16 @@ class ContiguousKvCache : public KvCache {
   void set_start(const std::vector<std::int64_t>& positions);
   // Keeps only these rows, in this order: drops finished sequences, or copies one row to many.
   void select_rows(const std::vector<std::int64_t>& rows);
+  // Appends all rows of another cache of the same model, dtype and max_positions.
+  void append_rows(const ContiguousKvCache& other);
 
  private:
-  void grow(std::int64_t positions);
-  std::vector<at::Tensor> keys_, values_;  // per layer
+  std::int64_t longest() const;  // positions cached in the longest row
+  void reserve(std::int64_t rows, std::int64_t positions);
+
+  std::vector<at::Tensor> keys_, values_;  // per layer; (allocated rows, allocated positions, NKV, D)
   at::Tensor start_;
-  std::int64_t max_positions_, allocated_ = 0;
+  std::int64_t max_positions_;
 };
 
 }  // namespace nanochat

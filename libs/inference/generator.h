@@ -18,6 +18,8 @@ struct GenerationOptions {
   SamplingOptions sampling;
   std::vector<std::int32_t> stop_tokens;  // generation ends when one is drawn; it is not part of the result
   bool ignore_eos = false;                // draw on past stop tokens
+  std::int64_t max_batch = 64;            // sequences in the cache at a time; others wait
+  void validate() const;                  // throws ConfigError
 };
 
 enum class FinishReason { kStop, kLength, kCancelled };
@@ -26,17 +28,20 @@ struct Generation {
   std::vector<std::int32_t> ids;     // generated tokens, prompt and stop token not included
   std::vector<double> logprobs;      // one each
   FinishReason reason = FinishReason::kLength;
-  double prefill_seconds = 0.0;      // until the first token was drawn
-  double decode_seconds = 0.0;
+  double prefill_seconds = 0.0;      // from the call until the first token was drawn (TTFT)
+  double decode_seconds = 0.0;       // from there to the last token
 };
 
 // Called with each token as it is drawn; return false to stop.
 using TokenCallback = std::function<bool(std::size_t row, std::int32_t id)>;
 
 // Continues every prompt (token ids, BOS included by the caller) independently: results do not depend on which other
-// prompts are in the batch beyond rounding; row r samples with seed derived from (seed, r). Prompts may differ in
-// length. A prompt that is empty or leaves no room in the context (model.config().sequence_len) throws DataError with
-// both lengths; max_tokens is cut to what fits.
+// prompts are in the batch beyond rounding; row r samples with a seed derived from (seed, r), row 0 with the seed.
+// Prompts may differ in length. max_tokens is cut to what the context (model.config().sequence_len) leaves. An
+// interrupt (core/interrupt.h) ends all sequences with kCancelled after the current token.
+//
+// Throws ConfigError for options out of range, DataError naming the prompt when it is empty, holds an id outside the
+// vocabulary or fills the context (with both lengths), NumericalError naming the token when a logit is not finite.
 std::vector<Generation> generate(Gpt& model, const std::vector<std::vector<std::int32_t>>& prompts,
                                  const GenerationOptions& options, const TokenCallback& on_token = {});
 

@@ -14,7 +14,8 @@ struct SamplingOptions {
   std::int64_t top_k = 0;           // keep the k most likely; 0: all
   double top_p = 1.0;               // keep the smallest set with this probability (Holtzman et al. 2020)
   double min_p = 0.0;               // drop tokens below min_p times the most likely one (Nguyen et al. 2024)
-  double repetition_penalty = 1.0;  // logits of tokens already seen are divided (positive) or multiplied (Keskar et al. 2019)
+  // Logits of tokens already seen are divided (positive) or multiplied by this, 0.01 to 100 (Keskar et al. 2019).
+  double repetition_penalty = 1.0;
   std::uint64_t seed = 42;
   void validate() const;            // throws ConfigError
 };
@@ -30,13 +31,19 @@ class Sampler {
  public:
   explicit Sampler(const SamplingOptions& options);
   // logits: (vocab). `seen`: tokens that the repetition penalty applies to.
+  // Throws NumericalError naming a token whose logit is NaN or +Inf; -Inf is a token that is never drawn.
   SampledToken sample(std::span<const float> logits, std::span<const std::int32_t> seen);
 
  private:
+  std::size_t draw();  // from scores_, which become weights
+  void keep_top_p();
+  bool more_likely(std::int32_t a, std::int32_t b) const;
+  double total_weight() const;  // of order_
+
   SamplingOptions options_;
   Rng rng_;
-  std::vector<float> scores_;
-  std::vector<std::int32_t> order_;
+  std::vector<float> scores_;         // (vocab), modified logits, then weights
+  std::vector<std::int32_t> order_;   // candidates
 };
 
 }  // namespace nanochat

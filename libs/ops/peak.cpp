@@ -13,8 +13,8 @@
 namespace nanochat::ops {
 
 double measured_matmul_flops(at::ScalarType dtype, double seconds) {
-  TORCH_CHECK(dtype == at::kFloat || dtype == at::kBFloat16, "measured_matmul_flops: expected float32 or bfloat16, got ",
-              dtype);
+  TORCH_CHECK(dtype == at::kFloat || dtype == at::kBFloat16,
+              "measured_matmul_flops: expected float32 or bfloat16, got ", dtype);
   using Clock = std::chrono::steady_clock;
   constexpr std::int64_t kSize = 2048;
   constexpr double kFlops = 2.0 * kSize * kSize * kSize;

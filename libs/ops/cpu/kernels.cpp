@@ -10,6 +10,7 @@ namespace nanochat::ops::cpu {
   extern const Kernels<float> kFloatKernels;        \
   extern const Kernels<bf16> kBf16Kernels;          \
   extern const OptimizerKernels kOptimizerKernels;  \
+  extern const Exponentials kExponentials;          \
   }
 NANOCHAT_DECLARE_LEVEL(baseline)
 #ifdef NANOCHAT_X86_KERNELS
@@ -25,7 +26,11 @@ struct Level {
   const Kernels<float>* float_kernels;
   const Kernels<bf16>* bf16_kernels;
   const OptimizerKernels* optimizer;
+  Exponentials exponentials;
 };
+
+#define NANOCHAT_LEVEL(level) \
+  {#level, &level::kFloatKernels, &level::kBf16Kernels, &level::kOptimizerKernels, level::kExponentials}
 
 Level choose() {
   const char* wish = std::getenv("NANOCHAT_CPU");
@@ -33,12 +38,14 @@ Level choose() {
 #ifdef NANOCHAT_X86_KERNELS
   const bool avx2_usable = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && limit != "baseline";
   const bool avx512_usable = avx2_usable && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") && limit != "avx2";
-  if (avx512_usable) return {"avx512", &avx512::kFloatKernels, &avx512::kBf16Kernels, &avx512::kOptimizerKernels};
-  if (avx2_usable) return {"avx2", &avx2::kFloatKernels, &avx2::kBf16Kernels, &avx2::kOptimizerKernels};
+                             __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+                             limit != "avx2";
+  if (avx512_usable) return NANOCHAT_LEVEL(avx512);
+  if (avx2_usable) return NANOCHAT_LEVEL(avx2);
 #endif
-  return {"baseline", &baseline::kFloatKernels, &baseline::kBf16Kernels, &baseline::kOptimizerKernels};
+  return NANOCHAT_LEVEL(baseline);
 }
+#undef NANOCHAT_LEVEL
 
 const Level& level() {
   static const Level chosen = choose();
@@ -56,6 +63,7 @@ const Kernels<bf16>& kernels<bf16>() {
   return *level().bf16_kernels;
 }
 const OptimizerKernels& optimizer_kernels() { return *level().optimizer; }
+Exponentials exponentials() { return level().exponentials; }
 const char* kernel_level() { return level().name; }
 
 }  // namespace nanochat::ops::cpu
