@@ -46,7 +46,7 @@ struct MatchState {
   pcre2_match_data* data = pcre2_match_data_create(1, nullptr);
   pcre2_match_context* context = pcre2_match_context_create(nullptr);
   // Reserved, not used up: a page is touched only when a match gets that deep.
-  pcre2_jit_stack* stack = pcre2_jit_stack_create(std::size_t{32} << 10, std::size_t{64} << 20, nullptr);
+  pcre2_jit_stack* stack = pcre2_jit_stack_create(std::size_t{32} << 10, std::size_t{16} << 20, nullptr);
 
   MatchState() {
     if (data == nullptr || context == nullptr) throw OutOfMemoryError("cannot allocate the match data of a split pattern");

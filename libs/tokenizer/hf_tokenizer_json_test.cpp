@@ -1,0 +1,178 @@
+#include "tokenizer/hf_tokenizer_json.h"
+
+#include <gmock/gmock.h>
+#include <nlohmann/json.hpp>
+
+#include "core/errors.h"
+#include "tokenizer/testing_tokenizers.h"
+
+namespace nanochat {
+namespace {
+
+using nlohmann::json;
+using ::testing::ElementsAre;
+
+// What this program writes for the small byte-level tokenizer, to be damaged.
+json small_json() { return json::parse(to_hf_json(ByteBpeTokenizer(testing::small_bpe_definition()))); }
+
+ByteBpeDefinition read_bpe(const json& document) {
+  return std::get<ByteBpeDefinition>(parse_hf_json(document.dump(), "tokenizer.json"));
+}
+
+json small_sentencepiece_json() {
+  static const std::string text =
+      to_hf_json(dynamic_cast<const SentencePieceTokenizer&>(*testing::small_sentencepiece()));
+  return json::parse(text);
+}
+
+void expect_refused(const json& document, std::string_view key_and_reason) {
+  EXPECT_ERROR(parse_hf_json(document.dump(), "dir/tokenizer.json"), TokenizerError, "dir/tokenizer.json: ",
+               std::string(key_and_reason).c_str());
+}
+
+TEST(PrintableBytes, GoThereAndBack) {
+  std::string all;
+  for (int byte = 0; byte < 256; ++byte) all += static_cast<char>(byte);
+  EXPECT_EQ(printable_to_bytes(bytes_to_printable(all), "f"), all);
+  EXPECT_EQ(bytes_to_printable(" a\n\x7F\xA0\xAD\xFF"), "\u0120a\u010A\u0121\u0142\u0143\u00FF");
+  EXPECT_ERROR(printable_to_bytes("a\u20AC", "f"), TokenizerError, "f: token \"a\u20AC\": \"\u20AC\" stands for no byte");
+  EXPECT_ERROR(printable_to_bytes(" ", "f"), TokenizerError, "stands for no byte");
+}
+
+TEST(HfJson, WritesWhatTheTokenizersPackageExpects) {
+  const json document = small_json();
+  EXPECT_EQ(document["version"], "1.0");
+  EXPECT_EQ(document["model"]["type"], "BPE");
+  EXPECT_EQ(document["model"]["ignore_merges"], false);
+  EXPECT_EQ(document["model"]["byte_fallback"], false);
+  EXPECT_EQ(document["model"]["vocab"]["\u0120the"], 259);
+  EXPECT_EQ(document["model"]["merges"][2], json::array({"th", "e"}));
+  EXPECT_EQ(document["added_tokens"].size(), 9U);
+  EXPECT_EQ(document["added_tokens"][0]["content"], "<|bos|>");
+  EXPECT_EQ(document["added_tokens"][0]["id"], 267);
+  EXPECT_EQ(document["added_tokens"][0]["special"], true);
+  EXPECT_EQ(document["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"], std::string(kNanochatPattern));
+  EXPECT_EQ(document["pre_tokenizer"]["pretokenizers"][1]["use_regex"], false);
+  EXPECT_EQ(document["decoder"]["type"], "ByteLevel");
+}
+
+TEST(HfJson, Gpt2sPatternIsByteLevelsOwn) {
+  const json document = json::parse(to_hf_json(ByteBpeTokenizer(testing::small_bpe_definition("gpt2"))));
+  EXPECT_EQ(document["pre_tokenizer"]["type"], "ByteLevel");
+  EXPECT_EQ(document["pre_tokenizer"]["use_regex"], true);
+  EXPECT_EQ(read_bpe(document).pattern, kGpt2Pattern);
+}
+
+TEST(HfJson, WritesSentencepieceAsBpeWithByteFallback) {
+  const json document = small_sentencepiece_json();
+  EXPECT_EQ(document["model"]["byte_fallback"], true);
+  EXPECT_EQ(document["model"]["unk_token"], "<unk>");
+  EXPECT_EQ(document["model"]["vocab"]["<0x0A>"], 11);
+  EXPECT_EQ(document["normalizer"]["content"], std::string(kSpaceSymbol));
+  EXPECT_EQ(document["decoder"]["decoders"][1]["type"], "ByteFallback");
+  const auto definition = std::get<SentencePieceDefinition>(parse_hf_json(document.dump(), "f"));
+  EXPECT_EQ(definition.pieces.size(), 491U);
+  EXPECT_EQ(definition.specials.size(), 9U);
+  EXPECT_EQ(definition.merges.size(), document["model"]["merges"].size());
+}
+
+TEST(HfJson, ReadsOlderForms) {
+  json document = small_json();
+  document["model"].erase("type");
+  document["model"]["merges"] = {"t h", "h e", "th e"};
+  document["pre_tokenizer"]["pretokenizers"][0]["behavior"] = "Removed";
+  document["pre_tokenizer"]["pretokenizers"][0]["invert"] = true;
+  document["model"]["vocab"]["<|bos|>"] = 267;  // also named among the added tokens
+  document["model"]["dropout"] = 0.0;
+  document["model"]["continuing_subword_prefix"] = "";
+  const ByteBpeDefinition definition = read_bpe(document);
+  EXPECT_EQ(definition.tokens, testing::small_ranks());
+  EXPECT_EQ(definition.pattern, kNanochatPattern);
+  EXPECT_FALSE(definition.ignore_merges);
+  ASSERT_EQ(definition.merges.size(), 3U);
+  EXPECT_EQ(definition.merges[2].left, 256);
+  EXPECT_EQ(definition.merges[2].right, 'e');
+  EXPECT_EQ(definition.merges[2].result, 258);
+  EXPECT_THAT(definition.specials, ElementsAre("<|bos|>", "<|user_start|>", "<|user_end|>", "<|assistant_start|>",
+                                               "<|assistant_end|>", "<|python_start|>", "<|python_end|>", "<|output_start|>",
+                                               "<|output_end|>"));
+}
+
+TEST(HfJson, RefusesDamagedFiles) {
+  const std::string whole = small_json().dump();
+  EXPECT_ERROR(parse_hf_json(whole.substr(0, whole.size() / 2), "f"), TokenizerError, "f: not valid JSON: ", "parse error");
+  EXPECT_ERROR(parse_hf_json("[]", "f"), TokenizerError, "f: not a JSON object");
+  EXPECT_ERROR(parse_hf_json("{}", "f"), TokenizerError, "f: the key model is missing");
+}
+
+TEST(HfJson, NamesTheKeyAtFault) {
+  const auto refuse = [](const std::string& pointer, const json& value, std::string_view reason) {
+    json document = small_json();
+    document[json::json_pointer(pointer)] = value;
+    expect_refused(document, reason);
+  };
+  const auto refuse_without = [](const std::string& key, std::string_view reason) {
+    json document = small_json();
+    document["model"].erase(key);
+    expect_refused(document, reason);
+  };
+  refuse("/model", 3, "model is not an object");
+  refuse("/model/type", "Unigram", "model.type is \"Unigram\"; only \"BPE\" is supported");
+  refuse_without("vocab", "the key model.vocab is missing");
+  refuse_without("merges", "the key model.merges is missing");
+  refuse("/model/vocab", 3, "model.vocab is not an object");
+  refuse("/model/vocab/th", "x", "model.vocab[\"th\"] is \"x\"; expected an id");
+  refuse("/model/vocab/th", -1, "model.vocab[\"th\"] is -1; expected an id");
+  refuse("/model/vocab/th", 257, "the id 257 belongs to both");
+  refuse("/model/vocab/th", 400, "no token has the id 256; ids must be 0 to 400 without a gap");
+  refuse("/model/vocab/\u20AC", 276, "has the id 267, amid the vocabulary");
+  refuse("/model/merges", 3, "model.merges is not an array");
+  refuse("/model/merges/1", "a b c", "model.merges[1] is \"a b c\"; expected");
+  refuse("/model/merges/1", json::array({"a"}), "model.merges[1] is [\"a\"]; expected");
+  refuse("/model/merges/1", json::array({"zz", "a"}), "but \"zz\" is not in model.vocab");
+  refuse("/model/merges/1", json::array({"z", "z"}), "but \"zz\" is not in model.vocab");
+  refuse("/model/dropout", 0.1, "model.dropout is 0.1; only null is supported");
+  refuse("/model/end_of_word_suffix", "</w>", "model.end_of_word_suffix is \"</w>\"");
+  refuse("/added_tokens/0", 3, "added_tokens[0] is not an object");
+  refuse("/added_tokens/0/id", "x", "added_tokens[0] needs a number as id");
+  refuse("/added_tokens/0/special", false, "added_tokens[0] \"<|bos|>\" is not special");
+  refuse("/added_tokens/0/id", 3, "added_tokens: the id 3 belongs to both");
+  refuse("/normalizer", {{"type", "NFC"}}, "normalizer is of type \"NFC\"; byte-level BPE must have none");
+  refuse("/pre_tokenizer", nullptr, "pre_tokenizer has a step \"none\"");
+  refuse("/pre_tokenizer", {{"type", "Whitespace"}}, "pre_tokenizer has a step \"Whitespace\"");
+  refuse("/pre_tokenizer/pretokenizers", json::array(), "pre_tokenizer must be ByteLevel, or Split followed by ByteLevel");
+  refuse("/pre_tokenizer/pretokenizers/1/use_regex", true, "ByteLevel.use_regex after a Split is not supported");
+  refuse("/pre_tokenizer/pretokenizers/1/add_prefix_space", true, "ByteLevel.add_prefix_space must be false");
+  refuse("/pre_tokenizer/pretokenizers/0/behavior", "MergedWithNext", "Split.behavior \"MergedWithNext\" is not supported");
+  refuse("/pre_tokenizer/pretokenizers/0/pattern", {{"String", " "}}, "Split.pattern must be a Regex");
+}
+
+TEST(HfJson, TokensMustBePrintableBytes) {
+  json document = small_json();
+  document["model"]["vocab"].erase("th");
+  document["model"]["vocab"]["t h"] = 256;
+  document["model"]["merges"] = json::array();
+  expect_refused(document, "token \"t h\": \" \" stands for no byte");
+}
+
+TEST(HfJson, RefusesOtherSentencepieceForms) {
+  json document = small_sentencepiece_json();
+  document["normalizer"] = {{"type", "Sequence"}, {"normalizers", json::array()}};
+  expect_refused(document, "with model.byte_fallback only {");
+  document = small_sentencepiece_json();
+  document["pre_tokenizer"] = {{"type", "Metaspace"}};
+  expect_refused(document, "pre_tokenizer is of type \"Metaspace\"; with model.byte_fallback only null is supported");
+}
+
+TEST(HfJson, ConfigNamesTheFirstAndLastTokens) {
+  ByteBpeDefinition definition = testing::small_bpe_definition();
+  definition.specials = {"<|endoftext|>"};
+  const json gpt2 = json::parse(hf_tokenizer_config(ByteBpeTokenizer(definition)));
+  EXPECT_EQ(gpt2["bos_token"], "<|endoftext|>");
+  EXPECT_FALSE(gpt2.contains("eos_token"));
+  definition.specials = {};
+  EXPECT_FALSE(json::parse(hf_tokenizer_config(ByteBpeTokenizer(definition))).contains("bos_token"));
+}
+
+}  // namespace
+}  // namespace nanochat
