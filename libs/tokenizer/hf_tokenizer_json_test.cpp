@@ -27,7 +27,7 @@ json small_sentencepiece_json() {
 
 void expect_refused(const json& document, std::string_view key_and_reason) {
   EXPECT_ERROR(parse_hf_json(document.dump(), "dir/tokenizer.json"), TokenizerError, "dir/tokenizer.json: ",
-               std::string(key_and_reason).c_str());
+               std::string(key_and_reason));
 }
 
 TEST(PrintableBytes, GoThereAndBack) {

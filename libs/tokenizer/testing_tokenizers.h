@@ -90,5 +90,7 @@ inline std::shared_ptr<const Tokenizer> small_sentencepiece(std::int64_t vocab_s
     statement;                                                                                    \
     ADD_FAILURE() << "expected an error";                                                         \
   } catch (const type& error) {                                                                   \
-    for (const char* part : {__VA_ARGS__}) EXPECT_THAT(error.what(), ::testing::HasSubstr(part)); \
+    for (const std::string& part : std::vector<std::string>{__VA_ARGS__}) {                       \
+      EXPECT_THAT(error.what(), ::testing::HasSubstr(part));                                      \
+    }                                                                                             \
   }

@@ -25,7 +25,7 @@ namespace {
 constexpr std::int64_t kBytePieces = 256;
 // The unknown piece, the bytes, the space and the special tokens.
 constexpr std::int64_t kFixedTokens = 1 + kBytePieces + 1 + static_cast<std::int64_t>(kChatSpecialTokens.size());
-// Characters that together make up the rarest of this part of the text stay without a piece of their own.
+// The rarest characters, together this part of the text, stay without a piece of their own.
 constexpr double kRareShare = 1e-4;
 
 std::int64_t cut_at_character(std::string_view text, std::int64_t max_bytes) {
@@ -36,9 +36,9 @@ std::int64_t cut_at_character(std::string_view text, std::int64_t max_bytes) {
   return end;
 }
 
-// The characters that get a piece: the most frequent ones, until only kRareShare of the text is left or half of the
-// vocabulary is full. The others fall back to bytes. Ties go to the lower code point.
-std::vector<bool> frequent_characters(const std::vector<std::string>& documents, std::int64_t vocab_size) {
+// The characters that get a piece: the most frequent ones, at most `most`, until only a `rare_share` of the text is left.
+// The others fall back to bytes. Ties go to the lower code point.
+std::vector<bool> frequent_characters(const std::vector<std::string>& documents, std::int64_t most, double rare_share) {
   std::vector<std::int64_t> counts(0x110000, 0);
   std::int64_t total = 0;
   for (const std::string& document : documents) {
@@ -54,13 +54,14 @@ std::vector<bool> frequent_characters(const std::vector<std::string>& documents,
     if (counts[character] > 0) order.push_back(character);
   }
   std::stable_sort(order.begin(), order.end(), [&](char32_t a, char32_t b) { return counts[a] > counts[b]; });
+  if (order.size() > static_cast<std::size_t>(most)) order.resize(static_cast<std::size_t>(most));
   std::vector<bool> frequent(counts.size(), false);
-  const auto most = static_cast<std::size_t>(std::max<std::int64_t>(0, (vocab_size - kFixedTokens) / 2));
-  const auto enough = static_cast<std::int64_t>(std::ceil(static_cast<double>(total) * (1 - kRareShare)));
+  const auto enough = static_cast<std::int64_t>(std::ceil(static_cast<double>(total) * (1 - rare_share)));
   std::int64_t covered = 0;
-  for (std::size_t i = 0; i < std::min(most, order.size()) && covered < enough; ++i) {
-    covered += counts[order[i]];
-    frequent[order[i]] = true;
+  for (const char32_t character : order) {
+    if (covered >= enough) break;
+    covered += counts[character];
+    frequent[character] = true;
   }
   return frequent;
 }
@@ -70,8 +71,8 @@ std::vector<bool> frequent_characters(const std::vector<std::string>& documents,
 // word at the end of two lines is one word and not two.
 class StretchIterator : public sentencepiece::SentenceIterator {
  public:
-  StretchIterator(std::vector<std::string> documents, const std::vector<bool>& frequent)
-      : documents_(std::move(documents)), frequent_(frequent) {
+  StretchIterator(const std::vector<std::string>& documents, const std::vector<bool>& frequent)
+      : documents_(documents), frequent_(frequent) {
     Next();
   }
 
@@ -84,7 +85,6 @@ class StretchIterator : public sentencepiece::SentenceIterator {
     while (stretch_.empty() && index_ < documents_.size()) {
       read_stretch();
       if (offset_ == documents_[index_].size()) {
-        documents_[index_] = {};
         ++index_;
         offset_ = 0;
       }
@@ -110,43 +110,20 @@ class StretchIterator : public sentencepiece::SentenceIterator {
     }
   }
 
-  std::vector<std::string> documents_;
+  const std::vector<std::string>& documents_;
   const std::vector<bool>& frequent_;
   std::size_t index_ = 0, offset_ = 0;
   std::string stretch_;
   bool space_given_ = false, done_ = false;
 };
 
-}  // namespace
-
-std::shared_ptr<const Tokenizer> train_sentencepiece(const std::function<bool(std::string&)>& next,
-                                                     const TokenizerTrainOptions& options) {
-  constexpr std::int64_t kMostTokens = std::int64_t{1} << 17;
-  if (options.vocab_size < kFixedTokens || options.vocab_size > kMostTokens) {
-    throw ConfigError(fmt::format("vocab_size is {}; expected {} (256 bytes, the space, the unknown piece and nine special "
-                                  "tokens) to {}", options.vocab_size, kFixedTokens, kMostTokens));
-  }
-  if (options.max_bytes < 1 || options.max_document_bytes < 4) {
-    throw ConfigError(fmt::format("max_bytes is {} and max_document_bytes is {}; expected at least 1 and 4",
-                                  options.max_bytes, options.max_document_bytes));
-  }
-  DocumentSample sample(options.max_bytes, derive_seed(options.seed, "tokenizer sample"));
-  for (std::string document; next(document);) {
-    if (!is_valid_utf8(document)) document = replace_invalid_utf8(document);
-    document.resize(static_cast<std::size_t>(cut_at_character(document, options.max_document_bytes)));
-    if (!document.empty()) sample.offer(std::move(document));
-    document.clear();
-  }
-  std::vector<std::string> documents = sample.take();
-  if (documents.empty()) throw TokenizerError("the corpus is empty; a tokenizer needs text to be trained on");
-  const std::vector<bool> frequent = frequent_characters(documents, options.vocab_size);
-  StretchIterator sentences(std::move(documents), frequent);
-
-  const auto specials = static_cast<std::int64_t>(kChatSpecialTokens.size());
+// The model file for `pieces` pieces, or for as many as the text supports.
+std::string run_trainer(StretchIterator& sentences, std::int64_t pieces, const TokenizerTrainOptions& options) {
+  constexpr std::int64_t kLeastLength = 10, kGreatestLength = 1 << 30;  // what sentencepiece takes
   const std::unordered_map<std::string, std::string> settings = {
       {"model_type", "bpe"},
-      {"vocab_size", std::to_string(options.vocab_size - specials)},
-      {"hard_vocab_limit", "false"},  // a corpus that is too small is reported below, with the size it allows
+      {"vocab_size", std::to_string(pieces)},
+      {"hard_vocab_limit", "false"},  // the caller looks at what was reached
       {"normalization_rule_name", "identity"},
       {"add_dummy_prefix", "false"},
       {"remove_extra_whitespaces", "false"},
@@ -154,7 +131,7 @@ std::shared_ptr<const Tokenizer> train_sentencepiece(const std::function<bool(st
       {"split_digits", "true"},
       {"allow_whitespace_only_pieces", "true"},
       {"character_coverage", "1.0"},  // StretchIterator has left the rare ones out
-      {"max_sentence_length", std::to_string(options.max_document_bytes + 1)},
+      {"max_sentence_length", std::to_string(std::clamp(options.max_document_bytes, kLeastLength, kGreatestLength))},
       {"unk_id", "0"},
       {"bos_id", "-1"},
       {"eos_id", "-1"},
@@ -165,10 +142,47 @@ std::shared_ptr<const Tokenizer> train_sentencepiece(const std::function<bool(st
   std::string model_file;
   const auto status = sentencepiece::SentencePieceTrainer::Train(settings, &sentences, &model_file);
   if (!status.ok()) throw TokenizerError(fmt::format("sentencepiece cannot train: {}", status.ToString()));
+  return model_file;
+}
 
+}  // namespace
+
+std::shared_ptr<const Tokenizer> train_sentencepiece(const std::function<bool(std::string&)>& next,
+                                                     const TokenizerTrainOptions& options) {
+  constexpr std::int64_t kMostTokens = std::int64_t{1} << 17;
+  if (options.vocab_size < kFixedTokens || options.vocab_size > kMostTokens) {
+    throw ConfigError(fmt::format("vocab_size is {}; expected {} (256 bytes, the space, the unknown piece and nine special "
+                                  "tokens) to {}", options.vocab_size, kFixedTokens, kMostTokens));
+  }
+  if (options.max_bytes < 1 || options.max_document_bytes < 4) {  // the longest character
+    throw ConfigError(fmt::format("max_bytes is {} and max_document_bytes is {}; expected at least 1 and 4",
+                                  options.max_bytes, options.max_document_bytes));
+  }
+  DocumentSample sample(options.max_bytes, derive_seed(options.seed, "tokenizer sample"));
+  for (std::string document; next(document);) {
+    if (!is_valid_utf8(document)) document = replace_invalid_utf8(document);
+    document.resize(static_cast<std::size_t>(cut_at_character(document, options.max_document_bytes)));
+    if (!document.empty()) sample.offer(std::move(document));
+    document.clear();
+  }
+  const std::vector<std::string> documents = sample.take();
+  if (documents.empty()) throw TokenizerError("the corpus is empty; a tokenizer needs text to be trained on");
+
+  const auto specials = static_cast<std::int64_t>(kChatSpecialTokens.size());
+  const std::int64_t room = options.vocab_size - kFixedTokens;  // for characters and merges
   const std::string source = "the trained model";
-  const SentencePieceModel model = parse_sentencepiece_model(model_file, source);
-  const auto reached = static_cast<std::int64_t>(model.pieces.size()) + specials;
+  std::string model_file;
+  SentencePieceModel model;
+  const auto train_with = [&](std::int64_t most_characters, double rare_share) {
+    const std::vector<bool> frequent = frequent_characters(documents, most_characters, rare_share);
+    StretchIterator sentences(documents, frequent);
+    model_file = run_trainer(sentences, options.vocab_size - specials, options);
+    model = parse_sentencepiece_model(model_file, source);
+    return static_cast<std::int64_t>(model.pieces.size()) + specials;
+  };
+  // At most half of the vocabulary goes to characters; a small corpus that runs out of merges may fill it with all of its.
+  std::int64_t reached = train_with(room / 2, kRareShare);
+  if (reached < options.vocab_size) reached = train_with(room, 0);
   if (reached < options.vocab_size) {
     throw TokenizerError(fmt::format("vocab_size {} is too large for this corpus, which supports at most {}",
                                      options.vocab_size, reached));
