@@ -108,7 +108,9 @@ class Pretraining {
     } else {
       restore();
     }
-    metrics_.emplace(run_.path(), step_);
+    // Figures of the step that a checkpoint stands at were measured after it was written: they come again.
+    metrics_.emplace(run_.path(), step_ - 1);
+    add_log_file(run_.path() / "log.txt");
     peak_flops_ = ops::measured_matmul_flops(runtime_.dtype);
   }
 
@@ -128,7 +130,7 @@ class Pretraining {
       // A checkpoint comes first: what follows could fail, and would take the work of the steps with it.
       if ((due(config_.checkpoint_interval) && step_ > first) || (last && step_ == 0) || (stop && step_ > first)) save();
       if (stop) break;
-      if (due(config_.eval_interval) && (step_ > first || first == 0)) validate();
+      if (due(config_.eval_interval)) validate();
       if (step_ > 0 && due(config_.sample_interval)) sample();
       if (last || interrupt_requested()) break;
       take_step(schedule);

@@ -1,1 +1,247 @@
+#include "training/pretrain/pretrain.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/ops/equal.h>
+
+#include <csignal>
+#include <fstream>
+
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
+#include <spdlog/fmt/fmt.h>
+
+#include "checkpoint/checkpoint.h"
+#include "core/errors.h"
+#include "core/interrupt.h"
+#include "core/options.h"
+#include "core/progress.h"
+#include "core/testing.h"
+
+namespace nanochat {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::HasSubstr;
+using ::testing::ThrowsMessage;
+
+std::string base64_of_byte(int byte) {
+  static const std::string kDigits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  return {kDigits[static_cast<std::size_t>(byte >> 2)], kDigits[static_cast<std::size_t>((byte & 3) << 4)], '=', '='};
+}
+
+// Text, a tokenizer whose tokens are the 256 bytes, and options of a model that trains in a second.
+class Pretrain : public ::testing::Test {
+ protected:
+  Pretrain() {
+    reset_interrupt_for_testing();
+    std::string ranks;
+    for (int byte = 0; byte < 256; ++byte) ranks += fmt::format("{} {}\n", base64_of_byte(byte), byte);
+    testing::write_text(folder_ / "bytes.tiktoken", ranks);
+    std::string text;
+    for (int i = 0; i < 400; ++i) {
+      text += fmt::format("{{\"text\": \"The number after {} is {}. It is {}.\"}}\n", i % 10, i % 10 + 1, i % 2 == 0 ? "even" : "odd");
+    }
+    testing::write_text(folder_ / "corpus.jsonl", text);
+    config_.data_dir = {(folder_ / "corpus.jsonl").string()};
+    config_.tokenizer = folder_ / "bytes.tiktoken";
+    config_.output_dir = folder_ / "run";
+    config_.runtime = {.device = "cpu", .dtype = "float32", .threads = 2};
+    config_.depth = 1;
+    config_.sequence_len = 32;
+    config_.device_batch_size = 4;
+    config_.total_batch_size = 256;
+    config_.num_iterations = 12;
+    config_.eval_interval = 6;
+    config_.eval_tokens = 1024;
+    config_.sample_interval = -1;
+    config_.checkpoint_interval = 5;
+    config_.keep_last = 0;
+    config_.sample_prompts = {"The number after 3 is"};
+    config_.workers = 1;
+  }
+
+  PretrainResult train() {
+    SilentProgress progress;
+    return pretrain(config_, progress);
+  }
+  std::vector<nlohmann::json> metrics() const {
+    std::vector<nlohmann::json> rows;
+    std::ifstream file(config_.output_dir / "metrics.jsonl");
+    for (std::string line; std::getline(file, line);) rows.push_back(nlohmann::json::parse(line));
+    return rows;
+  }
+
+  testing::TemporaryDirectory folder_;
+  PretrainConfig config_;
+};
+
+TEST_F(Pretrain, LearnsAndLeavesARunBehind) {
+  const PretrainResult result = train();
+  EXPECT_EQ(result.steps, 12);
+  EXPECT_FALSE(result.interrupted);
+  EXPECT_GT(result.tokens_per_second, 0.0);
+  ASSERT_EQ(result.samples.size(), 1U);
+  EXPECT_THAT(result.samples[0], HasSubstr("The number after 3 is"));
+
+  const auto rows = metrics();
+  std::vector<double> losses, validation;
+  for (const auto& row : rows) {
+    if (row.contains("loss")) losses.push_back(row.at("loss"));
+    if (row.contains("validation_bpb")) validation.push_back(row.at("validation_bpb"));
+  }
+  ASSERT_EQ(losses.size(), 12U);
+  EXPECT_NEAR(losses.front(), std::log(265.0), 1e-3);  // 256 bytes and nine special tokens, all equally likely
+  EXPECT_LT(losses.back(), 0.8 * losses.front());
+  ASSERT_EQ(validation.size(), 3U);  // steps 0, 6 and 12
+  EXPECT_LT(validation.back(), 0.8 * validation.front());
+  EXPECT_DOUBLE_EQ(result.validation_bpb, validation.back());
+  for (const char* name : {"checkpoints/step-000005", "checkpoints/step-000010", "checkpoints/step-000012", "config.json", "log.txt"}) {
+    EXPECT_TRUE(fs::exists(config_.output_dir / name)) << name;
+  }
+  const LoadedModel loaded = load_model(config_.output_dir, at::kFloat);
+  EXPECT_EQ(loaded.training_state.at("step"), 12);
+  EXPECT_EQ(loaded.training_state.at("stage"), "pretrain");
+  EXPECT_EQ(loaded.training_state.at("config").at("depth"), 1);
+}
+
+TEST_F(Pretrain, AResumedRunEqualsAnUninterruptedOneBitForBit) {
+  const auto weights = [this] {
+    return load_model(config_.output_dir / "checkpoints/step-000012", at::kFloat);
+  };
+  train();
+  const LoadedModel whole = weights();
+  const auto whole_metrics = metrics();
+
+  config_.output_dir = folder_ / "resumed";
+  train();
+  // As if it had been killed after step 10: what came later is forgotten.
+  fs::remove_all(config_.output_dir / "checkpoints/step-000012");
+  fs::remove(config_.output_dir / "checkpoints/latest");
+  fs::create_directory_symlink("step-000005", config_.output_dir / "checkpoints/latest");
+  config_.resume = "latest";
+  const PretrainResult result = train();
+  EXPECT_EQ(result.steps, 12);
+  const LoadedModel resumed = weights();
+  for (std::size_t i = 0; i < whole.model->parameters().size(); ++i) {
+    EXPECT_TRUE(at::equal(whole.model->parameters()[i].value, resumed.model->parameters()[i].value))
+        << whole.model->parameters()[i].name;
+  }
+  EXPECT_EQ(whole.training_state.at("loader"), resumed.training_state.at("loader"));
+  const auto resumed_metrics = metrics();
+  ASSERT_EQ(whole_metrics.size(), resumed_metrics.size());
+  for (std::size_t i = 0; i < whole_metrics.size(); ++i) {
+    for (const char* key : {"step", "loss", "grad_norm", "validation_bpb"}) {
+      EXPECT_EQ(whole_metrics[i].value(key, nlohmann::json()), resumed_metrics[i].value(key, nlohmann::json())) << i << key;
+    }
+  }
+}
+
+TEST_F(Pretrain, AnotherConfigurationIsRefusedOnResumeByName) {
+  train();
+  config_.resume = "latest";
+  config_.matrix_lr = 0.5;
+  EXPECT_THAT([this] { train(); }, ThrowsMessage<ConfigError>(HasSubstr("matrix_lr")));
+}
+
+TEST_F(Pretrain, ARunIsNotOverwritten) {
+  train();
+  EXPECT_THAT([this] { train(); }, ThrowsMessage<ConfigError>(HasSubstr("--resume")));
+}
+
+// Asks for an interrupt after some steps, as a signal would.
+class InterruptingProgress : public SilentProgress {
+ public:
+  void advance(std::int64_t amount) override {
+    if (amount == 1 && ++steps_ == 3) std::raise(SIGTERM);
+  }
+
+ private:
+  int steps_ = 0;
+};
+
+TEST_F(Pretrain, AnInterruptSavesAndTheRunGoesOn) {
+  train();
+  const LoadedModel whole = load_model(config_.output_dir, at::kFloat);
+  config_.output_dir = folder_ / "interrupted";
+  install_interrupt_handlers();
+  InterruptingProgress interrupting;
+  const PretrainResult stopped = pretrain(config_, interrupting);
+  EXPECT_TRUE(stopped.interrupted);
+  EXPECT_EQ(stopped.steps, 3);
+  EXPECT_EQ(stopped.checkpoint.filename(), "step-000003");
+  reset_interrupt_for_testing();
+  config_.resume = "latest";
+  EXPECT_EQ(train().steps, 12);
+  const LoadedModel resumed = load_model(config_.output_dir, at::kFloat);
+  for (std::size_t i = 0; i < whole.model->parameters().size(); ++i) {
+    EXPECT_TRUE(at::equal(whole.model->parameters()[i].value, resumed.model->parameters()[i].value));
+  }
+}
+
+TEST_F(Pretrain, HorizonComesFromStepsFlopsOrRatio) {
+  config_.eval_interval = -1;
+  config_.num_iterations = -1;
+  const GptConfig model = config_.model_config(265);
+  config_.target_flops = 3.0 * 256.0 * model.flops_per_token();
+  EXPECT_EQ(train().steps, 3);
+  config_.output_dir = folder_ / "ratio";
+  config_.target_flops = -1;
+  config_.target_param_data_ratio = 4.5 * 256.0 / static_cast<double>(model.parameter_count());
+  EXPECT_EQ(train().steps, 4);  // rounded down, as the reference does
+  config_.output_dir = folder_ / "none";
+  config_.target_param_data_ratio = -1;
+  EXPECT_THAT([this] { train(); }, ThrowsMessage<ConfigError>(HasSubstr("--num-iterations")));
+}
+
+TEST_F(Pretrain, SaysWhatDoesNotFit) {
+  const auto failing = [this](auto change) {
+    PretrainConfig broken = config_;
+    change(broken);
+    return [broken] {
+      SilentProgress progress;
+      pretrain(broken, progress);
+    };
+  };
+  EXPECT_THAT(failing([](auto& c) { c.total_batch_size = 300; }), ThrowsMessage<ConfigError>(HasSubstr("nearest is 256")));
+  EXPECT_THAT(failing([](auto& c) { c.tokenizer.clear(); }), ThrowsMessage<ConfigError>(HasSubstr("--tokenizer")));
+  EXPECT_THAT(failing([](auto& c) { c.data_dir.clear(); }), ThrowsMessage<ConfigError>(HasSubstr("--data-dir")));
+  EXPECT_THAT(failing([](auto& c) { c.data_dir = {"/nowhere.txt"}; }), ThrowsMessage<DataError>(HasSubstr("/nowhere.txt")));
+  EXPECT_THAT(failing([](auto& c) { c.output_dir.clear(); }), ThrowsMessage<ConfigError>(HasSubstr("--output-dir")));
+  EXPECT_THAT(failing([](auto& c) { c.n_head = 7; }), ThrowsMessage<ConfigError>(HasSubstr("n_head 7")));
+  EXPECT_THAT(failing([](auto& c) { c.device_batch_size = 1 << 24, c.total_batch_size = std::int64_t{32} << 24; }),
+              ThrowsMessage<ConfigError>(HasSubstr("fits")));
+  EXPECT_THAT(failing([](auto& c) { c.depth = 200; }), ThrowsMessage<ConfigError>(HasSubstr("not even one row fits")));
+}
+
+TEST_F(Pretrain, ABadStepIsNotAppliedAndNamesItsPlace) {
+  config_.embedding_lr = 1e30;  // the first step ruins the embedding, the second one meets it
+  config_.grad_clip = 0;
+  config_.unembedding_lr = 1e38;
+  config_.matrix_lr = 1e38;
+  EXPECT_THAT([this] { train(); }, ThrowsMessage<NumericalError>(HasSubstr("the step was not applied")));
+}
+
+TEST_F(Pretrain, EveryOptionReachesTheConfiguration) {
+  PretrainConfig config;
+  OptionList options;
+  declare_pretrain_options(options, config);
+  options.apply_json({{"depth", 3}, {"n_kv_head", 1}, {"rope_table_dtype", "bfloat16"}, {"muon_dtype", "float32"},
+                      {"weight_decay", 0.25}, {"embedding_lr", 0.5}},
+                     "test");
+  const GptConfig model = config.model_config(1000);
+  EXPECT_EQ(model.n_layer, 3);
+  EXPECT_EQ(model.n_kv_head, 1);
+  EXPECT_TRUE(model.rope_table_bf16);
+  const OptimizerOptions optimizer = config.optimizer_options();
+  EXPECT_EQ(optimizer.muon.dtype, at::kFloat);
+  EXPECT_EQ(optimizer.adamw.weight_decay, 0.25);
+  EXPECT_EQ(optimizer.embedding_lr, 0.5);
+  config.n_embd = 256;
+  config.intermediate_size = 700;
+  EXPECT_EQ(config.model_config(1000).n_head, 4);
+  EXPECT_EQ(config.model_config(1000).intermediate_size, 700);
+}
+
+}  // namespace
+}  // namespace nanochat
