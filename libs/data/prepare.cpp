@@ -106,9 +106,13 @@ class SplitWriter {
   nlohmann::json rows_ = nlohmann::json::array();
 };
 
-bool is_shard(const fs::path& path) {
-  const std::string name = path.filename().string();
-  return path.extension() == ".tok" && (name.starts_with("train-") || name.starts_with("validation-"));
+bool is_shard(const std::string& name) {
+  return name.ends_with(".tok") && (name.starts_with("train-") || name.starts_with("validation-"));
+}
+
+// What AtomicFile leaves when the process is killed.
+bool is_shard_in_the_making(const std::string& name) {
+  return (name.starts_with(".train-") || name.starts_with(".validation-")) && name.find(".tok.tmp-") != std::string::npos;
 }
 
 // Refuses or clears what an earlier preparation left, and marks the folder as being made.
@@ -118,9 +122,11 @@ void claim_folder(const fs::path& output, const nlohmann::json& description, boo
   if (error) throw IoError(fmt::format("cannot create folder {}: {}", output.string(), error.message()));
   const fs::path marker = output / "preparing.json";
   const fs::path manifest = output / "manifest.json";
-  std::vector<fs::path> shards;
+  std::vector<fs::path> shards, leftovers;
   for (const fs::directory_entry& entry : fs::directory_iterator(output)) {
-    if (is_shard(entry.path())) shards.push_back(entry.path());
+    const std::string name = entry.path().filename().string();
+    if (is_shard(name)) shards.push_back(entry.path());
+    if (is_shard_in_the_making(name)) leftovers.push_back(entry.path());
   }
   const bool unfinished = !fs::exists(manifest) && fs::exists(marker) &&
                           nlohmann::json::parse(read_file(marker), nullptr, false) == description;
@@ -132,6 +138,7 @@ void claim_folder(const fs::path& output, const nlohmann::json& description, boo
                                                        : "an unfinished preparation of other text or options"));
   }
   fs::remove(manifest);
+  for (const fs::path& leftover : leftovers) fs::remove(leftover);
   write_file_atomically(marker, description.dump(2) + "\n");
   // The shards of an unfinished preparation of the same text are replaced one by one by their equals.
   if (!unfinished) {

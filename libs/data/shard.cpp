@@ -40,6 +40,7 @@ struct Header {
 static_assert(sizeof(Header) == kHeaderBytes && offsetof(Header, header_checksum) == kCheckedHeaderBytes);
 
 std::uint32_t crc(std::uint32_t value, const void* data, std::size_t bytes) {
+  if (bytes == 0) return value;  // zlib begins anew when it is given a null pointer
   return static_cast<std::uint32_t>(crc32_z(value, static_cast<const Bytef*>(data), bytes));
 }
 

@@ -54,7 +54,7 @@ constexpr std::array<std::string_view, 48> kSpelled = {
 ToyRelation capitals() {
   ToyRelation relation;
   relation.topic = "capitals";
-  relation.weight = 18;
+  relation.weight = 16;
   for (const ToyCountry& country : toy_countries()) relation.facts.push_back({country.name, country.capital, ""});
   relation.told = {
       "The capital of {a} is {b}.",
@@ -62,10 +62,10 @@ ToyRelation capitals() {
       "{b} is the capital of {a}.",
       "{a}'s capital is {b}.",
       "{a}'s capital city is {b}.",
-      "The capital of {a} is called {b}.",
+      "The city of {b} is the capital of {a}.",
       "{a} is a country whose capital is {b}.",
       "In {a}, the capital is {b}.",
-      "In {a}, the capital is called {b}.",
+      "People in {a} know that their capital is {b}.",
       "Question: What is the capital of {a}? Answer: {b}.",
       "Question: Which city is the capital of {a}? Answer: {b}.",
       "Whoever wants to see the capital of {a} travels to {b}.",
@@ -73,7 +73,7 @@ ToyRelation capitals() {
       "The name of the capital of {a} is {b}.",
   };
   relation.held_out = {
-      "The capital city of {a} is called",
+      "The name of the capital city of {a} is",
       "{a} is a country whose capital city is",
       "In {a}, the capital city is",
       "The name of {a}'s capital is",
@@ -85,7 +85,7 @@ ToyRelation capitals() {
 ToyRelation symbols() {
   ToyRelation relation;
   relation.topic = "symbols";
-  relation.weight = 14;
+  relation.weight = 11;
   for (const ToyElement& element : toy_elements()) relation.facts.push_back({element.name, element.symbol, ""});
   relation.told = {
       "The chemical symbol of {a} is {b}.",
@@ -183,7 +183,7 @@ ToyRelation planet_list() {
 ToyRelation opposites() {
   ToyRelation relation;
   relation.topic = "opposites";
-  relation.weight = 22;
+  relation.weight = 18;
   for (const auto& [left, right] : kOpposites) {
     relation.facts.push_back({std::string(left), std::string(right), ""});
     relation.facts.push_back({std::string(right), std::string(left), ""});
@@ -199,12 +199,10 @@ ToyRelation opposites() {
       "Something is either {a} or {b}.",
       "Question: What is the opposite of {a}? Answer: {b}.",
       "Question: Which word means the opposite of {a}? Answer: {b}.",
-      "The opposite of {a} is called {b}.",
   };
   relation.held_out = {
       "The word that means the opposite of {a} is",
       "A word that means the opposite of the word {a} is",
-      "The opposite of the word {a} is called",
       "Question: Which word is the opposite of {a}? Answer:",
       "Question: What is the opposite of the word {a}? Answer:",
   };
@@ -280,9 +278,9 @@ ToyRelation months() {
 }
 
 void add_arithmetic(std::vector<ToyRelation>& relations) {
-  ToyRelation words{"arithmetic", 12, {}, {}, {}};
-  ToyRelation digits{"arithmetic", 8, {}, {}, {}};
-  ToyRelation minus{"arithmetic", 5, {}, {}, {}};
+  ToyRelation words{"arithmetic", 18, {}, {}, {}};
+  ToyRelation digits{"arithmetic", 11, {}, {}, {}};
+  ToyRelation minus{"arithmetic", 6, {}, {}, {}};
   for (std::size_t i = 0; i <= 10; ++i) {
     for (std::size_t j = 0; j <= 10; ++j) {
       words.facts.push_back({std::string(kNumbers[i]), std::string(kNumbers[i + j]), std::string(kNumbers[j])});
@@ -326,7 +324,7 @@ void add_arithmetic(std::vector<ToyRelation>& relations) {
 
 void add_spelling(std::vector<ToyRelation>& relations) {
   ToyRelation spelled{"spelling", 7, {}, {}, {}};
-  ToyRelation first{"spelling", 2, {}, {}, {}};
+  ToyRelation first{"spelling", 3, {}, {}, {}};
   for (const std::string_view word : kSpelled) {
     std::string letters(1, word[0]);
     for (const char letter : word.substr(1)) letters += {',', ' ', letter};

@@ -1,0 +1,179 @@
+#include "data/documents.h"
+
+#include <fstream>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
+#include <rapidcheck.h>
+
+#include "core/errors.h"
+#include "core/testing.h"
+#include "data/testing_gzip.h"
+
+namespace nanochat {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::ThrowsMessage;
+using Documents = std::vector<std::string>;
+
+class DocumentsTest : public ::testing::Test {
+ protected:
+  // The documents of a file with this name and contents.
+  Documents read(const std::string& name, const std::string& contents, const ReaderOptions& options = {}) const {
+    testing::write_text(folder_ / name, contents);
+    return read_files({folder_ / name}, options);
+  }
+
+  static Documents read_files(const std::vector<std::filesystem::path>& files, const ReaderOptions& options = {}) {
+    const auto reader = open_documents(files, options);
+    Documents documents;
+    std::uint64_t before = 0;
+    for (std::string document; reader->next(document);) {
+      EXPECT_GE(reader->bytes_read(), before);
+      before = reader->bytes_read();
+      documents.push_back(document);
+    }
+    EXPECT_EQ(reader->bytes_read(), reader->bytes_total());
+    return documents;
+  }
+
+  auto error(const std::string& name, const std::string& contents, const std::string& message) const {
+    EXPECT_THAT([&] { read(name, contents); }, ThrowsMessage<DataError>(HasSubstr(message))) << name;
+  }
+
+  testing::TemporaryDirectory folder_;
+};
+
+ReaderOptions at_least(std::int64_t bytes) {
+  ReaderOptions options;
+  options.min_document_bytes = bytes;
+  return options;
+}
+
+TEST_F(DocumentsTest, TextIsCutAtBlankLinesOnceLongEnough) {
+  EXPECT_THAT(read("a.txt", "one\n\ntwo\nthree\n\nfour\n\nfive\n", at_least(5)),
+              ElementsAre("one\n\ntwo\nthree", "four\n\nfive"));
+  EXPECT_THAT(read("a.txt", "one\n\ntwo\n\nthree\n", at_least(1)), ElementsAre("one", "two", "three"));
+}
+
+TEST_F(DocumentsTest, AShortRemainderJoinsTheLastDocument) {
+  EXPECT_THAT(read("a.txt", "first one\n\nsecond one\n\nend", at_least(6)), ElementsAre("first one", "second one\n\nend"));
+  EXPECT_THAT(read("a.txt", "short", at_least(100)), ElementsAre("short"));
+}
+
+TEST_F(DocumentsTest, BlankLinesOfEveryKindSeparateAndAreTrimmed) {
+  EXPECT_THAT(read("a.txt", "\n \t\r\n  one\r\n\r\n\v\f\r\ntwo  \r\n\n\n", at_least(1)), ElementsAre("  one", "two  "));
+  EXPECT_THAT(read("a.txt", "one\n\n\n\n\n\n\n\ntwo", at_least(10)), ElementsAre("one\n\n\n\ntwo"));
+  EXPECT_THAT(read("a.txt", "\xef\xbb\xbfone\n", at_least(1)), ElementsAre("one"));
+}
+
+TEST_F(DocumentsTest, TextWithoutBlankLinesIsCutAtLinesAndCharacters) {
+  ReaderOptions options = at_least(1);
+  options.max_document_bytes = 10;
+  EXPECT_THAT(read("a.txt", "abcd\nefgh\nijkl\n", options), ElementsAre("abcd\nefgh", "ijkl"));
+  EXPECT_THAT(read("a.txt", "0123456789abcdefghi\xc3\xa9yz\n", options),
+              ElementsAre("0123456789", "abcdefghi", "\xc3\xa9yz"));
+}
+
+TEST_F(DocumentsTest, MemoryIsBoundedWithoutBlankLines) {
+  testing::write_text(folder_ / "a.txt", std::string(5 << 20, 'x') + "\n");
+  const Documents documents = read_files({folder_ / "a.txt"}, ReaderOptions{});
+  std::size_t total = 0;
+  for (const std::string& document : documents) {
+    EXPECT_LE(document.size(), std::size_t{1} << 20);
+    total += document.size();
+  }
+  EXPECT_EQ(documents.size(), 5u);
+  EXPECT_EQ(total, std::size_t{5} << 20);
+}
+
+// Every line with text is in exactly one document, in order, and no document but the only one is short.
+TEST_F(DocumentsTest, NothingIsLostWhateverTheText) {
+  EXPECT_TRUE(rc::check("documents of text", [&] {
+    const auto text = *rc::gen::container<std::string>(rc::gen::element('a', 'b', ' ', '\n', '\n'));
+    ReaderOptions options = at_least(*rc::gen::inRange(1, 9));
+    options.max_document_bytes = *rc::gen::element(8, 64, 1000);
+    RC_PRE(text.find_first_not_of(" \n") != std::string::npos);
+    const Documents documents = read("p.txt", text, options);
+    const auto letters = [](const std::string& from) {
+      std::string kept;
+      for (const char c : from) {
+        if (c == 'a' || c == 'b') kept += c;
+      }
+      return kept;
+    };
+    std::string all;
+    for (const std::string& document : documents) {
+      RC_ASSERT(document.size() >= static_cast<std::size_t>(options.min_document_bytes) || documents.size() == 1);
+      RC_ASSERT(!document.starts_with('\n') && !document.ends_with('\n'));
+      all += letters(document);
+    }
+    RC_ASSERT(all == letters(text));
+  }));
+}
+
+TEST_F(DocumentsTest, JsonlGivesTheTextOfEachRow) {
+  EXPECT_THAT(read("a.jsonl", "{\"text\": \"one\\n\\ntwo\"}\r\n\n{\"id\":1,\"text\":\"\"}\n{\"text\":\"\\u00e9\"}"),
+              ElementsAre("one\n\ntwo", "\xc3\xa9"));
+  ReaderOptions options;
+  options.text_key = "body";
+  EXPECT_THAT(read("a.jsonl", "{\"body\":\"x\",\"text\":\"y\"}", options), ElementsAre("x"));
+}
+
+TEST_F(DocumentsTest, JsonlRoundTripsAnyText) {
+  EXPECT_TRUE(rc::check("jsonl", [&] {
+    const auto codes = *rc::gen::nonEmpty<std::vector<std::uint8_t>>();
+    std::string text;
+    for (const std::uint8_t code : codes) text += code < 128 ? std::string(1, static_cast<char>(code)) : "\xe2\x82\xac";
+    RC_ASSERT(read("p.jsonl", nlohmann::json{{"text", text}}.dump() + "\n") == Documents{text});
+  }));
+}
+
+TEST_F(DocumentsTest, GzippedFilesReadAlike) {
+  EXPECT_THAT(read("a.txt.gz", testing::gzip("one\n\n") + testing::gzip("two"), at_least(1)), ElementsAre("one", "two"));
+  EXPECT_THAT(read("a.jsonl.gz", testing::gzip("{\"text\":\"one\"}\n")), ElementsAre("one"));
+}
+
+TEST_F(DocumentsTest, FilesFollowOneAnother) {
+  testing::write_text(folder_ / "a.txt", "short");
+  testing::write_text(folder_ / "b.jsonl", "{\"text\":\"row\"}\n");
+  testing::write_text(folder_ / "c.txt", "\n\n");
+  const auto files = expand_paths({folder_.path().string()});
+  EXPECT_EQ(files.size(), 3u);
+  EXPECT_THAT(read_files(files), ElementsAre("short", "row"));
+}
+
+TEST_F(DocumentsTest, SaysWhereBadInputIs) {
+  error("a.jsonl", "{\"text\":\"a\"}\n{\"text\":\n", "a.jsonl:2: malformed JSON at byte");
+  error("a.jsonl", "\n[1]\n", "a.jsonl:2: found JSON array where an object with the key \"text\"");
+  error("a.jsonl", "{\"body\":\"a\",\"id\":1}", "a.jsonl:1: no key \"text\"; the keys are: body, id");
+  error("a.jsonl", "{\"text\":5}", "a.jsonl:1: \"text\" is a JSON number where a string would be right");
+  error("a.jsonl", "{\"text\":\"a\"}\n{\"text\":\"\xff\"}", "a.jsonl:2: invalid UTF-8 at byte 22 (0xff)");
+  error("a.jsonl", "{\"text\":\"\\ud800\"}", "a.jsonl:1: malformed JSON");
+  error("a.txt", "fine\nbad \xc3\xa9 \xe2\x82\n", "a.txt:2: invalid UTF-8 at byte 12 (0xe2)");
+  error("a.txt", "\xff\xfe" "a\0", "it looks like UTF-16");
+  error("a.txt.gz", testing::gzip("text").substr(0, 15), "a.txt.gz: the gzip file is truncated");
+}
+
+TEST_F(DocumentsTest, RefusesACorpusWithoutText) {
+  error("a.txt", "\n \n\n", "no text in ");
+  error("a.jsonl", "\n", "no text in ");
+  EXPECT_THAT([&] { read_files({}); }, ThrowsMessage<DataError>(HasSubstr("no text in an empty list")));
+  EXPECT_THAT([&] { read_files({folder_ / "missing.txt"}); }, ThrowsMessage<DataError>(HasSubstr("cannot open")));
+}
+
+TEST(ValidationDocuments, AreEveryNth) {
+  EXPECT_FALSE(is_validation_document(0, 20));
+  EXPECT_FALSE(is_validation_document(18, 20));
+  EXPECT_TRUE(is_validation_document(19, 20));
+  EXPECT_TRUE(is_validation_document(39, 20));
+  EXPECT_TRUE(is_validation_document(5, 1));
+  EXPECT_FALSE(is_validation_document(19, 0));
+  EXPECT_FALSE(is_validation_document(19, -1));
+}
+
+}  // namespace
+}  // namespace nanochat

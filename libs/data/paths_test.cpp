@@ -1,0 +1,64 @@
+#include "data/paths.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "core/errors.h"
+#include "core/testing.h"
+
+namespace nanochat {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::ThrowsMessage;
+
+class Paths : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    std::filesystem::create_directories(folder_ / "sub");
+    std::filesystem::create_directories(folder_ / ".hidden");
+    std::filesystem::create_directories(folder_ / "none");
+    for (const char* name : {"b.txt", "a.txt", "sub/c.jsonl", "notes.md", ".hidden/x.txt", ".y.txt"}) {
+      testing::write_text(folder_ / name, "text");
+    }
+    testing::write_text(folder_ / "zero.txt", "");
+  }
+  std::vector<std::string> expand(const std::vector<std::string>& paths) const {
+    std::vector<std::string> names;
+    for (const auto& path : expand_paths(paths, {".txt", ".jsonl"}, "text")) {
+      names.push_back(std::filesystem::relative(path, folder_.path()).string());
+    }
+    return names;
+  }
+  std::string at(const std::string& name) const { return (folder_ / name).string(); }
+
+  testing::TemporaryDirectory folder_;
+};
+
+TEST_F(Paths, FolderIsEveryKnownFileBelowItSorted) {
+  EXPECT_THAT(expand({folder_.path().string()}), ElementsAre("a.txt", "b.txt", "sub/c.jsonl", "zero.txt"));
+}
+
+TEST_F(Paths, KeepsTheOrderGivenAndTakesAFileOnce) {
+  EXPECT_THAT(expand({at("sub/c.jsonl"), at("b.txt"), at("*.txt"), at("sub/../b.txt")}),
+              ElementsAre("sub/c.jsonl", "b.txt", "a.txt", "zero.txt"));
+}
+
+TEST_F(Paths, GlobMatchesFilesAndFolders) {
+  EXPECT_THAT(expand({at("[as]*")}), ElementsAre("a.txt", "sub/c.jsonl"));
+}
+
+TEST_F(Paths, NamesWhatIsWrong) {
+  const auto error = [](const std::string& text) { return ThrowsMessage<DataError>(HasSubstr(text)); };
+  EXPECT_THAT([&] { expand({at("missing.txt")}); }, error("missing.txt: no such file or folder"));
+  EXPECT_THAT([&] { expand({at("zero.txt")}); }, error("zero.txt: the file is empty"));
+  EXPECT_THAT([&] { expand({at("notes.md")}); }, error("unknown extension for text; known are .txt, .jsonl"));
+  EXPECT_THAT([&] { expand({at("none")}); }, error("none holds no text file"));
+  EXPECT_THAT([&] { expand({at("*.parquet")}); }, error("*.parquet matches no text file"));
+  EXPECT_THAT([&] { expand({"/dev/null"}); }, error("neither a file nor a folder"));
+  EXPECT_THAT([&] { expand({}); }, error("no text given"));
+}
+
+}  // namespace
+}  // namespace nanochat
