@@ -16,6 +16,7 @@ if(NANOCHAT_SANITIZE)
   target_link_options(nanochat_options INTERFACE -fsanitize=${NANOCHAT_SANITIZE})
 endif()
 if(NANOCHAT_COVERAGE)
-  target_compile_options(nanochat_options INTERFACE --coverage -fprofile-update=atomic)
+  # What is inlined is not counted.
+  target_compile_options(nanochat_options INTERFACE --coverage -fprofile-update=atomic -fno-inline)
   target_link_options(nanochat_options INTERFACE --coverage)
 endif()
