@@ -16,7 +16,6 @@ if(NANOCHAT_SANITIZE)
   target_link_options(nanochat_options INTERFACE -fsanitize=${NANOCHAT_SANITIZE})
 endif()
 if(NANOCHAT_COVERAGE)
-  # What is inlined is not counted.
-  target_compile_options(nanochat_options INTERFACE --coverage -fprofile-update=atomic -fno-inline)
+  target_compile_options(nanochat_options INTERFACE --coverage -fprofile-update=atomic)
   target_link_options(nanochat_options INTERFACE --coverage)
 endif()
