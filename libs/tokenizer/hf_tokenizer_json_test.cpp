@@ -63,6 +63,13 @@ TEST(HfJson, Gpt2sPatternIsByteLevelsOwn) {
   EXPECT_EQ(read_bpe(document).pattern, kGpt2Pattern);
 }
 
+TEST(HfJson, Cl100ksPatternIsSpelledForOniguruma) {
+  const json document = json::parse(to_hf_json(ByteBpeTokenizer(testing::small_bpe_definition("cl100k"))));
+  const auto regex = document["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"].get<std::string>();
+  EXPECT_THAT(regex, ::testing::HasSubstr("\\p{N}{1,3}|"));
+  EXPECT_EQ(resolve_pattern(regex), kCl100kPattern);
+}
+
 TEST(HfJson, WritesSentencepieceAsBpeWithByteFallback) {
   const json document = small_sentencepiece_json();
   EXPECT_EQ(document["model"]["byte_fallback"], true);

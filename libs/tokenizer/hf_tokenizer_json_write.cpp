@@ -73,8 +73,10 @@ std::string to_hf_json(const ByteBpeTokenizer& tokenizer) {
   if (gpt2) {
     parts.pre_tokenizer = byte_level;
   } else {
+    const std::string pattern =
+        tokenizer.pattern() == kCl100kPattern ? std::string(kCl100kPatternForOniguruma) : tokenizer.pattern();
     const ordered_json split = {{"type", "Split"},
-                                {"pattern", {{"Regex", tokenizer.pattern()}}},
+                                {"pattern", {{"Regex", pattern}}},
                                 {"behavior", "Isolated"},
                                 {"invert", false}};
     parts.pre_tokenizer = {{"type", "Sequence"}, {"pretokenizers", ordered_json::array({split, byte_level})}};

@@ -21,6 +21,11 @@ inline constexpr std::string_view kGpt2Pattern =
 inline constexpr std::string_view kCl100kPattern =
     R"('(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|\s+(?!\S)|\s)";
 
+// The same split as kCl100kPattern for Hugging Face, whose engine (Oniguruma) reads {1,3}+ as a repeated group instead of
+// a possessive one.
+inline constexpr std::string_view kCl100kPatternForOniguruma =
+    R"('(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|\s+(?!\S)|\s)";
+
 // "nanochat", "gpt2", "cl100k", or a regular expression, which is returned as it is; other published spellings of the
 // same pattern become the one above, so that equal tokenizers have equal fingerprints.
 std::string resolve_pattern(std::string_view name_or_regex);
