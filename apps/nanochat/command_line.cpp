@@ -337,7 +337,8 @@ int CommandLine::main(int argc, const char* const* argv) {
   } catch (const std::exception& error) {
     code = report(ExitCode::kOther, error.what());
   }
-  if (std::fflush(stdout) != 0 && code == ExitCode::kOk) {
+  const bool written = std::fflush(stdout) == 0 && std::ferror(stdout) == 0;
+  if (!written && code == ExitCode::kOk) {
     code = report(ExitCode::kOther, "standard output cannot be written (disk full?)");
   }
   return static_cast<int>(code);
