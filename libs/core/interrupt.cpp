@@ -31,6 +31,8 @@ void install_interrupt_handlers() {
 
 bool interrupt_requested() { return requested.load(std::memory_order_relaxed); }
 
-void reset_interrupt_for_testing() { requested = false; }
+void clear_interrupt() { requested = false; }
+
+void reset_interrupt_for_testing() { clear_interrupt(); }
 
 }  // namespace nanochat

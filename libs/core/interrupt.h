@@ -6,6 +6,7 @@ namespace nanochat {
 
 void install_interrupt_handlers();  // apps/ only; idempotent
 bool interrupt_requested();
+void clear_interrupt();  // the request was served another way, e.g. one answer of a conversation was stopped
 void reset_interrupt_for_testing();
 
 }  // namespace nanochat

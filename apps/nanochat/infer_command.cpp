@@ -1,0 +1,345 @@
+// nanochat infer: continues prompts with a trained model.
+#include <poll.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <cstdio>
+#include <optional>
+
+#include <nlohmann/json.hpp>
+#include <spdlog/fmt/fmt.h>
+
+#include "checkpoint/checkpoint.h"
+#include "command_line.h"
+#include "commands.h"
+#include "core/atomic_file.h"
+#include "core/format.h"
+#include "core/interrupt.h"
+#include "core/log.h"
+#include "inference/generator.h"
+#include "tokenizer/special_tokens.h"
+#include "tokenizer/tokenizer.h"
+#include "training/trainer/runtime.h"
+
+namespace nanochat::cli {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+using nlohmann::ordered_json;
+
+struct InferArguments {
+  fs::path model;
+  std::string prompt;
+  std::vector<std::string> prompt_ids;
+  fs::path prompts_file;
+  bool interactive = false;
+  bool echo = true;
+  GenerationOptions generation;
+  RuntimeOptions runtime;
+};
+
+// A prompt as it was given: text, or token ids.
+struct Prompt {
+  std::string where;  // "--prompt", "prompts.txt:3"
+  std::optional<std::string> text;
+  std::vector<TokenId> ids;
+};
+
+bool is_blank(std::string_view text) { return text.find_first_not_of(" \t\r\n\v\f") == std::string_view::npos; }
+
+// ---------------------------------------------------------------------------------------------------------- prompts
+
+std::vector<TokenId> parse_prompt_ids(const std::vector<std::string>& words) {
+  std::vector<TokenId> ids;
+  for (const std::string& word : words) {
+    TokenId id = 0;
+    const auto parsed = std::from_chars(word.data(), word.data() + word.size(), id);
+    if (parsed.ec != std::errc() || parsed.ptr != word.data() + word.size() || id < 0) {
+      throw ConfigError(fmt::format("--prompt-ids: \"{}\" is not a token id; expected numbers such as 1,2,3", word));
+    }
+    ids.push_back(id);
+  }
+  return ids;
+}
+
+Prompt prompt_of_row(const std::string& line, const std::string& where) {
+  json row;
+  try {
+    row = json::parse(line);
+  } catch (const json::exception& error) {
+    throw DataError(fmt::format("{}: not valid JSON: {}", where, error.what()));
+  }
+  const auto text = row.is_object() ? row.find("prompt") : row.end();
+  const auto ids = row.is_object() ? row.find("prompt_ids") : row.end();
+  if ((text == row.end()) == (ids == row.end())) {
+    throw DataError(fmt::format("{}: expected an object with either \"prompt\" or \"prompt_ids\"", where));
+  }
+  if (text != row.end()) {
+    if (!text->is_string()) throw DataError(fmt::format("{}: \"prompt\" is not a string", where));
+    if (is_blank(text->get<std::string>())) throw DataError(fmt::format("{}: \"prompt\" is blank", where));
+    return {where, text->get<std::string>(), {}};
+  }
+  const auto is_id = [](const json& value) {
+    return value.is_number_integer() && value.get<std::int64_t>() >= 0 && value.get<std::int64_t>() <= INT32_MAX;
+  };
+  if (!ids->is_array() || ids->empty() || !std::all_of(ids->begin(), ids->end(), is_id)) {
+    throw DataError(fmt::format("{}: \"prompt_ids\" is not a list of token ids", where));
+  }
+  return {where, std::nullopt, ids->get<std::vector<TokenId>>()};
+}
+
+std::vector<Prompt> read_prompts_file(const fs::path& path) {
+  std::string contents = read_file(path);
+  if (!contents.empty() && contents.back() == '\n') contents.pop_back();
+  if (contents.empty()) throw DataError(path.string() + ": holds no prompt");
+  const bool rows = path.extension() == ".jsonl" || path.extension() == ".json";
+  std::vector<Prompt> prompts;
+  for (std::size_t begin = 0, number = 1; begin <= contents.size(); ++number) {
+    const std::size_t end = std::min(contents.find('\n', begin), contents.size());
+    std::string line = contents.substr(begin, end - begin);
+    begin = end + 1;
+    if (!line.empty() && line.back() == '\r') line.pop_back();
+    const std::string where = fmt::format("{}:{}", path.string(), number);
+    if (is_blank(line)) throw DataError(where + ": the line is blank; expected a prompt on every line");
+    prompts.push_back(rows ? prompt_of_row(line, where) : Prompt{where, std::move(line), {}});
+  }
+  return prompts;
+}
+
+// The prompts that options and files give, before any model is read; empty for --interactive.
+std::vector<Prompt> gather_prompts(const InferArguments& arguments, bool prompt_given) {
+  const int ways = int{prompt_given} + int{!arguments.prompt_ids.empty()} + int{!arguments.prompts_file.empty()} +
+                   int{arguments.interactive};
+  if (ways != 1) {
+    throw ConfigError(fmt::format("{} of --prompt, --prompt-ids, --prompts-file and --interactive given, expected one",
+                                  ways == 0 ? "none" : "several"));
+  }
+  if (arguments.interactive) return {};
+  if (!arguments.prompts_file.empty()) return read_prompts_file(arguments.prompts_file);
+  if (!prompt_given) return {{"--prompt-ids", std::nullopt, parse_prompt_ids(arguments.prompt_ids)}};
+  if (is_blank(arguments.prompt)) throw ConfigError("--prompt: is blank, expected a text to continue");
+  return {{"--prompt", arguments.prompt, {}}};
+}
+
+// ------------------------------------------------------------------------------------------------------- generation
+
+class Session {
+ public:
+  Session(const InferArguments& arguments, const Context& context, at::ScalarType dtype)
+      : arguments_(arguments), context_(context), loaded_(load_model(arguments.model, dtype)),
+        options_(arguments.generation) {
+    if (loaded_.tokenizer == nullptr) return;
+    for (const std::string_view name : {kBos, std::string_view("<|endoftext|>"), kAssistantEnd}) {
+      if (const auto id = loaded_.tokenizer->special_id(name)) options_.stop_tokens.push_back(*id);
+    }
+  }
+
+  // Fills in the ids of a text prompt, <|bos|> first, and checks that the model can take them.
+  void encode(Prompt& prompt) const {
+    const GptConfig& config = loaded_.model->config();
+    if (prompt.text) {
+      if (loaded_.tokenizer == nullptr) {
+        throw CheckpointError(fmt::format("{}: no tokenizer beside the model, so only --prompt-ids can be continued",
+                                          loaded_.folder.string()));
+      }
+      prompt.ids = {loaded_.tokenizer->bos_id()};
+      loaded_.tokenizer->encode(*prompt.text, prompt.ids);
+    }
+    const auto length = static_cast<std::int64_t>(prompt.ids.size());
+    if (length >= config.sequence_len) {
+      throw DataError(fmt::format("{}: the prompt has {} tokens, but the model's context of {} has room for at most {}",
+                                  prompt.where, length, config.sequence_len, config.sequence_len - 1));
+    }
+    for (const TokenId id : prompt.ids) {
+      if (id < config.vocab_size) continue;
+      throw DataError(fmt::format("{}: token id {} is outside the model's vocabulary of {}", prompt.where, id,
+                                  config.vocab_size));
+    }
+  }
+
+  // Continues the prompts and writes the results. One prompt alone is streamed.
+  ExitCode answer(std::vector<Prompt> prompts) {
+    std::vector<std::vector<TokenId>> ids;
+    for (Prompt& prompt : prompts) {
+      encode(prompt);
+      ids.push_back(prompt.ids);
+    }
+    const bool streamed = prompts.size() == 1 && !context_.json;
+    const std::vector<Generation> results =
+        streamed ? std::vector<Generation>{stream(prompts[0])} : generate(*loaded_.model, ids, options_);
+    bool cancelled = false;
+    for (std::size_t i = 0; i < results.size(); ++i) {
+      if (context_.json) {
+        write(describe(prompts[i], results[i]).dump() + "\n");
+      } else if (!streamed) {
+        write(shown(prompts[i]) + text_of(results[i].ids) + "\n");
+      }
+      cancelled = cancelled || results[i].reason == FinishReason::kCancelled;
+    }
+    return cancelled ? ExitCode::kPartial : ExitCode::kOk;
+  }
+
+ private:
+  static void write(std::string_view text) {
+    if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size() || std::fflush(stdout) != 0) {
+      throw IoError("cannot write to standard output");
+    }
+  }
+
+  Generation stream(const Prompt& prompt) {
+    write(shown(prompt));
+    std::optional<StreamDecoder> decoder;
+    if (loaded_.tokenizer != nullptr) decoder.emplace(*loaded_.tokenizer);
+    bool first = prompt.ids.empty() || !arguments_.echo;
+    Generation result = generate(*loaded_.model, {prompt.ids}, options_, [&](std::size_t, TokenId id) {
+      write(decoder ? decoder->push(id) : fmt::format("{}{}", first ? "" : " ", id));
+      first = false;
+      return true;
+    })[0];
+    write((decoder ? decoder->flush() : "") + "\n");
+    log_info("{} tokens, the first after {:.0f} ms, then {:.1f} tokens/s", result.ids.size(),
+             1e3 * result.prefill_seconds, decode_rate(result));
+    return result;
+  }
+
+  // The prompt as it stands before its continuation.
+  std::string shown(const Prompt& prompt) const {
+    if (!arguments_.echo) return "";
+    if (prompt.text) return replace_invalid_utf8(*prompt.text);
+    const bool bos = loaded_.tokenizer != nullptr && prompt.ids[0] == loaded_.tokenizer->bos_id();
+    return text_of(std::span(prompt.ids).subspan(bos ? 1 : 0));
+  }
+
+  // Without a tokenizer, the ids themselves.
+  std::string text_of(std::span<const TokenId> ids) const {
+    if (loaded_.tokenizer == nullptr) return fmt::format("{}", fmt::join(ids, " "));
+    return replace_invalid_utf8(loaded_.tokenizer->decode(ids));
+  }
+
+  // Tokens a second after the first; 0 when there is only one.
+  static double decode_rate(const Generation& result) {
+    if (result.ids.size() < 2 || result.decode_seconds <= 0.0) return 0.0;
+    return static_cast<double>(result.ids.size() - 1) / result.decode_seconds;
+  }
+
+  ordered_json describe(const Prompt& prompt, const Generation& result) const {
+    ordered_json object;
+    if (prompt.text) object["prompt"] = replace_invalid_utf8(*prompt.text);
+    object["prompt_ids"] = prompt.ids;
+    object["ids"] = result.ids;
+    if (loaded_.tokenizer != nullptr) object["text"] = text_of(result.ids);
+    object["logprobs"] = result.logprobs;
+    object["finish_reason"] = result.reason == FinishReason::kStop     ? "stop"
+                              : result.reason == FinishReason::kLength ? "length"
+                                                                       : "cancelled";
+    object["ttft_ms"] = 1e3 * result.prefill_seconds;
+    object["tokens_per_second"] = decode_rate(result);
+    return object;
+  }
+
+  const InferArguments& arguments_;
+  const Context& context_;
+  LoadedModel loaded_;
+  GenerationOptions options_;
+};
+
+// ------------------------------------------------------------------------------------------------------ interactive
+
+// Lines of standard input. Waits by poll, which a signal ends, so that Ctrl-C works at the prompt too.
+class LineReader {
+ public:
+  // nullopt at the end of the input or when interrupted.
+  std::optional<std::string> next() {
+    while (true) {
+      if (const std::size_t end = buffer_.find('\n'); end != std::string::npos) {
+        std::string line = buffer_.substr(0, end);
+        buffer_.erase(0, end + 1);
+        return line;
+      }
+      if (ended_) return buffer_.empty() ? std::nullopt : std::optional(std::exchange(buffer_, {}));
+      pollfd input{STDIN_FILENO, POLLIN, 0};
+      if (::poll(&input, 1, -1) < 0) {
+        if (errno == EINTR && !interrupt_requested()) continue;
+        return std::nullopt;
+      }
+      char bytes[4096];
+      const ssize_t n = ::read(STDIN_FILENO, bytes, sizeof bytes);
+      if (n > 0) buffer_.append(bytes, static_cast<std::size_t>(n));
+      ended_ = n <= 0;
+    }
+  }
+
+ private:
+  std::string buffer_;
+  bool ended_ = false;
+};
+
+ExitCode converse(Session& session, const Context& context) {
+  const bool terminal = ::isatty(STDIN_FILENO) != 0 && !context.quiet;
+  if (terminal) fmt::print(stderr, "Each line is continued by itself. Ctrl-C stops an answer, /quit ends.\n");
+  LineReader lines;
+  while (true) {
+    if (terminal) fmt::print(stderr, "> ");
+    const std::optional<std::string> line = lines.next();
+    if (!line || *line == "/quit") break;
+    if (is_blank(*line)) continue;
+    try {
+      session.answer({{"standard input", *line, {}}});
+    } catch (const DataError& error) {  // of this line alone: a prompt longer than the context
+      log_error("{}", error.what());
+    }
+    clear_interrupt();
+  }
+  if (terminal) fmt::print(stderr, "\n");
+  return ExitCode::kOk;
+}
+
+ExitCode infer(const InferArguments& arguments, bool prompt_given, Context& context) {
+  arguments.generation.validate();
+  std::vector<Prompt> prompts = gather_prompts(arguments, prompt_given);
+  const Runtime runtime = select_runtime(arguments.runtime);
+  log_debug("{}", runtime.description);
+  Session session(arguments, context, runtime.dtype);
+  return arguments.interactive ? converse(session, context) : session.answer(std::move(prompts));
+}
+
+}  // namespace
+
+void add_infer(CommandLine& command_line) {
+  auto arguments = std::make_shared<InferArguments>();
+  GenerationOptions& generation = arguments->generation;
+  SamplingOptions& sampling = generation.sampling;
+  Subcommand& command =
+      command_line.add("infer", "Continue a prompt, or a file of prompts, with a trained model",
+                       "nanochat infer runs/first --prompt \"The capital of France is\" --temperature 0");
+  command.option("model", &arguments->model, "a run, a checkpoint or a .safetensors file beside its config.json");
+  const Option& prompt = command.option("prompt", &arguments->prompt, "text to continue, streamed as it is written");
+  command.option("prompt_ids", &arguments->prompt_ids, "token ids to continue, as they are; needs no tokenizer")
+      .comma_separated();
+  command.option("prompts_file", &arguments->prompts_file,
+                 "a prompt a line, or a .jsonl of {\"prompt\":...} or {\"prompt_ids\":[...]}; answered as a batch");
+  command.option("interactive", &arguments->interactive,
+                 "continue each line typed; /quit ends, Ctrl-C stops an answer");
+  command.option("echo", &arguments->echo, "write the prompt before its continuation (not with --json)");
+  command.option("max_tokens", &generation.max_tokens, "tokens to generate, at most what the context leaves")
+      .at_least(1);
+  command.option("temperature", &sampling.temperature, "0: always the most likely token").at_least(0);
+  command.option("top_k", &sampling.top_k, "draw among the k most likely tokens; 0: all").at_least(0);
+  command.option("top_p", &sampling.top_p, "draw among the most likely tokens that together have this probability");
+  command.option("min_p", &sampling.min_p, "leave out tokens below this share of the most likely one's probability");
+  command.option("repetition_penalty", &sampling.repetition_penalty,
+                 "above 1: tokens already seen become less likely");
+  command.option("seed", &sampling.seed, "of the draws");
+  command.option("ignore_eos", &generation.ignore_eos, "go on past the tokens that end a text");
+  command.option("device_batch_size", &generation.max_batch, "prompts of a file answered at a time").at_least(1);
+  declare_runtime_options(command.options(), arguments->runtime);
+  command.positional("model").required("model");
+  command.run([arguments, &prompt](Context& context) {
+    return infer(*arguments, prompt.source() != "default", context);
+  });
+}
+
+}  // namespace nanochat::cli
