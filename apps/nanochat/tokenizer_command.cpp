@@ -47,7 +47,8 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-std::shared_ptr<const Tokenizer> train_on(const TrainArguments& arguments, ProgressReporter& progress, Corpus& corpus) {
+std::shared_ptr<const Tokenizer> train_on(const TrainArguments& arguments, ProgressReporter& progress,
+                                          Corpus& corpus) {
   constexpr std::int64_t kHeldOutBytes = 4 << 20;
   const auto reader = open_documents(expand_paths(arguments.data_dir), arguments.reader);
   DocumentSample held_out(kHeldOutBytes, derive_seed(arguments.options.seed, "tokenizer held-out sample"));
@@ -78,7 +79,8 @@ ExitCode train(const TrainArguments& arguments, Context& context) {
   // Made before the work, so that a folder that cannot be is told at once; taken back if the work comes to nothing.
   std::error_code error;
   const bool created = fs::create_directories(arguments.output_dir, error);
-  if (error) throw IoError(fmt::format("cannot create folder {}: {}", arguments.output_dir.string(), error.message()));
+  if (error)
+    throw IoError(fmt::format("cannot create folder {}: {}", arguments.output_dir.string(), error.message()));
   const auto start = std::chrono::steady_clock::now();
   Corpus corpus;
   std::shared_ptr<const Tokenizer> tokenizer;
@@ -96,16 +98,17 @@ ExitCode train(const TrainArguments& arguments, Context& context) {
   for (const std::string& document : corpus.held_out) bytes += document.size();
   const double bytes_per_token = tokens > 0 ? static_cast<double>(bytes) / static_cast<double>(tokens) : 0.0;
   if (context.json) {
-    const ordered_json report = {{"output_dir", arguments.output_dir.string()},
-                                 {"type", tokenizer->type()},
-                                 {"vocab_size", tokenizer->vocab_size()},
-                                 {"fingerprint", tokenizer->fingerprint()},
-                                 {"train_documents", corpus.documents},
-                                 {"train_bytes", corpus.bytes},
-                                 {"held_out_documents", corpus.held_out.size()},
-                                 {"held_out_bytes", bytes},
-                                 {"bytes_per_token", tokens > 0 ? ordered_json(bytes_per_token) : ordered_json(nullptr)},
-                                 {"seconds", seconds}};
+    const ordered_json report = {
+        {"output_dir", arguments.output_dir.string()},
+        {"type", tokenizer->type()},
+        {"vocab_size", tokenizer->vocab_size()},
+        {"fingerprint", tokenizer->fingerprint()},
+        {"train_documents", corpus.documents},
+        {"train_bytes", corpus.bytes},
+        {"held_out_documents", corpus.held_out.size()},
+        {"held_out_bytes", bytes},
+        {"bytes_per_token", tokens > 0 ? ordered_json(bytes_per_token) : ordered_json(nullptr)},
+        {"seconds", seconds}};
     fmt::print("{}\n", report.dump());
   } else if (!context.quiet) {
     fmt::print("{}: {} tokens, trained on {} documents ({}) in {}\n", arguments.output_dir.string(),
@@ -127,15 +130,22 @@ void add_train_command(CommandLine& command_line) {
                        "nanochat tokenizer train --data-dir books/ --vocab-size 4096 --output-dir tokenizer/");
   command.option("data_dir", &arguments->data_dir, "text: files, folders or globs of .txt, .jsonl, each also .gz");
   command.option("output_dir", &arguments->output_dir, "folder for tokenizer.json and tokenizer.model");
-  command.option("vocab_size", &options.vocab_size, "tokens, the nine special ones included").at_least(267).at_most(1 << 17);
+  command.option("vocab_size", &options.vocab_size, "tokens, the nine special ones included")
+      .at_least(267)
+      .at_most(1 << 17);
   command.option("max_bytes", &options.max_bytes, "train on at most this much text, sampled over the whole corpus")
       .at_least(1);
-  command.option("max_document_bytes", &options.max_document_bytes, "use no more than the beginning of longer documents")
+  command
+      .option("max_document_bytes", &options.max_document_bytes, "use no more than the beginning of longer documents")
       .at_least(4);
-  command.option("validation_every", &arguments->validation_every,
-                 "hold out every N-th document, as the other commands do; 0: none").at_least(0);
-  command.option("min_document_bytes", &arguments->reader.min_document_bytes,
-                 "cut a .txt at blank lines into documents of at least this many bytes").at_least(1);
+  command
+      .option("validation_every", &arguments->validation_every,
+              "hold out every N-th document, as the other commands do; 0: none")
+      .at_least(0);
+  command
+      .option("min_document_bytes", &arguments->reader.min_document_bytes,
+              "cut a .txt at blank lines into documents of at least this many bytes")
+      .at_least(1);
   command.option("text_key", &arguments->reader.text_key, "key of a .jsonl row that holds the text");
   command.option("threads", &options.threads, "threads; 0: all").at_least(0);
   command.option("seed", &options.seed, "seed of the sample");
@@ -143,7 +153,8 @@ void add_train_command(CommandLine& command_line) {
   command.run([arguments](Context& context) { return train(*arguments, context); });
 }
 
-// ------------------------------------------------------------------------------------- what the others have in common
+// ------------------------------------------------------------------------------------- what the others have in
+// common
 
 struct TokenizerArguments {
   fs::path tokenizer;
@@ -151,13 +162,17 @@ struct TokenizerArguments {
 };
 
 void add_tokenizer_options(Subcommand& command, TokenizerArguments& arguments) {
-  command.option("tokenizer", &arguments.tokenizer,
-                 "a folder or checkpoint with tokenizer.json, a tokenizer.json, a tokenizer.model or a .tiktoken rank file");
-  command.option("pattern", &arguments.load.pattern,
-                 "split pattern of a rank file: nanochat, gpt2, cl100k or a regular expression; empty: known from the file");
-  command.option("special", &arguments.load.special,
-                 "special tokens added to a rank file or bare tokenizer.model: nanochat or none; empty: none for a "
-                 "published gpt2 or cl100k file, else nanochat").one_of({"", "nanochat", "none"});
+  command.option(
+      "tokenizer", &arguments.tokenizer,
+      "a folder or checkpoint with tokenizer.json, a tokenizer.json, a tokenizer.model or a .tiktoken rank file");
+  command.option(
+      "pattern", &arguments.load.pattern,
+      "split pattern of a rank file: nanochat, gpt2, cl100k or a regular expression; empty: known from the file");
+  command
+      .option("special", &arguments.load.special,
+              "special tokens added to a rank file or bare tokenizer.model: nanochat or none; empty: none for a "
+              "published gpt2 or cl100k file, else nanochat")
+      .one_of({"", "nanochat", "none"});
   command.required("tokenizer");
 }
 
@@ -180,7 +195,8 @@ class Input {
 };
 
 void write_output(std::string_view text) {
-  if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size()) throw IoError("cannot write to standard output");
+  if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size())
+    throw IoError("cannot write to standard output");
 }
 
 // Calls visit(object, line number) for each line of a .jsonl that is not blank.
@@ -227,18 +243,21 @@ ExitCode info(const TokenizerArguments& arguments, Context& context) {
     return ExitCode::kOk;
   }
   fmt::print("type            {}\n", tokenizer->type());
-  fmt::print("vocabulary      {} tokens, {} of them special\n", with_commas(tokenizer->vocab_size()), specials.size());
+  fmt::print("vocabulary      {} tokens, {} of them special\n", with_commas(tokenizer->vocab_size()),
+             specials.size());
   if (bpe != nullptr) fmt::print("split pattern   {}: {}\n", pattern_name(bpe->pattern()), bpe->pattern());
   fmt::print("longest token   {} bytes\n", *std::max_element(lengths.begin(), lengths.end()));
   fmt::print("fingerprint     {}\n", tokenizer->fingerprint());
   for (const auto& [name, id] : specials.items()) fmt::print("special         {:>6} {}\n", id.get<TokenId>(), name);
-  fmt::print("sample          {} is {} tokens: {}\n", ordered_json(kSample).dump(), sample.size(), ordered_json(sample).dump());
+  fmt::print("sample          {} is {} tokens: {}\n", ordered_json(kSample).dump(), sample.size(),
+             ordered_json(sample).dump());
   return ExitCode::kOk;
 }
 
 void add_info_command(CommandLine& command_line) {
   auto arguments = std::make_shared<TokenizerArguments>();
-  Subcommand& command = command_line.add("tokenizer info", "Describe a tokenizer", "nanochat tokenizer info tokenizer/");
+  Subcommand& command =
+      command_line.add("tokenizer info", "Describe a tokenizer", "nanochat tokenizer info tokenizer/");
   add_tokenizer_options(command, *arguments);
   command.positional("tokenizer");
   command.run([arguments](Context& context) { return info(*arguments, context); });
@@ -372,10 +391,9 @@ ExitCode decode(const DecodeArguments& arguments, Context& context) {
 
 void add_decode_command(CommandLine& command_line) {
   auto arguments = std::make_shared<DecodeArguments>();
-  Subcommand& command =
-      command_line.add("tokenizer decode", "Turn token ids back into text, byte for byte",
-                       "nanochat tokenizer encode --tokenizer tokenizer/ text.txt | "
-                       "nanochat tokenizer decode --tokenizer tokenizer/");
+  Subcommand& command = command_line.add("tokenizer decode", "Turn token ids back into text, byte for byte",
+                                         "nanochat tokenizer encode --tokenizer tokenizer/ text.txt | "
+                                         "nanochat tokenizer decode --tokenizer tokenizer/");
   add_tokenizer_options(command, arguments->tokenizer);
   command.option("input", &arguments->input, "file to read; standard input when empty");
   command.option("jsonl", &arguments->jsonl, "read lines {\"ids\":[...]} and write lines {\"text\":...}");

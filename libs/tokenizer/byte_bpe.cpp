@@ -26,13 +26,14 @@ std::vector<TokenId> find_byte_ids(const std::vector<std::string>& tokens) {
   }
   const auto missing = std::find(ids.begin(), ids.end(), -1);
   if (missing != ids.end()) {
-    throw TokenizerError(fmt::format("byte 0x{:02X} has no token; byte-level BPE needs all 256 single bytes",
-                                     missing - ids.begin()));
+    throw TokenizerError(
+        fmt::format("byte 0x{:02X} has no token; byte-level BPE needs all 256 single bytes", missing - ids.begin()));
   }
   return ids;
 }
 
-std::vector<std::string> with_specials(const std::vector<std::string>& tokens, const std::vector<std::string>& specials) {
+std::vector<std::string> with_specials(const std::vector<std::string>& tokens,
+                                       const std::vector<std::string>& specials) {
   std::vector<std::string> all = tokens;
   all.insert(all.end(), specials.begin(), specials.end());
   std::unordered_map<std::string_view, std::size_t> seen;
@@ -93,8 +94,8 @@ ByteBpeTokenizer::ByteBpeTokenizer(ByteBpeDefinition definition)
 }
 
 void ByteBpeTokenizer::encode(std::string_view text, std::vector<TokenId>& ids) const {
-  // The pattern is defined on characters: it sees each maximal run of them, and the malformed bytes between two runs are
-  // a piece of their own.
+  // The pattern is defined on characters: it sees each maximal run of them, and the malformed bytes between two runs
+  // are a piece of their own.
   while (!text.empty()) {
     const std::size_t valid = utf8::valid_prefix(text);
     encode_valid(text.substr(0, valid), ids);

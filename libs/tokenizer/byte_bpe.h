@@ -2,8 +2,8 @@
 // Byte-level byte pair encoding: text is cut by a regular expression (pretokenizer.h), the bytes of each piece are
 // merged by rank (merge_table.h). Every byte is a token, so any byte string encodes and decodes to itself.
 //
-// Sources: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners" (GPT-2: BPE over bytes, pieces by
-// category of character); tiktoken (a piece that is a token is looked up at once; the merge loop).
+// Sources: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners" (GPT-2: BPE over bytes, pieces
+// by category of character); tiktoken (a piece that is a token is looked up at once; the merge loop).
 
 #include <filesystem>
 #include <string>
@@ -31,7 +31,8 @@ std::vector<Merge> merges_from_ranks(const std::vector<std::string>& tokens);
 
 class ByteBpeTokenizer final : public Tokenizer {
  public:
-  // Throws TokenizerError when a single byte is missing, a token is empty or occurs twice, or a special's name is taken.
+  // Throws TokenizerError when a single byte is missing, a token is empty or occurs twice, or a special's name is
+  // taken.
   explicit ByteBpeTokenizer(ByteBpeDefinition definition);
 
   std::string_view type() const override { return "bpe"; }

@@ -1,8 +1,8 @@
 #pragma once
 // A random sample of a stream of documents of unknown length, at most so many bytes, spread over all of it.
 //
-// Every document draws a random key; those with the smallest keys that fit the budget are kept (a reservoir over keys:
-// Vitter 1985; Efraimidis & Spirakis 2006). Deterministic in the seed and the stream. Memory: the budget. Not
+// Every document draws a random key; those with the smallest keys that fit the budget are kept (a reservoir over
+// keys: Vitter 1985; Efraimidis & Spirakis 2006). Deterministic in the seed and the stream. Memory: the budget. Not
 // thread-safe.
 
 #include <cstdint>
@@ -33,7 +33,7 @@ class DocumentSample {
   std::uint64_t offered_ = 0;
   Rng rng_;
   std::uint64_t bound_ = std::numeric_limits<std::uint64_t>::max();  // keys from here on do not fit
-  std::vector<Entry> entries_;  // a heap by key
+  std::vector<Entry> entries_;                                       // a heap by key
 };
 
 }  // namespace nanochat

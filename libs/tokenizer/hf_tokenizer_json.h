@@ -13,15 +13,16 @@
 namespace nanochat {
 
 // Byte-level BPE (GPT-2: "ByteLevel" with its own regular expression; nanochat and GPT-4: "Split" by one, then
-// "ByteLevel") or the sentencepiece form that to_hf_json writes. Anything that would encode otherwise than this program
-// does (other models, normalizers, prefix spaces, dropout, added tokens amid the vocabulary) throws TokenizerError with
-// the key.
+// "ByteLevel") or the sentencepiece form that to_hf_json writes. Anything that would encode otherwise than this
+// program does (other models, normalizers, prefix spaces, dropout, added tokens amid the vocabulary) throws
+// TokenizerError with the key.
 std::variant<ByteBpeDefinition, SentencePieceDefinition> parse_hf_json(std::string_view contents,
                                                                        const std::string& source);
 
 std::string to_hf_json(const ByteBpeTokenizer& tokenizer);
 std::string to_hf_json(const SentencePieceTokenizer& tokenizer);
-// tokenizer_config.json: the class that transformers' AutoTokenizer makes of it, and which tokens begin and end a text.
+// tokenizer_config.json: the class that transformers' AutoTokenizer makes of it, and which tokens begin and end a
+// text.
 std::string hf_tokenizer_config(const Tokenizer& tokenizer);
 
 // GPT-2's printable stand-ins for bytes: printable Latin-1 stands for itself, the other 68 bytes for U+0100 and up.

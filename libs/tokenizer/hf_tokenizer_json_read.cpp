@@ -70,7 +70,8 @@ class Reader {
     if (!vocabulary.is_object()) fail("model.vocab is not an object of tokens and ids");
     for (const auto& [token, id] : vocabulary.items()) {
       if (!id.is_number_unsigned() || id.get<std::uint64_t>() >= kMostTokens) {
-        fail(fmt::format("model.vocab[{}] is {}; expected an id from 0 to {}", json(token).dump(), id.dump(), kMostTokens));
+        fail(fmt::format("model.vocab[{}] is {}; expected an id from 0 to {}", json(token).dump(), id.dump(),
+                         kMostTokens));
       }
       name_token(id.get<std::size_t>(), token, "model.vocab");
     }
@@ -79,7 +80,8 @@ class Reader {
   void name_token(std::size_t id, const std::string& token, const char* where) {
     const auto [first, is_new] = by_id_.emplace(id, token);
     if (!is_new && first->second != token) {
-      fail(fmt::format("{}: the id {} belongs to both {} and {}", where, id, json(first->second).dump(), json(token).dump()));
+      fail(fmt::format("{}: the id {} belongs to both {} and {}", where, id, json(first->second).dump(),
+                       json(token).dump()));
     }
   }
 
@@ -91,7 +93,8 @@ class Reader {
       if (!added[i].is_object()) fail(where + " is not an object");
       const json& id = member(added[i], where + ".", "id");
       const json& content = member(added[i], where + ".", "content");
-      if (!id.is_number_unsigned() || !content.is_string()) fail(where + " needs a number as id and a string as content");
+      if (!id.is_number_unsigned() || !content.is_string())
+        fail(where + " needs a number as id and a string as content");
       if (!flag(added[i], "special", false)) {
         fail(fmt::format("{} {} is not special; ordinary added tokens are not supported", where, content.dump()));
       }
@@ -100,14 +103,16 @@ class Reader {
     }
     std::size_t expected = 0;
     for (const auto& [id, token] : by_id_) {
-      if (id != expected++) fail(fmt::format("no token has the id {}; ids must be 0 to {} without a gap", expected - 1,
-                                             by_id_.rbegin()->first));
+      if (id != expected++)
+        fail(fmt::format("no token has the id {}; ids must be 0 to {} without a gap", expected - 1,
+                         by_id_.rbegin()->first));
     }
     ordinary_count_ = by_id_.size() - specials.size();
     for (const auto& [id, token] : specials) {
       if (id < ordinary_count_) {
-        fail(fmt::format("the special token {} has the id {}, amid the vocabulary; special tokens must have the last ids",
-                         json(token).dump(), id));
+        fail(fmt::format(
+            "the special token {} has the id {}, amid the vocabulary; special tokens must have the last ids",
+            json(token).dump(), id));
       }
       specials_.push_back(token);
     }
@@ -117,7 +122,8 @@ class Reader {
   void require_plain_model() const {
     const json& model = member(root_, "", "model");
     const auto is_plain = [](const json& value) {
-      return value.is_null() || (value.is_string() && value.get_ref<const std::string&>().empty()) || value == json(0.0);
+      return value.is_null() || (value.is_string() && value.get_ref<const std::string&>().empty()) ||
+             value == json(0.0);
     };
     for (const char* key : {"dropout", "continuing_subword_prefix", "end_of_word_suffix"}) {
       if (!is_plain(optional_member(model, key))) {
@@ -138,7 +144,8 @@ class Reader {
       const auto id_of = [&](const std::string& token) {
         const auto found = ids.find(token);
         if (found == ids.end()) {
-          fail(fmt::format("model.merges[{}] is {}, but {} is not in model.vocab", i, list[i].dump(), json(token).dump()));
+          fail(fmt::format("model.merges[{}] is {}, but {} is not in model.vocab", i, list[i].dump(),
+                           json(token).dump()));
         }
         return found->second;
       };
@@ -171,9 +178,11 @@ class Reader {
 
   SentencePieceDefinition read_sentencepiece() const {
     const json& normalizer = optional_member(root_, "normalizer");
-    const json expected = {{"type", "Replace"}, {"pattern", {{"String", " "}}}, {"content", std::string(kSpaceSymbol)}};
+    const json expected = {
+        {"type", "Replace"}, {"pattern", {{"String", " "}}}, {"content", std::string(kSpaceSymbol)}};
     if (normalizer != expected) {
-      fail(fmt::format("normalizer is {}; with model.byte_fallback only {} is supported", normalizer.dump(), expected.dump()));
+      fail(fmt::format("normalizer is {}; with model.byte_fallback only {} is supported", normalizer.dump(),
+                       expected.dump()));
     }
     const json& pre_tokenizer = optional_member(root_, "pre_tokenizer");
     if (!pre_tokenizer.is_null()) {
@@ -219,7 +228,8 @@ class Reader {
           pattern = std::string(kGpt2Pattern);
         }
       } else {
-        fail(fmt::format("pre_tokenizer has a step \"{}\"; supported are ByteLevel, and Split followed by ByteLevel", type));
+        fail(fmt::format("pre_tokenizer has a step \"{}\"; supported are ByteLevel, and Split followed by ByteLevel",
+                         type));
       }
     }
     if (!byte_level || !pattern) fail("pre_tokenizer must be ByteLevel, or Split followed by ByteLevel");

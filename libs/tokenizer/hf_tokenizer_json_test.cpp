@@ -26,8 +26,8 @@ json small_sentencepiece_json() {
 }
 
 void expect_refused(const json& document, std::string_view key_and_reason) {
-  EXPECT_ERROR(parse_hf_json(document.dump(), "dir/tokenizer.json"), TokenizerError, "dir/tokenizer.json: ",
-               std::string(key_and_reason));
+  EXPECT_ERROR(parse_hf_json(document.dump(), "dir/tokenizer.json"), TokenizerError,
+               "dir/tokenizer.json: ", std::string(key_and_reason));
 }
 
 TEST(PrintableBytes, GoThereAndBack) {
@@ -35,7 +35,8 @@ TEST(PrintableBytes, GoThereAndBack) {
   for (int byte = 0; byte < 256; ++byte) all += static_cast<char>(byte);
   EXPECT_EQ(printable_to_bytes(bytes_to_printable(all), "f"), all);
   EXPECT_EQ(bytes_to_printable(" a\n\x7F\xA0\xAD\xFF"), "\u0120a\u010A\u0121\u0142\u0143\u00FF");
-  EXPECT_ERROR(printable_to_bytes("a\u20AC", "f"), TokenizerError, "f: token \"a\u20AC\": \"\u20AC\" stands for no byte");
+  EXPECT_ERROR(printable_to_bytes("a\u20AC", "f"), TokenizerError,
+               "f: token \"a\u20AC\": \"\u20AC\" stands for no byte");
   EXPECT_ERROR(printable_to_bytes(" ", "f"), TokenizerError, "stands for no byte");
 }
 
@@ -100,14 +101,15 @@ TEST(HfJson, ReadsOlderForms) {
   EXPECT_EQ(definition.merges[2].left, 256);
   EXPECT_EQ(definition.merges[2].right, 'e');
   EXPECT_EQ(definition.merges[2].result, 258);
-  EXPECT_THAT(definition.specials, ElementsAre("<|bos|>", "<|user_start|>", "<|user_end|>", "<|assistant_start|>",
-                                               "<|assistant_end|>", "<|python_start|>", "<|python_end|>", "<|output_start|>",
-                                               "<|output_end|>"));
+  EXPECT_THAT(definition.specials,
+              ElementsAre("<|bos|>", "<|user_start|>", "<|user_end|>", "<|assistant_start|>", "<|assistant_end|>",
+                          "<|python_start|>", "<|python_end|>", "<|output_start|>", "<|output_end|>"));
 }
 
 TEST(HfJson, RefusesDamagedFiles) {
   const std::string whole = small_json().dump();
-  EXPECT_ERROR(parse_hf_json(whole.substr(0, whole.size() / 2), "f"), TokenizerError, "f: not valid JSON: ", "parse error");
+  EXPECT_ERROR(parse_hf_json(whole.substr(0, whole.size() / 2), "f"), TokenizerError,
+               "f: not valid JSON: ", "parse error");
   EXPECT_ERROR(parse_hf_json("[]", "f"), TokenizerError, "f: not a JSON object");
   EXPECT_ERROR(parse_hf_json("{}", "f"), TokenizerError, "f: the key model is missing");
 }
@@ -147,10 +149,12 @@ TEST(HfJson, NamesTheKeyAtFault) {
   refuse("/normalizer", {{"type", "NFC"}}, "normalizer is of type \"NFC\"; byte-level BPE must have none");
   refuse("/pre_tokenizer", nullptr, "pre_tokenizer has a step \"none\"");
   refuse("/pre_tokenizer", {{"type", "Whitespace"}}, "pre_tokenizer has a step \"Whitespace\"");
-  refuse("/pre_tokenizer/pretokenizers", json::array(), "pre_tokenizer must be ByteLevel, or Split followed by ByteLevel");
+  refuse("/pre_tokenizer/pretokenizers", json::array(),
+         "pre_tokenizer must be ByteLevel, or Split followed by ByteLevel");
   refuse("/pre_tokenizer/pretokenizers/1/use_regex", true, "ByteLevel.use_regex after a Split is not supported");
   refuse("/pre_tokenizer/pretokenizers/1/add_prefix_space", true, "ByteLevel.add_prefix_space must be false");
-  refuse("/pre_tokenizer/pretokenizers/0/behavior", "MergedWithNext", "Split.behavior \"MergedWithNext\" is not supported");
+  refuse("/pre_tokenizer/pretokenizers/0/behavior", "MergedWithNext",
+         "Split.behavior \"MergedWithNext\" is not supported");
   refuse("/pre_tokenizer/pretokenizers/0/pattern", {{"String", " "}}, "Split.pattern must be a Regex");
 }
 

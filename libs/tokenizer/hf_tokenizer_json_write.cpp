@@ -38,7 +38,8 @@ std::string assemble(const Parts& parts, const std::vector<std::string>& vocabul
   json += fmt::format("\"normalizer\": {},\n", parts.normalizer.dump());
   json += fmt::format("\"pre_tokenizer\": {},\n", parts.pre_tokenizer.dump());
   json += fmt::format("\"post_processor\": null,\n\"decoder\": {},\n", parts.decoder.dump());
-  json += fmt::format("\"model\": {{\n\"type\": \"BPE\",\n\"dropout\": null,\n\"unk_token\": {},\n", parts.unk_token.dump());
+  json += fmt::format("\"model\": {{\n\"type\": \"BPE\",\n\"dropout\": null,\n\"unk_token\": {},\n",
+                      parts.unk_token.dump());
   json += "\"continuing_subword_prefix\": null,\n\"end_of_word_suffix\": null,\n";
   json += fmt::format("\"fuse_unk\": {0},\n\"byte_fallback\": {0},\n\"ignore_merges\": {1},\n", parts.byte_fallback,
                       parts.ignore_merges);
@@ -75,10 +76,8 @@ std::string to_hf_json(const ByteBpeTokenizer& tokenizer) {
   } else {
     const std::string pattern =
         tokenizer.pattern() == kCl100kPattern ? std::string(kCl100kPatternForOniguruma) : tokenizer.pattern();
-    const ordered_json split = {{"type", "Split"},
-                                {"pattern", {{"Regex", pattern}}},
-                                {"behavior", "Isolated"},
-                                {"invert", false}};
+    const ordered_json split = {
+        {"type", "Split"}, {"pattern", {{"Regex", pattern}}}, {"behavior", "Isolated"}, {"invert", false}};
     parts.pre_tokenizer = {{"type", "Sequence"}, {"pretokenizers", ordered_json::array({split, byte_level})}};
   }
   parts.decoder = {{"type", "ByteLevel"}, {"add_prefix_space", true}, {"trim_offsets", true}, {"use_regex", true}};

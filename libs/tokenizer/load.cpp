@@ -86,9 +86,10 @@ std::shared_ptr<const Tokenizer> load_pair(const fs::path& model_path, const fs:
   const auto described = load_json(json_path, read_nonempty(json_path), options);
   const auto loaded = load_model(model_path, read_nonempty(model_path), described->special_tokens());
   if (loaded->vocab_size() != described->vocab_size()) {
-    throw TokenizerError(fmt::format("{} has {} tokens with its special tokens, but {} beside it has {}; they must be of "
-                                     "one tokenizer", model_path.string(), loaded->vocab_size(), json_path.string(),
-                                     described->vocab_size()));
+    throw TokenizerError(
+        fmt::format("{} has {} tokens with its special tokens, but {} beside it has {}; they must be of "
+                    "one tokenizer",
+                    model_path.string(), loaded->vocab_size(), json_path.string(), described->vocab_size()));
   }
   for (TokenId id = 0; id < loaded->vocab_size(); ++id) {
     if (loaded->token_bytes(id) != described->token_bytes(id)) {
@@ -133,8 +134,10 @@ std::shared_ptr<const Tokenizer> load_folder(const fs::path& folder, const Token
 std::shared_ptr<const Tokenizer> load_tokenizer(const fs::path& path, const TokenizerLoadOptions& options) {
   special_names(options.special, true);  // a wrong option is an error for every kind of file
   if (!fs::exists(path)) {
-    throw TokenizerError(fmt::format("{}: no such file or folder; expected a folder with tokenizer.json, a tokenizer.json, "
-                                     "a tokenizer.model or a .tiktoken file", path.string()));
+    throw TokenizerError(
+        fmt::format("{}: no such file or folder; expected a folder with tokenizer.json, a tokenizer.json, "
+                    "a tokenizer.model or a .tiktoken file",
+                    path.string()));
   }
   return fs::is_directory(path) ? load_folder(path, options) : load_file(path, options);
 }

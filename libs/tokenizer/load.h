@@ -18,10 +18,11 @@ struct TokenizerLoadOptions {
   std::string special;
 };
 
-// `path`: a folder (tokenizer.model beside tokenizer.json wins, else tokenizer.json, else tokenizer.model, else its only
-// .tiktoken file), a tokenizer.json, a tokenizer.model (sentencepiece) or a .tiktoken rank file. A checkpoint folder is
-// such a folder. Throws TokenizerError saying what is missing, truncated or unsupported, with the key or line, and
-// ConfigError for an option that cannot be.
-std::shared_ptr<const Tokenizer> load_tokenizer(const std::filesystem::path& path, const TokenizerLoadOptions& options = {});
+// `path`: a folder (tokenizer.model beside tokenizer.json wins, else tokenizer.json, else tokenizer.model, else its
+// only .tiktoken file), a tokenizer.json, a tokenizer.model (sentencepiece) or a .tiktoken rank file. A checkpoint
+// folder is such a folder. Throws TokenizerError saying what is missing, truncated or unsupported, with the key or
+// line, and ConfigError for an option that cannot be.
+std::shared_ptr<const Tokenizer> load_tokenizer(const std::filesystem::path& path,
+                                                const TokenizerLoadOptions& options = {});
 
 }  // namespace nanochat

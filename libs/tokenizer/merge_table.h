@@ -1,10 +1,10 @@
 #pragma once
-// The merge loop of byte pair encoding, shared by both kinds of tokenizer: a table from adjacent pairs of tokens to the
-// token that replaces them, applied lowest rank first and leftmost among equals until no pair is left.
+// The merge loop of byte pair encoding, shared by both kinds of tokenizer: a table from adjacent pairs of tokens to
+// the token that replaces them, applied lowest rank first and leftmost among equals until no pair is left.
 //
 // Sources: Sennrich, Haddow & Birch 2016, "Neural Machine Translation of Rare Words with Subword Units" (the
-// algorithm); tiktoken's _byte_pair_merge (a scan over an array for short pieces). Long pieces use a heap over a linked
-// list, as in Kudo & Richardson's sentencepiece, so that one megabyte without a boundary costs O(n log n).
+// algorithm); tiktoken's _byte_pair_merge (a scan over an array for short pieces). Long pieces use a heap over a
+// linked list, as in Kudo & Richardson's sentencepiece, so that one megabyte without a boundary costs O(n log n).
 //
 // Immutable after construction; merge() is thread-safe.
 

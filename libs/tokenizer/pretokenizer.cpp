@@ -35,8 +35,7 @@ constexpr std::array kNamedPatterns = {NamedPattern{"nanochat", kNanochatPattern
 
 // Other spellings of those patterns that split every text alike.
 constexpr std::array kAliases = {
-    NamedPattern{"gpt2",
-                 R"('(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s)"},
+    NamedPattern{"gpt2", R"('(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s)"},
     NamedPattern{"gpt2", R"('(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)"},
     NamedPattern{"gpt2", R"('s|'t|'re|'ve|'m|'ll|'d| ?[\p{L}]+| ?[\p{N}]+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)"},
     NamedPattern{"cl100k", kCl100kPatternForOniguruma},
@@ -50,7 +49,8 @@ struct MatchState {
   pcre2_jit_stack* stack = pcre2_jit_stack_create(std::size_t{32} << 10, std::size_t{16} << 20, nullptr);
 
   MatchState() {
-    if (data == nullptr || context == nullptr) throw OutOfMemoryError("cannot allocate the match data of a split pattern");
+    if (data == nullptr || context == nullptr)
+      throw OutOfMemoryError("cannot allocate the match data of a split pattern");
     if (stack != nullptr) pcre2_jit_stack_assign(context, nullptr, stack);
   }
   MatchState(const MatchState&) = delete;
@@ -161,8 +161,8 @@ bool Pretokenizer::find(std::string_view text, std::size_t offset, std::size_t& 
   }
   if (count == PCRE2_ERROR_NOMATCH) return false;
   if (count < 0) {
-    throw TokenizerError(fmt::format("split pattern \"{}\" fails at byte {} of a text of {} bytes: {}", pattern_, offset,
-                                     text.size(), pcre2_message(count)));
+    throw TokenizerError(fmt::format("split pattern \"{}\" fails at byte {} of a text of {} bytes: {}", pattern_,
+                                     offset, text.size(), pcre2_message(count)));
   }
   const PCRE2_SIZE* bounds = pcre2_get_ovector_pointer(state.data);
   begin = bounds[0];

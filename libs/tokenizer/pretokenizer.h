@@ -1,10 +1,10 @@
 #pragma once
 // Splits text into the pieces that byte pair encoding never merges across, by a regular expression.
 //
-// Patterns are written as tiktoken and Hugging Face write them (Rust's regular expressions) and run on PCRE2 with JIT.
-// Where the two differ the pattern is rewritten: \s is Unicode's White_Space (PCRE2's also has U+180E), \p{L} and \p{N}
-// know the letters and numbers of Unicode 16 (the PCRE2 of Debian 12 has 14), and $ is the end of the text only.
-// Immutable after construction; find() is thread-safe, each thread keeps its own match data and JIT stack.
+// Patterns are written as tiktoken and Hugging Face write them (Rust's regular expressions) and run on PCRE2 with
+// JIT. Where the two differ the pattern is rewritten: \s is Unicode's White_Space (PCRE2's also has U+180E), \p{L}
+// and \p{N} know the letters and numbers of Unicode 16 (the PCRE2 of Debian 12 has 14), and $ is the end of the text
+// only. Immutable after construction; find() is thread-safe, each thread keeps its own match data and JIT stack.
 
 #include <cstddef>
 #include <memory>
@@ -13,7 +13,8 @@
 
 namespace nanochat {
 
-// Published patterns. Sources: nanochat/tokenizer.py of the reference; tiktoken_ext/openai_public.py; GPT-2's encoder.py.
+// Published patterns. Sources: nanochat/tokenizer.py of the reference; tiktoken_ext/openai_public.py; GPT-2's
+// encoder.py.
 inline constexpr std::string_view kNanochatPattern =
     R"('(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,2}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+)";
 inline constexpr std::string_view kGpt2Pattern =
@@ -21,8 +22,8 @@ inline constexpr std::string_view kGpt2Pattern =
 inline constexpr std::string_view kCl100kPattern =
     R"('(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|\s+(?!\S)|\s)";
 
-// The same split as kCl100kPattern for Hugging Face, whose engine (Oniguruma) reads {1,3}+ as a repeated group instead of
-// a possessive one.
+// The same split as kCl100kPattern for Hugging Face, whose engine (Oniguruma) reads {1,3}+ as a repeated group
+// instead of a possessive one.
 inline constexpr std::string_view kCl100kPatternForOniguruma =
     R"('(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|\s+(?!\S)|\s)";
 
@@ -41,8 +42,8 @@ class Pretokenizer {
   Pretokenizer& operator=(Pretokenizer&&) noexcept;
 
   const std::string& pattern() const { return pattern_; }
-  // The next match at or after `offset` of `text`, which must be valid UTF-8; matches are never empty. False when there
-  // is none. Throws TokenizerError when the pattern needs more steps than PCRE2 allows.
+  // The next match at or after `offset` of `text`, which must be valid UTF-8; matches are never empty. False when
+  // there is none. Throws TokenizerError when the pattern needs more steps than PCRE2 allows.
   bool find(std::string_view text, std::size_t offset, std::size_t& begin, std::size_t& end) const;
 
  private:

@@ -24,8 +24,9 @@ std::vector<std::string> matches(const std::string& pattern, const std::string& 
 }
 
 TEST(Pretokenizer, SplitsAsNanochat) {
-  EXPECT_THAT(matches("nanochat", "Hello, world! It's 12345  ok\n\n  x"),
-              ElementsAre("Hello", ",", " world", "!", " It", "'s", " ", "12", "34", "5", " ", " ok", "\n\n", " ", " x"));
+  EXPECT_THAT(
+      matches("nanochat", "Hello, world! It's 12345  ok\n\n  x"),
+      ElementsAre("Hello", ",", " world", "!", " It", "'s", " ", "12", "34", "5", " ", " ok", "\n\n", " ", " x"));
   EXPECT_THAT(matches("nanochat", "WE'LL we'Ve"), ElementsAre("WE", "'LL", " we", "'Ve"));
 }
 
@@ -44,7 +45,7 @@ TEST(Pretokenizer, WhiteSpaceIsUnicodes) {
 }
 
 TEST(Pretokenizer, KnowsLettersAndNumbersOfUnicode16) {
-  EXPECT_THAT(matches(R"(\p{L})", "\xF0\xB1\x8D\x90\xF0\x96\xB5\xB0"), ElementsAre("\xF0\xB1\x8D\x90"));  // U+31350
+  EXPECT_THAT(matches(R"(\p{L})", "\xF0\xB1\x8D\x90\xF0\x96\xB5\xB0"), ElementsAre("\xF0\xB1\x8D\x90"));    // U+31350
   EXPECT_THAT(matches(R"([\p{N}])", "\xF0\xB1\x8D\x90\xF0\x96\xB5\xB0"), ElementsAre("\xF0\x96\xB5\xB0"));  // U+16D70
   EXPECT_THAT(matches(R"([^\p{L}])", "\xF0\xB1\x8D\x90-"), ElementsAre("-"));
 }
@@ -81,8 +82,8 @@ TEST(Pretokenizer, SaysWhatIsWrong) {
   EXPECT_ERROR(Pretokenizer("a(b"), TokenizerError, "split pattern \"a(b\" does not compile", "parenthes");
   const Pretokenizer hopeless("(a+)+$");
   std::size_t begin = 0, end = 0;
-  EXPECT_ERROR(hopeless.find(std::string(40, 'a') + "b", 0, begin, end), TokenizerError, "at byte 0 of a text of 41 bytes",
-               "match limit");
+  EXPECT_ERROR(hopeless.find(std::string(40, 'a') + "b", 0, begin, end), TokenizerError,
+               "at byte 0 of a text of 41 bytes", "match limit");
 }
 
 TEST(Pretokenizer, CanBeMoved) {

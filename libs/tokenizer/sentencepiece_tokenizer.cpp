@@ -45,8 +45,10 @@ std::string replace_all(std::string_view text, std::string_view from, std::strin
 
 void require(bool holds, const std::string& source, std::string_view setting) {
   if (holds) return;
-  throw TokenizerError(fmt::format("{}: the model has {}, so decoding would not give the text back; train one with "
-                                   "nanochat tokenizer train", source, setting));
+  throw TokenizerError(
+      fmt::format("{}: the model has {}, so decoding would not give the text back; train one with "
+                  "nanochat tokenizer train",
+                  source, setting));
 }
 
 // Merges of the pieces that are made of others, best score first.
@@ -72,8 +74,8 @@ std::vector<Merge> merges_by_score(const SentencePieceModel& model, const std::s
     for_each_character(token.bytes, [&](std::string_view character) {
       const auto found = characters.find(character);
       if (found == characters.end()) {
-        throw TokenizerError(fmt::format("{}: piece {} \"{}\" has a character that is no piece itself", source, id,
-                                         token.bytes));
+        throw TokenizerError(
+            fmt::format("{}: piece {} \"{}\" has a character that is no piece itself", source, id, token.bytes));
       }
       token.symbols.push_back(found->second);
       token.symbol_lengths.push_back(character.size());
@@ -102,8 +104,10 @@ SentencePieceDefinition define_sentencepiece(const SentencePieceModel& model, st
   for (std::size_t id = 0; id < model.pieces.size(); ++id) {
     const SentencePieceModel::Piece& piece = model.pieces[id];
     if (piece.type == Type::kControl || piece.type == Type::kUserDefined || piece.type == Type::kUnused) {
-      throw TokenizerError(fmt::format("{}: piece {} \"{}\" is a control, user-defined or unused symbol, which is not "
-                                       "supported; special tokens are added after the pieces", source, id, piece.text));
+      throw TokenizerError(
+          fmt::format("{}: piece {} \"{}\" is a control, user-defined or unused symbol, which is not "
+                      "supported; special tokens are added after the pieces",
+                      source, id, piece.text));
     }
     const bool is_unknown = piece.text == kUnknownPiece;
     if (is_unknown != (piece.type == Type::kUnknown)) {
@@ -156,7 +160,8 @@ SentencePieceTokenizer::SentencePieceTokenizer(SentencePieceDefinition definitio
     const std::string& piece = pieces_[id];
     if (!ordinary[id]) continue;
     const std::size_t last_space = piece.rfind(kSpaceSymbol);
-    if (last_space != std::string::npos && piece.find_first_not_of(kSpaceSymbol) < last_space) space_begins_word_ = false;
+    if (last_space != std::string::npos && piece.find_first_not_of(kSpaceSymbol) < last_space)
+      space_begins_word_ = false;
     const std::size_t length = utf8::character_length(piece);
     if (length != piece.size()) continue;
     const char32_t character = utf8::decode_character(piece, length);
@@ -167,7 +172,8 @@ SentencePieceTokenizer::SentencePieceTokenizer(SentencePieceDefinition definitio
     }
     character_ids_[page * std::size_t{256} + (character & 0xFF)] = static_cast<TokenId>(id);
   }
-  // A whole word is looked up before it is merged; only pieces that merging makes of their own characters may be found.
+  // A whole word is looked up before it is merged; only pieces that merging makes of their own characters may be
+  // found.
   std::vector<TokenId> symbols, merged;
   strings_ = TokenStrings(decoded, [&](TokenId id) {
     if (!ordinary[static_cast<std::size_t>(id)]) return false;

@@ -1,7 +1,7 @@
 #pragma once
 // Encoding with a lossless sentencepiece BPE model: characters are merged in the order of the pieces' scores, a
-// character that is no piece falls back to its bytes. The ids are those of the sentencepiece library; the loop is ours
-// (merge_table.h), so that a text is cut into words first and both kinds of tokenizer share it. Training is the
+// character that is no piece falls back to its bytes. The ids are those of the sentencepiece library; the loop is
+// ours (merge_table.h), so that a text is cut into words first and both kinds of tokenizer share it. Training is the
 // library's (train.h).
 //
 // A space is stored as U+2581, as sentencepiece does; U+2581 in a text therefore decodes to a space. It is the one
@@ -35,8 +35,8 @@ SentencePieceDefinition define_sentencepiece(const SentencePieceModel& model, st
 
 class SentencePieceTokenizer final : public Tokenizer {
  public:
-  // Throws TokenizerError when the unknown piece, one of the 256 byte pieces or the space is missing, or a string occurs
-  // twice.
+  // Throws TokenizerError when the unknown piece, one of the 256 byte pieces or the space is missing, or a string
+  // occurs twice.
   explicit SentencePieceTokenizer(SentencePieceDefinition definition);
 
   std::string_view type() const override { return "sentencepiece"; }
@@ -60,11 +60,11 @@ class SentencePieceTokenizer final : public Tokenizer {
   std::vector<Merge> merges_;
   std::string model_file_;
   MergeTable table_;
-  std::vector<TokenId> byte_ids_;                // 256
-  std::vector<std::uint16_t> page_of_;           // code point / 256 to a page below
-  std::vector<TokenId> character_ids_;           // pages of 256; -1: falls back to bytes
-  bool space_begins_word_ = true;                // no piece has a space after anything but a space
-  TokenStrings strings_;                         // what tokens decode to; finds whole words
+  std::vector<TokenId> byte_ids_;       // 256
+  std::vector<std::uint16_t> page_of_;  // code point / 256 to a page below
+  std::vector<TokenId> character_ids_;  // pages of 256; -1: falls back to bytes
+  bool space_begins_word_ = true;       // no piece has a space after anything but a space
+  TokenStrings strings_;                // what tokens decode to; finds whole words
 };
 
 inline constexpr std::string_view kSpaceSymbol = "\xE2\x96\x81";  // U+2581

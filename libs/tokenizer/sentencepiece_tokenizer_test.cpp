@@ -32,7 +32,8 @@ const sentencepiece::SentencePieceProcessor& library() {
     auto made = std::make_unique<sentencepiece::SentencePieceProcessor>();
     const testing::TemporaryDirectory folder;
     small().save(folder.path());
-    if (!made->LoadFromSerializedProto(read_file(folder / "tokenizer.model")).ok()) throw std::runtime_error("cannot load");
+    if (!made->LoadFromSerializedProto(read_file(folder / "tokenizer.model")).ok())
+      throw std::runtime_error("cannot load");
     return made;
   }();
   return *processor;
@@ -40,18 +41,21 @@ const sentencepiece::SentencePieceProcessor& library() {
 
 // Valid UTF-8 without U+2581: words of the corpus, white space of all kinds, and any characters.
 rc::Gen<std::string> any_text() {
-  const auto character = rc::gen::map(rc::gen::inRange<std::uint32_t>(0, 0x110000), [](std::uint32_t point) -> std::string {
-    if ((point >= 0xD800 && point < 0xE000) || point == 0x2581) point = 'x';
-    const auto byte = [](std::uint32_t value) { return static_cast<char>(value); };
-    if (point < 0x80) return {byte(point)};
-    if (point < 0x800) return {byte(0xC0 | point >> 6), byte(0x80 | (point & 63))};
-    if (point < 0x10000) return {byte(0xE0 | point >> 12), byte(0x80 | (point >> 6 & 63)), byte(0x80 | (point & 63))};
-    return {byte(0xF0 | point >> 18), byte(0x80 | (point >> 12 & 63)), byte(0x80 | (point >> 6 & 63)), byte(0x80 | (point & 63))};
-  });
+  const auto character =
+      rc::gen::map(rc::gen::inRange<std::uint32_t>(0, 0x110000), [](std::uint32_t point) -> std::string {
+        if ((point >= 0xD800 && point < 0xE000) || point == 0x2581) point = 'x';
+        const auto byte = [](std::uint32_t value) { return static_cast<char>(value); };
+        if (point < 0x80) return {byte(point)};
+        if (point < 0x800) return {byte(0xC0 | point >> 6), byte(0x80 | (point & 63))};
+        if (point < 0x10000)
+          return {byte(0xE0 | point >> 12), byte(0x80 | (point >> 6 & 63)), byte(0x80 | (point & 63))};
+        return {byte(0xF0 | point >> 18), byte(0x80 | (point >> 12 & 63)), byte(0x80 | (point >> 6 & 63)),
+                byte(0x80 | (point & 63))};
+      });
   const auto part = rc::gen::oneOf(
       character, rc::gen::elementOf(std::vector<std::string>{
-                     " ", "  ", "    ", "\n", "\r\n", "\t", std::string(1, '\0'), "the", "The old sailor", "café", "Жёлтый",
-                     "1984", ",\n    ", ".\n\n", "<unk>", "<0x41>", "<|bos|>", "\u00A0", "harbour;"}));
+                     " ", "  ", "    ", "\n", "\r\n", "\t", std::string(1, '\0'), "the", "The old sailor", "café",
+                     "Жёлтый", "1984", ",\n    ", ".\n\n", "<unk>", "<0x41>", "<|bos|>", "\u00A0", "harbour;"}));
   return rc::gen::map(rc::gen::container<std::vector<std::string>>(part), [](const std::vector<std::string>& parts) {
     std::string text;
     for (const std::string& piece : parts) text += piece;
@@ -78,7 +82,7 @@ TEST(SentencePiece, WordsOfTheCorpusAreSingleTokens) {
   ASSERT_EQ(ids.size(), 1U);
   EXPECT_EQ(small().token_bytes(ids[0]), " the");
   EXPECT_EQ(small().encode(".\n\n").size(), 1U);  // line breaks merge with punctuation before them
-  EXPECT_EQ(small().encode("1984").size(), 4U);    // digits stand alone
+  EXPECT_EQ(small().encode("1984").size(), 4U);   // digits stand alone
 }
 
 RC_GTEST_PROP(SentencePiece, TextRoundTrips, ()) {
@@ -122,7 +126,8 @@ RC_GTEST_PROP(SentencePiece, StreamsDecodeToTheReplacedText, ()) {
 
 TEST(SentencePiece, AMegabyteWithoutABoundaryIsQuick) {
   const auto start = std::chrono::steady_clock::now();
-  for (const std::string& unit : {std::string("a"), std::string(" "), std::string("the"), std::string("\xE4\xBD\xA0")}) {
+  for (const std::string& unit :
+       {std::string("a"), std::string(" "), std::string("the"), std::string("\xE4\xBD\xA0")}) {
     std::string text;
     while (text.size() < 1 << 20) text += unit;
     EXPECT_EQ(small().decode(small().encode(text)), text);
@@ -149,7 +154,8 @@ TEST(SentencePiece, SavesWhatLoadsAsTheSame) {
   EXPECT_EQ(read_file(again / "tokenizer.json"), read_file(folder / "tokenizer.json"));
 }
 
-// ------------------------------------------------------------------------------------------------- definitions, models
+// ------------------------------------------------------------------------------------------------- definitions,
+// models
 
 SentencePieceModel sound_model() {
   SentencePieceModel model;
@@ -165,12 +171,15 @@ SentencePieceModel sound_model() {
   return model;
 }
 
-SentencePieceDefinition define(const SentencePieceModel& model) { return define_sentencepiece(model, "", {}, "m.model"); }
+SentencePieceDefinition define(const SentencePieceModel& model) {
+  return define_sentencepiece(model, "", {}, "m.model");
+}
 
 TEST(SentencePieceModel, MergesFollowTheScores) {
   SentencePieceModel model = sound_model();
   EXPECT_EQ(SentencePieceTokenizer(define(model)).encode(" the").size(), 1U);
-  std::swap(model.pieces[257].score, model.pieces[258].score);  // "he" before " t": the same three pieces, other merges
+  std::swap(model.pieces[257].score,
+            model.pieces[258].score);  // "he" before " t": the same three pieces, other merges
   const auto merges = define(model).merges;
   ASSERT_EQ(merges.size(), 3U);
   EXPECT_EQ(merges[0].result, 258);
@@ -199,12 +208,19 @@ TEST(SentencePieceModel, RefusesModelsThatLoseText) {
   refuse([](auto& model) { model.escape_whitespaces = false; }, "escape_whitespaces off");
   refuse([](auto& model) { model.byte_fallback = false; }, "byte_fallback off");
   refuse([](auto& model) { model.normalizes = true; }, "a normalization rule other than identity");
-  refuse([](auto& model) { model.pieces.push_back({"<s>", 0, Type::kControl}); },
-         "piece 264 \"<s>\" is a control, user-defined or unused symbol");
-  refuse([](auto& model) { model.pieces[0].type = Type::kNormal; }, "piece 0 \"<unk>\" should be of the unknown type");
+  refuse(
+      [](auto& model) {
+        model.pieces.push_back({"<s>", 0, Type::kControl});
+      },
+      "piece 264 \"<s>\" is a control, user-defined or unused symbol");
+  refuse([](auto& model) { model.pieces[0].type = Type::kNormal; },
+         "piece 0 \"<unk>\" should be of the unknown type");
   refuse([](auto& model) { model.pieces[5].type = Type::kUnknown; }, "should not be of the unknown type");
-  refuse([](auto& model) { model.pieces.push_back({"xy", 0, Type::kNormal}); },
-         "piece 264 \"xy\" has a character that is no piece itself");
+  refuse(
+      [](auto& model) {
+        model.pieces.push_back({"xy", 0, Type::kNormal});
+      },
+      "piece 264 \"xy\" has a character that is no piece itself");
 }
 
 TEST(SentencePieceModel, RefusesIncompletePieces) {
@@ -260,9 +276,9 @@ TEST(SentencePieceModel, RefusesWhatIsNoModel) {
   };
   refuse("hello world, this is text", "m: not a sentencepiece model, or cut off or damaged");
   refuse(std::string(20, '\xFF'), "not a sentencepiece model");
-  refuse(std::string("\x03", 1), "not a sentencepiece model");               // wire type 3
-  refuse(std::string("\x02\x00", 2), "not a sentencepiece model");           // field 0
-  refuse(std::string("\x21\x00", 2), "not a sentencepiece model");           // half a fixed64
+  refuse(std::string("\x03", 1), "not a sentencepiece model");      // wire type 3
+  refuse(std::string("\x02\x00", 2), "not a sentencepiece model");  // field 0
+  refuse(std::string("\x21\x00", 2), "not a sentencepiece model");  // half a fixed64
   refuse("", "m: a sentencepiece model without pieces");
   refuse(std::string("\x0A\x02\x18\x09", 4), "m: piece 0 has the unknown type 9");
   refuse(std::string("\x0A\x00", 2), "m: piece 0 is empty or not UTF-8");

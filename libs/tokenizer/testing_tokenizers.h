@@ -12,7 +12,8 @@
 namespace nanochat::testing {
 
 // All bytes in order, then a few merged tokens; id 256 + i is kSmallMerged[i].
-inline const std::vector<std::string> kSmallMerged = {"th", "he", "the", " the", "in", "ing", "aa", "aaaa", "\xC3\xA9", "  ", "\n\n"};
+inline const std::vector<std::string> kSmallMerged = {"th", "he",   "the",      " the", "in",  "ing",
+                                                      "aa", "aaaa", "\xC3\xA9", "  ",   "\n\n"};
 
 inline std::vector<std::string> small_ranks() {
   std::vector<std::string> tokens;
@@ -35,7 +36,8 @@ inline std::string base64(const std::string& bytes) {
   std::string text;
   for (std::size_t i = 0; i < bytes.size(); i += 3) {
     std::uint32_t bits = 0;
-    for (std::size_t j = 0; j < 3; ++j) bits = bits << 8 | (i + j < bytes.size() ? static_cast<std::uint8_t>(bytes[i + j]) : 0U);
+    for (std::size_t j = 0; j < 3; ++j)
+      bits = bits << 8 | (i + j < bytes.size() ? static_cast<std::uint8_t>(bytes[i + j]) : 0U);
     for (std::size_t j = 0; j < 4; ++j) text += i + j <= bytes.size() ? kDigits[bits >> (18 - 6 * j) & 63] : '=';
   }
   return text;
@@ -43,15 +45,18 @@ inline std::string base64(const std::string& bytes) {
 
 inline std::string rank_file(const std::vector<std::string>& tokens) {
   std::string lines;
-  for (std::size_t rank = 0; rank < tokens.size(); ++rank) lines += base64(tokens[rank]) + " " + std::to_string(rank) + "\n";
+  for (std::size_t rank = 0; rank < tokens.size(); ++rank)
+    lines += base64(tokens[rank]) + " " + std::to_string(rank) + "\n";
   return lines;
 }
 
 // A few hundred documents with words, numbers, line breaks, indentation, accents and two scripts.
 inline std::vector<std::string> small_corpus() {
-  const std::vector<std::string> subjects = {"The old sailor", "A little girl", "My neighbour", "Жёлтый кот", "The café owner"};
+  const std::vector<std::string> subjects = {"The old sailor", "A little girl", "My neighbour", "Жёлтый кот",
+                                             "The café owner"};
   const std::vector<std::string> verbs = {"watched", "remembered", "painted", "is looking for", "could not find"};
-  const std::vector<std::string> objects = {"the ships in the harbour", "a letter from 1984", "three red apples", "her naïve friend"};
+  const std::vector<std::string> objects = {"the ships in the harbour", "a letter from 1984", "three red apples",
+                                            "her naïve friend"};
   std::vector<std::string> documents;
   for (std::size_t i = 0; i < 300; ++i) {
     std::string text;
@@ -85,12 +90,12 @@ inline std::shared_ptr<const Tokenizer> small_sentencepiece(std::int64_t vocab_s
 }  // namespace nanochat::testing
 
 // The statement throws `type` and its message contains every one of the strings that follow.
-#define EXPECT_ERROR(statement, type, ...)                                                        \
-  try {                                                                                           \
-    statement;                                                                                    \
-    ADD_FAILURE() << "expected an error";                                                         \
-  } catch (const type& error) {                                                                   \
-    for (const std::string& part : std::vector<std::string>{__VA_ARGS__}) {                       \
-      EXPECT_THAT(error.what(), ::testing::HasSubstr(part));                                      \
-    }                                                                                             \
+#define EXPECT_ERROR(statement, type, ...)                                  \
+  try {                                                                     \
+    statement;                                                              \
+    ADD_FAILURE() << "expected an error";                                   \
+  } catch (const type& error) {                                             \
+    for (const std::string& part : std::vector<std::string>{__VA_ARGS__}) { \
+      EXPECT_THAT(error.what(), ::testing::HasSubstr(part));                \
+    }                                                                       \
   }

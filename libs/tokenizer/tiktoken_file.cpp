@@ -69,20 +69,18 @@ std::vector<std::string> parse_tiktoken_ranks(std::string_view contents, const s
     const std::optional<std::string> token = decode_base64(line.substr(0, space));
     std::size_t rank = 0;
     const char* const end = line.data() + line.size();
-    const bool has_rank =
-        space != std::string_view::npos && space + 1 < line.size() &&
-        [&] {
-          const auto parsed = std::from_chars(line.data() + space + 1, end, rank);
-          return parsed.ec == std::errc() && parsed.ptr == end;
-        }();
+    const bool has_rank = space != std::string_view::npos && space + 1 < line.size() && [&] {
+      const auto parsed = std::from_chars(line.data() + space + 1, end, rank);
+      return parsed.ec == std::errc() && parsed.ptr == end;
+    }();
     if (!token || token->empty() || !has_rank) {
-      throw TokenizerError(fmt::format("{}:{}: not a line of a tiktoken rank file; expected \"BASE64 RANK\"", source,
-                                       line_number));
+      throw TokenizerError(
+          fmt::format("{}:{}: not a line of a tiktoken rank file; expected \"BASE64 RANK\"", source, line_number));
     }
     constexpr std::size_t kMostRanks = std::size_t{1} << 24;
     if (rank >= kMostRanks) {
-      throw TokenizerError(fmt::format("{}:{}: rank {} is too large; at most {} tokens are supported", source, line_number,
-                                       rank, kMostRanks));
+      throw TokenizerError(fmt::format("{}:{}: rank {} is too large; at most {} tokens are supported", source,
+                                       line_number, rank, kMostRanks));
     }
     const auto [first, is_new] = line_of_token.emplace(*token, line_number);
     if (!is_new) {
@@ -94,8 +92,8 @@ std::vector<std::string> parse_tiktoken_ranks(std::string_view contents, const s
       highest_line = line_number;
     }
     if (line_of_rank[rank] != 0) {
-      throw TokenizerError(fmt::format("{}:{}: rank {} stands on line {} already", source, line_number, rank,
-                                       line_of_rank[rank]));
+      throw TokenizerError(
+          fmt::format("{}:{}: rank {} stands on line {} already", source, line_number, rank, line_of_rank[rank]));
     }
     tokens[rank] = *token;
     line_of_rank[rank] = line_number;

@@ -39,14 +39,16 @@ std::optional<TokenId> Tokenizer::special_id(std::string_view name) const {
 
 TokenId Tokenizer::require_special(std::string_view name) const {
   if (const auto id = special_id(name)) return *id;
-  throw TokenizerError(fmt::format("the tokenizer has no special token {}; it has {}", name,
-                                   special_tokens().empty() ? "none" : fmt::format("{}", fmt::join(special_tokens(), " "))));
+  throw TokenizerError(
+      fmt::format("the tokenizer has no special token {}; it has {}", name,
+                  special_tokens().empty() ? "none" : fmt::format("{}", fmt::join(special_tokens(), " "))));
 }
 
 TokenId Tokenizer::bos_id() const {
   if (const auto id = special_id(kBos)) return *id;
   if (const auto id = special_id("<|endoftext|>")) return *id;
-  throw TokenizerError("the tokenizer has neither <|bos|> nor <|endoftext|>; load it with the special tokens of nanochat");
+  throw TokenizerError(
+      "the tokenizer has neither <|bos|> nor <|endoftext|>; load it with the special tokens of nanochat");
 }
 
 std::vector<std::int32_t> Tokenizer::token_byte_lengths() const {

@@ -21,8 +21,8 @@ class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
 
-  virtual std::string_view type() const = 0;       // "bpe" or "sentencepiece"
-  virtual std::int64_t vocab_size() const = 0;     // special tokens included, model padding not
+  virtual std::string_view type() const = 0;    // "bpe" or "sentencepiece"
+  virtual std::int64_t vocab_size() const = 0;  // special tokens included, model padding not
   // Appends the ids of `text`. Byte-level BPE takes any bytes; sentencepiece replaces invalid UTF-8 by U+FFFD.
   virtual void encode(std::string_view text, std::vector<TokenId>& ids) const = 0;
   // The bytes that a token stands for: what decode() concatenates. For a special token its name. Throws
@@ -43,22 +43,24 @@ class Tokenizer {
   TokenId require_special(std::string_view name) const;            // throws TokenizerError naming it
   TokenId bos_id() const;  // <|bos|>, else <|endoftext|>; throws TokenizerError when there is neither
   bool is_special(TokenId id) const { return id >= first_special() && id < vocab_size(); }
-  TokenId first_special() const { return static_cast<TokenId>(vocab_size() - static_cast<std::int64_t>(special_tokens().size())); }
+  TokenId first_special() const {
+    return static_cast<TokenId>(vocab_size() - static_cast<std::int64_t>(special_tokens().size()));
+  }
 
   // Bytes each token stands for, 0 for special tokens: the denominator of bits per byte.
   std::vector<std::int32_t> token_byte_lengths() const;
-  // SHA-256 (hex) over kind, pattern, tokens and special tokens: equal for tokenizers that encode alike, wherever they
-  // were loaded from. Token shards and checkpoints carry it.
+  // SHA-256 (hex) over kind, pattern, tokens and special tokens: equal for tokenizers that encode alike, wherever
+  // they were loaded from. Token shards and checkpoints carry it.
   const std::string& fingerprint() const { return fingerprint_; }
 
  protected:
   void check_id(TokenId id) const;  // throws TokenizerError if it is out of range
-  std::string fingerprint_;  // set by the constructor of each implementation
+  std::string fingerprint_;         // set by the constructor of each implementation
 };
 
 // Turns a stream of ids into text that never ends inside a UTF-8 sequence. Incomplete bytes wait for the next token;
-// bytes that can no longer become valid are replaced by U+FFFD, as Python's decode(errors="replace") does, so that the
-// concatenation of every push() and the flush() equals replace_invalid_utf8(decode(all ids)). One per stream.
+// bytes that can no longer become valid are replaced by U+FFFD, as Python's decode(errors="replace") does, so that
+// the concatenation of every push() and the flush() equals replace_invalid_utf8(decode(all ids)). One per stream.
 class StreamDecoder {
  public:
   explicit StreamDecoder(const Tokenizer& tokenizer) : tokenizer_(tokenizer) {}

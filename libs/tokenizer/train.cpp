@@ -31,14 +31,17 @@ constexpr double kRareShare = 1e-4;
 std::int64_t cut_at_character(std::string_view text, std::int64_t max_bytes) {
   if (static_cast<std::int64_t>(text.size()) <= max_bytes) return static_cast<std::int64_t>(text.size());
   std::int64_t end = max_bytes;
-  const auto continues = [&] { return (static_cast<std::uint8_t>(text[static_cast<std::size_t>(end)]) & 0xC0) == 0x80; };
+  const auto continues = [&] {
+    return (static_cast<std::uint8_t>(text[static_cast<std::size_t>(end)]) & 0xC0) == 0x80;
+  };
   while (end > 0 && continues()) --end;
   return end;
 }
 
-// The characters that get a piece: the most frequent ones, at most `most`, until only a `rare_share` of the text is left.
-// The others fall back to bytes. Ties go to the lower code point.
-std::vector<bool> frequent_characters(const std::vector<std::string>& documents, std::int64_t most, double rare_share) {
+// The characters that get a piece: the most frequent ones, at most `most`, until only a `rare_share` of the text is
+// left. The others fall back to bytes. Ties go to the lower code point.
+std::vector<bool> frequent_characters(const std::vector<std::string>& documents, std::int64_t most,
+                                      double rare_share) {
   std::vector<std::int64_t> counts(0x110000, 0);
   std::int64_t total = 0;
   for (const std::string& document : documents) {
@@ -66,9 +69,9 @@ std::vector<bool> frequent_characters(const std::vector<std::string>& documents,
   return frequent;
 }
 
-// Feeds the trainer stretches of frequent characters. sentencepiece counts words, which end at spaces alone; a stretch
-// therefore also ends after line breaks, unless a character follows that may share a piece with them, so that the same
-// word at the end of two lines is one word and not two.
+// Feeds the trainer stretches of frequent characters. sentencepiece counts words, which end at spaces alone; a
+// stretch therefore also ends after line breaks, unless a character follows that may share a piece with them, so that
+// the same word at the end of two lines is one word and not two.
 class StretchIterator : public sentencepiece::SentenceIterator {
  public:
   StretchIterator(const std::vector<std::string>& documents, const std::vector<bool>& frequent)
@@ -151,8 +154,10 @@ std::shared_ptr<const Tokenizer> train_sentencepiece(const std::function<bool(st
                                                      const TokenizerTrainOptions& options) {
   constexpr std::int64_t kMostTokens = std::int64_t{1} << 17;
   if (options.vocab_size < kFixedTokens || options.vocab_size > kMostTokens) {
-    throw ConfigError(fmt::format("vocab_size is {}; expected {} (256 bytes, the space, the unknown piece and nine special "
-                                  "tokens) to {}", options.vocab_size, kFixedTokens, kMostTokens));
+    throw ConfigError(
+        fmt::format("vocab_size is {}; expected {} (256 bytes, the space, the unknown piece and nine special "
+                    "tokens) to {}",
+                    options.vocab_size, kFixedTokens, kMostTokens));
   }
   if (options.max_bytes < 1 || options.max_document_bytes < 4) {  // the longest character
     throw ConfigError(fmt::format("max_bytes is {} and max_document_bytes is {}; expected at least 1 and 4",
@@ -180,15 +185,16 @@ std::shared_ptr<const Tokenizer> train_sentencepiece(const std::function<bool(st
     model = parse_sentencepiece_model(model_file, source);
     return static_cast<std::int64_t>(model.pieces.size()) + specials;
   };
-  // At most half of the vocabulary goes to characters; a small corpus that runs out of merges may fill it with all of its.
+  // At most half of the vocabulary goes to characters; a small corpus that runs out of merges may fill it with all of
+  // its.
   std::int64_t reached = train_with(room / 2, kRareShare);
   if (reached < options.vocab_size) reached = train_with(room, 0);
   if (reached < options.vocab_size) {
     throw TokenizerError(fmt::format("vocab_size {} is too large for this corpus, which supports at most {}",
                                      options.vocab_size, reached));
   }
-  return std::make_shared<const SentencePieceTokenizer>(
-      define_sentencepiece(model, std::move(model_file), {kChatSpecialTokens.begin(), kChatSpecialTokens.end()}, source));
+  return std::make_shared<const SentencePieceTokenizer>(define_sentencepiece(
+      model, std::move(model_file), {kChatSpecialTokens.begin(), kChatSpecialTokens.end()}, source));
 }
 
 }  // namespace nanochat

@@ -2,8 +2,8 @@
 // Training a sentencepiece BPE tokenizer from a stream of documents, without a temporary copy of the corpus on disk.
 //
 // The pieces never contain a digit beside another character, a space after another character, or two scripts; line
-// breaks merge with punctuation before them. At most half of the vocabulary goes to single characters and none to those
-// that make up the rarest 0.01 % of the text: they fall back to bytes.
+// breaks merge with punctuation before them. At most half of the vocabulary goes to single characters and none to
+// those that make up the rarest 0.01 % of the text: they fall back to bytes.
 
 #include <cstdint>
 #include <functional>
@@ -24,8 +24,8 @@ struct TokenizerTrainOptions {
 
 // `next` fills in the next document and returns false at the end. Deterministic for one seed, whatever the threads.
 // Memory: two to three times the sampled text, at most max_bytes of it; a 20 kB corpus and one of terabytes differ in
-// reading time alone. Throws TokenizerError when the corpus is empty or cannot support the vocabulary (the message says
-// the largest size that it can), ConfigError for options out of range.
+// reading time alone. Throws TokenizerError when the corpus is empty or cannot support the vocabulary (the message
+// says the largest size that it can), ConfigError for options out of range.
 std::shared_ptr<const Tokenizer> train_sentencepiece(const std::function<bool(std::string&)>& next,
                                                      const TokenizerTrainOptions& options);
 

@@ -10,7 +10,8 @@
 namespace nanochat::utf8 {
 
 // How many bytes at the start of `text` form one character: 1 to 4, or 0 when they are malformed, cut off, or absent.
-// `viable`, when given, receives the number of leading bytes that some longer text could still complete to a character.
+// `viable`, when given, receives the number of leading bytes that some longer text could still complete to a
+// character.
 inline std::size_t character_length(std::string_view text, std::size_t* viable = nullptr) {
   const auto at = [&](std::size_t i) { return static_cast<std::uint8_t>(text[i]); };
   if (viable != nullptr) *viable = 0;
