@@ -57,12 +57,14 @@ unpack_wheels() {
     one=$downloads/${line%%==*}
     mkdir -p "$one"
     echo "$line" > "$one/requirement.txt"
-    echo "${line##*sha256:}  $(echo "$one"/*.whl)" | sha256sum --check --status 2> /dev/null || run_quietly python3 -m pip --disable-pip-version-check --no-input download --quiet --no-deps --require-hashes \
-      --only-binary=:all: --implementation cp --python-version 3.11 "${platforms[@]}" \
-      --dest "$one" --requirement "$one/requirement.txt" || {
-      echo "cannot download ${line%% *}" >&2
-      return 1
-    }
+    if ! echo "${line##*sha256:}  $(echo "$one"/*.whl)" | sha256sum --check --status 2> /dev/null; then
+      run_quietly python3 -m pip --disable-pip-version-check --no-input download --quiet --no-deps --require-hashes \
+        --only-binary=:all: --implementation cp --python-version 3.11 "${platforms[@]}" \
+        --dest "$one" --requirement "$one/requirement.txt" || {
+        echo "cannot download ${line%% *}" >&2
+        return 1
+      }
+    fi
     python3 -m zipfile -e "$one"/*.whl "$folder"
   done < "$requirements"
 }

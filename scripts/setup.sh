@@ -82,7 +82,10 @@ for file in "${requirements[@]}"; do
   unpack_wheels "$file" "$prefix/torch.partial" "$prefix/downloads"
   sha256sum < "$file" | cut -d ' ' -f 1 >> "$prefix/torch.partial/.nanochat-requirements"
 done
-[ -e "$prefix/torch.partial/torch/lib/libtorch_cpu.so" ] || { echo "setup: the wheel holds no libtorch_cpu.so" >&2; exit 1; }
+if [ ! -e "$prefix/torch.partial/torch/lib/libtorch_cpu.so" ]; then
+  echo "setup: the wheel holds no libtorch_cpu.so" >&2
+  exit 1
+fi
 rm -rf "$prefix/torch.old"
 [ ! -e "$prefix/torch" ] || mv "$prefix/torch" "$prefix/torch.old"
 mv "$prefix/torch.partial" "$prefix/torch"

@@ -153,7 +153,8 @@ std::string CommandLine::help(const std::string& group) const {
     text += left;
     append_wrapped(text, command->summary_, left.size());
   }
-  return text + "\n`nanochat COMMAND --help` describes the options of one. `nanochat --version` prints the version.\n";
+  return text + "\n`nanochat COMMAND --help` describes the options of one."
+                " `nanochat --version` prints the version.\n";
 }
 
 std::string CommandLine::markdown() const {
@@ -161,10 +162,10 @@ std::string CommandLine::markdown() const {
       "# Command line\n\n"
       "Written by `nanochat help --markdown`; a test compares the two.\n\n"
       "An option `--some-name` can also be given as the environment variable `NANOCHAT_SOME_NAME` or as the key\n"
-      "`some_name` of the JSON object in `--config FILE`. A flag wins over the environment, the environment over the\n"
-      "file, the file over the default. An empty variable counts as unset. In the environment, a list is a JSON array\n"
-      "or items between commas. Unknown options and keys are errors that name the nearest known one. Results go to\n"
-      "standard output; progress, logs and errors go to standard error.\n\n"
+      "`some_name` of the JSON object in `--config FILE`. A flag wins over the environment, the environment over\n"
+      "the file, the file over the default. An empty variable counts as unset. In the environment, a list is a\n"
+      "JSON array or items between commas. Unknown options and keys are errors that name the nearest known one.\n"
+      "Results go to standard output; progress, logs and errors go to standard error.\n\n"
       "| exit code | meaning |\n|---|---|\n"
       "| 0 | done |\n"
       "| 1 | any other failure, running out of memory included |\n"

@@ -96,9 +96,9 @@ Subcommand& Subcommand::run(std::function<ExitCode(Context&)> function) {
   return *this;
 }
 
-std::map<std::string, std::vector<std::string>> Subcommand::assign(const std::vector<std::string>& words,
-                                                                   const std::vector<std::string>& known_flags) const {
-  std::map<std::string, std::vector<std::string>> assigned;
+Subcommand::Assigned Subcommand::assign(const std::vector<std::string>& words,
+                                        const std::vector<std::string>& known_flags) const {
+  Assigned assigned;
   std::size_t next = 0;
   bool after_mark = false;  // behind "--", a word that begins with a dash is an argument
   for (const std::string& word : words) {
@@ -151,7 +151,7 @@ bool Subcommand::parse(const std::vector<std::string>& words) {
     throw ConfigError(one_line(error.what()));
   }
   if (help->count() > 0) return false;
-  const std::map<std::string, std::vector<std::string>> positionals = assign(app.remaining(), known_flags);
+  const Assigned positionals = assign(app.remaining(), known_flags);
 
   if (config->count() > 0) options_.apply_file(config->results().back());
   options_.apply_environment();

@@ -2,8 +2,8 @@
 // The command line: subcommands built on OptionList, parsed by CLI11. Each subcommand lives in a file of its own that
 // offers one function `void add_NAME(CommandLine&)` (commands.h); main.cpp calls them all.
 //
-// One parse: flags > environment (NANOCHAT_*) > --config file.json > defaults. Results go to standard output, all else
-// to standard error. Not thread-safe; one command a process.
+// One parse: flags > environment (NANOCHAT_*) > --config file.json > defaults. Results go to standard output, all
+// else to standard error. Not thread-safe; one command a process.
 
 #include <concepts>
 #include <functional>
@@ -57,8 +57,8 @@ class Subcommand {
   // Takes the words after the path. False when --help is among them, and nothing was set.
   bool parse(const std::vector<std::string>& words);
   // The words that belong to no flag, by the positional option they are for.
-  std::map<std::string, std::vector<std::string>> assign(const std::vector<std::string>& words,
-                                                         const std::vector<std::string>& known_flags) const;
+  using Assigned = std::map<std::string, std::vector<std::string>>;
+  Assigned assign(const std::vector<std::string>& words, const std::vector<std::string>& known_flags) const;
   std::string memory_advice() const;
 
   std::string path_, summary_, example_;
@@ -80,9 +80,9 @@ class CommandLine {
   Subcommand& add(std::string path, std::string summary, std::string example);
   void group(std::string name, std::string summary);
 
-  // Parses and runs. Every command also gets --config FILE, --quiet, --json, --log-level, --log-file, --log-format and
-  // --help. Errors become one line on standard error and an exit code; std::bad_alloc and c10 out-of-memory errors
-  // included.
+  // Parses and runs. Every command also gets --config FILE, --quiet, --json, --log-level, --log-file, --log-format
+  // and --help. Errors become one line on standard error and an exit code; std::bad_alloc and c10 out-of-memory
+  // errors included.
   int main(int argc, const char* const* argv);
 
   // docs/cli.md: every command with its summary, example and a table of options. A test keeps the file equal to it.

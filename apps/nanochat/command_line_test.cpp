@@ -150,7 +150,8 @@ TEST_F(CommandLineTest, UsageErrorsNameTheNearest) {
   expect_error({"train", "--dpeth", "3"}, 2, "nanochat train: unknown option --dpeth, did you mean \"--depth\"?");
   expect_error({"train", "--batch-size=3"}, 2,
                "nanochat train: unknown option --batch-size, did you mean \"--device-batch-size\"?");
-  expect_error({"train", "--no-compil"}, 2, "nanochat train: unknown option --no-compil, did you mean \"--no-compile\"?");
+  expect_error({"train", "--no-compil"}, 2,
+               "nanochat train: unknown option --no-compil, did you mean \"--no-compile\"?");
   expect_error({"train", "--zzzzzzzzzzzz"}, 2,
                "nanochat train: unknown option --zzzzzzzzzzzz; --help lists the options");
   expect_error({"trian"}, 2, "nanochat: unknown command \"trian\", did you mean \"train\"?");
@@ -163,14 +164,16 @@ TEST_F(CommandLineTest, UsageErrorsNameTheNearest) {
 
 TEST_F(CommandLineTest, ValueErrorsNameTheOption) {
   expect_error({"train", "--depth", "0"}, 2, "nanochat train: --depth: found 0, expected a number of at least 1");
-  expect_error({"train", "--dtype", "int4"}, 2, "nanochat train: --dtype: found \"int4\", expected one of auto, float32");
+  expect_error({"train", "--dtype", "int4"}, 2,
+               "nanochat train: --dtype: found \"int4\", expected one of auto, float32");
   expect_error({"bench", "infer"}, 2,
-               "nanochat bench infer: --model: is required (or NANOCHAT_MODEL, or \"model\" in a --config file); usage: "
-               "nanochat bench infer [options] MODEL");
+               "nanochat bench infer: --model: is required (or NANOCHAT_MODEL, or \"model\" in a --config file); "
+               "usage: nanochat bench infer [options] MODEL");
   expect_error({"bench", "infer", "a", "b"}, 2,
                "nanochat bench infer: unexpected argument \"b\"; usage: nanochat bench infer [options] MODEL");
   expect_error({"bench", "infer", "a", "--model", "b"}, 2,
-               "nanochat bench infer: --model: given as an option and as an argument (\"a\"), expected one of the two");
+               "nanochat bench infer: --model: given as an option and as an argument (\"a\"), "
+               "expected one of the two");
   const Outcome missing = run({"train", "--depth"});
   EXPECT_EQ(missing.code, 2);
   EXPECT_THAT(missing.err, HasSubstr("--depth"));
@@ -232,7 +235,8 @@ TEST_F(CommandLineTest, ListsOfCommands) {
 TEST_F(CommandLineTest, Markdown) {
   const std::string text = line_.markdown();
   EXPECT_EQ(run({"help", "--markdown"}).out, text);
-  EXPECT_THAT(text, HasSubstr("## nanochat train\n\nTrains a model.\n\n```\nnanochat train [options] [DATA_DIR...]\n```"));
+  EXPECT_THAT(text, HasSubstr("## nanochat train\n\nTrains a model.\n\n"
+                              "```\nnanochat train [options] [DATA_DIR...]\n```"));
   EXPECT_THAT(text, HasSubstr("| `--depth INT` | `4` | layers of the model |\n"));
   EXPECT_THAT(text, HasSubstr("| `--dtype TEXT` | `auto` | type of numbers (`auto\\|float32`) |\n"));
   EXPECT_THAT(text, HasSubstr("| `--model PATH` | required | what to run \\| which |\n"));

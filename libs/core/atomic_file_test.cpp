@@ -148,7 +148,8 @@ TEST_F(AtomicFileTest, DirectoryErrors) {
 TEST_F(AtomicFileTest, ReadFileSaysWhatIsWrong) {
   testing::write_text(folder_ / "file", std::string("a\0b", 3));
   EXPECT_EQ(read_file(folder_ / "file"), std::string("a\0b", 3));
-  EXPECT_THAT(message_of<DataError>([&] { read_file(folder_ / "file", 2); }), HasSubstr("is 3 bytes, more than the 2"));
+  EXPECT_THAT(message_of<DataError>([&] { read_file(folder_ / "file", 2); }),
+              HasSubstr("is 3 bytes, more than the 2"));
   EXPECT_THAT(message_of<DataError>([&] { read_file(folder_ / "absent"); }), HasSubstr("no such file"));
   EXPECT_THAT(message_of<DataError>([&] { read_file(folder_.path()); }), HasSubstr("is a folder"));
   EXPECT_THAT(message_of<DataError>([&] { read_file("/dev/null"); }), HasSubstr("not a regular file"));

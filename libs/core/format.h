@@ -11,6 +11,7 @@ std::string with_commas(std::int64_t value);          // 1,234,567
 std::string human_bytes(double bytes);                // 1.5 GiB
 std::string human_duration(double seconds);           // 1h 02m, 3m 04s, 5.2s
 bool is_valid_utf8(std::string_view bytes);
-std::string replace_invalid_utf8(std::string_view bytes);  // each maximal bad part becomes U+FFFD, as Python's "replace"
+// Each maximal bad part becomes U+FFFD, as with Python's errors="replace".
+std::string replace_invalid_utf8(std::string_view bytes);
 
 }  // namespace nanochat

@@ -110,7 +110,8 @@ LogLevel parse_log_level(std::string_view name) {
   for (const LevelName& known : kLevels) {
     if (known.name == name) return known.level;
   }
-  throw ConfigError("log level: found \"" + std::string(name) + "\", expected trace, debug, info, warn, error or off");
+  throw ConfigError("log level: found \"" + std::string(name) +
+                    "\", expected trace, debug, info, warn, error or off");
 }
 
 void configure_logging(const LogOptions& options) {
@@ -139,7 +140,8 @@ bool log_enabled(LogLevel level) { return level != LogLevel::kOff && current_log
 void log_message(LogLevel level, std::string_view message) {
   const std::shared_ptr<spdlog::logger> logger = current_logger();
   if (level == LogLevel::kOff || !logger->should_log(to_spdlog(level))) return;
-  status_line::write_above([&] { logger->log(to_spdlog(level), spdlog::string_view_t(message.data(), message.size())); });
+  const spdlog::string_view_t text(message.data(), message.size());
+  status_line::write_above([&] { logger->log(to_spdlog(level), text); });
 }
 
 void log_formatted(LogLevel level, fmt::string_view format, fmt::format_args arguments) {

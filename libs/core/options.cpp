@@ -194,8 +194,9 @@ std::string Option::environment() const {
 }
 
 std::string Option::type_name() const {
-  return std::visit(Overloaded{[](bool*) { return ""; }, [](int*) { return "INT"; }, [](std::int64_t*) { return "INT"; },
-                               [](std::uint64_t*) { return "INT"; }, [](double*) { return "FLOAT"; },
+  return std::visit(Overloaded{[](bool*) { return ""; }, [](int*) { return "INT"; },
+                               [](std::int64_t*) { return "INT"; }, [](std::uint64_t*) { return "INT"; },
+                               [](double*) { return "FLOAT"; },
                                [](std::string*) { return "TEXT"; }, [](std::filesystem::path*) { return "PATH"; },
                                [](std::vector<std::string>*) { return "TEXT..."; }},
                     field_);

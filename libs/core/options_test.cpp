@@ -135,7 +135,8 @@ TEST_F(OptionsTest, WrongTextSaysWhatWasFoundAndExpectedAndChangesNothing) {
   EXPECT_EQ(error_of_text("depth", {"65"}), "--depth: found 65, expected a number of at most 64");
   EXPECT_EQ(error_of_text("dtype", {"bf16"}), "--dtype: found \"bf16\", expected one of auto, float32, bfloat16");
   EXPECT_EQ(error_of_text("benchmarks", {"core,mmlu"}), "--benchmarks: found \"mmlu\", expected one of core, arc");
-  EXPECT_THAT(error_of_text("benchmarks", {"[1]"}), HasSubstr("expected a JSON array of strings, or items separated"));
+  EXPECT_THAT(error_of_text("benchmarks", {"[1]"}),
+              HasSubstr("expected a JSON array of strings, or items separated"));
   EXPECT_THAT(error_of_text("compile", {"maybe"}), HasSubstr("expected true or false"));
   EXPECT_EQ(error_of_text("depth", {"1", "2"}), "--depth: found 2 values, expected one value");
   EXPECT_EQ(config_.depth, 4);
@@ -257,8 +258,8 @@ TEST_F(OptionsTest, DifferencesNameOldAndNew) {
 }
 
 TEST_F(OptionsTest, ResolvedConfigurationRoundTrips) {
-  EXPECT_TRUE(rc::check([](bool compile, int depth, std::int64_t tokens, std::uint64_t seed, double lr, const std::string& text,
-               const std::vector<std::string>& items) {
+  EXPECT_TRUE(rc::check([](bool compile, int depth, std::int64_t tokens, std::uint64_t seed, double lr,
+                           const std::string& text, const std::vector<std::string>& items) {
     RC_PRE(std::isfinite(lr));
     Config config, restored;
     OptionList source, target;

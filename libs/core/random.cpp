@@ -10,8 +10,8 @@
 namespace nanochat {
 namespace {
 
-// SplitMix64 (Steele, Lea & Flood 2014): its outputs over consecutive states are all different, so that no seed leaves
-// xoshiro in the all-zero state.
+// SplitMix64 (Steele, Lea & Flood 2014): its outputs over consecutive states are all different, so that no seed
+// leaves xoshiro in the all-zero state.
 std::uint64_t splitmix64(std::uint64_t& state) {
   state += 0x9e3779b97f4a7c15ULL;
   std::uint64_t z = state;

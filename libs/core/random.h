@@ -1,5 +1,6 @@
 #pragma once
-// Seeded random numbers that are the same on every machine and compiler (the standard library's distributions are not).
+// Seeded random numbers that are the same on every machine and compiler (the standard library's distributions are
+// not). The classes are not thread-safe: give each thread a stream of its own (derive_seed).
 
 #include <array>
 #include <cstddef>

@@ -184,7 +184,9 @@ TEST(PythonRandomTest, RandbelowAsCPython) {
 }
 
 TEST(PythonRandomTest, SampleAsCPythonOnBothSidesOfItsSetSize) {
-  const auto sample = [](std::uint64_t seed, std::size_t n, std::size_t k) { return PythonRandom(seed).sample(n, k); };
+  const auto sample = [](std::uint64_t seed, std::size_t population, std::size_t k) {
+    return PythonRandom(seed).sample(population, k);
+  };
   EXPECT_THAT(sample(1234, 10, 3), ElementsAre(7, 1, 0));
   EXPECT_THAT(sample(1234, 21, 5), ElementsAre(14, 3, 0, 2, 1));   // from a list
   EXPECT_THAT(sample(1234, 22, 5), ElementsAre(14, 3, 0, 2, 18));  // from a set
@@ -192,11 +194,11 @@ TEST(PythonRandomTest, SampleAsCPythonOnBothSidesOfItsSetSize) {
   EXPECT_THAT(sample(7, 86, 6), ElementsAre(41, 19, 50, 83, 6, 9));
   EXPECT_THAT(sample(1237, 1000, 10), ElementsAre(152, 908, 405, 316, 245, 973, 233, 359, 512, 639));
   EXPECT_THAT(sample(99, 277, 25),
-              ElementsAre(206, 194, 102, 91, 117, 127, 68, 44, 128, 196, 45, 250, 274, 215, 110, 191, 198, 108, 77, 236,
-                          273, 173, 21, 242, 183));
+              ElementsAre(206, 194, 102, 91, 117, 127, 68, 44, 128, 196, 45, 250, 274, 215, 110, 191, 198, 108, 77,
+                          236, 273, 173, 21, 242, 183));
   EXPECT_THAT(sample(99, 278, 25),
-              ElementsAre(206, 194, 102, 91, 117, 127, 68, 44, 128, 196, 271, 275, 45, 250, 215, 110, 191, 198, 108, 77,
-                          236, 173, 42, 270, 240));
+              ElementsAre(206, 194, 102, 91, 117, 127, 68, 44, 128, 196, 271, 275, 45, 250, 215, 110, 191, 198, 108,
+                          77, 236, 173, 42, 270, 240));
   EXPECT_THAT(sample(3, 5, 5), ElementsAre(1, 4, 3, 2, 0));
   EXPECT_THAT(sample(3, 5, 0), ElementsAre());
 }

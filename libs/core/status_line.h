@@ -1,6 +1,6 @@
 #pragma once
-// Internal to core: the one redrawn line of a terminal, shared by the progress bar, which draws it, and the log, which
-// must write above it. All writes to a terminal go through here, under one lock. Thread-safe.
+// Internal to core: the one redrawn line of a terminal, shared by the progress bar, which draws it, and the log,
+// which must write above it. All writes to a terminal go through here, under one lock. Thread-safe.
 
 #include <functional>
 #include <string>

@@ -7,8 +7,8 @@
 
 namespace nanochat::testing {
 
-// The folder beside the repository with real data and parity fixtures: NANOCHAT_SHARED_DIR, else ../shared. nullopt if
-// `relative` is absent in it; callers then GTEST_SKIP() with a message.
+// The folder beside the repository with real data and parity fixtures: NANOCHAT_SHARED_DIR, else ../shared. nullopt
+// if `relative` is absent in it; callers then GTEST_SKIP() with a message.
 std::optional<std::filesystem::path> shared_path(const std::string& relative);
 
 // A fresh folder, removed with everything in it at the end of scope.
