@@ -1,1 +1,95 @@
+#include "ops/attention.h"
+
+#include <ATen/ops/arange.h>
+#include <ATen/ops/einsum.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/randn.h>
+
+#include <cmath>
+#include <limits>
+
 #include <gtest/gtest.h>
+
+#include "ops/testing.h"
+
+namespace nanochat::ops {
+namespace {
+
+using testing::relative_error;
+
+constexpr double kFloatTolerance = 1e-5;
+constexpr double kBfloatTolerance = 0.02;  // probabilities or outputs rounded to 8 bits, summed over keys
+
+double tolerance(at::ScalarType dtype) { return dtype == at::kFloat ? kFloatTolerance : kBfloatTolerance; }
+
+// Query i of row b sees keys [0, start[b] + i].
+at::Tensor plain(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& start) {
+  const std::int64_t group = q.size(2) / k.size(2);
+  const at::Tensor keys = k.repeat_interleave(group, 2), values = v.repeat_interleave(group, 2);
+  const at::Tensor scores = at::einsum("bqhd,bkhd->bhqk", {q, keys}).div(std::sqrt(static_cast<double>(q.size(3))));
+  const at::Tensor last = start.view({-1, 1, 1, 1}).add(at::arange(q.size(1), at::kLong).view({1, 1, -1, 1}));
+  const at::Tensor unseen = at::arange(k.size(1), at::kLong).view({1, 1, 1, -1}).gt(last);
+  const at::Tensor weights = scores.masked_fill(unseen, -std::numeric_limits<double>::infinity()).softmax(-1);
+  return at::einsum("bhqk,bkhd->bqhd", {weights, values});
+}
+
+struct Case {
+  at::ScalarType dtype;
+  std::int64_t batch, time, n_head, n_kv_head, d;
+};
+
+class CausalAttention : public ::testing::TestWithParam<Case> {};
+
+TEST_P(CausalAttention, ForwardAndBackwardEqualAutograd) {
+  const Case& c = GetParam();
+  const at::Tensor q = at::randn({c.batch, c.time, c.n_head, c.d}).to(c.dtype);
+  // Values lie inside the fused projection: rows further apart than they are long.
+  const at::Tensor fused = at::randn({c.batch, c.time, 3 * c.n_kv_head, c.d}).to(c.dtype);
+  const at::Tensor k = fused.narrow(2, 0, c.n_kv_head).contiguous(), v = fused.narrow(2, 2 * c.n_kv_head, c.n_kv_head);
+  const at::Tensor dout = at::randn(q.sizes()).to(c.dtype);
+  at::Tensor q64 = q.to(at::kDouble).requires_grad_(true), k64 = k.to(at::kDouble).requires_grad_(true),
+             v64 = v.to(at::kDouble).contiguous().requires_grad_(true);
+  const at::Tensor expected = plain(q64, k64, v64, at::full({c.batch}, 0, at::kLong));
+  expected.backward(dout.to(at::kDouble));
+
+  const AttentionForward forward = causal_attention(q, k, v);
+  EXPECT_EQ(forward.out.scalar_type(), c.dtype);
+  EXPECT_LT(relative_error(forward.out, expected.detach()), tolerance(c.dtype));
+  const AttentionBackward backward = causal_attention_backward(dout, q, k, v, forward);
+  EXPECT_LT(relative_error(backward.dq, q64.grad()), tolerance(c.dtype));
+  EXPECT_LT(relative_error(backward.dk, k64.grad()), tolerance(c.dtype));
+  EXPECT_LT(relative_error(backward.dv, v64.grad()), tolerance(c.dtype));
+}
+
+INSTANTIATE_TEST_SUITE_P(Shapes, CausalAttention,
+                         ::testing::Values(Case{at::kFloat, 2, 33, 4, 4, 16}, Case{at::kFloat, 1, 100, 6, 2, 64},
+                                           Case{at::kFloat, 3, 1, 2, 1, 32}, Case{at::kBFloat16, 2, 33, 4, 4, 16},
+                                           Case{at::kBFloat16, 1, 256, 4, 2, 64}, Case{at::kBFloat16, 2, 130, 2, 2, 128}));
+
+class CachedAttention : public ::testing::TestWithParam<Case> {};
+
+TEST_P(CachedAttention, EachRowSeesItsOwnPast) {
+  const Case& c = GetParam();
+  for (const std::int64_t queries : {1, 5}) {
+    const at::Tensor q = at::randn({c.batch, queries, c.n_head, c.d}).to(c.dtype);
+    const at::Tensor k = at::randn({c.batch, c.time + 8, c.n_kv_head, c.d}).to(c.dtype), v = at::randn(k.sizes()).to(c.dtype);
+    const at::Tensor start = at::arange(c.batch, at::kLong).mul(3);
+    const at::Tensor expected = plain(q.to(at::kDouble), k.to(at::kDouble), v.to(at::kDouble), start);
+    EXPECT_LT(relative_error(cached_attention(q, k, v, start), expected), tolerance(c.dtype)) << queries;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Shapes, CachedAttention,
+                         ::testing::Values(Case{at::kFloat, 3, 20, 4, 4, 16}, Case{at::kFloat, 2, 70, 6, 2, 64},
+                                           Case{at::kBFloat16, 3, 20, 4, 1, 64}));
+
+TEST(Attention, RefusesShapesThatDoNotFit) {
+  const at::Tensor q = at::randn({2, 5, 4, 8}), k = at::randn({2, 5, 4, 8});
+  EXPECT_THROW(causal_attention(q, at::randn({2, 5, 3, 8}), at::randn({2, 5, 3, 8})), c10::Error);
+  EXPECT_THROW(causal_attention(q, k, at::randn({2, 5, 2, 8})), c10::Error);
+  EXPECT_THROW(causal_attention(q, at::randn({2, 5, 4, 16}), at::randn({2, 5, 4, 16})), c10::Error);
+  EXPECT_THROW(causal_attention(q.view({2, 5, 32}), k, k), c10::Error);
+}
+
+}  // namespace
+}  // namespace nanochat::ops

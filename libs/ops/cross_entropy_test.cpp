@@ -1,1 +1,180 @@
+#include "ops/cross_entropy.h"
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/matmul.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/zeros.h>
+#include <c10/util/Exception.h>
 #include <gtest/gtest.h>
+
+#include <limits>
+
+#include "ops/testing.h"
+
+namespace nanochat::ops {
+namespace {
+
+using testing::kBf16Chain;
+using testing::kFloatTolerance;
+using testing::leaf;
+using testing::random_tensor;
+using testing::relative_error;
+
+struct Case {
+  at::ScalarType dtype;
+  std::int64_t tokens, width, vocab, padded;
+  double softcap;
+  std::int64_t chunk_bytes;
+};
+
+void PrintTo(const Case& c, std::ostream* out) {
+  *out << c.dtype << " N" << c.tokens << " C" << c.width << " V" << c.vocab << "/" << c.padded << " cap" << c.softcap
+       << " chunk" << c.chunk_bytes;
+}
+
+at::Tensor reference_logits(const at::Tensor& x, const at::Tensor& w, const HeadOptions& options) {
+  const at::Tensor z = at::matmul(x, w.narrow(0, 0, options.vocab_size).t());
+  return options.softcap > 0.0 ? options.softcap * (z / options.softcap).tanh() : z;
+}
+
+at::Tensor reference_losses(const at::Tensor& x, const at::Tensor& w, const at::Tensor& targets,
+                            const HeadOptions& options) {
+  const at::Tensor index = targets.to(at::kLong);
+  const at::Tensor nll = -reference_logits(x, w, options).log_softmax(1).gather(1, index.clamp_min(0).unsqueeze(1));
+  return nll.squeeze(1) * index.ge(0).to(at::kDouble);
+}
+
+class Head : public ::testing::TestWithParam<Case> {
+ protected:
+  void SetUp() override {
+    const Case c = GetParam();
+    options_ = {.vocab_size = c.vocab, .softcap = c.softcap, .chunk_bytes = c.chunk_bytes};
+    x_ = random_tensor({c.tokens, c.width}, c.dtype, 1);
+    w_ = random_tensor({c.padded, c.width}, c.dtype, 2, 0.5);
+    scale_ = random_tensor({c.tokens}, at::kFloat, 3);
+    targets_ = at::empty({c.tokens}, at::kInt);
+    Rng rng(4);
+    for (std::int64_t i = 0; i < c.tokens; ++i) {
+      const auto target = static_cast<std::int32_t>(rng.below(static_cast<std::uint64_t>(c.vocab)));
+      targets_.data_ptr<std::int32_t>()[i] = i % 5 == 3 ? -1 : target;
+    }
+  }
+  // bf16 logits are rounded before the loss is taken; the loss itself is float32.
+  double tolerance() const { return GetParam().dtype == at::kFloat ? 2 * kFloatTolerance : kBf16Chain; }
+
+  HeadOptions options_;
+  at::Tensor x_, w_, scale_, targets_;
+};
+
+TEST_P(Head, LossesAndGradientsEqualAutograd) {
+  const at::Tensor x = leaf(x_), w = leaf(w_);
+  const at::Tensor expected = reference_losses(x, w, targets_, options_);
+  (expected * scale_.to(at::kDouble)).sum().backward();
+
+  at::Tensor losses = at::full({x_.size(0)}, -7.0, at::kFloat), dx = at::full(x_.sizes(), -7.0, x_.options());
+  at::Tensor dw = at::ones(w_.sizes(), at::kFloat);
+  head_losses_and_gradients(x_, w_, targets_, scale_, options_, losses, dx, dw);
+  EXPECT_LT(relative_error(losses, expected), tolerance());
+  EXPECT_LT(relative_error(dx, x.grad()), 2 * tolerance());
+  EXPECT_LT(relative_error(dw - 1.0, w.grad()), 2 * tolerance());  // added to what was there
+
+  const at::Tensor ignored = targets_.lt(0);
+  EXPECT_EQ(losses.masked_select(ignored).abs().sum().item<double>(), 0.0);
+  EXPECT_EQ(dx.masked_select(ignored.unsqueeze(1)).abs().sum().item<double>(), 0.0);
+  const at::Tensor padding = dw.narrow(0, options_.vocab_size, w_.size(0) - options_.vocab_size);
+  EXPECT_TRUE(padding.equal(at::ones(padding.sizes())));
+
+  at::Tensor alone = at::empty({x_.size(0)}, at::kFloat);
+  head_losses(x_, w_, targets_, options_, alone);
+  EXPECT_TRUE(alone.equal(losses));
+}
+
+TEST_P(Head, LogitsEqualTheFormula) {
+  const at::Tensor logits = head_logits(x_, w_, options_);
+  EXPECT_EQ(logits.scalar_type(), at::kFloat);
+  EXPECT_EQ(logits.sizes(), (at::IntArrayRef{x_.size(0), options_.vocab_size}));
+  EXPECT_LT(relative_error(logits, reference_logits(x_.to(at::kDouble), w_.to(at::kDouble), options_)), tolerance());
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Cases, Head,
+    ::testing::Values(Case{at::kFloat, 7, 24, 50, 64, 15.0, 8 << 20}, Case{at::kFloat, 33, 16, 37, 64, 0.0, 1000},
+                      Case{at::kFloat, 20, 32, 64, 64, 60.0, 1}, Case{at::kFloat, 1, 8, 1, 64, 15.0, 4096},
+                      Case{at::kFloat, 130, 48, 1003, 1024, 15.0, 100000}, Case{at::kFloat, 9, 64, 129, 192, 39.0, 2000},
+                      Case{at::kBFloat16, 7, 24, 50, 64, 15.0, 8 << 20}, Case{at::kBFloat16, 33, 16, 37, 64, 0.0, 1000},
+                      Case{at::kBFloat16, 20, 32, 64, 64, 60.0, 1}, Case{at::kBFloat16, 130, 48, 1003, 1024, 15.0, 100000}));
+
+TEST(HeadGradients, EqualFiniteDifferences) {
+  constexpr double kStep = 1e-2;
+  const HeadOptions options{.vocab_size = 40, .softcap = 15.0};
+  const at::Tensor x = random_tensor({12, 16}, at::kFloat, 1), w = random_tensor({64, 16}, at::kFloat, 2, 2.0);
+  const at::Tensor scale = random_tensor({12}, at::kFloat, 3).abs();
+  const at::Tensor targets = at::full({12}, 5, at::kInt);
+  const auto total = [&](const at::Tensor& inputs, const at::Tensor& weights) {
+    at::Tensor losses = at::empty({12}, at::kFloat);
+    head_losses(inputs, weights, targets, options, losses);
+    return (losses.to(at::kDouble) * scale.to(at::kDouble)).sum().item<double>();
+  };
+  at::Tensor losses = at::empty({12}, at::kFloat), dx = at::empty_like(x), dw = at::zeros_like(w);
+  head_losses_and_gradients(x, w, targets, scale, options, losses, dx, dw);
+  for (std::uint64_t seed = 10; seed < 15; ++seed) {
+    const at::Tensor along_x = random_tensor(x.sizes(), at::kFloat, seed);
+    const double slope_x = (total(x + kStep * along_x, w) - total(x - kStep * along_x, w)) / (2 * kStep);
+    const double expected_x = (dx * along_x).sum(at::kDouble).item<double>();
+    EXPECT_NEAR(slope_x, expected_x, 1e-3 * dx.norm().item<double>());
+    const at::Tensor along_w = random_tensor(w.sizes(), at::kFloat, seed + 100);
+    const double slope_w = (total(x, w + kStep * along_w) - total(x, w - kStep * along_w)) / (2 * kStep);
+    EXPECT_NEAR(slope_w, (dw * along_w).sum(at::kDouble).item<double>(), 3e-3 * dw.norm().item<double>());
+  }
+}
+
+TEST(HeadLosses, StayFiniteForHugeLogits) {
+  const at::Tensor w = random_tensor({64, 8}, at::kFloat, 2, 1000.0), x = random_tensor({5, 8}, at::kFloat, 1, 100.0);
+  const at::Tensor targets = at::full({5}, 3, at::kInt), scale = at::ones({5});
+  for (const double cap : {0.0, 15.0, 60.0}) {
+    const HeadOptions options{.vocab_size = 60, .softcap = cap};
+    at::Tensor losses = at::empty({5}), dx = at::empty_like(x), dw = at::zeros_like(w);
+    head_losses_and_gradients(x, w, targets, scale, options, losses, dx, dw);
+    const at::Tensor expected = reference_losses(x.to(at::kDouble), w.to(at::kDouble), targets, options);
+    EXPECT_LT(relative_error(losses, expected), kFloatTolerance) << "cap " << cap;
+    EXPECT_FALSE(testing::any_nan(dx)) << "cap " << cap;
+    EXPECT_FALSE(testing::any_nan(dw)) << "cap " << cap;
+  }
+}
+
+TEST(HeadLosses, ANanReachesTheLoss) {
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+    for (const double cap : {0.0, 15.0}) {
+      at::Tensor x = random_tensor({4, 8}, dtype, 1);
+      x[2][5] = std::numeric_limits<double>::quiet_NaN();
+      const at::Tensor w = random_tensor({64, 8}, dtype, 2);
+      const HeadOptions options{.vocab_size = 60, .softcap = cap};
+      at::Tensor losses = at::empty({4});
+      head_losses(x, w, at::full({4}, 1, at::kInt), options, losses);
+      EXPECT_TRUE(losses[2].isnan().item<bool>()) << dtype << " cap " << cap;
+      EXPECT_FALSE(losses[1].isnan().item<bool>());
+      EXPECT_TRUE(head_logits(x, w, options)[2].isnan().all().item<bool>());
+    }
+  }
+}
+
+TEST(HeadErrors, NamesWhatDoesNotFit) {
+  const at::Tensor x = random_tensor({4, 8}, at::kFloat, 1), w = random_tensor({64, 8}, at::kFloat, 2);
+  at::Tensor losses = at::empty({4});
+  const HeadOptions options{.vocab_size = 60};
+  const auto losses_of = [&](const at::Tensor& inputs, const at::Tensor& targets, const HeadOptions& with) {
+    head_losses(inputs, w, targets, with, losses);
+  };
+  const at::Tensor targets = at::full({4}, 59, at::kInt);
+  EXPECT_NO_THROW(losses_of(x, targets, options));
+  EXPECT_THROW(losses_of(x, at::full({4}, 60, at::kInt), options), c10::Error);
+  EXPECT_THROW(losses_of(x, at::full({4}, 1, at::kLong), options), c10::Error);
+  EXPECT_THROW(losses_of(x, at::full({3}, 1, at::kInt), options), c10::Error);
+  EXPECT_THROW(losses_of(x.narrow(1, 0, 7), targets, options), c10::Error);
+  EXPECT_THROW(losses_of(x, targets, {.vocab_size = 65}), c10::Error);
+  EXPECT_THROW(head_logits(x, w, {.vocab_size = 0}), c10::Error);
+}
+
+}  // namespace
+}  // namespace nanochat::ops
