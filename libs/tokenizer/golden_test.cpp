@@ -58,17 +58,15 @@ TEST(Published, FilesAreKnownByTheirSha256) {
   NANOCHAT_SHARED_OR_SKIP(gpt2, "data/tokenizers/gpt2/gpt2.tiktoken");
   NANOCHAT_SHARED_OR_SKIP(cl100k, "data/tokenizers/cl100k_base/cl100k_base.tiktoken");
   NANOCHAT_SHARED_OR_SKIP(nanochat, "data/tokenizers/nanochat_ms/nanochat.tiktoken");
-  const auto pattern = [](const auto& path) {
-    return dynamic_cast<const ByteBpeTokenizer&>(*load_tokenizer(path)).pattern();
+  const auto expect = [](const auto& path, std::string_view pattern, std::int64_t vocab_size) {
+    const auto tokenizer = load_tokenizer(path);
+    EXPECT_EQ(dynamic_cast<const ByteBpeTokenizer&>(*tokenizer).pattern(), pattern);
+    EXPECT_EQ(tokenizer->vocab_size(), vocab_size);
   };
-  EXPECT_EQ(pattern(gpt2), kGpt2Pattern);
-  EXPECT_EQ(pattern(cl100k), kCl100kPattern);
-  EXPECT_EQ(pattern(nanochat), kNanochatPattern);
-  EXPECT_EQ(load_tokenizer(gpt2)->vocab_size(), 50256);
-  EXPECT_EQ(load_tokenizer(cl100k)->vocab_size(), 100256);
-  EXPECT_EQ(load_tokenizer(nanochat)->vocab_size(), 65536);
-  EXPECT_EQ(load_tokenizer(nanochat)->bos_id(), 65527);
-  EXPECT_EQ(load_tokenizer(gpt2, {.pattern = "", .special = "nanochat"})->vocab_size(), 50265);
+  expect(gpt2, kGpt2Pattern, 50256);
+  expect(cl100k, kCl100kPattern, 100256);
+  expect(nanochat, kNanochatPattern, 65536);
+  EXPECT_EQ(load_tokenizer(gpt2, {.pattern = "", .special = "nanochat"})->bos_id(), 50256);
 }
 
 TEST(Published, RanksAndJsonOfGpt2HaveTheSameMerges) {
