@@ -93,8 +93,7 @@ class Pretraining {
         progress_(progress),
         runtime_(select_runtime(config.runtime)),
         data_(config),
-        model_config_(config.model_config(data_.tokenizer()->vocab_size())),
-        run_(config.output_dir, !config.resume.empty()) {
+        model_config_(config.model_config(data_.tokenizer()->vocab_size())) {
     check_batch_sizes(config);
     check_memory(config, model_config_, runtime_.dtype);
     iterations_ = horizon(config, model_config_);
@@ -104,14 +103,16 @@ class Pretraining {
     if (config.resume.empty()) {
       model_->init_weights(config.seed);
       loader_ = data_.training(nullptr);
-      run_.write_config(resolved());
     } else {
       restore();
     }
-    // Figures of the step that a checkpoint stands at were measured after it was written: they come again.
-    metrics_.emplace(run_.path(), step_ - 1);
-    add_log_file(run_.path() / "log.txt");
     peak_flops_ = ops::measured_matmul_flops(runtime_.dtype);
+    // Last, when nothing is left to be refused: a run folder in the way would block the corrected command.
+    run_.emplace(config.output_dir, !config.resume.empty());
+    if (config.resume.empty()) run_->write_config(resolved());
+    // Figures of the step that a checkpoint stands at were measured after it was written: they come again.
+    metrics_.emplace(run_->path(), step_ - 1);
+    add_log_file(run_->path() / "log.txt");
   }
 
   PretrainResult run() {
@@ -260,10 +261,10 @@ class Pretraining {
                                {"loader", loader_->position()},
                                {"loop", loop_.to_json()},
                                {"config", resolved()}};
-    checkpoint_ = run_.checkpoint_path(step_);
+    checkpoint_ = run_->checkpoint_path(step_);
     save_checkpoint(checkpoint_, contents);
-    run_.mark_latest(step_);
-    run_.prune_checkpoints(config_.keep_last);
+    run_->mark_latest(step_);
+    run_->prune_checkpoints(config_.keep_last);
     log_debug("step {:06d} | checkpoint {}", step_, checkpoint_.string());
   }
 
@@ -313,7 +314,7 @@ class Pretraining {
   Runtime runtime_;
   TrainingData data_;
   GptConfig model_config_;
-  RunFolder run_;
+  std::optional<RunFolder> run_;
   std::optional<Gpt> model_;
   std::optional<Optimizer> optimizer_;
   std::unique_ptr<Loader> loader_;
