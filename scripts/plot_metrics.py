@@ -4,6 +4,7 @@
 Reads runs/NAME/metrics.jsonl; training bits per byte as a line, validation as dots. Standard library only.
 """
 import json
+import math
 import pathlib
 import sys
 
@@ -28,6 +29,15 @@ def smooth(points, count=300):
     return [(sum(s for s, _ in g) / len(g), sum(v for _, v in g) / len(g)) for g in groups]
 
 
+def ticks(low, high, count=5):
+    """About `count` round numbers between low and high."""
+    raw = (high - low) / count
+    power = 10 ** math.floor(math.log10(raw))
+    size = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= raw)
+    first = math.ceil(low / size)
+    return [i * size for i in range(first, math.floor(high / size) + 1)]
+
+
 def draw(run, train, validation):
     values = [v for _, v in train[len(train) // 50:]] + [v for _, v in validation]
     low, high = min(values), max(values)
@@ -45,11 +55,11 @@ def draw(run, train, validation):
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>',
         f'<text x="{LEFT}" y="24" font-size="15" fill="#222">{run.name}: bits per byte</text>',
     ]
-    for i in range(6):
-        value, step = low + (high - low) * i / 5, last * i / 5
+    for value in ticks(low, high):
         out.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(value):.1f}" y2="{y(value):.1f}" stroke="#e5e5e5"/>')
-        out.append(f'<text x="{LEFT - 8}" y="{y(value) + 4:.1f}" text-anchor="end" fill="#555">{value:.2f}</text>')
-        out.append(f'<text x="{x(step):.1f}" y="{HEIGHT - 20}" text-anchor="middle" fill="#555">{step:.0f}</text>')
+        out.append(f'<text x="{LEFT - 8}" y="{y(value) + 4:.1f}" text-anchor="end" fill="#555">{value:g}</text>')
+    for step in ticks(0, last):
+        out.append(f'<text x="{x(step):.1f}" y="{HEIGHT - 20}" text-anchor="middle" fill="#555">{step:g}</text>')
     out.append(f'<text x="{(LEFT + WIDTH) / 2:.0f}" y="{HEIGHT - 4}" text-anchor="middle" fill="#555">step</text>')
     line = " ".join(f"{x(s):.1f},{y(v):.1f}" for s, v in smooth(train))
     out.append(f'<polyline points="{line}" fill="none" stroke="#2b6cb0" stroke-width="1.5"/>')

@@ -78,6 +78,8 @@ iterations=$((rate * minutes * 60 / 4096))
   --warmdown-ratio 0.4 --eval-interval $((iterations / 8 + 1)) --eval-tokens 200000 --sample-interval -1 \
   --checkpoint-interval $((iterations / 4 + 1)) --output-dir "$run"
 
+printf 'curve of bits per byte: %s\n' "$(python3 scripts/plot_metrics.py "$run")"
+
 if [ ${#text[@]} -eq 0 ]; then
   step "Seven questions"
   "$nanochat" eval "$run" --benchmarks completion --data-dir "$work/corpus/quickstart_prompts.jsonl" --show
