@@ -35,7 +35,9 @@ void line(std::string_view label, fmt::format_string<Args...> format, Args&&... 
   fmt::print("{:<16}{}\n", label, fmt::format(format, std::forward<Args>(args)...));
 }
 
-void print(const ordered_json& report) { fmt::print("{}\n", report.dump(-1, ' ', false, ordered_json::error_handler_t::replace)); }
+void print(const ordered_json& report) {
+  fmt::print("{}\n", report.dump(-1, ' ', false, ordered_json::error_handler_t::replace));
+}
 
 ExitCode describe_program(const Context& context) {
   const int threads = available_threads();
@@ -113,7 +115,8 @@ std::string training_text(const nlohmann::json& state) {
   if (!state.is_object()) return "no training state";
   std::string text;
   const auto add = [&](const nlohmann::json& object, const char* key, const std::string& label) {
-    if (object.is_object() && object.contains(key)) text += (text.empty() ? "" : ", ") + label + " " + plain(object.at(key));
+    if (object.is_object() && object.contains(key))
+      text += (text.empty() ? "" : ", ") + label + " " + plain(object.at(key));
   };
   add(state, "stage", "stage");
   add(state, "step", "step");
@@ -135,7 +138,8 @@ ExitCode describe_model(const InfoArguments& arguments, const Context& context) 
   line("checkpoint", "{}", summary.folder.string());
   line("model", "{} layers, width {}, {} heads of {} ({} for keys and values), MLP {}", config.n_layer, config.n_embd,
        config.n_head, config.head_dim(), config.n_kv_head, config.intermediate_size);
-  line("vocabulary", "{} tokens, tables of {}", with_commas(config.vocab_size), with_commas(config.padded_vocab_size()));
+  line("vocabulary", "{} tokens, tables of {}", with_commas(config.vocab_size),
+       with_commas(config.padded_vocab_size()));
   line("context", "{} tokens, RoPE base {}, tables in {}", with_commas(config.sequence_len), config.rope_base,
        config.rope_table_bf16 ? "bfloat16" : "float32");
   line("logits", "{}", config.softcap > 0 ? fmt::format("soft-capped at {}", config.softcap) : "not capped");
@@ -152,8 +156,9 @@ ExitCode describe_model(const InfoArguments& arguments, const Context& context) 
     line("tokenizer", "none in this folder");
   }
   if (arguments.verify) {
-    line("verified", "{}", verified > 0 ? fmt::format("{} files have the SHA-256 that was stored", verified)
-                                        : std::string("no SHA-256 is stored to compare with"));
+    line("verified", "{}",
+         verified > 0 ? fmt::format("{} files have the SHA-256 that was stored", verified)
+                      : std::string("no SHA-256 is stored to compare with"));
   }
   return ExitCode::kOk;
 }
@@ -162,9 +167,11 @@ ExitCode describe_model(const InfoArguments& arguments, const Context& context) 
 
 void add_info(CommandLine& command_line) {
   auto arguments = std::make_shared<InfoArguments>();
-  Subcommand& command = command_line.add("info", "Describe a checkpoint, a token shard or, without an argument, this program",
-                                         "nanochat info runs/quickstart --verify");
-  command.option("model", &arguments->model, "a checkpoint, a run (its latest checkpoint) or a .tok shard; empty: the program");
+  Subcommand& command =
+      command_line.add("info", "Describe a checkpoint, a token shard or, without an argument, this program",
+                       "nanochat info runs/quickstart --verify");
+  command.option("model", &arguments->model,
+                 "a checkpoint, a run (its latest checkpoint) or a .tok shard; empty: the program");
   command.option("verify", &arguments->verify, "read every file and compare it with the stored checksums");
   command.positional("model");
   command.run([arguments](Context& context) {

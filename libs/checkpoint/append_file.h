@@ -1,6 +1,6 @@
 #pragma once
-// Internal to checkpoint: a file that grows by whole records, each of which is with the operating system when append()
-// returns.
+// Internal to checkpoint: a file that grows by whole records, each of which is with the operating system when
+// append() returns.
 
 #include <filesystem>
 #include <string_view>

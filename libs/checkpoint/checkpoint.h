@@ -1,8 +1,8 @@
 #pragma once
 // A checkpoint: a folder that any Hugging Face user can open (model.safetensors, config.json, generation_config.json,
 // the tokenizer's files) and that training resumes from (training_state.json, optimizer.rank-0-of-1.safetensors).
-// Written beside its final name, fsynced and renamed, so that a reader never sees half of one. Every file is described
-// in docs/formats/checkpoint.md. Functions are thread-safe for different folders.
+// Written beside its final name, fsynced and renamed, so that a reader never sees half of one. Every file is
+// described in docs/formats/checkpoint.md. Functions are thread-safe for different folders.
 
 #include <cstddef>
 #include <cstdint>
@@ -23,8 +23,8 @@ inline constexpr int kTrainingStateVersion = 1;  // "format_version" of training
 
 struct CheckpointContents {
   const GptConfig* config = nullptr;
-  NamedTensors weights;                 // Hugging Face names, float32
-  NamedTensors optimizer;               // empty: not saved
+  NamedTensors weights;                  // Hugging Face names, float32
+  NamedTensors optimizer;                // empty: not saved
   const Tokenizer* tokenizer = nullptr;  // null: none
   // step, stage, loader, loop, configuration: whatever training wants back. save_checkpoint adds "format_version",
   // "versions" (program, LibTorch) and "sha256" of every other file of the folder.
@@ -45,9 +45,9 @@ struct LoadedModel {
   nlohmann::json training_state;               // null when absent
 };
 
-// `path`: a checkpoint folder, a run folder (its checkpoints/latest, else its newest checkpoint) or a .safetensors file
-// beside a config.json. Returns the checkpoint folder, links resolved, or the .safetensors file. Throws CheckpointError
-// saying what was looked for.
+// `path`: a checkpoint folder, a run folder (its checkpoints/latest, else its newest checkpoint) or a .safetensors
+// file beside a config.json. Returns the checkpoint folder, links resolved, or the .safetensors file. Throws
+// CheckpointError saying what was looked for.
 std::filesystem::path find_checkpoint(const std::filesystem::path& path);
 
 // Weights of any floating type; tables may be stored with or without the vocabulary's padding. Throws CheckpointError
@@ -63,15 +63,15 @@ void load_optimizer_state(const std::filesystem::path& checkpoint, NamedTensors&
 struct CheckpointSummary {
   std::filesystem::path folder, weights;  // weights: the .safetensors file
   GptConfig config;
-  std::string dtype;                      // of the weights: "F32", or "BF16 and F32"
-  std::uintmax_t weight_bytes = 0;        // size of that file
+  std::string dtype;                // of the weights: "F32", or "BF16 and F32"
+  std::uintmax_t weight_bytes = 0;  // size of that file
   bool has_optimizer = false, has_tokenizer = false;
-  nlohmann::json training_state;          // null when absent
+  nlohmann::json training_state;  // null when absent
 };
 CheckpointSummary describe_checkpoint(const std::filesystem::path& path);
 
-// Compares every file that training_state.json lists with its SHA-256 and returns their number; 0 when there is no list.
-// Throws CheckpointError naming the first file that is missing or differs.
+// Compares every file that training_state.json lists with its SHA-256 and returns their number; 0 when there is no
+// list. Throws CheckpointError naming the first file that is missing or differs.
 std::size_t verify_checkpoint(const std::filesystem::path& path);
 
 }  // namespace nanochat

@@ -66,7 +66,9 @@ Opened open_checkpoint(const fs::path& path) {
 // The tensors of `config` and nothing else, each of its shape: what Gpt's parameters are, without allocating them.
 void check_tensors(const Opened& opened) {
   const GptConfig& c = opened.config;
-  const auto fail = [&](const std::string& what) { throw CheckpointError(opened.weights_path.string() + ": " + what); };
+  const auto fail = [&](const std::string& what) {
+    throw CheckpointError(opened.weights_path.string() + ": " + what);
+  };
   std::size_t expected = 0;
   const auto check = [&](const std::string& name, std::int64_t rows, std::int64_t columns, bool padded_vocabulary) {
     ++expected;
@@ -77,7 +79,8 @@ void check_tensors(const Opened& opened) {
     const std::vector<std::int64_t> shape = {rows, columns};
     const bool unpadded = padded_vocabulary && entry.shape == std::vector<std::int64_t>{c.vocab_size, columns};
     if (entry.shape != shape && !unpadded) {
-      fail(name + " has shape " + shape_text(entry.shape) + ", but " + kConfigFile + " asks for " + shape_text(shape));
+      fail(name + " has shape " + shape_text(entry.shape) + ", but " + kConfigFile + " asks for " +
+           shape_text(shape));
     }
   };
   check("model.embed_tokens.weight", c.padded_vocab_size(), c.n_embd, true);
@@ -134,18 +137,21 @@ std::optional<fs::path> newest_of_run(const fs::path& run) {
 fs::path find_checkpoint(const fs::path& path) {
   if (is_file(path)) {
     if (path.extension() == ".safetensors") return path;
-    throw CheckpointError(path.string() + ": is a file, expected a checkpoint folder, a run folder or a .safetensors file");
+    throw CheckpointError(path.string() +
+                          ": is a file, expected a checkpoint folder, a run folder or a .safetensors file");
   }
   if (!is_folder(path)) throw CheckpointError(path.string() + ": no such checkpoint or run");
   if (is_file(path / kWeightsFile)) return fs::canonical(path);
   if (is_file(path / "model.safetensors.index.json")) {
-    throw CheckpointError(path.string() + ": its weights are spread over several files, expected one " + kWeightsFile);
+    throw CheckpointError(path.string() + ": its weights are spread over several files, expected one " +
+                          kWeightsFile);
   }
   if (is_folder(path / "checkpoints")) {
     if (auto newest = newest_of_run(path)) return *newest;
     throw CheckpointError(path.string() + ": this run has no checkpoint yet");
   }
-  throw CheckpointError(path.string() + ": holds neither " + kWeightsFile + " (a checkpoint) nor checkpoints/ (a run)");
+  throw CheckpointError(path.string() + ": holds neither " + kWeightsFile +
+                        " (a checkpoint) nor checkpoints/ (a run)");
 }
 
 LoadedModel load_model(const fs::path& path, at::ScalarType dtype) {
@@ -214,9 +220,11 @@ std::size_t verify_checkpoint(const fs::path& path) {
   const json state = read_training_state(found);
   if (!state.is_object() || !state.contains("sha256")) return 0;
   const json& list = state.at("sha256");
-  if (!list.is_object()) throw CheckpointError((found / kTrainingStateFile).string() + ": \"sha256\" must be an object");
+  if (!list.is_object())
+    throw CheckpointError((found / kTrainingStateFile).string() + ": \"sha256\" must be an object");
   std::size_t files = 0;
-  for (const auto& [name, digest] : list.items()) files += verify_file(found / fs::path(name).filename(), state) ? 1 : 0;
+  for (const auto& [name, digest] : list.items())
+    files += verify_file(found / fs::path(name).filename(), state) ? 1 : 0;
   return files;
 }
 

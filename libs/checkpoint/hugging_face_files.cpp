@@ -10,7 +10,8 @@ namespace nanochat {
 namespace {
 
 // Jinja. A system message joins the first user message, two line breaks between them; an assistant's content may be a
-// list of parts, each of type text, python or python_output. Source: render_conversation in the reference's tokenizer.py.
+// list of parts, each of type text, python or python_output. Source: render_conversation in the reference's
+// tokenizer.py.
 constexpr const char* kChatTemplate =
     "{%- set ns = namespace(system='') -%}"
     "{{- '<|bos|>' -}}"

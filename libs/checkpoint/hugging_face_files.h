@@ -9,12 +9,12 @@ namespace nanochat {
 
 class Tokenizer;
 
-// generation_config.json. bos_token_id is <|bos|> (or <|endoftext|>), eos_token_id <|assistant_end|> when the tokenizer
-// has it, else bos_token_id; neither without a tokenizer, or when it has no such token.
+// generation_config.json. bos_token_id is <|bos|> (or <|endoftext|>), eos_token_id <|assistant_end|> when the
+// tokenizer has it, else bos_token_id; neither without a tokenizer, or when it has no such token.
 nlohmann::ordered_json generation_config(const Tokenizer* tokenizer);
 
-// Adds to what the tokenizer wrote as tokenizer_config.json: model_max_length, and for a tokenizer with the chat tokens
-// a chat_template. Throws CheckpointError if `text` is not a JSON object.
+// Adds to what the tokenizer wrote as tokenizer_config.json: model_max_length, and for a tokenizer with the chat
+// tokens a chat_template. Throws CheckpointError if `text` is not a JSON object.
 std::string with_chat_template(const std::string& text, const Tokenizer& tokenizer, std::int64_t sequence_len);
 
 }  // namespace nanochat

@@ -18,7 +18,8 @@ using nlohmann::json;
 std::string plain_reason(const std::string& what) {
   const std::size_t label = what.find("] ");
   std::string reason = replace_invalid_utf8(label == std::string::npos ? what : what.substr(label + 2));
-  std::replace_if(reason.begin(), reason.end(), [](char c) { return static_cast<unsigned char>(c) < 0x20; }, ' ');
+  std::replace_if(
+      reason.begin(), reason.end(), [](char c) { return static_cast<unsigned char>(c) < 0x20; }, ' ');
   return reason;
 }
 
@@ -29,24 +30,19 @@ class Guard {
 
   bool operator()(int depth, json::parse_event_t event, json& parsed) {
     switch (event) {
-      case json::parse_event_t::object_start:
-        keys_.emplace_back();
-        [[fallthrough]];
+      case json::parse_event_t::object_start: keys_.emplace_back(); [[fallthrough]];
       case json::parse_event_t::array_start:
         if (depth >= kMaxJsonDepth) {
           throw CheckpointError(where_ + ": JSON nested deeper than " + std::to_string(kMaxJsonDepth) + " levels");
         }
         break;
-      case json::parse_event_t::object_end:
-        keys_.pop_back();
-        break;
+      case json::parse_event_t::object_end: keys_.pop_back(); break;
       case json::parse_event_t::key:
         if (const auto& key = parsed.get_ref<const std::string&>(); !keys_.back().insert(key).second) {
           throw CheckpointError(where_ + ": key \"" + key + "\" is given twice");
         }
         break;
-      default:
-        break;
+      default: break;
     }
     return true;
   }

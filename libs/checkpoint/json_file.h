@@ -1,5 +1,6 @@
 #pragma once
-// JSON from files that may be damaged or hostile: bounded nesting, no duplicate keys, one clear line when it is wrong.
+// JSON from files that may be damaged or hostile: bounded nesting, no duplicate keys, one clear line when it is
+// wrong.
 
 #include <cstddef>
 #include <filesystem>

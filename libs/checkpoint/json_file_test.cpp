@@ -29,8 +29,8 @@ TEST(JsonFile, ReadsAnObject) {
 }
 
 TEST(JsonFile, SaysWhatIsWrong) {
-  EXPECT_THAT(message_of("{\"a\": "), AllOf(HasSubstr("a.json: not valid JSON"), HasSubstr("line 1"),
-                                            Not(HasSubstr("json.exception"))));
+  EXPECT_THAT(message_of("{\"a\": "),
+              AllOf(HasSubstr("a.json: not valid JSON"), HasSubstr("line 1"), Not(HasSubstr("json.exception"))));
   EXPECT_THAT(message_of(""), HasSubstr("not valid JSON"));
   EXPECT_THAT(message_of("{} x"), HasSubstr("not valid JSON"));
   EXPECT_THAT(message_of("[1]"), HasSubstr("holds a JSON array, expected an object"));
@@ -47,7 +47,8 @@ TEST(JsonFile, MessageOfABinaryFileIsOneLineOfText) {
 
 TEST(JsonFile, DepthIsBounded) {
   const auto nested = [](int arrays) {
-    return "{\"a\": " + std::string(static_cast<std::size_t>(arrays), '[') + std::string(static_cast<std::size_t>(arrays), ']') + "}";
+    return "{\"a\": " + std::string(static_cast<std::size_t>(arrays), '[') +
+           std::string(static_cast<std::size_t>(arrays), ']') + "}";
   };
   EXPECT_EQ(message_of(nested(kMaxJsonDepth - 1)), "");
   EXPECT_THAT(message_of(nested(kMaxJsonDepth)), HasSubstr("nested deeper than 64 levels"));

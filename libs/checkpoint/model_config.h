@@ -15,16 +15,16 @@ inline constexpr int kArchitectureVersion = 1;
 
 // Fields: architectures, model_type "nanochat", architecture_version, vocab_size (padded, as the tables are),
 // unpadded_vocab_size (ours), hidden_size, intermediate_size, num_hidden_layers, num_attention_heads,
-// num_key_value_heads, max_position_embeddings, hidden_act "relu2", rms_norm_eps, final_logit_softcapping (null: none),
-// rope_theta and rope_parameters (as transformers 4 and 5 read it), rope_table_dtype, attention_bias,
+// num_key_value_heads, max_position_embeddings, hidden_act "relu2", rms_norm_eps, final_logit_softcapping (null:
+// none), rope_theta and rope_parameters (as transformers 4 and 5 read it), rope_table_dtype, attention_bias,
 // tie_word_embeddings, dtype and torch_dtype. bos_token_id, eos_token_id and pad_token_id are null: otherwise
 // transformers would assume ids; save_checkpoint fills in those that the tokenizer has.
 nlohmann::ordered_json to_hugging_face_config(const GptConfig& config);
 
-// Takes rope_theta in rope_parameters or beside it, and rope_table_dtype absent (float32). Throws CheckpointError naming
-// the key that is missing, of the wrong type, or of a value this program cannot compute (another activation, attention
-// bias, tied embeddings, a scaled RoPE, a newer architecture_version). Without unpadded_vocab_size every row of the
-// tables is a token.
+// Takes rope_theta in rope_parameters or beside it, and rope_table_dtype absent (float32). Throws CheckpointError
+// naming the key that is missing, of the wrong type, or of a value this program cannot compute (another activation,
+// attention bias, tied embeddings, a scaled RoPE, a newer architecture_version). Without unpadded_vocab_size every
+// row of the tables is a token.
 GptConfig from_hugging_face_config(const nlohmann::json& json, const std::filesystem::path& where);
 
 }  // namespace nanochat

@@ -130,7 +130,8 @@ void RunFolder::prune_checkpoints(std::int64_t keep_last, const std::vector<std:
   }
 }
 
-// Checkpoints that a crash interrupted: half-written (".step-000100.tmp-PID-N", see core/atomic_file.h) or half-removed.
+// Checkpoints that a crash interrupted: half-written (".step-000100.tmp-PID-N", see core/atomic_file.h) or
+// half-removed.
 void RunFolder::remove_leftovers() const {
   for (const fs::path& entry : entries_of(folder_ / "checkpoints")) {
     const std::string name = entry.filename().string();

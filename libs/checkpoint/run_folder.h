@@ -21,7 +21,7 @@ class RunFolder {
 
   const std::filesystem::path& path() const { return folder_; }
   std::filesystem::path checkpoint_path(std::int64_t step) const { return checkpoint_path(folder_, step); }
-  void write_config(const nlohmann::json& resolved);                    // config.json, atomically
+  void write_config(const nlohmann::json& resolved);  // config.json, atomically
   // checkpoints/latest -> step-000100, which must exist. Throws IoError.
   void mark_latest(std::int64_t step);
   std::vector<std::int64_t> checkpoint_steps() const { return checkpoint_steps(folder_); }
@@ -30,17 +30,18 @@ class RunFolder {
   void prune_checkpoints(std::int64_t keep_last, const std::vector<std::int64_t>& keep = {});
 
   // The same for a run that is only read.
-  static std::filesystem::path checkpoint_path(const std::filesystem::path& run, std::int64_t step);  // checkpoints/step-000100
-  static std::vector<std::int64_t> checkpoint_steps(const std::filesystem::path& run);                // ascending
+  static std::filesystem::path checkpoint_path(const std::filesystem::path& run,
+                                               std::int64_t step);                      // checkpoints/step-000100
+  static std::vector<std::int64_t> checkpoint_steps(const std::filesystem::path& run);  // ascending
 
  private:
   void remove_leftovers() const;
   std::filesystem::path folder_;
 };
 
-// Appends one JSON object a line to metrics.jsonl and its numbers to a TensorBoard event file. On resume, lines of steps
-// after `resume_step` are dropped from metrics.jsonl first, so that the file reads as one uninterrupted run; TensorBoard
-// is told to forget the same steps. Not thread-safe.
+// Appends one JSON object a line to metrics.jsonl and its numbers to a TensorBoard event file. On resume, lines of
+// steps after `resume_step` are dropped from metrics.jsonl first, so that the file reads as one uninterrupted run;
+// TensorBoard is told to forget the same steps. Not thread-safe.
 class MetricsWriter {
  public:
   // resume_step -1: nothing is dropped. Throws IoError.
@@ -48,8 +49,8 @@ class MetricsWriter {
   ~MetricsWriter();
   MetricsWriter(const MetricsWriter&) = delete;
   MetricsWriter& operator=(const MetricsWriter&) = delete;
-  // `values` must be an object with number, string or bool values; "step" is added. A number that is not finite is null
-  // in the line. Both files have the values when this returns. Throws IoError (disk full).
+  // `values` must be an object with number, string or bool values; "step" is added. A number that is not finite is
+  // null in the line. Both files have the values when this returns. Throws IoError (disk full).
   void write(std::int64_t step, const nlohmann::json& values);
 
  private:

@@ -27,9 +27,9 @@ using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
 void write_safetensors(const std::filesystem::path& path, const NamedTensors& tensors,
                        const std::map<std::string, std::string>& metadata = {});
 
-// A mapped file, immutable and thread-safe. The constructor checks header length, JSON, dtypes and shapes, and that the
-// byte ranges match the shapes and cover the data exactly, without gap or overlap; it throws CheckpointError naming the
-// file and tensor. Nothing is allocated by a size that the file merely claims.
+// A mapped file, immutable and thread-safe. The constructor checks header length, JSON, dtypes and shapes, and that
+// the byte ranges match the shapes and cover the data exactly, without gap or overlap; it throws CheckpointError
+// naming the file and tensor. Nothing is allocated by a size that the file merely claims.
 class SafetensorsFile {
  public:
   explicit SafetensorsFile(const std::filesystem::path& path);

@@ -41,7 +41,8 @@ class EntryParser {
   EntryParser(const json& value, std::string where) : value_(value), where_(std::move(where)) {}
 
   SafetensorsFile::Entry parse(std::size_t data_begin, std::size_t file_size) const {
-    if (!value_.is_object()) fail("is described by a JSON " + std::string(value_.type_name()) + ", expected an object");
+    if (!value_.is_object())
+      fail("is described by a JSON " + std::string(value_.type_name()) + ", expected an object");
     SafetensorsFile::Entry entry;
     entry.dtype = dtype();
     entry.shape = shape();
@@ -73,7 +74,8 @@ class EntryParser {
   }
 
   std::uint64_t number(const json& value, const char* key) const {
-    if (!value.is_number_unsigned()) fail(std::string(key) + " holds " + shown(value) + ", expected an integer from 0");
+    if (!value.is_number_unsigned())
+      fail(std::string(key) + " holds " + shown(value) + ", expected an integer from 0");
     return value.get<std::uint64_t>();
   }
 
@@ -164,8 +166,9 @@ void SafetensorsFile::check_coverage(std::size_t data_begin) const {
   for (const auto* entry : order) {
     if (entry->second.begin != covered) {
       throw CheckpointError(path_.string() + ": " + entry->first + ": its bytes begin at " +
-                            std::to_string(entry->second.begin - data_begin) + ", but those of the tensors before end at " +
-                            std::to_string(covered - data_begin) + "; tensors may not overlap or leave gaps");
+                            std::to_string(entry->second.begin - data_begin) +
+                            ", but those of the tensors before end at " + std::to_string(covered - data_begin) +
+                            "; tensors may not overlap or leave gaps");
     }
     covered = entry->second.end;
   }
@@ -198,8 +201,9 @@ void SafetensorsFile::read_into(const std::string& name, at::Tensor& target) con
   }
   const bool floats = c10::isFloatingType(found.dtype) && c10::isFloatingType(target.scalar_type());
   if (!floats && found.dtype != target.scalar_type()) {
-    throw CheckpointError(path_.string() + ": " + name + " holds " + std::string(safetensors_dtype_name(found.dtype)) +
-                          ", expected " + std::string(safetensors_dtype_name(target.scalar_type())));
+    throw CheckpointError(path_.string() + ": " + name + " holds " +
+                          std::string(safetensors_dtype_name(found.dtype)) + ", expected " +
+                          std::string(safetensors_dtype_name(target.scalar_type())));
   }
   if (found.dtype == target.scalar_type() && target.is_contiguous() && target.is_cpu()) {
     if (found.end > found.begin) {

@@ -64,6 +64,16 @@ TEST(EventFile, ReadsBack) {
   for (const auto& event : events) EXPECT_FALSE(event.session_start);
 }
 
+// As docs/formats/run-folder.md shows it.
+TEST(EventFile, FirstRecordByteForByte) {
+  const testing::TemporaryDirectory folder;
+  { EventFile file(folder.path(), std::nullopt); }
+  const std::string bytes = read_file(testing::event_files(folder.path()).at(0));
+  ASSERT_EQ(bytes.size(), 40u);
+  EXPECT_EQ(bytes.substr(0, 13), std::string("\x18\0\0\0\0\0\0\0\xA3\x7F\x4B\x22\x09", 13));
+  EXPECT_EQ(bytes.substr(21, 15), "\x1A\x0D" "brain.Event:2");
+}
+
 TEST(EventFile, EachRunOfAProcessHasItsOwnLaterFile) {
   const testing::TemporaryDirectory folder;
   testing::write_text(folder / "events.out.tfevents.9999999990.other", "");

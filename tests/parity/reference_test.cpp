@@ -27,17 +27,15 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr double kLogitTolerance = 2e-4;         // absolute, of soft-capped logits up to 15
-constexpr double kGradientTolerance = 1e-3;      // norm of the difference over norm, each tensor
-constexpr double kEarlyLossTolerance = 5e-4;     // the first 10 steps
-constexpr double kLossTolerance = 2e-3;          // all 40: rounding alone moves the late ones by 1e-3
-constexpr double kEarlyNormTolerance = 2e-3;     // relative, of the gradient norm in the first 10 steps
-constexpr double kNormTolerance = 2e-2;          // relative, in all 40
+constexpr double kLogitTolerance = 2e-4;      // absolute, of soft-capped logits up to 15
+constexpr double kGradientTolerance = 1e-3;   // norm of the difference over norm, each tensor
+constexpr double kEarlyLossTolerance = 5e-4;  // the first 10 steps
+constexpr double kLossTolerance = 2e-3;       // all 40: rounding alone moves the late ones by 1e-3
+constexpr double kEarlyNormTolerance = 2e-3;  // relative, of the gradient norm in the first 10 steps
+constexpr double kNormTolerance = 2e-2;       // relative, in all 40
 constexpr std::int64_t kEarlySteps = 10;
 
-double max_difference(const at::Tensor& a, const at::Tensor& b) {
-  return a.sub(b).abs().max().item<double>();
-}
+double max_difference(const at::Tensor& a, const at::Tensor& b) { return a.sub(b).abs().max().item<double>(); }
 
 nlohmann::json expected_figures(const fs::path& fixture) {
   std::ifstream stream(fixture / "expected.json");
@@ -144,7 +142,8 @@ TEST(Reference, TrainingAgrees) {
     const at::Tensor losses = loaded.model->forward_backward(batch.ids, batch.targets, mean_scale(batch));
     const double norm = gradient_norm(loaded.model->parameters());
     const double expected_norm = figures.at("grad_norm");
-    const double loss_difference = std::abs(losses.mean(at::kDouble).item<double>() - figures.at("loss").get<double>());
+    const double loss_difference =
+        std::abs(losses.mean(at::kDouble).item<double>() - figures.at("loss").get<double>());
     const double norm_difference = std::abs(norm - expected_norm) / expected_norm;
     const bool early = step < kEarlySteps;
     EXPECT_LE(loss_difference, early ? kEarlyLossTolerance : kLossTolerance) << "step " << step;
@@ -155,7 +154,8 @@ TEST(Reference, TrainingAgrees) {
     optimizer.step(expected.at("lr_multiplier"), muon_momentum(step), clip_scale(norm, max_norm));
   }
   std::printf("losses: largest difference %.2e in the first 10 steps, %.2e after\n", early_loss, late_loss);
-  std::printf("gradient norms: largest relative difference %.2e in the first 10 steps, %.2e after\n", early_norm, late_norm);
+  std::printf("gradient norms: largest relative difference %.2e in the first 10 steps, %.2e after\n", early_norm,
+              late_norm);
 }
 
 TEST(Reference, GreedyContinuationIsExact) {
@@ -170,7 +170,8 @@ TEST(Reference, GreedyContinuationIsExact) {
     const at::Tensor input = at::from_blob(ids.data(), {1, static_cast<std::int64_t>(ids.size())}, at::kInt).clone();
     ids.push_back(loaded.model->forward(input).select(1, -1).argmax().item<std::int32_t>());
   }
-  EXPECT_EQ(std::vector<std::int32_t>(ids.begin() + static_cast<std::ptrdiff_t>(prompt.size()), ids.end()), completion);
+  EXPECT_EQ(std::vector<std::int32_t>(ids.begin() + static_cast<std::ptrdiff_t>(prompt.size()), ids.end()),
+            completion);
 
   GenerationOptions options;
   options.max_tokens = static_cast<std::int64_t>(completion.size());

@@ -48,8 +48,9 @@ CONVERSATION = [
     {"role": "user", "content": "Thanks"},
 ]
 RENDERED = (
-    "<|bos|><|user_start|>Be brief.\n\nWhat is 2+3?<|user_end|><|assistant_start|>It is <|python_start|>2+3"
-    "<|python_end|><|output_start|>5<|output_end|>5.<|assistant_end|><|user_start|>Thanks<|user_end|><|assistant_start|>"
+    "<|bos|><|user_start|>Be brief.\n\nWhat is 2+3?<|user_end|>"
+    "<|assistant_start|>It is <|python_start|>2+3<|python_end|><|output_start|>5<|output_end|>5.<|assistant_end|>"
+    "<|user_start|>Thanks<|user_end|><|assistant_start|>"
 )
 
 
@@ -104,8 +105,9 @@ def compare_greedy(report, nanochat, folder, model, steps=24):
     vocab = getattr(config, "unpadded_vocab_size", None) or config.vocab_size
     generator = torch.Generator().manual_seed(2)
     prompt = torch.randint(0, vocab, (1, 8), generator=generator)
-    answer = json.loads(run([nanochat, "infer", folder, "--prompt-ids", ",".join(map(str, prompt[0].tolist())), "--json",
-                             "--temperature", 0, "--max-tokens", steps, "--ignore-eos", "--dtype", "float32"]))
+    prompt_ids = ",".join(map(str, prompt[0].tolist()))
+    answer = json.loads(run([nanochat, "infer", folder, "--prompt-ids", prompt_ids, "--json", "--temperature", 0,
+                             "--max-tokens", steps, "--ignore-eos", "--dtype", "float32"]))
     ids, largest = prompt, 0.0
     expected = []
     for logprob in answer["logprobs"]:
@@ -134,7 +136,8 @@ def random_model():
     """Nothing in common with our defaults: another shape, base and cap, a vocabulary that 64 does not divide."""
     config = NanoChatConfig(vocab_size=333, hidden_size=96, intermediate_size=200, num_hidden_layers=3,
                             num_attention_heads=6, num_key_value_heads=3, max_position_embeddings=64,
-                            rope_parameters={"rope_type": "default", "rope_theta": 777.0}, final_logit_softcapping=9.0)
+                            rope_parameters={"rope_type": "default", "rope_theta": 777.0},
+                            final_logit_softcapping=9.0)
     torch.manual_seed(3)
     model = NanoChatForCausalLM(config)
     for parameter in model.parameters():
@@ -143,7 +146,8 @@ def random_model():
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nanochat", required=True, type=pathlib.Path)
     parser.add_argument("--logits", type=pathlib.Path)
     parser.add_argument("checkpoints", nargs="*", type=pathlib.Path, metavar="CHECKPOINT")
