@@ -193,7 +193,7 @@ class Session {
     write(shown(prompt));
     std::optional<StreamDecoder> decoder;
     if (loaded_.tokenizer != nullptr) decoder.emplace(*loaded_.tokenizer);
-    bool first = prompt.ids.empty() || !arguments_.echo;
+    bool first = true;
     Generation result = generate(*loaded_.model, {prompt.ids}, options_, [&](std::size_t, TokenId id) {
       write(decoder ? decoder->push(id) : fmt::format("{}{}", first ? "" : " ", id));
       first = false;
@@ -210,7 +210,7 @@ class Session {
     if (!arguments_.echo) return "";
     if (prompt.text) return replace_invalid_utf8(*prompt.text);
     const bool bos = loaded_.tokenizer != nullptr && prompt.ids[0] == loaded_.tokenizer->bos_id();
-    return text_of(std::span(prompt.ids).subspan(bos ? 1 : 0));
+    return text_of(std::span(prompt.ids).subspan(bos ? 1 : 0)) + (loaded_.tokenizer == nullptr ? " " : "");
   }
 
   // Without a tokenizer, the ids themselves.

@@ -66,12 +66,14 @@ class Generator {
         cancel();
         break;
       }
-      // Admitting in large groups keeps passes over the weights few.
+      // Admitting many at a time, when half the rows are free and then all of them, keeps passes over weights few.
       const auto free = options_.max_batch - static_cast<std::int64_t>(active_.size());
-      if (next_ < waiting_.size() && free >= (options_.max_batch + 1) / 2) {
+      if (next_ < waiting_.size() && free > 0 && (filling_ || free >= (options_.max_batch + 1) / 2)) {
         prefill(free);
+        filling_ = true;
       } else {
         decode();
+        filling_ = false;
       }
     }
     return std::move(results_);
@@ -205,6 +207,7 @@ class Generator {
   std::vector<Generation> results_;
   std::vector<std::size_t> waiting_;  // rows, by length of the prompt; those before next_ have been admitted
   std::size_t next_ = 0;
+  bool filling_ = false;
   std::vector<Sequence> active_;      // rows of cache_, in order
   ContiguousKvCache cache_;
 };

@@ -1,0 +1,284 @@
+// nanochat bench train | infer: times a shape on random weights.
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <chrono>
+#include <functional>
+#include <numeric>
+
+#include <ATen/ops/full.h>
+#include <nlohmann/json.hpp>
+#include <spdlog/fmt/fmt.h>
+
+#include "command_line.h"
+#include "commands.h"
+#include "core/format.h"
+#include "core/interrupt.h"
+#include "core/random.h"
+#include "inference/generator.h"
+#include "model/gpt.h"
+#include "model/memory.h"
+#include "ops/peak.h"
+#include "optim/gradient.h"
+#include "optim/optimizer.h"
+#include "training/trainer/runtime.h"
+
+namespace nanochat::cli {
+namespace {
+
+using nlohmann::ordered_json;
+
+struct BenchArguments {
+  std::int64_t depth = 4;
+  std::int64_t sequence_len = 256;
+  std::int64_t device_batch_size = 16;
+  std::int64_t vocab_size = 4096;
+  std::int64_t steps = 10;
+  std::int64_t warmup = 2;
+  std::int64_t prompt_tokens = 0;  // infer only; 0: half the context
+  std::int64_t max_tokens = 64;    // infer only
+  RuntimeOptions runtime;
+};
+
+constexpr std::uint64_t kSeed = 42;
+
+double seconds_of(const std::function<void()>& work) {
+  const auto begin = std::chrono::steady_clock::now();
+  work();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
+
+double median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  const std::size_t half = values.size() / 2;
+  return values.size() % 2 == 1 ? values[half] : (values[half - 1] + values[half]) / 2;
+}
+
+// The most memory this process has held, in bytes.
+std::int64_t peak_memory() {
+  rusage usage{};
+  ::getrusage(RUSAGE_SELF, &usage);
+  return std::int64_t{usage.ru_maxrss} * 1024;
+}
+
+at::Tensor random_ids(std::int64_t rows, std::int64_t columns, std::int64_t vocab_size, Rng& rng) {
+  at::Tensor ids = at::full({rows, columns}, 0, at::kInt);
+  std::generate_n(ids.data_ptr<std::int32_t>(), ids.numel(), [&] {
+    return static_cast<std::int32_t>(rng.below(static_cast<std::uint64_t>(vocab_size)));
+  });
+  return ids;
+}
+
+GptConfig config_of(const BenchArguments& arguments) {
+  const GptConfig config = GptConfig::from_depth(arguments.depth, arguments.vocab_size, arguments.sequence_len);
+  config.validate();
+  return config;
+}
+
+// What both tables begin with.
+ordered_json describe(const char* what, const BenchArguments& arguments, const GptConfig& config,
+                      const Runtime& runtime) {
+  return {{"benchmark", what},
+          {"depth", arguments.depth},
+          {"sequence_len", arguments.sequence_len},
+          {"device_batch_size", arguments.device_batch_size},
+          {"vocab_size", arguments.vocab_size},
+          {"parameters", config.parameter_count()},
+          {"dtype", dtype_name(runtime.dtype)},
+          {"threads", runtime.threads}};
+}
+
+using Table = std::vector<std::pair<std::string, std::string>>;
+
+void print(const Table& table, const ordered_json& report, const Context& context) {
+  if (!context.json) {
+    for (const auto& [name, value] : table) fmt::print("{:<20} {:>20}\n", name, value);
+  }
+  fmt::print("{}\n", report.dump());
+}
+
+void begin_table(Table& table, const GptConfig& config, const Runtime& runtime) {
+  table.emplace_back("parameters", with_commas(config.parameter_count()));
+  table.emplace_back("dtype", dtype_name(runtime.dtype));
+  table.emplace_back("threads", std::to_string(runtime.threads));
+}
+
+std::string rate(double per_second) { return with_commas(std::llround(per_second)); }
+
+// ------------------------------------------------------------------------------------------------------------ train
+
+ExitCode bench_train(const BenchArguments& arguments, Context& context) {
+  const GptConfig config = config_of(arguments);
+  const Runtime runtime = select_runtime(arguments.runtime);
+  const std::int64_t needed = estimate_training_memory(config, arguments.device_batch_size, arguments.sequence_len,
+                                                       runtime.dtype == at::kFloat ? 4 : 2)
+                                  .total();
+  if (needed > available_memory_bytes()) {
+    throw OutOfMemoryError(fmt::format("this shape takes about {}, but {} are available; lower --depth, "
+                                       "--device-batch-size, --sequence-len or --vocab-size",
+                                       human_bytes(static_cast<double>(needed)),
+                                       human_bytes(static_cast<double>(available_memory_bytes()))));
+  }
+  const double peak = ops::measured_matmul_flops(runtime.dtype);
+  Gpt model(config, runtime.dtype);
+  model.init_weights(kSeed);
+  model.zero_grad();
+  Optimizer optimizer(model.parameters(), config.n_embd, OptimizerOptions());
+  Rng rng(kSeed);
+  const std::int64_t tokens = arguments.device_batch_size * arguments.sequence_len;
+  const auto batch = [&] {
+    return random_ids(arguments.device_batch_size, arguments.sequence_len, config.vocab_size, rng);
+  };
+  const at::Tensor ids = batch(), targets = batch();
+  const at::Tensor scale = at::full(ids.sizes(), 1.0 / static_cast<double>(tokens), at::kFloat);
+
+  std::vector<double> passes, updates, steps;  // seconds
+  context.progress->start("bench train", arguments.warmup + arguments.steps, "steps");
+  for (std::int64_t i = 0; i < arguments.warmup + arguments.steps && !interrupt_requested(); ++i) {
+    model.zero_grad();
+    const double pass = seconds_of([&] { model.forward_backward(ids, targets, scale); });
+    const double update = seconds_of([&] {
+      const double norm = gradient_norm(model.parameters());
+      optimizer.step(1.0, 0.95, clip_scale(norm, 1.0));
+    });
+    context.progress->advance(1);
+    if (i < arguments.warmup) continue;
+    passes.push_back(pass);
+    updates.push_back(update);
+    steps.push_back(pass + update);
+  }
+  context.progress->finish();
+  if (steps.empty()) return ExitCode::kPartial;
+
+  const double step = median(steps), tokens_per_second = static_cast<double>(tokens) / step;
+  const double mfu = tokens_per_second * config.flops_per_token() / peak;
+  ordered_json report = describe("train", arguments, config, runtime);
+  report.update({{"steps", steps.size()},
+                 {"tokens_per_second", tokens_per_second},
+                 {"step_ms", 1e3 * step},
+                 {"fastest_step_ms", 1e3 * *std::min_element(steps.begin(), steps.end())},
+                 {"forward_backward_ms", 1e3 * median(passes)},
+                 {"optimizer_ms", 1e3 * median(updates)},
+                 {"peak_flops", peak},
+                 {"mfu", mfu},
+                 {"memory_bytes", peak_memory()}});
+  Table table;
+  begin_table(table, config, runtime);
+  table.emplace_back("tokens/s", rate(tokens_per_second));
+  table.emplace_back("step", fmt::format("{:.1f} ms", 1e3 * step));
+  table.emplace_back("forward, backward", fmt::format("{:.1f} ms", 1e3 * median(passes)));
+  table.emplace_back("optimizer", fmt::format("{:.1f} ms", 1e3 * median(updates)));
+  table.emplace_back("matrix rate", fmt::format("{:.1f} GFLOP/s", peak / 1e9));
+  table.emplace_back("MFU", fmt::format("{:.1f} %", 100.0 * mfu));
+  table.emplace_back("memory", human_bytes(static_cast<double>(peak_memory())));
+  print(table, report, context);
+  return ExitCode::kOk;
+}
+
+// ------------------------------------------------------------------------------------------------------------ infer
+
+ExitCode bench_infer(const BenchArguments& arguments, Context& context) {
+  const GptConfig config = config_of(arguments);
+  const std::int64_t prompt_tokens =
+      arguments.prompt_tokens > 0 ? arguments.prompt_tokens : std::max<std::int64_t>(1, arguments.sequence_len / 2);
+  const std::int64_t max_tokens = std::min(arguments.max_tokens, arguments.sequence_len - prompt_tokens);
+  if (max_tokens < 2) {
+    throw ConfigError(fmt::format("--prompt-tokens {} leaves {} of a context of {}, expected at least 2 to generate",
+                                  prompt_tokens, max_tokens, arguments.sequence_len));
+  }
+  const Runtime runtime = select_runtime(arguments.runtime);
+  Gpt model(config, runtime.dtype);
+  model.init_weights(kSeed);
+  Rng rng(kSeed);
+  std::vector<std::vector<std::int32_t>> prompts;
+  for (std::int64_t row = 0; row < arguments.device_batch_size; ++row) {
+    const at::Tensor ids = random_ids(1, prompt_tokens, config.vocab_size, rng);
+    prompts.emplace_back(ids.const_data_ptr<std::int32_t>(), ids.const_data_ptr<std::int32_t>() + prompt_tokens);
+  }
+  GenerationOptions options;
+  options.sampling.temperature = 1.0;
+  options.max_tokens = max_tokens;
+  options.max_batch = arguments.device_batch_size;
+  GenerationOptions first_only = options;
+  first_only.max_tokens = 1;
+
+  std::vector<double> prefill, decode, alone;  // seconds
+  context.progress->start("bench infer", arguments.warmup + arguments.steps, "runs");
+  for (std::int64_t i = 0; i < arguments.warmup + arguments.steps && !interrupt_requested(); ++i) {
+    const std::vector<Generation> batch = generate(model, prompts, options);
+    const std::vector<Generation> single = generate(model, {prompts[0]}, first_only);
+    context.progress->advance(1);
+    if (i < arguments.warmup || interrupt_requested()) continue;
+    const double prefilled = std::max_element(batch.begin(), batch.end(), [](const auto& a, const auto& b) {
+                               return a.prefill_seconds < b.prefill_seconds;
+                             })->prefill_seconds;
+    const Generation& last = batch.back();
+    prefill.push_back(prefilled);
+    decode.push_back(last.prefill_seconds + last.decode_seconds - prefilled);
+    alone.push_back(single[0].prefill_seconds);
+  }
+  context.progress->finish();
+  if (prefill.empty()) return ExitCode::kPartial;
+
+  const auto rows = static_cast<double>(arguments.device_batch_size);
+  const double prefill_rate = rows * static_cast<double>(prompt_tokens) / median(prefill);
+  const double decode_rate = rows * static_cast<double>(max_tokens - 1) / median(decode);
+  const double step = median(decode) / static_cast<double>(max_tokens - 1);
+  ordered_json report = describe("infer", arguments, config, runtime);
+  report.update({{"prompt_tokens", prompt_tokens},
+                 {"generated_tokens", max_tokens},
+                 {"prefill_tokens_per_second", prefill_rate},
+                 {"decode_tokens_per_second", decode_rate},
+                 {"decode_step_ms", 1e3 * step},
+                 {"ttft_ms", 1e3 * median(alone)},
+                 {"memory_bytes", peak_memory()}});
+  Table table;
+  begin_table(table, config, runtime);
+  table.emplace_back("prefill tokens/s", rate(prefill_rate));
+  table.emplace_back("decode tokens/s", rate(decode_rate));
+  table.emplace_back("decode step", fmt::format("{:.2f} ms", 1e3 * step));
+  table.emplace_back("TTFT, one prompt", fmt::format("{:.1f} ms", 1e3 * median(alone)));
+  table.emplace_back("memory", human_bytes(static_cast<double>(peak_memory())));
+  print(table, report, context);
+  return ExitCode::kOk;
+}
+
+Subcommand& add_shape(CommandLine& command_line, const char* path, const char* summary, const char* example,
+                      BenchArguments& arguments) {
+  Subcommand& command = command_line.add(path, summary, example);
+  command.option("depth", &arguments.depth, "layers of the model; width is 64 times this").at_least(1);
+  command.option("sequence_len", &arguments.sequence_len, "tokens a row").at_least(1);
+  command.option("device_batch_size", &arguments.device_batch_size, "rows at a time").at_least(1);
+  command.option("vocab_size", &arguments.vocab_size, "tokens of the vocabulary").at_least(1);
+  command.option("steps", &arguments.steps, "runs that are timed; the median counts").at_least(1);
+  command.option("warmup", &arguments.warmup, "runs before them that are not").at_least(0);
+  declare_runtime_options(command.options(), arguments.runtime);
+  return command;
+}
+
+}  // namespace
+
+void add_bench(CommandLine& command_line) {
+  command_line.group("bench", "Time a model of any shape, with random weights");
+  auto train = std::make_shared<BenchArguments>();
+  add_shape(command_line, "bench train",
+            "Time training steps: forward, backward, optimizer. MFU is relative to the measured rate of a large "
+            "matrix product in the same dtype on this machine",
+            "nanochat bench train --depth 4 --sequence-len 256 --device-batch-size 16 --vocab-size 4096", *train)
+      .run([train](Context& context) { return bench_train(*train, context); });
+
+  auto infer = std::make_shared<BenchArguments>();
+  infer->steps = 3;
+  infer->warmup = 1;
+  Subcommand& command = add_shape(
+      command_line, "bench infer",
+      "Time generation: prompts through the model (prefill), then a token at a time for all rows (decode). TTFT, the "
+      "time to the first token, is that of one prompt alone",
+      "nanochat bench infer --depth 4 --sequence-len 256 --device-batch-size 16 --vocab-size 4096", *infer);
+  command.option("prompt_tokens", &infer->prompt_tokens, "tokens of each prompt; 0: half of --sequence-len")
+      .at_least(0);
+  command.option("max_tokens", &infer->max_tokens, "tokens to generate, at most what the context leaves").at_least(2);
+  command.run([infer](Context& context) { return bench_infer(*infer, context); });
+}
+
+}  // namespace nanochat::cli
