@@ -33,11 +33,12 @@ double seconds_since(Clock::time_point start) { return std::chrono::duration<dou
 struct LoopState {
   double smooth_loss = 0.0;  // exponential average, for display
   double training_seconds = 0.0;
+  std::int64_t skipped_steps = 0;  // batches that were not finite
   double validation_bpb = std::numeric_limits<double>::quiet_NaN();
   double minimum_bpb = std::numeric_limits<double>::infinity();
 
   nlohmann::json to_json() const {
-    nlohmann::json json{{"smooth_loss", smooth_loss}, {"training_seconds", training_seconds}};
+    nlohmann::json json{{"smooth_loss", smooth_loss}, {"training_seconds", training_seconds}, {"skipped_steps", skipped_steps}};
     if (std::isfinite(minimum_bpb)) json.update({{"validation_bpb", validation_bpb}, {"minimum_bpb", minimum_bpb}});
     return json;
   }
@@ -45,6 +46,7 @@ struct LoopState {
     LoopState state;
     state.smooth_loss = json.value("smooth_loss", state.smooth_loss);
     state.training_seconds = json.value("training_seconds", state.training_seconds);
+    state.skipped_steps = json.value("skipped_steps", state.skipped_steps);
     state.validation_bpb = json.value("validation_bpb", state.validation_bpb);
     state.minimum_bpb = json.value("minimum_bpb", state.minimum_bpb);
     return state;
@@ -134,7 +136,8 @@ class Pretraining {
       if (due(config_.eval_interval)) validate();
       if (step_ > 0 && due(config_.sample_interval)) sample();
       if (last || interrupt_requested()) break;
-      take_step(schedule);
+      while (!take_step(schedule) && !interrupt_requested()) {  // a skipped batch is no step: the next one stands in
+      }
     }
     progress_.finish();
     PretrainResult result;
@@ -204,7 +207,8 @@ class Pretraining {
     return config_.total_batch_size / (config_.device_batch_size * config_.sequence_len);
   }
 
-  void take_step(const LearningRateSchedule& schedule) {
+  // False when the batch was not finite and may be skipped.
+  bool take_step(const LearningRateSchedule& schedule) {
     std::vector<TokenBatch> batches(static_cast<std::size_t>(micro_batches()));
     for (TokenBatch& batch : batches) {
       if (!loader_->next(batch)) throw DataError("the training data holds less than one batch; give more text");
@@ -218,6 +222,12 @@ class Pretraining {
     try {
       result = train_step(*model_, *optimizer_, batches, settings, token_bytes_);
     } catch (const NumericalError& error) {
+      if (loop_.skipped_steps < config_.skip_bad_steps) {
+        ++loop_.skipped_steps;
+        log_warn("step {}: {}; batch skipped, {} more may be", step_, error.what(), config_.skip_bad_steps - loop_.skipped_steps);
+        metrics_->write(step_, {{"skipped_batch", error.what()}});
+        return false;
+      }
       throw NumericalError(fmt::format("step {}: {}; the step was not applied, and {}", step_, error.what(),
                                        checkpoint_.empty() ? "there is no checkpoint yet"
                                                            : "the last good checkpoint is " + checkpoint_.string()));
@@ -248,6 +258,7 @@ class Pretraining {
     progress_.note(line);
     ++step_;
     progress_.advance(1);
+    return true;
   }
 
   void save() {

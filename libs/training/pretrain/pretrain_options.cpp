@@ -77,6 +77,9 @@ void declare_pretrain_options(OptionList& options, PretrainConfig& config) {
   options.add("muon_dtype", config.muon_dtype, "precision of Muon's Newton-Schulz iteration; the reference has bfloat16")
       .one_of({"auto", "float32", "bfloat16"});
   options.add("grad_clip", config.grad_clip, "largest norm of the gradient; 0: not clipped").at_least(0);
+  options.add("skip_bad_steps", config.skip_bad_steps,
+              "batches with a NaN or Inf in loss or gradient that may be skipped before training stops")
+      .at_least(0);
   options.add("warmup_ratio", config.warmup_ratio, "share of the steps in which learning rates rise").at_least(0).at_most(1);
   options.add("warmdown_ratio", config.warmdown_ratio, "share of the steps in which they fall").at_least(0).at_most(1);
   options.add("final_lr_frac", config.final_lr_frac, "where they fall to, as a share").at_least(0).at_most(1);

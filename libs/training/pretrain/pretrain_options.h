@@ -38,6 +38,7 @@ struct PretrainConfig {
   std::int64_t total_batch_size = 524288;   // tokens
   double embedding_lr = 0.2, unembedding_lr = 0.004, matrix_lr = 0.02, weight_decay = 0.0;
   std::string muon_dtype = "auto";
+  std::int64_t skip_bad_steps = 0;          // batches whose loss or gradient is not finite that may be skipped
   double grad_clip = 1.0, warmup_ratio = 0.0, warmdown_ratio = 0.2, final_lr_frac = 0.0;
 
   std::string packing = "best-fit";

@@ -222,6 +222,18 @@ TEST_F(Pretrain, ABadStepIsNotAppliedAndNamesItsPlace) {
   EXPECT_THAT([this] { train(); }, ThrowsMessage<NumericalError>(HasSubstr("the step was not applied")));
 }
 
+TEST_F(Pretrain, BadBatchesAreSkippedAsOftenAsAllowed) {
+  config_.embedding_lr = 1e30;
+  config_.grad_clip = 0;
+  config_.unembedding_lr = 1e38;
+  config_.matrix_lr = 1e38;
+  config_.skip_bad_steps = 2;
+  EXPECT_THAT([this] { train(); }, ThrowsMessage<NumericalError>(HasSubstr("the step was not applied")));
+  std::int64_t skipped = 0;
+  for (const auto& row : metrics()) skipped += row.contains("skipped_batch") ? 1 : 0;
+  EXPECT_EQ(skipped, 2);
+}
+
 TEST_F(Pretrain, EveryOptionReachesTheConfiguration) {
   PretrainConfig config;
   OptionList options;
