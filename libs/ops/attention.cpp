@@ -8,8 +8,10 @@
 #include <c10/util/Exception.h>
 
 #include <cmath>
+#include <memory>
 #include <vector>
 
+#include "ops/cpu/attention_kernels.h"
 #include "ops/dispatch.h"
 
 namespace nanochat::ops {
@@ -32,6 +34,72 @@ at::Tensor per_query_head(const at::Tensor& x, std::int64_t n_head) {
 // LibTorch's flash kernels for CPUs run bf16 at half the speed of float32 or less, so bf16 goes through float32 copies.
 at::Tensor as_float(const at::Tensor& x) { return x.to(at::kFloat); }
 
+// The kernels for this processor, when they take these tensors.
+const cpu::AttentionKernels* own_kernels(const at::Tensor& q) {
+  const cpu::AttentionKernels* kernels = cpu::attention_kernels();
+  const bool fits = kernels != nullptr && q.scalar_type() == at::kBFloat16 && q.size(3) % kernels->d_multiple == 0;
+  return fits ? kernels : nullptr;
+}
+
+at::Tensor dense_heads(const at::Tensor& x) { return x.stride(3) == 1 ? x : x.contiguous(); }
+
+// One head of (B, T, heads, D).
+cpu::HeadRows rows_of(const at::Tensor& x, std::int64_t row, std::int64_t head) {
+  const auto* data = static_cast<const cpu::bf16*>(x.const_data_ptr());
+  return {data + row * x.stride(0) + head * x.stride(2), x.stride(1)};
+}
+cpu::MutableHeadRows mutable_rows_of(const at::Tensor& x, std::int64_t row, std::int64_t head) {
+  return {static_cast<cpu::bf16*>(x.data_ptr()) + row * x.stride(0) + head * x.stride(2), x.stride(1)};
+}
+
+float softmax_scale(std::int64_t d) { return static_cast<float>(1.0 / std::sqrt(static_cast<double>(d))); }
+
+// Calls body(i, scratch) for every i in [0, n), with a scratch of a thread.
+template <class Body>
+void for_each_head(std::int64_t n, std::size_t scratch_bytes, const Body& body) {
+  parallel_for(n, 1, [&](std::int64_t begin, std::int64_t end) {
+    constexpr std::size_t kAlignment = 64;
+    std::size_t space = scratch_bytes + kAlignment;
+    const auto memory = std::make_unique_for_overwrite<char[]>(space);
+    void* scratch = memory.get();
+    std::align(kAlignment, scratch_bytes, scratch, space);
+    for (std::int64_t i = begin; i < end; ++i) body(i, scratch);
+  });
+}
+
+AttentionForward forward_by_head(const cpu::AttentionKernels& kernels, const at::Tensor& queries,
+                                 const at::Tensor& keys, const at::Tensor& values) {
+  const at::Tensor q = dense_heads(queries), k = dense_heads(keys), v = dense_heads(values);
+  const std::int64_t time = q.size(1), n_head = q.size(2), d = q.size(3), group = n_head / k.size(2);
+  AttentionForward forward{at::empty(q.sizes(), q.options()), at::empty({q.size(0), n_head, time}, at::kFloat)};
+  for_each_head(q.size(0) * n_head, kernels.forward_scratch(time, d), [&](std::int64_t i, void* scratch) {
+    const std::int64_t row = i / n_head, head = i % n_head;
+    kernels.forward(rows_of(q, row, head), rows_of(k, row, head / group), rows_of(v, row, head / group),
+                    mutable_rows_of(forward.out, row, head), typed<float>(forward.logsumexp) + i * time, time, d,
+                    softmax_scale(d), scratch);
+  });
+  return forward;
+}
+
+AttentionBackward backward_by_head(const cpu::AttentionKernels& kernels, const at::Tensor& gradient,
+                                   const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
+                                   const AttentionForward& forward) {
+  // The heads of a group are found d numbers apart.
+  const at::Tensor q = queries.contiguous(), dout = gradient.contiguous(), out = forward.out.contiguous();
+  const at::Tensor k = dense_heads(keys), v = dense_heads(values);
+  const std::int64_t time = q.size(1), d = q.size(3), n_kv_head = k.size(2), group = q.size(2) / n_kv_head;
+  AttentionBackward backward{at::empty(q.sizes(), q.options()), at::empty(k.sizes(), q.options()),
+                             at::empty(v.sizes(), q.options())};
+  for_each_head(q.size(0) * n_kv_head, kernels.backward_scratch(time, d), [&](std::int64_t i, void* scratch) {
+    const std::int64_t row = i / n_kv_head, head = i % n_kv_head, first = head * group;
+    kernels.backward(rows_of(q, row, first), rows_of(k, row, head), rows_of(v, row, head), rows_of(out, row, first),
+                     rows_of(dout, row, first), typed<float>(forward.logsumexp) + (row * q.size(2) + first) * time,
+                     mutable_rows_of(backward.dq, row, first), mutable_rows_of(backward.dk, row, head),
+                     mutable_rows_of(backward.dv, row, head), group, time, d, softmax_scale(d), scratch);
+  });
+  return backward;
+}
+
 // The reverse for gradients: sums the heads of a group. (B, NH, T, D) -> (B, T, NKV, D).
 at::Tensor sum_groups(const at::Tensor& dx, std::int64_t n_kv_head) {
   const at::Tensor by_time = dx.transpose(1, 2);
@@ -44,6 +112,7 @@ at::Tensor sum_groups(const at::Tensor& dx, std::int64_t n_kv_head) {
 
 AttentionForward causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
   check_shapes(q, k, v);
+  if (const cpu::AttentionKernels* kernels = own_kernels(q)) return forward_by_head(*kernels, q, k, v);
   auto [out, logsumexp] = at::_scaled_dot_product_flash_attention_for_cpu(
       as_float(q).transpose(1, 2), per_query_head(as_float(k), q.size(2)), per_query_head(as_float(v), q.size(2)), 0.0,
       /*is_causal=*/true);
@@ -53,6 +122,9 @@ AttentionForward causal_attention(const at::Tensor& q, const at::Tensor& k, cons
 AttentionBackward causal_attention_backward(const at::Tensor& dout, const at::Tensor& q, const at::Tensor& k,
                                             const at::Tensor& v, const AttentionForward& forward) {
   check_shapes(q, k, v);
+  if (const cpu::AttentionKernels* kernels = own_kernels(q)) {
+    return backward_by_head(*kernels, dout, q, k, v, forward);
+  }
   auto [dq, dk, dv] = at::_scaled_dot_product_flash_attention_for_cpu_backward(
       as_float(dout).transpose(1, 2), as_float(q).transpose(1, 2), per_query_head(as_float(k), q.size(2)),
       per_query_head(as_float(v), q.size(2)), as_float(forward.out).transpose(1, 2), forward.logsumexp, 0.0,
@@ -73,7 +145,7 @@ bool rows_dense(const at::Tensor& k, const at::Tensor& v) {
 
 at::Tensor attend_by_row(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const std::int64_t* start) {
   const std::int64_t queries = q.size(1), n_head = q.size(2), d = q.size(3), group = n_head / k.size(2);
-  const auto scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(d)));
+  const float scale = softmax_scale(d);
   const at::Tensor dense = q.contiguous();
   at::Tensor out = at::empty(q.sizes(), q.options());
   visit_dtype(q, "cached_attention", [&]<class T>(T) {

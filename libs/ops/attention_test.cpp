@@ -63,8 +63,19 @@ TEST_P(CausalAttention, ForwardAndBackwardEqualAutograd) {
 
 INSTANTIATE_TEST_SUITE_P(Shapes, CausalAttention,
                          ::testing::Values(Case{at::kFloat, 2, 33, 4, 4, 16}, Case{at::kFloat, 1, 100, 6, 2, 64},
-                                           Case{at::kFloat, 3, 1, 2, 1, 32}, Case{at::kBFloat16, 2, 33, 4, 4, 16},
+                                           Case{at::kFloat, 3, 2, 2, 1, 32}, Case{at::kBFloat16, 2, 33, 4, 4, 16},
                                            Case{at::kBFloat16, 1, 256, 4, 2, 64}, Case{at::kBFloat16, 2, 130, 2, 2, 128}));
+
+TEST(Attention, OneTokenIsItsOwnValueAndQueriesLearnNothing) {
+  const at::Tensor q = at::randn({2, 1, 4, 8}), k = at::randn({2, 1, 4, 8}), v = at::randn({2, 1, 4, 8});
+  const at::Tensor dout = at::randn({2, 1, 4, 8});
+  const AttentionForward forward = causal_attention(q, k, v);
+  EXPECT_LT(relative_error(forward.out, v), kFloatTolerance);
+  const AttentionBackward backward = causal_attention_backward(dout, q, k, v, forward);
+  EXPECT_LT(relative_error(backward.dv, dout), kFloatTolerance);
+  EXPECT_LT(backward.dq.abs().max().item<double>(), kFloatTolerance);
+  EXPECT_LT(backward.dk.abs().max().item<double>(), kFloatTolerance);
+}
 
 class CachedAttention : public ::testing::TestWithParam<Case> {};
 

@@ -67,7 +67,7 @@ TEST_P(RmsNorm, AddsABranchOnTheWay) {
 
 INSTANTIATE_TEST_SUITE_P(Shapes, RmsNorm,
                          ::testing::Combine(::testing::Values(at::kFloat, at::kBFloat16),
-                                            ::testing::Values(1, 7, 16, 33, 256, 1280)));
+                                            ::testing::Values(3, 7, 16, 33, 256, 1280)));
 
 TEST(RmsNormEdges, ZeroRowsStayZeroAndNaNsStay) {
   at::Tensor x = at::zeros({2, 32}), y = at::empty({2, 32}), rstd = at::empty({2});

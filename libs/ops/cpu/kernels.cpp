@@ -1,5 +1,7 @@
 #include "ops/cpu/kernels.h"
 
+#include "ops/cpu/attention_kernels.h"
+
 #include <cstdlib>
 #include <string_view>
 
@@ -18,6 +20,11 @@ NANOCHAT_DECLARE_LEVEL(avx2)
 NANOCHAT_DECLARE_LEVEL(avx512)
 #endif
 #undef NANOCHAT_DECLARE_LEVEL
+#ifdef NANOCHAT_X86_KERNELS
+namespace avx512bf16 {
+extern const AttentionKernels kAttentionKernels;
+}
+#endif
 
 namespace {
 
@@ -65,5 +72,13 @@ const Kernels<bf16>& kernels<bf16>() {
 const OptimizerKernels& optimizer_kernels() { return *level().optimizer; }
 Exponentials exponentials() { return level().exponentials; }
 const char* kernel_level() { return level().name; }
+
+const AttentionKernels* attention_kernels() {
+#ifdef NANOCHAT_X86_KERNELS
+  static const bool usable = level().bf16_kernels == &avx512::kBf16Kernels && __builtin_cpu_supports("avx512bf16");
+  if (usable) return &avx512bf16::kAttentionKernels;
+#endif
+  return nullptr;
+}
 
 }  // namespace nanochat::ops::cpu
