@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # From nothing to a language model that writes: installs what is needed, builds the program, makes a corpus (or takes
-# yours), trains a tokenizer and a model of 3 million parameters on it, and lets it answer. About 12 minutes on two cores.
+# yours), trains a tokenizer and a model of 4 million parameters on it, and lets it answer. About 10 minutes on two cores.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
