@@ -38,7 +38,7 @@ for check in "${checks[@]}"; do
       export ASAN_OPTIONS=allocator_may_return_null=1:detect_container_overflow=0:detect_stack_use_after_return=1:strict_init_order=1
       export LSAN_OPTIONS=suppressions=$PWD/cmake/leaks.supp:print_suppressions=0
       export UBSAN_OPTIONS=print_stacktrace=1
-      ctest --preset asan --parallel "$(nproc)" --no-tests=error --timeout 1200
+      ctest --preset asan --parallel "$(cores)" --no-tests=error --timeout 1200
       ;;
     clang)
       step "clang 16"
@@ -49,7 +49,7 @@ for check in "${checks[@]}"; do
       step "Coverage"
       build coverage
       find build/coverage -name '*.gcda' -delete
-      ctest --preset coverage --parallel "$(nproc)" --no-tests=error --timeout 1200
+      ctest --preset coverage --parallel "$(cores)" --no-tests=error --timeout 1200
       if ! grep -qsx "$(sha256sum < scripts/requirements/gcovr.txt)" .deps/gcovr/.stamp; then
         rm -rf .deps/gcovr
         unpack_wheels scripts/requirements/gcovr.txt .deps/gcovr .deps/downloads

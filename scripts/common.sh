@@ -1,12 +1,15 @@
 # Shared by the scripts beside it; sourced, never run.
 
+# Processors this shell may use. nproc alone would answer OMP_NUM_THREADS where that is set.
+cores() { env -u OMP_NUM_THREADS nproc; }
+
 # As many compilers at a time as there are processors, but one for each 2 GB of memory: LibTorch's headers are large.
 build_jobs() {
-  local cores memory_gb
-  cores=$(nproc)
+  local processors memory_gb
+  processors=$(cores)
   memory_gb=$(awk '/^MemAvailable:/ {print int($2 / 1048576)}' /proc/meminfo)
   local by_memory=$((memory_gb / 2 > 0 ? memory_gb / 2 : 1))
-  echo $((cores < by_memory ? cores : by_memory))
+  echo $((processors < by_memory ? processors : by_memory))
 }
 
 # What is wrong with a wheel's download is in pip's output, which is otherwise not shown.

@@ -17,4 +17,4 @@ run_quietly cmake --preset release -DNANOCHAT_TESTS=ON
 cmake --build --preset release --parallel "$(build_jobs)"
 # Several tests run at a time, so each gets one thread of LibTorch; those that need more ask for them.
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
-ctest --preset release --parallel "$(nproc)" --no-tests=error "${selection[@]}"
+ctest --preset release --parallel "$(cores)" --no-tests=error "${selection[@]}"
