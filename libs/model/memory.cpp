@@ -5,6 +5,8 @@
 #include <limits>
 #include <string>
 
+#include "ops/cross_entropy.h"
+
 namespace nanochat {
 
 MemoryEstimate estimate_training_memory(const GptConfig& config, std::int64_t device_batch_size,
@@ -23,7 +25,9 @@ MemoryEstimate estimate_training_memory(const GptConfig& config, std::int64_t de
                                   (2 + 2 * config.n_head + config.n_kv_head) * 4);
   // Once: the residual stream and its gradients, the MLP's two scratch rows, the attention's float32 working copies.
   const std::int64_t once = n * ((6 * width + 2 * hidden + config.qkv_size()) * compute_bytes + 9 * width * 4);
-  const std::int64_t head = (std::int64_t{8} << 20) +
+  const std::int64_t logits = std::max(std::int64_t{8} << 20, std::min(n, ops::kMinimumChunkRows) *
+                                                                 config.padded_vocab_size() * compute_bytes);
+  const std::int64_t head = logits +
                             (compute_bytes == 4 ? 0 : config.padded_vocab_size() * width * compute_bytes);
   const std::int64_t batch = n * 16;  // ids, targets, scales, losses
   estimate.activations = config.n_layer * layer + once + head + batch;

@@ -13,7 +13,10 @@ namespace {
 
 std::int64_t rows_per_chunk(const at::Tensor& x, const at::Tensor& w, const HeadOptions& options) {
   const std::int64_t row_bytes = w.size(0) * static_cast<std::int64_t>(w.element_size());
-  return std::clamp<std::int64_t>(options.chunk_bytes / row_bytes, 1, std::max<std::int64_t>(x.size(0), 1));
+  constexpr std::int64_t kChunkBytes = 8 << 20;
+  const std::int64_t rows = options.chunk_bytes > 0 ? options.chunk_bytes / row_bytes
+                                                    : std::max(kChunkBytes / row_bytes, kMinimumChunkRows);
+  return std::clamp<std::int64_t>(rows, 1, std::max<std::int64_t>(x.size(0), 1));
 }
 
 void check(const at::Tensor& x, const at::Tensor& w, const at::Tensor& targets, const HeadOptions& options) {

@@ -8,10 +8,14 @@
 
 namespace nanochat::ops {
 
+inline constexpr std::int64_t kMinimumChunkRows = 1024;
+
 struct HeadOptions {
   std::int64_t vocab_size = 0;   // logits beyond are padding: no probability, no gradient
   double softcap = 15.0;         // softcap * tanh(z / softcap); 0: none
-  std::int64_t chunk_bytes = 8 << 20;  // of logits at a time
+  // Of logits at a time. 0: 8 MiB, but at least kMinimumChunkRows rows, since each chunk passes once over the head's
+  // gradient, which is large where the vocabulary is.
+  std::int64_t chunk_bytes = 0;
 };
 
 // x: (N, C), w: (padded V, C) of one dtype (float32 or bfloat16); targets int32 (N), negative: ignored.
