@@ -48,6 +48,14 @@ TEST(Gpt, LogitsEqualThePlainModel) {
   }
 }
 
+TEST(Gpt, MovesWithItsWeights) {
+  Gpt model = random_model(small_config(), at::kFloat, 7);
+  const at::Tensor ids = random_ids(2, 16, model.config().vocab_size, 8);
+  const at::Tensor before = model.forward(ids);
+  Gpt moved = std::move(model);
+  EXPECT_TRUE(at::equal(moved.forward(ids), before));
+}
+
 TEST(Gpt, TheRopeTablesPrecisionMatters) {
   GptConfig config = small_config();
   Gpt exact = random_model(config, at::kFloat, 7);
