@@ -74,11 +74,11 @@ void head_shapes(benchmark::internal::Benchmark* benchmark) {
 
 // Arguments: matrices, rows, columns.
 void muon_step(benchmark::State& state) {
-  std::vector<MuonMatrix> matrices;
+  nanochat::ops::MatrixList matrices;
   for (std::int64_t i = 0; i < state.range(0); ++i) {
     const std::vector<std::int64_t> shape = {state.range(1), state.range(2)};
-    matrices.push_back({random_tensor(shape, at::kFloat), random_tensor(shape, at::kFloat),
-                        at::zeros(shape, at::kFloat), at::empty(shape, at::kBFloat16)});
+    matrices.add(random_tensor(shape, at::kFloat), random_tensor(shape, at::kFloat), at::zeros(shape, at::kFloat),
+                 at::empty(shape, at::kBFloat16));
   }
   for (auto _ : state) nanochat::muon_step(matrices, 0.02, 0.95, 1.0, MuonOptions());
 }

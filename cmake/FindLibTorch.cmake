@@ -3,7 +3,7 @@
 # Looks in -DTorch_DIR= (its share/cmake/Torch folder, its root, or a Python package folder torch/), then in the
 # folder where scripts/setup.sh puts the wheel, .deps/torch. Defines
 #   LibTorch::cpu    headers, libtorch_cpu, libc10, and the OpenMP runtime that LibTorch itself loads
-#   LibTorch::cuda   (when present) libtorch_cuda and libc10_cuda on top
+#   LibTorch::cuda   (when everything that it loads is there) libtorch_cuda, libc10_cuda and libcudart on top
 #   LibTorch_VERSION, LibTorch_ROOT
 set(_hints)
 if(Torch_DIR)
@@ -80,12 +80,28 @@ if(LibTorch_FOUND AND NOT TARGET LibTorch::cpu)
     IMPORTED_LOCATION "${LibTorch_CPU_LIBRARY}"
     INTERFACE_LINK_OPTIONS "${_rpath_links}"
     INTERFACE_LINK_LIBRARIES "LibTorch::c10;${LibTorch_OPENMP_LIBRARY}")
-  if(LibTorch_CUDA_LIBRARY AND LibTorch_C10_CUDA_LIBRARY)
+  # The wheel always holds libtorch_cuda; whether it can be loaded depends on the libraries that come apart from it.
+  set(_cuda_runtime)
+  set(_cuda_complete ON)
+  foreach(_name cudart cublas cudnn nccl)
+    set(_found)
+    foreach(_dir "${_lib_dir}" ${_nvidia_dirs})
+      file(GLOB _candidates "${_dir}/lib${_name}.so*" "${_dir}/lib${_name}-*.so*")
+      list(APPEND _found ${_candidates})
+    endforeach()
+    if(NOT _found)
+      set(_cuda_complete OFF)
+    elseif(_name STREQUAL "cudart")
+      list(GET _found 0 _cuda_runtime)
+    endif()
+  endforeach()
+  if(LibTorch_CUDA_LIBRARY AND LibTorch_C10_CUDA_LIBRARY AND _cuda_complete)
     add_library(LibTorch::cuda UNKNOWN IMPORTED)
     # --no-as-needed: libtorch_cuda registers its kernels when it is loaded; nothing refers to it by name.
     set_target_properties(LibTorch::cuda PROPERTIES
       IMPORTED_LOCATION "${LibTorch_C10_CUDA_LIBRARY}"
-      INTERFACE_LINK_LIBRARIES "LibTorch::cpu;-Wl,--no-as-needed,${LibTorch_CUDA_LIBRARY},--as-needed")
+      INTERFACE_LINK_LIBRARIES
+        "LibTorch::cpu;${_cuda_runtime};-Wl,--no-as-needed,${LibTorch_CUDA_LIBRARY},--as-needed")
   endif()
 endif()
 mark_as_advanced(LibTorch_INCLUDE_DIR LibTorch_CPU_LIBRARY LibTorch_C10_LIBRARY LibTorch_CUDA_LIBRARY

@@ -6,11 +6,11 @@ endif()
 
 add_library(nanochat_options INTERFACE)
 target_compile_features(nanochat_options INTERFACE cxx_std_20)
-target_compile_options(nanochat_options INTERFACE
+target_compile_options(nanochat_options INTERFACE $<$<COMPILE_LANGUAGE:CXX>:
   -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor -Wcast-align -Woverloaded-virtual -Wextra-semi
   # g++ 12 sees overlapping copies inside std::string where there are none (GCC bug 105651).
   $<$<AND:$<CXX_COMPILER_ID:GNU>,$<VERSION_LESS:$<CXX_COMPILER_VERSION>,13>>:-Wno-restrict>
-  $<$<BOOL:${NANOCHAT_WERROR}>:-Werror>)
+  $<$<BOOL:${NANOCHAT_WERROR}>:-Werror>>)
 
 if(NANOCHAT_SANITIZE)
   target_compile_options(nanochat_options INTERFACE

@@ -18,7 +18,9 @@
 #include "inference/generator.h"
 #include "model/gpt.h"
 #include "model/memory.h"
+#include "ops/device.h"
 #include "ops/peak.h"
+#include "ops/profile.h"
 #include "optim/gradient.h"
 #include "optim/optimizer.h"
 #include "training/trainer/runtime.h"
@@ -32,19 +34,23 @@ struct BenchArguments {
   std::int64_t depth = 4;
   std::int64_t sequence_len = 256;
   std::int64_t device_batch_size = 16;
+  std::int64_t micro_batches = 1;  // train only
   std::int64_t vocab_size = 4096;
   std::int64_t steps = 10;
   std::int64_t warmup = 2;
   std::int64_t prompt_tokens = 0;  // infer only; 0: half the context
   std::int64_t max_tokens = 64;    // infer only
+  std::filesystem::path profile;   // train only
   RuntimeOptions runtime;
 };
 
 constexpr std::uint64_t kSeed = 42;
 
-double seconds_of(const std::function<void()>& work) {
+// Until the device has done it.
+double seconds_of(at::Device device, const std::function<void()>& work) {
   const auto begin = std::chrono::steady_clock::now();
   work();
+  ops::synchronize(device);
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 }
 
@@ -54,8 +60,9 @@ double median(std::vector<double> values) {
   return values.size() % 2 == 1 ? values[half] : (values[half - 1] + values[half]) / 2;
 }
 
-// The most memory this process has held, in bytes.
-std::int64_t peak_memory() {
+// The most memory this process has held on the device, in bytes.
+std::int64_t peak_memory(at::Device device) {
+  if (!device.is_cpu()) return ops::peak_device_memory(device);
   rusage usage{};
   ::getrusage(RUSAGE_SELF, &usage);
   return std::int64_t{usage.ru_maxrss} * 1024;
@@ -85,7 +92,8 @@ ordered_json describe(const char* what, const BenchArguments& arguments, const G
           {"vocab_size", arguments.vocab_size},
           {"parameters", config.parameter_count()},
           {"dtype", dtype_name(runtime.dtype)},
-          {"threads", runtime.threads}};
+          {"threads", runtime.threads},
+          {"device", runtime.description}};
 }
 
 using Table = std::vector<std::pair<std::string, std::string>>;
@@ -100,47 +108,75 @@ void print(const Table& table, const ordered_json& report, const Context& contex
 void begin_table(Table& table, const GptConfig& config, const Runtime& runtime) {
   table.emplace_back("parameters", with_commas(config.parameter_count()));
   table.emplace_back("dtype", dtype_name(runtime.dtype));
-  table.emplace_back("threads", std::to_string(runtime.threads));
+  table.emplace_back("device", runtime.device.is_cuda() ? runtime.device.str() : fmt::format("{} threads", runtime.threads));
 }
 
 std::string rate(double per_second) { return with_commas(std::llround(per_second)); }
 
 // ------------------------------------------------------------------------------------------------------------ train
 
+// One step under the profiler: the kernels by time, as a table on standard error, and the trace.
+void print_profile(const std::filesystem::path& trace, const std::function<void()>& step) {
+  const std::vector<ops::KernelTime> kernels = ops::profile_gpu(step, trace);
+  double total = 0.0;
+  for (const ops::KernelTime& kernel : kernels) total += kernel.milliseconds;
+  constexpr std::size_t kRows = 40, kNameWidth = 100;
+  fmt::print(stderr, "{:>10} {:>6} {:>7}  kernel\n", "ms", "%", "calls");
+  for (std::size_t i = 0; i < std::min(kRows, kernels.size()); ++i) {
+    fmt::print(stderr, "{:>10.3f} {:>6.2f} {:>7}  {}\n", kernels[i].milliseconds,
+               100.0 * kernels[i].milliseconds / total, kernels[i].calls, kernels[i].name.substr(0, kNameWidth));
+  }
+  fmt::print(stderr, "{:>10.3f} {:>6} {:>7}  all kernels\n", total, "", "");
+}
+
 ExitCode bench_train(const BenchArguments& arguments, Context& context) {
   const GptConfig config = config_of(arguments);
   const Runtime runtime = select_runtime(arguments.runtime);
   const std::int64_t needed = estimate_training_memory(config, arguments.device_batch_size, arguments.sequence_len,
-                                                       runtime.dtype == at::kFloat ? 4 : 2)
+                                                       runtime.dtype == at::kFloat ? 4 : 2, runtime.device.is_cuda())
                                   .total();
-  if (needed > available_memory_bytes()) {
+  const std::int64_t available = available_memory_bytes(runtime.device);
+  if (needed > available) {
     throw OutOfMemoryError(fmt::format("this shape takes about {}, but {} are available; lower --depth, "
                                        "--device-batch-size, --sequence-len or --vocab-size",
                                        human_bytes(static_cast<double>(needed)),
-                                       human_bytes(static_cast<double>(available_memory_bytes()))));
+                                       human_bytes(static_cast<double>(available))));
   }
-  const double peak = ops::measured_matmul_flops(runtime.dtype);
-  Gpt model(config, runtime.dtype);
+  if (!arguments.profile.empty() && !runtime.device.is_cuda()) {
+    throw ConfigError("--profile lists the kernels of a GPU, and this runs on the CPU");
+  }
+  const double peak = ops::peak_flops(runtime.device, runtime.dtype);
+  Gpt model(config, runtime.dtype, runtime.device);
   model.init_weights(kSeed);
   model.zero_grad();
   Optimizer optimizer(model.parameters(), config.n_embd, OptimizerOptions());
   Rng rng(kSeed);
-  const std::int64_t tokens = arguments.device_batch_size * arguments.sequence_len;
-  const auto batch = [&] {
-    return random_ids(arguments.device_batch_size, arguments.sequence_len, config.vocab_size, rng);
+  const std::int64_t tokens = arguments.device_batch_size * arguments.sequence_len * arguments.micro_batches;
+  struct MicroBatch {
+    at::Tensor ids, targets;
   };
-  const at::Tensor ids = batch(), targets = batch();
-  const at::Tensor scale = at::full(ids.sizes(), 1.0 / static_cast<double>(tokens), at::kFloat);
+  std::vector<MicroBatch> batches(static_cast<std::size_t>(arguments.micro_batches));
+  for (MicroBatch& batch : batches) {
+    for (at::Tensor* part : {&batch.ids, &batch.targets}) {
+      *part = random_ids(arguments.device_batch_size, arguments.sequence_len, config.vocab_size, rng);
+    }
+  }
+  const at::Tensor scale = at::full(batches[0].ids.sizes(), 1.0 / static_cast<double>(tokens),
+                                    at::TensorOptions(at::kFloat).device(runtime.device));
 
+  const auto run_pass = [&] {
+    model.zero_grad();
+    for (const MicroBatch& batch : batches) model.forward_backward(batch.ids, batch.targets, scale);
+  };
+  const auto run_update = [&] {
+    const double norm = gradient_norm(model.parameters());
+    optimizer.step(1.0, 0.95, clip_scale(norm, 1.0));
+  };
   std::vector<double> passes, updates, steps;  // seconds
   context.progress->start("bench train", arguments.warmup + arguments.steps, "steps");
   for (std::int64_t i = 0; i < arguments.warmup + arguments.steps && !interrupt_requested(); ++i) {
-    model.zero_grad();
-    const double pass = seconds_of([&] { model.forward_backward(ids, targets, scale); });
-    const double update = seconds_of([&] {
-      const double norm = gradient_norm(model.parameters());
-      optimizer.step(1.0, 0.95, clip_scale(norm, 1.0));
-    });
+    const double pass = seconds_of(runtime.device, run_pass);
+    const double update = seconds_of(runtime.device, run_update);
     context.progress->advance(1);
     if (i < arguments.warmup) continue;
     passes.push_back(pass);
@@ -149,6 +185,13 @@ ExitCode bench_train(const BenchArguments& arguments, Context& context) {
   }
   context.progress->finish();
   if (steps.empty()) return ExitCode::kPartial;
+  if (!arguments.profile.empty()) {
+    print_profile(arguments.profile, [&] {
+      run_pass();
+      run_update();
+      ops::synchronize(runtime.device);
+    });
+  }
 
   const double step = median(steps), tokens_per_second = static_cast<double>(tokens) / step;
   const double mfu = tokens_per_second * config.flops_per_token() / peak;
@@ -161,16 +204,16 @@ ExitCode bench_train(const BenchArguments& arguments, Context& context) {
                  {"optimizer_ms", 1e3 * median(updates)},
                  {"peak_flops", peak},
                  {"mfu", mfu},
-                 {"memory_bytes", peak_memory()}});
+                 {"memory_bytes", peak_memory(runtime.device)}});
   Table table;
   begin_table(table, config, runtime);
   table.emplace_back("tokens/s", rate(tokens_per_second));
   table.emplace_back("step", fmt::format("{:.1f} ms", 1e3 * step));
   table.emplace_back("forward, backward", fmt::format("{:.1f} ms", 1e3 * median(passes)));
   table.emplace_back("optimizer", fmt::format("{:.1f} ms", 1e3 * median(updates)));
-  table.emplace_back("matrix rate", fmt::format("{:.1f} GFLOP/s", peak / 1e9));
+  table.emplace_back("matrix rate", fmt::format("{:.1f} TFLOP/s", peak / 1e12));
   table.emplace_back("MFU", fmt::format("{:.1f} %", 100.0 * mfu));
-  table.emplace_back("memory", human_bytes(static_cast<double>(peak_memory())));
+  table.emplace_back("memory", human_bytes(static_cast<double>(peak_memory(runtime.device))));
   print(table, report, context);
   return ExitCode::kOk;
 }
@@ -187,7 +230,7 @@ ExitCode bench_infer(const BenchArguments& arguments, Context& context) {
                                   prompt_tokens, max_tokens, arguments.sequence_len));
   }
   const Runtime runtime = select_runtime(arguments.runtime);
-  Gpt model(config, runtime.dtype);
+  Gpt model(config, runtime.dtype, runtime.device);
   model.init_weights(kSeed);
   Rng rng(kSeed);
   std::vector<std::vector<std::int32_t>> prompts;
@@ -231,14 +274,14 @@ ExitCode bench_infer(const BenchArguments& arguments, Context& context) {
                  {"decode_tokens_per_second", decode_rate},
                  {"decode_step_ms", 1e3 * step},
                  {"ttft_ms", 1e3 * median(alone)},
-                 {"memory_bytes", peak_memory()}});
+                 {"memory_bytes", peak_memory(runtime.device)}});
   Table table;
   begin_table(table, config, runtime);
   table.emplace_back("prefill tokens/s", rate(prefill_rate));
   table.emplace_back("decode tokens/s", rate(decode_rate));
   table.emplace_back("decode step", fmt::format("{:.2f} ms", 1e3 * step));
   table.emplace_back("TTFT, one prompt", fmt::format("{:.1f} ms", 1e3 * median(alone)));
-  table.emplace_back("memory", human_bytes(static_cast<double>(peak_memory())));
+  table.emplace_back("memory", human_bytes(static_cast<double>(peak_memory(runtime.device))));
   print(table, report, context);
   return ExitCode::kOk;
 }
@@ -261,11 +304,15 @@ Subcommand& add_shape(CommandLine& command_line, const char* path, const char* s
 void add_bench(CommandLine& command_line) {
   command_line.group("bench", "Time a model of any shape, with random weights");
   auto train = std::make_shared<BenchArguments>();
-  add_shape(command_line, "bench train",
-            "Time training steps: forward, backward, optimizer. MFU is relative to the measured rate of a large "
-            "matrix product in the same dtype on this machine",
-            "nanochat bench train --depth 4 --sequence-len 256 --device-batch-size 16 --vocab-size 4096", *train)
-      .run([train](Context& context) { return bench_train(*train, context); });
+  Subcommand& training = add_shape(
+      command_line, "bench train",
+      "Time training steps: forward, backward, optimizer. MFU is relative to the data sheet of a GPU, or to the measured "
+      "rate of a large matrix product in the same dtype on this machine",
+      "nanochat bench train --depth 4 --sequence-len 256 --device-batch-size 16 --vocab-size 4096", *train);
+  training.option("profile", &train->profile, "GPU only: run one more step under a profiler, list its kernels on standard "
+                                              "error and write a Chrome trace to this file");
+  training.option("micro_batches", &train->micro_batches, "batches whose gradients are added up in a step").at_least(1);
+  training.run([train](Context& context) { return bench_train(*train, context); });
 
   auto infer = std::make_shared<BenchArguments>();
   infer->steps = 3;

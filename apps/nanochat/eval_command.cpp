@@ -43,7 +43,7 @@ nlohmann::json to_json(const CompletionResult& result) {
 ExitCode evaluate(const EvalConfig& config, Context& context) {
   const Runtime runtime = select_runtime(config.runtime);
   const auto items = read_completion_items(config.data_dir);
-  LoadedModel loaded = load_model(config.model, runtime.dtype);
+  LoadedModel loaded = load_model(config.model, runtime.dtype, runtime.device);
   if (loaded.tokenizer == nullptr) {
     throw CheckpointError(fmt::format("{}: no tokenizer beside the model; `eval` needs one", loaded.folder.string()));
   }

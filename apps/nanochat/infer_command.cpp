@@ -128,8 +128,8 @@ std::vector<Prompt> gather_prompts(const InferArguments& arguments, bool prompt_
 
 class Session {
  public:
-  Session(const InferArguments& arguments, const Context& context, at::ScalarType dtype)
-      : arguments_(arguments), context_(context), loaded_(load_model(arguments.model, dtype)),
+  Session(const InferArguments& arguments, const Context& context, const Runtime& runtime)
+      : arguments_(arguments), context_(context), loaded_(load_model(arguments.model, runtime.dtype, runtime.device)),
         options_(arguments.generation) {
     if (loaded_.tokenizer == nullptr) return;
     for (const std::string_view name : {kBos, std::string_view("<|endoftext|>"), kAssistantEnd}) {
@@ -302,7 +302,7 @@ ExitCode infer(const InferArguments& arguments, bool prompt_given, Context& cont
   std::vector<Prompt> prompts = gather_prompts(arguments, prompt_given);
   const Runtime runtime = select_runtime(arguments.runtime);
   log_debug("{}", runtime.description);
-  Session session(arguments, context, runtime.dtype);
+  Session session(arguments, context, runtime);
   return arguments.interactive ? converse(session, context) : session.answer(std::move(prompts));
 }
 

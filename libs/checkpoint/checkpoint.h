@@ -54,7 +54,7 @@ std::filesystem::path find_checkpoint(const std::filesystem::path& path);
 // saying what is missing or does not fit, with tensor names and shapes, also when model.safetensors differs from the
 // SHA-256 in training_state.json; memory is taken only after every shape has been compared. TokenizerError for a
 // damaged tokenizer.
-LoadedModel load_model(const std::filesystem::path& path, at::ScalarType dtype);
+LoadedModel load_model(const std::filesystem::path& path, at::ScalarType dtype, at::Device device = at::kCPU);
 
 // Copies the optimizer's state of a checkpoint into tensors of the same names and shapes. Throws CheckpointError.
 void load_optimizer_state(const std::filesystem::path& checkpoint, NamedTensors& state);

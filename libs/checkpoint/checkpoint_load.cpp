@@ -154,7 +154,7 @@ fs::path find_checkpoint(const fs::path& path) {
                         " (a checkpoint) nor checkpoints/ (a run)");
 }
 
-LoadedModel load_model(const fs::path& path, at::ScalarType dtype) {
+LoadedModel load_model(const fs::path& path, at::ScalarType dtype, at::Device device) {
   const Opened opened = open_checkpoint(path);
   check_tensors(opened);
   if (opened.training_state.is_object()) verify_file(opened.weights_path, opened.training_state);
@@ -170,7 +170,7 @@ LoadedModel load_model(const fs::path& path, at::ScalarType dtype) {
                             std::to_string(opened.config.vocab_size) + "; they do not belong together");
     }
   }
-  result.model = std::make_unique<Gpt>(opened.config, dtype);
+  result.model = std::make_unique<Gpt>(opened.config, dtype, device);
   for (Parameter& parameter : result.model->parameters()) {
     const std::int64_t rows = opened.weights.entry(parameter.name).shape[0];
     at::Tensor stored = parameter.value.narrow(0, 0, rows);

@@ -17,6 +17,15 @@ constexpr std::int64_t kFirstPositions = 64;
 
 // Copies x (B, T, NKV, D) behind the cached positions of each row of a slab.
 void store(const at::Tensor& x, const std::int64_t* start, at::Tensor& slab) {
+  if (slab.is_cuda()) {
+    const bool together = std::all_of(start, start + x.size(0), [&](std::int64_t first) { return first == start[0]; });
+    if (together) {
+      slab.narrow(0, 0, x.size(0)).narrow(1, start[0], x.size(1)).copy_(x);
+      return;
+    }
+    for (std::int64_t b = 0; b < x.size(0); ++b) slab.select(0, b).narrow(0, start[b], x.size(1)).copy_(x.select(0, b));
+    return;
+  }
   const bool dense = x.stride(3) == 1 && (x.size(2) == 1 || x.stride(2) == x.size(3));
   const at::Tensor rows = dense ? x : x.contiguous();
   const auto element = static_cast<std::int64_t>(x.element_size());
@@ -34,12 +43,13 @@ void store(const at::Tensor& x, const std::int64_t* start, at::Tensor& slab) {
 }  // namespace
 
 ContiguousKvCache::ContiguousKvCache(const GptConfig& config, at::ScalarType dtype, std::int64_t batch,
-                                     std::int64_t max_positions)
+                                     std::int64_t max_positions, at::Device device)
     : start_(at::zeros({batch}, at::kLong)), max_positions_(max_positions) {
   TORCH_CHECK(batch >= 0 && max_positions > 0, "KV cache: ", batch, " rows of ", max_positions, " positions");
   for (std::vector<at::Tensor>* slabs : {&keys_, &values_}) {
     for (std::int64_t layer = 0; layer < config.n_layer; ++layer) {
-      slabs->push_back(at::empty({batch, 0, config.n_kv_head, config.head_dim()}, dtype));
+      slabs->push_back(at::empty({batch, 0, config.n_kv_head, config.head_dim()},
+                                at::TensorOptions(dtype).device(device)));
     }
   }
 }
@@ -112,11 +122,12 @@ void ContiguousKvCache::select_rows(const std::vector<std::int64_t>& rows) {
     in_place = in_place && (unread || rows[static_cast<std::size_t>(rows[i])] == rows[i]);
   }
   const at::Tensor index = at::tensor(rows, at::kLong);
+  const at::Tensor index_of_slabs = index.to(keys_.front().device());
   const std::int64_t* start = start_.const_data_ptr<std::int64_t>();
   for (std::vector<at::Tensor>* slabs : {&keys_, &values_}) {
     for (at::Tensor& slab : *slabs) {
       if (!in_place) {
-        slab = slab.index_select(0, index);
+        slab = slab.index_select(0, index_of_slabs);
         continue;
       }
       for (std::size_t i = 0; i < rows.size(); ++i) {

@@ -15,7 +15,8 @@ namespace nanochat {
 // Not thread-safe.
 class ContiguousKvCache : public KvCache {
  public:
-  ContiguousKvCache(const GptConfig& config, at::ScalarType dtype, std::int64_t batch, std::int64_t max_positions);
+  ContiguousKvCache(const GptConfig& config, at::ScalarType dtype, std::int64_t batch, std::int64_t max_positions,
+                    at::Device device = at::kCPU);
 
   const at::Tensor& start() const override { return start_; }
   std::int64_t capacity() const override { return max_positions_; }

@@ -52,7 +52,7 @@ class Generator {
  public:
   Generator(Gpt& model, const Prompts& prompts, const GenerationOptions& options, const TokenCallback& on_token)
       : model_(model), prompts_(prompts), options_(options), on_token_(on_token), results_(prompts.size()),
-        waiting_(prompts.size()), cache_(model.config(), model.dtype(), 0, model.config().sequence_len) {
+        waiting_(prompts.size()), cache_(model.config(), model.dtype(), 0, model.config().sequence_len, model.device()) {
     // Prompts of one length go through the model together: no padding, and no row sees another's.
     std::iota(waiting_.begin(), waiting_.end(), std::size_t{0});
     std::stable_sort(waiting_.begin(), waiting_.end(),
@@ -95,8 +95,8 @@ class Generator {
     const at::Tensor ids = at::empty({rows, static_cast<std::int64_t>(length)}, at::kInt);
     std::int32_t* to = ids.data_ptr<std::int32_t>();
     for (const Sequence& sequence : group) to = std::copy(sequence.history.begin(), sequence.history.end(), to);
-    ContiguousKvCache cache(model_.config(), model_.dtype(), rows, model_.config().sequence_len);
-    const at::Tensor logits = model_.forward_cache(ids, cache);
+    ContiguousKvCache cache(model_.config(), model_.dtype(), rows, model_.config().sequence_len, model_.device());
+    const at::Tensor logits = model_.forward_cache(ids, cache).cpu();
     const std::vector<bool> finished = draw(group, logits);
     drop(finished, group, cache);
     cache_.append_rows(cache);
@@ -114,7 +114,7 @@ class Generator {
     const at::Tensor ids = at::empty({static_cast<std::int64_t>(active_.size()), 1}, at::kInt);
     std::int32_t* to = ids.data_ptr<std::int32_t>();
     for (const Sequence& sequence : active_) *to++ = sequence.history.back();
-    const at::Tensor logits = model_.forward_cache(ids, cache_);
+    const at::Tensor logits = model_.forward_cache(ids, cache_).cpu();
     const std::vector<bool> finished = draw(active_, logits);
     drop(finished, active_, cache_);
   }

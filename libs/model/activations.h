@@ -48,7 +48,8 @@ struct Gpt::Activations {
   at::Tensor d_weight;             // scratch for bf16 weight gradients
 
   Block& block(std::int64_t layer) { return blocks[training ? static_cast<std::size_t>(layer) : 0]; }
-  void allocate(const GptConfig& config, at::ScalarType dtype, std::int64_t batch_size, std::int64_t tokens, bool train);
+  void allocate(const GptConfig& config, const at::TensorOptions& options, std::int64_t batch_size, std::int64_t tokens,
+                bool train);
 };
 
 }  // namespace nanochat

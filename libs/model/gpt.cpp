@@ -19,30 +19,32 @@ ops::HeadOptions head_options(const GptConfig& config) {
   return {.vocab_size = config.vocab_size, .softcap = config.softcap};
 }
 
-MatrixWeight make_weight(std::int64_t rows, std::int64_t columns, at::ScalarType dtype) {
+MatrixWeight make_weight(std::int64_t rows, std::int64_t columns, const at::TensorOptions& options) {
   MatrixWeight weight;
-  weight.value = at::empty({rows, columns}, at::kFloat);
-  weight.compute = dtype == at::kFloat ? weight.value : at::empty({rows, columns}, dtype);
+  weight.value = at::empty({rows, columns}, options.dtype(at::kFloat));
+  weight.compute = options.dtype() == at::kFloat ? weight.value : at::empty({rows, columns}, options);
   return weight;
 }
 
 }  // namespace
 
-Gpt::Gpt(const GptConfig& config, at::ScalarType dtype)
-    : config_(config), dtype_(dtype), weights_(std::make_unique<Weights>()), activations_(std::make_unique<Activations>()) {
+Gpt::Gpt(const GptConfig& config, at::ScalarType dtype, at::Device device)
+    : config_(config), dtype_(dtype), device_(device), weights_(std::make_unique<Weights>()), activations_(std::make_unique<Activations>()) {
   config_.validate();
   TORCH_CHECK(dtype == at::kFloat || dtype == at::kBFloat16, "Gpt: compute dtype must be float32 or bfloat16, got ", dtype);
   const std::int64_t width = config_.n_embd, head_dim = config_.head_dim();
+  const at::TensorOptions options = at::TensorOptions(dtype).device(device);
   const auto add = [&](std::string name, ParameterKind kind, const MatrixWeight& weight, std::int64_t first, std::int64_t rows) {
     parameters_.push_back({std::move(name), kind, weight.value.narrow(0, first, rows),
                            weight.compute.narrow(0, first, rows), at::Tensor()});
   };
-  weights_->embedding = make_weight(config_.padded_vocab_size(), width, dtype);
-  weights_->head = make_weight(config_.padded_vocab_size(), width, dtype);
+  weights_->embedding = make_weight(config_.padded_vocab_size(), width, options);
+  weights_->head = make_weight(config_.padded_vocab_size(), width, options);
   add("model.embed_tokens.weight", ParameterKind::kEmbedding, weights_->embedding, 0, config_.padded_vocab_size());
   for (std::int64_t l = 0; l < config_.n_layer; ++l) {
-    Layer layer{make_weight(config_.qkv_size(), width, dtype), make_weight(width, config_.n_head * head_dim, dtype),
-                make_weight(config_.intermediate_size, width, dtype), make_weight(width, config_.intermediate_size, dtype)};
+    Layer layer{make_weight(config_.qkv_size(), width, options), make_weight(width, config_.n_head * head_dim, options),
+                make_weight(config_.intermediate_size, width, options),
+                make_weight(width, config_.intermediate_size, options)};
     const std::string prefix = fmt::format("model.layers.{}.", l);
     const std::int64_t q_rows = config_.n_head * head_dim, kv_rows = config_.n_kv_head * head_dim;
     add(prefix + "self_attn.q_proj.weight", ParameterKind::kMatrix, layer.qkv, 0, q_rows);
@@ -59,6 +61,8 @@ Gpt::Gpt(const GptConfig& config, at::ScalarType dtype)
 Gpt::~Gpt() = default;
 Gpt::Gpt(Gpt&&) noexcept = default;
 
+at::TensorOptions Gpt::options() const { return at::TensorOptions(dtype_).device(device_); }
+
 void Gpt::refresh_compute() {
   if (dtype_ == at::kFloat) return;
   for (Parameter& parameter : parameters_) ops::copy_converting(parameter.value, parameter.compute);
@@ -69,7 +73,7 @@ void Gpt::zero_grad() {
     if (weight.grad.defined()) {
       weight.grad.zero_();
     } else {
-      weight.grad = at::zeros(weight.value.sizes(), at::kFloat);
+      weight.grad = at::zeros(weight.value.sizes(), weight.value.options());
     }
   };
   zero(weights_->embedding);
@@ -98,55 +102,66 @@ void Gpt::zero_grad() {
   bind(weights_->head, {config_.padded_vocab_size()});
 }
 
-void Gpt::check_ids(const at::Tensor& ids) const {
+at::Tensor Gpt::take_ids(const at::Tensor& ids, std::int32_t lowest) const {
   TORCH_CHECK(ids.dim() == 2 && ids.scalar_type() == at::kInt && ids.is_contiguous(),
               "Gpt: expected contiguous int32 ids (B, T), got ", ids.scalar_type(), " ", ids.sizes());
   TORCH_CHECK(ids.numel() > 0, "Gpt: no tokens");
+  if (!device_.is_cuda() || ids.is_cuda()) return ids;
+  const std::int32_t* id = ids.const_data_ptr<std::int32_t>();
+  const std::int64_t end = lowest < 0 ? config_.vocab_size : config_.padded_vocab_size();
+  for (std::int64_t i = 0; i < ids.numel(); ++i) {
+    TORCH_CHECK(id[i] >= lowest && id[i] < end, "Gpt: token id ", id[i],
+                " is outside the vocabulary of ", config_.vocab_size);
+  }
+  // From pinned memory, so that the copy waits for nothing that the GPU still has to do.
+  return ids.pin_memory().to(device_, /*non_blocking=*/true);
 }
 
 void Gpt::ensure_positions(std::int64_t positions) {
   if (rope_.cos.defined() && rope_.cos.size(0) >= positions) return;
   const std::int64_t size = std::max(positions, config_.sequence_len);
   rope_ = ops::make_rope_table(size, config_.head_dim(), config_.rope_base, config_.rope_table_bf16);
+  rope_.cos = rope_.cos.to(device_);
+  rope_.sin = rope_.sin.to(device_);
 }
 
 at::Tensor Gpt::token_losses(const at::Tensor& ids, const at::Tensor& targets) {
-  check_ids(ids);
+  const at::Tensor inputs = take_ids(ids, 0), wanted = take_ids(targets, -1);
   Activations activations;
-  activations.allocate(config_, dtype_, ids.size(0), ids.size(1), /*train=*/false);
-  const at::Tensor x = trunk(ids, activations, nullptr);
-  at::Tensor losses = at::empty({ids.numel()}, at::kFloat);
-  ops::head_losses(x, weights_->head.compute, targets.reshape({-1}), head_options(config_), losses);
+  activations.allocate(config_, options(), ids.size(0), ids.size(1), /*train=*/false);
+  const at::Tensor x = trunk(inputs, activations, nullptr);
+  at::Tensor losses = at::empty({ids.numel()}, options().dtype(at::kFloat));
+  ops::head_losses(x, weights_->head.compute, wanted.reshape({-1}), head_options(config_), losses);
   return losses.view(ids.sizes());
 }
 
 at::Tensor Gpt::forward_backward(const at::Tensor& ids, const at::Tensor& targets, const at::Tensor& scale) {
-  check_ids(ids);
+  const at::Tensor inputs = take_ids(ids, 0), wanted = take_ids(targets, -1);
   if (!parameters_.front().grad.defined()) zero_grad();
   Activations& activations = *activations_;
-  activations.allocate(config_, dtype_, ids.size(0), ids.size(1), /*train=*/true);
-  const at::Tensor x = trunk(ids, activations, nullptr);
-  at::Tensor losses = at::empty({ids.numel()}, at::kFloat);
-  ops::head_losses_and_gradients(x, weights_->head.compute, targets.reshape({-1}), scale.reshape({-1}),
+  activations.allocate(config_, options(), ids.size(0), ids.size(1), /*train=*/true);
+  const at::Tensor x = trunk(inputs, activations, nullptr);
+  at::Tensor losses = at::empty({ids.numel()}, options().dtype(at::kFloat));
+  ops::head_losses_and_gradients(x, weights_->head.compute, wanted.reshape({-1}), scale.to(device_).reshape({-1}),
                                  head_options(config_), losses, activations.d_norm, weights_->head.grad);
   observe("losses", -1, losses);
-  trunk_backward(ids, activations, activations.d_norm);
+  trunk_backward(inputs, activations, activations.d_norm);
   return losses.view(ids.sizes());
 }
 
 at::Tensor Gpt::forward(const at::Tensor& ids) {
-  check_ids(ids);
+  const at::Tensor inputs = take_ids(ids, 0);
   Activations activations;
-  activations.allocate(config_, dtype_, ids.size(0), ids.size(1), /*train=*/false);
-  const at::Tensor x = trunk(ids, activations, nullptr);
+  activations.allocate(config_, options(), ids.size(0), ids.size(1), /*train=*/false);
+  const at::Tensor x = trunk(inputs, activations, nullptr);
   return ops::head_logits(x, weights_->head.compute, head_options(config_)).view({ids.size(0), ids.size(1), -1});
 }
 
 at::Tensor Gpt::forward_cache(const at::Tensor& ids, KvCache& cache, bool all_positions) {
-  check_ids(ids);
+  const at::Tensor inputs = take_ids(ids, 0);
   Activations activations;
-  activations.allocate(config_, dtype_, ids.size(0), ids.size(1), /*train=*/false);
-  at::Tensor x = trunk(ids, activations, &cache);
+  activations.allocate(config_, options(), ids.size(0), ids.size(1), /*train=*/false);
+  at::Tensor x = trunk(inputs, activations, &cache);
   cache.advance(ids.size(1));
   if (!all_positions) x = x.view({ids.size(0), ids.size(1), -1}).select(1, ids.size(1) - 1).contiguous();
   const at::Tensor logits = ops::head_logits(x, weights_->head.compute, head_options(config_));

@@ -37,24 +37,29 @@ using TensorObserver = std::function<void(const std::string& name, const at::Ten
 class Gpt {
  public:
   // Weights are uninitialised until init_weights() or a checkpoint fills them. dtype: at::kFloat or at::kBFloat16.
-  Gpt(const GptConfig& config, at::ScalarType dtype);
+  Gpt(const GptConfig& config, at::ScalarType dtype, at::Device device = at::kCPU);
   ~Gpt();
   Gpt(Gpt&&) noexcept;
 
   const GptConfig& config() const { return config_; }
   at::ScalarType dtype() const { return dtype_; }
+  at::Device device() const { return device_; }
   std::vector<Parameter>& parameters() { return parameters_; }
   const std::vector<Parameter>& parameters() const { return parameters_; }
 
   // As the reference: embedding N(0, 1), matrices N(0, 1/fan_in * min(1, fan_out/fan_in)), head and the projections
   // back into the residual stream zero. Drawn in the reference's order from LibTorch's generator, so that one seed
-  // gives the reference's weights.
+  // gives the reference's weights, on any device.
   void init_weights(std::uint64_t seed);
   // compute := value, after values changed. No-op in float32.
   void refresh_compute();
   void zero_grad();
 
-  // ids, targets: int32 (B, T), contiguous; target -1: ignored. Returns float32 losses (B, T) in nats, 0 where ignored.
+  // ids, targets: int32 (B, T), contiguous, on the CPU or on device(); target -1: ignored. What is returned lies on
+  // device(), and on a GPU may still be being computed. Ids outside the vocabulary are a TORCH_CHECK error; of those
+  // that came on a GPU, where checking would wait for it, the results are NaN.
+  //
+  // float32 losses (B, T) in nats, 0 where ignored.
   at::Tensor token_losses(const at::Tensor& ids, const at::Tensor& targets);
   // The same, and adds gradients of sum(scale * losses) to every grad. scale: float32 (B, T).
   at::Tensor forward_backward(const at::Tensor& ids, const at::Tensor& targets, const at::Tensor& scale);
@@ -74,15 +79,18 @@ class Gpt {
   struct Activations;  // what forward leaves for backward
   struct Weights;
 
+  at::TensorOptions options() const;  // of activations
   void ensure_positions(std::int64_t positions);
   // Runs embedding and blocks; returns the final normalised (B*T, C).
   at::Tensor trunk(const at::Tensor& ids, Activations& activations, KvCache* cache);
   void trunk_backward(const at::Tensor& ids, Activations& activations, const at::Tensor& dx);
   void observe(const char* what, std::int64_t layer, const at::Tensor& tensor) const;
-  void check_ids(const at::Tensor& ids) const;
+  // Checked, and on the device; `lowest`: 0, or -1 where that means "ignored".
+  at::Tensor take_ids(const at::Tensor& ids, std::int32_t lowest) const;
 
   GptConfig config_;
   at::ScalarType dtype_;
+  at::Device device_;
   std::vector<Parameter> parameters_;
   std::unique_ptr<Weights> weights_;
   std::unique_ptr<Activations> activations_;

@@ -6,11 +6,13 @@
 #include <string>
 
 #include "ops/cross_entropy.h"
+#include "ops/device.h"
 
 namespace nanochat {
 
 MemoryEstimate estimate_training_memory(const GptConfig& config, std::int64_t device_batch_size,
-                                        std::int64_t sequence_len, int compute_bytes) {
+                                        std::int64_t sequence_len, int compute_bytes,
+                                        bool gpu) {
   const std::int64_t parameters = config.parameter_count();
   const std::int64_t tables = 2 * config.padded_vocab_size() * config.n_embd;  // AdamW: two moments; Muon: one
   MemoryEstimate estimate;
@@ -24,22 +26,30 @@ MemoryEstimate estimate_training_memory(const GptConfig& config, std::int64_t de
   const std::int64_t layer = n * ((3 * width + config.qkv_size() + qk + hidden) * compute_bytes +
                                   (2 + 2 * config.n_head + config.n_kv_head) * 4);
   // Once: the residual stream and its gradients, the MLP's two scratch rows, the attention's float32 working copies.
-  const std::int64_t once = n * ((6 * width + 2 * hidden + config.qkv_size()) * compute_bytes + 9 * width * 4);
-  const std::int64_t logits = std::max(std::int64_t{8} << 20, std::min(n, ops::kMinimumChunkRows) *
-                                                                 config.padded_vocab_size() * compute_bytes);
-  const std::int64_t head = logits +
-                            (compute_bytes == 4 ? 0 : config.padded_vocab_size() * width * compute_bytes);
+  // A GPU's attention keeps the gradient of q in float32 while it runs, and the value heads' gradient apart.
+  const std::int64_t attention = gpu ? 4 * width * compute_bytes + width * 4 : 9 * width * 4;
+  const std::int64_t once = n * ((6 * width + 2 * hidden + config.qkv_size()) * compute_bytes + attention);
+  const std::int64_t row_of_logits = config.padded_vocab_size() * compute_bytes;
+  const std::int64_t logits = gpu ? std::min(ops::kGpuChunkBytes, n * row_of_logits)
+                                  : std::max(std::int64_t{8} << 20, std::min(n, ops::kMinimumChunkRows) * row_of_logits);
+  const std::int64_t head = logits + (compute_bytes == 4 || gpu ? 0 : row_of_logits * width);
   const std::int64_t batch = n * 16;  // ids, targets, scales, losses
   estimate.activations = config.n_layer * layer + once + head + batch;
+  if (gpu) {
+    // Newton-Schulz iterates on all matrices of one shape at once, in bfloat16: the batch, a product, two Gram matrices.
+    const std::int64_t newton_schulz = 2 * config.n_layer * 2 * width * hidden + config.n_layer * 4 * width * width;
+    constexpr std::int64_t kLibraries = std::int64_t{1} << 30;  // CUDA context, cuBLAS and cuDNN workspaces
+    estimate.activations = std::max(estimate.activations, newton_schulz * 2) + kLibraries;
+  }
   return estimate;
 }
 
 std::int64_t largest_batch_that_fits(const GptConfig& config, std::int64_t sequence_len, int compute_bytes,
-                                     std::int64_t bytes) {
+                                     std::int64_t bytes, bool gpu) {
   std::int64_t low = 0, high = 1 << 16;
   while (low < high) {
     const std::int64_t middle = (low + high + 1) / 2;
-    if (estimate_training_memory(config, middle, sequence_len, compute_bytes).total() <= bytes) {
+    if (estimate_training_memory(config, middle, sequence_len, compute_bytes, gpu).total() <= bytes) {
       low = middle;
     } else {
       high = middle - 1;
@@ -67,6 +77,10 @@ std::int64_t available_memory_bytes() {
     }
   }
   return available;
+}
+
+std::int64_t available_memory_bytes(c10::Device device) {
+  return device.is_cuda() ? ops::describe_gpu(device.index()).free_bytes : available_memory_bytes();
 }
 
 }  // namespace nanochat

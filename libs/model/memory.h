@@ -1,6 +1,8 @@
 #pragma once
 // What a training step will take, before it is tried.
 
+#include <c10/core/Device.h>
+
 #include <cstdint>
 
 #include "model/config.h"
@@ -15,12 +17,16 @@ struct MemoryEstimate {
   std::int64_t total() const { return weights + gradients + optimizer + activations; }
 };
 
-// Bytes. compute_bytes: 4 (float32) or 2 (bfloat16).
+// Bytes. compute_bytes: 4 (float32) or 2 (bfloat16). On a GPU scratch buffers differ, and LibTorch's own memory there
+// is counted in.
 MemoryEstimate estimate_training_memory(const GptConfig& config, std::int64_t device_batch_size, std::int64_t sequence_len,
-                                        int compute_bytes);
+                                        int compute_bytes, bool gpu = false);
 // The largest device batch size whose estimate stays within `bytes`; 0 when not even one row fits.
-std::int64_t largest_batch_that_fits(const GptConfig& config, std::int64_t sequence_len, int compute_bytes, std::int64_t bytes);
+std::int64_t largest_batch_that_fits(const GptConfig& config, std::int64_t sequence_len, int compute_bytes, std::int64_t bytes,
+                                     bool gpu = false);
 // Memory this process may still take: the machine's available memory, or its cgroup's limit when that is lower.
 std::int64_t available_memory_bytes();
+// The same of a device: free memory of a GPU, or the above.
+std::int64_t available_memory_bytes(c10::Device device);
 
 }  // namespace nanochat

@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 
 #include "model/testing.h"
+#include "ops/device.h"
 
 namespace nanochat {
 namespace {
@@ -58,7 +59,23 @@ TEST(MemoryEstimate, LargestBatchFitsAndTheNextDoesNot) {
   EXPECT_EQ(largest_batch_that_fits(config, 2048, 2, 1 << 20), 0);
 }
 
+TEST(MemoryEstimate, OfAGpuCoversWhatAStepTakes) {
+  if (ops::cuda_devices() == 0) GTEST_SKIP() << "no GPU that this build can use";
+  const GptConfig config = GptConfig::from_depth(8, 32768, 1024);
+  Gpt model(config, at::kBFloat16, at::Device(at::kCUDA, 0));
+  model.init_weights(1);
+  model.zero_grad();
+  const at::Tensor ids = testing::random_ids(16, 1024, 32768, 2);
+  model.forward_backward(ids, ids, at::ones({16, 1024})).cpu();
+  const auto taken = static_cast<double>(ops::peak_device_memory(model.device()));
+  const MemoryEstimate estimate = estimate_training_memory(config, 16, 1024, 2, /*gpu=*/true);
+  // The optimizer's state is not there, nor what other libraries take beside LibTorch's allocator.
+  EXPECT_GT(static_cast<double>(estimate.total() - estimate.optimizer), 0.9 * taken);
+  EXPECT_LT(static_cast<double>(estimate.total() - estimate.optimizer), 1.6 * taken);
+}
+
 TEST(AvailableMemory, IsAPlausibleNumber) {
+  EXPECT_EQ(available_memory_bytes(c10::kCPU) >> 40, available_memory_bytes() >> 40);
   EXPECT_GT(available_memory_bytes(), std::int64_t{64} << 20);
   EXPECT_LT(available_memory_bytes(), std::int64_t{1} << 50);
 }

@@ -21,14 +21,16 @@ at::Tensor values_in(const at::Tensor& qkv, const GptConfig& config, std::int64_
 
 }  // namespace
 
-void Gpt::Activations::allocate(const GptConfig& config, at::ScalarType dtype, std::int64_t batch_size,
+void Gpt::Activations::allocate(const GptConfig& config, const at::TensorOptions& options, std::int64_t batch_size,
                                 std::int64_t tokens, bool train) {
   if (batch == batch_size && time == tokens && training == train) return;
   *this = Activations();  // give the old buffers back before asking for the new
   const std::int64_t n = batch_size * tokens, width = config.n_embd, hidden_size = config.intermediate_size;
   const std::int64_t heads = config.n_head, kv_heads = config.n_kv_head, head_dim = config.head_dim();
-  const auto make = [&](at::IntArrayRef shape) { return at::empty(shape, dtype); };
-  const auto make_rstd = [&](at::IntArrayRef shape) { return train ? at::empty(shape, at::kFloat) : at::Tensor(); };
+  const auto make = [&](at::IntArrayRef shape) { return at::empty(shape, options); };
+  const auto make_rstd = [&](at::IntArrayRef shape) {
+    return train ? at::empty(shape, options.dtype(at::kFloat)) : at::Tensor();
+  };
   blocks.resize(train ? static_cast<std::size_t>(config.n_layer) : 1);
   for (Block& block : blocks) {
     block.norm1 = make({n, width});
@@ -53,7 +55,7 @@ void Gpt::Activations::allocate(const GptConfig& config, at::ScalarType dtype, s
     d_norm = make({n, width});
     d_hidden = make({n, hidden_size});
     d_qkv = make({n, config.qkv_size()});
-    if (dtype != at::kFloat) d_weight = make({std::max(hidden_size, config.qkv_size()) * width});
+    if (ops::needs_weight_scratch(residual)) d_weight = make({std::max(hidden_size, config.qkv_size()) * width});
   }
   // Set last: if an allocation above throws, the next call starts over.
   batch = batch_size;
@@ -111,7 +113,7 @@ void Gpt::trunk_backward(const at::Tensor& ids, Activations& a, const at::Tensor
 
   const auto weight_gradient = [&](const at::Tensor& dy, const at::Tensor& x, MatrixWeight& weight) {
     at::Tensor scratch;
-    if (dtype_ != at::kFloat) scratch = a.d_weight.narrow(0, 0, weight.value.numel()).view(weight.value.sizes());
+    if (a.d_weight.defined()) scratch = a.d_weight.narrow(0, 0, weight.value.numel()).view(weight.value.sizes());
     ops::linear_backward_weight(dy, x, weight.grad, scratch);
   };
   for (std::int64_t l = config_.n_layer - 1; l >= 0; --l) {
@@ -133,8 +135,8 @@ void Gpt::trunk_backward(const at::Tensor& ids, Activations& a, const at::Tensor
     ops::linear_backward_input(a.d_residual, layer.attention_out.compute, d_attended);
     const ops::AttentionBackward d = ops::causal_attention_backward(
         d_attended.view(block.q.sizes()), block.q, block.k, values_in(block.qkv, config_, batch, time), block.attention);
-    ops::rope_qk_norm_backward(d.dq.contiguous(), d.dk.contiguous(), block.q, block.k, block.rstd_qk, rope_, a.d_qkv);
-    values_in(a.d_qkv, config_, batch, time).copy_(d.dv);
+    ops::rope_qk_norm_backward(d.dq.contiguous(), d.dk.contiguous(), d.dv.contiguous(), block.q, block.k,
+                               block.rstd_qk, rope_, a.d_qkv);
     block.attention = {};  // the largest buffers that are not reused: give them back as soon as they are read
     weight_gradient(a.d_qkv, block.norm1, layer.qkv);
     ops::linear_backward_input(a.d_qkv, layer.qkv.compute, a.d_norm);

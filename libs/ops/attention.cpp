@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "ops/cpu/attention_kernels.h"
+#include "ops/cuda/backend.h"
 #include "ops/dispatch.h"
 
 namespace nanochat::ops {
@@ -71,7 +72,7 @@ AttentionForward forward_by_head(const cpu::AttentionKernels& kernels, const at:
                                  const at::Tensor& keys, const at::Tensor& values) {
   const at::Tensor q = dense_heads(queries), k = dense_heads(keys), v = dense_heads(values);
   const std::int64_t time = q.size(1), n_head = q.size(2), d = q.size(3), group = n_head / k.size(2);
-  AttentionForward forward{at::empty(q.sizes(), q.options()), at::empty({q.size(0), n_head, time}, at::kFloat)};
+  AttentionForward forward{at::empty(q.sizes(), q.options()), at::empty({q.size(0), n_head, time}, at::kFloat), {}, {}};
   for_each_head(q.size(0) * n_head, kernels.forward_scratch(time, d), [&](std::int64_t i, void* scratch) {
     const std::int64_t row = i / n_head, head = i % n_head;
     kernels.forward(rows_of(q, row, head), rows_of(k, row, head / group), rows_of(v, row, head / group),
@@ -112,16 +113,18 @@ at::Tensor sum_groups(const at::Tensor& dx, std::int64_t n_kv_head) {
 
 AttentionForward causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
   check_shapes(q, k, v);
+  if (q.is_cuda()) return cuda::causal_attention(q, k, v);
   if (const cpu::AttentionKernels* kernels = own_kernels(q)) return forward_by_head(*kernels, q, k, v);
   auto [out, logsumexp] = at::_scaled_dot_product_flash_attention_for_cpu(
       as_float(q).transpose(1, 2), per_query_head(as_float(k), q.size(2)), per_query_head(as_float(v), q.size(2)), 0.0,
       /*is_causal=*/true);
-  return {out.transpose(1, 2).to(q.scalar_type()), logsumexp};
+  return {out.transpose(1, 2).to(q.scalar_type()), logsumexp, {}, {}};
 }
 
 AttentionBackward causal_attention_backward(const at::Tensor& dout, const at::Tensor& q, const at::Tensor& k,
                                             const at::Tensor& v, const AttentionForward& forward) {
   check_shapes(q, k, v);
+  if (q.is_cuda()) return cuda::causal_attention_backward(dout, q, k, v, forward);
   if (const cpu::AttentionKernels* kernels = own_kernels(q)) {
     return backward_by_head(*kernels, dout, q, k, v, forward);
   }
@@ -177,9 +180,11 @@ at::Tensor cached_attention(const at::Tensor& q, const at::Tensor& k, const at::
     TORCH_CHECK(starts[b] >= 0 && starts[b] + queries <= keys, "cached_attention: row ", b, " needs ",
                 starts[b] + queries, " keys, but there are ", keys);
   }
-  if (queries <= kFewQueries && rows_dense(k, v)) return attend_by_row(q, k, v, starts);
-  const at::Tensor key = at::arange(keys, at::kLong).view({1, 1, 1, keys});
-  const at::Tensor last = start.view({-1, 1, 1, 1}).add(at::arange(queries, at::kLong).view({1, 1, queries, 1}));
+  if (q.is_cpu() && queries <= kFewQueries && rows_dense(k, v)) return attend_by_row(q, k, v, starts);
+  const auto positions = at::TensorOptions(at::kLong).device(q.device());
+  const at::Tensor key = at::arange(keys, positions).view({1, 1, 1, keys});
+  const at::Tensor last =
+      start.to(q.device()).view({-1, 1, 1, 1}).add(at::arange(queries, positions).view({1, 1, queries, 1}));
   return at::scaled_dot_product_attention(q.transpose(1, 2), per_query_head(k, q.size(2)), per_query_head(v, q.size(2)),
                                           key.le(last))
       .transpose(1, 2);

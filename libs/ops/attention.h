@@ -1,6 +1,8 @@
 #pragma once
 // Causal scaled dot-product attention with grouped queries (Vaswani et al. 2017; Ainslie et al. 2023), tiled so that
-// the T x T scores never stand in memory (Dao et al. 2022), through ATen's CPU flash kernels.
+// the T x T scores never stand in memory (Dao et al. 2022). On CPUs by our own kernels in bfloat16 and by ATen's flash
+// kernels otherwise; on GPUs through LibTorch: cuDNN or FlashAttention in bfloat16, memory-efficient attention in
+// float32.
 
 #include <ATen/core/Tensor.h>
 
@@ -8,7 +10,8 @@ namespace nanochat::ops {
 
 struct AttentionForward {
   at::Tensor out;         // (B, T, NH, D), dense
-  at::Tensor logsumexp;   // (B, NH, T) float32, for the backward pass
+  at::Tensor logsumexp;   // (B, NH, T[, 1]) float32, for the backward pass
+  at::Tensor philox_seed, philox_offset;  // GPUs only: what LibTorch's backward functions ask for
 };
 
 // q: (B, T, NH, D); k, v: (B, T, NKV, D) with the last dimension dense, NH a multiple of NKV. Query head h reads
@@ -22,7 +25,7 @@ AttentionBackward causal_attention_backward(const at::Tensor& dout, const at::Te
                                             const at::Tensor& v, const AttentionForward& forward);
 
 // Queries against a cache: q (B, Tq, NH, D); k, v (B, Tk, NKV, D). Query i of row b sees keys [0, start[b] + i]; start
-// is int64 (B) on the CPU. Returns (B, Tq, NH, D). Inference only.
+// is int64 (B) on the CPU, wherever the others are. Returns (B, Tq, NH, D). Inference only.
 at::Tensor cached_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& start);
 
 }  // namespace nanochat::ops

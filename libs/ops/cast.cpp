@@ -15,7 +15,7 @@ bool cpu_has_fast_bf16() {
 
 void copy_converting(const at::Tensor& from, at::Tensor& to) {
   TORCH_CHECK(from.numel() == to.numel(), "copy_converting: ", from.numel(), " elements into ", to.numel());
-  if (from.scalar_type() == to.scalar_type()) {
+  if (from.scalar_type() == to.scalar_type() || to.is_cuda()) {
     to.copy_(from.view(to.sizes()));
     return;
   }
@@ -35,6 +35,10 @@ void copy_converting(const at::Tensor& from, at::Tensor& to) {
 void accumulate(at::Tensor& sum, const at::Tensor& x) {
   TORCH_CHECK(sum.numel() == x.numel(), "accumulate: ", x.numel(), " elements into ", sum.numel());
   TORCH_CHECK(sum.scalar_type() == at::kFloat, "accumulate: expected a float32 sum, got ", sum.scalar_type());
+  if (sum.is_cuda()) {
+    sum.add_(x.view(sum.sizes()));
+    return;
+  }
   visit_dtype(x, "accumulate", [&]<class T>(T) {
     parallel_for(x.numel(), 1 << 15, [&](std::int64_t begin, std::int64_t end) {
       cpu::kernels<T>().accumulate(typed<float>(sum) + begin, typed<T>(x) + begin, end - begin);

@@ -5,8 +5,10 @@
 
 #include <vector>
 
+#include "ops/cuda/backend.h"
 #include "ops/dispatch.h"
 #include "ops/linear.h"
+#include "ops/reference.h"
 
 namespace nanochat::ops {
 namespace {
@@ -14,8 +16,9 @@ namespace {
 std::int64_t rows_per_chunk(const at::Tensor& x, const at::Tensor& w, const HeadOptions& options) {
   const std::int64_t row_bytes = w.size(0) * static_cast<std::int64_t>(w.element_size());
   constexpr std::int64_t kChunkBytes = 8 << 20;
-  const std::int64_t rows = options.chunk_bytes > 0 ? options.chunk_bytes / row_bytes
-                                                    : std::max(kChunkBytes / row_bytes, kMinimumChunkRows);
+  std::int64_t rows = std::max(kChunkBytes / row_bytes, kMinimumChunkRows);
+  if (x.is_cuda()) rows = kGpuChunkBytes / row_bytes;
+  if (options.chunk_bytes > 0) rows = options.chunk_bytes / row_bytes;
   return std::clamp<std::int64_t>(rows, 1, std::max<std::int64_t>(x.size(0), 1));
 }
 
@@ -26,6 +29,7 @@ void check(const at::Tensor& x, const at::Tensor& w, const at::Tensor& targets, 
               " does not fit w ", w.sizes());
   TORCH_CHECK(targets.numel() == x.size(0) && targets.scalar_type() == at::kInt, "head: targets ", targets.sizes(), " ",
               targets.scalar_type(), " do not fit x ", x.sizes());
+  if (targets.is_cuda()) return;  // the kernel answers a target that is outside by a loss of NaN
   const std::int32_t* target = typed<std::int32_t>(targets);
   for (std::int64_t i = 0; i < targets.numel(); ++i) {
     TORCH_CHECK(target[i] < options.vocab_size, "head: target ", target[i], " is outside the vocabulary of ",
@@ -33,26 +37,37 @@ void check(const at::Tensor& x, const at::Tensor& w, const at::Tensor& targets, 
   }
 }
 
-// Losses of rows [first, first + z.size(0)); with scale, z becomes its gradient.
+// Losses of the rows of z; with scale, z becomes its gradient. targets, scale and losses are those of the same rows.
 template <class T>
-void chunk_losses(at::Tensor& z, std::int64_t first, const std::int32_t* target, const float* scale,
-                  const HeadOptions& options, float* losses) {
+void losses_of_rows(at::Tensor& z, const at::Tensor& targets, const at::Tensor& scale, const HeadOptions& options,
+                    at::Tensor& losses) {
   const std::int64_t padded = z.size(1);
+  const std::int32_t* target = typed<std::int32_t>(targets);
+  const float* scales = scale.defined() ? typed<float>(scale) : nullptr;
+  float* loss = typed<float>(losses);
   parallel_for(z.size(0), 1, [&](std::int64_t begin, std::int64_t end) {
     std::vector<float> scratch(static_cast<std::size_t>(2 * options.vocab_size));
     for (std::int64_t row = begin; row < end; ++row) {
       T* logits = typed<T>(z) + row * padded;
-      const std::int64_t i = first + row;
-      if (target[i] < 0) {
-        losses[i] = 0.0F;
-        if (scale != nullptr) std::fill(logits, logits + padded, T{});
+      if (target[row] < 0) {
+        loss[row] = 0.0F;
+        if (scales != nullptr) std::fill(logits, logits + padded, T{});
         continue;
       }
-      losses[i] = cpu::kernels<T>().softcap_cross_entropy(logits, scratch.data(), options.vocab_size, padded, target[i],
-                                                          static_cast<float>(options.softcap), scale != nullptr,
-                                                          scale != nullptr ? scale[i] : 0.0F);
+      loss[row] = cpu::kernels<T>().softcap_cross_entropy(logits, scratch.data(), options.vocab_size, padded,
+                                                          target[row], static_cast<float>(options.softcap),
+                                                          scales != nullptr, scales != nullptr ? scales[row] : 0.0F);
     }
   });
+}
+
+void chunk_losses(at::Tensor& z, const at::Tensor& targets, const at::Tensor& scale, const HeadOptions& options,
+                  at::Tensor& losses) {
+  if (z.is_cuda()) {
+    return on_gpu(cuda::softcap_cross_entropy, reference::softcap_cross_entropy)(z, targets, scale, losses,
+                                                                                 options.vocab_size, options.softcap);
+  }
+  visit_dtype(z, "head", [&]<class T>(T) { losses_of_rows<T>(z, targets, scale, options, losses); });
 }
 
 }  // namespace
@@ -62,14 +77,12 @@ void head_losses(const at::Tensor& x, const at::Tensor& w, const at::Tensor& tar
   check(x, w, targets, options);
   const std::int64_t chunk = rows_per_chunk(x, w, options);
   const at::Tensor buffer = at::empty({chunk, w.size(0)}, x.options());
-  visit_dtype(x, "head_losses", [&]<class T>(T) {
-    for (std::int64_t first = 0; first < x.size(0); first += chunk) {
-      const std::int64_t rows = std::min(chunk, x.size(0) - first);
-      at::Tensor z = buffer.narrow(0, 0, rows);
-      linear(x.narrow(0, first, rows), w, z);
-      chunk_losses<T>(z, first, typed<std::int32_t>(targets), nullptr, options, typed<float>(losses));
-    }
-  });
+  for (std::int64_t first = 0; first < x.size(0); first += chunk) {
+    const std::int64_t rows = std::min(chunk, x.size(0) - first);
+    at::Tensor z = buffer.narrow(0, 0, rows), loss = losses.narrow(0, first, rows);
+    linear(x.narrow(0, first, rows), w, z);
+    chunk_losses(z, targets.narrow(0, first, rows), at::Tensor(), options, loss);
+  }
 }
 
 void head_losses_and_gradients(const at::Tensor& x, const at::Tensor& w, const at::Tensor& targets,
@@ -78,19 +91,17 @@ void head_losses_and_gradients(const at::Tensor& x, const at::Tensor& w, const a
   check(x, w, targets, options);
   const std::int64_t chunk = rows_per_chunk(x, w, options);
   const at::Tensor buffer = at::empty({chunk, w.size(0)}, x.options());
-  at::Tensor scratch = x.scalar_type() == at::kFloat ? at::Tensor() : at::empty(w.sizes(), w.options());
-  visit_dtype(x, "head_losses_and_gradients", [&]<class T>(T) {
-    for (std::int64_t first = 0; first < x.size(0); first += chunk) {
-      const std::int64_t rows = std::min(chunk, x.size(0) - first);
-      at::Tensor z = buffer.narrow(0, 0, rows);
-      const at::Tensor inputs = x.narrow(0, first, rows);
-      linear(inputs, w, z);
-      chunk_losses<T>(z, first, typed<std::int32_t>(targets), typed<float>(scale), options, typed<float>(losses));
-      at::Tensor dinputs = dx.narrow(0, first, rows);
-      linear_backward_input(z, w, dinputs);
-      linear_backward_weight(z, inputs, dw, scratch);
-    }
-  });
+  at::Tensor scratch;
+  if (needs_weight_scratch(x)) scratch = at::empty(w.sizes(), w.options());
+  for (std::int64_t first = 0; first < x.size(0); first += chunk) {
+    const std::int64_t rows = std::min(chunk, x.size(0) - first);
+    const at::Tensor inputs = x.narrow(0, first, rows);
+    at::Tensor z = buffer.narrow(0, 0, rows), loss = losses.narrow(0, first, rows), dinputs = dx.narrow(0, first, rows);
+    linear(inputs, w, z);
+    chunk_losses(z, targets.narrow(0, first, rows), scale.narrow(0, first, rows), options, loss);
+    linear_backward_input(z, w, dinputs);
+    linear_backward_weight(z, inputs, dw, scratch);
+  }
 }
 
 at::Tensor head_logits(const at::Tensor& x, const at::Tensor& w, const HeadOptions& options) {
@@ -98,6 +109,7 @@ at::Tensor head_logits(const at::Tensor& x, const at::Tensor& w, const HeadOptio
               " does not fit w ", w.sizes());
   at::Tensor z = at::empty({x.size(0), w.size(0)}, x.options());
   linear(x, w, z);
+  if (z.is_cuda()) return on_gpu(cuda::softcap, reference::softcap)(z, options.vocab_size, options.softcap);
   const at::Tensor out = at::empty({x.size(0), options.vocab_size}, x.options().dtype(at::kFloat));
   visit_dtype(x, "head_logits", [&]<class T>(T) {
     parallel_for(x.size(0), 1, [&](std::int64_t begin, std::int64_t end) {

@@ -9,12 +9,13 @@
 namespace nanochat::ops {
 
 inline constexpr std::int64_t kMinimumChunkRows = 1024;
+inline constexpr std::int64_t kGpuChunkBytes = std::int64_t{1} << 30;
 
 struct HeadOptions {
   std::int64_t vocab_size = 0;   // logits beyond are padding: no probability, no gradient
   double softcap = 15.0;         // softcap * tanh(z / softcap); 0: none
-  // Of logits at a time. 0: 8 MiB, but at least kMinimumChunkRows rows, since each chunk passes once over the head's
-  // gradient, which is large where the vocabulary is.
+  // Of logits at a time. 0: kGpuChunkBytes on a GPU, else 8 MiB, but at least kMinimumChunkRows rows, since each chunk
+  // passes once over the head's gradient, which is large where the vocabulary is.
   std::int64_t chunk_bytes = 0;
 };
 

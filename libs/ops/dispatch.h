@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "ops/cpu/kernels.h"
+#include "ops/device.h"
 #include "ops/parallel.h"
 
 namespace nanochat::ops {
@@ -19,6 +20,12 @@ decltype(auto) visit_dtype(const at::Tensor& tensor, const char* what, Body&& bo
   if (tensor.scalar_type() == at::kFloat) return body(float{});
   TORCH_CHECK(tensor.scalar_type() == at::kBFloat16, what, ": expected float32 or bfloat16, got ", tensor.scalar_type());
   return body(cpu::bf16{});
+}
+
+// Which of the two a tensor on a GPU goes to.
+template <class Function>
+Function* on_gpu(Function* kernels, Function* reference) {
+  return use_reference_kernels() ? reference : kernels;
 }
 
 template <class T>

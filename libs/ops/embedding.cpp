@@ -2,7 +2,9 @@
 
 #include <cstring>
 
+#include "ops/cuda/backend.h"
 #include "ops/dispatch.h"
+#include "ops/reference.h"
 
 namespace nanochat::ops {
 
@@ -11,6 +13,8 @@ void embedding(const at::Tensor& table, const at::Tensor& ids, at::Tensor& y) {
   TORCH_CHECK(ids.scalar_type() == at::kInt, "embedding: expected int32 ids, got ", ids.scalar_type());
   TORCH_CHECK(y.numel() == n * width && y.scalar_type() == table.scalar_type(), "embedding: y ", y.sizes(),
               " does not fit ", n, " rows of table ", table.sizes());
+  // Where ids are out of range the kernel gives NaN.
+  if (table.is_cuda()) return on_gpu(cuda::embedding, reference::embedding)(table, ids, y);
   const std::int32_t* id = typed<std::int32_t>(ids);
   for (std::int64_t i = 0; i < n; ++i) {
     TORCH_CHECK(id[i] >= 0 && id[i] < rows, "embedding: token id ", id[i], " is outside the vocabulary of ", rows);
@@ -28,6 +32,7 @@ void embedding_backward(const at::Tensor& dy, const at::Tensor& ids, at::Tensor&
   const std::int64_t width = dtable.size(1), n = ids.numel();
   TORCH_CHECK(dy.numel() == n * width && dtable.scalar_type() == at::kFloat, "embedding_backward: dy ", dy.sizes(),
               " does not fit ", n, " rows of dtable ", dtable.sizes());
+  if (dy.is_cuda()) return on_gpu(cuda::embedding_backward, reference::embedding_backward)(dy, ids, dtable);
   const std::int32_t* id = typed<std::int32_t>(ids);
   visit_dtype(dy, "embedding_backward", [&]<class T>(T) {
     const auto add = cpu::kernels<T>().accumulate;

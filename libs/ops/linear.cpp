@@ -11,13 +11,17 @@ void linear(const at::Tensor& x, const at::Tensor& w, at::Tensor& y) { at::mm_ou
 
 void linear_backward_input(const at::Tensor& dy, const at::Tensor& w, at::Tensor& dx) { at::mm_out(dx, dy, w); }
 
+bool needs_weight_scratch(const at::Tensor& x) { return x.scalar_type() != at::kFloat && !x.is_cuda(); }
+
 void linear_backward_weight(const at::Tensor& dy, const at::Tensor& x, at::Tensor& dw, at::Tensor& scratch) {
-  if (x.scalar_type() == at::kFloat) {
+  if (needs_weight_scratch(x)) {
+    at::mm_out(scratch, dy.t(), x);
+    accumulate(dw, scratch);
+  } else if (x.scalar_type() == at::kFloat) {
     dw.addmm_(dy.t(), x);
-    return;
+  } else {
+    at::addmm_out(dw, dw, dy.t(), x, at::kFloat);
   }
-  at::mm_out(scratch, dy.t(), x);
-  accumulate(dw, scratch);
 }
 
 }  // namespace nanochat::ops

@@ -4,7 +4,11 @@
 #include <ATen/ops/outer.h>
 #include <ATen/ops/pow.h>
 
+#include <cstring>
+
+#include "ops/cuda/backend.h"
 #include "ops/dispatch.h"
+#include "ops/reference.h"
 
 namespace nanochat::ops {
 
@@ -33,6 +37,7 @@ void rope_qk_norm(const at::Tensor& qkv, const RopeTable& table, const at::Tenso
     TORCH_CHECK(first >= 0 && first + time <= positions, "rope_qk_norm: positions ", first, "..", first + time,
                 " exceed the table of ", positions);
   }
+  if (qkv.is_cuda()) return on_gpu(cuda::rope_qk_norm, reference::rope_qk_norm)(qkv, table, start, q, k, rstd, eps);
   float* scale = rstd.defined() ? typed<float>(rstd) : nullptr;
   const float* cos = typed<float>(table.cos);
   const float* sin = typed<float>(table.sin);
@@ -53,12 +58,14 @@ void rope_qk_norm(const at::Tensor& qkv, const RopeTable& table, const at::Tenso
   });
 }
 
-void rope_qk_norm_backward(const at::Tensor& dq, const at::Tensor& dk, const at::Tensor& q, const at::Tensor& k,
-                           const at::Tensor& rstd, const RopeTable& table, at::Tensor& dqkv) {
+void rope_qk_norm_backward(const at::Tensor& dq, const at::Tensor& dk, const at::Tensor& dv, const at::Tensor& q,
+                           const at::Tensor& k, const at::Tensor& rstd, const RopeTable& table, at::Tensor& dqkv) {
   const std::int64_t batch = q.size(0), time = q.size(1), n_head = q.size(2), n_kv_head = k.size(2), d = q.size(3);
   const std::int64_t width = (n_head + 2 * n_kv_head) * d;
-  TORCH_CHECK(dqkv.numel() == batch * time * width && dq.numel() == q.numel() && dk.numel() == k.numel(),
+  TORCH_CHECK(dqkv.numel() == batch * time * width && dq.numel() == q.numel() && dk.numel() == k.numel() &&
+                  dv.numel() == k.numel(),
               "rope_qk_norm_backward: dqkv ", dqkv.sizes(), " does not fit q ", q.sizes(), " and k ", k.sizes());
+  if (q.is_cuda()) return on_gpu(cuda::rope_qk_norm_backward, reference::rope_qk_norm_backward)(dq, dk, dv, q, k, rstd, table, dqkv);
   visit_dtype(q, "rope_qk_norm_backward", [&]<class T>(T) {
     const auto kernel = cpu::kernels<T>().rope_norm_backward;
     parallel_for(batch * time, row_grain(width), [&](std::int64_t begin, std::int64_t end) {
@@ -70,6 +77,8 @@ void rope_qk_norm_backward(const at::Tensor& dq, const at::Tensor& dk, const at:
         kernel(typed<T>(dq) + row * n_head * d, typed<T>(q) + row * n_head * d, rows, c, s, dx, n_head, d);
         kernel(typed<T>(dk) + row * n_kv_head * d, typed<T>(k) + row * n_kv_head * d, rows + n_head, c, s,
                dx + n_head * d, n_kv_head, d);
+        std::memcpy(dx + (n_head + n_kv_head) * d, typed<T>(dv) + row * n_kv_head * d,
+                    static_cast<std::size_t>(n_kv_head * d) * sizeof(T));
       }
     });
   });

@@ -21,8 +21,9 @@ RopeTable make_rope_table(std::int64_t positions, std::int64_t head_dim, double 
 void rope_qk_norm(const at::Tensor& qkv, const RopeTable& table, const at::Tensor& start, at::Tensor& q, at::Tensor& k,
                   at::Tensor& rstd, double eps);
 
-// Writes the query and key parts of dqkv from dq, dk (same layouts) and the outputs q, k. The value part is untouched.
-void rope_qk_norm_backward(const at::Tensor& dq, const at::Tensor& dk, const at::Tensor& q, const at::Tensor& k,
-                           const at::Tensor& rstd, const RopeTable& table, at::Tensor& dqkv);
+// Writes dqkv (B, T, (NH + 2 NKV) * D) from dq, dk and dv, contiguous in the layouts of q, k and the values, and the
+// outputs q, k; dv is copied.
+void rope_qk_norm_backward(const at::Tensor& dq, const at::Tensor& dk, const at::Tensor& dv, const at::Tensor& q,
+                           const at::Tensor& k, const at::Tensor& rstd, const RopeTable& table, at::Tensor& dqkv);
 
 }  // namespace nanochat::ops

@@ -3,26 +3,14 @@
 #include <algorithm>
 #include <cmath>
 
-#include "ops/dispatch.h"
+#include "ops/optimizer.h"
 
 namespace nanochat {
 
 double gradient_norm(const std::vector<Parameter>& parameters) {
-  constexpr std::int64_t kChunk = 1 << 16;  // fixed, so that the sum does not depend on the number of threads
-  double total = 0.0;
-  for (const Parameter& parameter : parameters) {
-    const auto* g = ops::typed<float>(parameter.grad);
-    const std::int64_t n = parameter.grad.numel();
-    std::vector<double> partial(static_cast<std::size_t>((n + kChunk - 1) / kChunk));
-    ops::parallel_for(static_cast<std::int64_t>(partial.size()), 1, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t i = begin; i < end; ++i) {
-        partial[static_cast<std::size_t>(i)] =
-            ops::cpu::optimizer_kernels().sum_of_squares(g + i * kChunk, std::min(kChunk, n - i * kChunk));
-      }
-    });
-    for (const double sum : partial) total += sum;
-  }
-  return std::sqrt(total);
+  std::vector<at::Tensor> gradients;
+  for (const Parameter& parameter : parameters) gradients.push_back(parameter.grad);
+  return std::sqrt(ops::sum_of_squares(gradients));
 }
 
 double clip_scale(double norm, double max_norm) {

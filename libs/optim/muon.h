@@ -4,7 +4,7 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <vector>
+#include "ops/optimizer.h"
 
 namespace nanochat {
 
@@ -18,13 +18,8 @@ struct MuonOptions {
 // batch of matrices of `dtype`, not larger than 1 in Frobenius norm each. Iterates on the smaller side.
 at::Tensor newton_schulz(const at::Tensor& x, int steps);
 
-// One matrix of a step. float32, (R, C), contiguous; `compute` is the bfloat16 copy, or value itself.
-struct MuonMatrix {
-  at::Tensor value, gradient, momentum, compute;
-};
-
-// One step on matrices of one shape: learning_rate is multiplied by sqrt(max(1, R / C)).
-void muon_step(std::vector<MuonMatrix>& matrices, double learning_rate, double momentum, double grad_scale,
+// One step on matrices of one shape (R, C): learning_rate is multiplied by sqrt(max(1, R / C)).
+void muon_step(const ops::MatrixList& matrices, double learning_rate, double momentum, double grad_scale,
                const MuonOptions& options);
 
 }  // namespace nanochat

@@ -55,18 +55,18 @@ TEST(Muon, StepsAsTheReferenceDoes) {
     MuonOptions options;
     options.dtype = at::kFloat;
     options.nesterov = nesterov;
-    std::vector<MuonMatrix> matrices;
+    ops::MatrixList matrices;
     std::vector<at::Tensor> values, momenta;
     for (int i = 0; i < 3; ++i) {
       const at::Tensor value = at::randn({32, 8});
-      matrices.push_back({value, at::Tensor(), at::zeros({32, 8}), value});
+      matrices.add(value, at::Tensor(), at::zeros({32, 8}), value);
       values.push_back(value.to(at::kDouble));
       momenta.push_back(at::zeros({32, 8}, at::kDouble));
     }
     for (int step = 0; step < 3; ++step) {
       for (std::size_t i = 0; i < 3; ++i) {
-        matrices[i].gradient = at::randn({32, 8});
-        const at::Tensor g = matrices[i].gradient.to(at::kDouble).mul(0.25);
+        matrices.gradient[i] = at::randn({32, 8});
+        const at::Tensor g = matrices.gradient[i].to(at::kDouble).mul(0.25);
         momenta[i] = momenta[i].mul(0.9).add(g, 0.1);
         const at::Tensor direction = nesterov ? g.mul(0.1).add(momenta[i], 0.9) : momenta[i];
         values[i].sub_(plain_newton_schulz(normalised(direction), 5), 0.02 * std::sqrt(32.0 / 8.0));
@@ -74,8 +74,8 @@ TEST(Muon, StepsAsTheReferenceDoes) {
       muon_step(matrices, 0.02, 0.9, 0.25, options);
     }
     for (std::size_t i = 0; i < 3; ++i) {
-      EXPECT_LT(matrices[i].momentum.to(at::kDouble).sub(momenta[i]).abs().max().item<double>(), 1e-6);
-      EXPECT_LT(matrices[i].value.to(at::kDouble).sub(values[i]).abs().max().item<double>(), kTolerance);
+      EXPECT_LT(matrices.momentum[i].to(at::kDouble).sub(momenta[i]).abs().max().item<double>(), 1e-6);
+      EXPECT_LT(matrices.value[i].to(at::kDouble).sub(values[i]).abs().max().item<double>(), kTolerance);
     }
   }
 }
@@ -88,21 +88,22 @@ TEST(Muon, BfloatIterationMovesWeightsAlmostAlike) {
     MuonOptions options;
     options.dtype = dtype;
     at::Tensor copy = at::empty({48, 64}, at::kBFloat16);
-    std::vector<MuonMatrix> matrices{{value.clone(), gradient, at::zeros({48, 64}), copy}};
+    ops::MatrixList matrices;
+    matrices.add(value.clone(), gradient, at::zeros({48, 64}), copy);
     muon_step(matrices, 1.0, 0.95, 1.0, options);
-    EXPECT_TRUE(at::equal(copy, matrices[0].value.to(at::kBFloat16)));
-    updates.push_back(matrices[0].value);
+    EXPECT_TRUE(at::equal(copy, matrices.value[0].to(at::kBFloat16)));
+    updates.push_back(matrices.value[0]);
   }
   EXPECT_LT(updates[0].sub(updates[1]).norm().item<double>(), kBfloatTolerance * updates[0].norm().item<double>());
 }
 
 TEST(Muon, AZeroGradientLeavesWeightsAlone) {
   const at::Tensor value = at::randn({8, 8}), before = value.clone();
-  std::vector<MuonMatrix> matrices{{value, at::zeros({8, 8}), at::zeros({8, 8}), value}};
+  ops::MatrixList matrices;
+  matrices.add(value, at::zeros({8, 8}), at::zeros({8, 8}), value);
   muon_step(matrices, 0.02, 0.95, 1.0, {});
   EXPECT_TRUE(at::equal(value, before));
-  std::vector<MuonMatrix> none;
-  EXPECT_NO_THROW(muon_step(none, 0.02, 0.95, 1.0, {}));
+  EXPECT_NO_THROW(muon_step({}, 0.02, 0.95, 1.0, {}));
 }
 
 }  // namespace

@@ -12,18 +12,18 @@ Optimizer::Optimizer(std::vector<Parameter>& parameters, std::int64_t width, con
     : options_(options) {
   const double width_scale = 1.0 / std::sqrt(static_cast<double>(width) / 768.0);
   for (Parameter& parameter : parameters) {
-    const auto zeros = [&] { return at::zeros(parameter.value.sizes(), at::kFloat); };
+    const auto zeros = [&] { return at::zeros(parameter.value.sizes(), parameter.value.options()); };
     if (parameter.kind != ParameterKind::kMatrix) {
       const double rate = parameter.kind == ParameterKind::kEmbedding ? options.embedding_lr : options.unembedding_lr;
       adamw_.push_back({&parameter, rate * width_scale, zeros(), zeros()});
       continue;
     }
     auto group = std::find_if(muon_.begin(), muon_.end(), [&](const MuonGroup& g) {
-      return g.matrices.front().value.sizes() == parameter.value.sizes();
+      return g.matrices.value.front().sizes() == parameter.value.sizes();
     });
     if (group == muon_.end()) group = muon_.emplace(muon_.end());
     group->names.push_back(parameter.name);
-    group->matrices.push_back({parameter.value, at::Tensor(), zeros(), parameter.compute});
+    group->matrices.add(parameter.value, at::Tensor(), zeros(), parameter.compute);
     group->parameters.push_back(&parameter);
   }
 }
@@ -37,9 +37,9 @@ void Optimizer::step(double lr_multiplier, double muon_momentum, double grad_sca
                state.learning_rate * lr_multiplier, grad_scale, options_.adamw);
   }
   for (MuonGroup& group : muon_) {
-    for (std::size_t i = 0; i < group.matrices.size(); ++i) {
+    for (std::size_t i = 0; i < group.names.size(); ++i) {
       TORCH_CHECK(group.parameters[i]->grad.defined(), "Optimizer: ", group.names[i], " has no gradient");
-      group.matrices[i].gradient = group.parameters[i]->grad;
+      group.matrices.gradient[i] = group.parameters[i]->grad;
     }
     muon_step(group.matrices, options_.matrix_lr * lr_multiplier, muon_momentum, grad_scale, options_.muon);
   }
@@ -52,8 +52,8 @@ std::vector<std::pair<std::string, at::Tensor>> Optimizer::state() const {
     tensors.emplace_back(state.parameter->name + ".exp_avg_sq", state.second_moment);
   }
   for (const MuonGroup& group : muon_) {
-    for (std::size_t i = 0; i < group.matrices.size(); ++i) {
-      tensors.emplace_back(group.names[i] + ".momentum_buffer", group.matrices[i].momentum);
+    for (std::size_t i = 0; i < group.names.size(); ++i) {
+      tensors.emplace_back(group.names[i] + ".momentum_buffer", group.matrices.momentum[i]);
     }
   }
   return tensors;

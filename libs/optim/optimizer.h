@@ -45,7 +45,7 @@ class Optimizer {
   };
   struct MuonGroup {  // matrices of one shape
     std::vector<std::string> names;
-    std::vector<MuonMatrix> matrices;
+    ops::MatrixList matrices;
     std::vector<Parameter*> parameters;
   };
 

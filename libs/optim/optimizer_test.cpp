@@ -44,10 +44,11 @@ TEST(Optimizer, GivesEachKindItsRuleAndRate) {
     const Parameter& parameter = model.parameters()[i];
     const at::Tensor change = parameter.value.sub(before[i]);
     if (parameter.kind == ParameterKind::kMatrix) {
-      std::vector<MuonMatrix> alone{{before[i].clone(), parameter.grad, at::zeros_like(before[i]), at::Tensor()}};
-      alone[0].compute = alone[0].value;
+      const at::Tensor value = before[i].clone();
+      ops::MatrixList alone;
+      alone.add(value, parameter.grad, at::zeros_like(value), value);
       muon_step(alone, 0.5 * 0.02, 0.9, 1.0, options.muon);
-      EXPECT_LT(parameter.value.sub(alone[0].value).abs().max().item<double>(), 1e-5) << parameter.name;
+      EXPECT_LT(parameter.value.sub(value).abs().max().item<double>(), 1e-5) << parameter.name;
       EXPECT_GT(change.abs().max().item<double>(), 0.0) << parameter.name;
     } else {
       // The first step of Adam moves each weight with a gradient by the learning rate.

@@ -72,14 +72,15 @@ void check_batch_sizes(const PretrainConfig& config) {
       std::max<std::int64_t>(1, (config.total_batch_size + micro / 2) / micro) * micro));
 }
 
-void check_memory(const PretrainConfig& config, const GptConfig& model, at::ScalarType dtype) {
-  const int bytes = dtype == at::kFloat ? 4 : 2;
-  const MemoryEstimate need = estimate_training_memory(model, config.device_batch_size, config.sequence_len, bytes);
-  const std::int64_t available = available_memory_bytes();
+void check_memory(const PretrainConfig& config, const GptConfig& model, const Runtime& runtime) {
+  const int bytes = runtime.dtype == at::kFloat ? 4 : 2;
+  const bool gpu = runtime.device.is_cuda();
+  const MemoryEstimate need = estimate_training_memory(model, config.device_batch_size, config.sequence_len, bytes, gpu);
+  const std::int64_t available = available_memory_bytes(runtime.device);
   log_info("memory: about {} for training, {} available", human_bytes(static_cast<double>(need.total())),
            human_bytes(static_cast<double>(available)));
   if (need.total() <= available) return;
-  const std::int64_t fits = largest_batch_that_fits(model, config.sequence_len, bytes, available);
+  const std::int64_t fits = largest_batch_that_fits(model, config.sequence_len, bytes, available, gpu);
   const std::string advice = fits > 0 ? fmt::format("--device-batch-size {} fits", fits)
                                       : "not even one row fits: lower --depth, --sequence-len or the vocabulary";
   throw ConfigError(fmt::format("training needs about {} ({} of it activations), but {} is available; {}",
@@ -97,9 +98,9 @@ class Pretraining {
         data_(config),
         model_config_(config.model_config(data_.tokenizer()->vocab_size())) {
     check_batch_sizes(config);
-    check_memory(config, model_config_, runtime_.dtype);
+    check_memory(config, model_config_, runtime_);
     iterations_ = horizon(config, model_config_);
-    model_.emplace(model_config_, runtime_.dtype);
+    model_.emplace(model_config_, runtime_.dtype, runtime_.device);
     optimizer_.emplace(model_->parameters(), model_config_.n_embd, config.optimizer_options());
     token_bytes_ = data_.tokenizer()->token_byte_lengths();
     if (config.resume.empty()) {
@@ -108,7 +109,7 @@ class Pretraining {
     } else {
       restore();
     }
-    peak_flops_ = ops::measured_matmul_flops(runtime_.dtype);
+    peak_flops_ = ops::peak_flops(runtime_.device, runtime_.dtype);
     // Last, when nothing is left to be refused: a run folder in the way would block the corrected command.
     run_.emplace(config.output_dir, !config.resume.empty());
     if (config.resume.empty()) run_->write_config(resolved());

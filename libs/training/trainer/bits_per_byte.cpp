@@ -27,7 +27,8 @@ at::Tensor inputs_of(const TokenBatch& batch) { return view_of(batch.inputs, bat
 at::Tensor targets_of(const TokenBatch& batch) { return view_of(batch.targets, batch); }
 
 void BitsPerByte::add(const at::Tensor& losses, const TokenBatch& batch, const std::vector<std::int32_t>& token_bytes) {
-  const float* loss = losses.const_data_ptr<float>();
+  const at::Tensor on_host = losses.cpu();
+  const float* loss = on_host.const_data_ptr<float>();
   for (std::size_t i = 0; i < batch.targets.size(); ++i) {
     const std::int32_t target = batch.targets[i];
     if (target < 0) continue;

@@ -20,7 +20,7 @@ struct BitsPerByte {
   std::int64_t bytes = 0;
   std::int64_t tokens = 0;  // that stand for at least one byte
 
-  // losses: float32 (B, T) in nats; token_bytes[id] = bytes of a token, 0 for special tokens.
+  // losses: float32 (B, T) in nats, on any device; token_bytes[id] = bytes of a token, 0 for special tokens.
   void add(const at::Tensor& losses, const TokenBatch& batch, const std::vector<std::int32_t>& token_bytes);
   double value() const;  // infinite when there are no bytes
 };

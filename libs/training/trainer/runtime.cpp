@@ -8,6 +8,7 @@
 #include "core/thread_pool.h"
 #include "ops/cast.h"
 #include "ops/cpu/kernels.h"
+#include "ops/device.h"
 
 namespace nanochat {
 
@@ -21,20 +22,54 @@ void declare_runtime_options(OptionList& options, RuntimeOptions& runtime) {
       .not_in_resolved();
 }
 
+namespace {
+
+// The device of --device; nothing is asked of the driver unless a GPU may be meant.
+at::Device parse_device(const std::string& name) {
+  if (name == "cpu") return at::kCPU;
+  if (name == "auto") return ops::cuda_devices() > 0 ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU);
+  const std::string digits = name.size() > 5 ? name.substr(5) : "";
+  const bool indexed = name.starts_with("cuda:") && !digits.empty() && digits.size() <= 2 &&
+                       digits.find_first_not_of("0123456789") == std::string::npos;
+  if (name != "cuda" && !indexed) {
+    throw ConfigError(fmt::format("--device {}: unknown device; use auto, cpu or cuda[:N]", name));
+  }
+  if (!ops::cuda_built()) {
+    throw ConfigError(fmt::format("--device {}: this build has no CUDA backend; use --device cpu, or configure with "
+                                  "-DNANOCHAT_CUDA=ON", name));
+  }
+  const int index = indexed ? std::stoi(digits) : 0, devices = ops::cuda_devices();
+  if (devices == 0) {
+    throw ConfigError(fmt::format("--device {}: no usable NVIDIA GPU (or no driver) on this machine; use --device cpu",
+                                  name));
+  }
+  if (index >= devices) {
+    throw ConfigError(fmt::format("--device {}: this machine has GPUs 0 to {}", name, devices - 1));
+  }
+  return {at::kCUDA, static_cast<at::DeviceIndex>(index)};
+}
+
+}  // namespace
+
 Runtime select_runtime(const RuntimeOptions& options) {
-  if (options.device.starts_with("cuda")) {
-    throw ConfigError(fmt::format("--device {}: this build has no CUDA backend; use --device cpu", options.device));
-  }
-  if (options.device != "auto" && options.device != "cpu") {
-    throw ConfigError(fmt::format("--device {}: unknown device; use auto, cpu or cuda[:N]", options.device));
-  }
   Runtime runtime;
+  runtime.device = parse_device(options.device);
   runtime.threads = options.threads > 0 ? options.threads : available_threads();
   at::set_num_threads(runtime.threads);
-  const bool narrow = options.dtype == "bfloat16" || (options.dtype == "auto" && ops::cpu_has_fast_bf16());
+  const bool gpu = runtime.device.is_cuda();
+  const bool fast_bf16 = gpu ? ops::describe_gpu(runtime.device.index()).major >= 8 : ops::cpu_has_fast_bf16();
+  const bool narrow = options.dtype == "bfloat16" || (options.dtype == "auto" && fast_bf16);
   runtime.dtype = narrow ? at::kBFloat16 : at::kFloat;
-  runtime.description = fmt::format("CPU, {} thread{}, {}, {} kernels", runtime.threads, runtime.threads == 1 ? "" : "s",
-                                    dtype_name(runtime.dtype), ops::cpu::kernel_level());
+  if (gpu) {
+    ops::use_device(runtime.device);
+    runtime.description = fmt::format("GPU {}, {}, {}{}", static_cast<int>(runtime.device.index()),
+                                      ops::describe_gpu(runtime.device.index()).name, dtype_name(runtime.dtype),
+                                      ops::use_reference_kernels() ? ", ATen reference kernels" : "");
+  } else {
+    runtime.description = fmt::format("CPU, {} thread{}, {}, {} kernels", runtime.threads,
+                                      runtime.threads == 1 ? "" : "s", dtype_name(runtime.dtype),
+                                      ops::cpu::kernel_level());
+  }
   return runtime;
 }
 

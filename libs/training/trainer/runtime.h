@@ -17,12 +17,14 @@ struct RuntimeOptions {
 
 void declare_runtime_options(OptionList& options, RuntimeOptions& runtime);
 
-// Sets the number of threads and says what was chosen. auto means bfloat16 where the processor multiplies it natively,
-// else float32. Throws ConfigError for a device that this build or machine does not have.
+// Sets the number of threads and the current GPU, and says what was chosen. auto means the first GPU where this build
+// and machine have one, else the CPU; and bfloat16 on a GPU and where the processor multiplies it natively, else
+// float32. Throws ConfigError for a device that this build or machine does not have.
 struct Runtime {
+  at::Device device = at::kCPU;
   at::ScalarType dtype = at::kFloat;
   int threads = 1;
-  std::string description;  // "CPU, 2 threads, bfloat16, avx512 kernels"
+  std::string description;  // "CPU, 2 threads, bfloat16, avx512 kernels"; "GPU 0, NVIDIA H100 80GB HBM3, bfloat16"
 };
 Runtime select_runtime(const RuntimeOptions& options);
 

@@ -8,6 +8,7 @@
 #include "core/options.h"
 #include "core/thread_pool.h"
 #include "ops/cast.h"
+#include "ops/device.h"
 
 namespace nanochat {
 namespace {
@@ -16,7 +17,8 @@ using ::testing::HasSubstr;
 using ::testing::ThrowsMessage;
 
 TEST(SelectRuntime, AutoTakesWhatTheProcessorIsFastAt) {
-  const Runtime runtime = select_runtime({});
+  const Runtime runtime = select_runtime({.device = "cpu"});
+  EXPECT_TRUE(runtime.device.is_cpu());
   EXPECT_EQ(runtime.dtype, ops::cpu_has_fast_bf16() ? at::kBFloat16 : at::kFloat);
   EXPECT_EQ(runtime.threads, available_threads());
   EXPECT_THAT(runtime.description, HasSubstr(dtype_name(runtime.dtype)));
@@ -26,12 +28,29 @@ TEST(SelectRuntime, TakesExplicitChoices) {
   const Runtime runtime = select_runtime({.device = "cpu", .dtype = "float32", .threads = 1});
   EXPECT_EQ(runtime.dtype, at::kFloat);
   EXPECT_EQ(at::get_num_threads(), 1);
-  EXPECT_EQ(select_runtime({.dtype = "bfloat16"}).dtype, at::kBFloat16);
+  EXPECT_EQ(select_runtime({.device = "cpu", .dtype = "bfloat16"}).dtype, at::kBFloat16);
 }
 
 TEST(SelectRuntime, RefusesDevicesItDoesNotHave) {
-  EXPECT_THAT([] { select_runtime({.device = "cuda:0"}); }, ThrowsMessage<ConfigError>(HasSubstr("no CUDA backend")));
-  EXPECT_THAT([] { select_runtime({.device = "tpu"}); }, ThrowsMessage<ConfigError>(HasSubstr("tpu")));
+  for (const char* name : {"tpu", "cuda:", "cuda:x", "cuda:123", "cuda0", "gpu"}) {
+    EXPECT_THAT([&] { select_runtime({.device = name}); }, ThrowsMessage<ConfigError>(HasSubstr("unknown device")));
+  }
+  const auto last = [] { select_runtime({.device = "cuda:99"}); };
+  if (!ops::cuda_built()) {
+    EXPECT_THAT(last, ThrowsMessage<ConfigError>(HasSubstr("no CUDA backend")));
+  } else if (ops::cuda_devices() == 0) {
+    EXPECT_THAT(last, ThrowsMessage<ConfigError>(HasSubstr("no usable NVIDIA GPU")));
+  } else {
+    EXPECT_THAT(last, ThrowsMessage<ConfigError>(HasSubstr("has GPUs 0 to")));
+  }
+}
+
+TEST(SelectRuntime, AutoPrefersAGpu) {
+  const Runtime runtime = select_runtime({});
+  EXPECT_EQ(runtime.device.is_cuda(), ops::cuda_devices() > 0);
+  if (!runtime.device.is_cuda()) GTEST_SKIP() << "no GPU that this build can use";
+  EXPECT_THAT(runtime.description, HasSubstr(ops::describe_gpu(0).name));
+  EXPECT_EQ(select_runtime({.device = "cuda", .dtype = "float32"}).dtype, at::kFloat);
 }
 
 TEST(DeclareRuntimeOptions, ChecksThePrecision) {

@@ -1,0 +1,313 @@
+#include "ops/cuda/backend.h"
+
+#include <ATen/ops/_scaled_dot_product_cudnn_attention.h>
+#include <ATen/ops/_scaled_dot_product_cudnn_attention_backward.h>
+#include <ATen/ops/_scaled_dot_product_efficient_attention.h>
+#include <ATen/ops/_scaled_dot_product_efficient_attention_backward.h>
+#include <ATen/ops/_scaled_dot_product_flash_attention.h>
+#include <ATen/ops/_scaled_dot_product_flash_attention_backward.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/sort.h>
+#include <c10/cuda/CUDACachingAllocator.h>
+#include <c10/cuda/CUDAFunctions.h>
+#include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
+#include <cuda_runtime_api.h>
+
+#include <algorithm>
+
+#include "ops/cuda/kernels.h"
+#include "ops/dispatch.h"
+
+namespace nanochat::ops::cuda {
+namespace {
+
+// Makes the tensor's device the current one while it lives, and names the stream to work on.
+class On {
+ public:
+  explicit On(const at::Tensor& tensor) : guard_(tensor.device()), stream_(c10::cuda::getCurrentCUDAStream()) {}
+  operator Stream() const { return stream_.stream(); }
+
+ private:
+  c10::cuda::CUDAGuard guard_;
+  c10::cuda::CUDAStream stream_;
+};
+
+Element element_of(const at::Tensor& tensor) {
+  TORCH_CHECK(tensor.is_contiguous(), "expected a contiguous tensor, got strides ", tensor.strides());
+  if (tensor.scalar_type() == at::kFloat) return Element::kFloat;
+  TORCH_CHECK(tensor.scalar_type() == at::kBFloat16, "expected float32 or bfloat16, got ", tensor.scalar_type());
+  return Element::kBFloat16;
+}
+
+// Memory of a contiguous tensor of the same element type, on the same device.
+void* data(const at::Tensor& tensor, const at::Tensor& like) {
+  TORCH_CHECK(tensor.is_contiguous() && tensor.scalar_type() == like.scalar_type() && tensor.device() == like.device(),
+              "expected a contiguous ", like.scalar_type(), " tensor on ", like.device(), ", got ",
+              tensor.scalar_type(), " on ", tensor.device(), " with strides ", tensor.strides());
+  return tensor.data_ptr();
+}
+
+template <class T>
+T* device_data(const at::Tensor& tensor) {
+  TORCH_CHECK(tensor.is_cuda(), "expected a tensor on a GPU, got one on ", tensor.device());
+  return typed<T>(tensor);
+}
+
+float* optional_floats(const at::Tensor& tensor) { return tensor.defined() ? device_data<float>(tensor) : nullptr; }
+
+RopeShape shape_of(const at::Tensor& q, const at::Tensor& k) {
+  return {q.size(0), q.size(1), q.size(2), k.size(2), q.size(3)};
+}
+
+// (B, T, heads, D) as LibTorch's attention takes it, each key/value head standing for its group of query heads.
+at::Tensor by_head(const at::Tensor& x, std::int64_t n_head) {
+  const std::int64_t group = n_head / x.size(2);
+  return (group == 1 ? x : x.repeat_interleave(group, 2)).transpose(1, 2);
+}
+
+// The reverse for gradients: sums the heads of a group.
+at::Tensor by_time(const at::Tensor& dx, std::int64_t n_kv_head) {
+  const at::Tensor x = dx.transpose(1, 2);
+  const std::int64_t group = x.size(2) / n_kv_head;
+  return group == 1 ? x : x.unflatten(2, {n_kv_head, group}).sum(3);
+}
+
+// cuDNN's kernels are the fastest on Hopper and later, and take heads in multiples of 8 up to 128.
+bool cudnn_fits(const at::Tensor& q) {
+  static const std::vector<int> majors = [] {
+    std::vector<int> found(static_cast<std::size_t>(c10::cuda::device_count()));
+    for (std::size_t i = 0; i < found.size(); ++i) {
+      cudaDeviceGetAttribute(&found[i], cudaDevAttrComputeCapabilityMajor, static_cast<int>(i));
+    }
+    return found;
+  }();
+  return majors.at(static_cast<std::size_t>(q.device().index())) >= 9 && q.size(3) % 8 == 0 && q.size(3) <= 128;
+}
+
+enum class AttentionKind { kCudnn, kFlash, kEfficient };
+AttentionKind kind_for(const at::Tensor& q) {
+  if (q.scalar_type() == at::kFloat) return AttentionKind::kEfficient;
+  return cudnn_fits(q) ? AttentionKind::kCudnn : AttentionKind::kFlash;
+}
+
+MatrixPointers pointers(const MatrixList& list, std::size_t first, std::size_t count) {
+  MatrixPointers result = {};
+  for (std::size_t i = 0; i < count; ++i) {
+    result.value[i] = device_data<float>(list.value[first + i]);
+    result.gradient[i] = device_data<float>(list.gradient[first + i]);
+    result.momentum[i] = device_data<float>(list.momentum[first + i]);
+    const at::Tensor& compute = list.compute[first + i];
+    result.compute[i] = compute.scalar_type() == at::kBFloat16 ? compute.data_ptr() : nullptr;
+  }
+  return result;
+}
+
+// Calls body(first, count) for groups of matrices that fit one launch.
+template <class Body>
+void for_each_launch(const MatrixList& list, const Body& body) {
+  for (std::size_t first = 0; first < list.value.size(); first += kMatricesPerLaunch) {
+    body(first, std::min<std::size_t>(kMatricesPerLaunch, list.value.size() - first));
+  }
+}
+
+}  // namespace
+
+void rms_norm(const at::Tensor& x, at::Tensor& y, at::Tensor& rstd, double eps) {
+  const On stream(x);
+  const std::int64_t n = x.size(-1);
+  cuda::rms_norm(element_of(x), x.const_data_ptr(), nullptr, data(y, x), optional_floats(rstd), x.numel() / n, n,
+                 static_cast<float>(eps), stream);
+}
+
+void add_rms_norm(at::Tensor& residual, const at::Tensor& branch, at::Tensor& y, at::Tensor& rstd, double eps) {
+  const On stream(residual);
+  const std::int64_t n = residual.size(-1);
+  cuda::rms_norm(element_of(residual), data(branch, residual), residual.data_ptr(), data(y, residual),
+                 optional_floats(rstd), residual.numel() / n, n, static_cast<float>(eps), stream);
+}
+
+void rms_norm_backward(const at::Tensor& dy, const at::Tensor& y, const at::Tensor& rstd, at::Tensor& dx,
+                       bool accumulate) {
+  const On stream(y);
+  const std::int64_t n = y.size(-1);
+  cuda::rms_norm_backward(element_of(y), data(dy, y), y.const_data_ptr(), device_data<float>(rstd), data(dx, y),
+                          accumulate, y.numel() / n, n, stream);
+}
+
+void rope_qk_norm(const at::Tensor& qkv, const RopeTable& table, const at::Tensor& start, at::Tensor& q, at::Tensor& k,
+                  at::Tensor& rstd, double eps) {
+  const On stream(qkv);
+  const at::Tensor starts = start.defined() ? start.to(qkv.device(), /*non_blocking=*/true) : start;
+  cuda::rope_qk_norm(element_of(qkv), qkv.const_data_ptr(), device_data<float>(table.cos),
+                     device_data<float>(table.sin), starts.defined() ? device_data<std::int64_t>(starts) : nullptr,
+                     data(q, qkv), data(k, qkv), optional_floats(rstd), shape_of(q, k), static_cast<float>(eps), stream);
+}
+
+void rope_qk_norm_backward(const at::Tensor& dq, const at::Tensor& dk, const at::Tensor& dv, const at::Tensor& q,
+                           const at::Tensor& k, const at::Tensor& rstd, const RopeTable& table, at::Tensor& dqkv) {
+  const On stream(q);
+  cuda::rope_qk_norm_backward(element_of(q), data(dq, q), data(dk, q), data(dv, q), q.const_data_ptr(), data(k, q),
+                              device_data<float>(rstd), device_data<float>(table.cos), device_data<float>(table.sin),
+                              data(dqkv, q), shape_of(q, k), stream);
+}
+
+void relu_squared(const at::Tensor& x, at::Tensor& y) {
+  const On stream(x);
+  cuda::relu_squared(element_of(x), x.const_data_ptr(), data(y, x), x.numel(), stream);
+}
+
+void relu_squared_backward(const at::Tensor& dy, const at::Tensor& x, at::Tensor& dx) {
+  const On stream(x);
+  cuda::relu_squared_backward(element_of(x), data(dy, x), x.const_data_ptr(), data(dx, x), x.numel(), stream);
+}
+
+void embedding(const at::Tensor& table, const at::Tensor& ids, at::Tensor& y) {
+  const On stream(table);
+  cuda::embedding(element_of(table), table.const_data_ptr(), table.size(0), device_data<std::int32_t>(ids), ids.numel(),
+                  data(y, table), table.size(1), stream);
+}
+
+void embedding_backward(const at::Tensor& dy, const at::Tensor& ids, at::Tensor& dtable) {
+  const On stream(dy);
+  const auto [sorted, positions] = at::sort(ids.view({-1}), /*stable=*/true, /*dim=*/0, /*descending=*/false);
+  cuda::embedding_backward(element_of(dy), dy.const_data_ptr(), device_data<std::int32_t>(sorted),
+                           device_data<std::int64_t>(positions), ids.numel(), device_data<float>(dtable),
+                           dtable.size(1), stream);
+}
+
+void softcap_cross_entropy(at::Tensor& z, const at::Tensor& targets, const at::Tensor& scale, at::Tensor& losses,
+                           std::int64_t vocab, double softcap) {
+  const On stream(z);
+  cuda::softcap_cross_entropy(element_of(z), z.data_ptr(), device_data<std::int32_t>(targets), optional_floats(scale),
+                              device_data<float>(losses), z.size(0), vocab, z.size(1), static_cast<float>(softcap),
+                              stream);
+}
+
+at::Tensor softcap(const at::Tensor& z, std::int64_t vocab, double softcap) {
+  const On stream(z);
+  at::Tensor out = at::empty({z.size(0), vocab}, z.options().dtype(at::kFloat));
+  cuda::softcap(element_of(z), z.const_data_ptr(), out.data_ptr<float>(), z.size(0), vocab, z.size(1),
+                static_cast<float>(softcap), stream);
+  return out;
+}
+
+AttentionForward causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
+  const On stream(q);
+  const at::Tensor query = q.transpose(1, 2), key = by_head(k, q.size(2)), value = by_head(v, q.size(2));
+  AttentionForward forward;
+  if (kind_for(q) == AttentionKind::kCudnn) {
+    auto result = at::_scaled_dot_product_cudnn_attention(query, key, value, std::nullopt, /*compute_log_sumexp=*/true,
+                                                          0.0, /*is_causal=*/true);
+    forward = {std::get<0>(result).transpose(1, 2), std::get<1>(result), std::get<6>(result), std::get<7>(result)};
+  } else if (kind_for(q) == AttentionKind::kFlash) {
+    auto result = at::_scaled_dot_product_flash_attention(query, key, value, 0.0, /*is_causal=*/true);
+    forward = {std::get<0>(result).transpose(1, 2), std::get<1>(result), std::get<6>(result), std::get<7>(result)};
+  } else {
+    auto result = at::_scaled_dot_product_efficient_attention(query, key, value, std::nullopt,
+                                                              /*compute_log_sumexp=*/true, 0.0, /*is_causal=*/true);
+    forward = {std::get<0>(result).transpose(1, 2), std::get<1>(result), std::get<2>(result), std::get<3>(result)};
+  }
+  return forward;
+}
+
+AttentionBackward causal_attention_backward(const at::Tensor& dout, const at::Tensor& q, const at::Tensor& k,
+                                            const at::Tensor& v, const AttentionForward& forward) {
+  const On stream(q);
+  const at::Tensor query = q.transpose(1, 2), key = by_head(k, q.size(2)), value = by_head(v, q.size(2));
+  const at::Tensor gradient = dout.transpose(1, 2), out = forward.out.transpose(1, 2);
+  const std::int64_t length = q.size(1), n_kv_head = k.size(2);
+  at::Tensor dq, dk, dv;
+  if (kind_for(q) == AttentionKind::kCudnn) {
+    std::tie(dq, dk, dv) = at::_scaled_dot_product_cudnn_attention_backward(
+        gradient, query, key, value, out, forward.logsumexp, forward.philox_seed, forward.philox_offset, at::Tensor(),
+        at::Tensor(), at::Tensor(), length, length, 0.0, /*is_causal=*/true);
+  } else if (kind_for(q) == AttentionKind::kFlash) {
+    std::tie(dq, dk, dv) = at::_scaled_dot_product_flash_attention_backward(
+        gradient, query, key, value, out, forward.logsumexp, at::Tensor(), at::Tensor(), length, length, 0.0,
+        /*is_causal=*/true, forward.philox_seed, forward.philox_offset);
+  } else {
+    at::Tensor none;
+    std::tie(dq, dk, dv, none) = at::_scaled_dot_product_efficient_attention_backward(
+        gradient, query, key, value, at::Tensor(), out, forward.logsumexp, forward.philox_seed, forward.philox_offset,
+        0.0, {true, true, true, false}, /*is_causal=*/true);
+  }
+  return {dq.transpose(1, 2), by_time(dk, n_kv_head), by_time(dv, n_kv_head)};
+}
+
+void adamw(at::Tensor& value, const at::Tensor& gradient, at::Tensor& first_moment, at::Tensor& second_moment,
+           at::Tensor& compute, const AdamWArguments& a) {
+  const On stream(value);
+  const AdamWStep step = {static_cast<float>(a.grad_scale),    static_cast<float>(a.beta1),
+                          static_cast<float>(a.beta2),         static_cast<float>(a.learning_rate),
+                          static_cast<float>(a.weight_decay),  static_cast<float>(a.eps),
+                          static_cast<float>(a.bias1),         static_cast<float>(a.sqrt_bias2)};
+  cuda::adamw(device_data<float>(value), device_data<float>(gradient), device_data<float>(first_moment),
+              device_data<float>(second_moment),
+              compute.scalar_type() == at::kBFloat16 ? compute.data_ptr() : nullptr, value.numel(), step, stream);
+}
+
+at::Tensor muon_directions(const MatrixList& matrices, at::ScalarType dtype, double grad_scale, double momentum,
+                           bool nesterov) {
+  const at::Tensor& first_value = matrices.value.front();
+  const On stream(first_value);
+  const auto count = static_cast<std::int64_t>(matrices.value.size());
+  const std::int64_t size = first_value.numel();
+  at::Tensor batch = at::empty({count, first_value.size(0), first_value.size(1)}, first_value.options().dtype(dtype));
+  const at::Tensor partial = at::empty({count, kBlocksPerMatrix}, first_value.options());
+  for_each_launch(matrices, [&](std::size_t first, std::size_t n) {
+    const auto offset = static_cast<std::int64_t>(first);
+    at::Tensor part = batch.narrow(0, offset, static_cast<std::int64_t>(n));
+    float* sums = partial.data_ptr<float>() + offset * kBlocksPerMatrix;
+    cuda::muon_momentum(element_of(part), pointers(matrices, first, n), static_cast<int>(n), size, part.data_ptr(),
+                        sums, static_cast<float>(grad_scale), static_cast<float>(momentum), nesterov, stream);
+    cuda::muon_normalise(element_of(part), part.data_ptr(), sums, static_cast<int>(n), size, stream);
+  });
+  return batch;
+}
+
+void muon_apply(const MatrixList& matrices, const at::Tensor& update, double rate) {
+  const On stream(update);
+  for_each_launch(matrices, [&](std::size_t first, std::size_t n) {
+    const at::Tensor part = update.narrow(0, static_cast<std::int64_t>(first), static_cast<std::int64_t>(n));
+    cuda::muon_apply(element_of(part), pointers(matrices, first, n), part.const_data_ptr(), static_cast<int>(n),
+                     update[0].numel(), static_cast<float>(rate), stream);
+  });
+}
+
+at::Tensor sum_of_squares(const std::vector<at::Tensor>& tensors) {
+  const On stream(tensors.front());
+  constexpr int kBlocks = 264;  // two for each multiprocessor of the largest GPUs
+  const auto count = static_cast<std::int64_t>(tensors.size());
+  const at::Tensor partial = at::empty({count, kBlocks}, tensors.front().options().dtype(at::kDouble));
+  for (std::int64_t i = 0; i < count; ++i) {
+    const at::Tensor& x = tensors[static_cast<std::size_t>(i)];
+    cuda::sum_of_squares(device_data<float>(x), x.numel(), partial.data_ptr<double>() + i * kBlocks, kBlocks, stream);
+  }
+  return partial.sum();
+}
+
+bool built() { return true; }
+
+int device_count() { return c10::cuda::device_count(); }
+
+DeviceDescription describe(int index) {
+  const c10::cuda::CUDAGuard guard(static_cast<c10::DeviceIndex>(index));
+  cudaDeviceProp properties;
+  TORCH_CHECK(cudaGetDeviceProperties(&properties, index) == cudaSuccess, "cannot read the properties of GPU ", index);
+  std::size_t free_bytes = 0, total_bytes = 0;
+  TORCH_CHECK(cudaMemGetInfo(&free_bytes, &total_bytes) == cudaSuccess, "cannot read the memory of GPU ", index);
+  return {properties.name, properties.major, properties.minor, static_cast<std::int64_t>(total_bytes),
+          static_cast<std::int64_t>(free_bytes)};
+}
+
+void use_device(int index) { c10::cuda::set_device(static_cast<c10::DeviceIndex>(index)); }
+
+void synchronize() { c10::cuda::device_synchronize(); }
+
+std::int64_t peak_allocated_bytes() {
+  const auto stats = c10::cuda::CUDACachingAllocator::getDeviceStats(c10::cuda::current_device());
+  return stats.reserved_bytes[0].peak;
+}
+
+}  // namespace nanochat::ops::cuda

@@ -1,0 +1,52 @@
+#pragma once
+// What ops/*.cpp call for tensors on a GPU: the operations of ops/*.h under the same names and contracts, shapes
+// already checked. backend.cpp has them; a build without CUDA has unavailable.cpp, where each throws.
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "ops/attention.h"
+#include "ops/device.h"
+#include "ops/optimizer.h"
+#include "ops/rope.h"
+
+namespace nanochat::ops::cuda {
+
+void rms_norm(const at::Tensor& x, at::Tensor& y, at::Tensor& rstd, double eps);
+void add_rms_norm(at::Tensor& residual, const at::Tensor& branch, at::Tensor& y, at::Tensor& rstd, double eps);
+void rms_norm_backward(const at::Tensor& dy, const at::Tensor& y, const at::Tensor& rstd, at::Tensor& dx, bool accumulate);
+void rope_qk_norm(const at::Tensor& qkv, const RopeTable& table, const at::Tensor& start, at::Tensor& q, at::Tensor& k,
+                  at::Tensor& rstd, double eps);
+void rope_qk_norm_backward(const at::Tensor& dq, const at::Tensor& dk, const at::Tensor& dv, const at::Tensor& q,
+                           const at::Tensor& k, const at::Tensor& rstd, const RopeTable& table, at::Tensor& dqkv);
+void relu_squared(const at::Tensor& x, at::Tensor& y);
+void relu_squared_backward(const at::Tensor& dy, const at::Tensor& x, at::Tensor& dx);
+void embedding(const at::Tensor& table, const at::Tensor& ids, at::Tensor& y);
+void embedding_backward(const at::Tensor& dy, const at::Tensor& ids, at::Tensor& dtable);
+// z (rows, padded): raw logits, replaced by their gradient when scale is defined.
+void softcap_cross_entropy(at::Tensor& z, const at::Tensor& targets, const at::Tensor& scale, at::Tensor& losses,
+                           std::int64_t vocab, double softcap);
+at::Tensor softcap(const at::Tensor& z, std::int64_t vocab, double softcap);
+AttentionForward causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v);
+AttentionBackward causal_attention_backward(const at::Tensor& dout, const at::Tensor& q, const at::Tensor& k,
+                                            const at::Tensor& v, const AttentionForward& forward);
+
+void adamw(at::Tensor& value, const at::Tensor& gradient, at::Tensor& first_moment, at::Tensor& second_moment,
+           at::Tensor& compute, const AdamWArguments& arguments);
+at::Tensor muon_directions(const MatrixList& matrices, at::ScalarType dtype, double grad_scale, double momentum,
+                           bool nesterov);
+void muon_apply(const MatrixList& matrices, const at::Tensor& update, double rate);
+// Sum of squares of every tensor (float32), on the device: float64, no dimensions.
+at::Tensor sum_of_squares(const std::vector<at::Tensor>& tensors);
+
+// ops/device.h without the distinction of devices. Without CUDA: 0 devices; the others throw.
+bool built();
+int device_count();
+DeviceDescription describe(int index);
+void use_device(int index);
+void synchronize();
+std::int64_t peak_allocated_bytes();
+
+}  // namespace nanochat::ops::cuda

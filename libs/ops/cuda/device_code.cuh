@@ -1,0 +1,99 @@
+#pragma once
+// Shared by the .cu files of this folder: 16-byte accesses, sums over a row, launch checks.
+
+#include <cuda_bf16.h>
+#include <cuda_runtime.h>
+
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+
+#include "kernels.h"
+
+namespace nanochat::ops::cuda {
+
+using i64 = std::int64_t;
+using bf16 = __nv_bfloat16;
+
+__device__ inline float to_float(float x) { return x; }
+__device__ inline float to_float(bf16 x) { return __bfloat162float(x); }
+__device__ inline void from_float(float x, float& y) { y = x; }
+__device__ inline void from_float(float x, bf16& y) { y = __float2bfloat16_rn(x); }
+
+// N neighbouring elements, moved in one access.
+template <class T, int N>
+struct alignas(sizeof(T) * N) Pack {
+  T v[N];
+};
+template <class T>
+constexpr int kPackSize = 16 / sizeof(T);
+
+template <int N, class T>
+__device__ inline void load(const T* p, float (&out)[N]) {
+  const Pack<T, N> pack = *reinterpret_cast<const Pack<T, N>*>(p);
+#pragma unroll
+  for (int i = 0; i < N; ++i) out[i] = to_float(pack.v[i]);
+}
+template <int N, class T>
+__device__ inline void store(T* p, const float (&values)[N]) {
+  Pack<T, N> pack;
+#pragma unroll
+  for (int i = 0; i < N; ++i) from_float(values[i], pack.v[i]);
+  *reinterpret_cast<Pack<T, N>*>(p) = pack;
+}
+
+__device__ inline float warp_sum(float x) {
+#pragma unroll
+  for (int offset = 16; offset > 0; offset /= 2) x += __shfl_xor_sync(0xffffffffU, x, offset);
+  return x;
+}
+__device__ inline float warp_max(float x) {
+#pragma unroll
+  for (int offset = 16; offset > 0; offset /= 2) x = fmaxf(x, __shfl_xor_sync(0xffffffffU, x, offset));
+  return x;
+}
+
+// The sum over the threads with one threadIdx.y. With more than a warp of them, the whole block must call it.
+__device__ inline float row_sum(float x) {
+  x = warp_sum(x);
+  if (blockDim.x == 32) return x;
+  __shared__ float partial[32];
+  const int warp = threadIdx.x / 32, warps = blockDim.x / 32;
+  __syncthreads();  // the sum before may still be being read
+  if (threadIdx.x % 32 == 0) partial[warp] = x;
+  __syncthreads();
+  x = static_cast<int>(threadIdx.x % 32) < warps ? partial[threadIdx.x % 32] : 0.0F;
+  return warp_sum(x);
+}
+__device__ inline float row_max(float x) {
+  x = warp_max(x);
+  if (blockDim.x == 32) return x;
+  __shared__ float partial[32];
+  const int warp = threadIdx.x / 32, warps = blockDim.x / 32;
+  __syncthreads();
+  if (threadIdx.x % 32 == 0) partial[warp] = x;
+  __syncthreads();
+  x = static_cast<int>(threadIdx.x % 32) < warps ? partial[threadIdx.x % 32] : -3.4e38F;
+  return warp_max(x);
+}
+
+inline void check_launch(const char* what) {
+  const cudaError_t error = cudaGetLastError();
+  if (error != cudaSuccess) throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(error));
+}
+
+inline unsigned blocks_for(i64 items, i64 per_block) { return static_cast<unsigned>((items + per_block - 1) / per_block); }
+
+// Calls body with a value of the element's type.
+template <class Body>
+void visit(Element type, const Body& body) {
+  if (type == Element::kFloat) {
+    body(float{});
+  } else {
+    body(bf16{});
+  }
+}
+
+inline bool aligned(const void* p) { return reinterpret_cast<std::uintptr_t>(p) % 16 == 0; }
+
+}  // namespace nanochat::ops::cuda

@@ -1,0 +1,429 @@
+// Kernels over rows: norms, rotary embedding, activation, embedding. All are bound by memory: every element is read
+// once, 16 bytes at a time where rows allow it, and a row stays in registers between its sum and its use.
+
+#include "device_code.cuh"
+
+namespace nanochat::ops::cuda {
+namespace {
+
+// Accesses a thread keeps in registers; threads a row are chosen so that they suffice.
+constexpr int kAccesses = 4;
+
+template <class T, int N, bool kAdd>
+__global__ void rms_norm_kernel(const T* __restrict__ x, T* __restrict__ residual, T* __restrict__ y,
+                                float* __restrict__ rstd, i64 rows, int n, float eps) {
+  const i64 row = static_cast<i64>(blockIdx.x) * blockDim.y + threadIdx.y;
+  if (row >= rows) return;
+  const i64 offset = row * n;
+  float values[kAccesses][N];
+  float sum = 0.0F;
+#pragma unroll
+  for (int a = 0; a < kAccesses; ++a) {
+    const int i = (a * blockDim.x + threadIdx.x) * N;
+    if (i >= n) continue;
+    load<N>(x + offset + i, values[a]);
+    if constexpr (kAdd) {
+      float before[N];
+      load<N>(residual + offset + i, before);
+      Pack<T, N> pack;
+#pragma unroll
+      for (int j = 0; j < N; ++j) {
+        from_float(before[j] + values[a][j], pack.v[j]);
+        values[a][j] = to_float(pack.v[j]);  // the norm is that of what is stored
+      }
+      *reinterpret_cast<Pack<T, N>*>(residual + offset + i) = pack;
+    }
+#pragma unroll
+    for (int j = 0; j < N; ++j) sum += values[a][j] * values[a][j];
+  }
+  const float scale = rsqrtf(row_sum(sum) / static_cast<float>(n) + eps);
+#pragma unroll
+  for (int a = 0; a < kAccesses; ++a) {
+    const int i = (a * blockDim.x + threadIdx.x) * N;
+    if (i >= n) continue;
+#pragma unroll
+    for (int j = 0; j < N; ++j) values[a][j] *= scale;
+    store<N>(y + offset + i, values[a]);
+  }
+  if (rstd != nullptr && threadIdx.x == 0) rstd[row] = scale;
+}
+
+template <class T, int N, bool kAccumulate>
+__global__ void rms_norm_backward_kernel(const T* __restrict__ dy, const T* __restrict__ y,
+                                         const float* __restrict__ rstd, T* __restrict__ dx, i64 rows, int n) {
+  const i64 row = static_cast<i64>(blockIdx.x) * blockDim.y + threadIdx.y;
+  if (row >= rows) return;
+  const i64 offset = row * n;
+  // Packed until they are used, so that all loads of the row are under way at once.
+  Pack<T, N> gradients[kAccesses], outputs[kAccesses], before[kAccesses];
+#pragma unroll
+  for (int a = 0; a < kAccesses; ++a) {
+    const int i = (a * blockDim.x + threadIdx.x) * N;
+    if (i >= n) continue;
+    gradients[a] = *reinterpret_cast<const Pack<T, N>*>(dy + offset + i);
+    outputs[a] = *reinterpret_cast<const Pack<T, N>*>(y + offset + i);
+    if constexpr (kAccumulate) before[a] = *reinterpret_cast<const Pack<T, N>*>(dx + offset + i);
+  }
+  const float scale = rstd[row];
+  float sum = 0.0F;
+#pragma unroll
+  for (int a = 0; a < kAccesses; ++a) {
+    const int i = (a * blockDim.x + threadIdx.x) * N;
+    if (i >= n) continue;
+#pragma unroll
+    for (int j = 0; j < N; ++j) sum += to_float(gradients[a].v[j]) * to_float(outputs[a].v[j]);
+  }
+  const float mean = row_sum(sum) / static_cast<float>(n);
+#pragma unroll
+  for (int a = 0; a < kAccesses; ++a) {
+    const int i = (a * blockDim.x + threadIdx.x) * N;
+    if (i >= n) continue;
+    float out[N];
+#pragma unroll
+    for (int j = 0; j < N; ++j) {
+      out[j] = scale * (to_float(gradients[a].v[j]) - to_float(outputs[a].v[j]) * mean);
+      if constexpr (kAccumulate) out[j] += to_float(before[a].v[j]);
+    }
+    store<N>(dx + offset + i, out);
+  }
+}
+
+struct RowLaunch {
+  dim3 grid, block;
+};
+
+// A warp a row where that holds it, several rows a block; more threads, and one row a block, for wider rows.
+RowLaunch row_launch(i64 rows, i64 n, int access) {
+  const i64 accesses = (n + access - 1) / access;
+  const i64 warps = (accesses + 32 * kAccesses - 1) / (32 * kAccesses);
+  if (warps > 32) throw std::runtime_error("rows of " + std::to_string(n) + " elements are too wide for these kernels");
+  RowLaunch launch;
+  launch.block = warps == 1 ? dim3(32, 8) : dim3(static_cast<unsigned>(32 * warps), 1);
+  launch.grid = dim3(blocks_for(rows, launch.block.y));
+  return launch;
+}
+
+// Rotated pairs: x1, x2 are d/2 apart. L lanes, N pairs each, take all heads of one token in turn, so that its angles
+// are loaded once.
+template <int L>
+__device__ inline float group_sum(float x) {
+#pragma unroll
+  for (int offset = L / 2; offset > 0; offset /= 2) x += __shfl_xor_sync(0xffffffffU, x, offset);
+  return x;
+}
+
+struct Group {
+  i64 token;
+  int first;  // pair of this lane
+  bool live;  // groups beyond the last token compute it again, since a warp shuffles as a whole, but store nothing
+};
+template <int N, int L>
+__device__ inline Group group_of(const RopeShape& shape) {
+  const i64 index = (static_cast<i64>(blockIdx.x) * blockDim.x + threadIdx.x) / L, tokens = shape.batch * shape.time;
+  const int first = static_cast<int>(threadIdx.x % L) * N;
+  return {index < tokens ? index : tokens - 1, first, index < tokens && first < shape.d / 2};
+}
+
+template <class T, int N, int L>
+__global__ void rope_norm_kernel(const T* __restrict__ qkv, const float* __restrict__ cos, const float* __restrict__ sin,
+                                 const i64* __restrict__ start, T* __restrict__ q, T* __restrict__ k,
+                                 float* __restrict__ rstd, RopeShape shape, float eps) {
+  const auto [token, i, live] = group_of<N, L>(shape);
+  const i64 heads = shape.n_head + shape.n_kv_head;
+  const int half = static_cast<int>(shape.d / 2);
+  const bool inside = i < half;
+  const i64 position = token % shape.time + (start != nullptr ? start[token / shape.time] : 0);
+  float c[N] = {}, s[N] = {};
+  if (inside) {
+    load<N>(cos + position * half + i, c);
+    load<N>(sin + position * half + i, s);
+  }
+  const T* x = qkv + token * (heads + shape.n_kv_head) * shape.d;
+#pragma unroll 2
+  for (i64 head = 0; head < heads; ++head, x += shape.d) {
+    float x1[N] = {}, x2[N] = {};
+    if (inside) {
+      load<N>(x + i, x1);
+      load<N>(x + half + i, x2);
+    }
+    float sum = 0.0F;
+#pragma unroll
+    for (int j = 0; j < N; ++j) {
+      const float first = x1[j] * c[j] + x2[j] * s[j];
+      x2[j] = x2[j] * c[j] - x1[j] * s[j];
+      x1[j] = first;
+      sum += x1[j] * x1[j] + x2[j] * x2[j];
+    }
+    // The norm is that of the rotated head: a table rounded to bfloat16 does not quite rotate, it changes lengths.
+    const float scale = rsqrtf(group_sum<L>(sum) / static_cast<float>(shape.d) + eps);
+    if (!live) continue;
+#pragma unroll
+    for (int j = 0; j < N; ++j) {
+      x1[j] *= scale;
+      x2[j] *= scale;
+    }
+    T* y = head < shape.n_head ? q + (token * shape.n_head + head) * shape.d
+                               : k + (token * shape.n_kv_head + head - shape.n_head) * shape.d;
+    store<N>(y + i, x1);
+    store<N>(y + half + i, x2);
+    if (rstd != nullptr && i == 0) rstd[token * heads + head] = scale;
+  }
+}
+
+template <class T, int N, int L>
+__global__ void rope_norm_backward_kernel(const T* __restrict__ dq, const T* __restrict__ dk, const T* __restrict__ dv,
+                                          const T* __restrict__ q, const T* __restrict__ k,
+                                          const float* __restrict__ rstd, const float* __restrict__ cos,
+                                          const float* __restrict__ sin, T* __restrict__ dqkv, RopeShape shape) {
+  const auto [token, i, live] = group_of<N, L>(shape);
+  const i64 heads = shape.n_head + shape.n_kv_head;
+  const int half = static_cast<int>(shape.d / 2);
+  const bool inside = i < half;
+  const i64 position = token % shape.time;
+  float c[N] = {}, s[N] = {};
+  if (inside) {
+    load<N>(cos + position * half + i, c);
+    load<N>(sin + position * half + i, s);
+  }
+  T* dx = dqkv + token * (heads + shape.n_kv_head) * shape.d;
+#pragma unroll 2
+  for (i64 head = 0; head < heads; ++head, dx += shape.d) {
+    const bool query = head < shape.n_head;
+    const i64 offset = query ? (token * shape.n_head + head) * shape.d
+                             : (token * shape.n_kv_head + head - shape.n_head) * shape.d;
+    const T* dy = (query ? dq : dk) + offset;
+    const T* y = (query ? q : k) + offset;
+    float d1[N] = {}, d2[N] = {}, y1[N] = {}, y2[N] = {};
+    if (inside) {
+      load<N>(dy + i, d1);
+      load<N>(dy + half + i, d2);
+      load<N>(y + i, y1);
+      load<N>(y + half + i, y2);
+    }
+    float sum = 0.0F;
+#pragma unroll
+    for (int j = 0; j < N; ++j) sum += d1[j] * y1[j] + d2[j] * y2[j];
+    const float mean = group_sum<L>(sum) / static_cast<float>(shape.d);
+    if (!live) continue;
+    const float scale = rstd[token * heads + head];
+#pragma unroll
+    for (int j = 0; j < N; ++j) {
+      const float first = scale * (d1[j] - y1[j] * mean);
+      const float second = scale * (d2[j] - y2[j] * mean);
+      d1[j] = first * c[j] - second * s[j];
+      d2[j] = first * s[j] + second * c[j];
+    }
+    store<N>(dx + i, d1);
+    store<N>(dx + half + i, d2);
+  }
+  if (!live) return;
+  const T* values = dv + token * shape.n_kv_head * shape.d;
+  for (i64 head = 0; head < shape.n_kv_head; ++head, dx += shape.d, values += shape.d) {
+    *reinterpret_cast<Pack<T, N>*>(dx + i) = *reinterpret_cast<const Pack<T, N>*>(values + i);
+    *reinterpret_cast<Pack<T, N>*>(dx + half + i) = *reinterpret_cast<const Pack<T, N>*>(values + half + i);
+  }
+}
+
+// Calls body with the pairs a lane takes and the lanes a head: 16-byte accesses where halves of heads are multiples of
+// them, otherwise single elements.
+template <class T, class Body>
+void visit_lanes(i64 d, bool wide, const Body& body) {
+  const i64 half = d / 2;
+  constexpr int N = kPackSize<T>;
+  const auto with = [&]<int kPairs>(std::integral_constant<int, kPairs> pairs) {
+    const i64 lanes = (half + kPairs - 1) / kPairs;
+    if (lanes <= 4) return body(pairs, std::integral_constant<int, 4>());
+    if (lanes <= 8) return body(pairs, std::integral_constant<int, 8>());
+    if (lanes <= 16) return body(pairs, std::integral_constant<int, 16>());
+    if (lanes <= 32) return body(pairs, std::integral_constant<int, 32>());
+    throw std::runtime_error("the CUDA rotary kernels do not take heads of " + std::to_string(d));
+  };
+  if (wide && half % N == 0) {
+    with(std::integral_constant<int, N>());
+  } else {
+    with(std::integral_constant<int, 1>());
+  }
+}
+
+constexpr int kThreads = 256;
+
+template <class T, int N, bool kBackward>
+__global__ void relu_squared_kernel(const T* dy, const T* __restrict__ x, T* y, i64 n) {
+  const i64 i = (static_cast<i64>(blockIdx.x) * blockDim.x + threadIdx.x) * N;
+  if (i >= n) return;
+  float values[N], gradients[N];
+  load<N>(x + i, values);
+  if constexpr (kBackward) load<N>(dy + i, gradients);
+#pragma unroll
+  for (int j = 0; j < N; ++j) {
+    const float positive = values[j] < 0.0F ? 0.0F : values[j];  // keeps a NaN
+    values[j] = kBackward ? gradients[j] * 2.0F * positive : positive * positive;
+  }
+  store<N>(y + i, values);
+}
+
+template <bool kBackward>
+void launch_relu_squared(Element type, const void* dy, const void* x, void* y, i64 n, Stream stream) {
+  if (n == 0) return;
+  visit(type, [&]<class T>(T) {
+    const bool wide = n % kPackSize<T> == 0 && aligned(x) && aligned(y) && (dy == nullptr || aligned(dy));
+    const auto* from = static_cast<const T*>(x);
+    const auto* gradient = static_cast<const T*>(dy);
+    auto* to = static_cast<T*>(y);
+    if (wide) {
+      relu_squared_kernel<T, kPackSize<T>, kBackward>
+          <<<blocks_for(n, kThreads * kPackSize<T>), kThreads, 0, stream>>>(gradient, from, to, n);
+    } else {
+      relu_squared_kernel<T, 1, kBackward><<<blocks_for(n, kThreads), kThreads, 0, stream>>>(gradient, from, to, n);
+    }
+  });
+  check_launch("relu_squared");
+}
+
+template <class T>
+__global__ void embedding_kernel(const T* __restrict__ table, i64 rows, const std::int32_t* __restrict__ ids,
+                                 T* __restrict__ y, i64 width) {
+  const i64 token = blockIdx.x;
+  const std::int32_t id = ids[token];
+  const bool known = id >= 0 && id < rows;
+  for (i64 i = threadIdx.x; i < width; i += blockDim.x) {
+    T value;
+    if (known) {
+      value = table[id * width + i];
+    } else {
+      from_float(__int_as_float(0x7fc00000), value);
+    }
+    y[token * width + i] = value;
+  }
+}
+
+template <class T>
+__global__ void embedding_backward_kernel(const T* __restrict__ dy, const std::int32_t* __restrict__ ids,
+                                          const i64* __restrict__ positions, i64 n, float* __restrict__ dtable,
+                                          i64 width) {
+  const i64 first = blockIdx.x;
+  const std::int32_t id = ids[first];
+  if (first > 0 && ids[first - 1] == id) return;
+  for (i64 i = threadIdx.x; i < width; i += blockDim.x) {
+    float sum = 0.0F;
+    for (i64 token = first; token < n && ids[token] == id; ++token) sum += to_float(dy[positions[token] * width + i]);
+    dtable[id * width + i] += sum;
+  }
+}
+
+}  // namespace
+
+void rms_norm(Element type, const void* x, void* residual, void* y, float* rstd, i64 rows, i64 n, float eps,
+              Stream stream) {
+  if (rows == 0) return;
+  visit(type, [&]<class T>(T) {
+    const bool wide = n % kPackSize<T> == 0 && aligned(x) && aligned(y) && (residual == nullptr || aligned(residual));
+    const auto run = [&]<int N>(std::integral_constant<int, N>) {
+      const RowLaunch launch = row_launch(rows, n, N);
+      const auto* from = static_cast<const T*>(x);
+      auto* sum = static_cast<T*>(residual);
+      auto* to = static_cast<T*>(y);
+      if (residual != nullptr) {
+        rms_norm_kernel<T, N, true>
+            <<<launch.grid, launch.block, 0, stream>>>(from, sum, to, rstd, rows, static_cast<int>(n), eps);
+      } else {
+        rms_norm_kernel<T, N, false>
+            <<<launch.grid, launch.block, 0, stream>>>(from, sum, to, rstd, rows, static_cast<int>(n), eps);
+      }
+    };
+    if (wide) {
+      run(std::integral_constant<int, kPackSize<T>>());
+    } else {
+      run(std::integral_constant<int, 1>());
+    }
+  });
+  check_launch("rms_norm");
+}
+
+void rms_norm_backward(Element type, const void* dy, const void* y, const float* rstd, void* dx, bool accumulate,
+                       i64 rows, i64 n, Stream stream) {
+  if (rows == 0) return;
+  visit(type, [&]<class T>(T) {
+    const bool wide = n % kPackSize<T> == 0 && aligned(dy) && aligned(y) && aligned(dx);
+    const auto run = [&]<int N>(std::integral_constant<int, N>) {
+      const RowLaunch launch = row_launch(rows, n, N);
+      const auto* gradient = static_cast<const T*>(dy);
+      const auto* output = static_cast<const T*>(y);
+      auto* to = static_cast<T*>(dx);
+      if (accumulate) {
+        rms_norm_backward_kernel<T, N, true>
+            <<<launch.grid, launch.block, 0, stream>>>(gradient, output, rstd, to, rows, static_cast<int>(n));
+      } else {
+        rms_norm_backward_kernel<T, N, false>
+            <<<launch.grid, launch.block, 0, stream>>>(gradient, output, rstd, to, rows, static_cast<int>(n));
+      }
+    };
+    if (wide) {
+      run(std::integral_constant<int, kPackSize<T>>());
+    } else {
+      run(std::integral_constant<int, 1>());
+    }
+  });
+  check_launch("rms_norm_backward");
+}
+
+void rope_qk_norm(Element type, const void* qkv, const float* cos, const float* sin, const i64* start, void* q, void* k,
+                  float* rstd, const RopeShape& shape, float eps, Stream stream) {
+  const i64 tokens = shape.batch * shape.time;
+  if (tokens == 0) return;
+  visit(type, [&]<class T>(T) {
+    const bool wide = aligned(qkv) && aligned(q) && aligned(k) && aligned(cos) && aligned(sin);
+    visit_lanes<T>(shape.d, wide, [&]<int N, int L>(std::integral_constant<int, N>, std::integral_constant<int, L>) {
+      rope_norm_kernel<T, N, L><<<blocks_for(tokens * L, kThreads), kThreads, 0, stream>>>(
+          static_cast<const T*>(qkv), cos, sin, start, static_cast<T*>(q), static_cast<T*>(k), rstd, shape, eps);
+    });
+  });
+  check_launch("rope_qk_norm");
+}
+
+void rope_qk_norm_backward(Element type, const void* dq, const void* dk, const void* dv, const void* q, const void* k,
+                           const float* rstd, const float* cos, const float* sin, void* dqkv, const RopeShape& shape,
+                           Stream stream) {
+  const i64 tokens = shape.batch * shape.time;
+  if (tokens == 0) return;
+  visit(type, [&]<class T>(T) {
+    const bool wide = aligned(dq) && aligned(dk) && aligned(dv) && aligned(q) && aligned(k) && aligned(cos) &&
+                      aligned(sin) && aligned(dqkv);
+    visit_lanes<T>(shape.d, wide, [&]<int N, int L>(std::integral_constant<int, N>, std::integral_constant<int, L>) {
+      rope_norm_backward_kernel<T, N, L><<<blocks_for(tokens * L, kThreads), kThreads, 0, stream>>>(
+          static_cast<const T*>(dq), static_cast<const T*>(dk), static_cast<const T*>(dv), static_cast<const T*>(q),
+          static_cast<const T*>(k), rstd, cos, sin, static_cast<T*>(dqkv), shape);
+    });
+  });
+  check_launch("rope_qk_norm_backward");
+}
+
+void relu_squared(Element type, const void* x, void* y, i64 n, Stream stream) {
+  launch_relu_squared<false>(type, nullptr, x, y, n, stream);
+}
+
+void relu_squared_backward(Element type, const void* dy, const void* x, void* dx, i64 n, Stream stream) {
+  launch_relu_squared<true>(type, dy, x, dx, n, stream);
+}
+
+void embedding(Element type, const void* table, i64 rows, const std::int32_t* ids, i64 n, void* y, i64 width,
+               Stream stream) {
+  if (n == 0) return;
+  visit(type, [&]<class T>(T) {
+    embedding_kernel<T><<<static_cast<unsigned>(n), kThreads, 0, stream>>>(static_cast<const T*>(table), rows, ids,
+                                                                           static_cast<T*>(y), width);
+  });
+  check_launch("embedding");
+}
+
+void embedding_backward(Element type, const void* dy, const std::int32_t* sorted_ids, const i64* positions, i64 n,
+                        float* dtable, i64 width, Stream stream) {
+  if (n == 0) return;
+  visit(type, [&]<class T>(T) {
+    embedding_backward_kernel<T><<<static_cast<unsigned>(n), kThreads, 0, stream>>>(
+        static_cast<const T*>(dy), sorted_ids, positions, n, dtable, width);
+  });
+  check_launch("embedding_backward");
+}
+
+}  // namespace nanochat::ops::cuda

@@ -1,0 +1,52 @@
+// The CUDA backend of a build without CUDA.
+
+#include <c10/util/Exception.h>
+
+#include "ops/cuda/backend.h"
+
+namespace nanochat::ops::cuda {
+namespace {
+
+[[noreturn]] void unavailable() { TORCH_CHECK(false, "this build has no CUDA backend (configure with -DNANOCHAT_CUDA=ON)"); }
+
+}  // namespace
+
+void rms_norm(const at::Tensor&, at::Tensor&, at::Tensor&, double) { unavailable(); }
+void add_rms_norm(at::Tensor&, const at::Tensor&, at::Tensor&, at::Tensor&, double) { unavailable(); }
+void rms_norm_backward(const at::Tensor&, const at::Tensor&, const at::Tensor&, at::Tensor&, bool) { unavailable(); }
+void rope_qk_norm(const at::Tensor&, const RopeTable&, const at::Tensor&, at::Tensor&, at::Tensor&, at::Tensor&,
+                  double) {
+  unavailable();
+}
+void rope_qk_norm_backward(const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                           const at::Tensor&, const at::Tensor&, const RopeTable&, at::Tensor&) {
+  unavailable();
+}
+void relu_squared(const at::Tensor&, at::Tensor&) { unavailable(); }
+void relu_squared_backward(const at::Tensor&, const at::Tensor&, at::Tensor&) { unavailable(); }
+void embedding(const at::Tensor&, const at::Tensor&, at::Tensor&) { unavailable(); }
+void embedding_backward(const at::Tensor&, const at::Tensor&, at::Tensor&) { unavailable(); }
+void softcap_cross_entropy(at::Tensor&, const at::Tensor&, const at::Tensor&, at::Tensor&, std::int64_t, double) {
+  unavailable();
+}
+at::Tensor softcap(const at::Tensor&, std::int64_t, double) { unavailable(); }
+AttentionForward causal_attention(const at::Tensor&, const at::Tensor&, const at::Tensor&) { unavailable(); }
+AttentionBackward causal_attention_backward(const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                                            const at::Tensor&, const AttentionForward&) {
+  unavailable();
+}
+void adamw(at::Tensor&, const at::Tensor&, at::Tensor&, at::Tensor&, at::Tensor&, const AdamWArguments&) {
+  unavailable();
+}
+at::Tensor muon_directions(const MatrixList&, at::ScalarType, double, double, bool) { unavailable(); }
+void muon_apply(const MatrixList&, const at::Tensor&, double) { unavailable(); }
+at::Tensor sum_of_squares(const std::vector<at::Tensor>&) { unavailable(); }
+
+bool built() { return false; }
+int device_count() { return 0; }
+DeviceDescription describe(int) { unavailable(); }
+void use_device(int) { unavailable(); }
+void synchronize() { unavailable(); }
+std::int64_t peak_allocated_bytes() { unavailable(); }
+
+}  // namespace nanochat::ops::cuda

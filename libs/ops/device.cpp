@@ -1,0 +1,34 @@
+#include "ops/device.h"
+
+#include <cstdlib>
+#include <string_view>
+
+#include "ops/cuda/backend.h"
+
+namespace nanochat::ops {
+
+bool cuda_built() { return cuda::built(); }
+
+int cuda_devices() { return cuda::device_count(); }
+
+DeviceDescription describe_gpu(int index) { return cuda::describe(index); }
+
+void use_device(c10::Device device) {
+  if (device.is_cuda()) cuda::use_device(device.has_index() ? device.index() : 0);
+}
+
+void synchronize(c10::Device device) {
+  if (device.is_cuda()) cuda::synchronize();
+}
+
+std::int64_t peak_device_memory(c10::Device device) { return device.is_cuda() ? cuda::peak_allocated_bytes() : 0; }
+
+bool use_reference_kernels() {
+  static const bool use = [] {
+    const char* value = std::getenv("NANOCHAT_CUDA_KERNELS");
+    return value != nullptr && std::string_view(value) == "reference";
+  }();
+  return use;
+}
+
+}  // namespace nanochat::ops

@@ -1,0 +1,149 @@
+#include "ops/reference.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/index_select.h>
+#include <ATen/ops/log_softmax.h>
+#include <ATen/ops/stack.h>
+#include <ATen/ops/zeros.h>
+
+namespace nanochat::ops::reference {
+namespace {
+
+at::Tensor as_float(const at::Tensor& x) { return x.to(at::kFloat); }
+
+// cos and sin of every position of q, (B or 1, T, 1, D / 2).
+RopeTable rows_of(const RopeTable& table, const at::Tensor& start, std::int64_t time) {
+  const auto rows = [&](const at::Tensor& x) {
+    if (!start.defined()) return x.narrow(0, 0, time).view({1, time, 1, x.size(1)});
+    const at::Tensor positions =
+        start.to(x.device()).view({-1, 1}) + at::arange(time, at::TensorOptions(at::kLong).device(x.device()));
+    return at::index_select(x, 0, positions.flatten()).view({start.numel(), time, 1, x.size(1)});
+  };
+  return {rows(table.cos), rows(table.sin)};
+}
+
+at::Tensor rotate(const at::Tensor& x, const RopeTable& table, bool inverse) {
+  const std::int64_t half = x.size(-1) / 2;
+  const at::Tensor first = x.narrow(-1, 0, half), second = x.narrow(-1, half, half);
+  const at::Tensor sin = inverse ? table.sin.neg() : table.sin;
+  return at::cat({first * table.cos + second * sin, second * table.cos - first * sin}, -1);
+}
+
+at::Tensor reciprocal_rms(const at::Tensor& x, double eps) { return x.square().mean(-1, true).add(eps).rsqrt(); }
+
+at::Tensor norm_gradient(const at::Tensor& dy, const at::Tensor& y, const at::Tensor& rstd) {
+  return rstd * (dy - y * (dy * y).mean(-1, true));
+}
+
+// (B, T, heads, D) of the fused projection.
+at::Tensor heads_of(const at::Tensor& qkv, const at::Tensor& q, const at::Tensor& k) {
+  return qkv.view({q.size(0), q.size(1), q.size(2) + 2 * k.size(2), q.size(3)});
+}
+
+}  // namespace
+
+void rms_norm(const at::Tensor& x, at::Tensor& y, at::Tensor& rstd, double eps) {
+  const at::Tensor values = as_float(x), scale = reciprocal_rms(values, eps);
+  y.copy_(values * scale);
+  if (rstd.defined()) rstd.copy_(scale.view(rstd.sizes()));
+}
+
+void add_rms_norm(at::Tensor& residual, const at::Tensor& branch, at::Tensor& y, at::Tensor& rstd, double eps) {
+  residual.add_(branch);
+  rms_norm(residual, y, rstd, eps);
+}
+
+void rms_norm_backward(const at::Tensor& dy, const at::Tensor& y, const at::Tensor& rstd, at::Tensor& dx,
+                       bool accumulate) {
+  const at::Tensor gradient = norm_gradient(as_float(dy), as_float(y), rstd.unsqueeze(-1));
+  dx.copy_(accumulate ? as_float(dx) + gradient : gradient);
+}
+
+void rope_qk_norm(const at::Tensor& qkv, const RopeTable& table, const at::Tensor& start, at::Tensor& q, at::Tensor& k,
+                  at::Tensor& rstd, double eps) {
+  const std::int64_t n_head = q.size(2), n_kv_head = k.size(2);
+  const at::Tensor heads = as_float(heads_of(qkv, q, k).narrow(2, 0, n_head + n_kv_head));
+  const at::Tensor rotated = rotate(heads, rows_of(table, start, q.size(1)), /*inverse=*/false);
+  const at::Tensor scale = reciprocal_rms(rotated, eps), normed = rotated * scale;
+  q.copy_(normed.narrow(2, 0, n_head));
+  k.copy_(normed.narrow(2, n_head, n_kv_head));
+  if (rstd.defined()) rstd.copy_(scale.squeeze(-1));
+}
+
+void rope_qk_norm_backward(const at::Tensor& dq, const at::Tensor& dk, const at::Tensor& dv, const at::Tensor& q,
+                           const at::Tensor& k, const at::Tensor& rstd, const RopeTable& table, at::Tensor& dqkv) {
+  const at::Tensor dy = as_float(at::cat({dq, dk}, 2)), y = as_float(at::cat({q, k}, 2));
+  const at::Tensor rotated = norm_gradient(dy, y, rstd.unsqueeze(-1));
+  const at::Tensor heads = heads_of(dqkv, q, k);
+  heads.narrow(2, 0, y.size(2)).copy_(rotate(rotated, rows_of(table, at::Tensor(), q.size(1)), /*inverse=*/true));
+  heads.narrow(2, y.size(2), k.size(2)).copy_(dv);
+}
+
+void relu_squared(const at::Tensor& x, at::Tensor& y) { y.copy_(as_float(x).clamp_min(0).square()); }
+
+void relu_squared_backward(const at::Tensor& dy, const at::Tensor& x, at::Tensor& dx) {
+  dx.copy_(as_float(dy) * 2.0 * as_float(x).clamp_min(0));
+}
+
+void embedding(const at::Tensor& table, const at::Tensor& ids, at::Tensor& y) {
+  y.copy_(at::index_select(table, 0, ids.flatten()).view(y.sizes()));
+}
+
+void embedding_backward(const at::Tensor& dy, const at::Tensor& ids, at::Tensor& dtable) {
+  dtable.index_add_(0, ids.flatten().to(at::kLong), as_float(dy));
+}
+
+void softcap_cross_entropy(at::Tensor& z, const at::Tensor& targets, const at::Tensor& scale, at::Tensor& losses,
+                           std::int64_t vocab, double softcap) {
+  const at::Tensor raw = as_float(z.narrow(1, 0, vocab));
+  const at::Tensor u = softcap > 0.0 ? (raw / softcap).tanh() : raw;
+  const at::Tensor log_p = at::log_softmax(softcap > 0.0 ? u * softcap : u, 1);
+  const at::Tensor supervised = targets.ge(0), index = targets.clamp_min(0).to(at::kLong).unsqueeze(1);
+  losses.copy_(log_p.gather(1, index).squeeze(1).neg().masked_fill(supervised.logical_not(), 0.0));
+  if (!scale.defined()) return;
+  at::Tensor gradient = log_p.exp();
+  gradient.scatter_add_(1, index, at::zeros(index.sizes(), gradient.options()).sub(1.0));
+  if (softcap > 0.0) gradient = gradient * (1.0 - u.square());
+  gradient = (gradient * scale.unsqueeze(1)).masked_fill(supervised.logical_not().unsqueeze(1), 0.0);
+  z.zero_();
+  z.narrow(1, 0, vocab).copy_(gradient);
+}
+
+at::Tensor softcap(const at::Tensor& z, std::int64_t vocab, double softcap) {
+  const at::Tensor raw = as_float(z.narrow(1, 0, vocab));
+  return softcap > 0.0 ? (raw / softcap).tanh() * softcap : raw.contiguous();
+}
+
+void adamw(at::Tensor& value, const at::Tensor& gradient, at::Tensor& first_moment, at::Tensor& second_moment,
+           at::Tensor& compute, const AdamWArguments& a) {
+  const at::Tensor g = gradient * a.grad_scale;
+  first_moment.add_(g - first_moment, 1.0 - a.beta1);
+  second_moment.mul_(a.beta2).addcmul_(g, g, 1.0 - a.beta2);
+  value.mul_(1.0 - a.learning_rate * a.weight_decay);
+  value.addcdiv_(first_moment, second_moment.sqrt().div_(a.sqrt_bias2).add_(a.eps), -a.learning_rate / a.bias1);
+  if (compute.scalar_type() != at::kFloat) compute.copy_(value);
+}
+
+at::Tensor muon_directions(const MatrixList& matrices, at::ScalarType dtype, double grad_scale, double momentum,
+                           bool nesterov) {
+  std::vector<at::Tensor> directions;
+  for (std::size_t i = 0; i < matrices.value.size(); ++i) {
+    const at::Tensor gradient = matrices.gradient[i] * grad_scale;
+    at::Tensor buffer = matrices.momentum[i];
+    buffer.lerp_(gradient, 1.0 - momentum);
+    directions.push_back((nesterov ? gradient.lerp(buffer, momentum) : buffer).to(dtype));
+  }
+  const at::Tensor batch = at::stack(directions);
+  const at::Tensor norms = as_float(batch).square().sum({1, 2}, /*keepdim=*/true).sqrt();
+  return batch / norms.to(dtype).add(1e-7);
+}
+
+at::Tensor sum_of_squares(const std::vector<at::Tensor>& tensors) {
+  at::Tensor total = tensors.front().to(at::kDouble).square().sum();
+  for (std::size_t i = 1; i < tensors.size(); ++i) total = total + tensors[i].to(at::kDouble).square().sum();
+  return total;
+}
+
+}  // namespace nanochat::ops::reference
