@@ -31,6 +31,7 @@ using nlohmann::ordered_json;
 // ---------------------------------------------------------------------------------------------------------- train
 
 struct TrainArguments {
+  std::string type = "sentencepiece";
   std::vector<std::string> data_dir;
   fs::path output_dir;
   std::int64_t validation_every = 20;
@@ -70,7 +71,8 @@ std::shared_ptr<const Tokenizer> train_on(const TrainArguments& arguments, Progr
     log_info("training on {} documents", with_commas(static_cast<std::int64_t>(corpus.documents)));
     return false;
   };
-  auto tokenizer = train_sentencepiece(next, arguments.options);
+  auto tokenizer = arguments.type == "bpe" ? train_byte_bpe(next, arguments.options)
+                                           : train_sentencepiece(next, arguments.options);
   corpus.held_out = held_out.take();
   return tokenizer;
 }
@@ -126,15 +128,22 @@ void add_train_command(CommandLine& command_line) {
   auto arguments = std::make_shared<TrainArguments>();
   TokenizerTrainOptions& options = arguments->options;
   Subcommand& command =
-      command_line.add("tokenizer train", "Train a lossless sentencepiece BPE tokenizer on text",
+      command_line.add("tokenizer train", "Train a lossless tokenizer on text: sentencepiece or byte-level BPE",
                        "nanochat tokenizer train --data-dir books/ --vocab-size 4096 --output-dir tokenizer/");
   command.option("data_dir", &arguments->data_dir, "text: files, folders or globs of .txt, .jsonl, each also .gz");
-  command.option("output_dir", &arguments->output_dir, "folder for tokenizer.json and tokenizer.model");
+  command.option("output_dir", &arguments->output_dir, "folder for tokenizer.json (and tokenizer.model)");
+  command
+      .option("type", &arguments->type,
+              "sentencepiece BPE, or bpe: byte-level as GPT-4's, the reference's kind, many times faster to train")
+      .one_of({"sentencepiece", "bpe"});
+  command.option("pattern", &options.pattern,
+                 "bpe: what merges do not cross: nanochat, gpt2, cl100k or a regular expression");
   command.option("vocab_size", &options.vocab_size, "tokens, the nine special ones included")
-      .at_least(267)
+      .at_least(265)
       .at_most(1 << 17);
-  command.option("max_bytes", &options.max_bytes, "train on at most this much text, sampled over the whole corpus")
-      .at_least(1);
+  command.option("max_bytes", &options.max_bytes, "train on at most this much text; 0: 1 GB sampled over the whole corpus (sentencepiece), the first 10 GB "
+                 "(bpe)")
+      .at_least(0);
   command
       .option("max_document_bytes", &options.max_document_bytes, "use no more than the beginning of longer documents")
       .at_least(4);

@@ -17,6 +17,7 @@
 #include "tokenizer/sentencepiece_model.h"
 #include "tokenizer/sentencepiece_tokenizer.h"
 #include "tokenizer/special_tokens.h"
+#include "tokenizer/training_text.h"
 #include "tokenizer/utf8.h"
 
 namespace nanochat {
@@ -27,16 +28,6 @@ constexpr std::int64_t kBytePieces = 256;
 constexpr std::int64_t kFixedTokens = 1 + kBytePieces + 1 + static_cast<std::int64_t>(kChatSpecialTokens.size());
 // The rarest characters, together this part of the text, stay without a piece of their own.
 constexpr double kRareShare = 1e-4;
-
-std::int64_t cut_at_character(std::string_view text, std::int64_t max_bytes) {
-  if (static_cast<std::int64_t>(text.size()) <= max_bytes) return static_cast<std::int64_t>(text.size());
-  std::int64_t end = max_bytes;
-  const auto continues = [&] {
-    return (static_cast<std::uint8_t>(text[static_cast<std::size_t>(end)]) & 0xC0) == 0x80;
-  };
-  while (end > 0 && continues()) --end;
-  return end;
-}
 
 // The characters that get a piece: the most frequent ones, at most `most`, until only a `rare_share` of the text is
 // left. The others fall back to bytes. Ties go to the lower code point.
@@ -150,8 +141,7 @@ std::string run_trainer(StretchIterator& sentences, std::int64_t pieces, const T
 
 }  // namespace
 
-std::shared_ptr<const Tokenizer> train_sentencepiece(const std::function<bool(std::string&)>& next,
-                                                     const TokenizerTrainOptions& options) {
+std::shared_ptr<const Tokenizer> train_sentencepiece(const NextDocument& next, const TokenizerTrainOptions& options) {
   constexpr std::int64_t kMostTokens = std::int64_t{1} << 17;
   if (options.vocab_size < kFixedTokens || options.vocab_size > kMostTokens) {
     throw ConfigError(
@@ -159,14 +149,13 @@ std::shared_ptr<const Tokenizer> train_sentencepiece(const std::function<bool(st
                     "tokens) to {}",
                     options.vocab_size, kFixedTokens, kMostTokens));
   }
-  if (options.max_bytes < 1 || options.max_document_bytes < 4) {  // the longest character
-    throw ConfigError(fmt::format("max_bytes is {} and max_document_bytes is {}; expected at least 1 and 4",
+  if (options.max_bytes < 0 || options.max_document_bytes < 4) {  // the longest character
+    throw ConfigError(fmt::format("max_bytes is {} and max_document_bytes is {}; expected at least 0 and 4",
                                   options.max_bytes, options.max_document_bytes));
   }
-  DocumentSample sample(options.max_bytes, derive_seed(options.seed, "tokenizer sample"));
+  DocumentSample sample(options.max_bytes > 0 ? options.max_bytes : kSentencePieceBytes, derive_seed(options.seed, "tokenizer sample"));
   for (std::string document; next(document);) {
-    if (!is_valid_utf8(document)) document = replace_invalid_utf8(document);
-    document.resize(static_cast<std::size_t>(cut_at_character(document, options.max_document_bytes)));
+    make_trainable(document, options.max_document_bytes);
     if (!document.empty()) sample.offer(std::move(document));
     document.clear();
   }

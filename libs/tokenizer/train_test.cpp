@@ -146,7 +146,7 @@ TEST(Train, RefusesWhatCannotBe) {
                "vocab_size is 266; expected 267");
   EXPECT_ERROR(train_sentencepiece(stream_of({"a"}), options_for(1 << 18)), ConfigError, "to 131072");
   TokenizerTrainOptions options = options_for(300);
-  options.max_bytes = 0;
+  options.max_bytes = -1;
   EXPECT_ERROR(train_sentencepiece(stream_of({"a"}), options), ConfigError, "max_bytes is 0");
 }
 
