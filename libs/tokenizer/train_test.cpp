@@ -147,7 +147,7 @@ TEST(Train, RefusesWhatCannotBe) {
   EXPECT_ERROR(train_sentencepiece(stream_of({"a"}), options_for(1 << 18)), ConfigError, "to 131072");
   TokenizerTrainOptions options = options_for(300);
   options.max_bytes = -1;
-  EXPECT_ERROR(train_sentencepiece(stream_of({"a"}), options), ConfigError, "max_bytes is 0");
+  EXPECT_ERROR(train_sentencepiece(stream_of({"a"}), options), ConfigError, "max_bytes is -1");
 }
 
 }  // namespace
