@@ -1,6 +1,7 @@
 #include "core/format.h"
 
 #include <array>
+#include <charconv>
 #include <cmath>
 #include <cstddef>
 
@@ -77,6 +78,27 @@ std::string human_duration(double seconds) {
   if (minutes < 24 * 60) return fmt::format("{}h {:02}m", minutes / 60, minutes % 60);
   const auto hours = static_cast<std::int64_t>(std::llround(seconds / 3600));
   return fmt::format("{}d {:02}h", hours / 24, hours % 24);
+}
+
+std::optional<std::int64_t> parse_bytes(std::string_view text) {
+  double number = 0;
+  const auto parsed = std::from_chars(text.data(), text.data() + text.size(), number, std::chars_format::fixed);
+  if (parsed.ec != std::errc() || !(number >= 0)) return std::nullopt;
+  std::string_view unit = text.substr(static_cast<std::size_t>(parsed.ptr - text.data()));
+  while (unit.starts_with(' ')) unit.remove_prefix(1);
+  constexpr std::string_view kPrefixes = "KMGT";
+  double factor = 1;
+  if (const std::size_t prefix = unit.empty() ? std::string_view::npos : kPrefixes.find(unit[0]);
+      prefix != std::string_view::npos) {
+    const bool binary = unit.substr(1).starts_with('i');
+    for (std::size_t i = 0; i <= prefix; ++i) factor *= binary ? 1024 : 1000;
+    unit.remove_prefix(binary ? 2 : 1);
+    if (unit.empty()) return std::nullopt;  // "5G": of which kind?
+  }
+  if (!unit.empty() && unit != "B") return std::nullopt;
+  const double bytes = number * factor;
+  if (bytes >= 9.2e18) return std::nullopt;
+  return static_cast<std::int64_t>(bytes);
 }
 
 bool is_valid_utf8(std::string_view bytes) {

@@ -17,6 +17,9 @@
 namespace nanochat {
 namespace {
 
+// Longer than any token that was ever trained; a damaged file must not cost time that grows with a token's square.
+constexpr std::size_t kMaxTokenBytes = 4096;
+
 std::vector<TokenId> find_byte_ids(const std::vector<std::string>& tokens) {
   std::vector<TokenId> ids(256, -1);
   for (std::size_t id = 0; id < tokens.size(); ++id) {
@@ -59,6 +62,10 @@ std::vector<Merge> merges_from_ranks(const std::vector<std::string>& tokens) {
   merged.reserve(tokens.size());
   for (std::size_t id = 0; id < tokens.size(); ++id) {
     if (tokens[id].size() < 2) continue;
+    if (tokens[id].size() > kMaxTokenBytes) {
+      throw TokenizerError(fmt::format("token {} is {} bytes long; at most {} are supported", id, tokens[id].size(),
+                                       kMaxTokenBytes));
+    }
     MergedToken token{static_cast<TokenId>(id), tokens[id], {}, std::vector<std::size_t>(tokens[id].size(), 1)};
     for (const char byte : tokens[id]) token.symbols.push_back(byte_ids[static_cast<std::uint8_t>(byte)]);
     merged.push_back(std::move(token));

@@ -49,6 +49,7 @@ TEST_P(GoldenEncodings, EveryRow) {
 
 INSTANTIATE_TEST_SUITE_P(Published, GoldenEncodings,
                          ::testing::Values(Golden{"nanochat", "nanochat_ms/nanochat.tiktoken"},
+                                           Golden{"nanochat", "nanochat_ms/tokenizer.pkl"},
                                            Golden{"gpt2", "gpt2/gpt2.tiktoken"},
                                            Golden{"gpt2", "gpt2/tokenizer.json"},
                                            Golden{"cl100k", "cl100k_base/cl100k_base.tiktoken"}),

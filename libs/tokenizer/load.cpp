@@ -13,6 +13,7 @@
 #include "tokenizer/sentencepiece_tokenizer.h"
 #include "tokenizer/special_tokens.h"
 #include "tokenizer/tiktoken_file.h"
+#include "tokenizer/tokenizer_pickle.h"
 
 namespace nanochat {
 namespace {
@@ -60,6 +61,20 @@ std::shared_ptr<const Tokenizer> load_ranks(const fs::path& path, const std::str
   return make<ByteBpeTokenizer>(std::move(definition), path);
 }
 
+// A file that names its own split pattern takes no other.
+void refuse_other_pattern(const fs::path& path, const ByteBpeDefinition& bpe, const TokenizerLoadOptions& options) {
+  if (options.pattern.empty() || resolve_pattern(options.pattern) == resolve_pattern(bpe.pattern)) return;
+  throw ConfigError(fmt::format("{} has a split pattern of its own, {} ({}), which is not \"{}\"", path.string(),
+                                bpe.pattern, pattern_name(resolve_pattern(bpe.pattern)), options.pattern));
+}
+
+std::shared_ptr<const Tokenizer> load_pickle(const fs::path& path, const std::string& contents,
+                                             const TokenizerLoadOptions& options) {
+  ByteBpeDefinition definition = parse_tokenizer_pickle(contents, path.string());
+  refuse_other_pattern(path, definition, options);
+  return make<ByteBpeTokenizer>(std::move(definition), path);
+}
+
 std::shared_ptr<const Tokenizer> load_json(const fs::path& path, const std::string& contents,
                                            const TokenizerLoadOptions& options) {
   auto definition = parse_hf_json(contents, path.string());
@@ -67,10 +82,7 @@ std::shared_ptr<const Tokenizer> load_json(const fs::path& path, const std::stri
     return make<SentencePieceTokenizer>(std::move(*sentencepiece), path);
   }
   auto& bpe = std::get<ByteBpeDefinition>(definition);
-  if (!options.pattern.empty() && resolve_pattern(options.pattern) != resolve_pattern(bpe.pattern)) {
-    throw ConfigError(fmt::format("{} has a split pattern of its own, {} ({}), which is not \"{}\"", path.string(),
-                                  bpe.pattern, pattern_name(resolve_pattern(bpe.pattern)), options.pattern));
-  }
+  refuse_other_pattern(path, bpe, options);
   return make<ByteBpeTokenizer>(std::move(bpe), path);
 }
 
@@ -106,11 +118,15 @@ std::shared_ptr<const Tokenizer> load_file(const fs::path& path, const Tokenizer
   const std::size_t first = contents.find_first_not_of(" \t\r\n");
   // A protobuf message that begins with its first field, the pieces, begins with this byte.
   constexpr char kFirstPieceTag = 0x0A;
+  constexpr char kPickleProtocol = '\x80';  // of every pickle since protocol 2
   if (extension == ".json" || (extension != ".model" && first != std::string::npos && contents[first] == '{')) {
     return load_json(path, contents, options);
   }
   if (extension == ".model" || (extension != ".tiktoken" && contents[0] == kFirstPieceTag)) {
     return load_model(path, std::move(contents), special_names(options.special, true));
+  }
+  if (extension == ".pkl" || (extension != ".tiktoken" && contents[0] == kPickleProtocol)) {
+    return load_pickle(path, contents, options);
   }
   return load_ranks(path, contents, options);
 }
@@ -120,12 +136,13 @@ std::shared_ptr<const Tokenizer> load_folder(const fs::path& folder, const Token
   if (fs::exists(model) && fs::exists(json)) return load_pair(model, json, options);
   if (fs::exists(json)) return load_file(json, options);
   if (fs::exists(model)) return load_file(model, options);
+  if (const fs::path pickle = folder / "tokenizer.pkl"; fs::exists(pickle)) return load_file(pickle, options);
   std::vector<fs::path> rank_files;
   for (const auto& entry : fs::directory_iterator(folder)) {
     if (entry.path().extension() == ".tiktoken") rank_files.push_back(entry.path());
   }
   if (rank_files.size() == 1) return load_file(rank_files[0], options);
-  throw TokenizerError(fmt::format("{} holds no tokenizer.json or tokenizer.model{}", folder.string(),
+  throw TokenizerError(fmt::format("{} holds no tokenizer.json, tokenizer.model or tokenizer.pkl{}", folder.string(),
                                    rank_files.empty() ? "" : " and more than one .tiktoken file; name one of them"));
 }
 
@@ -136,7 +153,7 @@ std::shared_ptr<const Tokenizer> load_tokenizer(const fs::path& path, const Toke
   if (!fs::exists(path)) {
     throw TokenizerError(
         fmt::format("{}: no such file or folder; expected a folder with tokenizer.json, a tokenizer.json, "
-                    "a tokenizer.model or a .tiktoken file",
+                    "a tokenizer.model, a tokenizer.pkl or a .tiktoken file",
                     path.string()));
   }
   return fs::is_directory(path) ? load_folder(path, options) : load_file(path, options);

@@ -14,14 +14,15 @@ struct TokenizerLoadOptions {
   // published files (gpt2, cl100k), otherwise nanochat's.
   std::string pattern;
   // Special tokens added to a rank file or bare tokenizer.model: "nanochat" (the nine chat tokens) or "none". Empty:
-  // "none" for a published gpt2 or cl100k file, otherwise "nanochat". A tokenizer.json names its own.
+  // "none" for a published gpt2 or cl100k file, otherwise "nanochat". tokenizer.json and tokenizer.pkl
+  // name their own.
   std::string special;
 };
 
-// `path`: a folder (tokenizer.model beside tokenizer.json wins, else tokenizer.json, else tokenizer.model, else its
-// only .tiktoken file), a tokenizer.json, a tokenizer.model (sentencepiece) or a .tiktoken rank file. A checkpoint
-// folder is such a folder. Throws TokenizerError saying what is missing, truncated or unsupported, with the key or
-// line, and ConfigError for an option that cannot be.
+// `path`: a folder (tokenizer.model beside tokenizer.json wins, else tokenizer.json, else tokenizer.model, else
+// tokenizer.pkl, else its only .tiktoken file), a tokenizer.json, a tokenizer.model (sentencepiece), a tokenizer.pkl of
+// the reference or a .tiktoken rank file. A checkpoint folder is such a folder. Throws TokenizerError saying what is
+// missing, truncated or unsupported, with the key or line, and ConfigError for an option that cannot be.
 std::shared_ptr<const Tokenizer> load_tokenizer(const std::filesystem::path& path,
                                                 const TokenizerLoadOptions& options = {});
 

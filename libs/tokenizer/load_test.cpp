@@ -61,7 +61,7 @@ TEST(Load, SaysWhatIsMissing) {
   const TemporaryDirectory folder;
   EXPECT_ERROR(load_tokenizer(folder / "absent"), TokenizerError,
                "absent: no such file or folder; expected a folder");
-  EXPECT_ERROR(load_tokenizer(folder.path()), TokenizerError, "holds no tokenizer.json or tokenizer.model");
+  EXPECT_ERROR(load_tokenizer(folder.path()), TokenizerError, "holds no tokenizer.json, tokenizer.model or tokenizer.pkl");
   write_text(folder / "a.tiktoken", "x");
   write_text(folder / "b.tiktoken", "x");
   EXPECT_ERROR(load_tokenizer(folder.path()), TokenizerError, "more than one .tiktoken file");

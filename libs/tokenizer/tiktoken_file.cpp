@@ -10,6 +10,7 @@
 
 #include "core/errors.h"
 #include "core/sha256.h"
+#include "tokenizer/byte_bpe.h"
 #include "tokenizer/pretokenizer.h"
 
 namespace nanochat {
@@ -49,6 +50,20 @@ std::optional<std::string> decode_base64(std::string_view text) {
     }
   }
   return bytes;
+}
+
+// RFC 4648, padded.
+std::string encode_base64(std::string_view bytes) {
+  constexpr std::string_view kDigits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  std::string text;
+  for (std::size_t i = 0; i < bytes.size(); i += 3) {
+    std::uint32_t bits = 0;
+    for (std::size_t j = i; j < i + 3; ++j) {
+      bits = bits << 8 | (j < bytes.size() ? static_cast<std::uint8_t>(bytes[j]) : 0U);
+    }
+    for (std::size_t j = 0; j < 4; ++j) text += i + j <= bytes.size() ? kDigits[bits >> (18 - 6 * j) & 63] : '=';
+  }
+  return text;
 }
 
 }  // namespace
@@ -113,6 +128,27 @@ std::string_view published_pattern(std::string_view contents) {
   if (digest == kGpt2Sha256) return kGpt2Pattern;
   if (digest == kCl100kSha256) return kCl100kPattern;
   return {};
+}
+
+std::string to_tiktoken_ranks(const ByteBpeTokenizer& tokenizer) {
+  require_rank_order(tokenizer);
+  std::string lines;
+  for (TokenId id = 0; id < tokenizer.first_special(); ++id) {
+    lines += fmt::format("{} {}\n", encode_base64(tokenizer.token_bytes(id)), id);
+  }
+  return lines;
+}
+
+void require_rank_order(const ByteBpeTokenizer& tokenizer) {
+  ByteBpeDefinition definition;
+  definition.pattern = tokenizer.pattern();
+  definition.specials = tokenizer.special_tokens();
+  for (TokenId id = 0; id < tokenizer.first_special(); ++id) {
+    definition.tokens.emplace_back(tokenizer.token_bytes(id));
+  }
+  definition.merges = merges_from_ranks(definition.tokens);
+  if (ByteBpeTokenizer(std::move(definition)).fingerprint() == tokenizer.fingerprint()) return;
+  throw TokenizerError("the merges of this tokenizer are not in the order of its ids, by which tiktoken merges");
 }
 
 }  // namespace nanochat

@@ -8,11 +8,20 @@
 
 namespace nanochat {
 
+class ByteBpeTokenizer;
+
 // The bytes of each token, by rank. `source` names the file in errors: a malformed line, a rank that is missing or
 // occurs twice, the same token twice. Throws TokenizerError.
 std::vector<std::string> parse_tiktoken_ranks(std::string_view contents, const std::string& source);
 
 // The split pattern of a published rank file, known by the SHA-256 of the file; empty for any other.
 std::string_view published_pattern(std::string_view contents);
+
+// The rank file of a tokenizer, without its split pattern and special tokens, which the format cannot say. Throws
+// TokenizerError as require_rank_order.
+std::string to_tiktoken_ranks(const ByteBpeTokenizer& tokenizer);
+
+// tiktoken merges by the id of the result. Throws TokenizerError when the tokenizer's own merges would give other ids.
+void require_rank_order(const ByteBpeTokenizer& tokenizer);
 
 }  // namespace nanochat
