@@ -88,8 +88,8 @@ std::optional<std::int64_t> parse_bytes(std::string_view text) {
   while (unit.starts_with(' ')) unit.remove_prefix(1);
   constexpr std::string_view kPrefixes = "KMGT";
   double factor = 1;
-  if (const std::size_t prefix = unit.empty() ? std::string_view::npos : kPrefixes.find(unit[0]);
-      prefix != std::string_view::npos) {
+  const char first = unit.starts_with('k') ? 'K' : unit.empty() ? 'B' : unit[0];
+  if (const std::size_t prefix = kPrefixes.find(first); prefix != std::string_view::npos) {
     const bool binary = unit.substr(1).starts_with('i');
     for (std::size_t i = 0; i <= prefix; ++i) factor *= binary ? 1024 : 1000;
     unit.remove_prefix(binary ? 2 : 1);

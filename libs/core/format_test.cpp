@@ -67,6 +67,7 @@ TEST(FormatTest, ParsesSizes) {
   EXPECT_EQ(parse_bytes("0B"), 0);
   EXPECT_EQ(parse_bytes("5GB"), 5'000'000'000);
   EXPECT_EQ(parse_bytes("1.5 KiB"), 1536);
+  EXPECT_EQ(parse_bytes("20kB"), 20'000);
   EXPECT_EQ(parse_bytes("2TiB"), std::int64_t{2} << 40);
   for (const char* wrong : {"", "GB", "-1", "5G", "5 apples", "5GBs", "1e300", "99999999TB", "nan"}) {
     EXPECT_EQ(parse_bytes(wrong), std::nullopt) << wrong;

@@ -1,6 +1,6 @@
 #pragma once
-// Python's pickles, read as data: nothing is looked up, constructed or called. A class or function is a pair of names,
-// an object is the names, arguments and state that Python would have used. Enough for what torch.save and
+// Python's pickles, read as data: nothing is looked up, constructed or called. A class or function is a pair of
+// names, an object is the names, arguments and state that Python would have used. Enough for what torch.save and
 // pickle.dump write of dictionaries, numbers, strings and a few known classes; other opcodes are refused.
 //
 // The pickle may be damaged or hostile: every length is compared with the bytes that are there, and numbers of values
@@ -26,7 +26,7 @@ class Pickle {
     kBool,
     kInt,
     kFloat,
-    kString,      // of characters
+    kString,  // of characters
     kBytes,
     kTuple,
     kList,
@@ -40,20 +40,20 @@ class Pickle {
   class Value {
    public:
     Kind kind() const;
-    const char* kind_name() const;          // "a string"
+    const char* kind_name() const;  // "a string"
     bool is_none() const { return kind() == Kind::kNone; }
     std::int64_t integer() const;
-    std::string_view string() const;        // bytes as they lie in the pickle, not checked to be UTF-8
+    std::string_view string() const;  // bytes as they lie in the pickle, not checked to be UTF-8
     std::string_view bytes() const;
     bool is_global(std::string_view module, std::string_view name) const;
-    std::string global_name() const;        // "module.name"
-    std::size_t size() const;               // items of a tuple or list, entries of a dict or object
-    Value item(std::size_t i) const;        // of a tuple or list
-    Value key(std::size_t i) const;         // of a dict or object; a key may occur twice, then Python keeps the last
+    std::string global_name() const;  // "module.name"
+    std::size_t size() const;         // items of a tuple or list, entries of a dict or object
+    Value item(std::size_t i) const;  // of a tuple or list
+    Value key(std::size_t i) const;   // of a dict or object; a key may occur twice, then Python keeps the last
     Value value(std::size_t i) const;
-    Value callable() const;                 // of an object: a global
-    Value arguments() const;                // a tuple
-    Value state() const;                    // what its __setstate__ would get; None without
+    Value callable() const;   // of an object: a global
+    Value arguments() const;  // a tuple
+    Value state() const;      // what its __setstate__ would get; None without
     Value persistent_id() const;
 
    private:
@@ -73,7 +73,7 @@ class Pickle {
   friend class PickleReader;
   struct Node {
     Kind kind = Kind::kNone;
-    std::uint32_t size = 0;    // of a string or bytes
+    std::uint32_t size = 0;     // of a string or bytes
     std::uint64_t payload = 0;  // the number, the offset of the bytes, the place in containers_ or the persistent id
   };
   struct Container {
@@ -87,8 +87,8 @@ class Pickle {
   std::uint32_t root_ = 0;
 };
 
-// Writes a pickle, an opcode each call; the caller keeps the order that the format asks for. torch.load knows protocol
-// 2, which has no bytes().
+// Writes a pickle, an opcode each call; the caller keeps the order that the format asks for. torch.load knows
+// protocol 2, which has no bytes().
 class PickleWriter {
  public:
   explicit PickleWriter(int protocol);
@@ -98,14 +98,14 @@ class PickleWriter {
   void string(std::string_view utf8);
   void bytes(std::string_view bytes);
   void global(std::string_view module, std::string_view name);
-  void mark();         // begins a tuple(), or the entries that set_items() puts into the dict below them
-  void tuple();        // of everything since the mark
+  void mark();   // begins a tuple(), or the entries that set_items() puts into the dict below them
+  void tuple();  // of everything since the mark
   void empty_tuple();
   void empty_dict();
   void set_items();
-  void reduce();       // callable and arguments become what the call returns
-  void new_object();   // class and arguments become an object
-  void build();        // hands the object its state
+  void reduce();      // callable and arguments become what the call returns
+  void new_object();  // class and arguments become an object
+  void build();       // hands the object its state
   void persistent_id();
   std::string finish();
 

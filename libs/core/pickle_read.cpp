@@ -118,10 +118,12 @@ class PickleReader {
   }
   std::uint32_t add_text(Kind kind, std::string_view text) {
     if (text.size() > std::numeric_limits<std::uint32_t>::max()) fail("holds a text of more than 4 GiB");
-    return add(kind, static_cast<std::uint32_t>(text.size()), static_cast<std::uint64_t>(text.data() - bytes_.data()));
+    return add(kind, static_cast<std::uint32_t>(text.size()),
+               static_cast<std::uint64_t>(text.data() - bytes_.data()));
   }
   std::uint32_t add_container(Kind kind) {
-    if (pickle_.containers_.size() == kMaxContainers) fail(fmt::format("has more than {} containers", kMaxContainers));
+    if (pickle_.containers_.size() == kMaxContainers)
+      fail(fmt::format("has more than {} containers", kMaxContainers));
     pickle_.containers_.emplace_back();
     return add(kind, 0, pickle_.containers_.size() - 1);
   }
@@ -174,8 +176,8 @@ class PickleReader {
     const std::size_t count = stack_.size() - begin;
     if (begin <= floor()) fail("fills a container that was never given");
     const std::uint32_t target = stack_[begin - 1];
-    const bool fits = pairs ? kind(target) == Kind::kDict || kind(target) == Kind::kObject
-                            : kind(target) == Kind::kList;
+    const bool fits =
+        pairs ? kind(target) == Kind::kDict || kind(target) == Kind::kObject : kind(target) == Kind::kList;
     if (!fits || (pairs && count % 2 != 0)) fail("puts values where none can be put");
     fill(target, begin);
   }
@@ -253,7 +255,10 @@ class PickleReader {
       case kTuple1: short_tuple(1); return;
       case kTuple2: short_tuple(2); return;
       case kTuple3: short_tuple(3); return;
-      case kAppend: top(); put_items(stack_.size() - 1, false); return;
+      case kAppend:
+        top();
+        put_items(stack_.size() - 1, false);
+        return;
       case kAppends: put_items(pop_mark(), false); return;
       case kSetItem:
         if (stack_.size() < 2) fail("takes a value that was never given");
@@ -368,7 +373,8 @@ Pickle::Value Pickle::Value::item(std::size_t i) const {
   expect(kind() == Kind::kTuple || kind() == Kind::kList, "a tuple or list");
   const Container& container = pickle_->containers_[static_cast<std::size_t>(pickle_->nodes_[index_].payload)];
   if (i >= container.items.size()) {
-    throw DataError(fmt::format("pickle: a tuple or list of {} items, expected at least {}", container.items.size(), i + 1));
+    throw DataError(
+        fmt::format("pickle: a tuple or list of {} items, expected at least {}", container.items.size(), i + 1));
   }
   return {*pickle_, container.items[i]};
 }
@@ -380,7 +386,8 @@ Pickle::Value Pickle::Value::key(std::size_t i) const {
 
 Pickle::Value Pickle::Value::value(std::size_t i) const {
   expect(kind() == Kind::kDict || kind() == Kind::kObject, "a dict");
-  return {*pickle_, pickle_->containers_[static_cast<std::size_t>(pickle_->nodes_[index_].payload)].items.at(2 * i + 1)};
+  return {*pickle_,
+          pickle_->containers_[static_cast<std::size_t>(pickle_->nodes_[index_].payload)].items.at(2 * i + 1)};
 }
 
 Pickle::Value Pickle::Value::callable() const {

@@ -50,8 +50,9 @@ TEST(Pickle, ReadsWhatPythonWrites) {
 
 TEST(Pickle, ShowsObjectsWithoutMakingThem) {
   // What would run a command in Python: os.system("true") as the value of an attribute.
-  const std::string bytes = "\x80\x02"
-                            "cos\nsystem\nq\x00X\x04\x00\x00\x00trueq\x01\x85q\x02Rq\x03}q\x04X\x01\x00\x00\x00kK\x05sb."s;
+  const std::string bytes =
+      "\x80\x02"
+      "cos\nsystem\nq\x00X\x04\x00\x00\x00trueq\x01\x85q\x02Rq\x03}q\x04X\x01\x00\x00\x00kK\x05sb."s;
   const Pickle pickle(bytes);
   const Pickle::Value root = pickle.root();
   ASSERT_EQ(root.kind(), Kind::kObject);
@@ -70,27 +71,28 @@ TEST(Pickle, ReadsPersistentIdsAndTheMemo) {
 }
 
 TEST(Pickle, ReturnsWhatWasWritten) {
-  EXPECT_TRUE(rc::check("integers, strings and bytes", [](const std::vector<std::int64_t>& numbers, const std::string& text) {
-    PickleWriter writer(4);
-    writer.mark();
-    for (const std::int64_t number : numbers) writer.integer(number);
-    writer.string(text);
-    writer.bytes(text);
-    writer.none();
-    writer.boolean(true);
-    writer.tuple();
-    const std::string bytes = writer.finish();
-    const Pickle pickle(bytes);
-    const Pickle::Value tuple = pickle.root();
-    RC_ASSERT(tuple.size() == numbers.size() + 4);
-    for (std::size_t i = 0; i < numbers.size(); ++i) RC_ASSERT(tuple.item(i).integer() == numbers[i]);
-    RC_ASSERT(tuple.item(numbers.size()).string() == text);
-    RC_ASSERT(tuple.item(numbers.size() + 1).bytes() == text);
-    RC_ASSERT(tuple.item(numbers.size() + 2).is_none());
-  }));
-  for (const std::int64_t number : {std::int64_t{0}, std::int64_t{255}, std::int64_t{256}, std::int64_t{65535},
-                                    std::int64_t{65536}, std::int64_t{-1}, std::int64_t{1} << 31,
-                                    std::numeric_limits<std::int64_t>::min()}) {
+  EXPECT_TRUE(
+      rc::check("integers, strings and bytes", [](const std::vector<std::int64_t>& numbers, const std::string& text) {
+        PickleWriter writer(4);
+        writer.mark();
+        for (const std::int64_t number : numbers) writer.integer(number);
+        writer.string(text);
+        writer.bytes(text);
+        writer.none();
+        writer.boolean(true);
+        writer.tuple();
+        const std::string bytes = writer.finish();
+        const Pickle pickle(bytes);
+        const Pickle::Value tuple = pickle.root();
+        RC_ASSERT(tuple.size() == numbers.size() + 4);
+        for (std::size_t i = 0; i < numbers.size(); ++i) RC_ASSERT(tuple.item(i).integer() == numbers[i]);
+        RC_ASSERT(tuple.item(numbers.size()).string() == text);
+        RC_ASSERT(tuple.item(numbers.size() + 1).bytes() == text);
+        RC_ASSERT(tuple.item(numbers.size() + 2).is_none());
+      }));
+  for (const std::int64_t number :
+       {std::int64_t{0}, std::int64_t{255}, std::int64_t{256}, std::int64_t{65535}, std::int64_t{65536},
+        std::int64_t{-1}, std::int64_t{1} << 31, std::numeric_limits<std::int64_t>::min()}) {
     PickleWriter writer(2);
     writer.integer(number);
     const std::string bytes = writer.finish();
@@ -127,7 +129,10 @@ TEST(Pickle, LimitsWhatFewBytesAskFor) {
   EXPECT_THAT(error_of(std::string(2'000'000, 'N')), HasSubstr("stacks more than 1048576 values"));
   EXPECT_THAT(error_of(std::string(2'000'000, '(')), HasSubstr("opens more than 131072 groups"));
   std::string popped;
-  for (int i = 0; i < 1'100'000; ++i) popped += "K\x01""0"s;
+  for (int i = 0; i < 1'100'000; ++i)
+    popped +=
+        "K\x01"
+        "0"s;
   EXPECT_THAT(error_of(popped), HasSubstr("more than 1048576 values"));
   // A tuple of two, each of which is the tuple before: 2^n values for Python, n for us. A list that holds itself.
   std::string doubling = "N";
@@ -161,7 +166,8 @@ TEST(Pickle, AccessorsSayWhatTheyFound) {
 
 TEST(Pickle, SurvivesNoise) {
   Rng rng(11);
-  const std::string opcodes = "(.0GJKMNQRXabcehjqrstu)]}BC\x80\x81\x85\x86\x87\x88\x89\x8a\x8c\x8d\x8e\x93\x94\x95\n"s;
+  const std::string opcodes =
+      "(.0GJKMNQRXabcehjqrstu)]}BC\x80\x81\x85\x86\x87\x88\x89\x8a\x8c\x8d\x8e\x93\x94\x95\n"s;
   int read = 0;
   for (int round = 0; round < 20'000; ++round) {
     std::string bytes;

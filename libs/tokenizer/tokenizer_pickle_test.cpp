@@ -15,12 +15,13 @@ namespace {
 
 using namespace std::string_literals;
 
-// The opcodes that CPython's pickle.dump(encoding, protocol=4) writes for 256 bytes, two merged tokens and two special
-// ones, memo and batches included.
+// The opcodes that CPython's pickle.dump(encoding, protocol=4) writes for 256 bytes, two merged tokens and two
+// special ones, memo and batches included.
 std::string python_pickle() {
-  std::string bytes = "\x80\x04\x95\xff\x00\x00\x00\x00\x00\x00\x00\x8c\x0dtiktoken.core\x94\x8c\x08"s
-                      "Encoding\x94\x93\x94)\x81\x94}\x94(\x8c\x04name\x94\x8c\x07rustbpe\x94\x8c\x07pat_str\x94\x8c\x06\\S+|\\s\x94"
-                      "\x8c\x0fmergeable_ranks\x94}\x94("s;
+  std::string bytes =
+      "\x80\x04\x95\xff\x00\x00\x00\x00\x00\x00\x00\x8c\x0dtiktoken.core\x94\x8c\x08"s
+      "Encoding\x94\x93\x94)\x81\x94}\x94(\x8c\x04name\x94\x8c\x07rustbpe\x94\x8c\x07pat_str\x94\x8c\x06\\S+|\\s\x94"
+      "\x8c\x0fmergeable_ranks\x94}\x94("s;
   for (int byte = 0; byte < 256; ++byte) {
     bytes += "C\x01"s + static_cast<char>(byte) + "\x94K"s + static_cast<char>(byte);
     if (byte == 199) bytes += "u("s;  // Python fills a dict in batches
@@ -92,7 +93,8 @@ TEST(TokenizerPickle, RanksReturnToo) {
 TEST(TokenizerPickle, RefusesMergesInAnotherOrder) {
   ByteBpeDefinition definition = testing::small_bpe_definition();
   std::reverse(definition.merges.begin(), definition.merges.end());
-  for (std::size_t i = 0; i < definition.merges.size(); ++i) definition.merges[i].rank = static_cast<std::uint32_t>(i);
+  for (std::size_t i = 0; i < definition.merges.size(); ++i)
+    definition.merges[i].rank = static_cast<std::uint32_t>(i);
   definition.ignore_merges = false;
   const ByteBpeTokenizer tokenizer(definition);
   EXPECT_ERROR(to_tokenizer_pickle(tokenizer), TokenizerError, "not in the order of its ids");
@@ -101,7 +103,8 @@ TEST(TokenizerPickle, RefusesMergesInAnotherOrder) {
 
 TEST(TokenizerPickle, RefusesAnythingElse) {
   EXPECT_EQ(error_of("N."), "t.pkl: holds None, expected a tiktoken.core.Encoding");
-  EXPECT_EQ(error_of("cos\nsystem\n(X\x02\x00\x00\x00lstR."s), "t.pkl: holds os.system, expected a tiktoken.core.Encoding");
+  EXPECT_EQ(error_of("cos\nsystem\n(X\x02\x00\x00\x00lstR."s),
+            "t.pkl: holds os.system, expected a tiktoken.core.Encoding");
   EXPECT_EQ(error_of(encoding_with([](PickleWriter& writer) { writer.string("cl100k_base"); })),
             "t.pkl: only names the published encoding \"cl100k_base\"; use its rank file instead");
   EXPECT_EQ(error_of(encoding_with([](PickleWriter& writer) { writer.empty_dict(); })),
@@ -122,13 +125,20 @@ TEST(TokenizerPickle, RefusesAnythingElse) {
     EXPECT_NE(at, std::string::npos);
     return error_of(bytes.replace(at, from.size(), to));
   };
-  EXPECT_THAT(replaced("C\x02th\x94M\x00\x01"s, "C\x02th\x94M\x05\x01"s), ::testing::HasSubstr("mergeable_ranks has 261"));
+  EXPECT_THAT(replaced("C\x02th\x94M\x00\x01"s, "C\x02th\x94M\x05\x01"s),
+              ::testing::HasSubstr("mergeable_ranks has 261"));
   EXPECT_THAT(replaced("C\x02th\x94M\x00\x01"s, "C\x02th\x94M\x01\x01"s), ::testing::HasSubstr("each once"));
   EXPECT_THAT(replaced("C\x02th\x94"s, "C\x03the\x94"s), ::testing::HasSubstr("a token twice"));
   EXPECT_THAT(replaced("<|eos|>\x94M\x03\x01"s, "<|eos|>\x94M\x04\x01"s),
               ::testing::HasSubstr("special_tokens has 260 for its entry 1, expected the 2 numbers from 258 on"));
   EXPECT_THAT(replaced("<|eos|>"s, "<|\xff\xff\xff|>"s), ::testing::HasSubstr("a special token is not UTF-8"));
-  EXPECT_THAT(replaced("C\x01" "A\x94K" "A"s, "C\x02" "AA\x94K" "A"s), ::testing::HasSubstr("byte 0x41 has no token"));
+  EXPECT_THAT(replaced("C\x01"
+                       "A\x94K"
+                       "A"s,
+                       "C\x02"
+                       "AA\x94K"
+                       "A"s),
+              ::testing::HasSubstr("byte 0x41 has no token"));
   EXPECT_THAT(replaced("C\x02th\x94"s, "\x8c\x02th\x94"s), ::testing::HasSubstr("found a string, expected bytes"));
   std::string longest = "B"s + "\x88\x13\x00\x00"s + std::string(5000, 'x');
   EXPECT_THAT(replaced("C\x02th"s, longest), ::testing::HasSubstr("5000 bytes long; at most 4096"));
