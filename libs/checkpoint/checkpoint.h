@@ -45,9 +45,10 @@ struct LoadedModel {
   nlohmann::json training_state;               // null when absent
 };
 
-// `path`: a checkpoint folder, a run folder (its checkpoints/latest, else its newest checkpoint) or a .safetensors
-// file beside a config.json. Returns the checkpoint folder, links resolved, or the .safetensors file. Throws
-// CheckpointError saying what was looked for.
+// `path`: a checkpoint folder (weights in model.safetensors, or in several files that model.safetensors.index.json
+// names), a run folder (its checkpoints/latest, else its newest checkpoint), or a .safetensors file or such an index
+// beside a config.json. Returns the checkpoint folder, links resolved, or the file. Throws CheckpointError saying what
+// was looked for.
 std::filesystem::path find_checkpoint(const std::filesystem::path& path);
 
 // Weights of any floating type; tables may be stored with or without the vocabulary's padding. Throws CheckpointError
@@ -61,10 +62,10 @@ void load_optimizer_state(const std::filesystem::path& checkpoint, NamedTensors&
 
 // What a checkpoint says of itself, without reading its weights. Throws CheckpointError as load_model.
 struct CheckpointSummary {
-  std::filesystem::path folder, weights;  // weights: the .safetensors file
+  std::filesystem::path folder, weights;  // weights: the .safetensors file, or the index of several
   GptConfig config;
   std::string dtype;                // of the weights: "F32", or "BF16 and F32"
-  std::uintmax_t weight_bytes = 0;  // size of that file
+  std::uintmax_t weight_bytes = 0;  // size of that file, or of all
   bool has_optimizer = false, has_tokenizer = false;
   nlohmann::json training_state;  // null when absent
 };

@@ -4,6 +4,7 @@
 namespace nanochat {
 
 inline constexpr const char* kWeightsFile = "model.safetensors";
+inline constexpr const char* kWeightsIndexFile = "model.safetensors.index.json";  // of weights in several files
 inline constexpr const char* kConfigFile = "config.json";
 inline constexpr const char* kGenerationConfigFile = "generation_config.json";
 inline constexpr const char* kTokenizerConfigFile = "tokenizer_config.json";

@@ -8,26 +8,16 @@
 #include "checkpoint/checkpoint_files.h"
 #include "checkpoint/hugging_face_files.h"
 #include "checkpoint/json_file.h"
-#include "checkpoint/model_config.h"
 #include "checkpoint/versions.h"
 #include "core/atomic_file.h"
 #include "core/errors.h"
 #include "core/sha256.h"
 #include "core/thread_pool.h"
-#include "tokenizer/tokenizer.h"
 
 namespace nanochat {
 namespace {
 
 namespace fs = std::filesystem;
-
-void write_tokenizer(const fs::path& folder, const Tokenizer& tokenizer, std::int64_t sequence_len) {
-  tokenizer.save(folder);
-  const fs::path config = folder / kTokenizerConfigFile;
-  std::error_code ignored;
-  const std::string text = fs::exists(config, ignored) ? read_file(config) : "{}";
-  write_file_atomically(config, with_chat_template(text, tokenizer, sequence_len));
-}
 
 // Name and SHA-256 of every file, hashed on as many threads as there are files and cores.
 nlohmann::json hashes(const fs::path& folder) {
@@ -65,12 +55,7 @@ void save_checkpoint(const fs::path& folder, const CheckpointContents& contents)
   write_safetensors(path / kWeightsFile, contents.weights, {{"format", "pt"}});
   if (!contents.optimizer.empty()) write_safetensors(path / kOptimizerFile, contents.optimizer, {{"format", "pt"}});
 
-  const nlohmann::ordered_json generation = generation_config(contents.tokenizer);
-  nlohmann::ordered_json config = to_hugging_face_config(*contents.config);
-  for (const auto& [key, value] : generation.items()) config[key] = value;
-  write_file_atomically(path / kConfigFile, to_json_text(config));
-  write_file_atomically(path / kGenerationConfigFile, to_json_text(generation));
-  if (contents.tokenizer != nullptr) write_tokenizer(path, *contents.tokenizer, contents.config->sequence_len);
+  write_hugging_face_files(path, *contents.config, contents.tokenizer, "float32");
 
   nlohmann::json state = contents.training_state.is_null() ? nlohmann::json::object() : contents.training_state;
   state["format_version"] = kTrainingStateVersion;

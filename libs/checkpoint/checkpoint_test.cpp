@@ -253,9 +253,6 @@ TEST_F(CheckpointTest, SaysWhatIsNotThere) {
               HasSubstr("holds neither model.safetensors (a checkpoint) nor checkpoints/"));
   testing::write_text(temporary_ / "notes.txt", "x");
   EXPECT_THAT(load_error(temporary_ / "notes.txt"), HasSubstr("is a file, expected a checkpoint folder"));
-  fs::create_directory(temporary_ / "sharded");
-  testing::write_text(temporary_ / "sharded/model.safetensors.index.json", "{}");
-  EXPECT_THAT(load_error(temporary_ / "sharded"), HasSubstr("spread over several files"));
   save_checkpoint(folder_, contents());
   fs::remove(folder_ / "config.json");
   EXPECT_THAT(load_error(folder_), AllOf(HasSubstr("config.json"), HasSubstr("no such file")));

@@ -1,8 +1,12 @@
 #include "checkpoint/hugging_face_files.h"
 
 #include <algorithm>
+#include <system_error>
 
+#include "checkpoint/checkpoint_files.h"
 #include "checkpoint/json_file.h"
+#include "checkpoint/model_config.h"
+#include "core/atomic_file.h"
 #include "tokenizer/special_tokens.h"
 #include "tokenizer/tokenizer.h"
 
@@ -46,6 +50,14 @@ bool has_chat_tokens(const Tokenizer& tokenizer) {
                      [&](std::string_view name) { return tokenizer.special_id(name).has_value(); });
 }
 
+void write_tokenizer(const std::filesystem::path& folder, const Tokenizer& tokenizer, std::int64_t sequence_len) {
+  tokenizer.save(folder);
+  const std::filesystem::path config = folder / kTokenizerConfigFile;
+  std::error_code ignored;
+  const std::string text = std::filesystem::exists(config, ignored) ? read_file(config) : "{}";
+  write_file_atomically(config, with_chat_template(text, tokenizer, sequence_len));
+}
+
 }  // namespace
 
 nlohmann::ordered_json generation_config(const Tokenizer* tokenizer) {
@@ -65,6 +77,17 @@ std::string with_chat_template(const std::string& text, const Tokenizer& tokeniz
   config["model_max_length"] = sequence_len;
   if (has_chat_tokens(tokenizer)) config["chat_template"] = kChatTemplate;
   return to_json_text(config);
+}
+
+void write_hugging_face_files(const std::filesystem::path& folder, const GptConfig& config, const Tokenizer* tokenizer,
+                              const std::string& dtype) {
+  const nlohmann::ordered_json generation = generation_config(tokenizer);
+  nlohmann::ordered_json object = to_hugging_face_config(config);
+  object["dtype"] = object["torch_dtype"] = dtype;
+  for (const auto& [key, value] : generation.items()) object[key] = value;
+  write_file_atomically(folder / kConfigFile, to_json_text(object));
+  write_file_atomically(folder / kGenerationConfigFile, to_json_text(generation));
+  if (tokenizer != nullptr) write_tokenizer(folder, *tokenizer, config.sequence_len);
 }
 
 }  // namespace nanochat

@@ -1,6 +1,7 @@
 #pragma once
 // Files of a checkpoint that only other programs read: how transformers is to generate, and to render a conversation.
 
+#include <filesystem>
 #include <string>
 
 #include <nlohmann/json.hpp>
@@ -8,6 +9,12 @@
 namespace nanochat {
 
 class Tokenizer;
+struct GptConfig;
+
+// Writes into an existing folder all that goes beside the weights: config.json, generation_config.json and, unless it
+// is null, the tokenizer's files. `dtype` is that of the weights, "float32". Throws IoError.
+void write_hugging_face_files(const std::filesystem::path& folder, const GptConfig& config, const Tokenizer* tokenizer,
+                              const std::string& dtype);
 
 // generation_config.json. bos_token_id is <|bos|> (or <|endoftext|>), eos_token_id <|assistant_end|> when the
 // tokenizer has it, else bos_token_id; neither without a tokenizer, or when it has no such token.

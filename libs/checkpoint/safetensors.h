@@ -5,21 +5,15 @@
 //
 // Element types: BOOL, U8, I8, I16, I32, I64, F16, BF16, F32, F64. Tensors are dense, row-major, little-endian.
 
-#include <ATen/core/Tensor.h>
-
 #include <cstddef>
-#include <cstdint>
 #include <filesystem>
 #include <map>
 #include <string>
-#include <utility>
-#include <vector>
 
+#include "checkpoint/tensor_source.h"
 #include "core/mapped_file.h"
 
 namespace nanochat {
-
-using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
 
 // Writes atomically. The data begins at a multiple of 64 bytes; tensors follow each other in the given order, wider
 // element types first, so that each is aligned to its element. Any strides and devices are taken. Throws IoError;
@@ -30,26 +24,15 @@ void write_safetensors(const std::filesystem::path& path, const NamedTensors& te
 // A mapped file, immutable and thread-safe. The constructor checks header length, JSON, dtypes and shapes, and that
 // the byte ranges match the shapes and cover the data exactly, without gap or overlap; it throws CheckpointError
 // naming the file and tensor. Nothing is allocated by a size that the file merely claims.
-class SafetensorsFile {
+class SafetensorsFile final : public TensorSource {
  public:
   explicit SafetensorsFile(const std::filesystem::path& path);
 
-  struct Entry {
-    at::ScalarType dtype;
-    std::vector<std::int64_t> shape;
-    std::size_t begin = 0, end = 0;  // byte range in the file
-  };
-  const std::filesystem::path& path() const { return path_; }
-  const std::map<std::string, Entry>& entries() const { return entries_; }
+  using Entry = StoredTensor;
+  const std::filesystem::path& path() const override { return path_; }
+  const std::map<std::string, Entry>& entries() const override { return entries_; }
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
-  bool contains(const std::string& name) const { return entries_.contains(name); }
-  // What is known of one tensor. Throws CheckpointError when it is missing.
-  const Entry& entry(const std::string& name) const;
-  // A copy of one tensor. Throws CheckpointError when it is missing.
-  at::Tensor tensor(const std::string& name) const;
-  // Copies into `target`, converting between floating types. Throws CheckpointError on a missing tensor, a shape that
-  // differs, or types that do not convert.
-  void read_into(const std::string& name, at::Tensor& target) const;
+  void read_into(const std::string& name, at::Tensor& target) const override;
 
  private:
   void check_coverage(std::size_t data_begin) const;

@@ -1,6 +1,3 @@
-#include <ATen/ops/empty.h>
-#include <ATen/ops/from_blob.h>
-
 #include <algorithm>
 #include <cstring>
 #include <limits>
@@ -178,46 +175,9 @@ void SafetensorsFile::check_coverage(std::size_t data_begin) const {
   }
 }
 
-const SafetensorsFile::Entry& SafetensorsFile::entry(const std::string& name) const {
-  const auto found = entries_.find(name);
-  if (found == entries_.end()) throw CheckpointError(path_.string() + ": tensor " + name + " is missing");
-  return found->second;
-}
-
-at::Tensor SafetensorsFile::tensor(const std::string& name) const {
-  const Entry& found = entry(name);
-  at::Tensor result = at::empty(found.shape, found.dtype);
-  if (found.end > found.begin) {
-    std::memcpy(result.mutable_data_ptr(), file_.bytes().data() + found.begin, found.end - found.begin);
-  }
-  return result;
-}
-
 void SafetensorsFile::read_into(const std::string& name, at::Tensor& target) const {
   const Entry& found = entry(name);
-  if (target.sizes() != c10::IntArrayRef(found.shape)) {
-    throw CheckpointError(path_.string() + ": " + name + " has shape " + shape_text(found.shape) + ", expected " +
-                          shape_text(target.sizes()));
-  }
-  const bool floats = c10::isFloatingType(found.dtype) && c10::isFloatingType(target.scalar_type());
-  if (!floats && found.dtype != target.scalar_type()) {
-    throw CheckpointError(path_.string() + ": " + name + " holds " +
-                          std::string(safetensors_dtype_name(found.dtype)) + ", expected " +
-                          std::string(safetensors_dtype_name(target.scalar_type())));
-  }
-  if (found.dtype == target.scalar_type() && target.is_contiguous() && target.is_cpu()) {
-    if (found.end > found.begin) {
-      std::memcpy(target.mutable_data_ptr(), file_.bytes().data() + found.begin, found.end - found.begin);
-    }
-    return;
-  }
-  const std::byte* data = file_.bytes().data() + found.begin;
-  // Files of others may hold a tensor at an address that its elements must not be read from.
-  if (reinterpret_cast<std::uintptr_t>(data) % c10::elementSize(found.dtype) != 0) {
-    target.copy_(tensor(name));
-    return;
-  }
-  target.copy_(at::from_blob(const_cast<std::byte*>(data), found.shape, at::TensorOptions().dtype(found.dtype)));
+  copy_elements(found, file_.bytes().data() + found.begin, path_, name, target);
 }
 
 }  // namespace nanochat
