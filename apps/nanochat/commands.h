@@ -11,6 +11,8 @@ void add_pretrain(CommandLine& command_line);   // pretrain
 void add_eval(CommandLine& command_line);       // eval
 void add_infer(CommandLine& command_line);      // infer
 void add_info(CommandLine& command_line);       // info
+void add_import(CommandLine& command_line);     // import
+void add_export(CommandLine& command_line);     // export
 void add_bench(CommandLine& command_line);      // bench train | infer
 
 }  // namespace nanochat::cli

@@ -11,6 +11,8 @@ int main(int argc, char** argv) {
   nanochat::cli::add_eval(command_line);
   nanochat::cli::add_infer(command_line);
   nanochat::cli::add_info(command_line);
+  nanochat::cli::add_import(command_line);
+  nanochat::cli::add_export(command_line);
   nanochat::cli::add_bench(command_line);
   return command_line.main(argc, argv);
 }
