@@ -53,7 +53,7 @@ ExitCode prepare(const PrepareArguments& arguments, Context& context) {
   }
   if (!result.interrupted) return ExitCode::kOk;
   if (!context.quiet) {
-    fmt::print(stderr, "interrupted after {} whole shards; run the same command again to prepare all\n", result.shards.size());
+    fmt::print(stderr, "interrupted after {} whole shards; --resume continues\n", result.shards.size());
   }
   return ExitCode::kPartial;
 }
@@ -121,6 +121,7 @@ void add_prepare(CommandLine& command_line) {
                  "cut a .txt at blank lines into documents of at least this many bytes").at_least(1);
   command.option("text_key", &options.reader.text_key, "key of a .jsonl row that holds the text");
   command.option("workers", &options.workers, "threads that tokenize; 0: all").at_least(0);
+  command.option("resume", &options.resume, "continue where an interrupted preparation of the same text stopped");
   command.option("overwrite", &options.overwrite, "replace what was prepared in the output folder before");
   command.positional("data_dir").required("data_dir").required("tokenizer").required("output_dir");
   command.run([arguments](Context& context) { return prepare(*arguments, context); });

@@ -7,6 +7,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <string>
 #include <utility>
 
 #include "core/errors.h"
@@ -25,20 +26,35 @@ MappedFile::MappedFile(const std::filesystem::path& path) {
   void* address = size_ == 0 ? nullptr : ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, fd, 0);
   const int error = errno;
   ::close(fd);  // the map keeps the file alive
+  if (address == MAP_FAILED && error == ENOMEM) {
+    throw OutOfMemoryError(path.string() + ": no room to map its " + std::to_string(size_) +
+                           " bytes; raise the limit of the address space (ulimit -v)");
+  }
   if (address == MAP_FAILED) throw DataError(path.string() + ": cannot be mapped: " + std::strerror(error));
   data_ = static_cast<const std::byte*>(address);
+  mapped_ = data_ != nullptr;
+}
+
+MappedFile MappedFile::view(std::span<const std::byte> bytes) {
+  MappedFile file;
+  file.data_ = bytes.data();
+  file.size_ = bytes.size();
+  return file;
 }
 
 MappedFile::~MappedFile() {
-  if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), size_);
+  if (mapped_) ::munmap(const_cast<std::byte*>(data_), size_);
 }
 
 MappedFile::MappedFile(MappedFile&& other) noexcept
-    : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+    : data_(std::exchange(other.data_, nullptr)),
+      size_(std::exchange(other.size_, 0)),
+      mapped_(std::exchange(other.mapped_, false)) {}
 
 MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
   std::swap(data_, other.data_);
   std::swap(size_, other.size_);
+  std::swap(mapped_, other.mapped_);
   return *this;
 }
 

@@ -1,5 +1,5 @@
 #pragma once
-// A read-only memory map of a whole file.
+// A read-only memory map of a whole file, or a view of bytes that are in memory already.
 
 #include <cstddef>
 #include <filesystem>
@@ -9,8 +9,11 @@ namespace nanochat {
 
 class MappedFile {
  public:
-  // Throws DataError naming the path when it is missing, a folder or unreadable. An empty file maps to an empty span.
+  // Throws DataError naming the path when it is missing, a folder or unreadable, OutOfMemoryError when there is no room
+  // to map it. An empty file maps to an empty span.
   explicit MappedFile(const std::filesystem::path& path);
+  // Bytes that someone else keeps, for at least as long, at a multiple of 8: readers of files read them as a file.
+  static MappedFile view(std::span<const std::byte> bytes);
   ~MappedFile();
   MappedFile(MappedFile&& other) noexcept;
   MappedFile& operator=(MappedFile&& other) noexcept;
@@ -20,8 +23,11 @@ class MappedFile {
   std::span<const std::byte> bytes() const { return {data_, size_}; }
 
  private:
+  MappedFile() = default;
+
   const std::byte* data_ = nullptr;
   std::size_t size_ = 0;
+  bool mapped_ = false;  // and to be unmapped
 };
 
 }  // namespace nanochat

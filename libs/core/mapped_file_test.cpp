@@ -1,5 +1,7 @@
 #include "core/mapped_file.h"
 
+#include <cstddef>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -40,6 +42,14 @@ TEST(MappedFileTest, WhatIsNotAFileIsAnError) {
   const testing::TemporaryDirectory folder;
   EXPECT_THROW(MappedFile(folder / "absent"), DataError);
   EXPECT_THROW(MappedFile(folder.path()), DataError);
+}
+
+TEST(MappedFileTest, AViewReadsBytesAtHand) {
+  const std::string bytes = "eight or more bytes";
+  MappedFile view = MappedFile::view(std::as_bytes(std::span(bytes)));
+  const MappedFile moved = std::move(view);
+  EXPECT_EQ(static_cast<const void*>(moved.bytes().data()), bytes.data());
+  EXPECT_EQ(moved.bytes().size(), bytes.size());
 }
 
 }  // namespace

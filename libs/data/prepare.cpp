@@ -1,20 +1,20 @@
 #include "data/prepare.h"
 
-#include <algorithm>
 #include <memory>
-#include <optional>
+#include <string_view>
 #include <system_error>
 #include <utility>
 
 #include <nlohmann/json.hpp>
 #include <spdlog/fmt/fmt.h>
 
-#include "core/atomic_file.h"
 #include "core/errors.h"
 #include "core/format.h"
 #include "core/interrupt.h"
+#include "core/log.h"
 #include "core/progress.h"
 #include "core/sha256.h"
+#include "data/prepare_folder.h"
 #include "data/shard.h"
 #include "data/tokenize_pipeline.h"
 #include "tokenizer/tokenizer.h"
@@ -53,7 +53,7 @@ nlohmann::json describe_inputs(const std::vector<fs::path>& files, const Tokeniz
 // The shards of one split, one after the other.
 class SplitWriter {
  public:
-  SplitWriter(std::string split, const fs::path& folder, const Tokenizer& tokenizer, std::int64_t tokens_per_shard)
+  SplitWriter(std::string split, PrepareFolder& folder, const Tokenizer& tokenizer, std::int64_t tokens_per_shard)
       : split_(std::move(split)),
         folder_(folder),
         tokenizer_(tokenizer),
@@ -61,10 +61,12 @@ class SplitWriter {
 
   void add(const TokenizedDocument& document) {
     if (!writer_) {
-      path_ = folder_ / fmt::format("{}-{:05}.tok", split_, shards_.size());
+      path_ = folder_.next_shard(split_);
       writer_ = std::make_unique<ShardWriter>(path_, tokenizer_.vocab_size(), tokenizer_.fingerprint());
+      checksum_ = 0;
     }
     writer_->add(document.tokens, document.text_bytes);
+    checksum_ = add_to_checksum(checksum_, document.text_checksum);
     if (writer_->tokens() >= tokens_per_shard_) finish();
   }
 
@@ -72,78 +74,106 @@ class SplitWriter {
     if (!writer_) return;
     const ShardInfo info = writer_->finish();
     writer_.reset();
-    documents_ += info.documents;
-    tokens_ += info.tokens;
-    text_bytes_ += info.text_bytes;
-    shards_.push_back(path_);
-    rows_.push_back({{"file", path_.filename().string()},
-                     {"split", split_},
-                     {"documents", info.documents},
-                     {"tokens", info.tokens},
-                     {"text_bytes", info.text_bytes},
-                     {"bytes", fs::file_size(path_)},
-                     {"sha256", sha256_hex_of_file(path_)}});
-  }
-
-  std::uint64_t documents() const { return documents_; }
-  std::uint64_t tokens() const { return tokens_; }
-  std::uint64_t text_bytes() const { return text_bytes_; }
-  const std::vector<fs::path>& shards() const { return shards_; }
-  const nlohmann::json& rows() const { return rows_; }
-  nlohmann::json totals() const {
-    return {{"documents", documents_}, {"tokens", tokens_}, {"text_bytes", text_bytes_}, {"shards", shards_.size()}};
+    folder_.add({.file = path_.filename().string(),
+                 .split = split_,
+                 .documents = info.documents,
+                 .tokens = info.tokens,
+                 .text_bytes = info.text_bytes,
+                 .bytes = fs::file_size(path_),
+                 .text_checksum = checksum_,
+                 .sha256 = sha256_hex_of_file(path_)});
   }
 
  private:
   std::string split_;
-  fs::path folder_;
+  PrepareFolder& folder_;
   const Tokenizer& tokenizer_;
   std::uint64_t tokens_per_shard_;
   fs::path path_;
   std::unique_ptr<ShardWriter> writer_;
-  std::uint64_t documents_ = 0, tokens_ = 0, text_bytes_ = 0;
-  std::vector<fs::path> shards_;
-  nlohmann::json rows_ = nlohmann::json::array();
+  std::uint32_t checksum_ = 0;
 };
 
-bool is_shard(const std::string& name) {
-  return name.ends_with(".tok") && (name.starts_with("train-") || name.starts_with("validation-"));
-}
+// Passes over the documents of one split that are in finished shards already, and makes sure that they are the text that
+// those were made of.
+class FinishedDocuments {
+ public:
+  explicit FinishedDocuments(const std::vector<ShardRow>& rows) : rows_(rows) {}
 
-// What AtomicFile leaves when the process is killed.
-bool is_shard_in_the_making(const std::string& name) {
-  return (name.starts_with(".train-") || name.starts_with(".validation-")) && name.find(".tok.tmp-") != std::string::npos;
-}
+  // True for a document that is in a shard.
+  bool pass(std::string_view text) {
+    if (shard_ == rows_.size()) return false;
+    checksum_ = add_to_checksum(checksum_, checksum_of(text));
+    if (++documents_ < rows_[shard_].documents) return true;
+    if (checksum_ != rows_[shard_].text_checksum) fail();
+    ++shard_;
+    documents_ = 0;
+    checksum_ = 0;
+    return true;
+  }
+  void at_end() const {
+    if (shard_ < rows_.size()) fail();
+  }
 
-// Refuses or clears what an earlier preparation left, and marks the folder as being made.
-void claim_folder(const fs::path& output, const nlohmann::json& description, bool overwrite) {
-  std::error_code error;
-  fs::create_directories(output, error);
-  if (error) throw IoError(fmt::format("cannot create folder {}: {}", output.string(), error.message()));
-  const fs::path marker = output / "preparing.json";
-  const fs::path manifest = output / "manifest.json";
-  std::vector<fs::path> shards, leftovers;
-  for (const fs::directory_entry& entry : fs::directory_iterator(output)) {
-    const std::string name = entry.path().filename().string();
-    if (is_shard(name)) shards.push_back(entry.path());
-    if (is_shard_in_the_making(name)) leftovers.push_back(entry.path());
+ private:
+  [[noreturn]] void fail() const {
+    throw DataError(fmt::format("the text is not the one that {} was made of, though its files have the same names and "
+                                "sizes; --overwrite prepares the folder anew", rows_[shard_].file));
   }
-  const bool unfinished = !fs::exists(manifest) && fs::exists(marker) &&
-                          nlohmann::json::parse(read_file(marker), nullptr, false) == description;
-  const bool occupied = fs::exists(manifest) || fs::exists(marker) || !shards.empty();
-  if (occupied && !unfinished && !overwrite) {
-    throw ConfigError(fmt::format("{} already holds {}; choose another --output-dir, or --overwrite to replace it",
-                                  output.string(),
-                                  fs::exists(manifest) ? "prepared data (manifest.json)"
-                                                       : "an unfinished preparation of other text or options"));
+
+  std::vector<ShardRow> rows_;
+  std::size_t shard_ = 0;
+  std::uint64_t documents_ = 0;  // of this shard
+  std::uint32_t checksum_ = 0;
+};
+
+// Reads all documents and hands out those that are in no finished shard, with their numbers in the corpus: text is read
+// again, which is cheap and finds a text that has changed, but not tokenized again.
+class RemainingDocuments : public DocumentReader {
+ public:
+  RemainingDocuments(std::unique_ptr<DocumentReader> reader, const PrepareFolder& folder, std::int64_t validation_every)
+      : reader_(std::move(reader)),
+        train_(folder.rows("train")),
+        validation_(folder.rows("validation")),
+        validation_every_(validation_every) {}
+
+  bool next(std::string& document) override {
+    passed_ = false;
+    if (!reader_->next(document)) {
+      train_.at_end();
+      validation_.at_end();
+      return false;
+    }
+    FinishedDocuments& split = is_validation_document(index_++, validation_every_) ? validation_ : train_;
+    passed_ = split.pass(document);
+    return true;
   }
-  fs::remove(manifest);
-  for (const fs::path& leftover : leftovers) fs::remove(leftover);
-  write_file_atomically(marker, description.dump(2) + "\n");
-  // The shards of an unfinished preparation of the same text are replaced one by one by their equals.
-  if (!unfinished) {
-    for (const fs::path& shard : shards) fs::remove(shard);
+  // Of the last document: whether it is to be tokenized. After an interrupt every one is, so that the writing thread,
+  // which waits for a document, gets one and sees the interrupt.
+  bool wanted() const { return !passed_ || interrupt_requested(); }
+  std::uint64_t bytes_read() const override { return reader_->bytes_read(); }
+  std::uint64_t bytes_total() const override { return reader_->bytes_total(); }
+
+ private:
+  std::unique_ptr<DocumentReader> reader_;
+  FinishedDocuments train_, validation_;
+  std::int64_t validation_every_;
+  std::uint64_t index_ = 0;
+  bool passed_ = false;
+};
+
+PrepareResult result_of(const PrepareFolder& folder) {
+  PrepareResult result;
+  for (const char* split : {"train", "validation"}) {
+    const bool train = split == std::string_view("train");
+    for (const ShardRow& row : folder.rows(split)) {
+      (train ? result.train_documents : result.validation_documents) += row.documents;
+      (train ? result.train_tokens : result.validation_tokens) += row.tokens;
+      result.text_bytes += row.text_bytes;
+      result.shards.push_back(folder.path() / row.file);
+    }
   }
+  return result;
 }
 
 void check(const PrepareOptions& options, const Tokenizer& tokenizer) {
@@ -159,22 +189,32 @@ PrepareResult prepare_shards(const std::vector<std::string>& paths, const Tokeni
                              const PrepareOptions& options, ProgressReporter& progress) {
   check(options, tokenizer);
   const std::vector<fs::path> files = expand_paths(paths);
-  nlohmann::json manifest = describe_inputs(files, tokenizer, options);
-  std::unique_ptr<DocumentReader> reader = open_documents(files, options.reader);
-  const auto total = static_cast<std::int64_t>(reader->bytes_total());
-  TokenizePipeline pipeline(std::move(reader), tokenizer, options.workers, [](std::uint64_t) { return true; });
+  PrepareFolder folder(output, describe_inputs(files, tokenizer, options));
+  folder.inspect(options.resume, options.overwrite);
+  if (folder.complete()) {
+    log_info("{}: all {} shards stand already", output.string(), result_of(folder).shards.size());
+    return result_of(folder);
+  }
+  auto remaining = std::make_unique<RemainingDocuments>(open_documents(files, options.reader), folder,
+                                                        options.validation_every);
+  const auto total = static_cast<std::int64_t>(remaining->bytes_total());
+  const RemainingDocuments* documents = remaining.get();
+  TokenizePipeline pipeline(std::move(remaining), tokenizer, options.workers,
+                            [documents](std::uint64_t) { return documents->wanted(); });
   TokenizedDocument document;
+  const std::size_t kept = result_of(folder).shards.size();
+  if (kept > 0) log_info("{}: {} whole shards are kept; going on behind them", output.string(), kept);
   bool more = pipeline.next(document);  // an unreadable or empty corpus fails here, before anything is written
-  claim_folder(output, manifest, options.overwrite);
+  folder.claim();
   tokenizer.save(output);
 
-  SplitWriter train("train", output, tokenizer, options.tokens_per_shard);
-  SplitWriter validation("validation", output, tokenizer, options.tokens_per_shard);
-  PrepareResult result;
+  SplitWriter train("train", folder, tokenizer, options.tokens_per_shard);
+  SplitWriter validation("validation", folder, tokenizer, options.tokens_per_shard);
   std::uint64_t reported = 0;
-  std::uint64_t tokens = 0;
+  std::uint64_t tokens = result_of(folder).train_tokens + result_of(folder).validation_tokens;
+  bool interrupted = false;
   progress.start("preparing", total, "B");
-  for (; more && !(result.interrupted = interrupt_requested()); more = pipeline.next(document)) {
+  for (; more && !(interrupted = interrupt_requested()); more = pipeline.next(document)) {
     (is_validation_document(document.index, options.validation_every) ? validation : train).add(document);
     tokens += document.tokens.size();
     if (document.bytes_read > reported) {
@@ -183,28 +223,15 @@ PrepareResult prepare_shards(const std::vector<std::string>& paths, const Tokeni
       reported = document.bytes_read;
     }
   }
-  if (!result.interrupted) {
+  if (!interrupted) {
     train.finish();
     validation.finish();
     if (static_cast<std::int64_t>(reported) < total) progress.advance(total - static_cast<std::int64_t>(reported));
   }
   progress.finish();
-
-  result.train_documents = train.documents();
-  result.validation_documents = validation.documents();
-  result.train_tokens = train.tokens();
-  result.validation_tokens = validation.tokens();
-  result.text_bytes = train.text_bytes() + validation.text_bytes();
-  result.shards = train.shards();
-  result.shards.insert(result.shards.end(), validation.shards().begin(), validation.shards().end());
-  if (result.interrupted) return result;
-
-  manifest["train"] = train.totals();
-  manifest["validation"] = validation.totals();
-  manifest["shards"] = train.rows();
-  for (const nlohmann::json& row : validation.rows()) manifest["shards"].push_back(row);
-  write_file_atomically(output / "manifest.json", manifest.dump(2) + "\n");
-  fs::remove(output / "preparing.json");
+  if (!interrupted) folder.finish();
+  PrepareResult result = result_of(folder);
+  result.interrupted = interrupted;
   return result;
 }
 

@@ -1,5 +1,6 @@
 #include "data/prepare.h"
 
+#include <atomic>
 #include <csignal>
 #include <map>
 
@@ -141,9 +142,104 @@ TEST_F(PrepareTest, AnInterruptKeepsWholeShardsAndTheRerunIsTheSame) {
   }
   reset_interrupt_for_testing();
   progress_.interrupt_at = 0;
+  EXPECT_THAT([&] { prepare("again"); }, ThrowsMessage<ConfigError>(HasSubstr("--resume to continue it")));
   testing::write_text(folder_ / "again" / ".train-00003.tok.tmp-1-1", "left by a kill");
+  testing::write_text(folder_ / "again" / ".preparing.json.tmp-1-2", "left by a kill");
+  testing::write_text(folder_ / "again" / "train-00004.tok", "finished, but a kill came before preparing.json said so");
+  options_.resume = true;
   EXPECT_FALSE(prepare("again").interrupted);
   EXPECT_EQ(contents("again"), whole);
+}
+
+// Counts what is tokenized.
+class CountingTokenizer : public ByteTokenizer {
+ public:
+  using ByteTokenizer::encode;
+  void encode(std::string_view text, std::vector<TokenId>& ids) const override {
+    ++encoded;
+    ByteTokenizer::encode(text, ids);
+  }
+  mutable std::atomic<int> encoded = 0;
+};
+
+TEST_F(PrepareTest, ResumingKeepsFinishedShardsAtEveryPoint) {
+  prepare("whole");
+  const auto whole = contents("whole");
+  const auto manifest = nlohmann::json::parse(whole.at("manifest.json"));
+  options_.resume = true;
+  for (std::size_t train = 0; train <= 4; ++train) {
+    for (std::size_t validation = 0; validation <= 1; ++validation) {
+      auto state = manifest;
+      state.erase("train");
+      state.erase("validation");
+      state["shards"] = nlohmann::json::array();
+      const fs::path output = folder_ / "part";
+      fs::remove_all(output);
+      fs::create_directory(output);
+      std::size_t documents = 0;
+      for (const auto& row : manifest["shards"]) {
+        const std::size_t finished = row["split"] == "train" ? train : validation;
+        std::size_t before = 0;
+        for (const auto& kept : state["shards"]) before += kept["split"] == row["split"] ? 1 : 0;
+        if (before == finished) continue;
+        state["shards"].push_back(row);
+        documents += row["documents"].get<std::size_t>();
+        fs::copy_file(folder_ / "whole" / row["file"].get<std::string>(), output / row["file"].get<std::string>());
+      }
+      testing::write_text(output / "preparing.json", state.dump());
+      const CountingTokenizer tokenizer;
+      prepare("part", tokenizer);
+      EXPECT_EQ(static_cast<std::size_t>(tokenizer.encoded), 1000 - documents);
+      EXPECT_EQ(contents("part"), whole) << train << " training, " << validation << " validation shards";
+    }
+  }
+  const CountingTokenizer tokenizer;
+  EXPECT_EQ(prepare("part", tokenizer).train_documents, 950u);
+  EXPECT_EQ(tokenizer.encoded, 0) << "all was there";
+}
+
+TEST_F(PrepareTest, ResumingMakesDamagedShardsAgain) {
+  prepare("whole");
+  const auto whole = contents("whole");
+  options_.resume = true;
+  for (const char* name : {"train-00001.tok", "validation-00000.tok"}) {
+    prepare("part");
+    std::string bytes = whole.at(name);
+    bytes[bytes.size() / 2] ^= 1;
+    testing::write_text(folder_ / "part" / name, bytes);
+    prepare("part");
+    EXPECT_EQ(contents("part"), whole) << name;
+    fs::remove(folder_ / "part" / name);
+    prepare("part");
+    EXPECT_EQ(contents("part"), whole) << name;
+  }
+}
+
+TEST_F(PrepareTest, ResumingOtherTextOrOptionsIsRefusedByName) {
+  prepare("out");
+  fs::rename(folder_ / "out" / "manifest.json", folder_ / "out" / "preparing.json");
+  const auto before = contents("out");
+  options_.resume = true;
+  const auto error = [](const std::string& message) { return ThrowsMessage<ConfigError>(HasSubstr(message)); };
+  options_.tokens_per_shard = 6000;
+  EXPECT_THAT([&] { prepare("out"); }, error("options.tokens_per_shard was 5000 and is 6000"));
+  options_.tokens_per_shard = 5000;
+  const std::string text = read_file(folder_ / "text" / "a.jsonl");
+  testing::write_text(folder_ / "text" / "a.jsonl", text + "{\"text\":\"more\"}\n");
+  EXPECT_THAT([&] { prepare("out"); }, error("inputs.0.bytes was " + std::to_string(text.size()) + " and is "));
+  std::string changed = text;
+  changed.replace(changed.find("number 3\""), 8, "number 4");
+  testing::write_text(folder_ / "text" / "a.jsonl", changed);
+  fs::remove(folder_ / "out" / "train-00003.tok");  // something is left to do
+  EXPECT_THAT([&] { prepare("out"); }, ThrowsMessage<DataError>(HasSubstr("is not the one that train-00000.tok was made of")));
+  testing::write_text(folder_ / "text" / "a.jsonl", text);
+  testing::write_text(folder_ / "out" / "preparing.json", "{\"inputs\"");
+  EXPECT_THAT([&] { prepare("out"); }, ThrowsMessage<DataError>(HasSubstr("preparing.json: is damaged")));
+  fs::remove(folder_ / "out" / "preparing.json");
+  EXPECT_THAT([&] { prepare("out"); }, error("token shards of unknown origin"));
+  for (const char* name : {"train-00000.tok", "train-00001.tok", "train-00002.tok"}) {
+    EXPECT_EQ(read_file(folder_ / "out" / name), before.at(name)) << "nothing may be touched";
+  }
 }
 
 TEST_F(PrepareTest, AnotherPreparationIsReplacedOnlyWhenAsked) {
@@ -151,7 +247,7 @@ TEST_F(PrepareTest, AnotherPreparationIsReplacedOnlyWhenAsked) {
   const auto before = contents("out");
   options_.tokens_per_shard = 100'000;
   const auto error = [](const std::string& message) { return ThrowsMessage<ConfigError>(HasSubstr(message)); };
-  EXPECT_THAT([&] { prepare("out"); }, error("already holds prepared data (manifest.json)"));
+  EXPECT_THAT([&] { prepare("out"); }, error("already holds prepared data of other text or options"));
   EXPECT_EQ(contents("out"), before);
   fs::rename(folder_ / "out" / "manifest.json", folder_ / "out" / "preparing.json");
   EXPECT_THAT([&] { prepare("out"); }, error("an unfinished preparation of other text or options"));

@@ -81,6 +81,11 @@ struct ShardWriter::Impl {
     file.write(&header, sizeof(header));
   }
 
+  void append_document(const void* data, std::size_t bytes) {
+    checksums.push_back(crc(0, data, bytes));
+    append(data, bytes);
+  }
+
   void append(const void* data, std::size_t bytes) {
     file.write(data, bytes);
     header.checksum = crc(header.checksum, data, bytes);
@@ -91,6 +96,7 @@ struct ShardWriter::Impl {
   AtomicFile file;
   Header header;
   std::vector<std::uint64_t> offsets = {0};
+  std::vector<std::uint32_t> checksums;
   std::vector<std::uint16_t> narrow;
 };
 
@@ -113,9 +119,9 @@ void ShardWriter::add(std::span<const std::int32_t> document_tokens, std::uint64
   }
   if (header.bytes_per_token == 2) {
     impl_->narrow.assign(document_tokens.begin(), document_tokens.end());
-    impl_->append(impl_->narrow.data(), impl_->narrow.size() * sizeof(std::uint16_t));
+    impl_->append_document(impl_->narrow.data(), impl_->narrow.size() * sizeof(std::uint16_t));
   } else {
-    impl_->append(document_tokens.data(), document_tokens.size() * sizeof(std::uint32_t));
+    impl_->append_document(document_tokens.data(), document_tokens.size() * sizeof(std::uint32_t));
   }
   header.documents += 1;
   header.tokens += document_tokens.size();
@@ -134,6 +140,7 @@ ShardInfo ShardWriter::finish() {
   impl_->append(zeros.data(), align8(token_bytes) - token_bytes);
   header.offsets_position = kHeaderBytes + align8(token_bytes);
   impl_->append(impl_->offsets.data(), impl_->offsets.size() * sizeof(std::uint64_t));
+  impl_->append(impl_->checksums.data(), impl_->checksums.size() * sizeof(std::uint32_t));
   header.header_checksum = crc(0, &header, kCheckedHeaderBytes);
   impl_->file.write_at(0, &header, sizeof(header));
   impl_->file.commit();
@@ -152,7 +159,9 @@ void ShardReader::fail(const std::string& what) const {
   throw DataError(fmt::format("token shard {}: {}", path_.string(), what));
 }
 
-ShardReader::ShardReader(const std::filesystem::path& path) : path_(path), file_(path) {
+ShardReader::ShardReader(const std::filesystem::path& path) : ShardReader(MappedFile(path), path) {}
+
+ShardReader::ShardReader(MappedFile file, std::filesystem::path name) : path_(std::move(name)), file_(std::move(file)) {
   const std::span<const std::byte> bytes = file_.bytes();
   Header header;
   if (bytes.size() < sizeof(header)) {
@@ -178,13 +187,15 @@ ShardReader::ShardReader(const std::filesystem::path& path) : path_(path), file_
                          header.documents < payload / sizeof(std::uint64_t);
   const std::uint64_t offsets_position =
       plausible ? kHeaderBytes + align8(header.tokens * header.bytes_per_token) : 0;
-  const std::uint64_t expected = offsets_position + (header.documents + 1) * sizeof(std::uint64_t);
+  const std::uint64_t checksums_position = offsets_position + (header.documents + 1) * sizeof(std::uint64_t);
+  const std::uint64_t expected = checksums_position + header.documents * sizeof(std::uint32_t);
   if (!plausible || header.offsets_position != offsets_position || expected != bytes.size()) {
     fail(fmt::format("{} bytes do not fit its header ({} documents, {} tokens); the file is truncated or corrupt",
                      bytes.size(), header.documents, header.tokens));
   }
   tokens_ = bytes.data() + kHeaderBytes;
   offsets_ = static_cast<const std::uint64_t*>(static_cast<const void*>(bytes.data() + offsets_position));
+  checksums_ = static_cast<const std::uint32_t*>(static_cast<const void*>(bytes.data() + checksums_position));
   if (offsets_[0] != 0 || offsets_[header.documents] != header.tokens ||
       !std::is_sorted(offsets_, offsets_ + header.documents + 1)) {
     fail("the document offsets are corrupt: they must rise from 0 to the number of tokens");
@@ -225,11 +236,13 @@ void ShardReader::document(std::uint64_t index, std::vector<std::int32_t>& token
     largest = std::max(largest, id);
     tokens[before + i] = static_cast<std::int32_t>(id);
   }
+  const bool intact = crc(0, source, length * static_cast<std::size_t>(info_.bytes_per_token)) == checksums_[index];
+  if (largest >= info_.vocab_size || !intact) tokens.resize(before);
   if (largest >= info_.vocab_size) {
-    tokens.resize(before);
     fail(fmt::format("token id {} in document {} is outside the vocabulary of {}; the file is corrupt", largest, index,
                      info_.vocab_size));
   }
+  if (!intact) fail(fmt::format("document {} is corrupt (wrong CRC-32)", index));
 }
 
 void ShardReader::verify() const {

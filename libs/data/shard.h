@@ -1,6 +1,6 @@
 #pragma once
 // Token shards (*.tok): tokenized documents in a memory-mapped file. docs/formats/token-shards.md is the format, byte
-// by byte; in short: a header of 128 bytes, the token ids of all documents, the offsets of the documents.
+// by byte; in short: a header of 128 bytes, the token ids of all documents, the offsets and checksums of the documents.
 //
 // Documents are stored without BOS. ShardReader is immutable: its const members are thread-safe.
 
@@ -15,7 +15,7 @@
 
 namespace nanochat {
 
-inline constexpr std::uint32_t kShardVersion = 1;
+inline constexpr std::uint32_t kShardVersion = 2;  // 1 had no checksums of documents
 
 struct ShardInfo {
   std::uint32_t version = kShardVersion;
@@ -29,7 +29,7 @@ struct ShardInfo {
 };
 
 // Writes one shard; nothing is visible under its name until finish(). Token ids go to disk as they come, the offsets
-// (8 bytes a document) are held in memory until finish(). Throws IoError; DataError for an id outside [0, vocab_size)
+// and checksums (12 bytes a document) are held in memory until finish(). Throws IoError; DataError for an id outside [0, vocab_size)
 // and for a fingerprint that is not 64 hexadecimal digits.
 class ShardWriter {
  public:
@@ -49,11 +49,12 @@ class ShardWriter {
 };
 
 // Reads one shard. The constructor checks the header (its own CRC-32 included), that the sizes it tells add up to
-// exactly the size of the file, and that the offsets never step back or outside; the token ids are checked as
-// documents are read. Throws DataError saying what is wrong. Nothing outside the file is ever read.
+// exactly the size of the file, and that the offsets never step back or outside; the token ids are checked, against the
+// document's CRC-32 too, as documents are read. Throws DataError saying what is wrong. Nothing outside the file is ever read.
 class ShardReader {
  public:
   explicit ShardReader(const std::filesystem::path& path);
+  ShardReader(MappedFile file, std::filesystem::path name);  // of bytes at hand; messages call them `name`
   const ShardInfo& info() const { return info_; }
   std::int64_t document_length(std::uint64_t index) const;                      // tokens
   void document(std::uint64_t index, std::vector<std::int32_t>& tokens) const;  // appends
@@ -67,7 +68,8 @@ class ShardReader {
   std::filesystem::path path_;
   MappedFile file_;
   ShardInfo info_;
-  const std::uint64_t* offsets_ = nullptr;  // documents + 1, in tokens
+  const std::uint64_t* offsets_ = nullptr;    // documents + 1, in tokens
+  const std::uint32_t* checksums_ = nullptr;  // of each document
   const std::byte* tokens_ = nullptr;
 };
 

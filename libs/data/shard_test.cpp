@@ -65,7 +65,7 @@ TEST(Shard, HasTheDocumentedBytes) {
   const testing::TemporaryDirectory folder;
   write_shard(folder / "a.tok", 1000, {{1, 2}, {}, {999}});
   const std::string bytes = read_file(folder / "a.tok");
-  ASSERT_EQ(bytes.size(), 128u + 8u + 4u * 8u);
+  ASSERT_EQ(bytes.size(), 128u + 8u + 4u * 8u + 3u * 4u);
   const auto u64 = [&](std::size_t at) {
     std::uint64_t value = 0;
     std::memcpy(&value, bytes.data() + at, 8);
@@ -77,7 +77,7 @@ TEST(Shard, HasTheDocumentedBytes) {
     return value;
   };
   EXPECT_EQ(bytes.substr(0, 8), "NCTOK\r\n\x1a");
-  EXPECT_EQ(u32(8), 1u);
+  EXPECT_EQ(u32(8), 2u);
   EXPECT_EQ(u32(12), 2u);
   EXPECT_EQ(u64(16), 3u);
   EXPECT_EQ(u64(24), 3u);
@@ -95,6 +95,9 @@ TEST(Shard, HasTheDocumentedBytes) {
   EXPECT_EQ(u64(144), 2u);
   EXPECT_EQ(u64(152), 2u);
   EXPECT_EQ(u64(160), 3u);
+  EXPECT_EQ(u32(168), crc32(0, data + 128, 4));
+  EXPECT_EQ(u32(172), 0u);
+  EXPECT_EQ(u32(176), crc32(0, data + 132, 2));
 }
 
 TEST(ShardWriter, ShowsNothingUntilFinished) {
@@ -159,7 +162,7 @@ TEST(ShardReader, RefusesLyingHeaders) {
     testing::write_text(folder / "bad.tok", bad);
     return [path = folder / "bad.tok"] { ShardReader reader(path); };
   };
-  EXPECT_THAT(with(8, 2, 4), ThrowsMessage<DataError>(HasSubstr("version 2 is unknown")));
+  EXPECT_THAT(with(8, 1, 4), ThrowsMessage<DataError>(HasSubstr("version 1 is unknown")));
   EXPECT_THAT(with(12, 3, 4), ThrowsMessage<DataError>(HasSubstr("3 bytes per token")));
   EXPECT_THAT(with(12, 4, 4), ThrowsMessage<DataError>(HasSubstr("do not fit its header")));
   for (const std::uint64_t lie : {std::uint64_t{1} << 63, ~std::uint64_t{0}, std::uint64_t{1} << 61, std::uint64_t{3}}) {
@@ -185,6 +188,24 @@ TEST(ShardReader, RefusesIdsOutsideTheVocabularyAsItReads) {
   EXPECT_EQ(tokens, (std::vector<std::int32_t>{7, 4}));
   EXPECT_THAT([&] { reader.document(2, tokens); }, ThrowsMessage<DataError>(HasSubstr("document 2 of 2")));
   EXPECT_THROW(reader.document_length(2), DataError);
+}
+
+// Ids that could be: only the checksum tells, for this document alone.
+TEST(ShardReader, RefusesDamagedDocumentsAsItReads) {
+  const testing::TemporaryDirectory folder;
+  for (const std::int64_t vocab_size : {300, 70000}) {
+    write_shard(folder / "a.tok", vocab_size, {{1, 2, 3}, {4}, {}});
+    std::string bytes = read_file(folder / "a.tok");
+    bytes[128] = '\x09';
+    testing::write_text(folder / "a.tok", bytes);
+    const ShardReader reader(folder / "a.tok");
+    std::vector<std::int32_t> tokens = {7};
+    EXPECT_THAT([&] { reader.document(0, tokens); },
+                ThrowsMessage<DataError>(HasSubstr("document 0 is corrupt (wrong CRC-32)")));
+    reader.document(1, tokens);
+    reader.document(2, tokens);
+    EXPECT_EQ(tokens, (std::vector<std::int32_t>{7, 4}));
+  }
 }
 
 TEST(ShardReader, RefusesOtherFiles) {

@@ -8,6 +8,8 @@
 #include <thread>
 #include <utility>
 
+#include <zlib.h>
+
 #include "core/thread_pool.h"
 #include "tokenizer/tokenizer.h"
 
@@ -68,7 +70,7 @@ struct TokenizePipeline::Impl {
         const std::uint64_t index = next_index++;
         if (!select(index)) continue;
         bytes += text.size();
-        chunk.documents.push_back({{}, index, text.size(), reader->bytes_read()});
+        chunk.documents.push_back({{}, index, text.size(), 0, reader->bytes_read()});
         chunk.texts.push_back(std::move(text));
       }
     } catch (...) {
@@ -96,6 +98,7 @@ struct TokenizePipeline::Impl {
   void tokenize(Chunk& chunk, const std::stop_token& stop) const {
     for (std::size_t i = 0; i < chunk.texts.size() && !stop.stop_requested(); ++i) {
       try {
+        chunk.documents[i].text_checksum = checksum_of(chunk.texts[i]);
         tokenizer.encode(chunk.texts[i], chunk.documents[i].tokens);
       } catch (...) {
         chunk.documents.resize(i);
@@ -135,6 +138,10 @@ struct TokenizePipeline::Impl {
 
   std::vector<std::jthread> threads;  // last: joined before what they use is destroyed
 };
+
+std::uint32_t checksum_of(std::string_view text) {
+  return static_cast<std::uint32_t>(crc32_z(0, reinterpret_cast<const Bytef*>(text.data()), text.size()));
+}
 
 TokenizePipeline::TokenizePipeline(std::unique_ptr<DocumentReader> reader, const Tokenizer& tokenizer, int workers,
                                    std::function<bool(std::uint64_t)> select)

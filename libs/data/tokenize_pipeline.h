@@ -9,6 +9,7 @@
 #include <functional>
 #include <memory>
 #include <stop_token>
+#include <string_view>
 #include <vector>
 
 #include "data/documents.h"
@@ -21,8 +22,11 @@ struct TokenizedDocument {
   std::vector<std::int32_t> tokens;  // without BOS
   std::uint64_t index = 0;           // in the corpus
   std::uint64_t text_bytes = 0;
+  std::uint32_t text_checksum = 0;   // see checksum_of()
   std::uint64_t bytes_read = 0;      // of the files as stored, up to this document or a little beyond
 };
+
+std::uint32_t checksum_of(std::string_view text);  // CRC-32
 
 class TokenizePipeline {
  public:
