@@ -10,6 +10,7 @@
 #include <new>
 #include <stdexcept>
 #include <string_view>
+#include <system_error>
 
 #include <CLI/CLI.hpp>
 #include <c10/util/Exception.h>
@@ -334,6 +335,11 @@ int CommandLine::main(int argc, const char* const* argv) {
     // LibTorch's allocator for the CPU has no exception of its own.
     const bool memory = message.find("can't allocate memory") != std::string::npos;
     code = memory ? out_of_memory(message) : report(ExitCode::kOther, message);
+  } catch (const std::system_error& error) {
+    // What a thread throws that cannot be started.
+    const bool memory = error.code() == std::errc::resource_unavailable_try_again ||
+                        error.code() == std::errc::not_enough_memory;
+    code = memory ? out_of_memory(error.what()) : report(ExitCode::kOther, error.what());
   } catch (const std::exception& error) {
     code = report(ExitCode::kOther, error.what());
   }

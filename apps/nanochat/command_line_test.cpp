@@ -255,6 +255,9 @@ TEST_F(CommandLineTest, ExitCodesOfErrors) {
   fails(std::runtime_error("two\nlines"), 1, "two lines");
   fails(std::bad_alloc(), 1, "out of memory; lower --device-batch-size, --depth");
   fails(c10::Error({"f", "f.cpp", 1}, "shapes differ"), 1, "shapes differ");
+  fails(std::system_error(EAGAIN, std::generic_category(), "thread"), 1,
+        "out of memory: thread: Resource temporarily unavailable; lower --device-batch-size, --depth");
+  fails(std::system_error(ENOENT, std::generic_category(), "x"), 1, "x: No such file or directory");
   fails(c10::OutOfMemoryError({"f", "f.cpp", 1}, "tried to allocate 9 GiB"), 1,
         "out of memory: tried to allocate 9 GiB; lower --device-batch-size, --depth");
   fails(c10::Error({"f", "f.cpp", 1}, "DefaultCPUAllocator: can't allocate memory: you tried 9"), 1,

@@ -16,6 +16,7 @@ void print_json(const PretrainResult& result) {
   nlohmann::json json{{"steps", result.steps},
                       {"parameters", result.parameters},
                       {"training_seconds", result.training_seconds},
+                      {"checkpoint_seconds", result.checkpoint_seconds},
                       {"tokens_per_second", result.tokens_per_second},
                       {"interrupted", result.interrupted},
                       {"checkpoint", result.checkpoint.string()},

@@ -1,5 +1,11 @@
 #pragma once
-// Internal to checkpoint: the names of its files.
+// Internal to checkpoint: the names of its files, and how training_state.json is read.
+
+#include <filesystem>
+#include <string>
+#include <string_view>
+
+#include <nlohmann/json_fwd.hpp>
 
 namespace nanochat {
 
@@ -11,5 +17,10 @@ inline constexpr const char* kTokenizerConfigFile = "tokenizer_config.json";
 inline constexpr const char* kTrainingStateFile = "training_state.json";
 // One process holds the whole state; sharded states count ranks up.
 inline constexpr const char* kOptimizerFile = "optimizer.rank-0-of-1.safetensors";
+
+// SHA-256 of the object without its key "checksum", as compact JSON with sorted keys: what that key must hold.
+std::string training_state_checksum(const nlohmann::json& state);
+// Throws CheckpointError for anything that save_checkpoint did not write so.
+nlohmann::json parse_training_state(std::string_view text, const std::filesystem::path& path);
 
 }  // namespace nanochat

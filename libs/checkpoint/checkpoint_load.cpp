@@ -33,24 +33,35 @@ bool is_folder(const fs::path& path) {
   return fs::is_directory(path, ignored);
 }
 
+json check_training_state(json state, const fs::path& path) {
+  const auto fail = [&](const std::string& what) { throw CheckpointError(path.string() + ": " + what); };
+  const auto version = state.find("format_version");
+  if (version == state.end()) fail("\"format_version\" is missing");
+  if (*version != kTrainingStateVersion) {
+    fail("format_version is " + version->dump() + ", expected " + std::to_string(kTrainingStateVersion) +
+         "; a newer program wrote it, or it is damaged");
+  }
+  const auto checksum = state.find("checksum");
+  if (checksum == state.end() || *checksum != training_state_checksum(state)) {
+    fail("its checksum is not that of its contents; it was damaged or changed (delete it to use the weights as they "
+         "are)");
+  }
+  const auto list = state.find("sha256");
+  if (list == state.end() || !list->is_object()) fail("\"sha256\" must be an object");
+  return state;
+}
+
 json read_training_state(const fs::path& folder) {
   const fs::path path = folder / kTrainingStateFile;
   if (!is_file(path)) return nullptr;
-  json state = read_json_object(path);
-  const auto version = state.find("format_version");
-  if (version != state.end() && *version != kTrainingStateVersion) {
-    throw CheckpointError(path.string() + ": format_version is " + version->dump() + ", expected " +
-                          std::to_string(kTrainingStateVersion) + "; a newer program wrote it, or it is damaged");
-  }
-  return state;
+  return check_training_state(read_json_object(path), path);
 }
 
 // Compares one file with the list of training_state.json; false when the list does not name it.
 bool verify_file(const fs::path& path, const json& training_state) {
-  const auto list = training_state.find("sha256");
-  if (list == training_state.end() || !list->is_object()) return false;
-  const auto digest = list->find(path.filename().string());
-  if (digest == list->end()) return false;
+  const json& list = training_state.at("sha256");  // of save_checkpoint's own making: see its checksum
+  const auto digest = list.find(path.filename().string());
+  if (digest == list.end()) return false;
   if (!is_file(path)) {
     throw CheckpointError(path.string() + ": is missing, though " + kTrainingStateFile + " lists it");
   }
@@ -83,6 +94,16 @@ std::optional<fs::path> newest_of_run(const fs::path& run) {
 }
 
 }  // namespace
+
+std::string training_state_checksum(const json& state) {
+  json rest = state;
+  rest.erase("checksum");
+  return sha256_hex(rest.dump(-1, ' ', false, json::error_handler_t::replace));
+}
+
+json parse_training_state(std::string_view text, const fs::path& path) {
+  return check_training_state(parse_json_object(text, path.string()), path);
+}
 
 fs::path find_checkpoint(const fs::path& path) {
   if (is_file(path)) {
@@ -124,6 +145,9 @@ OpenCheckpoint open_checkpoint(const fs::path& path) {
 void verify_weights(const OpenCheckpoint& checkpoint) {
   if (!checkpoint.training_state.is_object()) return;
   for (const fs::path& file : checkpoint.weights->files()) verify_file(file, checkpoint.training_state);
+  for (const char* name : {kConfigFile, "tokenizer.json", "tokenizer.model"}) {
+    verify_file(checkpoint.folder / name, checkpoint.training_state);
+  }
 }
 
 bool has_tokenizer(const fs::path& folder) {
@@ -193,12 +217,9 @@ std::size_t verify_checkpoint(const fs::path& path) {
   const fs::path found = find_checkpoint(path);
   if (!is_folder(found)) return 0;
   const json state = read_training_state(found);
-  if (!state.is_object() || !state.contains("sha256")) return 0;
-  const json& list = state.at("sha256");
-  if (!list.is_object())
-    throw CheckpointError((found / kTrainingStateFile).string() + ": \"sha256\" must be an object");
+  if (!state.is_object()) return 0;
   std::size_t files = 0;
-  for (const auto& [name, digest] : list.items())
+  for (const auto& [name, digest] : state.at("sha256").items())
     files += verify_file(found / fs::path(name).filename(), state) ? 1 : 0;
   return files;
 }

@@ -61,6 +61,9 @@ void save_checkpoint(const fs::path& folder, const CheckpointContents& contents)
   state["format_version"] = kTrainingStateVersion;
   state["versions"] = {{"nanochat", program_version()}, {"libtorch", libtorch_version()}};
   state["sha256"] = hashes(path);
+  // What is stored is what was hashed: text that is not UTF-8 is replaced once, here.
+  state = nlohmann::json::parse(to_json_text(state));
+  state["checksum"] = training_state_checksum(state);
   write_file_atomically(path / kTrainingStateFile, to_json_text(state));
   directory.commit();
 }

@@ -45,25 +45,25 @@ void drop_lines_after(const fs::path& path, std::int64_t resume_step) {
 }
 
 // The file to append to, after what must go has gone.
-fs::path prepared(const fs::path& folder, std::int64_t resume_step) {
-  if (resume_step >= 0) drop_lines_after(folder / kMetricsFile, resume_step);
+fs::path prepared(const fs::path& folder, std::optional<std::int64_t> resume_step) {
+  if (resume_step) drop_lines_after(folder / kMetricsFile, *resume_step);
   return folder / kMetricsFile;
 }
 
-std::optional<std::int64_t> first_step(std::int64_t resume_step) {
-  return resume_step >= 0 ? std::optional<std::int64_t>(resume_step + 1) : std::nullopt;
+std::optional<std::int64_t> first_step(std::optional<std::int64_t> resume_step) {
+  return resume_step ? std::optional<std::int64_t>(*resume_step + 1) : std::nullopt;
 }
 
 }  // namespace
 
 struct MetricsWriter::Impl {
-  Impl(const fs::path& folder, std::int64_t resume_step)
+  Impl(const fs::path& folder, std::optional<std::int64_t> resume_step)
       : lines(prepared(folder, resume_step), /*exclusive=*/false), events(folder, first_step(resume_step)) {}
   AppendFile lines;
   EventFile events;
 };
 
-MetricsWriter::MetricsWriter(const fs::path& run_folder, std::int64_t resume_step)
+MetricsWriter::MetricsWriter(const fs::path& run_folder, std::optional<std::int64_t> resume_step)
     : impl_(std::make_unique<Impl>(run_folder, resume_step)) {}
 
 MetricsWriter::~MetricsWriter() = default;

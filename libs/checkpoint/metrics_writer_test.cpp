@@ -88,6 +88,13 @@ TEST_F(MetricsWriterTest, WithoutResumingNothingIsDropped) {
   EXPECT_THAT(steps(), ElementsAre(9, 1));
 }
 
+TEST_F(MetricsWriterTest, ResumingBeforeTheFirstStepDropsAllSteps) {
+  testing::write_text(folder_ / "metrics.jsonl", "{\"step\":0}\n{\"step\":1}\n");
+  MetricsWriter writer(folder_.path(), -1);
+  writer.write(0, json::object());
+  EXPECT_THAT(steps(), ElementsAre(0));
+}
+
 TEST_F(MetricsWriterTest, MissingFolderIsAnIoError) {
   EXPECT_THROW(MetricsWriter(folder_ / "absent"), IoError);
   EXPECT_THROW(MetricsWriter(folder_ / "absent", 5), IoError);

@@ -93,11 +93,13 @@ void RunFolder::write_config(const nlohmann::json& resolved) {
   write_file_atomically(folder_ / "config.json", to_json_text(resolved));
 }
 
-void RunFolder::mark_latest(std::int64_t step) {
-  const fs::path target = checkpoint_path(step), link = folder_ / "checkpoints" / "latest";
+void RunFolder::mark(const char* name, std::int64_t step) {
+  const fs::path target = checkpoint_path(step), link = folder_ / "checkpoints" / name;
   std::error_code error;
-  if (!fs::is_directory(target, error)) throw IoError(target.string() + ": no such checkpoint to mark as the latest");
-  const fs::path temporary = folder_ / "checkpoints" / (".latest.tmp-" + std::to_string(::getpid()));
+  if (!fs::is_directory(target, error)) {
+    throw IoError(target.string() + ": no such checkpoint to mark as the " + name);
+  }
+  const fs::path temporary = folder_ / "checkpoints" / ("." + std::string(name) + ".tmp-" + std::to_string(::getpid()));
   fs::remove(temporary, error);
   fs::create_symlink(target.filename(), temporary, error);  // relative: the run can be moved
   if (error) fail(link, "create", error);
@@ -116,8 +118,10 @@ void RunFolder::prune_checkpoints(std::int64_t keep_last, const std::vector<std:
   const std::size_t newest = std::min(steps.size(), static_cast<std::size_t>(keep_last));
   kept.insert(steps.end() - static_cast<std::ptrdiff_t>(newest), steps.end());
   std::error_code error;
-  const fs::path latest = fs::read_symlink(folder_ / "checkpoints" / "latest", error);
-  if (const auto step = step_of(latest); !error && step) kept.insert(*step);
+  for (const char* link : {"latest", "best"}) {
+    const fs::path target = fs::read_symlink(folder_ / "checkpoints" / link, error);
+    if (const auto step = step_of(target); !error && step) kept.insert(*step);
+  }
   for (const std::int64_t step : steps) {
     if (kept.contains(step)) continue;
     const fs::path path = checkpoint_path(step);
@@ -130,19 +134,22 @@ void RunFolder::prune_checkpoints(std::int64_t keep_last, const std::vector<std:
   }
 }
 
-// Checkpoints that a crash interrupted: half-written (".step-000100.tmp-PID-N", see core/atomic_file.h) or
-// half-removed.
+// What a crash interrupted: files, links and checkpoints half-written (".step-000100.tmp-PID-N", see
+// core/atomic_file.h) and checkpoints half-removed (".step-000100.removed").
 void RunFolder::remove_leftovers() const {
-  for (const fs::path& entry : entries_of(folder_ / "checkpoints")) {
-    const std::string name = entry.filename().string();
-    if (!name.starts_with("." + std::string(kStepPrefix))) continue;
-    if (const std::size_t tag = name.find(".tmp-"); tag != std::string::npos) {
-      int pid = 0;
-      std::from_chars(name.data() + tag + 5, name.data() + name.size(), pid);
-      if (pid > 0 && pid != ::getpid() && ::kill(pid, 0) == 0) continue;  // another process is still at it
+  for (const fs::path& folder : {folder_, folder_ / "checkpoints"}) {
+    for (const fs::path& entry : entries_of(folder)) {
+      const std::string name = entry.filename().string();
+      const std::size_t tag = name.find(".tmp-");
+      if (!name.starts_with('.') || (tag == std::string::npos && !name.ends_with(".removed"))) continue;
+      if (tag != std::string::npos) {
+        int pid = 0;
+        std::from_chars(name.data() + tag + 5, name.data() + name.size(), pid);
+        if (pid > 0 && pid != ::getpid() && ::kill(pid, 0) == 0) continue;  // another process is still at it
+      }
+      std::error_code ignored;  // what cannot be removed does no harm
+      fs::remove_all(entry, ignored);
     }
-    std::error_code ignored;  // what cannot be removed does no harm
-    fs::remove_all(entry, ignored);
   }
 }
 

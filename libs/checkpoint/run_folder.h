@@ -1,11 +1,12 @@
 #pragma once
 // A run: runs/NAME/ with config.json (resolved), metrics.jsonl, TensorBoard events, log.txt, checkpoints/step-000100/
-// and checkpoints/latest (a symbolic link, replaced by rename). Described in docs/formats/run-folder.md. One process
-// writes a run; readers may come at any time. Not thread-safe.
+// and checkpoints/latest and best (symbolic links, replaced by rename). Described in docs/formats/run-folder.md. One
+// process writes a run; readers may come at any time. Not thread-safe.
 
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -23,10 +24,11 @@ class RunFolder {
   std::filesystem::path checkpoint_path(std::int64_t step) const { return checkpoint_path(folder_, step); }
   void write_config(const nlohmann::json& resolved);  // config.json, atomically
   // checkpoints/latest -> step-000100, which must exist. Throws IoError.
-  void mark_latest(std::int64_t step);
+  void mark_latest(std::int64_t step) { mark("latest", step); }
+  void mark_best(std::int64_t step) { mark("best", step); }  // checkpoints/best, likewise
   std::vector<std::int64_t> checkpoint_steps() const { return checkpoint_steps(folder_); }
-  // Removes checkpoints but the newest `keep_last` (<= 0: keep all), those in `keep`, and the latest. A reader sees a
-  // checkpoint whole or not at all. Throws IoError.
+  // Removes checkpoints but the newest `keep_last` (<= 0: keep all), those in `keep`, the latest and the best. A reader
+  // sees a checkpoint whole or not at all. Throws IoError.
   void prune_checkpoints(std::int64_t keep_last, const std::vector<std::int64_t>& keep = {});
 
   // The same for a run that is only read.
@@ -35,6 +37,7 @@ class RunFolder {
   static std::vector<std::int64_t> checkpoint_steps(const std::filesystem::path& run);  // ascending
 
  private:
+  void mark(const char* name, std::int64_t step);
   void remove_leftovers() const;
   std::filesystem::path folder_;
 };
@@ -44,8 +47,8 @@ class RunFolder {
 // TensorBoard is told to forget the same steps. Not thread-safe.
 class MetricsWriter {
  public:
-  // resume_step -1: nothing is dropped. Throws IoError.
-  MetricsWriter(const std::filesystem::path& run_folder, std::int64_t resume_step = -1);
+  // resume_step nullopt: nothing is dropped; -1: every step is. Throws IoError.
+  MetricsWriter(const std::filesystem::path& run_folder, std::optional<std::int64_t> resume_step = std::nullopt);
   ~MetricsWriter();
   MetricsWriter(const MetricsWriter&) = delete;
   MetricsWriter& operator=(const MetricsWriter&) = delete;

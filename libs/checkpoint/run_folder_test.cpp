@@ -99,14 +99,19 @@ TEST_F(RunFolderTest, PruningKeepsWhatItMust) {
   EXPECT_EQ(run.checkpoint_steps().size(), 5u);
   run.prune_checkpoints(2, {20});
   EXPECT_THAT(run.checkpoint_steps(), ElementsAre(10, 20, 40, 50));
+  run.mark_best(40);
   run.mark_latest(50);
+  run.prune_checkpoints(1);
+  EXPECT_THAT(run.checkpoint_steps(), ElementsAre(40, 50)) << "the best stays";
+  EXPECT_EQ(fs::read_symlink(path_ / "checkpoints/best"), "step-000040");
+  run.mark_best(50);
   run.prune_checkpoints(1);
   EXPECT_THAT(run.checkpoint_steps(), ElementsAre(50));
   run.prune_checkpoints(9);
   EXPECT_THAT(run.checkpoint_steps(), ElementsAre(50));
   int entries = 0;
   for ([[maybe_unused]] const auto& entry : fs::directory_iterator(path_ / "checkpoints")) ++entries;
-  EXPECT_EQ(entries, 2) << "step-000050 and latest";
+  EXPECT_EQ(entries, 3) << "step-000050, latest and best";
 }
 
 TEST_F(RunFolderTest, ResumingRemovesWhatACrashLeft) {
@@ -119,7 +124,11 @@ TEST_F(RunFolderTest, ResumingRemovesWhatACrashLeft) {
   const fs::path dead = make(".step-000010.tmp-1073741824-0"), removed = make(".step-000020.removed");
   const fs::path own = make(".step-000030.tmp-" + std::to_string(::getpid()) + "-0");
   const fs::path alive = make(".step-000040.tmp-" + std::to_string(::getppid()) + "-0"), other = make(".notes");
+  const fs::path link = make(".best.tmp-1073741824"), file = path_ / ".config.json.tmp-1073741824-3";
+  testing::write_text(file, "{");
   const RunFolder run(path_, true);
+  EXPECT_FALSE(fs::exists(link));
+  EXPECT_FALSE(fs::exists(file));
   EXPECT_FALSE(fs::exists(dead));
   EXPECT_FALSE(fs::exists(removed));
   EXPECT_FALSE(fs::exists(own)) << "of an earlier process with the same number";

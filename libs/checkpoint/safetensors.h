@@ -27,6 +27,7 @@ void write_safetensors(const std::filesystem::path& path, const NamedTensors& te
 class SafetensorsFile final : public TensorSource {
  public:
   explicit SafetensorsFile(const std::filesystem::path& path);
+  SafetensorsFile(MappedFile file, std::filesystem::path name);  // of bytes at hand; messages call them `name`
 
   using Entry = StoredTensor;
   const std::filesystem::path& path() const override { return path_; }

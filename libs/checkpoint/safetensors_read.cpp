@@ -119,7 +119,10 @@ class EntryParser {
 
 }  // namespace
 
-SafetensorsFile::SafetensorsFile(const std::filesystem::path& path) : path_(path), file_(map_file(path)) {
+SafetensorsFile::SafetensorsFile(const std::filesystem::path& path) : SafetensorsFile(map_file(path), path) {}
+
+SafetensorsFile::SafetensorsFile(MappedFile file, std::filesystem::path source)
+    : path_(std::move(source)), file_(std::move(file)) {
   const auto bytes = file_.bytes();
   const auto fail = [&](const std::string& what) { throw CheckpointError(path_.string() + ": " + what); };
   std::uint64_t header_size = 0;

@@ -1,5 +1,8 @@
 #include "model/memory.h"
 
+#include <sys/resource.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <fstream>
 #include <limits>
@@ -75,6 +78,14 @@ std::int64_t available_memory_bytes() {
     if (std::ifstream(limit_file) >> limit && std::ifstream(usage_file) >> usage) {
       available = std::min(available, std::max<std::int64_t>(0, limit - usage));
     }
+  }
+  // A limit of the address space (ulimit -v), less what is mapped already.
+  rlimit limit{};
+  std::int64_t pages = 0;
+  if (::getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY &&
+      std::ifstream("/proc/self/statm") >> pages) {
+    const auto room = static_cast<std::int64_t>(limit.rlim_cur) - pages * ::sysconf(_SC_PAGESIZE);
+    available = std::min(available, std::max<std::int64_t>(0, room));
   }
   return available;
 }

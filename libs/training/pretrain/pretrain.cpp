@@ -9,6 +9,8 @@
 #include <spdlog/fmt/fmt.h>
 
 #include "checkpoint/checkpoint.h"
+#include "checkpoint/checkpoint_saver.h"
+#include "checkpoint/json_file.h"
 #include "checkpoint/run_folder.h"
 #include "core/errors.h"
 #include "core/format.h"
@@ -72,14 +74,22 @@ void check_batch_sizes(const PretrainConfig& config) {
       std::max<std::int64_t>(1, (config.total_batch_size + micro / 2) / micro) * micro));
 }
 
-void check_memory(const PretrainConfig& config, const GptConfig& model, const Runtime& runtime) {
+// True when there is also room for the copy that saves checkpoints while training goes on, which lies in host memory.
+bool check_memory(const PretrainConfig& config, const GptConfig& model, const Runtime& runtime) {
   const int bytes = runtime.dtype == at::kFloat ? 4 : 2;
   const bool gpu = runtime.device.is_cuda();
   const MemoryEstimate need = estimate_training_memory(model, config.device_batch_size, config.sequence_len, bytes, gpu);
   const std::int64_t available = available_memory_bytes(runtime.device);
   log_info("memory: about {} for training, {} available", human_bytes(static_cast<double>(need.total())),
            human_bytes(static_cast<double>(available)));
-  if (need.total() <= available) return;
+  if (need.total() <= available) {
+    const std::int64_t copy = model.parameter_count() * 4 + need.optimizer;
+    const std::int64_t room = gpu ? available_memory_bytes() : available - need.total();
+    if (!config.async_save || copy <= room) return config.async_save;
+    log_info("training waits while checkpoints are saved: a copy of weights and optimizer state, {}, does not fit",
+             human_bytes(static_cast<double>(copy)));
+    return false;
+  }
   const std::int64_t fits = largest_batch_that_fits(model, config.sequence_len, bytes, available, gpu);
   const std::string advice = fits > 0 ? fmt::format("--device-batch-size {} fits", fits)
                                       : "not even one row fits: lower --depth, --sequence-len or the vocabulary";
@@ -98,24 +108,27 @@ class Pretraining {
         data_(config),
         model_config_(config.model_config(data_.tokenizer()->vocab_size())) {
     check_batch_sizes(config);
-    check_memory(config, model_config_, runtime_);
+    const bool background = check_memory(config, model_config_, runtime_);
     iterations_ = horizon(config, model_config_);
     model_.emplace(model_config_, runtime_.dtype, runtime_.device);
     optimizer_.emplace(model_->parameters(), model_config_.n_embd, config.optimizer_options());
     token_bytes_ = data_.tokenizer()->token_byte_lengths();
-    if (config.resume.empty()) {
+    if (const auto folder = checkpoint_to_resume()) {
+      restore(*folder);
+    } else {
       model_->init_weights(config.seed);
       loader_ = data_.training(nullptr);
-    } else {
-      restore();
     }
     peak_flops_ = ops::peak_flops(runtime_.device, runtime_.dtype);
     // Last, when nothing is left to be refused: a run folder in the way would block the corrected command.
     run_.emplace(config.output_dir, !config.resume.empty());
-    if (config.resume.empty()) run_->write_config(resolved());
+    if (checkpoint_.empty()) run_->write_config(resolved());
     // Figures of the step that a checkpoint stands at were measured after it was written: they come again.
-    metrics_.emplace(run_->path(), step_ - 1);
+    metrics_.emplace(run_->path(), config.resume.empty() ? std::nullopt : std::optional(step_ - 1));
     add_log_file(run_->path() / "log.txt");
+    std::error_code ignored;
+    if (std::filesystem::equivalent(checkpoint_, run_->checkpoint_path(step_), ignored)) saved_step_ = step_;
+    saver_.emplace(background);
   }
 
   PretrainResult run() {
@@ -131,6 +144,7 @@ class Pretraining {
       const bool last = step_ >= iterations_;
       const auto due = [&](std::int64_t interval) { return last || (interval > 0 && step_ % interval == 0); };
       const bool stop = interrupt_requested();
+      surface([this] { saver_->check(); });
       // A checkpoint comes first: what follows could fail, and would take the work of the steps with it.
       if ((due(config_.checkpoint_interval) && step_ > first) || (last && step_ == 0) || (stop && step_ > first)) save();
       if (stop) break;
@@ -140,6 +154,7 @@ class Pretraining {
       while (!take_step(schedule) && !interrupt_requested()) {  // a skipped batch is no step: the next one stands in
       }
     }
+    finish_saves();
     progress_.finish();
     PretrainResult result;
     result.steps = step_;
@@ -149,7 +164,8 @@ class Pretraining {
     result.tokens_per_second = timed_seconds_ > 0 ? static_cast<double>(timed_tokens_) / timed_seconds_ : 0.0;
     result.parameters = model_config_.parameter_count();
     result.interrupted = step_ < iterations_;
-    result.checkpoint = checkpoint_;
+    result.checkpoint = last_good();
+    result.checkpoint_seconds = checkpoint_seconds_;
     result.samples = samples_;
     return result;
   }
@@ -162,21 +178,37 @@ class Pretraining {
     return options.resolved();
   }
 
-  void restore() {
-    const std::filesystem::path folder =
-        find_checkpoint(config_.resume == "latest" ? config_.output_dir : std::filesystem::path(config_.resume));
+  void require_configuration(const nlohmann::json& stored, const std::filesystem::path& where) const {
+    PretrainConfig copy = config_;
+    OptionList options;
+    declare_pretrain_options(options, copy);
+    const auto differences = options.differences(stored);
+    if (differences.empty()) return;
+    throw ConfigError(fmt::format("--resume: {} was trained with another configuration: {}", where.string(),
+                                  fmt::join(differences, "; ")));
+  }
+
+  // nullopt: training begins. So it does, too, in a run that ended before its first checkpoint.
+  std::optional<std::filesystem::path> checkpoint_to_resume() const {
+    if (config_.resume.empty()) return std::nullopt;
+    if (config_.resume != "latest") return find_checkpoint(config_.resume);
+    const std::filesystem::path& run = config_.output_dir;
+    if (!std::filesystem::is_directory(run / "checkpoints") || !RunFolder::checkpoint_steps(run).empty()) {
+      return find_checkpoint(run);
+    }
+    if (const auto stored = run / "config.json"; std::filesystem::exists(stored)) {
+      require_configuration(read_json_object(stored), stored);
+    }
+    log_info("{}: this run has no checkpoint yet; it begins anew", run.string());
+    return std::nullopt;
+  }
+
+  void restore(const std::filesystem::path& folder) {
     LoadedModel loaded = load_model(folder, runtime_.dtype);
     if (loaded.training_state.is_null()) {
       throw CheckpointError(fmt::format("{}: no training_state.json, so training cannot go on from it", folder.string()));
     }
-    PretrainConfig copy = config_;
-    OptionList options;
-    declare_pretrain_options(options, copy);
-    const auto differences = options.differences(loaded.training_state.value("config", nlohmann::json::object()));
-    if (!differences.empty()) {
-      throw ConfigError(fmt::format("--resume: {} was trained with another configuration: {}", folder.string(),
-                                    fmt::join(differences, "; ")));
-    }
+    require_configuration(loaded.training_state.value("config", nlohmann::json::object()), folder);
     if (!(loaded.model->config() == model_config_)) {
       throw CheckpointError(fmt::format("{}: the model in the checkpoint has another shape than the options give", folder.string()));
     }
@@ -185,10 +217,14 @@ class Pretraining {
     model_->refresh_compute();
     NamedTensors state = optimizer_->state();
     load_optimizer_state(folder, state);
-    step_ = loaded.training_state.at("step").get<std::int64_t>();
-    optimizer_->set_steps(step_);
-    loop_ = LoopState::from_json(loaded.training_state.at("loop"));
-    loader_ = data_.training(loaded.training_state.at("loader"));
+    try {
+      step_ = loaded.training_state.at("step").get<std::int64_t>();
+      optimizer_->set_steps(step_);
+      loop_ = LoopState::from_json(loaded.training_state.at("loop"));
+      loader_ = data_.training(loaded.training_state.at("loader"));
+    } catch (const nlohmann::json::exception& error) {  // of another stage, or written by another program
+      throw CheckpointError(fmt::format("{}: training_state.json is not one of pretraining: {}", folder.string(), error.what()));
+    }
     checkpoint_ = folder;
   }
 
@@ -229,9 +265,12 @@ class Pretraining {
         metrics_->write(step_, {{"skipped_batch", error.what()}});
         return false;
       }
-      throw NumericalError(fmt::format("step {}: {}; the step was not applied, and {}", step_, error.what(),
-                                       checkpoint_.empty() ? "there is no checkpoint yet"
-                                                           : "the last good checkpoint is " + checkpoint_.string()));
+      try {
+        saver_->wait();  // so that the checkpoint it may be writing counts
+      } catch (const Error& failed) {
+        log_error("{}", failed.what());
+      }
+      throw NumericalError(fmt::format("step {}: {}; the step was not applied, and {}", step_, error.what(), say_last_good()));
     }
     const double seconds = seconds_since(start);
     loop_.training_seconds += seconds;
@@ -273,11 +312,45 @@ class Pretraining {
                                {"loader", loader_->position()},
                                {"loop", loop_.to_json()},
                                {"config", resolved()}};
-    checkpoint_ = run_->checkpoint_path(step_);
-    save_checkpoint(checkpoint_, contents);
-    run_->mark_latest(step_);
-    run_->prune_checkpoints(config_.keep_last);
-    log_debug("step {:06d} | checkpoint {}", step_, checkpoint_.string());
+    const auto start = Clock::now();
+    surface([&] {
+      saver_->save(run_->checkpoint_path(step_), contents, [this, step = step_](const SaveTimes& times) {
+        run_->mark_latest(step);
+        run_->prune_checkpoints(config_.keep_last);
+        log_debug("step {:06d} | checkpoint {} written in {:.0f} ms; training stood still for {:.0f} ms, {:.0f} of them for "
+                  "the one before",
+                  step, run_->checkpoint_path(step).string(), 1e3 * times.written,
+                  1e3 * times.stalled, 1e3 * times.waited);
+      });
+    });
+    checkpoint_seconds_ += seconds_since(start);
+    saved_step_ = step_;
+  }
+
+  void finish_saves() {
+    const auto start = Clock::now();
+    surface([this] { saver_->wait(); });
+    checkpoint_seconds_ += seconds_since(start);
+  }
+
+  // The last checkpoint that stands; empty when there is none.
+  std::filesystem::path last_good() const {
+    const std::filesystem::path saved = saver_->last_saved();
+    return saved.empty() ? checkpoint_ : saved;
+  }
+  std::string say_last_good() const {
+    const std::filesystem::path folder = last_good();
+    return folder.empty() ? "there is no checkpoint yet" : "the last good checkpoint is " + folder.string();
+  }
+
+  // A failed save says from where training can go on.
+  template <class Action>
+  void surface(Action action) const {
+    try {
+      action();
+    } catch (const IoError& error) {
+      throw IoError(fmt::format("{}; {}", error.what(), say_last_good()));
+    }
   }
 
   void validate() {
@@ -287,6 +360,8 @@ class Pretraining {
     const BitsPerByte bpb = evaluate_bits_per_byte(*model_, *loader, batches, token_bytes_);
     if (bpb.bytes == 0) return;  // interrupted before the first batch
     loop_.validation_bpb = bpb.value();
+    // Equal: resumed after a kill between the best checkpoint and its mark.
+    const bool best = loop_.validation_bpb <= loop_.minimum_bpb;
     loop_.minimum_bpb = std::min(loop_.minimum_bpb, loop_.validation_bpb);
     metrics_->write(step_, {{"validation_bpb", loop_.validation_bpb},
                             {"validation_tokens", bpb.tokens},
@@ -295,6 +370,12 @@ class Pretraining {
                             {"training_seconds", loop_.training_seconds}});
     log_info("step {:06d} | validation bpb {:.4f} | {} of training", step_, loop_.validation_bpb,
              human_duration(loop_.training_seconds));
+    if (!config_.keep_best || !best || step_ == 0) return;  // an untrained model is nothing to keep
+    if (saved_step_ != step_) save();
+    saver_->then([this, step = step_] {
+      run_->mark_best(step);
+      run_->prune_checkpoints(config_.keep_last);  // the best before
+    });
   }
 
   void sample() {
@@ -333,10 +414,12 @@ class Pretraining {
   std::optional<MetricsWriter> metrics_;
   std::vector<std::int32_t> token_bytes_;
   std::vector<std::string> samples_;
-  std::filesystem::path checkpoint_;
+  std::filesystem::path checkpoint_;  // resumed from; empty: none
   LoopState loop_;
   std::int64_t iterations_ = 0, step_ = 0, timed_tokens_ = 0;
-  double peak_flops_ = 1.0, timed_seconds_ = 0.0;
+  std::int64_t saved_step_ = -1;  // of the newest checkpoint, which may be being written
+  double peak_flops_ = 1.0, timed_seconds_ = 0.0, checkpoint_seconds_ = 0.0;
+  std::optional<CheckpointSaver> saver_;  // last: it waits for a save, which uses the rest
 };
 
 }  // namespace

@@ -94,6 +94,11 @@ void declare_pretrain_options(OptionList& options, PretrainConfig& config) {
   options.add("sample_prompts", config.sample_prompts, "prompts of the samples");
   options.add("checkpoint_interval", config.checkpoint_interval, "steps between checkpoints; -1: at the end only");
   options.add("keep_last", config.keep_last, "newest checkpoints to keep; 0: all").at_least(0);
+  options.add("keep_best", config.keep_best,
+              "save and keep the checkpoint of the lowest validation bpb too, as checkpoints/best");
+  options.add("async_save", config.async_save,
+              "write checkpoints while training goes on, from a copy in memory; false: training waits")
+      .not_in_resolved();
   options.add("log_interval", config.log_interval, "steps between lines of log.txt").at_least(1);
 }
 

@@ -45,6 +45,8 @@ struct PretrainConfig {
   std::int64_t validation_every = 20;       // raw text only
   std::int64_t eval_interval = 250, eval_tokens = 20 * 524288;
   std::int64_t sample_interval = 2000, checkpoint_interval = 1000, keep_last = 3, log_interval = 10;
+  bool keep_best = false;    // by validation bpb
+  bool async_save = true;    // where memory allows
   std::vector<std::string> sample_prompts;
 
   PretrainConfig();

@@ -12,6 +12,7 @@
 #include <spdlog/fmt/fmt.h>
 
 #include "checkpoint/checkpoint.h"
+#include "checkpoint/run_folder.h"
 #include "core/errors.h"
 #include "core/interrupt.h"
 #include "core/options.h"
@@ -22,6 +23,7 @@ namespace nanochat {
 namespace {
 
 namespace fs = std::filesystem;
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::ThrowsMessage;
 
@@ -135,6 +137,87 @@ TEST_F(Pretrain, AResumedRunEqualsAnUninterruptedOneBitForBit) {
       EXPECT_EQ(whole_metrics[i].value(key, nlohmann::json()), resumed_metrics[i].value(key, nlohmann::json())) << i << key;
     }
   }
+}
+
+TEST_F(Pretrain, SavingInTheBackgroundChangesNothing) {
+  const auto weights = [this] { return load_model(config_.output_dir, at::kFloat); };
+  config_.checkpoint_interval = 1;
+  const PretrainResult asynchronous = train();
+  const LoadedModel one = weights();
+  config_.output_dir = folder_ / "synchronous";
+  config_.async_save = false;
+  const PretrainResult synchronous = train();
+  const LoadedModel other = weights();
+  EXPECT_EQ(one.training_state.at("sha256"), other.training_state.at("sha256"));
+  EXPECT_GT(synchronous.checkpoint_seconds, 0.0);
+  EXPECT_GT(asynchronous.checkpoint_seconds, 0.0);
+  EXPECT_EQ(asynchronous.checkpoint.filename(), "step-000012");
+}
+
+TEST_F(Pretrain, TheBestCheckpointIsMarkedAndKept) {
+  // What is held out is half what training sees and half what it never does: first better, then ever more surprising.
+  std::string text;
+  for (int i = 0; i < 400; ++i) {
+    text += i % 20 == 19 && i % 40 == 19 ? "{\"text\": \"ZQXJ KVWY ~~## QQZZ XJXJ WVKQ ##~~ YZQX\"}\n"
+                                         : "{\"text\": \"one two three one two three one two three\"}\n";
+  }
+  testing::write_text(folder_ / "corpus.jsonl", text);
+  config_.keep_best = true;
+  config_.keep_last = 1;
+  config_.eval_interval = 2;
+  config_.checkpoint_interval = -1;
+  config_.num_iterations = 14;
+  config_.warmdown_ratio = 0;
+  config_.unembedding_lr = 0.04;
+  train();
+  double minimum = std::numeric_limits<double>::infinity();
+  std::int64_t best = 0;
+  for (const auto& row : metrics()) {
+    if (!row.contains("validation_bpb") || row.at("step") == 0) continue;
+    if (row.at("validation_bpb") > minimum) continue;
+    minimum = row.at("validation_bpb");
+    best = row.at("step");
+  }
+  ASSERT_NE(best, 14) << "the test needs a run whose best step is not its last";
+  ASSERT_GT(best, 0);
+  const fs::path name = RunFolder::checkpoint_path("", best).filename();
+  EXPECT_EQ(fs::read_symlink(config_.output_dir / "checkpoints/best"), name);
+  EXPECT_EQ(fs::read_symlink(config_.output_dir / "checkpoints/latest"), "step-000014");
+  EXPECT_EQ(RunFolder::checkpoint_steps(config_.output_dir), (std::vector<std::int64_t>{best, 14}));
+  EXPECT_EQ(load_model(config_.output_dir / "checkpoints/best", at::kFloat).training_state.at("step"), best);
+}
+
+TEST_F(Pretrain, ARunThatEndedBeforeItsFirstCheckpointBeginsAnew) {
+  train();
+  const auto whole = metrics();
+  for (const auto& entry : fs::directory_iterator(config_.output_dir / "checkpoints")) fs::remove_all(entry.path());
+  const fs::path leftover = config_.output_dir / ".config.json.tmp-1073741824-1";  // no process has that number
+  testing::write_text(leftover, "left by a kill");
+  config_.resume = "latest";
+  EXPECT_EQ(train().steps, 12);
+  EXPECT_EQ(metrics().size(), whole.size()) << "figures of the first attempt must be gone";
+  EXPECT_FALSE(fs::exists(leftover));
+  for (const auto& entry : fs::directory_iterator(config_.output_dir / "checkpoints")) fs::remove_all(entry.path());
+  config_.matrix_lr = 0.5;
+  EXPECT_THAT([this] { train(); }, ThrowsMessage<ConfigError>(HasSubstr("matrix_lr")));
+}
+
+TEST_F(Pretrain, AFailedSaveStopsTrainingAndNamesTheCheckpointBefore) {
+  // A file where the second checkpoint would be.
+  fs::create_directories(config_.output_dir);
+  struct Blocking : SilentProgress {
+    fs::path path;
+    int steps = 0;
+    void advance(std::int64_t amount) override {
+      if (amount == 1 && ++steps == 7) testing::write_text(path, "in the way");
+    }
+  } progress;
+  progress.path = config_.output_dir / "checkpoints/step-000010";
+  EXPECT_THAT([&] { pretrain(config_, progress); },
+              ThrowsMessage<IoError>(AllOf(HasSubstr("step-000010"), HasSubstr("the last good checkpoint is"),
+                                           HasSubstr("step-000005"))));
+  EXPECT_GT(verify_checkpoint(config_.output_dir), 3u);
+  EXPECT_EQ(fs::read_symlink(config_.output_dir / "checkpoints/latest"), "step-000005");
 }
 
 TEST_F(Pretrain, AnotherConfigurationIsRefusedOnResumeByName) {
