@@ -3,7 +3,9 @@
 #   --asan      all tests under AddressSanitizer and UndefinedBehaviorSanitizer
 #   --clang     clang 16 builds everything without a warning
 #   --coverage  the tests reach 90 % of the lines of libs/ and every public function there
-# Without an option, all three.
+#   --faults    20 kills -9 of each kind, 1,000 corruptions of each format, full disks, little memory
+#   --fuzz      a fuzzer for each file format, NANOCHAT_FUZZ_RUNS (1,000,000) runs each
+# Without an option, all five.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/common.sh
@@ -11,12 +13,15 @@ source scripts/common.sh
 checks=()
 for option in "$@"; do
   case "$option" in
-    --asan | --clang | --coverage) checks+=("${option#--}") ;;
-    --help | -h) sed -n '2,6s/^# //p' "$0"; exit 0 ;;
-    *) echo "check: unknown option $option; usage: scripts/check.sh [--asan] [--clang] [--coverage]" >&2; exit 2 ;;
+    --asan | --clang | --coverage | --faults | --fuzz) checks+=("${option#--}") ;;
+    --help | -h) sed -n '2,8s/^# //p' "$0"; exit 0 ;;
+    *)
+      echo "check: unknown option $option; usage: scripts/check.sh [--asan] [--clang] [--coverage] [--faults] [--fuzz]" >&2
+      exit 2
+      ;;
   esac
 done
-[ ${#checks[@]} -gt 0 ] || checks=(asan clang coverage)
+[ ${#checks[@]} -gt 0 ] || checks=(asan clang coverage faults fuzz)
 
 step() { printf '\n== %s\n' "$*"; }
 
@@ -44,6 +49,32 @@ for check in "${checks[@]}"; do
       step "clang 16"
       command -v clang++-16 > /dev/null || install_packages check clang-16
       build clang
+      ;;
+    faults)
+      step "Kills, corruptions, full disks, little memory"
+      build release
+      NANOCHAT_KILLS=20 ctest --preset release --tests-regex '^faults\.' --no-tests=error --timeout 3600 --verbose
+      ;;
+    fuzz)
+      runs=${NANOCHAT_FUZZ_RUNS:-1000000}
+      step "Fuzzers, $runs runs each"
+      command -v clang++-16 > /dev/null || install_packages check clang-16
+      [ -e /usr/lib/llvm-16/lib/clang/16/lib/linux/libclang_rt.fuzzer-x86_64.a ] || install_packages check libclang-rt-16-dev
+      run_quietly cmake --preset fuzz
+      cmake --build --preset fuzz --parallel "$(build_jobs)" --target fuzzers
+      # What a fuzzer finds interesting is kept, so that the next one begins there; what it fails on is named at the end.
+      export ASAN_OPTIONS=detect_container_overflow=0
+      for format in $(build/fuzz/fuzz/fuzz_samples build/fuzz/corpus); do
+        echo "-- $format"
+        log=build/fuzz/$format.log
+        if ! build/fuzz/fuzz/fuzz_"$format" -runs="$runs" -seed=1 -max_len=32768 -timeout=5 -malloc_limit_mb=128 \
+          -rss_limit_mb=2048 -detect_leaks=0 -print_final_stats=1 -artifact_prefix=build/fuzz/"$format"- \
+          build/fuzz/corpus/"$format" > "$log" 2>&1; then
+          tail -n 50 "$log" >&2
+          exit 1
+        fi
+        grep -E 'number_of_executed_units|average_exec_per_sec|peak_rss_mb' "$log"
+      done
       ;;
     coverage)
       step "Coverage"

@@ -2,6 +2,7 @@
 
 #include <string_view>
 #include <unordered_map>
+#include <unordered_set>
 
 namespace nanochat {
 namespace {
@@ -15,12 +16,16 @@ std::vector<Merge> every_split(const std::vector<MergedToken>& tokens) {
       known.emplace(std::string_view(token.bytes).substr(offset, token.symbol_lengths[i]), token.symbols[i]);
     }
   }
+  // Most splits of a very long token cannot be, by their lengths alone: without this it would take its length squared.
+  std::unordered_set<std::size_t> lengths;
+  for (const auto& [bytes, id] : known) lengths.insert(bytes.size());
   std::vector<Merge> merges;
   for (std::size_t rank = 0; rank < tokens.size(); ++rank) {
     const std::string_view bytes = tokens[rank].bytes;
     std::size_t offset = 0;
     for (std::size_t i = 0; i + 1 < tokens[rank].symbols.size(); ++i) {
       offset += tokens[rank].symbol_lengths[i];
+      if (!lengths.contains(offset) || !lengths.contains(bytes.size() - offset)) continue;
       const auto left = known.find(bytes.substr(0, offset));
       const auto right = known.find(bytes.substr(offset));
       if (left == known.end() || right == known.end()) continue;

@@ -17,8 +17,12 @@ using nlohmann::json;
 class Reader {
  public:
   Reader(std::string_view contents, const std::string& source) : source_(source) {
+    const auto check_depth = [this](int depth, json::parse_event_t, json&) {
+      if (depth > kMostLevels) fail(fmt::format("nested deeper than {} levels", kMostLevels));
+      return true;
+    };
     try {
-      root_ = json::parse(contents);
+      root_ = json::parse(contents, check_depth);
     } catch (const json::exception& error) {
       fail(fmt::format("not valid JSON: {}", error.what()));
     }
@@ -250,6 +254,7 @@ class Reader {
   }
 
   static constexpr std::size_t kMostTokens = std::size_t{1} << 24;
+  static constexpr int kMostLevels = 64;  // messages show what they found, and that walks down the tree
 
   const std::string& source_;
   json root_;

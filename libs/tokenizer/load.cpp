@@ -28,9 +28,13 @@ std::vector<std::string> special_names(const std::string& option, bool chat_by_d
   return {kChatSpecialTokens.begin(), kChatSpecialTokens.end()};
 }
 
+void check_nonempty(const std::string& contents, const fs::path& path) {
+  if (contents.empty()) throw TokenizerError(fmt::format("{}: the file is empty", path.string()));
+}
+
 std::string read_nonempty(const fs::path& path) {
   std::string contents = read_file(path);
-  if (contents.empty()) throw TokenizerError(fmt::format("{}: the file is empty", path.string()));
+  check_nonempty(contents, path);
   return contents;
 }
 
@@ -113,22 +117,7 @@ std::shared_ptr<const Tokenizer> load_pair(const fs::path& model_path, const fs:
 }
 
 std::shared_ptr<const Tokenizer> load_file(const fs::path& path, const TokenizerLoadOptions& options) {
-  std::string contents = read_nonempty(path);
-  const std::string extension = path.extension().string();
-  const std::size_t first = contents.find_first_not_of(" \t\r\n");
-  // A protobuf message that begins with its first field, the pieces, begins with this byte.
-  constexpr char kFirstPieceTag = 0x0A;
-  constexpr char kPickleProtocol = '\x80';  // of every pickle since protocol 2
-  if (extension == ".json" || (extension != ".model" && first != std::string::npos && contents[first] == '{')) {
-    return load_json(path, contents, options);
-  }
-  if (extension == ".model" || (extension != ".tiktoken" && contents[0] == kFirstPieceTag)) {
-    return load_model(path, std::move(contents), special_names(options.special, true));
-  }
-  if (extension == ".pkl" || (extension != ".tiktoken" && contents[0] == kPickleProtocol)) {
-    return load_pickle(path, contents, options);
-  }
-  return load_ranks(path, contents, options);
+  return parse_tokenizer(read_file(path), path, options);
 }
 
 std::shared_ptr<const Tokenizer> load_folder(const fs::path& folder, const TokenizerLoadOptions& options) {
@@ -157,6 +146,26 @@ std::shared_ptr<const Tokenizer> load_tokenizer(const fs::path& path, const Toke
                     path.string()));
   }
   return fs::is_directory(path) ? load_folder(path, options) : load_file(path, options);
+}
+
+std::shared_ptr<const Tokenizer> parse_tokenizer(std::string contents, const fs::path& name,
+                                                 const TokenizerLoadOptions& options) {
+  check_nonempty(contents, name);
+  const std::string extension = name.extension().string();
+  const std::size_t first = contents.find_first_not_of(" \t\r\n");
+  // A protobuf message that begins with its first field, the pieces, begins with this byte.
+  constexpr char kFirstPieceTag = 0x0A;
+  constexpr char kPickleProtocol = '\x80';  // of every pickle since protocol 2
+  if (extension == ".json" || (extension != ".model" && first != std::string::npos && contents[first] == '{')) {
+    return load_json(name, contents, options);
+  }
+  if (extension == ".model" || (extension != ".tiktoken" && contents[0] == kFirstPieceTag)) {
+    return load_model(name, std::move(contents), special_names(options.special, true));
+  }
+  if (extension == ".pkl" || (extension != ".tiktoken" && contents[0] == kPickleProtocol)) {
+    return load_pickle(name, contents, options);
+  }
+  return load_ranks(name, contents, options);
 }
 
 }  // namespace nanochat

@@ -26,4 +26,8 @@ struct TokenizerLoadOptions {
 std::shared_ptr<const Tokenizer> load_tokenizer(const std::filesystem::path& path,
                                                 const TokenizerLoadOptions& options = {});
 
+// The contents of such a file, whose name tells its form and stands in messages.
+std::shared_ptr<const Tokenizer> parse_tokenizer(std::string contents, const std::filesystem::path& name,
+                                                 const TokenizerLoadOptions& options = {});
+
 }  // namespace nanochat

@@ -1,9 +1,14 @@
 #pragma once
 // Runs the built program as a user would, and collects what it did.
 
+#include <sys/types.h>
+
+#include <cstdint>
 #include <map>
 #include <string>
 #include <vector>
+
+#include "core/testing.h"
 
 namespace nanochat::testing {
 
@@ -14,8 +19,33 @@ struct ProgramResult {
   std::string out, err;
 };
 
-// `environment` is set on top of the test's own; `input` is its standard input. Throws std::runtime_error when the
-// program cannot be started.
+// Under what it runs.
+struct ProgramSetting {
+  std::string input = {};                               // its standard input
+  std::map<std::string, std::string> environment = {};  // on top of the test's own
+  std::uint64_t address_space_bytes = 0;                // as `ulimit -v` limits it; 0: not
+};
+
+// One run of the program. Ends it, by force, when destroyed. Throws std::runtime_error when it cannot be started.
+class Program {
+ public:
+  explicit Program(const std::vector<std::string>& arguments, const ProgramSetting& setting = {});
+  ~Program();
+  Program(const Program&) = delete;
+  Program& operator=(const Program&) = delete;
+
+  void send(int signal) const;
+  bool running();        // or has it ended?
+  ProgramResult wait();  // until it ends
+
+ private:
+  TemporaryDirectory folder_;
+  pid_t child_ = -1;
+  int status_ = 0;
+  bool ended_ = false;
+};
+
+// Runs it to its end.
 ProgramResult run_program(const std::vector<std::string>& arguments, const std::string& input = "",
                           const std::map<std::string, std::string>& environment = {});
 
