@@ -341,7 +341,9 @@ int CommandLine::main(int argc, const char* const* argv) {
                         error.code() == std::errc::not_enough_memory;
     code = memory ? out_of_memory(error.what()) : report(ExitCode::kOther, error.what());
   } catch (const std::exception& error) {
-    code = report(ExitCode::kOther, error.what());
+    // What oneDNN, beneath LibTorch, says when there is no memory left for the code that it makes.
+    const bool memory = std::string_view(error.what()) == "could not create a primitive";
+    code = memory ? out_of_memory(error.what()) : report(ExitCode::kOther, error.what());
   }
   const bool written = std::fflush(stdout) == 0 && std::ferror(stdout) == 0;
   if (!written && code == ExitCode::kOk) {

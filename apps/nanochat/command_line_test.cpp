@@ -257,6 +257,8 @@ TEST_F(CommandLineTest, ExitCodesOfErrors) {
   fails(c10::Error({"f", "f.cpp", 1}, "shapes differ"), 1, "shapes differ");
   fails(std::system_error(EAGAIN, std::generic_category(), "thread"), 1,
         "out of memory: thread: Resource temporarily unavailable; lower --device-batch-size, --depth");
+  fails(std::runtime_error("could not create a primitive"), 1,
+        "out of memory: could not create a primitive; lower --device-batch-size, --depth");
   fails(std::system_error(ENOENT, std::generic_category(), "x"), 1, "x: No such file or directory");
   fails(c10::OutOfMemoryError({"f", "f.cpp", 1}, "tried to allocate 9 GiB"), 1,
         "out of memory: tried to allocate 9 GiB; lower --device-batch-size, --depth");

@@ -34,19 +34,35 @@ int kills() {
 // Where LibTorch's sums do not depend on how many threads share them.
 const std::map<std::string, std::string> kOneThread = {{"OMP_NUM_THREADS", "1"}};
 
-// Seconds that a run to the end takes.
-double time_of(const Arguments& arguments) {
+// Seconds of a run to the end: until `sign` appears, with which the work begins, and from there.
+struct Times {
+  double before = 0.0, working = 0.0;
+};
+
+template <class Condition>
+double seconds_until(Program& program, Condition condition) {
   const auto start = Clock::now();
-  const ProgramResult result = Program(arguments, {.environment = kOneThread}).wait();
-  EXPECT_EQ(result.exit_code, 0) << result.err;
+  while (!condition() && program.running()) std::this_thread::sleep_for(std::chrono::microseconds(200));
   return Seconds(Clock::now() - start).count();
 }
 
-// True when it was still running after `seconds`, and is no more.
-bool kill_after(const Arguments& arguments, double seconds) {
+Times time_of(const Arguments& arguments, const fs::path& sign) {
   Program program(arguments, {.environment = kOneThread});
-  const auto end = Clock::now() + Seconds(seconds);
-  while (Clock::now() < end && program.running()) std::this_thread::sleep_for(std::chrono::microseconds(200));
+  Times times;
+  times.before = seconds_until(program, [&] { return fs::exists(sign); });
+  times.working = seconds_until(program, [] { return false; });
+  const ProgramResult result = program.wait();
+  EXPECT_EQ(result.exit_code, 0) << result.err;
+  return times;
+}
+
+// Kills at a random moment, of the work or, one time in five, of all. True when it was still running.
+bool kill_at_random(const Arguments& arguments, const fs::path& sign, const Times& times, Rng& rng) {
+  const bool anywhere = rng.below(5) == 0;
+  const double moment = rng.uniform() * (anywhere ? times.before + times.working : times.working);
+  Program program(arguments, {.environment = kOneThread});
+  if (!anywhere) seconds_until(program, [&] { return fs::exists(sign); });
+  seconds_until(program, [&, end = Clock::now() + Seconds(moment)] { return Clock::now() >= end; });
   program.send(SIGKILL);
   const ProgramResult result = program.wait();
   EXPECT_TRUE(result.exit_code == 0 || result.exit_code == 128 + SIGKILL) << result.exit_code << ": " << result.err;
@@ -84,16 +100,17 @@ TEST_F(Kill, DataPrepareGoesOnToTheSameFiles) {
     return Arguments{"data", "prepare", "--data-dir", folder_ / "toy/toy.jsonl", "--tokenizer", small_run().tokenizer,
                      "--output-dir", folder_ / output, "--tokens-per-shard", "15000", "--resume", "--quiet"};
   };
-  const double seconds = time_of(arguments("whole"));
+  const Times times = time_of(arguments("whole"), folder_ / "whole/preparing.json");
   const auto whole = contents(folder_ / "whole");
   ASSERT_GT(whole.size(), 30u) << "shards";
   int done = 0, kept_shards = 0;
   for (int attempt = 0; done < kills() && attempt < 10 * kills(); ++attempt) {
     const std::string name = "killed-" + std::to_string(attempt);
-    if (!kill_after(arguments(name), rng_.uniform() * seconds)) continue;
+    const fs::path sign = folder_ / name / "preparing.json";
+    if (!kill_at_random(arguments(name), sign, times, rng_)) continue;
     ++done;
     // Every other one is killed again while it resumes.
-    if (rng_.below(2) == 0) kill_after(arguments(name), rng_.uniform() * seconds);
+    if (rng_.below(2) == 0) kill_at_random(arguments(name), sign, times, rng_);
     if (fs::exists(folder_ / name)) {
       for (const auto& entry : fs::directory_iterator(folder_ / name)) kept_shards += entry.path().extension() == ".tok" ? 1 : 0;
     }
@@ -103,7 +120,7 @@ TEST_F(Kill, DataPrepareGoesOnToTheSameFiles) {
     fs::remove_all(folder_ / name);
   }
   EXPECT_EQ(done, kills()) << "the program ended before it could be killed";
-  std::printf("%d kills in runs of %.1f s, %.1f of %zu shards kept on average\n", done, seconds,
+  std::printf("%d kills in runs of %.1f s, %.1f of %zu files kept on average\n", done, times.working,
               static_cast<double>(kept_shards) / std::max(1, done), whole.size());
 }
 
@@ -156,16 +173,17 @@ class KillPretrain : public Kill {
 TEST_F(KillPretrain, GoesOnToTheSameWeights) {
   const Arguments more = {"--num-iterations", "40", "--checkpoint-interval", "3", "--keep-last", "2",
                           "--eval-interval",  "5",  "--keep-best",           "--log-interval", "1"};
-  const double seconds = time_of(arguments("whole", more));
+  const Times times = time_of(arguments("whole", more), folder_ / "whole/metrics.jsonl");
   const auto whole = outcome("whole");
   EXPECT_NE(whole.at("best"), "");
   int done = 0, restarts = 0;
   for (int attempt = 0; done < kills() && attempt < 10 * kills(); ++attempt) {
     const std::string name = "killed-" + std::to_string(attempt);
-    if (!kill_after(arguments(name, more), rng_.uniform() * seconds)) continue;
+    const fs::path sign = folder_ / name / "metrics.jsonl";
+    if (!kill_at_random(arguments(name, more), sign, times, rng_)) continue;
     ++done;
     expect_whole_checkpoints(name);
-    if (rng_.below(2) == 0) kill_after(arguments(name, more), rng_.uniform() * seconds);
+    if (rng_.below(2) == 0) kill_at_random(arguments(name, more), sign, times, rng_);
     restarts += fs::exists(folder_ / name / "checkpoints/latest") ? 0 : 1;
     const ProgramResult resumed = Program(arguments(name, more), {.environment = kOneThread}).wait();
     ASSERT_EQ(resumed.exit_code, 0) << resumed.err;
@@ -174,14 +192,14 @@ TEST_F(KillPretrain, GoesOnToTheSameWeights) {
     fs::remove_all(folder_ / name);
   }
   EXPECT_EQ(done, kills()) << "the program ended before it could be killed";
-  std::printf("%d kills in runs of %.1f s, %d before the first checkpoint\n", done, seconds, restarts);
+  std::printf("%d kills in runs of %.1f s, %d before the first checkpoint\n", done, times.working, restarts);
 }
 
 TEST_F(KillPretrain, InsideTheWriteOfACheckpoint) {
   // Checkpoints of 26 MB, one a step.
   const Arguments more = {"--depth", "4", "--n-embd", "256", "--n-head", "4", "--num-iterations", "6", "--total-batch-size",
                           "512", "--checkpoint-interval", "1", "--keep-last", "2"};
-  time_of(arguments("whole", more));
+  time_of(arguments("whole", more), folder_ / "whole/metrics.jsonl");
   const auto whole = outcome("whole");
   int done = 0;
   double write_seconds = 0.2;  // how long a write takes; learnt below
