@@ -168,7 +168,12 @@ std::map<std::string, StoredTensor> read_dictionary(const ZipFile& archive) {
 
 }  // namespace
 
-TorchFile::TorchFile(const std::filesystem::path& path) : archive_(path) {
+TorchFile::TorchFile(const std::filesystem::path& path) : TorchFile(ZipFile(path)) {}
+
+TorchFile::TorchFile(MappedFile file, std::filesystem::path name)
+    : TorchFile(ZipFile(std::move(file), std::move(name))) {}
+
+TorchFile::TorchFile(ZipFile archive) : archive_(std::move(archive)) {
   try {
     entries_ = read_dictionary(archive_);
   } catch (const DataError& error) {
@@ -176,7 +181,7 @@ TorchFile::TorchFile(const std::filesystem::path& path) : archive_(path) {
     for (char& c : what) {
       if (static_cast<unsigned char>(c) < 0x20) c = '?';
     }
-    throw CheckpointError(path.string() + ": " + what);
+    throw CheckpointError(archive_.path().string() + ": " + what);
   }
 }
 

@@ -21,12 +21,15 @@ class TorchFile final : public TensorSource {
   // at fault: anything else than such a dictionary, two tensors that share elements included. `_orig_mod.`, which
   // torch.compile puts before names, is taken away.
   explicit TorchFile(const std::filesystem::path& path);
+  TorchFile(MappedFile file, std::filesystem::path name);  // of bytes at hand; messages call them `name`
 
   const std::filesystem::path& path() const override { return archive_.path(); }
   const std::map<std::string, StoredTensor>& entries() const override { return entries_; }
   void read_into(const std::string& name, at::Tensor& target) const override;
 
  private:
+  explicit TorchFile(ZipFile archive);
+
   ZipFile archive_;
   std::map<std::string, StoredTensor> entries_;
 };

@@ -79,7 +79,9 @@ ZipFile::Directory ZipFile::find_directory() const {
   return directory;
 }
 
-ZipFile::ZipFile(const std::filesystem::path& path) : path_(path), file_(map_file(path)) {
+ZipFile::ZipFile(const std::filesystem::path& path) : ZipFile(map_file(path), path) {}
+
+ZipFile::ZipFile(MappedFile file, std::filesystem::path name) : path_(std::move(name)), file_(std::move(file)) {
   const Directory directory = find_directory();
   std::size_t at = static_cast<std::size_t>(directory.offset);
   const std::size_t end = at + static_cast<std::size_t>(directory.size);

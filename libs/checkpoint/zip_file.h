@@ -23,6 +23,7 @@ class ZipFile {
  public:
   // Throws CheckpointError naming the file, and the entry, at fault.
   explicit ZipFile(const std::filesystem::path& path);
+  ZipFile(MappedFile file, std::filesystem::path name);  // of bytes at hand; messages call them `name`
 
   struct Entry {
     std::size_t begin = 0, end = 0;  // byte range in the file

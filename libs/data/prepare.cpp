@@ -176,6 +176,35 @@ PrepareResult result_of(const PrepareFolder& folder) {
   return result;
 }
 
+// Writes `document`, if there are `more`, and what follows it. False when an interrupt ended it, with whole shards so far.
+bool write_shards(TokenizePipeline& pipeline, TokenizedDocument& document, const Tokenizer& tokenizer,
+                  const PrepareOptions& options, PrepareFolder& folder, ProgressReporter& progress, std::int64_t total,
+                  bool more) {
+  SplitWriter train("train", folder, tokenizer, options.tokens_per_shard);
+  SplitWriter validation("validation", folder, tokenizer, options.tokens_per_shard);
+  std::uint64_t reported = 0;
+  std::uint64_t tokens = result_of(folder).train_tokens + result_of(folder).validation_tokens;
+  bool interrupted = false;
+  progress.start("preparing", total, "B");
+  for (; more && !(interrupted = interrupt_requested()); more = pipeline.next(document)) {
+    (is_validation_document(document.index, options.validation_every) ? validation : train).add(document);
+    tokens += document.tokens.size();
+    if (document.bytes_read > reported) {
+      progress.note(fmt::format("{} tokens", with_commas(static_cast<std::int64_t>(tokens))));
+      progress.advance(static_cast<std::int64_t>(document.bytes_read - reported));
+      reported = document.bytes_read;
+    }
+  }
+  if (!interrupted) {
+    train.finish();
+    validation.finish();
+    if (static_cast<std::int64_t>(reported) < total) progress.advance(total - static_cast<std::int64_t>(reported));
+  }
+  progress.finish();
+  if (!interrupted) folder.finish();
+  return !interrupted;
+}
+
 void check(const PrepareOptions& options, const Tokenizer& tokenizer) {
   if (options.tokens_per_shard < 1) {
     throw ConfigError(fmt::format("tokens per shard is {}; 1 or more would be right", options.tokens_per_shard));
@@ -204,32 +233,16 @@ PrepareResult prepare_shards(const std::vector<std::string>& paths, const Tokeni
   TokenizedDocument document;
   const std::size_t kept = result_of(folder).shards.size();
   if (kept > 0) log_info("{}: {} whole shards are kept; going on behind them", output.string(), kept);
-  bool more = pipeline.next(document);  // an unreadable or empty corpus fails here, before anything is written
-  folder.claim();
-  tokenizer.save(output);
-
-  SplitWriter train("train", folder, tokenizer, options.tokens_per_shard);
-  SplitWriter validation("validation", folder, tokenizer, options.tokens_per_shard);
-  std::uint64_t reported = 0;
-  std::uint64_t tokens = result_of(folder).train_tokens + result_of(folder).validation_tokens;
+  const bool more = pipeline.next(document);  // an unreadable or empty corpus fails here, before anything is written
   bool interrupted = false;
-  progress.start("preparing", total, "B");
-  for (; more && !(interrupted = interrupt_requested()); more = pipeline.next(document)) {
-    (is_validation_document(document.index, options.validation_every) ? validation : train).add(document);
-    tokens += document.tokens.size();
-    if (document.bytes_read > reported) {
-      progress.note(fmt::format("{} tokens", with_commas(static_cast<std::int64_t>(tokens))));
-      progress.advance(static_cast<std::int64_t>(document.bytes_read - reported));
-      reported = document.bytes_read;
-    }
+  try {
+    folder.claim();
+    tokenizer.save(output);
+    interrupted = !write_shards(pipeline, document, tokenizer, options, folder, progress, total, more);
+  } catch (...) {
+    folder.give_up();
+    throw;
   }
-  if (!interrupted) {
-    train.finish();
-    validation.finish();
-    if (static_cast<std::int64_t>(reported) < total) progress.advance(total - static_cast<std::int64_t>(reported));
-  }
-  progress.finish();
-  if (!interrupted) folder.finish();
   PrepareResult result = result_of(folder);
   result.interrupted = interrupted;
   return result;

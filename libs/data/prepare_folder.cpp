@@ -186,9 +186,19 @@ void PrepareFolder::keep_whole_shards() {
   }
 }
 
+void PrepareFolder::give_up() noexcept {
+  if (!train_.empty() || !validation_.empty()) return;
+  std::error_code ignored;
+  if (created_) {
+    fs::remove_all(folder_, ignored);
+  } else {
+    fs::remove(marker_, ignored);
+  }
+}
+
 void PrepareFolder::claim() {
   std::error_code error;
-  fs::create_directories(folder_, error);
+  created_ = fs::create_directories(folder_, error);
   if (error) throw IoError(fmt::format("cannot create folder {}: {}", folder_.string(), error.message()));
   // The marker first: at no time are there shards that belong to neither a marker nor a manifest.
   write_state();

@@ -35,6 +35,8 @@ class PrepareFolder {
   bool complete() const { return complete_; }  // all that inspect() found is whole, and the manifest stands
   // Marks the folder as being made and clears away what is not kept. Throws IoError.
   void claim();
+  // After a failure: takes back what claim() did when no shard has been finished, so that there is nothing to resume.
+  void give_up() noexcept;
   void add(ShardRow row);  // of a shard that stands
   void finish();           // the manifest, last
 
@@ -50,7 +52,7 @@ class PrepareFolder {
   std::filesystem::path folder_, marker_, manifest_;
   nlohmann::json description_;
   std::vector<ShardRow> train_, validation_;
-  bool complete_ = false;
+  bool complete_ = false, created_ = false;
 };
 
 }  // namespace nanochat

@@ -116,6 +116,25 @@ std::shared_ptr<const Tokenizer> load_pair(const fs::path& model_path, const fs:
   return loaded;
 }
 
+std::shared_ptr<const Tokenizer> parse(std::string contents, const fs::path& name, const TokenizerLoadOptions& options) {
+  check_nonempty(contents, name);
+  const std::string extension = name.extension().string();
+  const std::size_t first = contents.find_first_not_of(" \t\r\n");
+  // A protobuf message that begins with its first field, the pieces, begins with this byte.
+  constexpr char kFirstPieceTag = 0x0A;
+  constexpr char kPickleProtocol = '\x80';  // of every pickle since protocol 2
+  if (extension == ".json" || (extension != ".model" && first != std::string::npos && contents[first] == '{')) {
+    return load_json(name, contents, options);
+  }
+  if (extension == ".model" || (extension != ".tiktoken" && contents[0] == kFirstPieceTag)) {
+    return load_model(name, std::move(contents), special_names(options.special, true));
+  }
+  if (extension == ".pkl" || (extension != ".tiktoken" && contents[0] == kPickleProtocol)) {
+    return load_pickle(name, contents, options);
+  }
+  return load_ranks(name, contents, options);
+}
+
 std::shared_ptr<const Tokenizer> load_file(const fs::path& path, const TokenizerLoadOptions& options) {
   return parse_tokenizer(read_file(path), path, options);
 }
@@ -150,22 +169,15 @@ std::shared_ptr<const Tokenizer> load_tokenizer(const fs::path& path, const Toke
 
 std::shared_ptr<const Tokenizer> parse_tokenizer(std::string contents, const fs::path& name,
                                                  const TokenizerLoadOptions& options) {
-  check_nonempty(contents, name);
-  const std::string extension = name.extension().string();
-  const std::size_t first = contents.find_first_not_of(" \t\r\n");
-  // A protobuf message that begins with its first field, the pieces, begins with this byte.
-  constexpr char kFirstPieceTag = 0x0A;
-  constexpr char kPickleProtocol = '\x80';  // of every pickle since protocol 2
-  if (extension == ".json" || (extension != ".model" && first != std::string::npos && contents[first] == '{')) {
-    return load_json(name, contents, options);
+  try {
+    return parse(std::move(contents), name, options);
+  } catch (const TokenizerError& error) {
+    std::string what = error.what();  // names out of a damaged file may break the line
+    for (char& c : what) {
+      if (static_cast<unsigned char>(c) < 0x20) c = '?';
+    }
+    throw TokenizerError(what);
   }
-  if (extension == ".model" || (extension != ".tiktoken" && contents[0] == kFirstPieceTag)) {
-    return load_model(name, std::move(contents), special_names(options.special, true));
-  }
-  if (extension == ".pkl" || (extension != ".tiktoken" && contents[0] == kPickleProtocol)) {
-    return load_pickle(name, contents, options);
-  }
-  return load_ranks(name, contents, options);
 }
 
 }  // namespace nanochat

@@ -16,11 +16,13 @@
 #include "checkpoint/checkpoint_testing.h"
 #include "checkpoint/json_file.h"
 #include "checkpoint/model_config.h"
+#include "checkpoint/torch_file.h"
 #include "core/atomic_file.h"
 #include "core/sha256.h"
 #include "data/shard.h"
 #include "tokenizer/load.h"
 #include "tokenizer/testing_tokenizers.h"
+#include "tokenizer/tokenizer_pickle.h"
 
 namespace nanochat::testing {
 namespace {
@@ -37,20 +39,32 @@ std::string sample_safetensors() {
   return read_file(folder / "a.safetensors");
 }
 
-std::string read_safetensors(const std::string& bytes) {
-  const SafetensorsFile file(view(bytes), "a.safetensors");
+// Everything that a file of tensors holds.
+std::string read_tensors(const TensorSource& file) {
   std::string all;
   for (const auto& [name, entry] : file.entries()) {
-    const at::Tensor tensor = file.tensor(name);
     at::Tensor target = at::empty(entry.shape, entry.dtype);
     file.read_into(name, target);
     all += name + std::to_string(static_cast<int>(entry.dtype));
     for (const std::int64_t size : entry.shape) all += "," + std::to_string(size);
     all += sha256_hex({static_cast<const char*>(target.const_data_ptr()), target.nbytes()});
-    all += tensor.nbytes() == target.nbytes() ? "" : "?";
   }
   return all;
 }
+
+std::string read_safetensors(const std::string& bytes) {
+  const SafetensorsFile file(view(bytes), "a.safetensors");
+  for (const auto& [name, entry] : file.entries()) static_cast<void>(file.tensor(name));
+  return read_tensors(file);
+}
+
+std::string sample_torch_file() {
+  const TemporaryDirectory folder;
+  write_torch_file(folder / "model.pt", {{"w", at::arange(12, at::kFloat).view({3, 4})}, {"h", at::arange(6, at::kHalf)}});
+  return read_file(folder / "model.pt");
+}
+
+std::string read_torch_file(const std::string& bytes) { return read_tensors(TorchFile(view(bytes), "model.pt")); }
 
 std::string sample_shard() {
   const TemporaryDirectory folder;
@@ -130,6 +144,9 @@ const std::vector<Format>& formats() {
        [](const std::string& bytes) { return read_tokenizer(bytes, "tokenizer.model"); }},
       {"ranks", [] { return rank_file(small_ranks()); },
        [](const std::string& bytes) { return read_tokenizer(bytes, "bytes.tiktoken"); }},
+      {"tokenizer_pickle", [] { return to_tokenizer_pickle(ByteBpeTokenizer(small_bpe_definition())); },
+       [](const std::string& bytes) { return read_tokenizer(bytes, "tokenizer.pkl"); }},
+      {"torch_file", sample_torch_file, read_torch_file},
       {"config_json", sample_config, read_config},
       {"training_state", sample_training_state, read_training_state, /*detects_all=*/true},
   };
