@@ -5,7 +5,8 @@ namespace nanochat::cli {
 
 class CommandLine;
 
-void add_tokenizer(CommandLine& command_line);  // tokenizer train | info | encode | decode
+void add_tokenizer(CommandLine& command_line);  // tokenizer train | info | encode | decode, and the next
+void add_tokenizer_eval(CommandLine& command_line);  // tokenizer eval
 void add_data(CommandLine& command_line);       // data prepare | toy
 void add_pretrain(CommandLine& command_line);   // pretrain
 void add_eval(CommandLine& command_line);       // eval

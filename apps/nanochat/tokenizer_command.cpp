@@ -418,6 +418,7 @@ void add_tokenizer(CommandLine& command_line) {
   add_info_command(command_line);
   add_encode_command(command_line);
   add_decode_command(command_line);
+  add_tokenizer_eval(command_line);
 }
 
 }  // namespace nanochat::cli
