@@ -108,7 +108,10 @@ ExitCode eval_tokenizers(const EvalArguments& arguments, Context& context) {
     return text.size() > width ? text.substr(text.size() - width) : text;
   };
   fmt::print("bytes per token\n{:<{}} {:>10}", "", kNameWidth, "bytes");
-  for (const std::string& name : arguments.tokenizers) fmt::print(" {:>{}}", cell(name, kColumn), kColumn);
+  for (const std::string& path : arguments.tokenizers) {
+    const fs::path trimmed = fs::path(path).has_filename() ? fs::path(path) : fs::path(path).parent_path();
+    fmt::print(" {:>{}}", cell(trimmed.stem().string(), kColumn), kColumn);
+  }
   fmt::print("\n");
   for (std::size_t t = 0; t < texts.size(); ++t) {
     fmt::print("{:<{}} {:>10}", cell(texts[t].name, kNameWidth), kNameWidth,

@@ -1,0 +1,72 @@
+// nanochat data validate: faults in text, conversations and token shards, all of them, before a run meets the first.
+#include <nlohmann/json.hpp>
+#include <spdlog/fmt/fmt.h>
+
+#include "command_line.h"
+#include "commands.h"
+#include "core/errors.h"
+#include "core/format.h"
+#include "data/validate.h"
+#include "tokenizer/load.h"
+#include "tokenizer/tokenizer.h"
+
+namespace nanochat::cli {
+namespace {
+
+struct ValidateArguments {
+  std::vector<std::string> data_dir;
+  std::filesystem::path tokenizer;
+  ValidateOptions options;
+};
+
+ExitCode validate(const ValidateArguments& arguments, Context& context) {
+  ValidateOptions options = arguments.options;
+  std::shared_ptr<const Tokenizer> tokenizer;
+  if (!arguments.tokenizer.empty()) tokenizer = load_tokenizer(arguments.tokenizer);
+  options.tokenizer = tokenizer.get();
+  const ValidationReport report = validate_data(arguments.data_dir, options, *context.progress);
+  const ExitCode code = report.clean() ? ExitCode::kOk : ExitCode::kData;
+  if (context.json) {
+    fmt::print("{}\n", report.to_json().dump());
+    return code;
+  }
+  fmt::print("{} files, {} documents, {} of them conversations, {}{}\n", with_commas(static_cast<std::int64_t>(report.files)),
+             with_commas(static_cast<std::int64_t>(report.documents)),
+             with_commas(static_cast<std::int64_t>(report.conversations)), human_bytes(static_cast<double>(report.bytes)),
+             report.tokens > 0 ? fmt::format(", {} tokens", with_commas(static_cast<std::int64_t>(report.tokens))) : "");
+  if (report.clean()) {
+    fmt::print("no faults found\n");
+    return code;
+  }
+  for (const auto& [kind, meaning] : finding_kinds()) {
+    const auto count = report.counts.find(kind);
+    if (count == report.counts.end()) continue;
+    fmt::print("\n{} x {}: {}\n", with_commas(static_cast<std::int64_t>(count->second)), kind, meaning);
+    for (const Finding& finding : report.examples) {
+      if (finding.kind != kind) continue;
+      fmt::print("  {}: {}\n", replace_invalid_utf8(finding.where), replace_invalid_utf8(finding.what));
+    }
+  }
+  return code;
+}
+
+}  // namespace
+
+void add_data_validate(CommandLine& command_line) {
+  auto arguments = std::make_shared<ValidateArguments>();
+  ValidateOptions& options = arguments->options;
+  Subcommand& command = command_line.add(
+      "data validate",
+      "Look for faults in text, conversations and token shards, and report them all; exit code 3 when there are any",
+      "nanochat data validate shards/ conversations.jsonl");
+  command.option("data_dir", &arguments->data_dir,
+                 "what to look at: .txt and .jsonl, each also .gz, folders of token shards, globs");
+  command.option("tokenizer", &arguments->tokenizer, "the tokenizer that token shards must have been made with");
+  command.option("text_key", &options.text_key, "key of a .jsonl row that holds the text");
+  command.option("max_document_bytes", &options.max_document_bytes, "report longer documents").at_least(1);
+  command.option("max_examples", &options.max_examples, "examples to show of each kind of fault").at_least(0);
+  command.positional("data_dir").required("data_dir");
+  command.run([arguments](Context& context) { return validate(*arguments, context); });
+}
+
+}  // namespace nanochat::cli

@@ -1,0 +1,437 @@
+#include "data/validate.h"
+
+#include <algorithm>
+#include <array>
+#include <filesystem>
+#include <optional>
+#include <set>
+#include <string_view>
+#include <unordered_map>
+#include <utility>
+
+#include <nlohmann/json.hpp>
+#include <spdlog/fmt/fmt.h>
+
+#include "core/atomic_file.h"
+#include "core/errors.h"
+#include "core/format.h"
+#include "core/interrupt.h"
+#include "core/progress.h"
+#include "core/sha256.h"
+#include "data/byte_source.h"
+#include "data/documents.h"
+#include "data/shard.h"
+#include "tokenizer/load.h"
+#include "tokenizer/tokenizer.h"
+
+namespace nanochat {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+// The first 128 bits of SHA-256.
+struct Digest {
+  std::uint64_t low = 0, high = 0;
+  bool operator==(const Digest&) const = default;
+};
+struct DigestHash {
+  std::size_t operator()(const Digest& digest) const { return static_cast<std::size_t>(digest.low); }
+};
+Digest digest_of(const void* data, std::size_t bytes) {
+  Sha256 hash;
+  hash.update(data, bytes);
+  const auto full = hash.digest();
+  Digest digest;
+  for (std::size_t i = 0; i < 8; ++i) {
+    digest.low |= static_cast<std::uint64_t>(full[i]) << (8 * i);
+    digest.high |= static_cast<std::uint64_t>(full[i + 8]) << (8 * i);
+  }
+  return digest;
+}
+
+bool ends_with_one_of(const std::string& name, std::initializer_list<const char*> endings) {
+  return std::any_of(endings.begin(), endings.end(), [&](const char* ending) { return name.ends_with(ending); });
+}
+
+class Validator {
+ public:
+  Validator(const ValidateOptions& options, ProgressReporter& progress) : options_(options), progress_(progress) {}
+
+  void text_file(const fs::path& file) {
+    ++report_.files;
+    const std::string name = file.string();
+    try {
+      if (ends_with_one_of(name, {".jsonl", ".jsonl.gz"})) {
+        rows(file);
+      } else {
+        lines(file);
+      }
+    } catch (const DataError& error) {
+      found("unreadable", name, error.what());
+    }
+  }
+
+  void shard_folder(const fs::path& folder) {
+    std::set<std::string> listed;
+    if (fs::exists(folder / "preparing.json")) {
+      found("unfinished", folder.string(), "holds a preparation that was interrupted; `data prepare --resume` finishes it");
+    }
+    if (fs::exists(folder / "manifest.json")) listed = manifest(folder / "manifest.json");
+    std::vector<fs::path> shards;
+    for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
+      if (entry.path().extension() == ".tok") shards.push_back(entry.path());
+    }
+    std::sort(shards.begin(), shards.end());
+    std::string fingerprint = options_.tokenizer != nullptr ? options_.tokenizer->fingerprint() : "";
+    if (fingerprint.empty() && (fs::exists(folder / "tokenizer.json") || fs::exists(folder / "tokenizer.model"))) {
+      try {
+        fingerprint = load_tokenizer(folder)->fingerprint();
+      } catch (const DataError& error) {
+        found("wrong-tokenizer", folder.string(), error.what());
+      }
+    }
+    for (const fs::path& path : shards) {
+      if (!listed.empty() && !listed.contains(path.filename().string())) {
+        found("unlisted-shard", path.string(), "manifest.json does not list it");
+      }
+      shard(path, fingerprint);
+    }
+  }
+
+  void shard(const fs::path& path, std::string& fingerprint) {
+    ++report_.files;
+    try {
+      const ShardReader reader(path);
+      const ShardInfo& info = reader.info();
+      if (fingerprint.empty()) fingerprint = info.tokenizer_fingerprint;
+      if (info.tokenizer_fingerprint != fingerprint) {
+        found("wrong-tokenizer", path.string(),
+              fmt::format("made with tokenizer {}, expected {}", info.tokenizer_fingerprint.substr(0, 12),
+                          fingerprint.substr(0, 12)));
+      }
+      if (info.documents == 0) found("no-documents", path.string(), "holds no document");
+      const bool validation = path.filename().string().starts_with("validation-");
+      std::vector<std::int32_t> tokens;
+      for (std::uint64_t i = 0; i < info.documents && !interrupt_requested(); ++i) {
+        tokens.clear();
+        const std::string where = fmt::format("{}: document {}", path.string(), i);
+        try {
+          reader.document(i, tokens);
+        } catch (const DataError& error) {
+          found("checksum-mismatch", where, error.what());
+          continue;
+        }
+        report_.tokens += tokens.size();
+        if (tokens.empty()) {
+          ++report_.documents;
+          found("empty-document", where, "has no tokens");
+          continue;
+        }
+        document(digest_of(tokens.data(), tokens.size() * sizeof(std::int32_t)), where, validation);
+      }
+      report_.bytes += info.text_bytes;
+      reader.verify();
+    } catch (const DataError& error) {
+      found("damaged-shard", path.string(), error.what());
+    }
+    progress_.advance(static_cast<std::int64_t>(fs::file_size(path)));
+  }
+
+  ValidationReport take() { return std::move(report_); }
+
+ private:
+  void found(const std::string& kind, const std::string& where, const std::string& what) {
+    if (static_cast<std::int64_t>(++report_.counts[kind]) <= options_.max_examples) {
+      report_.examples.push_back({kind, where, what});
+    }
+  }
+
+  // One document or conversation; `held_out`: of the validation split, when the data has one.
+  void document(const Digest& digest, const std::string& where, bool held_out = false) {
+    const std::uint64_t number = report_.documents++;
+    const auto [before, first] = seen_.try_emplace(digest, Seen{number, held_out});
+    if (first) return;
+    if (before->second.held_out != held_out) {
+      found("split-overlap", where, fmt::format("is in the other split too, as document {} of all", before->second.number));
+    } else {
+      found("duplicate-document", where, fmt::format("is the same as document {} of all", before->second.number));
+    }
+  }
+
+  // Faults of the characters themselves. True when there is none that keeps the line from being read.
+  bool check_characters(std::string_view text, const std::string& where) {
+    if (!is_valid_utf8(text)) {
+      found("invalid-utf8", where, "holds bytes that are not UTF-8");
+      return false;
+    }
+    const auto control = std::find_if(text.begin(), text.end(), [](char c) {
+      const auto byte = static_cast<unsigned char>(c);
+      return (byte < 0x20 && c != '\t' && c != '\n' && c != '\r' && c != '\f') || byte == 0x7F;
+    });
+    if (control != text.end()) {
+      found("control-character", where,
+            fmt::format("holds the control character U+{:04X}", static_cast<unsigned>(static_cast<unsigned char>(*control))));
+    }
+    if (text.find("\xEF\xBF\xBD") != std::string_view::npos) {
+      found("replacement-character", where, "holds U+FFFD, which a wrong decoding left");
+    }
+    return true;
+  }
+
+  void check_text(std::string_view text, const std::string& where) {
+    report_.bytes += text.size();
+    if (text.find_first_not_of(" \t\r\n\f") == std::string_view::npos) {
+      ++report_.documents;
+      found("empty-document", where, "has no text");
+      return;
+    }
+    if (static_cast<std::int64_t>(text.size()) > options_.max_document_bytes) {
+      found("oversized-document", where, fmt::format("has {} bytes, more than {}", text.size(), options_.max_document_bytes));
+    }
+    document(digest_of(text.data(), text.size()), where);
+  }
+
+  void rows(const fs::path& file) {
+    constexpr std::size_t kLongestLine = std::size_t{1} << 30;
+    LineReader reader(open_bytes(file));
+    std::uint64_t before = 0, found_rows = 0;
+    for (std::string line; !interrupt_requested() && reader.next(line, kLongestLine);) {
+      advance(reader.stored_bytes(), before);
+      if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
+      ++found_rows;
+      const std::string where = fmt::format("{}:{}", file.string(), reader.line_number());
+      if (!is_valid_utf8(line)) {
+        found("invalid-utf8", where, "holds bytes that are not UTF-8");
+        continue;
+      }
+      const json row = json::parse(line, nullptr, /*allow_exceptions=*/false);
+      if (row.is_discarded()) {
+        found("malformed-json", where, "is not JSON");
+      } else if (row.is_array() || (row.is_object() && row.contains("messages"))) {
+        ++report_.conversations;
+        const auto [kind, what] = conversation_fault(row);
+        if (!kind.empty()) found(kind, where, what);
+        const std::string text = row.dump(-1, ' ', false, json::error_handler_t::replace);
+        report_.bytes += line.size();
+        document(digest_of(text.data(), text.size()), where);
+      } else if (!row.is_object() || !row.contains(options_.text_key)) {
+        found("missing-text", where, fmt::format("has neither \"{}\" nor \"messages\"", options_.text_key));
+      } else if (!row.at(options_.text_key).is_string()) {
+        found("wrong-type", where, fmt::format("\"{}\" is not a string", options_.text_key));
+      } else {
+        const auto& text = row.at(options_.text_key).get_ref<const std::string&>();
+        if (check_characters(text, where)) check_text(text, where);
+      }
+    }
+    advance(reader.stored_bytes(), before);
+    if (found_rows == 0) found("no-documents", file.string(), "holds no row");
+  }
+
+  void lines(const fs::path& file) {
+    constexpr std::size_t kPart = 1 << 20;
+    std::uint64_t before = 0;
+    bool readable = true;
+    LineReader reader(open_bytes(file));
+    for (std::string line; !interrupt_requested() && reader.next(line, kPart);) {
+      advance(reader.stored_bytes(), before);
+      readable = check_characters(line, fmt::format("{}:{}", file.string(), reader.line_number())) && readable;
+    }
+    advance(reader.stored_bytes(), before);
+    if (!readable || interrupt_requested()) return;
+    const auto documents = open_documents({file});
+    std::uint64_t index = 0;
+    for (std::string text; !interrupt_requested() && documents->next(text); ++index) {
+      check_text(text, fmt::format("{}: document {}", file.string(), index));
+    }
+  }
+
+  // The files that it lists.
+  std::set<std::string> manifest(const fs::path& file) {
+    std::set<std::string> listed;
+    const json content = json::parse(read_file(file), nullptr, /*allow_exceptions=*/false);
+    if (!content.is_object() || !content.contains("shards") || !content.at("shards").is_array()) {
+      found("damaged-manifest", file.string(), "is not what `data prepare` writes");
+      return listed;
+    }
+    for (const json& row : content.at("shards")) {
+      const std::string name = row.value("file", "");
+      const fs::path path = file.parent_path() / name;
+      listed.insert(name);
+      if (name.empty() || !fs::is_regular_file(path)) {
+        found("missing-shard", path.string(), "manifest.json lists it, but it is not there");
+        continue;
+      }
+      if (row.contains("sha256") && row.at("sha256") != sha256_hex_of_file(path)) {
+        found("hash-mismatch", path.string(), "its SHA-256 is not the one in manifest.json");
+      }
+      try {
+        const ShardInfo info = ShardReader(path).info();
+        if (row.value("documents", info.documents) != info.documents || row.value("tokens", info.tokens) != info.tokens) {
+          found("count-mismatch", path.string(),
+                fmt::format("holds {} documents and {} tokens, which manifest.json does not say", info.documents, info.tokens));
+        }
+      } catch (const DataError&) {  // reported with the shard itself
+      }
+    }
+    return listed;
+  }
+
+  void advance(std::uint64_t stored, std::uint64_t& before) {
+    progress_.advance(static_cast<std::int64_t>(stored - before));
+    before = stored;
+  }
+
+  struct Seen {
+    std::uint64_t number = 0;
+    bool held_out = false;
+  };
+
+  const ValidateOptions& options_;
+  ProgressReporter& progress_;
+  ValidationReport report_;
+  std::unordered_map<Digest, Seen, DigestHash> seen_;
+};
+
+bool holds_shards(const fs::path& folder) {
+  if (!fs::is_directory(folder)) return false;
+  return std::any_of(fs::directory_iterator(folder), fs::directory_iterator(),
+                     [](const fs::directory_entry& entry) { return entry.path().extension() == ".tok"; }) ||
+         fs::exists(folder / "manifest.json") || fs::exists(folder / "preparing.json");
+}
+
+std::pair<std::string, std::string> content_fault(const json& content, bool assistant, std::size_t index) {
+  if (content.is_string()) {
+    if (content.get_ref<const std::string&>().empty()) {
+      return {"empty-content", fmt::format("message {} is empty", index)};
+    }
+    return {};
+  }
+  if (!assistant || !content.is_array()) {
+    return {"wrong-content", fmt::format("the content of message {} is neither a string{}", index,
+                                         assistant ? " nor a list of parts" : ", as a user's must be")};
+  }
+  for (const json& part : content) {
+    const std::string type = part.is_object() ? part.value("type", json()).is_string() ? part.at("type").get<std::string>() : "" : "";
+    if (type != "text" && type != "python" && type != "python_output") {
+      return {"wrong-part", fmt::format("a part of message {} has the type \"{}\", expected text, python or python_output",
+                                        index, type)};
+    }
+    if (!part.contains("text") || !part.at("text").is_string()) {
+      return {"wrong-part", fmt::format("a part of message {} has no \"text\"", index)};
+    }
+  }
+  if (content.empty()) return {"empty-content", fmt::format("message {} has no parts", index)};
+  return {};
+}
+
+}  // namespace
+
+const std::vector<std::pair<std::string, std::string>>& finding_kinds() {
+  static const std::vector<std::pair<std::string, std::string>> kinds = {
+      {"unreadable", "a file cannot be read: not gzip, truncated, no permission"},
+      {"invalid-utf8", "bytes that are not UTF-8"},
+      {"control-character", "a control character other than tab, line feed, carriage return and form feed"},
+      {"replacement-character", "U+FFFD, which a wrong decoding left"},
+      {"malformed-json", "a row that is not JSON"},
+      {"missing-text", "a row without text or messages"},
+      {"wrong-type", "a row whose text is not a string"},
+      {"empty-document", "a document without text, or without tokens"},
+      {"oversized-document", "a document of more than --max-document-bytes"},
+      {"duplicate-document", "a document that came before"},
+      {"split-overlap", "a document of the training split that is in the validation split too"},
+      {"no-documents", "a file or shard without a document"},
+      {"no-messages", "a conversation without messages"},
+      {"wrong-role", "a role that is not user or assistant in turn, or system anywhere but first"},
+      {"wrong-content", "content that is no string, and no list of parts of an assistant"},
+      {"empty-content", "a message without content"},
+      {"wrong-part", "a part of unknown type or without text"},
+      {"unanswered", "a conversation whose last message is not the assistant's"},
+      {"damaged-shard", "a token shard whose header, size or checksum is wrong"},
+      {"checksum-mismatch", "a document of a shard whose tokens changed"},
+      {"wrong-tokenizer", "a shard of another tokenizer than the folder's, the other shards' or --tokenizer"},
+      {"damaged-manifest", "a manifest.json that `data prepare` did not write"},
+      {"missing-shard", "a shard that manifest.json lists and that is not there"},
+      {"unlisted-shard", "a shard that manifest.json does not list"},
+      {"hash-mismatch", "a shard whose SHA-256 is not the one in manifest.json"},
+      {"count-mismatch", "a shard that holds more or fewer documents or tokens than manifest.json says"},
+      {"unfinished", "a folder whose preparation was interrupted"},
+  };
+  return kinds;
+}
+
+std::pair<std::string, std::string> conversation_fault(const json& row) {
+  const json& messages = row.is_object() ? row.at("messages") : row;
+  if (!messages.is_array() || messages.empty()) return {"no-messages", "\"messages\" is not a list of messages"};
+  const auto role_of = [](const json& message) {
+    const auto role = message.is_object() ? message.find("role") : message.end();
+    return message.is_object() && role != message.end() && role->is_string() ? role->get<std::string>() : std::string();
+  };
+  const std::size_t first = role_of(messages[0]) == "system" ? 1 : 0;
+  if (first == messages.size()) return {"no-messages", "there is only a system message"};
+  for (std::size_t i = 0; i < messages.size(); ++i) {
+    const std::string expected = i < first ? "system" : (i - first) % 2 == 0 ? "user" : "assistant";
+    const std::string role = role_of(messages[i]);
+    if (role != expected) {
+      return {"wrong-role", fmt::format("message {} has the role \"{}\", expected \"{}\"", i, role, expected)};
+    }
+    if (!messages[i].contains("content")) return {"empty-content", fmt::format("message {} has no \"content\"", i)};
+    auto fault = content_fault(messages[i].at("content"), role == "assistant", i);
+    if (!fault.first.empty()) return fault;
+  }
+  if (role_of(messages.back()) != "assistant") return {"unanswered", "the last message is not the assistant's"};
+  return {};
+}
+
+nlohmann::ordered_json ValidationReport::to_json() const {
+  nlohmann::ordered_json result = {{"clean", clean()},         {"files", files},   {"documents", documents},
+                                   {"conversations", conversations}, {"bytes", bytes}, {"tokens", tokens},
+                                   {"findings", nlohmann::ordered_json::object()}};
+  for (const auto& [kind, meaning] : finding_kinds()) {
+    const auto count = counts.find(kind);
+    if (count != counts.end()) result["findings"][kind] = count->second;
+  }
+  result["examples"] = nlohmann::ordered_json::array();
+  for (const Finding& finding : examples) {
+    result["examples"].push_back({{"kind", finding.kind},
+                                  {"where", replace_invalid_utf8(finding.where)},
+                                  {"what", replace_invalid_utf8(finding.what)}});
+  }
+  return result;
+}
+
+ValidationReport validate_data(const std::vector<std::string>& paths, const ValidateOptions& options,
+                               ProgressReporter& progress) {
+  std::vector<fs::path> shard_folders, shards, texts;
+  std::vector<std::string> text_paths;
+  for (const std::string& path : paths) {
+    if (holds_shards(path)) {
+      shard_folders.emplace_back(path);
+    } else if (fs::path(path).extension() == ".tok") {
+      if (!fs::is_regular_file(path)) throw DataError(path + ": no such file");
+      shards.emplace_back(path);
+    } else {
+      text_paths.push_back(path);
+    }
+  }
+  if (!text_paths.empty()) texts = expand_paths(text_paths);
+  std::uintmax_t total = 0;
+  std::error_code ignored;
+  for (const fs::path& file : texts) total += fs::file_size(file, ignored);
+  for (const fs::path& file : shards) total += fs::file_size(file, ignored);
+  for (const fs::path& folder : shard_folders) {
+    for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
+      if (entry.path().extension() == ".tok") total += fs::file_size(entry.path(), ignored);
+    }
+  }
+  progress.start("validate", static_cast<std::int64_t>(total), "B");
+  Validator validator(options, progress);
+  for (const fs::path& folder : shard_folders) validator.shard_folder(folder);
+  std::string fingerprint = options.tokenizer != nullptr ? options.tokenizer->fingerprint() : "";
+  for (const fs::path& file : shards) validator.shard(file, fingerprint);
+  for (const fs::path& file : texts) validator.text_file(file);
+  progress.finish();
+  return validator.take();
+}
+
+}  // namespace nanochat
