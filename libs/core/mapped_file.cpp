@@ -42,6 +42,10 @@ MappedFile MappedFile::view(std::span<const std::byte> bytes) {
   return file;
 }
 
+void MappedFile::drop_resident() const noexcept {
+  if (mapped_) ::madvise(const_cast<std::byte*>(data_), size_, MADV_DONTNEED);
+}
+
 MappedFile::~MappedFile() {
   if (mapped_) ::munmap(const_cast<std::byte*>(data_), size_);
 }

@@ -21,6 +21,8 @@ class MappedFile {
   MappedFile& operator=(const MappedFile&) = delete;
 
   std::span<const std::byte> bytes() const { return {data_, size_}; }
+  // Gives the pages that were read back to the system; reading them again fetches them again.
+  void drop_resident() const noexcept;
 
  private:
   MappedFile() = default;

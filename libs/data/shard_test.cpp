@@ -171,7 +171,14 @@ TEST(ShardReader, RefusesLyingHeaders) {
   }
   EXPECT_THAT(with(40, 0, 8), ThrowsMessage<DataError>(HasSubstr("a vocabulary of 0")));
   EXPECT_THAT(with(40, 70000, 8), ThrowsMessage<DataError>(HasSubstr("does not fit 2 bytes per token")));
-  EXPECT_THAT(with(144, 9, 8), ThrowsMessage<DataError>(HasSubstr("offsets are corrupt")));
+  EXPECT_THAT(with(152, 3, 8), ThrowsMessage<DataError>(HasSubstr("offsets are corrupt")));
+  // Offsets in the middle are looked at when their documents are read.
+  EXPECT_NO_THROW(with(144, 9, 8)());
+  const ShardReader reader(folder / "bad.tok");
+  std::vector<std::int32_t> tokens;
+  for (const std::uint64_t document : {0, 1}) {
+    EXPECT_THAT([&] { reader.document(document, tokens); }, ThrowsMessage<DataError>(HasSubstr("offsets are corrupt")));
+  }
 }
 
 TEST(ShardReader, RefusesIdsOutsideTheVocabularyAsItReads) {

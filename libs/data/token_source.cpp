@@ -97,6 +97,8 @@ bool ShardSource::next(std::vector<std::int32_t>& tokens, const std::stop_token&
   const auto shard = static_cast<std::size_t>(std::upper_bound(ends_.begin(), ends_.end(), index) - ends_.begin());
   tokens.clear();
   shards_[shard].document(shard == 0 ? index : index - ends_[shard - 1], tokens);
+  // With every document come megabytes around it that the system has cached; they would count as this process's memory.
+  shards_[shard].drop_resident();
   return true;
 }
 

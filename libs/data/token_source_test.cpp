@@ -1,7 +1,12 @@
 #include "data/token_source.h"
 
 #include <algorithm>
+#include <chrono>
+#include <filesystem>
+#include <fstream>
 #include <numeric>
+
+#include <spdlog/fmt/fmt.h>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -155,6 +160,49 @@ TEST(TextSource, SelectsSplitRankAndStart) {
   EXPECT_EQ(text(Split::kTrain, 0, 2, 0), "0257:<?ADFIK|0257:<?ADFIK|");
   EXPECT_EQ(text(Split::kTrain, 1, 2, 9), "GJL|GJL|");
   EXPECT_EQ(text(Split::kTrain, 1, 2, 99), "||");
+}
+
+std::int64_t resident_bytes() {
+  std::ifstream statm("/proc/self/statm");
+  std::int64_t pages = 0, resident = 0;
+  statm >> pages >> resident;
+  return resident * 4096;
+}
+
+// 20 GB of shards, which are one file by a thousand names.
+TEST(ManyShards, OpenAtOnceAndStayOutOfMemory) {
+  constexpr std::uint64_t kShards = 1000, kDocuments = 4000, kTokens = 2500;
+  constexpr std::int64_t kMostResident = 200 << 20;
+  const testing::TemporaryDirectory folder;
+  const std::string fingerprint = sha256_hex("tokenizer");
+  {
+    ShardWriter writer(folder / "train-00000.tok", 50000, fingerprint);
+    std::vector<std::int32_t> document(kTokens);
+    for (std::uint64_t i = 0; i < kDocuments; ++i) {
+      std::iota(document.begin(), document.end(), static_cast<std::int32_t>(i));
+      writer.add(document, kTokens);
+    }
+    writer.finish();
+  }
+  for (std::uint64_t i = 1; i < kShards; ++i) {
+    std::filesystem::create_hard_link(folder / "train-00000.tok", folder / fmt::format("train-{:05}.tok", i));
+  }
+  const std::int64_t before = resident_bytes();
+  const auto start = std::chrono::steady_clock::now();
+  LoaderOptions options;
+  options.shuffle = true;
+  ShardSource source({folder.path().string()}, fingerprint, options);
+  source.seek(0, 0);
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  EXPECT_LT(seconds, 1.0) << "to open";
+  std::vector<std::int32_t> tokens;
+  std::int64_t most = 0;
+  for (int i = 0; i < 20000; ++i) {
+    ASSERT_TRUE(source.next(tokens, {}));
+    ASSERT_EQ(tokens.size(), kTokens);
+    if (i % 100 == 0) most = std::max(most, resident_bytes() - before);
+  }
+  EXPECT_LT(most, kMostResident);
 }
 
 }  // namespace
