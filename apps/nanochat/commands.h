@@ -8,6 +8,7 @@ class CommandLine;
 void add_tokenizer(CommandLine& command_line);  // tokenizer train | info | encode | decode, and the next
 void add_tokenizer_eval(CommandLine& command_line);  // tokenizer eval
 void add_data(CommandLine& command_line);       // data prepare | toy, and the next
+void add_data_inspect(CommandLine& command_line);   // data inspect | contamination
 void add_data_validate(CommandLine& command_line);  // data validate
 void add_pretrain(CommandLine& command_line);   // pretrain
 void add_eval(CommandLine& command_line);       // eval

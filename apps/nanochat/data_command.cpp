@@ -147,6 +147,7 @@ void add_data(CommandLine& command_line) {
   command_line.group("data", "Prepare text for training, and make a toy corpus");
   add_prepare(command_line);
   add_toy(command_line);
+  add_data_inspect(command_line);
   add_data_validate(command_line);
 }
 
