@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Fetches what the build needs: Debian's packages, and LibTorch from PyPI into .deps/. Run it as often as you like: it
-# does only what is left to do.
+# Fetches what the build needs: Debian's packages, and LibTorch and Arrow from PyPI into .deps/. Run it as often as you
+# like: it does only what is left to do.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/common.sh
@@ -11,7 +11,7 @@ usage: scripts/setup.sh [--cpu | --cuda] [--prefix DIR]
 
   --cpu         LibTorch for CPUs (the default)
   --cuda        also the CUDA libraries that LibTorch uses on a GPU (4 GB more)
-  --prefix DIR  where LibTorch goes, as DIR/torch (default .deps)
+  --prefix DIR  where LibTorch and Arrow go, as DIR/torch and DIR/arrow (default .deps)
 END
 }
 
@@ -54,44 +54,56 @@ mkdir -p "$prefix"
 exec 9> "$prefix/.setup.lock"
 flock 9  # a second setup waits, and then finds the work done
 
+# install_wheels TITLE NAME GB FILE REQUIREMENTS...: the wheels of some lists, unpacked together as $prefix/NAME, which
+# then holds FILE. GB is what unpacking needs. Sets fetched=true when there was something to do.
+fetched=false
+install_wheels() {
+  local title=$1 name=$2 needed_gb=$3 proof=$4 file free_gb complete=true
+  shift 4
+  local target=$prefix/$name
+  local stamp=$target/.nanochat-requirements  # a line for each list of wheels that is unpacked beside it
+  for file in "$@"; do
+    grep -qsx "$(sha256sum < "$file" | cut -d ' ' -f 1)" "$stamp" || complete=false
+  done
+  ! $complete || return 0
+  free_gb=$(df --output=avail -BG "$prefix" | tail -n 1 | tr -dc 0-9)
+  if [ "$free_gb" -lt "$needed_gb" ]; then
+    echo "setup: $prefix has $free_gb GB free, and $title needs $needed_gb GB while it is unpacked;" \
+      "free some or give another folder by --prefix" >&2
+    return 1
+  fi
+  # Unpacked under another name and renamed, so that a half-unpacked folder is never taken for a whole one.
+  rm -rf "$target.partial"
+  echo "setup: fetching $title into $target"
+  for file in "$@"; do
+    unpack_wheels "$file" "$target.partial" "$prefix/downloads"
+    sha256sum < "$file" | cut -d ' ' -f 1 >> "$target.partial/.nanochat-requirements"
+  done
+  if [ ! -e "$target.partial/$proof" ]; then
+    echo "setup: the wheel holds no $proof" >&2
+    return 1
+  fi
+  rm -rf "$target.old"
+  [ ! -e "$target" ] || mv "$target" "$target.old"
+  mv "$target.partial" "$target"
+  rm -rf "$target.old" "$prefix/downloads"
+  fetched=true
+}
+
 requirements=(scripts/requirements/libtorch-cpu.txt)
-[ "$kind" = cpu ] || requirements+=(scripts/requirements/libtorch-cuda.txt)
-stamp=$prefix/torch/.nanochat-requirements  # a line for each list of wheels that is unpacked beside it
-complete=true
-for file in "${requirements[@]}"; do
-  grep -qsx "$(sha256sum < "$file" | cut -d ' ' -f 1)" "$stamp" || complete=false
-done
-if $complete; then
+torch_gb=4
+if [ "$kind" = cuda ]; then
+  requirements+=(scripts/requirements/libtorch-cuda.txt)
+  torch_gb=12
+fi
+install_wheels "LibTorch ($kind)" torch "$torch_gb" torch/lib/libtorch_cpu.so "${requirements[@]}"
+install_wheels Arrow arrow 1 pyarrow/include/parquet/file_reader.h scripts/requirements/arrow.txt
+
+if ! $fetched; then
   echo "setup: everything is in place"
-  exit 0
-fi
-
-needed_gb=4
-[ "$kind" = cpu ] || needed_gb=12
-free_gb=$(df --output=avail -BG "$prefix" | tail -n 1 | tr -dc 0-9)
-if [ "$free_gb" -lt "$needed_gb" ]; then
-  echo "setup: $prefix has $free_gb GB free, and LibTorch ($kind) needs $needed_gb GB while it is unpacked;" \
-    "free some or give another folder by --prefix" >&2
-  exit 1
-fi
-
-# Unpacked under another name and renamed, so that a half-unpacked folder is never taken for a whole one.
-rm -rf "$prefix"/torch.partial
-echo "setup: fetching LibTorch ($kind) into $prefix/torch"
-for file in "${requirements[@]}"; do
-  unpack_wheels "$file" "$prefix/torch.partial" "$prefix/downloads"
-  sha256sum < "$file" | cut -d ' ' -f 1 >> "$prefix/torch.partial/.nanochat-requirements"
-done
-if [ ! -e "$prefix/torch.partial/torch/lib/libtorch_cpu.so" ]; then
-  echo "setup: the wheel holds no libtorch_cpu.so" >&2
-  exit 1
-fi
-rm -rf "$prefix/torch.old"
-[ ! -e "$prefix/torch" ] || mv "$prefix/torch" "$prefix/torch.old"
-mv "$prefix/torch.partial" "$prefix/torch"
-rm -rf "$prefix/torch.old" "$prefix/downloads"
-if [ "$prefix" = .deps ]; then
+elif [ "$prefix" = .deps ]; then
   echo "setup: done"
 else
-  echo "setup: done; configure with -DTorch_DIR=$(cd "$prefix" && pwd)/torch/torch"
+  echo "setup: done; configure with -DTorch_DIR=$(cd "$prefix" && pwd)/torch/torch" \
+    "-DArrowWheel_DIR=$(cd "$prefix" && pwd)/arrow/pyarrow"
 fi

@@ -111,7 +111,8 @@ void add_prepare(CommandLine& command_line) {
   Subcommand& command = command_line.add(
       "data prepare", "Turn text into token shards that training reads without tokenizing again",
       "nanochat data prepare --data-dir books/ --tokenizer tokenizer/ --output-dir shards/");
-  command.option("data_dir", &arguments->data_dir, "text: files, folders or globs of .txt, .jsonl, each also .gz");
+  command.option("data_dir", &arguments->data_dir,
+                 "text: files, folders or globs of .txt, .jsonl, each also .gz or .zst, and .parquet; - for standard input");
   command.option("tokenizer", &arguments->tokenizer, "the tokenizer: a folder or file that `tokenizer train` wrote");
   command.option("output_dir", &arguments->output_dir, "folder for the shards, the tokenizer and manifest.json");
   command.option("validation_every", &options.validation_every, "hold out every N-th document for validation; 0: none")
@@ -119,7 +120,8 @@ void add_prepare(CommandLine& command_line) {
   command.option("tokens_per_shard", &options.tokens_per_shard, "begin another shard after this many tokens").at_least(1);
   command.option("min_document_bytes", &options.reader.min_document_bytes,
                  "cut a .txt at blank lines into documents of at least this many bytes").at_least(1);
-  command.option("text_key", &options.reader.text_key, "key of a .jsonl row that holds the text");
+  command.option("text_key", &options.reader.text_key,
+                 "key of a .jsonl row, or column of a .parquet, that holds the text; empty: text, or a first such column");
   command.option("workers", &options.workers, "threads that tokenize; 0: all").at_least(0);
   command.option("resume", &options.resume, "continue where an interrupted preparation of the same text stopped");
   command.option("overwrite", &options.overwrite, "replace what was prepared in the output folder before");

@@ -130,7 +130,8 @@ void add_train_command(CommandLine& command_line) {
   Subcommand& command =
       command_line.add("tokenizer train", "Train a lossless tokenizer on text: sentencepiece or byte-level BPE",
                        "nanochat tokenizer train --data-dir books/ --vocab-size 4096 --output-dir tokenizer/");
-  command.option("data_dir", &arguments->data_dir, "text: files, folders or globs of .txt, .jsonl, each also .gz");
+  command.option("data_dir", &arguments->data_dir,
+                 "text: files, folders or globs of .txt, .jsonl, each also .gz or .zst, and .parquet; - for standard input");
   command.option("output_dir", &arguments->output_dir, "folder for tokenizer.json (and tokenizer.model)");
   command
       .option("type", &arguments->type,
@@ -155,7 +156,8 @@ void add_train_command(CommandLine& command_line) {
       .option("min_document_bytes", &arguments->reader.min_document_bytes,
               "cut a .txt at blank lines into documents of at least this many bytes")
       .at_least(1);
-  command.option("text_key", &arguments->reader.text_key, "key of a .jsonl row that holds the text");
+  command.option("text_key", &arguments->reader.text_key,
+                 "key of a .jsonl row, or column of a .parquet, that holds the text; empty: text, or a first such column");
   command.option("threads", &options.threads, "threads; 0: all").at_least(0);
   command.option("seed", &options.seed, "seed of the sample");
   command.positional("data_dir").required("data_dir").required("output_dir");

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
@@ -12,6 +13,7 @@
 #include <zlib.h>
 
 #include "core/errors.h"
+#include "data/arrow_module.h"
 
 namespace nanochat {
 namespace {
@@ -21,10 +23,14 @@ constexpr std::string_view kByteOrderMark = "\xef\xbb\xbf";
 
 class PlainSource : public ByteSource {
  public:
-  explicit PlainSource(const std::filesystem::path& path) : path_(path), fd_(open(path.c_str(), O_RDONLY | O_CLOEXEC)) {
+  explicit PlainSource(const std::filesystem::path& path)
+      : path_(path),
+        fd_(path == kStandardInput ? STDIN_FILENO : open(path.c_str(), O_RDONLY | O_CLOEXEC)) {
     if (fd_ < 0) throw DataError(fmt::format("cannot open {}: {}", path_.string(), std::strerror(errno)));
   }
-  ~PlainSource() override { close(fd_); }
+  ~PlainSource() override {
+    if (fd_ != STDIN_FILENO) close(fd_);
+  }
   PlainSource(const PlainSource&) = delete;
   PlainSource& operator=(const PlainSource&) = delete;
 
@@ -48,7 +54,7 @@ class PlainSource : public ByteSource {
 
 class GzipSource : public ByteSource {
  public:
-  explicit GzipSource(const std::filesystem::path& path) : path_(path), file_(path) {
+  GzipSource(std::unique_ptr<ByteSource> file, std::string name) : name_(std::move(name)), file_(std::move(file)) {
     constexpr int kGzipOnly = 15 + 16;  // the largest window; no zlib or raw streams
     if (inflateInit2(&stream_, kGzipOnly) != Z_OK) fail("cannot start to inflate");
   }
@@ -78,16 +84,16 @@ class GzipSource : public ByteSource {
     }
     return capacity - stream_.avail_out;
   }
-  std::uint64_t stored_bytes() const override { return file_.stored_bytes() - stream_.avail_in; }
+  std::uint64_t stored_bytes() const override { return file_->stored_bytes() - stream_.avail_in; }
 
  private:
   [[noreturn]] void fail(const std::string& what) const {
-    throw DataError(fmt::format("{}: {}{}", path_.string(), what,
+    throw DataError(fmt::format("{}: {}{}", name_, what,
                                 stream_.msg != nullptr ? fmt::format(" ({})", stream_.msg) : ""));
   }
 
   bool refill() {
-    stream_.avail_in = static_cast<uInt>(file_.read(input_.data(), input_.size()));
+    stream_.avail_in = static_cast<uInt>(file_->read(input_.data(), input_.size()));
     stream_.next_in = reinterpret_cast<Bytef*>(input_.data());
     return stream_.avail_in > 0;
   }
@@ -103,8 +109,8 @@ class GzipSource : public ByteSource {
     return true;
   }
 
-  std::filesystem::path path_;
-  PlainSource file_;
+  std::string name_;
+  std::unique_ptr<ByteSource> file_;
   z_stream stream_{};
   std::array<char, kBufferBytes> input_{};
   bool inside_member_ = false;
@@ -127,8 +133,38 @@ std::size_t whole_characters(std::string_view bytes) {
 }  // namespace
 
 std::unique_ptr<ByteSource> open_bytes(const std::filesystem::path& path) {
-  if (path.extension() == ".gz") return std::make_unique<GzipSource>(path);
-  return std::make_unique<PlainSource>(path);
+  std::unique_ptr<ByteSource> source = std::make_unique<PlainSource>(path);
+  std::string form = path.extension().string();
+  std::string name = path.string();
+  if (path == kStandardInput) {
+    auto peeked = std::make_unique<PeekedSource>(std::move(source));
+    const std::string_view begin = peeked->peek(4);
+    form = begin.starts_with("\x1f\x8b") ? ".gz" : begin == "\x28\xb5\x2f\xfd" ? ".zst" : "";
+    source = std::move(peeked);
+    name = "standard input";
+  }
+  if (form == ".gz") return std::make_unique<GzipSource>(std::move(source), std::move(name));
+  if (form == ".zst") return arrow_module(path).open_zstd(std::move(source), name);
+  return source;
+}
+
+std::string_view PeekedSource::peek(std::size_t count) {
+  while (seen_.size() < count) {
+    const std::size_t before = seen_.size();
+    seen_.resize(count);
+    const std::size_t got = source_->read(seen_.data() + before, count - before);
+    seen_.resize(before + got);
+    if (got == 0) break;
+  }
+  return std::string_view(seen_).substr(0, count);
+}
+
+std::size_t PeekedSource::read(char* buffer, std::size_t capacity) {
+  if (position_ == seen_.size()) return source_->read(buffer, capacity);
+  const std::size_t count = std::min(capacity, seen_.size() - position_);
+  std::copy_n(seen_.data() + position_, count, buffer);
+  position_ += count;
+  return count;
 }
 
 LineReader::LineReader(std::unique_ptr<ByteSource> source) : source_(std::move(source)) {

@@ -1,26 +1,47 @@
 #pragma once
-// The bytes of one file, decompressed when its name ends in .gz, and the lines in them. Streaming; not thread-safe.
+// The bytes of one file or of standard input, decompressed (.gz, .zst), and the lines in them. Streaming; not thread-safe.
 
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <string_view>
+#include <utility>
 
 namespace nanochat {
 
 class ByteSource {
  public:
   virtual ~ByteSource() = default;
-  // Up to `capacity` bytes; 0 only at the end. Throws DataError naming the file (unreadable; for .gz also: not gzip,
-  // corrupt, truncated, or bytes after the last member).
+  // Up to `capacity` bytes; 0 only at the end. Throws DataError naming the file (unreadable; compressed ones also: not
+  // gzip or zstd, corrupt, truncated, or bytes after the last member).
   virtual std::size_t read(char* buffer, std::size_t capacity) = 0;
   // Bytes of the file as stored that have been consumed.
   virtual std::uint64_t stored_bytes() const = 0;
 };
 
-// Opens by name: *.gz is inflated (concatenated members are one stream), anything else is read as it is.
+// What stands for standard input where a file is named.
+constexpr const char* kStandardInput = "-";
+
+// Opens by name: *.gz and *.zst are decompressed (concatenated members are one stream), anything else is read as it is.
+// Standard input is decompressed when it begins as a gzip or zstd stream does.
 std::unique_ptr<ByteSource> open_bytes(const std::filesystem::path& path);
+
+// The same bytes, some of which can be looked at beforehand.
+class PeekedSource : public ByteSource {
+ public:
+  explicit PeekedSource(std::unique_ptr<ByteSource> source) : source_(std::move(source)) {}
+  // Up to `count` bytes from the beginning, before the first read().
+  std::string_view peek(std::size_t count);
+  std::size_t read(char* buffer, std::size_t capacity) override;
+  std::uint64_t stored_bytes() const override { return source_->stored_bytes(); }
+
+ private:
+  std::unique_ptr<ByteSource> source_;
+  std::string seen_;
+  std::size_t position_ = 0;
+};
 
 // Lines without their line feed or CR LF. A byte order mark at the beginning of the file is dropped.
 class LineReader {

@@ -11,6 +11,7 @@
 
 #include "core/errors.h"
 #include "core/format.h"
+#include "data/arrow_module.h"
 #include "data/byte_source.h"
 #include "data/paths.h"
 
@@ -20,28 +21,45 @@ namespace {
 constexpr std::size_t kMaxJsonLine = std::size_t{1} << 30;
 constexpr int kMaxBlankLines = 3;
 
+std::string name_of(const std::filesystem::path& path) {
+  return path == kStandardInput ? "standard input" : path.string();
+}
+
+// The bytes before the first that begins no character; of the whole text when all is well.
+std::size_t valid_bytes(std::string_view text) {
+  if (is_valid_utf8(text)) return text.size();
+  std::size_t valid = 0;
+  for (std::size_t length = 1; length <= 4 && valid + length <= text.size();) {
+    if (is_valid_utf8(text.substr(valid, length))) {
+      valid += length;
+      length = 1;
+    } else {
+      ++length;
+    }
+  }
+  return valid;
+}
+
 // One file.
 class FileReader {
  public:
-  explicit FileReader(const std::filesystem::path& path) : path_(path), lines_(open_bytes(path)) {}
   virtual ~FileReader() = default;
   virtual bool next(std::string& document) = 0;
-  std::uint64_t stored_bytes() const { return lines_.stored_bytes(); }
+  virtual std::uint64_t stored_bytes() const = 0;
+};
+
+class LineFileReader : public FileReader {
+ public:
+  LineFileReader(std::string name, std::unique_ptr<ByteSource> source)
+      : name_(std::move(name)), lines_(std::move(source)) {}
+  std::uint64_t stored_bytes() const override { return lines_.stored_bytes(); }
 
  protected:
-  std::string where() const { return fmt::format("{}:{}", path_.string(), lines_.line_number()); }
+  std::string where() const { return fmt::format("{}:{}", name_, lines_.line_number()); }
 
   void check_utf8(std::string_view text) const {
-    if (is_valid_utf8(text)) return;
-    std::size_t valid = 0;  // the characters before the first that is not one
-    for (std::size_t length = 1; length <= 4 && valid + length <= text.size();) {
-      if (is_valid_utf8(text.substr(valid, length))) {
-        valid += length;
-        length = 1;
-      } else {
-        ++length;
-      }
-    }
+    const std::size_t valid = valid_bytes(text);
+    if (valid == text.size()) return;
     const std::uint64_t offset = lines_.byte_offset() + valid;
     const auto byte = static_cast<unsigned char>(text[valid]);
     const bool utf16 = offset == 0 && byte >= 0xfe;
@@ -49,16 +67,16 @@ class FileReader {
                                 byte, utf16 ? ", it looks like UTF-16" : ""));
   }
 
-  std::filesystem::path path_;
+  std::string name_;
   LineReader lines_;
 };
 
 bool is_blank(std::string_view line) { return line.find_first_not_of(" \t\r\v\f") == std::string_view::npos; }
 
-class TextReader : public FileReader {
+class TextReader : public LineFileReader {
  public:
-  TextReader(const std::filesystem::path& path, const ReaderOptions& options)
-      : FileReader(path),
+  TextReader(std::string name, std::unique_ptr<ByteSource> source, const ReaderOptions& options)
+      : LineFileReader(std::move(name), std::move(source)),
         min_bytes_(static_cast<std::size_t>(std::max<std::int64_t>(options.min_document_bytes, 1))),
         max_bytes_(std::max(static_cast<std::size_t>(std::max<std::int64_t>(options.max_document_bytes, 8)),
                             8 * min_bytes_)) {}
@@ -131,10 +149,10 @@ class TextReader : public FileReader {
   bool blank_ = false, continues_line_ = false, at_end_ = false;
 };
 
-class JsonlReader : public FileReader {
+class JsonlReader : public LineFileReader {
  public:
-  JsonlReader(const std::filesystem::path& path, std::string text_key)
-      : FileReader(path), text_key_(std::move(text_key)) {}
+  JsonlReader(std::string name, std::unique_ptr<ByteSource> source, const std::string& text_key)
+      : LineFileReader(std::move(name), std::move(source)), text_key_(text_key.empty() ? "text" : text_key) {}
 
   bool next(std::string& document) override {
     while (lines_.next(line_, kMaxJsonLine)) {
@@ -177,12 +195,39 @@ class JsonlReader : public FileReader {
   std::string text_key_, line_;
 };
 
+class ParquetReader : public FileReader {
+ public:
+  ParquetReader(const std::filesystem::path& path, const std::string& text_key)
+      : name_(path.string()), column_(arrow_module(path).open_parquet(path, text_key)) {}
+
+  bool next(std::string& document) override {
+    while (column_->next(document)) {
+      const std::size_t valid = valid_bytes(document);
+      if (valid < document.size()) {
+        throw DataError(fmt::format("{}: invalid UTF-8 at byte {} (0x{:02x}) of row {}; text in UTF-8 would be right",
+                                    name_, valid, static_cast<unsigned char>(document[valid]), column_->row()));
+      }
+      if (!document.empty()) return true;
+    }
+    return false;
+  }
+  std::uint64_t stored_bytes() const override { return column_->stored_bytes(); }
+
+ private:
+  std::string name_;
+  std::unique_ptr<TextColumn> column_;
+};
+
 class CorpusReader : public DocumentReader {
  public:
   CorpusReader(std::vector<std::filesystem::path> files, ReaderOptions options)
       : files_(std::move(files)), options_(std::move(options)) {
     for (const std::filesystem::path& file : files_) {
       std::error_code error;
+      if (file == kStandardInput) {
+        sizes_.push_back(0);  // unknown
+        continue;
+      }
       sizes_.push_back(std::filesystem::file_size(file, error));
       if (error) throw DataError(fmt::format("cannot open {}: {}", file.string(), error.message()));
       total_ += sizes_.back();
@@ -200,7 +245,7 @@ class CorpusReader : public DocumentReader {
       finished_ += sizes_[file_++];
     }
     if (!any_) {
-      throw DataError(fmt::format("no text in {}{}", files_.empty() ? "an empty list of files" : files_[0].string(),
+      throw DataError(fmt::format("no text in {}{}", files_.empty() ? "an empty list of files" : name_of(files_[0]),
                                   files_.size() > 1 ? fmt::format(" and {} more files", files_.size() - 1) : ""));
     }
     return false;
@@ -214,10 +259,29 @@ class CorpusReader : public DocumentReader {
 
  private:
   std::unique_ptr<FileReader> open(const std::filesystem::path& file) const {
-    const bool zipped = file.extension() == ".gz";
-    const std::filesystem::path extension = (zipped ? file.stem() : file).extension();
-    if (extension == ".jsonl") return std::make_unique<JsonlReader>(file, options_.text_key);
-    return std::make_unique<TextReader>(file, options_);
+    if (file == kStandardInput) return open_standard_input();
+    std::filesystem::path extension = file.extension();
+    if (extension == ".parquet") return std::make_unique<ParquetReader>(file, options_.text_key);
+    if (extension == ".gz" || extension == ".zst") extension = file.stem().extension();
+    if (extension == ".jsonl") return std::make_unique<JsonlReader>(name_of(file), open_bytes(file), options_.text_key);
+    return std::make_unique<TextReader>(name_of(file), open_bytes(file), options_);
+  }
+
+  // Has no name to tell what it holds: text that begins with a brace is .jsonl.
+  std::unique_ptr<FileReader> open_standard_input() const {
+    const std::string name = name_of(kStandardInput);
+    auto source = std::make_unique<PeekedSource>(open_bytes(kStandardInput));
+    constexpr std::size_t kSeen = 4096;
+    std::string_view begin = source->peek(kSeen);
+    if (begin.starts_with("PAR1")) {
+      throw DataError(fmt::format("{}: a .parquet is read from its end; name the file itself", name));
+    }
+    if (begin.starts_with("\xef\xbb\xbf")) begin.remove_prefix(3);
+    const std::size_t first = begin.find_first_not_of(" \t\r\n");
+    if (first != std::string_view::npos && begin[first] == '{') {
+      return std::make_unique<JsonlReader>(name, std::move(source), options_.text_key);
+    }
+    return std::make_unique<TextReader>(name, std::move(source), options_);
   }
 
   std::vector<std::filesystem::path> files_;
@@ -232,7 +296,8 @@ class CorpusReader : public DocumentReader {
 }  // namespace
 
 std::vector<std::filesystem::path> expand_paths(const std::vector<std::string>& paths) {
-  return expand_paths(paths, {".txt", ".jsonl", ".txt.gz", ".jsonl.gz"}, "text");
+  return expand_paths(paths, {".txt", ".jsonl", ".parquet", ".txt.gz", ".jsonl.gz", ".txt.zst", ".jsonl.zst"}, "text",
+                      /*standard_input=*/true);
 }
 
 std::unique_ptr<DocumentReader> open_documents(std::vector<std::filesystem::path> files, const ReaderOptions& options) {

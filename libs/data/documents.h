@@ -1,5 +1,5 @@
 #pragma once
-// Documents from files: .txt and .jsonl, each also .gz; later forms (parquet, zst) join here.
+// Documents from files: .txt and .jsonl, each also .gz and .zst, .parquet, and standard input ("-").
 //
 // A .txt is a sequence of paragraphs, separated by blank lines (lines of white space alone). Paragraphs are collected
 // until a document has min_document_bytes; what remains at the end of a file joins its last document, or stands alone
@@ -7,6 +7,9 @@
 // becomes LF. A text without a blank line is cut at the end of a line, or inside a longer line at a character, before
 // it exceeds max_document_bytes.
 // A .jsonl holds an object a line; blank lines and documents without text are passed over.
+// A .parquet gives the values of one column, row by row; nulls and empty values are passed over. One page of the column
+// is in memory at a time. .parquet and .zst need a build with Arrow.
+// Standard input is a .jsonl when it begins with a brace, otherwise a .txt, and may be compressed.
 
 #include <cstdint>
 #include <filesystem>
@@ -20,7 +23,8 @@ struct ReaderOptions {
   std::int64_t min_document_bytes = 2000;     // 1: every paragraph of a .txt is a document
   std::int64_t max_document_bytes = 1 << 20;  // of a .txt: bounds memory where no blank line comes; at least 8 times
                                               // min_document_bytes is used
-  std::string text_key = "text";              // key of a .jsonl row that holds the text
+  std::string text_key;                       // key of a .jsonl row, or column of a .parquet, that holds the text;
+                                              // empty: "text", and in a .parquet without it its first column of text
 };
 
 // Files, folders and globs to a list of text files (see paths.h). Throws DataError.
@@ -31,7 +35,8 @@ class DocumentReader {
  public:
   virtual ~DocumentReader() = default;
   // Replaces `document`. False at the end. Throws DataError with file and line (malformed JSON, missing key), with
-  // file, line and byte (invalid UTF-8), with the file (bad gzip), or when all files together hold no document.
+  // file, line or row, and byte (invalid UTF-8), with the file (bad gzip, zstd, parquet, or no column of text), or when
+  // all files together hold no document.
   virtual bool next(std::string& document) = 0;
   virtual std::uint64_t bytes_read() const = 0;   // of the files as stored, for progress
   virtual std::uint64_t bytes_total() const = 0;

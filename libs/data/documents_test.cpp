@@ -1,5 +1,8 @@
 #include "data/documents.h"
 
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <fstream>
 
 #include <gmock/gmock.h>
@@ -135,6 +138,42 @@ TEST_F(DocumentsTest, JsonlRoundTripsAnyText) {
 TEST_F(DocumentsTest, GzippedFilesReadAlike) {
   EXPECT_THAT(read("a.txt.gz", testing::gzip("one\n\n") + testing::gzip("two"), at_least(1)), ElementsAre("one", "two"));
   EXPECT_THAT(read("a.jsonl.gz", testing::gzip("{\"text\":\"one\"}\n")), ElementsAre("one"));
+}
+
+// What `nanochat ... -` reads when these bytes are its standard input.
+Documents from_standard_input(const std::filesystem::path& file) {
+  const int saved = dup(STDIN_FILENO);
+  const int opened = open(file.c_str(), O_RDONLY);
+  dup2(opened, STDIN_FILENO);
+  close(opened);
+  const auto restore = [saved] {
+    dup2(saved, STDIN_FILENO);
+    close(saved);
+  };
+  Documents documents;
+  try {
+    const auto reader = open_documents(expand_paths({"-"}));
+    for (std::string document; reader->next(document);) documents.push_back(document);
+  } catch (...) {
+    restore();
+    throw;
+  }
+  restore();
+  return documents;
+}
+
+TEST_F(DocumentsTest, StandardInputIsTakenForWhatItBeginsAs) {
+  const auto input = [&](const std::string& bytes) {
+    testing::write_text(folder_ / "input", bytes);
+    return from_standard_input(folder_ / "input");
+  };
+  EXPECT_THAT(input("one\n\ntwo\n"), ElementsAre("one\n\ntwo"));
+  EXPECT_THAT(input("\n {\"text\":\"one\"}\n{\"text\":\"two\"}\n"), ElementsAre("one", "two"));
+  EXPECT_THAT(input(testing::gzip("{\"text\":\"one\"}\n")), ElementsAre("one"));
+  EXPECT_THAT(input(testing::gzip(std::string(100000, 'x'))), ElementsAre(std::string(100000, 'x')));
+  EXPECT_THAT([&] { input("{\"text\":\n"); }, ThrowsMessage<DataError>(HasSubstr("standard input:1: malformed JSON")));
+  EXPECT_THAT([&] { input("PAR1...."); }, ThrowsMessage<DataError>(HasSubstr("name the file itself")));
+  EXPECT_THAT([&] { input(""); }, ThrowsMessage<DataError>(HasSubstr("no text in standard input")));
 }
 
 TEST_F(DocumentsTest, FilesFollowOneAnother) {

@@ -71,7 +71,7 @@ std::unique_ptr<Loader> make_shard_loader(const std::vector<std::string>& paths,
                                           const std::string& tokenizer_fingerprint, const LoaderOptions& options,
                                           const nlohmann::json& position);
 
-// Raw text (.txt, .jsonl, also .gz), tokenized on background threads as it goes. Holds out every
+// Raw text (see documents.h), tokenized on background threads as it goes. Holds out every
 // `validation_every`-th document for Split::kValidation. Errors in the text come from next().
 std::unique_ptr<Loader> make_text_loader(const std::vector<std::string>& paths, std::shared_ptr<const Tokenizer> tokenizer,
                                          std::int64_t validation_every, const LoaderOptions& options,

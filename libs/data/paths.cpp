@@ -13,6 +13,7 @@
 #include <spdlog/fmt/ranges.h>
 
 #include "core/errors.h"
+#include "data/byte_source.h"
 
 namespace nanochat {
 namespace {
@@ -51,10 +52,11 @@ std::vector<fs::path> glob_matches(const std::string& pattern) {
 
 class Expansion {
  public:
-  Expansion(const std::vector<std::string>& extensions, const std::string& what)
-      : extensions_(extensions), what_(what), known_(fmt::format("{}", fmt::join(extensions, ", "))) {}
+  Expansion(const std::vector<std::string>& extensions, const std::string& what, bool standard_input)
+      : extensions_(extensions), what_(what), standard_input_(standard_input), known_(fmt::format("{}", fmt::join(extensions, ", "))) {}
 
   void add(const std::string& path) {
+    if (path == kStandardInput && standard_input_) return keep(path);
     std::error_code error;
     const fs::file_status status = fs::status(path, error);
     if (fs::is_directory(status)) return add_checked(path, folder(path));
@@ -109,7 +111,9 @@ class Expansion {
   }
 
   const std::vector<std::string>& extensions_;
-  std::string what_, known_;
+  std::string what_;
+  bool standard_input_;
+  std::string known_;
   std::set<std::string> seen_;
   std::vector<fs::path> files_;
 };
@@ -117,9 +121,9 @@ class Expansion {
 }  // namespace
 
 std::vector<fs::path> expand_paths(const std::vector<std::string>& paths, const std::vector<std::string>& extensions,
-                                   const std::string& what) {
+                                   const std::string& what, bool standard_input) {
   if (paths.empty()) throw DataError(fmt::format("no {} given: name files, folders or globs", what));
-  Expansion expansion(extensions, what);
+  Expansion expansion(extensions, what, standard_input);
   for (const std::string& path : paths) expansion.add(path);
   return expansion.take();
 }

@@ -11,8 +11,10 @@ namespace nanochat {
 // glob (glob(7), with ~) as its matches in order. A file named twice is taken once, where it is named first. Folders
 // and globs yield only names that end in one of `extensions` (".txt", ".txt.gz", ...).
 // Throws DataError naming the path that is missing, an empty file, holds or matches nothing, or has another extension
-// and was named outright; `what` says what was looked for ("text").
+// and was named outright; `what` says what was looked for ("text"). With
+// `standard_input`, "-" is taken as it is.
 std::vector<std::filesystem::path> expand_paths(const std::vector<std::string>& paths,
-                                                const std::vector<std::string>& extensions, const std::string& what);
+                                                const std::vector<std::string>& extensions, const std::string& what,
+                                                bool standard_input = false);
 
 }  // namespace nanochat

@@ -14,6 +14,7 @@
 #include "core/log.h"
 #include "core/progress.h"
 #include "core/sha256.h"
+#include "data/byte_source.h"
 #include "data/prepare_folder.h"
 #include "data/shard.h"
 #include "data/tokenize_pipeline.h"
@@ -32,6 +33,10 @@ nlohmann::json describe_inputs(const std::vector<fs::path>& files, const Tokeniz
   nlohmann::json inputs = nlohmann::json::array();
   for (const fs::path& file : files) {
     std::error_code error;
+    if (file == kStandardInput) {
+      inputs.push_back({{"file", kStandardInput}, {"bytes", nullptr}});
+      continue;
+    }
     const auto bytes = fs::file_size(file, error);
     if (error) throw DataError(fmt::format("cannot open {}: {}", file.string(), error.message()));
     inputs.push_back({{"file", file.generic_string()}, {"bytes", bytes}});
@@ -46,7 +51,7 @@ nlohmann::json describe_inputs(const std::vector<fs::path>& files, const Tokeniz
         {"tokens_per_shard", options.tokens_per_shard},
         {"min_document_bytes", options.reader.min_document_bytes},
         {"max_document_bytes", options.reader.max_document_bytes},
-        {"text_key", options.reader.text_key}}},
+        {"text_key", options.reader.text_key.empty() ? "text" : options.reader.text_key}}},
   };
 }
 

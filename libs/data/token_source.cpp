@@ -8,6 +8,7 @@
 
 #include "core/errors.h"
 #include "core/random.h"
+#include "data/byte_source.h"
 #include "data/documents.h"
 #include "data/paths.h"
 #include "tokenizer/tokenizer.h"
@@ -108,7 +109,12 @@ TextSource::TextSource(const std::vector<std::string>& paths, std::shared_ptr<co
       tokenizer_(std::move(tokenizer)),
       validation_every_(validation_every),
       options_(options),
-      reader_(reader) {}
+      reader_(reader) {
+  if (std::find(files_.begin(), files_.end(), kStandardInput) != files_.end()) {
+    throw DataError("standard input can be read once only, and training reads its text again and again; turn it into "
+                    "shards with `nanochat data prepare` first");
+  }
+}
 
 void TextSource::seek(std::int64_t, std::uint64_t document) {
   pipeline_.reset();

@@ -46,7 +46,7 @@ OptimizerOptions PretrainConfig::optimizer_options() const {
 
 void declare_pretrain_options(OptionList& options, PretrainConfig& config) {
   options.add("data_dir", config.data_dir,
-              "token shards of `nanochat data prepare`, or text (.txt, .jsonl, also .gz): files, folders, globs");
+              "token shards of `nanochat data prepare`, or text (.txt, .jsonl, also .gz or .zst, .parquet): files, folders, globs");
   options.add("tokenizer", config.tokenizer, "tokenizer folder or file; default: the one beside the token shards");
   options.add("output_dir", config.output_dir, "folder of the run").not_in_resolved();
   options.add("resume", config.resume, "continue a run: `latest`, or a checkpoint of it").not_in_resolved();

@@ -1,0 +1,248 @@
+// One column of text of a parquet file, through Parquet's own column readers: they decode a page at a time, where
+// Arrow's tables would hold a row group.
+#include "data/arrow/parquet_column.h"
+
+#include <algorithm>
+#include <array>
+#include <exception>
+#include <new>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <arrow/io/file.h>
+#include <arrow/memory_pool.h>
+#include <parquet/column_reader.h>
+#include <parquet/exception.h>
+#include <parquet/file_reader.h>
+#include <parquet/metadata.h>
+#include <parquet/schema.h>
+
+#include "core/errors.h"
+
+namespace nanochat {
+namespace {
+
+// A page and a dictionary of up to 2 GiB each (the format's limit) are read; damaged files that claim more are refused.
+constexpr std::int64_t kMemoryLimit = (std::int64_t{4} << 30) + (std::int64_t{64} << 20);
+constexpr std::int64_t kBatch = 1024;
+constexpr std::int64_t kStreamBuffer = 1 << 20;
+
+// In one line of UTF-8, whatever a damaged file has for names: Arrow's messages quote them, and may have several lines.
+std::string printable(std::string_view message) {
+  std::string text;
+  for (std::size_t i = 0; i < message.size();) {
+    const auto at = [&](std::size_t k) { return k < message.size() ? static_cast<unsigned char>(message[k]) : 0u; };
+    const unsigned lead = at(i);
+    const std::size_t length = lead >= 0xf0 ? 4 : lead >= 0xe0 ? 3 : lead >= 0xc2 ? 2 : 1;
+    bool good = lead < 0x80 ? lead >= 0x20 && lead != 0x7f : lead >= 0xc2 && lead <= 0xf4;
+    for (std::size_t k = 1; k < length; ++k) good = good && (at(i + k) & 0xc0) == 0x80;
+    if (length > 2) {  // neither overlong, nor a surrogate, nor beyond the last character
+      const unsigned second = at(i + 1);
+      good = good && !(lead == 0xe0 && second < 0xa0) && !(lead == 0xed && second >= 0xa0) &&
+             !(lead == 0xf0 && second < 0x90) && !(lead == 0xf4 && second >= 0x90);
+    }
+    text += good ? message.substr(i, length) : std::string_view(lead == '\n' ? " " : "?");
+    i += good ? length : 1;
+  }
+  while (!text.empty() && (text.back() == ' ' || text.back() == '.')) text.pop_back();
+  return text;
+}
+
+std::string path_of(const parquet::ColumnDescriptor& column) { return column.path()->ToDotString(); }
+
+bool is_annotated_text(const parquet::ColumnDescriptor& column) {
+  const auto& type = column.logical_type();
+  return type && (type->is_string() || type->is_enum() || type->is_JSON());
+}
+
+bool is_text(const parquet::ColumnDescriptor& column) {
+  if (column.physical_type() != parquet::Type::BYTE_ARRAY) return false;
+  const auto& type = column.logical_type();
+  return is_annotated_text(column) || !type || type->is_none();
+}
+
+std::string type_of(const parquet::ColumnDescriptor& column) {
+  const auto& type = column.logical_type();
+  if (type && !type->is_none() && type->is_valid()) return type->ToString();
+  return parquet::TypeToString(column.physical_type());
+}
+
+std::string list(const std::vector<const parquet::ColumnDescriptor*>& columns) {
+  constexpr std::size_t kShown = 30;
+  std::string names;
+  for (std::size_t i = 0; i < std::min(columns.size(), kShown); ++i) {
+    names += (i > 0 ? ", " : "") + printable(path_of(*columns[i])) + " (" + type_of(*columns[i]) + ")";
+  }
+  if (columns.size() > kShown) names += " and " + std::to_string(columns.size() - kShown) + " more";
+  return names;
+}
+
+class ParquetColumn final : public TextColumn {
+ public:
+  ParquetColumn(const std::filesystem::path& path, const std::string& name)
+      : path_(path.string()), pool_(arrow::system_memory_pool(), kMemoryLimit) {
+    guarded([&] {
+      parquet::ReaderProperties properties(&pool_);
+      properties.enable_buffered_stream();  // or else a column of a row group is read whole
+      properties.set_buffer_size(kStreamBuffer);
+      properties.set_page_checksum_verification(true);
+      auto opened = arrow::io::ReadableFile::Open(path_, &pool_);
+      if (!opened.ok()) throw DataError("cannot open " + path_ + ": " + opened.status().message());
+      bytes_ = static_cast<std::uint64_t>(opened.ValueOrDie()->GetSize().ValueOr(0));
+      file_ = parquet::ParquetFileReader::Open(*opened, properties);
+      metadata_ = file_->metadata();
+      choose(name);
+      return true;
+    });
+  }
+
+  bool next(std::string& text) override {
+    return guarded([&] {
+      for (;;) {
+        while (level_ < levels_) {
+          const auto at = static_cast<std::size_t>(level_++);
+          if (max_repetition_ == 0 || repetitions_[at] == 0) ++row_;
+          if (max_definition_ > 0 && definitions_[at] != max_definition_) continue;  // null, or an empty list
+          if (value_ == values_) fail("a page holds fewer values than it says");
+          const parquet::ByteArray& value = batch_[static_cast<std::size_t>(value_++)];
+          text.assign(reinterpret_cast<const char*>(value.ptr), value.len);
+          return true;
+        }
+        if (!read_batch()) return false;
+      }
+    });
+  }
+
+  std::uint64_t row() const override { return row_; }
+  std::uint64_t stored_bytes() const override {
+    const auto rows = static_cast<std::uint64_t>(std::max<std::int64_t>(metadata_->num_rows(), 1));
+    return static_cast<std::uint64_t>(static_cast<double>(bytes_) *
+                                      (static_cast<double>(std::min(row_, rows)) / static_cast<double>(rows)));
+  }
+
+ private:
+  [[noreturn]] void fail(const std::string& what) const {
+    throw DataError(path_ + ": cannot be read as parquet: " + printable(what));
+  }
+
+  // Whatever Arrow throws becomes a DataError, and the reader is not used again.
+  template <typename Function>
+  bool guarded(Function function) {
+    try {
+      return function();
+    } catch (const DataError&) {
+      throw;
+    } catch (const std::bad_alloc&) {
+      fail("it asks for more memory than there is (row " + std::to_string(row_ + 1) + ")");
+    } catch (const std::exception& error) {
+      fail(error.what());
+    }
+  }
+
+  void choose(const std::string& name) {
+    const parquet::SchemaDescriptor& schema = *metadata_->schema();
+    std::vector<const parquet::ColumnDescriptor*> all, text, inside;
+    const parquet::ColumnDescriptor* chosen = nullptr;
+    for (int i = 0; i < schema.num_columns(); ++i) {
+      const parquet::ColumnDescriptor* column = schema.Column(i);
+      const std::string path = path_of(*column);
+      all.push_back(column);
+      if (path == name) chosen = column;
+      if (path.size() > name.size() && path.starts_with(name) && path[name.size()] == '.') inside.push_back(column);
+      if (is_text(*column) && column->path()->ToDotVector().size() == 1) text.push_back(column);
+    }
+    if (name.empty()) {
+      const auto first = [&text](auto wanted) {
+        const auto found = std::find_if(text.begin(), text.end(), wanted);
+        return found == text.end() ? nullptr : *found;
+      };
+      chosen = first([](const auto* column) { return column->name() == "text"; });
+      if (chosen == nullptr) chosen = first([](const auto* column) { return is_annotated_text(*column); });
+      if (chosen == nullptr) chosen = first([](const auto*) { return true; });
+      if (chosen == nullptr) {
+        throw DataError(path_ + ": no column of strings or binary values; the columns are: " + list(all) +
+                        "; one inside another is read when it is named (--text-key)");
+      }
+    } else if (chosen == nullptr && inside.size() == 1) {
+      chosen = inside[0];  // a list of strings, by the name of the list
+    } else if (chosen == nullptr) {
+      throw DataError(path_ + ": no column \"" + name + "\"; the columns are: " + list(inside.empty() ? all : inside));
+    }
+    if (!is_text(*chosen)) {
+      throw DataError(path_ + ": column \"" + printable(path_of(*chosen)) + "\" is " + type_of(*chosen) +
+                      " where strings or binary values would be right; the columns are: " + list(all));
+    }
+    column_ = schema.ColumnIndex(*chosen->schema_node());
+    max_definition_ = chosen->max_definition_level();
+    max_repetition_ = chosen->max_repetition_level();
+  }
+
+  // False at the end of the file.
+  bool read_batch() {
+    level_ = levels_ = value_ = values_ = 0;
+    for (;;) {
+      if (!reader_) {
+        if (group_ == metadata_->num_row_groups()) return false;
+        begin_group();
+      }
+      if (reader_->HasNext()) {
+        levels_ = reader_->ReadBatch(kBatch, definitions_.data(), repetitions_.data(), batch_.data(), &values_);
+        levels_read_ += levels_;
+        if (levels_ > 0) return true;
+      }
+      end_group();
+    }
+  }
+
+  void begin_group() {
+    group_reader_ = file_->RowGroup(group_);
+    const std::shared_ptr<parquet::ColumnReader> column = group_reader_->Column(column_);
+    if (column->type() != parquet::Type::BYTE_ARRAY) fail("a row group has another type of column than the file");
+    reader_ = std::static_pointer_cast<parquet::ByteArrayReader>(column);
+    levels_read_ = 0;
+    rows_before_ = row_;
+  }
+
+  // Damage can end a column early without an error from Arrow.
+  void end_group() {
+    const auto group = metadata_->RowGroup(group_);
+    const std::int64_t promised = group->ColumnChunk(column_)->num_values();
+    if (levels_read_ != promised) {
+      fail("row group " + std::to_string(group_) + " has " + std::to_string(levels_read_) + " values of " +
+           std::to_string(promised));
+    }
+    const auto rows = static_cast<std::int64_t>(row_ - rows_before_);
+    if (rows != group->num_rows()) {
+      fail("row group " + std::to_string(group_) + " has " + std::to_string(rows) + " rows of " +
+           std::to_string(group->num_rows()));
+    }
+    reader_.reset();
+    group_reader_.reset();
+    ++group_;
+  }
+
+  std::string path_;
+  arrow::CappedMemoryPool pool_;  // before everything that allocates from it
+  std::unique_ptr<parquet::ParquetFileReader> file_;
+  std::shared_ptr<parquet::FileMetaData> metadata_;
+  std::uint64_t bytes_ = 0;
+  int column_ = 0, group_ = 0;
+  std::int16_t max_definition_ = 0, max_repetition_ = 0;
+
+  std::shared_ptr<parquet::RowGroupReader> group_reader_;
+  std::shared_ptr<parquet::ByteArrayReader> reader_;
+  std::array<std::int16_t, kBatch> definitions_{}, repetitions_{};
+  std::array<parquet::ByteArray, kBatch> batch_{};  // point into a page, until the next batch is read
+  std::int64_t level_ = 0, levels_ = 0, value_ = 0, values_ = 0;  // of the batch
+  std::int64_t levels_read_ = 0;                                  // of the row group
+  std::uint64_t row_ = 0, rows_before_ = 0;
+};
+
+}  // namespace
+
+std::unique_ptr<TextColumn> open_parquet_column(const std::filesystem::path& path, const std::string& column) {
+  return std::make_unique<ParquetColumn>(path, column);
+}
+
+}  // namespace nanochat
