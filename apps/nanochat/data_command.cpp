@@ -42,6 +42,7 @@ ExitCode prepare(const PrepareArguments& arguments, Context& context) {
                                    {"validation_tokens", result.validation_tokens},
                                    {"text_bytes", result.text_bytes},
                                    {"shards", std::move(shards)},
+                                   {"filters", arguments.options.filters.any() ? to_json(result.filtered) : nullptr},
                                    {"interrupted", result.interrupted}};
     fmt::print("{}\n", report.dump());
   } else if (!context.quiet && !result.interrupted) {
@@ -50,6 +51,10 @@ ExitCode prepare(const PrepareArguments& arguments, Context& context) {
                arguments.output_dir.string(), commas(result.train_tokens), commas(result.train_documents),
                commas(result.validation_tokens), commas(result.validation_documents), result.shards.size(),
                tokens > 0 ? static_cast<double>(result.text_bytes) / static_cast<double>(tokens) : 0.0);
+    for (const FilterCount& count : result.filtered.dropped) {
+      fmt::print("  {}: {} of {} documents dropped, {}\n", count.name, commas(count.documents),
+                 commas(result.filtered.documents), human_bytes(static_cast<double>(count.text_bytes)));
+    }
   }
   if (!result.interrupted) return ExitCode::kOk;
   if (!context.quiet) {
@@ -122,6 +127,17 @@ void add_prepare(CommandLine& command_line) {
                  "cut a .txt at blank lines into documents of at least this many bytes").at_least(1);
   command.option("text_key", &options.reader.text_key,
                  "key of a .jsonl row, or column of a .parquet, that holds the text; empty: text, or a first such column");
+  FilterOptions& filters = options.filters;
+  command.option("min_bytes", &filters.min_bytes, "drop documents of fewer bytes").at_least(0);
+  command.option("max_bytes", &filters.max_bytes, "drop documents of more bytes; 0: none").at_least(0);
+  command.option("max_symbols", &filters.max_symbols,
+                 "drop documents with a larger share of characters other than letters, digits and white space").at_least(0);
+  command.option("max_repetition", &filters.max_repetition,
+                 "drop documents of whose text a larger share was in them before").at_least(0);
+  command.option("drop_duplicates", &filters.drop_duplicates, "drop documents that are equal to an earlier one");
+  command.option("drop_near_duplicates", &filters.drop_near_duplicates,
+                 "drop documents that are mostly an earlier one (MinHash)");
+  command.option("seed", &filters.seed, "seed of the hashes that find duplicates");
   command.option("workers", &options.workers, "threads that tokenize; 0: all").at_least(0);
   command.option("resume", &options.resume, "continue where an interrupted preparation of the same text stopped");
   command.option("overwrite", &options.overwrite, "replace what was prepared in the output folder before");

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <spdlog/fmt/fmt.h>
 
+#include "core/atomic_file.h"
 #include "core/errors.h"
 #include "core/format.h"
 #include "core/interrupt.h"
@@ -41,7 +42,7 @@ nlohmann::json describe_inputs(const std::vector<fs::path>& files, const Tokeniz
     if (error) throw DataError(fmt::format("cannot open {}: {}", file.string(), error.message()));
     inputs.push_back({{"file", file.generic_string()}, {"bytes", bytes}});
   }
-  return {
+  nlohmann::json described = {
       {"format_version", kManifestVersion},
       {"inputs", std::move(inputs)},
       {"tokenizer",
@@ -53,6 +54,8 @@ nlohmann::json describe_inputs(const std::vector<fs::path>& files, const Tokeniz
         {"max_document_bytes", options.reader.max_document_bytes},
         {"text_key", options.reader.text_key.empty() ? "text" : options.reader.text_key}}},
   };
+  if (options.filters.any()) described["options"]["filters"] = to_json(options.filters);
+  return described;
 }
 
 // The shards of one split, one after the other.
@@ -206,7 +209,6 @@ bool write_shards(TokenizePipeline& pipeline, TokenizedDocument& document, const
     if (static_cast<std::int64_t>(reported) < total) progress.advance(total - static_cast<std::int64_t>(reported));
   }
   progress.finish();
-  if (!interrupted) folder.finish();
   return !interrupted;
 }
 
@@ -229,8 +231,17 @@ PrepareResult prepare_shards(const std::vector<std::string>& paths, const Tokeni
     log_info("{}: all {} shards stand already", output.string(), result_of(folder).shards.size());
     return result_of(folder);
   }
-  auto remaining = std::make_unique<RemainingDocuments>(open_documents(files, options.reader), folder,
-                                                        options.validation_every);
+  auto source = open_documents(files, options.reader);
+  const FilteredDocuments* filtered = nullptr;
+  if (options.filters.any()) {
+    FilterOptions filters = options.filters;
+    filters.threads = options.workers;
+    auto with_filters = std::make_unique<FilteredDocuments>(std::move(source), filters);
+    filtered = with_filters.get();
+    source = std::move(with_filters);
+  }
+  // Behind the filters: what an earlier call dropped is found again by reading the text again, and so is what it kept.
+  auto remaining = std::make_unique<RemainingDocuments>(std::move(source), folder, options.validation_every);
   const auto total = static_cast<std::int64_t>(remaining->bytes_total());
   const RemainingDocuments* documents = remaining.get();
   TokenizePipeline pipeline(std::move(remaining), tokenizer, options.workers,
@@ -239,16 +250,25 @@ PrepareResult prepare_shards(const std::vector<std::string>& paths, const Tokeni
   const std::size_t kept = result_of(folder).shards.size();
   if (kept > 0) log_info("{}: {} whole shards are kept; going on behind them", output.string(), kept);
   const bool more = pipeline.next(document);  // an unreadable or empty corpus fails here, before anything is written
+  if (filtered != nullptr && !more && kept == 0) {
+    throw DataError(fmt::format("none of {} documents passes the filters", filtered->report().documents));
+  }
   bool interrupted = false;
   try {
     folder.claim();
     tokenizer.save(output);
     interrupted = !write_shards(pipeline, document, tokenizer, options, folder, progress, total, more);
+    // At the end of the text the reading thread, which filters, is done.
+    if (!interrupted && filtered != nullptr) {
+      write_file_atomically(folder.filters(), to_json(filtered->report()).dump(2, ' ', false) + "\n");
+    }
+    if (!interrupted) folder.finish();
   } catch (...) {
     folder.give_up();
     throw;
   }
   PrepareResult result = result_of(folder);
+  if (!interrupted && filtered != nullptr) result.filtered = filtered->report();
   result.interrupted = interrupted;
   return result;
 }

@@ -2,7 +2,7 @@
 // `nanochat data prepare`: text to token shards, on all cores, with memory that does not grow with the corpus.
 //
 // The output folder holds train-00000.tok, ..., validation-00000.tok, ..., the tokenizer (so that the folder is all a
-// training run needs) and, written last, manifest.json. While it is being made it holds preparing.json instead: what is
+// training run needs), with filters filters.json, and, written last, manifest.json. While it is being made it holds preparing.json instead: what is
 // being prepared from what, and which shards are finished. Shards appear whole or not at all.
 
 #include <cstdint>
@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "data/documents.h"
+#include "data/filters.h"
 
 namespace nanochat {
 
@@ -24,6 +25,7 @@ struct PrepareOptions {
   bool resume = false;                         // continue an interrupted preparation of the same text
   bool overwrite = false;                      // replace another preparation in the output folder; before resume
   ReaderOptions reader;
+  FilterOptions filters;  // `threads` is taken from workers
 };
 
 struct PrepareResult {
@@ -31,6 +33,7 @@ struct PrepareResult {
   std::uint64_t train_tokens = 0, validation_tokens = 0;
   std::uint64_t text_bytes = 0;
   std::vector<std::filesystem::path> shards;
+  FilterReport filtered;     // of this call; empty without filters, and where all stood already
   bool interrupted = false;  // an interrupt was requested (core/interrupt.h): whole shards so far, no manifest
 };
 

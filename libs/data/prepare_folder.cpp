@@ -33,7 +33,7 @@ bool is_leftover(std::string_view name) {
   const std::size_t tag = name.find(".tmp-");
   if (!name.starts_with('.') || tag == std::string_view::npos) return false;
   const std::string_view target = name.substr(1, tag - 1);
-  return is_shard(target) || target == "preparing.json" || target == "manifest.json" || target.starts_with("tokenizer");
+  return is_shard(target) || target == "preparing.json" || target == "manifest.json" || target == "filters.json" || target.starts_with("tokenizer");
 }
 
 json to_json(const ShardRow& row) {
@@ -211,7 +211,7 @@ void PrepareFolder::claim() {
   std::vector<fs::path> gone;
   for (const fs::directory_entry& entry : fs::directory_iterator(folder_)) {
     const std::string name = entry.path().filename().string();
-    if (is_leftover(name) || (is_shard(name) && !kept.contains(name))) gone.push_back(entry.path());
+    if (is_leftover(name) || entry.path() == filters() || (is_shard(name) && !kept.contains(name))) gone.push_back(entry.path());
   }
   for (const fs::path& path : gone) {
     fs::remove(path, error);

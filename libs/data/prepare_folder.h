@@ -41,6 +41,7 @@ class PrepareFolder {
   void finish();           // the manifest, last
 
   const std::filesystem::path& path() const { return folder_; }
+  std::filesystem::path filters() const { return folder_ / "filters.json"; }  // what the filters dropped
   const std::vector<ShardRow>& rows(const std::string& split) const { return split == "train" ? train_ : validation_; }
   std::filesystem::path next_shard(const std::string& split) const;
 

@@ -257,6 +257,46 @@ TEST_F(PrepareTest, AnotherPreparationIsReplacedOnlyWhenAsked) {
   EXPECT_EQ(contents("out").size(), 4u);
 }
 
+TEST_F(PrepareTest, FiltersAreReportedAndResumeAtEveryPoint) {
+  std::string rows;
+  for (int i = 0; i < 1000; ++i) rows += "{\"text\":\"document number " + std::to_string(i % 700) + "\"}\n";
+  testing::write_text(folder_ / "text" / "a.jsonl", rows + "{\"text\":\"x\"}\n");
+  options_.filters.min_bytes = 5;
+  options_.filters.drop_duplicates = true;
+  options_.workers = 1;
+  const PrepareResult result = prepare("whole");
+  EXPECT_EQ(result.train_documents + result.validation_documents, 700u);
+  EXPECT_EQ(result.filtered.kept_documents, 700u);
+  const auto whole = contents("whole");
+  const auto report = nlohmann::json::parse(whole.at("filters.json"));
+  EXPECT_EQ(report["documents"], 1001);
+  EXPECT_EQ(report["dropped"][0]["documents"], 1);
+  EXPECT_EQ(report["dropped"][1]["documents"], 300);
+  const auto manifest = nlohmann::json::parse(whole.at("manifest.json"));
+  EXPECT_EQ(manifest["options"]["filters"]["drop_duplicates"], true);
+  options_.workers = 3;
+  options_.resume = true;
+  for (std::size_t kept = 0; kept <= manifest["shards"].size(); ++kept) {
+    fs::remove_all(folder_ / "part");
+    fs::create_directory(folder_ / "part");
+    auto state = manifest;
+    state["shards"] = nlohmann::json::array();
+    for (std::size_t i = 0; i < kept; ++i) {
+      const auto& row = manifest["shards"][i];
+      state["shards"].push_back(row);
+      fs::copy_file(folder_ / "whole" / row["file"].get<std::string>(), folder_ / "part" / row["file"].get<std::string>());
+    }
+    testing::write_text(folder_ / "part" / "preparing.json", state.dump());
+    prepare("part");
+    EXPECT_EQ(contents("part"), whole) << kept;
+  }
+  options_.filters.min_bytes = 6;
+  EXPECT_THAT([&] { prepare("part"); }, ThrowsMessage<ConfigError>(HasSubstr("options.filters.min_bytes was 5 and is 6")));
+  options_.filters.min_bytes = 1000;
+  EXPECT_THAT([&] { prepare("none"); }, ThrowsMessage<DataError>(HasSubstr("none of 1001 documents passes the filters")));
+  EXPECT_FALSE(fs::exists(folder_ / "none"));
+}
+
 TEST_F(PrepareTest, BadInputLeavesNothingBehind) {
   testing::write_text(folder_ / "text" / "a.jsonl", "\n\n");
   EXPECT_THAT([&] { prepare("out"); }, ThrowsMessage<DataError>(HasSubstr("no text in")));
