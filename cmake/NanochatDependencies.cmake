@@ -1,6 +1,7 @@
 # Third-party packages. scripts/setup.sh installs them; each is a SYSTEM import, so our warnings do not reach its headers.
 find_package(Threads REQUIRED)
 find_package(ZLIB REQUIRED)
+find_package(CURL 7.85 REQUIRED)
 find_package(nlohmann_json 3.11 REQUIRED)
 find_package(CLI11 2.1 REQUIRED)
 find_package(spdlog 1.10 REQUIRED)

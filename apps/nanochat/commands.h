@@ -10,6 +10,7 @@ void add_tokenizer_eval(CommandLine& command_line);  // tokenizer eval
 void add_data(CommandLine& command_line);       // data prepare | toy, and the next
 void add_data_inspect(CommandLine& command_line);   // data inspect | contamination
 void add_data_validate(CommandLine& command_line);  // data validate
+void add_download(CommandLine& command_line);   // data download; add_data calls it
 void add_pretrain(CommandLine& command_line);   // pretrain
 void add_eval(CommandLine& command_line);       // eval
 void add_infer(CommandLine& command_line);      // infer

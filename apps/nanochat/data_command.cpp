@@ -1,4 +1,4 @@
-// nanochat data prepare | toy
+// nanochat data prepare | toy; download_command.cpp has data download
 #include <cstdio>
 #include <memory>
 
@@ -162,7 +162,8 @@ void add_toy(CommandLine& command_line) {
 }  // namespace
 
 void add_data(CommandLine& command_line) {
-  command_line.group("data", "Prepare text for training, and make a toy corpus");
+  command_line.group("data", "Download data sets, prepare text for training, and make a toy corpus");
+  add_download(command_line);
   add_prepare(command_line);
   add_toy(command_line);
   add_data_inspect(command_line);

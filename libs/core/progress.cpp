@@ -18,7 +18,8 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr double kRedrawSeconds = 0.1;
-constexpr int kBarCells = 24;
+constexpr std::size_t kBarCells = 24;
+constexpr std::size_t kMaxParts = 16;  // the terminal must hold them all, or they could not be taken away again
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
@@ -35,11 +36,24 @@ class ProgressBar : public ProgressReporter {
     what_ = what;
     unit_ = unit;
     note_.clear();
+    parts_.clear();
     total_ = total;
     done_ = 0;
     started_ = shown_ = Clock::now();
     running_ = true;
-    if (terminal_) status_line::draw(fd_, line(true));
+    if (terminal_) status_line::draw(fd_, lines());
+  }
+
+  void set_total(std::int64_t total) override {
+    const std::lock_guard lock(mutex_);
+    total_ = total;
+    show_when_due();
+  }
+
+  void set_parts(const std::vector<ProgressPart>& parts) override {
+    const std::lock_guard lock(mutex_);
+    parts_ = parts;
+    show_when_due();
   }
 
   void advance(std::int64_t amount) override {
@@ -61,7 +75,7 @@ class ProgressBar : public ProgressReporter {
     if (!running_ || seconds_since(shown_) < interval_) return;
     shown_ = Clock::now();
     if (terminal_) {
-      status_line::draw(fd_, line(true));
+      status_line::draw(fd_, lines());
     } else {
       status_line::write_all(fd_, line(false) + "\n");
     }
@@ -81,18 +95,48 @@ class ProgressBar : public ProgressReporter {
     }
   }
 
+  static std::string bar(double fraction) {
+    const auto filled = static_cast<std::size_t>(fraction * kBarCells);
+    return "[" + std::string(filled, '#') + std::string(kBarCells - filled, '-') + "]";
+  }
+
+  static double fraction_of(std::int64_t done, std::int64_t total) {
+    return std::clamp(static_cast<double>(done) / static_cast<double>(total), 0.0, 1.0);
+  }
+
+  // What a terminal shows: the whole, and below it the parts, their names as one column.
+  std::string lines() const {
+    std::string text = line(true);
+    std::size_t width = 0;
+    for (const ProgressPart& part : parts_) width = std::max(width, part.name.size());
+    for (std::size_t i = 0; i < parts_.size(); ++i) {
+      const ProgressPart& part = parts_[i];
+      if (i == kMaxParts) {
+        text += fmt::format("\n  and {} more", parts_.size() - i);
+        break;
+      }
+      std::string shown = fmt::format("  {:<{}} ", part.name, width);
+      if (part.total > 0) {
+        const double fraction = fraction_of(part.done, part.total);
+        shown += fmt::format("{:3.0f}% {} {}/{} {}", fraction * 100, bar(fraction), with_commas(part.done),
+                             with_commas(part.total), unit_);
+      } else {
+        shown += fmt::format("{} {}", with_commas(part.done), unit_);
+      }
+      text += "\n" + fitted(std::move(shown));
+    }
+    return text;
+  }
+
   // The line as of now, e.g. "tokenizing 42% [##########--------------] 1,234/2,938 documents | 55/s | 31.0s left".
   std::string line(bool with_bar) const {
     const double elapsed = seconds_since(started_);
     const double rate = elapsed > 0 ? static_cast<double>(done_) / elapsed : 0;
     std::string text(what_);
     if (total_ > 0) {
-      const double fraction = std::clamp(static_cast<double>(done_) / static_cast<double>(total_), 0.0, 1.0);
+      const double fraction = fraction_of(done_, total_);
       text += fmt::format(" {:3.0f}%", fraction * 100);
-      if (with_bar) {
-        const auto filled = static_cast<std::size_t>(fraction * kBarCells);
-        text += " [" + std::string(filled, '#') + std::string(kBarCells - filled, '-') + "]";
-      }
+      if (with_bar) text += " " + bar(fraction);
       text += " " + with_commas(done_) + "/" + with_commas(total_) + " " + unit_;
     } else {
       text += " " + with_commas(done_) + " " + unit_;
@@ -127,6 +171,7 @@ class ProgressBar : public ProgressReporter {
   const double interval_;
   std::mutex mutex_;
   std::string what_, unit_, note_;
+  std::vector<ProgressPart> parts_;
   std::int64_t total_ = 0, done_ = 0;
   Clock::time_point started_, shown_;
   bool running_ = false;

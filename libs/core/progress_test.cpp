@@ -140,5 +140,25 @@ TEST(ProgressTest, SilentSaysNothing) {
   EXPECT_EQ(::testing::internal::GetCapturedStdout() + ::testing::internal::GetCapturedStderr(), "");
 }
 
+TEST(ProgressTest, PartsHaveALineEachBelowTheWhole) {
+  const Terminal terminal(100);
+  if (terminal.fd() < 0) GTEST_SKIP() << "needs a pseudo-terminal";
+  const auto progress = make_progress_bar(terminal.fd());
+  progress->start("downloading", 0, "B");
+  progress->set_total(2000);
+  std::this_thread::sleep_for(std::chrono::milliseconds(150));  // longer than from one drawing to the next
+  progress->set_parts({{"a.parquet", 500, 1000}, {"long.parquet", 70, 0}});
+  EXPECT_THAT(terminal.shown(),
+              EndsWith("downloading   0% [------------------------] 0/2,000 B\r\n"
+                       "  a.parquet     50% [############------------] 500/1,000 B\r\n  long.parquet 70 B"));
+  status_line::write_above([] {});
+  const std::string again = terminal.shown();
+  EXPECT_THAT(again, HasSubstr("\r\x1b[A\x1b[A\x1b[J"));  // two lines up, then all below away
+  EXPECT_THAT(again, EndsWith("long.parquet 70 B"));
+  progress->set_parts({});
+  progress->finish();
+  EXPECT_THAT(terminal.shown(), ::testing::MatchesRegex("\r\x1b\\[A\x1b\\[A\x1b\\[Jdownloading: 0 B in [^\n]*\r\n"));
+}
+
 }  // namespace
 }  // namespace nanochat
