@@ -22,7 +22,6 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
-using ::testing::StartsWith;
 using Clock = std::chrono::steady_clock;
 
 constexpr int kShards = 4;
@@ -121,7 +120,7 @@ TEST_F(DownloadContract, FailuresAreSaidInOneLineOrMadeAPart) {
   const ProgramResult none = download({"--shards", "2"});
   EXPECT_EQ(none.exit_code, 3);
   EXPECT_EQ(none.out, "");
-  EXPECT_THAT(none.err, AllOf(StartsWith("nanochat data download: "), HasSubstr("the server answered 404")));
+  EXPECT_THAT(none.err, HasSubstr("nanochat data download: " + server_.url() + "/" + name(2) + ": the server answered 404"));
 
   serve(2, {{.body = shard(3), .for_ever = true}});
   const ProgramResult wrong = download({"--shards", "2"});
@@ -148,7 +147,6 @@ TEST_F(DownloadContract, ListAndUnknownSets) {
   EXPECT_EQ(list.exit_code, 0) << list.err;
   EXPECT_THAT(list.out, AllOf(HasSubstr("fineweb-edu: "), HasSubstr("1823 files, licence: ODC-By 1.0"),
                               HasSubstr("small: four shards\n  4 files, licence: own")));
-  EXPECT_GE(json::parse(run_program({"data", "download", "--list", "--json"}).out)["sets"].size(), 10u);
   const ProgramResult unknown = run_program({"data", "download", "gsm9k"});
   EXPECT_EQ(unknown.exit_code, 2);
   EXPECT_THAT(unknown.err, HasSubstr("unknown set \"gsm9k\", did you mean \"gsm8k\"?"));
@@ -161,8 +159,13 @@ TEST_F(DownloadContract, KilledAtRandomMomentsAndResumed) {
   Rng random(20251201);
   std::size_t killed = 0;
   for (int kill = 0; kill < kKills && !all_whole(); ++kill) {
+    const std::size_t before = server_.requests().size();
     Program program(arguments({"--workers", "2"}), {.environment = {{"no_proxy", "127.0.0.1"}}});
-    const auto end = Clock::now() + std::chrono::duration<double>(0.05 + 0.25 * random.uniform());
+    const auto limit = Clock::now() + std::chrono::seconds(10);
+    while (server_.requests().size() == before && Clock::now() < limit) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    const auto end = Clock::now() + std::chrono::duration<double>(0.2 * random.uniform());
     while (Clock::now() < end && program.running()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
     program.send(SIGKILL);
     if (program.wait().exit_code == 128 + SIGKILL) ++killed;
