@@ -4,6 +4,7 @@
 #include <charconv>
 #include <cmath>
 #include <cstddef>
+#include <cstring>
 
 #include <fmt/core.h>
 
@@ -104,6 +105,11 @@ std::optional<std::int64_t> parse_bytes(std::string_view text) {
 bool is_valid_utf8(std::string_view bytes) {
   std::size_t bad = 0;
   while (!bytes.empty()) {
+    std::uint64_t eight = 0;  // at once, while they are ASCII
+    while (bytes.size() >= 8 && (std::memcpy(&eight, bytes.data(), 8), (eight & 0x8080808080808080ULL) == 0)) {
+      bytes.remove_prefix(8);
+    }
+    if (bytes.empty()) return true;
     const std::size_t length = valid_prefix(bytes, bad);
     if (length == 0) return false;
     bytes.remove_prefix(length);

@@ -13,6 +13,7 @@
 #include "core/format.h"
 #include "data/arrow_module.h"
 #include "data/byte_source.h"
+#include "data/json_text.h"
 #include "data/paths.h"
 
 namespace nanochat {
@@ -160,7 +161,7 @@ class JsonlReader : public LineFileReader {
         throw DataError(fmt::format("{}: a line of more than {} is no document", where(), human_bytes(kMaxJsonLine)));
       }
       if (is_blank(line_)) continue;
-      document = parse();
+      if (!find_json_text(line_, text_key_, document)) document = parse();  // slower, and says what is wrong
       if (!document.empty()) return true;
     }
     return false;
