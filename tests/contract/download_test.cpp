@@ -56,7 +56,7 @@ class DownloadContract : public ::testing::Test {
 
   std::vector<std::string> arguments(const std::vector<std::string>& more = {}) const {
     std::vector<std::string> words = {"data", "download", "small", "--datasets", folder_ / "sets.json", "--output-dir",
-                                      output(), "--retry-delay", "0.01", "--stall-timeout", "0.3", "--retries", "3"};
+                                      output(), "--retry-delay", "0.01", "--stall-timeout", stall_timeout_, "--retries", "3"};
     words.insert(words.end(), more.begin(), more.end());
     return words;
   }
@@ -66,11 +66,13 @@ class DownloadContract : public ::testing::Test {
   bool whole(int i) const { return fs::exists(output() / name(i)) && read_file(output() / name(i)) == shard(i); }
   bool all_whole() const { return whole(0) && whole(1) && whole(2) && whole(3); }
 
+  std::string stall_timeout_ = "10";
   TemporaryDirectory folder_;
   TestingServer server_;
 };
 
 TEST_F(DownloadContract, FetchesTheSetAndSkipsWhatIsThere) {
+  stall_timeout_ = "0.5";
   serve(1, {{.status = 503}, {.drop_after = 1000}});
   serve(2, {{.stall_after = 50'000}, {.status = 429}});
   const ProgramResult first = download();
