@@ -32,7 +32,12 @@
 #endif
 #endif
 #ifdef NANOCHAT_ADDRESS_SANITIZER
-#include <sanitizer/allocator_interface.h>
+// Of sanitizer/allocator_interface.h, which clang installs and g++ does not; the runtimes of both have them.
+extern "C" {
+std::size_t __sanitizer_get_allocated_size(const volatile void* pointer);
+int __sanitizer_install_malloc_and_free_hooks(void (*on_malloc)(const volatile void*, std::size_t),
+                                              void (*on_free)(const volatile void*));
+}
 #endif
 
 namespace nanochat::testing {

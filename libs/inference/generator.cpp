@@ -10,9 +10,11 @@
 #include <spdlog/fmt/fmt.h>
 
 #include "core/errors.h"
+#include "core/format.h"
 #include "core/interrupt.h"
 #include "inference/contiguous_kv_cache.h"
 #include "model/gpt.h"
+#include "model/memory.h"
 #include "ops/parallel.h"
 
 namespace nanochat {
@@ -38,6 +40,14 @@ void check_prompts(const GptConfig& config, const Prompts& prompts) {
                                   config.vocab_size));
     }
   }
+}
+
+// oneDNN, which multiplies bf16 matrices on a CPU, may crash when it finds no memory for its kernels.
+void check_room(at::Device device) {
+  constexpr std::int64_t kRoom = 24 << 20;
+  if (!device.is_cpu() || available_memory_bytes() >= kRoom) return;
+  throw OutOfMemoryError(fmt::format("less than {} of memory are left to generate with; lower --device-batch-size or raise the limit "
+                                     "of memory (ulimit -v)", human_bytes(static_cast<double>(kRoom))));
 }
 
 // One prompt on its way. History is the prompt and what was drawn, stop token included.
@@ -224,6 +234,7 @@ std::vector<Generation> generate(Gpt& model, const std::vector<std::vector<std::
                                  const GenerationOptions& options, const TokenCallback& on_token) {
   options.validate();
   check_prompts(model.config(), prompts);
+  check_room(model.device());
   return Generator(model, prompts, options, on_token).run();
 }
 
