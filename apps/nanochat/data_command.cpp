@@ -186,6 +186,7 @@ void add_data(CommandLine& command_line) {
   add_prepare(command_line);
   add_toy(command_line);
   add_data_inspect(command_line);
+  add_data_render(command_line);
   add_data_validate(command_line);
 }
 
