@@ -2,8 +2,8 @@
 
 #include <algorithm>
 #include <numeric>
-#include <optional>
 #include <set>
+#include <tuple>
 
 #include <nlohmann/json.hpp>
 #include <spdlog/fmt/fmt.h>
@@ -37,28 +37,6 @@ std::vector<std::size_t> order_of_epoch(const RenderedConversations& conversatio
 
 using Row = std::vector<std::size_t>;  // conversations in it
 
-// Best-fit decreasing. `order` settles ties.
-std::vector<Row> best_fit(const RenderedConversations& conversations, std::vector<std::size_t> order, std::size_t sequence_len) {
-  const auto length = [&](std::size_t i) { return positions_of(conversations[i], sequence_len); };
-  std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return length(a) > length(b); });
-  std::vector<Row> rows;
-  std::set<std::pair<std::size_t, std::size_t>> open;  // (room left, row)
-  for (const std::size_t i : order) {
-    const std::size_t n = length(i);
-    const auto fullest = open.lower_bound({n, 0});
-    std::size_t room = sequence_len, row = rows.size();
-    if (fullest == open.end()) {
-      rows.emplace_back();
-    } else {
-      std::tie(room, row) = *fullest;
-      open.erase(fullest);
-    }
-    rows[row].push_back(i);
-    if (room > n) open.emplace(room - n, row);
-  }
-  return rows;
-}
-
 std::vector<Row> rows_of(const RenderedConversations& conversations, const ConversationLoaderOptions& options, std::int64_t epoch) {
   std::vector<std::size_t> order = order_of_epoch(conversations, options, epoch);
   if (options.packing == ConversationPacking::kPadded) {
@@ -66,7 +44,8 @@ std::vector<Row> rows_of(const RenderedConversations& conversations, const Conve
     for (const std::size_t i : order) rows.push_back({i});
     return rows;
   }
-  std::vector<Row> rows = best_fit(conversations, std::move(order), static_cast<std::size_t>(options.sequence_len));
+  const auto room = static_cast<std::size_t>(options.sequence_len);
+  std::vector<Row> rows = best_fit_rows([&](std::size_t i) { return positions_of(conversations[i], room); }, std::move(order), room);
   if (options.shuffle) {
     Rng rng(derive_seed(options.seed, fmt::format("rows of epoch {}", epoch)));
     rng.shuffle(rows);
@@ -270,6 +249,27 @@ RenderedConversations render_conversations(const Tokenizer& tokenizer, std::int6
   RenderedConversations all;
   for (const RenderedConversations& part : parts) all.append(part);
   return all;
+}
+
+std::vector<std::vector<std::size_t>> best_fit_rows(const std::function<std::size_t(std::size_t)>& length,
+                                                    std::vector<std::size_t> order, std::size_t room) {
+  std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return length(a) > length(b); });
+  std::vector<std::vector<std::size_t>> rows;
+  std::set<std::pair<std::size_t, std::size_t>> open;  // (room left, row)
+  for (const std::size_t item : order) {
+    const std::size_t n = length(item);
+    const auto fullest = open.lower_bound({n, 0});
+    std::size_t left = room, row = rows.size();
+    if (fullest == open.end()) {
+      rows.emplace_back();
+    } else {
+      std::tie(left, row) = *fullest;
+      open.erase(fullest);
+    }
+    rows[row].push_back(item);
+    if (left > n) open.emplace(left - n, row);
+  }
+  return rows;
 }
 
 std::unique_ptr<Loader> make_conversation_loader(std::shared_ptr<const RenderedConversations> conversations,

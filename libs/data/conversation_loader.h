@@ -68,6 +68,11 @@ struct ConversationLoaderOptions {
 std::unique_ptr<Loader> make_conversation_loader(std::shared_ptr<const RenderedConversations> conversations,
                                                  const ConversationLoaderOptions& options, const nlohmann::json& position);
 
+// Items of these lengths, each at most `room`, in rows that hold `room` together: best-fit decreasing. `order` names the
+// items and settles ties; a row is a list of such names.
+std::vector<std::vector<std::size_t>> best_fit_rows(const std::function<std::size_t(std::size_t)>& length,
+                                                    std::vector<std::size_t> order, std::size_t room);
+
 // Rows of T that one epoch fills; with kStream rounded down.
 std::int64_t rows_of_epoch(const RenderedConversations& conversations, const ConversationLoaderOptions& options);
 

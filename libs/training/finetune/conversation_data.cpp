@@ -35,7 +35,7 @@ Source from_files(const std::vector<std::string>& paths, bool skip_bad) {
 }
 
 Source from_mixture(const std::string& value, const std::string& flag) {
-  const std::shared_ptr<const Task> mixture = mixture_of(value, flag);
+  const std::shared_ptr<const TaskMixture> mixture = mixture_of(value, flag);
   return {mixture->size(), [mixture](std::int64_t i) { return mixture->example(i).conversation; }};
 }
 
@@ -100,7 +100,7 @@ ConversationData load_conversation_data(const ConversationDataOptions& options, 
   return {render(training, tokenizer, max_tokens, workers, "training"), render(validation, tokenizer, max_tokens, workers, "validation")};
 }
 
-std::shared_ptr<const Task> mixture_of(const std::string& value, const std::string& flag) {
+std::shared_ptr<const TaskMixture> mixture_of(const std::string& value, const std::string& flag) {
   const std::size_t first = value.find_first_not_of(" \t\r\n");
   if (first == std::string::npos || (value[first] != '{' && value[first] != '[')) return load_mixture(value);
   try {

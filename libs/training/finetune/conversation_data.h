@@ -11,7 +11,7 @@
 namespace nanochat {
 
 class OptionList;
-class Task;
+class TaskMixture;
 
 struct ConversationDataOptions {
   std::vector<std::string> data_dir;             // files of conversations (data/conversations.h)
@@ -36,6 +36,6 @@ ConversationData load_conversation_data(const ConversationDataOptions& options, 
                                         std::int64_t max_tokens, std::uint64_t seed, int workers);
 
 // A mixture as an option says it: a file, or JSON when it begins with { or [. `flag` is what errors name.
-std::shared_ptr<const Task> mixture_of(const std::string& value, const std::string& flag);
+std::shared_ptr<const TaskMixture> mixture_of(const std::string& value, const std::string& flag);
 
 }  // namespace nanochat

@@ -20,16 +20,6 @@
 namespace nanochat {
 namespace {
 
-std::int64_t horizon(const PretrainConfig& config, const GptConfig& model) {
-  if (config.num_iterations >= 0) return config.num_iterations;
-  const auto batch = static_cast<double>(config.total_batch_size);
-  if (config.target_flops > 0) return std::llround(config.target_flops / (model.flops_per_token() * batch));
-  if (config.target_param_data_ratio > 0) {
-    return static_cast<std::int64_t>(config.target_param_data_ratio * static_cast<double>(model.parameter_count()) / batch);
-  }
-  throw ConfigError("no training horizon: give --num-iterations, --target-flops or --target-param-data-ratio");
-}
-
 void check_batch_sizes(const PretrainConfig& config) {
   const std::int64_t micro = config.device_batch_size * config.sequence_len;
   if (config.total_batch_size % micro == 0) return;
@@ -50,7 +40,7 @@ class Pretraining : public Stage {
     check_batch_sizes(config);
     const bool background = save_in_background(config_, model_config_, runtime_, config.device_batch_size,
                                                config.sequence_len);
-    schedule_ = {.num_iterations = horizon(config, model_config_),
+    schedule_ = {.num_iterations = config.iterations(model_config_),
                  .warmup_ratio = config.warmup_ratio,
                  .warmdown_ratio = config.warmdown_ratio,
                  .final_lr_frac = config.final_lr_frac};

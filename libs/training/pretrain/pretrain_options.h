@@ -47,6 +47,7 @@ struct PretrainConfig : TrainerOptions {
   PretrainConfig();
   GptConfig model_config(std::int64_t vocab_size) const;  // throws ConfigError
   OptimizerOptions optimizer_options() const;
+  std::int64_t iterations(const GptConfig& model) const;  // the horizon in steps; throws ConfigError when none is given
 };
 
 // Declares every option. The runs' resolved configuration holds them all but those of the invocation.
