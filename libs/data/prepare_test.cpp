@@ -28,11 +28,8 @@ namespace fs = std::filesystem;
 class CountingProgress : public SilentProgress {
  public:
   void start(std::string_view, std::int64_t all, std::string_view) override { total = all; }
-  void advance(std::int64_t amount) override {
-    done += amount;
-    if (interrupt_at > 0 && done >= interrupt_at) std::raise(SIGINT);
-  }
-  std::int64_t total = -1, done = 0, interrupt_at = 0;
+  void advance(std::int64_t amount) override { done += amount; }
+  std::int64_t total = -1, done = 0;
 };
 
 class PrepareTest : public ::testing::Test {
@@ -127,21 +124,33 @@ TEST_F(PrepareTest, HoldsOutNothingWhenToldSo) {
   EXPECT_FALSE(fs::exists(folder_ / "out" / "validation-00000.tok"));
 }
 
+// Asks for an interrupt late in the text, as a signal would. No more than four chunks of 64 documents are read ahead, so
+// that shards are finished by then.
+class InterruptingTokenizer : public ByteTokenizer {
+ public:
+  using ByteTokenizer::encode;
+  void encode(std::string_view text, std::vector<TokenId>& ids) const override {
+    if (text == "document number 900") std::raise(SIGINT);
+    ByteTokenizer::encode(text, ids);
+  }
+};
+
 TEST_F(PrepareTest, AnInterruptKeepsWholeShardsAndTheRerunIsTheSame) {
   prepare("whole");
   const auto whole = contents("whole");
   install_interrupt_handlers();
-  progress_.interrupt_at = progress_.done + progress_.total / 2;
-  const PrepareResult part = prepare("again");
+  options_.workers = 1;
+  const PrepareResult part = prepare("again", InterruptingTokenizer());
   EXPECT_TRUE(part.interrupted);
   EXPECT_LT(part.train_documents, 950u);
+  ASSERT_FALSE(part.shards.empty());
   EXPECT_FALSE(fs::exists(folder_ / "again" / "manifest.json"));
   for (const auto& [name, bytes] : contents("again")) {
     if (name == "preparing.json") continue;
     EXPECT_EQ(bytes, whole.at(name)) << name;
   }
   reset_interrupt_for_testing();
-  progress_.interrupt_at = 0;
+  options_.workers = 0;
   EXPECT_THAT([&] { prepare("again"); }, ThrowsMessage<ConfigError>(HasSubstr("--resume to continue it")));
   testing::write_text(folder_ / "again" / ".train-00003.tok.tmp-1-1", "left by a kill");
   testing::write_text(folder_ / "again" / ".preparing.json.tmp-1-2", "left by a kill");
@@ -305,6 +314,17 @@ TEST_F(PrepareTest, BadInputLeavesNothingBehind) {
   EXPECT_FALSE(fs::exists(folder_ / "out"));
   options_.tokens_per_shard = 0;
   EXPECT_THROW(prepare("out"), ConfigError);
+}
+
+TEST_F(PrepareTest, AFailureBeforeTheFirstShardDoesNotBlockTheCorrectedText) {
+  const std::string good = read_file(folder_ / "text" / "a.jsonl");
+  prepare("whole");
+  testing::write_text(folder_ / "text" / "a.jsonl", "{\"text\":\"first\"}\n{\"text\":\n");
+  EXPECT_THAT([&] { prepare("out"); }, ThrowsMessage<DataError>(HasSubstr("a.jsonl:2")));
+  EXPECT_TRUE(fs::exists(folder_ / "out" / "preparing.json"));
+  testing::write_text(folder_ / "text" / "a.jsonl", good);
+  prepare("out");
+  EXPECT_EQ(contents("out"), contents("whole"));
 }
 
 TEST_F(PrepareTest, AnErrorOnTheWayLeavesOnlyWholeShards) {
