@@ -113,7 +113,7 @@ std::optional<double> Evaluation::core() const { return mean_centered(of("core")
 const std::map<std::string, double>& chat_core_baselines() {
   static const std::map<std::string, double> baselines = {{"arc-easy", 0.25},  {"arc-challenge", 0.25},
                                                           {"mmlu", 0.25},      {"gsm8k", 0.0},
-                                                          {"humaneval", 0.0},  {"spellingbee", 0.0}};
+                                                          {"humaneval", 0.0},  {"spelling-bee", 0.0}};
   return baselines;
 }
 
