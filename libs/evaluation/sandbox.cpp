@@ -153,6 +153,7 @@ struct Outcome {
   bool started = false, ended = false;
   Stage stage = Stage::kReady;
   int error = 0, status = 0;
+  std::string said;  // what an ended program has as its error
 };
 
 }  // namespace
@@ -166,9 +167,9 @@ struct Sandbox::Impl {
   Outcome probe(int namespaces, bool seccomp) const {
     Outcome outcome;
     try {
-      run("", outcome, namespaces, seccomp);
-    } catch (const IoError&) {
-      outcome.started = false;
+      outcome.said = run("", outcome, namespaces, seccomp).error;
+    } catch (const IoError& error) {
+      outcome.said = error.what();
     }
     return outcome;
   }
@@ -312,9 +313,7 @@ void Sandbox::Impl::find_protections() {
   Outcome whole = probe(kNeeded | CLONE_NEWIPC | CLONE_NEWUTS, true);
   protections.seccomp = works(whole);
   if (!works(whole)) {
-    protections.missing = whole.stage == Stage::kReady
-                              ? fmt::format("no namespaces: {}", std::strerror(whole.error))
-                              : fmt::format("{}: {}", sandbox::describe(whole.stage), std::strerror(whole.error));
+    protections.missing = whole.said;
     whole = probe(kNeeded | CLONE_NEWIPC | CLONE_NEWUTS, false);
     protections.seccomp = works(whole) ? false : works(probe(0, true));
   }

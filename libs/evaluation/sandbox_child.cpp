@@ -103,7 +103,7 @@ class Child {
     }
     check(::chdir(root) == 0, Stage::kPivot);
     check(::mount("tmpfs", "tmp", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, plan_.tmp_options.c_str()) == 0, Stage::kTmpfs);
-    write_program("program.py");
+    write_program("tmp/program.py");
     check(::syscall(SYS_pivot_root, ".", ".") == 0, Stage::kPivot);
     check(::umount2(".", MNT_DETACH) == 0, Stage::kPivot);
     check(::mount(nullptr, "/", nullptr, MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV, nullptr) == 0,
