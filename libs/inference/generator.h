@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "inference/finish_reason.h"
 #include "inference/sampler.h"
 
 namespace nanochat {
@@ -21,8 +22,6 @@ struct GenerationOptions {
   std::int64_t max_batch = 64;            // sequences in the cache at a time; others wait
   void validate() const;                  // throws ConfigError
 };
-
-enum class FinishReason { kStop, kLength, kCancelled };
 
 struct Generation {
   std::vector<std::int32_t> ids;     // generated tokens, prompt and stop token not included
