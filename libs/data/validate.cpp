@@ -24,6 +24,7 @@
 #include "data/paths.h"
 #include "data/rows.h"
 #include "data/shard.h"
+#include "data/text_measures.h"
 #include "tokenizer/load.h"
 #include "tokenizer/tokenizer.h"
 
@@ -33,25 +34,7 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-// The first 128 bits of SHA-256.
-struct Digest {
-  std::uint64_t low = 0, high = 0;
-  bool operator==(const Digest&) const = default;
-};
-struct DigestHash {
-  std::size_t operator()(const Digest& digest) const { return static_cast<std::size_t>(digest.low); }
-};
-Digest digest_of(const void* data, std::size_t bytes) {
-  Sha256 hash;
-  hash.update(data, bytes);
-  const auto full = hash.digest();
-  Digest digest;
-  for (std::size_t i = 0; i < 8; ++i) {
-    digest.low |= static_cast<std::uint64_t>(full[i]) << (8 * i);
-    digest.high |= static_cast<std::uint64_t>(full[i + 8]) << (8 * i);
-  }
-  return digest;
-}
+constexpr std::uint64_t kHashSeed = 0;
 
 bool ends_with_one_of(const std::string& name, std::initializer_list<const char*> endings) {
   return std::any_of(endings.begin(), endings.end(), [&](const char* ending) { return name.ends_with(ending); });
@@ -131,7 +114,8 @@ class Validator {
           found("empty-document", where, "has no tokens");
           continue;
         }
-        document(digest_of(tokens.data(), tokens.size() * sizeof(std::int32_t)), where, validation);
+        const std::string_view bytes(reinterpret_cast<const char*>(tokens.data()), tokens.size() * sizeof(std::int32_t));
+        document(hash128(bytes, kHashSeed), where, validation);
       }
       report_.bytes += info.text_bytes;
       reader.verify();
@@ -151,7 +135,7 @@ class Validator {
   }
 
   // One document or conversation; `held_out`: of the validation split, when the data has one.
-  void document(const Digest& digest, const std::string& where, bool held_out = false) {
+  void document(const Hash128& digest, const std::string& where, bool held_out = false) {
     const std::uint64_t number = report_.documents++;
     const auto [before, first] = seen_.try_emplace(digest, Seen{number, held_out});
     if (first) return;
@@ -192,7 +176,7 @@ class Validator {
     if (static_cast<std::int64_t>(text.size()) > options_.max_document_bytes) {
       found("oversized-document", where, fmt::format("has {} bytes, more than {}", text.size(), options_.max_document_bytes));
     }
-    document(digest_of(text.data(), text.size()), where);
+    document(hash128(text, kHashSeed), where);
   }
 
   bool is_text(const json& row) const { return row.is_object() && row.contains(options_.text_key); }
@@ -213,7 +197,7 @@ class Validator {
         if (!kind.empty()) found(kind, where, what);
         const std::string text = row.dump(-1, ' ', false, json::error_handler_t::replace);
         report_.bytes += text.size();
-        document(digest_of(text.data(), text.size()), where);
+        document(hash128(text, kHashSeed), where);
       } else if (!is_text(row)) {
         found("missing-text", where, fmt::format("has no \"{}\" and is no conversation", options_.text_key));
       } else if (!row.at(options_.text_key).is_string()) {
@@ -289,7 +273,7 @@ class Validator {
   const ValidateOptions& options_;
   ProgressReporter& progress_;
   ValidationReport report_;
-  std::unordered_map<Digest, Seen, DigestHash> seen_;
+  std::unordered_map<Hash128, Seen, Hash128::Hasher> seen_;
 };
 
 bool holds_shards(const fs::path& folder) {
