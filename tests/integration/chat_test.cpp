@@ -133,6 +133,28 @@ TEST_F(ChatProgram, ABosEndsAnAnswer) {
   EXPECT_EQ(chat(model_that_says({"a", "b", "<|bos|>"}), "One\nTwo\n").out, "ab\nab\n");
 }
 
+TEST_F(ChatProgram, RendersConversationsAsTokens) {
+  const std::string model = model_that_greets().string();
+  write_text(folder_ / "chat.json", R"([{"instruction": "Hi", "output": "a\nb"}, {"instruction": "?"}])");
+  const std::vector<std::string> arguments = {"data", "render", (folder_ / "chat.json").string(), "--tokenizer", model};
+  const auto with = [&](std::vector<std::string> more) {
+    more.insert(more.begin(), arguments.begin(), arguments.end());
+    return run_program(more);
+  };
+  const auto strict = with({});
+  EXPECT_EQ(strict.exit_code, 3);
+  EXPECT_THAT(strict.err, HasSubstr("chat.json:1: "));
+  const auto lenient = with({"--skip-bad"});
+  EXPECT_EQ(lenient.exit_code, 5);
+  EXPECT_THAT(lenient.out, HasSubstr("chat.json:1: 10 tokens, 4 supervised\n"
+                                     "<|bos|>|<|user_start|>|H|i|<|user_end|>|<|assistant_start|>|{a|\\n|b|<|assistant_end|>}|\n"));
+  EXPECT_THAT(lenient.err, HasSubstr("1 of 2 rows skipped"));
+  EXPECT_THAT(with({"--limit", "1", "--color", "always", "--ids"}).out, HasSubstr("\033[32ma\033[0m\033[2m(97)|\033[0m"));
+  const auto row = json::parse(with({"--limit", "1", "--json", "--max-tokens", "8"}).out);
+  EXPECT_EQ(row["mask"], json({0, 0, 0, 0, 0, 0, 1, 1}));
+  EXPECT_EQ(row["ids"][6], 'a');
+}
+
 TEST_F(ChatProgram, NeedsAChatTokenizerAndOneWayToPrompt) {
   const auto tokenizer = byte_tokenizer(folder_.path(), "none");
   GptConfig config = small_config();
