@@ -72,6 +72,7 @@ TEST_F(Chains, RememberWhatIsDoneAndWithWhichOptions) {
 TEST_F(Chains, GoOnWhereAStepStopped) {
   const auto step = [&](const char* command, const fs::path& output) { return ChainStep{"x", command, {{"output_dir", output.string()}}, {}}; };
   EXPECT_THAT(resume_flags(step("sft", folder_ / "sft")), IsEmpty());
+  fs::create_directories(folder_ / "sft");
   testing::write_text(folder_ / "sft" / "config.json", "{}");
   EXPECT_THAT(resume_flags(step("sft", folder_ / "sft")), ElementsAre("--resume", "latest"));
   EXPECT_THAT(resume_flags(step("data prepare", folder_ / "sft")), ElementsAre("--resume"));
