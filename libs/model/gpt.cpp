@@ -170,15 +170,23 @@ at::Tensor Gpt::forward(const at::Tensor& ids) {
   return ops::head_logits(x, weights_->head.compute, head_options(config_)).view({ids.size(0), ids.size(1), -1});
 }
 
-at::Tensor Gpt::forward_cache(const at::Tensor& ids, KvCache& cache, bool all_positions) {
+at::Tensor Gpt::forward_states(const at::Tensor& ids, KvCache& cache) {
   const at::Tensor inputs = take_ids(ids, 0);
   Activations activations;
   activations.allocate(config_, options(), ids.size(0), ids.size(1), /*train=*/false);
-  at::Tensor x = trunk(inputs, activations, &cache);
+  at::Tensor states = trunk(inputs, activations, &cache);
   cache.advance(ids.size(1));
-  if (!all_positions) x = x.view({ids.size(0), ids.size(1), -1}).select(1, ids.size(1) - 1).contiguous();
-  const at::Tensor logits = ops::head_logits(x, weights_->head.compute, head_options(config_));
-  return all_positions ? logits.view({ids.size(0), ids.size(1), -1}) : logits;
+  return states;
+}
+
+at::Tensor Gpt::logits(const at::Tensor& states) {
+  return ops::head_logits(states, weights_->head.compute, head_options(config_));
+}
+
+at::Tensor Gpt::forward_cache(const at::Tensor& ids, KvCache& cache, bool all_positions) {
+  const at::Tensor states = forward_states(ids, cache).view({ids.size(0), ids.size(1), -1});
+  if (!all_positions) return logits(states.select(1, ids.size(1) - 1).contiguous());
+  return logits(states.flatten(0, 1)).view({ids.size(0), ids.size(1), -1});
 }
 
 double Gpt::loss(const at::Tensor& ids, const at::Tensor& targets) {

@@ -74,6 +74,12 @@ class Gpt {
   // all (B, T, vocab_size).
   at::Tensor forward_cache(const at::Tensor& ids, KvCache& cache, bool all_positions = false);
 
+  // The two halves of forward_cache, for a batch of which few logits are wanted: normalised states (B * T, C), and soft-
+  // capped logits (M, vocab_size) float32 of M states. A cache whose rows are single tokens takes ids (N, 1), wherever
+  // in their sequences they stand.
+  at::Tensor forward_states(const at::Tensor& ids, KvCache& cache);
+  at::Tensor logits(const at::Tensor& states);
+
   // Mean over supervised tokens; 0 when there is none.
   double loss(const at::Tensor& ids, const at::Tensor& targets);
 

@@ -70,6 +70,7 @@ void Gpt::Activations::allocate(const GptConfig& config, const at::TensorOptions
 at::Tensor Gpt::trunk(const at::Tensor& ids, Activations& a, KvCache* cache) {
   const std::int64_t batch = ids.size(0), time = ids.size(1);
   const double eps = config_.rms_norm_eps;
+  const auto multiply = cache != nullptr ? ops::linear_rows : ops::linear;
   at::Tensor start;
   if (cache != nullptr) {
     start = cache->start();
@@ -87,7 +88,7 @@ at::Tensor Gpt::trunk(const at::Tensor& ids, Activations& a, KvCache* cache) {
   for (std::int64_t l = 0; l < config_.n_layer; ++l) {
     const Layer& layer = weights_->layers[static_cast<std::size_t>(l)];
     Activations::Block& block = a.block(l);
-    ops::linear(block.norm1, layer.qkv.compute, block.qkv);
+    multiply(block.norm1, layer.qkv.compute, block.qkv);
     const at::Tensor values = values_in(block.qkv, config_, batch, time);
     if (a.documents) {
       at::Tensor q = one_row(block.q), k = one_row(block.k);
@@ -104,11 +105,11 @@ at::Tensor Gpt::trunk(const at::Tensor& ids, Activations& a, KvCache* cache) {
     }
     observe("attention", l, block.attention.out);
     const at::Tensor attended = block.attention.out.reshape({batch * time, config_.n_head * config_.head_dim()});
-    ops::linear(attended, layer.attention_out.compute, a.branch);
+    multiply(attended, layer.attention_out.compute, a.branch);
     ops::add_rms_norm(a.residual, a.branch, block.norm2, block.rstd2, eps);
-    ops::linear(block.norm2, layer.fc1.compute, block.hidden);
+    multiply(block.norm2, layer.fc1.compute, block.hidden);
     ops::relu_squared(block.hidden, a.activated);
-    ops::linear(a.activated, layer.fc2.compute, a.branch);
+    multiply(a.activated, layer.fc2.compute, a.branch);
     observe("mlp", l, a.branch);
     const bool last = l + 1 == config_.n_layer;
     at::Tensor& next_norm = last ? a.final_norm : a.block(l + 1).norm1;
