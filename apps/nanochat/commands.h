@@ -13,6 +13,7 @@ void add_data_validate(CommandLine& command_line);  // data validate
 void add_download(CommandLine& command_line);   // data download; add_data calls it
 void add_pretrain(CommandLine& command_line);   // pretrain
 void add_eval(CommandLine& command_line);       // eval
+void add_report(CommandLine& command_line);     // report
 void add_infer(CommandLine& command_line);      // infer
 void add_info(CommandLine& command_line);       // info
 void add_import(CommandLine& command_line);     // import

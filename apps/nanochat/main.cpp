@@ -9,6 +9,7 @@ int main(int argc, char** argv) {
   nanochat::cli::add_data(command_line);
   nanochat::cli::add_pretrain(command_line);
   nanochat::cli::add_eval(command_line);
+  nanochat::cli::add_report(command_line);
   nanochat::cli::add_infer(command_line);
   nanochat::cli::add_info(command_line);
   nanochat::cli::add_import(command_line);
