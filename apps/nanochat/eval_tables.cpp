@@ -96,6 +96,9 @@ std::string evaluation_table(const EvaluationResult& evaluation, const Compared&
   for (const std::string& benchmark : benchmarks) {
     text += (text.empty() ? "" : "\n") + benchmark_table(evaluation, benchmark, compared);
   }
+  if (const auto most = evaluation.settings.value("max_per_task", std::int64_t{-1}); most > 0) {
+    text += fmt::format("at most {} examples of each task\n", most);
+  }
   for (const TaskResult& result : evaluation.results) {
     if (!result.ok()) {
       text += fmt::format("{}: {}\n", result.task, result.error);

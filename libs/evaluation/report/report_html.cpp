@@ -41,6 +41,7 @@ svg.chart { width: 100%; height: auto; display: block; } .grid { stroke: var(--r
 .sample { white-space: pre-wrap; overflow-wrap: anywhere; margin: 0 0 8px; padding-left: 10px; border-left: 3px solid var(--rule); }
 details { margin: 8px 0; } summary { cursor: pointer; } code { font: 13px ui-monospace, monospace; overflow-wrap: anywhere; white-space: normal; }
 td.value { text-align: left; white-space: normal; }
+@media (max-width: 560px) { .tick, .label { font-size: 19px; } .line { stroke-width: 2.6; } th, td { padding: 5px 8px; } }
 )css";
 
 std::string table_html(const ReportTable& table) {

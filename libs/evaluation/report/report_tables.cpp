@@ -54,13 +54,15 @@ std::optional<double> total_tokens(const RunRecord& run) {
   return most;
 }
 
+std::string dollars(double amount) { return amount < 0.01 ? "below $0.01" : fmt::format("${:.2f}", amount); }
+
 // What the machine cost, or what the same work would cost on an H100 at 40 % of its peak and 3 dollars an hour.
 std::string cost(const RunRecord& run, const ReportOptions& options) {
-  if (options.hourly_rate > 0.0) return fmt::format("${:.2f}", run.training_seconds / 3600.0 * options.hourly_rate);
+  if (options.hourly_rate > 0.0) return dollars(run.training_seconds / 3600.0 * options.hourly_rate);
   const auto flops = total_flops(run);
   if (!flops) return "–";
   constexpr double kFlopsPerHour = 0.4 * 989e12 * 3600.0, kDollarsPerHour = 3.0;
-  return fmt::format("${:.2g} (H100)", *flops / kFlopsPerHour * kDollarsPerHour);
+  return fmt::format("{} (H100)", dollars(*flops / kFlopsPerHour * kDollarsPerHour));
 }
 
 double median(const std::vector<CurvePoint>& points) {
