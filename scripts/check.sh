@@ -5,7 +5,8 @@
 #   --coverage  the tests reach 90 % of the lines of libs/ and every public function there
 #   --faults    20 kills -9 of each kind, 1,000 corruptions of each format, full disks, little memory
 #   --fuzz      a fuzzer for each file format, NANOCHAT_FUZZ_RUNS (1,000,000) runs each
-# Without an option, all five.
+#   --browser   headless Chromium opens a report; screenshots in build/browser
+# Without an option, all six.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/common.sh
@@ -13,15 +14,15 @@ source scripts/common.sh
 checks=()
 for option in "$@"; do
   case "$option" in
-    --asan | --clang | --coverage | --faults | --fuzz) checks+=("${option#--}") ;;
-    --help | -h) sed -n '2,8s/^# //p' "$0"; exit 0 ;;
+    --asan | --clang | --coverage | --faults | --fuzz | --browser) checks+=("${option#--}") ;;
+    --help | -h) sed -n '2,9s/^# //p' "$0"; exit 0 ;;
     *)
-      echo "check: unknown option $option; usage: scripts/check.sh [--asan] [--clang] [--coverage] [--faults] [--fuzz]" >&2
+      echo "check: unknown option $option; usage: scripts/check.sh [--asan] [--clang] [--coverage] [--faults] [--fuzz] [--browser]" >&2
       exit 2
       ;;
   esac
 done
-[ ${#checks[@]} -gt 0 ] || checks=(asan clang coverage faults fuzz)
+[ ${#checks[@]} -gt 0 ] || checks=(asan clang coverage faults fuzz browser)
 
 step() { printf '\n== %s\n' "$*"; }
 
@@ -54,6 +55,14 @@ for check in "${checks[@]}"; do
       step "Kills, corruptions, full disks, little memory"
       build release
       NANOCHAT_KILLS=20 ctest --preset release --tests-regex '^faults\.' --no-tests=error --timeout 3600 --verbose
+      ;;
+    browser)
+      step "A report in headless Chromium"
+      command -v chromium > /dev/null || install_packages check chromium
+      build release
+      rm -rf build/browser
+      mkdir -p build/browser
+      python3 tests/browser/report_browser.py build/release/bin/nanochat build/browser
       ;;
     fuzz)
       runs=${NANOCHAT_FUZZ_RUNS:-1000000}

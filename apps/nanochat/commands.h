@@ -18,6 +18,7 @@ void add_sft(CommandLine& command_line);        // sft
 void add_rl(CommandLine& command_line);         // rl
 void add_run(CommandLine& command_line);        // run
 void add_eval(CommandLine& command_line);       // eval
+void add_report(CommandLine& command_line);     // report
 void add_infer(CommandLine& command_line);      // infer
 void add_info(CommandLine& command_line);       // info
 void add_import(CommandLine& command_line);     // import

@@ -36,7 +36,8 @@ at::Tensor padded(std::span<const Tokens> rows) {
 // A cache that holds each prefix; some may be empty.
 ContiguousKvCache prefill(Gpt& model, std::span<const Tokens> prefixes) {
   const auto rows = static_cast<std::int64_t>(prefixes.size());
-  ContiguousKvCache cache(model.config(), model.dtype(), rows, longest_prompt(model), model.device());
+  // Beyond the longest prompt there is room for padding: a row near the limit may stand beside a long remainder.
+  ContiguousKvCache cache(model.config(), model.dtype(), rows, 2 * longest_prompt(model), model.device());
   std::vector<std::int64_t> lengths;
   for (const Tokens prefix : prefixes) lengths.push_back(static_cast<std::int64_t>(prefix.size()));
   if (*std::max_element(lengths.begin(), lengths.end()) == 0) return cache;
