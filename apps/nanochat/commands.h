@@ -9,9 +9,13 @@ void add_tokenizer(CommandLine& command_line);  // tokenizer train | info | enco
 void add_tokenizer_eval(CommandLine& command_line);  // tokenizer eval
 void add_data(CommandLine& command_line);       // data prepare | toy, and the next
 void add_data_inspect(CommandLine& command_line);   // data inspect | contamination
+void add_data_render(CommandLine& command_line);    // data render
 void add_data_validate(CommandLine& command_line);  // data validate
 void add_download(CommandLine& command_line);   // data download; add_data calls it
 void add_pretrain(CommandLine& command_line);   // pretrain
+void add_midtrain(CommandLine& command_line);   // midtrain
+void add_sft(CommandLine& command_line);        // sft
+void add_rl(CommandLine& command_line);         // rl
 void add_eval(CommandLine& command_line);       // eval
 void add_infer(CommandLine& command_line);      // infer
 void add_info(CommandLine& command_line);       // info

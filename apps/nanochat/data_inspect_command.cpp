@@ -62,6 +62,7 @@ class Histogram {
                  with_commas(static_cast<std::int64_t>(counts_[i])));
     }
   }
+  std::uint64_t total() const { return total_; }
   double mean() const { return documents_ > 0 ? static_cast<double>(total_) / static_cast<double>(documents_) : 0.0; }
   ordered_json to_json() const {
     return {{"documents", documents_}, {"shortest", documents_ > 0 ? shortest_ : 0}, {"longest", longest_}, {"mean", mean()}};
@@ -186,8 +187,8 @@ ExitCode inspect(const InspectArguments& arguments, Context& context) {
       fmt::print("\n");
     }
   }
-  const double tokens = lengths.mean() * static_cast<double>(lengths.to_json()["documents"].get<std::uint64_t>());
-  const double bytes_per_token = tokens > 0 ? static_cast<double>(all_bytes) / tokens : 0.0;
+  const double bytes_per_token =
+      lengths.total() > 0 ? static_cast<double>(all_bytes) / static_cast<double>(lengths.total()) : 0.0;
   if (context.json) {
     fmt::print("{}\n", ordered_json{{"lengths", lengths.to_json()}, {"bytes_per_token", bytes_per_token}, {"documents", shown}}.dump());
   } else {

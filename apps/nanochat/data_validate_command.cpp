@@ -60,7 +60,7 @@ void add_data_validate(CommandLine& command_line) {
       "Look for faults in text, conversations and token shards, and report them all; exit code 3 when there are any",
       "nanochat data validate shards/ conversations.jsonl");
   command.option("data_dir", &arguments->data_dir,
-                 "what to look at: .txt and .jsonl, each also .gz, folders of token shards, globs");
+                 "what to look at: .txt, .jsonl and .json, each also .gz or .zst, .parquet, folders of token shards, globs");
   command.option("tokenizer", &arguments->tokenizer, "the tokenizer that token shards must have been made with");
   command.option("text_key", &options.text_key, "key of a .jsonl row that holds the text");
   command.option("max_document_bytes", &options.max_document_bytes, "report longer documents").at_least(1);

@@ -1,5 +1,5 @@
 #pragma once
-// Internal to checkpoint: a file that grows by whole records, each of which is with the operating system when
+// A file that grows by whole records, each of which is with the operating system when
 // append() returns.
 
 #include <filesystem>

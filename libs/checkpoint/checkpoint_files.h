@@ -9,6 +9,8 @@
 
 namespace nanochat {
 
+class MappedFile;
+
 inline constexpr const char* kWeightsFile = "model.safetensors";
 inline constexpr const char* kWeightsIndexFile = "model.safetensors.index.json";  // of weights in several files
 inline constexpr const char* kConfigFile = "config.json";
@@ -17,6 +19,10 @@ inline constexpr const char* kTokenizerConfigFile = "tokenizer_config.json";
 inline constexpr const char* kTrainingStateFile = "training_state.json";
 // One process holds the whole state; sharded states count ranks up.
 inline constexpr const char* kOptimizerFile = "optimizer.rank-0-of-1.safetensors";
+
+bool is_file(const std::filesystem::path& path);  // false also for what cannot be looked at
+// Throws CheckpointError when the file cannot be opened or is no file.
+MappedFile map_checkpoint_file(const std::filesystem::path& path);
 
 // SHA-256 of the object without its key "checksum", as compact JSON with sorted keys: what that key must hold.
 std::string training_state_checksum(const nlohmann::json& state);

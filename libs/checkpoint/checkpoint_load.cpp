@@ -13,6 +13,7 @@
 #include "checkpoint/run_folder.h"
 #include "checkpoint/sharded_safetensors.h"
 #include "core/errors.h"
+#include "core/mapped_file.h"
 #include "core/sha256.h"
 #include "tokenizer/load.h"
 #include "tokenizer/tokenizer.h"
@@ -22,11 +23,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using nlohmann::json;
-
-bool is_file(const fs::path& path) {
-  std::error_code ignored;
-  return fs::is_regular_file(path, ignored);
-}
 
 bool is_folder(const fs::path& path) {
   std::error_code ignored;
@@ -94,6 +90,19 @@ std::optional<fs::path> newest_of_run(const fs::path& run) {
 }
 
 }  // namespace
+
+bool is_file(const fs::path& path) {
+  std::error_code ignored;
+  return fs::is_regular_file(path, ignored);
+}
+
+MappedFile map_checkpoint_file(const fs::path& path) {
+  try {
+    return MappedFile(path);
+  } catch (const DataError& error) {
+    throw CheckpointError(error.what());
+  }
+}
 
 std::string training_state_checksum(const json& state) {
   json rest = state;

@@ -20,11 +20,6 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-bool is_file(const fs::path& path) {
-  std::error_code ignored;
-  return fs::is_regular_file(path, ignored);
-}
-
 // 40 of "model_000040.pt".
 std::optional<std::int64_t> step_of(const fs::path& path) {
   constexpr std::string_view kPrefix = "model_";

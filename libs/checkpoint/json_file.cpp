@@ -1,6 +1,5 @@
 #include "checkpoint/json_file.h"
 
-#include <algorithm>
 #include <set>
 #include <vector>
 
@@ -17,10 +16,7 @@ using nlohmann::json;
 // without bytes of a binary file that a terminal could not show.
 std::string plain_reason(const std::string& what) {
   const std::size_t label = what.find("] ");
-  std::string reason = replace_invalid_utf8(label == std::string::npos ? what : what.substr(label + 2));
-  std::replace_if(
-      reason.begin(), reason.end(), [](char c) { return static_cast<unsigned char>(c) < 0x20; }, ' ');
-  return reason;
+  return on_one_line(replace_invalid_utf8(label == std::string::npos ? what : what.substr(label + 2)));
 }
 
 // Sees the parser's events before a tree exists.

@@ -4,6 +4,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "checkpoint/checkpoint_files.h"
 #include "checkpoint/json_file.h"
 #include "checkpoint/safetensors.h"
 #include "checkpoint/safetensors_dtype.h"
@@ -22,14 +23,6 @@ constexpr std::size_t kMaxDimensions = 64;              // what LibTorch's itera
 std::string shown(const json& value) {
   const std::string text = value.dump();
   return text.size() <= 60 ? text : replace_invalid_utf8(text.substr(0, 60)) + "...";
-}
-
-MappedFile map_file(const std::filesystem::path& path) {
-  try {
-    return MappedFile(path);
-  } catch (const DataError& error) {
-    throw CheckpointError(error.what());
-  }
 }
 
 // One tensor of the header; every message begins with `where`, the file and the tensor.
@@ -119,7 +112,7 @@ class EntryParser {
 
 }  // namespace
 
-SafetensorsFile::SafetensorsFile(const std::filesystem::path& path) : SafetensorsFile(map_file(path), path) {}
+SafetensorsFile::SafetensorsFile(const std::filesystem::path& path) : SafetensorsFile(map_checkpoint_file(path), path) {}
 
 SafetensorsFile::SafetensorsFile(MappedFile file, std::filesystem::path source)
     : path_(std::move(source)), file_(std::move(file)) {

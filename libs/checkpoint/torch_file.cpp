@@ -177,11 +177,7 @@ TorchFile::TorchFile(ZipFile archive) : archive_(std::move(archive)) {
   try {
     entries_ = read_dictionary(archive_);
   } catch (const DataError& error) {
-    std::string what = error.what();  // names out of a damaged file may break the line
-    for (char& c : what) {
-      if (static_cast<unsigned char>(c) < 0x20) c = '?';
-    }
-    throw CheckpointError(archive_.path().string() + ": " + what);
+    throw CheckpointError(archive_.path().string() + ": " + on_one_line(error.what()));
   }
 }
 

@@ -6,6 +6,7 @@
 #include <bit>
 #include <cstring>
 
+#include "checkpoint/checkpoint_files.h"
 #include "core/atomic_file.h"
 #include "core/errors.h"
 #include "core/format.h"
@@ -22,14 +23,6 @@ constexpr std::size_t kMaxComment = 0xFFFF;
 constexpr std::uint64_t kIn64 = 0xFFFFFFFF;  // the value is in the zip64 field
 constexpr std::uint16_t kField64 = 1;
 constexpr std::size_t kAlignment = 64;
-
-MappedFile map_file(const std::filesystem::path& path) {
-  try {
-    return MappedFile(path);
-  } catch (const DataError& error) {
-    throw CheckpointError(error.what());
-  }
-}
 
 template <class Number>
 void append(std::string& out, Number value) {
@@ -79,7 +72,7 @@ ZipFile::Directory ZipFile::find_directory() const {
   return directory;
 }
 
-ZipFile::ZipFile(const std::filesystem::path& path) : ZipFile(map_file(path), path) {}
+ZipFile::ZipFile(const std::filesystem::path& path) : ZipFile(map_checkpoint_file(path), path) {}
 
 ZipFile::ZipFile(MappedFile file, std::filesystem::path name) : path_(std::move(name)), file_(std::move(file)) {
   const Directory directory = find_directory();

@@ -78,10 +78,16 @@ void corrupt_once(std::string& bytes, Rng& rng) {
     case 0: bytes.resize(rng.below(bytes.size())); break;
     case 1: [[fallthrough]];
     case 2: bytes[at] = static_cast<char>(bytes[at] ^ (1 << rng.below(8))); break;
-    case 3:
-      for (std::size_t i = at; i < std::min(bytes.size(), at + 1 + rng.below(8)); ++i) bytes[i] = static_cast<char>(rng.below(256));
+    case 3: {
+      const std::size_t end = std::min(bytes.size(), at + 1 + rng.below(8));
+      for (std::size_t i = at; i < end; ++i) bytes[i] = static_cast<char>(rng.below(256));
       break;
-    case 4: bytes.insert(at, 1 + rng.below(16), static_cast<char>(rng.below(256))); break;
+    }
+    case 4: {
+      const auto byte = static_cast<char>(rng.below(256));
+      bytes.insert(at, 1 + rng.below(16), byte);
+      break;
+    }
     case 5: bytes.erase(at, 1 + rng.below(rng.below(4) == 0 ? bytes.size() : 16)); break;
     case 6: {  // two spans change places
       const std::size_t other = rng.below(bytes.size());
@@ -108,7 +114,8 @@ void corrupt_once(std::string& bytes, Rng& rng) {
       }
       const auto [begin, end] = rng.choose(numbers);
       const auto [other, other_end] = rng.choose(numbers);
-      bytes.replace(begin, end - begin, rng.below(2) == 0 ? rng.choose(kNumbers) : bytes.substr(other, other_end - other));
+      const std::string lie = rng.below(2) == 0 ? rng.choose(kNumbers) : bytes.substr(other, other_end - other);
+      bytes.replace(begin, end - begin, lie);
       break;
     }
   }

@@ -1,5 +1,6 @@
 #include "core/format.h"
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <cmath>
@@ -131,6 +132,12 @@ std::string replace_invalid_utf8(std::string_view bytes) {
       bytes.remove_prefix(length);
     }
   }
+  return text;
+}
+
+std::string on_one_line(std::string text) {
+  std::replace_if(
+      text.begin(), text.end(), [](char c) { return static_cast<unsigned char>(c) < 0x20; }, '?');
   return text;
 }
 

@@ -17,5 +17,7 @@ std::optional<std::int64_t> parse_bytes(std::string_view text);
 bool is_valid_utf8(std::string_view bytes);
 // Each maximal bad part becomes U+FFFD, as with Python's errors="replace".
 std::string replace_invalid_utf8(std::string_view bytes);
+// Control characters below a space become '?': what a message quotes of a damaged file must not break its line.
+std::string on_one_line(std::string text);
 
 }  // namespace nanochat

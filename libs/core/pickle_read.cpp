@@ -353,11 +353,7 @@ std::string Pickle::Value::global_name() const {
   expect(kind() == Kind::kGlobal, "a class or function");
   const auto& names = pickle_->containers_[static_cast<std::size_t>(pickle_->nodes_[index_].payload)].items;
   const auto shown = [&](std::uint32_t name) {
-    std::string text = replace_invalid_utf8(Value(*pickle_, name).string().substr(0, 60));
-    for (char& c : text) {
-      if (static_cast<unsigned char>(c) < 0x20) c = '?';
-    }
-    return text;
+    return on_one_line(replace_invalid_utf8(Value(*pickle_, name).string().substr(0, 60)));
   };
   return shown(names[0]) + "." + shown(names[1]);
 }

@@ -1,5 +1,5 @@
 #pragma once
-// What this library asks of Arrow: text from parquet files, and zstd streams. Included by both sides of a boundary:
+// What this library asks of Arrow: text and rows from parquet files, and zstd streams. Included by both sides of a boundary:
 //
 // libparquet.so and libarrow.so from the wheel export the copy of OpenSSL (and of parts of other libraries) that is
 // inside them. Linked into the program, they would take over the symbols that libcurl and libssl look for. So everything
@@ -11,6 +11,7 @@
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "data/byte_source.h"
 
@@ -27,16 +28,30 @@ class TextColumn {
   virtual std::uint64_t stored_bytes() const = 0;  // of the file, in proportion to the rows read
 };
 
+// The rows of one parquet file in order, each as a JSON object: lists, structs, strings, numbers, booleans and null; what
+// else there is (times, decimals) as Arrow prints it. Holds a few hundred rows at a time. Not thread-safe.
+class JsonRows {
+ public:
+  virtual ~JsonRows() = default;
+  // Replaces `row` by the text of the next object (strings are not checked for UTF-8). False at the end. Throws DataError.
+  virtual bool next(std::string& row) = 0;
+  virtual std::uint64_t row() const = 0;           // the one returned last, from 1
+  virtual std::uint64_t stored_bytes() const = 0;  // of the file, in proportion to the rows read
+};
+
 struct ArrowModule {
   int version;  // kArrowModuleVersion of the module
   // `column`: a name, or a path (a.list.element) inside nested ones; empty: "text" if there is one, or else the first
   // column of strings, or else of binary values. Throws DataError, naming the columns when none fits.
   std::unique_ptr<TextColumn> (*open_parquet)(const std::filesystem::path& path, const std::string& column);
+  // `columns`: names at the top; those the file lacks are passed over, and empty means all. Throws DataError, naming the
+  // file's columns when it has none of them.
+  std::unique_ptr<JsonRows> (*open_parquet_rows)(const std::filesystem::path& path, const std::vector<std::string>& columns);
   // Decompresses concatenated zstd frames; `name` is for messages.
   std::unique_ptr<ByteSource> (*open_zstd)(std::unique_ptr<ByteSource> source, const std::string& name);
 };
 
-constexpr int kArrowModuleVersion = 1;
+constexpr int kArrowModuleVersion = 2;
 constexpr const char* kArrowModuleEntry = "nanochat_arrow_module";  // const ArrowModule* (*)(), extern "C"
 
 // Loads the module once. Throws DataError saying how to get it, for the sake of `file`, where it cannot be had.

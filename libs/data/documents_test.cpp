@@ -12,6 +12,7 @@
 
 #include "core/errors.h"
 #include "core/testing.h"
+#include "data/testing_documents.h"
 #include "data/testing_gzip.h"
 
 namespace nanochat {
@@ -27,20 +28,7 @@ class DocumentsTest : public ::testing::Test {
   // The documents of a file with this name and contents.
   Documents read(const std::string& name, const std::string& contents, const ReaderOptions& options = {}) const {
     testing::write_text(folder_ / name, contents);
-    return read_files({folder_ / name}, options);
-  }
-
-  static Documents read_files(const std::vector<std::filesystem::path>& files, const ReaderOptions& options = {}) {
-    const auto reader = open_documents(files, options);
-    Documents documents;
-    std::uint64_t before = 0;
-    for (std::string document; reader->next(document);) {
-      EXPECT_GE(reader->bytes_read(), before);
-      before = reader->bytes_read();
-      documents.push_back(document);
-    }
-    EXPECT_EQ(reader->bytes_read(), reader->bytes_total());
-    return documents;
+    return testing::read_documents({folder_ / name}, options);
   }
 
   auto error(const std::string& name, const std::string& contents, const std::string& message) const {
@@ -83,7 +71,7 @@ TEST_F(DocumentsTest, TextWithoutBlankLinesIsCutAtLinesAndCharacters) {
 
 TEST_F(DocumentsTest, MemoryIsBoundedWithoutBlankLines) {
   testing::write_text(folder_ / "a.txt", std::string(5 << 20, 'x') + "\n");
-  const Documents documents = read_files({folder_ / "a.txt"}, ReaderOptions{});
+  const Documents documents = testing::read_documents({folder_ / "a.txt"}, ReaderOptions{});
   std::size_t total = 0;
   for (const std::string& document : documents) {
     EXPECT_LE(document.size(), std::size_t{1} << 20);
@@ -182,7 +170,7 @@ TEST_F(DocumentsTest, FilesFollowOneAnother) {
   testing::write_text(folder_ / "c.txt", "\n\n");
   const auto files = expand_paths({folder_.path().string()});
   EXPECT_EQ(files.size(), 3u);
-  EXPECT_THAT(read_files(files), ElementsAre("short", "row"));
+  EXPECT_THAT(testing::read_documents(files), ElementsAre("short", "row"));
 }
 
 TEST_F(DocumentsTest, SaysWhereBadInputIs) {
@@ -200,8 +188,8 @@ TEST_F(DocumentsTest, SaysWhereBadInputIs) {
 TEST_F(DocumentsTest, RefusesACorpusWithoutText) {
   error("a.txt", "\n \n\n", "no text in ");
   error("a.jsonl", "\n", "no text in ");
-  EXPECT_THAT([&] { read_files({}); }, ThrowsMessage<DataError>(HasSubstr("no text in an empty list")));
-  EXPECT_THAT([&] { read_files({folder_ / "missing.txt"}); }, ThrowsMessage<DataError>(HasSubstr("cannot open")));
+  EXPECT_THAT([&] { testing::read_documents({}); }, ThrowsMessage<DataError>(HasSubstr("no text in an empty list")));
+  EXPECT_THAT([&] { testing::read_documents({folder_ / "missing.txt"}); }, ThrowsMessage<DataError>(HasSubstr("cannot open")));
 }
 
 TEST(ValidationDocuments, AreEveryNth) {

@@ -23,6 +23,7 @@
 #include "core/testing.h"
 #include "data/byte_source.h"
 #include "data/documents.h"
+#include "data/testing_documents.h"
 
 namespace nanochat {
 namespace {
@@ -36,16 +37,7 @@ using Documents = std::vector<std::string>;
 Documents read(const std::vector<fs::path>& files, const std::string& column = "") {
   ReaderOptions options;
   options.text_key = column;
-  const auto reader = open_documents(files, options);
-  Documents documents;
-  std::uint64_t before = 0;
-  for (std::string document; reader->next(document);) {
-    EXPECT_GE(reader->bytes_read(), before);
-    before = reader->bytes_read();
-    documents.push_back(document);
-  }
-  EXPECT_EQ(reader->bytes_read(), reader->bytes_total());
-  return documents;
+  return testing::read_documents(files, options);
 }
 
 #ifndef NANOCHAT_HAS_PARQUET

@@ -125,6 +125,8 @@ void PrepareFolder::inspect(bool resume, bool overwrite) {
     return;
   }
   const json state = read_json(file);
+  // Nothing is lost with it: text that turned out malformed must not stand in the way of the corrected one.
+  if (!finished && state.value("shards", json::array()).empty()) return;
   const json there = description_of(state, description_);
   if (there != description_) {
     throw ConfigError(fmt::format("{} already holds {} of other text or options: {}; choose another --output-dir, or "

@@ -28,21 +28,21 @@ namespace fs = std::filesystem;
 class CountingProgress : public SilentProgress {
  public:
   void start(std::string_view, std::int64_t all, std::string_view) override { total = all; }
-  void advance(std::int64_t amount) override {
-    done += amount;
-    if (interrupt_at > 0 && done >= interrupt_at) std::raise(SIGINT);
-  }
-  std::int64_t total = -1, done = 0, interrupt_at = 0;
+  void advance(std::int64_t amount) override { done += amount; }
+  std::int64_t total = -1, done = 0;
 };
 
 class PrepareTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    std::string rows;
-    for (int i = 0; i < 1000; ++i) rows += "{\"text\":\"document number " + std::to_string(i) + "\"}\n";
     fs::create_directories(folder_ / "text");
-    testing::write_text(folder_ / "text" / "a.jsonl", rows);
+    write_corpus(1000);
     options_.tokens_per_shard = 5000;
+  }
+  void write_corpus(int documents) const {
+    std::string rows;
+    for (int i = 0; i < documents; ++i) rows += "{\"text\":\"document number " + std::to_string(i) + "\"}\n";
+    testing::write_text(folder_ / "text" / "a.jsonl", rows);
   }
   void TearDown() override { reset_interrupt_for_testing(); }
 
@@ -127,21 +127,34 @@ TEST_F(PrepareTest, HoldsOutNothingWhenToldSo) {
   EXPECT_FALSE(fs::exists(folder_ / "out" / "validation-00000.tok"));
 }
 
+// Asks for an interrupt late in a text of 4,000 documents, as a signal would. With one worker no more than 18 chunks of
+// 64 are read ahead, so that shards are finished by then.
+class InterruptingTokenizer : public ByteTokenizer {
+ public:
+  using ByteTokenizer::encode;
+  void encode(std::string_view text, std::vector<TokenId>& ids) const override {
+    if (text == "document number 3500") std::raise(SIGINT);
+    ByteTokenizer::encode(text, ids);
+  }
+};
+
 TEST_F(PrepareTest, AnInterruptKeepsWholeShardsAndTheRerunIsTheSame) {
+  write_corpus(4000);
   prepare("whole");
   const auto whole = contents("whole");
   install_interrupt_handlers();
-  progress_.interrupt_at = progress_.done + progress_.total / 2;
-  const PrepareResult part = prepare("again");
+  options_.workers = 1;
+  const PrepareResult part = prepare("again", InterruptingTokenizer());
   EXPECT_TRUE(part.interrupted);
-  EXPECT_LT(part.train_documents, 950u);
+  EXPECT_LT(part.train_documents, 3800u);
+  ASSERT_FALSE(part.shards.empty());
   EXPECT_FALSE(fs::exists(folder_ / "again" / "manifest.json"));
   for (const auto& [name, bytes] : contents("again")) {
     if (name == "preparing.json") continue;
     EXPECT_EQ(bytes, whole.at(name)) << name;
   }
   reset_interrupt_for_testing();
-  progress_.interrupt_at = 0;
+  options_.workers = 0;
   EXPECT_THAT([&] { prepare("again"); }, ThrowsMessage<ConfigError>(HasSubstr("--resume to continue it")));
   testing::write_text(folder_ / "again" / ".train-00003.tok.tmp-1-1", "left by a kill");
   testing::write_text(folder_ / "again" / ".preparing.json.tmp-1-2", "left by a kill");
@@ -297,6 +310,29 @@ TEST_F(PrepareTest, FiltersAreReportedAndResumeAtEveryPoint) {
   EXPECT_FALSE(fs::exists(folder_ / "none"));
 }
 
+TEST_F(PrepareTest, MixesSourcesAndResumesAMixture) {
+  std::string rows;
+  for (int i = 0; i < 1000; ++i) rows += "{\"text\":\"other text, number " + std::to_string(i) + "\"}\n";
+  testing::write_text(folder_ / "other.jsonl", rows);
+  const std::vector<std::string> paths = {(folder_ / "text").string(), (folder_ / "other.jsonl").string()};
+  options_.mixture.weights = {3, 1};
+  const auto mixed = [&](const char* output) { return prepare_shards(paths, ByteTokenizer(), folder_ / output, options_, progress_); };
+  const PrepareResult result = mixed("whole");
+  ASSERT_GT(result.shards.size(), 3u);
+  EXPECT_NEAR(static_cast<double>(result.text_bytes), 4.0 / 3.0 * 18'890, 100);  // all of the first source, a third as much
+  options_.resume = true;
+  fs::copy(folder_ / "whole", folder_ / "part");
+  fs::rename(folder_ / "part" / "manifest.json", folder_ / "part" / "preparing.json");
+  fs::remove(folder_ / "part" / "train-00001.tok");
+  mixed("part");
+  EXPECT_EQ(contents("part"), contents("whole"));
+  options_.mixture.weights = {1, 1};
+  EXPECT_THAT([&] { mixed("whole"); }, ThrowsMessage<ConfigError>(HasSubstr("mixture")));
+  options_.mixture.weights = {1};
+  EXPECT_THAT([&] { mixed("new"); }, ThrowsMessage<ConfigError>(HasSubstr("1 weights for 2 sources")));
+  EXPECT_FALSE(fs::exists(folder_ / "new"));
+}
+
 TEST_F(PrepareTest, BadInputLeavesNothingBehind) {
   testing::write_text(folder_ / "text" / "a.jsonl", "\n\n");
   EXPECT_THAT([&] { prepare("out"); }, ThrowsMessage<DataError>(HasSubstr("no text in")));
@@ -305,6 +341,16 @@ TEST_F(PrepareTest, BadInputLeavesNothingBehind) {
   EXPECT_FALSE(fs::exists(folder_ / "out"));
   options_.tokens_per_shard = 0;
   EXPECT_THROW(prepare("out"), ConfigError);
+}
+
+TEST_F(PrepareTest, AFailureBeforeTheFirstShardDoesNotBlockTheCorrectedText) {
+  const std::string good = read_file(folder_ / "text" / "a.jsonl");
+  prepare("whole");
+  testing::write_text(folder_ / "text" / "a.jsonl", "{\"text\":\"first\"}\n{\"text\":\n");
+  EXPECT_THAT([&] { prepare("out"); }, ThrowsMessage<DataError>(HasSubstr("a.jsonl:2")));
+  testing::write_text(folder_ / "text" / "a.jsonl", good);
+  prepare("out");
+  EXPECT_EQ(contents("out"), contents("whole"));
 }
 
 TEST_F(PrepareTest, AnErrorOnTheWayLeavesOnlyWholeShards) {

@@ -11,6 +11,9 @@ namespace nanochat {
 struct Hash128 {
   std::uint64_t low = 0, high = 0;
   bool operator==(const Hash128&) const = default;
+  struct Hasher {  // for unordered containers
+    std::size_t operator()(const Hash128& hash) const { return static_cast<std::size_t>(hash.low); }
+  };
 };
 Hash128 hash128(std::string_view bytes, std::uint64_t seed);  // MurmurHash3_x64_128
 

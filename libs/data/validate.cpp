@@ -19,8 +19,12 @@
 #include "core/progress.h"
 #include "core/sha256.h"
 #include "data/byte_source.h"
+#include "data/conversations.h"
 #include "data/documents.h"
+#include "data/paths.h"
+#include "data/rows.h"
 #include "data/shard.h"
+#include "data/text_measures.h"
 #include "tokenizer/load.h"
 #include "tokenizer/tokenizer.h"
 
@@ -30,25 +34,7 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-// The first 128 bits of SHA-256.
-struct Digest {
-  std::uint64_t low = 0, high = 0;
-  bool operator==(const Digest&) const = default;
-};
-struct DigestHash {
-  std::size_t operator()(const Digest& digest) const { return static_cast<std::size_t>(digest.low); }
-};
-Digest digest_of(const void* data, std::size_t bytes) {
-  Sha256 hash;
-  hash.update(data, bytes);
-  const auto full = hash.digest();
-  Digest digest;
-  for (std::size_t i = 0; i < 8; ++i) {
-    digest.low |= static_cast<std::uint64_t>(full[i]) << (8 * i);
-    digest.high |= static_cast<std::uint64_t>(full[i + 8]) << (8 * i);
-  }
-  return digest;
-}
+constexpr std::uint64_t kHashSeed = 0;
 
 bool ends_with_one_of(const std::string& name, std::initializer_list<const char*> endings) {
   return std::any_of(endings.begin(), endings.end(), [&](const char* ending) { return name.ends_with(ending); });
@@ -62,7 +48,7 @@ class Validator {
     ++report_.files;
     const std::string name = file.string();
     try {
-      if (ends_with_one_of(name, {".jsonl", ".jsonl.gz"})) {
+      if (!ends_with_one_of(name, {".txt", ".txt.gz", ".txt.zst"})) {
         rows(file);
       } else {
         lines(file);
@@ -128,7 +114,8 @@ class Validator {
           found("empty-document", where, "has no tokens");
           continue;
         }
-        document(digest_of(tokens.data(), tokens.size() * sizeof(std::int32_t)), where, validation);
+        const std::string_view bytes(reinterpret_cast<const char*>(tokens.data()), tokens.size() * sizeof(std::int32_t));
+        document(hash128(bytes, kHashSeed), where, validation);
       }
       report_.bytes += info.text_bytes;
       reader.verify();
@@ -148,7 +135,7 @@ class Validator {
   }
 
   // One document or conversation; `held_out`: of the validation split, when the data has one.
-  void document(const Digest& digest, const std::string& where, bool held_out = false) {
+  void document(const Hash128& digest, const std::string& where, bool held_out = false) {
     const std::uint64_t number = report_.documents++;
     const auto [before, first] = seen_.try_emplace(digest, Seen{number, held_out});
     if (first) return;
@@ -189,34 +176,30 @@ class Validator {
     if (static_cast<std::int64_t>(text.size()) > options_.max_document_bytes) {
       found("oversized-document", where, fmt::format("has {} bytes, more than {}", text.size(), options_.max_document_bytes));
     }
-    document(digest_of(text.data(), text.size()), where);
+    document(hash128(text, kHashSeed), where);
   }
 
+  bool is_text(const json& row) const { return row.is_object() && row.contains(options_.text_key); }
+
   void rows(const fs::path& file) {
-    constexpr std::size_t kLongestLine = std::size_t{1} << 30;
-    LineReader reader(open_bytes(file));
+    const auto reader = open_rows(file);
     std::uint64_t before = 0, found_rows = 0;
-    for (std::string line; !interrupt_requested() && reader.next(line, kLongestLine);) {
-      advance(reader.stored_bytes(), before);
-      if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
+    for (Row next; !interrupt_requested() && reader->next(next);) {
+      advance(reader->stored_bytes(), before);
       ++found_rows;
-      const std::string where = fmt::format("{}:{}", file.string(), reader.line_number());
-      if (!is_valid_utf8(line)) {
-        found("invalid-utf8", where, "holds bytes that are not UTF-8");
-        continue;
-      }
-      const json row = json::parse(line, nullptr, /*allow_exceptions=*/false);
-      if (row.is_discarded()) {
-        found("malformed-json", where, "is not JSON");
-      } else if (row.is_array() || (row.is_object() && row.contains("messages"))) {
+      const std::string& where = next.where;
+      const json& row = next.value;
+      if (!next.fault.empty()) {
+        found(next.fault_kind, where, next.fault);
+      } else if (!is_text(row) && conversation_form(row)) {
         ++report_.conversations;
         const auto [kind, what] = conversation_fault(row);
         if (!kind.empty()) found(kind, where, what);
         const std::string text = row.dump(-1, ' ', false, json::error_handler_t::replace);
-        report_.bytes += line.size();
-        document(digest_of(text.data(), text.size()), where);
-      } else if (!row.is_object() || !row.contains(options_.text_key)) {
-        found("missing-text", where, fmt::format("has neither \"{}\" nor \"messages\"", options_.text_key));
+        report_.bytes += text.size();
+        document(hash128(text, kHashSeed), where);
+      } else if (!is_text(row)) {
+        found("missing-text", where, fmt::format("has no \"{}\" and is no conversation", options_.text_key));
       } else if (!row.at(options_.text_key).is_string()) {
         found("wrong-type", where, fmt::format("\"{}\" is not a string", options_.text_key));
       } else {
@@ -224,7 +207,7 @@ class Validator {
         if (check_characters(text, where)) check_text(text, where);
       }
     }
-    advance(reader.stored_bytes(), before);
+    advance(reader->stored_bytes(), before);
     if (found_rows == 0) found("no-documents", file.string(), "holds no row");
   }
 
@@ -290,7 +273,7 @@ class Validator {
   const ValidateOptions& options_;
   ProgressReporter& progress_;
   ValidationReport report_;
-  std::unordered_map<Digest, Seen, DigestHash> seen_;
+  std::unordered_map<Hash128, Seen, Hash128::Hasher> seen_;
 };
 
 bool holds_shards(const fs::path& folder) {
@@ -298,31 +281,6 @@ bool holds_shards(const fs::path& folder) {
   return std::any_of(fs::directory_iterator(folder), fs::directory_iterator(),
                      [](const fs::directory_entry& entry) { return entry.path().extension() == ".tok"; }) ||
          fs::exists(folder / "manifest.json") || fs::exists(folder / "preparing.json");
-}
-
-std::pair<std::string, std::string> content_fault(const json& content, bool assistant, std::size_t index) {
-  if (content.is_string()) {
-    if (content.get_ref<const std::string&>().empty()) {
-      return {"empty-content", fmt::format("message {} is empty", index)};
-    }
-    return {};
-  }
-  if (!assistant || !content.is_array()) {
-    return {"wrong-content", fmt::format("the content of message {} is neither a string{}", index,
-                                         assistant ? " nor a list of parts" : ", as a user's must be")};
-  }
-  for (const json& part : content) {
-    const std::string type = part.is_object() ? part.value("type", json()).is_string() ? part.at("type").get<std::string>() : "" : "";
-    if (type != "text" && type != "python" && type != "python_output") {
-      return {"wrong-part", fmt::format("a part of message {} has the type \"{}\", expected text, python or python_output",
-                                        index, type)};
-    }
-    if (!part.contains("text") || !part.at("text").is_string()) {
-      return {"wrong-part", fmt::format("a part of message {} has no \"text\"", index)};
-    }
-  }
-  if (content.empty()) return {"empty-content", fmt::format("message {} has no parts", index)};
-  return {};
 }
 
 }  // namespace
@@ -334,7 +292,7 @@ const std::vector<std::pair<std::string, std::string>>& finding_kinds() {
       {"control-character", "a control character other than tab, line feed, carriage return and form feed"},
       {"replacement-character", "U+FFFD, which a wrong decoding left"},
       {"malformed-json", "a row that is not JSON"},
-      {"missing-text", "a row without text or messages"},
+      {"missing-text", "a row that has no text and is no conversation"},
       {"wrong-type", "a row whose text is not a string"},
       {"empty-document", "a document without text, or without tokens"},
       {"oversized-document", "a document of more than --max-document-bytes"},
@@ -343,9 +301,9 @@ const std::vector<std::pair<std::string, std::string>>& finding_kinds() {
       {"no-documents", "a file or shard without a document"},
       {"no-messages", "a conversation without messages"},
       {"wrong-role", "a role that is not user or assistant in turn, or system anywhere but first"},
-      {"wrong-content", "content that is no string, and no list of parts of an assistant"},
+      {"wrong-content", "content that is neither a string nor a list of parts"},
       {"empty-content", "a message without content"},
-      {"wrong-part", "a part of unknown type or without text"},
+      {"wrong-part", "a part of unknown type or without text, or a call of the calculator by a user"},
       {"unanswered", "a conversation whose last message is not the assistant's"},
       {"damaged-shard", "a token shard whose header, size or checksum is wrong"},
       {"checksum-mismatch", "a document of a shard whose tokens changed"},
@@ -361,25 +319,19 @@ const std::vector<std::pair<std::string, std::string>>& finding_kinds() {
 }
 
 std::pair<std::string, std::string> conversation_fault(const json& row) {
-  const json& messages = row.is_object() ? row.at("messages") : row;
-  if (!messages.is_array() || messages.empty()) return {"no-messages", "\"messages\" is not a list of messages"};
-  const auto role_of = [](const json& message) {
-    const auto role = message.is_object() ? message.find("role") : message.end();
-    return message.is_object() && role != message.end() && role->is_string() ? role->get<std::string>() : std::string();
-  };
-  const std::size_t first = role_of(messages[0]) == "system" ? 1 : 0;
-  if (first == messages.size()) return {"no-messages", "there is only a system message"};
-  for (std::size_t i = 0; i < messages.size(); ++i) {
-    const std::string expected = i < first ? "system" : (i - first) % 2 == 0 ? "user" : "assistant";
-    const std::string role = role_of(messages[i]);
-    if (role != expected) {
-      return {"wrong-role", fmt::format("message {} has the role \"{}\", expected \"{}\"", i, role, expected)};
-    }
-    if (!messages[i].contains("content")) return {"empty-content", fmt::format("message {} has no \"content\"", i)};
-    auto fault = content_fault(messages[i].at("content"), role == "assistant", i);
-    if (!fault.first.empty()) return fault;
+  Conversation conversation;
+  try {
+    conversation = parse_conversation(row);
+  } catch (const ConversationError& error) {
+    return {error.kind(), error.what()};
   }
-  if (role_of(messages.back()) != "assistant") return {"unanswered", "the last message is not the assistant's"};
+  const auto& messages = conversation.messages;
+  for (std::size_t i = 0; i < messages.size(); ++i) {
+    const auto& parts = messages[i].parts;
+    const bool empty = std::all_of(parts.begin(), parts.end(), [](const MessagePart& part) { return part.text.empty(); });
+    if (empty) return {"empty-content", fmt::format("message {} is empty", i + 1)};
+  }
+  if (messages.back().role != "assistant") return {"unanswered", "the last message is not the assistant's"};
   return {};
 }
 
@@ -414,7 +366,10 @@ ValidationReport validate_data(const std::vector<std::string>& paths, const Vali
       text_paths.push_back(path);
     }
   }
-  if (!text_paths.empty()) texts = expand_paths(text_paths);
+  if (!text_paths.empty()) {
+    texts = expand_paths(text_paths, {".txt", ".txt.gz", ".txt.zst", ".jsonl", ".jsonl.gz", ".jsonl.zst", ".json", ".json.gz",
+                                      ".json.zst", ".parquet"}, "text");
+  }
   std::uintmax_t total = 0;
   std::error_code ignored;
   for (const fs::path& file : texts) total += fs::file_size(file, ignored);

@@ -35,8 +35,8 @@ struct ValidationReport {
   nlohmann::ordered_json to_json() const;
 };
 
-// `paths`: files, folders and globs of text or conversations (.txt, .jsonl, each also .gz), or folders and files of token
-// shards. A .jsonl row is a conversation when it is an array or has "messages". Memory: about 50 bytes a document, to find
+// `paths`: files, folders and globs of text or conversations (.txt, .jsonl, .json, each also .gz or .zst, and .parquet), or
+// folders and files of token shards. A row without text is a conversation in one of the forms of conversations.h. Memory: about 50 bytes a document, to find
 // duplicates. Throws DataError when nothing is found to look at.
 ValidationReport validate_data(const std::vector<std::string>& paths, const ValidateOptions& options,
                                ProgressReporter& progress);
@@ -44,8 +44,8 @@ ValidationReport validate_data(const std::vector<std::string>& paths, const Vali
 // Every kind of fault with what it means, in the order of the documentation.
 const std::vector<std::pair<std::string, std::string>>& finding_kinds();
 
-// What is wrong with a conversation: kind and explanation; both empty when nothing is. The rules are those of the
-// reference's render_conversation: a system message may come first, then user and assistant take turns.
+// What is wrong with a conversation: kind and explanation; both empty when nothing is. Beside what parse_conversation of
+// conversations.h refuses, that a message is empty or the last one the user's.
 std::pair<std::string, std::string> conversation_fault(const nlohmann::json& row);
 
 }  // namespace nanochat

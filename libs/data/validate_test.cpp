@@ -129,9 +129,9 @@ TEST_F(Validate, FindsFaultsOfConversations) {
   EXPECT_EQ(fault_of_rows(good + conversation(R"({"role": "human", "content": "x"})")), "wrong-role");
   EXPECT_EQ(fault_of_rows(good + conversation(R"({"content": "x"})")), "wrong-role");
   EXPECT_EQ(fault_of_rows(good + conversation(R"({"role": "user", "content": 5},)" + std::string(kAssistant))), "wrong-content");
-  EXPECT_EQ(fault_of_rows(good + conversation(R"({"role": "user", "content": [{"type": "text", "text": "x"}]},)" +
+  EXPECT_EQ(fault_of_rows(good + conversation(R"({"role": "user", "content": [{"type": "python", "text": "x"}]},)" +
                                               std::string(kAssistant))),
-            "wrong-content");
+            "wrong-part");
   EXPECT_EQ(fault_of_rows(good + conversation(R"({"role": "user", "content": ""},)" + std::string(kAssistant))), "empty-content");
   EXPECT_EQ(fault_of_rows(good + conversation(R"({"role": "user"},)" + std::string(kAssistant))), "empty-content");
   EXPECT_EQ(fault_of_rows(good + conversation(std::string(kUser) + R"(,{"role": "assistant", "content": [{"type": "image"}]})")),
@@ -140,6 +140,10 @@ TEST_F(Validate, FindsFaultsOfConversations) {
             "wrong-part");
   EXPECT_EQ(fault_of_rows(good + conversation(kUser)), "unanswered");
   EXPECT_EQ(fault_of_rows(good + good), "duplicate-document");
+  const std::string alpaca = R"({"instruction": "a", "output": "b"})";
+  EXPECT_TRUE(validate(write("a.json", "[" + alpaca + "]")).clean());
+  EXPECT_EQ(only_fault(write("b.json", "[" + alpaca + ",\n" R"({"instruction": "a", "output": ""}])")), "empty-content");
+  EXPECT_EQ(only_fault(write("c.json", "[" + alpaca)), "unreadable");
 }
 
 TEST_F(Validate, FindsFaultsOfShards) {

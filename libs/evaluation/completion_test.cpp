@@ -6,8 +6,8 @@
 #include "core/errors.h"
 #include "core/progress.h"
 #include "core/testing.h"
+#include "evaluation/testing_bytes.h"
 #include "model/gpt.h"
-#include "tokenizer/tokenizer.h"
 
 namespace nanochat {
 namespace {
@@ -45,34 +45,12 @@ TEST(ReadCompletionItems, ReadsRowsAndNamesBadLines) {
   EXPECT_THROW(read_completion_items(folder / "missing.jsonl"), DataError);
 }
 
-// Bytes as ids, one special token.
-class ByteTokenizer : public Tokenizer {
- public:
-  ByteTokenizer() {
-    for (int i = 0; i < 256; ++i) bytes_.push_back(std::string(1, static_cast<char>(i)));
-    bytes_.push_back("<|bos|>");
-    fingerprint_ = "bytes";
-  }
-  std::string_view type() const override { return "bytes"; }
-  std::int64_t vocab_size() const override { return 257; }
-  using Tokenizer::encode;
-  void encode(std::string_view text, std::vector<TokenId>& ids) const override {
-    for (const char c : text) ids.push_back(static_cast<unsigned char>(c));
-  }
-  std::string_view token_bytes(TokenId id) const override { return bytes_.at(static_cast<std::size_t>(id)); }
-  const std::vector<std::string>& special_tokens() const override { return special_; }
-  void save(const std::filesystem::path&) const override {}
-
- private:
-  std::vector<std::string> bytes_, special_{"<|bos|>"};
-};
-
 TEST(EvaluateCompletions, CountsByTopicWhatTheModelContinues) {
   // An untrained model has zero logits everywhere: greedy decoding yields token 0, a NUL byte, for every prompt.
   GptConfig config = GptConfig::from_depth(1, 257, 64);
   Gpt model(config, at::kFloat);
   model.init_weights(1);
-  const ByteTokenizer tokenizer;
+  const testing::ByteTokenizer tokenizer;
   const std::vector<CompletionItem> items = {
       {"one", {std::string(3, '\0')}, "nul"}, {"two", {"x"}, "letters"}, {"three", {"y", std::string(1, '\0')}, "nul"}};
   SilentProgress progress;

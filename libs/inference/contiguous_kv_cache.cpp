@@ -140,6 +140,23 @@ void ContiguousKvCache::select_rows(const std::vector<std::int64_t>& rows) {
   start_ = start_.index_select(0, index);
 }
 
+ContiguousKvCache ContiguousKvCache::copy_rows(const std::vector<std::int64_t>& rows, std::int64_t room) const {
+  for (const std::int64_t row : rows) TORCH_CHECK(row >= 0 && row < batch(), "KV cache: no row ", row, " of ", batch());
+  const std::int64_t used = longest(), positions = std::min(max_positions_, used + room);
+  ContiguousKvCache copy = *this;  // the slabs are replaced below
+  for (std::vector<at::Tensor>* slabs : {&copy.keys_, &copy.values_}) {
+    for (at::Tensor& slab : *slabs) {
+      const at::Tensor from = slab;
+      slab = at::zeros({static_cast<std::int64_t>(rows.size()), positions, from.size(2), from.size(3)}, from.options());
+      for (std::size_t i = 0; i < rows.size(); ++i) {
+        slab.select(0, static_cast<std::int64_t>(i)).narrow(0, 0, used).copy_(from.select(0, rows[i]).narrow(0, 0, used));
+      }
+    }
+  }
+  copy.start_ = start_.index_select(0, at::tensor(rows, at::kLong));
+  return copy;
+}
+
 void ContiguousKvCache::append_rows(const ContiguousKvCache& other) {
   TORCH_CHECK(other.keys_.size() == keys_.size() && other.max_positions_ == max_positions_ &&
                   other.keys_.front().scalar_type() == keys_.front().scalar_type() &&

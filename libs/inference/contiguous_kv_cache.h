@@ -28,6 +28,8 @@ class ContiguousKvCache : public KvCache {
   void set_start(const std::vector<std::int64_t>& positions);
   // Keeps only these rows, in this order: drops finished sequences, or copies one row to many.
   void select_rows(const std::vector<std::int64_t>& rows);
+  // A cache of copies of these rows, each as often as it is named, with place for `room` more positions.
+  ContiguousKvCache copy_rows(const std::vector<std::int64_t>& rows, std::int64_t room) const;
   // Appends all rows of another cache of the same model, dtype and max_positions.
   void append_rows(const ContiguousKvCache& other);
 

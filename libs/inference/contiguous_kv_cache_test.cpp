@@ -121,6 +121,28 @@ void expect_selected(const std::vector<std::int64_t>& selected) {
   }
 }
 
+TEST(ContiguousKvCache, CopiesRowsAndStaysAsItIs) {
+  const std::vector<Row> rows = {random_row(20, 1), random_row(20, 11)};
+  ContiguousKvCache cache(small_config(), at::kFloat, 2, 100);
+  attend(cache, stack({rows[0].narrow(0, 8), rows[1].narrow(0, 8)}));
+  cache.set_start({8, 5});
+  const std::vector<std::int64_t> named = {1, 0, 1};
+  for (int again = 0; again < 2; ++again) {
+    for (const std::int64_t room : {0, 6}) {
+      ContiguousKvCache copy = cache.copy_rows(named, room);
+      ASSERT_EQ(copy.batch(), 3);
+      const at::Tensor answer = attend(copy, stack({rows[1].narrow(5, 6), rows[0].narrow(8, 6), rows[1].narrow(5, 6)}));
+      for (std::size_t i = 0; i < named.size(); ++i) {
+        const Row& row = rows[static_cast<std::size_t>(named[i])];
+        const at::Tensor expected = whole(row)[0].narrow(0, named[i] == 1 ? 5 : 8, 6);
+        EXPECT_LT(relative_error(answer[static_cast<std::int64_t>(i)], expected), kTolerance) << "row " << i;
+      }
+    }
+  }
+  EXPECT_EQ(cache.start()[1].item<std::int64_t>(), 5);
+  EXPECT_THROW(cache.copy_rows({2}, 0), c10::Error);
+}
+
 TEST(ContiguousKvCache, SelectsRowsInPlace) {
   expect_selected({0, 1, 2, 3});
   expect_selected({1, 3});

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <exception>
 #include <numeric>
+#include <optional>
 
 #include <spdlog/fmt/fmt.h>
 
@@ -13,6 +14,7 @@
 #include "core/format.h"
 #include "core/interrupt.h"
 #include "inference/contiguous_kv_cache.h"
+#include "inference/tool_use.h"
 #include "model/gpt.h"
 #include "model/memory.h"
 #include "ops/parallel.h"
@@ -55,7 +57,8 @@ struct Sequence {
   std::size_t row = 0;
   std::vector<std::int32_t> history;
   Sampler sampler;
-  std::int64_t room = 0;  // tokens still to draw
+  std::int64_t room = 0;  // tokens still to come
+  std::optional<ToolUse> tools = {};
 };
 
 class Generator {
@@ -117,7 +120,9 @@ class Generator {
     SamplingOptions sampling = options_.sampling;
     if (row > 0) sampling.seed = derive_seed(sampling.seed, fmt::format("row {}", row));
     const auto context = model_.config().sequence_len - static_cast<std::int64_t>(prompts_[row].size());
-    return {row, prompts_[row], Sampler(sampling), std::min(options_.max_tokens, context)};
+    Sequence sequence{row, prompts_[row], Sampler(sampling), std::min(options_.max_tokens, context)};
+    if (options_.tools != nullptr) sequence.tools.emplace(*options_.tools);
+    return sequence;
   }
 
   void decode() {
@@ -129,7 +134,7 @@ class Generator {
     drop(finished, active_, cache_);
   }
 
-  // Draws a token for every sequence from its row of logits; true where that was the last.
+  // Draws a token for every sequence from its row of logits, or takes the one forced; true where that was the last.
   std::vector<bool> draw(std::vector<Sequence>& sequences, const at::Tensor& logits) {
     const auto vocab = static_cast<std::size_t>(logits.size(1));
     const float* row = logits.const_data_ptr<float>();
@@ -138,6 +143,11 @@ class Generator {
     ops::parallel_for(static_cast<std::int64_t>(sequences.size()), 1, [&](std::int64_t begin, std::int64_t end) {
       for (auto i = static_cast<std::size_t>(begin); i < static_cast<std::size_t>(end); ++i) {
         try {
+          const auto forced = sequences[i].tools ? sequences[i].tools->forced() : std::nullopt;
+          if (forced) {
+            tokens[i].id = *forced;
+            continue;
+          }
           tokens[i] = sequences[i].sampler.sample({row + i * vocab, vocab}, sequences[i].history);
         } catch (...) {
           errors[i] = std::current_exception();
@@ -175,7 +185,10 @@ class Generator {
       result.reason = FinishReason::kStop;
       return true;
     }
+    const bool forced = sequence.tools && sequence.tools->forced();
+    if (sequence.tools) sequence.tools->see(token.id);
     sequence.history.push_back(token.id);
+    result.forced.push_back(forced ? 1 : 0);
     result.ids.push_back(token.id);
     result.logprobs.push_back(token.logprob);
     --sequence.room;

@@ -13,6 +13,7 @@
 namespace nanochat {
 
 class Gpt;
+class Tokenizer;
 
 struct GenerationOptions {
   std::int64_t max_tokens = 256;
@@ -20,12 +21,14 @@ struct GenerationOptions {
   std::vector<std::int32_t> stop_tokens;  // generation ends when one is drawn; it is not part of the result
   bool ignore_eos = false;                // draw on past stop tokens
   std::int64_t max_batch = 64;            // sequences in the cache at a time; others wait
+  const Tokenizer* tools = nullptr;       // run the calculator where the model calls it (tool_use.h); null: do not
   void validate() const;                  // throws ConfigError
 };
 
 struct Generation {
   std::vector<std::int32_t> ids;     // generated tokens, prompt and stop token not included
-  std::vector<double> logprobs;      // one each
+  std::vector<double> logprobs;      // one each; 0 for a forced one
+  std::vector<std::uint8_t> forced;  // one each; 1: put in by a tool, not drawn, so nothing to train on
   FinishReason reason = FinishReason::kLength;
   double prefill_seconds = 0.0;      // from the call until the first token was drawn (TTFT)
   double decode_seconds = 0.0;       // from there to the last token
@@ -36,8 +39,8 @@ using TokenCallback = std::function<bool(std::size_t row, std::int32_t id)>;
 
 // Continues every prompt (token ids, BOS included by the caller) independently: results do not depend on which other
 // prompts are in the batch beyond rounding; row r samples with a seed derived from (seed, r), row 0 with the seed.
-// Prompts may differ in length. max_tokens is cut to what the context (model.config().sequence_len) leaves. An
-// interrupt (core/interrupt.h) ends all sequences with kCancelled after the current token.
+// Prompts may differ in length. max_tokens is cut to what the context (model.config().sequence_len) leaves; forced tokens
+// count. An interrupt (core/interrupt.h) ends all sequences with kCancelled after the current token.
 //
 // Throws ConfigError for options out of range, DataError naming the prompt when it is empty, holds an id outside the
 // vocabulary or fills the context (with both lengths), NumericalError naming the token when a logit is not finite.

@@ -7,11 +7,13 @@
 #include <algorithm>
 #include <csignal>
 #include <limits>
+#include <memory>
 #include <set>
 
 #include "core/errors.h"
 #include "core/interrupt.h"
 #include "model/testing.h"
+#include "tokenizer/testing_tokenizers.h"
 
 namespace nanochat {
 namespace {
@@ -198,6 +200,75 @@ TEST(Generate, RepetitionPenaltyKnowsPromptAndContinuation) {
   const auto ids = generate(model, {{1, 2, 3}}, options)[0].ids;
   EXPECT_EQ(std::set<std::int32_t>(ids.begin(), ids.end()).size(), ids.size());
   for (const std::int32_t id : ids) EXPECT_TRUE(id < 1 || id > 3) << id;
+}
+
+// <|assistant_start|> is followed by a call of the calculator, what that gives by "!" and the end.
+class GenerateWithTools : public ::testing::Test {
+ protected:
+  GenerateWithTools() {
+    config_.vocab_size = tokenizer_.vocab_size();
+    config_.n_embd = 64;
+    config_.intermediate_size = 64;
+    const auto special = [&](std::string_view name) { return tokenizer_.require_special(name); };
+    model_ = std::make_unique<Gpt>(testing::scripted_model(
+        config_, {special(kAssistantStart), special(kPythonStart), '6', '*', '7', special(kPythonEnd)}));
+    // What the model says after a result, and after a call that has none.
+    after_ = std::make_unique<Gpt>(testing::scripted_model(
+        config_, {special(kAssistantStart), special(kPythonStart), '6', '*', '7', special(kPythonEnd), '!', special(kAssistantEnd)}));
+    options_ = greedy(20);
+    options_.stop_tokens = {special(kAssistantEnd)};
+    options_.tools = &tokenizer_;
+    prompt_ = {special(kBos), special(kAssistantStart)};
+  }
+  std::string text(const Generation& result) const { return tokenizer_.decode(result.ids); }
+
+  GptConfig config_ = small_config();
+  ByteBpeTokenizer tokenizer_{testing::small_bpe_definition()};
+  std::unique_ptr<Gpt> model_, after_;
+  GenerationOptions options_;
+  std::vector<std::int32_t> prompt_;
+};
+
+TEST_F(GenerateWithTools, ForcesTheResultAndSaysWhichTokensWereForced) {
+  const Generation result = generate(*model_, {prompt_}, options_)[0];
+  const std::string call = "<|python_start|>6*7<|python_end|><|output_start|>42<|output_end|>";
+  EXPECT_TRUE(text(result).starts_with(call)) << text(result);
+  EXPECT_EQ(result.ids.size(), 20U);
+  EXPECT_EQ(result.forced.size(), 20U);
+  EXPECT_EQ(result.logprobs.size(), 20U);
+  for (std::size_t i = 0; i < 20; ++i) {
+    EXPECT_EQ(result.forced[i], i >= 5 && i < 9 ? 1 : 0) << i;
+    EXPECT_EQ(result.logprobs[i] == 0.0, i >= 5 && i < 9) << i;
+  }
+}
+
+TEST_F(GenerateWithTools, CountsForcedTokensAndSpeaksOfThemInTurn) {
+  options_.max_tokens = 7;
+  std::vector<std::int32_t> seen;
+  const Generation cut = generate(*model_, {prompt_}, options_, [&](std::size_t, std::int32_t id) {
+    seen.push_back(id);
+    return true;
+  })[0];
+  EXPECT_EQ(text(cut), "<|python_start|>6*7<|python_end|><|output_start|>4");
+  EXPECT_EQ(cut.reason, FinishReason::kLength);
+  EXPECT_EQ(seen, cut.ids);
+}
+
+TEST_F(GenerateWithTools, OtherRowsGoOnByThemselves) {
+  const std::vector<std::int32_t> other = {tokenizer_.bos_id(), tokenizer_.require_special(kPythonEnd)};
+  const auto results = generate(*after_, {prompt_, other, prompt_}, options_);
+  EXPECT_EQ(text(results[1]), "!");
+  EXPECT_EQ(results[1].forced, std::vector<std::uint8_t>{0});
+  EXPECT_EQ(results[0].ids, results[2].ids);
+  EXPECT_NE(text(results[0]).find("<|output_start|>42<|output_end|>"), std::string::npos);
+}
+
+TEST_F(GenerateWithTools, WithoutToolsTheModelGoesOn) {
+  options_.tools = nullptr;
+  const Generation result = generate(*after_, {prompt_}, options_)[0];
+  EXPECT_EQ(text(result), "<|python_start|>6*7<|python_end|>!");
+  EXPECT_EQ(result.forced, std::vector<std::uint8_t>(6, 0));
+  EXPECT_EQ(result.reason, FinishReason::kStop);
 }
 
 TEST(Generate, NamesThePromptThatDoesNotFit) {

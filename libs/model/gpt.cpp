@@ -125,21 +125,34 @@ void Gpt::ensure_positions(std::int64_t positions) {
   rope_.sin = rope_.sin.to(device_);
 }
 
-at::Tensor Gpt::token_losses(const at::Tensor& ids, const at::Tensor& targets) {
+void Gpt::take_documents(const at::Tensor& documents, Activations& activations) {
+  activations.documents.reset();
+  activations.document_rope = {};
+  if (!documents.defined()) return;
+  activations.documents = ops::make_document_bounds(documents, activations.batch, activations.time, device_);
+  ensure_positions(activations.time);
+  const at::Tensor positions = ops::positions_in_documents(*activations.documents);
+  activations.document_rope = {rope_.cos.index_select(0, positions), rope_.sin.index_select(0, positions)};
+}
+
+at::Tensor Gpt::token_losses(const at::Tensor& ids, const at::Tensor& targets, const at::Tensor& documents) {
   const at::Tensor inputs = take_ids(ids, 0), wanted = take_ids(targets, -1);
   Activations activations;
   activations.allocate(config_, options(), ids.size(0), ids.size(1), /*train=*/false);
+  take_documents(documents, activations);
   const at::Tensor x = trunk(inputs, activations, nullptr);
   at::Tensor losses = at::empty({ids.numel()}, options().dtype(at::kFloat));
   ops::head_losses(x, weights_->head.compute, wanted.reshape({-1}), head_options(config_), losses);
   return losses.view(ids.sizes());
 }
 
-at::Tensor Gpt::forward_backward(const at::Tensor& ids, const at::Tensor& targets, const at::Tensor& scale) {
+at::Tensor Gpt::forward_backward(const at::Tensor& ids, const at::Tensor& targets, const at::Tensor& scale,
+                                 const at::Tensor& documents) {
   const at::Tensor inputs = take_ids(ids, 0), wanted = take_ids(targets, -1);
   if (!parameters_.front().grad.defined()) zero_grad();
   Activations& activations = *activations_;
   activations.allocate(config_, options(), ids.size(0), ids.size(1), /*train=*/true);
+  take_documents(documents, activations);
   const at::Tensor x = trunk(inputs, activations, nullptr);
   at::Tensor losses = at::empty({ids.numel()}, options().dtype(at::kFloat));
   ops::head_losses_and_gradients(x, weights_->head.compute, wanted.reshape({-1}), scale.to(device_).reshape({-1}),

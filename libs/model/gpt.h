@@ -59,10 +59,15 @@ class Gpt {
   // device(), and on a GPU may still be being computed. Ids outside the vocabulary are a TORCH_CHECK error; of those
   // that came on a GPU, where checking would wait for it, the results are NaN.
   //
+  // documents: undefined when a row is one document; else int32 (S + 1) on the CPU, the first of the B * T positions of
+  // each document and B * T, every row's beginning among them. Attention then stays inside each document and positions
+  // count from its beginning, so that it is as if alone.
+  //
   // float32 losses (B, T) in nats, 0 where ignored.
-  at::Tensor token_losses(const at::Tensor& ids, const at::Tensor& targets);
+  at::Tensor token_losses(const at::Tensor& ids, const at::Tensor& targets, const at::Tensor& documents = {});
   // The same, and adds gradients of sum(scale * losses) to every grad. scale: float32 (B, T).
-  at::Tensor forward_backward(const at::Tensor& ids, const at::Tensor& targets, const at::Tensor& scale);
+  at::Tensor forward_backward(const at::Tensor& ids, const at::Tensor& targets, const at::Tensor& scale,
+                              const at::Tensor& documents = {});
   // Soft-capped logits (B, T, vocab_size) float32.
   at::Tensor forward(const at::Tensor& ids);
   // Continues each row of `cache` by ids (B, T) and advances it. Logits (B, vocab_size) of the last position, or of
@@ -91,6 +96,7 @@ class Gpt {
   at::Tensor trunk(const at::Tensor& ids, Activations& activations, KvCache* cache);
   void trunk_backward(const at::Tensor& ids, Activations& activations, const at::Tensor& dx);
   void observe(const char* what, std::int64_t layer, const at::Tensor& tensor) const;
+  void take_documents(const at::Tensor& documents, Activations& activations);
   // Checked, and on the device; `lowest`: 0, or -1 where that means "ignored".
   at::Tensor take_ids(const at::Tensor& ids, std::int32_t lowest) const;
 

@@ -77,6 +77,20 @@ Gpt random_model(const GptConfig& config, at::ScalarType dtype, std::uint64_t se
   return model;
 }
 
+Gpt scripted_model(const GptConfig& config, const std::vector<std::int32_t>& tokens) {
+  TORCH_CHECK(static_cast<std::int64_t>(tokens.size()) <= config.n_embd, "a script is at most as long as the model is wide");
+  Gpt model(config, at::kFloat);
+  for (Parameter& parameter : model.parameters()) parameter.value.zero_();
+  at::Tensor embedding = model.parameters().front().value, head = model.parameters().back().value;
+  for (std::size_t i = 0; i + 1 < tokens.size(); ++i) {
+    const auto direction = static_cast<std::int64_t>(i);
+    embedding[tokens[i]][direction].fill_(1.0);
+    head[tokens[i + 1]][direction].fill_(1.0);
+  }
+  model.refresh_compute();
+  return model;
+}
+
 at::Tensor random_ids(std::int64_t batch, std::int64_t time, std::int64_t vocab, std::uint64_t seed) {
   auto generator = at::detail::createCPUGenerator(seed);
   return at::randint(0, vocab, {batch, time}, generator, at::kInt);

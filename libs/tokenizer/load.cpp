@@ -7,6 +7,7 @@
 
 #include "core/atomic_file.h"
 #include "core/errors.h"
+#include "core/format.h"
 #include "tokenizer/byte_bpe.h"
 #include "tokenizer/hf_tokenizer_json.h"
 #include "tokenizer/sentencepiece_model.h"
@@ -172,11 +173,7 @@ std::shared_ptr<const Tokenizer> parse_tokenizer(std::string contents, const fs:
   try {
     return parse(std::move(contents), name, options);
   } catch (const TokenizerError& error) {
-    std::string what = error.what();  // names out of a damaged file may break the line
-    for (char& c : what) {
-      if (static_cast<unsigned char>(c) < 0x20) c = '?';
-    }
-    throw TokenizerError(what);
+    throw TokenizerError(on_one_line(error.what()));
   }
 }
 

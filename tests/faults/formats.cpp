@@ -18,8 +18,10 @@
 #include "checkpoint/model_config.h"
 #include "checkpoint/torch_file.h"
 #include "core/atomic_file.h"
+#include "core/errors.h"
 #include "core/sha256.h"
 #include "data/shard.h"
+#include "inference/calculator.h"
 #include "tokenizer/load.h"
 #include "tokenizer/testing_tokenizers.h"
 #include "tokenizer/tokenizer_pickle.h"
@@ -130,6 +132,12 @@ std::string read_training_state(const std::string& bytes) {
   return parse_training_state(bytes, "training_state.json").dump();
 }
 
+std::string read_expression(const std::string& bytes) {
+  const auto result = calculate(bytes);
+  if (!result) throw DataError("an expression without a result");
+  return *result;
+}
+
 }  // namespace
 
 const std::vector<Format>& formats() {
@@ -148,6 +156,7 @@ const std::vector<Format>& formats() {
        [](const std::string& bytes) { return read_tokenizer(bytes, "tokenizer.pkl"); }},
       {"torch_file", sample_torch_file, read_torch_file},
       {"config_json", sample_config, read_config},
+      {"calculator", [] { return std::string("((12.5 + 3,000) / -4 // 0.5 - 7) * 2"); }, read_expression},
       {"training_state", sample_training_state, read_training_state, /*detects_all=*/true},
   };
   return all;

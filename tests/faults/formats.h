@@ -1,5 +1,5 @@
 #pragma once
-// Every file format that the program reads, for the corruption tests and the fuzzers: a valid file, and what reads one
+// Every file format that the program reads, and what the calculator is given, for the corruption tests and the fuzzers: a valid file, and what reads one
 // from memory. A format joins both by a line in formats().
 
 #include <functional>

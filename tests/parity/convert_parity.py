@@ -28,8 +28,10 @@ try:
     import tiktoken
     import torch
     from safetensors.torch import load_file, save_file
-    from transformers import NanoChatConfig, NanoChatForCausalLM
+    from transformers import NanoChatForCausalLM
     from transformers.utils import logging as transformers_logging
+
+    from random_model import random_model
 except ImportError as error:
     print(f"skipped: {error}", file=sys.stderr)
     sys.exit(77)
@@ -92,19 +94,6 @@ def some_ids(vocab, length, rows=2):
     return torch.randint(0, vocab, (rows, length), generator=torch.Generator().manual_seed(1))
 
 
-def random_model():
-    """Nothing in common with our defaults: another shape, base and cap, a vocabulary that 64 does not divide."""
-    config = NanoChatConfig(vocab_size=333, hidden_size=96, intermediate_size=200, num_hidden_layers=3,
-                            num_attention_heads=6, num_key_value_heads=3, max_position_embeddings=128,
-                            rope_parameters={"rope_type": "default", "rope_theta": 777.0},
-                            final_logit_softcapping=9.0)
-    torch.manual_seed(3)
-    model = NanoChatForCausalLM(config)
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.2)
-    return model.eval()
-
-
 @torch.no_grad()
 def greedy_of(model, tokens):
     """Without a cache: transformers' own numbers for every prefix."""
@@ -117,7 +106,7 @@ def greedy_of(model, tokens):
 
 def compare_hugging_face(report, program, scratch):
     print("== folders of transformers")
-    model = random_model()
+    model = random_model(positions=128)
     forms = {"one file": (torch.float32, {}), "several files": (torch.float32, {"max_shard_size": "100KB"}),
              "bfloat16": (torch.bfloat16, {}), "float16, several files": (torch.float16, {"max_shard_size": "100KB"})}
     for number, (what, (dtype, options)) in enumerate(forms.items()):
@@ -231,7 +220,7 @@ def compare_reference(report, program, scratch, encoding, reference):
 def compare_exports(report, program, scratch):
     print("== folders for transformers")
     source, imported = scratch / "e-hf", scratch / "e-imported"
-    model = random_model()
+    model = random_model(positions=128)
     model.save_pretrained(source)
     program.command("import", source, "--output-dir", imported)
     ids = some_ids(333, 100)

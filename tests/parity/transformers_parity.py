@@ -22,8 +22,10 @@ import tempfile
 try:
     import torch
     from safetensors.torch import load_file, save_file
-    from transformers import AutoTokenizer, NanoChatConfig, NanoChatForCausalLM
+    from transformers import AutoTokenizer, NanoChatForCausalLM
     from transformers.utils import logging as transformers_logging
+
+    from random_model import random_model
 except ImportError as error:
     print(f"skipped: {error}", file=sys.stderr)
     sys.exit(77)
@@ -132,19 +134,6 @@ def compare_tokenizer(report, nanochat, folder):
         report.check(rendered == RENDERED, "chat template: renders system, user, tools and the completion prompt")
 
 
-def random_model():
-    """Nothing in common with our defaults: another shape, base and cap, a vocabulary that 64 does not divide."""
-    config = NanoChatConfig(vocab_size=333, hidden_size=96, intermediate_size=200, num_hidden_layers=3,
-                            num_attention_heads=6, num_key_value_heads=3, max_position_embeddings=64,
-                            rope_parameters={"rope_type": "default", "rope_theta": 777.0},
-                            final_logit_softcapping=9.0)
-    torch.manual_seed(3)
-    model = NanoChatForCausalLM(config)
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.2)
-    return model.eval()
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -171,7 +160,7 @@ def main():
             compare_tokenizer(report, arguments.nanochat, folder)
     print("== a random model of transformers")
     with tempfile.TemporaryDirectory() as saved:
-        model = random_model()
+        model = random_model(positions=64)
         model.save_pretrained(saved)
         compare_logits(report, tool, saved, model, "float32")
         model.to(torch.bfloat16).save_pretrained(saved)

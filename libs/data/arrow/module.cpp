@@ -3,6 +3,6 @@
 
 extern "C" __attribute__((visibility("default"))) const nanochat::ArrowModule* nanochat_arrow_module() {
   static const nanochat::ArrowModule module = {nanochat::kArrowModuleVersion, &nanochat::open_parquet_column,
-                                               &nanochat::open_zstd_source};
+                                               &nanochat::open_parquet_rows, &nanochat::open_zstd_source};
   return &module;
 }

@@ -23,31 +23,7 @@
 namespace nanochat {
 namespace {
 
-// A page and a dictionary of up to 2 GiB each (the format's limit) are read; damaged files that claim more are refused.
-constexpr std::int64_t kMemoryLimit = (std::int64_t{4} << 30) + (std::int64_t{64} << 20);
 constexpr std::int64_t kBatch = 1024;
-constexpr std::int64_t kStreamBuffer = 1 << 20;
-
-// In one line of UTF-8, whatever a damaged file has for names: Arrow's messages quote them, and may have several lines.
-std::string printable(std::string_view message) {
-  std::string text;
-  for (std::size_t i = 0; i < message.size();) {
-    const auto at = [&](std::size_t k) { return k < message.size() ? static_cast<unsigned char>(message[k]) : 0u; };
-    const unsigned lead = at(i);
-    const std::size_t length = lead >= 0xf0 ? 4 : lead >= 0xe0 ? 3 : lead >= 0xc2 ? 2 : 1;
-    bool good = lead < 0x80 ? lead >= 0x20 && lead != 0x7f : lead >= 0xc2 && lead <= 0xf4;
-    for (std::size_t k = 1; k < length; ++k) good = good && (at(i + k) & 0xc0) == 0x80;
-    if (length > 2) {  // neither overlong, nor a surrogate, nor beyond the last character
-      const unsigned second = at(i + 1);
-      good = good && !(lead == 0xe0 && second < 0xa0) && !(lead == 0xed && second >= 0xa0) &&
-             !(lead == 0xf0 && second < 0x90) && !(lead == 0xf4 && second >= 0x90);
-    }
-    text += good ? message.substr(i, length) : std::string_view(lead == '\n' ? " " : "?");
-    i += good ? length : 1;
-  }
-  while (!text.empty() && (text.back() == ' ' || text.back() == '.')) text.pop_back();
-  return text;
-}
 
 std::string path_of(const parquet::ColumnDescriptor& column) { return column.path()->ToDotString(); }
 
@@ -72,7 +48,7 @@ std::string list(const std::vector<const parquet::ColumnDescriptor*>& columns) {
   constexpr std::size_t kShown = 30;
   std::string names;
   for (std::size_t i = 0; i < std::min(columns.size(), kShown); ++i) {
-    names += (i > 0 ? ", " : "") + printable(path_of(*columns[i])) + " (" + type_of(*columns[i]) + ")";
+    names += (i > 0 ? ", " : "") + printable_line(path_of(*columns[i])) + " (" + type_of(*columns[i]) + ")";
   }
   if (columns.size() > kShown) names += " and " + std::to_string(columns.size() - kShown) + " more";
   return names;
@@ -81,11 +57,11 @@ std::string list(const std::vector<const parquet::ColumnDescriptor*>& columns) {
 class ParquetColumn final : public TextColumn {
  public:
   ParquetColumn(const std::filesystem::path& path, const std::string& name)
-      : path_(path.string()), pool_(arrow::system_memory_pool(), kMemoryLimit) {
+      : path_(path.string()), pool_(arrow::system_memory_pool(), kParquetMemoryLimit) {
     guarded([&] {
       parquet::ReaderProperties properties(&pool_);
       properties.enable_buffered_stream();  // or else a column of a row group is read whole
-      properties.set_buffer_size(kStreamBuffer);
+      properties.set_buffer_size(kParquetStreamBuffer);
       properties.set_page_checksum_verification(true);
       auto opened = arrow::io::ReadableFile::Open(path_, &pool_);
       if (!opened.ok()) throw DataError("cannot open " + path_ + ": " + opened.status().message());
@@ -123,7 +99,7 @@ class ParquetColumn final : public TextColumn {
 
  private:
   [[noreturn]] void fail(const std::string& what) const {
-    throw DataError(path_ + ": cannot be read as parquet: " + printable(what));
+    throw DataError(path_ + ": cannot be read as parquet: " + printable_line(what));
   }
 
   // Whatever Arrow throws becomes a DataError, and the reader is not used again.
@@ -170,7 +146,7 @@ class ParquetColumn final : public TextColumn {
       throw DataError(path_ + ": no column \"" + name + "\"; the columns are: " + list(inside.empty() ? all : inside));
     }
     if (!is_text(*chosen)) {
-      throw DataError(path_ + ": column \"" + printable(path_of(*chosen)) + "\" is " + type_of(*chosen) +
+      throw DataError(path_ + ": column \"" + printable_line(path_of(*chosen)) + "\" is " + type_of(*chosen) +
                       " where strings or binary values would be right; the columns are: " + list(all));
     }
     column_ = schema.ColumnIndex(*chosen->schema_node());

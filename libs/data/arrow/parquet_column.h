@@ -1,15 +1,26 @@
 #pragma once
-// For arrow/module.cpp only: what it exports. See arrow_module.h.
+// For arrow/*.cpp only: what the module exports (see arrow_module.h) and what its readers of parquet share.
 
+#include <cstdint>
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include "data/arrow_module.h"
 
 namespace nanochat {
 
+// A page and a dictionary of up to 2 GiB each (the format's limit) are read; damaged files that claim more are refused.
+inline constexpr std::int64_t kParquetMemoryLimit = (std::int64_t{4} << 30) + (std::int64_t{64} << 20);
+inline constexpr std::int64_t kParquetStreamBuffer = 1 << 20;
+
 std::unique_ptr<TextColumn> open_parquet_column(const std::filesystem::path& path, const std::string& column);
+std::unique_ptr<JsonRows> open_parquet_rows(const std::filesystem::path& path, const std::vector<std::string>& columns);
 std::unique_ptr<ByteSource> open_zstd_source(std::unique_ptr<ByteSource> source, const std::string& name);
+
+// In one line of UTF-8, whatever a damaged file has for names: Arrow's messages quote them, and may have several lines.
+std::string printable_line(std::string_view message);
 
 }  // namespace nanochat

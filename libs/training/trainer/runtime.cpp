@@ -3,6 +3,8 @@
 #include <ATen/Parallel.h>
 #include <spdlog/fmt/fmt.h>
 
+#include <optional>
+
 #include "core/errors.h"
 #include "core/options.h"
 #include "core/thread_pool.h"
@@ -57,13 +59,14 @@ Runtime select_runtime(const RuntimeOptions& options) {
   runtime.threads = options.threads > 0 ? options.threads : available_threads();
   at::set_num_threads(runtime.threads);
   const bool gpu = runtime.device.is_cuda();
-  const bool fast_bf16 = gpu ? ops::describe_gpu(runtime.device.index()).major >= 8 : ops::cpu_has_fast_bf16();
+  const auto description = gpu ? std::optional(ops::describe_gpu(runtime.device.index())) : std::nullopt;
+  const bool fast_bf16 = gpu ? description->major >= 8 : ops::cpu_has_fast_bf16();
   const bool narrow = options.dtype == "bfloat16" || (options.dtype == "auto" && fast_bf16);
   runtime.dtype = narrow ? at::kBFloat16 : at::kFloat;
   if (gpu) {
     ops::use_device(runtime.device);
     runtime.description = fmt::format("GPU {}, {}, {}{}", static_cast<int>(runtime.device.index()),
-                                      ops::describe_gpu(runtime.device.index()).name, dtype_name(runtime.dtype),
+                                      description->name, dtype_name(runtime.dtype),
                                       ops::use_reference_kernels() ? ", ATen reference kernels" : "");
   } else {
     runtime.description = fmt::format("CPU, {} thread{}, {}, {} kernels", runtime.threads,

@@ -1,0 +1,283 @@
+#include "data/rows.h"
+
+#include <algorithm>
+#include <cctype>
+#include <optional>
+#include <utility>
+
+#include <spdlog/fmt/fmt.h>
+
+#include "core/errors.h"
+#include "core/format.h"
+#include "data/arrow_module.h"
+#include "data/byte_source.h"
+#include "data/paths.h"
+
+namespace nanochat {
+namespace {
+
+using nlohmann::json;
+
+constexpr std::size_t kMaxLine = std::size_t{1} << 30;
+constexpr std::size_t kMaxJsonFile = std::size_t{4} << 30;
+
+bool is_space(char c) { return c == ' ' || c == '\t' || c == '\n' || c == '\r'; }
+
+// The code unit of the escape \uXXXX at `at`, if there is one.
+std::optional<unsigned> escaped_unit(std::string_view text, std::size_t at) {
+  if (at + 6 > text.size() || text[at] != '\\' || text[at + 1] != 'u') return std::nullopt;
+  unsigned unit = 0;
+  for (std::size_t i = at + 2; i < at + 6; ++i) {
+    const char c = text[i];
+    if (std::isxdigit(static_cast<unsigned char>(c)) == 0) return std::nullopt;
+    unit = unit * 16 + static_cast<unsigned>(c <= '9' ? c - '0' : (c | 0x20) - 'a' + 10);
+  }
+  return unit;
+}
+
+// Escapes of half a surrogate pair become \ufffd.
+std::string without_lone_surrogates(std::string_view text) {
+  std::string good;
+  good.reserve(text.size());
+  for (std::size_t i = 0; i < text.size();) {
+    if (text[i] != '\\') {
+      good += text[i++];
+      continue;
+    }
+    const auto unit = escaped_unit(text, i);
+    const bool high = unit && *unit >= 0xd800 && *unit < 0xdc00;
+    const bool low = unit && *unit >= 0xdc00 && *unit < 0xe000;
+    const auto next = high ? escaped_unit(text, i + 6) : std::nullopt;
+    const bool pair = next && *next >= 0xdc00 && *next < 0xe000;
+    const std::size_t length = pair ? 12 : unit ? 6 : 2;  // 2: another escape; its second character is no backslash to see
+    if ((high && !pair) || low) {
+      good += "\\ufffd";
+    } else {
+      good += text.substr(i, length);
+    }
+    i += length;
+  }
+  return good;
+}
+
+// Where each value of a text that holds several begins and ends, by strings and brackets alone.
+struct Piece {
+  std::size_t begin = 0, end = 0;
+  std::uint64_t line = 1;
+};
+
+class Splitter {
+ public:
+  Splitter(std::string_view text, std::string name) : text_(text), name_(std::move(name)) {}
+
+  // Values of [begin, end): one after the other, or with commas between them.
+  std::vector<Piece> split(std::size_t begin, std::size_t end, bool commas) {
+    std::vector<Piece> pieces;
+    at_ = begin;
+    for (bool first = true;; first = false) {
+      skip_space(end);
+      if (at_ == end && (first || !commas)) return pieces;
+      if (commas && !first) {
+        if (text_[at_] != ',') fail(fmt::format("'{}' where a comma would be right", printable(text_[at_])));
+        ++at_;
+        skip_space(end);
+      }
+      Piece piece{at_, at_, line_};
+      skip_value(end);
+      piece.end = at_;
+      if (piece.end == piece.begin) fail(at_ == end ? "nothing after a comma" : "',' where a value would be right");
+      pieces.push_back(piece);
+      if (commas) {
+        skip_space(end);
+        if (at_ == end) return pieces;
+      }
+    }
+  }
+  void set_line(std::uint64_t line) { line_ = line; }
+
+ private:
+  [[noreturn]] void fail(const std::string& what) const {
+    throw DataError(fmt::format("{}:{}: malformed JSON: {}", name_, line_, what));
+  }
+  static std::string printable(char c) { return c >= 0x20 && c < 0x7f ? std::string(1, c) : "a byte that is not ASCII"; }
+
+  void step() {
+    if (text_[at_++] == '\n') ++line_;
+  }
+  void skip_space(std::size_t end) {
+    while (at_ < end && is_space(text_[at_])) step();
+  }
+  void skip_value(std::size_t end) {
+    std::size_t depth = 0;
+    const std::uint64_t first_line = line_;
+    while (at_ < end) {
+      const char c = text_[at_];
+      if (c == '"') {
+        skip_string(end);
+      } else if (c == '{' || c == '[') {
+        ++depth;
+        ++at_;
+      } else if (c == '}' || c == ']') {
+        if (depth == 0) fail(fmt::format("'{}' closes nothing", c));
+        --depth;
+        ++at_;
+      } else if (depth == 0 && (c == ',' || is_space(c))) {
+        return;
+      } else {
+        step();
+        continue;
+      }
+      if (depth == 0) return;
+    }
+    if (depth > 0) {
+      line_ = first_line;
+      fail("the value that begins here does not end");
+    }
+  }
+  void skip_string(std::size_t end) {
+    const std::uint64_t first_line = line_;
+    for (++at_; at_ < end && text_[at_] != '"'; step()) {
+      if (text_[at_] == '\\' && at_ + 1 < end) ++at_;
+    }
+    if (at_ == end) {
+      line_ = first_line;
+      fail("a string that begins here does not end");
+    }
+    ++at_;
+  }
+
+  std::string_view text_;
+  std::string name_;
+  std::size_t at_ = 0;
+  std::uint64_t line_ = 1;
+};
+
+std::string why_not_json(std::string_view text) {
+  try {
+    const json parsed = json::parse(without_lone_surrogates(text));
+  } catch (const json::parse_error& error) {
+    return fmt::format("malformed JSON at byte {} of {}", error.byte, text.size());
+  } catch (const json::exception&) {
+    return "holds a number that is too large";
+  }
+  return "malformed JSON";
+}
+
+class JsonlRows final : public RowReader {
+ public:
+  JsonlRows(std::string name, std::unique_ptr<ByteSource> source) : name_(std::move(name)), lines_(std::move(source)) {}
+
+  bool next(Row& row) override {
+    while (lines_.next(line_, kMaxLine)) {
+      if (!lines_.ends_line()) {
+        throw DataError(fmt::format("{}:{}: a line of more than {} is no row", name_, lines_.line_number(),
+                                    human_bytes(static_cast<double>(kMaxLine))));
+      }
+      if (std::all_of(line_.begin(), line_.end(), is_space)) continue;
+      row.where = fmt::format("{}:{}", name_, lines_.line_number());
+      parse_row(line_, row);
+      return true;
+    }
+    return false;
+  }
+  std::uint64_t stored_bytes() const override { return lines_.stored_bytes(); }
+
+ private:
+  std::string name_, line_;
+  LineReader lines_;
+};
+
+class JsonFileRows final : public RowReader {
+ public:
+  JsonFileRows(std::string name, ByteSource& source) : name_(std::move(name)) {
+    char buffer[1 << 16];
+    for (std::size_t n = 0; (n = source.read(buffer, sizeof buffer)) > 0;) {
+      text_.append(buffer, n);
+      if (text_.size() > kMaxJsonFile) {
+        throw DataError(fmt::format("{}: a .json of more than {}, which is read whole; a .jsonl would be right", name_,
+                                    human_bytes(static_cast<double>(kMaxJsonFile))));
+      }
+    }
+    stored_bytes_ = source.stored_bytes();
+    const std::size_t begin = text_.starts_with("\xef\xbb\xbf") ? 3 : 0;
+    pieces_ = Splitter(text_, name_).split(begin, text_.size(), /*commas=*/false);
+    if (pieces_.size() == 1 && text_[pieces_[0].begin] == '[') split_array(pieces_[0]);
+  }
+
+  bool next(Row& row) override {
+    if (at_ == pieces_.size()) return false;
+    const Piece& piece = pieces_[at_++];
+    row.where = fmt::format("{}:{}", name_, piece.line);
+    parse_row(std::string_view(text_).substr(piece.begin, piece.end - piece.begin), row);
+    return true;
+  }
+  std::uint64_t stored_bytes() const override { return pieces_.empty() ? stored_bytes_ : stored_bytes_ * at_ / pieces_.size(); }
+
+ private:
+  void split_array(const Piece& array) {
+    Splitter splitter(text_, name_);
+    splitter.set_line(array.line);
+    std::vector<Piece> elements = splitter.split(array.begin + 1, array.end - 1, /*commas=*/true);
+    if (!elements.empty()) {
+      Row row;
+      const Piece& first = elements[0];
+      parse_row(std::string_view(text_).substr(first.begin, first.end - first.begin), row);
+      if (row.value.is_object() && row.value.contains("role")) return;  // the array is a conversation
+    }
+    pieces_ = std::move(elements);
+  }
+
+  std::string name_, text_;
+  std::vector<Piece> pieces_;
+  std::size_t at_ = 0;
+  std::uint64_t stored_bytes_ = 0;
+};
+
+class ParquetFileRows final : public RowReader {
+ public:
+  ParquetFileRows(const std::filesystem::path& path, const std::vector<std::string>& columns)
+      : name_(path.string()), rows_(arrow_module(path).open_parquet_rows(path, columns)) {}
+
+  bool next(Row& row) override {
+    if (!rows_->next(text_)) return false;
+    row.where = fmt::format("{}: row {}", name_, rows_->row());
+    parse_row(text_, row);
+    return true;
+  }
+  std::uint64_t stored_bytes() const override { return rows_->stored_bytes(); }
+
+ private:
+  std::string name_, text_;
+  std::unique_ptr<JsonRows> rows_;
+};
+
+}  // namespace
+
+void parse_row(std::string_view text, Row& row) {
+  row.fault.clear();
+  row.fault_kind.clear();
+  row.value = json::parse(text, nullptr, /*allow_exceptions=*/false);
+  if (row.value.is_discarded() && text.find("\\u") != std::string_view::npos) {
+    row.value = json::parse(without_lone_surrogates(text), nullptr, /*allow_exceptions=*/false);
+  }
+  if (!row.value.is_discarded()) return;
+  row.value = nullptr;
+  row.fault_kind = is_valid_utf8(text) ? "malformed-json" : "invalid-utf8";
+  row.fault = is_valid_utf8(text) ? why_not_json(text) : "holds bytes that are not UTF-8";
+}
+
+std::unique_ptr<RowReader> open_rows(const std::filesystem::path& file, const std::vector<std::string>& columns) {
+  if (file == kStandardInput) return std::make_unique<JsonlRows>("standard input", open_bytes(file));
+  std::filesystem::path extension = file.extension();
+  if (extension == ".parquet") return std::make_unique<ParquetFileRows>(file, columns);
+  if (extension == ".gz" || extension == ".zst") extension = file.stem().extension();
+  if (extension == ".json") return std::make_unique<JsonFileRows>(file.string(), *open_bytes(file));
+  return std::make_unique<JsonlRows>(file.string(), open_bytes(file));
+}
+
+std::vector<std::filesystem::path> expand_row_paths(const std::vector<std::string>& paths) {
+  return expand_paths(paths, {".jsonl", ".json", ".parquet", ".jsonl.gz", ".json.gz", ".jsonl.zst", ".json.zst"},
+                      "conversations or tasks", /*standard_input=*/true);
+}
+
+}  // namespace nanochat

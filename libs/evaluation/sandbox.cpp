@@ -1,0 +1,366 @@
+#include "evaluation/sandbox.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sched.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <csignal>
+#include <cstring>
+#include <filesystem>
+#include <set>
+
+#include <spdlog/fmt/fmt.h>
+#include <spdlog/fmt/ranges.h>
+
+#include "core/atomic_file.h"
+#include "core/errors.h"
+#include "evaluation/sandbox_child.h"
+
+namespace nanochat {
+namespace {
+
+namespace fs = std::filesystem;
+using Clock = std::chrono::steady_clock;
+using sandbox::Plan;
+using sandbox::Report;
+using sandbox::Stage;
+
+constexpr std::size_t kKeptOutput = std::size_t{64} << 10;
+
+// As exec(program, {}) in the reference; an exit by the program itself is no success.
+constexpr const char* kDriver =
+    "import os, sys\n"
+    "with open(sys.argv[1], encoding='utf-8', errors='replace') as f: code = f.read()\n"
+    "path = sys.argv[1]\n"
+    "try:\n"
+    "    exec(compile(code, 'program.py', 'exec'), {})\n"
+    "except BaseException as e:\n"
+    "    try: sys.stdout.flush()\n"
+    "    except BaseException: pass\n"
+    "    print(f'{type(e).__name__}: {e}', file=sys.stderr, flush=True)\n"
+    "    os._exit(43 if isinstance(e, MemoryError) else 1)\n"
+    "sys.stdout.flush()\n"
+    "os._exit(42)\n";
+constexpr int kOutOfMemory = 43;
+
+class File {  // a descriptor that is closed
+ public:
+  explicit File(int fd = -1) : fd_(fd) {}
+  ~File() { reset(); }
+  File(File&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+  File& operator=(File&& other) noexcept {
+    std::swap(fd_, other.fd_);
+    return *this;
+  }
+  int get() const { return fd_; }
+  void reset() {
+    if (fd_ >= 0) ::close(fd_);
+    fd_ = -1;
+  }
+
+ private:
+  int fd_;
+};
+
+struct Pipe {
+  File read, write;
+  Pipe() {
+    int ends[2];
+    if (::pipe2(ends, O_CLOEXEC) != 0) throw IoError(fmt::format("sandbox: no pipe: {}", std::strerror(errno)));
+    read = File(ends[0]);
+    write = File(ends[1]);
+  }
+};
+
+// An empty folder of its own, away at the end of scope.
+class ScratchFolder {
+ public:
+  ScratchFolder() {
+    std::string pattern = (fs::temp_directory_path() / "nanochat-sandbox-XXXXXX").string();
+    if (::mkdtemp(pattern.data()) == nullptr) {
+      throw IoError(fmt::format("sandbox: {}: {}", pattern, std::strerror(errno)));
+    }
+    path_ = pattern;
+  }
+  ~ScratchFolder() {
+    std::error_code error;
+    fs::remove_all(path_, error);
+  }
+  ScratchFolder(const ScratchFolder&) = delete;
+  ScratchFolder& operator=(const ScratchFolder&) = delete;
+  const fs::path& path() const { return path_; }
+
+ private:
+  fs::path path_;
+};
+
+bool write_proc(pid_t child, const char* name, const std::string& text) {
+  const File file(::open(fmt::format("/proc/{}/{}", child, name).c_str(), O_WRONLY | O_CLOEXEC));
+  return file.get() >= 0 && ::write(file.get(), text.data(), text.size()) == static_cast<ssize_t>(text.size());
+}
+
+// Root keeps itself while the root is built, and is nobody after that; anybody else is nobody from the beginning.
+bool map_user(pid_t child) {
+  if (::geteuid() == 0) {
+    const std::string both = fmt::format("0 0 1\n{0} {0} 1\n", sandbox::kNobody);
+    return write_proc(child, "uid_map", both) && write_proc(child, "gid_map", both);
+  }
+  return write_proc(child, "setgroups", "deny") &&
+         write_proc(child, "uid_map", fmt::format("{} {} 1\n", sandbox::kNobody, ::geteuid())) &&
+         write_proc(child, "gid_map", fmt::format("{} {} 1\n", sandbox::kNobody, ::getegid()));
+}
+
+void plan_root(Plan& plan, const PythonInterpreter& python) {
+  std::set<std::string> folders;
+  const auto parents_of = [&](const fs::path& path) {
+    fs::path walked = plan.root;
+    for (const fs::path& part : path.parent_path().relative_path()) folders.insert((walked /= part).string());
+  };
+  for (const fs::path& path : python.needed) {
+    parents_of(path);
+    const bool folder = fs::is_directory(path);
+    const std::string target = plan.root + path.string();
+    if (folder) folders.insert(target);
+    plan.mounts.push_back({path.string(), target, folder});
+  }
+  for (const auto& [path, target] : python.links) {
+    parents_of(path);
+    plan.links.emplace_back(target.string(), plan.root + path.string());
+  }
+  folders.insert(plan.root + "/tmp");
+  plan.folders.assign(folders.begin(), folders.end());  // a parent sorts before what is in it
+}
+
+void append_kept(std::string& kept, const char* text, std::size_t bytes) {
+  if (kept.size() < kKeptOutput) kept.append(text, std::min(bytes, kKeptOutput - kept.size()));
+}
+
+std::string last_line(const std::string& text) {
+  const std::size_t end = text.find_last_not_of("\n ");
+  if (end == std::string::npos) return "";
+  const std::size_t begin = text.find_last_of('\n', end);
+  return text.substr(begin == std::string::npos ? 0 : begin + 1, std::min<std::size_t>(200, end - (begin == std::string::npos ? -1UL : begin)));
+}
+
+// How far a run came; `stage` is where setting up failed.
+struct Outcome {
+  bool started = false, ended = false;
+  Stage stage = Stage::kReady;
+  int error = 0, status = 0;
+  std::string said;  // what an ended program has as its error
+};
+
+}  // namespace
+
+struct Sandbox::Impl {
+  SandboxLimits limits;
+  PythonInterpreter python;
+  SandboxProtections protections;
+
+  SandboxResult run(const std::string& program, Outcome& outcome, int namespaces, bool seccomp) const;
+  Outcome probe(int namespaces, bool seccomp) const {
+    Outcome outcome;
+    try {
+      outcome.said = run("", outcome, namespaces, seccomp).error;
+    } catch (const IoError& error) {
+      outcome.said = error.what();
+    }
+    return outcome;
+  }
+  void find_protections();
+};
+
+SandboxResult Sandbox::Impl::run(const std::string& program, Outcome& outcome, int namespaces, bool seccomp) const {
+  const ScratchFolder scratch;
+  Plan plan;
+  plan.namespaces = (namespaces & CLONE_NEWNS) != 0;
+  plan.seccomp = seccomp;
+  plan.drop_to_nobody = ::geteuid() == 0;
+  plan.root = scratch.path().string();
+  plan.tmpfs_options = "mode=755,size=1m,nr_inodes=2048";
+  plan.tmp_options = fmt::format("mode=1777,size={},nr_inodes=1024", limits.tmp_bytes);
+  plan.limits = limits;
+  plan.program = &program;
+  std::string path = "/tmp/program.py";
+  if (plan.namespaces) {
+    plan_root(plan, python);
+  } else {
+    path = (scratch.path() / "program.py").string();
+    write_file_atomically(path, program);
+    fs::permissions(path, fs::perms::owner_all | fs::perms::others_read);
+    if (plan.drop_to_nobody && ::chown(plan.root.c_str(), sandbox::kNobody, sandbox::kNobody) != 0) {
+      throw IoError(fmt::format("sandbox: {}: {}", plan.root, std::strerror(errno)));
+    }
+  }
+  std::vector<std::string> words = {python.executable.string(), "-I", "-S", "-B", "-c", kDriver, path};
+  std::vector<std::string> environment = {"PATH=/nonexistent", "HOME=/tmp", "TMPDIR=/tmp", "LANG=C.UTF-8", "OMP_NUM_THREADS=1"};
+  for (std::string& word : words) plan.arguments.push_back(word.data());
+  for (std::string& word : environment) plan.environment.push_back(word.data());
+  plan.arguments.push_back(nullptr);
+  plan.environment.push_back(nullptr);
+
+  Pipe go, report, output, errors;
+  const File nothing(::open("/dev/null", O_RDONLY | O_CLOEXEC));
+  if (nothing.get() < 0) throw IoError(fmt::format("sandbox: /dev/null: {}", std::strerror(errno)));
+  plan.go = go.read.get();
+  plan.report = report.write.get();
+  plan.standard_input = nothing.get();
+  plan.standard_output = output.write.get();
+  plan.standard_error = errors.write.get();
+
+  // As fork() does, but into new namespaces. The child touches nothing but `plan`.
+  const auto child = static_cast<pid_t>(::syscall(SYS_clone, namespaces | SIGCHLD, nullptr, nullptr, nullptr, nullptr));
+  if (child < 0) {
+    outcome.error = errno;
+    throw IoError(fmt::format("sandbox: no process can be started: {}", std::strerror(errno)));
+  }
+  if (child == 0) sandbox::run_init(plan);
+  go.read.reset();
+  report.write.reset();
+  output.write.reset();
+  errors.write.reset();
+  const bool mapped = (namespaces & CLONE_NEWUSER) == 0 || map_user(child);
+  if (!mapped || ::write(go.write.get(), "g", 1) != 1) outcome.stage = Stage::kGo;
+  go.write.reset();
+
+  SandboxResult result;
+  std::size_t written = 0;
+  const auto deadline = Clock::now() + std::chrono::duration<double>(limits.wall_seconds);
+  while (!outcome.ended && outcome.stage == Stage::kReady) {
+    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now()).count();
+    if (left <= 0) {
+      result.timed_out = true;
+      break;
+    }
+    pollfd waiting[3] = {{output.read.get(), POLLIN, 0}, {errors.read.get(), POLLIN, 0}, {report.read.get(), POLLIN, 0}};
+    if (::poll(waiting, 3, static_cast<int>(left)) < 0 && errno != EINTR) break;
+    bool read_any = false;
+    for (int i = 0; i < 2; ++i) {
+      if ((waiting[i].revents & (POLLIN | POLLHUP)) == 0) continue;
+      char buffer[1 << 16];
+      const ssize_t got = ::read(waiting[i].fd, buffer, sizeof buffer);
+      if (got <= 0) {
+        (i == 0 ? output : errors).read.reset();  // poll passes over what is closed
+        continue;
+      }
+      read_any = true;
+      written += static_cast<std::size_t>(got);
+      append_kept(i == 0 ? result.standard_output : result.standard_error, buffer, static_cast<std::size_t>(got));
+    }
+    if (written > limits.output_bytes) {
+      result.output_exceeded = true;
+      break;
+    }
+    if (read_any || (waiting[2].revents & (POLLIN | POLLHUP)) == 0) continue;  // what was written before the end comes first
+    Report now;
+    if (::read(report.read.get(), &now, sizeof now) != static_cast<ssize_t>(sizeof now)) {
+      if (outcome.started) outcome.stage = Stage::kSession;
+      break;
+    }
+    outcome.error = now.error;
+    if (now.stage != Stage::kReady) {
+      outcome.stage = now.stage;
+    } else if (outcome.started) {
+      outcome.status = now.status;
+      outcome.ended = true;
+    } else {
+      outcome.started = true;
+    }
+  }
+  // The namespace's first process takes all others along; without one, the session's process group is what there is.
+  if (!outcome.ended) {
+    ::kill(-child, SIGKILL);
+    ::kill(child, SIGKILL);
+  }
+  while (::waitpid(child, nullptr, 0) < 0 && errno == EINTR) {
+  }
+  if ((namespaces & CLONE_NEWPID) == 0) ::kill(-child, SIGKILL);
+
+  if (outcome.stage != Stage::kReady) {
+    throw IoError(fmt::format("sandbox: {}: {}", sandbox::describe(outcome.stage), std::strerror(outcome.error)));
+  }
+  const bool exited = outcome.ended && WIFEXITED(outcome.status);
+  const int code = exited ? WEXITSTATUS(outcome.status) : -1;
+  result.success = code == sandbox::kFinished;
+  result.memory_exceeded = code == kOutOfMemory;
+  if (outcome.ended && WIFSIGNALED(outcome.status) && WTERMSIG(outcome.status) == SIGXCPU) result.timed_out = true;
+  if (result.timed_out) {
+    result.error = fmt::format("it ran longer than {} s", limits.wall_seconds);
+  } else if (result.output_exceeded) {
+    result.error = fmt::format("it printed more than {} bytes", limits.output_bytes);
+  } else if (result.memory_exceeded) {
+    result.error = fmt::format("it asked for more than {} bytes of memory", limits.memory_bytes);
+  } else if (!exited) {
+    result.error = fmt::format("signal {}", WTERMSIG(outcome.status));
+  } else if (!result.success) {
+    result.error = last_line(result.standard_error);
+    if (result.error.empty()) result.error = fmt::format("it ended with exit code {}", code);
+  }
+  return result;
+}
+
+void Sandbox::Impl::find_protections() {
+  constexpr int kNeeded = CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWNET;
+  const auto works = [](const Outcome& outcome) {
+    return outcome.ended && WIFEXITED(outcome.status) && WEXITSTATUS(outcome.status) == sandbox::kFinished;
+  };
+  Outcome whole = probe(kNeeded | CLONE_NEWIPC | CLONE_NEWUTS, true);
+  protections.seccomp = works(whole);
+  if (!works(whole)) {
+    protections.missing = whole.said;
+    whole = probe(kNeeded | CLONE_NEWIPC | CLONE_NEWUTS, false);
+    protections.seccomp = works(whole) ? false : works(probe(0, true));
+  }
+  const bool isolated = works(whole);
+  protections.user_namespace = protections.pid_namespace = isolated;
+  protections.mount_namespace = protections.network_namespace = isolated;
+  protections.unprivileged_uid = isolated || ::geteuid() != 0 || works(probe(0, protections.seccomp));
+}
+
+std::string SandboxProtections::describe() const {
+  std::vector<std::string> active, absent;
+  const auto list = [&](bool there, const char* name) { (there ? active : absent).emplace_back(name); };
+  list(user_namespace, "user namespace");
+  list(pid_namespace, "pid namespace");
+  list(mount_namespace, "mount namespace");
+  list(network_namespace, "network namespace");
+  list(seccomp, "system-call filter");
+  list(unprivileged_uid, "unprivileged user");
+  list(limits, "limits of memory, time, processes and output");
+  std::string text = fmt::format("active: {}", fmt::join(active, ", "));
+  if (!absent.empty()) text += fmt::format("; missing: {}", fmt::join(absent, ", "));
+  return missing.empty() ? text : fmt::format("{} ({})", text, missing);
+}
+
+Sandbox::Sandbox(bool allow_unsandboxed, const SandboxLimits& limits, const std::string& python) {
+  auto impl = std::make_unique<Impl>();
+  impl->limits = limits;
+  const auto found = find_python(python);
+  if (!found) throw ConfigError(fmt::format("{} is not found or does not answer; generated programs need a Python", python));
+  impl->python = *found;
+  impl->find_protections();
+  if (!impl->protections.isolated() && !allow_unsandboxed) {
+    throw ConfigError(fmt::format("programs that a model writes cannot be isolated here: {}; --allow-unsandboxed runs them "
+                                  "all the same", impl->protections.describe()));
+  }
+  impl_ = std::move(impl);
+}
+
+Sandbox::~Sandbox() = default;
+const SandboxProtections& Sandbox::protections() const { return impl_->protections; }
+const PythonInterpreter& Sandbox::python() const { return impl_->python; }
+
+SandboxResult Sandbox::run(const std::string& program) const {
+  constexpr int kAll = CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS;
+  Outcome outcome;
+  const bool isolated = impl_->protections.isolated();
+  return impl_->run(program, outcome, isolated ? kAll : 0, impl_->protections.seccomp);
+}
+
+}  // namespace nanochat

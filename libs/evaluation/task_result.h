@@ -1,0 +1,69 @@
+#pragma once
+// What an evaluation found: figures of each task, their forms on disk and on the terminal. Pure data.
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+namespace nanochat {
+
+struct TaskCounts {
+  std::int64_t correct = 0, total = 0;
+  double accuracy() const { return total > 0 ? static_cast<double>(correct) / static_cast<double>(total) : 0.0; }
+  bool operator==(const TaskCounts&) const = default;
+};
+
+struct TaskResult {
+  std::string benchmark;  // "core", "chat", "bpb"
+  std::string task;       // "hellaswag", "gsm8k", "validation"
+  std::string metric = "accuracy";  // or "pass@k", "bits per byte"
+  double value = 0.0;
+  std::optional<double> standard_error;
+  TaskCounts counts;                 // none of a metric that is no accuracy
+  std::optional<double> baseline;    // accuracy of guessing
+  std::map<std::string, TaskCounts> groups;  // by subject or topic
+  std::vector<std::string> notes;    // what a reader of the figure must know: a replaced file, prompts cut
+  double seconds = 0.0;
+  std::string error;                 // not empty: there is no figure, and this is why
+
+  bool ok() const { return error.empty(); }
+  // (value - baseline) / (1 - baseline): 0 is guessing, 1 is perfect.
+  std::optional<double> centered() const;
+};
+
+// Sets value and standard error, sqrt(p (1 - p) / n), by the counts.
+void take_accuracy(TaskResult& result, const TaskCounts& counts);
+
+// Mean of the centred accuracies; nullopt unless every task has one.
+std::optional<double> mean_centered(std::span<const TaskResult> results);
+
+struct Evaluation {
+  nlohmann::json model = nlohmann::json::object();     // checkpoint, stage, step, …
+  nlohmann::json settings = nlohmann::json::object();  // what changes figures: dtype, truncate, …
+  std::vector<TaskResult> results;
+
+  std::vector<TaskResult> of(const std::string& benchmark) const;
+  // CORE and ChatCORE, where all their tasks are there.
+  std::optional<double> core() const;
+  std::optional<double> chat_core() const;
+};
+
+// The tasks of ChatCORE, those of the reference's chat_eval.py with its baselines.
+const std::map<std::string, double>& chat_core_baselines();
+
+nlohmann::json to_json(const Evaluation& evaluation);
+// Throws DataError naming `where` for what is no such object.
+Evaluation evaluation_from_json(const nlohmann::json& json, const std::string& where);
+Evaluation read_evaluation(const std::filesystem::path& file);  // eval.json; throws DataError
+std::string to_csv(const Evaluation& evaluation);
+
+// Figures of `earlier` that `now` has no newer ones for are taken over, when both are of the same checkpoint.
+void merge_earlier(Evaluation& now, const Evaluation& earlier);
+
+}  // namespace nanochat
