@@ -23,6 +23,7 @@ void add_infer(CommandLine& command_line);      // infer
 void add_info(CommandLine& command_line);       // info
 void add_import(CommandLine& command_line);     // import
 void add_export(CommandLine& command_line);     // export
-void add_bench(CommandLine& command_line);      // bench train | infer
+void add_bench(CommandLine& command_line);      // bench train | infer, and the next
+void add_bench_serve(CommandLine& command_line);  // bench serve; add_bench calls it
 
 }  // namespace nanochat::cli
