@@ -14,7 +14,6 @@ import json
 import os
 import pathlib
 import random
-import resource
 import shutil
 import statistics
 import subprocess
@@ -42,10 +41,14 @@ def prepare_command(args, output, *more):
 
 
 def prepare(args, output):
+    """Seconds, and MiB resident at most."""
     shutil.rmtree(output, ignore_errors=True)
     begin = time.perf_counter()
-    subprocess.run(prepare_command(args, output), check=True)
-    return time.perf_counter() - begin
+    process = subprocess.Popen(prepare_command(args, output))
+    _, status, usage = os.wait4(process.pid, 0)
+    if status != 0:
+        sys.exit("prepare_throughput: data prepare failed")
+    return time.perf_counter() - begin, usage.ru_maxrss / 1024
 
 
 def tokenize(args):
@@ -80,17 +83,19 @@ def main():
     args = parse_arguments()
     with tempfile.TemporaryDirectory() as scratch:
         left_alone = pathlib.Path(scratch) / "alone"
-        seconds, rates = [], []
+        seconds, rates, resident = [], [], []
         for _ in range(args.runs):
             text_bytes, rate = tokenize(args)
             rates.append(rate)
-            seconds.append(prepare(args, left_alone))
-        megabytes = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+            elapsed, megabytes = prepare(args, left_alone)
+            seconds.append(elapsed)
+            resident.append(megabytes)
         alone, prepared = statistics.median(rates), text_bytes / statistics.median(seconds)
         result = {"text_bytes": text_bytes, "threads": args.threads, "tokenizing_mb_per_second": alone / 1e6,
-                  "prepare_mb_per_second": prepared / 1e6, "ratio": prepared / alone}
+                  "prepare_mb_per_second": prepared / 1e6, "ratio": prepared / alone,
+                  "prepare_resident_mib": max(resident)}
         print(f"tokenizing alone {alone / 1e6:.1f} MB/s, data prepare {prepared / 1e6:.1f} MB/s: {100 * prepared / alone:.0f} %"
-              f" (at most {megabytes:.0f} MiB resident in either)")
+              f" of it, {max(resident):.0f} MiB resident")
         if args.kills:
             killed = pathlib.Path(scratch) / "killed"
             result["kills"] = prepare_with_kills(args, killed, statistics.median(seconds))

@@ -1,4 +1,5 @@
 // nanochat data prepare | toy; download_command.cpp has data download
+#include <charconv>
 #include <cstdio>
 #include <memory>
 
@@ -8,6 +9,7 @@
 #include "command_line.h"
 #include "commands.h"
 #include "core/atomic_file.h"
+#include "core/errors.h"
 #include "core/format.h"
 #include "core/interrupt.h"
 #include "data/prepare.h"
@@ -21,14 +23,25 @@ namespace fs = std::filesystem;
 
 struct PrepareArguments {
   std::vector<std::string> data_dir;
+  std::vector<std::string> weights;
   fs::path tokenizer, output_dir;
   PrepareOptions options;
 };
 
 std::string commas(std::uint64_t value) { return with_commas(static_cast<std::int64_t>(value)); }
 
-ExitCode prepare(const PrepareArguments& arguments, Context& context) {
+double parse_weight(const std::string& text) {
+  double weight = 0.0;
+  const auto parsed = std::from_chars(text.data(), text.data() + text.size(), weight);
+  if (parsed.ec == std::errc() && parsed.ptr == text.data() + text.size()) return weight;
+  throw ConfigError(fmt::format("--weights: \"{}\" is no number", text));
+}
+
+ExitCode prepare(PrepareArguments& arguments, Context& context) {
   install_interrupt_handlers();
+  for (const std::string& weight : arguments.weights) {
+    arguments.options.mixture.weights.push_back(parse_weight(weight));
+  }
   const auto tokenizer = load_tokenizer(arguments.tokenizer);
   const PrepareResult result =
       prepare_shards(arguments.data_dir, *tokenizer, arguments.output_dir, arguments.options, *context.progress);
@@ -118,6 +131,12 @@ void add_prepare(CommandLine& command_line) {
       "nanochat data prepare --data-dir books/ --tokenizer tokenizer/ --output-dir shards/");
   command.option("data_dir", &arguments->data_dir,
                  "text: files, folders or globs of .txt, .jsonl, each also .gz or .zst, and .parquet; - for standard input");
+  command.option("weights", &arguments->weights,
+                 "mix the paths: one weight for each, its share of the bytes of text, e.g. 0.7,0.3; empty: one path after "
+                 "the other").comma_separated();
+  command.option("mix_until_all", &options.mixture.until_all,
+                 "a mixture ends when every path was read to its end once, and shorter ones begin anew; otherwise with the "
+                 "first that ends");
   command.option("tokenizer", &arguments->tokenizer, "the tokenizer: a folder or file that `tokenizer train` wrote");
   command.option("output_dir", &arguments->output_dir, "folder for the shards, the tokenizer and manifest.json");
   command.option("validation_every", &options.validation_every, "hold out every N-th document for validation; 0: none")
@@ -167,6 +186,7 @@ void add_data(CommandLine& command_line) {
   add_prepare(command_line);
   add_toy(command_line);
   add_data_inspect(command_line);
+  add_data_render(command_line);
   add_data_validate(command_line);
 }
 

@@ -8,6 +8,10 @@ int main(int argc, char** argv) {
   nanochat::cli::add_tokenizer(command_line);
   nanochat::cli::add_data(command_line);
   nanochat::cli::add_pretrain(command_line);
+  nanochat::cli::add_midtrain(command_line);
+  nanochat::cli::add_sft(command_line);
+  nanochat::cli::add_rl(command_line);
+  nanochat::cli::add_run(command_line);
   nanochat::cli::add_eval(command_line);
   nanochat::cli::add_report(command_line);
   nanochat::cli::add_infer(command_line);

@@ -21,9 +21,9 @@ void print_json(const PretrainResult& result) {
                       {"interrupted", result.interrupted},
                       {"checkpoint", result.checkpoint.string()},
                       {"samples", result.samples}};
-  if (std::isfinite(result.minimum_validation_bpb)) {
-    json["validation_bpb"] = result.validation_bpb;
-    json["minimum_validation_bpb"] = result.minimum_validation_bpb;
+  if (std::isfinite(result.minimum_validation_bpb())) {
+    json["validation_bpb"] = result.validation_bpb();
+    json["minimum_validation_bpb"] = result.minimum_validation_bpb();
   }
   std::cout << json.dump() << '\n';
 }
@@ -33,8 +33,8 @@ void print_text(const PretrainResult& result, const PretrainConfig& config) {
   std::cout << fmt::format("{} steps, {} parameters, {} of training, {} tokens/s\n", with_commas(result.steps),
                            with_commas(result.parameters), human_duration(result.training_seconds),
                            with_commas(std::llround(result.tokens_per_second)));
-  if (std::isfinite(result.minimum_validation_bpb)) {
-    std::cout << fmt::format("validation bpb {:.4f}, at best {:.4f}\n", result.validation_bpb, result.minimum_validation_bpb);
+  if (std::isfinite(result.minimum_validation_bpb())) {
+    std::cout << fmt::format("validation bpb {:.4f}, at best {:.4f}\n", result.validation_bpb(), result.minimum_validation_bpb());
   }
   if (!result.checkpoint.empty()) std::cout << "checkpoint " << result.checkpoint.string() << '\n';
   if (result.interrupted) {

@@ -11,6 +11,8 @@ struct TokenBatch {
   std::int64_t sequence_len = 0;  // T
   std::vector<std::int32_t> inputs;   // (B, T), row-major
   std::vector<std::int32_t> targets;  // (B, T); -1: not supervised
+  // Documents that attention must not cross: the first position of each among the B * T, and B * T. Empty: rows are whole.
+  std::vector<std::int32_t> documents;
 };
 
 }  // namespace nanochat

@@ -55,6 +55,9 @@ nlohmann::json describe_inputs(const std::vector<fs::path>& files, const Tokeniz
         {"text_key", options.reader.text_key.empty() ? "text" : options.reader.text_key}}},
   };
   if (options.filters.any()) described["options"]["filters"] = to_json(options.filters);
+  if (!options.mixture.weights.empty()) {
+    described["options"]["mixture"] = {{"weights", options.mixture.weights}, {"until_all", options.mixture.until_all}};
+  }
   return described;
 }
 
@@ -212,6 +215,14 @@ bool write_shards(TokenizePipeline& pipeline, TokenizedDocument& document, const
   return !interrupted;
 }
 
+std::unique_ptr<DocumentReader> open_source(const std::vector<std::string>& paths, const std::vector<fs::path>& files,
+                                            const PrepareOptions& options) {
+  if (options.mixture.weights.empty()) return open_documents(files, options.reader);
+  std::vector<std::vector<fs::path>> sources;
+  for (const std::string& path : paths) sources.push_back(expand_paths({path}));
+  return open_mixture(std::move(sources), options.mixture, options.reader);
+}
+
 void check(const PrepareOptions& options, const Tokenizer& tokenizer) {
   if (options.tokens_per_shard < 1) {
     throw ConfigError(fmt::format("tokens per shard is {}; 1 or more would be right", options.tokens_per_shard));
@@ -225,13 +236,14 @@ PrepareResult prepare_shards(const std::vector<std::string>& paths, const Tokeni
                              const PrepareOptions& options, ProgressReporter& progress) {
   check(options, tokenizer);
   const std::vector<fs::path> files = expand_paths(paths);
+  if (!options.mixture.weights.empty()) check_weights(options.mixture.weights, paths.size());
   PrepareFolder folder(output, describe_inputs(files, tokenizer, options));
   folder.inspect(options.resume, options.overwrite);
   if (folder.complete()) {
     log_info("{}: all {} shards stand already", output.string(), result_of(folder).shards.size());
     return result_of(folder);
   }
-  auto source = open_documents(files, options.reader);
+  auto source = open_source(paths, files, options);
   const FilteredDocuments* filtered = nullptr;
   if (options.filters.any()) {
     FilterOptions filters = options.filters;

@@ -12,6 +12,7 @@
 
 #include "data/documents.h"
 #include "data/filters.h"
+#include "data/mixture.h"
 
 namespace nanochat {
 
@@ -25,6 +26,7 @@ struct PrepareOptions {
   bool resume = false;                         // continue an interrupted preparation of the same text
   bool overwrite = false;                      // replace another preparation in the output folder; before resume
   ReaderOptions reader;
+  MixtureOptions mixture;  // with weights, each of the paths is a source
   FilterOptions filters;  // `threads` is taken from workers
 };
 
@@ -40,7 +42,7 @@ struct PrepareResult {
 // Writes the folder. The same input gives the same files whatever the number of workers, and whether or not it was
 // interrupted or killed on the way and resumed: finished shards are kept when their SHA-256 is right, the others are
 // made again. Where there is nothing to resume, `resume` begins; where all is done, it does nothing. Throws ConfigError,
-// naming what differs, when the folder holds another preparation and `overwrite` is not set; DataError, before anything
+// naming what differs, when the weights do not fit the paths or the folder holds another preparation and `overwrite` is not set; DataError, before anything
 // is written when there is no text at all, and when the text of finished shards has changed; IoError.
 PrepareResult prepare_shards(const std::vector<std::string>& paths, const Tokenizer& tokenizer,
                              const std::filesystem::path& output, const PrepareOptions& options, ProgressReporter& progress);

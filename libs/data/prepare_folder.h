@@ -29,8 +29,9 @@ class PrepareFolder {
   PrepareFolder(std::filesystem::path folder, nlohmann::json description);
 
   // Looks at what is there and writes nothing. With `resume`, finished shards of the same preparation are kept as far as
-  // they are whole; an unfinished preparation without a finished shard counts as nothing. Throws ConfigError naming what differs when the folder holds another preparation, or any without
-  // `resume` and `overwrite`; DataError for a damaged preparing.json or manifest.json.
+  // they are whole; an unfinished preparation without a finished shard counts as nothing. Throws ConfigError naming what
+  // differs when the folder holds another preparation, or any without `resume` and `overwrite`; DataError for a damaged
+  // preparing.json or manifest.json.
   void inspect(bool resume, bool overwrite);
   bool complete() const { return complete_; }  // all that inspect() found is whole, and the manifest stands
   // Marks the folder as being made and clears away what is not kept. Throws IoError.

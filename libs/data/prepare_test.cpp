@@ -35,11 +35,14 @@ class CountingProgress : public SilentProgress {
 class PrepareTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    std::string rows;
-    for (int i = 0; i < 1000; ++i) rows += "{\"text\":\"document number " + std::to_string(i) + "\"}\n";
     fs::create_directories(folder_ / "text");
-    testing::write_text(folder_ / "text" / "a.jsonl", rows);
+    write_corpus(1000);
     options_.tokens_per_shard = 5000;
+  }
+  void write_corpus(int documents) const {
+    std::string rows;
+    for (int i = 0; i < documents; ++i) rows += "{\"text\":\"document number " + std::to_string(i) + "\"}\n";
+    testing::write_text(folder_ / "text" / "a.jsonl", rows);
   }
   void TearDown() override { reset_interrupt_for_testing(); }
 
@@ -124,25 +127,26 @@ TEST_F(PrepareTest, HoldsOutNothingWhenToldSo) {
   EXPECT_FALSE(fs::exists(folder_ / "out" / "validation-00000.tok"));
 }
 
-// Asks for an interrupt late in the text, as a signal would. No more than four chunks of 64 documents are read ahead, so
-// that shards are finished by then.
+// Asks for an interrupt late in a text of 4,000 documents, as a signal would. With one worker no more than 18 chunks of
+// 64 are read ahead, so that shards are finished by then.
 class InterruptingTokenizer : public ByteTokenizer {
  public:
   using ByteTokenizer::encode;
   void encode(std::string_view text, std::vector<TokenId>& ids) const override {
-    if (text == "document number 900") std::raise(SIGINT);
+    if (text == "document number 3500") std::raise(SIGINT);
     ByteTokenizer::encode(text, ids);
   }
 };
 
 TEST_F(PrepareTest, AnInterruptKeepsWholeShardsAndTheRerunIsTheSame) {
+  write_corpus(4000);
   prepare("whole");
   const auto whole = contents("whole");
   install_interrupt_handlers();
   options_.workers = 1;
   const PrepareResult part = prepare("again", InterruptingTokenizer());
   EXPECT_TRUE(part.interrupted);
-  EXPECT_LT(part.train_documents, 950u);
+  EXPECT_LT(part.train_documents, 3800u);
   ASSERT_FALSE(part.shards.empty());
   EXPECT_FALSE(fs::exists(folder_ / "again" / "manifest.json"));
   for (const auto& [name, bytes] : contents("again")) {
@@ -306,6 +310,29 @@ TEST_F(PrepareTest, FiltersAreReportedAndResumeAtEveryPoint) {
   EXPECT_FALSE(fs::exists(folder_ / "none"));
 }
 
+TEST_F(PrepareTest, MixesSourcesAndResumesAMixture) {
+  std::string rows;
+  for (int i = 0; i < 1000; ++i) rows += "{\"text\":\"other text, number " + std::to_string(i) + "\"}\n";
+  testing::write_text(folder_ / "other.jsonl", rows);
+  const std::vector<std::string> paths = {(folder_ / "text").string(), (folder_ / "other.jsonl").string()};
+  options_.mixture.weights = {3, 1};
+  const auto mixed = [&](const char* output) { return prepare_shards(paths, ByteTokenizer(), folder_ / output, options_, progress_); };
+  const PrepareResult result = mixed("whole");
+  ASSERT_GT(result.shards.size(), 3u);
+  EXPECT_NEAR(static_cast<double>(result.text_bytes), 4.0 / 3.0 * 18'890, 100);  // all of the first source, a third as much
+  options_.resume = true;
+  fs::copy(folder_ / "whole", folder_ / "part");
+  fs::rename(folder_ / "part" / "manifest.json", folder_ / "part" / "preparing.json");
+  fs::remove(folder_ / "part" / "train-00001.tok");
+  mixed("part");
+  EXPECT_EQ(contents("part"), contents("whole"));
+  options_.mixture.weights = {1, 1};
+  EXPECT_THAT([&] { mixed("whole"); }, ThrowsMessage<ConfigError>(HasSubstr("mixture")));
+  options_.mixture.weights = {1};
+  EXPECT_THAT([&] { mixed("new"); }, ThrowsMessage<ConfigError>(HasSubstr("1 weights for 2 sources")));
+  EXPECT_FALSE(fs::exists(folder_ / "new"));
+}
+
 TEST_F(PrepareTest, BadInputLeavesNothingBehind) {
   testing::write_text(folder_ / "text" / "a.jsonl", "\n\n");
   EXPECT_THAT([&] { prepare("out"); }, ThrowsMessage<DataError>(HasSubstr("no text in")));
@@ -321,7 +348,6 @@ TEST_F(PrepareTest, AFailureBeforeTheFirstShardDoesNotBlockTheCorrectedText) {
   prepare("whole");
   testing::write_text(folder_ / "text" / "a.jsonl", "{\"text\":\"first\"}\n{\"text\":\n");
   EXPECT_THAT([&] { prepare("out"); }, ThrowsMessage<DataError>(HasSubstr("a.jsonl:2")));
-  EXPECT_TRUE(fs::exists(folder_ / "out" / "preparing.json"));
   testing::write_text(folder_ / "text" / "a.jsonl", good);
   prepare("out");
   EXPECT_EQ(contents("out"), contents("whole"));

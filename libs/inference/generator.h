@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "inference/finish_reason.h"
 #include "inference/sampler.h"
 
 namespace nanochat {
@@ -23,8 +24,6 @@ struct GenerationOptions {
   const Tokenizer* tools = nullptr;       // run the calculator where the model calls it (tool_use.h); null: do not
   void validate() const;                  // throws ConfigError
 };
-
-enum class FinishReason { kStop, kLength, kCancelled };
 
 struct Generation {
   std::vector<std::int32_t> ids;     // generated tokens, prompt and stop token not included

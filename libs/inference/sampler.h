@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "core/random.h"
@@ -16,6 +17,10 @@ struct SamplingOptions {
   double min_p = 0.0;               // drop tokens below min_p times the most likely one (Nguyen et al. 2024)
   // Logits of tokens already seen are divided (positive) or multiplied by this, 0.01 to 100 (Keskar et al. 2019).
   double repetition_penalty = 1.0;
+  // Subtracted from the logit of a token that was generated, -2 to 2: once for each time, and once at all (OpenAI's API).
+  double frequency_penalty = 0.0;
+  double presence_penalty = 0.0;
+  std::vector<std::pair<std::int32_t, double>> logit_bias = {};  // added to the logits of these tokens, -100 to 100
   std::uint64_t seed = 42;
   void validate() const;            // throws ConfigError
 };
@@ -25,17 +30,40 @@ struct SampledToken {
   double logprob = 0.0;  // of the unmodified distribution (temperature 1, nothing cut), nats
 };
 
-// Order: repetition penalty, temperature, top-k, top-p, min-p, draw. One Sampler per sequence; its stream of random
-// numbers depends on the seed alone.
+// The random number in [0, 1) of one draw: a hash (SplitMix64's finalizer, Stafford 2011, over a counter) of the seed, the
+// index of the sequence and the position of the token. No state: what is drawn does not depend on what was drawn before
+// or beside it.
+double uniform_at(std::uint64_t seed, std::uint64_t sequence, std::uint64_t position);
+
+// What the draw of one token depends on, besides the options.
+struct DrawContext {
+  std::span<const std::int32_t> seen = {};       // the repetition penalty applies to these: prompt and generated tokens
+  std::span<const std::int32_t> generated = {};  // frequency and presence penalty
+  std::span<const std::uint64_t> allowed = {};   // a bit for every token, or empty: all are
+  std::span<const std::int32_t> forbidden = {};  // not to be drawn, allowed or not
+  double uniform = 0.0;
+};
+
+// Order: penalties and bias, what is not allowed, temperature, top-k, top-p, min-p, draw. One Sampler per sequence or
+// thread; the stream of random numbers of sample() depends on the seed alone.
 class Sampler {
  public:
   explicit Sampler(const SamplingOptions& options);
-  // logits: (vocab). `seen`: tokens that the repetition penalty applies to.
-  // Throws NumericalError naming a token whose logit is NaN or +Inf; -Inf is a token that is never drawn.
+  // logits: (vocab). `seen`: tokens that the repetition penalty applies to; frequency and presence count none.
+  // Throws NumericalError naming a token whose logit is NaN or +Inf, or if nothing may be drawn; -Inf is a token that is
+  // never drawn.
   SampledToken sample(std::span<const float> logits, std::span<const std::int32_t> seen);
+  SampledToken sample_at(std::span<const float> logits, const DrawContext& context);
+
+  // The `count` most likely tokens of the unmodified distribution, most likely first; the lowest id among equals.
+  static std::vector<SampledToken> most_likely(std::span<const float> logits, std::int64_t count);
+  static double logprob(std::span<const float> logits, std::int32_t id);
 
  private:
-  std::size_t draw();  // from scores_, which become weights
+  void score(std::span<const float> logits, const DrawContext& context);  // fills scores_
+  std::size_t draw(double uniform, float maximum);  // from scores_, which become weights
+  std::size_t draw_from_all(double uniform) const;
+  double weight(std::int32_t id) const { return static_cast<double>(scores_[static_cast<std::size_t>(id)]); }
   void keep_top_p();
   bool more_likely(std::int32_t a, std::int32_t b) const;
   double total_weight() const;  // of order_
@@ -44,6 +72,7 @@ class Sampler {
   Rng rng_;
   std::vector<float> scores_;         // (vocab), modified logits, then weights
   std::vector<std::int32_t> order_;   // candidates
+  std::vector<double> block_weights_; // sums of the weights of every kBlock tokens
 };
 
 }  // namespace nanochat

@@ -4,10 +4,12 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "model/gpt.h"
 #include "ops/attention.h"
+#include "ops/documents.h"
 
 namespace nanochat {
 
@@ -37,6 +39,8 @@ struct Gpt::Activations {
   };
   std::int64_t batch = 0, time = 0;
   bool training = false;           // one Block a layer, else one for all
+  std::optional<ops::DocumentBounds> documents;  // none: every row is one
+  ops::RopeTable document_rope;    // (N, D / 2): the table's row for each position of these
   std::vector<Block> blocks;
   at::Tensor embedded, rstd0;      // (N, C): the normalised embedding, start of the residual stream
   at::Tensor residual, branch;     // (N, C)

@@ -125,21 +125,34 @@ void Gpt::ensure_positions(std::int64_t positions) {
   rope_.sin = rope_.sin.to(device_);
 }
 
-at::Tensor Gpt::token_losses(const at::Tensor& ids, const at::Tensor& targets) {
+void Gpt::take_documents(const at::Tensor& documents, Activations& activations) {
+  activations.documents.reset();
+  activations.document_rope = {};
+  if (!documents.defined()) return;
+  activations.documents = ops::make_document_bounds(documents, activations.batch, activations.time, device_);
+  ensure_positions(activations.time);
+  const at::Tensor positions = ops::positions_in_documents(*activations.documents);
+  activations.document_rope = {rope_.cos.index_select(0, positions), rope_.sin.index_select(0, positions)};
+}
+
+at::Tensor Gpt::token_losses(const at::Tensor& ids, const at::Tensor& targets, const at::Tensor& documents) {
   const at::Tensor inputs = take_ids(ids, 0), wanted = take_ids(targets, -1);
   Activations activations;
   activations.allocate(config_, options(), ids.size(0), ids.size(1), /*train=*/false);
+  take_documents(documents, activations);
   const at::Tensor x = trunk(inputs, activations, nullptr);
   at::Tensor losses = at::empty({ids.numel()}, options().dtype(at::kFloat));
   ops::head_losses(x, weights_->head.compute, wanted.reshape({-1}), head_options(config_), losses);
   return losses.view(ids.sizes());
 }
 
-at::Tensor Gpt::forward_backward(const at::Tensor& ids, const at::Tensor& targets, const at::Tensor& scale) {
+at::Tensor Gpt::forward_backward(const at::Tensor& ids, const at::Tensor& targets, const at::Tensor& scale,
+                                 const at::Tensor& documents) {
   const at::Tensor inputs = take_ids(ids, 0), wanted = take_ids(targets, -1);
   if (!parameters_.front().grad.defined()) zero_grad();
   Activations& activations = *activations_;
   activations.allocate(config_, options(), ids.size(0), ids.size(1), /*train=*/true);
+  take_documents(documents, activations);
   const at::Tensor x = trunk(inputs, activations, nullptr);
   at::Tensor losses = at::empty({ids.numel()}, options().dtype(at::kFloat));
   ops::head_losses_and_gradients(x, weights_->head.compute, wanted.reshape({-1}), scale.to(device_).reshape({-1}),
@@ -157,15 +170,23 @@ at::Tensor Gpt::forward(const at::Tensor& ids) {
   return ops::head_logits(x, weights_->head.compute, head_options(config_)).view({ids.size(0), ids.size(1), -1});
 }
 
-at::Tensor Gpt::forward_cache(const at::Tensor& ids, KvCache& cache, bool all_positions) {
+at::Tensor Gpt::forward_states(const at::Tensor& ids, KvCache& cache) {
   const at::Tensor inputs = take_ids(ids, 0);
   Activations activations;
   activations.allocate(config_, options(), ids.size(0), ids.size(1), /*train=*/false);
-  at::Tensor x = trunk(inputs, activations, &cache);
+  at::Tensor states = trunk(inputs, activations, &cache);
   cache.advance(ids.size(1));
-  if (!all_positions) x = x.view({ids.size(0), ids.size(1), -1}).select(1, ids.size(1) - 1).contiguous();
-  const at::Tensor logits = ops::head_logits(x, weights_->head.compute, head_options(config_));
-  return all_positions ? logits.view({ids.size(0), ids.size(1), -1}) : logits;
+  return states;
+}
+
+at::Tensor Gpt::logits(const at::Tensor& states) {
+  return ops::head_logits(states, weights_->head.compute, head_options(config_));
+}
+
+at::Tensor Gpt::forward_cache(const at::Tensor& ids, KvCache& cache, bool all_positions) {
+  const at::Tensor states = forward_states(ids, cache).view({ids.size(0), ids.size(1), -1});
+  if (!all_positions) return logits(states.select(1, ids.size(1) - 1).contiguous());
+  return logits(states.flatten(0, 1)).view({ids.size(0), ids.size(1), -1});
 }
 
 double Gpt::loss(const at::Tensor& ids, const at::Tensor& targets) {

@@ -59,15 +59,26 @@ class Gpt {
   // device(), and on a GPU may still be being computed. Ids outside the vocabulary are a TORCH_CHECK error; of those
   // that came on a GPU, where checking would wait for it, the results are NaN.
   //
+  // documents: undefined when a row is one document; else int32 (S + 1) on the CPU, the first of the B * T positions of
+  // each document and B * T, every row's beginning among them. Attention then stays inside each document and positions
+  // count from its beginning, so that it is as if alone.
+  //
   // float32 losses (B, T) in nats, 0 where ignored.
-  at::Tensor token_losses(const at::Tensor& ids, const at::Tensor& targets);
+  at::Tensor token_losses(const at::Tensor& ids, const at::Tensor& targets, const at::Tensor& documents = {});
   // The same, and adds gradients of sum(scale * losses) to every grad. scale: float32 (B, T).
-  at::Tensor forward_backward(const at::Tensor& ids, const at::Tensor& targets, const at::Tensor& scale);
+  at::Tensor forward_backward(const at::Tensor& ids, const at::Tensor& targets, const at::Tensor& scale,
+                              const at::Tensor& documents = {});
   // Soft-capped logits (B, T, vocab_size) float32.
   at::Tensor forward(const at::Tensor& ids);
   // Continues each row of `cache` by ids (B, T) and advances it. Logits (B, vocab_size) of the last position, or of
   // all (B, T, vocab_size).
   at::Tensor forward_cache(const at::Tensor& ids, KvCache& cache, bool all_positions = false);
+
+  // The two halves of forward_cache, for a batch of which few logits are wanted: normalised states (B * T, C), and soft-
+  // capped logits (M, vocab_size) float32 of M states. A cache whose rows are single tokens takes ids (N, 1), wherever
+  // in their sequences they stand.
+  at::Tensor forward_states(const at::Tensor& ids, KvCache& cache);
+  at::Tensor logits(const at::Tensor& states);
 
   // Mean over supervised tokens; 0 when there is none.
   double loss(const at::Tensor& ids, const at::Tensor& targets);
@@ -85,6 +96,7 @@ class Gpt {
   at::Tensor trunk(const at::Tensor& ids, Activations& activations, KvCache* cache);
   void trunk_backward(const at::Tensor& ids, Activations& activations, const at::Tensor& dx);
   void observe(const char* what, std::int64_t layer, const at::Tensor& tensor) const;
+  void take_documents(const at::Tensor& documents, Activations& activations);
   // Checked, and on the device; `lowest`: 0, or -1 where that means "ignored".
   at::Tensor take_ids(const at::Tensor& ids, std::int32_t lowest) const;
 

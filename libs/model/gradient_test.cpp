@@ -10,6 +10,7 @@
 
 #include "model/gpt.h"
 #include "model/testing.h"
+#include "ops/testing.h"
 
 namespace nanochat {
 namespace {
@@ -83,6 +84,38 @@ TEST(Gradients, AccumulateOverMicroBatches) {
   for (std::size_t i = 0; i < whole.size(); ++i) {
     const at::Tensor& grad = model.parameters()[i].grad;
     EXPECT_LT(grad.sub(whole[i]).norm().item<double>(), kFloatTolerance * whole[i].norm().item<double>());
+  }
+}
+
+// Two rows of documents packed, the last one a row of its own, against each document alone: losses and the sums of gradients.
+TEST(Gradients, PackedDocumentsAreAsEachAlone) {
+  constexpr double kTolerance = 1e-5;
+  for (const bool narrow_table : {false, true}) {  // a table in bfloat16 does not quite rotate: positions must restart
+    GptConfig config = GptConfig::from_depth(3, 90, 40);
+    config.n_head = 6;
+    config.n_kv_head = 2;
+    config.rope_table_bf16 = narrow_table;
+    Gpt model = random_model(config, at::kFloat, 1);
+    const at::Tensor ids = random_ids(2, 40, 90, 2), targets = random_ids(2, 40, 90, 3);
+    const at::Tensor scale = at::rand({2, 40}, at::detail::createCPUGenerator(4));
+    const std::vector<std::int32_t> lengths = {7, 32, 1, 40};
+    const at::Tensor documents = ops::testing::offsets_of(lengths);
+    const at::Tensor losses = model.forward_backward(ids, targets, scale, documents);
+    EXPECT_LT(model.token_losses(ids, targets, documents).sub(losses).abs().max().item<double>(), kTolerance);
+    std::vector<at::Tensor> packed;
+    for (const Parameter& parameter : model.parameters()) packed.push_back(parameter.grad.clone());
+    model.zero_grad();
+    std::int64_t begin = 0;
+    for (const std::int32_t length : lengths) {
+      const auto part = [&](const at::Tensor& x) { return x.view({-1}).narrow(0, begin, length).view({1, length}); };
+      const at::Tensor alone = model.forward_backward(part(ids), part(targets), part(scale));
+      EXPECT_LT(alone.sub(part(losses)).abs().max().item<double>(), kTolerance) << begin;
+      begin += length;
+    }
+    for (std::size_t i = 0; i < packed.size(); ++i) {
+      const Parameter& parameter = model.parameters()[i];
+      EXPECT_LT(parameter.grad.sub(packed[i]).norm().item<double>(), kTolerance * packed[i].norm().item<double>()) << parameter.name;
+    }
   }
 }
 

@@ -1,7 +1,7 @@
 #pragma once
 // Keys and values of the positions already seen, as the model sees them. Row b of a batch has start()[b] cached
 // positions; attend() adds T more for one layer and answers the queries, advance() makes them part of the past once
-// every layer has them. Implementations: inference/contiguous_kv_cache.h; a paged one joins with the serving engine.
+// every layer has them. Implementations: inference/contiguous_kv_cache.h and inference/paged_kv_cache.h.
 
 #include <ATen/core/Tensor.h>
 

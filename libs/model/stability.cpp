@@ -19,7 +19,7 @@ std::optional<std::string> describe_non_finite(const std::string& name, const at
 }
 
 std::optional<std::string> find_non_finite(Gpt& model, const at::Tensor& ids, const at::Tensor& targets,
-                                           const at::Tensor& scale) {
+                                           const at::Tensor& scale, const at::Tensor& documents) {
   for (const Parameter& parameter : model.parameters()) {
     if (auto found = describe_non_finite(parameter.name, parameter.value)) return found;
   }
@@ -28,7 +28,7 @@ std::optional<std::string> find_non_finite(Gpt& model, const at::Tensor& ids, co
     if (!first) first = describe_non_finite(name, tensor);
   });
   model.zero_grad();
-  model.forward_backward(ids, targets, scale);
+  model.forward_backward(ids, targets, scale, documents);
   model.set_observer({});
   // Parameters come in the order of the forward pass; gradients are computed from the last to the first.
   for (auto parameter = model.parameters().rbegin(); !first && parameter != model.parameters().rend(); ++parameter) {

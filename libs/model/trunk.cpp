@@ -19,6 +19,10 @@ at::Tensor values_in(const at::Tensor& qkv, const GptConfig& config, std::int64_
   return qkv.view({batch, time, heads, config.head_dim()}).narrow(2, config.n_head + config.n_kv_head, config.n_kv_head);
 }
 
+// (B, T, ...) -> (1, B * T, ...), a view: rows of documents as one row, in which each position has its own entry of the
+// rotary table.
+at::Tensor one_row(const at::Tensor& x) { return x.flatten(0, 1).unsqueeze(0); }
+
 }  // namespace
 
 void Gpt::Activations::allocate(const GptConfig& config, const at::TensorOptions& options, std::int64_t batch_size,
@@ -66,6 +70,7 @@ void Gpt::Activations::allocate(const GptConfig& config, const at::TensorOptions
 at::Tensor Gpt::trunk(const at::Tensor& ids, Activations& a, KvCache* cache) {
   const std::int64_t batch = ids.size(0), time = ids.size(1);
   const double eps = config_.rms_norm_eps;
+  const auto multiply = cache != nullptr ? ops::linear_rows : ops::linear;
   at::Tensor start;
   if (cache != nullptr) {
     start = cache->start();
@@ -83,21 +88,28 @@ at::Tensor Gpt::trunk(const at::Tensor& ids, Activations& a, KvCache* cache) {
   for (std::int64_t l = 0; l < config_.n_layer; ++l) {
     const Layer& layer = weights_->layers[static_cast<std::size_t>(l)];
     Activations::Block& block = a.block(l);
-    ops::linear(block.norm1, layer.qkv.compute, block.qkv);
-    ops::rope_qk_norm(block.qkv, rope_, start, block.q, block.k, block.rstd_qk, eps);
+    multiply(block.norm1, layer.qkv.compute, block.qkv);
     const at::Tensor values = values_in(block.qkv, config_, batch, time);
-    if (cache != nullptr) {
+    if (a.documents) {
+      at::Tensor q = one_row(block.q), k = one_row(block.k);
+      ops::rope_qk_norm(block.qkv, a.document_rope, start, q, k, block.rstd_qk, eps);
+    } else {
+      ops::rope_qk_norm(block.qkv, rope_, start, block.q, block.k, block.rstd_qk, eps);
+    }
+    if (a.documents) {
+      block.attention = ops::document_attention(block.q, block.k, values, *a.documents);
+    } else if (cache != nullptr) {
       block.attention.out = cache->attend(l, block.q, block.k, values);
     } else {
       block.attention = ops::causal_attention(block.q, block.k, values);
     }
     observe("attention", l, block.attention.out);
     const at::Tensor attended = block.attention.out.reshape({batch * time, config_.n_head * config_.head_dim()});
-    ops::linear(attended, layer.attention_out.compute, a.branch);
+    multiply(attended, layer.attention_out.compute, a.branch);
     ops::add_rms_norm(a.residual, a.branch, block.norm2, block.rstd2, eps);
-    ops::linear(block.norm2, layer.fc1.compute, block.hidden);
+    multiply(block.norm2, layer.fc1.compute, block.hidden);
     ops::relu_squared(block.hidden, a.activated);
-    ops::linear(a.activated, layer.fc2.compute, a.branch);
+    multiply(a.activated, layer.fc2.compute, a.branch);
     observe("mlp", l, a.branch);
     const bool last = l + 1 == config_.n_layer;
     at::Tensor& next_norm = last ? a.final_norm : a.block(l + 1).norm1;
@@ -133,10 +145,18 @@ void Gpt::trunk_backward(const at::Tensor& ids, Activations& a, const at::Tensor
     weight_gradient(a.d_residual, attended, layer.attention_out);
     at::Tensor d_attended = at::empty(attended.sizes(), attended.options());
     ops::linear_backward_input(a.d_residual, layer.attention_out.compute, d_attended);
-    const ops::AttentionBackward d = ops::causal_attention_backward(
-        d_attended.view(block.q.sizes()), block.q, block.k, values_in(block.qkv, config_, batch, time), block.attention);
-    ops::rope_qk_norm_backward(d.dq.contiguous(), d.dk.contiguous(), d.dv.contiguous(), block.q, block.k,
-                               block.rstd_qk, rope_, a.d_qkv);
+    const at::Tensor values = values_in(block.qkv, config_, batch, time), d_heads = d_attended.view(block.q.sizes());
+    if (a.documents) {
+      const ops::AttentionBackward d =
+          ops::document_attention_backward(d_heads, block.q, block.k, values, block.attention, *a.documents);
+      ops::rope_qk_norm_backward(d.dq.contiguous(), d.dk.contiguous(), d.dv.contiguous(), one_row(block.q),
+                                 one_row(block.k), block.rstd_qk, a.document_rope, a.d_qkv);
+    } else {
+      const ops::AttentionBackward d =
+          ops::causal_attention_backward(d_heads, block.q, block.k, values, block.attention);
+      ops::rope_qk_norm_backward(d.dq.contiguous(), d.dk.contiguous(), d.dv.contiguous(), block.q, block.k,
+                                 block.rstd_qk, rope_, a.d_qkv);
+    }
     block.attention = {};  // the largest buffers that are not reused: give them back as soon as they are read
     weight_gradient(a.d_qkv, block.norm1, layer.qkv);
     ops::linear_backward_input(a.d_qkv, layer.qkv.compute, a.d_norm);

@@ -14,6 +14,7 @@
 #include "ops/cpu/attention_kernels.h"
 #include "ops/cuda/backend.h"
 #include "ops/dispatch.h"
+#include "ops/documents.h"
 
 namespace nanochat::ops {
 namespace {
@@ -44,13 +45,23 @@ const cpu::AttentionKernels* own_kernels(const at::Tensor& q) {
 
 at::Tensor dense_heads(const at::Tensor& x) { return x.stride(3) == 1 ? x : x.contiguous(); }
 
-// One head of (B, T, heads, D).
-cpu::HeadRows rows_of(const at::Tensor& x, std::int64_t row, std::int64_t head) {
+// One head of (1, N, heads, D) from a position on.
+cpu::HeadRows rows_of(const at::Tensor& x, std::int64_t position, std::int64_t head) {
   const auto* data = static_cast<const cpu::bf16*>(x.const_data_ptr());
-  return {data + row * x.stride(0) + head * x.stride(2), x.stride(1)};
+  return {data + position * x.stride(1) + head * x.stride(2), x.stride(1)};
 }
-cpu::MutableHeadRows mutable_rows_of(const at::Tensor& x, std::int64_t row, std::int64_t head) {
-  return {static_cast<cpu::bf16*>(x.data_ptr()) + row * x.stride(0) + head * x.stride(2), x.stride(1)};
+cpu::MutableHeadRows mutable_rows_of(const at::Tensor& x, std::int64_t position, std::int64_t head) {
+  return {static_cast<cpu::bf16*>(x.data_ptr()) + position * x.stride(1) + head * x.stride(2), x.stride(1)};
+}
+
+// (B, T, heads, D) -> (1, B * T, heads, D), a view where rows follow each other as they do in the model.
+at::Tensor one_row(const at::Tensor& x) { return x.flatten(0, 1).unsqueeze(0); }
+
+// Rows as documents of one length.
+std::vector<std::int32_t> row_offsets(const at::Tensor& q) {
+  std::vector<std::int32_t> offsets;
+  for (std::int64_t row = 0; row <= q.size(0); ++row) offsets.push_back(static_cast<std::int32_t>(row * q.size(1)));
+  return offsets;
 }
 
 float softmax_scale(std::int64_t d) { return static_cast<float>(1.0 / std::sqrt(static_cast<double>(d))); }
@@ -68,35 +79,49 @@ void for_each_head(std::int64_t n, std::size_t scratch_bytes, const Body& body) 
   });
 }
 
+// Document i holds positions offsets[i] to offsets[i + 1], the longest of them `longest`. Its part of logsumexp begins at
+// offsets[i] * NH, a head after the other.
 AttentionForward forward_by_head(const cpu::AttentionKernels& kernels, const at::Tensor& queries,
-                                 const at::Tensor& keys, const at::Tensor& values) {
-  const at::Tensor q = dense_heads(queries), k = dense_heads(keys), v = dense_heads(values);
-  const std::int64_t time = q.size(1), n_head = q.size(2), d = q.size(3), group = n_head / k.size(2);
-  AttentionForward forward{at::empty(q.sizes(), q.options()), at::empty({q.size(0), n_head, time}, at::kFloat), {}, {}};
-  for_each_head(q.size(0) * n_head, kernels.forward_scratch(time, d), [&](std::int64_t i, void* scratch) {
-    const std::int64_t row = i / n_head, head = i % n_head;
-    kernels.forward(rows_of(q, row, head), rows_of(k, row, head / group), rows_of(v, row, head / group),
-                    mutable_rows_of(forward.out, row, head), typed<float>(forward.logsumexp) + i * time, time, d,
-                    softmax_scale(d), scratch);
+                                 const at::Tensor& keys, const at::Tensor& values,
+                                 const std::vector<std::int32_t>& offsets, std::int64_t longest) {
+  const at::Tensor q = one_row(dense_heads(queries)), k = one_row(dense_heads(keys)), v = one_row(dense_heads(values));
+  const std::int64_t n_head = q.size(2), d = q.size(3), group = n_head / k.size(2);
+  AttentionForward forward{at::empty(queries.sizes(), q.options()),
+                           at::empty({queries.size(0), n_head, queries.size(1)}, at::kFloat), {}, {}};
+  const at::Tensor out = one_row(forward.out);
+  const auto documents = static_cast<std::int64_t>(offsets.size()) - 1;
+  for_each_head(documents * n_head, kernels.forward_scratch(longest, d), [&](std::int64_t i, void* scratch) {
+    const auto document = static_cast<std::size_t>(i / n_head);
+    const std::int64_t head = i % n_head, begin = offsets[document], time = offsets[document + 1] - begin;
+    kernels.forward(rows_of(q, begin, head), rows_of(k, begin, head / group), rows_of(v, begin, head / group),
+                    mutable_rows_of(out, begin, head), typed<float>(forward.logsumexp) + begin * n_head + head * time,
+                    time, d, softmax_scale(d), scratch);
   });
   return forward;
 }
 
 AttentionBackward backward_by_head(const cpu::AttentionKernels& kernels, const at::Tensor& gradient,
                                    const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
-                                   const AttentionForward& forward) {
+                                   const AttentionForward& forward, const std::vector<std::int32_t>& offsets,
+                                   std::int64_t longest) {
   // The heads of a group are found d numbers apart.
-  const at::Tensor q = queries.contiguous(), dout = gradient.contiguous(), out = forward.out.contiguous();
-  const at::Tensor k = dense_heads(keys), v = dense_heads(values);
-  const std::int64_t time = q.size(1), d = q.size(3), n_kv_head = k.size(2), group = q.size(2) / n_kv_head;
-  AttentionBackward backward{at::empty(q.sizes(), q.options()), at::empty(k.sizes(), q.options()),
-                             at::empty(v.sizes(), q.options())};
-  for_each_head(q.size(0) * n_kv_head, kernels.backward_scratch(time, d), [&](std::int64_t i, void* scratch) {
-    const std::int64_t row = i / n_kv_head, head = i % n_kv_head, first = head * group;
-    kernels.backward(rows_of(q, row, first), rows_of(k, row, head), rows_of(v, row, head), rows_of(out, row, first),
-                     rows_of(dout, row, first), typed<float>(forward.logsumexp) + (row * q.size(2) + first) * time,
-                     mutable_rows_of(backward.dq, row, first), mutable_rows_of(backward.dk, row, head),
-                     mutable_rows_of(backward.dv, row, head), group, time, d, softmax_scale(d), scratch);
+  const at::Tensor q = one_row(queries.contiguous()), dout = one_row(gradient.contiguous());
+  const at::Tensor out = one_row(forward.out.contiguous());
+  const at::Tensor k = one_row(dense_heads(keys)), v = one_row(dense_heads(values));
+  const std::int64_t n_head = q.size(2), d = q.size(3), n_kv_head = k.size(2), group = n_head / n_kv_head;
+  AttentionBackward backward{at::empty(queries.sizes(), q.options()), at::empty(keys.sizes(), q.options()),
+                             at::empty(values.sizes(), q.options())};
+  const at::Tensor dq = one_row(backward.dq), dk = one_row(backward.dk), dv = one_row(backward.dv);
+  const auto documents = static_cast<std::int64_t>(offsets.size()) - 1;
+  for_each_head(documents * n_kv_head, kernels.backward_scratch(longest, d), [&](std::int64_t i, void* scratch) {
+    const auto document = static_cast<std::size_t>(i / n_kv_head);
+    const std::int64_t head = i % n_kv_head, first = head * group;
+    const std::int64_t begin = offsets[document], time = offsets[document + 1] - begin;
+    kernels.backward(rows_of(q, begin, first), rows_of(k, begin, head), rows_of(v, begin, head),
+                     rows_of(out, begin, first), rows_of(dout, begin, first),
+                     typed<float>(forward.logsumexp) + begin * n_head + first * time, mutable_rows_of(dq, begin, first),
+                     mutable_rows_of(dk, begin, head), mutable_rows_of(dv, begin, head), group, time, d,
+                     softmax_scale(d), scratch);
   });
   return backward;
 }
@@ -109,31 +134,106 @@ at::Tensor sum_groups(const at::Tensor& dx, std::int64_t n_kv_head) {
   return by_time.unflatten(2, {n_kv_head, group}).sum(3);
 }
 
-}  // namespace
-
-AttentionForward causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
-  check_shapes(q, k, v);
-  if (q.is_cuda()) return cuda::causal_attention(q, k, v);
-  if (const cpu::AttentionKernels* kernels = own_kernels(q)) return forward_by_head(*kernels, q, k, v);
+// By ATen's kernels for CPUs, in float32 whatever the type.
+AttentionForward aten_forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
   auto [out, logsumexp] = at::_scaled_dot_product_flash_attention_for_cpu(
       as_float(q).transpose(1, 2), per_query_head(as_float(k), q.size(2)), per_query_head(as_float(v), q.size(2)), 0.0,
       /*is_causal=*/true);
   return {out.transpose(1, 2).to(q.scalar_type()), logsumexp, {}, {}};
 }
 
-AttentionBackward causal_attention_backward(const at::Tensor& dout, const at::Tensor& q, const at::Tensor& k,
-                                            const at::Tensor& v, const AttentionForward& forward) {
-  check_shapes(q, k, v);
-  if (q.is_cuda()) return cuda::causal_attention_backward(dout, q, k, v, forward);
-  if (const cpu::AttentionKernels* kernels = own_kernels(q)) {
-    return backward_by_head(*kernels, dout, q, k, v, forward);
-  }
+AttentionBackward aten_backward(const at::Tensor& dout, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                const AttentionForward& forward) {
   auto [dq, dk, dv] = at::_scaled_dot_product_flash_attention_for_cpu_backward(
       as_float(dout).transpose(1, 2), as_float(q).transpose(1, 2), per_query_head(as_float(k), q.size(2)),
       per_query_head(as_float(v), q.size(2)), as_float(forward.out).transpose(1, 2), forward.logsumexp, 0.0,
       /*is_causal=*/true);
   const at::ScalarType dtype = q.scalar_type();
   return {dq.transpose(1, 2).to(dtype), sum_groups(dk, k.size(2)).to(dtype), sum_groups(dv, v.size(2)).to(dtype)};
+}
+
+// One document of tensors (1, N, heads, D), as a batch of its own; and its part of a logsumexp laid out as above.
+struct Document {
+  std::int64_t begin, length;
+  at::Tensor of(const at::Tensor& x) const { return x.narrow(1, begin, length); }
+  at::Tensor logsumexp_of(const at::Tensor& x, std::int64_t n_head) const {
+    return x.view({-1}).narrow(0, begin * n_head, length * n_head).view({1, n_head, length});
+  }
+};
+
+template <class Body>
+void for_each_document(const DocumentBounds& documents, const Body& body) {
+  for (std::size_t i = 0; i + 1 < documents.offsets.size(); ++i) {
+    body(Document{documents.offsets[i], documents.offsets[i + 1] - documents.offsets[i]});
+  }
+}
+
+void check_documents(const at::Tensor& q, const DocumentBounds& documents) {
+  TORCH_CHECK(documents.offsets.size() >= 2 && documents.offsets.back() == q.size(0) * q.size(1),
+              "attention: the documents do not fit q ", q.sizes());
+}
+
+}  // namespace
+
+AttentionForward causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
+  check_shapes(q, k, v);
+  if (q.is_cuda()) return cuda::causal_attention(q, k, v);
+  if (const auto* kernels = own_kernels(q)) return forward_by_head(*kernels, q, k, v, row_offsets(q), q.size(1));
+  return aten_forward(q, k, v);
+}
+
+AttentionBackward causal_attention_backward(const at::Tensor& dout, const at::Tensor& q, const at::Tensor& k,
+                                            const at::Tensor& v, const AttentionForward& forward) {
+  check_shapes(q, k, v);
+  if (q.is_cuda()) return cuda::causal_attention_backward(dout, q, k, v, forward);
+  if (const auto* kernels = own_kernels(q)) {
+    return backward_by_head(*kernels, dout, q, k, v, forward, row_offsets(q), q.size(1));
+  }
+  return aten_backward(dout, q, k, v, forward);
+}
+
+AttentionForward document_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                    const DocumentBounds& documents) {
+  check_shapes(q, k, v);
+  check_documents(q, documents);
+  if (q.is_cuda()) return cuda::document_attention(q, k, v, documents);
+  if (const auto* kernels = own_kernels(q)) {
+    return forward_by_head(*kernels, q, k, v, documents.offsets, documents.longest);
+  }
+  const std::int64_t n_head = q.size(2);
+  AttentionForward forward{at::empty(q.sizes(), q.options()), at::empty({q.size(0), n_head, q.size(1)}, at::kFloat), {}, {}};
+  const at::Tensor queries = one_row(q), keys = one_row(k), values = one_row(v), out = one_row(forward.out);
+  for_each_document(documents, [&](const Document& document) {
+    const AttentionForward part = aten_forward(document.of(queries), document.of(keys), document.of(values));
+    document.of(out).copy_(part.out);
+    document.logsumexp_of(forward.logsumexp, n_head).copy_(part.logsumexp.view({1, n_head, document.length}));
+  });
+  return forward;
+}
+
+AttentionBackward document_attention_backward(const at::Tensor& dout, const at::Tensor& q, const at::Tensor& k,
+                                              const at::Tensor& v, const AttentionForward& forward,
+                                              const DocumentBounds& documents) {
+  check_shapes(q, k, v);
+  check_documents(q, documents);
+  if (q.is_cuda()) return cuda::document_attention_backward(dout, q, k, v, forward, documents);
+  if (const auto* kernels = own_kernels(q)) {
+    return backward_by_head(*kernels, dout, q, k, v, forward, documents.offsets, documents.longest);
+  }
+  const at::Tensor gradient = one_row(dout), queries = one_row(q), keys = one_row(k), values = one_row(v);
+  const at::Tensor out = one_row(forward.out);
+  AttentionBackward backward{at::empty(q.sizes(), q.options()), at::empty(k.sizes(), q.options()),
+                             at::empty(v.sizes(), q.options())};
+  const at::Tensor dq = one_row(backward.dq), dk = one_row(backward.dk), dv = one_row(backward.dv);
+  for_each_document(documents, [&](const Document& document) {
+    const AttentionForward of_document{document.of(out), document.logsumexp_of(forward.logsumexp, q.size(2)), {}, {}};
+    const AttentionBackward part =
+        aten_backward(document.of(gradient), document.of(queries), document.of(keys), document.of(values), of_document);
+    document.of(dq).copy_(part.dq);
+    document.of(dk).copy_(part.dk);
+    document.of(dv).copy_(part.dv);
+  });
+  return backward;
 }
 
 namespace {

@@ -8,9 +8,11 @@
 
 namespace nanochat::ops {
 
+struct DocumentBounds;
+
 struct AttentionForward {
   at::Tensor out;         // (B, T, NH, D), dense
-  at::Tensor logsumexp;   // (B, NH, T[, 1]) float32, for the backward pass
+  at::Tensor logsumexp;   // (B, NH, T[, 1]) float32, for the backward pass; otherwise laid out with documents
   at::Tensor philox_seed, philox_offset;  // GPUs only: what LibTorch's backward functions ask for
 };
 
@@ -23,6 +25,14 @@ struct AttentionBackward {
 };
 AttentionBackward causal_attention_backward(const at::Tensor& dout, const at::Tensor& q, const at::Tensor& k,
                                             const at::Tensor& v, const AttentionForward& forward);
+
+// The same for documents packed into rows (ops/documents.h): a query sees its own document up to itself. On GPUs the
+// variable-length kernels of FlashAttention in bfloat16, memory-efficient attention in float32.
+AttentionForward document_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                    const DocumentBounds& documents);
+AttentionBackward document_attention_backward(const at::Tensor& dout, const at::Tensor& q, const at::Tensor& k,
+                                              const at::Tensor& v, const AttentionForward& forward,
+                                              const DocumentBounds& documents);
 
 // Queries against a cache: q (B, Tq, NH, D); k, v (B, Tk, NKV, D). Query i of row b sees keys [0, start[b] + i]; start
 // is int64 (B) on the CPU, wherever the others are. Returns (B, Tq, NH, D). Inference only.

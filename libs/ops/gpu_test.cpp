@@ -12,6 +12,7 @@
 #include "ops/attention.h"
 #include "ops/cross_entropy.h"
 #include "ops/device.h"
+#include "ops/documents.h"
 #include "ops/embedding.h"
 #include "ops/linear.h"
 #include "ops/optimizer.h"
@@ -203,6 +204,33 @@ TEST_P(Gpu, CausalAttention) {
       EXPECT_LT(relative_error(cached_attention(on_gpu(query), on_gpu(k), gpu_v, start).cpu(),
                                cached_attention(exact(query), exact(k), exact(v), start)),
                 bound);
+    }
+  }
+}
+
+TEST_P(Gpu, DocumentAttention) {
+  for (const std::int64_t d : {64, 128}) {
+    for (const std::int64_t n_kv_head : {4, 2}) {
+      const at::Tensor q = random_tensor({2, 200, 4, d}, dtype_, 1), k = random_tensor({2, 200, n_kv_head, d}, dtype_, 2);
+      const at::Tensor v = random_tensor({2, 200, 3 * n_kv_head, d}, dtype_, 3);
+      const at::Tensor dout = random_tensor(q.sizes(), dtype_, 4);
+      const auto values = [&](const at::Tensor& x) { return x.narrow(2, n_kv_head, n_kv_head); };  // as in the model
+      const at::Tensor offsets = testing::offsets_of({1, 130, 69, 17, 32, 151});
+      const DocumentBounds host = make_document_bounds(offsets, 2, 200, at::kCPU);
+      const DocumentBounds bounds = make_document_bounds(offsets, 2, 200, at::kCUDA);
+      const auto exact = [](const at::Tensor& x) { return x.to(at::kFloat); };
+      const AttentionForward expected = document_attention(exact(q), exact(k), values(exact(v)), host);
+      const AttentionBackward gradients =
+          document_attention_backward(exact(dout), exact(q), exact(k), values(exact(v)), expected, host);
+      const at::Tensor gpu_v = values(on_gpu(v));
+      const AttentionForward forward = document_attention(on_gpu(q), on_gpu(k), gpu_v, bounds);
+      const AttentionBackward backward =
+          document_attention_backward(on_gpu(dout), on_gpu(q), on_gpu(k), gpu_v, forward, bounds);
+      const double bound = dtype_ == at::kFloat ? 1e-5 : kBf16Chain;
+      EXPECT_LT(relative_error(forward.out.cpu(), expected.out), bound) << d;
+      EXPECT_LT(relative_error(backward.dq.cpu(), gradients.dq), bound) << d;
+      EXPECT_LT(relative_error(backward.dk.cpu(), gradients.dk), bound) << d;
+      EXPECT_LT(relative_error(backward.dv.cpu(), gradients.dv), bound) << d;
     }
   }
 }

@@ -2,12 +2,32 @@
 
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/mm.h>
+#include <c10/util/Exception.h>
 
 #include "ops/cast.h"
+#include "ops/cpu/row_products.h"
+#include "ops/dispatch.h"
 
 namespace nanochat::ops {
 
 void linear(const at::Tensor& x, const at::Tensor& w, at::Tensor& y) { at::mm_out(y, x, w.t()); }
+
+void linear_rows(const at::Tensor& x, const at::Tensor& w, at::Tensor& y) {
+  const std::int64_t rows = x.size(0), n = x.size(1), columns = w.size(0);
+  if (!x.is_cpu()) return linear(x, w, y);
+  TORCH_CHECK(w.size(1) == n && y.size(0) == rows && y.size(1) == columns && x.scalar_type() == w.scalar_type() &&
+                  x.scalar_type() == y.scalar_type() && x.stride(1) == 1 && w.stride(1) == 1 && y.stride(1) == 1,
+              "linear_rows: x ", x.sizes(), " and w ", w.sizes(), " do not fit y ", y.sizes());
+  visit_dtype(x, "linear_rows", [&]<class T>(T) {
+    const auto multiply = cpu::row_kernels<T>().linear;
+    const T* from = static_cast<const T*>(x.const_data_ptr());
+    const T* weights = static_cast<const T*>(w.const_data_ptr());
+    T* to = static_cast<T*>(y.data_ptr());
+    parallel_for(columns, row_grain(n * rows), [&](std::int64_t begin, std::int64_t end) {
+      multiply(from, x.stride(0), rows, weights + begin * w.stride(0), w.stride(0), end - begin, n, to + begin, y.stride(0));
+    });
+  });
+}
 
 void linear_backward_input(const at::Tensor& dy, const at::Tensor& w, at::Tensor& dx) { at::mm_out(dx, dy, w); }
 

@@ -9,6 +9,7 @@
 #include <ATen/ops/normal.h>
 
 #include <cstdint>
+#include <vector>
 
 #include "core/random.h"
 
@@ -39,5 +40,17 @@ inline at::Tensor random_tensor(at::IntArrayRef shape, at::ScalarType dtype, std
 
 // The same values in float64, a leaf of an autograd graph.
 inline at::Tensor leaf(const at::Tensor& x) { return x.to(at::kDouble).detach().clone().requires_grad_(true); }
+
+// int32 (S + 1): where documents of these lengths begin, one after the other, and their end.
+inline at::Tensor offsets_of(const std::vector<std::int32_t>& lengths) {
+  at::Tensor offsets = at::empty({static_cast<std::int64_t>(lengths.size()) + 1}, at::kInt);
+  std::int32_t* to = offsets.data_ptr<std::int32_t>();
+  *to = 0;
+  for (const std::int32_t length : lengths) {
+    to[1] = to[0] + length;
+    ++to;
+  }
+  return offsets;
+}
 
 }  // namespace nanochat::ops::testing

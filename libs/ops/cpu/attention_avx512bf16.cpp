@@ -8,45 +8,20 @@
 namespace nanochat::ops::cpu::avx512bf16 {
 namespace {
 
-using i64 = std::int64_t;
+#include "ops/cpu/avx512.inc"
+
 // Two bf16 numbers as one broadcast reads them, wherever they lie.
 using Word = std::uint32_t __attribute__((__may_alias__));
-
-#define NANOCHAT_INLINE static inline __attribute__((always_inline))
 
 constexpr i64 kTileRows = 8;     // of C in registers: 8 x 32 numbers, 16 of the 32 registers
 constexpr i64 kPanel = 32;       // columns of B that lie together
 constexpr i64 kQueryBlock = 64;  // queries whose scores are summed into dk and dv at a time
 constexpr i64 kPairs = kQueryBlock / 2;
 
-NANOCHAT_INLINE i64 round_up(i64 n, i64 multiple) { return (n + multiple - 1) / multiple * multiple; }
-NANOCHAT_INLINE i64 smaller(i64 a, i64 b) { return a < b ? a : b; }
 NANOCHAT_INLINE i64 padded_time(i64 time) { return round_up(time, kPanel); }
 // Row strides of scores: off the powers of two that would send all rows to the same cache lines.
 NANOCHAT_INLINE i64 score_stride(i64 time) { return padded_time(time) + 16; }
 
-// exp(x), relative error about 1e-7 (polynomial of Cephes' expf); 0 far below, NaN stays.
-NANOCHAT_INLINE __m512 exp16(__m512 x) {
-  x = _mm512_max_ps(_mm512_set1_ps(-100.0F), x);  // in this order the NaN of x wins
-  const __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504088896341F)),
-                                        _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-  __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375F), x);
-  r = _mm512_fnmadd_ps(n, _mm512_set1_ps(-2.12194440e-4F), r);
-  __m512 p = _mm512_set1_ps(1.9875691500e-4F);
-  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.3981999507e-3F));
-  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(8.3334519073e-3F));
-  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(4.1665795894e-2F));
-  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.6666665459e-1F));
-  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(5.0000001201e-1F));
-  p = _mm512_fmadd_ps(_mm512_mul_ps(p, r), r, _mm512_add_ps(r, _mm512_set1_ps(1.0F)));
-  return _mm512_scalef_ps(p, n);
-}
-
-NANOCHAT_INLINE __m256i to_bf16(__m512 x) { return (__m256i)_mm512_cvtneps_pbh(x); }
-NANOCHAT_INLINE __m256i load16(const bf16* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
-NANOCHAT_INLINE void store16(bf16* p, __m256i x) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), x); }
-NANOCHAT_INLINE __m512i widen_bits(__m256i x) { return _mm512_slli_epi32(_mm512_cvtepu16_epi32(x), 16); }
-NANOCHAT_INLINE __m512 widen(__m256i x) { return _mm512_castsi512_ps(widen_bits(x)); }
 NANOCHAT_INLINE const Word* words_of(const bf16* rows) { return reinterpret_cast<const Word*>(rows); }
 // Words with `first` in the low and `second` in the high half.
 NANOCHAT_INLINE __m512i pair(__m256i first, __m256i second) {

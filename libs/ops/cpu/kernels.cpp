@@ -1,6 +1,7 @@
 #include "ops/cpu/kernels.h"
 
 #include "ops/cpu/attention_kernels.h"
+#include "ops/cpu/row_products.h"
 
 #include <cstdlib>
 #include <string_view>
@@ -13,6 +14,8 @@ namespace nanochat::ops::cpu {
   extern const Kernels<bf16> kBf16Kernels;          \
   extern const OptimizerKernels kOptimizerKernels;  \
   extern const Exponentials kExponentials;          \
+  extern const RowKernels<float> kFloatRowKernels;  \
+  extern const RowKernels<bf16> kBf16RowKernels;    \
   }
 NANOCHAT_DECLARE_LEVEL(baseline)
 #ifdef NANOCHAT_X86_KERNELS
@@ -23,6 +26,7 @@ NANOCHAT_DECLARE_LEVEL(avx512)
 #ifdef NANOCHAT_X86_KERNELS
 namespace avx512bf16 {
 extern const AttentionKernels kAttentionKernels;
+extern const RowKernels<bf16> kRowKernels;
 }
 #endif
 
@@ -34,10 +38,13 @@ struct Level {
   const Kernels<bf16>* bf16_kernels;
   const OptimizerKernels* optimizer;
   Exponentials exponentials;
+  const RowKernels<float>* float_rows;
+  const RowKernels<bf16>* bf16_rows;
 };
 
 #define NANOCHAT_LEVEL(level) \
-  {#level, &level::kFloatKernels, &level::kBf16Kernels, &level::kOptimizerKernels, level::kExponentials}
+  {#level, &level::kFloatKernels, &level::kBf16Kernels, &level::kOptimizerKernels, level::kExponentials, \
+   &level::kFloatRowKernels, &level::kBf16RowKernels}
 
 Level choose() {
   const char* wish = std::getenv("NANOCHAT_CPU");
@@ -73,12 +80,39 @@ const OptimizerKernels& optimizer_kernels() { return *level().optimizer; }
 Exponentials exponentials() { return level().exponentials; }
 const char* kernel_level() { return level().name; }
 
+namespace {
+
+#ifdef NANOCHAT_X86_KERNELS
+bool has_bf16_products() {
+  static const bool usable = level().bf16_kernels == &avx512::kBf16Kernels && __builtin_cpu_supports("avx512bf16");
+  return usable;
+}
+#endif
+
+}  // namespace
+
 const AttentionKernels* attention_kernels() {
 #ifdef NANOCHAT_X86_KERNELS
-  static const bool usable = level().bf16_kernels == &avx512::kBf16Kernels && __builtin_cpu_supports("avx512bf16");
-  if (usable) return &avx512bf16::kAttentionKernels;
+  if (has_bf16_products()) return &avx512bf16::kAttentionKernels;
 #endif
   return nullptr;
+}
+
+template <>
+RowKernels<float> row_kernels<float>(std::int64_t /*d*/) {
+  return *level().float_rows;
+}
+
+template <>
+RowKernels<bf16> row_kernels<bf16>(std::int64_t d) {
+  RowKernels<bf16> kernels = *level().bf16_rows;
+#ifdef NANOCHAT_X86_KERNELS
+  if (has_bf16_products()) {
+    kernels.linear = avx512bf16::kRowKernels.linear;
+    if (d % avx512bf16::kRowKernels.d_multiple == 0) kernels = avx512bf16::kRowKernels;
+  }
+#endif
+  return kernels;
 }
 
 }  // namespace nanochat::ops::cpu

@@ -1,5 +1,9 @@
 #include "ops/cuda/backend.h"
 
+#include <ATen/ops/_efficient_attention_backward.h>
+#include <ATen/ops/_efficient_attention_forward.h>
+#include <ATen/ops/_flash_attention_backward.h>
+#include <ATen/ops/_flash_attention_forward.h>
 #include <ATen/ops/_scaled_dot_product_cudnn_attention.h>
 #include <ATen/ops/_scaled_dot_product_cudnn_attention_backward.h>
 #include <ATen/ops/_scaled_dot_product_efficient_attention.h>
@@ -18,6 +22,7 @@
 
 #include "ops/cuda/kernels.h"
 #include "ops/dispatch.h"
+#include "ops/documents.h"
 
 namespace nanochat::ops::cuda {
 namespace {
@@ -233,6 +238,66 @@ AttentionBackward causal_attention_backward(const at::Tensor& dout, const at::Te
         0.0, {true, true, true, false}, /*is_causal=*/true);
   }
   return {dq.transpose(1, 2), by_time(dk, n_kv_head), by_time(dv, n_kv_head)};
+}
+
+namespace {
+
+// (B, T, heads, D) -> (B * T, heads, D), a view: the variable-length kernels want the positions of all documents in a row.
+at::Tensor all_positions(const at::Tensor& x) { return x.flatten(0, 1); }
+
+// The same with a batch of 1 in front, each key/value head standing for its group of query heads: memory-efficient
+// attention knows no groups.
+at::Tensor one_row(const at::Tensor& x, std::int64_t n_head) {
+  const std::int64_t group = n_head / x.size(2);
+  return (group == 1 ? x : x.repeat_interleave(group, 2)).flatten(0, 1).unsqueeze(0);
+}
+
+constexpr std::int64_t kCausalFromTopLeft = 1;  // sdp::CustomMaskType
+
+}  // namespace
+
+AttentionForward document_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                    const DocumentBounds& documents) {
+  const On stream(q);
+  const at::Tensor& offsets = documents.device_offsets;
+  const std::int64_t longest = documents.longest, n_head = q.size(2);
+  AttentionForward forward;
+  if (q.scalar_type() == at::kFloat) {
+    auto result = at::_efficient_attention_forward(one_row(q, n_head), one_row(k, n_head), one_row(v, n_head),
+                                                   /*bias=*/std::nullopt, offsets, offsets, longest, longest, 0.0,
+                                                   kCausalFromTopLeft, /*compute_log_sumexp=*/true);
+    forward = {std::get<0>(result), std::get<1>(result), std::get<2>(result), std::get<3>(result)};
+  } else {
+    auto result = at::_flash_attention_forward(all_positions(q), all_positions(k), all_positions(v), offsets, offsets,
+                                               longest, longest, 0.0, /*is_causal=*/true, /*return_debug_mask=*/false);
+    forward = {std::get<0>(result), std::get<1>(result), std::get<2>(result), std::get<3>(result)};
+  }
+  forward.out = forward.out.view(q.sizes());
+  return forward;
+}
+
+AttentionBackward document_attention_backward(const at::Tensor& dout, const at::Tensor& q, const at::Tensor& k,
+                                              const at::Tensor& v, const AttentionForward& forward,
+                                              const DocumentBounds& documents) {
+  const On stream(q);
+  const at::Tensor& offsets = documents.device_offsets;
+  const std::int64_t longest = documents.longest, n_head = q.size(2);
+  if (q.scalar_type() != at::kFloat) {
+    auto [dq, dk, dv] = at::_flash_attention_backward(
+        all_positions(dout), all_positions(q), all_positions(k), all_positions(v), all_positions(forward.out),
+        forward.logsumexp, offsets, offsets, longest, longest, 0.0, /*is_causal=*/true, forward.philox_seed,
+        forward.philox_offset);
+    return {dq.view(q.sizes()), dk.view(k.sizes()), dv.view(k.sizes())};
+  }
+  auto [dq, dk, dv, none] = at::_efficient_attention_backward(
+      one_row(dout, n_head), one_row(q, n_head), one_row(k, n_head), one_row(v, n_head), /*bias=*/std::nullopt,
+      one_row(forward.out, n_head), offsets, offsets, longest, longest, forward.logsumexp, 0.0, forward.philox_seed,
+      forward.philox_offset, kCausalFromTopLeft, /*bias_requires_grad=*/false);
+  const auto sum_groups = [&](const at::Tensor& dx) {
+    const std::int64_t group = n_head / k.size(2);
+    return (group == 1 ? dx : dx.unflatten(2, {k.size(2), group}).sum(3)).reshape(k.sizes());
+  };
+  return {dq.reshape(q.sizes()), sum_groups(dk), sum_groups(dv)};
 }
 
 void adamw(at::Tensor& value, const at::Tensor& gradient, at::Tensor& first_moment, at::Tensor& second_moment,

@@ -32,6 +32,11 @@ at::Tensor softcap(const at::Tensor& z, std::int64_t vocab, double softcap);
 AttentionForward causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v);
 AttentionBackward causal_attention_backward(const at::Tensor& dout, const at::Tensor& q, const at::Tensor& k,
                                             const at::Tensor& v, const AttentionForward& forward);
+AttentionForward document_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                    const DocumentBounds& documents);
+AttentionBackward document_attention_backward(const at::Tensor& dout, const at::Tensor& q, const at::Tensor& k,
+                                              const at::Tensor& v, const AttentionForward& forward,
+                                              const DocumentBounds& documents);
 
 void adamw(at::Tensor& value, const at::Tensor& gradient, at::Tensor& first_moment, at::Tensor& second_moment,
            at::Tensor& compute, const AdamWArguments& arguments);

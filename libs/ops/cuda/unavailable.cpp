@@ -35,6 +35,13 @@ AttentionBackward causal_attention_backward(const at::Tensor&, const at::Tensor&
                                             const at::Tensor&, const AttentionForward&) {
   unavailable();
 }
+AttentionForward document_attention(const at::Tensor&, const at::Tensor&, const at::Tensor&, const DocumentBounds&) {
+  unavailable();
+}
+AttentionBackward document_attention_backward(const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                                              const at::Tensor&, const AttentionForward&, const DocumentBounds&) {
+  unavailable();
+}
 void adamw(at::Tensor&, const at::Tensor&, at::Tensor&, at::Tensor&, at::Tensor&, const AdamWArguments&) {
   unavailable();
 }

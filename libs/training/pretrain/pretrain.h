@@ -1,28 +1,21 @@
 #pragma once
 // Pretraining: text or token shards to a base model, in a run folder.
 
-#include <cstdint>
-#include <filesystem>
 #include <string>
 #include <vector>
 
 #include "training/pretrain/pretrain_options.h"
+#include "training/trainer/trainer.h"
 
 namespace nanochat {
 
 class ProgressReporter;
 
-struct PretrainResult {
-  std::int64_t steps = 0;                // done in total
-  double validation_bpb = 0.0;           // last measured; NaN when never
-  double minimum_validation_bpb = 0.0;
-  double training_seconds = 0.0;         // inside steps, without validation, samples and checkpoints
-  double tokens_per_second = 0.0;
-  double checkpoint_seconds = 0.0;       // that training stood still for checkpoints
-  std::int64_t parameters = 0;
-  bool interrupted = false;
-  std::filesystem::path checkpoint;      // the last one written
-  std::vector<std::string> samples;      // prompt and continuation, of the last time
+struct PretrainResult : TrainingResult {
+  explicit PretrainResult(const TrainingResult& result) : TrainingResult(result) {}
+  double validation_bpb() const { return score; }          // last measured; NaN when never
+  double minimum_validation_bpb() const { return minimum_score; }
+  std::vector<std::string> samples;                        // prompt and continuation, of the last time
 };
 
 // Trains as the configuration says. Writes checkpoints before any evaluation that could fail, while training goes on; a

@@ -1,5 +1,7 @@
 #include "training/pretrain/pretrain_options.h"
 
+#include <cmath>
+
 #include "core/errors.h"
 #include "core/options.h"
 #include "ops/cast.h"
@@ -42,6 +44,16 @@ OptimizerOptions PretrainConfig::optimizer_options() const {
   const bool narrow = muon_dtype == "bfloat16" || (muon_dtype == "auto" && ops::cpu_has_fast_bf16());
   options.muon.dtype = narrow ? at::kBFloat16 : at::kFloat;
   return options;
+}
+
+std::int64_t PretrainConfig::iterations(const GptConfig& model) const {
+  if (num_iterations >= 0) return num_iterations;
+  const auto batch = static_cast<double>(total_batch_size);
+  if (target_flops > 0) return std::llround(target_flops / (model.flops_per_token() * batch));
+  if (target_param_data_ratio > 0) {
+    return static_cast<std::int64_t>(target_param_data_ratio * static_cast<double>(model.parameter_count()) / batch);
+  }
+  throw ConfigError("no training horizon: give --num-iterations, --target-flops or --target-param-data-ratio");
 }
 
 void declare_pretrain_options(OptionList& options, PretrainConfig& config) {

@@ -9,16 +9,15 @@
 #include "model/config.h"
 #include "optim/optimizer.h"
 #include "training/trainer/runtime.h"
+#include "training/trainer/trainer.h"
 
 namespace nanochat {
 
 class OptionList;
 
-struct PretrainConfig {
+struct PretrainConfig : TrainerOptions {
   std::vector<std::string> data_dir;
   std::filesystem::path tokenizer;   // empty: the one beside the token shards
-  std::filesystem::path output_dir;
-  std::string resume;                // empty: new run; "latest" or a checkpoint
   RuntimeOptions runtime;
   std::uint64_t seed = 42;
   int workers = 0;
@@ -38,20 +37,17 @@ struct PretrainConfig {
   std::int64_t total_batch_size = 524288;   // tokens
   double embedding_lr = 0.2, unembedding_lr = 0.004, matrix_lr = 0.02, weight_decay = 0.0;
   std::string muon_dtype = "auto";
-  std::int64_t skip_bad_steps = 0;          // batches whose loss or gradient is not finite that may be skipped
   double grad_clip = 1.0, warmup_ratio = 0.0, warmdown_ratio = 0.2, final_lr_frac = 0.0;
 
   std::string packing = "best-fit";
   std::int64_t validation_every = 20;       // raw text only
-  std::int64_t eval_interval = 250, eval_tokens = 20 * 524288;
-  std::int64_t sample_interval = 2000, checkpoint_interval = 1000, keep_last = 3, log_interval = 10;
-  bool keep_best = false;    // by validation bpb
-  bool async_save = true;    // where memory allows
+  std::int64_t eval_tokens = 20 * 524288;
   std::vector<std::string> sample_prompts;
 
   PretrainConfig();
   GptConfig model_config(std::int64_t vocab_size) const;  // throws ConfigError
   OptimizerOptions optimizer_options() const;
+  std::int64_t iterations(const GptConfig& model) const;  // the horizon in steps; throws ConfigError when none is given
 };
 
 // Declares every option. The runs' resolved configuration holds them all but those of the invocation.

@@ -97,7 +97,7 @@ TEST_F(Pretrain, LearnsAndLeavesARunBehind) {
   EXPECT_LT(losses.back(), 0.8 * losses.front());
   ASSERT_EQ(validation.size(), 3U);  // steps 0, 6 and 12
   EXPECT_LT(validation.back(), 0.8 * validation.front());
-  EXPECT_DOUBLE_EQ(result.validation_bpb, validation.back());
+  EXPECT_DOUBLE_EQ(result.validation_bpb(), validation.back());
   for (const char* name : {"checkpoints/step-000005", "checkpoints/step-000010", "checkpoints/step-000012", "config.json", "log.txt"}) {
     EXPECT_TRUE(fs::exists(config_.output_dir / name)) << name;
   }

@@ -25,6 +25,11 @@ at::Tensor view_of(const std::vector<std::int32_t>& values, const TokenBatch& ba
 
 at::Tensor inputs_of(const TokenBatch& batch) { return view_of(batch.inputs, batch); }
 at::Tensor targets_of(const TokenBatch& batch) { return view_of(batch.targets, batch); }
+at::Tensor documents_of(const TokenBatch& batch) {
+  if (batch.documents.empty()) return {};
+  return at::from_blob(const_cast<std::int32_t*>(batch.documents.data()),
+                       {static_cast<std::int64_t>(batch.documents.size())}, at::kInt);
+}
 
 void BitsPerByte::add(const at::Tensor& losses, const TokenBatch& batch, const std::vector<std::int32_t>& token_bytes) {
   const at::Tensor on_host = losses.cpu();
@@ -51,7 +56,7 @@ BitsPerByte evaluate_bits_per_byte(Gpt& model, Loader& loader, std::int64_t max_
   TokenBatch batch;
   std::int64_t batches = 0;
   for (; batches < max_batches && !interrupt_requested() && loader.next(batch); ++batches) {
-    total.add(model.token_losses(inputs_of(batch), targets_of(batch)), batch, token_bytes);
+    total.add(model.token_losses(inputs_of(batch), targets_of(batch), documents_of(batch)), batch, token_bytes);
   }
   if (batches == 0 && !interrupt_requested()) {
     throw DataError("the validation split holds less than one batch; lower --device-batch-size or --sequence-len, or give more text");

@@ -32,5 +32,6 @@ BitsPerByte evaluate_bits_per_byte(Gpt& model, Loader& loader, std::int64_t max_
 // int32 (B, T) views of a batch, which must outlive them.
 at::Tensor inputs_of(const TokenBatch& batch);
 at::Tensor targets_of(const TokenBatch& batch);
+at::Tensor documents_of(const TokenBatch& batch);  // int32 (S + 1), or undefined
 
 }  // namespace nanochat

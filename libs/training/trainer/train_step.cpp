@@ -22,7 +22,7 @@ at::Tensor scale_of(const TokenBatch& batch, std::int64_t supervised, at::Device
                                     double loss, double norm) {
   for (const TokenBatch& batch : micro_batches) {
     const auto found = find_non_finite(model, inputs_of(batch), targets_of(batch),
-                                       scale_of(batch, supervised, model.device()));
+                                       scale_of(batch, supervised, model.device()), documents_of(batch));
     if (found) throw NumericalError(*found);
   }
   throw NumericalError(fmt::format("the loss is {} and the gradient norm {}, though every tensor is finite by itself", loss, norm));
@@ -41,7 +41,7 @@ StepResult train_step(Gpt& model, Optimizer& optimizer, const std::vector<TokenB
   std::vector<at::Tensor> losses;
   for (const TokenBatch& batch : micro_batches) {
     losses.push_back(model.forward_backward(inputs_of(batch), targets_of(batch),
-                                            scale_of(batch, supervised, model.device())));
+                                            scale_of(batch, supervised, model.device()), documents_of(batch)));
     result.tokens += batch.rows * batch.sequence_len;
   }
   // Only now, so that a GPU does not stand still between micro-batches while the host reads losses.

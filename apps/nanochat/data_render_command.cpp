@@ -1,0 +1,114 @@
+// nanochat data render: conversations as token ids and supervision mask, to look at or to read by a program.
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <memory>
+
+#include <nlohmann/json.hpp>
+#include <spdlog/fmt/fmt.h>
+
+#include "command_line.h"
+#include "commands.h"
+#include "core/format.h"
+#include "core/log.h"
+#include "data/conversations.h"
+#include "data/rows.h"
+#include "tokenizer/load.h"
+
+namespace nanochat::cli {
+namespace {
+
+struct RenderArguments {
+  std::vector<std::string> data_dir;
+  std::filesystem::path tokenizer;
+  std::int64_t max_tokens = kDefaultConversationTokens;
+  std::int64_t limit = 0;
+  bool ids = false;
+  bool skip_bad = false;
+  std::string color = "auto";
+};
+
+constexpr const char* kSupervised = "\033[32m";    // green
+constexpr const char* kUnsupervised = "\033[31m";  // red
+constexpr const char* kFaint = "\033[2m";
+constexpr const char* kReset = "\033[0m";
+
+// The text of a token, so that it stands in one line and no control sequence in a file reaches the terminal.
+std::string shown(std::string_view bytes) {
+  std::string text;
+  for (const char c : replace_invalid_utf8(bytes)) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (c == '\n') {
+      text += "\\n";
+    } else if (byte < 0x20 || byte == 0x7f) {
+      text += fmt::format("\\x{:02x}", byte);
+    } else {
+      text += c;
+    }
+  }
+  return text;
+}
+
+// Tokens with a bar between them: in colours, or with supervised ones in braces.
+std::string view(const Tokenizer& tokenizer, const RenderedConversation& rendered, const RenderArguments& arguments, bool colored) {
+  std::string line;
+  for (std::size_t i = 0; i < rendered.ids.size(); ++i) {
+    const bool supervised = rendered.mask[i] != 0;
+    const std::string text = shown(tokenizer.token_bytes(rendered.ids[i]));
+    const std::string id = arguments.ids ? fmt::format("({})", rendered.ids[i]) : "";
+    if (colored) {
+      line += fmt::format("{}{}{}{}{}|{}", supervised ? kSupervised : kUnsupervised, text, kReset, kFaint, id, kReset);
+    } else {
+      const bool begins = supervised && (i == 0 || rendered.mask[i - 1] == 0);
+      const bool ends = supervised && (i + 1 == rendered.ids.size() || rendered.mask[i + 1] == 0);
+      line += fmt::format("{}{}{}{}|", begins ? "{" : "", text, id, ends ? "}" : "");
+    }
+  }
+  return line;
+}
+
+void write(const std::string& text) {
+  if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size()) throw IoError("cannot write to standard output");
+}
+
+ExitCode render(const RenderArguments& arguments, const Context& context) {
+  const auto tokenizer = load_tokenizer(arguments.tokenizer);
+  const bool colored = arguments.color == "always" || (arguments.color == "auto" && ::isatty(STDOUT_FILENO) != 0);
+  ConversationReader reader(expand_row_paths(arguments.data_dir), {.skip_bad = arguments.skip_bad, .require_answer = false});
+  std::int64_t count = 0;
+  for (Conversation conversation; (arguments.limit == 0 || count < arguments.limit) && reader.next(conversation); ++count) {
+    const RenderedConversation rendered = render_conversation(*tokenizer, conversation, arguments.max_tokens);
+    if (context.json) {
+      write(nlohmann::ordered_json{{"ids", rendered.ids}, {"mask", rendered.mask}}.dump() + "\n");
+      continue;
+    }
+    const auto supervised = std::count(rendered.mask.begin(), rendered.mask.end(), 1);
+    write(fmt::format("{}{}: {} tokens, {} supervised{}\n{}\n", colored ? kFaint : "", reader.where(), rendered.ids.size(), supervised,
+                      colored ? kReset : "", view(*tokenizer, rendered, arguments, colored)));
+  }
+  if (reader.report().bad > 0) log_warn("{}", reader.report().summary());
+  if (std::fflush(stdout) != 0) throw IoError("cannot write to standard output");
+  return reader.report().bad > 0 ? ExitCode::kPartial : ExitCode::kOk;
+}
+
+}  // namespace
+
+void add_data_render(CommandLine& command_line) {
+  auto arguments = std::make_shared<RenderArguments>();
+  Subcommand& command = command_line.add(
+      "data render", "Show conversations as tokens, those that training supervises in green; --json: {\"ids\",\"mask\"} a line",
+      "nanochat data render chat.jsonl --tokenizer tokenizer/ --limit 3");
+  command.option("data_dir", &arguments->data_dir,
+                 "conversations: files, folders or globs of .jsonl and .json, each also .gz or .zst, and .parquet; - for standard input");
+  command.option("tokenizer", &arguments->tokenizer, "a tokenizer with the tokens of the chat format: a folder or file, or a checkpoint");
+  command.option("max_tokens", &arguments->max_tokens, "cut a conversation to this many tokens").at_least(1);
+  command.option("limit", &arguments->limit, "stop after this many conversations; 0: show all").at_least(0);
+  command.option("ids", &arguments->ids, "show the id behind each token");
+  command.option("skip_bad", &arguments->skip_bad, "go on past rows that are no conversation, and count them (exit code 5)");
+  command.option("color", &arguments->color, "auto: when standard output is a terminal").one_of({"auto", "always", "never"});
+  command.positional("data_dir").required("data_dir").required("tokenizer");
+  command.run([arguments](Context& context) { return render(*arguments, context); });
+}
+
+}  // namespace nanochat::cli

@@ -1,0 +1,95 @@
+#include <cmath>
+#include <iostream>
+
+#include <nlohmann/json.hpp>
+#include <spdlog/fmt/fmt.h>
+
+#include "command_line.h"
+#include "commands.h"
+#include "core/format.h"
+#include "training/finetune/sampled_answers.h"
+#include "training/midtrain/midtrain.h"
+#include "training/rl/rl.h"
+#include "training/sft/sft.h"
+
+namespace nanochat::cli {
+namespace {
+
+// `score`: what a lower value of which is better, as in metrics.jsonl.
+void print(const TrainingResult& result, const std::string& score, const FinetuneConfig& config, bool as_json) {
+  const bool judged = std::isfinite(result.minimum_score);
+  if (as_json) {
+    nlohmann::json json{{"steps", result.steps},
+                        {"parameters", result.parameters},
+                        {"training_seconds", result.training_seconds},
+                        {"checkpoint_seconds", result.checkpoint_seconds},
+                        {"tokens_per_second", result.tokens_per_second},
+                        {"interrupted", result.interrupted},
+                        {"checkpoint", result.checkpoint.string()}};
+    if (judged) json.update({{"validation_" + score, result.score}, {"minimum_validation_" + score, result.minimum_score}});
+    std::cout << json.dump() << '\n';
+    return;
+  }
+  std::cout << fmt::format("{} steps, {} parameters, {} of training, {} tokens/s\n", with_commas(result.steps),
+                           with_commas(result.parameters), human_duration(result.training_seconds),
+                           with_commas(std::llround(result.tokens_per_second)));
+  if (judged) std::cout << fmt::format("validation {} {:.4f}, at best {:.4f}\n", score, result.score, result.minimum_score);
+  if (!result.checkpoint.empty()) std::cout << "checkpoint " << result.checkpoint.string() << '\n';
+  if (result.interrupted) {
+    std::cout << fmt::format("interrupted; continue with --resume latest --output-dir {}\n", config.output_dir.string());
+  }
+}
+
+struct SftInvocation : SftConfig {
+  std::string accuracy_mixture;
+  std::int64_t accuracy_problems = 1024, accuracy_max_tokens = 256;
+};
+
+}  // namespace
+
+void add_midtrain(CommandLine& command_line) {
+  auto config = std::make_shared<MidtrainConfig>();
+  Subcommand& command = command_line.add("midtrain", "Teach a base model the form of conversations",
+                                         "nanochat midtrain --base-model runs/base --mixture configs/toy_mixture.json --output-dir runs/mid");
+  declare_midtrain_options(command.options(), *config);
+  command.required("base_model").required("output_dir");
+  command.run([config](Context& context) {
+    print(midtrain(*config, *context.progress), "bpb", *config, context.json);
+    return ExitCode::kOk;
+  });
+}
+
+void add_sft(CommandLine& command_line) {
+  auto config = std::make_shared<SftInvocation>();
+  config->output_dir = "runs/sft";
+  Subcommand& command = command_line.add("sft", "Fine-tune a model on conversations: what the assistant writes",
+                                         "nanochat sft --base-model runs/base --data-dir my.jsonl");
+  declare_sft_options(command.options(), *config);
+  command.option("accuracy_mixture", config->accuracy_mixture, "tasks whose accuracy is followed while training: a JSON file, or the JSON itself");
+  command.option("accuracy_problems", config->accuracy_problems, "questions of each").at_least(1);
+  command.option("accuracy_max_tokens", config->accuracy_max_tokens, "longest answer").at_least(1);
+  command.required("base_model");
+  command.run([config](Context& context) {
+    TaskAccuracy accuracy;
+    if (!config->accuracy_mixture.empty()) {
+      accuracy = generative_accuracy(config->accuracy_mixture, "--accuracy-mixture", config->accuracy_problems, config->accuracy_max_tokens);
+    }
+    print(sft(*config, *context.progress, accuracy), "loss", *config, context.json);
+    return ExitCode::kOk;
+  });
+}
+
+void add_rl(CommandLine& command_line) {
+  auto config = std::make_shared<RlConfig>();
+  Subcommand& command = command_line.add("rl", "Improve a chat model by its own answers to tasks with a right one",
+                                         "nanochat rl --base-model runs/sft --mixture '[{\"task\": \"toy-spelling\"}]' "
+                                         "--validation-mixture '[{\"task\": \"toy-spelling\", \"split\": \"test\"}]' --output-dir runs/rl");
+  declare_rl_options(command.options(), *config);
+  command.required("base_model").required("mixture").required("validation_mixture").required("output_dir");
+  command.run([config](Context& context) {
+    print(rl(*config, *context.progress), "failure_rate", *config, context.json);
+    return ExitCode::kOk;
+  });
+}
+
+}  // namespace nanochat::cli

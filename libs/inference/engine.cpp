@@ -1,0 +1,251 @@
+#include "inference/engine.h"
+
+#include <algorithm>
+#include <condition_variable>
+#include <mutex>
+#include <thread>
+#include <utility>
+
+#include <spdlog/fmt/fmt.h>
+
+#include "core/errors.h"
+#include "inference/engine_core.h"
+#include "ops/device.h"
+
+namespace nanochat {
+
+void EngineOptions::validate() const {
+  const auto at_least = [](std::int64_t value, std::int64_t least, const char* name) {
+    if (value < least) throw ConfigError(fmt::format("{} is {}, but must be at least {}", name, value, least));
+  };
+  at_least(block_size, 1, "block_size");
+  at_least(kv_blocks, 0, "kv_blocks");
+  at_least(max_running, 1, "max_running");
+  at_least(max_batch_tokens, max_running, "max_batch_tokens (at least max_running)");
+  at_least(max_queued, 1, "max_queued");
+  at_least(max_queued_tokens, 0, "max_queued_tokens");
+}
+
+namespace {
+
+using Message = std::function<void(EngineCore&)>;
+
+void check_request(EngineRequest& request, const GptConfig& config, const EngineOptions& options) {
+  request.sampling.validate();
+  const auto length = static_cast<std::int64_t>(request.prompt.size());
+  if (length == 0) throw DataError("the prompt is empty; expected at least one token");
+  const bool prompt_only = request.max_tokens && *request.max_tokens == 0;
+  if (length > config.sequence_len || (length == config.sequence_len && !prompt_only)) {
+    throw DataError(fmt::format("the prompt has {} tokens; the model's context of {} leaves room for at most {}", length,
+                                config.sequence_len, config.sequence_len - 1));
+  }
+  const auto check_id = [&](std::int32_t id, const char* what) {
+    if (id >= 0 && id < config.vocab_size) return;
+    throw DataError(fmt::format("{}: token id {} is outside the model's vocabulary of {}", what, id, config.vocab_size));
+  };
+  for (const std::int32_t id : request.prompt) check_id(id, "prompt");
+  for (const std::int32_t id : request.stop_tokens) check_id(id, "stop_tokens");
+  for (const auto& [id, bias] : request.sampling.logit_bias) check_id(id, "logit_bias");
+  const auto in_range = [](std::int64_t value, std::int64_t low, std::int64_t high, const char* name) {
+    if (value < low || value > high) {
+      throw ConfigError(fmt::format("{} is {}, but must be between {} and {}", name, value, low, high));
+    }
+  };
+  in_range(request.n, 1, options.max_running, "n");
+  in_range(request.max_tokens.value_or(0), 0, std::int64_t{1} << 40, "max_tokens");
+  in_range(request.min_tokens, 0, std::int64_t{1} << 40, "min_tokens");
+  in_range(request.top_logprobs, 0, config.vocab_size, "top_logprobs");
+  if (request.tools && !options.make_tool) throw ConfigError("tools are asked for, but this engine has none");
+  if (request.tools && request.constraint != nullptr) {
+    throw ConfigError("tools cannot be used together with a constraint on the answer");
+  }
+}
+
+}  // namespace
+
+class Engine::Impl {
+ public:
+  Impl(std::unique_ptr<Gpt> model, const EngineOptions& options)
+      : options_(options), config_(model->config()), core_(std::move(model), options) {
+    publish();
+  }
+
+  void start() {
+    thread_ = std::thread([this] { run(); });
+  }
+
+  void drain() {
+    std::unique_lock lock(mutex_);
+    draining_ = true;
+    wake_.notify_one();
+    if (thread_.joinable()) drained_.wait(lock, [&] { return idle_ && inbox_.empty(); });
+  }
+
+  void stop() {
+    {
+      const std::scoped_lock lock(mutex_);
+      stopped_ = true;
+    }
+    wake_.notify_one();
+    if (thread_.joinable()) {
+      thread_.join();
+    } else {
+      take_messages();
+      core_.cancel_all();
+      publish();
+    }
+  }
+
+  Submission submit(EngineRequest spec) {
+    check_request(spec, config_, options_);
+    auto request = std::make_unique<ActiveRequest>();
+    const std::int64_t context = config_.sequence_len - static_cast<std::int64_t>(spec.prompt.size());
+    request->max_tokens = std::min(spec.max_tokens.value_or(context), context);
+    if (spec.constraint != nullptr && spec.constraint->closing_length() > request->max_tokens) {
+      throw ConfigError(fmt::format("max_tokens is {}, but the shortest answer that fits the format takes {} tokens",
+                                    request->max_tokens, spec.constraint->closing_length()));
+    }
+    request->spec = std::move(spec);
+    request->submitted = EngineClock::now();
+    const std::int64_t tokens = request->prompt_size();
+    const std::scoped_lock lock(mutex_);
+    if (const Refusal refusal = refuse(tokens); refusal != Refusal::kNone) {
+      ++refused_;
+      return {0, refusal};
+    }
+    const RequestId id = request->id = ++submitted_;
+    submitted_tokens_ += tokens;
+    // std::function must be copyable.
+    auto shared = std::make_shared<std::unique_ptr<ActiveRequest>>(std::move(request));
+    inbox_.push_back([shared](EngineCore& core) { core.add(std::move(*shared)); });
+    wake_.notify_one();
+    return {id, Refusal::kNone};
+  }
+
+  void post(Message message) {
+    const std::scoped_lock lock(mutex_);
+    inbox_.push_back(std::move(message));
+    wake_.notify_one();
+  }
+
+  EngineStats stats() const {
+    const std::scoped_lock lock(mutex_);
+    EngineStats stats = stats_;
+    stats.ready = ready_;
+    stats.draining = draining_ || stopped_;
+    stats.requests = static_cast<std::int64_t>(submitted_);
+    stats.refused = refused_;
+    stats.queued = queued();
+    stats.queued_tokens = submitted_tokens_ - dequeued_tokens_;
+    return stats;
+  }
+
+  bool ready() const {
+    const std::scoped_lock lock(mutex_);
+    return ready_;
+  }
+
+  const GptConfig& config() const { return config_; }
+
+ private:
+  std::int64_t queued() const { return static_cast<std::int64_t>(submitted_) - dequeued_; }
+
+  Refusal refuse(std::int64_t tokens) const {
+    if (stopped_) return Refusal::kStopped;
+    if (draining_) return Refusal::kDraining;
+    const bool full = queued() >= options_.max_queued ||
+                      (options_.max_queued_tokens > 0 && queued() > 0 &&
+                       submitted_tokens_ - dequeued_tokens_ + tokens > options_.max_queued_tokens);
+    return full ? Refusal::kQueueFull : Refusal::kNone;
+  }
+
+  void run() {
+    ops::use_device(core_.model().device());
+    if (options_.warm_up) core_.warm_up();
+    {
+      const std::scoped_lock lock(mutex_);
+      ready_ = true;
+    }
+    while (true) {
+      {
+        std::unique_lock lock(mutex_);
+        wake_.wait(lock, [&] { return stopped_ || !inbox_.empty() || !core_.idle(); });
+      }
+      take_messages();
+      if (stopping()) break;
+      core_.step();
+      publish();
+    }
+    core_.cancel_all();
+    publish();
+  }
+
+  bool stopping() const {
+    const std::scoped_lock lock(mutex_);
+    return stopped_;
+  }
+
+  void take_messages() {
+    std::vector<Message> messages;
+    {
+      const std::scoped_lock lock(mutex_);
+      messages.swap(inbox_);
+      if (!messages.empty()) idle_ = false;
+    }
+    for (const Message& message : messages) message(core_);
+  }
+
+  void publish() {
+    EngineStats stats = core_.stats();
+    const std::scoped_lock lock(mutex_);
+    stats_ = std::move(stats);
+    dequeued_ = core_.dequeued();
+    dequeued_tokens_ = core_.dequeued_tokens();
+    idle_ = core_.idle();
+    if (idle_) drained_.notify_all();
+  }
+
+  const EngineOptions options_;
+  const GptConfig config_;
+  EngineCore core_;             // on thread_ alone once that runs
+  mutable std::mutex mutex_;    // guards what follows
+  std::condition_variable wake_, drained_;
+  std::vector<Message> inbox_;
+  EngineStats stats_;           // as of the last step
+  RequestId submitted_ = 0;
+  std::int64_t submitted_tokens_ = 0, dequeued_ = 0, dequeued_tokens_ = 0, refused_ = 0;
+  bool ready_ = false, draining_ = false, stopped_ = false, idle_ = true;
+  std::thread thread_;
+};
+
+Engine::Engine(std::unique_ptr<Gpt> model, const EngineOptions& options) {
+  options.validate();
+  impl_ = std::make_unique<Impl>(std::move(model), options);
+}
+Engine::~Engine() { stop(); }
+
+void Engine::start() { impl_->start(); }
+void Engine::drain() { impl_->drain(); }
+void Engine::stop() { impl_->stop(); }
+Submission Engine::submit(EngineRequest request) { return impl_->submit(std::move(request)); }
+void Engine::cancel(RequestId id) {
+  impl_->post([id](EngineCore& core) { core.cancel(id, std::nullopt); });
+}
+void Engine::cancel(RequestId id, std::int32_t sequence) {
+  impl_->post([id, sequence](EngineCore& core) { core.cancel(id, sequence); });
+}
+void Engine::at_step(std::function<void(Gpt&)> task) {
+  impl_->post([task = std::move(task)](EngineCore& core) { task(core.model()); });
+}
+void Engine::invalidate(std::function<bool(std::span<const std::int32_t>)> matches, std::function<void(std::int64_t)> done) {
+  impl_->post([matches = std::move(matches), done = std::move(done)](EngineCore& core) {
+    const std::int64_t forgotten = core.invalidate(matches);
+    if (done) done(forgotten);
+  });
+}
+EngineStats Engine::stats() const { return impl_->stats(); }
+bool Engine::ready() const { return impl_->ready(); }
+std::int64_t Engine::context_length() const { return impl_->config().sequence_len; }
+std::int64_t Engine::vocab_size() const { return impl_->config().vocab_size; }
+
+}  // namespace nanochat

@@ -1,0 +1,358 @@
+#include "inference/engine_core.h"
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/tensor.h>
+
+#include <algorithm>
+#include <exception>
+#include <utility>
+
+#include <spdlog/fmt/fmt.h>
+
+#include "core/errors.h"
+#include "core/format.h"
+#include "model/memory.h"
+#include "ops/parallel.h"
+
+namespace nanochat {
+namespace {
+
+// Prompt positions whose logits stand at a time: with a vocabulary of 65,536, 16 MiB.
+constexpr std::int64_t kLogitRows = 64;
+
+std::int64_t blocks_of_context(const GptConfig& config, std::int64_t block_size) {
+  return (config.sequence_len + block_size - 1) / block_size;
+}
+
+std::int64_t choose_blocks(const Gpt& model, const EngineOptions& options) {
+  const std::int64_t context = blocks_of_context(model.config(), options.block_size);
+  if (options.kv_blocks > 0) {
+    if (options.kv_blocks >= context) return options.kv_blocks;
+    throw ConfigError(fmt::format("kv_blocks is {}, but one context of {} tokens takes {} blocks of {}", options.kv_blocks,
+                                  model.config().sequence_len, context, options.block_size));
+  }
+  const std::int64_t bytes = PagedKvCache::bytes_per_block(model.config(), model.dtype(), options.block_size);
+  const std::int64_t fitting = available_memory_bytes(model.device()) / 4 / bytes;
+  if (fitting >= context) return std::min(fitting, context * options.max_running);
+  throw OutOfMemoryError(fmt::format("the KV cache of one context of {} tokens takes {}, more than a quarter of the memory "
+                                     "that is left; use a smaller model or free memory",
+                                     model.config().sequence_len, human_bytes(static_cast<double>(bytes * context))));
+}
+
+double seconds_between(EngineClock::time_point begin, EngineClock::time_point end) {
+  return std::chrono::duration<double>(end - begin).count();
+}
+
+}  // namespace
+
+EngineCore::EngineCore(std::unique_ptr<Gpt> model, const EngineOptions& options)
+    : model_(std::move(model)), options_(options),
+      cache_(model_->config(), model_->dtype(), choose_blocks(*model_, options), options.block_size, model_->device()),
+      scheduler_(options, cache_.blocks()) {}
+
+void EngineCore::warm_up() {
+  cache_.set_batch({{{0, 1, {0}}}});
+  const at::Tensor id = at::empty({1, 1}, at::kInt).fill_(0);
+  model_->logits(model_->forward_states(id, cache_));
+}
+
+// ------------------------------------------------------------------------------------------------------------ events
+
+bool EngineCore::emit(ActiveRequest& request, EngineEvent event) {
+  event.request = request.id;
+  event.usage = request.usage;
+  return !request.spec.on_event || request.spec.on_event(event);
+}
+
+void EngineCore::leave_queue(ActiveRequest& request) {
+  if (std::exchange(request.started, true)) return;
+  request.first_step = EngineClock::now();
+  request.usage.queue_seconds = seconds_between(request.submitted, request.first_step);
+  request.usage.prompt_tokens = request.prompt_size();
+  ++dequeued_;
+  dequeued_tokens_ += request.prompt_size();
+}
+
+void EngineCore::finish_index(ActiveRequest& request, std::int32_t index, const EngineEvent& what) {
+  EngineEvent event = what;
+  event.kind = EngineEventKind::kFinish;
+  event.sequence = index;
+  emit(request, event);
+  if (--request.unfinished > 0) return;
+  leave_queue(request);
+  request.usage.total_seconds = seconds_between(request.submitted, EngineClock::now());
+  const bool failed = what.reason == FinishReason::kError, cancelled = what.reason == FinishReason::kCancelled;
+  ++(failed ? totals_.failed : cancelled ? totals_.cancelled : totals_.finished);
+  EngineEvent done;
+  done.kind = EngineEventKind::kDone;
+  done.reason = what.reason;
+  done.error = what.error;
+  emit(request, done);
+  done_.push_back(request.id);
+}
+
+void EngineCore::finish(Sequence& sequence, FinishReason reason, std::int32_t stop_token, const std::string& error) {
+  if (sequence.finished) return;
+  ActiveRequest& request = *sequence.request;
+  const std::int64_t missing = request.spec.n - static_cast<std::int64_t>(request.sequences.size());
+  scheduler_.finish(sequence);
+  EngineEvent event;
+  event.reason = reason;
+  event.stop_token = stop_token;
+  event.error = error;
+  finish_index(request, sequence.index, event);
+  // Before the prompt is through its first sequence stands for all n.
+  for (std::int64_t i = 0; i < missing; ++i) finish_index(request, static_cast<std::int32_t>(request.spec.n - missing + i), event);
+}
+
+void EngineCore::cancel_request(ActiveRequest& request) {
+  EngineEvent event;
+  event.reason = FinishReason::kCancelled;
+  if (request.sequences.empty()) {
+    for (std::int32_t i = 0; i < request.spec.n; ++i) finish_index(request, i, event);
+    return;
+  }
+  const std::size_t made = request.sequences.size();
+  for (std::size_t i = 0; i < made; ++i) finish(*request.sequences[i], FinishReason::kCancelled);
+}
+
+void EngineCore::cancel(RequestId id, std::optional<std::int32_t> sequence) {
+  ActiveRequest* request = scheduler_.find(id);
+  if (request == nullptr) return;
+  const bool one_of_many = sequence && request->spec.n > 1;
+  if (!one_of_many) {
+    cancel_request(*request);
+  } else if (*sequence >= 0 && *sequence < static_cast<std::int32_t>(request->sequences.size()) && !request->sequences.front()->forks()) {
+    finish(*request->sequences[static_cast<std::size_t>(*sequence)], FinishReason::kCancelled);
+  }
+  purge();
+}
+
+void EngineCore::cancel_all() {
+  for (const RequestId id : scheduler_.requests()) cancel_request(*scheduler_.find(id));
+  purge();
+}
+
+void EngineCore::purge() {
+  for (const RequestId id : std::exchange(done_, {})) {
+    const std::unique_ptr<ActiveRequest> request = scheduler_.remove(id);
+    totals_.prompt_tokens += request->usage.prompt_tokens;
+    totals_.cached_tokens += request->usage.cached_tokens;
+    totals_.completion_tokens += request->usage.completion_tokens;
+  }
+}
+
+std::int64_t EngineCore::invalidate(const std::function<bool(std::span<const std::int32_t>)>& matches) {
+  return scheduler_.invalidate(matches);
+}
+
+// ------------------------------------------------------------------------------------------------------------ a step
+
+void EngineCore::step() {
+  const std::vector<ScheduledChunk> batch = scheduler_.schedule();
+  if (batch.empty()) return;
+  ++totals_.steps;
+  std::int64_t prompt_tokens = 0;
+  for (const ScheduledChunk& chunk : batch) {
+    leave_queue(*chunk.sequence->request);
+    if (chunk.sequence->generated() == 0) prompt_tokens += chunk.tokens;
+  }
+  try {
+    const at::Tensor states = forward(batch);
+    prompt_rate_.add(prompt_tokens, EngineClock::now());
+    std::vector<std::int64_t> rows;
+    std::vector<Draw> draws = plan_draws(batch, rows);
+    if (!draws.empty()) {
+      const at::Tensor wanted = states.index_select(0, at::tensor(rows, at::kLong).to(states.device()));
+      draw(draws, model_->logits(wanted).cpu());
+      for (const Draw& drawn : draws) accept(drawn);
+    }
+  } catch (const std::exception& error) {
+    fail(batch, error.what());
+  }
+  purge();
+}
+
+at::Tensor EngineCore::forward(const std::vector<ScheduledChunk>& batch) {
+  ops::PagedBatch paged;
+  for (const ScheduledChunk& chunk : batch) {
+    paged.sequences.push_back({chunk.sequence->computed, chunk.tokens, chunk.sequence->blocks});
+  }
+  const at::Tensor ids = at::empty({paged.tokens(), 1}, at::kInt);
+  std::int32_t* id = ids.data_ptr<std::int32_t>();
+  for (const ScheduledChunk& chunk : batch) {
+    const auto first = chunk.sequence->tokens.begin() + chunk.sequence->computed;
+    id = std::copy(first, first + chunk.tokens, id);
+  }
+  cache_.set_batch(std::move(paged));
+  const at::Tensor states = model_->forward_states(ids, cache_);
+  std::int64_t row = 0;
+  for (const ScheduledChunk& chunk : batch) {
+    if (chunk.sequence->request->spec.prompt_logprobs) report_prompt(chunk, states.narrow(0, row, chunk.tokens));
+    scheduler_.computed(chunk);
+    row += chunk.tokens;
+  }
+  return states;
+}
+
+// Log-probabilities of the prompt's tokens that this chunk predicts.
+void EngineCore::report_prompt(const ScheduledChunk& chunk, const at::Tensor& states) {
+  const Sequence& sequence = *chunk.sequence;
+  ActiveRequest& request = *sequence.request;
+  const std::int64_t end = std::min(sequence.computed + chunk.tokens, request.prompt_size() - 1);
+  for (std::int64_t first = sequence.computed; first < end; first += kLogitRows) {
+    const std::int64_t rows = std::min(kLogitRows, end - first);
+    const at::Tensor logits = model_->logits(states.narrow(0, first - sequence.computed, rows)).cpu();
+    const auto vocab = static_cast<std::size_t>(logits.size(1));
+    for (std::int64_t i = 0; i < rows; ++i) {
+      if (first + i != static_cast<std::int64_t>(request.prompt_logprobs.size())) continue;  // computed again after preemption
+      const std::span<const float> row(logits.const_data_ptr<float>() + static_cast<std::size_t>(i) * vocab, vocab);
+      const std::int32_t id = sequence.tokens[static_cast<std::size_t>(first + i + 1)];
+      request.prompt_logprobs.push_back({{id, Sampler::logprob(row, id)}, Sampler::most_likely(row, request.spec.top_logprobs)});
+    }
+  }
+  const bool complete = sequence.computed + chunk.tokens >= request.prompt_size();
+  if (!complete || std::exchange(request.prompt_reported, true)) return;
+  EngineEvent event;
+  event.kind = EngineEventKind::kPromptLogprobs;
+  event.prompt = request.prompt_logprobs;
+  emit(request, event);
+}
+
+std::vector<EngineCore::Draw> EngineCore::plan_draws(const std::vector<ScheduledChunk>& batch, std::vector<std::int64_t>& rows) {
+  std::vector<Draw> draws;
+  std::int64_t token = 0;
+  for (const ScheduledChunk& chunk : batch) {
+    token += chunk.tokens;
+    Sequence& sequence = *chunk.sequence;
+    ActiveRequest& request = *sequence.request;
+    if (sequence.pending() > 0) continue;
+    if (request.max_tokens == 0) {
+      finish(sequence, FinishReason::kLength);
+      continue;
+    }
+    std::size_t from = static_cast<std::size_t>(sequence.index), to = from + 1;
+    if (sequence.generated() == 0) {
+      if (request.spec.constraint != nullptr && sequence.constraint == nullptr) sequence.constraint = request.spec.constraint->clone();
+      if (sequence.forks()) {
+        scheduler_.fork(sequence, [&](std::int32_t source, std::int32_t target) { cache_.copy_block(source, target); });
+        to = request.sequences.size();
+      }
+    }
+    for (std::size_t i = from; i < to; ++i) {
+      Sequence& one = *request.sequences[i];
+      if (request.spec.constraint != nullptr && one.constraint == nullptr) one.constraint = request.spec.constraint->clone();
+      if (request.spec.tools && one.tool == nullptr) one.tool = options_.make_tool();
+      Draw draw;
+      draw.sequence = &one;
+      draw.row = static_cast<std::int64_t>(rows.size());
+      draws.push_back(std::move(draw));
+    }
+    rows.push_back(token - 1);
+  }
+  return draws;
+}
+
+void EngineCore::draw(std::vector<Draw>& draws, const at::Tensor& logits) const {
+  const auto vocab = static_cast<std::size_t>(logits.size(1));
+  const float* data = logits.const_data_ptr<float>();
+  // Sequences of a request may share their constraint's tables: those of one are prepared one after the other.
+  for (Draw& one : draws) {
+    Sequence& sequence = *one.sequence;
+    if (sequence.constraint == nullptr) continue;
+    const auto allowed = sequence.constraint->allowed(sequence.request->max_tokens - sequence.generated());
+    sequence.allowed.assign(allowed.begin(), allowed.end());
+    if (!sequence.constraint->may_end() || sequence.request->spec.ignore_eos) continue;
+    for (const std::int32_t stop : sequence.request->spec.stop_tokens) {
+      sequence.allowed[static_cast<std::size_t>(stop) / 64] |= std::uint64_t{1} << (stop % 64);
+    }
+  }
+  ops::parallel_for(static_cast<std::int64_t>(draws.size()), 1, [&](std::int64_t begin, std::int64_t end) {
+    for (auto i = static_cast<std::size_t>(begin); i < static_cast<std::size_t>(end); ++i) {
+      draw_one(draws[i], {data + static_cast<std::size_t>(draws[i].row) * vocab, vocab});
+    }
+  });
+}
+
+void EngineCore::draw_one(Draw& draw, std::span<const float> logits) const {
+  Sequence& sequence = *draw.sequence;
+  const EngineRequest& spec = sequence.request->spec;
+  const std::span<const std::int32_t> tokens(sequence.tokens);
+  DrawContext context;
+  context.seen = tokens;
+  context.generated = tokens.subspan(spec.prompt.size());
+  if (sequence.constraint != nullptr) context.allowed = sequence.allowed;
+  if (sequence.generated() < spec.min_tokens && !spec.ignore_eos) context.forbidden = spec.stop_tokens;
+  context.uniform = uniform_at(spec.sampling.seed, static_cast<std::uint64_t>(sequence.index), tokens.size());
+  try {
+    draw.token = sequence.sampler.sample_at(logits, context);
+    if (spec.top_logprobs > 0) draw.top = Sampler::most_likely(logits, spec.top_logprobs);
+  } catch (const std::exception& error) {
+    draw.error = fmt::format("generating token {}: {}", sequence.generated() + 1, error.what());
+  }
+}
+
+void EngineCore::accept(const Draw& draw) {
+  Sequence& sequence = *draw.sequence;
+  if (sequence.finished) return;
+  if (!draw.error.empty()) return finish(sequence, FinishReason::kError, -1, draw.error);
+  const EngineRequest& spec = sequence.request->spec;
+  const auto& stops = spec.stop_tokens;
+  if (!spec.ignore_eos && std::find(stops.begin(), stops.end(), draw.token.id) != stops.end()) {
+    return finish(sequence, FinishReason::kStop, draw.token.id);
+  }
+  if (sequence.constraint != nullptr) sequence.constraint->accept(draw.token.id);
+  EngineEvent event;
+  event.token = draw.token;
+  event.top = draw.top;
+  if (!append(sequence, event)) return finish(sequence, FinishReason::kStop);
+  if (sequence.constraint != nullptr && sequence.constraint->must_end()) return finish(sequence, FinishReason::kStop);
+  if (end_if_full(sequence) || sequence.tool == nullptr) return;
+  force(sequence, sequence.tool->accept(draw.token.id));
+}
+
+void EngineCore::force(Sequence& sequence, const std::vector<std::int32_t>& tokens) {
+  for (const std::int32_t token : tokens) {
+    EngineEvent event;
+    event.token.id = token;
+    event.forced = true;
+    if (!append(sequence, event)) return finish(sequence, FinishReason::kStop);
+    if (end_if_full(sequence)) return;
+  }
+}
+
+bool EngineCore::append(Sequence& sequence, const EngineEvent& what) {
+  ActiveRequest& request = *sequence.request;
+  const EngineClock::time_point now = EngineClock::now();
+  sequence.tokens.push_back(what.token.id);
+  completion_rate_.add(1, now);
+  if (request.usage.completion_tokens++ == 0) request.usage.first_token_seconds = seconds_between(request.submitted, now);
+  EngineEvent event = what;
+  event.kind = EngineEventKind::kToken;
+  event.sequence = sequence.index;
+  return emit(request, event);
+}
+
+bool EngineCore::end_if_full(Sequence& sequence) {
+  if (sequence.generated() < sequence.request->max_tokens) return false;
+  const bool whole = sequence.constraint != nullptr && sequence.constraint->may_end();
+  finish(sequence, whole ? FinishReason::kStop : FinishReason::kLength);
+  return true;
+}
+
+void EngineCore::fail(const std::vector<ScheduledChunk>& batch, const std::string& error) {
+  cache_.set_batch({});
+  const std::string line = error.substr(0, error.find('\n'));
+  for (const ScheduledChunk& chunk : batch) finish(*chunk.sequence, FinishReason::kError, -1, line);
+}
+
+EngineStats EngineCore::stats() const {
+  EngineStats stats = totals_;
+  scheduler_.count(stats);
+  const EngineClock::time_point now = EngineClock::now();
+  stats.prompt_tokens_per_second = prompt_rate_.per_second(now);
+  stats.completion_tokens_per_second = completion_rate_.per_second(now);
+  return stats;
+}
+
+}  // namespace nanochat

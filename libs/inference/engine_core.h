@@ -1,0 +1,74 @@
+#pragma once
+// For the engine only: model, cache and scheduler together, on one thread. engine.cpp brings the messages.
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "inference/engine.h"
+#include "inference/paged_kv_cache.h"
+#include "inference/scheduler.h"
+#include "inference/token_rate.h"
+#include "model/gpt.h"
+
+namespace nanochat {
+
+class EngineCore {
+ public:
+  EngineCore(std::unique_ptr<Gpt> model, const EngineOptions& options);
+
+  void warm_up();
+  void add(std::unique_ptr<ActiveRequest> request) { scheduler_.add(std::move(request)); }
+  void cancel(RequestId id, std::optional<std::int32_t> sequence);
+  void cancel_all();
+  std::int64_t invalidate(const std::function<bool(std::span<const std::int32_t>)>& matches);
+  void step();  // one pass through the model, and a token for each sequence whose tokens it has seen
+  bool idle() const { return scheduler_.idle(); }
+
+  Gpt& model() { return *model_; }
+  // Requests that have left the queue since the start, and the tokens of their prompts.
+  std::int64_t dequeued() const { return dequeued_; }
+  std::int64_t dequeued_tokens() const { return dequeued_tokens_; }
+  EngineStats stats() const;
+
+ private:
+  struct Draw {  // one token to be drawn, and what came of it
+    Sequence* sequence = nullptr;
+    std::int64_t row = 0;  // of the logits
+    SampledToken token;
+    std::vector<SampledToken> top;
+    std::string error;
+  };
+
+  at::Tensor forward(const std::vector<ScheduledChunk>& batch);
+  void report_prompt(const ScheduledChunk& chunk, const at::Tensor& states);
+  std::vector<Draw> plan_draws(const std::vector<ScheduledChunk>& batch, std::vector<std::int64_t>& rows);
+  void draw(std::vector<Draw>& draws, const at::Tensor& logits) const;
+  void draw_one(Draw& draw, std::span<const float> logits) const;
+  void accept(const Draw& draw);
+  void force(Sequence& sequence, const std::vector<std::int32_t>& tokens);
+  bool end_if_full(Sequence& sequence);
+  // One token more; false when its receiver ended the sequence.
+  bool append(Sequence& sequence, const EngineEvent& event);
+  void finish(Sequence& sequence, FinishReason reason, std::int32_t stop_token = -1, const std::string& error = {});
+  void finish_index(ActiveRequest& request, std::int32_t index, const EngineEvent& event);
+  void cancel_request(ActiveRequest& request);
+  void fail(const std::vector<ScheduledChunk>& batch, const std::string& error);
+  bool emit(ActiveRequest& request, EngineEvent event);
+  void leave_queue(ActiveRequest& request);
+  void purge();  // requests that are done
+
+  std::unique_ptr<Gpt> model_;
+  EngineOptions options_;
+  PagedKvCache cache_;
+  Scheduler scheduler_;
+  std::vector<RequestId> done_;
+  EngineStats totals_;
+  TokenRate prompt_rate_, completion_rate_;
+  std::int64_t dequeued_ = 0, dequeued_tokens_ = 0;
+};
+
+}  // namespace nanochat

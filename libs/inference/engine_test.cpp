@@ -1,0 +1,569 @@
+#include "inference/engine.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/ops/empty.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <cmath>
+#include <limits>
+#include <thread>
+
+#include "core/errors.h"
+#include "core/random.h"
+#include "inference/engine_testing.h"
+#include "inference/generator.h"
+#include "model/gpt.h"
+#include "model/testing.h"
+
+namespace nanochat {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::ThrowsMessage;
+using testing::EngineAnswer;
+using testing::Receiver;
+using Ids = std::vector<std::int32_t>;
+
+GptConfig small_config() {
+  GptConfig config;
+  config.n_layer = 2;
+  config.n_head = 4;
+  config.n_kv_head = 2;
+  config.n_embd = 64;
+  config.intermediate_size = 96;
+  config.vocab_size = 90;  // padded to 128
+  config.sequence_len = 96;
+  return config;
+}
+
+// On one thread: the products are so small that a second only waits.
+std::unique_ptr<Gpt> small_model(std::uint64_t seed = 3, at::ScalarType dtype = at::kFloat) {
+  at::set_num_threads(1);
+  return std::make_unique<Gpt>(testing::random_model(small_config(), dtype, seed));
+}
+
+EngineOptions small_options() {
+  EngineOptions options;
+  options.block_size = 8;
+  options.kv_blocks = 200;
+  options.max_running = 32;
+  options.max_batch_tokens = 64;
+  return options;
+}
+
+Ids random_prompt(std::size_t length, Rng& rng) {
+  Ids prompt(length);
+  for (std::int32_t& id : prompt) id = static_cast<std::int32_t>(rng.below(90));
+  return prompt;
+}
+
+struct Wish {
+  Ids prompt;
+  SamplingOptions sampling;
+  std::int64_t max_tokens = 12;
+  std::int64_t n = 1;
+};
+
+EngineRequest request_of(const Wish& wish) {
+  EngineRequest request;
+  request.prompt = wish.prompt;
+  request.sampling = wish.sampling;
+  request.max_tokens = wish.max_tokens;
+  request.n = wish.n;
+  return request;
+}
+
+// 32 wishes of all kinds: greedy and seeded, short and long, some with a beginning in common, some with n > 1.
+std::vector<Wish> many_wishes(std::uint64_t seed) {
+  Rng rng(seed);
+  const Ids common = random_prompt(20, rng);
+  std::vector<Wish> wishes;
+  for (std::size_t i = 0; i < 32; ++i) {
+    Wish wish;
+    wish.prompt = random_prompt(1 + rng.below(60), rng);
+    if (i % 3 == 0) wish.prompt.insert(wish.prompt.begin(), common.begin(), common.end());
+    wish.sampling.temperature = i % 2 == 0 ? 0.0 : 1.0;
+    wish.sampling.seed = rng.next();
+    if (i % 5 == 1) wish.sampling.top_p = 0.9;
+    if (i % 7 == 3) wish.sampling.top_k = 7;
+    if (i % 4 == 1) wish.sampling.repetition_penalty = 1.3;
+    if (i % 4 == 3) wish.sampling.frequency_penalty = 0.7;
+    wish.max_tokens = 1 + static_cast<std::int64_t>(rng.below(16));
+    wish.n = i % 8 == 7 ? 3 : 1;
+    wishes.push_back(std::move(wish));
+  }
+  return wishes;
+}
+
+// The answers to wishes that are all there at once.
+std::vector<EngineAnswer> answers(Engine& engine, const std::vector<Wish>& wishes) {
+  std::vector<std::unique_ptr<Receiver>> receivers;
+  for (const Wish& wish : wishes) {
+    receivers.push_back(std::make_unique<Receiver>(static_cast<std::size_t>(wish.n)));
+    EngineRequest request = request_of(wish);
+    request.on_event = receivers.back()->callback();
+    EXPECT_TRUE(engine.submit(std::move(request)));
+  }
+  engine.start();
+  std::vector<EngineAnswer> results;
+  for (const auto& receiver : receivers) results.push_back(receiver->wait());
+  engine.stop();
+  return results;
+}
+
+std::vector<EngineAnswer> answers_together(const std::vector<Wish>& wishes, const EngineOptions& options,
+                                           at::ScalarType dtype = at::kFloat) {
+  Engine engine(small_model(3, dtype), options);
+  return answers(engine, wishes);
+}
+
+void expect_same(const std::vector<EngineAnswer>& got, const std::vector<EngineAnswer>& expected, const char* what) {
+  ASSERT_EQ(got.size(), expected.size());
+  for (std::size_t i = 0; i < got.size(); ++i) {
+    for (std::size_t s = 0; s < expected[i].sequences.size(); ++s) {
+      EXPECT_EQ(got[i].sequences[s].ids, expected[i].sequences[s].ids) << what << ", request " << i << " sequence " << s;
+      EXPECT_EQ(got[i].sequences[s].logprobs, expected[i].sequences[s].logprobs) << what << ", request " << i;
+      EXPECT_EQ(got[i].sequences[s].finishes, 1);
+      EXPECT_EQ(got[i].done, 1);
+    }
+  }
+}
+
+// Logprobs are compared for equality too: nothing but the request goes into an answer.
+TEST(Engine, AnswersAreTheSameAloneAndAmid31Others) {
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+    const std::vector<Wish> wishes = many_wishes(1);
+    const std::vector<EngineAnswer> together = answers_together(wishes, small_options(), dtype);
+    for (std::size_t i = 0; i < wishes.size(); i += 3) {
+      expect_same(answers_together({wishes[i]}, small_options(), dtype), {together[i]}, "alone");
+    }
+  }
+}
+
+TEST(Engine, AnswersDoNotDependOnCacheChunksBlocksOrPreemption) {
+  for (const std::uint64_t seed : {1U, 2U, 3U}) {
+    const std::vector<Wish> wishes = many_wishes(seed);
+    const std::vector<EngineAnswer> expected = answers_together(wishes, small_options());
+    EngineOptions options = small_options();
+    options.prefix_cache = false;
+    expect_same(answers_together(wishes, options), expected, "without a prefix cache");
+    options = small_options();
+    options.max_batch_tokens = 32;
+    expect_same(answers_together(wishes, options), expected, "small chunks");
+    options.max_batch_tokens = 4096;
+    expect_same(answers_together(wishes, options), expected, "whole prompts");
+    options.block_size = 16;
+    expect_same(answers_together(wishes, options), expected, "other blocks");
+    options = small_options();
+    options.kv_blocks = 14;  // one context takes 12
+    expect_same(answers_together(wishes, options), expected, "hardly any blocks");
+    options.max_running = 3;
+    expect_same(answers_together(wishes, options), expected, "three at a time");
+  }
+}
+
+TEST(Engine, GreedyEqualsTheGenerator) {
+  Rng rng(4);
+  const Ids prompt = random_prompt(30, rng);
+  auto model = small_model();
+  GenerationOptions options;
+  options.max_tokens = 20;
+  options.sampling.temperature = 0.0;
+  const Generation expected = generate(*model, {prompt}, options).front();
+  Engine engine(std::move(model), small_options());
+  Wish wish{prompt, options.sampling, 20, 1};
+  const EngineAnswer answer = answers(engine, {wish}).front();
+  EXPECT_EQ(answer.sequences[0].ids, expected.ids);
+  for (std::size_t i = 0; i < 20; ++i) EXPECT_NEAR(answer.sequences[0].logprobs[i], expected.logprobs[i], 1e-4);
+  EXPECT_EQ(answer.sequences[0].reason, FinishReason::kLength);
+  EXPECT_EQ(answer.usage.prompt_tokens, 30);
+  EXPECT_EQ(answer.usage.completion_tokens, 20);
+}
+
+TEST(Engine, ThePrefixCacheIsCountedAndCanBeForgotten) {
+  Rng rng(5);
+  const Ids prompt = random_prompt(35, rng);
+  Engine engine(small_model(), small_options());
+  engine.start();
+  const auto ask = [&](const Ids& ids) {
+    Receiver receiver;
+    EngineRequest request = request_of({ids, {}, 2, 1});
+    request.on_event = receiver.callback();
+    engine.submit(std::move(request));
+    return receiver.wait().usage.cached_tokens;
+  };
+  const auto invalidate = [&](std::function<bool(std::span<const std::int32_t>)> matches) {
+    std::atomic<std::int64_t> forgotten = -1;
+    engine.invalidate(std::move(matches), [&](std::int64_t n) { forgotten = n; });
+    while (forgotten < 0) std::this_thread::yield();
+    return forgotten.load();
+  };
+  EXPECT_EQ(ask(prompt), 0);
+  EXPECT_EQ(ask(prompt), 32);
+  EXPECT_EQ(ask({prompt.begin(), prompt.begin() + 32}), 24);  // one token at least is computed
+  Ids other = prompt;
+  other[20] = (other[20] + 1) % 90;
+  EXPECT_EQ(ask(other), 16);
+  EXPECT_EQ(invalidate([&](std::span<const std::int32_t> ids) { return ids.size() == 24 && ids[20] == prompt[20]; }), 2);
+  EXPECT_EQ(ask(prompt), 16);
+  EXPECT_EQ(ask(other), 32);
+  EXPECT_GT(invalidate({}), 0);
+  EXPECT_EQ(ask(prompt), 0);
+  engine.drain();
+  EXPECT_EQ(engine.stats().kv_blocks_used, 0);
+  EXPECT_GT(engine.stats().cache_hits, 0);
+}
+
+TEST(Engine, PromptLogprobsAreThoseOfAFullPass) {
+  Rng rng(6);
+  const Ids prompt = random_prompt(70, rng);
+  auto model = small_model();
+  at::Tensor ids = at::empty({1, 70}, at::kInt);
+  std::copy(prompt.begin(), prompt.end(), ids.data_ptr<std::int32_t>());
+  const at::Tensor expected = model->forward(ids)[0].to(at::kDouble).log_softmax(-1);
+  Engine engine(std::move(model), small_options());  // a budget of 64: two chunks
+  Receiver receiver;
+  EngineRequest request = request_of({prompt, {}, 0, 1});
+  request.prompt_logprobs = true;
+  request.top_logprobs = 3;
+  request.on_event = receiver.callback();
+  engine.submit(std::move(request));
+  engine.start();
+  const EngineAnswer& answer = receiver.wait();
+  ASSERT_EQ(answer.prompt.size(), 69U);
+  for (std::int64_t i = 0; i < 69; ++i) {
+    const auto& token = answer.prompt[static_cast<std::size_t>(i)];
+    EXPECT_EQ(token.token.id, prompt[static_cast<std::size_t>(i + 1)]);
+    EXPECT_NEAR(token.token.logprob, expected[i][token.token.id].item<double>(), 1e-4);
+    ASSERT_EQ(token.top.size(), 3U);
+    EXPECT_NEAR(token.top[0].logprob, expected[i].max().item<double>(), 1e-4);
+    EXPECT_GE(token.top[0].logprob, token.top[1].logprob);
+  }
+  EXPECT_TRUE(answer.sequences[0].ids.empty());
+  EXPECT_EQ(answer.sequences[0].reason, FinishReason::kLength);
+}
+
+TEST(Engine, StopTokensMinTokensAndIgnoreEos) {
+  const Wish wish{{1, 2, 3}, SamplingOptions{.temperature = 0.0}, 10, 1};
+  const Ids free = answers_together({wish}, small_options())[0].sequences[0].ids;
+  const auto run = [&](auto&& change) {
+    Engine engine(small_model(), small_options());
+    Receiver receiver;
+    EngineRequest request = request_of(wish);
+    request.stop_tokens = {free[3]};
+    change(request);
+    request.on_event = receiver.callback();
+    engine.submit(std::move(request));
+    engine.start();
+    return receiver.wait().sequences[0];
+  };
+  const auto first = static_cast<std::size_t>(std::find(free.begin(), free.end(), free[3]) - free.begin());
+  const auto stopped = run([](EngineRequest&) {});
+  EXPECT_EQ(stopped.ids, Ids(free.begin(), free.begin() + static_cast<std::ptrdiff_t>(first)));
+  EXPECT_EQ(stopped.reason, FinishReason::kStop);
+  EXPECT_EQ(stopped.stop_token, free[3]);
+  EXPECT_EQ(run([](EngineRequest& request) { request.ignore_eos = true; }).ids, free);
+  const auto later = run([](EngineRequest& request) { request.min_tokens = 8; });
+  EXPECT_GE(later.ids.size(), 8U);
+  for (std::size_t i = 0; i < 8; ++i) EXPECT_NE(later.ids[i], free[3]);
+}
+
+TEST(Engine, TheReceiverCanEndASequence) {
+  Engine engine(small_model(), small_options());
+  Receiver receiver(2);
+  EngineRequest request = request_of({{1, 2, 3}, {}, 20, 2});
+  request.on_event = [inner = receiver.callback()](const EngineEvent& event) {
+    inner(event);
+    return event.sequence == 0 || event.kind != EngineEventKind::kToken;
+  };
+  engine.submit(std::move(request));
+  engine.start();
+  const EngineAnswer& answer = receiver.wait();
+  EXPECT_EQ(answer.sequences[0].ids.size(), 20U);
+  EXPECT_EQ(answer.sequences[1].ids.size(), 1U);
+  EXPECT_EQ(answer.sequences[1].reason, FinishReason::kStop);
+  EXPECT_EQ(answer.usage.completion_tokens, 21);
+}
+
+TEST(Engine, TopLogprobsAndLogitBias) {
+  Engine engine(small_model(), small_options());
+  Receiver receiver;
+  EngineRequest request = request_of({{1, 2, 3}, SamplingOptions{.temperature = 0.0}, 5, 1});
+  request.top_logprobs = 4;
+  request.sampling.logit_bias = {{17, 100.0}};
+  request.on_event = receiver.callback();
+  engine.submit(std::move(request));
+  engine.start();
+  const auto& sequence = receiver.wait().sequences[0];
+  EXPECT_EQ(sequence.ids, Ids(5, 17));
+  for (const auto& top : sequence.top) {
+    ASSERT_EQ(top.size(), 4U);
+    EXPECT_NE(top[0].id, 17);  // of the unmodified distribution
+  }
+}
+
+// ------------------------------------------------------------------------------------------------- cancelling, limits
+
+TEST(Engine, ACancelledRequestFreesItsBlocksWhereverItIs) {
+  EngineOptions options = small_options();
+  options.max_running = 2;
+  options.prefix_cache = false;
+  Engine engine(small_model(), options);
+  std::vector<std::unique_ptr<Receiver>> receivers;
+  std::vector<RequestId> ids;
+  for (int i = 0; i < 4; ++i) {
+    receivers.push_back(std::make_unique<Receiver>());
+    EngineRequest request = request_of({{1, 2, 3}, {}, 90, 1});
+    request.on_event = receivers.back()->callback();
+    ids.push_back(engine.submit(std::move(request)).id);
+  }
+  engine.cancel(ids[2]);   // before anything ran
+  engine.cancel(ids[0], 0);
+  engine.cancel(12345);    // unknown
+  engine.start();
+  EXPECT_EQ(receivers[2]->wait().sequences[0].reason, FinishReason::kCancelled);
+  EXPECT_EQ(receivers[0]->wait().sequences[0].reason, FinishReason::kCancelled);
+  while (receivers[1]->received() == 0) std::this_thread::yield();
+  engine.cancel(ids[1]);   // decoding
+  const EngineAnswer& answer = receivers[1]->wait();
+  EXPECT_TRUE(answer.sequences[0].reason == FinishReason::kCancelled || answer.sequences[0].ids.size() == 90);
+  EXPECT_EQ(receivers[3]->wait().sequences[0].ids.size(), 90U);
+  engine.drain();
+  EXPECT_EQ(engine.stats().kv_blocks_used, 0);
+  EXPECT_EQ(engine.stats().running, 0);
+  EXPECT_EQ(engine.stats().queued, 0);
+}
+
+TEST(Engine, CancellingDuringALongPromptEndsIt) {
+  EngineOptions options = small_options();
+  options.max_batch_tokens = 32;
+  Engine engine(small_model(), options);
+  Rng rng(1);
+  Receiver long_one, short_one;
+  EngineRequest request = request_of({random_prompt(90, rng), {}, 3, 1});
+  request.on_event = long_one.callback();
+  const RequestId id = engine.submit(std::move(request)).id;
+  // Its second event of all cancels the long prompt, which then has seen 32 tokens a step at most.
+  EngineRequest other = request_of({{5}, {}, 5, 1});
+  other.on_event = [&](const EngineEvent& event) {
+    engine.cancel(id);
+    return short_one.callback()(event);
+  };
+  engine.submit(std::move(other));
+  engine.start();
+  EXPECT_EQ(short_one.wait().sequences[0].ids.size(), 5U);
+  const EngineAnswer& answer = long_one.wait();
+  EXPECT_EQ(answer.done, 1);
+  engine.drain();
+  EXPECT_EQ(engine.stats().kv_blocks_used, 0);
+}
+
+TEST(Engine, RefusesWhatIsTooMuch) {
+  EngineOptions options = small_options();
+  options.max_queued = 2;
+  Engine engine(small_model(), options);
+  const auto submit = [&] { return engine.submit(request_of({{1, 2}, {}, 2, 1})); };
+  EXPECT_TRUE(submit());
+  EXPECT_TRUE(submit());
+  EXPECT_EQ(submit().refusal, Refusal::kQueueFull);
+  EXPECT_EQ(engine.stats().refused, 1);
+  EXPECT_EQ(engine.stats().queued, 2);
+  EXPECT_EQ(engine.stats().queued_tokens, 4);
+  engine.start();
+  engine.drain();
+  EXPECT_EQ(submit().refusal, Refusal::kDraining);
+  engine.stop();
+  EXPECT_EQ(submit().refusal, Refusal::kStopped);
+  EXPECT_EQ(engine.stats().finished, 2);
+}
+
+TEST(Engine, StoppingEndsWhatIsLeft) {
+  Receiver queued;
+  {
+    Engine engine(small_model(), small_options());
+    EngineRequest request = request_of({{1, 2}, {}, 2, 1});
+    request.on_event = queued.callback();
+    engine.submit(std::move(request));
+  }
+  EXPECT_EQ(queued.wait().sequences[0].reason, FinishReason::kCancelled);
+}
+
+TEST(Engine, NamesWhatIsWrongWithARequest) {
+  Engine engine(small_model(), small_options());
+  const auto submit = [&](auto&& change) {
+    EngineRequest request = request_of({{1, 2}, {}, 2, 1});
+    change(request);
+    return engine.submit(std::move(request));
+  };
+  EXPECT_THAT([&] { submit([](EngineRequest& r) { r.prompt.clear(); }); }, ThrowsMessage<DataError>(HasSubstr("empty")));
+  EXPECT_THAT([&] { submit([](EngineRequest& r) { r.prompt.assign(96, 1); }); },
+              ThrowsMessage<DataError>(HasSubstr("has 96 tokens; the model's context of 96 leaves room for at most 95")));
+  EXPECT_THAT([&] { submit([](EngineRequest& r) { r.prompt = {90}; }); },
+              ThrowsMessage<DataError>(HasSubstr("token id 90 is outside the model's vocabulary of 90")));
+  EXPECT_THAT([&] { submit([](EngineRequest& r) { r.n = 33; }); }, ThrowsMessage<ConfigError>(HasSubstr("n is 33")));
+  EXPECT_THAT([&] { submit([](EngineRequest& r) { r.tools = true; }); }, ThrowsMessage<ConfigError>(HasSubstr("tools")));
+  EXPECT_THAT([&] { submit([](EngineRequest& r) { r.sampling.top_p = 2; }); }, ThrowsMessage<ConfigError>(HasSubstr("top_p")));
+  EXPECT_EQ(engine.stats().queued, 0);
+}
+
+TEST(Engine, OptionsAreChecked) {
+  EngineOptions options = small_options();
+  options.kv_blocks = 11;
+  EXPECT_THAT([&] { Engine(small_model(), options); }, ThrowsMessage<ConfigError>(HasSubstr("takes 12 blocks of 8")));
+  options = small_options();
+  options.max_batch_tokens = 31;
+  EXPECT_THAT([&] { Engine(small_model(), options); }, ThrowsMessage<ConfigError>(HasSubstr("max_batch_tokens")));
+  options.kv_blocks = 0;
+  options.max_batch_tokens = 64;
+  EXPECT_EQ(Engine(small_model(), options).stats().kv_blocks_total, 32 * 12);
+}
+
+TEST(Engine, ALogitThatIsNotANumberFailsItsRequestAlone) {
+  auto model = small_model();
+  for (Parameter& parameter : model->parameters()) {
+    if (parameter.kind == ParameterKind::kEmbedding) parameter.value[50].fill_(std::numeric_limits<float>::quiet_NaN());
+  }
+  Engine engine(std::move(model), small_options());
+  Wish bad{{1, 50}, {}, 5, 1}, good{{1, 2}, SamplingOptions{.temperature = 0.0, .logit_bias = {{50, -100.0}}}, 5, 1};
+  const auto results = answers(engine, {bad, good});
+  EXPECT_EQ(results[0].sequences[0].reason, FinishReason::kError);
+  EXPECT_THAT(results[0].sequences[0].error, HasSubstr("generating token 1"));
+  EXPECT_EQ(results[1].sequences[0].ids.size(), 5U);
+}
+
+TEST(Engine, NewWeightsTakeEffectBetweenSteps) {
+  const Wish wish{{1, 2, 3, 4, 5, 6, 7, 8, 9, 10}, SamplingOptions{.temperature = 0.0}, 8, 1};
+  Engine engine(small_model(3), small_options());
+  engine.start();
+  const auto ask = [&] {
+    Receiver receiver;
+    EngineRequest request = request_of(wish);
+    request.on_event = receiver.callback();
+    engine.submit(std::move(request));
+    return receiver.wait().sequences[0].ids;
+  };
+  const Ids before = ask();
+  engine.at_step([](Gpt& model) {
+    const Gpt other = testing::random_model(small_config(), at::kFloat, 8);
+    for (std::size_t i = 0; i < other.parameters().size(); ++i) model.parameters()[i].value.copy_(other.parameters()[i].value);
+  });
+  engine.invalidate({});
+  const Ids after = ask();
+  engine.stop();
+  Engine fresh(small_model(8), small_options());
+  EXPECT_EQ(after, answers(fresh, {wish})[0].sequences[0].ids);
+  EXPECT_NE(after, before);
+}
+
+// ------------------------------------------------------------------------------------------------- tools, constraints
+
+// After each 7 the tokens 8 9 follow.
+class EchoTool : public TokenTool {
+ public:
+  std::vector<std::int32_t> accept(std::int32_t token) override { return token == 7 ? Ids{8, 9} : Ids{}; }
+};
+
+TEST(Engine, ToolsPutTokensIn) {
+  EngineOptions options = small_options();
+  options.make_tool = [] { return std::make_unique<EchoTool>(); };
+  Engine engine(small_model(), options);
+  Receiver receiver;
+  EngineRequest request = request_of({{1, 2, 3}, {}, 60, 1});
+  request.tools = true;
+  request.sampling.temperature = 1.0;
+  request.sampling.logit_bias = {{7, 5.0}};
+  request.on_event = receiver.callback();
+  engine.submit(std::move(request));
+  engine.start();
+  const auto& sequence = receiver.wait().sequences[0];
+  ASSERT_EQ(sequence.ids.size(), 60U);
+  int forced = 0;
+  for (std::size_t i = 0; i + 2 < 60; ++i) {
+    if (sequence.ids[i] != 7 || sequence.forced[i]) continue;
+    EXPECT_EQ(sequence.ids[i + 1], 8);
+    EXPECT_EQ(sequence.ids[i + 2], 9);
+    EXPECT_TRUE(sequence.forced[i + 1] && sequence.forced[i + 2]);
+    ++forced;
+  }
+  EXPECT_GT(forced, 3);
+}
+
+// An even number of 5s and then one 6.
+class EvenConstraint : public TokenConstraint {
+ public:
+  std::span<const std::uint64_t> allowed(std::int64_t room) override {
+    mask_[0] = (odd_ ? 0 : std::uint64_t{1} << 6) | (room >= (odd_ ? 2 : 3) ? std::uint64_t{1} << 5 : 0);
+    return mask_;
+  }
+  void accept(std::int32_t token) override {
+    EXPECT_TRUE(token == 5 || token == 6);
+    ended_ = token == 6;
+    odd_ = token == 5 && !odd_;
+  }
+  bool may_end() const override { return ended_; }
+  bool must_end() const override { return ended_; }
+  std::int64_t closing_length() override { return ended_ ? 0 : odd_ ? 2 : 1; }
+  std::unique_ptr<TokenConstraint> clone() const override { return std::make_unique<EvenConstraint>(*this); }
+
+ private:
+  std::vector<std::uint64_t> mask_ = {0, 0};
+  bool odd_ = false, ended_ = false;
+};
+
+TEST(Engine, ConstraintsHoldForEverySequence) {
+  for (std::uint64_t seed = 0; seed < 20; ++seed) {
+    Engine engine(small_model(), small_options());
+    Receiver receiver(3);
+    EngineRequest request = request_of({{1, 2, 3}, SamplingOptions{.temperature = 1.0, .seed = seed}, 6, 3});
+    request.constraint = std::make_unique<EvenConstraint>();
+    request.on_event = receiver.callback();
+    engine.submit(std::move(request));
+    engine.start();
+    for (const auto& sequence : receiver.wait().sequences) {
+      EXPECT_EQ(sequence.reason, FinishReason::kStop);
+      ASSERT_FALSE(sequence.ids.empty());
+      EXPECT_EQ(sequence.ids.size() % 2, 1U);
+      EXPECT_EQ(sequence.ids.back(), 6);
+      for (std::size_t i = 0; i + 1 < sequence.ids.size(); ++i) EXPECT_EQ(sequence.ids[i], 5);
+    }
+  }
+  Engine engine(small_model(), small_options());
+  EngineRequest request = request_of({{1}, {}, 0, 1});
+  request.constraint = std::make_unique<EvenConstraint>();
+  EXPECT_THAT([&] { engine.submit(std::move(request)); }, ThrowsMessage<ConfigError>(HasSubstr("takes 1 tokens")));
+}
+
+// Many threads at once: what the sanitizers watch.
+TEST(Engine, ServesManyThreads) {
+  EngineOptions options = small_options();
+  options.kv_blocks = 30;
+  Engine engine(small_model(), options);
+  engine.start();
+  std::vector<std::thread> clients;
+  std::atomic<int> answered = 0;
+  for (std::uint64_t c = 0; c < 6; ++c) {
+    clients.emplace_back([&, c] {
+      Rng rng(c);
+      for (int i = 0; i < 8; ++i) {
+        Receiver receiver(2);
+        EngineRequest request = request_of({random_prompt(1 + rng.below(40), rng), {}, 10, 2});
+        request.on_event = receiver.callback();
+        const Submission submission = engine.submit(std::move(request));
+        ASSERT_TRUE(submission);
+        if (rng.below(3) == 0) engine.cancel(submission.id);
+        engine.stats();
+        answered += receiver.wait().done;
+      }
+    });
+  }
+  for (std::thread& client : clients) client.join();
+  engine.drain();
+  EXPECT_EQ(answered, 48);
+  EXPECT_EQ(engine.stats().kv_blocks_used, 0);
+  EXPECT_EQ(engine.stats().requests, 48);
+}
+
+}  // namespace
+}  // namespace nanochat

@@ -1,0 +1,59 @@
+#include "inference/paged_kv_cache.h"
+
+#include <ATen/ops/empty.h>
+#include <c10/core/ScalarType.h>
+#include <c10/util/Exception.h>
+
+#include <utility>
+
+namespace nanochat {
+
+PagedKvCache::PagedKvCache(const GptConfig& config, at::ScalarType dtype, std::int64_t blocks, std::int64_t block_size,
+                           at::Device device)
+    : capacity_(config.sequence_len), positions_(at::empty({0}, at::kLong)) {
+  TORCH_CHECK(blocks > 0 && block_size > 0, "paged KV cache: ", blocks, " blocks of ", block_size, " positions");
+  // Memory is taken as blocks are first written.
+  for (std::vector<at::Tensor>* slabs : {&keys_, &values_}) {
+    for (std::int64_t layer = 0; layer < config.n_layer; ++layer) {
+      slabs->push_back(at::empty({blocks, config.n_kv_head, block_size, config.head_dim()},
+                                 at::TensorOptions(dtype).device(device)));
+    }
+  }
+}
+
+std::int64_t PagedKvCache::bytes_per_block(const GptConfig& config, at::ScalarType dtype, std::int64_t block_size) {
+  return 2 * config.n_layer * config.n_kv_head * config.head_dim() * block_size *
+         static_cast<std::int64_t>(c10::elementSize(dtype));
+}
+
+void PagedKvCache::set_batch(ops::PagedBatch batch) {
+  batch_ = std::move(batch);
+  positions_ = at::empty({batch_.tokens()}, at::kLong);
+  std::int64_t* position = positions_.data_ptr<std::int64_t>();
+  for (const ops::PagedBatch::Sequence& sequence : batch_.sequences) {
+    for (std::int64_t i = 0; i < sequence.tokens; ++i) *position++ = sequence.start + i;
+  }
+}
+
+at::Tensor PagedKvCache::attend(std::int64_t layer, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
+  TORCH_CHECK(layer >= 0 && layer < static_cast<std::int64_t>(keys_.size()), "paged KV cache: no layer ", layer);
+  TORCH_CHECK(q.dim() == 4 && q.size(1) == 1 && q.size(0) == positions_.numel(), "paged KV cache: q ", q.sizes(),
+              " does not fit a batch of ", positions_.numel(), " tokens");
+  at::Tensor& keys = keys_[static_cast<std::size_t>(layer)];
+  at::Tensor& values = values_[static_cast<std::size_t>(layer)];
+  ops::paged_store(k.select(1, 0), v.select(1, 0), batch_, keys, values);
+  return ops::paged_attention(q.select(1, 0), keys, values, batch_).unsqueeze(1);
+}
+
+void PagedKvCache::advance(std::int64_t tokens) {
+  TORCH_CHECK(tokens == 1, "paged KV cache: rows are single tokens, not ", tokens);
+  set_batch({});
+}
+
+void PagedKvCache::copy_block(std::int32_t from, std::int32_t to) {
+  for (std::vector<at::Tensor>* slabs : {&keys_, &values_}) {
+    for (at::Tensor& slab : *slabs) slab.select(0, to).copy_(slab.select(0, from));
+  }
+}
+
+}  // namespace nanochat

@@ -1,0 +1,40 @@
+#pragma once
+// A KvCache in blocks of `block_size` positions, which sequences hold by number (block_pool.h keeps the books). A batch is
+// a flat list of tokens, each a row of its own to the model: chunks of prompts and single decodes pass through it together.
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "model/config.h"
+#include "model/kv_cache.h"
+#include "ops/paged_attention.h"
+
+namespace nanochat {
+
+// Not thread-safe.
+class PagedKvCache : public KvCache {
+ public:
+  PagedKvCache(const GptConfig& config, at::ScalarType dtype, std::int64_t blocks, std::int64_t block_size,
+               at::Device device = at::kCPU);
+  static std::int64_t bytes_per_block(const GptConfig& config, at::ScalarType dtype, std::int64_t block_size);
+
+  std::int64_t blocks() const { return keys_.front().size(0); }
+  // What the next forward pass continues: ids (N, 1) in the order of the sequences. Blocks must reach to their ends.
+  void set_batch(ops::PagedBatch batch);
+  const at::Tensor& start() const override { return positions_; }  // of each token
+  std::int64_t capacity() const override { return capacity_; }     // the model's context
+  at::Tensor attend(std::int64_t layer, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) override;
+  void advance(std::int64_t tokens) override;                      // the batch is done
+  // All layers: `to` becomes what `from` is.
+  void copy_block(std::int32_t from, std::int32_t to);
+
+ private:
+  std::int64_t capacity_;
+  std::vector<at::Tensor> keys_, values_;  // per layer; (blocks, NKV, block_size, D)
+  ops::PagedBatch batch_;
+  at::Tensor positions_;                   // int64 (N)
+};
+
+}  // namespace nanochat

@@ -1,0 +1,68 @@
+#pragma once
+// For the engine only: which tokens go through the model in the next step, and who holds the blocks they need. Knows no
+// model. Not thread-safe.
+//
+// Order of a step: decodes; then what is left of the budget on prompts (and tokens that tools put in), in order of
+// arrival; then sequences that were preempted; then new requests, while there are blocks for their whole prompt. A step
+// always makes progress: the sequence that came first can take every block, and the cache holds one context.
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "inference/block_pool.h"
+#include "inference/engine.h"
+#include "inference/sequence.h"
+
+namespace nanochat {
+
+struct ScheduledChunk {
+  Sequence* sequence = nullptr;
+  std::int64_t tokens = 0;        // from sequence->computed on
+};
+
+class Scheduler {
+ public:
+  Scheduler(const EngineOptions& options, std::int64_t blocks);
+
+  void add(std::unique_ptr<ActiveRequest> request);         // to the end of the queue
+  // The next batch; empty when there is nothing to do. Chunks are in the order given above.
+  std::vector<ScheduledChunk> schedule();
+  // The model has seen the chunk: publishes the blocks it filled.
+  void computed(const ScheduledChunk& chunk);
+  // Makes sequences 1 .. n-1 of a prompt that is through, sharing its full blocks; `copy` copies a block that is not full.
+  void fork(Sequence& first, const std::function<void(std::int32_t, std::int32_t)>& copy);
+  void finish(Sequence& sequence);                          // gives its blocks back
+  // Takes a request whose sequences have all finished, or that waits, out.
+  std::unique_ptr<ActiveRequest> remove(RequestId id);
+  ActiveRequest* find(RequestId id);
+  std::vector<RequestId> requests() const;                  // in order of arrival
+  std::int64_t invalidate(const std::function<bool(std::span<const std::int32_t>)>& matches);
+
+  bool idle() const { return requests_.empty(); }
+  void count(EngineStats& stats) const;                     // fills what the scheduler knows
+
+ private:
+  bool reserve(Sequence& sequence, std::int64_t tokens);    // blocks up to computed + tokens; preempts; false: preempted itself
+  void release(Sequence& sequence);
+  void preempt(Sequence& sequence);
+  bool admit(ActiveRequest& request);
+  bool take_prefix(Sequence& sequence);                     // blocks for all its tokens, cached or free; false: too few
+  void add_chunk(Sequence& sequence, std::int64_t tokens);
+  std::int64_t blocks_for(std::int64_t tokens) const { return (tokens + block_size_ - 1) / block_size_; }
+
+  std::int64_t block_size_, max_batch_tokens_, max_running_;
+  bool prefix_cache_;
+  BlockPool pool_;
+  std::vector<std::unique_ptr<ActiveRequest>> requests_;    // all, in order of arrival
+  std::deque<ActiveRequest*> waiting_;
+  std::deque<Sequence*> preempted_;
+  std::vector<Sequence*> running_;                          // in order of arrival
+  std::vector<ScheduledChunk> batch_;
+  std::int64_t epoch_ = 0, hits_ = 0, misses_ = 0, preemptions_ = 0;
+};
+
+}  // namespace nanochat

@@ -1,0 +1,43 @@
+#pragma once
+// Matrix products and attention for serving, where few rows meet all weights: decoding reads each weight once a step, so
+// that a product is bound by memory, and rows come and go from step to step. Every number of a result is summed by itself
+// in an order that depends on its length alone: a row comes out the same, bit for bit, whatever rows stand beside it.
+// As in kernels.h, plain pointers only; compiled for each instruction set and chosen at run time.
+
+#include <cstdint>
+
+#include "ops/cpu/kernels.h"
+
+namespace nanochat::ops::cpu {
+
+// Where the keys and values of one head lie: position p at (block[p / block_size] * block_stride + p % block_size *
+// row_stride), d numbers each.
+template <class T>
+struct PagedHead {
+  const T* keys;
+  const T* values;
+  const std::int32_t* blocks;
+  std::int64_t block_size;    // a power of two
+  std::int64_t block_stride;  // elements
+  std::int64_t row_stride;
+};
+
+template <class T>
+struct RowKernels {
+  // y (rows, columns; ldy apart) = x (rows, n; ldx apart) wᵀ for `columns` rows of w (ldw apart). Sums in float32.
+  void (*linear)(const T* x, std::int64_t ldx, std::int64_t rows, const T* w, std::int64_t ldw, std::int64_t columns,
+                 std::int64_t n, T* y, std::int64_t ldy);
+  // One query of d numbers against the first `keys` positions: y = softmax(scale * q Kᵀ) V. scratch: keys + 16 floats.
+  void (*attend)(const T* q, const PagedHead<T>& head, T* y, float* scratch, std::int64_t keys, std::int64_t d, float scale);
+  std::int64_t d_multiple;    // what d must be a multiple of for attend()
+};
+
+// For heads of size d, whatever the processor: linear() is that of the best kernels, attend() of the best that take d.
+template <class T>
+RowKernels<T> row_kernels(std::int64_t d = 0);
+template <>
+RowKernels<float> row_kernels<float>(std::int64_t d);
+template <>
+RowKernels<bf16> row_kernels<bf16>(std::int64_t d);
+
+}  // namespace nanochat::ops::cpu

@@ -1,0 +1,170 @@
+// Products and attention of few rows for AVX512-BF16: see row_products.h.
+#include <immintrin.h>
+
+#include "ops/cpu/row_products.h"
+
+namespace nanochat::ops::cpu::avx512bf16 {
+namespace {
+
+#include "ops/cpu/avx512.inc"
+
+constexpr i64 kTile = 4;           // rows of x times rows of w in registers: 16 sums
+constexpr i64 kColumnBlock = 64;   // rows of w that all rows of x meet while they are in the core's own cache
+
+NANOCHAT_INLINE __m512bh load32(const bf16* p) { return (__m512bh)_mm512_loadu_si512(p); }
+NANOCHAT_INLINE __m512bh load_some(const bf16* p, __mmask32 mask) { return (__m512bh)_mm512_maskz_loadu_epi16(mask, p); }
+
+// The sums of 16 vectors, always in the same order.
+NANOCHAT_INLINE __m512 sums_of(const __m512 v[16]) {
+  __m512 quads[4];
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    const __m512* x = v + 4 * i;
+    const __m512 a = _mm512_add_ps(_mm512_unpacklo_ps(x[0], x[1]), _mm512_unpackhi_ps(x[0], x[1]));
+    const __m512 b = _mm512_add_ps(_mm512_unpacklo_ps(x[2], x[3]), _mm512_unpackhi_ps(x[2], x[3]));
+    const __m512d ad = _mm512_castps_pd(a), bd = _mm512_castps_pd(b);
+    quads[i] = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(ad, bd)), _mm512_castpd_ps(_mm512_unpackhi_pd(ad, bd)));
+  }
+  const auto fold = [](__m512 a, __m512 b) __attribute__((always_inline)) {
+    return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
+  };
+  return fold(fold(quads[0], quads[1]), fold(quads[2], quads[3]));
+}
+
+// kRows rows of x times four rows of w, of which the first `columns` count.
+template <int kRows, bool kPrefetch>
+NANOCHAT_INLINE void multiply_tile(const bf16* x, i64 ldx, const bf16* w, i64 ldw, i64 columns, i64 n, bf16* y, i64 ldy) {
+  __m512 sums[16];
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; ++i) sums[i] = _mm512_setzero_ps();
+  const bf16* rows[kTile];
+  for (i64 c = 0; c < kTile; ++c) rows[c] = w + smaller(c, columns - 1) * ldw;
+  i64 i = 0;
+  for (; i + 32 <= n; i += 32) {
+    __m512bh b[kTile];
+#pragma GCC unroll 4
+    for (int c = 0; c < kTile; ++c) {
+      b[c] = load32(rows[c] + i);
+      if constexpr (kPrefetch) _mm_prefetch(reinterpret_cast<const char*>(rows[c] + kTile * ldw + i), _MM_HINT_T0);
+    }
+#pragma GCC unroll 4
+    for (int r = 0; r < kRows; ++r) {
+      const __m512bh a = load32(x + r * ldx + i);
+#pragma GCC unroll 4
+      for (int c = 0; c < kTile; ++c) sums[4 * r + c] = _mm512_dpbf16_ps(sums[4 * r + c], a, b[c]);
+    }
+  }
+  if (i < n) {
+    const auto mask = static_cast<__mmask32>((std::uint64_t{1} << (n - i)) - 1U);
+    for (int r = 0; r < kRows; ++r) {
+      const __m512bh a = load_some(x + r * ldx + i, mask);
+      for (int c = 0; c < kTile; ++c) {
+        sums[4 * r + c] = _mm512_dpbf16_ps(sums[4 * r + c], a, load_some(rows[c] + i, mask));
+      }
+    }
+  }
+  alignas(32) bf16 rounded[16];
+  store16(rounded, to_bf16(sums_of(sums)));
+  for (i64 r = 0; r < kRows; ++r) {
+    if (columns == kTile) {
+      __builtin_memcpy(y + r * ldy, rounded + kTile * r, kTile * sizeof(bf16));
+    } else {
+      for (i64 c = 0; c < columns; ++c) y[r * ldy + c] = rounded[kTile * r + c];
+    }
+  }
+}
+
+template <int kRows, bool kPrefetch>
+void multiply_block(const bf16* x, i64 ldx, const bf16* w, i64 ldw, i64 columns, i64 n, bf16* y, i64 ldy) {
+  for (i64 c = 0; c < columns; c += kTile) {
+    multiply_tile<kRows, kPrefetch>(x, ldx, w + c * ldw, ldw, smaller(kTile, columns - c), n, y + c, ldy);
+  }
+}
+
+template <bool kPrefetch>
+void multiply_rows(const bf16* x, i64 ldx, i64 rows, const bf16* w, i64 ldw, i64 columns, i64 n, bf16* y, i64 ldy) {
+  switch (rows) {
+    case 1: return multiply_block<1, kPrefetch>(x, ldx, w, ldw, columns, n, y, ldy);
+    case 2: return multiply_block<2, kPrefetch>(x, ldx, w, ldw, columns, n, y, ldy);
+    case 3: return multiply_block<3, kPrefetch>(x, ldx, w, ldw, columns, n, y, ldy);
+    default: return multiply_block<4, kPrefetch>(x, ldx, w, ldw, columns, n, y, ldy);
+  }
+}
+
+void linear(const bf16* x, i64 ldx, i64 rows, const bf16* w, i64 ldw, i64 columns, i64 n, bf16* y, i64 ldy) {
+  for (i64 c = 0; c < columns; c += kColumnBlock) {
+    const i64 block = smaller(kColumnBlock, columns - c);
+    // The first rows fetch the weights from memory, for the others they are near.
+    multiply_rows<true>(x, ldx, smaller(kTile, rows), w + c * ldw, ldw, block, n, y + c, ldy);
+    for (i64 r = kTile; r < rows; r += kTile) {
+      multiply_rows<false>(x + r * ldx, ldx, smaller(kTile, rows - r), w + c * ldw, ldw, block, n, y + r * ldy + c, ldy);
+    }
+  }
+}
+
+NANOCHAT_INLINE i64 offset_of(const PagedHead<bf16>& head, i64 position) {
+  const i64 block = position / head.block_size;
+  return head.blocks[block] * head.block_stride + (position - block * head.block_size) * head.row_stride;
+}
+
+// scores[key] = q · k of every key; up to 15 more behind them are written. Returns their maximum.
+float score_keys(const bf16* q, const PagedHead<bf16>& head, float* scores, i64 keys, i64 d) {
+  __m512 highest = _mm512_set1_ps(-3.4e38F);
+  for (i64 key = 0; key < keys; key += 16) {
+    const bf16* rows[16];
+    for (i64 i = 0; i < 16; ++i) rows[i] = head.keys + offset_of(head, smaller(key + i, keys - 1));
+    __m512 sums[16];
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; ++i) sums[i] = _mm512_setzero_ps();
+    for (i64 c = 0; c < d; c += 32) {
+      const __m512bh query = load32(q + c);
+#pragma GCC unroll 16
+      for (int i = 0; i < 16; ++i) sums[i] = _mm512_dpbf16_ps(sums[i], query, load32(rows[i] + c));
+    }
+    const __m512 score = sums_of(sums);  // the last key stands for those beyond it
+    _mm512_storeu_ps(scores + key, score);
+    highest = _mm512_max_ps(highest, score);
+  }
+  return _mm512_reduce_max_ps(highest);
+}
+
+// y = sum of weights[key] * v, of kVectors * 16 channels.
+template <int kVectors>
+void sum_values(const float* weights, const PagedHead<bf16>& head, i64 channel, i64 keys, float inverse, bf16* y) {
+  __m512 sums[kVectors];
+#pragma GCC unroll 8
+  for (int i = 0; i < kVectors; ++i) sums[i] = _mm512_setzero_ps();
+  for (i64 key = 0; key < keys; ++key) {
+    const bf16* row = head.values + offset_of(head, key) + channel;
+    const __m512 weight = _mm512_set1_ps(weights[key]);
+#pragma GCC unroll 8
+    for (int i = 0; i < kVectors; ++i) sums[i] = _mm512_fmadd_ps(weight, widen(load16(row + 16 * i)), sums[i]);
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < kVectors; ++i) store16(y + channel + 16 * i, to_bf16(_mm512_mul_ps(sums[i], _mm512_set1_ps(inverse))));
+}
+
+void attend(const bf16* q, const PagedHead<bf16>& head, bf16* y, float* scores, i64 keys, i64 d, float scale) {
+  const float maximum = score_keys(q, head, scores, keys, d);
+  const __m512 factor = _mm512_set1_ps(scale), shift = _mm512_set1_ps(maximum * scale);
+  __m512 total = _mm512_setzero_ps();
+  for (i64 key = 0; key < keys; key += 16) {
+    const i64 left = keys - key;
+    const auto mask = static_cast<__mmask16>(left >= 16 ? 0xffffU : (1U << left) - 1U);
+    const __m512 weight = _mm512_maskz_mov_ps(mask, exp16(_mm512_fmsub_ps(_mm512_loadu_ps(scores + key), factor, shift)));
+    _mm512_storeu_ps(scores + key, weight);
+    total = _mm512_add_ps(total, weight);
+  }
+  const float inverse = 1.0F / _mm512_reduce_add_ps(total);
+  i64 channel = 0;
+  for (; channel + 128 <= d; channel += 128) sum_values<8>(scores, head, channel, keys, inverse, y);
+  for (; channel + 64 <= d; channel += 64) sum_values<4>(scores, head, channel, keys, inverse, y);
+  for (; channel < d; channel += 32) sum_values<2>(scores, head, channel, keys, inverse, y);
+}
+
+}  // namespace
+
+extern const RowKernels<bf16> kRowKernels;
+const RowKernels<bf16> kRowKernels = {&linear, &attend, 32};
+
+}  // namespace nanochat::ops::cpu::avx512bf16

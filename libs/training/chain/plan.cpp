@@ -1,0 +1,172 @@
+#include "training/chain/plan.h"
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <optional>
+
+#include <spdlog/fmt/fmt.h>
+
+#include "core/errors.h"
+#include "core/options.h"
+#include "model/memory.h"
+#include "training/midtrain/midtrain.h"
+#include "training/pretrain/pretrain_options.h"
+#include "training/rl/rl.h"
+#include "training/sft/sft.h"
+
+namespace nanochat {
+namespace {
+
+constexpr std::int64_t kTokenizerBytesPerToken = 60;  // of tokenizer.json: vocabulary and merges
+constexpr double kGenerationShare = 0.1;              // of the training rate, that answers are generated at
+
+class Planner {
+ public:
+  explicit Planner(const Chain& chain) : chain_(chain) {}
+
+  StepPlan plan(const ChainStep& step) {
+    StepPlan result{.name = step.name, .command = step.command};
+    if (step.command == "pretrain") {
+      pretrain(step, result);
+    } else if (step.command == "midtrain") {
+      midtrain(step, result);
+    } else if (step.command == "sft") {
+      sft(step, result);
+    } else if (step.command == "rl") {
+      rl(step, result);
+    } else {
+      prepare(step, result);
+    }
+    return result;
+  }
+
+ private:
+  struct Trained {  // by an earlier step
+    GptConfig model;
+    std::int64_t device_batch_size = 0, total_batch_size = 0;
+  };
+
+  static std::int64_t known(const ChainStep& step, const char* key) { return step.plan.value(key, std::int64_t{0}); }
+
+  template <class Config>
+  Config configuration(const ChainStep& step, void (*declare)(OptionList&, Config&), std::vector<std::string> of_the_command = {}) const {
+    Config config;
+    OptionList options;
+    declare(options, config);
+    nlohmann::json values = step.options;
+    for (const std::string& key : of_the_command) values.erase(key);
+    options.apply_json(values, fmt::format("step \"{}\"", step.name));
+    return config;
+  }
+
+  void prepare(const ChainStep& step, StepPlan& result) {
+    const std::int64_t bytes = known(step, "bytes");
+    if (step.command == "tokenizer train") {
+      const auto vocabulary = step.options.find("vocab_size");
+      if (vocabulary == step.options.end()) throw ConfigError(fmt::format("step \"{}\": a plan needs its vocab_size", step.name));
+      vocab_size_ = vocabulary->get<std::int64_t>();
+      result.disk = vocab_size_ * kTokenizerBytesPerToken;
+    } else if (step.command == "data toy") {
+      result.disk = step.options.value("bytes", bytes);
+    } else if (step.command == "data prepare") {
+      result.tokens = known(step, "tokens");
+      result.disk = result.tokens * (vocab_size_ <= 65536 ? 2 : 4);
+    } else {
+      result.disk = bytes;
+    }
+  }
+
+  // Weights, optimizer and their memory while training; checkpoints that stay.
+  void train(const GptConfig& model, std::int64_t rows, const TrainerOptions& options, StepPlan& result) const {
+    constexpr int kBytes = 2;  // bfloat16
+    const MemoryEstimate need = estimate_training_memory(model, rows, model.sequence_len, kBytes, chain_.hardware.gpu);
+    result.parameters = model.parameter_count();
+    result.memory = need.total();
+    const std::int64_t interval = options.checkpoint_interval;
+    std::int64_t checkpoints = interval > 0 ? (result.steps + interval - 1) / interval : 1;
+    if (options.keep_last > 0) checkpoints = std::min(checkpoints, options.keep_last);
+    checkpoints += options.keep_best ? 1 : 0;
+    result.disk = checkpoints * (result.parameters * static_cast<std::int64_t>(sizeof(float)) + need.optimizer);
+    result.seconds = seconds(static_cast<double>(result.tokens) * model.flops_per_token());
+  }
+  double seconds(double flops) const { return chain_.hardware.flops_per_second > 0 ? flops / chain_.hardware.flops_per_second : 0.0; }
+
+  void pretrain(const ChainStep& step, StepPlan& result) {
+    const auto config = configuration<PretrainConfig>(step, declare_pretrain_options);
+    if (vocab_size_ == 0) throw ConfigError(fmt::format("step \"{}\": no step before it trains a tokenizer", step.name));
+    const GptConfig model = config.model_config(vocab_size_);
+    result.steps = config.iterations(model);
+    result.tokens = result.steps * config.total_batch_size;
+    train(model, config.device_batch_size, config, result);
+    remember(config, {model, config.device_batch_size, config.total_batch_size});
+  }
+
+  void remember(const TrainerOptions& options, const Trained& trained) { trained_[options.output_dir.lexically_normal().string()] = trained; }
+  const Trained& base_of(const ChainStep& step, const FinetuneConfig& config) const {
+    const auto found = trained_.find(std::filesystem::path(config.base_model).lexically_normal().string());
+    if (found != trained_.end()) return found->second;
+    throw ConfigError(fmt::format("step \"{}\": no step before it makes its base_model {}", step.name, config.base_model));
+  }
+
+  void midtrain(const ChainStep& step, StepPlan& result) {
+    const auto config = configuration<MidtrainConfig>(step, declare_midtrain_options);
+    const Trained base = with_rows(base_of(step, config), config);
+    const std::int64_t batch = config.total_batch_size > 0 ? config.total_batch_size : base.total_batch_size;
+    result.steps = config.num_iterations >= 0 ? config.num_iterations : epochs(known(step, "tokens"), config, batch);
+    result.tokens = result.steps * batch;
+    train(base.model, base.device_batch_size, config, result);
+    remember(config, {base.model, base.device_batch_size, batch});
+  }
+
+  void sft(const ChainStep& step, StepPlan& result) {
+    const auto config = configuration<SftConfig>(step, declare_sft_options, {"accuracy_mixture", "accuracy_problems", "accuracy_max_tokens"});
+    const Trained base = with_rows(base_of(step, config), config);
+    const std::int64_t conversations = std::max<std::int64_t>(1, known(step, "conversations")), tokens = known(step, "tokens");
+    const double rows_wanted = static_cast<double>(tokens) / static_cast<double>(conversations) *
+                               static_cast<double>(config.examples_per_step) / static_cast<double>(base.model.sequence_len);
+    const std::int64_t rows = config.total_batch_size > 0 ? config.total_batch_size / base.model.sequence_len
+                                                          : std::max<std::int64_t>(1, std::llround(rows_wanted));
+    const StepShape shape = step_shape(rows, base.device_batch_size);
+    const std::int64_t batch = shape.rows_of_step() * base.model.sequence_len;
+    result.steps = config.num_iterations >= 0 ? config.num_iterations : epochs(tokens, config, batch);
+    result.tokens = result.steps * batch;
+    train(base.model, shape.rows, config, result);
+    remember(config, base);
+  }
+
+  void rl(const ChainStep& step, StepPlan& result) {
+    const auto config = configuration<RlConfig>(step, declare_rl_options);
+    const Trained base = with_rows(base_of(step, config), config);
+    result.steps = config.num_iterations >= 0 ? config.num_iterations : epochs(known(step, "conversations"), config, config.examples_per_step);
+    const std::int64_t answers = result.steps * config.examples_per_step * config.num_samples;
+    result.tokens = answers * (known(step, "question_tokens") + config.max_new_tokens);
+    train(base.model, base.device_batch_size, config, result);
+    // A token that is generated takes a third of what one trained on does, at a fraction of the rate.
+    result.seconds += seconds(static_cast<double>(answers * config.max_new_tokens) * base.model.flops_per_token() / 3.0 / kGenerationShare);
+    remember(config, base);
+  }
+
+  static Trained with_rows(Trained base, const FinetuneConfig& config) {
+    if (config.device_batch_size > 0) base.device_batch_size = config.device_batch_size;
+    return base;
+  }
+  static std::int64_t epochs(std::int64_t items, const FinetuneConfig& config, std::int64_t of_a_step) {
+    return std::max<std::int64_t>(1, static_cast<std::int64_t>(config.num_epochs * static_cast<double>(items) / static_cast<double>(of_a_step)));
+  }
+
+  const Chain& chain_;
+  std::int64_t vocab_size_ = 0;
+  std::map<std::string, Trained> trained_;  // by output_dir
+};
+
+}  // namespace
+
+std::vector<StepPlan> plan_chain(const Chain& chain) {
+  Planner planner(chain);
+  std::vector<StepPlan> plans;
+  for (const ChainStep& step : chain.steps) plans.push_back(planner.plan(step));
+  return plans;
+}
+
+}  // namespace nanochat

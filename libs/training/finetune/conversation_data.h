@@ -1,0 +1,41 @@
+#pragma once
+// The conversations that midtraining and SFT learn from, and those they are judged by.
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "data/conversation_loader.h"
+
+namespace nanochat {
+
+class OptionList;
+class TaskMixture;
+
+struct ConversationDataOptions {
+  std::vector<std::string> data_dir;             // files of conversations (data/conversations.h)
+  std::string mixture;                           // instead: a mixture of tasks, a file or the JSON itself
+  std::vector<std::string> validation_data_dir;  // likewise; when neither is given, part of the data is held out
+  std::string validation_mixture;
+  double validation_share = 0.05;                // of the data, at most kMostHeldOut
+  bool skip_bad = false;
+};
+
+inline constexpr std::int64_t kMostHeldOut = 1000;
+
+void declare_conversation_data(OptionList& options, ConversationDataOptions& data);
+
+struct ConversationData {
+  std::shared_ptr<const RenderedConversations> training, validation;
+};
+
+// Reads, holds out by the seed, renders, each conversation cut to max_tokens; logs what there is. Throws ConfigError when
+// no data or twice data is named, DataError for files and when no conversation is left to train on or to validate with.
+ConversationData load_conversation_data(const ConversationDataOptions& options, const Tokenizer& tokenizer,
+                                        std::int64_t max_tokens, std::uint64_t seed, int workers);
+
+// A mixture as an option says it: a file, or JSON when it begins with { or [. `flag` is what errors name.
+std::shared_ptr<const TaskMixture> mixture_of(const std::string& value, const std::string& flag);
+
+}  // namespace nanochat

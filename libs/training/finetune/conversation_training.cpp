@@ -1,0 +1,191 @@
+#include "training/finetune/conversation_training.h"
+
+#include <algorithm>
+#include <cmath>
+#include <optional>
+
+#include <spdlog/fmt/fmt.h>
+
+#include "core/errors.h"
+#include "core/format.h"
+#include "core/interrupt.h"
+#include "core/log.h"
+#include "optim/schedule.h"
+#include "tokenizer/special_tokens.h"
+#include "tokenizer/tokenizer.h"
+#include "training/trainer/memory_check.h"
+#include "training/trainer/train_on.h"
+
+namespace nanochat {
+namespace {
+
+class ConversationTraining : public Stage {
+ public:
+  ConversationTraining(const FinetuneConfig& config, const ConversationDataOptions& data, const ConversationPlan& plan,
+                       ProgressReporter& progress)
+      : config_(config), plan_(plan), runtime_(select_runtime(config.runtime)),
+        base_(open_base_model(config, plan.stage, runtime_.dtype)), model_config_(base_.loaded.model->config()),
+        tokenizer_(base_.loaded.tokenizer), token_bytes_(tokenizer_->token_byte_lengths()) {
+    // A row of T inputs is made of T + 1 tokens; a stream has no rows to fit.
+    const std::int64_t longest = plan.packing == ConversationPacking::kStream ? kDefaultConversationTokens : model_config_.sequence_len + 1;
+    data_ = load_conversation_data(data, *tokenizer_, longest, config.seed, config.workers);
+    shape_ = plan_shape();
+    const bool background = save_in_background(config, model_config_, runtime_, shape_.rows, model_config_.sequence_len);
+    schedule_ = {.num_iterations = horizon(), .warmdown_ratio = plan.warmdown_ratio};
+    trainer_.emplace(TrainerParts{.stage = plan.stage,
+                                  .score = plan.judge_by_bpb ? "bpb" : "loss",
+                                  .options = config,
+                                  .runtime = runtime_,
+                                  .model = model_config_,
+                                  .optimizer = config.optimizer_options(),
+                                  .tokenizer = tokenizer_,
+                                  .iterations = steps_to_take(config, schedule_.num_iterations),
+                                  .save_in_background = background,
+                                  .declare = plan.declare,
+                                  .initialize = [this](Gpt& model) { base_.copy_weights(model); },
+                                  .announcement = [this] { return announcement(); }},
+                     *this, progress);
+    base_.loaded.model.reset();  // its weights are in the trainer's model, or those of a later checkpoint are
+  }
+
+  TrainingResult run() { return trainer_->run(); }
+
+  StepReport step(Learner learner, std::int64_t step) override {
+    std::vector<TokenBatch> batches(static_cast<std::size_t>(shape_.micro_batches));
+    for (TokenBatch& batch : batches) loader_->next(batch);
+    constexpr double kMomentum = 0.95;
+    StepReport report = train_on(learner, batches,
+                                 {.lr_multiplier = schedule_.multiplier(step),
+                                  .muon_momentum = plan_.muon_warmup ? muon_momentum(step) : kMomentum,
+                                  .grad_clip = config_.grad_clip},
+                                 token_bytes_);
+    std::int64_t supervised = 0;
+    for (const TokenBatch& batch : batches) {
+      supervised += std::count_if(batch.targets.begin(), batch.targets.end(), [](std::int32_t target) { return target >= 0; });
+    }
+    report.metrics.update({{"epoch", loader_->epoch()}, {"supervised_tokens", supervised}});
+    return report;
+  }
+
+  std::optional<Evaluation> evaluate(Learner learner, std::int64_t) override {
+    return plan_.judge_by_bpb ? evaluate_bpb(learner.model) : evaluate_loss(learner.model);
+  }
+
+  nlohmann::json examine(Learner learner, std::int64_t step) override {
+    if (!plan_.accuracy) return nlohmann::json::object();
+    nlohmann::json scores = plan_.accuracy(learner.model, *tokenizer_);
+    for (const auto& [name, score] : scores.items()) log_info("step {:06d} | {} {}", step, name, score.dump());
+    return scores;
+  }
+
+  nlohmann::json position() const override { return loader_->position(); }
+  void seek(const nlohmann::json& position) override {
+    loader_ = make_conversation_loader(data_.training, loader_options(plan_.packing, shape_.rows), position);
+  }
+
+ private:
+  std::int64_t time() const { return model_config_.sequence_len; }
+
+  ConversationLoaderOptions loader_options(ConversationPacking packing, std::int64_t rows) const {
+    return {.rows = rows,
+            .sequence_len = time(),
+            .packing = packing,
+            .padding_id = tokenizer_->require_special(kAssistantEnd),  // as the reference pads
+            .seed = config_.seed};
+  }
+  std::int64_t rows_of_training() const { return rows_of_epoch(*data_.training, loader_options(plan_.packing, 1)); }
+
+  StepShape plan_shape() const {
+    constexpr std::int64_t kRows = 8;
+    const std::int64_t device = config_.device_batch_size > 0 ? config_.device_batch_size : base_.inherit("device_batch_size", kRows);
+    if (plan_.total_batch_size > 0) {
+      if (plan_.total_batch_size % time() != 0) {
+        throw ConfigError(fmt::format("--total-batch-size {} is not a multiple of the model's context of {}; the nearest is {}",
+                                      plan_.total_batch_size, time(),
+                                      std::max<std::int64_t>(1, (plan_.total_batch_size + time() / 2) / time()) * time()));
+      }
+      return step_shape(plan_.total_batch_size / time(), device);
+    }
+    if (plan_.examples_per_step == 0) {
+      return step_shape(std::max<std::int64_t>(1, base_.inherit("total_batch_size", device * time()) / time()), device);
+    }
+    // As many rows as that many conversations take on average: the rows of every step are equal.
+    const double rows_of_one = static_cast<double>(rows_of_training()) / static_cast<double>(data_.training->size());
+    return step_shape(std::max<std::int64_t>(1, std::llround(rows_of_one * static_cast<double>(plan_.examples_per_step))), device);
+  }
+
+  std::int64_t horizon() const {
+    if (config_.num_iterations >= 0) return config_.num_iterations;
+    const double rows = config_.num_epochs * static_cast<double>(rows_of_training());
+    return std::max<std::int64_t>(1, static_cast<std::int64_t>(rows / static_cast<double>(shape_.rows_of_step())));
+  }
+
+  std::string announcement() const {
+    const std::int64_t iterations = schedule_.num_iterations, rows = shape_.rows_of_step();
+    return fmt::format("training: {} steps of {} rows ({} micro-batches of {} x {}), about {:.0f} conversations a step, {:.1f} epochs",
+                       with_commas(iterations), rows, shape_.micro_batches, shape_.rows, time(),
+                       static_cast<double>(data_.training->size() * static_cast<std::size_t>(rows)) / static_cast<double>(std::max<std::int64_t>(1, rows_of_training())),
+                       static_cast<double>(iterations * rows) / static_cast<double>(std::max<std::int64_t>(1, rows_of_training())));
+  }
+
+  // Over the validation conversations as one stream, so that figures compare with those of pretraining.
+  std::optional<Evaluation> evaluate_bpb(Gpt& model) const {
+    ConversationLoaderOptions options = loader_options(ConversationPacking::kStream, shape_.rows);
+    options.loop = options.shuffle = false;
+    // Where there is less than a batch: fewer rows, then a shorter one.
+    const auto tokens = static_cast<std::int64_t>(data_.validation->tokens());
+    options.sequence_len = std::min(options.sequence_len, tokens - 1);
+    options.rows = std::clamp<std::int64_t>((tokens - 1) / options.sequence_len, 1, options.rows);
+    const auto loader = make_conversation_loader(data_.validation, options, nullptr);
+    const std::int64_t batches = std::max<std::int64_t>(1, plan_.eval_tokens / (options.rows * options.sequence_len));
+    const BitsPerByte bpb = evaluate_bits_per_byte(model, *loader, batches, token_bytes_);
+    if (bpb.bytes == 0) return std::nullopt;  // interrupted before the first batch
+    return Evaluation{bpb.value(), {{"validation_tokens", bpb.tokens}}, fmt::format("validation bpb {:.4f}", bpb.value())};
+  }
+
+  std::optional<Evaluation> evaluate_loss(Gpt& model) const {
+    ConversationLoaderOptions options = loader_options(plan_.packing, shape_.rows);
+    options.loop = options.shuffle = false;
+    const auto loader = make_conversation_loader(data_.validation, options, nullptr);
+    double nats = 0.0;
+    std::int64_t supervised = 0, positions = 0;
+    TokenBatch batch;
+    while (positions < plan_.eval_tokens && !interrupt_requested() && loader->next(batch)) {
+      nats += model.token_losses(inputs_of(batch), targets_of(batch), documents_of(batch)).sum(at::kDouble).item<double>();
+      supervised += std::count_if(batch.targets.begin(), batch.targets.end(), [](std::int32_t target) { return target >= 0; });
+      positions += batch.rows * batch.sequence_len;
+    }
+    if (supervised == 0) return std::nullopt;
+    const double loss = nats / static_cast<double>(supervised);
+    return Evaluation{loss, {{"validation_tokens", supervised}}, fmt::format("validation loss {:.4f}", loss)};
+  }
+
+  const FinetuneConfig& config_;
+  const ConversationPlan& plan_;
+  Runtime runtime_;
+  BaseModel base_;
+  GptConfig model_config_;
+  std::shared_ptr<const Tokenizer> tokenizer_;
+  std::vector<std::int32_t> token_bytes_;
+  ConversationData data_;
+  StepShape shape_;
+  LearningRateSchedule schedule_;
+  std::unique_ptr<Loader> loader_;
+  std::optional<Trainer> trainer_;  // last: it uses the rest
+};
+
+}  // namespace
+
+StepShape step_shape(std::int64_t rows_wanted, std::int64_t device_batch_size) {
+  const std::int64_t micro_batches = (rows_wanted + device_batch_size - 1) / device_batch_size;
+  return {micro_batches, (rows_wanted + micro_batches - 1) / micro_batches};
+}
+
+TrainingResult train_on_conversations(const FinetuneConfig& config, const ConversationDataOptions& data, const ConversationPlan& plan,
+                                      ProgressReporter& progress) {
+  if (config.output_dir.empty()) throw ConfigError("--output-dir is missing: name the folder of the run");
+  ConversationTraining training(config, data, plan, progress);
+  return training.run();
+}
+
+}  // namespace nanochat

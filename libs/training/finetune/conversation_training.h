@@ -1,0 +1,46 @@
+#pragma once
+// Training on conversations: midtraining and SFT, which differ in how conversations become rows, in the schedule, and in
+// how the model is judged.
+
+#include <cstdint>
+#include <functional>
+#include <string>
+
+#include <nlohmann/json.hpp>
+
+#include "data/conversation_loader.h"
+#include "training/finetune/conversation_data.h"
+#include "training/finetune/finetune_options.h"
+
+namespace nanochat {
+
+// Scores of a model in tasks, for metrics.jsonl: {"accuracy_gsm8k": 0.12, …}. Whoever starts a stage gives it; the
+// libraries of training know nothing of evaluation.
+using TaskAccuracy = std::function<nlohmann::json(Gpt&, const Tokenizer&)>;
+
+struct ConversationPlan {
+  std::string stage;                    // "midtrain" or "sft"
+  ConversationPacking packing = ConversationPacking::kBestFit;
+  std::int64_t total_batch_size = 0;    // tokens of a step; 0: see examples_per_step
+  std::int64_t examples_per_step = 0;   // conversations of a step, on average (kPadded: exactly)
+  double warmdown_ratio = 0.2;          // share of the steps in which learning rates fall to zero
+  bool muon_warmup = true;              // momentum as in pretraining, else 0.95
+  std::int64_t eval_tokens = 0;
+  // Judged by bits per byte over a stream of all tokens, else by the loss of what is supervised.
+  bool judge_by_bpb = true;
+  std::function<void(OptionList&)> declare;
+  TaskAccuracy accuracy;                // may be empty
+};
+
+// Rows of a step, as equal micro-batches of at most device_batch_size rows.
+struct StepShape {
+  std::int64_t micro_batches = 1, rows = 1;  // of a micro-batch
+  std::int64_t rows_of_step() const { return micro_batches * rows; }
+};
+StepShape step_shape(std::int64_t rows_wanted, std::int64_t device_batch_size);
+
+// Throws as Trainer, open_base_model and load_conversation_data.
+TrainingResult train_on_conversations(const FinetuneConfig& config, const ConversationDataOptions& data, const ConversationPlan& plan,
+                                      ProgressReporter& progress);
+
+}  // namespace nanochat

@@ -1,0 +1,61 @@
+#pragma once
+// What midtraining, SFT and RL have in common: a model of an earlier stage to begin from, and options.
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#include "checkpoint/checkpoint.h"
+#include "optim/optimizer.h"
+#include "training/trainer/runtime.h"
+#include "training/trainer/trainer.h"
+
+namespace nanochat {
+
+class OptionList;
+
+struct FinetuneConfig : TrainerOptions {
+  std::string base_model;               // a run or checkpoint, or the name of a run in runs/
+  RuntimeOptions runtime;
+  std::uint64_t seed = 42;
+  int workers = 0;
+  std::int64_t max_steps = -1;          // a trial: end after so many, whatever the horizon
+  std::int64_t num_iterations = -1;     // optimizer steps; -1: num_epochs of the data
+  double num_epochs = 1.0;
+  std::int64_t device_batch_size = 0;   // rows; 0: that of the base model's training
+  double embedding_lr = 0.2, unembedding_lr = 0.004, matrix_lr = 0.02, weight_decay = 0.0;
+  double init_lr_frac = 1.0;            // factor of every learning rate
+  std::string muon_dtype = "auto";
+  double grad_clip = 0.0;               // the reference clips in pretraining alone
+
+  OptimizerOptions optimizer_options() const;  // learning rates with their factor
+};
+
+// The options of every stage, in order: those before the stage's own, and those behind.
+void declare_finetune_options(OptionList& options, FinetuneConfig& config);
+void declare_trainer_options(OptionList& options, FinetuneConfig& config, const std::string& evaluated);
+
+// The model that a stage begins from.
+struct BaseModel {
+  LoadedModel loaded;
+  std::string stage;     // of its training; empty when the checkpoint does not say
+  nlohmann::json config; // its resolved configuration, an object
+
+  // A number of that configuration, or `otherwise`.
+  std::int64_t inherit(const char* key, std::int64_t otherwise) const;
+  // Into a model of the same shape.
+  void copy_weights(Gpt& model) const;
+};
+
+// Loads --base-model for `stage`. Throws ConfigError when there is none or it comes from a stage that does not lead to
+// this one, CheckpointError as load_model and when the checkpoint has no tokenizer with the tokens of the chat format.
+BaseModel open_base_model(const FinetuneConfig& config, std::string_view stage, at::ScalarType dtype);
+
+// min(iterations, --max-steps).
+std::int64_t steps_to_take(const FinetuneConfig& config, std::int64_t iterations);
+
+}  // namespace nanochat

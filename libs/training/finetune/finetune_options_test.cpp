@@ -1,0 +1,90 @@
+#include "training/finetune/finetune_options.h"
+
+#include <ATen/ops/equal.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "core/errors.h"
+#include "core/options.h"
+#include "training/finetune/conversation_training.h"
+#include "training/finetune/testing_base.h"
+
+namespace nanochat {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::ThrowsMessage;
+namespace fs = std::filesystem;
+
+class BaseModels : public ::testing::Test {
+ protected:
+  static auto opening(const fs::path& base, const char* stage) {
+    FinetuneConfig config;
+    config.base_model = base.string();
+    return [config, stage] { return open_base_model(config, stage, at::kFloat); };
+  }
+  testing::TemporaryDirectory folder_;
+  std::shared_ptr<const Tokenizer> tokenizer_ = testing::byte_tokenizer(folder_.path());
+};
+
+TEST_F(BaseModels, AreInheritedFrom) {
+  const BaseModel base = opening(testing::save_base_model(folder_.path(), tokenizer_.get()), "sft")();
+  EXPECT_EQ(base.stage, "pretrain");
+  EXPECT_EQ(base.inherit("device_batch_size", 9), 4);
+  EXPECT_EQ(base.inherit("depth", 9), 9);
+  Gpt model(base.loaded.model->config(), at::kFloat);
+  base.copy_weights(model);
+  for (std::size_t i = 0; i < model.parameters().size(); ++i) {
+    EXPECT_TRUE(at::equal(model.parameters()[i].value, base.loaded.model->parameters()[i].value));
+  }
+}
+
+TEST_F(BaseModels, OfTheSameOrAnEarlierStageAreTaken) {
+  for (const char* stage : {"pretrain", "midtrain", "sft"}) {
+    EXPECT_EQ(opening(testing::save_base_model(folder_.path(), tokenizer_.get(), stage), "sft")().stage, stage);
+  }
+  const BaseModel imported = opening(testing::save_base_model(folder_.path(), tokenizer_.get(), ""), "rl")();
+  EXPECT_EQ(imported.stage, "");
+  EXPECT_EQ(imported.inherit("device_batch_size", 9), 9);
+}
+
+TEST_F(BaseModels, ThatDoNotFitAreRefusedWithTheReason) {
+  EXPECT_THAT(opening(testing::save_base_model(folder_.path(), tokenizer_.get(), "rl"), "midtrain"),
+              ThrowsMessage<ConfigError>(HasSubstr("comes from rl, which midtrain would undo; begin from a checkpoint of pretrain, midtrain")));
+  EXPECT_THAT(opening(testing::save_base_model(folder_.path(), tokenizer_.get(), "pretrain"), "rl"),
+              ThrowsMessage<ConfigError>(HasSubstr("never seen a conversation")));
+  EXPECT_THAT(opening(testing::save_base_model(folder_.path(), nullptr), "sft"), ThrowsMessage<CheckpointError>(HasSubstr("no tokenizer")));
+  EXPECT_THAT(opening("", "sft"), ThrowsMessage<ConfigError>(HasSubstr("--base-model is missing")));
+  EXPECT_THROW(opening("/nowhere", "sft")(), CheckpointError);
+}
+
+TEST(FinetuneConfig, ScalesEveryLearningRate) {
+  FinetuneConfig config;
+  config.init_lr_frac = 0.5;
+  const OptimizerOptions options = config.optimizer_options();
+  EXPECT_DOUBLE_EQ(options.embedding_lr, 0.1);
+  EXPECT_DOUBLE_EQ(options.unembedding_lr, 0.002);
+  EXPECT_DOUBLE_EQ(options.matrix_lr, 0.01);
+}
+
+TEST(FinetuneConfig, ATrialEndsEarly) {
+  FinetuneConfig config;
+  EXPECT_EQ(steps_to_take(config, 10), 10);
+  config.max_steps = 3;
+  EXPECT_EQ(steps_to_take(config, 10), 3);
+  EXPECT_EQ(steps_to_take(config, 2), 2);
+}
+
+TEST(StepShape, HasEqualMicroBatchesWithinTheDevicesSize) {
+  const auto shape = [](std::int64_t rows, std::int64_t device) {
+    const StepShape found = step_shape(rows, device);
+    return std::pair(found.micro_batches, found.rows);
+  };
+  EXPECT_EQ(shape(8, 8), std::pair(std::int64_t{1}, std::int64_t{8}));
+  EXPECT_EQ(shape(3, 8), std::pair(std::int64_t{1}, std::int64_t{3}));
+  EXPECT_EQ(shape(9, 8), std::pair(std::int64_t{2}, std::int64_t{5}));
+  EXPECT_EQ(shape(64, 8), std::pair(std::int64_t{8}, std::int64_t{8}));
+}
+
+}  // namespace
+}  // namespace nanochat

@@ -1,0 +1,59 @@
+#pragma once
+// For tests only: a small base model in a checkpoint, and conversations to fine-tune it on.
+
+#include <filesystem>
+#include <string>
+
+#include <nlohmann/json.hpp>
+#include <spdlog/fmt/fmt.h>
+
+#include "checkpoint/checkpoint.h"
+#include "core/testing.h"
+#include "tokenizer/load.h"
+#include "tokenizer/tokenizer.h"
+
+namespace nanochat::testing {
+
+inline std::string base64_of_byte(int byte) {
+  static const std::string kDigits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  return {kDigits[static_cast<std::size_t>(byte >> 2)], kDigits[static_cast<std::size_t>((byte & 3) << 4)], '=', '='};
+}
+
+// The 256 bytes and the special tokens.
+inline std::shared_ptr<const Tokenizer> byte_tokenizer(const std::filesystem::path& folder) {
+  std::string ranks;
+  for (int byte = 0; byte < 256; ++byte) ranks += fmt::format("{} {}\n", base64_of_byte(byte), byte);
+  write_text(folder / "bytes.tiktoken", ranks);
+  return load_tokenizer(folder / "bytes.tiktoken");
+}
+
+// folder/base: a model of depth 1, width 64, context 64, as pretraining leaves it when nothing was learnt. `stage`: of its
+// training, empty: an imported one. Without a tokenizer where `tokenizer` is null.
+inline std::filesystem::path save_base_model(const std::filesystem::path& folder, const Tokenizer* tokenizer,
+                                             const std::string& stage = "pretrain") {
+  GptConfig config = GptConfig::from_depth(1, 265, 64);
+  Gpt model(config, at::kFloat);
+  model.init_weights(1);
+  CheckpointContents contents;
+  contents.config = &config;
+  contents.weights = model_weights(model);
+  contents.tokenizer = tokenizer;
+  if (!stage.empty()) {
+    contents.training_state = {{"stage", stage}, {"step", 0}, {"config", {{"device_batch_size", 4}, {"total_batch_size", 512}}}};
+  }
+  const std::filesystem::path path = folder / ("base-" + (stage.empty() ? std::string("imported") : stage));
+  save_checkpoint(path, contents);
+  return path;
+}
+
+// `count` short conversations of one question each.
+inline std::filesystem::path write_conversations(const std::filesystem::path& folder, int count) {
+  std::string text;
+  for (int i = 0; i < count; ++i) {
+    text += fmt::format(R"({{"messages":[{{"role":"user","content":"After {}?"}},{{"role":"assistant","content":"It is {}."}}]}})", i % 10, i % 10 + 1) + "\n";
+  }
+  write_text(folder / "chat.jsonl", text);
+  return folder / "chat.jsonl";
+}
+
+}  // namespace nanochat::testing

@@ -1,0 +1,28 @@
+#include "training/midtrain/midtrain.h"
+
+#include "core/options.h"
+
+namespace nanochat {
+
+MidtrainConfig::MidtrainConfig() { eval_interval = 150; }
+
+void declare_midtrain_options(OptionList& options, MidtrainConfig& config) {
+  declare_conversation_data(options, config.data);
+  declare_finetune_options(options, config);
+  options.add("total_batch_size", config.total_batch_size, "tokens of one optimizer step; 0: as the base model was trained").at_least(0);
+  options.add("eval_tokens", config.eval_tokens, "tokens to validate on, at most").at_least(1);
+  declare_trainer_options(options, config, "validation bpb");
+}
+
+TrainingResult midtrain(const MidtrainConfig& config, ProgressReporter& progress) {
+  const ConversationPlan plan{
+      .stage = "midtrain",
+      .packing = ConversationPacking::kStream,
+      .total_batch_size = config.total_batch_size,
+      .eval_tokens = config.eval_tokens,
+      .declare = [copy = config](OptionList& options) mutable { declare_midtrain_options(options, copy); },
+      .accuracy = {}};
+  return train_on_conversations(config, config.data, plan, progress);
+}
+
+}  // namespace nanochat

@@ -1,0 +1,98 @@
+#include "training/midtrain/midtrain.h"
+
+#include <ATen/ops/equal.h>
+
+#include <cmath>
+#include <fstream>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "core/interrupt.h"
+#include "core/progress.h"
+#include "training/finetune/testing_base.h"
+
+namespace nanochat {
+namespace {
+
+namespace fs = std::filesystem;
+
+class Midtrain : public ::testing::Test {
+ protected:
+  Midtrain() {
+    reset_interrupt_for_testing();
+    config_.base_model = testing::save_base_model(folder_.path(), tokenizer_.get()).string();
+    config_.data.data_dir = {testing::write_conversations(folder_.path(), 300).string()};
+    config_.output_dir = folder_ / "run";
+    config_.runtime = {.device = "cpu", .dtype = "float32", .threads = 1};
+    config_.num_iterations = 10;
+    config_.eval_interval = 5;
+    config_.checkpoint_interval = 4;
+    config_.keep_last = 0;
+    config_.workers = 1;
+  }
+  TrainingResult train() {
+    SilentProgress progress;
+    return midtrain(config_, progress);
+  }
+  std::vector<double> figures(const char* key) const {
+    std::vector<double> found;
+    std::ifstream file(config_.output_dir / "metrics.jsonl");
+    for (std::string line; std::getline(file, line);) {
+      const auto row = nlohmann::json::parse(line);
+      if (row.contains(key)) found.push_back(row.at(key));
+    }
+    return found;
+  }
+  testing::TemporaryDirectory folder_;
+  std::shared_ptr<const Tokenizer> tokenizer_ = testing::byte_tokenizer(folder_.path());
+  MidtrainConfig config_;
+};
+
+TEST_F(Midtrain, LearnsEveryTokenAtTheReferencesRates) {
+  const TrainingResult result = train();
+  EXPECT_EQ(result.steps, 10);
+  const auto losses = figures("loss"), validation = figures("validation_bpb"), rates = figures("lr_multiplier");
+  EXPECT_NEAR(losses.front(), std::log(265.0), 1e-3);
+  EXPECT_LT(losses.back(), 0.9 * losses.front());
+  EXPECT_LT(validation.back(), validation.front());
+  EXPECT_DOUBLE_EQ(result.score, validation.back());
+  // Constant, then down to zero over the last fifth.
+  EXPECT_EQ(rates, (std::vector<double>{1, 1, 1, 1, 1, 1, 1, 1, 1, 0.5}));
+  // The batch sizes of the base model: 512 tokens, of which all are targets.
+  EXPECT_EQ(figures("supervised_tokens").front(), 512.0);
+}
+
+TEST_F(Midtrain, TheHorizonIsTheData) {
+  config_.num_iterations = -1;
+  config_.eval_interval = -1;
+  // 285 conversations of 21 tokens, some of 22: 93 whole rows of 64, 8 a step.
+  EXPECT_EQ(train().steps, 11);
+  config_.num_epochs = 2.0;
+  config_.output_dir = folder_ / "twice";
+  EXPECT_EQ(train().steps, 23);
+}
+
+TEST_F(Midtrain, AResumedRunEqualsAnUninterruptedOneBitForBit) {
+  train();
+  const LoadedModel whole = load_model(config_.output_dir, at::kFloat);
+  fs::remove_all(config_.output_dir / "checkpoints/step-000010");
+  fs::remove_all(config_.output_dir / "checkpoints/step-000008");
+  fs::remove(config_.output_dir / "checkpoints/latest");
+  config_.resume = "latest";
+  EXPECT_EQ(train().steps, 10);
+  const LoadedModel resumed = load_model(config_.output_dir, at::kFloat);
+  for (std::size_t i = 0; i < whole.model->parameters().size(); ++i) {
+    EXPECT_TRUE(at::equal(whole.model->parameters()[i].value, resumed.model->parameters()[i].value)) << i;
+  }
+  EXPECT_EQ(whole.training_state.at("loader"), resumed.training_state.at("loader"));
+}
+
+TEST_F(Midtrain, AFewConversationsAreEnoughToBeJudgedBy) {
+  config_.data.data_dir = {testing::write_conversations(folder_.path(), 2).string()};
+  config_.num_iterations = 2;
+  EXPECT_TRUE(std::isfinite(train().score));
+}
+
+}  // namespace
+}  // namespace nanochat

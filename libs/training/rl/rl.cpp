@@ -1,0 +1,241 @@
+#include "training/rl/rl.h"
+
+#include <ATen/ops/from_blob.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <optional>
+
+#include <spdlog/fmt/fmt.h>
+
+#include "core/errors.h"
+#include "core/format.h"
+#include "core/interrupt.h"
+#include "core/options.h"
+#include "core/random.h"
+#include "data/tasks/factory.h"
+#include "model/stability.h"
+#include "optim/gradient.h"
+#include "optim/schedule.h"
+#include "tokenizer/special_tokens.h"
+#include "training/rl/policy_batches.h"
+#include "training/trainer/bits_per_byte.h"
+#include "training/trainer/memory_check.h"
+
+namespace nanochat {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+void require_reward(const TaskMixture& tasks, const std::string& flag) {
+  for (const MixtureEntry& entry : tasks.entries()) {
+    const AnswerRule rule = entry.task->size() > 0 ? entry.task->example(0).rule : AnswerRule::kNone;
+    if (rule != AnswerRule::kNone && rule != AnswerRule::kProgram) continue;
+    throw ConfigError(fmt::format("{}: answers to the task {} cannot be checked, so none would earn a reward; tasks with a right "
+                                  "answer are gsm8k, arc, mmlu, spelling, spelling-bee and those of the toy world", flag, entry.task->name()));
+  }
+}
+
+at::Tensor scale_of(const PolicyBatch& batch) {
+  return at::from_blob(const_cast<float*>(batch.scale.data()), {batch.tokens.rows, batch.tokens.sequence_len}, at::kFloat);
+}
+
+class Reinforcement : public Stage {
+ public:
+  Reinforcement(const RlConfig& config, ProgressReporter& progress)
+      : config_(config), runtime_(select_runtime(config.runtime)), base_(open_base_model(config, "rl", runtime_.dtype)),
+        model_config_(base_.loaded.model->config()), tokenizer_(base_.loaded.tokenizer),
+        training_(mixture_of(config.mixture, "--mixture")), validation_(mixture_of(config.validation_mixture, "--validation-mixture")) {
+    require_reward(*training_, "--mixture");
+    require_reward(*validation_, "--validation-mixture");
+    constexpr std::int64_t kRows = 8;
+    rows_ = config.device_batch_size > 0 ? config.device_batch_size : base_.inherit("device_batch_size", kRows);
+    const bool background = save_in_background(config, model_config_, runtime_, rows_, model_config_.sequence_len);
+    schedule_ = {.num_iterations = horizon(), .warmdown_ratio = 1.0};
+    trainer_.emplace(TrainerParts{.stage = "rl",
+                                  .shown = "reward",
+                                  .score = "failure_rate",
+                                  .options = config,
+                                  .runtime = runtime_,
+                                  .model = model_config_,
+                                  .optimizer = config.optimizer_options(),
+                                  .tokenizer = tokenizer_,
+                                  .iterations = steps_to_take(config, schedule_.num_iterations),
+                                  .save_in_background = background,
+                                  .declare = [copy = config](OptionList& options) mutable { declare_rl_options(options, copy); },
+                                  .initialize = [this](Gpt& model) { base_.copy_weights(model); },
+                                  .announcement = [this] { return announcement(); }},
+                     *this, progress);
+    base_.loaded.model.reset();  // its weights are in the trainer's model, or those of a later checkpoint are
+  }
+
+  TrainingResult run() { return trainer_->run(); }
+
+  StepReport step(Learner learner, std::int64_t step) override {
+    const auto start = Clock::now();
+    const std::vector<AnsweredQuestion> questions = roll_out(learner.model);
+    const double rollout_seconds = seconds_since(start);
+    StepReport report = learn(learner, questions, schedule_.multiplier(step));
+    report.seconds = seconds_since(start);
+    report.metrics["rollout_ms"] = 1e3 * rollout_seconds;
+    return report;
+  }
+
+  std::optional<Evaluation> evaluate(Learner learner, std::int64_t) override {
+    std::vector<TaskExample> examples;
+    for (std::int64_t i = 0; i < std::min(config_.eval_examples, validation_->size()); ++i) examples.push_back(validation_->example(i));
+    const auto questions = sample_answers(learner.model, *tokenizer_, examples,
+                                          answer_options(config_.eval_samples, derive_seed(config_.seed, "validation")));
+    if (interrupt_requested()) return std::nullopt;
+    Evaluation evaluation;
+    std::string line;
+    for (std::int64_t k = 1; k <= config_.eval_samples; ++k) {
+      const auto passed = std::count_if(questions.begin(), questions.end(), [k](const AnsweredQuestion& question) {
+        return std::any_of(question.answers.begin(), question.answers.begin() + k, [](const SampledAnswer& a) { return a.right; });
+      });
+      const double share = static_cast<double>(passed) / static_cast<double>(questions.size());
+      evaluation.metrics[fmt::format("pass@{}", k)] = share;
+      if (k == 1) evaluation.score = 1.0 - share;
+      if (k == 1 || k == config_.eval_samples) line += fmt::format("{}pass@{} {:.3f}", line.empty() ? "" : " | ", k, share);
+    }
+    evaluation.summary = line;
+    return evaluation;
+  }
+
+  nlohmann::json position() const override { return {{"question", next_}, {"questions", training_->size()}}; }
+  void seek(const nlohmann::json& position) override {
+    next_ = 0;
+    if (position.is_null()) return;
+    if (position.at("questions") != training_->size()) {
+      throw DataError(fmt::format("loader position: there were {} questions, now there are {}; the tasks have changed",
+                                  position.at("questions").dump(), training_->size()));
+    }
+    next_ = position.at("question").get<std::int64_t>();
+  }
+
+ private:
+  std::int64_t horizon() const {
+    if (config_.num_iterations >= 0) return config_.num_iterations;
+    const double steps = config_.num_epochs * static_cast<double>(training_->size() / config_.examples_per_step);
+    return std::max<std::int64_t>(1, static_cast<std::int64_t>(steps));
+  }
+
+  std::string announcement() const {
+    return fmt::format("training: {} steps of {} questions, {} answers to each of at most {} tokens; {} questions in all",
+                       with_commas(schedule_.num_iterations), config_.examples_per_step, config_.num_samples,
+                       config_.max_new_tokens, with_commas(training_->size()));
+  }
+
+  AnswerOptions answer_options(std::int64_t samples, std::uint64_t seed) const {
+    return {.samples = samples,
+            .max_tokens = config_.max_new_tokens,
+            .temperature = config_.temperature,
+            .top_k = config_.top_k,
+            .seed = seed,
+            .max_batch = config_.generation_batch};
+  }
+
+  // The next questions, in the order of the mixture's epochs, answered by the model as it is.
+  std::vector<AnsweredQuestion> roll_out(Gpt& model) {
+    const std::uint64_t seed = derive_seed(config_.seed, fmt::format("answers from question {}", next_));
+    std::vector<TaskExample> examples;
+    for (std::int64_t i = 0; i < config_.examples_per_step; ++i, ++next_) {
+      if (!epoch_ || epoch_number_ != next_ / training_->size()) {
+        epoch_number_ = next_ / training_->size();
+        epoch_ = training_->epoch(epoch_number_);
+      }
+      examples.push_back(epoch_->example(next_ % training_->size()));
+    }
+    return sample_answers(model, *tokenizer_, examples, answer_options(config_.num_samples, seed));
+  }
+
+  StepReport learn(Learner learner, const std::vector<AnsweredQuestion>& questions, double lr_multiplier) {
+    const auto batches = policy_batches(questions, rows_, model_config_.sequence_len, tokenizer_->require_special(kAssistantEnd));
+    learner.model.zero_grad();
+    double loss = 0.0;
+    for (const PolicyBatch& batch : batches) {
+      const at::Tensor losses = learner.model.forward_backward(inputs_of(batch.tokens), targets_of(batch.tokens), scale_of(batch),
+                                                               documents_of(batch.tokens));
+      loss += losses.cpu().mul(scale_of(batch)).sum(at::kDouble).item<double>();
+    }
+    const double norm = gradient_norm(learner.model.parameters());
+    if (!std::isfinite(loss) || !std::isfinite(norm)) report_non_finite(learner.model, batches, loss, norm);
+    constexpr double kMomentum = 0.95;
+    learner.optimizer.step(lr_multiplier, kMomentum, clip_scale(norm, config_.grad_clip));
+    return report(questions, loss, norm, lr_multiplier);
+  }
+
+  StepReport report(const std::vector<AnsweredQuestion>& questions, double loss, double norm, double lr_multiplier) const {
+    StepReport report;
+    double reward = 0.0;
+    std::int64_t answer_tokens = 0, answers = 0;
+    for (const AnsweredQuestion& question : questions) {
+      reward += mean_reward(question) / static_cast<double>(questions.size());
+      for (const SampledAnswer& answer : question.answers) {
+        answer_tokens += static_cast<std::int64_t>(answer.ids.size());
+        report.tokens += static_cast<std::int64_t>(question.prompt.size() + answer.ids.size());
+        ++answers;
+      }
+    }
+    report.value = reward;
+    const double length = static_cast<double>(answer_tokens) / static_cast<double>(answers);
+    report.metrics = {{"reward", reward}, {"loss", loss}, {"grad_norm", norm}, {"lr_multiplier", lr_multiplier}, {"answer_tokens", length}};
+    report.summary = fmt::format("answers of {:.0f} tokens | norm {:.4f}", length, norm);
+    return report;
+  }
+
+  [[noreturn]] static void report_non_finite(Gpt& model, const std::vector<PolicyBatch>& batches, double loss, double norm) {
+    for (const PolicyBatch& batch : batches) {
+      if (const auto found = find_non_finite(model, inputs_of(batch.tokens), targets_of(batch.tokens), scale_of(batch), documents_of(batch.tokens))) {
+        throw NumericalError(*found);
+      }
+    }
+    throw NumericalError(fmt::format("the loss is {} and the gradient norm {}, though every tensor is finite by itself", loss, norm));
+  }
+
+  const RlConfig& config_;
+  Runtime runtime_;
+  BaseModel base_;
+  GptConfig model_config_;
+  std::shared_ptr<const Tokenizer> tokenizer_;
+  std::shared_ptr<const TaskMixture> training_, validation_, epoch_;
+  std::int64_t epoch_number_ = 0, next_ = 0, rows_ = 1;
+  LearningRateSchedule schedule_;
+  std::optional<Trainer> trainer_;  // last: it uses the rest
+};
+
+}  // namespace
+
+RlConfig::RlConfig() {
+  init_lr_frac = 0.05;
+  eval_interval = 60;
+  checkpoint_interval = 60;
+}
+
+void declare_rl_options(OptionList& options, RlConfig& config) {
+  options.add("mixture", config.mixture, "tasks to answer, each with a reward: a JSON file, or the JSON itself");
+  options.add("validation_mixture", config.validation_mixture, "tasks to be judged by");
+  declare_finetune_options(options, config);
+  options.add("examples_per_step", config.examples_per_step, "questions of one optimizer step").at_least(1);
+  options.add("num_samples", config.num_samples, "answers to each question").at_least(2);
+  options.add("max_new_tokens", config.max_new_tokens, "longest answer").at_least(1);
+  options.add("temperature", config.temperature, "of the answers").at_least(0.01);
+  options.add("top_k", config.top_k, "draw from so many of the likeliest tokens; 0: from all").at_least(0);
+  options.add("generation_batch", config.generation_batch, "answers that are generated at a time").at_least(1);
+  options.add("eval_examples", config.eval_examples, "questions to be judged by").at_least(1);
+  options.add("eval_samples", config.eval_samples, "answers to each of them: pass@1 up to pass@ this").at_least(1);
+  declare_trainer_options(options, config, "pass@k");
+}
+
+TrainingResult rl(const RlConfig& config, ProgressReporter& progress) {
+  if (config.output_dir.empty()) throw ConfigError("--output-dir is missing: name the folder of the run");
+  if (config.mixture.empty() || config.validation_mixture.empty()) {
+    throw ConfigError("--mixture and --validation-mixture are missing: name tasks to learn from and to be judged by");
+  }
+  Reinforcement reinforcement(config, progress);
+  return reinforcement.run();
+}
+
+}  // namespace nanochat

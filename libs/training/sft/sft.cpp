@@ -1,0 +1,40 @@
+#include "training/sft/sft.h"
+
+#include "core/options.h"
+
+namespace nanochat {
+
+SftConfig::SftConfig() {
+  init_lr_frac = 0.02;
+  eval_interval = 100;
+  sample_interval = 200;
+}
+
+void declare_sft_options(OptionList& options, SftConfig& config) {
+  declare_conversation_data(options, config.data);
+  declare_finetune_options(options, config);
+  options.add("packing", config.packing, "rows: best-fit fills each with whole conversations that do not see each other, padding has one a row")
+      .one_of({"best-fit", "padding"});
+  options.add("examples_per_step", config.examples_per_step, "conversations of one optimizer step, on average").at_least(1);
+  options.add("total_batch_size", config.total_batch_size, "instead: tokens of one optimizer step; 0: from the conversations").at_least(0);
+  options.add("eval_tokens", config.eval_tokens, "positions to validate on, at most").at_least(1);
+  options.add("accuracy_interval", config.sample_interval, "steps between scores of tasks; -1: at the end only");
+  declare_trainer_options(options, config, "validation loss");
+}
+
+TrainingResult sft(const SftConfig& config, ProgressReporter& progress, const TaskAccuracy& accuracy) {
+  const ConversationPlan plan{
+      .stage = "sft",
+      .packing = config.packing == "padding" ? ConversationPacking::kPadded : ConversationPacking::kBestFit,
+      .total_batch_size = config.total_batch_size,
+      .examples_per_step = config.examples_per_step,
+      .warmdown_ratio = 1.0,
+      .muon_warmup = false,
+      .eval_tokens = config.eval_tokens,
+      .judge_by_bpb = false,
+      .declare = [copy = config](OptionList& options) mutable { declare_sft_options(options, copy); },
+      .accuracy = accuracy};
+  return train_on_conversations(config, config.data, plan, progress);
+}
+
+}  // namespace nanochat

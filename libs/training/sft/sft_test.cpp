@@ -1,0 +1,179 @@
+#include "training/sft/sft.h"
+
+#include <ATen/ops/equal.h>
+
+#include <cmath>
+#include <fstream>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "checkpoint/run_folder.h"
+#include "core/errors.h"
+#include "core/interrupt.h"
+#include "core/progress.h"
+#include "training/finetune/testing_base.h"
+
+namespace nanochat {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::HasSubstr;
+using ::testing::ThrowsMessage;
+
+class Sft : public ::testing::Test {
+ protected:
+  Sft() {
+    reset_interrupt_for_testing();
+    config_.base_model = testing::save_base_model(folder_.path(), tokenizer_.get()).string();
+    config_.data.data_dir = {testing::write_conversations(folder_.path(), 200).string()};
+    config_.output_dir = folder_ / "run";
+    config_.runtime = {.device = "cpu", .dtype = "float32", .threads = 1};
+    config_.num_iterations = 12;
+    config_.examples_per_step = 8;
+    config_.init_lr_frac = 0.5;
+    config_.eval_interval = 6;
+    config_.checkpoint_interval = 5;
+    config_.keep_last = 0;
+    config_.workers = 1;
+  }
+  TrainingResult train(const TaskAccuracy& accuracy = {}) {
+    SilentProgress progress;
+    return sft(config_, progress, accuracy);
+  }
+  std::vector<double> figures(const char* key) const {
+    std::vector<double> found;
+    std::ifstream file(config_.output_dir / "metrics.jsonl");
+    for (std::string line; std::getline(file, line);) {
+      const auto row = nlohmann::json::parse(line);
+      if (row.contains(key)) found.push_back(row.at(key));
+    }
+    return found;
+  }
+  testing::TemporaryDirectory folder_;
+  std::shared_ptr<const Tokenizer> tokenizer_ = testing::byte_tokenizer(folder_.path());
+  SftConfig config_;
+};
+
+TEST_F(Sft, LearnsWhatTheAssistantWrites) {
+  config_.num_iterations = 40;
+  int asked = 0;
+  const TrainingResult result = train([&](Gpt& model, const Tokenizer& tokenizer) {
+    ++asked;
+    EXPECT_EQ(model.config().vocab_size, tokenizer.vocab_size());
+    return nlohmann::json{{"accuracy_test", 0.5}};
+  });
+  EXPECT_EQ(result.steps, 40);
+  const auto losses = figures("loss"), validation = figures("validation_loss");
+  ASSERT_EQ(losses.size(), 40U);
+  EXPECT_NEAR(losses.front(), std::log(265.0), 1e-3) << "the mean over supervised tokens of an untrained model";
+  EXPECT_LT(losses.back(), 0.5 * losses.front());
+  EXPECT_LT(validation.back(), 0.5 * validation.front());
+  EXPECT_DOUBLE_EQ(result.score, validation.back());
+  EXPECT_EQ(asked, 1) << "at the end";
+  EXPECT_EQ(figures("accuracy_test").size(), 1U);
+  // "It is 1." and <|assistant_end|>: 9 bytes of about 25; 8 conversations or so.
+  EXPECT_NEAR(figures("supervised_tokens").front(), 72.0, 20.0);
+  const LoadedModel loaded = load_model(config_.output_dir, at::kFloat);
+  EXPECT_EQ(loaded.training_state.at("stage"), "sft");
+  EXPECT_EQ(loaded.tokenizer->vocab_size(), 265);
+}
+
+TEST_F(Sft, PackedAndPaddedRowsGiveTheSameLoss) {
+  config_.num_iterations = 1;
+  config_.data.validation_data_dir = config_.data.data_dir;
+  train();
+  const double packed = figures("validation_loss").back();
+  config_.packing = "padding";
+  config_.output_dir = folder_ / "padded";
+  config_.init_lr_frac = 0.0;  // the weights stay: the same model is judged
+  train();
+  const double padded = figures("validation_loss").back();
+  config_.packing = "best-fit";
+  config_.output_dir = folder_ / "packed";
+  train();
+  EXPECT_NEAR(figures("validation_loss").back(), padded, 1e-5);
+  EXPECT_NE(packed, padded);
+}
+
+class SftPackings : public Sft, public ::testing::WithParamInterface<const char*> {};
+
+TEST_P(SftPackings, AResumedRunEqualsAnUninterruptedOneBitForBit) {
+  config_.packing = GetParam();
+  train();
+  const LoadedModel whole = load_model(config_.output_dir, at::kFloat);
+  const auto whole_losses = figures("loss");
+  fs::remove_all(config_.output_dir / "checkpoints/step-000012");
+  fs::remove(config_.output_dir / "checkpoints/latest");
+  fs::create_directory_symlink("step-000005", config_.output_dir / "checkpoints/latest");
+  config_.resume = "latest";
+  EXPECT_EQ(train().steps, 12);
+  const LoadedModel resumed = load_model(config_.output_dir, at::kFloat);
+  for (std::size_t i = 0; i < whole.model->parameters().size(); ++i) {
+    EXPECT_TRUE(at::equal(whole.model->parameters()[i].value, resumed.model->parameters()[i].value)) << i;
+  }
+  EXPECT_EQ(whole.training_state.at("loader"), resumed.training_state.at("loader"));
+  EXPECT_EQ(whole_losses, figures("loss"));
+}
+
+INSTANTIATE_TEST_SUITE_P(All, SftPackings, ::testing::Values("best-fit", "padding"));
+
+TEST_F(Sft, ATrialEndsEarlyAndGoesOn) {
+  config_.max_steps = 2;
+  const TrainingResult trial = train();
+  EXPECT_EQ(trial.steps, 2);
+  EXPECT_FALSE(trial.interrupted);
+  config_.max_steps = -1;
+  config_.resume = "latest";
+  EXPECT_EQ(train().steps, 12);
+  config_.resume.clear();
+  config_.output_dir = folder_ / "whole";
+  train();
+  EXPECT_TRUE(at::equal(load_model(folder_ / "run", at::kFloat).model->parameters()[3].value,
+                        load_model(folder_ / "whole", at::kFloat).model->parameters()[3].value));
+}
+
+TEST_F(Sft, TheHorizonIsTheEpochs) {
+  config_.num_iterations = -1;
+  config_.num_epochs = 0.25;  // 190 conversations of 25 positions, two a row of 64; 8 a step make 4 rows
+  config_.eval_interval = -1;
+  EXPECT_EQ(train().steps, 5);
+}
+
+TEST_F(Sft, ConversationsWithoutAnAnswerTeachNothingAndMakeNoNaN) {
+  testing::write_text(folder_ / "chat.jsonl",
+                      "{\"messages\":[{\"role\":\"user\",\"content\":\"" + std::string(200, 'x') + "\"},{\"role\":\"assistant\",\"content\":\"cut\"}]}\n"
+                      "{\"messages\":[{\"role\":\"user\",\"content\":\"" + std::string(200, 'y') + "\"},{\"role\":\"assistant\",\"content\":\"cut\"}]}\n");
+  const TrainingResult result = train();  // the context of 64 ends before either answer begins
+  EXPECT_EQ(result.steps, 12);
+  for (const double loss : figures("loss")) EXPECT_EQ(loss, 0.0);
+  EXPECT_TRUE(std::isnan(result.score));
+}
+
+TEST_F(Sft, SaysWhatDoesNotFit) {
+  const auto failing = [this](auto change) {
+    SftConfig broken = config_;
+    change(broken);
+    return [broken] {
+      SilentProgress progress;
+      sft(broken, progress);
+    };
+  };
+  EXPECT_THAT(failing([](auto& c) { c.data.data_dir.clear(); }), ThrowsMessage<ConfigError>(HasSubstr("--data-dir is missing")));
+  EXPECT_THAT(failing([](auto& c) { c.data.mixture = "[]"; }), ThrowsMessage<ConfigError>(HasSubstr("both given")));
+  EXPECT_THAT(failing([](auto& c) { c.output_dir.clear(); }), ThrowsMessage<ConfigError>(HasSubstr("--output-dir")));
+  EXPECT_THAT(failing([](auto& c) { c.total_batch_size = 100; }), ThrowsMessage<ConfigError>(HasSubstr("nearest is 128")));
+  EXPECT_THAT(failing([](auto& c) { c.resume = "latest"; }), ::testing::Throws<CheckpointError>());
+  train();
+  config_.resume = "latest";
+  config_.matrix_lr = 1.0;
+  EXPECT_THAT([this] { train(); }, ThrowsMessage<ConfigError>(HasSubstr("matrix_lr")));
+}
+
+TEST_F(Sft, DoesNotResumeFromACheckpointOfAnotherStage) {
+  config_.resume = config_.base_model;
+  EXPECT_THAT([this] { train(); }, ThrowsMessage<ConfigError>(HasSubstr("give it as --base-model")));
+}
+
+}  // namespace
+}  // namespace nanochat

@@ -1,0 +1,17 @@
+#pragma once
+// A step over batches of a loader, and its report: what pretraining, midtraining and SFT share.
+
+#include <cstdint>
+#include <vector>
+
+#include "data/batch.h"
+#include "training/trainer/train_step.h"
+#include "training/trainer/trainer.h"
+
+namespace nanochat {
+
+// train_step(), timed, with its figures for metrics.jsonl. Throws NumericalError.
+StepReport train_on(Learner learner, const std::vector<TokenBatch>& batches, const StepSettings& settings,
+                    const std::vector<std::int32_t>& token_bytes);
+
+}  // namespace nanochat

@@ -1,0 +1,318 @@
+#include "training/trainer/trainer.h"
+
+#include <chrono>
+#include <cmath>
+#include <limits>
+
+#include <spdlog/fmt/fmt.h>
+
+#include "checkpoint/checkpoint.h"
+#include "checkpoint/checkpoint_saver.h"
+#include "checkpoint/json_file.h"
+#include "checkpoint/run_folder.h"
+#include "core/errors.h"
+#include "core/format.h"
+#include "core/interrupt.h"
+#include "core/log.h"
+#include "core/options.h"
+#include "core/progress.h"
+#include "ops/peak.h"
+
+namespace nanochat {
+namespace {
+
+namespace fs = std::filesystem;
+using Clock = std::chrono::steady_clock;
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+// What a resumed run needs besides weights and optimizer; stored under "loop".
+struct LoopState {
+  double smooth = 0.0;  // exponential average of what is shown
+  double training_seconds = 0.0;
+  std::int64_t skipped_steps = 0;  // batches that were not finite
+  double score = std::numeric_limits<double>::quiet_NaN();
+  double minimum_score = std::numeric_limits<double>::infinity();
+
+  nlohmann::json to_json(const std::string& shown, const std::string& score_name) const {
+    nlohmann::json json{{"smooth_" + shown, smooth}, {"training_seconds", training_seconds}, {"skipped_steps", skipped_steps}};
+    if (std::isfinite(minimum_score)) json.update({{"validation_" + score_name, score}, {"minimum_" + score_name, minimum_score}});
+    return json;
+  }
+  static LoopState from_json(const nlohmann::json& json, const std::string& shown, const std::string& score_name) {
+    LoopState state;
+    state.smooth = json.value("smooth_" + shown, state.smooth);
+    state.training_seconds = json.value("training_seconds", state.training_seconds);
+    state.skipped_steps = json.value("skipped_steps", state.skipped_steps);
+    state.score = json.value("validation_" + score_name, state.score);
+    state.minimum_score = json.value("minimum_" + score_name, state.minimum_score);
+    return state;
+  }
+};
+
+}  // namespace
+
+struct Trainer::Impl {
+  Impl(TrainerParts given, Stage& given_stage, ProgressReporter& given_progress)
+      : parts(std::move(given)), stage(given_stage), progress(given_progress),
+        model(parts.model, parts.runtime.dtype, parts.runtime.device),
+        optimizer(model.parameters(), parts.model.n_embd, parts.optimizer) {
+    if (const auto folder = checkpoint_to_resume()) {
+      restore(*folder);
+    } else {
+      parts.initialize(model);
+      stage.seek(nullptr);
+    }
+    peak_flops = ops::peak_flops(parts.runtime.device, parts.runtime.dtype);
+    run_folder.emplace(parts.options.output_dir, !parts.options.resume.empty());
+    if (checkpoint.empty()) run_folder->write_config(resolved());
+    // Figures of the step that a checkpoint stands at were measured after it was written: they come again.
+    metrics.emplace(run_folder->path(), parts.options.resume.empty() ? std::nullopt : std::optional(step - 1));
+    add_log_file(run_folder->path() / "log.txt");
+    std::error_code ignored;
+    if (fs::equivalent(checkpoint, run_folder->checkpoint_path(step), ignored)) saved_step = step;
+    saver.emplace(parts.save_in_background);
+  }
+
+  Learner learner() { return {model, optimizer}; }
+
+  nlohmann::json resolved() const {
+    OptionList options;
+    parts.declare(options);
+    return options.resolved();
+  }
+
+  void require_configuration(const nlohmann::json& stored, const fs::path& where) const {
+    OptionList options;
+    parts.declare(options);
+    const auto differences = options.differences(stored);
+    if (differences.empty()) return;
+    throw ConfigError(fmt::format("--resume: {} was trained with another configuration: {}", where.string(),
+                                  fmt::join(differences, "; ")));
+  }
+
+  // nullopt: training begins. So it does, too, in a run that ended before its first checkpoint.
+  std::optional<fs::path> checkpoint_to_resume() const {
+    const std::string& resume = parts.options.resume;
+    if (resume.empty()) return std::nullopt;
+    if (resume != "latest") return find_checkpoint(resume);
+    const fs::path& run = parts.options.output_dir;
+    if (!fs::is_directory(run / "checkpoints") || !RunFolder::checkpoint_steps(run).empty()) return find_checkpoint(run);
+    if (const auto stored = run / "config.json"; fs::exists(stored)) {
+      require_configuration(read_json_object(stored), stored);
+    }
+    log_info("{}: this run has no checkpoint yet; it begins anew", run.string());
+    return std::nullopt;
+  }
+
+  void restore(const fs::path& folder) {
+    LoadedModel loaded = load_model(folder, parts.runtime.dtype);
+    const nlohmann::json& state = loaded.training_state;
+    if (state.is_null()) {
+      throw CheckpointError(fmt::format("{}: no training_state.json, so training cannot go on from it", folder.string()));
+    }
+    if (const std::string found = state.value("stage", parts.stage); found != parts.stage) {
+      throw ConfigError(fmt::format("--resume: {} is a checkpoint of {}, not of {}; to begin from it, give it as --base-model",
+                                    folder.string(), found, parts.stage));
+    }
+    require_configuration(state.value("config", nlohmann::json::object()), folder);
+    if (!(loaded.model->config() == parts.model)) {
+      throw CheckpointError(fmt::format("{}: the model in the checkpoint has another shape than the options give", folder.string()));
+    }
+    auto& parameters = model.parameters();
+    for (std::size_t i = 0; i < parameters.size(); ++i) parameters[i].value.copy_(loaded.model->parameters()[i].value);
+    model.refresh_compute();
+    NamedTensors tensors = optimizer.state();
+    load_optimizer_state(folder, tensors);
+    try {
+      step = state.at("step").get<std::int64_t>();
+      optimizer.set_steps(step);
+      loop = LoopState::from_json(state.at("loop"), parts.shown, parts.score);
+      stage.seek(state.at("loader"));
+    } catch (const nlohmann::json::exception& error) {  // written by another program
+      throw CheckpointError(fmt::format("{}: training_state.json is not one of {}: {}", folder.string(), parts.stage, error.what()));
+    }
+    checkpoint = folder;
+  }
+
+  void announce() const {
+    log_info("{}", parts.runtime.description);
+    log_info("model: depth {}, width {}, {} heads, vocabulary {}, {} parameters, {:.2e} FLOPs per token",
+             parts.model.n_layer, parts.model.n_embd, parts.model.n_head, with_commas(parts.model.vocab_size),
+             with_commas(parts.model.parameter_count()), parts.model.flops_per_token());
+    log_info("{}", parts.announcement());
+    if (step > 0) log_info("resumed at step {} from {}", step, checkpoint.string());
+  }
+
+  TrainingResult run() {
+    announce();
+    progress.start(parts.stage, parts.iterations, "steps");
+    progress.advance(step);
+    const TrainerOptions& options = parts.options;
+    const std::int64_t first = step;
+    while (true) {
+      const bool last = step >= parts.iterations;
+      const auto due = [&](std::int64_t interval) { return last || (interval > 0 && step % interval == 0); };
+      const bool stop = interrupt_requested();
+      surface([this] { saver->check(); });
+      // A checkpoint comes first: what follows could fail, and would take the work of the steps with it.
+      if ((due(options.checkpoint_interval) && step > first) || (last && step == 0) || (stop && step > first)) save();
+      if (stop) break;
+      if (due(options.eval_interval)) validate();
+      if (step > 0 && due(options.sample_interval)) examine();
+      if (last || interrupt_requested()) break;
+      while (!take_step() && !interrupt_requested()) {  // a skipped batch is no step: the next one stands in
+      }
+    }
+    finish_saves();
+    progress.finish();
+    return {.steps = step,
+            .score = loop.score,
+            .minimum_score = loop.minimum_score,
+            .training_seconds = loop.training_seconds,
+            .tokens_per_second = timed_seconds > 0 ? static_cast<double>(timed_tokens) / timed_seconds : 0.0,
+            .checkpoint_seconds = checkpoint_seconds,
+            .parameters = parts.model.parameter_count(),
+            .interrupted = step < parts.iterations,
+            .checkpoint = last_good()};
+  }
+
+  // False when the batch was not finite and may be skipped.
+  bool take_step() {
+    StepReport report;
+    try {
+      report = stage.step(learner(), step);
+    } catch (const NumericalError& error) {
+      skip_or_fail(error);
+      return false;
+    }
+    loop.training_seconds += report.seconds;
+    timed_seconds += report.seconds;
+    timed_tokens += report.tokens;
+    constexpr double kSmoothing = 0.9;
+    loop.smooth = kSmoothing * loop.smooth + (1.0 - kSmoothing) * report.value;
+    const double smooth = loop.smooth / (1.0 - std::pow(kSmoothing, static_cast<double>(step + 1)));
+    const double rate = static_cast<double>(report.tokens) / report.seconds;
+    const double mfu = rate * parts.model.flops_per_token() / peak_flops;
+    report.metrics.update({{"step_ms", 1e3 * report.seconds}, {"tokens_per_second", rate}, {"mfu", mfu}});
+    metrics->write(step, report.metrics);
+    const std::string line = fmt::format("{} {:.4f} | {} | {} tok/s | MFU {:.0f}%", parts.shown, smooth, report.summary,
+                                         with_commas(std::llround(rate)), 100.0 * mfu);
+    if (step % parts.options.log_interval == 0) log_debug("step {:06d} | {}", step, line);
+    progress.note(line);
+    ++step;
+    progress.advance(1);
+    return true;
+  }
+
+  void skip_or_fail(const NumericalError& error) {
+    const std::int64_t allowed = parts.options.skip_bad_steps;
+    if (loop.skipped_steps < allowed) {
+      ++loop.skipped_steps;
+      log_warn("step {}: {}; batch skipped, {} more may be", step, error.what(), allowed - loop.skipped_steps);
+      metrics->write(step, {{"skipped_batch", error.what()}});
+      return;
+    }
+    try {
+      saver->wait();  // so that the checkpoint it may be writing counts
+    } catch (const Error& failed) {
+      log_error("{}", failed.what());
+    }
+    throw NumericalError(fmt::format("step {}: {}; the step was not applied, and {}", step, error.what(), say_last_good()));
+  }
+
+  void save() {
+    CheckpointContents contents;
+    contents.config = &parts.model;
+    contents.weights = model_weights(model);
+    contents.optimizer = optimizer.state();
+    contents.tokenizer = parts.tokenizer.get();
+    contents.training_state = {{"stage", parts.stage},
+                               {"step", step},
+                               {"loader", stage.position()},
+                               {"loop", loop.to_json(parts.shown, parts.score)},
+                               {"config", resolved()}};
+    const auto start = Clock::now();
+    surface([&] {
+      saver->save(run_folder->checkpoint_path(step), contents, [this, at = step](const SaveTimes& times) {
+        run_folder->mark_latest(at);
+        run_folder->prune_checkpoints(parts.options.keep_last);
+        log_debug("step {:06d} | checkpoint {} written in {:.0f} ms; training stood still for {:.0f} ms, {:.0f} of them for "
+                  "the one before",
+                  at, run_folder->checkpoint_path(at).string(), 1e3 * times.written, 1e3 * times.stalled, 1e3 * times.waited);
+      });
+    });
+    checkpoint_seconds += seconds_since(start);
+    saved_step = step;
+  }
+
+  void finish_saves() {
+    const auto start = Clock::now();
+    surface([this] { saver->wait(); });
+    checkpoint_seconds += seconds_since(start);
+  }
+
+  // The last checkpoint that stands; empty when there is none.
+  fs::path last_good() const {
+    const fs::path saved = saver->last_saved();
+    return saved.empty() ? checkpoint : saved;
+  }
+  std::string say_last_good() const {
+    const fs::path folder = last_good();
+    return folder.empty() ? "there is no checkpoint yet" : "the last good checkpoint is " + folder.string();
+  }
+
+  // A failed save says from where training can go on.
+  template <class Action>
+  void surface(Action action) const {
+    try {
+      action();
+    } catch (const IoError& error) {
+      throw IoError(fmt::format("{}; {}", error.what(), say_last_good()));
+    }
+  }
+
+  void validate() {
+    std::optional<Evaluation> evaluation = stage.evaluate(learner(), step);
+    if (!evaluation) return;
+    loop.score = evaluation->score;
+    // Equal: resumed after a kill between the best checkpoint and its mark.
+    const bool best = loop.score <= loop.minimum_score;
+    loop.minimum_score = std::min(loop.minimum_score, loop.score);
+    evaluation->metrics.update({{"validation_" + parts.score, loop.score}, {"training_seconds", loop.training_seconds}});
+    metrics->write(step, evaluation->metrics);
+    log_info("step {:06d} | {} | {} of training", step, evaluation->summary, human_duration(loop.training_seconds));
+    if (!parts.options.keep_best || !best || step == 0) return;  // an untrained model is nothing to keep
+    if (saved_step != step) save();
+    saver->then([this, at = step] {
+      run_folder->mark_best(at);
+      run_folder->prune_checkpoints(parts.options.keep_last);  // the best before
+    });
+  }
+
+  void examine() {
+    const nlohmann::json found = stage.examine(learner(), step);
+    if (!found.empty()) metrics->write(step, found);
+  }
+
+  TrainerParts parts;
+  Stage& stage;
+  ProgressReporter& progress;
+  Gpt model;
+  Optimizer optimizer;
+  std::optional<RunFolder> run_folder;
+  std::optional<MetricsWriter> metrics;
+  fs::path checkpoint;  // resumed from; empty: none
+  LoopState loop;
+  std::int64_t step = 0, timed_tokens = 0;
+  std::int64_t saved_step = -1;  // of the newest checkpoint, which may be being written
+  double peak_flops = 1.0, timed_seconds = 0.0, checkpoint_seconds = 0.0;
+  std::optional<CheckpointSaver> saver;  // last: it waits for a save, which uses the rest
+};
+
+Trainer::Trainer(TrainerParts parts, Stage& stage, ProgressReporter& progress)
+    : impl_(std::make_unique<Impl>(std::move(parts), stage, progress)) {}
+Trainer::~Trainer() = default;
+
+TrainingResult Trainer::run() { return impl_->run(); }
+
+}  // namespace nanochat
