@@ -64,7 +64,8 @@ def reference_model(args, folder):
                               n_kv_head=config["num_key_value_heads"], n_embd=config["hidden_size"]))
     model.to_empty(device="cpu")
     model.init_weights()
-    model.float()
+    for parameter in model.parameters():
+        parameter.data = parameter.data.float()  # the buffers, rotary tables, stay as they are
     names = {"transformer.wte.weight": "model.embed_tokens.weight", "lm_head.weight": "lm_head.weight"}
     for layer in range(config["num_hidden_layers"]):
         for theirs, ours in [("attn.c_q", "self_attn.q_proj"), ("attn.c_k", "self_attn.k_proj"), ("attn.c_v", "self_attn.v_proj"),

@@ -101,6 +101,7 @@ class Evaluator {
     }
     for (const std::string& name : benchmarks) attempt(name, [&] { ask(name); });
     for (const std::string& file : config_.custom_tasks) attempt(file, [&] { ask_custom(file); });
+    require_a_figure();
     if (!output_.empty() && config_.world_size == 1) write_files();
     context_.json ? std::cout << to_json(evaluation_).dump() << '\n' : std::cout << evaluation_table(evaluation_, compared_);
     return finish();
@@ -306,18 +307,27 @@ class Evaluator {
     log_info("{} and eval.csv written", file.string());
   }
 
-  ExitCode finish() const {
-    const auto good = [](const TaskResult& result) { return result.ok(); };
+  // Where nothing could be scored there is no table to show, and the first error is the command's.
+  void require_a_figure() const {
     const auto& results = evaluation_.results;
+    if (interrupt_requested() || std::any_of(results.begin(), results.end(), [](const TaskResult& result) { return result.ok(); })) return;
+    for (std::size_t i = 1; i < results.size(); ++i) log_error("{}", results[i].error);
+    throw DataError(results.empty() ? std::string("--benchmarks names nothing to score") : results.front().error);
+  }
+
+  ExitCode finish() const {
+    const auto& results = evaluation_.results;
+    bool whole = true;
     for (const TaskResult& result : results) {
-      if (!result.ok()) log_error("{}", result.error);
+      if (result.ok()) continue;
+      log_error("{}", result.error);
+      whole = false;
     }
     if (interrupt_requested()) {
       log_warn("interrupted; the same command with --resume goes on");
       return ExitCode::kPartial;
     }
-    if (std::all_of(results.begin(), results.end(), good)) return ExitCode::kOk;
-    return std::any_of(results.begin(), results.end(), good) ? ExitCode::kPartial : ExitCode::kData;
+    return whole ? ExitCode::kOk : ExitCode::kPartial;
   }
 
   const EvalConfig& config_;

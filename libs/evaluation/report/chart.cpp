@@ -9,7 +9,7 @@
 namespace nanochat {
 namespace {
 
-constexpr double kWidth = 640, kHeight = 300, kLeft = 64, kRight = 16, kTop = 16, kBottom = 52;
+constexpr double kWidth = 640, kHeight = 300, kLeft = 78, kRight = 16, kTop = 16, kBottom = 52;
 constexpr std::size_t kDrawnPoints = 240;  // a line
 constexpr int kColours = 6;                // classes c0 to c5 of the style sheet
 
@@ -93,7 +93,7 @@ std::string render_svg(const Chart& chart) {
   for (const ChartLine& line : chart.lines) {
     drawn.push_back(line.marked ? line.points : thin(line.points));
     const auto& points = drawn.back();
-    for (const ChartPoint& point : points) x_range.take(point.x);
+    for (const ChartPoint& point : line.points) x_range.take(point.x);
     const std::size_t skip = points.size() > 20 ? std::max<std::size_t>(1, points.size() / 50) : 0;
     for (std::size_t i = skip; i < points.size(); ++i) y_range.take(points[i].y);
   }
@@ -118,7 +118,7 @@ std::string render_svg(const Chart& chart) {
   }
   svg += fmt::format("<line class=\"axis\" x1=\"{0}\" x2=\"{1}\" y1=\"{2}\" y2=\"{2}\"/>\n", kLeft, kWidth - kRight, kHeight - kBottom);
   svg += fmt::format("<text class=\"label\" x=\"{}\" y=\"{}\" text-anchor=\"middle\">{}</text>\n", (kLeft + kWidth - kRight) / 2, kHeight - 8, escape_html(chart.x_label));
-  svg += fmt::format("<text class=\"label\" transform=\"translate(14 {}) rotate(-90)\" text-anchor=\"middle\">{}</text>\n", (kTop + kHeight - kBottom) / 2, escape_html(chart.y_label));
+  svg += fmt::format("<text class=\"label\" transform=\"translate(13 {}) rotate(-90)\" text-anchor=\"middle\">{}</text>\n", (kTop + kHeight - kBottom) / 2, escape_html(chart.y_label));
   for (std::size_t i = 0; i < drawn.size(); ++i) {
     const ChartLine& line = chart.lines[i];
     const int colour = static_cast<int>(i) % kColours;
