@@ -120,9 +120,11 @@ step "RL: better spelling by its own attempts"
   --eval-samples 2 --eval-interval 30 --output-dir "$run-rl"
 
 step "Five questions"
-printf '%s\n/reset\n' "Can you tell me the capital of France?" "What is the chemical symbol for gold?" \
-  "If yesterday was Friday, which day will tomorrow be?" "How much is 23 + 48?" "Name the opposite of hot." |
-  "$nanochat" infer "$run-rl" --chat --temperature 0
+for question in "Can you tell me the capital of France?" "What is the chemical symbol for gold?" \
+  "If yesterday was Friday, which day will tomorrow be?" "How much is 23 + 48?" "Name the opposite of hot."; do
+  printf '> %s\n' "$question"
+  printf '%s\n' "$question" | "$nanochat" infer "$run-rl" --chat --temperature 0
+done
 
 printf '\nTalk to it:\n  %s infer %s --chat\n' "$nanochat" "$run-rl"
 if [ -t 0 ] && [ -t 1 ]; then exec "$nanochat" infer "$run-rl" --chat; fi
