@@ -1,6 +1,5 @@
 #include "evaluation/prompt_scoring.h"
 
-#include <ATen/ops/arange.h>
 #include <ATen/ops/argmax.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/gather.h>
@@ -111,7 +110,6 @@ std::vector<Request> list_requests(std::span<const Question> questions, const st
 // logits: (B, T, V) behind the prefixes.
 void read_scores(const at::Tensor& logits, std::span<const Request> requests,
                  std::vector<std::vector<SpanScore>>& scores) {
-  std::vector<Tokens> spans;
   const at::Tensor targets = at::full({logits.size(0), logits.size(1)}, 0, at::kLong);
   for (std::size_t r = 0; r < requests.size(); ++r) {
     std::copy(requests[r].span.begin(), requests[r].span.end(),
