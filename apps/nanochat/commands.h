@@ -18,6 +18,7 @@ void add_sft(CommandLine& command_line);        // sft
 void add_rl(CommandLine& command_line);         // rl
 void add_eval(CommandLine& command_line);       // eval
 void add_infer(CommandLine& command_line);      // infer
+void add_serve(CommandLine& command_line);      // serve
 void add_info(CommandLine& command_line);       // info
 void add_import(CommandLine& command_line);     // import
 void add_export(CommandLine& command_line);     // export
