@@ -116,7 +116,7 @@ step "SFT: what the assistant answers"
 
 step "RL: better spelling by its own attempts"
 "$nanochat" rl --base-model "$run-sft" --mixture "$spelling" --validation-mixture "$spelling_test" --num-iterations 30 \
-  --examples-per-step 32 --num-samples 8 --max-new-tokens 40 --embedding-lr 0.02 --init-lr-frac 0.1 --eval-examples 200 \
+  --examples-per-step 32 --num-samples 8 --max-new-tokens 40 --embedding-lr 0.02 --init-lr-frac 0.15 --eval-examples 200 \
   --eval-samples 2 --eval-interval 30 --output-dir "$run-rl"
 
 step "Five questions"
