@@ -4,9 +4,11 @@
 #   --clang     clang 16 builds everything without a warning
 #   --coverage  the tests reach 90 % of the lines of libs/ and every public function there
 #   --faults    20 kills -9 of each kind, 1,000 corruptions of each format, full disks, little memory
+#   --clients   openai, lm-eval, schemathesis and headless Chromium against a server with a small model
+#   --load      that server under load, NANOCHAT_LOAD_SECONDS (60) seconds of chats
 #   --fuzz      a fuzzer for each file format, NANOCHAT_FUZZ_RUNS (1,000,000) runs each
 #   --browser   headless Chromium opens a report; screenshots in build/browser
-# Without an option, all six.
+# Without an option, all eight.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/common.sh
@@ -14,21 +16,38 @@ source scripts/common.sh
 checks=()
 for option in "$@"; do
   case "$option" in
-    --asan | --clang | --coverage | --faults | --fuzz | --browser) checks+=("${option#--}") ;;
-    --help | -h) sed -n '2,9s/^# //p' "$0"; exit 0 ;;
+    --asan | --clang | --coverage | --faults | --clients | --load | --fuzz | --browser) checks+=("${option#--}") ;;
+    --help | -h) sed -n '2,11s/^# //p' "$0"; exit 0 ;;
     *)
-      echo "check: unknown option $option; usage: scripts/check.sh [--asan] [--clang] [--coverage] [--faults] [--fuzz] [--browser]" >&2
+      echo "check: unknown option $option; options: --asan --clang --coverage --faults --clients --load --fuzz --browser" >&2
       exit 2
       ;;
   esac
 done
-[ ${#checks[@]} -gt 0 ] || checks=(asan clang coverage faults fuzz browser)
+[ ${#checks[@]} -gt 0 ] || checks=(asan clang coverage faults clients load fuzz browser)
 
 step() { printf '\n== %s\n' "$*"; }
 
 build() {
   run_quietly cmake --preset "$1" -DNANOCHAT_TESTS=ON
   cmake --build --preset "$1" --parallel "$(build_jobs)"
+}
+
+# The Python of a virtual environment that has the clients of scripts/requirements/clients.txt.
+client_python() {
+  local venv=.deps/clients list=scripts/requirements/clients.txt python
+  if ! grep -qsx "$(sha256sum < "$list")" "$venv/.stamp"; then
+    python=$(command -v python3.11 || command -v python3)
+    rm -rf "$venv"
+    if ! "$python" -m venv "$venv" > /dev/null 2>&1; then
+      install_packages check python3-venv >&2
+      rm -rf "$venv"
+      "$python" -m venv "$venv"
+    fi
+    run_quietly "$venv/bin/pip" --disable-pip-version-check --no-input install --require-hashes --requirement "$list" || return 1
+    sha256sum < "$list" > "$venv/.stamp"
+  fi
+  echo "$venv/bin/python"
 }
 
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
@@ -63,6 +82,22 @@ for check in "${checks[@]}"; do
       rm -rf build/browser
       mkdir -p build/browser
       python3 tests/browser/report_browser.py build/release/bin/nanochat build/browser
+      ;;
+    clients)
+      step "Clients of the server"
+      build release
+      command -v chromium > /dev/null || install_packages check chromium fonts-dejavu-core
+      python=$(client_python)
+      for script in openai lm_eval schemathesis; do
+        echo "-- $script"
+        "$python" tests/contract/"$script"_contract.py build/release/bin/nanochat
+      done
+      "$python" tests/browser/page_test.py build/release/bin/nanochat build/release/screenshots
+      ;;
+    load)
+      step "The server under load"
+      build release
+      python3 tests/load/serving_load.py build/release/bin/nanochat "${NANOCHAT_LOAD_SECONDS:-60}"
       ;;
     fuzz)
       runs=${NANOCHAT_FUZZ_RUNS:-1000000}

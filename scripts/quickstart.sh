@@ -116,12 +116,15 @@ step "SFT: what the assistant answers"
 
 step "RL: better spelling by its own attempts"
 "$nanochat" rl --base-model "$run-sft" --mixture "$spelling" --validation-mixture "$spelling_test" --num-iterations 30 \
-  --num-samples 8 --max-new-tokens 48 --eval-examples 100 --eval-samples 4 --eval-interval 30 --output-dir "$run-rl"
+  --examples-per-step 32 --num-samples 8 --max-new-tokens 40 --embedding-lr 0.02 --init-lr-frac 0.1 --eval-examples 200 \
+  --eval-samples 2 --eval-interval 30 --output-dir "$run-rl"
 
 step "Five questions"
-printf '%s\n/reset\n' "Can you tell me the capital of France?" "What is the chemical symbol for gold?" \
-  "If yesterday was Friday, which day will tomorrow be?" "How much is 23 + 48?" "Name the opposite of hot." |
-  "$nanochat" infer "$run-rl" --chat --temperature 0
+for question in "Can you tell me the capital of France?" "What is the chemical symbol for gold?" \
+  "If yesterday was Friday, which day will tomorrow be?" "How much is 23 + 48?" "Name the opposite of hot."; do
+  printf '> %s\n' "$question"
+  printf '%s\n' "$question" | "$nanochat" infer "$run-rl" --chat --temperature 0
+done
 
 printf '\nTalk to it:\n  %s infer %s --chat\n' "$nanochat" "$run-rl"
 if [ -t 0 ] && [ -t 1 ]; then exec "$nanochat" infer "$run-rl" --chat; fi

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fetches what the build needs: Debian's packages, and LibTorch and Arrow from PyPI into .deps/. Run it as often as you
+# Fetches what the build needs: Debian's packages, and LibTorch and Arrow from PyPI and Boost's headers into .deps/. Run it as often as you
 # like: it does only what is left to do.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -11,7 +11,7 @@ usage: scripts/setup.sh [--cpu | --cuda] [--prefix DIR]
 
   --cpu         LibTorch for CPUs (the default)
   --cuda        also the CUDA libraries that LibTorch uses on a GPU (4 GB more)
-  --prefix DIR  where LibTorch and Arrow go, as DIR/torch and DIR/arrow (default .deps)
+  --prefix DIR  where LibTorch, Arrow and Boost go, as DIR/torch, DIR/arrow and DIR/boost (default .deps)
 END
 }
 
@@ -99,11 +99,35 @@ fi
 install_wheels "LibTorch ($kind)" torch "$torch_gb" torch/lib/libtorch_cpu.so "${requirements[@]}"
 install_wheels Arrow arrow 1 pyarrow/include/parquet/file_reader.h scripts/requirements/arrow.txt
 
+# install_headers TITLE NAME PACKAGE FILE: a Debian package unpacked, not installed, as $prefix/NAME, which then holds
+# FILE: beside another version of it, which installing would remove.
+install_headers() {
+  local title=$1 name=$2 package=$3 proof=$4
+  local target=$prefix/$name
+  [ ! -e "$target/$proof" ] || return 0
+  echo "setup: fetching $title into $target"
+  rm -rf "$target.partial" "$prefix/downloads"
+  mkdir -p "$target.partial" "$prefix/downloads"
+  if ! (cd "$prefix/downloads" && run_quietly apt-get download "$package" 2> /dev/null); then
+    [ "$(id -u)" != 0 ] || run_quietly env DEBIAN_FRONTEND=noninteractive apt-get update -qq -o DPkg::Lock::Timeout=300
+    (cd "$prefix/downloads" && run_quietly apt-get download "$package")
+  fi
+  dpkg-deb --extract "$prefix/downloads/$package"_*.deb "$target.partial"
+  if [ ! -e "$target.partial/$proof" ]; then
+    echo "setup: the package $package holds no $proof" >&2
+    return 1
+  fi
+  rm -rf "$target" "$prefix/downloads"
+  mv "$target.partial" "$target"
+  fetched=true
+}
+install_headers "Boost 1.81's headers" boost libboost1.81-dev usr/include/boost/beast/version.hpp
+
 if ! $fetched; then
   echo "setup: everything is in place"
 elif [ "$prefix" = .deps ]; then
   echo "setup: done"
 else
   echo "setup: done; configure with -DTorch_DIR=$(cd "$prefix" && pwd)/torch/torch" \
-    "-DArrowWheel_DIR=$(cd "$prefix" && pwd)/arrow/pyarrow"
+    "-DArrowWheel_DIR=$(cd "$prefix" && pwd)/arrow/pyarrow -DBoostHeaders_DIR=$(cd "$prefix" && pwd)/boost/usr/include"
 fi

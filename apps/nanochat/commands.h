@@ -20,6 +20,7 @@ void add_run(CommandLine& command_line);        // run
 void add_eval(CommandLine& command_line);       // eval
 void add_report(CommandLine& command_line);     // report
 void add_infer(CommandLine& command_line);      // infer
+void add_serve(CommandLine& command_line);      // serve
 void add_info(CommandLine& command_line);       // info
 void add_import(CommandLine& command_line);     // import
 void add_export(CommandLine& command_line);     // export

@@ -99,7 +99,8 @@ class ChatSession {
   void command(const std::string& line) {
     const std::size_t space = line.find_first_of(" \t\r");
     const std::string name = line.substr(0, space);
-    std::string argument = space == std::string::npos ? "" : line.substr(std::min(line.find_first_not_of(" \t\r", space), line.size()));
+    std::string argument =
+        space == std::string::npos ? "" : line.substr(std::min(line.find_first_not_of(" \t\r", space), line.size()));
     argument.resize(argument.find_last_not_of(" \t\r") + 1);
     if (name == "/exit" || name == "/quit") {
       ended_ = true;
@@ -130,7 +131,8 @@ class ChatSession {
   }
 
   bool has_messages() const {
-    return std::any_of(conversation_.messages.begin(), conversation_.messages.end(), [](const Message& m) { return m.role != "system"; });
+    return std::any_of(conversation_.messages.begin(), conversation_.messages.end(),
+                       [](const Message& message) { return message.role != "system"; });
   }
 
   void save(const std::string& file) const {
@@ -172,7 +174,8 @@ class ChatSession {
   Generation generate_answer() {
     // Room for an answer of a quarter of the context, or of all that may be generated where that is less.
     const std::int64_t context = loaded_.model->config().sequence_len;
-    const ChatPrompt prompt = fit_prompt(tokenizer_, conversation_, context - std::clamp<std::int64_t>(options_.max_tokens, 1, std::max<std::int64_t>(context / 4, 1)));
+    const std::int64_t room = std::clamp<std::int64_t>(options_.max_tokens, 1, std::max<std::int64_t>(context / 4, 1));
+    const ChatPrompt prompt = fit_prompt(tokenizer_, conversation_, context - room);
     if (prompt.dropped > dropped_) {
       log_warn("the context of {} tokens is full: the oldest {} messages are left out", context, prompt.dropped);
     }
@@ -211,7 +214,8 @@ class ChatSession {
 ExitCode chat(const LoadedModel& loaded, const GenerationOptions& generation, const Context& context) {
   const Tokenizer* tokenizer = loaded.tokenizer.get();
   const auto is_missing = [&](std::string_view name) { return tokenizer == nullptr || !tokenizer->special_id(name); };
-  if (const auto missing = std::find_if(kChatSpecialTokens.begin(), kChatSpecialTokens.end(), is_missing); missing != kChatSpecialTokens.end()) {
+  const auto missing = std::find_if(kChatSpecialTokens.begin(), kChatSpecialTokens.end(), is_missing);
+  if (missing != kChatSpecialTokens.end()) {
     throw CheckpointError(fmt::format("{}: {}, so it cannot chat; --prompt continues a text", loaded.folder.string(),
                                       tokenizer == nullptr ? "no tokenizer beside the model" : fmt::format("its tokenizer has no {}", *missing)));
   }

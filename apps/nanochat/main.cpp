@@ -15,6 +15,7 @@ int main(int argc, char** argv) {
   nanochat::cli::add_eval(command_line);
   nanochat::cli::add_report(command_line);
   nanochat::cli::add_infer(command_line);
+  nanochat::cli::add_serve(command_line);
   nanochat::cli::add_info(command_line);
   nanochat::cli::add_import(command_line);
   nanochat::cli::add_export(command_line);

@@ -19,12 +19,14 @@ ChatPrompt fit_prompt(const Tokenizer& tokenizer, const Conversation& conversati
     if (static_cast<std::int64_t>(prompt.ids.size()) <= max_tokens) return prompt;
     const std::size_t first = rest.messages.front().role == "system" ? 1 : 0;
     if (rest.messages.size() <= first + 1) {
-      throw DataError(fmt::format("the message has {} tokens with what belongs to it, where {} have room", prompt.ids.size(), max_tokens));
+      throw DataError(fmt::format("the message has {} tokens with what belongs to it, where {} have room", prompt.ids.size(),
+                                  max_tokens));
     }
     // A share of what is too much, so that long conversations take few attempts.
-    const double excess = static_cast<double>(static_cast<std::int64_t>(prompt.ids.size()) - max_tokens) / static_cast<double>(prompt.ids.size());
+    const double excess = 1.0 - static_cast<double>(max_tokens) / static_cast<double>(prompt.ids.size());
     const std::size_t exchanges = (rest.messages.size() - first - 1) / 2;
-    const auto drop = std::clamp<std::size_t>(static_cast<std::size_t>(excess * 0.5 * static_cast<double>(exchanges)), 1, exchanges);
+    const auto share = static_cast<std::size_t>(std::min(excess, 1.0) * 0.5 * static_cast<double>(exchanges));
+    const auto drop = std::clamp<std::size_t>(share, 1, exchanges);
     const auto begin = rest.messages.begin() + static_cast<std::ptrdiff_t>(first);
     rest.messages.erase(begin, begin + static_cast<std::ptrdiff_t>(2 * drop));
     prompt.dropped += 2 * drop;

@@ -1,0 +1,153 @@
+// nanochat serve: a model behind OpenAI's protocol.
+#include <algorithm>
+#include <chrono>
+#include <filesystem>
+#include <thread>
+
+#include <spdlog/fmt/fmt.h>
+
+#include "checkpoint/checkpoint.h"
+#include "command_line.h"
+#include "commands.h"
+#include "core/atomic_file.h"
+#include "core/interrupt.h"
+#include "core/log.h"
+#include "core/sha256.h"
+#include "inference/engine.h"
+#include "serving/api.h"
+#include "serving/api_error.h"
+#include "serving/calculator_tool.h"
+#include "serving/http_server.h"
+#include "tokenizer/special_tokens.h"
+#include "training/trainer/runtime.h"
+
+namespace nanochat::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct ServeArguments {
+  fs::path model;
+  std::string model_name;
+  fs::path api_key_file;
+  std::int64_t max_body_mb = 8;
+  ApiOptions api;
+  HttpServerOptions http;
+  EngineOptions engine;
+  RuntimeOptions runtime;
+};
+
+// A key a line, beside those of --api-key.
+void read_api_keys(const ServeArguments& arguments, std::vector<std::string>& keys) {
+  if (!arguments.api_key_file.empty()) {
+    const std::string text = read_file(arguments.api_key_file);
+    for (std::size_t begin = 0; begin < text.size();) {
+      const std::size_t end = std::min(text.find('\n', begin), text.size());
+      std::string line = text.substr(begin, end - begin);
+      begin = end + 1;
+      if (!line.empty() && line.back() == '\r') line.pop_back();
+      if (!line.empty()) keys.push_back(std::move(line));
+    }
+    if (keys.empty()) throw ConfigError(fmt::format("{}: holds no key", arguments.api_key_file.string()));
+  }
+  if (std::find(keys.begin(), keys.end(), "") != keys.end()) throw ConfigError("--api-key: is empty");
+}
+
+// The name of the run, or of the folder that holds the model.
+std::string default_name(const fs::path& checkpoint) {
+  const fs::path folder = fs::is_directory(checkpoint) ? checkpoint : checkpoint.parent_path();
+  const bool in_run = folder.parent_path().filename() == "checkpoints";
+  return (in_run ? folder.parent_path().parent_path() : folder).filename().string();
+}
+
+std::shared_ptr<ServedModel> describe(const ServeArguments& arguments, const LoadedModel& loaded) {
+  auto served = std::make_shared<ServedModel>();
+  served->id = arguments.model_name.empty() ? default_name(loaded.folder) : arguments.model_name;
+  const auto age = fs::file_time_type::clock::now() - fs::last_write_time(loaded.folder);
+  served->created = std::chrono::duration_cast<std::chrono::seconds>(
+                        (std::chrono::system_clock::now() - age).time_since_epoch()).count();
+  served->tokenizer = loaded.tokenizer;
+  served->fingerprint = "fp_" + sha256_hex(loaded.training_state.dump() + loaded.tokenizer->fingerprint() +
+                                           std::to_string(served->created)).substr(0, 12);
+  for (const std::string_view name : {kBos, std::string_view("<|endoftext|>"), kAssistantEnd}) {
+    if (const auto id = loaded.tokenizer->special_id(name)) served->stop_tokens.push_back(*id);
+  }
+  served->has_tools = true;
+  return served;
+}
+
+ExitCode serve(ServeArguments& arguments) {
+  arguments.engine.validate();
+  read_api_keys(arguments, arguments.api.api_keys);
+  arguments.http.limits.body_bytes = static_cast<std::size_t>(arguments.max_body_mb) << 20;
+  arguments.api.version = NANOCHAT_VERSION;
+  const Runtime runtime = select_runtime(arguments.runtime);
+
+  // Listens before the model is there: a load balancer asks /health meanwhile.
+  auto api = std::make_shared<Api>(arguments.api);
+  HttpServer server(arguments.http, [api](std::shared_ptr<HttpExchange> exchange) { api->handle(exchange); }, http_error_response);
+  server.start();
+  const char* scheme = arguments.http.tls_certificate.empty() ? "http" : "https";
+  log_info("listening on {}://{}:{}", scheme, arguments.http.host, server.port());
+
+  LoadedModel loaded = load_model(arguments.model, runtime.dtype, runtime.device);
+  if (loaded.tokenizer == nullptr) {
+    throw CheckpointError(fmt::format("{}: no tokenizer beside the model, and serving needs one", loaded.folder.string()));
+  }
+  const std::shared_ptr<ServedModel> served = describe(arguments, loaded);
+  arguments.engine.make_tool = [tokenizer = served->tokenizer] { return std::make_unique<CalculatorTool>(*tokenizer); };
+  Engine engine(std::move(loaded.model), arguments.engine);
+  served->engine = engine_backend(engine);
+  engine.start();
+  api->set_model(served);
+  while (!engine.ready() && !interrupt_requested()) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  if (!interrupt_requested()) log_info("ready: \"{}\" with a context of {}, {}", served->id, engine.context_length(), runtime.description);
+
+  while (!interrupt_requested()) std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  log_info("shutting down: {} requests are finished first", engine.stats().running + engine.stats().queued);
+  api->set_draining();
+  engine.drain();
+  server.stop(std::chrono::seconds(5));  // what is written but not yet taken
+  engine.stop();
+  log_info("stopped");
+  return ExitCode::kOk;
+}
+
+}  // namespace
+
+void add_serve(CommandLine& command_line) {
+  auto arguments = std::make_shared<ServeArguments>();
+  ApiOptions& api = arguments->api;
+  HttpServerOptions& http = arguments->http;
+  EngineOptions& engine = arguments->engine;
+  Subcommand& command = command_line.add("serve", "Serve a model by OpenAI's protocol, with a chat page at /",
+                                         "nanochat serve runs/first --port 8000");
+  command.option("model", &arguments->model, "a run, a checkpoint or a .safetensors file beside its config.json");
+  command.option("model_name", &arguments->model_name, "the id under which it is served; otherwise the name of its folder");
+  command.option("host", &http.host, "address to listen on; 0.0.0.0: all of this machine's");
+  command.option("port", &http.port, "port to listen on; 0: one that is free").at_least(0).at_most(65535);
+  command.option("api_key", &api.api_keys, "keys of which every request must bring one; rather in NANOCHAT_API_KEY than as a flag")
+      .comma_separated().not_in_resolved();
+  command.option("api_key_file", &arguments->api_key_file, "a file with a key a line");
+  command.option("cors_origins", &api.cors_origins, "origins of web pages that may use the server; *: any").comma_separated();
+  command.option("tls_cert", &http.tls_certificate, "certificate in PEM, with its chain: HTTPS instead of HTTP");
+  command.option("tls_key", &http.tls_key, "its private key in PEM");
+  command.option("page", &api.page, "the chat page at /");
+  command.option("temperature", &api.defaults.temperature, "of requests that do not say").at_least(0);
+  command.option("top_k", &api.defaults.top_k, "of requests that do not say; 0: all tokens").at_least(0);
+  command.option("max_running", &engine.max_running, "answers generated at a time").at_least(1);
+  command.option("max_queued", &engine.max_queued, "requests that wait beyond those; more get status 429").at_least(0);
+  command.option("max_queued_tokens", &engine.max_queued_tokens, "tokens of their prompts together; 0: no limit").at_least(0);
+  command.option("max_batch_tokens", &engine.max_batch_tokens, "tokens through the model in a step").at_least(1);
+  command.option("kv_blocks", &engine.kv_blocks, "blocks of the key-value cache; 0: as max_running and memory allow").at_least(0);
+  command.option("block_size", &engine.block_size, "tokens a block holds").at_least(1);
+  command.option("prefix_cache", &engine.prefix_cache, "keep the cache of prompts for others that begin alike");
+  command.option("max_body_mb", &arguments->max_body_mb, "largest body of a request in MiB").at_least(1).at_most(1024);
+  command.option("max_connections", &http.max_connections, "connections at a time; more wait").at_least(1);
+  command.option("io_threads", &http.io_threads, "threads for the network").at_least(1).at_most(16);
+  declare_runtime_options(command.options(), arguments->runtime);
+  command.positional("model").required("model");
+  command.run([arguments](Context&) { return serve(*arguments); });
+}
+
+}  // namespace nanochat::cli

@@ -1,0 +1,38 @@
+# nanochat_embed(OUTPUT_VARIABLE NAME file...)
+#
+# Puts files into the program. Writes a .cpp with `const std::vector<EmbeddedFile>& NAME()` as declared in
+# serving/embedded.h and sets OUTPUT_VARIABLE to its path. A changed file is embedded anew by the next build.
+function(nanochat_embed output name)
+  set(_entries)
+  foreach(_file IN LISTS ARGN)
+    get_filename_component(_path "${_file}" ABSOLUTE)
+    set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS "${_path}")
+    get_filename_component(_short "${_file}" NAME)
+    file(READ "${_path}" _text)
+    # A string literal may not be longer than 64 KiB to be portable; neighbours are joined by the compiler.
+    string(LENGTH "${_text}" _length)
+    set(_literals)
+    set(_begin 0)
+    while(_begin LESS _length)
+      string(SUBSTRING "${_text}" ${_begin} 8000 _part)
+      string(APPEND _literals "R\"embedded(${_part})embedded\"\n")
+      math(EXPR _begin "${_begin} + 8000")
+    endwhile()
+    string(APPEND _entries "    {\"${_short}\", ${_literals}},\n")
+  endforeach()
+  set(_source "${CMAKE_CURRENT_BINARY_DIR}/${name}.cpp")
+  file(CONFIGURE OUTPUT "${_source}" @ONLY CONTENT "// Made by CMake (cmake/NanochatEmbed.cmake).
+#include \"serving/embedded.h\"
+
+namespace nanochat {
+
+const std::vector<EmbeddedFile>& ${name}() {
+  static const std::vector<EmbeddedFile> files = {
+@_entries@  };
+  return files;
+}
+
+}  // namespace nanochat
+")
+  set(${output} "${_source}" PARENT_SCOPE)
+endfunction()

@@ -1,0 +1,82 @@
+#include "serving/answer_text.h"
+
+#include <gmock/gmock.h>
+
+#include "serving/serving_testing.h"
+
+namespace nanochat {
+namespace {
+
+const testing::ChatByteTokenizer& tokenizer() {
+  static const testing::ChatByteTokenizer one;
+  return one;
+}
+
+// Feeds bytes one token each and joins what comes, piece by piece.
+std::string feed(AnswerText& text, const std::string& bytes, bool finish = true) {
+  std::string out;
+  for (const char c : bytes) {
+    const bool more = text.push({static_cast<unsigned char>(c), -1.0});
+    out += text.take_text();
+    if (!more) return out;
+  }
+  if (finish) text.finish();
+  return out + text.take_text();
+}
+
+TEST(AnswerText, EndsBeforeAStopStringAcrossTokens) {
+  AnswerText text(tokenizer(), {"END", "enough"}, false);
+  EXPECT_EQ(feed(text, "one ENOUGH EN END more"), "one ENOUGH EN ");
+}
+
+TEST(AnswerText, HandsOutNoPartOfAStopString) {
+  AnswerText text(tokenizer(), {"abc"}, false);
+  EXPECT_EQ(feed(text, "xab", false), "x");
+  EXPECT_EQ(feed(text, "abd", false), "ababd");
+  EXPECT_EQ(feed(text, "ab"), "ab");  // it was none after all
+}
+
+TEST(AnswerText, FindsTheFirstOfOverlappingStops) {
+  AnswerText text(tokenizer(), {"aab", "ab"}, false);
+  EXPECT_EQ(feed(text, "aaab"), "a");
+}
+
+TEST(AnswerText, HandsOutWholeCharacters) {
+  AnswerText text(tokenizer(), {}, false);
+  EXPECT_EQ(feed(text, "\xc3", false), "");
+  EXPECT_EQ(feed(text, "\xa9", false), "\xc3\xa9");
+  EXPECT_EQ(feed(text, "\xe2\x82"), "\xef\xbf\xbd");
+}
+
+TEST(AnswerText, LeavesOutSpecialTokensAndInChatsToolCalls) {
+  for (const bool hide : {true, false}) {
+    AnswerText text(tokenizer(), {}, hide);
+    const auto special = [](std::string_view name) { return SampledToken{*tokenizer().special_id(name), 0.0}; };
+    std::string out = feed(text, "a", false);
+    text.push(special(kPythonStart));
+    out += feed(text, "1+1", false);
+    text.push(special(kPythonEnd));
+    text.push(special(kOutputStart));
+    out += feed(text, "2", false);
+    text.push(special(kOutputEnd));
+    text.push({9999, 0.0});  // of the model's padding
+    out += feed(text, "b");
+    EXPECT_EQ(out, hide ? "ab" : "a1+12b");
+  }
+}
+
+TEST(AnswerText, GivesTokensWithTheirText) {
+  AnswerText text(tokenizer(), {"cd"}, false);
+  feed(text, "abc", false);
+  EXPECT_EQ(text.take_tokens().size(), 2u);  // c may be taken back
+  feed(text, "d", false);
+  EXPECT_TRUE(text.take_tokens().empty());
+  AnswerText open(tokenizer(), {"cd"}, false);
+  feed(open, "abc");
+  const auto tokens = open.take_tokens();
+  ASSERT_EQ(tokens.size(), 3u);
+  EXPECT_EQ(tokens[2].offset, 2u);
+}
+
+}  // namespace
+}  // namespace nanochat

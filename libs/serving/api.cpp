@@ -1,0 +1,216 @@
+#include "serving/api.h"
+
+#include <algorithm>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "core/format.h"
+#include "core/log.h"
+#include "serving/api_call.h"
+#include "serving/api_error.h"
+
+namespace nanochat {
+namespace {
+
+constexpr std::size_t kLoggedPathBytes = 200;
+
+// Whether `path` is the route's, with what {id} stands for in `argument`.
+bool matches(std::string_view pattern, std::string_view path, std::string& argument) {
+  const std::size_t brace = pattern.find('{');
+  if (brace == std::string_view::npos) return pattern == path;
+  if (path.size() <= brace || path.substr(0, brace) != pattern.substr(0, brace)) return false;
+  argument = path.substr(brace);
+  return true;
+}
+
+bool is_json_type(std::string_view content_type) {
+  std::string type(content_type.substr(0, content_type.find(';')));
+  std::transform(type.begin(), type.end(), type.begin(), [](char c) { return c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c; });
+  while (!type.empty() && type.back() == ' ') type.pop_back();
+  return type.empty() || type == "application/json" || (type.starts_with("application/") && type.ends_with("+json"));
+}
+
+}  // namespace
+
+bool equal_in_constant_time(std::string_view given, std::string_view secret) {
+  volatile unsigned difference = given.size() == secret.size() ? 0u : 1u;
+  for (std::size_t i = 0; i < given.size(); ++i) {
+    const char other = secret.empty() ? '\0' : secret[i % secret.size()];
+    difference = difference | static_cast<unsigned>(static_cast<unsigned char>(given[i] ^ other));
+  }
+  return difference == 0;
+}
+
+Api::Api(ApiOptions options) : options_(std::move(options)) {}
+Api::~Api() = default;
+
+const std::vector<Api::Route>& Api::table() {
+  static const std::vector<Route> routes = {
+      {"POST", "/v1/chat/completions", &Api::chat},
+      {"POST", "/chat/completions", &Api::chat},
+      {"POST", "/v1/completions", &Api::completion},
+      {"GET", "/v1/models", &Api::models},
+      {"GET", "/v1/models/{id}", &Api::one_model},
+      {"POST", "/tokenize", &Api::tokenize},
+      {"POST", "/detokenize", &Api::detokenize},
+      {"GET", "/tokenizer_info", &Api::tokenizer_info},
+      {"GET", "/health", &Api::health, true},
+      {"GET", "/stats", &Api::stats},
+      {"GET", "/metrics", &Api::metrics_text},
+      {"POST", "/cache/invalidate", &Api::invalidate_cache},
+      {"GET", "/openapi.json", &Api::openapi, true},
+      {"GET", "/version", &Api::version, true},
+      {"GET", "/", &Api::page, true},
+      {"GET", "/page.css", &Api::page, true},
+      {"GET", "/page.js", &Api::page, true},
+      {"GET", "/icon.svg", &Api::page, true},
+  };
+  return routes;
+}
+
+std::vector<std::string> Api::routes() {
+  std::vector<std::string> names;
+  for (const Route& route : table()) names.push_back(fmt::format("{} {}", route.method, route.path));
+  return names;
+}
+
+void Api::set_model(std::shared_ptr<const ServedModel> served) {
+  const std::lock_guard lock(mutex_);
+  model_ = std::move(served);
+}
+
+void Api::set_draining() { draining_ = true; }
+
+std::shared_ptr<const ServedModel> Api::model() const {
+  const std::lock_guard lock(mutex_);
+  return model_;
+}
+
+std::shared_ptr<const ServedModel> Api::require_model() const {
+  auto served = model();
+  if (draining_) throw ApiError::unavailable("the server is shutting down");
+  if (served == nullptr || !served->engine->ready()) throw ApiError::unavailable("the model is still being loaded");
+  return served;
+}
+
+bool Api::authorized(const HttpRequest& request) const {
+  if (options_.api_keys.empty()) return true;
+  std::string_view given = request.header("x-api-key");
+  const std::string_view authorization = request.header("authorization");
+  if (given.empty() && authorization.size() > 7) {
+    std::string scheme(authorization.substr(0, 7));
+    std::transform(scheme.begin(), scheme.end(), scheme.begin(), [](char c) { return c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c; });
+    if (scheme == "bearer ") given = authorization.substr(7);
+  }
+  bool known = false;  // all keys are compared, whichever fits
+  for (const std::string& key : options_.api_keys) known = equal_in_constant_time(given, key) || known;
+  return known;
+}
+
+// ----------------------------------------------------------------------------------------------------------------- CORS
+
+HttpHeaders Api::cors_headers(const HttpRequest& request) const {
+  if (options_.cors_origins.empty()) return {};
+  HttpHeaders headers = {{"Vary", "Origin"}};
+  const std::string_view origin = request.header("origin");
+  for (const std::string& allowed : options_.cors_origins) {
+    if (origin.empty() || (allowed != "*" && allowed != origin)) continue;
+    headers.emplace_back("Access-Control-Allow-Origin", allowed);
+    headers.emplace_back("Access-Control-Expose-Headers", "X-Request-Id, Retry-After");
+    break;
+  }
+  return headers;
+}
+
+HttpResponse Api::preflight(const HttpRequest& request) const {
+  HttpResponse response{.status = 204, .content_type = {}};
+  std::string methods;
+  std::string ignored;
+  for (const Route& route : table()) {
+    const bool fits = request.path == "*" || matches(route.path, request.path, ignored);
+    if (!fits || methods.find(route.method) != std::string::npos) continue;
+    methods += fmt::format("{}{}", methods.empty() ? "" : ", ", std::string_view(route.method) == "GET" ? "GET, HEAD" : route.method);
+  }
+  if (methods.empty()) throw ApiError(404, "invalid_request_error", "there is nothing at this path");
+  methods += ", OPTIONS";
+  response.headers.emplace_back("Allow", methods);
+  response.headers.emplace_back("Access-Control-Allow-Methods", methods);
+  response.headers.emplace_back("Access-Control-Allow-Headers", "Authorization, Content-Type, X-Api-Key");
+  response.headers.emplace_back("Access-Control-Max-Age", "600");
+  return response;
+}
+
+// -------------------------------------------------------------------------------------------------------------- dispatch
+
+HttpResponse Api::dispatch(Call& call) {
+  const HttpRequest& request = call.request();
+  if (request.path.empty()) throw ApiError::invalid("the target of the request is neither a path nor a URL");
+  if (request.method == "OPTIONS") return preflight(request);
+  const std::string_view method = request.method == "HEAD" ? std::string_view("GET") : std::string_view(request.method);
+  std::string allowed;
+  for (const Route& route : table()) {
+    if (!matches(route.path, request.path, call.argument)) continue;
+    if (method == route.method) {
+      call.route = &route;
+      break;
+    }
+    allowed += std::string(allowed.empty() ? "" : ", ") + (std::string_view(route.method) == "GET" ? "GET, HEAD" : route.method);
+  }
+  if ((call.route == nullptr || !call.route->open) && !authorized(request)) {
+    throw ApiError(401, "authentication_error",
+                   "no valid API key: expected one in \"Authorization: Bearer KEY\" or \"X-Api-Key: KEY\"", {}, "invalid_api_key");
+  }
+  if (call.route == nullptr && !allowed.empty()) {
+    HttpResponse response = ApiError(405, "invalid_request_error",
+                                     fmt::format("{} is not allowed here; expected {}", request.method, allowed), {},
+                                     "method_not_allowed").response();
+    response.headers.emplace_back("Allow", allowed);
+    return response;
+  }
+  if (call.route == nullptr) {
+    throw ApiError(404, "invalid_request_error", "there is nothing at this path; /openapi.json lists what there is", {}, "not_found");
+  }
+  if (method == "POST" && !request.body.empty() && !is_json_type(request.header("content-type"))) {
+    throw ApiError(415, "invalid_request_error",
+                   fmt::format("expected \"Content-Type: application/json\", found \"{}\"", request.header("content-type")), {},
+                   "unsupported_media_type");
+  }
+  return (this->*call.route->function)(call);
+}
+
+void Api::handle(const std::shared_ptr<HttpExchange>& exchange) {
+  const auto call = std::make_shared<Call>();
+  call->exchange = exchange;
+  call->id = fmt::format("req-{}", ++request_count_);
+  HttpHeaders headers = cors_headers(exchange->request());
+  headers.emplace_back("X-Request-Id", call->id);
+  exchange->add_headers(std::move(headers));
+  metrics_->begin_request();
+  HttpResponse response;
+  // The exchange forgets this when it is over, and with it the call that owns the exchange.
+  exchange->on_end([call, metrics = metrics_](int status, std::size_t bytes) {
+    const HttpRequest& request = call->request();
+    metrics->end_request(call->route == nullptr ? "other" : call->route->path, status);
+    const double ms = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - call->begin).count();
+    const auto quoted = [](std::string_view text) {
+      return nlohmann::json(replace_invalid_utf8(text.substr(0, kLoggedPathBytes))).dump(-1, ' ', true);
+    };
+    std::string line = fmt::format("request id={} client={} method={} path={} status={} ms={:.1f} bytes={}", call->id, request.client,
+                                   quoted(request.method), quoted(request.path), status, ms, bytes);
+    if (call->session != nullptr) {
+      const AnswerOutcome outcome = call->session->outcome();
+      line += fmt::format(" prompt_tokens={} cached_tokens={} completion_tokens={} finish={}", outcome.usage.prompt_tokens,
+                          outcome.usage.cached_tokens, outcome.usage.completion_tokens, outcome.finish_reasons);
+    }
+    log_info("{}", line);
+  });
+  try {
+    response = dispatch(*call);
+  } catch (...) {
+    response = current_api_error().response();
+  }
+  if (response.status != 0) exchange->respond(std::move(response));
+}
+
+}  // namespace nanochat

@@ -1,0 +1,141 @@
+// The endpoints that generate.
+#include <ctime>
+#include <random>
+
+#include <fmt/format.h>
+
+#include "serving/api_call.h"
+#include "core/errors.h"
+#include "serving/api_error.h"
+#include "serving/json_fields.h"
+
+namespace nanochat {
+namespace {
+
+RequestDefaults with_fresh_seed(RequestDefaults defaults) {
+  thread_local std::mt19937_64 random{std::random_device{}()};
+  defaults.seed = random();
+  return defaults;
+}
+
+void check_model(const ServedModel& model, const std::string& name) {
+  if (name.empty() || name == model.id) return;
+  throw ApiError(404, "invalid_request_error", fmt::format("the model \"{}\" is not served here; this is \"{}\"", name, model.id), "model",
+                 "model_not_found");
+}
+
+// What the engine would refuse too, with a code that clients know.
+void check_length(const ServedModel& model, const EngineRequest& request, const char* field) {
+  const auto length = static_cast<std::int64_t>(request.prompt.size());
+  const std::int64_t context = model.engine->context_length();
+  if (length == 0) throw ApiError::invalid(fmt::format("{}: has no tokens", field), field);
+  if (length >= context && request.max_tokens != 0) {
+    throw ApiError::invalid(fmt::format("{}: has {} tokens, but the model's context of {} leaves room for at most {}", field, length,
+                                        context, context - 1), field, "context_length_exceeded");
+  }
+}
+
+EngineRequest engine_request(const ServedModel& model, const GenerationFields& fields, std::vector<TokenId> prompt) {
+  EngineRequest request;
+  request.prompt = std::move(prompt);
+  request.sampling = fields.sampling;
+  request.max_tokens = fields.max_tokens;
+  request.min_tokens = fields.min_tokens;
+  request.ignore_eos = fields.ignore_eos;
+  request.stop_tokens = model.stop_tokens;
+  request.n = fields.n;
+  request.top_logprobs = fields.top_logprobs;
+  for (const auto& [id, bias] : fields.sampling.logit_bias) {
+    if (id < model.engine->vocab_size()) continue;
+    throw ApiError::invalid(fmt::format("logit_bias: token id {} is outside the vocabulary of {}", id, model.engine->vocab_size()),
+                            "logit_bias");
+  }
+  return request;
+}
+
+AnswerHead answer_head(const ServedModel& model, bool chat) {
+  return {chat, new_answer_id(chat), model.id, model.fingerprint, static_cast<std::int64_t>(std::time(nullptr))};
+}
+
+// The prompt of one entry of "prompt": a text gets <|bos|> in front, ids are taken as they are.
+std::vector<TokenId> prompt_ids(const ServedModel& model, const std::variant<std::string, std::vector<TokenId>>& prompt) {
+  const Tokenizer& tokenizer = *model.tokenizer;
+  if (const auto* text = std::get_if<std::string>(&prompt)) {
+    std::vector<TokenId> ids = {tokenizer.bos_id()};
+    tokenizer.encode(*text, ids);
+    return ids;
+  }
+  const auto& ids = std::get<std::vector<TokenId>>(prompt);
+  for (const TokenId id : ids) {
+    if (id < model.engine->vocab_size()) continue;
+    throw ApiError::invalid(fmt::format("prompt: token id {} is outside the vocabulary of {}", id, model.engine->vocab_size()), "prompt");
+  }
+  return ids;
+}
+
+std::string echo_text(const ServedModel& model, const std::variant<std::string, std::vector<TokenId>>& prompt) {
+  if (const auto* text = std::get_if<std::string>(&prompt)) return *text;
+  AnswerText text(*model.tokenizer, {}, false);
+  for (const TokenId id : std::get<std::vector<TokenId>>(prompt)) text.push({id, 0.0});
+  text.finish();
+  return text.take_text();
+}
+
+}  // namespace
+
+HttpResponse Api::start_answer(Call& call, const std::shared_ptr<const ServedModel>& served, AnswerPlan plan) {
+  call.session = std::make_shared<AnswerSession>(served, metrics_, call.exchange, std::move(plan));
+  call.session->start();
+  return later();
+}
+
+HttpResponse Api::chat(Call& call) {
+  const auto served = require_model();
+  const nlohmann::json body = parse_json_object(call.request().body);
+  ChatRequest chat = parse_chat_request(body, with_fresh_seed(options_.defaults));
+  check_model(*served, chat.fields.model);
+  // Longer than any context: what does not fit is an error here, not cut as in training.
+  std::vector<TokenId> prompt = render_prompt(*served->tokenizer, chat.conversation, INT32_MAX);
+  EngineRequest request = engine_request(*served, chat.fields, std::move(prompt));
+  check_length(*served, request, "messages");
+  if (chat.nanochat_tools && !served->has_tools) {
+    throw ApiError::invalid("nanochat_tools: this server has none", "nanochat_tools", "unsupported");
+  }
+  request.tools = chat.nanochat_tools;
+  if (chat.format != ResponseFormat::kText) {
+    if (!served->make_constraint) {
+      throw ApiError::invalid("response_format: this server answers in text only", "response_format", "unsupported");
+    }
+    if (request.tools) throw ApiError::invalid("nanochat_tools: cannot be had together with a JSON response_format", "nanochat_tools");
+    try {
+      request.constraint = served->make_constraint(chat.format == ResponseFormat::kJsonObject ? nlohmann::json() : chat.schema);
+    } catch (const ConfigError& error) {
+      throw ApiError::invalid(fmt::format("response_format: {}", error.what()), "response_format", "unsupported_schema");
+    }
+  }
+  AnswerPlan plan{.head = answer_head(*served, true), .fields = std::move(chat.fields)};
+  plan.requests.push_back(std::move(request));
+  return start_answer(call, served, std::move(plan));
+}
+
+HttpResponse Api::completion(Call& call) {
+  const auto served = require_model();
+  const nlohmann::json body = parse_json_object(call.request().body);
+  CompletionRequest completion = parse_completion_request(body, with_fresh_seed(options_.defaults));
+  check_model(*served, completion.fields.model);
+  AnswerPlan plan{.head = answer_head(*served, false), .fields = std::move(completion.fields), .echo = completion.echo};
+  const bool scored = plan.echo && plan.fields.logprobs;
+  // Scoring a text (lm-eval) takes one generated token for granted, even where the model would end instead.
+  if (scored && !plan.fields.ignore_eos) plan.ends = served->stop_tokens;
+  for (const auto& prompt : completion.prompts) {
+    EngineRequest request = engine_request(*served, plan.fields, prompt_ids(*served, prompt));
+    check_length(*served, request, "prompt");
+    request.prompt_logprobs = scored;
+    request.ignore_eos = request.ignore_eos || scored;
+    plan.requests.push_back(std::move(request));
+    plan.echo_texts.push_back(plan.echo ? echo_text(*served, prompt) : std::string());
+  }
+  return start_answer(call, served, std::move(plan));
+}
+
+}  // namespace nanochat

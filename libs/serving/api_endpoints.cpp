@@ -1,0 +1,212 @@
+// The endpoints that answer at once.
+#include <fnmatch.h>
+
+#include <fmt/format.h>
+
+#include "core/format.h"
+#include "serving/api_call.h"
+#include "serving/api_error.h"
+#include "serving/embedded.h"
+#include "serving/json_fields.h"
+#include "tokenizer/special_tokens.h"
+
+namespace nanochat {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+HttpResponse json_response(const Json& value) {
+  return HttpResponse{.body = value.dump(-1, ' ', false, Json::error_handler_t::replace)};
+}
+
+Json model_json(const ServedModel& model) {
+  Json object;
+  object["id"] = model.id;
+  object["object"] = "model";
+  object["created"] = model.created;
+  object["owned_by"] = "nanochat";
+  object["max_model_len"] = model.engine->context_length();
+  return object;
+}
+
+// The text that tokens stand for, special ones left out: what /cache/invalidate compares.
+std::string plain_text(const Tokenizer& tokenizer, std::span<const std::int32_t> ids) {
+  std::string text;
+  for (const std::int32_t id : ids) {
+    if (id < tokenizer.vocab_size() && !tokenizer.is_special(id)) text += tokenizer.token_bytes(id);
+  }
+  return text;
+}
+
+}  // namespace
+
+HttpResponse Api::models(Call&) {
+  const auto served = require_model();
+  return json_response({{"object", "list"}, {"data", Json::array({model_json(*served)})}});
+}
+
+HttpResponse Api::one_model(Call& call) {
+  const auto served = require_model();
+  if (call.argument != served->id) {
+    throw ApiError(404, "invalid_request_error",
+                   fmt::format("the model \"{}\" is not served here; this is \"{}\"", call.argument, served->id), "model",
+                   "model_not_found");
+  }
+  return json_response(model_json(*served));
+}
+
+// Two dialects: llama.cpp's {"content", "add_special"} and vLLM's {"prompt", "add_special_tokens"}, where special tokens are
+// added unless they are declined.
+HttpResponse Api::tokenize(Call& call) {
+  const auto served = require_model();
+  const nlohmann::json body = parse_json_object(call.request().body);
+  const JsonFields fields(body);
+  const auto content = fields.string("content");
+  const auto prompt = fields.string("prompt");
+  if (!content && !prompt) throw ApiError::invalid("content: missing (\"prompt\" is understood too)", "content");
+  const bool with_bos =
+      content ? fields.boolean("add_special").value_or(false) : fields.boolean("add_special_tokens").value_or(true);
+  const std::string& text = content ? *content : *prompt;
+  std::vector<TokenId> ids;
+  if (with_bos) ids.push_back(served->tokenizer->bos_id());
+  // Text never becomes a special token. But lm-eval learns the ids of those that /tokenizer_info names by asking for each alone.
+  const auto special = prompt && !with_bos ? served->tokenizer->special_id(text) : std::nullopt;
+  if (special) {
+    ids.push_back(*special);
+  } else {
+    served->tokenizer->encode(text, ids);
+  }
+  return json_response({{"tokens", ids}, {"count", ids.size()}, {"max_model_len", served->engine->context_length()}});
+}
+
+HttpResponse Api::detokenize(Call& call) {
+  const auto served = require_model();
+  const nlohmann::json body = parse_json_object(call.request().body);
+  const nlohmann::json* tokens = JsonFields(body).array("tokens");
+  if (tokens == nullptr) throw ApiError::invalid("tokens: missing", "tokens");
+  const std::vector<TokenId> ids = parse_token_ids(*tokens, "tokens");
+  for (const TokenId id : ids) {
+    if (id < served->tokenizer->vocab_size()) continue;
+    throw ApiError::invalid(fmt::format("tokens: id {} is outside the vocabulary of {}", id, served->tokenizer->vocab_size()), "tokens");
+  }
+  const std::string text = replace_invalid_utf8(served->tokenizer->decode(ids));
+  return json_response({{"content", text}, {"prompt", text}});
+}
+
+HttpResponse Api::tokenizer_info(Call&) {
+  const auto served = require_model();
+  const Tokenizer& tokenizer = *served->tokenizer;
+  const TokenId bos = tokenizer.bos_id();
+  const auto end = tokenizer.special_id(kAssistantEnd);
+  Json object;
+  object["tokenizer_class"] = tokenizer.type();
+  object["vocab_size"] = tokenizer.vocab_size();
+  object["model_max_length"] = served->engine->context_length();
+  object["bos_token"] = std::string(tokenizer.token_bytes(bos));
+  object["bos_token_id"] = bos;
+  object["eos_token"] = std::string(tokenizer.token_bytes(end.value_or(bos)));
+  object["eos_token_id"] = end.value_or(bos);
+  object["pad_token"] = std::string(tokenizer.token_bytes(bos));
+  object["special_tokens"] = tokenizer.special_tokens();
+  object["fingerprint"] = tokenizer.fingerprint();
+  object["chat_template"] = nullptr;  // chats are rendered here; a template could not keep text from spelling special tokens
+  return json_response(object);
+}
+
+HttpResponse Api::health(Call&) {
+  const auto served = model();
+  const bool loaded = served != nullptr && served->engine->ready();
+  const char* status = draining_ ? "draining" : loaded ? "ok" : "loading";
+  HttpResponse response = json_response({{"status", status}, {"model_loaded", loaded}});
+  if (draining_ || !loaded) {
+    response.status = 503;
+    response.headers.emplace_back("Retry-After", "1");
+  }
+  response.headers.emplace_back("Cache-Control", "no-store");
+  return response;
+}
+
+HttpResponse Api::stats(Call&) {
+  const auto served = model();
+  const EngineStats engine = served == nullptr ? EngineStats() : served->engine->stats();
+  Json object;
+  object["active_sessions"] = metrics_->active_requests();
+  object["total_requests"] = metrics_->total_requests();
+  object["cache_hits"] = engine.cache_hits;
+  object["cache_misses"] = engine.cache_misses;
+  object["queue"] = engine.queued;
+  object["queued_tokens"] = engine.queued_tokens;
+  object["running"] = engine.running;
+  object["kv_blocks_used"] = engine.kv_blocks_used;
+  object["kv_blocks_cached"] = engine.kv_blocks_cached;
+  object["kv_blocks_total"] = engine.kv_blocks_total;
+  object["preemptions"] = engine.preemptions;
+  object["requests_finished"] = engine.finished;
+  object["requests_cancelled"] = engine.cancelled;
+  object["requests_failed"] = engine.failed;
+  object["requests_refused"] = engine.refused;
+  object["prompt_tokens"] = engine.prompt_tokens;
+  object["cached_tokens"] = engine.cached_tokens;
+  object["completion_tokens"] = engine.completion_tokens;
+  object["prompt_tokens_per_second"] = engine.prompt_tokens_per_second;
+  object["completion_tokens_per_second"] = engine.completion_tokens_per_second;
+  return json_response(object);
+}
+
+HttpResponse Api::metrics_text(Call&) {
+  const auto served = model();
+  EngineStats engine;
+  if (served != nullptr) engine = served->engine->stats();
+  return {.content_type = "text/plain; version=0.0.4; charset=utf-8",
+          .body = metrics_->prometheus(served == nullptr ? nullptr : &engine)};
+}
+
+HttpResponse Api::invalidate_cache(Call& call) {
+  const auto served = require_model();
+  const nlohmann::json body = parse_json_object(call.request().body, true);
+  const JsonFields fields(body);
+  const auto prefix = fields.string("prefix");
+  const auto pattern = fields.string("pattern");
+  if (prefix && pattern) throw ApiError::invalid("pattern: only one of prefix and pattern can be given", "pattern");
+  std::function<bool(std::span<const std::int32_t>)> matches;
+  if (prefix) {
+    matches = [tokenizer = served->tokenizer, text = *prefix](std::span<const std::int32_t> ids) {
+      return plain_text(*tokenizer, ids).starts_with(text);
+    };
+  } else if (pattern) {
+    matches = [tokenizer = served->tokenizer, text = *pattern](std::span<const std::int32_t> ids) {
+      return ::fnmatch(text.c_str(), plain_text(*tokenizer, ids).c_str(), 0) == 0;
+    };
+  }
+  served->engine->invalidate(std::move(matches), [exchange = call.exchange](std::int64_t count) {
+    exchange->respond(json_response({{"invalidated_count", count}}));
+  });
+  return later();
+}
+
+HttpResponse Api::openapi(Call&) { return {.body = std::string(openapi_files().front().text)}; }
+
+HttpResponse Api::version(Call&) { return json_response({{"version", options_.version}}); }
+
+HttpResponse Api::page(Call& call) {
+  const std::string& path = call.request().path;
+  const std::string_view name = path == "/" ? std::string_view("index.html") : std::string_view(path).substr(1);
+  for (const EmbeddedFile& file : page_files()) {
+    if (file.name != name || !options_.page) continue;
+    HttpResponse response{.body = std::string(file.text)};
+    response.content_type = name.ends_with(".html")  ? "text/html; charset=utf-8"
+                            : name.ends_with(".css") ? "text/css; charset=utf-8"
+                            : name.ends_with(".js")  ? "text/javascript; charset=utf-8"
+                                                     : "image/svg+xml";
+    response.headers = {{"Content-Security-Policy",
+                         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+                         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"},
+                        {"X-Content-Type-Options", "nosniff"},
+                        {"Referrer-Policy", "no-referrer"},
+                        {"Cache-Control", "no-cache"}};
+    return response;
+  }
+  throw ApiError(404, "invalid_request_error", "this server has no page", {}, "not_found");
+}
+
+}  // namespace nanochat

@@ -1,0 +1,56 @@
+#include "serving/api_error.h"
+
+#include <new>
+
+#include <nlohmann/json.hpp>
+
+#include "core/errors.h"
+#include "core/format.h"
+#include "core/log.h"
+
+namespace nanochat {
+
+std::string ApiError::json() const {
+  const auto or_null = [](const std::string& text) { return text.empty() ? nlohmann::ordered_json() : nlohmann::ordered_json(text); };
+  nlohmann::ordered_json error;
+  error["message"] = replace_invalid_utf8(what());
+  error["type"] = type_;
+  error["param"] = or_null(param_);
+  error["code"] = or_null(code_);
+  return nlohmann::ordered_json{{"error", error}}.dump();
+}
+
+HttpResponse ApiError::response() const {
+  HttpResponse response{.status = status_, .body = json()};
+  if (status_ == 429 || status_ == 503) response.headers.emplace_back("Retry-After", "1");
+  if (status_ == 401) response.headers.emplace_back("WWW-Authenticate", "Bearer");
+  return response;
+}
+
+ApiError current_api_error() {
+  try {
+    throw;
+  } catch (const ApiError& error) {
+    return error;
+  } catch (const ConfigError& error) {
+    return ApiError::invalid(error.what());
+  } catch (const DataError& error) {
+    return ApiError::invalid(error.what());
+  } catch (const std::bad_alloc&) {
+    log_error("a request was refused: out of memory");
+    return ApiError::unavailable("out of memory");
+  } catch (const OutOfMemoryError& error) {
+    log_error("a request was refused: {}", error.what());
+    return ApiError::unavailable("out of memory");
+  } catch (const std::exception& error) {
+    log_error("a request failed: {}", error.what());
+  }
+  return {500, "server_error", "the server failed on this request; its log says why", {}, "internal_error"};
+}
+
+HttpResponse http_error_response(int status, std::string_view reason) {
+  const char* type = status >= 500 ? "server_error" : "invalid_request_error";
+  return ApiError(status, type, std::string(reason)).response();
+}
+
+}  // namespace nanochat

@@ -1,0 +1,38 @@
+#pragma once
+// What a client is told when its request cannot be served: the error object of OpenAI's API.
+
+#include <stdexcept>
+#include <string>
+
+#include "serving/http_message.h"
+
+namespace nanochat {
+
+class ApiError : public std::runtime_error {
+ public:
+  ApiError(int status, std::string type, const std::string& message, std::string param = {}, std::string code = {})
+      : std::runtime_error(message), status_(status), type_(std::move(type)), param_(std::move(param)), code_(std::move(code)) {}
+
+  static ApiError invalid(const std::string& message, std::string param = {}, std::string code = {}) {
+    return {400, "invalid_request_error", message, std::move(param), std::move(code)};
+  }
+  static ApiError unavailable(const std::string& message) { return {503, "server_error", message, {}, "unavailable"}; }
+  static ApiError busy(const std::string& message) { return {429, "rate_limit_error", message, {}, "rate_limit_exceeded"}; }
+
+  int status() const { return status_; }
+  // {"error": {"message", "type", "param", "code"}}, with Retry-After for 429 and 503.
+  HttpResponse response() const;
+  std::string json() const;
+
+ private:
+  int status_;
+  std::string type_, param_, code_;
+};
+
+// Of the exception that is being handled: an ApiError itself; 400 for what the engine, the tokenizer or the schema refuse
+// (ConfigError, DataError); 503 for want of memory; 500 for anything else, without its text, which is logged.
+ApiError current_api_error();
+// Of a request that never became one (HttpErrorResponse).
+HttpResponse http_error_response(int status, std::string_view reason);
+
+}  // namespace nanochat

@@ -1,0 +1,204 @@
+#include "serving/api_request.h"
+
+#include <charconv>
+
+#include <fmt/format.h>
+
+#include "serving/json_fields.h"
+
+namespace nanochat {
+namespace {
+
+using nlohmann::json;
+
+std::vector<std::string> parse_stop(const JsonFields& fields) {
+  const json* value = fields.find("stop");
+  if (value == nullptr) return {};
+  if (!value->is_string() && !value->is_array()) throw fields.wrong_type("stop", "a string or an array of strings", *value);
+  std::vector<std::string> stops;
+  for (const json& one : value->is_string() ? json::array({*value}) : *value) {
+    if (!one.is_string()) throw fields.wrong_type("stop", "an array of strings", one);
+    stops.push_back(one.get<std::string>());
+    if (stops.back().empty() || stops.back().size() > kMaxStopBytes) {
+      throw ApiError::invalid(fmt::format("stop: expected strings of 1 to {} bytes, found one of {}", kMaxStopBytes,
+                                          stops.back().size()), "stop");
+    }
+  }
+  if (stops.size() > kMaxStopStrings) {
+    throw ApiError::invalid(fmt::format("stop: expected at most {} strings, found {}", kMaxStopStrings, stops.size()), "stop");
+  }
+  return stops;
+}
+
+std::vector<std::pair<std::int32_t, double>> parse_logit_bias(const JsonFields& fields) {
+  std::vector<std::pair<std::int32_t, double>> biases;
+  const json* value = fields.object("logit_bias");
+  if (value == nullptr) return biases;
+  const JsonFields entries(*value, "logit_bias");
+  for (const auto& [key, unused] : value->items()) {
+    std::int32_t id = -1;
+    const auto parsed = std::from_chars(key.data(), key.data() + key.size(), id);
+    if (parsed.ec != std::errc() || parsed.ptr != key.data() + key.size() || id < 0) {
+      throw ApiError::invalid(fmt::format("logit_bias: expected token ids as keys, found \"{}\"", key), "logit_bias");
+    }
+    if (const auto bias = entries.number(key, -100, 100)) biases.emplace_back(id, *bias);
+  }
+  return biases;
+}
+
+// What chat and completions share.
+GenerationFields parse_generation_fields(const JsonFields& fields, const RequestDefaults& defaults) {
+  GenerationFields out;
+  out.model = fields.string("model").value_or("");
+  out.stream = fields.boolean("stream").value_or(false);
+  if (const json* options = fields.object("stream_options")) {
+    const JsonFields stream(*options, "stream_options");
+    out.include_usage = stream.boolean("include_usage").value_or(false);
+    out.continuous_usage = stream.boolean("continuous_usage_stats").value_or(false);
+  }
+  out.n = fields.integer("n", 1, kMaxChoices).value_or(1);
+  out.min_tokens = fields.integer("min_tokens", 0, INT32_MAX).value_or(0);
+  out.ignore_eos = fields.boolean("ignore_eos").value_or(false);
+  out.stop = parse_stop(fields);
+  SamplingOptions& sampling = out.sampling;
+  sampling.temperature = fields.number("temperature", 0, 100).value_or(defaults.temperature);
+  sampling.top_k = fields.integer("top_k", -1, INT32_MAX).value_or(defaults.top_k);
+  if (sampling.top_k < 0) sampling.top_k = 0;  // vLLM's way to say: all
+  sampling.top_p = fields.number("top_p", 0, 1).value_or(1.0);
+  if (sampling.top_p == 0.0) {
+    throw ApiError::invalid("top_p: expected a number above 0 and at most 1, found 0", "top_p", "out_of_range");
+  }
+  sampling.min_p = fields.number("min_p", 0, 1).value_or(0.0);
+  sampling.repetition_penalty = fields.number("repetition_penalty", 0.01, 100).value_or(1.0);
+  sampling.frequency_penalty = fields.number("frequency_penalty", -2, 2).value_or(0.0);
+  sampling.presence_penalty = fields.number("presence_penalty", -2, 2).value_or(0.0);
+  sampling.logit_bias = parse_logit_bias(fields);
+  const auto seed = fields.integer("seed", INT64_MIN, INT64_MAX);
+  sampling.seed = seed ? static_cast<std::uint64_t>(*seed) : defaults.seed;
+  fields.string("user");  // accepted, for abuse reports of services; types are checked all the same
+  fields.object("metadata");
+  return out;
+}
+
+void parse_response_format(const JsonFields& fields, ChatRequest& request) {
+  const json* value = fields.object("response_format");
+  if (value == nullptr) return;
+  const JsonFields format(*value, "response_format");
+  const std::string type = format.string("type").value_or("");
+  if (type == "text") return;
+  if (type == "json_object") {
+    request.format = ResponseFormat::kJsonObject;
+  } else if (type == "json_schema") {
+    const json* wrapper = format.object("json_schema");
+    if (wrapper == nullptr) throw ApiError::invalid("response_format.json_schema: missing", "response_format.json_schema");
+    const json* schema = JsonFields(*wrapper, "response_format.json_schema").object("schema");
+    if (schema == nullptr) {
+      throw ApiError::invalid("response_format.json_schema.schema: missing", "response_format.json_schema.schema");
+    }
+    request.format = ResponseFormat::kJsonSchema;
+    request.schema = *schema;
+  } else {
+    throw ApiError::invalid(fmt::format("response_format.type: expected text, json_object or json_schema, found \"{}\"", type),
+                            "response_format.type");
+  }
+}
+
+// "none", "auto", "required" or {"type": "function", ...}: checked, and no more than that. Whether it offers the tools.
+bool parse_tool_choice(const JsonFields& fields) {
+  const json* choice = fields.find("tool_choice");
+  if (choice == nullptr) return true;
+  if (choice->is_object()) return true;
+  if (!choice->is_string()) throw fields.wrong_type("tool_choice", "a string or an object", *choice);
+  const auto& name = choice->get_ref<const std::string&>();
+  if (name != "none" && name != "auto" && name != "required") {
+    throw ApiError::invalid(fmt::format("tool_choice: expected none, auto, required or an object, found \"{}\"", name), "tool_choice");
+  }
+  return name != "none";
+}
+
+}  // namespace
+
+std::vector<TokenId> parse_token_ids(const json& value, const std::string& where) {
+  if (!value.is_array()) throw ApiError::invalid(fmt::format("{}: expected an array of token ids, found {}", where, json_kind(value)), where);
+  std::vector<TokenId> ids;
+  ids.reserve(value.size());
+  for (const json& id : value) {
+    const bool fits = id.is_number_integer() && id.get<std::int64_t>() >= 0 && id.get<std::int64_t>() <= INT32_MAX;
+    if (!fits) {
+      throw ApiError::invalid(fmt::format("{}: expected token ids, found {}", where,
+                                          id.is_number() ? id.dump() : std::string(json_kind(id))), where);
+    }
+    ids.push_back(id.get<TokenId>());
+  }
+  return ids;
+}
+
+ChatRequest parse_chat_request(const json& body, const RequestDefaults& defaults) {
+  const JsonFields fields(body);
+  ChatRequest request;
+  request.fields = parse_generation_fields(fields, defaults);
+  const auto limit = fields.integer("max_tokens", 1, INT32_MAX);
+  const auto newer = fields.integer("max_completion_tokens", 1, INT32_MAX);
+  request.fields.max_tokens = newer ? newer : limit;
+  request.fields.logprobs = fields.boolean("logprobs").value_or(false);
+  const auto top = fields.integer("top_logprobs", 0, kMaxTopLogprobs);
+  if (top.value_or(0) > 0 && !request.fields.logprobs) {
+    throw ApiError::invalid("top_logprobs: needs \"logprobs\": true", "top_logprobs");
+  }
+  request.fields.top_logprobs = top.value_or(0);
+  parse_response_format(fields, request);
+  request.nanochat_tools = fields.boolean("nanochat_tools").value_or(false);
+  const json* messages = fields.array("messages");
+  if (messages == nullptr) throw ApiError::invalid("messages: missing", "messages");
+  const json* tools = fields.array("tools");
+  request.conversation = parse_messages(*messages, parse_tool_choice(fields) ? tools : nullptr);
+  return request;
+}
+
+CompletionRequest parse_completion_request(const json& body, const RequestDefaults& defaults) {
+  const JsonFields fields(body);
+  CompletionRequest request;
+  request.fields = parse_generation_fields(fields, defaults);
+  request.echo = fields.boolean("echo").value_or(false);
+  request.fields.max_tokens = fields.integer("max_tokens", 0, INT32_MAX).value_or(16);  // the default of OpenAI's API
+  if (*request.fields.max_tokens == 0 && !request.echo) {
+    throw ApiError::invalid("max_tokens: 0 answers nothing unless \"echo\" is true", "max_tokens", "out_of_range");
+  }
+  // An integer here; true and false, as in chats, are common too.
+  const json* logprobs = fields.find("logprobs");
+  if (logprobs != nullptr && logprobs->is_boolean()) {
+    request.fields.logprobs = logprobs->get<bool>();
+  } else if (const auto count = fields.integer("logprobs", 0, kMaxTopLogprobs)) {
+    request.fields.logprobs = true;
+    request.fields.top_logprobs = *count;
+  }
+  const auto suffix = fields.string("suffix");
+  if (suffix && !suffix->empty()) {
+    throw ApiError::invalid("suffix: this model continues text and cannot fill in before a suffix", "suffix", "unsupported");
+  }
+  const json* prompt = fields.find("prompt");
+  if (prompt == nullptr) throw ApiError::invalid("prompt: missing", "prompt");
+  if (prompt->is_string()) {
+    request.prompts.emplace_back(prompt->get<std::string>());
+  } else if (!prompt->is_array() || prompt->empty()) {
+    throw fields.wrong_type("prompt", "a string, token ids, or a list of either that is not empty", *prompt);
+  } else if (prompt->front().is_number()) {
+    request.prompts.emplace_back(parse_token_ids(*prompt, "prompt"));
+  } else {
+    for (std::size_t i = 0; i < prompt->size(); ++i) {
+      const json& one = (*prompt)[i];
+      if (one.is_string()) {
+        request.prompts.emplace_back(one.get<std::string>());
+      } else {
+        request.prompts.emplace_back(parse_token_ids(one, fmt::format("prompt[{}]", i)));
+      }
+    }
+  }
+  if (static_cast<std::int64_t>(request.prompts.size()) > kMaxChoices / request.fields.n) {
+    throw ApiError::invalid(fmt::format("prompt: {} prompts with n = {} are more than {} answers", request.prompts.size(),
+                                        request.fields.n, kMaxChoices), "prompt");
+  }
+  return request;
+}
+
+}  // namespace nanochat

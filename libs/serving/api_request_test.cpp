@@ -1,0 +1,139 @@
+#include "serving/api_request.h"
+
+#include <gmock/gmock.h>
+
+#include "serving/api_error.h"
+
+namespace nanochat {
+namespace {
+
+using ::testing::HasSubstr;
+using nlohmann::json;
+
+json chat_body(json extra = json::object()) {
+  json body = {{"messages", {{{"role", "user"}, {"content", "Hi"}}}}};
+  body.update(extra);
+  return body;
+}
+
+std::string chat_refusal(const json& extra) {
+  try {
+    parse_chat_request(chat_body(extra), {});
+  } catch (const ApiError& error) {
+    return error.what();
+  }
+  return "";
+}
+
+std::string completion_refusal(const json& body) {
+  try {
+    parse_completion_request(body, {});
+  } catch (const ApiError& error) {
+    return error.what();
+  }
+  return "";
+}
+
+TEST(ChatRequest, ReadsEveryField) {
+  const ChatRequest request = parse_chat_request(chat_body({{"model", "m"}, {"stream", true},
+      {"stream_options", {{"include_usage", true}, {"continuous_usage_stats", true}}}, {"max_tokens", 5},
+      {"max_completion_tokens", 7}, {"temperature", 0.5}, {"top_p", 0.9}, {"top_k", -1}, {"min_p", 0.1}, {"n", 2}, {"stop", "x"},
+      {"seed", -3}, {"frequency_penalty", 1}, {"presence_penalty", -1}, {"repetition_penalty", 1.1}, {"logit_bias", {{"5", 2.5}}},
+      {"logprobs", true}, {"top_logprobs", 3}, {"ignore_eos", true}, {"min_tokens", 2}, {"user", "u"}, {"metadata", json::object()},
+      {"response_format", {{"type", "json_object"}}}, {"nanochat_tools", true}, {"of another time", {1, 2}}}), {});
+  const GenerationFields& fields = request.fields;
+  EXPECT_EQ(fields.model, "m");
+  EXPECT_TRUE(fields.stream && fields.include_usage && fields.continuous_usage && fields.logprobs && fields.ignore_eos);
+  EXPECT_EQ(fields.max_tokens, 7);
+  EXPECT_EQ(fields.n, 2);
+  EXPECT_EQ(fields.min_tokens, 2);
+  EXPECT_EQ(fields.top_logprobs, 3);
+  EXPECT_THAT(fields.stop, ::testing::ElementsAre("x"));
+  EXPECT_EQ(fields.sampling.temperature, 0.5);
+  EXPECT_EQ(fields.sampling.top_k, 0);
+  EXPECT_EQ(fields.sampling.seed, static_cast<std::uint64_t>(-3));
+  EXPECT_EQ(fields.sampling.frequency_penalty, 1.0);
+  EXPECT_THAT(fields.sampling.logit_bias, ::testing::ElementsAre(std::pair(5, 2.5)));
+  EXPECT_EQ(request.format, ResponseFormat::kJsonObject);
+  EXPECT_TRUE(request.nanochat_tools);
+}
+
+TEST(ChatRequest, NullIsAbsent) {
+  const ChatRequest request = parse_chat_request(chat_body({{"stop", nullptr}, {"max_tokens", nullptr}, {"seed", nullptr}}), {.seed = 9});
+  EXPECT_EQ(request.fields.max_tokens, std::nullopt);
+  EXPECT_EQ(request.fields.sampling.seed, 9u);
+}
+
+TEST(ChatRequest, NamesWhatIsWrong) {
+  EXPECT_THAT(chat_refusal({{"temperature", "hot"}}), HasSubstr("temperature: expected a number, found a string"));
+  EXPECT_THAT(chat_refusal({{"temperature", -1}}), HasSubstr("temperature"));
+  EXPECT_THAT(chat_refusal({{"n", 0}}), HasSubstr("n: expected an integer from 1 to 128"));
+  EXPECT_THAT(chat_refusal({{"stop", {"a", "b", "c", "d", "e"}}}), HasSubstr("at most 4 strings, found 5"));
+  EXPECT_THAT(chat_refusal({{"stop", ""}}), HasSubstr("stop"));
+  EXPECT_THAT(chat_refusal({{"stop", {1}}}), HasSubstr("stop"));
+  EXPECT_THAT(chat_refusal({{"logit_bias", {{"x", 1}}}}), HasSubstr("logit_bias: expected token ids as keys"));
+  EXPECT_THAT(chat_refusal({{"logit_bias", {{"1", 101}}}}), HasSubstr("logit_bias.1"));
+  EXPECT_THAT(chat_refusal({{"top_logprobs", 2}}), HasSubstr("logprobs"));
+  EXPECT_THAT(chat_refusal({{"top_p", 0}}), HasSubstr("top_p"));
+  EXPECT_THAT(chat_refusal({{"max_tokens", 0}}), HasSubstr("max_tokens"));
+  EXPECT_THAT(chat_refusal({{"response_format", {{"type", "xml"}}}}), HasSubstr("response_format.type"));
+  EXPECT_THAT(chat_refusal({{"response_format", {{"type", "json_schema"}}}}), HasSubstr("json_schema: missing"));
+  EXPECT_THAT(chat_refusal({{"messages", "Hi"}}), HasSubstr("messages: expected an array, found a string"));
+  EXPECT_THAT(chat_refusal({{"messages", json::array()}}), HasSubstr("messages: is empty"));
+  EXPECT_THAT(chat_refusal({{"messages", {1}}}), HasSubstr("messages[0]: expected an object"));
+  EXPECT_THAT(chat_refusal({{"messages", {{{"role", "robot"}, {"content", ""}}}}}), HasSubstr("messages[0].role"));
+  EXPECT_THAT(chat_refusal({{"messages", {{{"role", "user"}, {"content", {{{"type", "image_url"}}}}}}}}), HasSubstr("content[0].type"));
+  EXPECT_THAT(chat_refusal({{"messages", {{{"role", "assistant"}, {"content", "x"}}}}}), HasSubstr("the first message"));
+  EXPECT_THAT(chat_refusal({{"tool_choice", "maybe"}}), HasSubstr("tool_choice"));
+  EXPECT_THAT(chat_refusal({{"tools", {{{"type", "function"}}}}}), HasSubstr("tools[0].function"));
+}
+
+TEST(Messages, BecomeTurnsOfUserAndAssistant) {
+  const Conversation conversation = parse_messages(json::parse(R"([
+    {"role": "system", "content": "S"}, {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
+    {"role": "user", "content": "c"},
+    {"role": "assistant", "content": null, "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]},
+    {"role": "tool", "tool_call_id": "f", "content": "42"}, {"role": "developer", "content": "D"}])"), nullptr);
+  ASSERT_EQ(conversation.messages.size(), 4u);
+  EXPECT_EQ(conversation.messages[0], Message("system", "S\n\nD"));
+  EXPECT_EQ(conversation.messages[1], Message("user", "ab\n\nc"));
+  EXPECT_EQ(conversation.messages[2], Message("assistant", R"({"name":"f","arguments":"{}"})"));
+  EXPECT_EQ(conversation.messages[3], Message("user", "Result of f:\n42"));
+  EXPECT_NO_THROW(check_conversation({{conversation.messages.begin(), conversation.messages.end() - 2}}));
+}
+
+TEST(Messages, DescribeTools) {
+  const json tools = json::parse(R"([{"type": "function", "function": {"name": "f"}}])");
+  const json messages = json::parse(R"([{"role": "user", "content": "a"}])");
+  const Conversation conversation = parse_messages(messages, &tools);
+  ASSERT_EQ(conversation.messages.size(), 2u);
+  EXPECT_THAT(conversation.messages[0].joined_text(), HasSubstr(R"({"name":"f"})"));
+  const json alone = json::parse(R"([{"role": "system", "content": "a"}])");
+  EXPECT_EQ(parse_messages(alone, nullptr).messages[0], Message("user", "a"));
+}
+
+TEST(CompletionRequest, ReadsEveryFormOfPrompt) {
+  const auto prompts = [](json prompt) { return parse_completion_request({{"prompt", std::move(prompt)}}, {}).prompts; };
+  EXPECT_EQ(std::get<0>(prompts("a")[0]), "a");
+  EXPECT_EQ(std::get<1>(prompts({1, 2})[0]), (std::vector<TokenId>{1, 2}));
+  EXPECT_EQ(prompts({"a", "b"}).size(), 2u);
+  EXPECT_EQ(std::get<1>(prompts({{1}, {2, 3}})[1]), (std::vector<TokenId>{2, 3}));
+  const CompletionRequest request = parse_completion_request({{"prompt", "a"}, {"echo", true}, {"logprobs", 1}, {"max_tokens", 0}}, {});
+  EXPECT_TRUE(request.echo && request.fields.logprobs);
+  EXPECT_EQ(request.fields.top_logprobs, 1);
+  EXPECT_EQ(parse_completion_request({{"prompt", "a"}}, {}).fields.max_tokens, 16);
+}
+
+TEST(CompletionRequest, NamesWhatIsWrong) {
+  EXPECT_THAT(completion_refusal({{"prompt", nullptr}}), HasSubstr("prompt: missing"));
+  EXPECT_THAT(completion_refusal({{"prompt", json::array()}}), HasSubstr("prompt"));
+  EXPECT_THAT(completion_refusal({{"prompt", {1, "a"}}}), HasSubstr("expected token ids, found a string"));
+  EXPECT_THAT(completion_refusal({{"prompt", {1, -2}}}), HasSubstr("found -2"));
+  EXPECT_THAT(completion_refusal({{"prompt", {1, 1e12}}}), HasSubstr("expected token ids"));
+  EXPECT_THAT(completion_refusal({{"prompt", "a"}, {"suffix", "b"}}), HasSubstr("suffix"));
+  EXPECT_THAT(completion_refusal({{"prompt", "a"}, {"max_tokens", 0}}), HasSubstr("max_tokens"));
+  EXPECT_THAT(completion_refusal({{"prompt", {"a", "b"}}, {"n", 100}}), HasSubstr("128 answers"));
+}
+
+}  // namespace
+}  // namespace nanochat

@@ -1,0 +1,34 @@
+#pragma once
+// Internal to serving: a connected socket, plain or under TLS. One read and one write may be pending at a time.
+
+#include <cstddef>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include <boost/asio/awaitable.hpp>
+#include <boost/asio/ip/tcp.hpp>
+#include <boost/system/error_code.hpp>
+
+namespace boost::asio::ssl {
+class context;
+}
+
+namespace nanochat {
+
+class ByteStream {
+ public:
+  using Error = boost::system::error_code;
+  virtual ~ByteStream() = default;
+  virtual boost::asio::awaitable<Error> handshake() = 0;
+  virtual boost::asio::awaitable<std::pair<Error, std::size_t>> read(char* data, std::size_t size) = 0;
+  virtual boost::asio::awaitable<Error> write(std::string_view bytes) = 0;  // all of them
+  virtual boost::asio::awaitable<void> finish() = 0;  // nothing more will be written
+  virtual void close() = 0;                           // at once; what is pending ends with an error
+};
+
+std::unique_ptr<ByteStream> plain_stream(boost::asio::ip::tcp::socket socket);
+std::unique_ptr<ByteStream> tls_stream(boost::asio::ip::tcp::socket socket, boost::asio::ssl::context& context);
+
+}  // namespace nanochat

@@ -1,0 +1,17 @@
+#pragma once
+// Files compiled into the program (cmake/NanochatEmbed.cmake): the chat page, and the description of the protocol.
+
+#include <string_view>
+#include <vector>
+
+namespace nanochat {
+
+struct EmbeddedFile {
+  std::string_view name;  // without a folder: "page.css"
+  std::string_view text;
+};
+
+const std::vector<EmbeddedFile>& page_files();     // page/*
+const std::vector<EmbeddedFile>& openapi_files();  // openapi.json
+
+}  // namespace nanochat

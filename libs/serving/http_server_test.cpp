@@ -1,0 +1,312 @@
+// The server over the loopback, by raw sockets: what clients do that no client library would.
+#include "serving/http_server.h"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <thread>
+
+#include <gmock/gmock.h>
+
+#include "core/errors.h"
+#include "core/testing.h"
+#include "serving/api_error.h"
+
+namespace nanochat {
+namespace {
+
+using ::testing::EndsWith;
+using ::testing::HasSubstr;
+using ::testing::StartsWith;
+using namespace std::chrono_literals;
+
+class Client {
+ public:
+  explicit Client(int port, int receive_buffer = 0) : fd_(::socket(AF_INET, SOCK_STREAM, 0)) {
+    if (receive_buffer > 0) ::setsockopt(fd_, SOL_SOCKET, SO_RCVBUF, &receive_buffer, sizeof receive_buffer);
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_port = htons(static_cast<std::uint16_t>(port));
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    EXPECT_EQ(::connect(fd_, reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
+  }
+  ~Client() { close(); }
+  Client(const Client&) = delete;
+  Client& operator=(const Client&) = delete;
+  void close() {
+    if (fd_ >= 0) ::close(std::exchange(fd_, -1));
+  }
+  // False when the server has closed.
+  bool send(std::string_view bytes) {
+    while (!bytes.empty()) {
+      const ssize_t n = ::send(fd_, bytes.data(), bytes.size(), MSG_NOSIGNAL);
+      if (n <= 0) return false;
+      bytes.remove_prefix(static_cast<std::size_t>(n));
+    }
+    return true;
+  }
+  // Until `end` has come, the server closes, or `limit` passes.
+  std::string receive(std::string_view end = {}, std::chrono::milliseconds limit = 5000ms) {
+    const auto until = std::chrono::steady_clock::now() + limit;
+    std::string bytes = std::exchange(left_, {});
+    while (end.empty() || bytes.find(end) == std::string::npos) {
+      const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(until - std::chrono::steady_clock::now());
+      pollfd input{fd_, POLLIN, 0};
+      if (left <= 0ms || ::poll(&input, 1, static_cast<int>(left.count())) <= 0) break;
+      char buffer[65536];
+      const ssize_t n = ::recv(fd_, buffer, sizeof buffer, 0);
+      if (n <= 0) {
+        closed_ = true;
+        break;
+      }
+      bytes.append(buffer, static_cast<std::size_t>(n));
+    }
+    if (!end.empty()) {
+      if (const std::size_t found = bytes.find(end); found != std::string::npos) {
+        left_ = bytes.substr(found + end.size());
+        bytes.resize(found + end.size());
+      }
+    }
+    return bytes;
+  }
+  bool closed() const { return closed_; }
+
+ private:
+  int fd_;
+  std::string left_;
+  bool closed_ = false;
+};
+
+// Counts up for ever, or to the end that a test sets.
+class Counting : public HttpBodyStream {
+ public:
+  explicit Counting(int end) : end_(end) {}
+  bool read(std::string& out) override {
+    for (; sent_ < limit && sent_ < end_; ++sent_) out += std::to_string(sent_) + " ";
+    return sent_ < end_;
+  }
+  std::string_view keep_alive() const override { return ": wait\n\n"; }
+  std::atomic<int> limit{1 << 30};
+
+ private:
+  int sent_ = 0, end_;
+};
+
+class HttpServerTest : public ::testing::Test {
+ protected:
+  HttpServerTest() {
+    options_.port = 0;
+    options_.limits.header_bytes = 4096;
+    options_.limits.body_bytes = 1 << 20;
+    options_.limits.keep_alive_time = 100ms;
+  }
+  void start() {
+    server_ = std::make_unique<HttpServer>(options_, [this](std::shared_ptr<HttpExchange> exchange) { answer(exchange); },
+                                           http_error_response);
+    server_->start();
+  }
+  int port() {
+    if (!server_) start();
+    return server_->port();
+  }
+  void answer(const std::shared_ptr<HttpExchange>& exchange) {
+    const HttpRequest& request = exchange->request();
+    if (request.path == "/stream") {
+      exchange->respond({.content_type = "text/plain", .stream = std::make_shared<Counting>(3)});
+    } else if (request.path == "/endless") {
+      exchange->respond({.content_type = "text/plain", .stream = std::make_shared<Counting>(1 << 30)});
+      exchange->on_gone([this] { ++gone_; });
+    } else if (request.path == "/idle") {
+      auto stream = std::make_shared<Counting>(3);
+      stream->limit = 1;
+      exchange->respond({.content_type = "text/plain", .stream = stream});
+      exchange->on_gone([this] { ++gone_; });
+    } else if (request.path == "/never") {
+      exchange->on_gone([this] { ++gone_; });
+      const std::lock_guard lock(mutex_);
+      waiting_.push_back(exchange);
+    } else {
+      exchange->respond({.body = request.method + " " + request.path + " " + std::to_string(request.body.size())});
+    }
+  }
+  static bool soon(const std::function<bool()>& condition) {
+    for (int i = 0; i < 500; ++i) {
+      if (condition()) return true;
+      std::this_thread::sleep_for(10ms);
+    }
+    return false;
+  }
+  // The next request is served, whatever became of those before.
+  void expect_alive() {
+    Client client(port());
+    client.send("GET /alive HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    EXPECT_THAT(client.receive(), EndsWith("GET /alive 0"));
+  }
+
+  HttpServerOptions options_;
+  std::mutex mutex_;
+  std::vector<std::shared_ptr<HttpExchange>> waiting_;
+  std::atomic<int> gone_{0};
+  std::unique_ptr<HttpServer> server_;  // ends first
+};
+
+TEST_F(HttpServerTest, KeepsAConnectionAliveAndAnswersInOrder) {
+  Client client(port());
+  client.send("GET /1 HTTP/1.1\r\nHost: x\r\n\r\nPOST /2 HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc"
+              "HEAD /3 HTTP/1.1\r\nHost: x\r\n\r\nGET /4 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+  const std::string all = client.receive();
+  EXPECT_TRUE(client.closed());
+  EXPECT_THAT(all, HasSubstr("\r\n\r\nGET /1 0HTTP/1.1 200 OK\r\n"));
+  EXPECT_THAT(all, HasSubstr("\r\n\r\nPOST /2 3HTTP/1.1 200 OK\r\n"));
+  EXPECT_THAT(all, HasSubstr("Content-Length: 9\r\nConnection: keep-alive\r\n\r\nHTTP/1.1 200 OK\r\n"));  // HEAD: no body
+  EXPECT_THAT(all, EndsWith("Connection: close\r\n\r\nGET /4 0"));
+}
+
+TEST_F(HttpServerTest, SpeaksHttp10) {
+  Client client(port());
+  client.send("GET /stream HTTP/1.0\r\n\r\n");
+  const std::string all = client.receive();
+  EXPECT_TRUE(client.closed());
+  EXPECT_THAT(all, EndsWith("\r\n\r\n0 1 2 "));
+  EXPECT_EQ(all.find("chunked"), std::string::npos);
+}
+
+TEST_F(HttpServerTest, StreamsInChunks) {
+  Client client(port());
+  client.send("GET /stream HTTP/1.1\r\nHost: x\r\n\r\n");
+  EXPECT_THAT(client.receive("0\r\n\r\n"), EndsWith("Transfer-Encoding: chunked\r\nConnection: keep-alive\r\n\r\n6\r\n0 1 2 \r\n0\r\n\r\n"));
+  client.send("GET /again HTTP/1.1\r\nHost: x\r\n\r\n");
+  EXPECT_THAT(client.receive("GET /again 0"), StartsWith("HTTP/1.1 200 OK"));
+}
+
+TEST_F(HttpServerTest, SendsCommentsWhileNothingComes) {
+  Client client(port());
+  client.send("GET /idle HTTP/1.1\r\nHost: x\r\n\r\n");
+  EXPECT_THAT(client.receive(": wait\n\n\r\n8\r\n: wait\n\n"), HasSubstr("2\r\n0 \r\n"));
+}
+
+TEST_F(HttpServerTest, AsksForABodyThatWaitsToBeAskedFor) {
+  Client client(port());
+  client.send("POST /b HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n");
+  EXPECT_EQ(client.receive("\r\n\r\n"), "HTTP/1.1 100 Continue\r\n\r\n");
+  client.send("abc");
+  EXPECT_THAT(client.receive("POST /b 3"), HasSubstr("200 OK"));
+  client.send("POST /b HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 99999999\r\n\r\n");
+  EXPECT_THAT(client.receive(), StartsWith("HTTP/1.1 413 "));  // and not 100
+}
+
+TEST_F(HttpServerTest, RefusesALargeBodyAndServesTheNext) {
+  Client client(port());
+  client.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 104857600\r\n\r\n");
+  const std::string piece(1 << 20, 'x');
+  for (int i = 0; i < 100 && client.send(piece); ++i) {
+  }
+  const std::string answer = client.receive();
+  if (!answer.empty()) {  // a reset may have come before
+    EXPECT_THAT(answer, StartsWith("HTTP/1.1 413 Content Too Large"));
+  }
+  expect_alive();
+  Client polite(port());  // one that stops sending sees the answer
+  polite.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 104857600\r\n\r\n" + piece);
+  EXPECT_THAT(polite.receive(), HasSubstr("larger than the limit of 1048576 bytes"));
+}
+
+TEST_F(HttpServerTest, RefusesAmbiguousFramingAndCloses) {
+  Client client(port());
+  client.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n");
+  const std::string all = client.receive();
+  EXPECT_THAT(all, StartsWith("HTTP/1.1 400 Bad Request"));
+  EXPECT_EQ(all.find("smuggled"), std::string::npos);
+  EXPECT_TRUE(client.closed());
+  expect_alive();
+}
+
+TEST_F(HttpServerTest, SurvivesWhatIsNotHttp) {
+  for (const std::string& bytes : {std::string("\x16\x03\x01\x02", 4), std::string(100'000, 'A'), std::string(64, '\0'), std::string("GET\r\n\r\n")}) {
+    Client client(port());
+    client.send(bytes + "\r\n\r\n");
+    EXPECT_THAT(client.receive(), StartsWith("HTTP/1.1 4"));
+  }
+  expect_alive();
+}
+
+TEST_F(HttpServerTest, NoticesAClientThatLeaves) {
+  for (const char* path : {"/never", "/idle", "/endless"}) {
+    gone_ = 0;
+    {
+      Client client(port());
+      client.send(std::string("GET ") + path + " HTTP/1.1\r\nHost: x\r\n\r\n");
+      if (path != std::string("/never")) client.receive("\r\n\r\n");
+      std::this_thread::sleep_for(20ms);
+    }
+    EXPECT_TRUE(soon([&] { return gone_ == 1; })) << path;
+  }
+  expect_alive();
+  EXPECT_TRUE(soon([&] { return server_->connections() == 0; }));
+}
+
+TEST_F(HttpServerTest, EndsWhatTakesTooLong) {
+  options_.limits.header_time = 300ms;
+  options_.limits.body_time = 300ms;
+  options_.limits.idle_time = 300ms;
+  options_.limits.write_time = 300ms;
+  Client slow(port());
+  slow.send("GET / HT");
+  EXPECT_THAT(slow.receive(), StartsWith("HTTP/1.1 408 "));
+  Client body(port());
+  body.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nab");
+  EXPECT_THAT(body.receive(), StartsWith("HTTP/1.1 408 "));
+  Client idle(port());
+  EXPECT_EQ(idle.receive(), "");
+  EXPECT_TRUE(idle.closed());
+  Client unread(port(), 4096);
+  unread.send("GET /endless HTTP/1.1\r\nHost: x\r\n\r\n");
+  EXPECT_TRUE(soon([&] { return gone_ == 1; }));
+}
+
+TEST_F(HttpServerTest, LetsResponsesEndWhenItStops) {
+  Client client(port());
+  client.send("GET /never HTTP/1.1\r\nHost: x\r\n\r\n");
+  ASSERT_TRUE(soon([&] {
+    const std::lock_guard lock(mutex_);
+    return waiting_.size() == 1;
+  }));
+  std::thread stopping([&] { server_->stop(5000ms); });
+  std::this_thread::sleep_for(50ms);
+  waiting_[0]->respond({.body = "late"});
+  EXPECT_THAT(client.receive(), EndsWith("Connection: close\r\n\r\nlate"));
+  client.close();
+  stopping.join();
+}
+
+TEST_F(HttpServerTest, WaitsBeyondItsConnections) {
+  options_.max_connections = 2;
+  Client one(port()), two(port());
+  EXPECT_TRUE(soon([&] { return server_->connections() == 2; }));
+  Client three(port());
+  three.send("GET /3 HTTP/1.1\r\nHost: x\r\n\r\n");
+  EXPECT_EQ(three.receive("GET /3 0", 200ms), "");
+  one.close();
+  EXPECT_THAT(three.receive("GET /3 0"), HasSubstr("200 OK"));
+}
+
+TEST_F(HttpServerTest, SaysWhatItCannotListenOn) {
+  HttpServerOptions same = options_;
+  same.port = port();
+  const auto make = [](const HttpServerOptions& options) { HttpServer(options, [](std::shared_ptr<HttpExchange>) {}, http_error_response); };
+  EXPECT_THROW(make(same), IoError);
+  same.port = 0;
+  same.tls_certificate = "/nonexistent";
+  EXPECT_THROW(make(same), ConfigError);
+  same.tls_key = "/nonexistent";
+  EXPECT_THROW(make(same), ConfigError);
+}
+
+}  // namespace
+}  // namespace nanochat

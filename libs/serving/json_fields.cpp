@@ -1,0 +1,142 @@
+#include "serving/json_fields.h"
+
+#include <cmath>
+
+#include <fmt/format.h>
+
+#include "core/format.h"
+
+namespace nanochat {
+namespace {
+
+using nlohmann::json;
+
+int nesting(std::string_view text) {
+  int depth = 0, deepest = 0;
+  bool in_string = false;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (in_string) {
+      if (c == '\\') ++i;
+      in_string = c != '"';
+    } else if (c == '"') {
+      in_string = true;
+    } else if (c == '[' || c == '{') {
+      deepest = std::max(deepest, ++depth);
+    } else if (c == ']' || c == '}') {
+      --depth;
+    }
+  }
+  return deepest;
+}
+
+}  // namespace
+
+json parse_json(std::string_view text) {
+  if (!is_valid_utf8(text)) throw ApiError::invalid("the body is not valid UTF-8");
+  if (const int depth = nesting(text); depth > kMaxJsonDepth) {
+    throw ApiError::invalid(fmt::format("the JSON of the body is nested {} levels deep; at most {} are read", depth, kMaxJsonDepth));
+  }
+  try {
+    return json::parse(text);
+  } catch (const json::parse_error& error) {
+    throw ApiError::invalid(fmt::format("the body is not valid JSON: an error at byte {}", error.byte));
+  } catch (const json::out_of_range&) {
+    throw ApiError::invalid("the body holds a number that is too large");
+  }
+}
+
+json parse_json_object(std::string_view text, bool allow_empty) {
+  if (allow_empty && text.find_first_not_of(" \t\r\n") == std::string_view::npos) return json::object();
+  if (text.empty()) throw ApiError::invalid("the body is empty; expected a JSON object");
+  json value = parse_json(text);
+  if (!value.is_object()) {
+    throw ApiError::invalid(fmt::format("the body is {}; expected a JSON object", json_kind(value)));
+  }
+  return value;
+}
+
+std::string_view json_kind(const json& value) {
+  if (value.is_string()) return "a string";
+  if (value.is_boolean()) return "a boolean";
+  if (value.is_number_integer()) return "an integer";
+  if (value.is_number()) return "a number";
+  if (value.is_array()) return "an array";
+  if (value.is_object()) return "an object";
+  return "null";
+}
+
+JsonFields::JsonFields(const json& object, std::string path) : object_(object), path_(std::move(path)) {
+  if (!object.is_object()) throw ApiError::invalid(fmt::format("{}: expected an object, found {}", path_, json_kind(object)), path_);
+}
+
+std::string JsonFields::name_of(std::string_view name) const {
+  return path_.empty() ? std::string(name) : fmt::format("{}.{}", path_, name);
+}
+
+ApiError JsonFields::wrong_type(std::string_view name, std::string_view expected, const json& found) const {
+  const std::string where = name_of(name);
+  return ApiError::invalid(fmt::format("{}: expected {}, found {}", where, expected, json_kind(found)), where, "invalid_type");
+}
+
+const json* JsonFields::find(std::string_view name) const {
+  const auto found = object_.find(name);
+  return found == object_.end() || found->is_null() ? nullptr : &*found;
+}
+
+std::optional<bool> JsonFields::boolean(std::string_view name) const {
+  const json* value = find(name);
+  if (value == nullptr) return std::nullopt;
+  if (!value->is_boolean()) throw wrong_type(name, "a boolean", *value);
+  return value->get<bool>();
+}
+
+std::optional<std::string> JsonFields::string(std::string_view name) const {
+  const json* value = find(name);
+  if (value == nullptr) return std::nullopt;
+  if (!value->is_string()) throw wrong_type(name, "a string", *value);
+  return value->get<std::string>();
+}
+
+std::optional<std::int64_t> JsonFields::integer(std::string_view name, std::int64_t lowest, std::int64_t highest) const {
+  const json* value = find(name);
+  if (value == nullptr) return std::nullopt;
+  // 5.0 is an integer to JSON Schema and to many clients.
+  const bool whole = value->is_number_float() && std::floor(value->get<double>()) == value->get<double>() &&
+                     std::abs(value->get<double>()) < 9e15;
+  if (!value->is_number_integer() && !whole) throw wrong_type(name, "an integer", *value);
+  const bool too_large = value->is_number_unsigned() && value->get<std::uint64_t>() > static_cast<std::uint64_t>(INT64_MAX);
+  const std::int64_t number = whole ? static_cast<std::int64_t>(value->get<double>()) : value->get<std::int64_t>();
+  if (too_large || number < lowest || number > highest) {
+    const std::string range = highest == INT64_MAX ? fmt::format("at least {}", lowest) : fmt::format("from {} to {}", lowest, highest);
+    throw ApiError::invalid(fmt::format("{}: expected an integer {}, found {}", name_of(name), range, value->dump()), name_of(name),
+                            "out_of_range");
+  }
+  return number;
+}
+
+std::optional<double> JsonFields::number(std::string_view name, double lowest, double highest) const {
+  const json* value = find(name);
+  if (value == nullptr) return std::nullopt;
+  if (!value->is_number()) throw wrong_type(name, "a number", *value);
+  const double number = value->get<double>();
+  if (!(number >= lowest && number <= highest)) {
+    throw ApiError::invalid(fmt::format("{}: expected a number from {} to {}, found {}", name_of(name), lowest, highest, value->dump()),
+                            name_of(name), "out_of_range");
+  }
+  return number;
+}
+
+const json* JsonFields::object(std::string_view name) const {
+  const json* value = find(name);
+  if (value != nullptr && !value->is_object()) throw wrong_type(name, "an object", *value);
+  return value;
+}
+
+const json* JsonFields::array(std::string_view name) const {
+  const json* value = find(name);
+  if (value != nullptr && !value->is_array()) throw wrong_type(name, "an array", *value);
+  return value;
+}
+
+}  // namespace nanochat

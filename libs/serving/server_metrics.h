@@ -1,0 +1,48 @@
+#pragma once
+// Counters of the server, in the text format of Prometheus. Thread-safe.
+
+#include <array>
+#include <cstdint>
+#include <map>
+#include <mutex>
+#include <span>
+#include <string>
+#include <utility>
+
+#include "inference/engine.h"
+
+namespace nanochat {
+
+// How often values fell below fixed bounds.
+class Histogram {
+ public:
+  static constexpr std::array<double, 14> kBounds = {0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1,
+                                                     0.25,  0.5,    1.0,   2.5,  5.0,   10.0, 30.0};  // seconds
+  void add(double seconds);
+  std::string text(const std::string& name, const std::string& help) const;
+
+ private:
+  std::array<std::uint64_t, kBounds.size() + 1> counts_{};
+  double sum_ = 0.0;
+};
+
+class ServerMetrics {
+ public:
+  void begin_request();                                  // it is active until end_request()
+  void end_request(const std::string& path, int status);  // path: of a route, or "other"
+  void first_token(double seconds);
+  void inter_token(double seconds);
+
+  std::uint64_t total_requests() const;
+  std::uint64_t active_requests() const;
+  // `engine` null: no model yet.
+  std::string prometheus(const EngineStats* engine) const;
+
+ private:
+  mutable std::mutex mutex_;
+  std::map<std::pair<std::string, int>, std::uint64_t> requests_;
+  std::uint64_t begun_ = 0, ended_ = 0;
+  Histogram first_token_, inter_token_;
+};
+
+}  // namespace nanochat

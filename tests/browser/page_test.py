@@ -1,0 +1,93 @@
+"""The chat page in headless Chromium: python page_test.py NANOCHAT FOLDER [RUN]. Screenshots go into FOLDER."""
+import json
+import pathlib
+import sys
+
+from playwright.sync_api import sync_playwright
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "contract"))
+import server  # noqa: E402
+
+HOSTILE = 'Text: <script>window.hacked = 1</script> <img src=x onerror="window.hacked = 2"> **bold** &amp; end'
+
+
+def event(delta, reason=None):
+    return "data: " + json.dumps({"choices": [{"index": 0, "delta": delta, "finish_reason": reason}]}) + "\n\n"
+
+
+def new_page(browser, url, errors, **options):
+    page = browser.new_page(**options)
+    page.on("console", lambda message: errors.append(message.text) if message.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(url)
+    page.wait_for_function("document.getElementById('model').textContent === 'tiny'")
+    return page
+
+
+def ask(page, text):
+    page.fill("#text", text)
+    page.press("#text", "Enter")
+
+
+def check(url, folder):
+    errors = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+        page = new_page(browser, url, errors, viewport={"width": 1200, "height": 800})
+        page.screenshot(path=folder / "desktop-empty.png")
+        # A chat streams: the text grows before it ends.
+        page.fill("#max-tokens", "400") if page.is_visible("#max-tokens") else page.evaluate("document.getElementById('max-tokens').value = 400")
+        ask(page, "Tell me a story about a cat.")
+        page.wait_for_function("(document.querySelector('.assistant')?.textContent.length ?? 0) > 3")
+        first = page.text_content(".assistant")
+        assert page.is_visible("#stop") and not page.is_visible("#send")
+        page.wait_for_function("length => document.querySelector('.assistant').textContent.length > length", arg=len(first))
+        # Stop works, and the server stops too.
+        page.click("#stop")
+        page.wait_for_selector("#send", state="visible")
+        assert "Stopped." in page.text_content(".assistant .note")
+        page.wait_for_timeout(300)
+        assert server.stats(url)["running"] == 0
+        # What a model writes is text.
+        body = event({"role": "assistant", "content": ""}) + event({"content": HOSTILE}) + event({}, "stop") + "data: [DONE]\n\n"
+        page.route("**/v1/chat/completions", lambda route: route.fulfill(status=200, content_type="text/event-stream", body=body))
+        ask(page, "<b>Be hostile</b>")
+        page.wait_for_function("document.querySelectorAll('.assistant').length === 2 && document.querySelectorAll('.assistant')[1].textContent.endsWith('end')")
+        assert page.locator(".assistant").nth(1).text_content() == HOSTILE
+        assert page.locator(".user").nth(1).text_content() == "<b>Be hostile</b>"
+        assert page.evaluate("window.hacked") is None and page.locator("main script, main img, main b").count() == 0
+        page.screenshot(path=folder / "desktop.png")
+        assert errors == [], errors
+        # What the server refuses is said, and can be sent again.
+        page.unroute("**/v1/chat/completions")
+        page.route("**/v1/chat/completions", lambda route: route.fulfill(status=429, content_type="application/json",
+                                                                         body='{"error": {"message": "too many requests are waiting"}}'))
+        ask(page, "Again")
+        page.wait_for_selector("#notice", state="visible")
+        assert "too many" in page.text_content("#notice") and page.input_value("#text") == "Again"
+        page.screenshot(path=folder / "desktop-error.png")
+        errors.clear()  # the browser notes a 429
+        for name, scheme in (("phone", "light"), ("phone-dark", "dark")):
+            phone = new_page(browser, url, errors, viewport={"width": 390, "height": 844}, device_scale_factor=2, color_scheme=scheme,
+                             is_mobile=True, has_touch=True)
+            phone.route("**/v1/chat/completions", lambda route: route.fulfill(
+                status=200, content_type="text/event-stream",
+                body=event({"role": "assistant", "content": "The capital of France is Paris, a city on the Seine.\n\n" + "averylongword" * 8}) +
+                event({}, "length") + "data: [DONE]\n\n"))
+            ask(phone, "What is the capital of France, and what lies around it?")
+            phone.wait_for_selector(".assistant .note")
+            assert phone.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), "the page scrolls sideways"
+            phone.screenshot(path=folder / f"{name}.png")
+            phone.click("#new")
+            phone.click("summary")
+            phone.screenshot(path=folder / f"{name}-settings.png")
+        assert errors == [], errors
+        browser.close()
+    print("page passed; screenshots in", folder)
+
+
+if __name__ == "__main__":
+    target = pathlib.Path(sys.argv[2])
+    target.mkdir(parents=True, exist_ok=True)
+    with server.running(sys.argv[1], sys.argv[3] if len(sys.argv) > 3 else None) as url:
+        check(url, target)

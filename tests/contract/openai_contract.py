@@ -1,0 +1,79 @@
+"""The official openai package against the server: python openai_contract.py NANOCHAT [RUN]"""
+import sys
+
+import openai
+
+import server
+
+
+def check(url):
+    client = openai.OpenAI(base_url=url + "/v1", api_key="secret", max_retries=0)
+    model = client.models.list().data[0].id
+    assert client.models.retrieve(model).id == model == "tiny"
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Tell me a story."}]
+
+    greedy = client.chat.completions.create(model=model, messages=messages, max_tokens=24, temperature=0)
+    assert greedy.object == "chat.completion" and greedy.choices[0].message.role == "assistant"
+    assert greedy.choices[0].finish_reason in ("stop", "length")
+    assert greedy.usage.total_tokens == greedy.usage.prompt_tokens + greedy.usage.completion_tokens
+    text = greedy.choices[0].message.content
+
+    streamed, usage, reasons = "", None, []
+    for chunk in client.chat.completions.create(model=model, messages=messages, max_tokens=24, temperature=0, stream=True,
+                                                stream_options={"include_usage": True}):
+        if chunk.usage:
+            assert not chunk.choices
+            usage = chunk.usage
+            continue
+        streamed += chunk.choices[0].delta.content or ""
+        reasons.append(chunk.choices[0].finish_reason)
+    assert streamed == text, (streamed, text)
+    assert usage.completion_tokens == greedy.usage.completion_tokens and reasons[-1] == greedy.choices[0].finish_reason
+    assert usage.prompt_tokens_details.cached_tokens >= 0
+
+    options = dict(model=model, messages=messages, max_tokens=16, temperature=1.0)
+    seeded = [client.chat.completions.create(**options, seed=7).choices[0].message.content for _ in range(2)]
+    assert seeded[0] == seeded[1]
+    several = client.chat.completions.create(**options, seed=7, n=3)
+    assert [choice.index for choice in several.choices] == [0, 1, 2]
+    assert several.choices[0].message.content == seeded[0]
+    assert len({choice.message.content for choice in several.choices}) > 1
+
+    scored = client.chat.completions.create(model=model, messages=messages, max_tokens=5, temperature=0, logprobs=True, top_logprobs=3)
+    content = scored.choices[0].logprobs.content
+    assert 1 <= len(content) <= 5 and all(len(one.top_logprobs) == 3 and one.logprob <= 0 for one in content)
+    assert all(one.top_logprobs[0].token == one.token for one in content)  # greedy
+
+    if len(text) > 4:
+        stop = text[2:4]
+        stopped = client.chat.completions.create(model=model, messages=messages, max_tokens=24, temperature=0, stop=[stop])
+        assert stopped.choices[0].message.content == text[: text.index(stop)] and stopped.choices[0].finish_reason == "stop"
+
+    completion = client.completions.create(model=model, prompt=["Once", "The"], max_tokens=4, temperature=0, echo=True, logprobs=2)
+    assert len(completion.choices) == 2 and completion.choices[1].text.startswith("The")
+    assert completion.choices[0].logprobs.token_logprobs[0] is None
+    pieces = [chunk.choices[0].text for chunk in client.completions.create(model=model, prompt="Once", max_tokens=4, temperature=0, stream=True)]
+    assert "Once" + "".join(pieces) == completion.choices[0].text
+
+    def refused(kind, **changes):
+        try:
+            client.chat.completions.create(**{**options, **changes})
+        except kind as error:
+            return error
+        raise AssertionError(f"{changes} was not refused with {kind}")
+
+    assert refused(openai.BadRequestError, temperature=-1).param == "temperature"
+    assert refused(openai.BadRequestError, messages=[{"role": "user", "content": "word " * 5000}]).code == "context_length_exceeded"
+    refused(openai.NotFoundError, model="other")
+    for key, kind in (("wrong", openai.AuthenticationError),):
+        try:
+            openai.OpenAI(base_url=url + "/v1", api_key=key, max_retries=0).models.list()
+            raise AssertionError("a wrong key was taken")
+        except kind:
+            pass
+    print("openai", openai.__version__, "passed")
+
+
+if __name__ == "__main__":
+    with server.running(sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else None, ["--api-key", "secret"]) as url:
+        check(url)
