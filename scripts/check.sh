@@ -7,7 +7,8 @@
 #   --clients   openai, lm-eval, schemathesis and headless Chromium against a server with a small model
 #   --load      that server under load, NANOCHAT_LOAD_SECONDS (60) seconds of chats
 #   --fuzz      a fuzzer for each file format, NANOCHAT_FUZZ_RUNS (1,000,000) runs each
-# Without an option, all seven.
+#   --browser   headless Chromium opens a report; screenshots in build/browser
+# Without an option, all eight.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/common.sh
@@ -15,15 +16,15 @@ source scripts/common.sh
 checks=()
 for option in "$@"; do
   case "$option" in
-    --asan | --clang | --coverage | --faults | --clients | --load | --fuzz) checks+=("${option#--}") ;;
-    --help | -h) sed -n '2,10s/^# //p' "$0"; exit 0 ;;
+    --asan | --clang | --coverage | --faults | --clients | --load | --fuzz | --browser) checks+=("${option#--}") ;;
+    --help | -h) sed -n '2,11s/^# //p' "$0"; exit 0 ;;
     *)
-      echo "check: unknown option $option; usage: scripts/check.sh [--asan] [--clang] [--coverage] [--faults] [--clients] [--load] [--fuzz]" >&2
+      echo "check: unknown option $option; options: --asan --clang --coverage --faults --clients --load --fuzz --browser" >&2
       exit 2
       ;;
   esac
 done
-[ ${#checks[@]} -gt 0 ] || checks=(asan clang coverage faults clients load fuzz)
+[ ${#checks[@]} -gt 0 ] || checks=(asan clang coverage faults clients load fuzz browser)
 
 step() { printf '\n== %s\n' "$*"; }
 
@@ -73,6 +74,14 @@ for check in "${checks[@]}"; do
       step "Kills, corruptions, full disks, little memory"
       build release
       NANOCHAT_KILLS=20 ctest --preset release --tests-regex '^faults\.' --no-tests=error --timeout 3600 --verbose
+      ;;
+    browser)
+      step "A report in headless Chromium"
+      command -v chromium > /dev/null || install_packages check chromium
+      build release
+      rm -rf build/browser
+      mkdir -p build/browser
+      python3 tests/browser/report_browser.py build/release/bin/nanochat build/browser
       ;;
     clients)
       step "Clients of the server"

@@ -5,16 +5,19 @@
 #include <chrono>
 #include <functional>
 #include <numeric>
+#include <optional>
 
 #include <ATen/ops/full.h>
 #include <nlohmann/json.hpp>
 #include <spdlog/fmt/fmt.h>
 
+#include "bench_conversations.h"
 #include "command_line.h"
 #include "commands.h"
 #include "core/format.h"
 #include "core/interrupt.h"
 #include "core/random.h"
+#include "data/batch.h"
 #include "inference/generator.h"
 #include "model/gpt.h"
 #include "model/memory.h"
@@ -23,6 +26,9 @@
 #include "ops/profile.h"
 #include "optim/gradient.h"
 #include "optim/optimizer.h"
+#include "tokenizer/load.h"
+#include "tokenizer/tokenizer.h"
+#include "training/trainer/bits_per_byte.h"
 #include "training/trainer/runtime.h"
 
 namespace nanochat::cli {
@@ -41,6 +47,8 @@ struct BenchArguments {
   std::int64_t prompt_tokens = 0;  // infer only; 0: half the context
   std::int64_t max_tokens = 64;    // infer only
   std::filesystem::path profile;   // train only
+  std::string mixture;             // train only: conversations instead of random tokens
+  std::filesystem::path tokenizer;
   RuntimeOptions runtime;
 };
 
@@ -89,7 +97,7 @@ ordered_json describe(const char* what, const BenchArguments& arguments, const G
           {"depth", arguments.depth},
           {"sequence_len", arguments.sequence_len},
           {"device_batch_size", arguments.device_batch_size},
-          {"vocab_size", arguments.vocab_size},
+          {"vocab_size", config.vocab_size},
           {"parameters", config.parameter_count()},
           {"dtype", dtype_name(runtime.dtype)},
           {"threads", runtime.threads},
@@ -129,9 +137,38 @@ void print_profile(const std::filesystem::path& trace, const std::function<void(
   fmt::print(stderr, "{:>10.3f} {:>6} {:>7}  all kernels\n", total, "", "");
 }
 
+TokenBatch random_batch(const BenchArguments& arguments, std::int64_t vocab_size, Rng& rng) {
+  TokenBatch batch{arguments.device_batch_size, arguments.sequence_len, {}, {}, {}};
+  for (std::vector<std::int32_t>* part : {&batch.inputs, &batch.targets}) {
+    const at::Tensor ids = random_ids(batch.rows, batch.sequence_len, vocab_size, rng);
+    part->assign(ids.const_data_ptr<std::int32_t>(), ids.const_data_ptr<std::int32_t>() + ids.numel());
+  }
+  return batch;
+}
+
+void add_conversations(const BenchConversations& conversations, double rows_per_second, Table& table, ordered_json& report) {
+  const double trained = rows_per_second * conversations.conversations_of_a_row();
+  report.update({{"conversations", conversations.conversations()},
+                 {"tokens_per_conversation", conversations.tokens_each()},
+                 {"conversations_per_second", trained},
+                 {"rendered_per_second", conversations.rendered_per_second()},
+                 {"packed_per_second", conversations.packed_per_second()},
+                 {"loaded_per_second", conversations.loaded_per_second()}});
+  table.emplace_back("conversations", fmt::format("{} of {:.0f} tokens", with_commas(conversations.conversations()), conversations.tokens_each()));
+  table.emplace_back("trained on", rate(trained) + " conversations/s");
+  table.emplace_back("rendered, packed", rate(conversations.loaded_per_second()) + " conversations/s");
+}
+
 ExitCode bench_train(const BenchArguments& arguments, Context& context) {
-  const GptConfig config = config_of(arguments);
+  GptConfig config = config_of(arguments);
   const Runtime runtime = select_runtime(arguments.runtime);
+  std::optional<BenchConversations> conversations;
+  if (!arguments.mixture.empty()) {
+    if (arguments.tokenizer.empty()) throw ConfigError("--mixture needs a --tokenizer to render conversations with");
+    const std::shared_ptr<const Tokenizer> tokenizer = load_tokenizer(arguments.tokenizer);
+    config.vocab_size = tokenizer->vocab_size();
+    conversations.emplace(arguments.mixture, *tokenizer, arguments.device_batch_size, arguments.sequence_len);
+  }
   const std::int64_t needed = estimate_training_memory(config, arguments.device_batch_size, arguments.sequence_len,
                                                        runtime.dtype == at::kFloat ? 4 : 2, runtime.device.is_cuda())
                                   .total();
@@ -152,21 +189,19 @@ ExitCode bench_train(const BenchArguments& arguments, Context& context) {
   Optimizer optimizer(model.parameters(), config.n_embd, OptimizerOptions());
   Rng rng(kSeed);
   const std::int64_t tokens = arguments.device_batch_size * arguments.sequence_len * arguments.micro_batches;
-  struct MicroBatch {
-    at::Tensor ids, targets;
-  };
-  std::vector<MicroBatch> batches(static_cast<std::size_t>(arguments.micro_batches));
-  for (MicroBatch& batch : batches) {
-    for (at::Tensor* part : {&batch.ids, &batch.targets}) {
-      *part = random_ids(arguments.device_batch_size, arguments.sequence_len, config.vocab_size, rng);
-    }
+  std::vector<TokenBatch> batches(static_cast<std::size_t>(arguments.micro_batches));
+  for (TokenBatch& batch : batches) {
+    batch = conversations ? conversations->next() : random_batch(arguments, config.vocab_size, rng);
   }
-  const at::Tensor scale = at::full(batches[0].ids.sizes(), 1.0 / static_cast<double>(tokens),
+  const at::Tensor scale = at::full({arguments.device_batch_size, arguments.sequence_len}, 1.0 / static_cast<double>(tokens),
                                     at::TensorOptions(at::kFloat).device(runtime.device));
 
   const auto run_pass = [&] {
     model.zero_grad();
-    for (const MicroBatch& batch : batches) model.forward_backward(batch.ids, batch.targets, scale);
+    for (TokenBatch& batch : batches) {
+      if (conversations) batch = conversations->next();
+      model.forward_backward(inputs_of(batch), targets_of(batch), scale, documents_of(batch));
+    }
   };
   const auto run_update = [&] {
     const double norm = gradient_norm(model.parameters());
@@ -214,6 +249,7 @@ ExitCode bench_train(const BenchArguments& arguments, Context& context) {
   table.emplace_back("matrix rate", fmt::format("{:.1f} TFLOP/s", peak / 1e12));
   table.emplace_back("MFU", fmt::format("{:.1f} %", 100.0 * mfu));
   table.emplace_back("memory", human_bytes(static_cast<double>(peak_memory(runtime.device))));
+  if (conversations) add_conversations(*conversations, tokens_per_second / static_cast<double>(arguments.sequence_len), table, report);
   print(table, report, context);
   return ExitCode::kOk;
 }
@@ -311,6 +347,9 @@ void add_bench(CommandLine& command_line) {
       "nanochat bench train --depth 4 --sequence-len 256 --device-batch-size 16 --vocab-size 4096", *train);
   training.option("profile", &train->profile, "GPU only: run one more step under a profiler, list its kernels on standard "
                                               "error and write a Chrome trace to this file");
+  training.option("mixture", &train->mixture, "train on packed conversations instead of random tokens, as `sft` does: a mixture of tasks, "
+                                              "a JSON file or the JSON itself");
+  training.option("tokenizer", &train->tokenizer, "to render them with; its vocabulary takes the place of --vocab-size");
   training.option("micro_batches", &train->micro_batches, "batches whose gradients are added up in a step").at_least(1);
   training.run([train](Context& context) { return bench_train(*train, context); });
 
@@ -326,6 +365,7 @@ void add_bench(CommandLine& command_line) {
       .at_least(0);
   command.option("max_tokens", &infer->max_tokens, "tokens to generate, at most what the context leaves").at_least(2);
   command.run([infer](Context& context) { return bench_infer(*infer, context); });
+  add_bench_serve(command_line);
 }
 
 }  // namespace nanochat::cli

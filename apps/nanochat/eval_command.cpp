@@ -1,84 +1,392 @@
+#include <algorithm>
+#include <chrono>
 #include <iostream>
+#include <map>
 
 #include <nlohmann/json.hpp>
 #include <spdlog/fmt/fmt.h>
+#include <spdlog/fmt/ranges.h>
 
 #include "checkpoint/checkpoint.h"
 #include "command_line.h"
 #include "commands.h"
+#include "core/atomic_file.h"
+#include "core/interrupt.h"
+#include "core/log.h"
+#include "data/loader.h"
+#include "eval_tables.h"
+#include "evaluation/benchmarks.h"
+#include "evaluation/chat_eval.h"
 #include "evaluation/completion.h"
+#include "evaluation/core_eval.h"
+#include "evaluation/sandbox.h"
+#include "training/trainer/bits_per_byte.h"
 #include "training/trainer/runtime.h"
 
 namespace nanochat::cli {
 namespace {
 
+namespace fs = std::filesystem;
+
 struct EvalConfig {
-  std::filesystem::path model;
-  std::filesystem::path data_dir;
-  std::vector<std::string> benchmarks{"completion"};
+  fs::path model, output_dir;
+  std::vector<std::string> data_dir, benchmarks{"completion"}, custom_tasks, task_files, compare;
   RuntimeOptions runtime;
-  std::int64_t device_batch_size = 50;
-  bool show = false;
+  std::int64_t device_batch_size = 50, batch_tokens = 0, max_per_task = -1, eval_tokens = 1'000'000;
+  std::int64_t num_samples = 1, max_tokens = 512, top_k = 50;
+  double temperature = 0.0;
+  std::uint64_t seed = 42;
+  std::string truncate = "longest";
+  int rank = 0, world_size = 1;
+  bool show = false, resume = false, save_samples = false, allow_unsandboxed = false;
 };
 
-void print_table(const CompletionResult& result) {
-  std::cout << fmt::format("{:<16} {:>8} {:>8} {:>9}\n", "topic", "right", "of", "accuracy");
-  for (const auto& [topic, score] : result.by_topic) {
-    std::cout << fmt::format("{:<16} {:>8} {:>8} {:>8.1f}%\n", topic.empty() ? "-" : topic, score.correct, score.total,
-                             100.0 * score.accuracy());
-  }
-  std::cout << fmt::format("{:<16} {:>8} {:>8} {:>8.1f}%\n", "all", result.all.correct, result.all.total,
-                           100.0 * result.all.accuracy());
+bool asks_for(const EvalConfig& config, const std::string& benchmark) {
+  return std::find(config.benchmarks.begin(), config.benchmarks.end(), benchmark) != config.benchmarks.end();
 }
 
-nlohmann::json to_json(const CompletionResult& result) {
-  nlohmann::json topics = nlohmann::json::object();
-  for (const auto& [topic, score] : result.by_topic) {
-    topics[topic] = {{"correct", score.correct}, {"total", score.total}, {"accuracy", score.accuracy()}};
+std::map<std::string, fs::path> parse_task_files(const std::vector<std::string>& given) {
+  std::map<std::string, fs::path> files;
+  for (const std::string& item : given) {
+    const std::size_t equals = item.find('=');
+    if (equals == 0 || equals == std::string::npos || equals + 1 == item.size()) {
+      throw ConfigError(fmt::format("--task-file: found \"{}\", expected NAME=PATH", item));
+    }
+    files[item.substr(0, equals)] = item.substr(equals + 1);
   }
-  return {{"benchmark", "completion"}, {"correct", result.all.correct}, {"total", result.all.total},
-          {"accuracy", result.all.accuracy()}, {"topics", topics}};
+  return files;
 }
 
-ExitCode evaluate(const EvalConfig& config, Context& context) {
-  const Runtime runtime = select_runtime(config.runtime);
-  const auto items = read_completion_items(config.data_dir);
-  LoadedModel loaded = load_model(config.model, runtime.dtype, runtime.device);
-  if (loaded.tokenizer == nullptr) {
-    throw CheckpointError(fmt::format("{}: no tokenizer beside the model; `eval` needs one", loaded.folder.string()));
-  }
-  const CompletionResult result =
-      evaluate_completions(*loaded.model, *loaded.tokenizer, items, config.device_batch_size, *context.progress);
-  if (config.show && !context.json) {
-    for (std::size_t i = 0; i < items.size(); ++i) {
-      std::cout << fmt::format("{} {}{}\n", result.correct[i] ? "✓" : "✗", items[i].prompt, result.continuations[i]);
+// A checkpoint of a run is scored in the run's own folder.
+fs::path output_folder(const EvalConfig& config, const fs::path& checkpoint) {
+  if (!config.output_dir.empty()) return config.output_dir;
+  const fs::path folder = fs::is_directory(checkpoint) ? checkpoint : checkpoint.parent_path();
+  if (folder.parent_path().filename() != "checkpoints") return {};
+  return folder.parent_path().parent_path() / "eval" / folder.filename();
+}
+
+class Evaluator {
+ public:
+  Evaluator(const EvalConfig& config, Context& context)
+      : config_(config), context_(context), runtime_(select_runtime(config.runtime)), files_(parse_task_files(config.task_files)) {
+    if (config.rank >= config.world_size) {
+      throw ConfigError(fmt::format("--rank is {}, but must be below --world-size, {}", config.rank, config.world_size));
+    }
+    for (const std::string& path : config.compare) compared_.emplace_back(path, find_evaluation(path));
+    if (asks_for(config, "humaneval") || asks_for(config, "chat")) {
+      sandbox_ = std::make_unique<Sandbox>(config.allow_unsandboxed);
+      log_info("programs run with {}; Python {}", sandbox_->protections().describe(), sandbox_->python().version);
+    }
+    loaded_ = load_model(config.model, runtime_.dtype, runtime_.device);
+    if (loaded_.tokenizer == nullptr) {
+      throw CheckpointError(fmt::format("{}: no tokenizer beside the model; `eval` needs one", loaded_.folder.string()));
+    }
+    describe();
+    output_ = output_folder(config, loaded_.folder);
+    if (output_.empty() && (config.resume || config.save_samples || config.world_size > 1)) {
+      throw ConfigError("--output-dir is missing: examples are kept there");
+    }
+    if (!output_.empty()) {
+      nlohmann::json settings = evaluation_.settings;
+      settings["model"] = evaluation_.model;
+      store_ = ExampleStore(output_, settings, config.resume, config.rank, config.world_size);
     }
   }
-  if (context.json) {
-    std::cout << to_json(result).dump() << '\n';
-  } else {
-    print_table(result);
+
+  ExitCode run() {
+    std::vector<std::string> benchmarks;
+    for (const std::string& name : config_.benchmarks) {
+      if (name != "chat") benchmarks.push_back(name);
+      if (name == "chat") benchmarks.insert(benchmarks.end(), chat_benchmarks().begin(), chat_benchmarks().begin() + 6);
+    }
+    for (const std::string& name : benchmarks) attempt(name, [&] { ask(name); });
+    for (const std::string& file : config_.custom_tasks) attempt(file, [&] { ask_custom(file); });
+    require_a_figure();
+    if (!output_.empty() && config_.world_size == 1) write_files();
+    context_.json ? std::cout << to_json(evaluation_).dump() << '\n' : std::cout << evaluation_table(evaluation_, compared_);
+    return finish();
   }
-  return ExitCode::kOk;
-}
+
+ private:
+  static EvaluationResult find_evaluation(const fs::path& path) {
+    if (fs::is_regular_file(path)) return read_evaluation(path);
+    if (fs::is_regular_file(path / "eval.json")) return read_evaluation(path / "eval.json");
+    fs::path newest;
+    if (fs::is_directory(path / "eval")) {
+      for (const fs::directory_entry& entry : fs::directory_iterator(path / "eval")) {
+        if (fs::is_regular_file(entry.path() / "eval.json") && entry.path().filename() > newest.filename()) newest = entry.path();
+      }
+    }
+    if (newest.empty()) throw DataError(fmt::format("{}: no eval.json there, nor in its folder eval/", path.string()));
+    return read_evaluation(newest / "eval.json");
+  }
+
+  void describe() {
+    const nlohmann::json& state = loaded_.training_state;
+    evaluation_.model["checkpoint"] = fs::absolute(loaded_.folder).filename().string();
+    if (state.is_object()) {
+      for (const char* key : {"stage", "step"}) {
+        if (state.contains(key)) evaluation_.model[key] = state[key];
+      }
+      if (state.contains("sha256")) evaluation_.model["weights_sha256"] = state["sha256"].value("model.safetensors", "");
+    }
+    evaluation_.model["parameters"] = loaded_.model->config().parameter_count();
+    evaluation_.settings = {{"dtype", dtype_name(runtime_.dtype)}, {"max_per_task", config_.max_per_task},
+                            {"truncate", config_.truncate},        {"task_files", config_.task_files},
+                            {"num_samples", config_.num_samples},  {"max_tokens", config_.max_tokens},
+                            {"temperature", config_.temperature},  {"top_k", config_.top_k},
+                            {"seed", config_.seed}};
+  }
+
+  // What files have wrong costs this benchmark, not the others.
+  template <class Action>
+  void attempt(const std::string& name, const Action& action) {
+    if (interrupt_requested()) return;
+    try {
+      action();
+    } catch (const DataError& error) {
+      TaskResult failed;
+      failed.benchmark = name == "core" || name == "bpb" || name == "completion" ? name : "chat";
+      failed.task = name;
+      failed.error = error.what();
+      evaluation_.results.push_back(std::move(failed));
+    }
+  }
+
+  void ask(const std::string& name) {
+    if (name == "core") {
+      const auto results = evaluate_core(*loaded_.model, *loaded_.tokenizer, read_core_bundle(bundle(), core_files()),
+                                         core_options(), store_, *context_.progress);
+      evaluation_.results.insert(evaluation_.results.end(), results.begin(), results.end());
+    } else if (name == "bpb") {
+      bits_per_byte(Split::kTrain, "train");
+      bits_per_byte(Split::kValidation, "validation");
+    } else if (name == "completion") {
+      completions();
+    } else {
+      const fs::path path = is_toy_benchmark(name) ? fs::path() : path_of(name);
+      evaluation_.results.push_back(evaluate_chat_task(*loaded_.model, *loaded_.tokenizer, *open_chat_benchmark(name, path),
+                                                       chat_options(), store_, *context_.progress));
+    }
+  }
+
+  void ask_custom(const fs::path& file) {
+    CustomTask task = load_custom_task(file);
+    if (task.chat) {
+      evaluation_.results.push_back(evaluate_chat_task(*loaded_.model, *loaded_.tokenizer, *task.chat, chat_options(), store_,
+                                                       *context_.progress));
+      return;
+    }
+    if (config_.max_per_task > 0 && config_.max_per_task < static_cast<std::int64_t>(task.rows.size())) {
+      task.rows.resize(static_cast<std::size_t>(config_.max_per_task));
+    }
+    TaskResult result = evaluate_core_task(*loaded_.model, *loaded_.tokenizer, task.base, task.rows, core_options(), store_,
+                                           *context_.progress);
+    result.benchmark = "custom";
+    evaluation_.results.push_back(std::move(result));
+  }
+
+  const std::vector<std::string>& data() const {
+    if (config_.data_dir.empty()) throw ConfigError("--data-dir is missing: name the data of the benchmarks");
+    return config_.data_dir;
+  }
+
+  // --task-file NAME=PATH, else the set's place below --data-dir, as `data download` leaves it.
+  fs::path path_of(const std::string& name) const {
+    if (const auto found = files_.find(name); found != files_.end()) return found->second;
+    const fs::path root = data().front();
+    if (name.starts_with("arc-")) return root / "arc";
+    if (name == "spelling-bee") return root / "words" / "words_alpha.txt";
+    return root / name;
+  }
+
+  fs::path bundle() const {
+    if (const auto found = files_.find("core"); found != files_.end()) return found->second;
+    const fs::path root = data().front();
+    for (const char* name : {"core", "eval_bundle"}) {
+      if (fs::exists(root / name / "core.yaml")) return root / name;
+    }
+    return root;
+  }
+
+  std::map<std::string, fs::path> core_files() const {
+    std::map<std::string, fs::path> files = files_;
+    std::erase_if(files, [](const auto& item) {
+      const auto& chat = chat_benchmarks();
+      return item.first == "core" || item.first == "bpb" || item.first == "completion" ||
+             std::find(chat.begin(), chat.end(), item.first) != chat.end();
+    });
+    return files;
+  }
+
+  ScoringOptions scoring() const {
+    ScoringOptions options;
+    if (runtime_.device.is_cuda()) options = {.batch_tokens = 65536, .logit_bytes = std::int64_t{1} << 30};
+    if (config_.batch_tokens > 0) options.batch_tokens = config_.batch_tokens;
+    return options;
+  }
+
+  CoreOptions core_options() const {
+    CoreOptions options;
+    options.scoring = scoring();
+    options.max_per_task = config_.max_per_task;
+    if (config_.truncate == "context") options.max_prompt_tokens = loaded_.model->config().sequence_len;
+    options.rank = config_.rank;
+    options.world = config_.world_size;
+    options.save_samples = config_.save_samples;
+    return options;
+  }
+
+  ChatOptions chat_options() const {
+    ChatOptions options;
+    options.scoring = scoring();
+    options.max_examples = config_.max_per_task;
+    options.num_samples = config_.num_samples;
+    options.max_tokens = config_.max_tokens;
+    options.temperature = config_.temperature;
+    options.top_k = config_.top_k;
+    options.seed = config_.seed;
+    options.device_batch_size = config_.device_batch_size;
+    options.sandbox = sandbox_.get();
+    options.rank = config_.rank;
+    options.world = config_.world_size;
+    options.save_samples = config_.save_samples;
+    return options;
+  }
+
+  void bits_per_byte(Split split, const char* name) {
+    const auto found = files_.find("bpb");
+    const std::vector<std::string> paths = found == files_.end() ? data() : std::vector{found->second.string()};
+    const std::int64_t length = loaded_.model->config().sequence_len;
+    LoaderOptions options;
+    options.rows = std::max<std::int64_t>(1, std::min(config_.device_batch_size, scoring().batch_tokens / length));
+    options.sequence_len = length;
+    options.packing = Packing::kStream;  // as the reference, so that figures compare
+    options.split = split;
+    options.loop = false;
+    const auto loader = make_shard_loader(paths, loaded_.tokenizer->bos_id(), loaded_.tokenizer->fingerprint(), options, nullptr);
+    const auto start = std::chrono::steady_clock::now();
+    const std::int64_t batches = std::max<std::int64_t>(1, config_.eval_tokens / (options.rows * length));
+    context_.progress->start(fmt::format("bpb {}", name), 0, "batches");
+    const BitsPerByte bpb = evaluate_bits_per_byte(*loaded_.model, *loader, batches, loaded_.tokenizer->token_byte_lengths());
+    context_.progress->finish();
+    TaskResult result;
+    result.benchmark = "bpb";
+    result.task = name;
+    result.metric = "bits per byte";
+    result.value = bpb.value();
+    result.notes.push_back(fmt::format("{} tokens, {} bytes", bpb.tokens, bpb.bytes));
+    result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    evaluation_.results.push_back(std::move(result));
+  }
+
+  void completions() {
+    const auto found = files_.find("completion");
+    const auto items = read_completion_items(found == files_.end() ? fs::path(data().front()) : found->second);
+    const CompletionResult scores =
+        evaluate_completions(*loaded_.model, *loaded_.tokenizer, items, config_.device_batch_size, *context_.progress);
+    for (std::size_t i = 0; config_.show && !context_.json && i < items.size(); ++i) {
+      std::cout << fmt::format("{} {}{}\n", scores.correct[i] ? "✓" : "✗", items[i].prompt, scores.continuations[i]);
+    }
+    TaskResult result;
+    result.benchmark = result.task = "completion";
+    take_accuracy(result, {scores.all.correct, scores.all.total});
+    for (const auto& [topic, score] : scores.by_topic) result.groups[topic] = {score.correct, score.total};
+    evaluation_.results.push_back(std::move(result));
+  }
+
+  void write_files() {
+    const fs::path file = output_ / "eval.json";
+    EvaluationResult whole = evaluation_;
+    if (fs::exists(file)) {
+      const EvaluationResult earlier = read_evaluation(file);
+      if (earlier.settings == whole.settings) merge_earlier(whole, earlier);
+    }
+    write_file_atomically(file, to_json(whole).dump(2) + "\n");
+    write_file_atomically(output_ / "eval.csv", to_csv(whole));
+    log_info("{} and eval.csv written", file.string());
+  }
+
+  // Where nothing could be scored there is no table to show, and the first error is the command's.
+  void require_a_figure() const {
+    const auto& results = evaluation_.results;
+    if (interrupt_requested() || std::any_of(results.begin(), results.end(), [](const TaskResult& result) { return result.ok(); })) return;
+    for (std::size_t i = 1; i < results.size(); ++i) log_error("{}", results[i].error);
+    throw DataError(results.empty() ? std::string("--benchmarks names nothing to score") : results.front().error);
+  }
+
+  ExitCode finish() const {
+    const auto& results = evaluation_.results;
+    bool whole = true;
+    for (const TaskResult& result : results) {
+      if (result.ok()) continue;
+      log_error("{}", result.error);
+      whole = false;
+    }
+    if (interrupt_requested()) {
+      log_warn("interrupted; the same command with --resume goes on");
+      return ExitCode::kPartial;
+    }
+    return whole ? ExitCode::kOk : ExitCode::kPartial;
+  }
+
+  const EvalConfig& config_;
+  Context& context_;
+  Runtime runtime_;
+  std::map<std::string, fs::path> files_;
+  Compared compared_;
+  std::unique_ptr<Sandbox> sandbox_;
+  LoadedModel loaded_;
+  EvaluationResult evaluation_;
+  fs::path output_;
+  ExampleStore store_;
+};
 
 }  // namespace
 
 void add_eval(CommandLine& command_line) {
   auto config = std::make_shared<EvalConfig>();
   Subcommand& command = command_line.add("eval", "Score a model",
-                                         "nanochat eval runs/first --benchmarks completion --data-dir toy/test_prompts.jsonl");
+                                         "nanochat eval runs/first --benchmarks core,bpb --data-dir data --task-file bpb=shards");
   command.option("model", config->model, "run or checkpoint to score");
   command.positional("model", /*required=*/true);
-  command.option("benchmarks", config->benchmarks, "what to score: completion (rows of prompt, answers and topic)")
+  std::vector<std::string> names = {"completion", "core", "bpb", "chat"};
+  names.insert(names.end(), chat_benchmarks().begin(), chat_benchmarks().end());
+  command.option("benchmarks", config->benchmarks,
+                 "what to score: core (the 22 tasks of an evaluation bundle), bpb (bits per byte of token shards), chat (the six "
+                 "of ChatCORE), one of these, or completion (rows of prompt, answers and topic)")
       .comma_separated()
-      .one_of({"completion"});
-  command.option("data_dir", config->data_dir, "file with the rows of the benchmark");
-  command.required("data_dir");
+      .one_of(names);
+  command.option("custom_task", config->custom_tasks, "JSON file that describes a task of one's own; may be repeated");
+  command.option("data_dir", config->data_dir,
+                 "folder with the sets as `data download` leaves them; of completion the file, of bpb the token shards");
+  command.option("task_file", config->task_files,
+                 "NAME=PATH: another data file for a task of CORE, or the files of a benchmark; may be repeated");
   declare_runtime_options(command.options(), config->runtime);
+  command.option("output_dir", config->output_dir,
+                 "folder for eval.json, eval.csv and examples.jsonl; of a checkpoint of a run RUN/eval/STEP when not given");
+  command.option("resume", config->resume, "go on with the examples that the output folder holds, of all ranks");
+  command.option("save_samples", config->save_samples, "keep token ids, spans and answers of every example too");
+  command.option("compare", config->compare, "earlier evaluations (eval.json, their folders, runs) to show beside");
+  command.option("max_per_task", config->max_per_task, "score this many examples of each task; -1: all").at_least(-1);
+  command.option("truncate", config->truncate,
+                 "where prompts of CORE are cut on the left: longest (ten times the context, as the reference) or context")
+      .one_of({"longest", "context"});
+  command.option("batch_tokens", config->batch_tokens, "tokens in one pass; 0: 8192, on a GPU 65536").at_least(0);
   command.option("device_batch_size", config->device_batch_size, "prompts to continue at a time").at_least(1);
-  command.option("show", config->show, "print every prompt with its continuation");
-  command.run([config](Context& context) { return evaluate(*config, context); });
+  command.option("eval_tokens", config->eval_tokens, "tokens of each split for bits per byte").at_least(1);
+  command.option("num_samples", config->num_samples, "answers to each example, right when any is (pass@k)").at_least(1);
+  command.option("max_tokens", config->max_tokens, "longest answer").at_least(1);
+  command.option("temperature", config->temperature, "of answers; 0: the most likely token").at_least(0);
+  command.option("top_k", config->top_k, "draw from the k most likely tokens; 0: all").at_least(0);
+  command.option("seed", config->seed, "of answers that are drawn");
+  command.option("allow_unsandboxed", config->allow_unsandboxed,
+                 "run programs that the model writes even where they cannot be isolated");
+  command.option("rank", config->rank, "this process's share of the examples").at_least(0);
+  command.option("world_size", config->world_size, "processes that share the examples; then once more alone with --resume")
+      .at_least(1);
+  command.option("show", config->show, "print every prompt of completion with its continuation");
+  command.run([config](Context& context) { return Evaluator(*config, context).run(); });
 }
 
 }  // namespace nanochat::cli

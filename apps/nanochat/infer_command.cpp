@@ -1,9 +1,7 @@
 // nanochat infer: continues prompts with a trained model.
-#include <poll.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <charconv>
 #include <cstdio>
 #include <optional>
@@ -18,7 +16,9 @@
 #include "core/format.h"
 #include "core/interrupt.h"
 #include "core/log.h"
+#include "infer_chat.h"
 #include "inference/generator.h"
+#include "line_input.h"
 #include "tokenizer/special_tokens.h"
 #include "tokenizer/tokenizer.h"
 #include "training/trainer/runtime.h"
@@ -36,6 +36,7 @@ struct InferArguments {
   std::vector<std::string> prompt_ids;
   fs::path prompts_file;
   bool interactive = false;
+  bool chat = false;
   bool echo = true;
   GenerationOptions generation;
   RuntimeOptions runtime;
@@ -109,15 +110,15 @@ std::vector<Prompt> read_prompts_file(const fs::path& path) {
   return prompts;
 }
 
-// The prompts that options and files give, before any model is read; empty for --interactive.
+// The prompts that options and files give, before any model is read; empty for --interactive and --chat.
 std::vector<Prompt> gather_prompts(const InferArguments& arguments, bool prompt_given) {
   const int ways = int{prompt_given} + int{!arguments.prompt_ids.empty()} + int{!arguments.prompts_file.empty()} +
-                   int{arguments.interactive};
+                   int{arguments.interactive} + int{arguments.chat};
   if (ways != 1) {
-    throw ConfigError(fmt::format("{} of --prompt, --prompt-ids, --prompts-file and --interactive given, expected one",
+    throw ConfigError(fmt::format("{} of --prompt, --prompt-ids, --prompts-file, --interactive and --chat given, expected one",
                                   ways == 0 ? "none" : "several"));
   }
-  if (arguments.interactive) return {};
+  if (arguments.interactive || arguments.chat) return {};
   if (!arguments.prompts_file.empty()) return read_prompts_file(arguments.prompts_file);
   if (!prompt_given) return {{"--prompt-ids", std::nullopt, parse_prompt_ids(arguments.prompt_ids)}};
   if (is_blank(arguments.prompt)) throw ConfigError("--prompt: is blank, expected a text to continue");
@@ -248,39 +249,10 @@ class Session {
 
 // ------------------------------------------------------------------------------------------------------ interactive
 
-// Lines of standard input. Waits by poll, which a signal ends, so that Ctrl-C works at the prompt too.
-class LineReader {
- public:
-  // nullopt at the end of the input or when interrupted.
-  std::optional<std::string> next() {
-    while (true) {
-      if (const std::size_t end = buffer_.find('\n'); end != std::string::npos) {
-        std::string line = buffer_.substr(0, end);
-        buffer_.erase(0, end + 1);
-        return line;
-      }
-      if (ended_) return buffer_.empty() ? std::nullopt : std::optional(std::exchange(buffer_, {}));
-      pollfd input{STDIN_FILENO, POLLIN, 0};
-      if (::poll(&input, 1, -1) < 0) {
-        if (errno == EINTR && !interrupt_requested()) continue;
-        return std::nullopt;
-      }
-      char bytes[4096];
-      const ssize_t n = ::read(STDIN_FILENO, bytes, sizeof bytes);
-      if (n > 0) buffer_.append(bytes, static_cast<std::size_t>(n));
-      ended_ = n <= 0;
-    }
-  }
-
- private:
-  std::string buffer_;
-  bool ended_ = false;
-};
-
 ExitCode converse(Session& session, const Context& context) {
   const bool terminal = ::isatty(STDIN_FILENO) != 0 && !context.quiet;
   if (terminal) fmt::print(stderr, "Each line is continued by itself. Ctrl-C stops an answer, /quit ends.\n");
-  LineReader lines;
+  LineInput lines;
   while (true) {
     if (terminal) fmt::print(stderr, "> ");
     const std::optional<std::string> line = lines.next();
@@ -302,6 +274,7 @@ ExitCode infer(const InferArguments& arguments, bool prompt_given, Context& cont
   std::vector<Prompt> prompts = gather_prompts(arguments, prompt_given);
   const Runtime runtime = select_runtime(arguments.runtime);
   log_debug("{}", runtime.description);
+  if (arguments.chat) return chat(load_model(arguments.model, runtime.dtype, runtime.device), arguments.generation, context);
   Session session(arguments, context, runtime);
   return arguments.interactive ? converse(session, context) : session.answer(std::move(prompts));
 }
@@ -313,7 +286,7 @@ void add_infer(CommandLine& command_line) {
   GenerationOptions& generation = arguments->generation;
   SamplingOptions& sampling = generation.sampling;
   Subcommand& command =
-      command_line.add("infer", "Continue a prompt, or a file of prompts, with a trained model",
+      command_line.add("infer", "Continue a prompt, or a file of prompts, or chat with a trained model",
                        "nanochat infer runs/first --prompt \"The capital of France is\" --temperature 0");
   command.option("model", &arguments->model, "a run, a checkpoint or a .safetensors file beside its config.json");
   const Option& prompt = command.option("prompt", &arguments->prompt, "text to continue, streamed as it is written");
@@ -323,6 +296,8 @@ void add_infer(CommandLine& command_line) {
                  "a prompt a line, or a .jsonl of {\"prompt\":...} or {\"prompt_ids\":[...]}; answered as a batch");
   command.option("interactive", &arguments->interactive,
                  "continue each line typed; /quit ends, Ctrl-C stops an answer");
+  command.option("chat", &arguments->chat,
+                 "hold a conversation with a chat model, the calculator included; /help lists its commands");
   command.option("echo", &arguments->echo, "write the prompt before its continuation (not with --json)");
   command.option("max_tokens", &generation.max_tokens, "tokens to generate, at most what the context leaves")
       .at_least(1);

@@ -11,7 +11,9 @@ int main(int argc, char** argv) {
   nanochat::cli::add_midtrain(command_line);
   nanochat::cli::add_sft(command_line);
   nanochat::cli::add_rl(command_line);
+  nanochat::cli::add_run(command_line);
   nanochat::cli::add_eval(command_line);
+  nanochat::cli::add_report(command_line);
   nanochat::cli::add_infer(command_line);
   nanochat::cli::add_serve(command_line);
   nanochat::cli::add_info(command_line);

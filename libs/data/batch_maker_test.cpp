@@ -60,7 +60,7 @@ std::vector<TokenBatch> reference_batches(const std::vector<Tokens>& documents, 
     }
     const Tokens scratch(buffer.begin(), buffer.begin() + needed);
     buffer.erase(buffer.begin(), buffer.begin() + needed);
-    batches.push_back({rows, sequence_len, Tokens(scratch.begin(), scratch.end() - 1), Tokens(scratch.begin() + 1, scratch.end())});
+    batches.push_back({rows, sequence_len, Tokens(scratch.begin(), scratch.end() - 1), Tokens(scratch.begin() + 1, scratch.end()), {}});
   }
   return batches;
 }

@@ -191,7 +191,7 @@ class Validator {
       const json& row = next.value;
       if (!next.fault.empty()) {
         found(next.fault_kind, where, next.fault);
-      } else if (!is_text(row) && conversation_form(row)) {
+      } else if (conversation_form(row)) {
         ++report_.conversations;
         const auto [kind, what] = conversation_fault(row);
         if (!kind.empty()) found(kind, where, what);

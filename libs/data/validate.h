@@ -36,8 +36,8 @@ struct ValidationReport {
 };
 
 // `paths`: files, folders and globs of text or conversations (.txt, .jsonl, .json, each also .gz or .zst, and .parquet), or
-// folders and files of token shards. A row without text is a conversation in one of the forms of conversations.h. Memory: about 50 bytes a document, to find
-// duplicates. Throws DataError when nothing is found to look at.
+// folders and files of token shards. A row in one of the forms of conversations.h is a conversation, any other has text.
+// Memory: about 50 bytes a document, to find duplicates. Throws DataError when nothing is found to look at.
 ValidationReport validate_data(const std::vector<std::string>& paths, const ValidateOptions& options,
                                ProgressReporter& progress);
 

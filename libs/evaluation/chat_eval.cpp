@@ -195,7 +195,6 @@ class ChatTaskRun {
     }
     take_accuracy(result, counts);
     if (too_long > 0) result.notes.push_back(fmt::format("{} prompts fill the context and count as wrong", too_long));
-    if (size_ < task_.size()) result.notes.push_back(fmt::format("at most {} examples", size_));
     if (counts.total < size_) result.notes.push_back(fmt::format("{} of {} examples", counts.total, size_));
     return result;
   }

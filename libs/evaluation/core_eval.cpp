@@ -98,7 +98,6 @@ class CoreTaskRun {
     if (moved > 0) {
       result.notes.push_back(fmt::format("{} continuations begin inside a token of their prompt", moved));
     }
-    if (options_.max_per_task > 0) result.notes.push_back(fmt::format("at most {} examples", options_.max_per_task));
     if (counts.total < static_cast<std::int64_t>(rows_.size())) {
       result.notes.push_back(fmt::format("{} of {} examples", counts.total, rows_.size()));
     }

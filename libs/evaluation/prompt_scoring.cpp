@@ -1,6 +1,5 @@
 #include "evaluation/prompt_scoring.h"
 
-#include <ATen/ops/arange.h>
 #include <ATen/ops/argmax.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/gather.h>
@@ -36,7 +35,8 @@ at::Tensor padded(std::span<const Tokens> rows) {
 // A cache that holds each prefix; some may be empty.
 ContiguousKvCache prefill(Gpt& model, std::span<const Tokens> prefixes) {
   const auto rows = static_cast<std::int64_t>(prefixes.size());
-  ContiguousKvCache cache(model.config(), model.dtype(), rows, longest_prompt(model), model.device());
+  // Beyond the longest prompt there is room for padding: a row near the limit may stand beside a long remainder.
+  ContiguousKvCache cache(model.config(), model.dtype(), rows, 2 * longest_prompt(model), model.device());
   std::vector<std::int64_t> lengths;
   for (const Tokens prefix : prefixes) lengths.push_back(static_cast<std::int64_t>(prefix.size()));
   if (*std::max_element(lengths.begin(), lengths.end()) == 0) return cache;
@@ -110,7 +110,6 @@ std::vector<Request> list_requests(std::span<const Question> questions, const st
 // logits: (B, T, V) behind the prefixes.
 void read_scores(const at::Tensor& logits, std::span<const Request> requests,
                  std::vector<std::vector<SpanScore>>& scores) {
-  std::vector<Tokens> spans;
   const at::Tensor targets = at::full({logits.size(0), logits.size(1)}, 0, at::kLong);
   for (std::size_t r = 0; r < requests.size(); ++r) {
     std::copy(requests[r].span.begin(), requests[r].span.end(),

@@ -78,6 +78,11 @@ std::vector<Question> random_questions(Gpt& model, std::size_t count) {
     }
     questions.push_back(std::move(question));
   }
+  // As long as a prompt may be, beside one of the same length that has more to add.
+  for (const std::int64_t rest : {2, 20}) {
+    PromptSpan span{random_tokens(rng, longest_prompt(model)), longest_prompt(model) - rest, longest_prompt(model)};
+    questions.push_back({{span}});
+  }
   return questions;
 }
 

@@ -18,7 +18,7 @@ constexpr const char* kQuestion =
     "print(sysconfig.get_config_var('LIBDIR') or '')";
 
 // Where a dynamic linker looks, on the systems this program runs on.
-constexpr std::array kLibraryFolders = {"/lib", "/lib64", "/usr/lib64", "/lib/x86_64-linux-gnu",
+constexpr std::array kLibraryFolders = {"/lib64", "/usr/lib64", "/lib/x86_64-linux-gnu",
                                         "/usr/lib/x86_64-linux-gnu", "/lib/aarch64-linux-gnu",
                                         "/usr/lib/aarch64-linux-gnu"};
 
@@ -46,19 +46,21 @@ void need(PythonInterpreter& python, const fs::path& path) {
   std::error_code error;
   if (path.empty() || !fs::exists(path, error)) return;
   fs::path walked = "/";
-  for (const fs::path& part : path.relative_path()) {
-    walked /= part;
+  const fs::path relative = path.relative_path();
+  for (auto part = relative.begin(); part != relative.end(); ++part) {
+    walked /= *part;
     if (!fs::is_symlink(walked, error)) continue;
     const std::pair link{walked, fs::read_symlink(walked, error)};
     if (std::find(python.links.begin(), python.links.end(), link) == python.links.end()) python.links.push_back(link);
-    need(python, link.second.is_absolute() ? link.second : walked.parent_path() / link.second);
-    break;  // what lies behind is reached through the link's target
+    fs::path behind = link.second.is_absolute() ? link.second : walked.parent_path() / link.second;
+    for (++part; part != relative.end(); ++part) behind /= *part;
+    return need(python, behind.lexically_normal());
   }
   const fs::path real = fs::canonical(path, error);
   if (error) return;
   const bool known = std::any_of(python.needed.begin(), python.needed.end(), [&](const fs::path& have) {
-    const auto relative = real.lexically_relative(have);
-    return !relative.empty() && *relative.begin() != "..";
+    const auto inside = real.lexically_relative(have);
+    return !inside.empty() && *inside.begin() != "..";
   });
   if (!known) python.needed.push_back(real);
 }
@@ -72,16 +74,7 @@ std::optional<PythonInterpreter> find_python(const std::string& program) {
   PythonInterpreter python;
   python.version = answer[0];
   python.executable = answer[1];
-  // /lib itself only where it is a link: a real one may hold more than libraries.
-  for (const char* folder : kLibraryFolders) {
-    if (std::string_view(folder) != "/lib" || fs::is_symlink(folder, error)) {
-      if (std::string_view(folder) == "/lib") {
-        python.links.emplace_back(folder, fs::read_symlink(folder, error));
-      } else {
-        need(python, folder);
-      }
-    }
-  }
+  for (const char* folder : kLibraryFolders) need(python, folder);
   need(python, answer[2]);
   need(python, answer[3]);
   need(python, python.executable);

@@ -33,11 +33,10 @@ using sandbox::Stage;
 
 constexpr std::size_t kKeptOutput = std::size_t{64} << 10;
 
-// As exec(program, {}) in the reference; an exit by the program itself is no success.
+// As exec(program, {}) in the reference; an exit by the program itself is no success. 42 is sandbox::kFinished.
 constexpr const char* kDriver =
     "import os, sys\n"
     "with open(sys.argv[1], encoding='utf-8', errors='replace') as f: code = f.read()\n"
-    "path = sys.argv[1]\n"
     "try:\n"
     "    exec(compile(code, 'program.py', 'exec'), {})\n"
     "except BaseException as e:\n"

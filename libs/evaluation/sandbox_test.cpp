@@ -112,6 +112,18 @@ TEST_F(SandboxTest, HasNoNetwork) {
   EXPECT_THAT(run("import socket\nsocket.socketpair()").error, HasSubstr("PermissionError"));
 }
 
+TEST(FindPython, ShowsNoMoreThanTheInterpreterNeeds) {
+  const auto python = find_python();
+  if (!python) GTEST_SKIP() << "no python3 here";
+  EXPECT_TRUE(python->executable.is_absolute());
+  EXPECT_FALSE(std::filesystem::is_symlink(python->executable));
+  for (const std::filesystem::path& path : python->needed) {
+    EXPECT_EQ(std::filesystem::canonical(path), path);
+    for (const char* whole : {"/", "/usr", "/usr/lib", "/etc", "/home", "/root"}) EXPECT_NE(path, whole);
+  }
+  EXPECT_FALSE(find_python("no-such-python3"));
+}
+
 TEST(SandboxWithoutPython, SaysSo) {
   EXPECT_THAT([] { Sandbox(false, {}, "no-such-python3"); },
               ::testing::ThrowsMessage<ConfigError>(HasSubstr("no-such-python3 is not found")));

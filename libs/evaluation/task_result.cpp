@@ -101,14 +101,14 @@ std::optional<double> mean_centered(std::span<const TaskResult> results) {
   return sum / static_cast<double>(results.size());
 }
 
-std::vector<TaskResult> Evaluation::of(const std::string& benchmark) const {
+std::vector<TaskResult> EvaluationResult::of(const std::string& benchmark) const {
   std::vector<TaskResult> chosen;
   std::copy_if(results.begin(), results.end(), std::back_inserter(chosen),
                [&](const TaskResult& result) { return result.benchmark == benchmark; });
   return chosen;
 }
 
-std::optional<double> Evaluation::core() const { return mean_centered(of("core")); }
+std::optional<double> EvaluationResult::core() const { return mean_centered(of("core")); }
 
 const std::map<std::string, double>& chat_core_baselines() {
   static const std::map<std::string, double> baselines = {{"arc-easy", 0.25},  {"arc-challenge", 0.25},
@@ -117,14 +117,14 @@ const std::map<std::string, double>& chat_core_baselines() {
   return baselines;
 }
 
-std::optional<double> Evaluation::chat_core() const {
+std::optional<double> EvaluationResult::chat_core() const {
   std::vector<TaskResult> members = of("chat");
   std::erase_if(members, [](const TaskResult& result) { return !chat_core_baselines().contains(result.task); });
   if (members.size() != chat_core_baselines().size()) return std::nullopt;
   return mean_centered(members);
 }
 
-nlohmann::json to_json(const Evaluation& evaluation) {
+nlohmann::json to_json(const EvaluationResult& evaluation) {
   nlohmann::json json{{"format_version", 1}, {"model", evaluation.model}, {"settings", evaluation.settings},
                       {"results", nlohmann::json::array()}};
   for (const TaskResult& result : evaluation.results) json["results"].push_back(to_json(result));
@@ -133,13 +133,13 @@ nlohmann::json to_json(const Evaluation& evaluation) {
   return json;
 }
 
-Evaluation evaluation_from_json(const nlohmann::json& json, const std::string& where) {
+EvaluationResult evaluation_from_json(const nlohmann::json& json, const std::string& where) {
   try {
     if (json.at("format_version") != 1) {
       throw DataError(fmt::format("{}: format_version is {}, but this program reads 1", where,
                                   json.at("format_version").dump()));
     }
-    Evaluation evaluation;
+    EvaluationResult evaluation;
     evaluation.model = json.at("model");
     evaluation.settings = json.at("settings");
     for (const nlohmann::json& result : json.at("results")) evaluation.results.push_back(result_from_json(result));
@@ -149,12 +149,12 @@ Evaluation evaluation_from_json(const nlohmann::json& json, const std::string& w
   }
 }
 
-Evaluation read_evaluation(const std::filesystem::path& file) {
+EvaluationResult read_evaluation(const std::filesystem::path& file) {
   const nlohmann::json json = nlohmann::json::parse(read_file(file), nullptr, /*allow_exceptions=*/false);
   return evaluation_from_json(json, file.string());
 }
 
-std::string to_csv(const Evaluation& evaluation) {
+std::string to_csv(const EvaluationResult& evaluation) {
   std::string csv = "benchmark,task,metric,value,standard_error,correct,total,random_baseline,centered,notes\n";
   for (const TaskResult& result : evaluation.results) {
     const std::string notes = result.ok() ? fmt::format("{}", fmt::join(result.notes, "; ")) : "error: " + result.error;
@@ -170,7 +170,7 @@ std::string to_csv(const Evaluation& evaluation) {
   return csv;
 }
 
-void merge_earlier(Evaluation& now, const Evaluation& earlier) {
+void merge_earlier(EvaluationResult& now, const EvaluationResult& earlier) {
   if (now.model != earlier.model) return;
   for (const TaskResult& old : earlier.results) {
     const bool renewed = std::any_of(now.results.begin(), now.results.end(), [&](const TaskResult& result) {

@@ -43,7 +43,7 @@ void take_accuracy(TaskResult& result, const TaskCounts& counts);
 // Mean of the centred accuracies; nullopt unless every task has one.
 std::optional<double> mean_centered(std::span<const TaskResult> results);
 
-struct Evaluation {
+struct EvaluationResult {
   nlohmann::json model = nlohmann::json::object();     // checkpoint, stage, step, …
   nlohmann::json settings = nlohmann::json::object();  // what changes figures: dtype, truncate, …
   std::vector<TaskResult> results;
@@ -57,13 +57,13 @@ struct Evaluation {
 // The tasks of ChatCORE, those of the reference's chat_eval.py with its baselines.
 const std::map<std::string, double>& chat_core_baselines();
 
-nlohmann::json to_json(const Evaluation& evaluation);
+nlohmann::json to_json(const EvaluationResult& evaluation);
 // Throws DataError naming `where` for what is no such object.
-Evaluation evaluation_from_json(const nlohmann::json& json, const std::string& where);
-Evaluation read_evaluation(const std::filesystem::path& file);  // eval.json; throws DataError
-std::string to_csv(const Evaluation& evaluation);
+EvaluationResult evaluation_from_json(const nlohmann::json& json, const std::string& where);
+EvaluationResult read_evaluation(const std::filesystem::path& file);  // eval.json; throws DataError
+std::string to_csv(const EvaluationResult& evaluation);
 
 // Figures of `earlier` that `now` has no newer ones for are taken over, when both are of the same checkpoint.
-void merge_earlier(Evaluation& now, const Evaluation& earlier);
+void merge_earlier(EvaluationResult& now, const EvaluationResult& earlier);
 
 }  // namespace nanochat

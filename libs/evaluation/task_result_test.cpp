@@ -32,8 +32,8 @@ TEST(TaskResult, CentresAndTellsItsError) {
   EXPECT_DOUBLE_EQ(*result.centered(), 0.6);
 }
 
-TEST(Evaluation, HasAMeanOnlyOfWholeBenchmarks) {
-  Evaluation evaluation;
+TEST(EvaluationResult, HasAMeanOnlyOfWholeBenchmarks) {
+  EvaluationResult evaluation;
   evaluation.results = {accuracy("core", "a", 7, 0.25), accuracy("core", "b", 5, 0.5), accuracy("chat", "gsm8k", 1, 0)};
   EXPECT_DOUBLE_EQ(*evaluation.core(), 0.3);
   EXPECT_FALSE(evaluation.chat_core());
@@ -45,8 +45,8 @@ TEST(Evaluation, HasAMeanOnlyOfWholeBenchmarks) {
   EXPECT_DOUBLE_EQ(*evaluation.chat_core(), 1.0);
 }
 
-TEST(Evaluation, ComesBackFromJson) {
-  Evaluation evaluation;
+TEST(EvaluationResult, ComesBackFromJson) {
+  EvaluationResult evaluation;
   evaluation.model = {{"checkpoint", "x"}, {"step", 3}};
   evaluation.settings = {{"dtype", "float32"}};
   evaluation.results = {accuracy("core", "a", 7, 0.25)};
@@ -58,7 +58,7 @@ TEST(Evaluation, ComesBackFromJson) {
   failed.error = "no \"file\"";
   evaluation.results.push_back(failed);
   const nlohmann::json json = to_json(evaluation);
-  const Evaluation again = evaluation_from_json(json, "x");
+  const EvaluationResult again = evaluation_from_json(json, "x");
   EXPECT_EQ(to_json(again), json);
   EXPECT_EQ(again.results[0].groups.at("g"), (TaskCounts{1, 2}));
   const std::string csv = to_csv(evaluation);
@@ -74,8 +74,8 @@ TEST(Evaluation, ComesBackFromJson) {
   EXPECT_THAT([&] { read_evaluation(folder / "eval.json"); }, ThrowsMessage<DataError>(HasSubstr("format_version is 2")));
 }
 
-TEST(Evaluation, KeepsEarlierFiguresOfTheSameCheckpoint) {
-  Evaluation earlier, now;
+TEST(EvaluationResult, KeepsEarlierFiguresOfTheSameCheckpoint) {
+  EvaluationResult earlier, now;
   earlier.model = now.model = {{"checkpoint", "x"}};
   earlier.results = {accuracy("core", "a", 1, 0), accuracy("chat", "gsm8k", 2, 0)};
   now.results = {accuracy("core", "a", 9, 0)};
@@ -96,7 +96,7 @@ TEST(Core, IsTheReferencesForGpt2) {
                                                   {"gpt2-large", 0.214641}, {"gpt2-xl", 0.256525}};
   for (const auto& [model, core] : expected) {
     const auto rows = read_csv(bundle / "reference" / ("openai-community-" + model + ".csv"));
-    Evaluation evaluation;
+    EvaluationResult evaluation;
     for (std::size_t i = 0; i < tasks.size(); ++i) {
       ASSERT_THAT(rows.at(i + 1).at(0), ::testing::StartsWith(tasks[i].label + " "));
       TaskResult result;

@@ -71,6 +71,7 @@ class Engine::Impl {
   }
 
   void start() {
+    if (options_.warm_up) core_.warm_up();
     thread_ = std::thread([this] { run(); });
   }
 
@@ -78,7 +79,7 @@ class Engine::Impl {
     std::unique_lock lock(mutex_);
     draining_ = true;
     wake_.notify_one();
-    if (thread_.joinable()) drained_.wait(lock, [&] { return idle_ && inbox_.empty(); });
+    if (thread_.joinable()) drained_.wait(lock, [&] { return stopped_ || (idle_ && inbox_.empty()); });
   }
 
   void stop() {
@@ -87,13 +88,12 @@ class Engine::Impl {
       stopped_ = true;
     }
     wake_.notify_one();
-    if (thread_.joinable()) {
-      thread_.join();
-    } else {
-      take_messages();
-      core_.cancel_all();
-      publish();
-    }
+    drained_.notify_all();
+    if (thread_.joinable()) thread_.join();
+    // What came before stopped_ was set and the thread has not seen.
+    take_messages();
+    core_.cancel_all();
+    publish();
   }
 
   Submission submit(EngineRequest spec) {
@@ -161,7 +161,6 @@ class Engine::Impl {
 
   void run() {
     ops::use_device(core_.model().device());
-    if (options_.warm_up) core_.warm_up();
     {
       const std::scoped_lock lock(mutex_);
       ready_ = true;
@@ -172,12 +171,10 @@ class Engine::Impl {
         wake_.wait(lock, [&] { return stopped_ || !inbox_.empty() || !core_.idle(); });
       }
       take_messages();
-      if (stopping()) break;
+      if (stopping()) return;
       core_.step();
       publish();
     }
-    core_.cancel_all();
-    publish();
   }
 
   bool stopping() const {

@@ -6,8 +6,8 @@
 // al. 2023); when blocks run out, the sequence that came last waits and is computed again.
 //
 // A sampled token depends on the seed, the index of its sequence and its position alone, never on what else is in the
-// batch: in float32 on a CPU an answer is the same, bit for bit, alone or in company, with or without the prefix cache,
-// its prompt in one piece or in many. In bfloat16, and on a GPU, the same up to the rounding of matrix products.
+// batch: on a CPU an answer is the same, bit for bit, alone or in company, with or without the prefix cache, its prompt in one
+// piece or in many. On a GPU, the same up to the rounding of matrix products.
 
 #include <cstdint>
 #include <functional>
@@ -61,7 +61,7 @@ class Engine {
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
 
-  void start();  // the thread; requests may be submitted before
+  void start();  // warms up, then the thread; once. Requests may be submitted before
   void drain();  // refuses new requests, returns when those it has are done
   void stop();   // ends what is left with kCancelled, returns when the thread has ended
 
@@ -69,11 +69,12 @@ class Engine {
   // context (with both lengths) or holds an id outside the vocabulary, and ConfigError for other fields out of range or a
   // max_tokens below the constraint's shortest answer. A refused request gets no event.
   Submission submit(EngineRequest request);
-  // Ends a request, or one of its sequences, with kCancelled at the next step, wherever it is; unknown ids do nothing.
+  // Ends a request, or one of its sequences that has had a token, with kCancelled at the next step, wherever it is;
+  // unknown ids do nothing.
   void cancel(RequestId id);
   void cancel(RequestId id, std::int32_t sequence);
 
-  // Runs `task` on the engine's thread between two steps, with the model. When it changes weights, invalidate() must follow.
+  // Runs `task`, which must not throw, on the engine's thread between two steps, with the model. When it changes weights, invalidate() must follow.
   void at_step(std::function<void(Gpt&)> task);
   // Forgets cached blocks of which `matches` says so, and all that follow them; it is given all tokens from the start of a
   // prompt to the end of a block. Empty: every block. `done`, on the engine's thread, gets the number forgotten.

@@ -311,14 +311,13 @@ void EngineCore::accept(const Draw& draw) {
   force(sequence, sequence.tool->accept(draw.token.id));
 }
 
-void EngineCore::force(Sequence& sequence, std::vector<std::int32_t> tokens) {
+void EngineCore::force(Sequence& sequence, const std::vector<std::int32_t>& tokens) {
   for (const std::int32_t token : tokens) {
     EngineEvent event;
     event.token.id = token;
     event.forced = true;
     if (!append(sequence, event)) return finish(sequence, FinishReason::kStop);
     if (end_if_full(sequence)) return;
-    sequence.tool->accept(token);
   }
 }
 

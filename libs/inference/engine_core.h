@@ -49,7 +49,7 @@ class EngineCore {
   void draw(std::vector<Draw>& draws, const at::Tensor& logits) const;
   void draw_one(Draw& draw, std::span<const float> logits) const;
   void accept(const Draw& draw);
-  void force(Sequence& sequence, std::vector<std::int32_t> tokens);
+  void force(Sequence& sequence, const std::vector<std::int32_t>& tokens);
   bool end_if_full(Sequence& sequence);
   // One token more; false when its receiver ended the sequence.
   bool append(Sequence& sequence, const EngineEvent& event);

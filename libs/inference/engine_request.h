@@ -15,8 +15,8 @@
 
 namespace nanochat {
 
-// What the tokens of one sequence call for: fed every token, sampled or forced, it answers with tokens to put behind it
-// before the model goes on (the calculator of tool_use.h). One per sequence, on the engine's thread.
+// What the tokens of one sequence call for: fed every token that was drawn, it answers with tokens to put behind it before
+// the model goes on (calculator_tool.h). One per sequence, on the engine's thread.
 class TokenTool {
  public:
   virtual ~TokenTool() = default;

@@ -9,19 +9,15 @@
 
 #include "core/errors.h"
 #include "ops/cpu/kernels.h"
+#include "ops/cpu/row_products.h"
 
 namespace nanochat {
 namespace {
 
 // The largest logit; throws when one is NaN or +Inf, or when all are -Inf.
 float checked_maximum(std::span<const float> logits) {
-  float maximum = -std::numeric_limits<float>::infinity();
-  bool nan = logits.empty();
-  for (const float logit : logits) {
-    nan |= std::isnan(logit);
-    maximum = std::max(maximum, logit);
-  }
-  if (!nan && std::isfinite(maximum)) return maximum;
+  const float maximum = ops::cpu::maximum()(logits.data(), static_cast<std::int64_t>(logits.size()));
+  if (std::isfinite(maximum)) return maximum;
   for (std::size_t i = 0; i < logits.size(); ++i) {
     if (std::isnan(logits[i]) || logits[i] == std::numeric_limits<float>::infinity()) {
       throw NumericalError(fmt::format("the logit of token {} is {}", i, logits[i]));
@@ -30,8 +26,7 @@ float checked_maximum(std::span<const float> logits) {
   throw NumericalError(fmt::format("none of the {} logits is finite", logits.size()));
 }
 
-double log_sum_exp(std::span<const float> logits) {
-  const float largest = checked_maximum(logits);
+double log_sum_exp(std::span<const float> logits, float largest) {
   const auto n = static_cast<std::int64_t>(logits.size());
   return static_cast<double>(largest) + std::log(ops::cpu::exponentials()(logits.data(), nullptr, n, largest, 1.0F));
 }
@@ -114,14 +109,15 @@ SampledToken Sampler::sample(std::span<const float> logits, std::span<const std:
 }
 
 SampledToken Sampler::sample_at(std::span<const float> logits, const DrawContext& context) {
-  const double log_sum = log_sum_exp(logits);
+  const double log_sum = log_sum_exp(logits, checked_maximum(logits));
   score(logits, context);
-  const auto best = std::max_element(scores_.begin(), scores_.end());  // the first among equals
-  if (*best == -std::numeric_limits<float>::infinity()) {
+  const float best = ops::cpu::maximum()(scores_.data(), static_cast<std::int64_t>(scores_.size()));
+  if (best == -std::numeric_limits<float>::infinity()) {
     throw NumericalError(fmt::format("none of the {} tokens may be drawn", logits.size()));
   }
-  const auto chosen =
-      options_.temperature == 0.0 ? static_cast<std::size_t>(best - scores_.begin()) : draw(context.uniform, *best);
+  const auto chosen = options_.temperature == 0.0
+                          ? static_cast<std::size_t>(std::find(scores_.begin(), scores_.end(), best) - scores_.begin())
+                          : draw(context.uniform, best);
   return {static_cast<std::int32_t>(chosen), static_cast<double>(logits[chosen]) - log_sum};
 }
 
@@ -133,14 +129,14 @@ std::vector<SampledToken> Sampler::most_likely(std::span<const float> logits, st
   std::partial_sort(ids.begin(), kept, ids.end(), [&](std::int32_t a, std::int32_t b) {
     return logit(a) != logit(b) ? logit(a) > logit(b) : a < b;
   });
-  const double log_sum = log_sum_exp(logits);
+  const double log_sum = log_sum_exp(logits, checked_maximum(logits));
   std::vector<SampledToken> tokens;
   for (auto id = ids.begin(); id != kept; ++id) tokens.push_back({*id, static_cast<double>(logit(*id)) - log_sum});
   return tokens;
 }
 
 double Sampler::logprob(std::span<const float> logits, std::int32_t id) {
-  return static_cast<double>(logits[static_cast<std::size_t>(id)]) - log_sum_exp(logits);
+  return static_cast<double>(logits[static_cast<std::size_t>(id)]) - log_sum_exp(logits, checked_maximum(logits));
 }
 
 bool Sampler::more_likely(std::int32_t a, std::int32_t b) const {

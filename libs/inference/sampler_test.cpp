@@ -194,6 +194,74 @@ TEST(Sampler, RefusesLogitsThatAreNotNumbers) {
   EXPECT_THAT(sample({}), ThrowsMessage<NumericalError>(HasSubstr("none of the 0 logits")));
 }
 
+TEST(Sampler, FrequencyAndPresenceCountGeneratedTokensOnly) {
+  const std::vector<float> logits = {1.0F, 0.9F, 0.0F};
+  const std::vector<std::int32_t> generated = {0, 0};
+  Sampler frequency({.temperature = 0.0, .frequency_penalty = 0.04});
+  EXPECT_EQ(frequency.sample_at(logits, {.generated = generated}).id, 0);  // 1 - 2 * 0.04
+  Sampler more({.temperature = 0.0, .frequency_penalty = 0.06});
+  EXPECT_EQ(more.sample_at(logits, {.generated = generated}).id, 1);
+  EXPECT_EQ(more.sample_at(logits, {.seen = generated}).id, 0);
+  Sampler presence({.temperature = 0.0, .presence_penalty = 0.11});
+  EXPECT_EQ(presence.sample_at(logits, {.generated = generated}).id, 1);
+  EXPECT_NEAR(presence.sample_at(logits, {.generated = generated}).logprob, Sampler::logprob(logits, 1), 1e-12);
+}
+
+TEST(Sampler, BiasAllowedAndForbiddenTokens) {
+  const std::vector<float> logits = {3.0F, 2.0F, 1.0F};
+  EXPECT_EQ(Sampler({.temperature = 0.0, .logit_bias = {{2, 2.5}, {77, 1.0}}}).sample_at(logits, {}).id, 2);
+  Sampler greedy({.temperature = 0.0});
+  const std::vector<std::uint64_t> allowed = {0b110};
+  const std::vector<std::int32_t> forbidden = {1};
+  EXPECT_EQ(greedy.sample_at(logits, {.allowed = allowed}).id, 1);
+  EXPECT_EQ(greedy.sample_at(logits, {.allowed = allowed, .forbidden = forbidden}).id, 2);
+  const std::vector<std::uint64_t> nothing = {0};
+  EXPECT_THROW(greedy.sample_at(logits, {.allowed = nothing}), NumericalError);
+  Sampler drawing({.temperature = 1.0});
+  for (int i = 0; i < 100; ++i) EXPECT_NE(drawing.sample_at(logits, {.allowed = allowed, .uniform = i / 100.0}).id, 0);
+}
+
+TEST(Sampler, TheDrawIsTheInverseOfTheCumulativeDistribution) {
+  std::vector<float> logits(5000);
+  for (std::size_t i = 0; i < logits.size(); ++i) logits[i] = static_cast<float>(i % 7) * 0.3F;
+  Sampler sampler({.temperature = 1.0});
+  double below = 0.0;
+  for (std::int32_t id = 0; id < 5000; ++id) {
+    const double probability = std::exp(Sampler::logprob(logits, id));
+    EXPECT_EQ(sampler.sample_at(logits, {.uniform = below + probability / 2}).id, id);
+    below += probability;
+  }
+  EXPECT_EQ(sampler.sample_at(logits, {.uniform = std::nextafter(1.0, 0.0)}).id, 4999);
+}
+
+TEST(Sampler, MostLikelyAreInOrder) {
+  const std::vector<float> logits = {1.0F, 3.0F, 3.0F, 2.0F};
+  const auto top = Sampler::most_likely(logits, 3);
+  ASSERT_EQ(top.size(), 3U);
+  EXPECT_EQ(top[0].id, 1);
+  EXPECT_EQ(top[1].id, 2);
+  EXPECT_EQ(top[2].id, 3);
+  EXPECT_NEAR(top[2].logprob, Sampler::logprob(logits, 3), 1e-12);
+  EXPECT_EQ(Sampler::most_likely(logits, 9).size(), 4U);
+}
+
+TEST(UniformAt, IsUniformAndTellsItsArgumentsApart) {
+  double sum = 0.0;
+  std::vector<int> tenths(10);
+  constexpr int kCalls = 20000;
+  for (std::uint64_t i = 0; i < kCalls; ++i) {
+    const double u = uniform_at(i % 100, i / 1000, i);
+    ASSERT_TRUE(u >= 0.0 && u < 1.0);
+    sum += u;
+    ++tenths[static_cast<std::size_t>(u * 10)];
+  }
+  EXPECT_NEAR(sum / kCalls, 0.5, 0.01);
+  for (const int count : tenths) EXPECT_NEAR(count, kCalls / 10, 200);
+  EXPECT_EQ(uniform_at(1, 2, 3), uniform_at(1, 2, 3));
+  EXPECT_NE(uniform_at(1, 2, 3), uniform_at(1, 3, 2));
+  EXPECT_NE(uniform_at(1, 2, 3), uniform_at(2, 1, 3));
+}
+
 TEST(SamplingOptions, NamesTheOptionThatIsOutOfRange) {
   const auto validate = [](const SamplingOptions& options) { return [options] { options.validate(); }; };
   EXPECT_NO_THROW(SamplingOptions().validate());

@@ -9,9 +9,9 @@
 namespace nanochat::ops {
 namespace {
 
-// To a GPU from pinned memory, so that the copy waits for nothing that the GPU still has to do.
+// A copy on the device; to a GPU from pinned memory, so that it waits for nothing that the GPU still has to do.
 at::Tensor to_device(const at::Tensor& host, at::Device device) {
-  return device.is_cuda() ? host.pin_memory().to(device, /*non_blocking=*/true) : host;
+  return device.is_cuda() ? host.pin_memory().to(device, /*non_blocking=*/true) : host.clone();
 }
 
 }  // namespace

@@ -4,7 +4,9 @@
 #include <ATen/ops/mm.h>
 #include <gtest/gtest.h>
 
-#include "core/errors.h"
+#include <cmath>
+#include <limits>
+
 #include "ops/linear.h"
 #include "ops/testing.h"
 
@@ -79,6 +81,16 @@ TEST_P(LinearRows, PassesOnWhatIsNotANumber) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Types, LinearRows, ::testing::Values(at::kFloat, at::kBFloat16));
+
+TEST(Maximum, FindsTheLargestAndKeepsNan) {
+  for (const std::int64_t n : {1, 5, 16, 33, 1000}) {
+    at::Tensor x = random_tensor({n}, at::kFloat, static_cast<std::uint64_t>(n));
+    EXPECT_EQ(cpu::maximum()(x.const_data_ptr<float>(), n), x.max().item<float>());
+    x[n - 1] = std::numeric_limits<float>::quiet_NaN();
+    EXPECT_TRUE(std::isnan(cpu::maximum()(x.const_data_ptr<float>(), n)));
+  }
+  EXPECT_EQ(cpu::maximum()(nullptr, 0), -std::numeric_limits<float>::infinity());
+}
 
 }  // namespace
 }  // namespace nanochat::ops

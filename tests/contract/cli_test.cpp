@@ -67,7 +67,7 @@ TEST(CliContract, AllCommandsAreThere) {
     names.push_back(command.size() == 1 ? command[0] : command[0] + " " + command[1]);
   }
   for (const char* expected : {"tokenizer train", "tokenizer info", "tokenizer encode", "tokenizer decode",
-                               "data download", "data prepare", "data toy", "pretrain", "eval", "infer", "info",
+                               "data download", "data prepare", "data toy", "pretrain", "eval", "report", "infer", "info",
                                "import", "export", "bench train", "bench infer"}) {
     EXPECT_THAT(names, ::testing::Contains(expected));
   }

@@ -124,10 +124,11 @@ TEST_F(Kill, DataPrepareGoesOnToTheSameFiles) {
               static_cast<double>(kept_shards) / std::max(1, done), whole.size());
 }
 
-class KillPretrain : public Kill {
+class KillTraining : public Kill {
  protected:
-  Arguments arguments(const std::string& output, const Arguments& more) const {
-    Arguments all = small_run().pretrain_arguments(folder_ / output);
+  // A command that trains into the folder of the run `output`, and what else it is given; resumed where there is a run.
+  Arguments with_output(Arguments all, const std::string& output, const Arguments& more) const {
+    all.insert(all.end(), {"--output-dir", folder_ / output});
     all.insert(all.end(), more.begin(), more.end());
     if (fs::exists(folder_ / output / "checkpoints")) all.insert(all.end(), {"--resume", "latest"});
     return all;
@@ -143,7 +144,7 @@ class KillPretrain : public Kill {
     std::ifstream metrics(run / "metrics.jsonl");
     for (std::string line; std::getline(metrics, line);) {
       const auto row = nlohmann::json::parse(line);
-      for (const char* key : {"loss", "grad_norm", "validation_bpb"}) {
+      for (const char* key : {"loss", "grad_norm", "reward", "validation_bpb", "validation_loss", "pass@1"}) {
         if (!row.contains(key)) continue;
         auto& values = losses[key + std::to_string(row.at("step").get<int>())];
         EXPECT_TRUE(values.is_null()) << "a step stands twice: " << line;
@@ -168,31 +169,79 @@ class KillPretrain : public Kill {
       EXPECT_THAT(result.out, ::testing::HasSubstr("have the SHA-256"));
     }
   }
+  // Kills the command of arguments(output) `count` times at random moments of its work, each time in a new run.
+  template <class MakeArguments>
+  void kill_and_resume(const MakeArguments& arguments, int count) {
+    const Times times = time_of(arguments("whole"), folder_ / "whole/metrics.jsonl");
+    const auto whole = outcome("whole");
+    EXPECT_NE(whole.at("best"), "");
+    int done = 0, restarts = 0;
+    for (int attempt = 0; done < count && attempt < 10 * count; ++attempt) {
+      const std::string name = "killed-" + std::to_string(attempt);
+      const fs::path sign = folder_ / name / "metrics.jsonl";
+      if (!kill_at_random(arguments(name), sign, times, rng_)) continue;
+      ++done;
+      expect_whole_checkpoints(name);
+      if (rng_.below(2) == 0) kill_at_random(arguments(name), sign, times, rng_);
+      restarts += fs::exists(folder_ / name / "checkpoints/latest") ? 0 : 1;
+      const ProgramResult resumed = Program(arguments(name), {.environment = kOneThread}).wait();
+      ASSERT_EQ(resumed.exit_code, 0) << resumed.err;
+      ASSERT_EQ(outcome(name), whole) << "attempt " << attempt;
+      EXPECT_FALSE(has_hidden_entry(folder_ / name) || has_hidden_entry(folder_ / name / "checkpoints"));
+      fs::remove_all(folder_ / name);
+    }
+    EXPECT_EQ(done, count) << "the program ended before it could be killed";
+    std::printf("%d kills in runs of %.1f s, %d before the first checkpoint\n", done, times.working, restarts);
+  }
+};
+
+class KillPretrain : public KillTraining {
+ protected:
+  Arguments arguments(const std::string& output, const Arguments& more) const {
+    return with_output(small_run().pretrain_arguments(folder_ / output), output, more);
+  }
 };
 
 TEST_F(KillPretrain, GoesOnToTheSameWeights) {
   const Arguments more = {"--num-iterations", "40", "--checkpoint-interval", "3", "--keep-last", "2",
                           "--eval-interval",  "5",  "--keep-best",           "--log-interval", "1"};
-  const Times times = time_of(arguments("whole", more), folder_ / "whole/metrics.jsonl");
-  const auto whole = outcome("whole");
-  EXPECT_NE(whole.at("best"), "");
-  int done = 0, restarts = 0;
-  for (int attempt = 0; done < kills() && attempt < 10 * kills(); ++attempt) {
-    const std::string name = "killed-" + std::to_string(attempt);
-    const fs::path sign = folder_ / name / "metrics.jsonl";
-    if (!kill_at_random(arguments(name, more), sign, times, rng_)) continue;
-    ++done;
-    expect_whole_checkpoints(name);
-    if (rng_.below(2) == 0) kill_at_random(arguments(name, more), sign, times, rng_);
-    restarts += fs::exists(folder_ / name / "checkpoints/latest") ? 0 : 1;
-    const ProgramResult resumed = Program(arguments(name, more), {.environment = kOneThread}).wait();
-    ASSERT_EQ(resumed.exit_code, 0) << resumed.err;
-    ASSERT_EQ(outcome(name), whole) << "attempt " << attempt;
-    EXPECT_FALSE(has_hidden_entry(folder_ / name) || has_hidden_entry(folder_ / name / "checkpoints"));
-    fs::remove_all(folder_ / name);
+  kill_and_resume([&](const std::string& output) { return arguments(output, more); }, kills());
+}
+
+// The stages after pretraining: a kill of each, and as many as asked for when that is more.
+class KillStages : public KillTraining {
+ protected:
+  void SetUp() override {
+    KillTraining::SetUp();
+    std::string chat;
+    for (int i = 0; i < 400; ++i) {
+      chat += R"({"messages":[{"role":"user","content":"After )" + std::to_string(i % 20) + R"(?"},{"role":"assistant","content":"It is )" +
+              std::to_string(i % 20 + 1) + "\"}]}\n";
+    }
+    write_text(folder_ / "chat.jsonl", chat);
   }
-  EXPECT_EQ(done, kills()) << "the program ended before it could be killed";
-  std::printf("%d kills in runs of %.1f s, %d before the first checkpoint\n", done, times.working, restarts);
+  void kill_stage(const Arguments& command) {
+    const Arguments more = {"--checkpoint-interval", "3", "--keep-last", "2", "--eval-interval", "5", "--keep-best", "--log-interval", "1",
+                            "--threads", "1", "--workers", "1", "--quiet"};
+    kill_and_resume([&](const std::string& output) { return with_output(command, output, more); }, std::max(1, kills() / 3));
+  }
+};
+
+TEST_F(KillStages, MidtrainGoesOnToTheSameWeights) {
+  kill_stage({"midtrain", "--base-model", small_run().run, "--data-dir", folder_ / "chat.jsonl", "--num-iterations", "25"});
+}
+
+TEST_F(KillStages, SftGoesOnToTheSameWeights) {
+  kill_stage({"sft", "--base-model", small_run().run, "--data-dir", folder_ / "chat.jsonl", "--num-iterations", "25", "--init-lr-frac", "0.5"});
+}
+
+TEST_F(KillStages, RlGoesOnToTheSameWeights) {
+  const fs::path taught = folder_ / "taught";
+  ASSERT_EQ(run_program({"sft", "--base-model", small_run().run, "--data-dir", folder_ / "chat.jsonl", "--num-iterations", "10",
+                         "--output-dir", taught, "--quiet"}).exit_code, 0);
+  kill_stage({"rl", "--base-model", taught, "--mixture", R"([{"task": "toy-spelling"}])", "--validation-mixture",
+              R"([{"task": "toy-spelling", "split": "test"}])", "--num-iterations", "12", "--examples-per-step", "2", "--num-samples", "4",
+              "--max-new-tokens", "12", "--eval-examples", "4", "--eval-samples", "2"});
 }
 
 TEST_F(KillPretrain, InsideTheWriteOfACheckpoint) {

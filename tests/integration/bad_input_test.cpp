@@ -190,6 +190,31 @@ TEST_F(BadInput, EvalRowsThatAreMissingOrMalformed) {
   expect({"eval", run()}, kUsage, "--data-dir");
 }
 
+// What is wrong with one task costs that task: the others run, and exit code 5 says that something is missing.
+TEST_F(BadInput, ABundleWithBadTasksIsScoredInPart) {
+  constexpr int kPartial = 5;
+  fs::create_directories(path("bundle") + "/eval_data");
+  std::string yaml = "icl_tasks:\n";
+  for (const char* label : {"good", "nogold", "outside", "missing"}) {
+    yaml += std::string("- label: ") + label + "\n  dataset_uri: " + label + ".jsonl\n  num_fewshot: [0]\n  icl_task_type: multiple_choice\n";
+  }
+  file("bundle/core.yaml", yaml);
+  file("bundle/eval_meta_data.csv", "Eval Task,Random baseline\ngood,50\nnogold,50\noutside,50\nmissing,50\n");
+  file("bundle/eval_data/good.jsonl", "{\"query\":\"a\",\"choices\":[\"b\",\"c\"],\"gold\":1}\n");
+  file("bundle/eval_data/nogold.jsonl", "{\"query\":\"a\",\"choices\":[\"b\",\"c\"]}\n");
+  file("bundle/eval_data/outside.jsonl", "{\"query\":\"a\",\"choices\":[\"b\",\"c\"],\"gold\":2}\n");
+  const Arguments arguments = {"eval", run(), "--benchmarks", "core", "--data-dir", path("bundle"), "--output-dir", path("scores")};
+  const ProgramResult result = run_program(arguments);
+  EXPECT_EQ(result.exit_code, kPartial) << result.err;
+  EXPECT_THAT(result.err, HasSubstr("nogold.jsonl:1: the row has no \"gold\""));
+  EXPECT_THAT(result.err, HasSubstr("outside.jsonl:1: \"gold\" is 2"));
+  EXPECT_THAT(result.err, HasSubstr("missing.jsonl is missing"));
+  EXPECT_THAT(result.out, HasSubstr("good "));
+  EXPECT_TRUE(fs::exists(path("scores") + "/eval.csv"));
+  expect({"eval", run(), "--benchmarks", "core", "--data-dir", path("nowhere")}, kData, "nowhere");
+  expect({"report", path("nowhere")}, kData, "metrics.jsonl");
+}
+
 TEST_F(BadInput, AnOutputThatCannotBeWritten) {
   const std::string blocked = file("blocked", "a file where a folder should be");
   expect({"data", "toy", "--output-dir", blocked + "/below", "--bytes", "1000", "--quiet"}, 1, "blocked");

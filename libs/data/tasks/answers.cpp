@@ -10,6 +10,8 @@ namespace {
 
 bool is_word(char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0 || static_cast<unsigned char>(c) >= 0x80; }
 
+bool is_of_number(char c) { return (c >= '0' && c <= '9') || c == ',' || c == '.'; }
+
 bool states(std::string_view text, std::string_view answer) {
   if (answer.empty()) return false;
   for (std::size_t at = text.find(answer); at != std::string_view::npos; at = text.find(answer, at + 1)) {
@@ -49,7 +51,7 @@ std::optional<std::string> final_number(std::string_view text) {
     std::string number;
     if (begin < text.size() && text[begin] == '-') number += text[begin++];
     std::size_t end = begin;
-    for (; end < text.size() && (std::isdigit(static_cast<unsigned char>(text[end])) != 0 || text[end] == ',' || text[end] == '.'); ++end) {
+    for (; end < text.size() && is_of_number(text[end]); ++end) {
       if (text[end] != ',') number += text[end];
     }
     if (end > begin) return number;

@@ -31,7 +31,8 @@ TaskSplit drawn_split(const TaskSpec& spec) {
 }
 
 std::string lower(std::string text) {
-  std::transform(text.begin(), text.end(), text.begin(), [](char c) { return static_cast<char>(std::tolower(static_cast<unsigned char>(c))); });
+  std::transform(text.begin(), text.end(), text.begin(),
+                 [](char c) { return static_cast<char>(std::tolower(static_cast<unsigned char>(c))); });
   return text;
 }
 
@@ -119,11 +120,17 @@ OptionList task_options(TaskSpec& spec) {
 TaskSpec parse_task(const json& entry, const std::string& where) {
   TaskSpec spec;
   json object = entry;
-  if (object.is_object() && object.contains("path") && object["path"].is_string()) object["path"] = json::array({object["path"]});
+  if (object.is_object() && object.contains("path") && object["path"].is_string()) {
+    object["path"] = json::array({object["path"]});
+  }
   task_options(spec).apply_json(object, where);
   const Entry& known = entry_of(spec.task, where);
-  if (known.needs_path && spec.path.empty()) throw ConfigError(fmt::format("{}: task \"{}\" needs a \"path\"", where, spec.task));
-  if (!known.needs_path && !spec.path.empty()) throw ConfigError(fmt::format("{}: task \"{}\" is made up, so it takes no \"path\"", where, spec.task));
+  if (known.needs_path && spec.path.empty()) {
+    throw ConfigError(fmt::format("{}: task \"{}\" needs a \"path\"", where, spec.task));
+  }
+  if (!known.needs_path && !spec.path.empty()) {
+    throw ConfigError(fmt::format("{}: task \"{}\" is made up, so it takes no \"path\"", where, spec.task));
+  }
   return spec;
 }
 

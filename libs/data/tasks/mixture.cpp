@@ -36,15 +36,19 @@ TaskMixture::TaskMixture(std::vector<MixtureEntry> entries, std::uint64_t seed, 
     : entries_(std::move(entries)), seed_(seed), rows_(rows) {
   std::size_t weights = 0;
   for (const MixtureEntry& entry : entries_) {
-    const std::string& task = entry.task->name();
-    if (!(entry.repeats >= 0.0) || entry.repeats > 1e6) throw ConfigError(fmt::format("repeats of {} is {}, but must be from 0 to 1e6", task, entry.repeats));
-    if (!(entry.weight >= 0.0) || std::isinf(entry.weight)) throw ConfigError(fmt::format("weight of {} is {}, but must not be negative", task, entry.weight));
-    if (entry.cap < 0) throw ConfigError(fmt::format("cap of {} is {}, but must not be negative", task, entry.cap));
-    if (rows_of(entry) > std::numeric_limits<std::uint32_t>::max()) throw ConfigError(fmt::format("{} has more rows than a mixture takes", task));
+    const auto refuse = [&](const char* what, auto found, const char* expected) {
+      throw ConfigError(fmt::format("{} of {} is {}, but must be {}", what, entry.task->name(), found, expected));
+    };
+    if (!(entry.repeats >= 0.0) || entry.repeats > 1e6) refuse("repeats", entry.repeats, "from 0 to 1e6");
+    if (!(entry.weight >= 0.0) || std::isinf(entry.weight)) refuse("weight", entry.weight, "0 or more");
+    if (entry.cap < 0) refuse("cap", entry.cap, "0 or more");
+    if (rows_of(entry) > std::numeric_limits<std::uint32_t>::max()) refuse("the number of rows", rows_of(entry), "below 2^32");
     weights += entry.weight > 0.0 ? 1 : 0;
   }
-  if (rows < 0) throw ConfigError(fmt::format("rows of a mixture is {}, but must not be negative", rows));
-  if (weights != 0 && weights != entries_.size()) throw ConfigError("a mixture has weights for some of its tasks; expected one for each, or repeats instead");
+  if (rows < 0) throw ConfigError(fmt::format("rows of a mixture is {}, but must be 0 or more", rows));
+  if (weights != 0 && weights != entries_.size()) {
+    throw ConfigError("a mixture has weights for some of its tasks; expected one for each, or repeats instead");
+  }
   if (rows > 0 && weights == 0) throw ConfigError("rows of a mixture are given without weights; expected a weight for each task");
   arrange(0);
   if (order_.empty()) throw ConfigError("a mixture without a row; expected tasks, and repeats above 0");
@@ -88,7 +92,8 @@ void TaskMixture::arrange(std::int64_t epoch) {
     if (left == 0 || rows == 0) continue;
     // A part of the rows: others in every epoch, until all have had their turn.
     const auto modulus = static_cast<std::uint64_t>(rows);  // below 2^32, so the product fits
-    const auto first = static_cast<std::int64_t>(static_cast<std::uint64_t>(epoch) % modulus * static_cast<std::uint64_t>(left) % modulus);
+    const auto first = static_cast<std::int64_t>(static_cast<std::uint64_t>(epoch) % modulus *
+                                                 static_cast<std::uint64_t>(left) % modulus);
     for (std::int64_t k = 0; k < left; ++k) order_.push_back({entry, static_cast<std::uint32_t>((first + k) % rows)});
   }
   random.shuffle(order_);
@@ -110,9 +115,12 @@ std::shared_ptr<const TaskMixture> TaskMixture::epoch(std::int64_t number) const
   return other;
 }
 
-std::shared_ptr<const Task> slice(std::shared_ptr<const Task> task, std::int64_t start, std::int64_t stop, std::int64_t step) {
+std::shared_ptr<const Task> slice(std::shared_ptr<const Task> task, std::int64_t start, std::int64_t stop,
+                                  std::int64_t step) {
   const std::int64_t size = task->size();
-  if (start < 0 || step < 1 || stop < 0) throw ConfigError(fmt::format("rows {} to {} by {} of {} cannot be", start, stop, step, task->name()));
+  if (start < 0 || step < 1 || stop < 0) {
+    throw ConfigError(fmt::format("rows {} to {} by {} of {} cannot be", start, stop, step, task->name()));
+  }
   const std::int64_t end = stop == 0 ? size : std::min(stop, size);
   if (start >= end) throw ConfigError(fmt::format("no rows from {} to {} of {}, which has {}", start, end, task->name(), size));
   if (start == 0 && end == size && step == 1) return task;

@@ -58,6 +58,7 @@ class TaskMixture final : public Task {
 };
 
 // Every `step`-th row of a task from `start` up to and without `stop` (0: the end). Throws ConfigError when none is left.
-std::shared_ptr<const Task> slice(std::shared_ptr<const Task> task, std::int64_t start, std::int64_t stop, std::int64_t step = 1);
+std::shared_ptr<const Task> slice(std::shared_ptr<const Task> task, std::int64_t start, std::int64_t stop,
+                                  std::int64_t step = 1);
 
 }  // namespace nanochat

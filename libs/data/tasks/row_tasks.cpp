@@ -144,7 +144,9 @@ TaskExample mmlu_example(const json& row) {
   if (row.is_object() && row.contains("train")) return mmlu_example(row.at("train"));  // as auxiliary_train wraps it
   const std::vector<std::string> letters = {"A", "B", "C", "D"};
   const std::vector<std::string> choices = texts(row, "choices");
-  if (choices.size() != letters.size()) throw DataError(fmt::format("\"choices\" has {} entries where 4 would be right", choices.size()));
+  if (choices.size() != letters.size()) {
+    throw DataError(fmt::format("\"choices\" has {} entries where 4 would be right", choices.size()));
+  }
   const json& answer = member(row, "answer");
   if (!answer.is_number_integer() || answer.get<std::int64_t>() < 0 || answer.get<std::int64_t>() > 3) {
     throw DataError(fmt::format("\"answer\" is {} where 0, 1, 2 or 3 would be right", answer.dump()));

@@ -32,6 +32,10 @@ struct RowKernels {
   std::int64_t d_multiple;    // what d must be a multiple of for attend()
 };
 
+// The largest of x; NaN when one is NaN, -Inf when there is none. For a row of logits.
+using Maximum = float (*)(const float* x, std::int64_t n);
+Maximum maximum();
+
 // For heads of size d, whatever the processor: linear() is that of the best kernels, attend() of the best that take d.
 template <class T>
 RowKernels<T> row_kernels(std::int64_t d = 0);

@@ -72,11 +72,13 @@ std::vector<PolicyBatch> policy_batches(const std::vector<AnsweredQuestion>& que
   const auto room = static_cast<std::size_t>(sequence_len);
   const auto packed = best_fit_rows([&](std::size_t i) { return sequences[i].positions(); }, std::move(order), room);
   std::vector<PolicyBatch> batches;
-  for (std::size_t begin = 0; begin < packed.size(); begin += static_cast<std::size_t>(rows)) {
+  if (packed.empty()) return batches;
+  const auto rows_each = static_cast<std::size_t>(step_shape(static_cast<std::int64_t>(packed.size()), rows).rows);
+  for (std::size_t begin = 0; begin < packed.size(); begin += rows_each) {
     PolicyBatch& batch = batches.emplace_back();
-    batch.tokens.rows = rows;
+    batch.tokens.rows = static_cast<std::int64_t>(rows_each);
     batch.tokens.sequence_len = sequence_len;
-    for (std::size_t row = 0; row < static_cast<std::size_t>(rows); ++row) {
+    for (std::size_t row = 0; row < rows_each; ++row) {
       if (begin + row < packed.size()) {
         for (const std::size_t i : packed[begin + row]) add(sequences[i], batch);
       }

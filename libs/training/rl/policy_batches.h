@@ -23,7 +23,7 @@ struct PolicyBatch {
   std::vector<float> scale;  // (B, T): factor of each target's negative log-probability in the loss
 };
 
-// Batches of `rows` rows of `sequence_len`, the last filled up. Answers without an advantage, such as those to a question
+// As few batches of at most `rows` rows of `sequence_len` as it takes, all of one size, the last filled up. Answers without an advantage, such as those to a question
 // that all got right, are left out: their gradient is zero. No batches when none is left.
 std::vector<PolicyBatch> policy_batches(const std::vector<AnsweredQuestion>& questions, std::int64_t rows,
                                         std::int64_t sequence_len, TokenId padding_id);

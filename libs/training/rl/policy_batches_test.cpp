@@ -60,7 +60,9 @@ TEST(PolicyBatches, AnswersBeyondABatchMakeAnother) {
   AnsweredQuestion question{{1, 2, 3}, {}};
   for (TokenId id = 10; id < 15; ++id) question.answers.push_back(answer({id, id, id}, id == 10));
   const auto batches = policy_batches({question}, 2, 6, kPad);
-  ASSERT_EQ(batches.size(), 3U);
+  ASSERT_EQ(batches.size(), 3U);  // five rows, two at a time
+  EXPECT_EQ(policy_batches({question}, 4, 6, kPad).front().tokens.rows, 3) << "two of three, rather than four and one";
+  EXPECT_EQ(policy_batches({question}, 16, 6, kPad).front().tokens.rows, 5) << "no more than there are";
   for (const PolicyBatch& batch : batches) {
     EXPECT_EQ(batch.tokens.inputs.size(), 12U);
     EXPECT_EQ(batch.scale.size(), 12U);
@@ -78,7 +80,7 @@ TEST(PolicyBatches, GiveTheGradientOfTheFormula) {
       {{13, 14}, {answer({15}, false), answer({16, 17, 18}, true)}}};
   packed.zero_grad();
   for (const PolicyBatch& batch : policy_batches(questions, 2, 16, kPad)) {
-    const at::Tensor scale = at::from_blob(const_cast<float*>(batch.scale.data()), {2, 16}, at::kFloat);
+    const at::Tensor scale = at::from_blob(const_cast<float*>(batch.scale.data()), {batch.tokens.rows, 16}, at::kFloat);
     packed.forward_backward(inputs_of(batch.tokens), targets_of(batch.tokens), scale, documents_of(batch.tokens));
   }
   alone.zero_grad();

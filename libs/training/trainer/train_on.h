@@ -10,7 +10,7 @@
 
 namespace nanochat {
 
-// train_step(), timed, with its figures under the names of docs/formats/run-folder.md. Throws NumericalError.
+// train_step(), timed, with its figures for metrics.jsonl. Throws NumericalError.
 StepReport train_on(Learner learner, const std::vector<TokenBatch>& batches, const StepSettings& settings,
                     const std::vector<std::int32_t>& token_bytes);
 

@@ -1,0 +1,183 @@
+// nanochat bench serve: times the batching engine at several numbers of streams, on random weights.
+#include <algorithm>
+#include <chrono>
+#include <condition_variable>
+#include <mutex>
+
+#include <nlohmann/json.hpp>
+#include <spdlog/fmt/fmt.h>
+
+#include "command_line.h"
+#include "commands.h"
+#include "core/errors.h"
+#include "core/interrupt.h"
+#include "core/random.h"
+#include "inference/engine.h"
+#include "model/gpt.h"
+#include "training/trainer/runtime.h"
+
+namespace nanochat::cli {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using nlohmann::ordered_json;
+
+struct BenchServeArguments {
+  std::int64_t depth = 12;
+  std::int64_t sequence_len = 2048;
+  std::int64_t vocab_size = 65536;
+  std::vector<std::string> streams = {"1", "8", "32"};
+  std::int64_t prompt_tokens = 128;
+  std::int64_t max_tokens = 64;
+  std::int64_t max_batch_tokens = EngineOptions().max_batch_tokens;
+  double temperature = 1.0;
+  std::int64_t steps = 3;
+  RuntimeOptions runtime;
+};
+
+constexpr std::uint64_t kSeed = 42;
+
+// What one run of so many streams took, in seconds.
+struct Run {
+  double total = 0.0;
+  double first_token = 0.0;     // the median of the streams
+  double between_tokens = 0.0;  // the median over all
+};
+
+double median(std::vector<double> values) {
+  if (values.empty()) return 0.0;
+  const auto half = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
+  std::nth_element(values.begin(), half, values.end());
+  return *half;
+}
+
+// Prompts are new each time: nothing is found in the prefix cache.
+Run run_streams(Engine& engine, std::int64_t streams, std::int64_t max_tokens, const BenchServeArguments& arguments, Rng& rng) {
+  std::mutex mutex;
+  std::condition_variable done;
+  std::int64_t unfinished = streams;
+  std::string error;
+  std::vector<std::vector<Clock::time_point>> times(static_cast<std::size_t>(streams));
+  const Clock::time_point begin = Clock::now();
+  for (std::int64_t i = 0; i < streams; ++i) {
+    EngineRequest request;
+    for (std::int64_t t = 0; t < arguments.prompt_tokens; ++t) {
+      request.prompt.push_back(static_cast<std::int32_t>(rng.below(static_cast<std::uint64_t>(arguments.vocab_size))));
+    }
+    request.sampling.temperature = arguments.temperature;
+    request.sampling.seed = rng.next();
+    request.max_tokens = max_tokens;
+    request.on_event = [&, i](const EngineEvent& event) {
+      if (event.kind == EngineEventKind::kToken) times[static_cast<std::size_t>(i)].push_back(Clock::now());
+      if (event.kind != EngineEventKind::kDone) return true;
+      const std::scoped_lock lock(mutex);
+      if (event.reason == FinishReason::kError) error = event.error;
+      --unfinished;
+      done.notify_one();
+      return true;
+    };
+    engine.submit(std::move(request));
+  }
+  std::unique_lock lock(mutex);
+  done.wait(lock, [&] { return unfinished == 0; });
+  if (!error.empty()) throw NumericalError(error);
+  const auto seconds = [](Clock::time_point from, Clock::time_point to) {
+    return std::chrono::duration<double>(to - from).count();
+  };
+  Run run;
+  run.total = seconds(begin, Clock::now());
+  std::vector<double> first, between;
+  for (const std::vector<Clock::time_point>& stream : times) {
+    first.push_back(seconds(begin, stream.front()));
+    for (std::size_t t = 1; t < stream.size(); ++t) between.push_back(seconds(stream[t - 1], stream[t]));
+  }
+  run.first_token = median(first);
+  run.between_tokens = median(between);
+  return run;
+}
+
+std::int64_t stream_count(const std::string& text) {
+  std::int64_t streams = 0;
+  for (const char c : text) streams = c >= '0' && c <= '9' && streams < 100'000 ? 10 * streams + (c - '0') : -1'000'000;
+  if (streams < 1) throw ConfigError(fmt::format("--streams has '{}', expected numbers of at least 1 between commas", text));
+  return streams;
+}
+
+ExitCode bench_serve(const BenchServeArguments& arguments, Context& context) {
+  std::vector<std::int64_t> counts;
+  for (const std::string& text : arguments.streams) counts.push_back(stream_count(text));
+  if (arguments.prompt_tokens + arguments.max_tokens > arguments.sequence_len) {
+    throw ConfigError(fmt::format("--prompt-tokens {} and --max-tokens {} exceed a context of {}", arguments.prompt_tokens,
+                                  arguments.max_tokens, arguments.sequence_len));
+  }
+  const GptConfig config = GptConfig::from_depth(arguments.depth, arguments.vocab_size, arguments.sequence_len);
+  config.validate();
+  const Runtime runtime = select_runtime(arguments.runtime);
+  auto model = std::make_unique<Gpt>(config, runtime.dtype, runtime.device);
+  model->init_weights(kSeed);
+  model->refresh_compute();
+  EngineOptions options;
+  options.max_running = *std::max_element(counts.begin(), counts.end());
+  options.max_queued = options.max_running;
+  options.max_batch_tokens = std::max(arguments.max_batch_tokens, options.max_running);
+  Engine engine(std::move(model), options);
+  engine.start();
+  Rng rng(kSeed);
+  run_streams(engine, 1, arguments.max_tokens, arguments, rng);  // warm
+
+  ordered_json report = {{"benchmark", "serve"}, {"depth", arguments.depth}, {"vocab_size", arguments.vocab_size},
+                         {"parameters", config.parameter_count()}, {"dtype", dtype_name(runtime.dtype)},
+                         {"threads", runtime.threads}, {"device", runtime.description},
+                         {"prompt_tokens", arguments.prompt_tokens}, {"max_tokens", arguments.max_tokens}};
+  const auto best_of = [&](std::int64_t streams, std::int64_t max_tokens) {
+    Run best;
+    for (std::int64_t i = 0; i < arguments.steps && !interrupt_requested(); ++i) {
+      const Run run = run_streams(engine, streams, max_tokens, arguments, rng);
+      if (i == 0 || run.total < best.total) best = run;
+    }
+    return best;
+  };
+  const Run prompt_only = best_of(1, 1);
+  report["prefill_tokens_per_second"] = static_cast<double>(arguments.prompt_tokens) / prompt_only.total;
+  if (!context.json) {
+    fmt::print("{}\nprefill of one prompt: {:.0f} tokens/s\n{:>8} {:>12} {:>12} {:>16}\n", runtime.description,
+               static_cast<double>(arguments.prompt_tokens) / prompt_only.total, "streams", "tokens/s", "TTFT ms",
+               "between tokens ms");
+  }
+  for (const std::int64_t streams : counts) {
+    const Run run = best_of(streams, arguments.max_tokens);
+    if (interrupt_requested()) return ExitCode::kPartial;
+    const double rate = static_cast<double>(streams * arguments.max_tokens) / run.total;
+    report["runs"].push_back({{"streams", streams},
+                              {"tokens_per_second", rate},
+                              {"ttft_ms", 1e3 * run.first_token},
+                              {"between_tokens_ms", 1e3 * run.between_tokens}});
+    if (!context.json) fmt::print("{:>8} {:>12.1f} {:>12.1f} {:>16.2f}\n", streams, rate, 1e3 * run.first_token, 1e3 * run.between_tokens);
+  }
+  fmt::print("{}\n", report.dump());
+  return ExitCode::kOk;
+}
+
+}  // namespace
+
+void add_bench_serve(CommandLine& command_line) {
+  auto arguments = std::make_shared<BenchServeArguments>();
+  Subcommand& command = command_line.add(
+      "bench serve",
+      "Time the batching engine without HTTP: output tokens a second, prompts included, at several numbers of streams that "
+      "begin at once. The best of --steps runs counts",
+      "nanochat bench serve --depth 12 --streams 1,8,32");
+  command.option("depth", &arguments->depth, "layers of the model; width is 64 times this").at_least(1);
+  command.option("sequence_len", &arguments->sequence_len, "the model's context").at_least(2);
+  command.option("vocab_size", &arguments->vocab_size, "tokens of the vocabulary").at_least(1);
+  command.option("streams", &arguments->streams, "requests at a time, each number by itself").comma_separated();
+  command.option("prompt_tokens", &arguments->prompt_tokens, "tokens of each prompt").at_least(1);
+  command.option("max_tokens", &arguments->max_tokens, "tokens of each answer").at_least(1);
+  command.option("max_batch_tokens", &arguments->max_batch_tokens, "tokens through the model in a step").at_least(1);
+  command.option("temperature", &arguments->temperature, "of the sampling; 0: greedy").at_least(0);
+  command.option("steps", &arguments->steps, "runs that are timed").at_least(1);
+  declare_runtime_options(command.options(), arguments->runtime);
+  command.run([arguments](Context& context) { return bench_serve(*arguments, context); });
+}
+
+}  // namespace nanochat::cli

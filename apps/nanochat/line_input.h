@@ -1,0 +1,20 @@
+#pragma once
+// Lines of standard input, for commands that answer one after another.
+
+#include <optional>
+#include <string>
+
+namespace nanochat::cli {
+
+// Waits by poll, which a signal ends, so that Ctrl-C works at the prompt too.
+class LineInput {
+ public:
+  // nullopt at the end of the input or when interrupted (core/interrupt.h tells).
+  std::optional<std::string> next();
+
+ private:
+  std::string buffer_;
+  bool ended_ = false;
+};
+
+}  // namespace nanochat::cli

@@ -1,0 +1,48 @@
+#include "evaluation/benchmarks.h"
+
+#include <algorithm>
+
+#include <spdlog/fmt/fmt.h>
+#include <spdlog/fmt/ranges.h>
+
+#include "core/errors.h"
+#include "data/tasks/factory.h"
+#include "data/tasks/row_tasks.h"
+#include "data/tasks/spelling.h"
+#include "data/tasks/toy_tasks.h"
+
+namespace nanochat {
+namespace {
+
+constexpr std::int64_t kSpellingQuestions = 256;  // of the reference's chat_eval.py
+
+std::shared_ptr<const Task> rows_of(RowTask kind, const std::string& name, const std::filesystem::path& path,
+                                    const std::string& subset = "") {
+  return load_row_task(kind, name, task_files({path.string()}, "test", subset));
+}
+
+}  // namespace
+
+const std::vector<std::string>& chat_benchmarks() {
+  static const std::vector<std::string> names = {"arc-easy",     "arc-challenge", "mmlu",           "gsm8k",       "humaneval",
+                                                 "spelling-bee", "toy-facts",     "toy-arithmetic", "toy-spelling"};
+  return names;
+}
+
+bool is_toy_benchmark(const std::string& name) { return name.starts_with("toy-"); }
+
+std::shared_ptr<const Task> open_chat_benchmark(const std::string& name, const std::filesystem::path& path) {
+  const ToyTaskOptions toy{.split = TaskSplit::kTest};
+  if (name == "arc-easy") return rows_of(RowTask::kArc, name, path, "ARC-Easy");
+  if (name == "arc-challenge") return rows_of(RowTask::kArc, name, path, "ARC-Challenge");
+  if (name == "mmlu") return rows_of(RowTask::kMmlu, name, path);
+  if (name == "gsm8k") return rows_of(RowTask::kGsm8k, name, path);
+  if (name == "humaneval") return load_row_task(RowTask::kHumanEval, name, task_files({path.string()}, "", ""));
+  if (name == "spelling-bee") return spelling_bee(read_words(path), kSpellingQuestions, TaskSplit::kTest);
+  if (name == "toy-facts") return toy_facts(toy);
+  if (name == "toy-arithmetic") return toy_arithmetic(toy);
+  if (name == "toy-spelling") return toy_spelling(toy);
+  throw ConfigError(fmt::format("there is no chat benchmark {}, only {}", name, fmt::join(chat_benchmarks(), ", ")));
+}
+
+}  // namespace nanochat

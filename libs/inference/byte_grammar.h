@@ -1,0 +1,102 @@
+#pragma once
+// Context-free grammars over bytes, and the automaton that reads them byte by byte: a state is the set of all stacks that
+// the bytes so far allow, made and remembered when it is first reached.
+
+#include <bitset>
+#include <cstdint>
+#include <map>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+namespace nanochat {
+
+class ByteGrammar {
+ public:
+  using Bytes = std::bitset<256>;
+  using Rule = std::int32_t;
+  struct Symbol {
+    bool is_rule = false;
+    std::int32_t index = 0;                  // of a rule, or of a set of bytes
+  };
+  using Sequence = std::vector<Symbol>;
+  static constexpr std::int64_t kNever = std::int64_t{1} << 40;  // the length of what cannot end
+
+  Rule add_rule();                           // without an alternative it matches nothing
+  void add_alternative(Rule rule, const Sequence& sequence);
+  Symbol one_of(const Bytes& bytes);
+  static Symbol use(Rule rule) { return {true, rule}; }
+  static Bytes range(unsigned char first, unsigned char last);
+  void append_literal(Sequence& sequence, std::string_view text);
+  // After the last alternative: computes shortest lengths. The automaton begins at `start`.
+  void finish(Rule start);
+
+ private:
+  friend class ByteAutomaton;
+  enum class ItemKind : std::uint8_t { kBytes, kRule, kEnd };
+  struct Item {
+    ItemKind kind;
+    std::int32_t index;
+  };
+  std::vector<Bytes> sets_;
+  std::map<std::string, std::int32_t> set_index_;
+  std::vector<std::vector<std::int32_t>> rules_;  // first item of each alternative
+  std::vector<Item> items_;                  // alternatives, each up to its kEnd
+  std::vector<std::int64_t> shortest_;       // bytes from an item to the end of its alternative
+  std::vector<std::int32_t> best_;           // of a rule: its shortest alternative
+  Rule start_ = 0;
+};
+
+// Not thread-safe: states are made as they are met.
+class ByteAutomaton {
+ public:
+  using State = std::int32_t;
+  static constexpr State kDead = -1;
+
+  explicit ByteAutomaton(ByteGrammar grammar);
+  State start() const { return start_; }
+  State next(State state, unsigned char byte);       // kDead: no word goes on like this
+  bool accepts(State state) const { return states_[static_cast<std::size_t>(state)].accepts; }
+  bool has_next(State state) const { return !states_[static_cast<std::size_t>(state)].stacks.empty(); }
+  // Bytes of the shortest ending; 0 when the state accepts. ByteGrammar::kNever: there is none.
+  std::int64_t shortest(State state) const { return states_[static_cast<std::size_t>(state)].shortest; }
+  // One short ending for each stack of a state that does not accept, the shortest among them. After the first byte of an
+  // ending of a state, the rest of it is an ending of the state that follows.
+  std::vector<std::string> endings(State state) const;
+
+ private:
+  using Item = ByteGrammar::Item;
+  using ItemKind = ByteGrammar::ItemKind;
+  static constexpr std::int32_t kBottom = -1;
+  struct Frame {              // where to go on, and on top of what
+    std::int32_t item, below;
+    std::int64_t shortest;    // bytes to the end of everything
+  };
+  struct StateData {
+    std::vector<std::int32_t> stacks;  // frames at kBytes items, sorted
+    bool accepts = false;
+    std::int64_t shortest = 0;
+    std::vector<State> next;           // by class of byte; kUnknown: not yet made
+  };
+  static constexpr State kUnknown = -2;
+
+  const Item& item(std::int32_t index) const { return grammar_.items_[static_cast<std::size_t>(index)]; }
+  const Frame& frame(std::int32_t index) const { return frames_[static_cast<std::size_t>(index)]; }
+  std::int32_t intern_frame(std::int32_t item_index, std::int32_t below);
+  void expand(std::int32_t item_index, std::int32_t below, StateData& state, std::vector<std::uint64_t>& seen);
+  State intern_state(StateData state);
+  void find_classes();
+  void append_shortest(std::int32_t item_index, std::string& text) const;
+
+  ByteGrammar grammar_;
+  std::vector<std::uint8_t> class_of_;
+  std::size_t classes_ = 0;
+  std::vector<Frame> frames_;
+  std::unordered_map<std::uint64_t, std::int32_t> frame_index_;
+  std::vector<StateData> states_;
+  std::map<std::pair<bool, std::vector<std::int32_t>>, State> state_index_;
+  State start_ = kDead;
+};
+
+}  // namespace nanochat

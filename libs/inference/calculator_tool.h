@@ -1,0 +1,14 @@
+#pragma once
+// The calculator of tool_use.h as the engine takes it: EngineOptions::make_tool.
+
+#include <memory>
+
+#include "inference/engine_request.h"
+#include "tokenizer/tokenizer.h"
+
+namespace nanochat {
+
+// The tokenizer must outlive it.
+std::unique_ptr<TokenTool> make_calculator_tool(const Tokenizer& tokenizer);
+
+}  // namespace nanochat

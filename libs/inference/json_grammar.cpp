@@ -1,0 +1,197 @@
+#include "inference/json_grammar.h"
+
+#include <algorithm>
+#include <map>
+#include <tuple>
+
+namespace nanochat {
+namespace {
+
+constexpr std::int64_t kSpace = 20;
+constexpr std::int64_t kDepth = 24;
+
+using Bytes = ByteGrammar::Bytes;
+
+Bytes range(int first, int last) { return ByteGrammar::range(static_cast<unsigned char>(first), static_cast<unsigned char>(last)); }
+
+Bytes of(const char* characters) {
+  Bytes bytes;
+  for (; *characters != '\0'; ++characters) bytes.set(static_cast<unsigned char>(*characters));
+  return bytes;
+}
+
+}  // namespace
+
+JsonGrammar::Rule JsonGrammar::rule_of(const std::vector<Sequence>& alternatives) {
+  const Rule rule = grammar_.add_rule();
+  for (const Sequence& alternative : alternatives) grammar_.add_alternative(rule, alternative);
+  return rule;
+}
+
+JsonGrammar::Rule JsonGrammar::at_most(ByteGrammar::Symbol symbol, std::int64_t most) {
+  Rule rule = rule_of({{}});
+  for (std::int64_t i = 0; i < most; ++i) rule = rule_of({{}, {symbol, use(rule)}});
+  return rule;
+}
+
+JsonGrammar::JsonGrammar() {
+  space_ = at_most(grammar_.one_of(of(" \n\t\r")), kSpace);
+  character_ = make_character();
+  characters_ = grammar_.add_rule();
+  grammar_.add_alternative(characters_, {});
+  grammar_.add_alternative(characters_, {use(character_), use(characters_)});
+  const ByteGrammar::Symbol digit = grammar_.one_of(range('0', '9'));
+  const Rule digits = at_most(digit, kDigits - 1);
+  const Rule whole = rule_of({{byte('0')}, {grammar_.one_of(range('1', '9')), use(digits)}});
+  const Rule fraction = rule_of({{}, {byte('.'), digit, use(digits)}});
+  const Rule sign = rule_of({{}, {grammar_.one_of(of("+-"))}});
+  const Rule exponent = rule_of({{}, {grammar_.one_of(of("eE")), use(sign), digit, use(at_most(digit, 1))}});
+  number_ = rule_of({{use(whole), use(fraction), use(exponent)}, {byte('-'), use(whole), use(fraction), use(exponent)}});
+}
+
+// One code point: as it is in well-formed UTF-8, or escaped, surrogates in pairs.
+JsonGrammar::Rule JsonGrammar::make_character() {
+  Bytes plain = range(0x20, 0x7e);
+  plain.reset('"');
+  plain.reset('\\');
+  const auto set = [&](int first, int last) { return grammar_.one_of(range(first, last)); };
+  const ByteGrammar::Symbol rest = set(0x80, 0xbf), hex = grammar_.one_of(of("0123456789abcdefABCDEF"));
+  const ByteGrammar::Symbol d = grammar_.one_of(of("dD"));
+  Bytes not_d = of("0123456789abcefABCEF");
+  const Rule escape = rule_of({
+      {grammar_.one_of(of("\"\\/bfnrt"))},
+      {byte('u'), grammar_.one_of(not_d), hex, hex, hex},
+      {byte('u'), d, grammar_.one_of(of("01234567")), hex, hex},
+      {byte('u'), d, grammar_.one_of(of("89abAB")), hex, hex, byte('\\'), byte('u'), d, grammar_.one_of(of("cdefCDEF")), hex, hex},
+  });
+  return rule_of({
+      {grammar_.one_of(plain)},
+      {byte('\\'), use(escape)},
+      {set(0xc2, 0xdf), rest},
+      {set(0xe0, 0xe0), set(0xa0, 0xbf), rest},
+      {set(0xe1, 0xec), rest, rest},
+      {set(0xed, 0xed), set(0x80, 0x9f), rest},
+      {set(0xee, 0xef), rest, rest},
+      {set(0xf0, 0xf0), set(0x90, 0xbf), rest, rest},
+      {set(0xf1, 0xf3), rest, rest, rest},
+      {set(0xf4, 0xf4), set(0x80, 0x8f), rest, rest},
+  });
+}
+
+JsonGrammar::Rule JsonGrammar::string(std::int64_t min_length, std::optional<std::int64_t> max_length) {
+  Rule rest = characters_;
+  if (max_length) rest = at_most(use(character_), *max_length - min_length);
+  for (std::int64_t i = 0; i < min_length; ++i) rest = rule_of({{use(character_), use(rest)}});
+  return rule_of({{byte('"'), use(rest), byte('"')}});
+}
+
+// Numbers with as many digits as both bounds, which have equally many.
+JsonGrammar::Rule JsonGrammar::digits_between(const std::string& low, const std::string& high) {
+  std::map<std::tuple<std::size_t, bool, bool>, Rule> made;
+  const auto make = [&](auto&& self, std::size_t place, bool at_low, bool at_high) -> Rule {
+    const auto known = made.find({place, at_low, at_high});
+    if (known != made.end()) return known->second;
+    std::vector<Sequence> alternatives;
+    if (place == low.size()) {
+      alternatives.emplace_back();
+    } else {
+      const char first = at_low ? low[place] : '0', last = at_high ? high[place] : '9';
+      std::map<Rule, Bytes> by_rest;
+      for (char c = first; c <= last; ++c) {
+        by_rest[self(self, place + 1, at_low && c == first, at_high && c == last)].set(static_cast<unsigned char>(c));
+      }
+      for (const auto& [rest, digits] : by_rest) alternatives.push_back({grammar_.one_of(digits), use(rest)});
+    }
+    return made[{place, at_low, at_high}] = rule_of(alternatives);
+  };
+  return make(make, 0, true, true);
+}
+
+JsonGrammar::Rule JsonGrammar::magnitude(std::int64_t low, std::int64_t high) {
+  std::vector<Rule> by_length;
+  std::int64_t begin = 0, end = 9;
+  while (begin <= high) {
+    const std::int64_t first = std::max(low, begin), last = std::min(high, end);
+    if (first <= last) by_length.push_back(digits_between(std::to_string(first), std::to_string(last)));
+    begin = end + 1;
+    end = end * 10 + 9;
+  }
+  return any_of(by_length);
+}
+
+JsonGrammar::Rule JsonGrammar::integer(std::int64_t minimum, std::int64_t maximum) {
+  std::vector<Rule> parts;
+  if (maximum >= 0 && minimum <= maximum) parts.push_back(magnitude(std::max<std::int64_t>(minimum, 0), maximum));
+  if (minimum < 0 && minimum <= maximum) {
+    parts.push_back(rule_of({{byte('-'), use(magnitude(std::max<std::int64_t>(-maximum, 1), -minimum))}}));
+  }
+  return any_of(parts);
+}
+
+JsonGrammar::Rule JsonGrammar::literal(const std::string& text) {
+  Sequence sequence;
+  grammar_.append_literal(sequence, text);
+  return rule_of({sequence});
+}
+
+JsonGrammar::Rule JsonGrammar::any_of(const std::vector<Rule>& rules) {
+  std::vector<Sequence> alternatives;
+  for (const Rule rule : rules) alternatives.push_back({use(rule)});
+  return rule_of(alternatives);
+}
+
+JsonGrammar::Rule JsonGrammar::map_of(Rule value_rule) {
+  const Rule pair = rule_of({{use(string(0, {})), byte(':'), use(space_), use(value_rule)}});
+  const Rule more = grammar_.add_rule();
+  grammar_.add_alternative(more, {use(space_), byte('}')});
+  grammar_.add_alternative(more, {byte(','), use(space_), use(pair), use(more)});
+  return rule_of({{byte('{'), use(space_), byte('}')}, {byte('{'), use(space_), use(pair), use(more)}});
+}
+
+JsonGrammar::Rule JsonGrammar::list_of(Rule item, std::int64_t min_items, std::optional<std::int64_t> max_items) {
+  const Sequence close = {use(space_), byte(']')}, next = {byte(','), use(space_), use(item)};
+  const auto behind = [](Sequence sequence, Rule rest) {
+    sequence.push_back(ByteGrammar::use(rest));
+    return sequence;
+  };
+  // What follows after so many items: from the last on back to one.
+  const std::int64_t counted = std::max<std::int64_t>(max_items.value_or(min_items), 1);
+  Rule rest = grammar_.add_rule();
+  grammar_.add_alternative(rest, close);
+  if (!max_items) grammar_.add_alternative(rest, behind(next, rest));
+  for (std::int64_t items = counted - 1; items >= 1; --items) {
+    std::vector<Sequence> alternatives = {behind(next, rest)};
+    if (items >= min_items) alternatives.push_back(close);
+    rest = rule_of(alternatives);
+  }
+  std::vector<Sequence> whole;
+  if (min_items == 0) whole.push_back({byte('['), use(space_), byte(']')});
+  if (!max_items || *max_items > 0) whole.push_back({byte('['), use(space_), use(item), use(rest)});
+  return rule_of(whole);
+}
+
+void JsonGrammar::make_values() {
+  if (!values_.empty()) return;
+  const Rule flat = any_of({string(0, {}), number_, literal("true"), literal("false"), literal("null")});
+  values_.push_back(flat);
+  for (std::int64_t depth = 1; depth <= kDepth; ++depth) {
+    objects_.push_back(map_of(values_.back()));
+    arrays_.push_back(list_of(values_.back(), 0, {}));
+    values_.push_back(any_of({flat, objects_.back(), arrays_.back()}));
+  }
+}
+
+JsonGrammar::Rule JsonGrammar::value() {
+  make_values();
+  return values_.back();
+}
+JsonGrammar::Rule JsonGrammar::object() {
+  make_values();
+  return objects_.back();
+}
+JsonGrammar::Rule JsonGrammar::array() {
+  make_values();
+  return arrays_.back();
+}
+
+}  // namespace nanochat
