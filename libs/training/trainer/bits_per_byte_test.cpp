@@ -34,7 +34,7 @@ class FixedLoader : public Loader {
 TEST(BitsPerByte, CountsBytesOfSupervisedOrdinaryTokens) {
   // Token 0 is special, 1 stands for one byte, 2 for three.
   const std::vector<std::int32_t> bytes = {0, 1, 3};
-  const TokenBatch batch{1, 4, {0, 0, 0, 0}, {0, 1, 2, -1}};
+  const TokenBatch batch{1, 4, {0, 0, 0, 0}, {0, 1, 2, -1}, {}};
   BitsPerByte bpb;
   EXPECT_TRUE(std::isinf(bpb.value()));
   bpb.add(at::full({1, 4}, 2.0, at::kFloat), batch, bytes);
@@ -48,7 +48,7 @@ TEST(EvaluateBitsPerByte, OfAUniformModelIsTheLogarithmOfTheVocabulary) {
   const GptConfig config = GptConfig::from_depth(1, 64, 8);
   Gpt model(config, at::kFloat);
   model.init_weights(1);  // zero head: every token equally likely
-  const TokenBatch batch{2, 4, {1, 2, 3, 4, 5, 6, 7, 8}, {2, 3, 4, 5, 6, 7, 8, 9}};
+  const TokenBatch batch{2, 4, {1, 2, 3, 4, 5, 6, 7, 8}, {2, 3, 4, 5, 6, 7, 8, 9}, {}};
   const std::vector<std::int32_t> bytes(64, 2);
   FixedLoader loader({batch, batch, batch});
   const BitsPerByte two = evaluate_bits_per_byte(model, loader, 2, bytes);
@@ -59,10 +59,10 @@ TEST(EvaluateBitsPerByte, OfAUniformModelIsTheLogarithmOfTheVocabulary) {
 }
 
 TEST(BatchViews, ShareTheBatchsMemory) {
-  const TokenBatch batch{2, 2, {1, 2, 3, 4}, {5, 6, 7, 8}};
+  const TokenBatch batch{2, 2, {1, 2, 3, 4}, {5, 6, 7, 8}, {}};
   EXPECT_EQ(inputs_of(batch).const_data_ptr<std::int32_t>(), batch.inputs.data());
   EXPECT_EQ(targets_of(batch).select(0, 1).select(0, 0).item<int>(), 7);
-  const TokenBatch broken{2, 3, {1, 2, 3, 4}, {5, 6, 7, 8}};
+  const TokenBatch broken{2, 3, {1, 2, 3, 4}, {5, 6, 7, 8}, {}};
   EXPECT_THROW(inputs_of(broken), c10::Error);
 }
 

@@ -19,7 +19,7 @@ using ::testing::ThrowsMessage;
 
 TokenBatch random_batch(std::int64_t rows, std::int64_t time, std::uint64_t seed) {
   const at::Tensor tokens = testing::random_ids(rows, time + 1, 90, seed);
-  TokenBatch batch{rows, time, {}, {}};
+  TokenBatch batch{rows, time, {}, {}, {}};
   for (std::int64_t row = 0; row < rows; ++row) {
     const auto* first = tokens.const_data_ptr<std::int32_t>() + row * (time + 1);
     batch.inputs.insert(batch.inputs.end(), first, first + time);
@@ -55,7 +55,7 @@ TEST_F(TrainStep, MicroBatchesEqualOneBatch) {
   Optimizer one(model_.parameters(), config_.n_embd, options), two(other.parameters(), config_.n_embd, options);
   TokenBatch top = random_batch(2, 16, 5), bottom = random_batch(2, 16, 6);
   for (int i = 0; i < 9; ++i) top.targets[static_cast<std::size_t>(i)] = -1;  // unequal shares of supervised tokens
-  TokenBatch both{4, 16, top.inputs, top.targets};
+  TokenBatch both{4, 16, top.inputs, top.targets, {}};
   both.inputs.insert(both.inputs.end(), bottom.inputs.begin(), bottom.inputs.end());
   both.targets.insert(both.targets.end(), bottom.targets.begin(), bottom.targets.end());
   const StepResult whole = train_step(model_, one, {both}, {}, bytes_);
