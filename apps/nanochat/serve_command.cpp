@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <thread>
 
+#include <nlohmann/json.hpp>
 #include <spdlog/fmt/fmt.h>
 
 #include "checkpoint/checkpoint.h"
@@ -13,10 +14,12 @@
 #include "core/interrupt.h"
 #include "core/log.h"
 #include "core/sha256.h"
+#include "inference/calculator_tool.h"
 #include "inference/engine.h"
+#include "inference/json_constraint.h"
+#include "inference/token_trie.h"
 #include "serving/api.h"
 #include "serving/api_error.h"
-#include "serving/calculator_tool.h"
 #include "serving/http_server.h"
 #include "tokenizer/special_tokens.h"
 #include "training/trainer/runtime.h"
@@ -73,6 +76,12 @@ std::shared_ptr<ServedModel> describe(const ServeArguments& arguments, const Loa
     if (const auto id = loaded.tokenizer->special_id(name)) served->stop_tokens.push_back(*id);
   }
   served->has_tools = true;
+  const auto trie = std::make_shared<const TokenTrie>(loaded.tokenizer->vocab_size(), [&](std::int32_t id) {
+    return loaded.tokenizer->is_special(id) ? std::string_view() : loaded.tokenizer->token_bytes(id);
+  });
+  served->make_constraint = [trie](const nlohmann::json& schema) {
+    return schema.is_null() ? json_object_constraint(trie) : json_schema_constraint(schema, trie);
+  };
   return served;
 }
 
@@ -95,7 +104,7 @@ ExitCode serve(ServeArguments& arguments) {
     throw CheckpointError(fmt::format("{}: no tokenizer beside the model, and serving needs one", loaded.folder.string()));
   }
   const std::shared_ptr<ServedModel> served = describe(arguments, loaded);
-  arguments.engine.make_tool = [tokenizer = served->tokenizer] { return std::make_unique<CalculatorTool>(*tokenizer); };
+  arguments.engine.make_tool = [tokenizer = served->tokenizer] { return make_calculator_tool(*tokenizer); };
   Engine engine(std::move(loaded.model), arguments.engine);
   served->engine = engine_backend(engine);
   engine.start();

@@ -1,5 +1,6 @@
 #include "data/prepare.h"
 
+#include <future>
 #include <memory>
 #include <string_view>
 #include <system_error>
@@ -61,7 +62,8 @@ nlohmann::json describe_inputs(const std::vector<fs::path>& files, const Tokeniz
   return described;
 }
 
-// The shards of one split, one after the other.
+// The shards of one split, one after the other. A full one is finished (flushed to the disk, hashed) on a thread of its own
+// while the next is written: the tokenizing threads would wait for it otherwise.
 class SplitWriter {
  public:
   SplitWriter(std::string split, PrepareFolder& folder, const Tokenizer& tokenizer, std::int64_t tokens_per_shard)
@@ -72,7 +74,7 @@ class SplitWriter {
 
   void add(const TokenizedDocument& document) {
     if (!writer_) {
-      path_ = folder_.next_shard(split_);
+      path_ = folder_.next_shard(split_, finishing_.valid() ? 1 : 0);
       writer_ = std::make_unique<ShardWriter>(path_, tokenizer_.vocab_size(), tokenizer_.fingerprint());
       checksum_ = 0;
     }
@@ -83,16 +85,24 @@ class SplitWriter {
 
   void finish() {
     if (!writer_) return;
-    const ShardInfo info = writer_->finish();
-    writer_.reset();
-    folder_.add({.file = path_.filename().string(),
-                 .split = split_,
-                 .documents = info.documents,
-                 .tokens = info.tokens,
-                 .text_bytes = info.text_bytes,
-                 .bytes = fs::file_size(path_),
-                 .text_checksum = checksum_,
-                 .sha256 = sha256_hex_of_file(path_)});
+    settle();
+    finishing_ = std::async(std::launch::async, [writer = std::move(writer_), path = path_, split = split_,
+                                                 checksum = checksum_] {
+      const ShardInfo info = writer->finish();
+      return ShardRow{.file = path.filename().string(),
+                      .split = split,
+                      .documents = info.documents,
+                      .tokens = info.tokens,
+                      .text_bytes = info.text_bytes,
+                      .bytes = fs::file_size(path),
+                      .text_checksum = checksum,
+                      .sha256 = sha256_hex_of_file(path)};
+    });
+  }
+
+  // Waits for the shard that is being finished, and lists it.
+  void settle() {
+    if (finishing_.valid()) folder_.add(finishing_.get());
   }
 
  private:
@@ -103,6 +113,7 @@ class SplitWriter {
   fs::path path_;
   std::unique_ptr<ShardWriter> writer_;
   std::uint32_t checksum_ = 0;
+  std::future<ShardRow> finishing_;
 };
 
 // Passes over the documents of one split that are in finished shards already, and makes sure that they are the text that
@@ -209,6 +220,10 @@ bool write_shards(TokenizePipeline& pipeline, TokenizedDocument& document, const
   if (!interrupted) {
     train.finish();
     validation.finish();
+  }
+  train.settle();
+  validation.settle();
+  if (!interrupted) {
     if (static_cast<std::int64_t>(reported) < total) progress.advance(total - static_cast<std::int64_t>(reported));
   }
   progress.finish();

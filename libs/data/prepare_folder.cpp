@@ -221,8 +221,8 @@ void PrepareFolder::claim() {
   }
 }
 
-fs::path PrepareFolder::next_shard(const std::string& split) const {
-  return folder_ / shard_name(split, rows(split).size());
+fs::path PrepareFolder::next_shard(const std::string& split, std::size_t unlisted) const {
+  return folder_ / shard_name(split, rows(split).size() + unlisted);
 }
 
 void PrepareFolder::add(ShardRow row) {

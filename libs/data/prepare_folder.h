@@ -44,7 +44,8 @@ class PrepareFolder {
   const std::filesystem::path& path() const { return folder_; }
   std::filesystem::path filters() const { return folder_ / "filters.json"; }  // what the filters dropped
   const std::vector<ShardRow>& rows(const std::string& split) const { return split == "train" ? train_ : validation_; }
-  std::filesystem::path next_shard(const std::string& split) const;
+  // The name of the shard behind those that stand and `unlisted` more that are being finished.
+  std::filesystem::path next_shard(const std::string& split, std::size_t unlisted = 0) const;
 
  private:
   void load(const nlohmann::json& state, const std::filesystem::path& file);

@@ -127,8 +127,8 @@ TEST_F(PrepareTest, HoldsOutNothingWhenToldSo) {
   EXPECT_FALSE(fs::exists(folder_ / "out" / "validation-00000.tok"));
 }
 
-// Asks for an interrupt late in a text of 4,000 documents, as a signal would. With one worker no more than 18 chunks of
-// 64 are read ahead, so that shards are finished by then.
+// Asks for an interrupt late in a text of 4,000 documents, as a signal would. With one worker no more than four chunks
+// of 64 are read ahead, so that shards are finished by then.
 class InterruptingTokenizer : public ByteTokenizer {
  public:
   using ByteTokenizer::encode;

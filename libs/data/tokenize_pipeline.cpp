@@ -35,7 +35,7 @@ struct TokenizePipeline::Impl {
        std::function<bool(std::uint64_t)> selection)
       : reader(std::move(source)), tokenizer(chosen), select(std::move(selection)) {
     const int count = workers > 0 ? workers : available_threads();
-    limit = 16 * static_cast<std::size_t>(count) + 2;
+    limit = 2 * static_cast<std::size_t>(count) + 2;
     threads.emplace_back([this](const std::stop_token& stop) { read_all(stop); });
     for (int i = 0; i < count; ++i) threads.emplace_back([this](const std::stop_token& stop) { tokenize_all(stop); });
   }

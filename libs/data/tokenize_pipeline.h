@@ -2,8 +2,8 @@
 // Documents read on one thread, tokenized on several, handed out in order: the part that `data prepare` and the loader
 // of raw text share.
 //
-// At most 16 x workers + 2 chunks (of 128 KiB) of documents are in flight: the threads go on while a shard is finished,
-// and memory does not grow with the corpus. next() is for one thread; the destructor stops the others promptly.
+// At most 2 x workers + 2 chunks of documents are in flight, so that memory does not grow with the corpus. next() is
+// for one thread; the destructor stops the others promptly.
 
 #include <cstdint>
 #include <functional>

@@ -77,10 +77,12 @@ TEST_F(Pipeline, ABatchOfPromptsGivesOneObjectEach) {
 }
 
 TEST_F(Pipeline, EvalScoresTheToyPrompts) {
-  const auto score = json_of(run_program({"eval", small_run().run.string(), "--data-dir",
-                                          (small_run().folder / "toy/quickstart_prompts.jsonl").string(), "--json"}));
+  const auto evaluation = json_of(run_program({"eval", small_run().run.string(), "--data-dir",
+                                               (small_run().folder / "toy/quickstart_prompts.jsonl").string(), "--json"}));
+  ASSERT_EQ(evaluation.at("results").size(), 1u);
+  const auto& score = evaluation.at("results").at(0);
   EXPECT_EQ(score.at("total"), 7);
-  EXPECT_GE(score.at("accuracy").get<double>(), 0.0);
+  EXPECT_DOUBLE_EQ(score.at("value").get<double>(), score.at("correct").get<double>() / 7.0);
 }
 
 TEST_F(Pipeline, TrainingTwiceGivesTheSameWeights) {
