@@ -94,7 +94,7 @@ std::string render_svg(const Chart& chart) {
     drawn.push_back(line.marked ? line.points : thin(line.points));
     const auto& points = drawn.back();
     for (const ChartPoint& point : line.points) x_range.take(point.x);
-    const std::size_t skip = points.size() > 20 ? std::max<std::size_t>(1, points.size() / 50) : 0;
+    const std::size_t skip = chart.settles && points.size() > 3 ? std::max<std::size_t>(1, points.size() / 10) : 0;
     for (std::size_t i = skip; i < points.size(); ++i) y_range.take(points[i].y);
   }
   x_range.widen();

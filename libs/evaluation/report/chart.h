@@ -21,11 +21,12 @@ struct ChartLine {
 struct Chart {
   std::string title, x_label, y_label;
   std::vector<ChartLine> lines;
+  bool settles = false;  // as losses do: the y axis shows the bulk, the first tenth of a line may leave it
 };
 
 // 640 x 300 units, scaled by the page. Every line is a <polyline> with data-name and data-points (how many figures it
 // stands for) and a <title>; long ones are drawn by means of groups, so that the page stays small. Axes have labels and
-// round ticks; the y axis shows the bulk: the first hundredth of a line, where losses fall from their start, may leave it.
+// round ticks.
 std::string render_svg(const Chart& chart);
 
 // About `count` round numbers in [low, high].

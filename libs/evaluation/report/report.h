@@ -33,6 +33,7 @@ struct ReportTable {
   std::string title;
   std::vector<std::string> head;
   std::vector<std::vector<std::string>> rows;
+  std::string note = {};  // below it, what a reader has to know; may be empty
 };
 ReportTable summary_table(std::span<const RunRecord> runs, const ReportOptions& options);
 // CORE and the chat tasks: a column a run, then the reference's d20 after each of its stages.

@@ -59,7 +59,8 @@ std::string table_html(const ReportTable& table) {
     }
     html += "</tr>\n";
   }
-  return html + "</tbody></table></div>\n";
+  html += "</tbody></table></div>\n";
+  return table.note.empty() ? html : html + fmt::format("<p class=\"sub\">{}</p>\n", escape_html(table.note));
 }
 
 std::string legend_html(const Chart& chart) {

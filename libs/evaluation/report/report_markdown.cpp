@@ -27,7 +27,8 @@ std::string table_markdown(const ReportTable& table) {
   for (std::size_t i = 1; i < table.head.size(); ++i) text += "---:|";
   text += "\n";
   for (const auto& row : table.rows) text += row_markdown(row);
-  return text + "\n";
+  text += "\n";
+  return table.note.empty() ? text : text + table.note + "\n\n";
 }
 
 // Evenly chosen figures of each line, first and last among them.

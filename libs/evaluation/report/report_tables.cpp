@@ -38,6 +38,16 @@ std::string stage_name(const RunRecord& run) {
   return upper;
 }
 
+// That of RL is the policy's: no cross-entropy, and no measure of how good the model is.
+bool has_loss(const RunRecord& run) { return run.stage != "rl"; }
+
+std::string accuracy_name(const std::string& key) {
+  if (key == "core") return "CORE";
+  if (key == "chat_core") return "ChatCORE";
+  if (key == "accuracy") return "mean of the tasks";
+  return key.starts_with("accuracy_") ? key.substr(9) : key;
+}
+
 std::optional<double> total_flops(const RunRecord& run) {
   std::optional<double> most;
   for (const auto& [key, points] : run.curves) {
@@ -80,7 +90,7 @@ std::optional<double> median_of(const RunRecord& run, const char* key) {
 }  // namespace
 
 ReportTable summary_table(std::span<const RunRecord> runs, const ReportOptions& options) {
-  ReportTable table{"Runs", {"", }, {}};
+  ReportTable table{"Runs", {""}, {}};
   for (const RunRecord& run : runs) table.head.push_back(run.name);
   const auto row = [&](const std::string& name, const auto& value_of) {
     std::vector<std::string> cells = {name};
@@ -97,6 +107,10 @@ ReportTable summary_table(std::span<const RunRecord> runs, const ReportOptions& 
     const auto found = run.environment.find("parameters");
     return found == run.environment.end() ? std::string("–") : with_commas(found->get<std::int64_t>());
   });
+  row("trained on", [](const RunRecord& run) {
+    const auto found = run.environment.find("device");
+    return found != run.environment.end() && found->is_string() ? found->get<std::string>() : std::string("–");
+  });
   row("steps", [](const RunRecord& run) { return with_commas(run.steps); });
   row("tokens", [&](const RunRecord& run) { return quantity(total_tokens(run)); });
   row("training FLOPs", [](const RunRecord& run) {
@@ -105,7 +119,7 @@ ReportTable summary_table(std::span<const RunRecord> runs, const ReportOptions& 
   });
   row("training time", [](const RunRecord& run) { return run.training_seconds > 0 ? human_duration(run.training_seconds) : std::string("–"); });
   row("cost, estimated", [&](const RunRecord& run) { return cost(run, options); });
-  row("loss, last", [](const RunRecord& run) { return figure(run.last("loss")); });
+  row("loss, last", [](const RunRecord& run) { return has_loss(run) ? figure(run.last("loss")) : "–"; });
   row("validation bpb, last", [](const RunRecord& run) { return figure(run.last("validation_bpb")); });
   row("reward, last", [](const RunRecord& run) { return figure(run.last("reward")); });
   row("tokens/s, median", [&](const RunRecord& run) { return quantity(median_of(run, "tokens_per_second")); });
@@ -117,7 +131,7 @@ ReportTable summary_table(std::span<const RunRecord> runs, const ReportOptions& 
 }
 
 ReportTable evaluation_table(std::span<const RunRecord> runs) {
-  ReportTable table{"Evaluation", {"metric"}, {}};
+  ReportTable table{"Evaluation", {"metric"}, {}, "d20: the reference's model of depth 20 after each of its stages."};
   for (const RunRecord& run : runs) {
     const bool alone = std::count_if(runs.begin(), runs.end(), [&](const RunRecord& other) { return other.stage == run.stage; }) == 1;
     table.head.push_back(alone ? stage_name(run) : fmt::format("{} ({})", stage_name(run), run.name));
@@ -127,7 +141,7 @@ ReportTable evaluation_table(std::span<const RunRecord> runs) {
     std::vector<std::string> cells = {row.label};
     for (const RunRecord& run : runs) cells.push_back(figure(run.score(row.task)));
     for (const double value : row.d20) cells.push_back(value < 0 ? "–" : fmt::format("{:.4f}", value));
-    table.rows.push_back(std::move(cells));
+    if (std::any_of(cells.begin() + 1, cells.end(), [](const std::string& cell) { return cell != "–"; })) table.rows.push_back(std::move(cells));
   }
   // What the reference does not have: a user's own tasks, the toy world, bits per byte.
   std::vector<std::string> others;
@@ -207,14 +221,15 @@ std::vector<ChartGroup> report_charts(std::span<const RunRecord> runs) {
     std::string title, unit;
     std::vector<std::pair<std::string, std::string>> keys;  // of metrics.jsonl, and what they are called
     bool over_all = true;                                   // against every axis
+    bool settles = false;                                   // see Chart
   };
   std::vector<Quantity> quantities = {
-      {"Loss", "nats a token", {{"loss", "training"}, {"validation_loss", "validation"}}},
-      {"Bits per byte", "bits per byte", {{"bpb", "training"}, {"validation_bpb", "validation"}}},
+      {"Loss", "nats a token", {{"loss", "training"}, {"validation_loss", "validation"}}, true, true},
+      {"Bits per byte", "bits per byte", {{"bpb", "training"}, {"validation_bpb", "validation"}}, true, true},
       {"Reward", "reward", {{"reward", ""}}},
       {"Accuracy in training", "accuracy", {}},
       {"Learning rate", "multiplier", {{"lr_multiplier", ""}}, false},
-      {"Gradient norm", "norm before clipping", {{"grad_norm", ""}}, false},
+      {"Gradient norm", "norm before clipping", {{"grad_norm", ""}}, false, true},
       {"Throughput", "tokens a second", {{"tokens_per_second", ""}}, false},
       {"MFU", "share of the peak", {{"mfu", ""}}, false},
   };
@@ -222,7 +237,7 @@ std::vector<ChartGroup> report_charts(std::span<const RunRecord> runs) {
     for (const auto& [key, points] : run.curves) {
       const bool accuracy = key.starts_with("pass@") || key.starts_with("accuracy") || key == "core" || key == "chat_core";
       auto& keys = quantities[3].keys;
-      const std::pair named{key, key};
+      const std::pair named{key, accuracy_name(key)};
       if (accuracy && std::find(keys.begin(), keys.end(), named) == keys.end()) keys.push_back(named);
     }
   }
@@ -230,11 +245,11 @@ std::vector<ChartGroup> report_charts(std::span<const RunRecord> runs) {
   for (const Quantity& quantity : quantities) {
     ChartGroup group{quantity.title, {}};
     for (const Axis& axis : kAxes) {
-      Chart chart{fmt::format("{} over {}", quantity.title, axis.label), axis.label, quantity.unit, {}};
+      Chart chart{fmt::format("{} over {}", quantity.title, axis.label), axis.label, quantity.unit, {}, quantity.settles};
       for (const RunRecord& run : runs) {
         for (const auto& [key, name] : quantity.keys) {
           const auto found = run.curves.find(key);
-          if (found == run.curves.end()) continue;
+          if (found == run.curves.end() || (key == "loss" && !has_loss(run))) continue;
           ChartLine line{name.empty() ? run.name : runs.size() == 1 ? name : run.name + ", " + name, {}, !quantity.over_all ? false : key != "loss" && key != "bpb" && key != "reward"};
           for (const CurvePoint& point : found->second) {
             if (const auto x = axis.of(point)) line.points.push_back({*x, point.value});

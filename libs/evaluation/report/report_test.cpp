@@ -73,6 +73,23 @@ class Report : public ::testing::Test {
   testing::TemporaryDirectory folder_;
 };
 
+TEST_F(Report, SaysWhereARunWasTrained) {
+  RunRecord run = read("base");
+  run.environment = {{"device", "CPU, 2 threads"}, {"processor", "a fast one"}};
+  const std::string text = report_markdown({&run, 1}, {});
+  EXPECT_THAT(text, HasSubstr("| trained on | CPU, 2 threads |"));
+  EXPECT_THAT(text, HasSubstr("| processor | a fast one |"));
+}
+
+TEST_F(Report, ShowsNoLossOfRl) {
+  make("rl", "{\"step\":0,\"loss\":-0.5,\"reward\":0.25}\n");
+  RunRecord run = read("rl");
+  run.stage = "rl";
+  const std::string text = report_markdown({&run, 1}, {});
+  EXPECT_THAT(text, Not(HasSubstr("-0.5")));
+  EXPECT_THAT(text, HasSubstr("| reward, last | 0.2500 |"));
+}
+
 TEST_F(Report, ReadsARun) {
   const RunRecord run = read("base");
   EXPECT_EQ(run.stage, "pretrain");

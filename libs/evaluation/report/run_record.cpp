@@ -70,7 +70,10 @@ void read_environment(const fs::path& folder, RunRecord& run) {
     run.environment["context"] = summary.config.sequence_len;
     if (!summary.training_state.is_object()) return;
     run.stage = summary.training_state.value("stage", run.stage);
-    if (summary.training_state.contains("versions")) run.environment["versions"] = summary.training_state["versions"];
+    for (const char* key : {"environment", "versions"}) {  // texts by name
+      const auto found = summary.training_state.find(key);
+      if (found != summary.training_state.end() && found->is_object()) run.environment.update(*found);
+    }
   } catch (const CheckpointError& error) {
     log_debug("{}: {}", folder.string(), error.what());  // a run that has not saved yet
   }

@@ -31,7 +31,7 @@ struct RunRecord {
   std::vector<RunSample> samples;                            // of the last step that has some
   std::map<std::string, EvaluationResult> evaluations;    // by folder of eval/, in order of steps
   nlohmann::json config = nlohmann::json::object();       // resolved options
-  nlohmann::json environment = nlohmann::json::object();  // device, dtype, versions, parameters, FLOPs a token
+  nlohmann::json environment = nlohmann::json::object();  // device, processor, versions, parameters, FLOPs a token
   double training_seconds = 0.0;
   std::int64_t steps = 0;
 

@@ -3,12 +3,14 @@
 #include <ATen/Parallel.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
 
 #include "core/errors.h"
 #include "core/options.h"
 #include "core/thread_pool.h"
 #include "ops/cast.h"
 #include "ops/device.h"
+#include "training/trainer/environment.h"
 
 namespace nanochat {
 namespace {
@@ -51,6 +53,15 @@ TEST(SelectRuntime, AutoPrefersAGpu) {
   if (!runtime.device.is_cuda()) GTEST_SKIP() << "no GPU that this build can use";
   EXPECT_THAT(runtime.description, HasSubstr(ops::describe_gpu(0).name));
   EXPECT_EQ(select_runtime({.device = "cuda", .dtype = "float32"}).dtype, at::kFloat);
+}
+
+TEST(DescribeEnvironment, NamesDeviceProcessorMemoryAndSystem) {
+  const Runtime runtime = select_runtime({.device = "cpu", .dtype = "float32", .threads = 1});
+  const nlohmann::json environment = describe_environment(runtime);
+  EXPECT_EQ(environment.at("device"), runtime.description);
+  EXPECT_THAT(environment.at("processor").get<std::string>(), HasSubstr(" cores for this process"));
+  EXPECT_THAT(environment.at("memory").get<std::string>(), HasSubstr("iB"));
+  EXPECT_THAT(environment.at("system").get<std::string>(), HasSubstr("Linux"));
 }
 
 TEST(DeclareRuntimeOptions, ChecksThePrecision) {
