@@ -111,7 +111,7 @@ step "Midtraining: the form of a conversation"
 
 step "SFT: what the assistant answers"
 "$nanochat" sft --base-model "$run-mid" --mixture "$lessons" --validation-mixture "$tests" --num-epochs 2 --init-lr-frac 0.25 \
-  --accuracy-mixture "$tests" --accuracy-problems 200 --accuracy-max-tokens 48 --accuracy-interval -1 \
+  --task-every -1 --benchmarks toy-facts,toy-arithmetic,toy-spelling --max-per-task 200 --max-tokens 48 \
   --eval-interval -1 --checkpoint-interval -1 --output-dir "$run-sft"
 
 step "RL: better spelling by its own attempts"

@@ -7,6 +7,7 @@
 #include <spdlog/fmt/fmt.h>
 #include <spdlog/fmt/ranges.h>
 
+#include "benchmark_files.h"
 #include "checkpoint/checkpoint.h"
 #include "command_line.h"
 #include "commands.h"
@@ -14,6 +15,7 @@
 #include "core/interrupt.h"
 #include "core/log.h"
 #include "data/loader.h"
+#include "data/paths.h"
 #include "eval_tables.h"
 #include "evaluation/benchmarks.h"
 #include "evaluation/chat_eval.h"
@@ -45,18 +47,6 @@ bool asks_for(const EvalConfig& config, const std::string& benchmark) {
   return std::find(config.benchmarks.begin(), config.benchmarks.end(), benchmark) != config.benchmarks.end();
 }
 
-std::map<std::string, fs::path> parse_task_files(const std::vector<std::string>& given) {
-  std::map<std::string, fs::path> files;
-  for (const std::string& item : given) {
-    const std::size_t equals = item.find('=');
-    if (equals == 0 || equals == std::string::npos || equals + 1 == item.size()) {
-      throw ConfigError(fmt::format("--task-file: found \"{}\", expected NAME=PATH", item));
-    }
-    files[item.substr(0, equals)] = item.substr(equals + 1);
-  }
-  return files;
-}
-
 // A checkpoint of a run is scored in the run's own folder.
 fs::path output_folder(const EvalConfig& config, const fs::path& checkpoint) {
   if (!config.output_dir.empty()) return config.output_dir;
@@ -68,7 +58,8 @@ fs::path output_folder(const EvalConfig& config, const fs::path& checkpoint) {
 class Evaluator {
  public:
   Evaluator(const EvalConfig& config, Context& context)
-      : config_(config), context_(context), runtime_(select_runtime(config.runtime)), files_(parse_task_files(config.task_files)) {
+      : config_(config), context_(context), runtime_(select_runtime(config.runtime)),
+        files_(config.data_dir.empty() ? fs::path() : fs::path(config.data_dir.front()), config.task_files, "--data-dir") {
     if (config.rank >= config.world_size) {
       throw ConfigError(fmt::format("--rank is {}, but must be below --world-size, {}", config.rank, config.world_size));
     }
@@ -94,12 +85,7 @@ class Evaluator {
   }
 
   ExitCode run() {
-    std::vector<std::string> benchmarks;
-    for (const std::string& name : config_.benchmarks) {
-      if (name != "chat") benchmarks.push_back(name);
-      if (name == "chat") benchmarks.insert(benchmarks.end(), chat_benchmarks().begin(), chat_benchmarks().begin() + 6);
-    }
-    for (const std::string& name : benchmarks) attempt(name, [&] { ask(name); });
+    for (const std::string& name : expand_benchmarks(config_.benchmarks)) attempt(name, [&] { ask(name); });
     for (const std::string& file : config_.custom_tasks) attempt(file, [&] { ask_custom(file); });
     require_a_figure();
     if (!output_.empty() && config_.world_size == 1) write_files();
@@ -155,17 +141,15 @@ class Evaluator {
 
   void ask(const std::string& name) {
     if (name == "core") {
-      const auto results = evaluate_core(*loaded_.model, *loaded_.tokenizer, read_core_bundle(bundle(), core_files()),
+      const auto results = evaluate_core(*loaded_.model, *loaded_.tokenizer, read_core_bundle(files_.core_bundle(), files_.core_tasks()),
                                          core_options(), store_, *context_.progress);
       evaluation_.results.insert(evaluation_.results.end(), results.begin(), results.end());
     } else if (name == "bpb") {
-      bits_per_byte(Split::kTrain, "train");
-      bits_per_byte(Split::kValidation, "validation");
+      bits_per_byte();
     } else if (name == "completion") {
       completions();
     } else {
-      const fs::path path = is_toy_benchmark(name) ? fs::path() : path_of(name);
-      evaluation_.results.push_back(evaluate_chat_task(*loaded_.model, *loaded_.tokenizer, *open_chat_benchmark(name, path),
+      evaluation_.results.push_back(evaluate_chat_task(*loaded_.model, *loaded_.tokenizer, *open_chat_benchmark(name, files_.of(name)),
                                                        chat_options(), store_, *context_.progress));
     }
   }
@@ -186,42 +170,8 @@ class Evaluator {
     evaluation_.results.push_back(std::move(result));
   }
 
-  const std::vector<std::string>& data() const {
-    if (config_.data_dir.empty()) throw ConfigError("--data-dir is missing: name the data of the benchmarks");
-    return config_.data_dir;
-  }
-
-  // --task-file NAME=PATH, else the set's place below --data-dir, as `data download` leaves it.
-  fs::path path_of(const std::string& name) const {
-    if (const auto found = files_.find(name); found != files_.end()) return found->second;
-    const fs::path root = data().front();
-    if (name.starts_with("arc-")) return root / "arc";
-    if (name == "spelling-bee") return root / "words" / "words_alpha.txt";
-    return root / name;
-  }
-
-  fs::path bundle() const {
-    if (const auto found = files_.find("core"); found != files_.end()) return found->second;
-    const fs::path root = data().front();
-    for (const char* name : {"core", "eval_bundle"}) {
-      if (fs::exists(root / name / "core.yaml")) return root / name;
-    }
-    return root;
-  }
-
-  std::map<std::string, fs::path> core_files() const {
-    std::map<std::string, fs::path> files = files_;
-    std::erase_if(files, [](const auto& item) {
-      const auto& chat = chat_benchmarks();
-      return item.first == "core" || item.first == "bpb" || item.first == "completion" ||
-             std::find(chat.begin(), chat.end(), item.first) != chat.end();
-    });
-    return files;
-  }
-
   ScoringOptions scoring() const {
-    ScoringOptions options;
-    if (runtime_.device.is_cuda()) options = {.batch_tokens = 65536, .logit_bytes = std::int64_t{1} << 30};
+    ScoringOptions options = default_scoring(runtime_.device);
     if (config_.batch_tokens > 0) options.batch_tokens = config_.batch_tokens;
     return options;
   }
@@ -254,22 +204,44 @@ class Evaluator {
     return options;
   }
 
-  void bits_per_byte(Split split, const char* name) {
-    const auto found = files_.find("bpb");
-    const std::vector<std::string> paths = found == files_.end() ? data() : std::vector{found->second.string()};
+  // Of both splits of token shards, or of text.
+  void bits_per_byte() {
+    std::vector<std::string> paths = config_.data_dir;
+    if (const fs::path* named = files_.named("bpb")) paths = {named->string()};
+    if (paths.empty()) paths = {files_.root().string()};  // says what is missing
+    const Tokenizer& tokenizer = *loaded_.tokenizer;
+    if (!names_shards(paths.front())) {
+      bits_per_byte("text", [&](const LoaderOptions& options) {
+        return make_text_loader(paths, loaded_.tokenizer, /*validation_every=*/0, options, nullptr);
+      });
+      return;
+    }
+    for (const auto& [split, name] : {std::pair{Split::kTrain, "train"}, {Split::kValidation, "validation"}}) {
+      bits_per_byte(name, [&, split = split](LoaderOptions options) {
+        options.split = split;
+        return make_shard_loader(paths, tokenizer.bos_id(), tokenizer.fingerprint(), options, nullptr);
+      });
+    }
+  }
+
+  template <class Open>
+  void bits_per_byte(const char* name, const Open& open) {
     const std::int64_t length = loaded_.model->config().sequence_len;
     LoaderOptions options;
     options.rows = std::max<std::int64_t>(1, std::min(config_.device_batch_size, scoring().batch_tokens / length));
     options.sequence_len = length;
     options.packing = Packing::kStream;  // as the reference, so that figures compare
-    options.split = split;
     options.loop = false;
-    const auto loader = make_shard_loader(paths, loaded_.tokenizer->bos_id(), loaded_.tokenizer->fingerprint(), options, nullptr);
+    const std::unique_ptr<Loader> loader = open(options);
     const auto start = std::chrono::steady_clock::now();
     const std::int64_t batches = std::max<std::int64_t>(1, config_.eval_tokens / (options.rows * length));
     context_.progress->start(fmt::format("bpb {}", name), 0, "batches");
     const BitsPerByte bpb = evaluate_bits_per_byte(*loaded_.model, *loader, batches, loaded_.tokenizer->token_byte_lengths());
     context_.progress->finish();
+    if (bpb.bytes == 0 && !interrupt_requested()) {
+      throw DataError(fmt::format("bpb of {}: less than one batch of {} x {} tokens; give more text, or a smaller --device-batch-size",
+                                  name, options.rows, length));
+    }
     TaskResult result;
     result.benchmark = "bpb";
     result.task = name;
@@ -281,8 +253,8 @@ class Evaluator {
   }
 
   void completions() {
-    const auto found = files_.find("completion");
-    const auto items = read_completion_items(found == files_.end() ? fs::path(data().front()) : found->second);
+    const fs::path* named = files_.named("completion");
+    const auto items = read_completion_items(named != nullptr ? *named : files_.root());
     const CompletionResult scores =
         evaluate_completions(*loaded_.model, *loaded_.tokenizer, items, config_.device_batch_size, *context_.progress);
     for (std::size_t i = 0; config_.show && !context_.json && i < items.size(); ++i) {
@@ -333,7 +305,7 @@ class Evaluator {
   const EvalConfig& config_;
   Context& context_;
   Runtime runtime_;
-  std::map<std::string, fs::path> files_;
+  BenchmarkFiles files_;
   Compared compared_;
   std::unique_ptr<Sandbox> sandbox_;
   LoadedModel loaded_;
@@ -353,13 +325,13 @@ void add_eval(CommandLine& command_line) {
   std::vector<std::string> names = {"completion", "core", "bpb", "chat"};
   names.insert(names.end(), chat_benchmarks().begin(), chat_benchmarks().end());
   command.option("benchmarks", config->benchmarks,
-                 "what to score: core (the 22 tasks of an evaluation bundle), bpb (bits per byte of token shards), chat (the six "
+                 "what to score: core (the 22 tasks of an evaluation bundle), bpb (bits per byte of token shards or text), chat (the six "
                  "of ChatCORE), one of these, or completion (rows of prompt, answers and topic)")
       .comma_separated()
       .one_of(names);
   command.option("custom_task", config->custom_tasks, "JSON file that describes a task of one's own; may be repeated");
   command.option("data_dir", config->data_dir,
-                 "folder with the sets as `data download` leaves them; of completion the file, of bpb the token shards");
+                 "folder with the sets as `data download` leaves them; of completion the file, of bpb token shards, or text, .jsonl or .parquet");
   command.option("task_file", config->task_files,
                  "NAME=PATH: another data file for a task of CORE, or the files of a benchmark; may be repeated");
   declare_runtime_options(command.options(), config->runtime);

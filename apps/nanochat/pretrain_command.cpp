@@ -8,6 +8,7 @@
 #include "commands.h"
 #include "core/format.h"
 #include "training/pretrain/pretrain.h"
+#include "training_scores.h"
 
 namespace nanochat::cli {
 namespace {
@@ -46,14 +47,16 @@ void print_text(const PretrainResult& result, const PretrainConfig& config) {
 
 void add_pretrain(CommandLine& command_line) {
   auto config = std::make_shared<PretrainConfig>();
+  auto scores = std::make_shared<ScoreOptions>();
   Subcommand& command = command_line.add(
       "pretrain", "Train a base model from token shards or text",
       "nanochat pretrain --data-dir shards --depth 4 --sequence-len 256 --device-batch-size 16 "
       "--total-batch-size 4096 --num-iterations 1000 --output-dir runs/first");
   declare_pretrain_options(command.options(), *config);
+  declare_core_scores(command.options(), *scores);
   command.required("data_dir").required("output_dir");
-  command.run([config](Context& context) {
-    const PretrainResult result = pretrain(*config, *context.progress);
+  command.run([config, scores](Context& context) {
+    const PretrainResult result = pretrain(*config, *context.progress, core_scores(*scores));
     if (context.json) {
       print_json(result);
     } else {

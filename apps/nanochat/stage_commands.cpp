@@ -7,10 +7,10 @@
 #include "command_line.h"
 #include "commands.h"
 #include "core/format.h"
-#include "training/finetune/sampled_answers.h"
 #include "training/midtrain/midtrain.h"
 #include "training/rl/rl.h"
 #include "training/sft/sft.h"
+#include "training_scores.h"
 
 namespace nanochat::cli {
 namespace {
@@ -40,41 +40,37 @@ void print(const TrainingResult& result, const std::string& score, const Finetun
   }
 }
 
-struct SftInvocation : SftConfig {
-  std::string accuracy_mixture;
-  std::int64_t accuracy_problems = 1024, accuracy_max_tokens = 256;
+// A stage with the scores that are asked while it trains.
+template <class Config>
+struct Scored : Config {
+  ScoreOptions scores;
 };
 
 }  // namespace
 
 void add_midtrain(CommandLine& command_line) {
-  auto config = std::make_shared<MidtrainConfig>();
+  auto config = std::make_shared<Scored<MidtrainConfig>>();
   Subcommand& command = command_line.add("midtrain", "Teach a base model the form of conversations",
                                          "nanochat midtrain --base-model runs/base --mixture configs/toy_mixture.json --output-dir runs/mid");
   declare_midtrain_options(command.options(), *config);
+  declare_task_scores(command.options(), config->scores);
   command.required("base_model").required("output_dir");
   command.run([config](Context& context) {
-    print(midtrain(*config, *context.progress), "bpb", *config, context.json);
+    print(midtrain(*config, *context.progress, task_scores(config->scores)), "bpb", *config, context.json);
     return ExitCode::kOk;
   });
 }
 
 void add_sft(CommandLine& command_line) {
-  auto config = std::make_shared<SftInvocation>();
+  auto config = std::make_shared<Scored<SftConfig>>();
   config->output_dir = "runs/sft";
   Subcommand& command = command_line.add("sft", "Fine-tune a model on conversations: what the assistant writes",
                                          "nanochat sft --base-model runs/base --data-dir my.jsonl");
   declare_sft_options(command.options(), *config);
-  command.option("accuracy_mixture", config->accuracy_mixture, "tasks whose accuracy is followed while training: a JSON file, or the JSON itself");
-  command.option("accuracy_problems", config->accuracy_problems, "questions of each").at_least(1);
-  command.option("accuracy_max_tokens", config->accuracy_max_tokens, "longest answer").at_least(1);
+  declare_task_scores(command.options(), config->scores);
   command.required("base_model");
   command.run([config](Context& context) {
-    TaskAccuracy accuracy;
-    if (!config->accuracy_mixture.empty()) {
-      accuracy = generative_accuracy(config->accuracy_mixture, "--accuracy-mixture", config->accuracy_problems, config->accuracy_max_tokens);
-    }
-    print(sft(*config, *context.progress, accuracy), "loss", *config, context.json);
+    print(sft(*config, *context.progress, task_scores(config->scores)), "loss", *config, context.json);
     return ExitCode::kOk;
   });
 }

@@ -128,4 +128,13 @@ std::vector<fs::path> expand_paths(const std::vector<std::string>& paths, const 
   return expansion.take();
 }
 
+bool names_shards(const std::string& path) {
+  if (path.ends_with(".tok")) return true;
+  if (!std::filesystem::is_directory(path)) return false;
+  for (const auto& entry : std::filesystem::directory_iterator(path)) {
+    if (entry.path().extension() == ".tok") return true;
+  }
+  return false;
+}
+
 }  // namespace nanochat

@@ -17,4 +17,7 @@ std::vector<std::filesystem::path> expand_paths(const std::vector<std::string>& 
                                                 const std::vector<std::string>& extensions, const std::string& what,
                                                 bool standard_input = false);
 
+// Whether a path means token shards: a .tok file, or a folder that holds one.
+bool names_shards(const std::string& path);
+
 }  // namespace nanochat

@@ -60,5 +60,14 @@ TEST_F(Paths, NamesWhatIsWrong) {
   EXPECT_THAT([&] { expand({}); }, error("no text given"));
 }
 
+TEST(NamesShards, LooksAtTheNameAndIntoTheFolder) {
+  const testing::TemporaryDirectory folder;
+  EXPECT_TRUE(names_shards("shards/train-*.tok"));
+  EXPECT_FALSE(names_shards("text.jsonl"));
+  EXPECT_FALSE(names_shards(folder.path().string()));
+  testing::write_text(folder / "train-00000.tok", "");
+  EXPECT_TRUE(names_shards(folder.path().string()));
+}
+
 }  // namespace
 }  // namespace nanochat

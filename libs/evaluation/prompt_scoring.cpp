@@ -150,6 +150,11 @@ std::size_t count_for_pass(const std::vector<Request>& requests, std::size_t beg
 
 }  // namespace
 
+ScoringOptions default_scoring(at::Device device) {
+  if (device.is_cuda()) return {.batch_tokens = 65536, .logit_bytes = std::int64_t{1} << 30};
+  return {};
+}
+
 std::int64_t longest_prompt(const Gpt& model) { return 10 * model.config().sequence_len; }
 
 std::size_t best_option(std::span<const SpanScore> scores) {

@@ -31,6 +31,8 @@ struct ScoringOptions {
   std::int64_t logit_bytes = std::int64_t{256} << 20;  // of logits at a time
 };
 
+ScoringOptions default_scoring(at::Device device);  // more at a time on a GPU
+
 // Calls done(index of the question, a score for each option) as batches are finished, in any order. Options with the
 // same tokens and span get the same score. A model takes prompts of up to ten times its context, see longest_prompt().
 // Stops early on an interrupt (core/interrupt.h).

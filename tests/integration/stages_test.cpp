@@ -41,6 +41,66 @@ TEST_F(Stages, OnesOwnFileInOneLine) {
   EXPECT_GT(json.at("validation_loss"), 0.0) << "part of the data was held out";
 }
 
+TEST_F(Stages, ScoresWhileItTrains) {
+  fs::create_directories(folder_ / "bundle/eval_data");
+  write_text(folder_ / "bundle/core.yaml",
+             "icl_tasks:\n- label: capitals\n  dataset_uri: capitals.jsonl\n  num_fewshot: [0]\n  icl_task_type: multiple_choice\n");
+  write_text(folder_ / "bundle/eval_meta_data.csv", "Eval Task,Random baseline\ncapitals,50\n");
+  write_text(folder_ / "bundle/eval_data/capitals.jsonl", R"({"query": "The capital of France is", "choices": ["Paris", "Rome"], "gold": 0})" "\n");
+  write_text(folder_ / "arc.jsonl", R"({"question": "Is it?", "choices": {"text": ["yes", "no"], "label": ["A", "B"]}, "answerKey": "A"})" "\n");
+  const auto steps_with = [](const fs::path& run, const char* key) {
+    std::vector<int> steps;
+    std::ifstream file(run / "metrics.jsonl");
+    for (std::string line; std::getline(file, line);) {
+      const auto row = nlohmann::json::parse(line);
+      if (row.contains(key)) steps.push_back(row.at("step"));
+    }
+    return steps;
+  };
+
+  auto pretrain = small_run().pretrain_arguments(folder_ / "base");
+  pretrain.insert(pretrain.end(), {"--core-every", "5", "--core-bundle", folder_ / "bundle"});
+  const ProgramResult base = run_program(pretrain);
+  ASSERT_EQ(base.exit_code, 0) << base.err;
+  EXPECT_EQ(steps_with(folder_ / "base", "core"), (std::vector{5, 10, 12}));
+  EXPECT_EQ(steps_with(folder_ / "base", "core_capitals"), (std::vector{5, 10, 12}));
+  EXPECT_TRUE(fs::exists(folder_ / "base/checkpoints/step-000010")) << "saved before it was scored";
+
+  const std::vector<std::string> sft = {"sft", "--base-model", folder_ / "base", "--mixture", R"([{"task": "toy-spelling", "size": 40}])",
+                                        "--num-iterations", "3", "--output-dir", folder_ / "sft", "--quiet", "--task-every", "2"};
+  const auto with = [&](std::vector<std::string> more) {
+    more.insert(more.begin(), sft.begin(), sft.end());
+    return run_program(more);
+  };
+  const ProgramResult missing = with({"--benchmarks", "arc-easy", "--benchmark-dir", folder_.path()});
+  EXPECT_EQ(missing.exit_code, 3);
+  EXPECT_FALSE(fs::exists(folder_ / "sft")) << "found before training";
+  const ProgramResult tuned = with({"--benchmarks", "arc-easy,toy-facts", "--task-file", "arc-easy=" + (folder_ / "arc.jsonl").string(),
+                                    "--max-per-task", "4", "--max-tokens", "4"});
+  ASSERT_EQ(tuned.exit_code, 0) << tuned.err;
+  EXPECT_EQ(steps_with(folder_ / "sft", "accuracy_arc-easy"), (std::vector{2, 3}));
+  EXPECT_EQ(steps_with(folder_ / "sft", "accuracy"), (std::vector{2, 3}));
+
+  ASSERT_EQ(run_program({"report", folder_ / "base", folder_ / "sft"}).exit_code, 0);
+  std::ifstream page(folder_ / "base/report.md");
+  const std::string report{std::istreambuf_iterator<char>(page), {}};
+  EXPECT_THAT(report, HasSubstr("sft, arc-easy"));
+  EXPECT_THAT(report, HasSubstr("processor"));
+}
+
+TEST_F(Stages, BitsPerByteOfTextOrShards) {
+  const auto tasks = [](const fs::path& data) {
+    const ProgramResult result = run_program({"eval", small_run().run, "--benchmarks", "bpb", "--data-dir", data, "--eval-tokens", "2048",
+                                              "--device-batch-size", "4", "--output-dir", small_run().folder / "bpb", "--json", "--quiet"});
+    EXPECT_EQ(result.exit_code, 0) << result.err;
+    std::vector<std::string> names;
+    for (const auto& row : nlohmann::json::parse(result.out).at("results")) names.push_back(row.at("task"));
+    return names;
+  };
+  EXPECT_EQ(tasks(small_run().shards), (std::vector<std::string>{"train", "validation"}));
+  EXPECT_EQ(tasks(small_run().corpus), std::vector<std::string>{"text"});
+}
+
 TEST_F(Stages, AChainRunsIsSkippedAndGoesOn) {
   const fs::path run = folder_ / "chain", file = folder_ / "chain.json";
   const auto write = [&](int sft_steps) {

@@ -50,13 +50,14 @@ class Planner {
   static std::int64_t known(const ChainStep& step, const char* key) { return step.plan.value(key, std::int64_t{0}); }
 
   template <class Config>
-  Config configuration(const ChainStep& step, void (*declare)(OptionList&, Config&), std::vector<std::string> of_the_command = {}) const {
+  Config configuration(const ChainStep& step, void (*declare)(OptionList&, Config&),
+                       void (*declare_scores)(OptionList&, ScoreOptions&) = nullptr) const {
     Config config;
+    ScoreOptions scores;  // they change nothing of the plan
     OptionList options;
     declare(options, config);
-    nlohmann::json values = step.options;
-    for (const std::string& key : of_the_command) values.erase(key);
-    options.apply_json(values, fmt::format("step \"{}\"", step.name));
+    if (declare_scores != nullptr) declare_scores(options, scores);
+    options.apply_json(step.options, fmt::format("step \"{}\"", step.name));
     return config;
   }
 
@@ -93,7 +94,7 @@ class Planner {
   double seconds(double flops) const { return chain_.hardware.flops_per_second > 0 ? flops / chain_.hardware.flops_per_second : 0.0; }
 
   void pretrain(const ChainStep& step, StepPlan& result) {
-    const auto config = configuration<PretrainConfig>(step, declare_pretrain_options);
+    const auto config = configuration<PretrainConfig>(step, declare_pretrain_options, declare_core_scores);
     if (vocab_size_ == 0) throw ConfigError(fmt::format("step \"{}\": no step before it trains a tokenizer", step.name));
     const GptConfig model = config.model_config(vocab_size_);
     result.steps = config.iterations(model);
@@ -110,7 +111,7 @@ class Planner {
   }
 
   void midtrain(const ChainStep& step, StepPlan& result) {
-    const auto config = configuration<MidtrainConfig>(step, declare_midtrain_options);
+    const auto config = configuration<MidtrainConfig>(step, declare_midtrain_options, declare_task_scores);
     const Trained base = with_rows(base_of(step, config), config);
     const std::int64_t batch = config.total_batch_size > 0 ? config.total_batch_size : base.total_batch_size;
     result.steps = config.num_iterations >= 0 ? config.num_iterations : epochs(known(step, "tokens"), config, batch);
@@ -120,7 +121,7 @@ class Planner {
   }
 
   void sft(const ChainStep& step, StepPlan& result) {
-    const auto config = configuration<SftConfig>(step, declare_sft_options, {"accuracy_mixture", "accuracy_problems", "accuracy_max_tokens"});
+    const auto config = configuration<SftConfig>(step, declare_sft_options, declare_task_scores);
     const Trained base = with_rows(base_of(step, config), config);
     const std::int64_t conversations = std::max<std::int64_t>(1, known(step, "conversations")), tokens = known(step, "tokens");
     const double rows_wanted = static_cast<double>(tokens) / static_cast<double>(conversations) *

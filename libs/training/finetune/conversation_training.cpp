@@ -43,7 +43,8 @@ class ConversationTraining : public Stage {
                                   .save_in_background = background,
                                   .declare = plan.declare,
                                   .initialize = [this](Gpt& model) { base_.copy_weights(model); },
-                                  .announcement = [this] { return announcement(); }},
+                                  .announcement = [this] { return announcement(); },
+                                  .scores = plan.scores},
                      *this, progress);
     base_.loaded.model.reset();  // its weights are in the trainer's model, or those of a later checkpoint are
   }
@@ -69,13 +70,6 @@ class ConversationTraining : public Stage {
 
   std::optional<Evaluation> evaluate(Learner learner, std::int64_t) override {
     return plan_.judge_by_bpb ? evaluate_bpb(learner.model) : evaluate_loss(learner.model);
-  }
-
-  nlohmann::json examine(Learner learner, std::int64_t step) override {
-    if (!plan_.accuracy) return nlohmann::json::object();
-    nlohmann::json scores = plan_.accuracy(learner.model, *tokenizer_);
-    for (const auto& [name, score] : scores.items()) log_info("step {:06d} | {} {}", step, name, score.dump());
-    return scores;
   }
 
   nlohmann::json position() const override { return loader_->position(); }

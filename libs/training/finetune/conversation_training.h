@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <vector>
 
 #include <nlohmann/json.hpp>
 
@@ -13,10 +14,6 @@
 #include "training/finetune/finetune_options.h"
 
 namespace nanochat {
-
-// Scores of a model in tasks, for metrics.jsonl: {"accuracy_gsm8k": 0.12, …}. Whoever starts a stage gives it; the
-// libraries of training know nothing of evaluation.
-using TaskAccuracy = std::function<nlohmann::json(Gpt&, const Tokenizer&)>;
 
 struct ConversationPlan {
   std::string stage;                    // "midtrain" or "sft"
@@ -29,7 +26,7 @@ struct ConversationPlan {
   // Judged by bits per byte over a stream of all tokens, else by the loss of what is supervised.
   bool judge_by_bpb = true;
   std::function<void(OptionList&)> declare;
-  TaskAccuracy accuracy;                // may be empty
+  std::vector<ScheduledScore> scores = {};
 };
 
 // Rows of a step, as equal micro-batches of at most device_batch_size rows.

@@ -1,12 +1,6 @@
 #include "training/finetune/sampled_answers.h"
 
-#include <algorithm>
-
-#include <nlohmann/json.hpp>
-
-#include "core/errors.h"
 #include "data/tasks/answers.h"
-#include "data/tasks/factory.h"
 #include "inference/generator.h"
 #include "model/gpt.h"
 #include "tokenizer/special_tokens.h"
@@ -45,28 +39,6 @@ std::vector<AnsweredQuestion> sample_answers(Gpt& model, const Tokenizer& tokeni
     for (SampledAnswer& answer : answered[q].answers) answer.right = is_right_answer(questions[q], tokenizer.decode(answer.ids));
   }
   return answered;
-}
-
-TaskAccuracy generative_accuracy(const std::string& mixture, const std::string& flag, std::int64_t problems, std::int64_t max_tokens) {
-  const std::shared_ptr<const TaskMixture> tasks = mixture_of(mixture, flag);
-  return [tasks, problems, max_tokens](Gpt& model, const Tokenizer& tokenizer) {
-    nlohmann::json scores;
-    double sum = 0.0;
-    for (const MixtureEntry& entry : tasks->entries()) {
-      const std::int64_t size = entry.cap > 0 ? std::min(entry.cap, entry.task->size()) : entry.task->size();
-      std::vector<TaskExample> questions;
-      for (std::int64_t i = 0; i < std::min(problems, size); ++i) questions.push_back(entry.task->example(i));
-      std::int64_t right = 0;
-      AnswerOptions options;
-      options.max_tokens = max_tokens;
-      for (const AnsweredQuestion& question : sample_answers(model, tokenizer, questions, options)) right += question.answers.front().right ? 1 : 0;
-      const double accuracy = static_cast<double>(right) / static_cast<double>(std::max<std::size_t>(1, questions.size()));
-      scores["accuracy_" + entry.task->name()] = accuracy;
-      sum += accuracy;
-    }
-    scores["accuracy"] = sum / static_cast<double>(tasks->entries().size());
-    return scores;
-  };
 }
 
 }  // namespace nanochat

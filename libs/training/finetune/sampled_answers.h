@@ -1,6 +1,5 @@
 #pragma once
-// A model's own answers to the questions of a task, and whether they are right: what RL learns from, and how SFT follows
-// the accuracy of tasks while it trains.
+// A model's own answers to the questions of a task, and whether they are right: what RL learns from.
 
 #include <cstdint>
 #include <memory>
@@ -9,7 +8,6 @@
 
 #include "data/tasks/task.h"
 #include "tokenizer/tokenizer.h"
-#include "training/finetune/conversation_training.h"
 
 namespace nanochat {
 
@@ -39,9 +37,5 @@ struct AnsweredQuestion {
 // answers are cut short. A question that leaves no room for an answer in the model's context has empty, wrong ones.
 std::vector<AnsweredQuestion> sample_answers(Gpt& model, const Tokenizer& tokenizer, const std::vector<TaskExample>& questions,
                                              const AnswerOptions& options);
-
-// Share of the first `problems` questions of each task of a mixture (see mixture_of) that greedy answers get right:
-// {"accuracy": mean over tasks, "accuracy_toy-spelling": …}.
-TaskAccuracy generative_accuracy(const std::string& mixture, const std::string& flag, std::int64_t problems, std::int64_t max_tokens);
 
 }  // namespace nanochat

@@ -59,13 +59,5 @@ TEST_F(SampledAnswers, AQuestionThatFillsTheContextIsWrong) {
   EXPECT_FALSE(answered[2].answers[0].ids.empty());
 }
 
-TEST_F(SampledAnswers, AccuracyIsTheMeanOverTasks) {
-  const TaskAccuracy accuracy = generative_accuracy(R"([{"task": "toy-spelling", "cap": 2}, {"task": "toy-arithmetic"}])", "--accuracy-mixture", 3, 4);
-  const nlohmann::json scores = accuracy(model_, *tokenizer_);
-  EXPECT_EQ(scores.size(), 3U);
-  EXPECT_EQ(scores.at("accuracy"), 0.0);
-  EXPECT_EQ(scores.at("accuracy_toy-spelling"), 0.0);
-}
-
 }  // namespace
 }  // namespace nanochat

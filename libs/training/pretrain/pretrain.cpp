@@ -31,7 +31,7 @@ void check_batch_sizes(const PretrainConfig& config) {
 
 class Pretraining : public Stage {
  public:
-  Pretraining(const PretrainConfig& config, ProgressReporter& progress)
+  Pretraining(const PretrainConfig& config, const std::vector<ScheduledScore>& scores, ProgressReporter& progress)
       : config_(config),
         runtime_(select_runtime(config.runtime)),
         data_(config),
@@ -54,7 +54,8 @@ class Pretraining : public Stage {
                                   .save_in_background = background,
                                   .declare = [copy = config](OptionList& options) mutable { declare_pretrain_options(options, copy); },
                                   .initialize = [seed = config.seed](Gpt& model) { model.init_weights(seed); },
-                                  .announcement = [this] { return announcement(); }},
+                                  .announcement = [this] { return announcement(); },
+                                  .scores = scores},
                      *this, progress);
   }
 
@@ -144,9 +145,9 @@ class Pretraining : public Stage {
 
 }  // namespace
 
-PretrainResult pretrain(const PretrainConfig& config, ProgressReporter& progress) {
+PretrainResult pretrain(const PretrainConfig& config, ProgressReporter& progress, const std::vector<ScheduledScore>& scores) {
   if (config.output_dir.empty()) throw ConfigError("--output-dir is missing: name the folder of the run");
-  Pretraining pretraining(config, progress);
+  Pretraining pretraining(config, scores, progress);
   return pretraining.run();
 }
 

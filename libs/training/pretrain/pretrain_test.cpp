@@ -49,11 +49,39 @@ class Pretrain : public testing::StageTest<PretrainConfig> {
     config_.sample_prompts = {"The number after 3 is"};
   }
 
-  PretrainResult train() {
+  PretrainResult train(const std::vector<ScheduledScore>& scores = {}) {
     SilentProgress progress;
-    return pretrain(config_, progress);
+    return pretrain(config_, progress, scores);
   }
 };
+
+TEST_F(Pretrain, AsksScoresWhenTheCheckpointIsSafe) {
+  config_.keep_last = 0;
+  std::vector<std::int64_t> saved;
+  const auto ask = [&](Gpt&, const Tokenizer&) {
+    const auto steps = RunFolder::checkpoint_steps(config_.output_dir);
+    saved.push_back(steps.empty() ? -1 : steps.back());
+    return nlohmann::json{{"core", 0.25}};
+  };
+  const auto never = [](Gpt&, const Tokenizer&) -> nlohmann::json { throw std::logic_error("asked"); };
+  train({{.every = 4, .ask = ask}, {.every = 0, .ask = never}});
+  EXPECT_EQ(saved, (std::vector<std::int64_t>{4, 8, 12}));
+  EXPECT_EQ(figures("core").size(), 3U);
+
+  // A run that ends while it is scored goes on, and comes to the same weights as one that is never scored.
+  const LoadedModel scored = load_model(config_.output_dir, at::kFloat);
+  config_.output_dir = folder_ / "broken";
+  const auto fail = [&](Gpt&, const Tokenizer&) -> nlohmann::json { throw DataError("the scores are not to be had"); };
+  EXPECT_THROW(train({{.every = 4, .ask = fail}}), DataError);
+  config_.resume = "latest";
+  EXPECT_EQ(train({{.every = 4, .ask = ask}}).steps, 12);
+  EXPECT_EQ(saved, (std::vector<std::int64_t>{4, 8, 12, 4, 8, 12})) << "the score of the step it goes on from comes again";
+  testing::expect_same_weights(*scored.model, *load_model(config_.output_dir, at::kFloat).model);
+  config_.resume.clear();
+  config_.output_dir = folder_ / "unscored";
+  train();
+  testing::expect_same_weights(*scored.model, *load_model(config_.output_dir, at::kFloat).model);
+}
 
 TEST_F(Pretrain, LearnsAndLeavesARunBehind) {
   const PretrainResult result = train();

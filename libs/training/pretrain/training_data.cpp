@@ -6,21 +6,13 @@
 #include <spdlog/fmt/fmt.h>
 
 #include "core/errors.h"
+#include "data/paths.h"
 #include "tokenizer/load.h"
 
 namespace nanochat {
 namespace {
 
 namespace fs = std::filesystem;
-
-bool names_shards(const std::string& path) {
-  if (path.ends_with(".tok")) return true;
-  if (!fs::is_directory(path)) return false;
-  for (const auto& entry : fs::directory_iterator(path)) {
-    if (entry.path().extension() == ".tok") return true;
-  }
-  return false;
-}
 
 // `nanochat data prepare` leaves the tokenizer in the folder of the shards.
 fs::path tokenizer_beside(const std::string& path) {

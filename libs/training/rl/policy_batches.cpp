@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "data/conversation_loader.h"
+#include "training/finetune/conversation_training.h"
 
 namespace nanochat {
 namespace {

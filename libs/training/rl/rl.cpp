@@ -19,6 +19,7 @@
 #include "optim/gradient.h"
 #include "optim/schedule.h"
 #include "tokenizer/special_tokens.h"
+#include "training/finetune/conversation_data.h"
 #include "training/rl/policy_batches.h"
 #include "training/trainer/bits_per_byte.h"
 #include "training/trainer/memory_check.h"

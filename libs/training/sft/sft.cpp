@@ -7,7 +7,6 @@ namespace nanochat {
 SftConfig::SftConfig() {
   init_lr_frac = 0.02;
   eval_interval = 100;
-  sample_interval = 200;
 }
 
 void declare_sft_options(OptionList& options, SftConfig& config) {
@@ -18,11 +17,10 @@ void declare_sft_options(OptionList& options, SftConfig& config) {
   options.add("examples_per_step", config.examples_per_step, "conversations of one optimizer step, on average").at_least(1);
   options.add("total_batch_size", config.total_batch_size, "instead: tokens of one optimizer step; 0: from the conversations").at_least(0);
   options.add("eval_tokens", config.eval_tokens, "positions to validate on, at most").at_least(1);
-  options.add("accuracy_interval", config.sample_interval, "steps between scores of tasks; -1: at the end only");
   declare_measuring_options(options, config, "validation loss");
 }
 
-TrainingResult sft(const SftConfig& config, ProgressReporter& progress, const TaskAccuracy& accuracy) {
+TrainingResult sft(const SftConfig& config, ProgressReporter& progress, const std::vector<ScheduledScore>& scores) {
   const ConversationPlan plan{
       .stage = "sft",
       .packing = config.packing == "padding" ? ConversationPacking::kPadded : ConversationPacking::kBestFit,
@@ -33,7 +31,7 @@ TrainingResult sft(const SftConfig& config, ProgressReporter& progress, const Ta
       .eval_tokens = config.eval_tokens,
       .judge_by_bpb = false,
       .declare = [copy = config](OptionList& options) mutable { declare_sft_options(options, copy); },
-      .accuracy = accuracy};
+      .scores = scores};
   return train_on_conversations(config, config.data, plan, progress);
 }
 

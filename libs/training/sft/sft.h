@@ -18,7 +18,6 @@ struct SftConfig : FinetuneConfig {
 
 void declare_sft_options(OptionList& options, SftConfig& config);
 
-// `accuracy`, unless empty, is asked every sample_interval steps and at the end.
-TrainingResult sft(const SftConfig& config, ProgressReporter& progress, const TaskAccuracy& accuracy = {});
+TrainingResult sft(const SftConfig& config, ProgressReporter& progress, const std::vector<ScheduledScore>& scores = {});
 
 }  // namespace nanochat

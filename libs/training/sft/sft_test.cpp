@@ -30,20 +30,21 @@ class Sft : public testing::StageTest<SftConfig> {
     config_.eval_interval = 6;
     config_.checkpoint_interval = 5;
   }
-  TrainingResult train(const TaskAccuracy& accuracy = {}) {
+  TrainingResult train(const std::vector<ScheduledScore>& scores = {}) {
     SilentProgress progress;
-    return sft(config_, progress, accuracy);
+    return sft(config_, progress, scores);
   }
 };
 
 TEST_F(Sft, LearnsWhatTheAssistantWrites) {
   config_.num_iterations = 40;
   int asked = 0;
-  const TrainingResult result = train([&](Gpt& model, const Tokenizer& tokenizer) {
+  const auto ask = [&](Gpt& model, const Tokenizer& tokenizer) {
     ++asked;
     EXPECT_EQ(model.config().vocab_size, tokenizer.vocab_size());
     return nlohmann::json{{"accuracy_test", 0.5}};
-  });
+  };
+  const TrainingResult result = train({{.every = -1, .ask = ask}});
   EXPECT_EQ(result.steps, 40);
   const auto losses = figures("loss"), validation = figures("validation_loss");
   ASSERT_EQ(losses.size(), 40U);

@@ -17,6 +17,7 @@
 #include "core/options.h"
 #include "core/progress.h"
 #include "ops/peak.h"
+#include "training/trainer/environment.h"
 
 namespace nanochat {
 namespace {
@@ -159,6 +160,7 @@ struct Trainer::Impl {
       if (stop) break;
       if (due(options.eval_interval)) validate();
       if (step > 0 && due(options.sample_interval)) examine();
+      ask_scores(last);
       if (last || interrupt_requested()) break;
       while (!take_step() && !interrupt_requested()) {  // a skipped batch is no step: the next one stands in
       }
@@ -230,7 +232,8 @@ struct Trainer::Impl {
                                {"step", step},
                                {"loader", stage.position()},
                                {"loop", loop.to_json(parts.shown, parts.score)},
-                               {"config", resolved()}};
+                               {"config", resolved()},
+                               {"environment", describe_environment(parts.runtime)}};
     const auto start = Clock::now();
     surface([&] {
       saver->save(run_folder->checkpoint_path(step), contents, [this, at = step](const SaveTimes& times) {
@@ -292,6 +295,17 @@ struct Trainer::Impl {
   void examine() {
     const nlohmann::json found = stage.examine(learner(), step);
     if (!found.empty()) metrics->write(step, found);
+  }
+
+  // They take long, and run code that has nothing to do with training: the work of the steps is on disk before.
+  void ask_scores(bool last) {
+    for (const ScheduledScore& score : parts.scores) {
+      if (!score.due(step, last) || interrupt_requested()) continue;
+      if (saved_step != step) save();
+      finish_saves();
+      const nlohmann::json found = score.ask(model, *parts.tokenizer);
+      if (!found.empty() && !interrupt_requested()) metrics->write(step, found);  // what was cut short says nothing
+    }
   }
 
   TrainerParts parts;

@@ -9,10 +9,12 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include <nlohmann/json.hpp>
 
 #include "model/gpt.h"
+#include "training/trainer/scheduled_scores.h"
 #include "training/trainer/trainer_options.h"
 
 namespace nanochat {
@@ -48,7 +50,7 @@ class Stage {
   virtual StepReport step(Learner learner, std::int64_t step) = 0;
   // nullopt when there is nothing to say, as after an interrupt.
   virtual std::optional<Evaluation> evaluate(Learner learner, std::int64_t step) = 0;
-  // What takes longer, every sample_interval steps and at the end: samples, scores of tasks. Figures for metrics.jsonl.
+  // What takes longer, every sample_interval steps and at the end: samples. Figures for metrics.jsonl.
   virtual nlohmann::json examine(Learner, std::int64_t) { return nlohmann::json::object(); }
   // Where the data stands after the last step, and back there; null is the beginning.
   virtual nlohmann::json position() const = 0;
@@ -69,6 +71,7 @@ struct TrainerParts {
   std::function<void(OptionList&)> declare;   // the resolved configuration, which resuming compares
   std::function<void(Gpt&)> initialize;       // weights of a run that is not resumed
   std::function<std::string()> announcement;  // a line of what is to be trained
+  std::vector<ScheduledScore> scores = {};
 };
 
 struct TrainingResult {
