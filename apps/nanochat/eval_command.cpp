@@ -238,10 +238,6 @@ class Evaluator {
     context_.progress->start(fmt::format("bpb {}", name), 0, "batches");
     const BitsPerByte bpb = evaluate_bits_per_byte(*loaded_.model, *loader, batches, loaded_.tokenizer->token_byte_lengths());
     context_.progress->finish();
-    if (bpb.bytes == 0 && !interrupt_requested()) {
-      throw DataError(fmt::format("bpb of {}: less than one batch of {} x {} tokens; give more text, or a smaller --device-batch-size",
-                                  name, options.rows, length));
-    }
     TaskResult result;
     result.benchmark = "bpb";
     result.task = name;

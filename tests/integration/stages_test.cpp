@@ -93,8 +93,9 @@ TEST_F(Stages, BitsPerByteOfTextOrShards) {
     const ProgramResult result = run_program({"eval", small_run().run, "--benchmarks", "bpb", "--data-dir", data, "--eval-tokens", "2048",
                                               "--device-batch-size", "4", "--output-dir", small_run().folder / "bpb", "--json", "--quiet"});
     EXPECT_EQ(result.exit_code, 0) << result.err;
+    const auto evaluation = nlohmann::json::parse(result.out);
     std::vector<std::string> names;
-    for (const auto& row : nlohmann::json::parse(result.out).at("results")) names.push_back(row.at("task"));
+    for (const auto& row : evaluation.at("results")) names.push_back(row.at("task"));
     return names;
   };
   EXPECT_EQ(tasks(small_run().shards), (std::vector<std::string>{"train", "validation"}));

@@ -59,7 +59,7 @@ BitsPerByte evaluate_bits_per_byte(Gpt& model, Loader& loader, std::int64_t max_
     total.add(model.token_losses(inputs_of(batch), targets_of(batch), documents_of(batch)), batch, token_bytes);
   }
   if (batches == 0 && !interrupt_requested()) {
-    throw DataError("the validation split holds less than one batch; lower --device-batch-size or --sequence-len, or give more text");
+    throw DataError("what is to be measured holds less than one batch; lower --device-batch-size, or give more text");
   }
   return total;
 }
