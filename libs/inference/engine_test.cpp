@@ -16,6 +16,7 @@
 #include "inference/generator.h"
 #include "model/gpt.h"
 #include "model/testing.h"
+#include "model/testing_config.h"
 
 namespace nanochat {
 namespace {
@@ -26,17 +27,7 @@ using testing::EngineAnswer;
 using testing::Receiver;
 using Ids = std::vector<std::int32_t>;
 
-GptConfig small_config() {
-  GptConfig config;
-  config.n_layer = 2;
-  config.n_head = 4;
-  config.n_kv_head = 2;
-  config.n_embd = 64;
-  config.intermediate_size = 96;
-  config.vocab_size = 90;  // padded to 128
-  config.sequence_len = 96;
-  return config;
-}
+GptConfig small_config() { return testing::grouped_config(90, 96); }  // 90 tokens are padded to 128
 
 // On one thread: the products are so small that a second only waits.
 std::unique_ptr<Gpt> small_model(std::uint64_t seed = 3, at::ScalarType dtype = at::kFloat) {
