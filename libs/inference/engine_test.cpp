@@ -7,6 +7,7 @@
 
 #include <atomic>
 #include <cmath>
+#include <future>
 #include <limits>
 #include <thread>
 
@@ -349,6 +350,27 @@ TEST(Engine, CancellingDuringALongPromptEndsIt) {
   EXPECT_EQ(answer.done, 1);
   engine.drain();
   EXPECT_EQ(engine.stats().kv_blocks_used, 0);
+}
+
+// A client that asks again as soon as it has its answer.
+TEST(Engine, HasAPlaceInTheQueueForWhoeverSawAnAnswerEnd) {
+  EngineOptions options = small_options();
+  options.max_queued = 1;
+  Receiver second;
+  std::promise<Refusal> told;
+  Engine engine(small_model(), options);
+  engine.start();
+  EngineRequest first = request_of({{1, 2}, {}, 2, 1});
+  first.on_event = [&](const EngineEvent& event) {
+    if (event.kind != EngineEventKind::kDone) return true;
+    EngineRequest next = request_of({{3}, {}, 2, 1});
+    next.on_event = second.callback();
+    told.set_value(engine.submit(std::move(next)).refusal);
+    return true;
+  };
+  ASSERT_TRUE(engine.submit(std::move(first)));
+  ASSERT_EQ(told.get_future().get(), Refusal::kNone);
+  EXPECT_EQ(second.wait().sequences[0].ids.size(), 2U);
 }
 
 TEST(Engine, RefusesWhatIsTooMuch) {
