@@ -28,7 +28,7 @@ struct EngineOptions {
   std::int64_t max_queued = 256;        // requests that wait beyond those; more are refused
   std::int64_t max_queued_tokens = 0;   // tokens of their prompts together; 0: no limit
   bool prefix_cache = true;
-  bool warm_up = true;                  // pass over the weights once before ready()
+  bool warm_up = true;                  // take the cache's memory and pass over the weights once before ready()
   std::function<std::unique_ptr<TokenTool>()> make_tool;  // for requests with `tools`; empty: those are refused
   void validate() const;                // throws ConfigError
 };

@@ -51,6 +51,7 @@ EngineCore::EngineCore(std::unique_ptr<Gpt> model, const EngineOptions& options)
       scheduler_(options, cache_.blocks()) {}
 
 void EngineCore::warm_up() {
+  cache_.commit();
   cache_.set_batch({{{0, 1, {0}}}});
   const at::Tensor id = at::empty({1, 1}, at::kInt).fill_(0);
   model_->logits(model_->forward_states(id, cache_));

@@ -12,7 +12,7 @@ PagedKvCache::PagedKvCache(const GptConfig& config, at::ScalarType dtype, std::i
                            at::Device device)
     : capacity_(config.sequence_len), positions_(at::empty({0}, at::kLong)) {
   TORCH_CHECK(blocks > 0 && block_size > 0, "paged KV cache: ", blocks, " blocks of ", block_size, " positions");
-  // Memory is taken as blocks are first written.
+  // On a CPU memory is taken as blocks are first written, unless commit() comes before.
   for (std::vector<at::Tensor>* slabs : {&keys_, &values_}) {
     for (std::int64_t layer = 0; layer < config.n_layer; ++layer) {
       slabs->push_back(at::empty({blocks, config.n_kv_head, block_size, config.head_dim()},
@@ -24,6 +24,12 @@ PagedKvCache::PagedKvCache(const GptConfig& config, at::ScalarType dtype, std::i
 std::int64_t PagedKvCache::bytes_per_block(const GptConfig& config, at::ScalarType dtype, std::int64_t block_size) {
   return 2 * config.n_layer * config.n_kv_head * config.head_dim() * block_size *
          static_cast<std::int64_t>(c10::elementSize(dtype));
+}
+
+void PagedKvCache::commit() {
+  for (std::vector<at::Tensor>* slabs : {&keys_, &values_}) {
+    for (at::Tensor& slab : *slabs) slab.zero_();
+  }
 }
 
 void PagedKvCache::set_batch(ops::PagedBatch batch) {

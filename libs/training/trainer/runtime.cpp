@@ -11,6 +11,7 @@
 #include "ops/cast.h"
 #include "ops/cpu/kernels.h"
 #include "ops/device.h"
+#include "ops/host_memory.h"
 
 namespace nanochat {
 
@@ -54,6 +55,7 @@ at::Device parse_device(const std::string& name) {
 }  // namespace
 
 Runtime select_runtime(const RuntimeOptions& options) {
+  ops::prepare_host_memory();
   Runtime runtime;
   runtime.device = parse_device(options.device);
   runtime.threads = options.threads > 0 ? options.threads : available_threads();
