@@ -35,6 +35,8 @@ AnswerSession::AnswerSession(std::shared_ptr<const ServedModel> model, std::shar
     for (std::int64_t i = 0; i < plan_.fields.n; ++i) {
       Choice choice{.text = AnswerText(*model_->tokenizer, plan_.fields.stop, plan_.head.chat)};
       if (plan_.echo) choice.prefix = plan_.echo_texts[r];
+      if (plan_.tool_call) choice.call.emplace();
+      if (plan_.tool_call) choice.call_id = new_id("call_");
       choices_.push_back(std::move(choice));
     }
     prompts_.push_back(plan_.echo && plan_.fields.logprobs ? plan_.requests[r].prompt : std::vector<TokenId>());
@@ -110,6 +112,7 @@ bool AnswerSession::on_event(std::size_t request, const EngineEvent& event) {
     case EngineEventKind::kFinish:
       choice.text.finish();
       choice.finish_reason = choice.stopped ? "stop" : reason_text(event.reason);
+      if (choice.call && choice.finish_reason == "stop") choice.finish_reason = "tool_calls";
       if (event.reason == FinishReason::kError) fail(event.error);
       break;
     case EngineEventKind::kDone:
@@ -182,6 +185,10 @@ ChoicePart AnswerSession::part_of(std::size_t index) {
     part.tokens.push_back(std::move(token));
   }
   part.text = prefix + choice.text.take_text();
+  if (choice.call) {
+    part.call = choice.call->push(std::exchange(part.text, {}));
+    part.call_id = choice.call_id;
+  }
   part.begins = !std::exchange(choice.begun, true);
   part.finish_reason = choice.finish_reason;
   return part;
@@ -225,10 +232,13 @@ void AnswerSession::write_choice(std::size_t index, std::string& out) {
   ChoicePart part = part_of(index);
   const std::string reason = std::exchange(part.finish_reason, {});
   if (plan_.head.chat && part.begins) {
-    write_event(Json::array({chunk_choice(plan_.head, {.index = part.index, .begins = true}, nullptr)}), out);
+    ChoicePart begin{.index = part.index, .begins = true};
+    if (part.call) begin.call.emplace();
+    write_event(Json::array({chunk_choice(plan_.head, begin, nullptr)}), out);
   }
   part.begins = false;
-  if (!part.text.empty() || (plan_.fields.logprobs && !part.tokens.empty())) {
+  const bool calls = part.call && !part.call->empty();
+  if (!part.text.empty() || calls || (plan_.fields.logprobs && !part.tokens.empty())) {
     write_event(Json::array({chunk_choice(plan_.head, part, logprobs_of(part, with_prompt))}), out);
   }
   if (reason.empty() || std::exchange(choice.finish_sent, true)) return;

@@ -28,6 +28,7 @@ struct AnswerPlan {
   AnswerHead head;
   GenerationFields fields;
   bool echo = false;
+  bool tool_call = false;                    // the answer is a call (tool_call.h)
   std::vector<std::string> echo_texts = {};  // of each request's prompt
   std::vector<EngineRequest> requests = {};  // one for each prompt, without on_event
   std::vector<TokenId> ends = {};           // an answer ends behind these, and they count (ignore_eos being set)
@@ -49,6 +50,8 @@ class AnswerSession : public HttpBodyStream, public std::enable_shared_from_this
   using Clock = std::chrono::steady_clock;
   struct Choice {
     AnswerText text;
+    std::optional<ToolCallText> call = {};
+    std::string call_id = {};
     std::string prefix = {};                // the prompt, for echo
     std::vector<AnswerToken> prefix_tokens = {};
     std::string finish_reason = {};

@@ -54,7 +54,7 @@ EngineRequest engine_request(const ServedModel& model, const GenerationFields& f
 }
 
 AnswerHead answer_head(const ServedModel& model, bool chat) {
-  return {chat, new_answer_id(chat), model.id, model.fingerprint, static_cast<std::int64_t>(std::time(nullptr))};
+  return {chat, new_id(chat ? "chatcmpl-" : "cmpl-"), model.id, model.fingerprint, static_cast<std::int64_t>(std::time(nullptr))};
 }
 
 // The prompt of one entry of "prompt": a text gets <|bos|> in front, ids are taken as they are.
@@ -81,6 +81,19 @@ std::string echo_text(const ServedModel& model, const std::variant<std::string, 
   return text.take_text();
 }
 
+std::unique_ptr<TokenConstraint> constraint(const ServedModel& model, const ChatRequest& chat) {
+  const std::string field = chat.format == ResponseFormat::kToolCall ? "tools" : "response_format";
+  if (!model.make_constraint) throw ApiError::invalid(field + ": this server answers in text only", field, "unsupported");
+  if (chat.nanochat_tools) {
+    throw ApiError::invalid("nanochat_tools: cannot be had together with a JSON response_format or a required call", "nanochat_tools");
+  }
+  try {
+    return model.make_constraint(chat.schema);
+  } catch (const ConfigError& error) {
+    throw ApiError::invalid(fmt::format("{}: {}", field, error.what()), field, "unsupported_schema");
+  }
+}
+
 }  // namespace
 
 HttpResponse Api::start_answer(Call& call, const std::shared_ptr<const ServedModel>& served, AnswerPlan plan) {
@@ -91,8 +104,7 @@ HttpResponse Api::start_answer(Call& call, const std::shared_ptr<const ServedMod
 
 HttpResponse Api::chat(Call& call) {
   const auto served = require_model();
-  const nlohmann::json body = parse_json_object(call.request().body);
-  ChatRequest chat = parse_chat_request(body, with_fresh_seed(options_.defaults));
+  ChatRequest chat = parse_chat_request(call.request().body, with_fresh_seed(options_.defaults));
   check_model(*served, chat.fields.model);
   // Longer than any context: what does not fit is an error here, not cut as in training.
   std::vector<TokenId> prompt = render_prompt(*served->tokenizer, chat.conversation, INT32_MAX);
@@ -102,26 +114,17 @@ HttpResponse Api::chat(Call& call) {
     throw ApiError::invalid("nanochat_tools: this server has none", "nanochat_tools", "unsupported");
   }
   request.tools = chat.nanochat_tools;
-  if (chat.format != ResponseFormat::kText) {
-    if (!served->make_constraint) {
-      throw ApiError::invalid("response_format: this server answers in text only", "response_format", "unsupported");
-    }
-    if (request.tools) throw ApiError::invalid("nanochat_tools: cannot be had together with a JSON response_format", "nanochat_tools");
-    try {
-      request.constraint = served->make_constraint(chat.format == ResponseFormat::kJsonObject ? nlohmann::json() : chat.schema);
-    } catch (const ConfigError& error) {
-      throw ApiError::invalid(fmt::format("response_format: {}", error.what()), "response_format", "unsupported_schema");
-    }
-  }
-  AnswerPlan plan{.head = answer_head(*served, true), .fields = std::move(chat.fields)};
+  const bool calls = chat.format == ResponseFormat::kToolCall;
+  if (chat.format != ResponseFormat::kText) request.constraint = constraint(*served, chat);
+  if (calls) chat.fields.stop.clear();  // they are for text
+  AnswerPlan plan{.head = answer_head(*served, true), .fields = std::move(chat.fields), .tool_call = calls};
   plan.requests.push_back(std::move(request));
   return start_answer(call, served, std::move(plan));
 }
 
 HttpResponse Api::completion(Call& call) {
   const auto served = require_model();
-  const nlohmann::json body = parse_json_object(call.request().body);
-  CompletionRequest completion = parse_completion_request(body, with_fresh_seed(options_.defaults));
+  CompletionRequest completion = parse_completion_request(call.request().body, with_fresh_seed(options_.defaults));
   check_model(*served, completion.fields.model);
   AnswerPlan plan{.head = answer_head(*served, false), .fields = std::move(completion.fields), .echo = completion.echo};
   const bool scored = plan.echo && plan.fields.logprobs;

@@ -64,8 +64,9 @@ HttpResponse Api::tokenize(Call& call) {
   const auto content = fields.string("content");
   const auto prompt = fields.string("prompt");
   if (!content && !prompt) throw ApiError::invalid("content: missing (\"prompt\" is understood too)", "content");
-  const bool with_bos =
-      content ? fields.boolean("add_special").value_or(false) : fields.boolean("add_special_tokens").value_or(true);
+  const auto add_special = fields.boolean("add_special");
+  const auto add_special_tokens = fields.boolean("add_special_tokens");
+  const bool with_bos = content ? add_special.value_or(false) : add_special_tokens.value_or(true);
   const std::string& text = content ? *content : *prompt;
   std::vector<TokenId> ids;
   if (with_bos) ids.push_back(served->tokenizer->bos_id());

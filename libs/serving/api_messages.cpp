@@ -1,3 +1,5 @@
+#include <map>
+
 #include <fmt/format.h>
 
 #include "serving/api_request.h"
@@ -30,36 +32,30 @@ std::string parse_content(const JsonFields& message) {
   return text;
 }
 
-// The calls of an assistant's message as a line of JSON each.
-std::string parse_tool_calls(const JsonFields& message) {
+using FunctionNames = std::map<std::string, std::string>;  // by the id of a call
+
+// {"name": "f", "arguments": {...}}: of arguments that are no JSON, which models write too, a string.
+std::string call_text(const std::string& name, const std::string& arguments) {
+  const bool object = arguments.find_first_not_of(" \t\r\n") == arguments.find('{') && json::accept(arguments);
+  return fmt::format("{{\"name\":{},\"arguments\":{}}}", json(name).dump(), object ? arguments : json(arguments).dump());
+}
+
+// The calls of an assistant's message, each as call_text().
+std::string parse_tool_calls(const JsonFields& message, FunctionNames& names) {
   std::string text;
   const json* calls = message.array("tool_calls");
   if (calls == nullptr) return text;
   for (std::size_t i = 0; i < calls->size(); ++i) {
     const std::string where = fmt::format("{}[{}]", message.name_of("tool_calls"), i);
-    const json* function = JsonFields((*calls)[i], where).object("function");
+    const JsonFields call((*calls)[i], where);
+    const json* function = call.object("function");
     if (function == nullptr) throw ApiError::invalid(where + ".function: missing", where + ".function");
     const JsonFields fields(*function, where + ".function");
-    nlohmann::ordered_json call;
-    call["name"] = fields.string("name").value_or("");
-    call["arguments"] = fields.string("arguments").value_or("{}");
-    text += (text.empty() ? "" : "\n") + call.dump();
+    const std::string name = fields.string("name").value_or("");
+    if (const auto id = call.string("id")) names[*id] = name;
+    text += (text.empty() ? "" : "\n") + call_text(name, fields.string("arguments").value_or("{}"));
   }
   return text;
-}
-
-std::string describe_tools(const json& tools) {
-  std::string text;
-  for (std::size_t i = 0; i < tools.size(); ++i) {
-    const std::string where = fmt::format("tools[{}]", i);
-    const json* function = JsonFields(tools[i], where).object("function");
-    if (function == nullptr) throw ApiError::invalid(where + ".function: missing", where + ".function");
-    if (!JsonFields(*function, where + ".function").string("name")) {
-      throw ApiError::invalid(where + ".function.name: missing", where + ".function.name");
-    }
-    text += "\n" + function->dump();
-  }
-  return text.empty() ? text : "These functions can be called, each described by a line of JSON:" + text;
 }
 
 void append(std::string& text, const std::string& more) {
@@ -72,7 +68,7 @@ struct ParsedMessage {
   std::string text;
 };
 
-ParsedMessage parse_message(const json& value, std::size_t index) {
+ParsedMessage parse_message(const json& value, std::size_t index, FunctionNames& names) {
   const std::string where = fmt::format("messages[{}]", index);
   const JsonFields message(value, where);
   const auto role = message.string("role");
@@ -81,11 +77,13 @@ ParsedMessage parse_message(const json& value, std::size_t index) {
   if (*role == "system" || *role == "developer") return {"system", text};
   if (*role == "user") return {"user", text};
   if (*role == "assistant") {
-    append(text, parse_tool_calls(message));
+    append(text, parse_tool_calls(message, names));
     return {"assistant", text};
   }
   if (*role == "tool" || *role == "function") {
-    const std::string name = message.string("name").value_or(message.string("tool_call_id").value_or(""));
+    const std::string id = message.string("tool_call_id").value_or("");
+    const auto called = names.find(id);
+    const std::string name = message.string("name").value_or(called == names.end() ? id : called->second);
     return {"user", name.empty() ? "Result:\n" + text : fmt::format("Result of {}:\n{}", name, text)};
   }
   throw ApiError::invalid(fmt::format("{}.role: expected system, developer, user, assistant or tool, found \"{}\"", where, *role),
@@ -94,12 +92,13 @@ ParsedMessage parse_message(const json& value, std::size_t index) {
 
 }  // namespace
 
-Conversation parse_messages(const json& messages, const json* tools) {
+Conversation parse_messages(const json& messages, const std::string& tools) {
   if (messages.empty()) throw ApiError::invalid("messages: is empty; expected at least one message", "messages");
   std::string system;
   std::vector<Message> turns;
+  FunctionNames names;
   for (std::size_t i = 0; i < messages.size(); ++i) {
-    ParsedMessage message = parse_message(messages[i], i);
+    ParsedMessage message = parse_message(messages[i], i, names);
     if (message.role == "system") {
       append(system, message.text);
     } else if (!turns.empty() && turns.back().role == message.role) {
@@ -108,7 +107,7 @@ Conversation parse_messages(const json& messages, const json* tools) {
       turns.emplace_back(message.role, message.text);
     }
   }
-  if (tools != nullptr) append(system, describe_tools(*tools));
+  append(system, tools);
   if (turns.empty()) {  // instructions alone: they are what is asked
     turns.emplace_back("user", std::exchange(system, {}));
   }

@@ -1,15 +1,22 @@
 #include "serving/api_request.h"
 
+#include <algorithm>
 #include <charconv>
 
 #include <fmt/format.h>
 
 #include "serving/json_fields.h"
+#include "serving/tool_call.h"
 
 namespace nanochat {
 namespace {
 
 using nlohmann::json;
+
+// What JSON Schema's maxLength counts: code points.
+std::size_t characters(std::string_view text) {
+  return static_cast<std::size_t>(std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xC0) != 0x80; }));
+}
 
 std::vector<std::string> parse_stop(const JsonFields& fields) {
   const json* value = fields.find("stop");
@@ -19,9 +26,10 @@ std::vector<std::string> parse_stop(const JsonFields& fields) {
   for (const json& one : value->is_string() ? json::array({*value}) : *value) {
     if (!one.is_string()) throw fields.wrong_type("stop", "an array of strings", one);
     stops.push_back(one.get<std::string>());
-    if (stops.back().empty() || stops.back().size() > kMaxStopBytes) {
-      throw ApiError::invalid(fmt::format("stop: expected strings of 1 to {} bytes, found one of {}", kMaxStopBytes,
-                                          stops.back().size()), "stop");
+    const std::size_t length = characters(stops.back());
+    if (length == 0 || length > kMaxStopCharacters) {
+      throw ApiError::invalid(fmt::format("stop: expected strings of 1 to {} characters, found one of {}", kMaxStopCharacters, length),
+                              "stop");
     }
   }
   if (stops.size() > kMaxStopStrings) {
@@ -80,7 +88,7 @@ GenerationFields parse_generation_fields(const JsonFields& fields, const Request
   return out;
 }
 
-void parse_response_format(const JsonFields& fields, ChatRequest& request) {
+void parse_response_format(const JsonFields& fields, const nlohmann::ordered_json& in_order, ChatRequest& request) {
   const json* value = fields.object("response_format");
   if (value == nullptr) return;
   const JsonFields format(*value, "response_format");
@@ -91,29 +99,28 @@ void parse_response_format(const JsonFields& fields, ChatRequest& request) {
   } else if (type == "json_schema") {
     const json* wrapper = format.object("json_schema");
     if (wrapper == nullptr) throw ApiError::invalid("response_format.json_schema: missing", "response_format.json_schema");
-    const json* schema = JsonFields(*wrapper, "response_format.json_schema").object("schema");
-    if (schema == nullptr) {
+    if (JsonFields(*wrapper, "response_format.json_schema").object("schema") == nullptr) {
       throw ApiError::invalid("response_format.json_schema.schema: missing", "response_format.json_schema.schema");
     }
     request.format = ResponseFormat::kJsonSchema;
-    request.schema = *schema;
+    request.schema = in_order.at("response_format").at("json_schema").at("schema");
   } else {
     throw ApiError::invalid(fmt::format("response_format.type: expected text, json_object or json_schema, found \"{}\"", type),
                             "response_format.type");
   }
 }
 
-// "none", "auto", "required" or {"type": "function", ...}: checked, and no more than that. Whether it offers the tools.
-bool parse_tool_choice(const JsonFields& fields) {
-  const json* choice = fields.find("tool_choice");
-  if (choice == nullptr) return true;
-  if (choice->is_object()) return true;
-  if (!choice->is_string()) throw fields.wrong_type("tool_choice", "a string or an object", *choice);
-  const auto& name = choice->get_ref<const std::string&>();
-  if (name != "none" && name != "auto" && name != "required") {
-    throw ApiError::invalid(fmt::format("tool_choice: expected none, auto, required or an object, found \"{}\"", name), "tool_choice");
+// The functions on offer, described in the system message, or the one call that is asked for.
+std::string parse_functions(const JsonFields& fields, const nlohmann::ordered_json& in_order, ChatRequest& request) {
+  std::vector<ToolFunction> functions;
+  if (const json* tools = fields.array("tools")) functions = parse_tools(*tools, in_order.at("tools"));
+  fields.boolean("parallel_tool_calls");  // there is one call at most
+  const ToolRequest tools = parse_tool_choice(fields.find("tool_choice"), std::move(functions));
+  if (tools.choice == ToolChoice::kRequired) {
+    request.format = ResponseFormat::kToolCall;
+    request.schema = call_schema(tools.functions);
   }
-  return name != "none";
+  return describe_tools(tools.functions);
 }
 
 }  // namespace
@@ -133,8 +140,10 @@ std::vector<TokenId> parse_token_ids(const json& value, const std::string& where
   return ids;
 }
 
-ChatRequest parse_chat_request(const json& body, const RequestDefaults& defaults) {
+ChatRequest parse_chat_request(std::string_view text, const RequestDefaults& defaults) {
+  const json body = parse_json_object(text);
   const JsonFields fields(body);
+  const nlohmann::ordered_json in_order = parse_in_order(text, {"response_format", "tools"});
   ChatRequest request;
   request.fields = parse_generation_fields(fields, defaults);
   const auto limit = fields.integer("max_tokens", 1, INT32_MAX);
@@ -146,16 +155,16 @@ ChatRequest parse_chat_request(const json& body, const RequestDefaults& defaults
     throw ApiError::invalid("top_logprobs: needs \"logprobs\": true", "top_logprobs");
   }
   request.fields.top_logprobs = top.value_or(0);
-  parse_response_format(fields, request);
+  parse_response_format(fields, in_order, request);
   request.nanochat_tools = fields.boolean("nanochat_tools").value_or(false);
   const json* messages = fields.array("messages");
   if (messages == nullptr) throw ApiError::invalid("messages: missing", "messages");
-  const json* tools = fields.array("tools");
-  request.conversation = parse_messages(*messages, parse_tool_choice(fields) ? tools : nullptr);
+  request.conversation = parse_messages(*messages, parse_functions(fields, in_order, request));
   return request;
 }
 
-CompletionRequest parse_completion_request(const json& body, const RequestDefaults& defaults) {
+CompletionRequest parse_completion_request(std::string_view text, const RequestDefaults& defaults) {
+  const json body = parse_json_object(text);
   const JsonFields fields(body);
   CompletionRequest request;
   request.fields = parse_generation_fields(fields, defaults);

@@ -18,7 +18,7 @@ namespace nanochat {
 
 inline constexpr std::int64_t kMaxChoices = 128;  // n, and n times the prompts of a completion
 inline constexpr std::size_t kMaxStopStrings = 4;
-inline constexpr std::size_t kMaxStopBytes = 1024;
+inline constexpr std::size_t kMaxStopCharacters = 256;
 inline constexpr std::int64_t kMaxTopLogprobs = 20;
 
 // What a request leaves out.
@@ -41,13 +41,13 @@ struct GenerationFields {
   std::int64_t top_logprobs = 0;
 };
 
-enum class ResponseFormat { kText, kJsonObject, kJsonSchema };
+enum class ResponseFormat { kText, kJsonObject, kJsonSchema, kToolCall };
 
 struct ChatRequest {
   GenerationFields fields;
   Conversation conversation;       // as render_prompt takes it
   ResponseFormat format = ResponseFormat::kText;
-  nlohmann::json schema;           // kJsonSchema
+  nlohmann::ordered_json schema;   // null: any object (kJsonObject). kToolCall: call_schema()
   bool nanochat_tools = false;     // the model's own calculator
 };
 
@@ -57,15 +57,15 @@ struct CompletionRequest {
   bool echo = false;
 };
 
-ChatRequest parse_chat_request(const nlohmann::json& body, const RequestDefaults& defaults);
-CompletionRequest parse_completion_request(const nlohmann::json& body, const RequestDefaults& defaults);
+ChatRequest parse_chat_request(std::string_view body, const RequestDefaults& defaults);
+CompletionRequest parse_completion_request(std::string_view body, const RequestDefaults& defaults);
 
 // A list of token ids. `where` names it in errors.
 std::vector<TokenId> parse_token_ids(const nlohmann::json& value, const std::string& where);
 
-// messages and tools of a chat as the conversation the model was trained on: system and developer messages together in
-// front, then user and assistant by turns, neighbours of a role joined. What a tool gave back is the user's text, headed by the
-// tool's name; calls that an assistant made stand in its text as JSON; the tools on offer are described in the system message.
-Conversation parse_messages(const nlohmann::json& messages, const nlohmann::json* tools);
+// messages of a chat as the conversation the model was trained on: system and developer messages together in front, then user
+// and assistant by turns, neighbours of a role joined. What a tool gave back is the user's text, headed by the tool's name; calls
+// that an assistant made stand in its text as JSON; `tools`, the description of those on offer, ends the system message.
+Conversation parse_messages(const nlohmann::json& messages, const std::string& tools);
 
 }  // namespace nanochat

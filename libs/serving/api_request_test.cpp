@@ -18,7 +18,7 @@ json chat_body(json extra = json::object()) {
 
 std::string chat_refusal(const json& extra) {
   try {
-    parse_chat_request(chat_body(extra), {});
+    parse_chat_request(chat_body(extra).dump(), {});
   } catch (const ApiError& error) {
     return error.what();
   }
@@ -27,7 +27,7 @@ std::string chat_refusal(const json& extra) {
 
 std::string completion_refusal(const json& body) {
   try {
-    parse_completion_request(body, {});
+    parse_completion_request(body.dump(), {});
   } catch (const ApiError& error) {
     return error.what();
   }
@@ -40,7 +40,7 @@ TEST(ChatRequest, ReadsEveryField) {
       {"max_completion_tokens", 7}, {"temperature", 0.5}, {"top_p", 0.9}, {"top_k", -1}, {"min_p", 0.1}, {"n", 2}, {"stop", "x"},
       {"seed", -3}, {"frequency_penalty", 1}, {"presence_penalty", -1}, {"repetition_penalty", 1.1}, {"logit_bias", {{"5", 2.5}}},
       {"logprobs", true}, {"top_logprobs", 3}, {"ignore_eos", true}, {"min_tokens", 2}, {"user", "u"}, {"metadata", json::object()},
-      {"response_format", {{"type", "json_object"}}}, {"nanochat_tools", true}, {"of another time", {1, 2}}}), {});
+      {"response_format", {{"type", "json_object"}}}, {"nanochat_tools", true}, {"of another time", {1, 2}}}).dump(), {});
   const GenerationFields& fields = request.fields;
   EXPECT_EQ(fields.model, "m");
   EXPECT_TRUE(fields.stream && fields.include_usage && fields.continuous_usage && fields.logprobs && fields.ignore_eos);
@@ -58,8 +58,15 @@ TEST(ChatRequest, ReadsEveryField) {
   EXPECT_TRUE(request.nanochat_tools);
 }
 
+TEST(ChatRequest, CountsTheCharactersOfStopStrings) {
+  std::string text;
+  for (int i = 0; i < 256; ++i) text += "é";
+  EXPECT_EQ(chat_refusal({{"stop", text}}), "");
+  EXPECT_THAT(chat_refusal({{"stop", text + "é"}}), HasSubstr("found one of 257"));
+}
+
 TEST(ChatRequest, NullIsAbsent) {
-  const ChatRequest request = parse_chat_request(chat_body({{"stop", nullptr}, {"max_tokens", nullptr}, {"seed", nullptr}}), {.seed = 9});
+  const ChatRequest request = parse_chat_request(chat_body({{"stop", nullptr}, {"max_tokens", nullptr}, {"seed", nullptr}}).dump(), {.seed = 9});
   EXPECT_EQ(request.fields.max_tokens, std::nullopt);
   EXPECT_EQ(request.fields.sampling.seed, 9u);
 }
@@ -71,6 +78,7 @@ TEST(ChatRequest, NamesWhatIsWrong) {
   EXPECT_THAT(chat_refusal({{"stop", {"a", "b", "c", "d", "e"}}}), HasSubstr("at most 4 strings, found 5"));
   EXPECT_THAT(chat_refusal({{"stop", ""}}), HasSubstr("stop"));
   EXPECT_THAT(chat_refusal({{"stop", {1}}}), HasSubstr("stop"));
+  EXPECT_THAT(chat_refusal({{"stop", std::string(257, 'x')}}), HasSubstr("1 to 256 characters, found one of 257"));
   EXPECT_THAT(chat_refusal({{"logit_bias", {{"x", 1}}}}), HasSubstr("logit_bias: expected token ids as keys"));
   EXPECT_THAT(chat_refusal({{"logit_bias", {{"1", 101}}}}), HasSubstr("logit_bias.1"));
   EXPECT_THAT(chat_refusal({{"top_logprobs", 2}}), HasSubstr("logprobs"));
@@ -88,40 +96,52 @@ TEST(ChatRequest, NamesWhatIsWrong) {
   EXPECT_THAT(chat_refusal({{"tools", {{{"type", "function"}}}}}), HasSubstr("tools[0].function"));
 }
 
+TEST(ChatRequest, SchemasKeepTheOrderOfTheirProperties) {
+  const ChatRequest format = parse_chat_request(R"({"messages": [{"role": "user", "content": "a"}], "response_format": {"type": "json_schema",
+      "json_schema": {"schema": {"type": "object", "properties": {"zeta": {"type": "integer"}, "alpha": {"type": "integer"}}}}}})", {});
+  EXPECT_EQ(format.format, ResponseFormat::kJsonSchema);
+  EXPECT_EQ(format.schema["properties"].begin().key(), "zeta");
+  const ChatRequest call = parse_chat_request(R"({"messages": [{"role": "user", "content": "a"}], "tool_choice": "required",
+      "tools": [{"function": {"name": "f", "parameters": {"properties": {"zeta": {}, "alpha": {}}}}}]})", {});
+  EXPECT_EQ(call.format, ResponseFormat::kToolCall);
+  EXPECT_EQ(call.schema["anyOf"][0]["properties"]["arguments"]["properties"].begin().key(), "zeta");
+  EXPECT_THAT(call.conversation.messages[0].joined_text(), HasSubstr(R"({"name":"f","parameters":)"));
+}
+
 TEST(Messages, BecomeTurnsOfUserAndAssistant) {
   const Conversation conversation = parse_messages(json::parse(R"([
     {"role": "system", "content": "S"}, {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
     {"role": "user", "content": "c"},
-    {"role": "assistant", "content": null, "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]},
-    {"role": "tool", "tool_call_id": "f", "content": "42"}, {"role": "developer", "content": "D"}])"), nullptr);
+    {"role": "assistant", "content": null, "tool_calls": [{"id": "call_1", "function": {"name": "f", "arguments": "{\"a\": 1}"}},
+                                                           {"function": {"name": "g", "arguments": "no JSON"}}]},
+    {"role": "tool", "tool_call_id": "call_1", "content": "42"}, {"role": "developer", "content": "D"}])"), "");
   ASSERT_EQ(conversation.messages.size(), 4u);
   EXPECT_EQ(conversation.messages[0], Message("system", "S\n\nD"));
   EXPECT_EQ(conversation.messages[1], Message("user", "ab\n\nc"));
-  EXPECT_EQ(conversation.messages[2], Message("assistant", R"({"name":"f","arguments":"{}"})"));
+  EXPECT_EQ(conversation.messages[2], Message("assistant", R"({"name":"f","arguments":{"a": 1}})" "\n" R"({"name":"g","arguments":"no JSON"})"));
   EXPECT_EQ(conversation.messages[3], Message("user", "Result of f:\n42"));
   EXPECT_NO_THROW(check_conversation({{conversation.messages.begin(), conversation.messages.end() - 2}}));
 }
 
 TEST(Messages, DescribeTools) {
-  const json tools = json::parse(R"([{"type": "function", "function": {"name": "f"}}])");
   const json messages = json::parse(R"([{"role": "user", "content": "a"}])");
-  const Conversation conversation = parse_messages(messages, &tools);
+  const Conversation conversation = parse_messages(messages, "f: what it does");
   ASSERT_EQ(conversation.messages.size(), 2u);
-  EXPECT_THAT(conversation.messages[0].joined_text(), HasSubstr(R"({"name":"f"})"));
+  EXPECT_THAT(conversation.messages[0].joined_text(), ::testing::EndsWith("f: what it does"));
   const json alone = json::parse(R"([{"role": "system", "content": "a"}])");
-  EXPECT_EQ(parse_messages(alone, nullptr).messages[0], Message("user", "a"));
+  EXPECT_EQ(parse_messages(alone, "").messages[0], Message("user", "a"));
 }
 
 TEST(CompletionRequest, ReadsEveryFormOfPrompt) {
-  const auto prompts = [](json prompt) { return parse_completion_request({{"prompt", std::move(prompt)}}, {}).prompts; };
+  const auto prompts = [](json prompt) { return parse_completion_request(json{{"prompt", std::move(prompt)}}.dump(), {}).prompts; };
   EXPECT_EQ(std::get<0>(prompts("a")[0]), "a");
   EXPECT_EQ(std::get<1>(prompts({1, 2})[0]), (std::vector<TokenId>{1, 2}));
   EXPECT_EQ(prompts({"a", "b"}).size(), 2u);
   EXPECT_EQ(std::get<1>(prompts({{1}, {2, 3}})[1]), (std::vector<TokenId>{2, 3}));
-  const CompletionRequest request = parse_completion_request({{"prompt", "a"}, {"echo", true}, {"logprobs", 1}, {"max_tokens", 0}}, {});
+  const CompletionRequest request = parse_completion_request(R"({"prompt": "a", "echo": true, "logprobs": 1, "max_tokens": 0})", {});
   EXPECT_TRUE(request.echo && request.fields.logprobs);
   EXPECT_EQ(request.fields.top_logprobs, 1);
-  EXPECT_EQ(parse_completion_request({{"prompt", "a"}}, {}).fields.max_tokens, 16);
+  EXPECT_EQ(parse_completion_request(R"({"prompt": "a"})", {}).fields.max_tokens, 16);
 }
 
 TEST(CompletionRequest, NamesWhatIsWrong) {

@@ -17,12 +17,15 @@ class ApiTest : public ::testing::Test {
   std::shared_ptr<FakeBackend> backend_ = std::make_shared<FakeBackend>();
   ApiOptions options_{.version = "1.2.3"};
   std::unique_ptr<Api> api_;
+  std::function<std::unique_ptr<TokenConstraint>(const nlohmann::ordered_json&)> make_constraint_;
   bool loaded_ = true;
 
   std::shared_ptr<RecordingExchange> call(std::string method, std::string path, std::string body = {}, HttpHeaders headers = {}) {
     if (!api_) {
       api_ = std::make_unique<Api>(options_);
-      if (loaded_) api_->set_model(testing::fake_model(backend_));
+      const auto model = testing::fake_model(backend_);
+      model->make_constraint = make_constraint_;
+      if (loaded_) api_->set_model(model);
     }
     HttpRequest request{.method = std::move(method), .path = std::move(path), .query = {}, .headers = std::move(headers),
                         .body = std::move(body), .client = "127.0.0.1"};
@@ -144,6 +147,54 @@ TEST_F(ApiTest, GivesSeveralChoicesAndLogprobs) {
   EXPECT_EQ(content[0]["top_logprobs"].size(), 2u);
 }
 
+constexpr const char* kCallRequest = R"({"messages": [{"role": "user", "content": "Hi"}], "stop": ["Oslo"], "stream": STREAM,
+  "tools": [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}}],
+  "tool_choice": {"type": "function", "function": {"name": "weather"}}})";
+
+TEST_F(ApiTest, CallsTheFunctionThatIsRequired) {
+  nlohmann::ordered_json schema;
+  make_constraint_ = [&](const nlohmann::ordered_json& given) {
+    schema = given;
+    return nullptr;
+  };
+  backend_->answer = R"({"name":"weather","arguments":{"city":"Oslo"}})";
+  std::string body = kCallRequest;
+  body.replace(body.find("STREAM"), 6, "false");
+  const json choice = json::parse(call("POST", "/v1/chat/completions", body)->text())["choices"][0];
+  EXPECT_EQ(schema["anyOf"][0]["properties"]["name"]["const"], "weather");
+  EXPECT_EQ(choice["finish_reason"], "tool_calls");
+  EXPECT_EQ(choice["message"]["content"], nullptr);
+  EXPECT_EQ(choice["message"]["tool_calls"][0]["type"], "function");
+  EXPECT_THAT(choice["message"]["tool_calls"][0]["id"].get<std::string>(), ::testing::StartsWith("call_"));
+  EXPECT_EQ(choice["message"]["tool_calls"][0]["function"], json({{"name", "weather"}, {"arguments", R"({"city":"Oslo"})"}}));
+}
+
+TEST_F(ApiTest, StreamsACall) {
+  make_constraint_ = [](const nlohmann::ordered_json&) { return nullptr; };
+  backend_->manual = true;
+  std::string body = kCallRequest;
+  body.replace(body.find("STREAM"), 6, "true");
+  const auto exchange = call("POST", "/v1/chat/completions", body);
+  for (const char c : std::string(R"({"name":"weather","arguments":{"city":"Oslo"}})")) {
+    backend_->token(1, c);
+    exchange->text();
+  }
+  backend_->finish(1, FinishReason::kStop);
+  backend_->done(1);
+  const auto chunks = events(exchange->text());
+  EXPECT_EQ(chunks[0]["choices"][0]["delta"], json({{"role", "assistant"}, {"content", nullptr}}));
+  EXPECT_EQ(chunks[1]["choices"][0]["delta"]["tool_calls"][0]["function"], json({{"name", "weather"}, {"arguments", ""}}));
+  std::string arguments;
+  for (std::size_t i = 1; i + 2 < chunks.size(); ++i) {
+    const json& delta = chunks[i]["choices"][0]["delta"]["tool_calls"][0];
+    EXPECT_EQ(delta["index"], 0);
+    EXPECT_EQ(delta.contains("id"), i == 1);
+    arguments += delta["function"]["arguments"].get<std::string>();
+  }
+  EXPECT_EQ(arguments, R"({"city":"Oslo"})");
+  EXPECT_EQ(chunks[chunks.size() - 2]["choices"][0]["finish_reason"], "tool_calls");
+}
+
 TEST_F(ApiTest, ScoresAPromptForLmEval) {
   const auto exchange = complete({{"prompt", {256, 'a', 'b'}}, {"echo", true}, {"logprobs", 1}, {"max_tokens", 1}});
   const json choice = json::parse(exchange->text())["choices"][0];
@@ -198,6 +249,10 @@ TEST_F(ApiTest, RefusesWhatTheEngineCannotTake) {
   EXPECT_EQ(status(complete({{"prompt", {1, 9999}}})), 400);
   EXPECT_EQ(status(chat({{"model", "other"}})), 404);
   EXPECT_EQ(status(chat({{"response_format", {{"type", "json_object"}}}})), 400);
+  backend_->context = 256;
+  const auto call = chat({{"tools", {{{"function", {{"name", "f"}}}}}}, {"tool_choice", "required"}});
+  EXPECT_EQ(status(call), 400);
+  EXPECT_EQ(error(call)["param"], "tools");
   EXPECT_EQ(status(chat({{"nanochat_tools", true}})), 400);
   EXPECT_EQ(status(chat({{"logit_bias", {{"70000", 1}}}})), 400);
 }
@@ -269,6 +324,8 @@ TEST_F(ApiTest, Tokenizes) {
   const json text = json::parse(call("POST", "/detokenize", R"({"tokens": [97, 98]})")->text());
   EXPECT_EQ(text, json({{"content", "ab"}, {"prompt", "ab"}}));
   EXPECT_EQ(status(call("POST", "/detokenize", R"({"tokens": [9999]})")), 400);
+  EXPECT_EQ(status(call("POST", "/tokenize", R"({"content": "a", "add_special_tokens": 1})")), 400);
+  EXPECT_EQ(status(call("POST", "/tokenize", R"({"prompt": "a", "add_special": 1})")), 400);
   EXPECT_EQ(json::parse(call("GET", "/tokenizer_info")->text())["eos_token"], "<|assistant_end|>");
 }
 

@@ -1,5 +1,6 @@
 #include "serving/json_fields.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include <fmt/format.h>
@@ -54,6 +55,20 @@ json parse_json_object(std::string_view text, bool allow_empty) {
     throw ApiError::invalid(fmt::format("the body is {}; expected a JSON object", json_kind(value)));
   }
   return value;
+}
+
+nlohmann::ordered_json parse_in_order(std::string_view text, std::initializer_list<std::string_view> names) {
+  using nlohmann::ordered_json;
+  bool wanted = true;
+  int keys = 0;
+  return ordered_json::parse(text, [&](int depth, ordered_json::parse_event_t event, const ordered_json& key) {
+    if (event != ordered_json::parse_event_t::key) return true;
+    if (depth == 1) wanted = std::find(names.begin(), names.end(), key.get_ref<const std::string&>()) != names.end();
+    if (wanted && ++keys > kMaxOrderedKeys) {
+      throw ApiError::invalid(fmt::format("schemas and tools have more than {} keys together", kMaxOrderedKeys));
+    }
+    return wanted;
+  });
 }
 
 std::string_view json_kind(const json& value) {

@@ -3,6 +3,7 @@
 // absent, fields that nobody asks for are ignored.
 
 #include <cstdint>
+#include <initializer_list>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -19,6 +20,11 @@ inline constexpr int kMaxJsonDepth = 128;
 nlohmann::json parse_json(std::string_view text);
 // The same, of which an object must come out; an empty text is an empty object when `allow_empty`.
 nlohmann::json parse_json_object(std::string_view text, bool allow_empty = false);
+
+// Members `names` of the object that parse_json_object() has read, with the order of their keys, which it does not keep; an
+// absent one is absent. Throws ApiError (400) for more than kMaxOrderedKeys: with order, a key costs a search among the others.
+inline constexpr int kMaxOrderedKeys = 5000;
+nlohmann::ordered_json parse_in_order(std::string_view text, std::initializer_list<std::string_view> names);
 
 class JsonFields {
  public:

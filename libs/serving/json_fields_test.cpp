@@ -41,6 +41,23 @@ TEST(ParseJson, CountsDepthBeforeItBuildsAnything) {
   EXPECT_THROW(parse_json_object(nested(kMaxJsonDepth + 1)), ApiError);
 }
 
+TEST(ParseInOrder, KeepsTheOrderOfSomeMembers) {
+  EXPECT_EQ(parse_in_order(R"({"a": {"z": 1, "b": [{"y": 2, "c": 3}]}, "x": {"a": 4}, "d": null})", {"a", "d", "absent"}).dump(),
+            R"({"a":{"z":1,"b":[{"y":2,"c":3}]},"d":null})");
+  EXPECT_EQ(parse_in_order(R"({"a": 1, "a": 2})", {"a"}).dump(), R"({"a":2})");
+}
+
+TEST(ParseInOrder, RefusesMoreKeysThanCanBeSearched) {
+  const auto object = [](int keys) {
+    std::string text = "{";
+    for (int i = 0; i < keys; ++i) text += (i > 0 ? ",\"" : "\"") + std::to_string(i) + "\":0";
+    return text + "}";
+  };
+  EXPECT_NO_THROW(parse_in_order("{\"a\":" + object(kMaxOrderedKeys - 1) + "}", {"a"}));
+  EXPECT_THROW(parse_in_order("{\"a\":" + object(kMaxOrderedKeys) + "}", {"a"}), ApiError);
+  EXPECT_NO_THROW(parse_in_order("{\"b\":" + object(2 * kMaxOrderedKeys) + ",\"a\":1}", {"a"}));
+}
+
 TEST(JsonFields, NamesTheFieldOfAWrongType) {
   const json object = {{"s", 1}, {"n", "x"}, {"b", 1}, {"i", 1.5}, {"nothing", nullptr}, {"whole", 5.0}, {"big", UINT64_MAX}};
   const JsonFields fields(object, "body");

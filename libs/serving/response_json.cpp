@@ -28,11 +28,24 @@ Json token_json(const Tokenizer& tokenizer, const SampledToken& token) {
   return object;
 }
 
+// With id and name where the name is: in the part that begins the call.
+Json call_json(const ChoicePart& part) {
+  Json call = Json::object(), function = Json::object();
+  if (!part.call->name.empty()) {
+    call["id"] = part.call_id;
+    call["type"] = "function";
+    function["name"] = part.call->name;
+  }
+  function["arguments"] = part.call->arguments;
+  call["function"] = std::move(function);
+  return call;
+}
+
 }  // namespace
 
-std::string new_answer_id(bool chat) {
+std::string new_id(std::string_view prefix) {
   thread_local std::mt19937_64 random{std::random_device{}()};
-  return fmt::format("{}-{:016x}{:08x}", chat ? "chatcmpl" : "cmpl", random(), random() & 0xffffffffu);
+  return fmt::format("{}{:016x}{:08x}", prefix, random(), random() & 0xffffffffu);
 }
 
 std::string token_text(const Tokenizer& tokenizer, TokenId id) {
@@ -68,7 +81,9 @@ Json whole_choice(const AnswerHead& head, const ChoicePart& part, const Json& lo
   Json choice;
   choice["index"] = part.index;
   if (head.chat) {
-    choice["message"] = {{"role", "assistant"}, {"content", part.text}, {"refusal", nullptr}};
+    Json message = {{"role", "assistant"}, {"content", part.call ? Json() : Json(part.text)}, {"refusal", nullptr}};
+    if (part.call) message["tool_calls"] = Json::array({call_json(part)});
+    choice["message"] = std::move(message);
   } else {
     choice["text"] = part.text;
   }
@@ -83,7 +98,12 @@ Json chunk_choice(const AnswerHead& head, const ChoicePart& part, const Json& lo
   if (head.chat) {
     Json delta = Json::object();
     if (part.begins) delta["role"] = "assistant";
-    if (part.begins || !part.text.empty()) delta["content"] = part.text;
+    if (part.begins || !part.text.empty()) delta["content"] = part.call ? Json() : Json(part.text);
+    if (part.call && !part.call->empty()) {
+      Json call = {{"index", 0}};
+      call.update(call_json(part));
+      delta["tool_calls"] = Json::array({std::move(call)});
+    }
     choice["delta"] = std::move(delta);
   } else {
     choice["text"] = part.text;

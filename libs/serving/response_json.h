@@ -4,12 +4,14 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <nlohmann/json.hpp>
 
 #include "inference/engine_request.h"
 #include "serving/answer_text.h"
+#include "serving/tool_call.h"
 
 namespace nanochat {
 
@@ -26,11 +28,13 @@ struct ChoicePart {
   std::int64_t index = 0;
   std::string text = {};
   std::vector<AnswerToken> tokens = {};  // for logprobs
+  std::optional<ToolCallPart> call = {};  // of answers that are calls, in place of the text
+  std::string call_id = {};
   std::string finish_reason = {};     // empty: not ended
   bool begins = false;                // the first part of a stream
 };
 
-std::string new_answer_id(bool chat);
+std::string new_id(std::string_view prefix);  // "call_0123...", random
 nlohmann::ordered_json usage_json(const EngineUsage& usage);
 
 // "choices" is empty in the chunk that carries the usage alone.

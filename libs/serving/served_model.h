@@ -40,8 +40,8 @@ struct ServedModel {
   std::shared_ptr<InferenceBackend> engine;
   std::vector<std::int32_t> stop_tokens;
   // Answers must be JSON that a schema allows, any object for null. Throws ConfigError for what it does not support. Empty:
-  // response_format is refused.
-  std::function<std::unique_ptr<TokenConstraint>(const nlohmann::json& schema)> make_constraint;
+  // response_format and calls that tool_choice requires are refused.
+  std::function<std::unique_ptr<TokenConstraint>(const nlohmann::ordered_json& schema)> make_constraint;
   bool has_tools = false;   // nanochat_tools are there
 };
 

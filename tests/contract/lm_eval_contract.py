@@ -1,8 +1,9 @@
-"""lm-eval over local files, by both of its API models; its summed log-likelihoods are compared with the server's own scores of the
+"""lm-eval over local files, by both of its API models. Its summed log-likelihoods must be those that `nanochat eval` finds for the
 same ids: python lm_eval_contract.py NANOCHAT [RUN]"""
 import json
 import os
 import pathlib
+import subprocess
 import sys
 import tempfile
 import urllib.request
@@ -22,6 +23,9 @@ doc_to_target: "{{{{answer}}}}"
 target_delimiter: " "
 metric_list: [{{metric: acc}}]
 """
+# The same task for `nanochat eval`.
+CUSTOM = {"name": "choices", "form": "multiple_choice", "data": "choices.jsonl", "query": "{question}", "choices": "choices",
+          "gold": "answer", "delimiter": " "}
 GENERATE = """task: local_generate
 dataset_path: json
 dataset_kwargs: {{data_files: {{test: {folder}/generate.jsonl}}}}
@@ -34,14 +38,47 @@ metric_list: [{{metric: exact_match}}]
 """
 
 
+QUESTIONS = [("The cat sat on", ["the mat", "a green idea"]), ("Once upon a", ["time", "banana tree"]),
+             ("One and one are", ["two", "seven", "eleven hundred"]), ("The capital of France is", ["Paris", "London", "a big city"]),
+             ("Water is", ["wet", "made of small stones and of a good deal of sand"]), ("If it rains, then", ["we get wet", "nobody does"])]
+TOLERANCE = 1e-3  # of the sum over a continuation, in nats
+
+
 def post(url, path, body):
     request = urllib.request.Request(url + path, json.dumps(body).encode(), {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=60) as response:
         return json.load(response)
 
 
-def check(url, folder):
+def scores_of_eval(nanochat, run, folder):
+    """By token ids: where the continuation begins, and its summed log-likelihood."""
+    (folder / "custom.json").write_text(json.dumps(CUSTOM))
+    subprocess.run([nanochat, "eval", run, "--benchmarks", "", "--custom-task", folder / "custom.json", "--output-dir", folder / "eval",
+                    "--save-samples", "--dtype", "float32", "--quiet"], check=True, stdout=subprocess.DEVNULL)
+    scores = {}
+    for line in (folder / "eval/examples.jsonl").read_text().splitlines()[1:]:
+        example = json.loads(line)
+        for loss, option in zip(example["losses"], example["sample"]):
+            scores[tuple(option["tokens"])] = (option["start"], -loss * (option["end"] - option["start"]))
+    return scores
+
+
+def compare(scored, samples, expected):
+    """`scored`: context, continuation of every request of lm-eval in order; `samples`: what it made of the answers."""
+    responses = [response[0] for sample in samples for response in sample["resps"]]
+    assert len(scored) == len(responses) == len(expected) == sum(len(choices) for _, choices in QUESTIONS)
+    worst = 0.0
+    for (context, continuation), response in zip(scored, responses):
+        start, log_likelihood = expected[tuple(context + continuation)]  # the ids are identical, or this fails
+        assert start == len(context), (start, context, continuation)
+        worst = max(worst, abs(float(response[0]) - log_likelihood))
+    assert worst < TOLERANCE, worst
+    return worst
+
+
+def check(nanochat, run, url, folder):
     import lm_eval
+    from lm_eval.models.api_models import TemplateAPI
     from lm_eval.tasks import TaskManager
     from lm_eval.utils import RemoteTokenizer
 
@@ -50,9 +87,13 @@ def check(url, folder):
     bos = json.loads(server.get(url, "/tokenizer_info")[1])["bos_token_id"]
     RemoteTokenizer.encode = lambda self, text: bare(self, text) if text.startswith("<|") else [bos, *bare(self, text)]
 
-    questions = [("The cat sat on", ["the mat", "a green idea"]), ("Once upon a", ["time", "banana tree"]), ("One and one are", ["two", "seven"])]
-    (folder / "choices.jsonl").write_text("".join(json.dumps({"question": q, "choices": c, "answer": 0}) + "\n" for q, c in questions))
-    (folder / "generate.jsonl").write_text("".join(json.dumps({"question": q, "answer": c[0]}) + "\n" for q, c in questions))
+    scored = []
+    send = TemplateAPI._loglikelihood_tokens
+    TemplateAPI._loglikelihood_tokens = lambda self, requests, **options: (
+        scored.extend((context, continuation) for _, context, continuation in requests), send(self, requests, **options))[1]
+
+    (folder / "choices.jsonl").write_text("".join(json.dumps({"question": q, "choices": c, "answer": 0}) + "\n" for q, c in QUESTIONS))
+    (folder / "generate.jsonl").write_text("".join(json.dumps({"question": q, "answer": c[0]}) + "\n" for q, c in QUESTIONS))
     (folder / "choices.yaml").write_text(CHOICES.format(folder=folder))
     (folder / "generate.yaml").write_text(GENERATE.format(folder=folder))
     tasks = TaskManager(include_path=str(folder), include_defaults=False)
@@ -60,23 +101,20 @@ def check(url, folder):
     results = lm_eval.simple_evaluate("local-completions", tasks=["local_choices", "local_generate"], task_manager=tasks, log_samples=True,
                                       bootstrap_iters=0, model_args=f"base_url={url}/v1/completions,{common},tokenizer_backend=remote")
     assert set(results["results"]) == {"local_choices", "local_generate"}
-    ids = lambda text: post(url, "/tokenize", {"prompt": text, "add_special_tokens": True})["tokens"]
-    compared = 0
-    for sample in results["samples"]["local_choices"]:
-        doc = sample["doc"]
-        for choice, response in zip(doc["choices"], sample["filtered_resps"]):
-            context, whole = ids(doc["question"]), ids(doc["question"] + " " + choice)
-            answer = post(url, "/v1/completions", {"prompt": whole, "max_tokens": 1, "echo": True, "logprobs": 1, "temperature": 0})
-            expected = sum(answer["choices"][0]["logprobs"]["token_logprobs"][len(context):-1])
-            assert abs(float(response[0]) - expected) < 1e-3, (response, expected)
-            compared += 1
-    assert compared == 6
+    worst = compare(scored, results["samples"]["local_choices"], scores_of_eval(nanochat, run, folder))
     chat = lm_eval.simple_evaluate("local-chat-completions", tasks=["local_generate"], task_manager=tasks, apply_chat_template=True, bootstrap_iters=0,
                                    log_samples=True, model_args=f"base_url={url}/v1/chat/completions,{common},tokenizer_backend=None")
-    assert len(chat["samples"]["local_generate"]) == 3
-    print("lm-eval", lm_eval.__version__, "passed;", compared, "log-likelihoods compared")
+    for sample in chat["samples"]["local_generate"]:
+        answer = post(url, "/v1/chat/completions", {"messages": [{"role": "user", "content": sample["doc"]["question"]}], "max_tokens": 16,
+                                                    "temperature": 0, "stop": ["."]})
+        assert sample["resps"][0][0] == answer["choices"][0]["message"]["content"], sample["resps"]
+    assert len(chat["samples"]["local_generate"]) == len(QUESTIONS)
+    print("lm-eval", lm_eval.__version__, "passed;", len(scored), "log-likelihoods are those of nanochat eval, the worst off by", f"{worst:.1e}")
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as folder, server.running(sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else None) as url:
-        check(url, pathlib.Path(folder))
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        run = sys.argv[2] if len(sys.argv) > 2 else server.small_run(sys.argv[1], folder / "small")
+        with server.running(sys.argv[1], run) as url:
+            check(sys.argv[1], run, url, folder)

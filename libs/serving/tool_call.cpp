@@ -1,0 +1,144 @@
+#include "serving/tool_call.h"
+
+#include <algorithm>
+
+#include <fmt/format.h>
+
+#include "serving/json_fields.h"
+
+namespace nanochat {
+namespace {
+
+using nlohmann::json;
+using nlohmann::ordered_json;
+
+// "$ref": "#/$defs/x" means a place of the parameters; they now stand at `place` of a larger schema.
+void move_references(ordered_json& schema, const std::string& place) {
+  if (schema.is_object()) {
+    for (auto& [key, value] : schema.items()) {
+      if (key == "$ref" && value.is_string() && value.get_ref<const std::string&>().starts_with('#')) {
+        value = "#" + place + value.get<std::string>().substr(1);
+      } else if (key != "enum" || !value.is_array()) {
+        move_references(value, place);
+      }
+    }
+  } else if (schema.is_array()) {
+    for (ordered_json& item : schema) move_references(item, place);
+  }
+}
+
+// Without parameters a function takes none, and so it does with an empty list of them.
+ordered_json arguments_schema(const ToolFunction& function, const std::string& place) {
+  ordered_json schema = function.description.value("parameters", ordered_json());
+  if (schema.is_null()) schema = {{"type", "object"}, {"properties", ordered_json::object()}};
+  if (!schema.contains("type") && !schema.contains("$ref")) schema["type"] = "object";
+  if (schema.contains("type") && schema["type"] != "object") {
+    throw ApiError::invalid(fmt::format("tools: the parameters of \"{}\" are of type {}, expected \"object\"", function.name,
+                                        schema["type"].dump()), "tools", "unsupported_schema");
+  }
+  if (schema.contains("properties") && schema["properties"].empty() && !schema.contains("additionalProperties")) {
+    schema["additionalProperties"] = false;
+  }
+  move_references(schema, place);
+  return schema;
+}
+
+}  // namespace
+
+std::vector<ToolFunction> parse_tools(const json& tools, const ordered_json& in_order) {
+  std::vector<ToolFunction> functions;
+  for (std::size_t i = 0; i < tools.size(); ++i) {
+    const std::string where = fmt::format("tools[{}]", i);
+    const JsonFields tool(tools[i], where);
+    if (const auto type = tool.string("type").value_or("function"); type != "function") {
+      throw ApiError::invalid(fmt::format("{}.type: expected function, found \"{}\"", where, type), where + ".type", "unsupported");
+    }
+    const json* function = tool.object("function");
+    if (function == nullptr) throw ApiError::invalid(where + ".function: missing", where + ".function");
+    const JsonFields fields(*function, where + ".function");
+    const auto name = fields.string("name");
+    if (!name || name->empty()) throw ApiError::invalid(where + ".function.name: missing", where + ".function.name");
+    fields.string("description");
+    fields.object("parameters");
+    fields.boolean("strict");
+    functions.push_back({*name, in_order.at(i).at("function")});
+  }
+  return functions;
+}
+
+std::string describe_tools(const std::vector<ToolFunction>& functions) {
+  if (functions.empty()) return {};
+  std::string text = "These functions can be called, each described by a line of JSON:";
+  for (const ToolFunction& function : functions) text += "\n" + function.description.dump();
+  return text;
+}
+
+ToolRequest parse_tool_choice(const json* value, std::vector<ToolFunction> functions) {
+  if (value == nullptr) return {ToolChoice::kAuto, std::move(functions)};
+  const std::string name = value->is_string() ? value->get<std::string>() : "";
+  if (name == "none") return {ToolChoice::kNone, {}};
+  if (name == "auto") return {ToolChoice::kAuto, std::move(functions)};
+  if (name == "required") {
+    if (functions.empty()) throw ApiError::invalid("tool_choice: a call is required, but \"tools\" offers none", "tool_choice");
+    return {ToolChoice::kRequired, std::move(functions)};
+  }
+  if (!value->is_object()) {
+    throw ApiError::invalid(fmt::format("tool_choice: expected none, auto, required or an object, found {}",
+                                        value->is_string() ? value->dump() : std::string(json_kind(*value))), "tool_choice");
+  }
+  const JsonFields choice(*value, "tool_choice");
+  if (const auto type = choice.string("type").value_or(""); type != "function") {
+    throw ApiError::invalid(fmt::format("tool_choice.type: expected function, found \"{}\"", type), "tool_choice.type", "unsupported");
+  }
+  const json* function = choice.object("function");
+  const auto wanted = function == nullptr ? std::nullopt : JsonFields(*function, "tool_choice.function").string("name");
+  if (!wanted) throw ApiError::invalid("tool_choice.function.name: missing", "tool_choice.function.name");
+  const auto found = std::find_if(functions.begin(), functions.end(), [&](const ToolFunction& one) { return one.name == *wanted; });
+  if (found == functions.end()) {
+    throw ApiError::invalid(fmt::format("tool_choice: \"{}\" is not among the functions of \"tools\"", *wanted), "tool_choice");
+  }
+  return {ToolChoice::kRequired, {*found}};
+}
+
+ordered_json call_schema(const std::vector<ToolFunction>& functions) {
+  ordered_json calls = ordered_json::array();
+  for (std::size_t i = 0; i < functions.size(); ++i) {
+    ordered_json call = {{"type", "object"}};
+    call["properties"]["name"]["const"] = functions[i].name;
+    call["properties"]["arguments"] = arguments_schema(functions[i], fmt::format("/anyOf/{}/properties/arguments", i));
+    call["required"] = {"name", "arguments"};
+    calls.push_back(std::move(call));
+  }
+  return {{"anyOf", std::move(calls)}};
+}
+
+ToolCallPart ToolCallText::push(std::string_view text) {
+  ToolCallPart part;
+  for (const char c : text) {
+    const bool was_in_string = in_string_;
+    const int before = depth_;
+    if (in_string_) {
+      in_string_ = escaped_ || c != '"';
+      escaped_ = !escaped_ && c == '\\';
+    } else if (c == '"') {
+      in_string_ = true;
+    } else if (c == '{' || c == '[') {
+      ++depth_;
+    } else if (c == '}' || c == ']') {
+      --depth_;
+    } else if (c == ':' && depth_ == 1) {
+      place_ = place_ == Place::kBeforeName ? Place::kName : Place::kArguments;
+    }
+    if (place_ == Place::kName && (was_in_string || in_string_)) {
+      name_ += c;
+      if (in_string_) continue;
+      part.name = json::parse(std::exchange(name_, {}));
+      place_ = Place::kBeforeArguments;
+    } else if (place_ == Place::kArguments && std::max(before, depth_) > 1) {
+      part.arguments += c;
+    }
+  }
+  return part;
+}
+
+}  // namespace nanochat

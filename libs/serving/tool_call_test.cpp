@@ -1,0 +1,103 @@
+#include "serving/tool_call.h"
+
+#include <gmock/gmock.h>
+
+#include "serving/api_error.h"
+
+namespace nanochat {
+namespace {
+
+using ::testing::HasSubstr;
+using nlohmann::json;
+using nlohmann::ordered_json;
+
+std::vector<ToolFunction> functions_of(const char* text) { return parse_tools(json::parse(text), ordered_json::parse(text)); }
+
+constexpr const char* kTwo = R"([
+  {"type": "function", "function": {"name": "search", "parameters": {"type": "object",
+    "properties": {"words": {"type": "array", "items": {"$ref": "#/$defs/word"}}, "limit": {"type": "integer"}},
+    "required": ["words"], "$defs": {"word": {"type": "string"}}}}},
+  {"type": "function", "function": {"description": "The time.", "name": "now"}}])";
+
+template <class Call>
+std::string refusal(const Call& call) {
+  try {
+    call();
+  } catch (const ApiError& error) {
+    EXPECT_EQ(error.status(), 400);
+    return error.what();
+  }
+  return "";
+}
+
+TEST(ParseTools, KeepsTheOrderOfKeys) {
+  const auto functions = functions_of(kTwo);
+  ASSERT_EQ(functions.size(), 2u);
+  EXPECT_EQ(functions[0].name, "search");
+  EXPECT_THAT(describe_tools(functions), HasSubstr("\n{\"description\":\"The time.\",\"name\":\"now\"}"));
+  EXPECT_EQ(describe_tools({}), "");
+}
+
+TEST(ParseTools, NamesWhatIsWrong) {
+  EXPECT_THAT(refusal([] { functions_of(R"([{"type": "web"}])"); }), HasSubstr("tools[0].type: expected function, found \"web\""));
+  EXPECT_THAT(refusal([] { functions_of(R"([{"type": "function"}])"); }), HasSubstr("tools[0].function: missing"));
+  EXPECT_THAT(refusal([] { functions_of(R"([{"function": {"name": ""}}])"); }), HasSubstr("tools[0].function.name: missing"));
+  EXPECT_THAT(refusal([] { functions_of(R"([{"function": {"name": "f", "parameters": [1]}}])"); }),
+              HasSubstr("tools[0].function.parameters: expected an object"));
+  EXPECT_THAT(refusal([] { functions_of(R"([{"function": {"name": "f", "description": 1}}])"); }), HasSubstr("description"));
+}
+
+TEST(ParseToolChoice, SaysWhatMayBeCalled) {
+  const auto choose = [](const json& value) { return parse_tool_choice(&value, functions_of(kTwo)); };
+  EXPECT_EQ(parse_tool_choice(nullptr, functions_of(kTwo)).functions.size(), 2u);
+  EXPECT_EQ(choose("auto").choice, ToolChoice::kAuto);
+  EXPECT_TRUE(choose("none").functions.empty());
+  EXPECT_EQ(choose("required").functions.size(), 2u);
+  const ToolRequest named = choose({{"type", "function"}, {"function", {{"name", "now"}}}});
+  EXPECT_EQ(named.choice, ToolChoice::kRequired);
+  ASSERT_EQ(named.functions.size(), 1u);
+  EXPECT_EQ(named.functions[0].name, "now");
+
+  EXPECT_THAT(refusal([&] { choose("maybe"); }), HasSubstr("expected none, auto, required or an object, found \"maybe\""));
+  EXPECT_THAT(refusal([&] { choose(5); }), HasSubstr("found an integer"));
+  EXPECT_THAT(refusal([&] { choose({{"type", "allowed_tools"}}); }), HasSubstr("tool_choice.type"));
+  EXPECT_THAT(refusal([&] { choose({{"type", "function"}}); }), HasSubstr("tool_choice.function.name: missing"));
+  EXPECT_THAT(refusal([&] { choose({{"type", "function"}, {"function", {{"name", "other"}}}}); }), HasSubstr("\"other\" is not among"));
+  const json required = "required";
+  EXPECT_THAT(refusal([&] { parse_tool_choice(&required, {}); }), HasSubstr("\"tools\" offers none"));
+}
+
+TEST(CallSchema, IsOneOfTheFunctionsWithItsArguments) {
+  const ordered_json schema = call_schema(functions_of(kTwo));
+  EXPECT_EQ(schema["anyOf"][0]["properties"]["name"]["const"], "search");
+  const ordered_json& arguments = schema["anyOf"][0]["properties"]["arguments"];
+  EXPECT_EQ(arguments["properties"]["words"]["items"]["$ref"], "#/anyOf/0/properties/arguments/$defs/word");
+  EXPECT_EQ(arguments["properties"].begin().key(), "words");  // in the order of the request
+  EXPECT_EQ(schema["anyOf"][1]["properties"]["arguments"],
+            ordered_json::parse(R"({"type": "object", "properties": {}, "additionalProperties": false})"));
+  EXPECT_THAT(refusal([] { call_schema(functions_of(R"([{"function": {"name": "f", "parameters": {"type": "string"}}}])")); }),
+              HasSubstr("the parameters of \"f\" are of type \"string\", expected \"object\""));
+}
+
+TEST(ToolCallText, TakesACallApartWhereverItsPiecesEnd) {
+  const std::string arguments = R"({"a": "}\" ,{ é", "b": {"name": [1, {"arguments": ":"}]}})";
+  const std::string text = R"({ "name" : "say \"hi\":", "arguments": )" + arguments + " }";
+  for (std::size_t size = 1; size <= text.size(); ++size) {
+    ToolCallText call;
+    std::string name, joined;
+    int names = 0;
+    for (std::size_t begin = 0; begin < text.size(); begin += size) {
+      const ToolCallPart part = call.push(std::string_view(text).substr(begin, size));
+      name += part.name;
+      names += part.name.empty() ? 0 : 1;
+      EXPECT_TRUE(names == 1 || part.arguments.empty());
+      joined += part.arguments;
+      EXPECT_EQ(part.empty(), part.name.empty() && part.arguments.empty());
+    }
+    EXPECT_EQ(name, "say \"hi\":");
+    EXPECT_EQ(joined, arguments) << size;
+  }
+}
+
+}  // namespace
+}  // namespace nanochat
