@@ -1,42 +1,23 @@
-#include <cmath>
 #include <iostream>
 
 #include <nlohmann/json.hpp>
-#include <spdlog/fmt/fmt.h>
 
 #include "command_line.h"
 #include "commands.h"
-#include "core/format.h"
 #include "training/midtrain/midtrain.h"
 #include "training/rl/rl.h"
 #include "training/sft/sft.h"
+#include "training_report.h"
 #include "training_scores.h"
 
 namespace nanochat::cli {
 namespace {
 
-// `score`: what a lower value of which is better, as in metrics.jsonl.
 void print(const TrainingResult& result, const std::string& score, const FinetuneConfig& config, bool as_json) {
-  const bool judged = std::isfinite(result.minimum_score);
   if (as_json) {
-    nlohmann::json json{{"steps", result.steps},
-                        {"parameters", result.parameters},
-                        {"training_seconds", result.training_seconds},
-                        {"checkpoint_seconds", result.checkpoint_seconds},
-                        {"tokens_per_second", result.tokens_per_second},
-                        {"interrupted", result.interrupted},
-                        {"checkpoint", result.checkpoint.string()}};
-    if (judged) json.update({{"validation_" + score, result.score}, {"minimum_validation_" + score, result.minimum_score}});
-    std::cout << json.dump() << '\n';
-    return;
-  }
-  std::cout << fmt::format("{} steps, {} parameters, {} of training, {} tokens/s\n", with_commas(result.steps),
-                           with_commas(result.parameters), human_duration(result.training_seconds),
-                           with_commas(std::llround(result.tokens_per_second)));
-  if (judged) std::cout << fmt::format("validation {} {:.4f}, at best {:.4f}\n", score, result.score, result.minimum_score);
-  if (!result.checkpoint.empty()) std::cout << "checkpoint " << result.checkpoint.string() << '\n';
-  if (result.interrupted) {
-    std::cout << fmt::format("interrupted; continue with --resume latest --output-dir {}\n", config.output_dir.string());
+    std::cout << training_json(result, score).dump() << '\n';
+  } else {
+    print_training(result, score, config.output_dir);
   }
 }
 

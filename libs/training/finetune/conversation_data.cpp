@@ -3,7 +3,8 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
-#include <numeric>
+#include <set>
+#include <utility>
 
 #include <nlohmann/json.hpp>
 #include <spdlog/fmt/fmt.h>
@@ -23,6 +24,7 @@ namespace {
 struct Source {
   std::int64_t count = 0;
   std::function<Conversation(std::int64_t)> at;  // thread-safe
+  std::function<std::pair<std::size_t, std::int64_t>(std::int64_t)> row;  // equal where a mixture repeats a row
 };
 
 Source from_files(const std::vector<std::string>& paths, bool skip_bad) {
@@ -31,12 +33,14 @@ Source from_files(const std::vector<std::string>& paths, bool skip_bad) {
   ConversationReport report;
   auto all = std::make_shared<std::vector<Conversation>>(read_conversations(paths, options, &report));
   if (const std::string skipped = report.summary(); !skipped.empty()) log_warn("{}", skipped);
-  return {static_cast<std::int64_t>(all->size()), [all](std::int64_t i) { return (*all)[static_cast<std::size_t>(i)]; }};
+  return {static_cast<std::int64_t>(all->size()), [all](std::int64_t i) { return (*all)[static_cast<std::size_t>(i)]; },
+          [](std::int64_t i) { return std::pair(std::size_t{0}, i); }};
 }
 
 Source from_mixture(const std::string& value, const std::string& flag) {
   const std::shared_ptr<const TaskMixture> mixture = mixture_of(value, flag);
-  return {mixture->size(), [mixture](std::int64_t i) { return mixture->example(i).conversation; }};
+  return {mixture->size(), [mixture](std::int64_t i) { return mixture->example(i).conversation; },
+          [mixture](std::int64_t i) { return mixture->source(i); }};
 }
 
 // No conversation when neither is given.
@@ -51,21 +55,30 @@ Source open_source(const std::vector<std::string>& paths, const std::string& mix
 
 Source part_of(const Source& source, std::vector<std::int64_t> indices) {
   const auto count = static_cast<std::int64_t>(indices.size());
-  return {count, [at = source.at, indices = std::move(indices)](std::int64_t i) { return at(indices[static_cast<std::size_t>(i)]); }};
+  return {count, [at = source.at, indices = std::move(indices)](std::int64_t i) { return at(indices[static_cast<std::size_t>(i)]); }, {}};
 }
 
-// The data without what is held out, and that; both in the order of the data.
+// The data without what is held out, and that; both in the order of the data. A row that comes more than once is on one side
+// alone, and held out once.
 std::pair<Source, Source> hold_out(const Source& source, double share, std::uint64_t seed) {
-  if (source.count < 2) throw DataError("one conversation cannot be both trained on and held out; give more, or --validation-data-dir");
-  std::vector<std::int64_t> order(static_cast<std::size_t>(source.count));
-  std::iota(order.begin(), order.end(), std::int64_t{0});
+  std::set<std::pair<std::size_t, std::int64_t>> rows;
+  std::vector<std::int64_t> order;  // the first time that each row comes
+  for (std::int64_t i = 0; i < source.count; ++i) {
+    if (rows.insert(source.row(i)).second) order.push_back(i);
+  }
+  const auto count = static_cast<std::int64_t>(order.size());
+  if (count < 2) throw DataError("one conversation cannot be both trained on and held out; give more, or --validation-data-dir");
   Rng rng(derive_seed(seed, "held-out conversations"));
   rng.shuffle(order);
-  const auto wanted = std::llround(share * static_cast<double>(source.count));
-  const auto middle = order.begin() + std::clamp<std::int64_t>(wanted, 1, std::min(kMostHeldOut, source.count - 1));
-  std::sort(order.begin(), middle);
-  std::sort(middle, order.end());
-  return {part_of(source, {middle, order.end()}), part_of(source, {order.begin(), middle})};
+  const auto wanted = std::llround(share * static_cast<double>(count));
+  order.resize(static_cast<std::size_t>(std::clamp<std::int64_t>(wanted, 1, std::min(kMostHeldOut, count - 1))));
+  std::sort(order.begin(), order.end());
+  for (const std::int64_t i : order) rows.erase(source.row(i));
+  std::vector<std::int64_t> training;
+  for (std::int64_t i = 0; i < source.count; ++i) {
+    if (rows.contains(source.row(i))) training.push_back(i);
+  }
+  return {part_of(source, std::move(training)), part_of(source, std::move(order))};
 }
 
 std::shared_ptr<const RenderedConversations> render(const Source& source, const Tokenizer& tokenizer, std::int64_t max_tokens,

@@ -37,7 +37,6 @@ class ConversationTraining : public Stage {
                                   .options = config,
                                   .runtime = runtime_,
                                   .model = model_config_,
-                                  .optimizer = config.optimizer_options(),
                                   .tokenizer = tokenizer_,
                                   .iterations = steps_to_take(config, schedule_.num_iterations),
                                   .save_in_background = background,

@@ -48,7 +48,6 @@ class Pretraining : public Stage {
                                   .options = config_,
                                   .runtime = runtime_,
                                   .model = model_config_,
-                                  .optimizer = config.optimizer_options(),
                                   .tokenizer = data_.tokenizer(),
                                   .iterations = schedule_.num_iterations,
                                   .save_in_background = background,

@@ -14,7 +14,6 @@ class ProgressReporter;
 struct PretrainResult : TrainingResult {
   explicit PretrainResult(const TrainingResult& result) : TrainingResult(result) {}
   double validation_bpb() const { return score; }          // last measured; NaN when never
-  double minimum_validation_bpb() const { return minimum_score; }
   std::vector<std::string> samples;                        // prompt and continuation, of the last time
 };
 

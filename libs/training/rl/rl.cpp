@@ -20,6 +20,7 @@
 #include "optim/schedule.h"
 #include "tokenizer/special_tokens.h"
 #include "training/finetune/conversation_data.h"
+#include "training/rl/pass_at_k.h"
 #include "training/rl/policy_batches.h"
 #include "training/trainer/bits_per_byte.h"
 #include "training/trainer/memory_check.h"
@@ -61,7 +62,6 @@ class Reinforcement : public Stage {
                                   .options = config,
                                   .runtime = runtime_,
                                   .model = model_config_,
-                                  .optimizer = config.optimizer_options(),
                                   .tokenizer = tokenizer_,
                                   .iterations = steps_to_take(config, schedule_.num_iterations),
                                   .save_in_background = background,
@@ -93,13 +93,15 @@ class Reinforcement : public Stage {
     Evaluation evaluation;
     std::string line;
     for (std::int64_t k = 1; k <= config_.eval_samples; ++k) {
-      const auto passed = std::count_if(questions.begin(), questions.end(), [k](const AnsweredQuestion& question) {
-        return std::any_of(question.answers.begin(), question.answers.begin() + k, [](const SampledAnswer& a) { return a.right; });
-      });
-      const double share = static_cast<double>(passed) / static_cast<double>(questions.size());
-      evaluation.metrics[fmt::format("pass@{}", k)] = share;
-      if (k == 1) evaluation.score = 1.0 - share;
-      if (k == 1 || k == config_.eval_samples) line += fmt::format("{}pass@{} {:.3f}", line.empty() ? "" : " | ", k, share);
+      const PassRate passed = pass_at(k, questions);
+      evaluation.metrics[fmt::format("pass@{}", k)] = passed.value;
+      if (k == 1) {
+        evaluation.score = 1.0 - passed.value;
+        evaluation.metrics["stderr_pass@1"] = passed.standard_error;
+      }
+      if (k == 1 || k == config_.eval_samples) {
+        line += fmt::format("{}pass@{} {:.3f} ± {:.3f}", line.empty() ? "" : " | ", k, passed.value, passed.standard_error);
+      }
     }
     evaluation.summary = line;
     return evaluation;

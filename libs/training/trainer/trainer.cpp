@@ -56,7 +56,7 @@ struct Trainer::Impl {
   Impl(TrainerParts given, Stage& given_stage, ProgressReporter& given_progress)
       : parts(std::move(given)), stage(given_stage), progress(given_progress),
         model(parts.model, parts.runtime.dtype, parts.runtime.device),
-        optimizer(model.parameters(), parts.model.n_embd, parts.optimizer) {
+        optimizer(model.parameters(), parts.model.n_embd, parts.options.optimizer_options()) {
     if (const auto folder = checkpoint_to_resume()) {
       restore(*folder);
     } else {

@@ -64,7 +64,6 @@ struct TrainerParts {
   TrainerOptions options;
   Runtime runtime;
   GptConfig model;
-  OptimizerOptions optimizer;
   std::shared_ptr<const Tokenizer> tokenizer;
   std::int64_t iterations = 0;
   bool save_in_background = true;
