@@ -45,7 +45,9 @@ client_python() {
       rm -rf "$venv"
       "$python" -m venv "$venv"
     fi
-    run_quietly "$venv/bin/pip" --disable-pip-version-check --no-input install --require-hashes --requirement "$list" || return 1
+    # The list is whole (pip check): nothing is left to look for, and extras, which pip wants with hashes of their own, need none.
+    run_quietly "$venv/bin/pip" --disable-pip-version-check --no-input install --no-deps --require-hashes --requirement "$list" || return 1
+    run_quietly "$venv/bin/pip" check || return 1
     sha256sum < "$list" > "$venv/.stamp"
   fi
   echo "$venv/bin/python"

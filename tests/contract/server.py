@@ -42,6 +42,14 @@ def stats(url):
     return json.loads(get(url, "/stats")[1])
 
 
+def wait_for(url, condition, what, limit=60.0):
+    """The first /stats of which `condition` says so."""
+    end = time.monotonic() + limit
+    while not condition(now := stats(url)):
+        assert time.monotonic() < end, (what, now)
+    return now
+
+
 def start(nanochat, run, log, arguments=(), environment=None, name="tiny"):
     """The process and its URL, once it serves."""
     command = [nanochat, "serve", str(run), "--model-name", name, "--port", "0", "--dtype", "float32", *arguments]

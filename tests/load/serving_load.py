@@ -94,7 +94,7 @@ def chats(url, seconds, timing):
         gaps_alone += [chat(url, number)[1] for _ in range(5)]
     assert len(set(alone.values())) > 1, "all answers are alike: they could be mixed up unseen"
     idle = lambda now: now["running"] == 0  # the last answer is out a moment before its step ends
-    before = wait_for(url, idle, "chats go on")
+    before = server.wait_for(url, idle, "chats go on")
     end = time.monotonic() + seconds
 
     def worker(number):
@@ -107,7 +107,7 @@ def chats(url, seconds, timing):
 
     with concurrent.futures.ThreadPoolExecutor(CHATS) as pool:
         gaps = [gap for gaps in pool.map(worker, range(CHATS)) for gap in gaps]
-    after = wait_for(url, idle, "chats go on")
+    after = server.wait_for(url, idle, "chats go on")
     assert after["requests_finished"] - before["requests_finished"] == len(gaps), (before, after)
     assert after["requests_failed"] == after["requests_refused"] == 0, after
     ratio = statistics.median(gaps) / statistics.median(gaps_alone)
@@ -158,13 +158,6 @@ def start(url, words, max_tokens):
     return client
 
 
-def wait_for(url, condition, what, limit=60.0):
-    end = time.monotonic() + limit
-    while not condition(now := server.stats(url)):
-        assert time.monotonic() < end, (what, now)
-    return now
-
-
 def leave(url, phase, words, reached, limit):
     """A client leaves in a phase, and its blocks are free once its request counts as cancelled, which the engine does at a step."""
     free = server.stats(url)["kv_blocks_used"]
@@ -172,14 +165,14 @@ def leave(url, phase, words, reached, limit):
     client = start(url, words, CONTEXT)
     if phase == "decode":
         client.recv(1)
-    before = wait_for(url, reached, f"{phase} was not reached")
+    before = server.wait_for(url, reached, f"{phase} was not reached")
     client.setblocking(False)
     if phase == "prefill":
         with contextlib.suppress(BlockingIOError):
             raise AssertionError(f"the prompt was done too soon: {client.recv(100)}")
     client.close()
     begin = time.monotonic()
-    after = wait_for(url, lambda now: now["requests_cancelled"] > cancelled, f"{phase}: the request goes on", limit)
+    after = server.wait_for(url, lambda now: now["requests_cancelled"] > cancelled, f"{phase}: the request goes on", limit)
     assert after["kv_blocks_used"] <= free and after["queue"] == 0, (phase, free, after)
     print(f"a client that left in {phase}: {before['kv_blocks_used'] - after['kv_blocks_used']} blocks free again after "
           f"{1e3 * (time.monotonic() - begin):.0f} ms and {after['steps'] - before['steps']} steps")
@@ -190,15 +183,15 @@ def leaving(url, limit):
     leave(url, "prefill", 1500, lambda now: now["running"] == 1 and now["kv_blocks_used"] > 0, limit)
     leave(url, "decode", 3, lambda now: now["running"] == 1, limit)
     busy = start(url, 3, CONTEXT)
-    wait_for(url, lambda now: now["running"] == 1, "the first request does not run")
+    server.wait_for(url, lambda now: now["running"] == 1, "the first request does not run")
     client = start(url, 3, CONTEXT)
-    wait_for(url, lambda now: now["queue"] == 1, "the second request does not wait")
+    server.wait_for(url, lambda now: now["queue"] == 1, "the second request does not wait")
     cancelled = server.stats(url)["requests_cancelled"]
     client.close()
-    after = wait_for(url, lambda now: now["requests_cancelled"] > cancelled, "queue: the request goes on waiting", limit)
+    after = server.wait_for(url, lambda now: now["requests_cancelled"] > cancelled, "queue: the request goes on waiting", limit)
     assert after["queue"] == 0 and after["running"] == 1, after
     busy.close()
-    after = wait_for(url, lambda now: now["running"] == 0, "the first request goes on", limit)
+    after = server.wait_for(url, lambda now: now["running"] == 0, "the first request goes on", limit)
     assert after["kv_blocks_used"] == 0 and after["requests_finished"] == 0, after
     print("a client that left in the queue: gone from it, and the one before it was not disturbed")
 
@@ -231,7 +224,7 @@ def idle_streams(url, timing):
     assert worst < HEALTH_SECONDS or not timing, worst
     for client in clients:
         client.close()
-    wait_for(url, lambda now: now["running"] == now["queue"] == 0, "streams outlive their clients")
+    server.wait_for(url, lambda now: now["running"] == now["queue"] == 0, "streams outlive their clients")
 
 
 def main():
