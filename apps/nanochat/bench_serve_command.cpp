@@ -76,7 +76,11 @@ Run run_streams(Engine& engine, std::int64_t streams, std::int64_t max_tokens, c
       done.notify_one();
       return true;
     };
-    engine.submit(std::move(request));
+    if (!engine.submit(std::move(request))) {
+      const std::scoped_lock lock(mutex);
+      error = "the engine refused a request";
+      --unfinished;
+    }
   }
   std::unique_lock lock(mutex);
   done.wait(lock, [&] { return unfinished == 0; });

@@ -7,6 +7,7 @@
 
 #include "core/errors.h"
 #include "data/tasks/factory.h"
+#include "data/tasks/mixture.h"
 #include "data/tasks/row_tasks.h"
 #include "data/tasks/spelling.h"
 #include "data/tasks/toy_tasks.h"
@@ -17,8 +18,8 @@ namespace {
 constexpr std::int64_t kSpellingQuestions = 256;  // of the reference's chat_eval.py
 
 std::shared_ptr<const Task> rows_of(RowTask kind, const std::string& name, const std::filesystem::path& path,
-                                    const std::string& subset = "") {
-  return load_row_task(kind, name, task_files({path.string()}, "test", subset));
+                                    const std::string& subset = "", const std::string& split = "test") {
+  return shuffled(load_row_task(kind, name, task_files({path.string()}, split, subset)));
 }
 
 }  // namespace
@@ -37,7 +38,7 @@ std::shared_ptr<const Task> open_chat_benchmark(const std::string& name, const s
   if (name == "arc-challenge") return rows_of(RowTask::kArc, name, path, "ARC-Challenge");
   if (name == "mmlu") return rows_of(RowTask::kMmlu, name, path);
   if (name == "gsm8k") return rows_of(RowTask::kGsm8k, name, path);
-  if (name == "humaneval") return load_row_task(RowTask::kHumanEval, name, task_files({path.string()}, "", ""));
+  if (name == "humaneval") return rows_of(RowTask::kHumanEval, name, path, "", "");
   if (name == "spelling-bee") return spelling_bee(read_words(path), kSpellingQuestions, TaskSplit::kTest);
   if (name == "toy-facts") return toy_facts(toy);
   if (name == "toy-arithmetic") return toy_arithmetic(toy);

@@ -19,7 +19,8 @@ const std::vector<std::string>& chat_benchmarks();
 bool is_toy_benchmark(const std::string& name);
 
 // The test rows of one. `path`: its files, or a folder of them ("" for the toy world's); spelling-bee reads a list of
-// words and asks 256 questions, as the reference does. Throws DataError, ConfigError for another name.
+// words and asks 256 questions, as the reference does. Rows are in the order in which the reference asks them, so that the
+// first N are the same. Throws DataError, ConfigError for another name.
 std::shared_ptr<const Task> open_chat_benchmark(const std::string& name, const std::filesystem::path& path);
 
 // A task of a user's own. Exactly one of the two is there: `chat`, or rows for a base model.

@@ -23,6 +23,8 @@ TEST(ChatBenchmarks, AreThoseOfTheReference) {
     EXPECT_EQ(task->size(), size) << name;
     EXPECT_EQ(task->name(), name);
   }
+  // numpy.random.default_rng(42).permutation(164) begins with 52.
+  EXPECT_EQ(open_chat_benchmark("humaneval", data / "humaneval")->example(0).entry_point, "below_threshold");
 }
 
 TEST(ChatBenchmarks, OpenTheToyWorldAndWords) {

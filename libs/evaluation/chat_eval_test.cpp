@@ -11,6 +11,8 @@
 #include "core/progress.h"
 #include "core/testing.h"
 #include "data/tasks/answers.h"
+#include "data/tasks/example_list.h"
+#include "data/tasks/mixture.h"
 #include "data/tasks/row_tasks.h"
 #include "evaluation/sandbox.h"
 #include "evaluation/testing_bytes.h"
@@ -24,19 +26,7 @@ namespace {
 using ::testing::HasSubstr;
 using ::testing::ThrowsMessage;
 
-class Questions : public Task {
- public:
-  Questions(TaskKind kind, std::vector<TaskExample> examples) : kind_(kind), examples_(std::move(examples)) {}
-  const std::string& name() const override { return name_; }
-  TaskKind kind() const override { return kind_; }
-  std::int64_t size() const override { return static_cast<std::int64_t>(examples_.size()); }
-  TaskExample example(std::int64_t index) const override { return examples_.at(static_cast<std::size_t>(index)); }
-
- private:
-  std::string name_ = "questions";
-  TaskKind kind_;
-  std::vector<TaskExample> examples_;
-};
+ExampleList questions(TaskKind kind, std::vector<TaskExample> examples) { return {"questions", kind, std::move(examples)}; }
 
 testing::ByteTokenizer chat_tokenizer() {
   return testing::ByteTokenizer({kChatSpecialTokens.begin(), kChatSpecialTokens.end()});
@@ -65,7 +55,7 @@ std::vector<TaskExample> letters(int count) {
 TEST(CategoricalTask, ChoosesTheLetterWithTheGreatestLogit) {
   const auto tokenizer = chat_tokenizer();
   Gpt model = make_model(tokenizer);
-  const Questions task(TaskKind::kCategorical, letters(30));
+  const ExampleList task = questions(TaskKind::kCategorical, letters(30));
   ExampleStore store;
   SilentProgress progress;
   const TaskResult result = evaluate_chat_task(model, tokenizer, task, {}, store, progress);
@@ -100,9 +90,9 @@ TEST(CategoricalTask, NeedsLettersOfOneToken) {
   Gpt model = make_model(tokenizer);
   std::vector<TaskExample> examples = letters(1);
   examples[0].letters[1] = "BB";
-  EXPECT_THAT([&] { task_accuracy(model, tokenizer, Questions(TaskKind::kCategorical, examples)); },
+  EXPECT_THAT([&] { task_accuracy(model, tokenizer, questions(TaskKind::kCategorical, examples)); },
               ThrowsMessage<DataError>(HasSubstr("\"BB\" is 2 tokens")));
-  EXPECT_THAT([&] { task_accuracy(model, tokenizer, Questions(TaskKind::kConversation, examples)); },
+  EXPECT_THAT([&] { task_accuracy(model, tokenizer, questions(TaskKind::kConversation, examples)); },
               ThrowsMessage<DataError>(HasSubstr("to train on")));
 }
 
@@ -119,7 +109,7 @@ TEST(GenerativeTask, ComparesWhatIsWrittenAndCountsSamples) {
     example.answers = {answer};
     examples.push_back(example);
   }
-  const Questions task(TaskKind::kGenerative, examples);
+  const ExampleList task = questions(TaskKind::kGenerative, examples);
   ChatOptions options;
   options.max_tokens = 3;
   options.num_samples = 2;
@@ -138,7 +128,7 @@ TEST(GenerativeTask, NeedsASandboxForPrograms) {
   example.rule = AnswerRule::kProgram;
   ChatOptions options;
   options.max_tokens = 2;
-  EXPECT_THAT([&] { task_accuracy(model, tokenizer, Questions(TaskKind::kGenerative, {example}), options); },
+  EXPECT_THAT([&] { task_accuracy(model, tokenizer, questions(TaskKind::kGenerative, {example}), options); },
               ThrowsMessage<ConfigError>(HasSubstr("no sandbox")));
 }
 
@@ -177,19 +167,69 @@ TEST(Gsm8k, RewardsTheTruthAndNothingElse) {
   }
 }
 
-TEST(HumanEval, AcceptsItsOwnAnswers) {
-  NANOCHAT_SHARED_OR_SKIP(file, "data/humaneval/HumanEval.jsonl.gz");
-  if (!find_python()) GTEST_SKIP() << "no python3 here";
-  const Sandbox sandbox(/*allow_unsandboxed=*/true);
-  if (!sandbox.protections().isolated()) GTEST_SKIP() << sandbox.protections().describe();
-  const auto task = load_row_task(RowTask::kHumanEval, "humaneval", {file});
-  ASSERT_EQ(task->size(), 164);
-  for (std::int64_t i = 0; i < 20; ++i) {
-    const TaskExample example = task->example(i);
-    const std::string answer = example.conversation.messages.back().joined_text();
-    const SandboxResult result = sandbox.run(program_of(example, "```python\n" + answer + "\n```"));
-    EXPECT_TRUE(result.success) << i << " " << result.error;
+// Programs that a model writes token by token, taken out of its answer and run.
+class WrittenPrograms : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (!find_python()) GTEST_SKIP() << "no python3 here";
+    sandbox_ = std::make_unique<Sandbox>(/*allow_unsandboxed=*/true);
+    if (!sandbox_->protections().isolated()) GTEST_SKIP() << sandbox_->protections().describe();
   }
+
+  // A model that answers everything by `text`, in tokens of a few characters which its tokenizer has for it.
+  TaskResult score(const Task& task, const std::string& text, ChatOptions options = {}) const {
+    constexpr std::size_t kTokens = 60;
+    const std::size_t bytes = (text.size() + kTokens - 1) / kTokens;
+    std::vector<std::string> vocabulary(kChatSpecialTokens.begin(), kChatSpecialTokens.end());
+    const std::size_t first = 256 + vocabulary.size();
+    for (std::size_t begin = 0; begin < text.size(); begin += bytes) vocabulary.push_back(text.substr(begin, bytes));
+    const testing::ByteTokenizer tokenizer(vocabulary);
+    std::vector<TokenId> script = {tokenizer.require_special(kAssistantStart)};
+    for (std::size_t id = first; id < 256 + vocabulary.size(); ++id) script.push_back(static_cast<TokenId>(id));
+    script.push_back(tokenizer.require_special(kAssistantEnd));
+    Gpt model = testing::scripted_model(GptConfig::from_depth(1, tokenizer.vocab_size(), 2048), script);
+    options.sandbox = sandbox_.get();
+    return task_accuracy(model, tokenizer, task, options);
+  }
+  std::unique_ptr<Sandbox> sandbox_;
+};
+
+TEST_F(WrittenPrograms, AreRightWhenTheyPassTheTestOfTheTask) {
+  std::vector<TaskExample> examples;
+  for (const std::string name : {"twice", "thrice"}) {
+    TaskExample example;
+    example.conversation.messages = {{"user", "import math\n\ndef " + name + "(x):\n"}, {"assistant", ""}};
+    example.rule = AnswerRule::kProgram;
+    example.test = "def check(f):\n    assert f(3) == " + std::string(name == "twice" ? "6" : "9");
+    example.entry_point = name;
+    examples.push_back(example);
+  }
+  const ExampleList task = questions(TaskKind::kGenerative, examples);
+  const std::string answer = "Of course:\n```python\ndef twice(x):\n    return math.floor(x) * 2\n```\nThat doubles it.";
+  ChatOptions options;
+  EXPECT_EQ(score(task, answer, options).counts, (TaskCounts{1, 2})) << "it defines no thrice";
+  options.num_samples = 3;
+  const TaskResult samples = score(task, answer, options);
+  EXPECT_EQ(samples.counts, (TaskCounts{1, 2}));
+  EXPECT_EQ(samples.metric, "pass@3");
+  options.max_tokens = 10;
+  EXPECT_EQ(score(task, answer, options).counts, (TaskCounts{0, 2})) << "cut short";
+  EXPECT_EQ(score(task, "import os\nos._exit(0)").counts, (TaskCounts{0, 2})) << "an end is no success";
+}
+
+TEST_F(WrittenPrograms, PassHumanEvalWithItsOwnSolutions) {
+  NANOCHAT_SHARED_OR_SKIP(file, "data/humaneval/HumanEval.jsonl.gz");
+  const std::shared_ptr<const Task> task = load_row_task(RowTask::kHumanEval, "humaneval", {file});
+  ASSERT_EQ(task->size(), 164);
+  std::int64_t own = 0, others = 0;
+  constexpr std::int64_t kAsked = 8;
+  for (std::int64_t i = 0; i < kAsked; ++i) {
+    const std::string solution = task->example(i).conversation.messages.back().joined_text();
+    own += score(*slice(task, i, i + 1), "```python\n" + solution + "\n```").counts.correct;
+    others += score(*slice(task, i + 1, i + 2), solution).counts.correct;
+  }
+  EXPECT_EQ(own, kAsked);
+  EXPECT_EQ(others, 0) << "the solution of another problem";
 }
 
 }  // namespace

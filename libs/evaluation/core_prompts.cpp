@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <utility>
 
 #include <spdlog/fmt/fmt.h>
 
@@ -49,26 +50,24 @@ std::string shown(const CoreTask& task, const CoreRow& row) {
   return std::string(python_strip(row.context)) + task.continuation_delimiter + row.continuation;
 }
 
-std::int64_t common_prefix(const std::vector<PromptSpan>& options) {
-  const auto& first = options.front().tokens;
-  std::size_t length = first.size();
+// How many tokens all options have in common, as `range` walks through them.
+template <class Range>
+std::int64_t common_length(const std::vector<PromptSpan>& options, const Range& range) {
+  const auto [begin, end] = range(options.front().tokens);
+  auto shared = end;
   for (const PromptSpan& option : options) {
-    const auto [a, b] = std::mismatch(first.begin(), first.begin() + static_cast<std::ptrdiff_t>(length),
-                                      option.tokens.begin(), option.tokens.end());
-    length = static_cast<std::size_t>(a - first.begin());
+    const auto [other, other_end] = range(option.tokens);
+    shared = std::mismatch(begin, shared, other, other_end).first;
   }
-  return static_cast<std::int64_t>(length);
+  return shared - begin;
+}
+
+std::int64_t common_prefix(const std::vector<PromptSpan>& options) {
+  return common_length(options, [](const std::vector<TokenId>& tokens) { return std::pair{tokens.begin(), tokens.end()}; });
 }
 
 std::int64_t common_suffix(const std::vector<PromptSpan>& options) {
-  const auto& first = options.front().tokens;
-  std::size_t length = first.size();
-  for (const PromptSpan& option : options) {
-    const auto [a, b] = std::mismatch(first.rbegin(), first.rbegin() + static_cast<std::ptrdiff_t>(length),
-                                      option.tokens.rbegin(), option.tokens.rend());
-    length = static_cast<std::size_t>(a - first.rbegin());
-  }
-  return static_cast<std::int64_t>(length);
+  return common_length(options, [](const std::vector<TokenId>& tokens) { return std::pair{tokens.rbegin(), tokens.rend()}; });
 }
 
 std::vector<TokenId> encode(const Tokenizer& tokenizer, const std::string& text) {

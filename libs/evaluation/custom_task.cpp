@@ -8,6 +8,7 @@
 #include "core/errors.h"
 #include "core/options.h"
 #include "data/byte_source.h"
+#include "data/tasks/example_list.h"
 #include "data/tasks/row_tasks.h"
 #include "evaluation/benchmarks.h"
 
@@ -77,7 +78,8 @@ class CustomTaskReader {
     }
     if (task.rows.empty() && examples.empty()) throw DataError(fmt::format("task {}: {}: no rows", d_.name, data.string()));
     if (!d_.prompt.empty()) {
-      task.chat = std::make_shared<Examples>(d_, std::move(examples));
+      const TaskKind kind = d_.form == "categorical" ? TaskKind::kCategorical : TaskKind::kGenerative;
+      task.chat = std::make_shared<ExampleList>(d_.name, kind, std::move(examples));
       return task;
     }
     task.base.label = d_.name;
@@ -95,22 +97,6 @@ class CustomTaskReader {
   }
 
  private:
-  class Examples : public Task {
-   public:
-    Examples(const Description& d, std::vector<TaskExample> examples)
-        : name_(d.name), kind_(d.form == "categorical" ? TaskKind::kCategorical : TaskKind::kGenerative),
-          examples_(std::move(examples)) {}
-    const std::string& name() const override { return name_; }
-    TaskKind kind() const override { return kind_; }
-    std::int64_t size() const override { return static_cast<std::int64_t>(examples_.size()); }
-    TaskExample example(std::int64_t index) const override { return examples_.at(static_cast<std::size_t>(index)); }
-
-   private:
-    std::string name_;
-    TaskKind kind_;
-    std::vector<TaskExample> examples_;
-  };
-
   void require(OptionList& options, const char* key) const {
     if (options.find(key)->value().get<std::string>().empty()) {
       throw ConfigError(fmt::format("{}: \"{}\" is missing{}", file_.string(), key,

@@ -11,6 +11,7 @@
 #include "core/random.h"
 #include "model/gpt.h"
 #include "model/testing.h"
+#include "model/testing_config.h"
 
 namespace nanochat {
 namespace {
@@ -19,17 +20,7 @@ namespace {
 constexpr double kTolerance = 2e-5;
 constexpr std::int64_t kVocab = 60, kContext = 32;
 
-Gpt small_model() {
-  GptConfig config;
-  config.n_layer = 2;
-  config.n_head = 4;
-  config.n_kv_head = 2;
-  config.n_embd = 64;
-  config.intermediate_size = 96;
-  config.vocab_size = kVocab;
-  config.sequence_len = kContext;
-  return testing::random_model(config, at::kFloat, 3);
-}
+Gpt small_model() { return testing::random_model(testing::grouped_config(kVocab, kContext), at::kFloat, 3); }
 
 std::vector<TokenId> random_tokens(Rng& rng, std::int64_t length) {
   std::vector<TokenId> tokens;

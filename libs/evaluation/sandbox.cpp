@@ -104,11 +104,12 @@ bool write_proc(pid_t child, const char* name, const std::string& text) {
   return file.get() >= 0 && ::write(file.get(), text.data(), text.size()) == static_cast<ssize_t>(text.size());
 }
 
-// Root keeps itself while the root is built, and is nobody after that; anybody else is nobody from the beginning.
+// Root keeps itself while the root is built, and is nobody after that. Anybody else is nobody from the beginning; so is
+// the root of a container that has no other user to become.
 bool map_user(pid_t child) {
   if (::geteuid() == 0) {
     const std::string both = fmt::format("0 0 1\n{0} {0} 1\n", sandbox::kNobody);
-    return write_proc(child, "uid_map", both) && write_proc(child, "gid_map", both);
+    if (write_proc(child, "uid_map", both)) return write_proc(child, "gid_map", both);
   }
   return write_proc(child, "setgroups", "deny") &&
          write_proc(child, "uid_map", fmt::format("{} {} 1\n", sandbox::kNobody, ::geteuid())) &&
@@ -147,12 +148,18 @@ std::string last_line(const std::string& text) {
   return text.substr(begin == std::string::npos ? 0 : begin + 1, std::min<std::size_t>(200, end - (begin == std::string::npos ? -1UL : begin)));
 }
 
-// How far a run came; `stage` is where setting up failed.
+// How a program is held.
+struct Hold {
+  int namespaces = 0;  // CLONE_NEW…
+  bool seccomp = false;
+  bool drop_to_nobody = true;  // where this process is root
+};
+
+// How far a run came; `stage` is where setting up failed. `lost`: the process that sets up and watches is gone.
 struct Outcome {
-  bool started = false, ended = false;
+  bool started = false, ended = false, lost = false;
   Stage stage = Stage::kReady;
   int error = 0, status = 0;
-  std::string said;  // what an ended program has as its error
 };
 
 }  // namespace
@@ -161,26 +168,27 @@ struct Sandbox::Impl {
   SandboxLimits limits;
   PythonInterpreter python;
   SandboxProtections protections;
+  Hold hold;  // the best that works here
 
-  SandboxResult run(const std::string& program, Outcome& outcome, int namespaces, bool seccomp) const;
-  Outcome probe(int namespaces, bool seccomp) const {
-    Outcome outcome;
+  SandboxResult run(const std::string& program, const Hold& how) const;
+  // Why an empty program does not run to its end; empty when it does.
+  std::string failure(const Hold& how) const {
     try {
-      outcome.said = run("", outcome, namespaces, seccomp).error;
+      return run("", how).error;
     } catch (const IoError& error) {
-      outcome.said = error.what();
+      return error.what();
     }
-    return outcome;
   }
   void find_protections();
 };
 
-SandboxResult Sandbox::Impl::run(const std::string& program, Outcome& outcome, int namespaces, bool seccomp) const {
+SandboxResult Sandbox::Impl::run(const std::string& program, const Hold& how) const {
+  const int namespaces = how.namespaces;
   const ScratchFolder scratch;
   Plan plan;
   plan.namespaces = (namespaces & CLONE_NEWNS) != 0;
-  plan.seccomp = seccomp;
-  plan.drop_to_nobody = ::geteuid() == 0;
+  plan.seccomp = how.seccomp;
+  plan.drop_to_nobody = how.drop_to_nobody;
   plan.root = scratch.path().string();
   plan.tmpfs_options = "mode=755,size=1m,nr_inodes=2048";
   plan.tmp_options = fmt::format("mode=1777,size={},nr_inodes=1024", limits.tmp_bytes);
@@ -193,7 +201,7 @@ SandboxResult Sandbox::Impl::run(const std::string& program, Outcome& outcome, i
     path = (scratch.path() / "program.py").string();
     write_file_atomically(path, program);
     fs::permissions(path, fs::perms::owner_all | fs::perms::others_read);
-    if (plan.drop_to_nobody && ::chown(plan.root.c_str(), sandbox::kNobody, sandbox::kNobody) != 0) {
+    if (how.drop_to_nobody && ::geteuid() == 0 && ::chown(plan.root.c_str(), sandbox::kNobody, sandbox::kNobody) != 0) {
       throw IoError(fmt::format("sandbox: {}: {}", plan.root, std::strerror(errno)));
     }
   }
@@ -215,20 +223,20 @@ SandboxResult Sandbox::Impl::run(const std::string& program, Outcome& outcome, i
 
   // As fork() does, but into new namespaces. The child touches nothing but `plan`.
   const auto child = static_cast<pid_t>(::syscall(SYS_clone, namespaces | SIGCHLD, nullptr, nullptr, nullptr, nullptr));
-  if (child < 0) {
-    outcome.error = errno;
-    throw IoError(fmt::format("sandbox: no process can be started: {}", std::strerror(errno)));
-  }
+  if (child < 0) throw IoError(fmt::format("sandbox: no process can be started: {}", std::strerror(errno)));
   if (child == 0) sandbox::run_init(plan);
   go.read.reset();
   report.write.reset();
   output.write.reset();
   errors.write.reset();
   const bool mapped = (namespaces & CLONE_NEWUSER) == 0 || map_user(child);
-  if (!mapped || ::write(go.write.get(), "g", 1) != 1) outcome.stage = Stage::kGo;
-  go.write.reset();
-
   SandboxResult result;
+  Outcome outcome;
+  if (!mapped || ::write(go.write.get(), "g", 1) != 1) {
+    outcome.stage = Stage::kGo;
+    outcome.error = errno;
+  }
+  go.write.reset();
   std::size_t written = 0;
   const auto deadline = Clock::now() + std::chrono::duration<double>(limits.wall_seconds);
   while (!outcome.ended && outcome.stage == Stage::kReady) {
@@ -259,7 +267,7 @@ SandboxResult Sandbox::Impl::run(const std::string& program, Outcome& outcome, i
     if (read_any || (waiting[2].revents & (POLLIN | POLLHUP)) == 0) continue;  // what was written before the end comes first
     Report now;
     if (::read(report.read.get(), &now, sizeof now) != static_cast<ssize_t>(sizeof now)) {
-      if (outcome.started) outcome.stage = Stage::kSession;
+      outcome.lost = true;
       break;
     }
     outcome.error = now.error;
@@ -284,6 +292,7 @@ SandboxResult Sandbox::Impl::run(const std::string& program, Outcome& outcome, i
   if (outcome.stage != Stage::kReady) {
     throw IoError(fmt::format("sandbox: {}: {}", sandbox::describe(outcome.stage), std::strerror(outcome.error)));
   }
+  if (outcome.lost && !outcome.started) throw IoError("sandbox: the process ended before it could start the program");
   const bool exited = outcome.ended && WIFEXITED(outcome.status);
   const int code = exited ? WEXITSTATUS(outcome.status) : -1;
   result.success = code == sandbox::kFinished;
@@ -295,6 +304,8 @@ SandboxResult Sandbox::Impl::run(const std::string& program, Outcome& outcome, i
     result.error = fmt::format("it printed more than {} bytes", limits.output_bytes);
   } else if (result.memory_exceeded) {
     result.error = fmt::format("it asked for more than {} bytes of memory", limits.memory_bytes);
+  } else if (outcome.lost) {
+    result.error = "it ended the process that watched it";
   } else if (!exited) {
     result.error = fmt::format("signal {}", WTERMSIG(outcome.status));
   } else if (!result.success) {
@@ -305,21 +316,24 @@ SandboxResult Sandbox::Impl::run(const std::string& program, Outcome& outcome, i
 }
 
 void Sandbox::Impl::find_protections() {
-  constexpr int kNeeded = CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWNET;
-  const auto works = [](const Outcome& outcome) {
-    return outcome.ended && WIFEXITED(outcome.status) && WEXITSTATUS(outcome.status) == sandbox::kFinished;
-  };
-  Outcome whole = probe(kNeeded | CLONE_NEWIPC | CLONE_NEWUTS, true);
-  protections.seccomp = works(whole);
-  if (!works(whole)) {
-    protections.missing = whole.said;
-    whole = probe(kNeeded | CLONE_NEWIPC | CLONE_NEWUTS, false);
-    protections.seccomp = works(whole) ? false : works(probe(0, true));
+  constexpr int kAll = CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS;
+  const Hold from_best[] = {{kAll, true, true}, {kAll, false, true},  {0, true, true},
+                            {0, false, true},   {0, true, false}, {0, false, false}};
+  std::string failed;
+  for (const Hold& candidate : from_best) {
+    hold = candidate;
+    failed = failure(candidate);
+    if (failed.empty()) break;
+    if (protections.missing.empty()) protections.missing = failed;
   }
-  const bool isolated = works(whole);
+  if (!failed.empty()) {
+    throw ConfigError(fmt::format("{}: not even an empty program runs: {}", python.executable.string(), failed));
+  }
+  const bool isolated = hold.namespaces != 0;
   protections.user_namespace = protections.pid_namespace = isolated;
   protections.mount_namespace = protections.network_namespace = isolated;
-  protections.unprivileged_uid = isolated || ::geteuid() != 0 || works(probe(0, protections.seccomp));
+  protections.seccomp = hold.seccomp;
+  protections.unprivileged_uid = hold.drop_to_nobody || ::geteuid() != 0;
 }
 
 std::string SandboxProtections::describe() const {
@@ -355,11 +369,6 @@ Sandbox::~Sandbox() = default;
 const SandboxProtections& Sandbox::protections() const { return impl_->protections; }
 const PythonInterpreter& Sandbox::python() const { return impl_->python; }
 
-SandboxResult Sandbox::run(const std::string& program) const {
-  constexpr int kAll = CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS;
-  Outcome outcome;
-  const bool isolated = impl_->protections.isolated();
-  return impl_->run(program, outcome, isolated ? kAll : 0, impl_->protections.seccomp);
-}
+SandboxResult Sandbox::run(const std::string& program) const { return impl_->run(program, impl_->hold); }
 
 }  // namespace nanochat

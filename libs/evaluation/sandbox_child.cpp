@@ -125,7 +125,7 @@ class Child {
 
   // Nobody, and never again anybody else. Raw system calls: the C library's would ask every thread of the parent.
   void take_identity() const {
-    if (plan_.drop_to_nobody) {
+    if (plan_.drop_to_nobody && ::geteuid() == 0) {
       check(::syscall(SYS_setgroups, 0, nullptr) == 0, Stage::kIdentity);
       check(::syscall(SYS_setresgid, kNobody, kNobody, kNobody) == 0, Stage::kIdentity);
       check(::syscall(SYS_setresuid, kNobody, kNobody, kNobody) == 0, Stage::kIdentity);

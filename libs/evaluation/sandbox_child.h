@@ -33,7 +33,7 @@ struct Mount {
 struct Plan {
   bool namespaces = true;
   bool seccomp = true;
-  bool drop_to_nobody = false;  // the parent is root
+  bool drop_to_nobody = true;  // where the process is root
   std::string root;             // an empty folder, the new root's mount point; without namespaces the working folder
   std::string tmpfs_options, tmp_options;
   std::vector<std::string> folders;                        // to make, parents first
@@ -49,7 +49,8 @@ struct Plan {
 // The first process in the namespaces: sets everything up, starts the program and waits for it. Never returns.
 [[noreturn]] void run_init(const Plan& plan);
 
-// Refuses system calls that no pure computation needs. False, with errno, where the kernel has no such filter.
+// Refuses system calls that no pure computation needs, and signals to other processes than the caller. False, with errno,
+// where the kernel has no such filter.
 bool install_filter();
 
 inline constexpr unsigned kNobody = 65534;

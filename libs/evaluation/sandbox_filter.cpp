@@ -4,6 +4,7 @@
 #include <sched.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <cstddef>
@@ -35,18 +36,29 @@ constexpr unsigned kRefused[] = {
     SYS_reboot, SYS_swapon, SYS_swapoff, SYS_sethostname, SYS_setdomainname, SYS_settimeofday, SYS_clock_settime,
     SYS_clock_adjtime, SYS_adjtimex, SYS_acct, SYS_quotactl, SYS_syslog, SYS_mknodat, SYS_name_to_handle_at,
     SYS_open_by_handle_at, SYS_personality, SYS_mbind, SYS_set_mempolicy, SYS_migrate_pages, SYS_move_pages,
-    SYS_fanotify_init, SYS_memfd_create, SYS_memfd_secret, SYS_shmget, SYS_msgget, SYS_semget, SYS_mq_open,
+    SYS_fanotify_init, SYS_memfd_create, SYS_memfd_secret, SYS_shmget, SYS_msgget, SYS_semget, SYS_mq_open, SYS_tkill,
+    SYS_setpriority, SYS_ioprio_set, SYS_sched_setscheduler, SYS_sched_setparam, SYS_sched_setattr, SYS_sched_setaffinity,
 #if defined(__x86_64__)
     SYS_fork, SYS_vfork, SYS_mknod, SYS_ioperm, SYS_iopl, SYS_modify_ldt, SYS_uselib, SYS_kexec_file_load,
 #endif
 };
 
-constexpr std::size_t kPrologue = 6, kEpilogue = 7;
+// Calls whose first argument names a process: the program may name itself alone.
+struct ProcessCall {
+  unsigned number;
+  bool by_zero;  // 0 means the caller; where it does not, it may mean a whole group
+};
+constexpr ProcessCall kOnSelf[] = {
+    {SYS_kill, false}, {SYS_tgkill, false}, {SYS_rt_sigqueueinfo, false}, {SYS_rt_tgsigqueueinfo, false}, {SYS_prlimit64, true},
+};
+
+constexpr std::size_t kPrologue = 6, kEpilogue = 8;
 
 }  // namespace
 
 bool install_filter() {
-  sock_filter filter[kPrologue + 2 * std::size(kRefused) + kEpilogue];
+  sock_filter filter[kPrologue + 2 * std::size(kRefused) + 5 * std::size(kOnSelf) + kEpilogue];
+  const auto self = static_cast<unsigned>(::getpid());
   std::size_t n = 0;
   const auto add = [&](sock_filter instruction) { filter[n++] = instruction; };
   const auto load = [&](std::size_t offset) { add(BPF_STMT(BPF_LD | BPF_W | BPF_ABS, static_cast<unsigned>(offset))); };
@@ -62,6 +74,13 @@ bool install_filter() {
   for (const unsigned call : kRefused) {
     add(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, call, 0, 1));
     refuse(EPERM);
+  }
+  for (const auto& [call, by_zero] : kOnSelf) {
+    add(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, call, 0, 4));
+    load(offsetof(seccomp_data, args[0]));
+    add(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, by_zero ? 0 : self, 1, 0));
+    refuse(EPERM);
+    answer(SECCOMP_RET_ALLOW);
   }
   // A thread is no new process. clone3 hides its flags behind a pointer: without it, C libraries fall back to clone.
   add(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_clone3, 0, 1));

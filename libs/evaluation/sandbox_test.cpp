@@ -1,5 +1,9 @@
 #include "evaluation/sandbox.h"
 
+#include <grp.h>
+#include <sched.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <gmock/gmock.h>
@@ -8,6 +12,9 @@
 #include <atomic>
 #include <chrono>
 #include <csignal>
+#include <cstdlib>
+#include <fstream>
+#include <functional>
 
 #include <nlohmann/json.hpp>
 #include <spdlog/fmt/fmt.h>
@@ -22,12 +29,15 @@ namespace {
 
 using ::testing::HasSubstr;
 
+constexpr const char* kMustRun = "NANOCHAT_TEST_SANDBOX_MUST_RUN";
+
 class SandboxTest : public ::testing::Test {
  protected:
   void SetUp() override {
     if (!find_python()) GTEST_SKIP() << "no python3 here";
     sandbox_ = std::make_unique<Sandbox>(/*allow_unsandboxed=*/true);
     if (!sandbox_->protections().isolated() || !sandbox_->protections().seccomp) {
+      ASSERT_EQ(std::getenv(kMustRun), nullptr) << sandbox_->protections().describe();
       GTEST_SKIP() << "this kernel gives no namespaces or no system-call filter: " << sandbox_->protections().describe();
     }
   }
@@ -88,7 +98,9 @@ TEST_F(SandboxTest, StartsNoProcesses) {
   ASSERT_THAT(one.error, HasSubstr("PermissionError"));
   EXPECT_THAT(run("import subprocess\nsubprocess.run(['/bin/true'])").error, HasSubstr("Error"));
   EXPECT_TRUE(run("import os\nfor _ in range(1000):\n  try: os.fork()\n  except OSError: pass\n").success);
-  const SandboxResult bomb = run("import os\nwhile True:\n  try: os.fork()\n  except OSError: pass\n");
+  SandboxLimits limits;
+  limits.wall_seconds = 1.0;
+  const SandboxResult bomb = Sandbox(false, limits).run("import os\nwhile True:\n  try: os.fork()\n  except OSError: pass\n");
   EXPECT_TRUE(bomb.timed_out);
   // Threads are processes too where the limit counts.
   EXPECT_FALSE(run("import threading, time\nfor _ in range(100): threading.Thread(target=time.sleep, args=(1,)).start()").success);
@@ -110,6 +122,98 @@ TEST_F(SandboxTest, SeesNoFilesButItsOwn) {
 TEST_F(SandboxTest, HasNoNetwork) {
   EXPECT_THAT(run("import socket\nsocket.socket()").error, HasSubstr("PermissionError"));
   EXPECT_THAT(run("import socket\nsocket.socketpair()").error, HasSubstr("PermissionError"));
+}
+
+// Where namespaces are forbidden: what holds then.
+class Unisolated : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (!find_python()) GTEST_SKIP() << "no python3 here";
+    SandboxLimits limits;
+    limits.wall_seconds = 2.0;
+    sandbox_ = std::make_unique<Sandbox>(/*allow_unsandboxed=*/true, limits);
+    if (!sandbox_->protections().isolated()) return;
+    ASSERT_EQ(std::getenv(kMustRun), nullptr) << sandbox_->protections().describe();
+    GTEST_SKIP() << "namespaces are allowed here";
+  }
+  SandboxResult run(const std::string& program) const { return sandbox_->run(program); }
+  std::unique_ptr<Sandbox> sandbox_;
+};
+
+TEST_F(Unisolated, IsRefusedUnlessAllowed) {
+  EXPECT_THAT([] { Sandbox{}; }, ::testing::ThrowsMessage<ConfigError>(HasSubstr("missing: user namespace, pid namespace")));
+  EXPECT_TRUE(sandbox_->protections().seccomp) << sandbox_->protections().describe();
+}
+
+TEST_F(Unisolated, StillHasTheFilterAndTheLimits) {
+  EXPECT_TRUE(run("print('six')").success);
+  EXPECT_TRUE(run("while True: pass").timed_out);
+  EXPECT_TRUE(run("x = bytearray(10 * 2**30)").memory_exceeded);
+  EXPECT_TRUE(run("import sys\nfor _ in range(1024): sys.stdout.write('x' * 2**20)").output_exceeded);
+  EXPECT_THAT(run("import os\nos.fork()").error, HasSubstr("PermissionError"));
+  EXPECT_TRUE(run("import os\nwhile True:\n  try: os.fork()\n  except OSError: pass\n").timed_out);
+  EXPECT_THAT(run("import socket\nsocket.socket()").error, HasSubstr("PermissionError"));
+  for (const char* victim : {"os.getppid()", "0", "-1", "1"}) {
+    EXPECT_THAT(run(fmt::format("import os\nos.kill({}, 9)", victim)).error, HasSubstr("PermissionError")) << victim;
+  }
+  EXPECT_THAT(run("import os, resource\nresource.prlimit(os.getppid(), resource.RLIMIT_CPU, (1, 1))").error, HasSubstr("PermissionError"));
+  EXPECT_THAT(run("import os; os.kill(os.getpid(), 11)").error, HasSubstr("signal 11"));
+}
+
+// Runs tests of this program in a process that `prepare` has changed. Their exit code, or kCannot.
+constexpr int kCannot = 77;
+int run_elsewhere(const std::string& tests, const std::function<bool()>& prepare) {
+  const std::string self = std::filesystem::read_symlink("/proc/self/exe");
+  const std::string filter = "--gtest_filter=" + tests;
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::setenv(kMustRun, "1", 1);
+    if (!prepare() || ::access(self.c_str(), X_OK) != 0) ::_exit(kCannot);
+    ::execl(self.c_str(), self.c_str(), filter.c_str(), nullptr);
+    ::_exit(kCannot);
+  }
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+bool become_nobody() {
+  return ::setgroups(0, nullptr) == 0 && ::setresgid(65534, 65534, 65534) == 0 && ::setresuid(65534, 65534, 65534) == 0;
+}
+
+bool write_proc(const char* file, const std::string& text) { return static_cast<bool>(std::ofstream(file) << text << std::flush); }
+
+// A user namespace with this user alone, who is `inside` there.
+bool enter_namespace(unsigned inside) {
+  const unsigned user = ::geteuid(), group = ::getegid();
+  return ::prctl(PR_SET_DUMPABLE, 1) == 0 && ::unshare(CLONE_NEWUSER) == 0 && write_proc("/proc/self/setgroups", "deny") &&
+         write_proc("/proc/self/uid_map", fmt::format("{} {} 1", inside, user)) &&
+         write_proc("/proc/self/gid_map", fmt::format("{} {} 1", inside, group));
+}
+
+bool forbid_namespaces() { return write_proc("/proc/sys/user/max_user_namespaces", "0"); }
+
+TEST(SandboxElsewhere, HoldsAsAnotherUser) {
+  if (::geteuid() != 0) GTEST_SKIP() << "only root can become another user";
+  const int code = run_elsewhere("SandboxTest.*-*HumanEval", become_nobody);
+  if (code == kCannot) GTEST_SKIP() << "nobody may not run this test";
+  EXPECT_EQ(code, 0);
+}
+
+TEST(SandboxElsewhere, HoldsAsRootOfANamespaceWithoutOtherUsers) {
+  const int code = run_elsewhere("SandboxTest.*Other*:SandboxTest.*Files*:SandboxTest.*Network", [] { return enter_namespace(0); });
+  if (code == kCannot) GTEST_SKIP() << "no user namespaces here";
+  EXPECT_EQ(code, 0);
+}
+
+TEST(SandboxElsewhere, IsRefusedWhereNamespacesAreForbidden) {
+  const int as_root = run_elsewhere("Unisolated.*", [] { return enter_namespace(0) && forbid_namespaces(); });
+  if (as_root == kCannot) GTEST_SKIP() << "no user namespaces here";
+  EXPECT_EQ(as_root, 0);
+  const int as_user = run_elsewhere("Unisolated.*", [] {
+    return (::geteuid() != 0 || become_nobody()) && enter_namespace(::geteuid()) && forbid_namespaces();
+  });
+  EXPECT_THAT(as_user, ::testing::AnyOf(0, kCannot));
 }
 
 TEST(FindPython, ShowsNoMoreThanTheInterpreterNeeds) {

@@ -136,7 +136,7 @@ class Engine::Impl {
     stats.requests = static_cast<std::int64_t>(submitted_);
     stats.refused = refused_;
     stats.queued = queued();
-    stats.queued_tokens = submitted_tokens_ - dequeued_tokens_;
+    stats.queued_tokens = queued_tokens();
     return stats;
   }
 
@@ -148,14 +148,15 @@ class Engine::Impl {
   const GptConfig& config() const { return config_; }
 
  private:
-  std::int64_t queued() const { return static_cast<std::int64_t>(submitted_) - dequeued_; }
+  std::int64_t queued() const { return static_cast<std::int64_t>(submitted_) - core_.dequeued(); }
+  std::int64_t queued_tokens() const { return submitted_tokens_ - core_.dequeued_tokens(); }
 
   Refusal refuse(std::int64_t tokens) const {
     if (stopped_) return Refusal::kStopped;
     if (draining_) return Refusal::kDraining;
     const bool full = queued() >= options_.max_queued ||
                       (options_.max_queued_tokens > 0 && queued() > 0 &&
-                       submitted_tokens_ - dequeued_tokens_ + tokens > options_.max_queued_tokens);
+                       queued_tokens() + tokens > options_.max_queued_tokens);
     return full ? Refusal::kQueueFull : Refusal::kNone;
   }
 
@@ -196,21 +197,19 @@ class Engine::Impl {
     EngineStats stats = core_.stats();
     const std::scoped_lock lock(mutex_);
     stats_ = std::move(stats);
-    dequeued_ = core_.dequeued();
-    dequeued_tokens_ = core_.dequeued_tokens();
     idle_ = core_.idle();
     if (idle_) drained_.notify_all();
   }
 
   const EngineOptions options_;
   const GptConfig config_;
-  EngineCore core_;             // on thread_ alone once that runs
+  EngineCore core_;             // on thread_ alone once that runs, but for dequeued()
   mutable std::mutex mutex_;    // guards what follows
   std::condition_variable wake_, drained_;
   std::vector<Message> inbox_;
   EngineStats stats_;           // as of the last step
   RequestId submitted_ = 0;
-  std::int64_t submitted_tokens_ = 0, dequeued_ = 0, dequeued_tokens_ = 0, refused_ = 0;
+  std::int64_t submitted_tokens_ = 0, refused_ = 0;
   bool ready_ = false, draining_ = false, stopped_ = false, idle_ = true;
   std::thread thread_;
 };

@@ -1,6 +1,7 @@
 #pragma once
 // For the engine only: model, cache and scheduler together, on one thread. engine.cpp brings the messages.
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -29,9 +30,10 @@ class EngineCore {
   bool idle() const { return scheduler_.idle(); }
 
   Gpt& model() { return *model_; }
-  // Requests that have left the queue since the start, and the tokens of their prompts.
-  std::int64_t dequeued() const { return dequeued_; }
-  std::int64_t dequeued_tokens() const { return dequeued_tokens_; }
+  // Requests that have left the queue since the start, and the tokens of their prompts. Read from any thread: who has
+  // seen a request's events finds its place in the queue free.
+  std::int64_t dequeued() const { return dequeued_.load(); }
+  std::int64_t dequeued_tokens() const { return dequeued_tokens_.load(); }
   EngineStats stats() const;
 
  private:
@@ -68,7 +70,7 @@ class EngineCore {
   std::vector<RequestId> done_;
   EngineStats totals_;
   TokenRate prompt_rate_, completion_rate_;
-  std::int64_t dequeued_ = 0, dequeued_tokens_ = 0;
+  std::atomic<std::int64_t> dequeued_ = 0, dequeued_tokens_ = 0;
 };
 
 }  // namespace nanochat

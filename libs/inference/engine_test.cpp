@@ -7,6 +7,7 @@
 
 #include <atomic>
 #include <cmath>
+#include <future>
 #include <limits>
 #include <thread>
 
@@ -16,6 +17,7 @@
 #include "inference/generator.h"
 #include "model/gpt.h"
 #include "model/testing.h"
+#include "model/testing_config.h"
 
 namespace nanochat {
 namespace {
@@ -26,17 +28,7 @@ using testing::EngineAnswer;
 using testing::Receiver;
 using Ids = std::vector<std::int32_t>;
 
-GptConfig small_config() {
-  GptConfig config;
-  config.n_layer = 2;
-  config.n_head = 4;
-  config.n_kv_head = 2;
-  config.n_embd = 64;
-  config.intermediate_size = 96;
-  config.vocab_size = 90;  // padded to 128
-  config.sequence_len = 96;
-  return config;
-}
+GptConfig small_config() { return testing::grouped_config(90, 96); }  // 90 tokens are padded to 128
 
 // On one thread: the products are so small that a second only waits.
 std::unique_ptr<Gpt> small_model(std::uint64_t seed = 3, at::ScalarType dtype = at::kFloat) {
@@ -358,6 +350,27 @@ TEST(Engine, CancellingDuringALongPromptEndsIt) {
   EXPECT_EQ(answer.done, 1);
   engine.drain();
   EXPECT_EQ(engine.stats().kv_blocks_used, 0);
+}
+
+// A client that asks again as soon as it has its answer.
+TEST(Engine, HasAPlaceInTheQueueForWhoeverSawAnAnswerEnd) {
+  EngineOptions options = small_options();
+  options.max_queued = 1;
+  Receiver second;
+  std::promise<Refusal> told;
+  Engine engine(small_model(), options);
+  engine.start();
+  EngineRequest first = request_of({{1, 2}, {}, 2, 1});
+  first.on_event = [&](const EngineEvent& event) {
+    if (event.kind != EngineEventKind::kDone) return true;
+    EngineRequest next = request_of({{3}, {}, 2, 1});
+    next.on_event = second.callback();
+    told.set_value(engine.submit(std::move(next)).refusal);
+    return true;
+  };
+  ASSERT_TRUE(engine.submit(std::move(first)));
+  ASSERT_EQ(told.get_future().get(), Refusal::kNone);
+  EXPECT_EQ(second.wait().sequences[0].ids.size(), 2U);
 }
 
 TEST(Engine, RefusesWhatIsTooMuch) {

@@ -13,6 +13,7 @@
 #include "core/errors.h"
 #include "core/interrupt.h"
 #include "model/testing.h"
+#include "model/testing_config.h"
 #include "tokenizer/testing_tokenizers.h"
 
 namespace nanochat {
@@ -22,17 +23,8 @@ using ::testing::HasSubstr;
 using ::testing::ThrowsMessage;
 using Prompts = std::vector<std::vector<std::int32_t>>;
 
-GptConfig small_config(std::int64_t n_kv_head = 2) {
-  GptConfig config;
-  config.n_layer = 2;
-  config.n_head = 4;
-  config.n_kv_head = n_kv_head;
-  config.n_embd = 64;
-  config.intermediate_size = 96;
-  config.vocab_size = 90;  // padded to 128
-  config.sequence_len = 48;
-  return config;
-}
+// 90 tokens are padded to 128.
+GptConfig small_config(std::int64_t n_kv_head = 2) { return testing::grouped_config(90, 48, n_kv_head); }
 
 GenerationOptions greedy(std::int64_t max_tokens) {
   GenerationOptions options;

@@ -4,21 +4,17 @@
 
 #include <algorithm>
 #include <array>
-#include <exception>
-#include <new>
 #include <string_view>
 #include <utility>
 #include <vector>
 
-#include <arrow/io/file.h>
-#include <arrow/memory_pool.h>
 #include <parquet/column_reader.h>
-#include <parquet/exception.h>
 #include <parquet/file_reader.h>
 #include <parquet/metadata.h>
 #include <parquet/schema.h>
 
 #include "core/errors.h"
+#include "data/arrow/parquet_file.h"
 
 namespace nanochat {
 namespace {
@@ -57,30 +53,22 @@ std::string list(const std::vector<const parquet::ColumnDescriptor*>& columns) {
 class ParquetColumn final : public TextColumn {
  public:
   ParquetColumn(const std::filesystem::path& path, const std::string& name)
-      : path_(path.string()), pool_(arrow::system_memory_pool(), kParquetMemoryLimit) {
-    guarded([&] {
-      parquet::ReaderProperties properties(&pool_);
-      properties.enable_buffered_stream();  // or else a column of a row group is read whole
-      properties.set_buffer_size(kParquetStreamBuffer);
-      properties.set_page_checksum_verification(true);
-      auto opened = arrow::io::ReadableFile::Open(path_, &pool_);
-      if (!opened.ok()) throw DataError("cannot open " + path_ + ": " + opened.status().message());
-      bytes_ = static_cast<std::uint64_t>(opened.ValueOrDie()->GetSize().ValueOr(0));
-      file_ = parquet::ParquetFileReader::Open(*opened, properties);
+      : source_(path) {
+    source_.guarded([&] {
+      file_ = source_.open();
       metadata_ = file_->metadata();
       choose(name);
-      return true;
     });
   }
 
   bool next(std::string& text) override {
-    return guarded([&] {
+    return source_.guarded([&] {
       for (;;) {
         while (level_ < levels_) {
           const auto at = static_cast<std::size_t>(level_++);
-          if (max_repetition_ == 0 || repetitions_[at] == 0) ++row_;
+          if (max_repetition_ == 0 || repetitions_[at] == 0) source_.advance();
           if (max_definition_ > 0 && definitions_[at] != max_definition_) continue;  // null, or an empty list
-          if (value_ == values_) fail("a page holds fewer values than it says");
+          if (value_ == values_) source_.fail("a page holds fewer values than it says");
           const parquet::ByteArray& value = batch_[static_cast<std::size_t>(value_++)];
           text.assign(reinterpret_cast<const char*>(value.ptr), value.len);
           return true;
@@ -90,32 +78,10 @@ class ParquetColumn final : public TextColumn {
     });
   }
 
-  std::uint64_t row() const override { return row_; }
-  std::uint64_t stored_bytes() const override {
-    const auto rows = static_cast<std::uint64_t>(std::max<std::int64_t>(metadata_->num_rows(), 1));
-    return static_cast<std::uint64_t>(static_cast<double>(bytes_) *
-                                      (static_cast<double>(std::min(row_, rows)) / static_cast<double>(rows)));
-  }
+  std::uint64_t row() const override { return source_.row(); }
+  std::uint64_t stored_bytes() const override { return source_.stored_bytes(); }
 
  private:
-  [[noreturn]] void fail(const std::string& what) const {
-    throw DataError(path_ + ": cannot be read as parquet: " + printable_line(what));
-  }
-
-  // Whatever Arrow throws becomes a DataError, and the reader is not used again.
-  template <typename Function>
-  bool guarded(Function function) {
-    try {
-      return function();
-    } catch (const DataError&) {
-      throw;
-    } catch (const std::bad_alloc&) {
-      fail("it asks for more memory than there is (row " + std::to_string(row_ + 1) + ")");
-    } catch (const std::exception& error) {
-      fail(error.what());
-    }
-  }
-
   void choose(const std::string& name) {
     const parquet::SchemaDescriptor& schema = *metadata_->schema();
     std::vector<const parquet::ColumnDescriptor*> all, text, inside;
@@ -137,16 +103,16 @@ class ParquetColumn final : public TextColumn {
       if (chosen == nullptr) chosen = first([](const auto* column) { return is_annotated_text(*column); });
       if (chosen == nullptr) chosen = first([](const auto*) { return true; });
       if (chosen == nullptr) {
-        throw DataError(path_ + ": no column of strings or binary values; the columns are: " + list(all) +
+        throw DataError(source_.path() + ": no column of strings or binary values; the columns are: " + list(all) +
                         "; one inside another is read when it is named (--text-key)");
       }
     } else if (chosen == nullptr && inside.size() == 1) {
       chosen = inside[0];  // a list of strings, by the name of the list
     } else if (chosen == nullptr) {
-      throw DataError(path_ + ": no column \"" + name + "\"; the columns are: " + list(inside.empty() ? all : inside));
+      throw DataError(source_.path() + ": no column \"" + name + "\"; the columns are: " + list(inside.empty() ? all : inside));
     }
     if (!is_text(*chosen)) {
-      throw DataError(path_ + ": column \"" + printable_line(path_of(*chosen)) + "\" is " + type_of(*chosen) +
+      throw DataError(source_.path() + ": column \"" + printable_line(path_of(*chosen)) + "\" is " + type_of(*chosen) +
                       " where strings or binary values would be right; the columns are: " + list(all));
     }
     column_ = schema.ColumnIndex(*chosen->schema_node());
@@ -174,10 +140,10 @@ class ParquetColumn final : public TextColumn {
   void begin_group() {
     group_reader_ = file_->RowGroup(group_);
     const std::shared_ptr<parquet::ColumnReader> column = group_reader_->Column(column_);
-    if (column->type() != parquet::Type::BYTE_ARRAY) fail("a row group has another type of column than the file");
+    if (column->type() != parquet::Type::BYTE_ARRAY) source_.fail("a row group has another type of column than the file");
     reader_ = std::static_pointer_cast<parquet::ByteArrayReader>(column);
     levels_read_ = 0;
-    rows_before_ = row_;
+    rows_before_ = source_.row();
   }
 
   // Damage can end a column early without an error from Arrow.
@@ -185,12 +151,12 @@ class ParquetColumn final : public TextColumn {
     const auto group = metadata_->RowGroup(group_);
     const std::int64_t promised = group->ColumnChunk(column_)->num_values();
     if (levels_read_ != promised) {
-      fail("row group " + std::to_string(group_) + " has " + std::to_string(levels_read_) + " values of " +
+      source_.fail("row group " + std::to_string(group_) + " has " + std::to_string(levels_read_) + " values of " +
            std::to_string(promised));
     }
-    const auto rows = static_cast<std::int64_t>(row_ - rows_before_);
+    const auto rows = static_cast<std::int64_t>(source_.row() - rows_before_);
     if (rows != group->num_rows()) {
-      fail("row group " + std::to_string(group_) + " has " + std::to_string(rows) + " rows of " +
+      source_.fail("row group " + std::to_string(group_) + " has " + std::to_string(rows) + " rows of " +
            std::to_string(group->num_rows()));
     }
     reader_.reset();
@@ -198,11 +164,9 @@ class ParquetColumn final : public TextColumn {
     ++group_;
   }
 
-  std::string path_;
-  arrow::CappedMemoryPool pool_;  // before everything that allocates from it
+  ParquetFile source_;  // before everything that allocates from its pool
   std::unique_ptr<parquet::ParquetFileReader> file_;
   std::shared_ptr<parquet::FileMetaData> metadata_;
-  std::uint64_t bytes_ = 0;
   int column_ = 0, group_ = 0;
   std::int16_t max_definition_ = 0, max_repetition_ = 0;
 
@@ -212,7 +176,7 @@ class ParquetColumn final : public TextColumn {
   std::array<parquet::ByteArray, kBatch> batch_{};  // point into a page, until the next batch is read
   std::int64_t level_ = 0, levels_ = 0, value_ = 0, values_ = 0;  // of the batch
   std::int64_t levels_read_ = 0;                                  // of the row group
-  std::uint64_t row_ = 0, rows_before_ = 0;
+  std::uint64_t rows_before_ = 0;
 };
 
 }  // namespace

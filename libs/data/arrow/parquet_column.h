@@ -1,7 +1,6 @@
 #pragma once
-// For arrow/*.cpp only: what the module exports (see arrow_module.h) and what its readers of parquet share.
+// For arrow/*.cpp only: what the module exports (see arrow_module.h), and names in its messages.
 
-#include <cstdint>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -11,10 +10,6 @@
 #include "data/arrow_module.h"
 
 namespace nanochat {
-
-// A page and a dictionary of up to 2 GiB each (the format's limit) are read; damaged files that claim more are refused.
-inline constexpr std::int64_t kParquetMemoryLimit = (std::int64_t{4} << 30) + (std::int64_t{64} << 20);
-inline constexpr std::int64_t kParquetStreamBuffer = 1 << 20;
 
 std::unique_ptr<TextColumn> open_parquet_column(const std::filesystem::path& path, const std::string& column);
 std::unique_ptr<JsonRows> open_parquet_rows(const std::filesystem::path& path, const std::vector<std::string>& columns);

@@ -2,13 +2,9 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
-#include <exception>
-#include <new>
 #include <utility>
 
 #include <arrow/array.h>
-#include <arrow/io/file.h>
-#include <arrow/memory_pool.h>
 #include <arrow/record_batch.h>
 #include <arrow/scalar.h>
 #include <arrow/type.h>
@@ -20,6 +16,7 @@
 
 #include "core/errors.h"
 #include "data/arrow/parquet_column.h"
+#include "data/arrow/parquet_file.h"
 
 namespace nanochat {
 namespace {
@@ -125,21 +122,18 @@ void append_value(const arrow::Array& array, std::int64_t at, int depth, std::st
 class ParquetRows final : public JsonRows {
  public:
   ParquetRows(const std::filesystem::path& path, const std::vector<std::string>& columns)
-      : path_(path.string()), pool_(arrow::system_memory_pool(), kParquetMemoryLimit) {
-    guarded([&] {
-      open(columns);
-      return true;
-    });
+      : source_(path) {
+    source_.guarded([&] { open(columns); });
   }
 
   bool next(std::string& row) override {
-    return guarded([&] {
+    return source_.guarded([&] {
       while (!batch_ || at_ == batch_->num_rows()) {
         at_ = 0;
         check(rows_->ReadNext(&batch_));
         if (!batch_) {
-          if (row_ != static_cast<std::uint64_t>(std::max<std::int64_t>(total_rows_, 0))) {
-            fail("it holds " + std::to_string(row_) + " rows of " + std::to_string(total_rows_));
+          if (source_.row() != static_cast<std::uint64_t>(std::max<std::int64_t>(total_rows_, 0))) {
+            source_.fail("it holds " + std::to_string(source_.row()) + " rows of " + std::to_string(total_rows_));
           }
           return false;
         }
@@ -154,55 +148,28 @@ class ParquetRows final : public JsonRows {
       }
       row += '}';
       ++at_;
-      ++row_;
+      source_.advance();
       return true;
     });
   }
 
-  std::uint64_t row() const override { return row_; }
-  std::uint64_t stored_bytes() const override {
-    const auto rows = static_cast<double>(std::max<std::int64_t>(total_rows_, 1));
-    return static_cast<std::uint64_t>(static_cast<double>(bytes_) * std::min(static_cast<double>(row_) / rows, 1.0));
-  }
+  std::uint64_t row() const override { return source_.row(); }
+  std::uint64_t stored_bytes() const override { return source_.stored_bytes(); }
 
  private:
-  [[noreturn]] void fail(const std::string& what) const {
-    throw DataError(path_ + ": cannot be read as parquet: " + printable_line(what));
-  }
   void check(const arrow::Status& status) const {
-    if (!status.ok()) fail(status.message());
-  }
-
-  // Whatever Arrow throws becomes a DataError, and the reader is not used again.
-  template <typename Function>
-  bool guarded(Function function) {
-    try {
-      return function();
-    } catch (const DataError&) {
-      throw;
-    } catch (const std::bad_alloc&) {
-      fail("it asks for more memory than there is (row " + std::to_string(row_ + 1) + ")");
-    } catch (const std::exception& error) {
-      fail(error.what());
-    }
+    if (!status.ok()) source_.fail(status.message());
   }
 
   void open(const std::vector<std::string>& columns) {
-    parquet::ReaderProperties properties(&pool_);
-    properties.enable_buffered_stream();  // or else a column of a row group is read whole
-    properties.set_buffer_size(kParquetStreamBuffer);
-    properties.set_page_checksum_verification(true);
-    auto opened = arrow::io::ReadableFile::Open(path_, &pool_);
-    if (!opened.ok()) throw DataError("cannot open " + path_ + ": " + opened.status().message());
-    bytes_ = static_cast<std::uint64_t>(opened.ValueOrDie()->GetSize().ValueOr(0));
-    auto file = parquet::ParquetFileReader::Open(*opened, properties);
+    auto file = source_.open();
     const auto metadata = file->metadata();
     total_rows_ = metadata->num_rows();
     const std::vector<int> chosen = choose(*metadata->schema(), columns);
     parquet::ArrowReaderProperties arrow_properties(/*use_threads=*/false);
     arrow_properties.set_batch_size(kBatchRows);
     arrow_properties.set_pre_buffer(false);
-    auto reader = parquet::arrow::FileReader::Make(&pool_, std::move(file), arrow_properties);
+    auto reader = parquet::arrow::FileReader::Make(&source_.pool(), std::move(file), arrow_properties);
     check(reader.status());
     file_ = std::move(*reader);
     std::vector<int> groups(static_cast<std::size_t>(metadata->num_row_groups()));
@@ -225,15 +192,13 @@ class ParquetRows final : public JsonRows {
     if (!chosen.empty()) return chosen;
     std::string wanted;
     for (const std::string& column : columns) wanted += (wanted.empty() ? "" : ", ") + column;
-    throw DataError(path_ + ": none of the columns " + wanted + "; the columns are: " + names);
+    throw DataError(source_.path() + ": none of the columns " + wanted + "; the columns are: " + names);
   }
 
-  std::string path_;
-  arrow::CappedMemoryPool pool_;  // before everything that allocates from it
+  ParquetFile source_;  // before everything that allocates from its pool
   std::unique_ptr<parquet::arrow::FileReader> file_;
   std::unique_ptr<arrow::RecordBatchReader> rows_;
   std::shared_ptr<arrow::RecordBatch> batch_;
-  std::uint64_t bytes_ = 0, row_ = 0;
   std::int64_t at_ = 0, total_rows_ = 0;
 };
 

@@ -52,6 +52,25 @@ TEST_F(Factory, MakesEveryTask) {
   EXPECT_EQ(task_names().size(), 11U);
 }
 
+TEST_F(Factory, TakesTheRowsOfASetInTheOrderOfTheReference) {
+  std::string sums, talks;
+  for (const char* n : {"0", "1", "2", "3", "4"}) {
+    sums += json({{"question", n}, {"answer", "#### 1"}}).dump() + "\n";
+    talks += json({{{"role", "user"}, {"content", n}}, {{"role", "assistant"}, {"content", "a"}}}).dump() + "\n";
+  }
+  testing::write_text(folder_ / "sums.jsonl", sums);
+  testing::write_text(folder_ / "talks.jsonl", talks);
+  const auto order = [&](const char* task, const char* file) {
+    const auto rows = make({{"task", task}, {"path", path(file)}});
+    std::string questions;
+    for (std::int64_t i = 0; i < rows->size(); ++i) questions += rows->example(i).conversation.messages[0].joined_text();
+    return questions;
+  };
+  EXPECT_EQ(order("gsm8k", "sums.jsonl"), "42310") << "numpy.random.default_rng(42).permutation(5)";
+  EXPECT_EQ(order("smoltalk", "talks.jsonl"), "42310");
+  EXPECT_EQ(order("conversations", "talks.jsonl"), "01234") << "a file of one's own stays as it is";
+}
+
 TEST_F(Factory, SaysWhatIsWrongWithAnEntry) {
   const auto fails = [](const json& entry, const std::string& what) {
     EXPECT_THAT([&] { make(entry); }, ThrowsMessage<ConfigError>(HasSubstr(what))) << entry;

@@ -7,6 +7,7 @@
 #include <spdlog/fmt/fmt.h>
 
 #include "core/errors.h"
+#include "core/numpy_random.h"
 #include "core/random.h"
 
 namespace nanochat {
@@ -28,6 +29,22 @@ class Slice final : public Task {
  private:
   std::shared_ptr<const Task> task_;
   std::int64_t start_, stop_, step_;
+};
+
+class Shuffled final : public Task {
+ public:
+  Shuffled(std::shared_ptr<const Task> task, std::uint64_t seed)
+      : task_(std::move(task)), order_(numpy_permutation(static_cast<std::uint64_t>(task_->size()), seed)) {}
+  const std::string& name() const override { return task_->name(); }
+  TaskKind kind() const override { return task_->kind(); }
+  std::int64_t size() const override { return task_->size(); }
+  TaskExample example(std::int64_t index) const override {
+    return task_->example(order_.at(static_cast<std::size_t>(index)));
+  }
+
+ private:
+  std::shared_ptr<const Task> task_;
+  std::vector<std::uint32_t> order_;
 };
 
 }  // namespace
@@ -125,6 +142,10 @@ std::shared_ptr<const Task> slice(std::shared_ptr<const Task> task, std::int64_t
   if (start >= end) throw ConfigError(fmt::format("no rows from {} to {} of {}, which has {}", start, end, task->name(), size));
   if (start == 0 && end == size && step == 1) return task;
   return std::make_shared<Slice>(std::move(task), start, end, step);
+}
+
+std::shared_ptr<const Task> shuffled(std::shared_ptr<const Task> task, std::uint64_t seed) {
+  return std::make_shared<Shuffled>(std::move(task), seed);
 }
 
 }  // namespace nanochat

@@ -60,5 +60,8 @@ class TaskMixture final : public Task {
 // Every `step`-th row of a task from `start` up to and without `stop` (0: the end). Throws ConfigError when none is left.
 std::shared_ptr<const Task> slice(std::shared_ptr<const Task> task, std::int64_t start, std::int64_t stop,
                                   std::int64_t step = 1);
+// The rows in the order of Dataset.shuffle(seed) of Hugging Face's datasets (core/numpy_random.h): how the reference opens
+// its sets, with this seed, before it takes the first of them.
+std::shared_ptr<const Task> shuffled(std::shared_ptr<const Task> task, std::uint64_t seed = kMixtureSeed);
 
 }  // namespace nanochat

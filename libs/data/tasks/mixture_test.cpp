@@ -91,5 +91,12 @@ TEST(Slice, TakesRowsFromStartToStop) {
   EXPECT_THROW(slice(rows("a", 10), 0, 0, 0), ConfigError);
 }
 
+TEST(Shuffled, TakesTheOrderOfTheReferencesSets) {
+  // numpy.random.default_rng(42).permutation(5), and with seed 0 of 12.
+  EXPECT_THAT(order(*shuffled(rows("a", 5))), ElementsAre("a4", "a2", "a3", "a1", "a0"));
+  EXPECT_THAT(order(*slice(shuffled(rows("a", 12), 0), 0, 3)), ElementsAre("a9", "a2", "a7"));
+  EXPECT_EQ(shuffled(rows("a", 3))->name(), "a");
+}
+
 }  // namespace
 }  // namespace nanochat

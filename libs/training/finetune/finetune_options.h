@@ -10,8 +10,6 @@
 #include <nlohmann/json.hpp>
 
 #include "checkpoint/checkpoint.h"
-#include "optim/optimizer.h"
-#include "training/trainer/runtime.h"
 #include "training/trainer/trainer.h"
 
 namespace nanochat {
@@ -20,24 +18,15 @@ class OptionList;
 
 struct FinetuneConfig : TrainerOptions {
   std::string base_model;               // a run or checkpoint, or the name of a run in runs/
-  RuntimeOptions runtime;
-  std::uint64_t seed = 42;
-  int workers = 0;
   std::int64_t max_steps = -1;          // a trial: end after so many, whatever the horizon
   std::int64_t num_iterations = -1;     // optimizer steps; -1: num_epochs of the data
   double num_epochs = 1.0;
   std::int64_t device_batch_size = 0;   // rows; 0: that of the base model's training
-  double embedding_lr = 0.2, unembedding_lr = 0.004, matrix_lr = 0.02, weight_decay = 0.0;
-  double init_lr_frac = 1.0;            // factor of every learning rate
-  std::string muon_dtype = "auto";
-  double grad_clip = 0.0;               // the reference clips in pretraining alone
-
-  OptimizerOptions optimizer_options() const;  // learning rates with their factor
 };
 
-// The options of every stage, in order: those before the stage's own, and those behind.
+// The options of these stages, in order: those before the stage's own, and those behind.
 void declare_finetune_options(OptionList& options, FinetuneConfig& config);
-void declare_trainer_options(OptionList& options, FinetuneConfig& config, const std::string& evaluated);
+void declare_measuring_options(OptionList& options, FinetuneConfig& config, const std::string& evaluated);
 
 // The model that a stage begins from.
 struct BaseModel {

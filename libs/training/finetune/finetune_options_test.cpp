@@ -1,6 +1,5 @@
 #include "training/finetune/finetune_options.h"
 
-#include <ATen/ops/equal.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -34,9 +33,7 @@ TEST_F(BaseModels, AreInheritedFrom) {
   EXPECT_EQ(base.inherit("depth", 9), 9);
   Gpt model(base.loaded.model->config(), at::kFloat);
   base.copy_weights(model);
-  for (std::size_t i = 0; i < model.parameters().size(); ++i) {
-    EXPECT_TRUE(at::equal(model.parameters()[i].value, base.loaded.model->parameters()[i].value));
-  }
+  testing::expect_same_weights(model, *base.loaded.model);
 }
 
 TEST_F(BaseModels, OfTheSameOrAnEarlierStageAreTaken) {

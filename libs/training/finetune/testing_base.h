@@ -4,28 +4,12 @@
 #include <filesystem>
 #include <string>
 
-#include <nlohmann/json.hpp>
 #include <spdlog/fmt/fmt.h>
 
 #include "checkpoint/checkpoint.h"
-#include "core/testing.h"
-#include "tokenizer/load.h"
-#include "tokenizer/tokenizer.h"
+#include "training/trainer/testing_run.h"
 
 namespace nanochat::testing {
-
-inline std::string base64_of_byte(int byte) {
-  static const std::string kDigits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-  return {kDigits[static_cast<std::size_t>(byte >> 2)], kDigits[static_cast<std::size_t>((byte & 3) << 4)], '=', '='};
-}
-
-// The 256 bytes and the special tokens.
-inline std::shared_ptr<const Tokenizer> byte_tokenizer(const std::filesystem::path& folder) {
-  std::string ranks;
-  for (int byte = 0; byte < 256; ++byte) ranks += fmt::format("{} {}\n", base64_of_byte(byte), byte);
-  write_text(folder / "bytes.tiktoken", ranks);
-  return load_tokenizer(folder / "bytes.tiktoken");
-}
 
 // folder/base: a model of depth 1, width 64, context 64, as pretraining leaves it when nothing was learnt. `stage`: of its
 // training, empty: an imported one. Without a tokenizer where `tokenizer` is null.

@@ -4,7 +4,6 @@
 
 #include "core/errors.h"
 #include "core/options.h"
-#include "ops/cast.h"
 
 namespace nanochat {
 
@@ -15,7 +14,9 @@ PretrainConfig::PretrainConfig()
                      "The opposite of hot is",
                      "The planets of the solar system are:",
                      "My favorite color is",
-                     "If 5*x + 3 = 13, then x is"} {}
+                     "If 5*x + 3 = 13, then x is"} {
+  grad_clip = 1.0;  // the reference clips in pretraining alone
+}
 
 GptConfig PretrainConfig::model_config(std::int64_t vocab_size) const {
   GptConfig model = GptConfig::from_depth(depth, vocab_size, sequence_len);
@@ -35,17 +36,6 @@ GptConfig PretrainConfig::model_config(std::int64_t vocab_size) const {
   return model;
 }
 
-OptimizerOptions PretrainConfig::optimizer_options() const {
-  OptimizerOptions options;
-  options.embedding_lr = embedding_lr;
-  options.unembedding_lr = unembedding_lr;
-  options.matrix_lr = matrix_lr;
-  options.adamw.weight_decay = weight_decay;
-  const bool narrow = muon_dtype == "bfloat16" || (muon_dtype == "auto" && ops::cpu_has_fast_bf16());
-  options.muon.dtype = narrow ? at::kBFloat16 : at::kFloat;
-  return options;
-}
-
 std::int64_t PretrainConfig::iterations(const GptConfig& model) const {
   if (num_iterations >= 0) return num_iterations;
   const auto batch = static_cast<double>(total_batch_size);
@@ -60,11 +50,8 @@ void declare_pretrain_options(OptionList& options, PretrainConfig& config) {
   options.add("data_dir", config.data_dir,
               "token shards of `nanochat data prepare`, or text (.txt, .jsonl, also .gz or .zst, .parquet): files, folders, globs");
   options.add("tokenizer", config.tokenizer, "tokenizer folder or file; default: the one beside the token shards");
-  options.add("output_dir", config.output_dir, "folder of the run").not_in_resolved();
-  options.add("resume", config.resume, "continue a run: `latest`, or a checkpoint of it").not_in_resolved();
-  declare_runtime_options(options, config.runtime);
-  options.add("seed", config.seed, "fixes initial weights and the order of the data");
-  options.add("workers", config.workers, "threads that tokenize raw text; 0: every core").at_least(0).not_in_resolved();
+  declare_run_options(options, config);
+  declare_data_options(options, config, "initial weights and the order of the data", "tokenize raw text");
 
   options.add("depth", config.depth, "layers; the width is 64 times this").at_least(1).at_most(256);
   options.add("sequence_len", config.sequence_len, "tokens of a training row, and the context of the model").at_least(2);
@@ -82,16 +69,8 @@ void declare_pretrain_options(OptionList& options, PretrainConfig& config) {
   options.add("target_param_data_ratio", config.target_param_data_ratio, "train for this many tokens per parameter");
   options.add("device_batch_size", config.device_batch_size, "rows of one forward pass").at_least(1);
   options.add("total_batch_size", config.total_batch_size, "tokens of one optimizer step").at_least(1);
-  options.add("embedding_lr", config.embedding_lr, "learning rate of the embedding (AdamW)").at_least(0);
-  options.add("unembedding_lr", config.unembedding_lr, "learning rate of the head (AdamW)").at_least(0);
-  options.add("matrix_lr", config.matrix_lr, "learning rate of the matrices (Muon)").at_least(0);
-  options.add("weight_decay", config.weight_decay, "decoupled weight decay of embedding and head").at_least(0);
-  options.add("muon_dtype", config.muon_dtype, "precision of Muon's Newton-Schulz iteration; the reference has bfloat16")
-      .one_of({"auto", "float32", "bfloat16"});
-  options.add("grad_clip", config.grad_clip, "largest norm of the gradient; 0: not clipped").at_least(0);
-  options.add("skip_bad_steps", config.skip_bad_steps,
-              "batches with a NaN or Inf in loss or gradient that may be skipped before training stops")
-      .at_least(0);
+  declare_learning_rates(options, config);
+  declare_step_options(options, config);
   options.add("warmup_ratio", config.warmup_ratio, "share of the steps in which learning rates rise").at_least(0).at_most(1);
   options.add("warmdown_ratio", config.warmdown_ratio, "share of the steps in which they fall").at_least(0).at_most(1);
   options.add("final_lr_frac", config.final_lr_frac, "where they fall to, as a share").at_least(0).at_most(1);
@@ -104,14 +83,7 @@ void declare_pretrain_options(OptionList& options, PretrainConfig& config) {
   options.add("eval_tokens", config.eval_tokens, "tokens to validate on, at most").at_least(1);
   options.add("sample_interval", config.sample_interval, "steps between samples; -1: at the end only");
   options.add("sample_prompts", config.sample_prompts, "prompts of the samples");
-  options.add("checkpoint_interval", config.checkpoint_interval, "steps between checkpoints; -1: at the end only");
-  options.add("keep_last", config.keep_last, "newest checkpoints to keep; 0: all").at_least(0);
-  options.add("keep_best", config.keep_best,
-              "save and keep the checkpoint of the lowest validation bpb too, as checkpoints/best");
-  options.add("async_save", config.async_save,
-              "write checkpoints while training goes on, from a copy in memory; false: training waits")
-      .not_in_resolved();
-  options.add("log_interval", config.log_interval, "steps between lines of log.txt").at_least(1);
+  declare_checkpoint_options(options, config, "lowest validation bpb");
 }
 
 }  // namespace nanochat

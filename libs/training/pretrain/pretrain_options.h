@@ -7,9 +7,7 @@
 #include <vector>
 
 #include "model/config.h"
-#include "optim/optimizer.h"
-#include "training/trainer/runtime.h"
-#include "training/trainer/trainer.h"
+#include "training/trainer/trainer_options.h"
 
 namespace nanochat {
 
@@ -18,9 +16,6 @@ class OptionList;
 struct PretrainConfig : TrainerOptions {
   std::vector<std::string> data_dir;
   std::filesystem::path tokenizer;   // empty: the one beside the token shards
-  RuntimeOptions runtime;
-  std::uint64_t seed = 42;
-  int workers = 0;
 
   // Model. 0 or negative: derived from depth.
   std::int64_t depth = 20, sequence_len = 2048;
@@ -35,9 +30,7 @@ struct PretrainConfig : TrainerOptions {
 
   std::int64_t device_batch_size = 32;      // rows
   std::int64_t total_batch_size = 524288;   // tokens
-  double embedding_lr = 0.2, unembedding_lr = 0.004, matrix_lr = 0.02, weight_decay = 0.0;
-  std::string muon_dtype = "auto";
-  double grad_clip = 1.0, warmup_ratio = 0.0, warmdown_ratio = 0.2, final_lr_frac = 0.0;
+  double warmup_ratio = 0.0, warmdown_ratio = 0.2, final_lr_frac = 0.0;
 
   std::string packing = "best-fit";
   std::int64_t validation_every = 20;       // raw text only
@@ -46,7 +39,6 @@ struct PretrainConfig : TrainerOptions {
 
   PretrainConfig();
   GptConfig model_config(std::int64_t vocab_size) const;  // throws ConfigError
-  OptimizerOptions optimizer_options() const;
   std::int64_t iterations(const GptConfig& model) const;  // the horizon in steps; throws ConfigError when none is given
 };
 

@@ -1,10 +1,9 @@
 #include "training/pretrain/pretrain.h"
 
 #include <ATen/Parallel.h>
-#include <ATen/ops/equal.h>
 
+#include <cmath>
 #include <csignal>
-#include <fstream>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -14,10 +13,9 @@
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/run_folder.h"
 #include "core/errors.h"
-#include "core/interrupt.h"
 #include "core/options.h"
 #include "core/progress.h"
-#include "core/testing.h"
+#include "training/trainer/testing_run.h"
 
 namespace nanochat {
 namespace {
@@ -27,19 +25,10 @@ using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::ThrowsMessage;
 
-std::string base64_of_byte(int byte) {
-  static const std::string kDigits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-  return {kDigits[static_cast<std::size_t>(byte >> 2)], kDigits[static_cast<std::size_t>((byte & 3) << 4)], '=', '='};
-}
-
-// Text, a tokenizer whose tokens are the 256 bytes, and options of a model that trains in a second.
-class Pretrain : public ::testing::Test {
+// Text, and options of a model that trains in a second.
+class Pretrain : public testing::StageTest<PretrainConfig> {
  protected:
   Pretrain() {
-    reset_interrupt_for_testing();
-    std::string ranks;
-    for (int byte = 0; byte < 256; ++byte) ranks += fmt::format("{} {}\n", base64_of_byte(byte), byte);
-    testing::write_text(folder_ / "bytes.tiktoken", ranks);
     std::string text;
     for (int i = 0; i < 400; ++i) {
       text += fmt::format("{{\"text\": \"The number after {} is {}. It is {}.\"}}\n", i % 10, i % 10 + 1, i % 2 == 0 ? "even" : "odd");
@@ -47,8 +36,7 @@ class Pretrain : public ::testing::Test {
     testing::write_text(folder_ / "corpus.jsonl", text);
     config_.data_dir = {(folder_ / "corpus.jsonl").string()};
     config_.tokenizer = folder_ / "bytes.tiktoken";
-    config_.output_dir = folder_ / "run";
-    config_.runtime = {.device = "cpu", .dtype = "float32", .threads = 2};
+    config_.runtime.threads = 2;
     config_.depth = 1;
     config_.sequence_len = 32;
     config_.device_batch_size = 4;
@@ -58,24 +46,13 @@ class Pretrain : public ::testing::Test {
     config_.eval_tokens = 1024;
     config_.sample_interval = -1;
     config_.checkpoint_interval = 5;
-    config_.keep_last = 0;
     config_.sample_prompts = {"The number after 3 is"};
-    config_.workers = 1;
   }
 
   PretrainResult train() {
     SilentProgress progress;
     return pretrain(config_, progress);
   }
-  std::vector<nlohmann::json> metrics() const {
-    std::vector<nlohmann::json> rows;
-    std::ifstream file(config_.output_dir / "metrics.jsonl");
-    for (std::string line; std::getline(file, line);) rows.push_back(nlohmann::json::parse(line));
-    return rows;
-  }
-
-  testing::TemporaryDirectory folder_;
-  PretrainConfig config_;
 };
 
 TEST_F(Pretrain, LearnsAndLeavesARunBehind) {
@@ -86,12 +63,7 @@ TEST_F(Pretrain, LearnsAndLeavesARunBehind) {
   ASSERT_EQ(result.samples.size(), 1U);
   EXPECT_THAT(result.samples[0], HasSubstr("The number after 3 is"));
 
-  const auto rows = metrics();
-  std::vector<double> losses, validation;
-  for (const auto& row : rows) {
-    if (row.contains("loss")) losses.push_back(row.at("loss"));
-    if (row.contains("validation_bpb")) validation.push_back(row.at("validation_bpb"));
-  }
+  const auto losses = figures("loss"), validation = figures("validation_bpb");
   ASSERT_EQ(losses.size(), 12U);
   EXPECT_NEAR(losses.front(), std::log(265.0), 1e-3);  // 256 bytes and nine special tokens, all equally likely
   EXPECT_LT(losses.back(), 0.8 * losses.front());
@@ -125,10 +97,7 @@ TEST_F(Pretrain, AResumedRunEqualsAnUninterruptedOneBitForBit) {
   const PretrainResult result = train();
   EXPECT_EQ(result.steps, 12);
   const LoadedModel resumed = weights();
-  for (std::size_t i = 0; i < whole.model->parameters().size(); ++i) {
-    EXPECT_TRUE(at::equal(whole.model->parameters()[i].value, resumed.model->parameters()[i].value))
-        << whole.model->parameters()[i].name;
-  }
+  testing::expect_same_weights(*whole.model, *resumed.model);
   EXPECT_EQ(whole.training_state.at("loader"), resumed.training_state.at("loader"));
   const auto resumed_metrics = metrics();
   ASSERT_EQ(whole_metrics.size(), resumed_metrics.size());
@@ -257,9 +226,7 @@ TEST_F(Pretrain, AnInterruptSavesAndTheRunGoesOn) {
   config_.resume = "latest";
   EXPECT_EQ(train().steps, 12);
   const LoadedModel resumed = load_model(config_.output_dir, at::kFloat);
-  for (std::size_t i = 0; i < whole.model->parameters().size(); ++i) {
-    EXPECT_TRUE(at::equal(whole.model->parameters()[i].value, resumed.model->parameters()[i].value));
-  }
+  testing::expect_same_weights(*whole.model, *resumed.model);
 }
 
 TEST_F(Pretrain, HorizonComesFromStepsFlopsOrRatio) {

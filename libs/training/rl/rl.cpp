@@ -226,7 +226,7 @@ void declare_rl_options(OptionList& options, RlConfig& config) {
   options.add("generation_batch", config.generation_batch, "answers that are generated at a time").at_least(1);
   options.add("eval_examples", config.eval_examples, "questions to be judged by").at_least(1);
   options.add("eval_samples", config.eval_samples, "answers to each of them: pass@1 up to pass@ this").at_least(1);
-  declare_trainer_options(options, config, "pass@k");
+  declare_measuring_options(options, config, "pass@k");
 }
 
 TrainingResult rl(const RlConfig& config, ProgressReporter& progress) {

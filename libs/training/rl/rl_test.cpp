@@ -1,15 +1,11 @@
 #include "training/rl/rl.h"
 
-#include <ATen/ops/equal.h>
-
 #include <cmath>
-#include <fstream>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "core/errors.h"
-#include "core/interrupt.h"
 #include "core/progress.h"
 #include "training/finetune/testing_base.h"
 #include "training/sft/sft.h"
@@ -21,15 +17,12 @@ namespace fs = std::filesystem;
 using ::testing::HasSubstr;
 using ::testing::ThrowsMessage;
 
-class Rl : public ::testing::Test {
+class Rl : public testing::StageTest<RlConfig> {
  protected:
   Rl() {
-    reset_interrupt_for_testing();
     config_.base_model = testing::save_base_model(folder_.path(), tokenizer_.get(), "sft").string();
     config_.mixture = R"([{"task": "toy-spelling"}])";
     config_.validation_mixture = R"([{"task": "toy-spelling", "split": "test"}])";
-    config_.output_dir = folder_ / "run";
-    config_.runtime = {.device = "cpu", .dtype = "float32", .threads = 1};
     config_.num_iterations = 6;
     config_.examples_per_step = 2;
     config_.num_samples = 3;
@@ -38,21 +31,11 @@ class Rl : public ::testing::Test {
     config_.eval_samples = 2;
     config_.eval_interval = 3;
     config_.checkpoint_interval = 2;
-    config_.keep_last = 0;
   }
   TrainingResult train() {
     SilentProgress progress;
     return rl(config_, progress);
   }
-  std::vector<nlohmann::json> metrics() const {
-    std::vector<nlohmann::json> rows;
-    std::ifstream file(config_.output_dir / "metrics.jsonl");
-    for (std::string line; std::getline(file, line);) rows.push_back(nlohmann::json::parse(line));
-    return rows;
-  }
-  testing::TemporaryDirectory folder_;
-  std::shared_ptr<const Tokenizer> tokenizer_ = testing::byte_tokenizer(folder_.path());
-  RlConfig config_;
 };
 
 TEST_F(Rl, LeavesARunWithRewardsAndPassRates) {
@@ -103,10 +86,7 @@ TEST_F(Rl, WhatIsRewardedBecomesLikelier) {
   config_.eval_interval = -1;
   config_.init_lr_frac = 0.2;
   const TrainingResult result = train();
-  std::vector<double> rewards;
-  for (const auto& row : metrics()) {
-    if (row.contains("reward")) rewards.push_back(row.at("reward"));
-  }
+  const auto rewards = figures("reward");
   // One answer in three is right at first.
   EXPECT_LT((rewards[0] + rewards[1] + rewards[2]) / 3.0, 0.55);
   EXPECT_GT(1.0 - result.score, 0.7) << "pass@1 after learning";
@@ -121,9 +101,7 @@ TEST_F(Rl, AResumedRunEqualsAnUninterruptedOneBitForBit) {
   config_.resume = "latest";
   EXPECT_EQ(train().steps, 6);
   const LoadedModel resumed = load_model(config_.output_dir, at::kFloat);
-  for (std::size_t i = 0; i < whole.model->parameters().size(); ++i) {
-    EXPECT_TRUE(at::equal(whole.model->parameters()[i].value, resumed.model->parameters()[i].value)) << i;
-  }
+  testing::expect_same_weights(*whole.model, *resumed.model);
 }
 
 TEST_F(Rl, SaysWhatDoesNotFit) {

@@ -19,7 +19,7 @@ void declare_sft_options(OptionList& options, SftConfig& config) {
   options.add("total_batch_size", config.total_batch_size, "instead: tokens of one optimizer step; 0: from the conversations").at_least(0);
   options.add("eval_tokens", config.eval_tokens, "positions to validate on, at most").at_least(1);
   options.add("accuracy_interval", config.sample_interval, "steps between scores of tasks; -1: at the end only");
-  declare_trainer_options(options, config, "validation loss");
+  declare_measuring_options(options, config, "validation loss");
 }
 
 TrainingResult sft(const SftConfig& config, ProgressReporter& progress, const TaskAccuracy& accuracy) {

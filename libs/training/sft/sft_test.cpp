@@ -3,14 +3,12 @@
 #include <ATen/ops/equal.h>
 
 #include <cmath>
-#include <fstream>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "checkpoint/run_folder.h"
 #include "core/errors.h"
-#include "core/interrupt.h"
 #include "core/progress.h"
 #include "training/finetune/testing_base.h"
 
@@ -21,38 +19,21 @@ namespace fs = std::filesystem;
 using ::testing::HasSubstr;
 using ::testing::ThrowsMessage;
 
-class Sft : public ::testing::Test {
+class Sft : public testing::StageTest<SftConfig> {
  protected:
   Sft() {
-    reset_interrupt_for_testing();
     config_.base_model = testing::save_base_model(folder_.path(), tokenizer_.get()).string();
     config_.data.data_dir = {testing::write_conversations(folder_.path(), 200).string()};
-    config_.output_dir = folder_ / "run";
-    config_.runtime = {.device = "cpu", .dtype = "float32", .threads = 1};
     config_.num_iterations = 12;
     config_.examples_per_step = 8;
     config_.init_lr_frac = 0.5;
     config_.eval_interval = 6;
     config_.checkpoint_interval = 5;
-    config_.keep_last = 0;
-    config_.workers = 1;
   }
   TrainingResult train(const TaskAccuracy& accuracy = {}) {
     SilentProgress progress;
     return sft(config_, progress, accuracy);
   }
-  std::vector<double> figures(const char* key) const {
-    std::vector<double> found;
-    std::ifstream file(config_.output_dir / "metrics.jsonl");
-    for (std::string line; std::getline(file, line);) {
-      const auto row = nlohmann::json::parse(line);
-      if (row.contains(key)) found.push_back(row.at(key));
-    }
-    return found;
-  }
-  testing::TemporaryDirectory folder_;
-  std::shared_ptr<const Tokenizer> tokenizer_ = testing::byte_tokenizer(folder_.path());
-  SftConfig config_;
 };
 
 TEST_F(Sft, LearnsWhatTheAssistantWrites) {
@@ -109,9 +90,7 @@ TEST_P(SftPackings, AResumedRunEqualsAnUninterruptedOneBitForBit) {
   config_.resume = "latest";
   EXPECT_EQ(train().steps, 12);
   const LoadedModel resumed = load_model(config_.output_dir, at::kFloat);
-  for (std::size_t i = 0; i < whole.model->parameters().size(); ++i) {
-    EXPECT_TRUE(at::equal(whole.model->parameters()[i].value, resumed.model->parameters()[i].value)) << i;
-  }
+  testing::expect_same_weights(*whole.model, *resumed.model);
   EXPECT_EQ(whole.training_state.at("loader"), resumed.training_state.at("loader"));
   EXPECT_EQ(whole_losses, figures("loss"));
 }

@@ -13,26 +13,13 @@
 #include <nlohmann/json.hpp>
 
 #include "model/gpt.h"
-#include "optim/optimizer.h"
-#include "training/trainer/runtime.h"
+#include "training/trainer/trainer_options.h"
 
 namespace nanochat {
 
 class OptionList;
 class ProgressReporter;
 class Tokenizer;
-
-// Fields of every stage's configuration.
-struct TrainerOptions {
-  std::filesystem::path output_dir;
-  std::string resume;                   // empty: new run; "latest" or a checkpoint
-  std::int64_t skip_bad_steps = 0;      // batches whose loss or gradient is not finite that may be skipped
-  std::int64_t eval_interval = 250;
-  std::int64_t sample_interval = 2000;  // steps between calls of Stage::examine
-  std::int64_t checkpoint_interval = 1000, keep_last = 3, log_interval = 10;
-  bool keep_best = false;               // by Evaluation::score
-  bool async_save = true;               // where memory allows
-};
 
 struct Learner {
   Gpt& model;
