@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The longer checks, each in its own folder of build/:
-#   --asan      all tests under AddressSanitizer and UndefinedBehaviorSanitizer
+#   --asan      all tests, and the server under load, with AddressSanitizer and UndefinedBehaviorSanitizer
+#   --tsan      the engine, the server and the server under load with ThreadSanitizer
 #   --clang     clang 16 builds everything without a warning
 #   --coverage  the tests reach 90 % of the lines of libs/ and every public function there
 #   --faults    20 kills -9 of each kind, 1,000 corruptions of each format, full disks, little memory
@@ -8,7 +9,7 @@
 #   --load      that server under load, NANOCHAT_LOAD_SECONDS (60) seconds of chats
 #   --fuzz      a fuzzer for each file format, NANOCHAT_FUZZ_RUNS (1,000,000) runs each
 #   --browser   headless Chromium opens a report; screenshots in build/browser
-# Without an option, all eight.
+# Without an option, all nine.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/common.sh
@@ -16,15 +17,15 @@ source scripts/common.sh
 checks=()
 for option in "$@"; do
   case "$option" in
-    --asan | --clang | --coverage | --faults | --clients | --load | --fuzz | --browser) checks+=("${option#--}") ;;
-    --help | -h) sed -n '2,11s/^# //p' "$0"; exit 0 ;;
+    --asan | --tsan | --clang | --coverage | --faults | --clients | --load | --fuzz | --browser) checks+=("${option#--}") ;;
+    --help | -h) sed -n '2,12s/^# //p' "$0"; exit 0 ;;
     *)
-      echo "check: unknown option $option; options: --asan --clang --coverage --faults --clients --load --fuzz --browser" >&2
+      echo "check: unknown option $option; options: --asan --tsan --clang --coverage --faults --clients --load --fuzz --browser" >&2
       exit 2
       ;;
   esac
 done
-[ ${#checks[@]} -gt 0 ] || checks=(asan clang coverage faults clients load fuzz browser)
+[ ${#checks[@]} -gt 0 ] || checks=(asan tsan clang coverage faults clients load fuzz browser)
 
 step() { printf '\n== %s\n' "$*"; }
 
@@ -44,7 +45,9 @@ client_python() {
       rm -rf "$venv"
       "$python" -m venv "$venv"
     fi
-    run_quietly "$venv/bin/pip" --disable-pip-version-check --no-input install --require-hashes --requirement "$list" || return 1
+    # The list is whole (pip check): nothing is left to look for, and extras, which pip wants with hashes of their own, need none.
+    run_quietly "$venv/bin/pip" --disable-pip-version-check --no-input install --no-deps --require-hashes --requirement "$list" || return 1
+    run_quietly "$venv/bin/pip" check || return 1
     sha256sum < "$list" > "$venv/.stamp"
   fi
   echo "$venv/bin/python"
@@ -64,6 +67,18 @@ for check in "${checks[@]}"; do
       export LSAN_OPTIONS=suppressions=$PWD/cmake/leaks.supp:print_suppressions=0
       export UBSAN_OPTIONS=print_stacktrace=1
       ctest --preset asan --parallel "$(cores)" --no-tests=error --timeout 1200
+      python3 tests/load/serving_load.py build/asan/bin/nanochat --seconds 20 --no-timing
+      ;;
+    tsan)
+      step "ThreadSanitizer"
+      run_quietly cmake --preset tsan -DNANOCHAT_TESTS=ON
+      cmake --build --preset tsan --parallel "$(build_jobs)" --target nanochat inference_engine_test inference_json_constraint_test \
+        serving_api_test serving_engine_backend_test serving_http_server_test serving_server_metrics_test
+      # One OpenMP thread: LibTorch and libgomp are not instrumented, and their barriers would not be seen.
+      export TSAN_OPTIONS=suppressions=$PWD/cmake/threads.supp:history_size=4:second_deadlock_stack=1
+      OMP_NUM_THREADS=1 ctest --preset tsan --no-tests=error --timeout 3600 \
+        --tests-regex '^(inference\.(engine|json_constraint)|serving\.(api|engine_backend|http_server|server_metrics))_test$'
+      OMP_NUM_THREADS=1 python3 tests/load/serving_load.py build/tsan/bin/nanochat --seconds 20 --no-timing
       ;;
     clang)
       step "clang 16"
@@ -88,7 +103,7 @@ for check in "${checks[@]}"; do
       build release
       command -v chromium > /dev/null || install_packages check chromium fonts-dejavu-core
       python=$(client_python)
-      for script in openai lm_eval schemathesis; do
+      for script in serve openai lm_eval schemathesis examples; do
         echo "-- $script"
         "$python" tests/contract/"$script"_contract.py build/release/bin/nanochat
       done
@@ -97,7 +112,7 @@ for check in "${checks[@]}"; do
     load)
       step "The server under load"
       build release
-      python3 tests/load/serving_load.py build/release/bin/nanochat "${NANOCHAT_LOAD_SECONDS:-60}"
+      python3 tests/load/serving_load.py build/release/bin/nanochat --seconds "${NANOCHAT_LOAD_SECONDS:-60}"
       ;;
     fuzz)
       runs=${NANOCHAT_FUZZ_RUNS:-1000000}

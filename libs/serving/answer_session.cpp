@@ -103,7 +103,7 @@ EngineUsage AnswerSession::total_usage() const {
 bool AnswerSession::on_event(std::size_t request, const EngineEvent& event) {
   const std::lock_guard lock(mutex_);
   usages_[request] = event.usage;
-  if (cancelled_) return false;
+  if (cancelled_) return true;  // ends as a cancelled one at the engine's next step, not as one that found its end
   Choice& choice = choices_[request * static_cast<std::size_t>(plan_.fields.n) + static_cast<std::size_t>(event.sequence)];
   bool go_on = true;
   switch (event.kind) {

@@ -141,6 +141,7 @@ HttpResponse Api::stats(Call&) {
   object["kv_blocks_used"] = engine.kv_blocks_used;
   object["kv_blocks_cached"] = engine.kv_blocks_cached;
   object["kv_blocks_total"] = engine.kv_blocks_total;
+  object["steps"] = engine.steps;
   object["preemptions"] = engine.preemptions;
   object["requests_finished"] = engine.finished;
   object["requests_cancelled"] = engine.cancelled;

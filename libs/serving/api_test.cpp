@@ -230,7 +230,7 @@ TEST_F(ApiTest, CancelsWhenTheClientIsGone) {
   ASSERT_TRUE(exchange->gone);
   exchange->gone();
   EXPECT_EQ(backend_->cancelled(), (std::vector<RequestId>{1, 2}));
-  EXPECT_FALSE(backend_->token(1, 'a'));
+  EXPECT_TRUE(backend_->token(1, 'a'));  // else the engine would count it as finished
 }
 
 TEST_F(ApiTest, RefusesWhatTheEngineCannotTake) {

@@ -3,6 +3,7 @@
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <openssl/ssl.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -10,6 +11,7 @@
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
+#include <cstdlib>
 #include <thread>
 
 #include <gmock/gmock.h>
@@ -76,6 +78,7 @@ class Client {
     return bytes;
   }
   bool closed() const { return closed_; }
+  int fd() const { return fd_; }
 
  private:
   int fd_;
@@ -294,6 +297,36 @@ TEST_F(HttpServerTest, WaitsBeyondItsConnections) {
   EXPECT_EQ(three.receive("GET /3 0", 200ms), "");
   one.close();
   EXPECT_THAT(three.receive("GET /3 0"), HasSubstr("200 OK"));
+}
+
+TEST_F(HttpServerTest, SpeaksTls) {
+  const testing::TemporaryDirectory folder;
+  options_.tls_certificate = folder / "cert.pem";
+  options_.tls_key = folder / "key.pem";
+  const std::string make = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost -keyout '" +
+                           options_.tls_key.string() + "' -out '" + options_.tls_certificate.string() + "' 2> /dev/null";
+  if (std::system(make.c_str()) != 0) GTEST_SKIP() << "no program openssl to make a certificate";
+  const std::unique_ptr<SSL_CTX, decltype(&::SSL_CTX_free)> context(::SSL_CTX_new(::TLS_client_method()), ::SSL_CTX_free);
+  ASSERT_EQ(::SSL_CTX_load_verify_locations(context.get(), options_.tls_certificate.c_str(), nullptr), 1);
+  ::SSL_CTX_set_verify(context.get(), SSL_VERIFY_PEER, nullptr);
+  for (int i = 0; i < 2; ++i) {
+    Client client(port());
+    const std::unique_ptr<SSL, decltype(&::SSL_free)> tls(::SSL_new(context.get()), ::SSL_free);
+    ::SSL_set_fd(tls.get(), client.fd());
+    ASSERT_EQ(::SSL_connect(tls.get()), 1);
+    EXPECT_GE(::SSL_version(tls.get()), TLS1_2_VERSION);
+    const std::string request = "GET /stream HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    ASSERT_EQ(::SSL_write(tls.get(), request.data(), static_cast<int>(request.size())), static_cast<int>(request.size()));
+    std::string answer;
+    char buffer[4096];
+    for (int n; (n = ::SSL_read(tls.get(), buffer, sizeof buffer)) > 0;) answer.append(buffer, static_cast<std::size_t>(n));
+    EXPECT_THAT(answer, EndsWith("6\r\n0 1 2 \r\n0\r\n\r\n"));
+    EXPECT_EQ(::SSL_get_shutdown(tls.get()) & SSL_RECEIVED_SHUTDOWN, SSL_RECEIVED_SHUTDOWN);  // an end, not a cut
+    Client plain(port());  // and between the two, one that does not speak it
+    plain.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    EXPECT_EQ(plain.receive().find("200 OK"), std::string::npos);
+    EXPECT_TRUE(plain.closed());
+  }
 }
 
 TEST_F(HttpServerTest, SaysWhatItCannotListenOn) {

@@ -1,4 +1,5 @@
 """The official openai package against the server: python openai_contract.py NANOCHAT [RUN]"""
+import json
 import sys
 
 import openai
@@ -55,6 +56,31 @@ def check(url):
     pieces = [chunk.choices[0].text for chunk in client.completions.create(model=model, prompt="Once", max_tokens=4, temperature=0, stream=True)]
     assert "Once" + "".join(pieces) == completion.choices[0].text
 
+    schema = {"type": "object", "properties": {"zeta": {"type": "integer", "minimum": 0, "maximum": 99}, "alpha": {"enum": ["a", "b"]}},
+              "required": ["zeta", "alpha"], "additionalProperties": False}
+    answer = client.chat.completions.create(**{**options, "max_tokens": 60}, seed=1, response_format={
+        "type": "json_schema", "json_schema": {"name": "s", "schema": schema, "strict": True}})
+    assert list(json.loads(answer.choices[0].message.content)) == ["zeta", "alpha"]  # in the order of the schema
+
+    tools = [{"type": "function", "function": {"name": name, "parameters": schema}} for name in ("first", "second")]
+    calls = {**options, "max_tokens": 60, "tools": tools}
+    for choice, names in (("required", ("first", "second")), ({"type": "function", "function": {"name": "second"}}, ("second",))):
+        called = client.chat.completions.create(**calls, seed=2, tool_choice=choice).choices[0]
+        assert called.finish_reason == "tool_calls" and called.message.content is None and len(called.message.tool_calls) == 1
+        call = called.message.tool_calls[0]
+        assert call.type == "function" and call.function.name in names and list(json.loads(call.function.arguments)) == ["zeta", "alpha"]
+        name, arguments, ids, ends = "", "", [], []
+        for chunk in client.chat.completions.create(**calls, seed=2, tool_choice=choice, stream=True):
+            for piece in chunk.choices[0].delta.tool_calls or []:
+                name += piece.function.name or ""
+                arguments += piece.function.arguments or ""
+                ids += [piece.id] if piece.id else []
+            ends.append(chunk.choices[0].finish_reason)
+        assert (name, arguments, ends[-1], len(ids)) == (call.function.name, call.function.arguments, "tool_calls", 1)
+    history = [*messages, {"role": "assistant", "tool_calls": [call.model_dump()]},
+               {"role": "tool", "tool_call_id": call.id, "content": "42"}]
+    assert client.chat.completions.create(**{**options, "messages": history}).choices[0].message.role == "assistant"
+
     def refused(kind, **changes):
         try:
             client.chat.completions.create(**{**options, **changes})
@@ -65,6 +91,10 @@ def check(url):
     assert refused(openai.BadRequestError, temperature=-1).param == "temperature"
     assert refused(openai.BadRequestError, messages=[{"role": "user", "content": "word " * 5000}]).code == "context_length_exceeded"
     refused(openai.NotFoundError, model="other")
+    assert refused(openai.BadRequestError, tool_choice="required").param == "tool_choice"
+    patterns = [{"type": "function", "function": {"name": "f", "parameters": {
+        "type": "object", "properties": {"a": {"type": "string", "pattern": "x+"}}}}}]
+    assert "pattern" in refused(openai.BadRequestError, tools=patterns, tool_choice="required").message
     for key, kind in (("wrong", openai.AuthenticationError),):
         try:
             openai.OpenAI(base_url=url + "/v1", api_key=key, max_retries=0).models.list()

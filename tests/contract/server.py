@@ -42,30 +42,50 @@ def stats(url):
     return json.loads(get(url, "/stats")[1])
 
 
+def wait_for(url, condition, what, limit=60.0):
+    """The first /stats of which `condition` says so."""
+    end = time.monotonic() + limit
+    while not condition(now := stats(url)):
+        assert time.monotonic() < end, (what, now)
+    return now
+
+
+def start(nanochat, run, log, arguments=(), environment=None, name="tiny"):
+    """The process and its URL, once it serves."""
+    command = [nanochat, "serve", str(run), "--model-name", name, "--port", "0", "--dtype", "float32", *arguments]
+    with open(log, "w") as file:
+        process = subprocess.Popen([str(word) for word in command], stderr=file, env={**os.environ, **(environment or {})})
+    for _ in range(1200):
+        assert process.poll() is None, "the server ended:\n" + pathlib.Path(log).read_text()
+        text = pathlib.Path(log).read_text()
+        if " ready: " in text:
+            return process, text.split("listening on ")[1].split()[0]
+        time.sleep(0.1)
+    process.kill()
+    raise AssertionError("the server is not ready:\n" + pathlib.Path(log).read_text())
+
+
+def stop(process, log):
+    """It must end well at SIGTERM."""
+    process.terminate()
+    try:
+        code = process.wait(timeout=60)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+    assert code == 0, f"exit code {code}:\n" + pathlib.Path(log).read_text()[-3000:]
+
+
 @contextlib.contextmanager
 def running(nanochat, run=None, arguments=()):
-    """Yields the URL. The server must end well at SIGTERM."""
+    """Yields the URL."""
     with tempfile.TemporaryDirectory() as folder:
-        run = run or small_run(nanochat, folder)
-        log = open(pathlib.Path(folder) / "serve.log", "w+")
-        server = subprocess.Popen([nanochat, "serve", str(run), "--model-name", "tiny", "--port", "0", "--dtype", "float32", *arguments],
-                                  stderr=log)
+        log = pathlib.Path(folder) / "serve.log"
+        process, url = start(nanochat, run or small_run(nanochat, folder), log, arguments)
         try:
-            url = None
-            for _ in range(600):
-                assert server.poll() is None, "the server ended:\n" + pathlib.Path(log.name).read_text()
-                text = pathlib.Path(log.name).read_text()
-                if "listening on " in text:
-                    url = text.split("listening on ")[1].split()[0]
-                    if get(url, "/health")[0] == 200:
-                        break
-                time.sleep(0.1)
             yield url
-        finally:
-            server.terminate()
-            try:
-                code = server.wait(timeout=60)
-            except subprocess.TimeoutExpired:
-                server.kill()
-                raise
-        assert code == 0, f"exit code {code}:\n" + pathlib.Path(log.name).read_text()[-3000:]
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+        stop(process, log)
