@@ -47,7 +47,8 @@ def parse_arguments():
     parser.add_argument("--max-tokens", type=int, default=64)
     parser.add_argument("--threads", type=int, default=2, help="of each server")
     parser.add_argument("--repetitions", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=360, help="begin no further round after this long")
+    parser.add_argument("--seconds", type=float, default=360, help="for all of it: no further round after two thirds, what times the engines "
+                        "alone ends with it")
     parser.add_argument("--output", help="file for the JSON")
     return parser.parse_args()
 
@@ -280,19 +281,30 @@ def rounds(servers, args, shape, end):
     return found
 
 
-def engine_alone(args):
+def run_until(end, command):
+    """Standard output; None when it is not there in time."""
+    try:
+        return subprocess.run([str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True,
+                              timeout=max(30, end - time.monotonic())).stdout
+    except subprocess.TimeoutExpired:
+        return None
+
+
+def engine_alone(args, end):
     command = [args.nanochat, "bench", "serve", "--depth", args.depth, "--vocab-size", args.vocab_size, "--streams", args.streams,
                "--prompt-tokens", args.prompt_tokens, "--max-tokens", args.max_tokens, "--temperature", 0, "--dtype", "bfloat16",
                "--threads", args.threads, "--json", "--quiet"]
-    result = subprocess.run([str(word) for word in command], stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(result.stdout.splitlines()[-1])
+    output = run_until(end, command)
+    return output and json.loads(output.splitlines()[-1])
 
 
-def llama_bench(args, folder, model):
+def llama_bench(args, folder, model, end):
     command = [folder / "llama-bench", "-m", model, "-t", args.threads, "-p", args.prompt_tokens, "-n", args.max_tokens, "-r", 3,
                "-o", "json"]
-    result = subprocess.run([str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True)
-    tests = json.loads(result.stdout)
+    output = run_until(end, command)
+    if output is None:
+        return None
+    tests = json.loads(output)
     return {"prefill_tokens_per_second": next(test["avg_ts"] for test in tests if test["n_gen"] == 0),
             "decode_tokens_per_second": next(test["avg_ts"] for test in tests if test["n_prompt"] == 0),
             "commit": tests[0].get("build_commit"), "cpu": tests[0].get("cpu_info")}
@@ -339,14 +351,15 @@ def print_tables(result, args):
     print(f"first token behind {args.prompt_tokens}, then 100 tokens in all: nanochat {ours['hundred']['first_token_ms']:.0f} ms, "
           f"{ours['hundred']['seconds']:.2f} s; llama-server {theirs['hundred']['first_token_ms']:.0f} ms, {theirs['hundred']['seconds']:.2f} s")
     engine, bench = result["nanochat bench serve"], result["llama-bench"]
-    print("nanochat bench serve: " + ", ".join(f"{run['tokens_per_second']:.1f} tok/s at {run['streams']}" for run in engine["runs"]) +
+    print("nanochat bench serve: not in time" if engine is None else "nanochat bench serve: " + ", ".join(f"{run['tokens_per_second']:.1f} tok/s at {run['streams']}" for run in engine["runs"]) +
           f", prefill {engine['prefill_tokens_per_second']:.0f}")
-    print(f"llama-bench: tg{args.max_tokens} {bench['decode_tokens_per_second']:.1f} tok/s, pp{args.prompt_tokens} "
+    print("llama-bench: not in time" if bench is None else f"llama-bench: tg{args.max_tokens} {bench['decode_tokens_per_second']:.1f} tok/s, pp{args.prompt_tokens} "
           f"{bench['prefill_tokens_per_second']:.0f}")
 
 
 def main():
     args = parse_arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # servers that stand still must not stay behind
     begin = time.monotonic()
     llama, shape = find_llama(args), Shape(args)
     facts = machine()
@@ -357,8 +370,7 @@ def main():
         write_nanochat(args, shape, folder / "d12")
         write_llama(shape, folder / "llama.gguf")
         result = {"shape": vars(shape), "prompt_tokens": args.prompt_tokens, "max_tokens": args.max_tokens, "threads": args.threads,
-                  "machine": facts, "llama-bench": llama_bench(args, llama, folder / "llama.gguf"),
-                  "nanochat bench serve": engine_alone(args)}
+                  "machine": facts}
         ports = [free_port(), free_port()]
         servers = []
         try:
@@ -367,10 +379,12 @@ def main():
             servers.append(Server("llama-server", [llama / "llama-server", "-m", folder / "llama.gguf", "--host", "127.0.0.1", "--port",
                                                    ports[1], "-t", args.threads, "-tb", args.threads, "-np", streams, "-c",
                                                    streams * positions, "--no-warmup"], ports[1], folder / "llama.log"))
-            result["servers"] = summary(rounds(servers, args, shape, begin + args.seconds))
+            result["servers"] = summary(rounds(servers, args, shape, begin + args.seconds * 2 / 3))
         finally:
             for server in servers:
                 server.end()
+        result["llama-bench"] = llama_bench(args, llama, folder / "llama.gguf", begin + args.seconds)
+        result["nanochat bench serve"] = engine_alone(args, begin + args.seconds)
     result["machine"]["load_after"] = os.getloadavg()[0]
     result["seconds"] = time.monotonic() - begin
     print_tables(result, args)
