@@ -102,7 +102,7 @@ fi
 lessons='[{"task": "toy-facts"}, {"task": "toy-arithmetic"}, {"task": "toy-spelling", "size": 500}]'
 tests='[{"task": "toy-facts", "split": "test"}, {"task": "toy-arithmetic", "split": "test"}, {"task": "toy-spelling", "split": "test"}]'
 spelling='[{"task": "toy-spelling"}]'
-spelling_test='[{"task": "toy-spelling", "split": "test"}]'
+spelling_test='[{"task": "toy-spelling", "split": "test", "size": 400}]'
 rm -rf "$run-mid" "$run-sft" "$run-rl"
 
 step "Midtraining: the form of a conversation"
@@ -115,9 +115,9 @@ step "SFT: what the assistant answers"
   --eval-interval -1 --checkpoint-interval -1 --output-dir "$run-sft"
 
 step "RL: better spelling by its own attempts"
-"$nanochat" rl --base-model "$run-sft" --mixture "$spelling" --validation-mixture "$spelling_test" --num-iterations 30 \
-  --examples-per-step 32 --num-samples 8 --max-new-tokens 40 --embedding-lr 0.02 --init-lr-frac 0.15 --eval-examples 200 \
-  --eval-samples 2 --eval-interval 30 --output-dir "$run-rl"
+"$nanochat" rl --base-model "$run-sft" --mixture "$spelling" --validation-mixture "$spelling_test" --num-iterations 100 \
+  --examples-per-step 32 --num-samples 8 --max-new-tokens 40 --embedding-lr 0.02 --init-lr-frac 0.15 --eval-examples 400 \
+  --eval-samples 4 --eval-interval 100 --output-dir "$run-rl"
 
 step "Five questions"
 for question in "Can you tell me the capital of France?" "What is the chemical symbol for gold?" \
