@@ -33,20 +33,18 @@ const std::vector<ToyQuestions>& toy_questions() {
        {"Can you tell me the opposite of {a}?", "Which word is the opposite of {a}?", "Name the opposite of {a}."}},
       // days: two on
       {{"Yesterday was {a}. What will tomorrow be?", "If yesterday was {a}, what will tomorrow be?",
-        "What will tomorrow be if yesterday was {a}?", "Tell me what tomorrow will be if yesterday was {a}.",
-        "Yesterday was {a}. Which day will tomorrow be?", "Which day will tomorrow be if yesterday was {a}?"},
+        "What will tomorrow be if yesterday was {a}?", "Tell me what tomorrow will be if yesterday was {a}."},
        {"When yesterday was {a}, what will tomorrow be?", "If yesterday was {a}, which day will tomorrow be?"}},
       // days: the next
       {{"Today is {a}. What will tomorrow be?", "If today is {a}, what will tomorrow be?", "What will tomorrow be if today is {a}?",
-        "Which day comes after {a}?", "What is the day after {a}?", "Today is {a}. Which day will tomorrow be?"},
+        "Which day comes after {a}?", "What is the day after {a}?"},
        {"When today is {a}, what will tomorrow be?", "If today is {a}, which day will tomorrow be?"}},
       // days: the one before
       {{"Today is {a}. What was yesterday?", "If today is {a}, what was yesterday?", "What was yesterday if today is {a}?",
-        "Which day comes before {a}?", "What is the day before {a}?", "Today is {a}. Which day was yesterday?"},
+        "Which day comes before {a}?", "What is the day before {a}?"},
        {"When today is {a}, what was yesterday?", "If today is {a}, which day was yesterday?"}},
       // days: from yesterday to today
-      {{"Yesterday was {a}. What is today?", "If yesterday was {a}, what is today?", "What is today if yesterday was {a}?",
-        "Yesterday was {a}. Which day is today?"},
+      {{"Yesterday was {a}. What is today?", "If yesterday was {a}, what is today?", "What is today if yesterday was {a}?"},
        {"When yesterday was {a}, what is today?", "If yesterday was {a}, which day is today?"}},
       // months
       {{"Which month comes {c} {a}?", "What is the month {c} {a}?", "Tell me the month {c} {a}.",
