@@ -11,6 +11,7 @@
 #include "core/errors.h"
 #include "inference/engine_core.h"
 #include "ops/device.h"
+#include "ops/parallel.h"
 
 namespace nanochat {
 
@@ -72,6 +73,7 @@ class Engine::Impl {
 
   void start() {
     if (options_.warm_up) core_.warm_up();
+    ops::release_threads();
     thread_ = std::thread([this] { run(); });
   }
 

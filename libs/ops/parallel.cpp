@@ -9,6 +9,7 @@ extern "C" {
 void GOMP_parallel(void (*fn)(void*), void* data, unsigned num_threads, unsigned flags);
 int omp_get_thread_num(void);
 int omp_in_parallel(void);
+int omp_pause_resource_all(int kind);
 }
 
 namespace nanochat::ops {
@@ -41,6 +42,11 @@ void parallel_for(std::int64_t n, std::int64_t grain, const std::function<void(s
   }
   Job job{&body, n, (n + threads - 1) / threads};
   GOMP_parallel(&run_share, &job, static_cast<unsigned>(threads), 0);
+}
+
+void release_threads() {
+  constexpr int kSoft = 1;  // omp_pause_soft
+  omp_pause_resource_all(kSoft);
 }
 
 }  // namespace nanochat::ops

@@ -16,4 +16,9 @@ int num_threads();
 // not throw. Nested calls run on the caller's thread.
 void parallel_for(std::int64_t n, std::int64_t grain, const std::function<void(std::int64_t, std::int64_t)>& body);
 
+// Ends the threads that wait for the caller's next loop. Every thread that computes has a team of its own, and with more
+// threads than cores the runtime puts those that wait to sleep after a microsecond instead of a millisecond: a thread that
+// prepares work for another one calls this before the other begins. Its own next loop makes a new team.
+void release_threads();
+
 }  // namespace nanochat::ops

@@ -3,8 +3,11 @@
 #include <ATen/Parallel.h>
 
 #include <atomic>
+#include <chrono>
+#include <filesystem>
 #include <mutex>
 #include <set>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -21,6 +24,26 @@ std::set<std::pair<std::int64_t, std::int64_t>> ranges_of(std::int64_t n, std::i
     ranges.emplace(begin, end);
   });
   return ranges;
+}
+
+std::int64_t threads_of_this_process() {
+  return std::distance(std::filesystem::directory_iterator("/proc/self/task"), std::filesystem::directory_iterator());
+}
+
+// The first test here: nothing has made a team before it.
+TEST(ReleaseThreads, EndsTheTeamAndTheNextLoopMakesAnother) {
+  at::set_num_threads(3);
+  const std::int64_t alone = threads_of_this_process();
+  ASSERT_EQ(ranges_of(3, 1).size(), 3U);
+  ASSERT_EQ(threads_of_this_process(), alone + 2);
+  release_threads();
+  // They end a little later than the call.
+  for (int i = 0; i < 5000 && threads_of_this_process() > alone; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  EXPECT_EQ(threads_of_this_process(), alone);
+  EXPECT_EQ(ranges_of(3, 1).size(), 3U);
+  EXPECT_EQ(threads_of_this_process(), alone + 2);
 }
 
 TEST(ParallelFor, CoversEveryItemOnce) {
