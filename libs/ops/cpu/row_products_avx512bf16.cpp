@@ -165,19 +165,24 @@ NANOCHAT_INLINE i64 offset_of(const PagedHead<bf16>& head, i64 position) {
   return head.blocks[block] * head.block_stride + (position - block * head.block_size) * head.row_stride;
 }
 
+// The row that comes kAhead positions later, or the last one: blocks lie apart, so the processor does not see it coming.
+constexpr i64 kAhead = 16;
+NANOCHAT_INLINE void fetch_ahead(const bf16* rows, const PagedHead<bf16>& head, i64 key, i64 keys, i64 d) {
+  const auto* line = reinterpret_cast<const char*>(rows + offset_of(head, smaller(key + kAhead, keys - 1)));
+  for (i64 byte = 0; byte < 2 * d; byte += kLine) _mm_prefetch(line + byte, _MM_HINT_T0);
+}
+
 // scores[key] = q · k of every key; up to 15 more behind them are written. Returns their maximum.
 float score_keys(const bf16* q, const PagedHead<bf16>& head, float* scores, i64 keys, i64 d) {
   __m512 highest = _mm512_set1_ps(-3.4e38F);
   for (i64 key = 0; key < keys; key += 16) {
-    const bf16* rows[16];
-    for (i64 i = 0; i < 16; ++i) rows[i] = head.keys + offset_of(head, smaller(key + i, keys - 1));
     __m512 sums[16];
-#pragma GCC unroll 16
-    for (int i = 0; i < 16; ++i) sums[i] = _mm512_setzero_ps();
-    for (i64 c = 0; c < d; c += 32) {
-      const __m512bh query = load32(q + c);
-#pragma GCC unroll 16
-      for (int i = 0; i < 16; ++i) sums[i] = _mm512_dpbf16_ps(sums[i], query, load32(rows[i] + c));
+    for (i64 i = 0; i < 16; ++i) {
+      const bf16* row = head.keys + offset_of(head, smaller(key + i, keys - 1));
+      fetch_ahead(head.keys, head, key + i, keys, d);
+      __m512 sum = _mm512_setzero_ps();
+      for (i64 c = 0; c < d; c += 32) sum = _mm512_dpbf16_ps(sum, load32(q + c), load32(row + c));
+      sums[i] = sum;
     }
     const __m512 score = sums_of(sums);  // the last key stands for those beyond it
     _mm512_storeu_ps(scores + key, score);
@@ -194,6 +199,7 @@ void sum_values(const float* weights, const PagedHead<bf16>& head, i64 channel, 
   for (int i = 0; i < kVectors; ++i) sums[i] = _mm512_setzero_ps();
   for (i64 key = 0; key < keys; ++key) {
     const bf16* row = head.values + offset_of(head, key) + channel;
+    fetch_ahead(head.values + channel, head, key, keys, 16 * kVectors);
     const __m512 weight = _mm512_set1_ps(weights[key]);
 #pragma GCC unroll 8
     for (int i = 0; i < kVectors; ++i) sums[i] = _mm512_fmadd_ps(weight, widen(load16(row + 16 * i)), sums[i]);
