@@ -65,6 +65,7 @@ Run run_streams(Engine& engine, std::int64_t streams, std::int64_t max_tokens, c
       request.prompt.push_back(static_cast<std::int32_t>(rng.below(static_cast<std::uint64_t>(arguments.vocab_size))));
     }
     request.sampling.temperature = arguments.temperature;
+    request.logprobs = false;
     request.sampling.seed = rng.next();
     request.max_tokens = max_tokens;
     request.on_event = [&, i](const EngineEvent& event) {

@@ -284,6 +284,7 @@ void EngineCore::draw_one(Draw& draw, std::span<const float> logits) const {
   context.generated = tokens.subspan(spec.prompt.size());
   if (sequence.constraint != nullptr) context.allowed = sequence.allowed;
   if (sequence.generated() < spec.min_tokens && !spec.ignore_eos) context.forbidden = spec.stop_tokens;
+  context.logprob = spec.logprobs;
   context.uniform = uniform_at(spec.sampling.seed, static_cast<std::uint64_t>(sequence.index), tokens.size());
   try {
     draw.token = sequence.sampler.sample_at(logits, context);

@@ -72,6 +72,7 @@ struct EngineRequest {
   bool ignore_eos = false;                // stop tokens are tokens like others
   std::vector<std::int32_t> stop_tokens;
   std::int64_t n = 1;                     // sequences from the prompt; sequence i > 0 draws from a stream of its own
+  bool logprobs = true;                   // of the tokens drawn; false: 0, which saves a pass over the vocabulary
   std::int64_t top_logprobs = 0;          // alternatives in each kToken, and in each of the prompt
   bool prompt_logprobs = false;           // of every token of the prompt but the first; passes by the prefix cache
   bool tools = false;

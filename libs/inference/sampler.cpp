@@ -108,17 +108,30 @@ SampledToken Sampler::sample(std::span<const float> logits, std::span<const std:
   return sample_at(logits, {.seen = seen, .uniform = options_.temperature == 0.0 ? 0.0 : rng_.uniform()});
 }
 
-SampledToken Sampler::sample_at(std::span<const float> logits, const DrawContext& context) {
-  const double log_sum = log_sum_exp(logits, checked_maximum(logits));
+bool Sampler::scores_are_logits(const DrawContext& context) const {
+  return options_.repetition_penalty == 1.0 && options_.frequency_penalty == 0.0 && options_.presence_penalty == 0.0 &&
+         options_.logit_bias.empty() && context.allowed.empty() && context.forbidden.empty();
+}
+
+std::size_t Sampler::choose(std::span<const float> logits, float maximum, const DrawContext& context) {
+  const bool greedy = options_.temperature == 0.0;
+  const auto first = [](std::span<const float> values, float value) {
+    return static_cast<std::size_t>(std::find(values.begin(), values.end(), value) - values.begin());
+  };
+  if (greedy && scores_are_logits(context)) return first(logits, maximum);
   score(logits, context);
   const float best = ops::cpu::maximum()(scores_.data(), static_cast<std::int64_t>(scores_.size()));
   if (best == -std::numeric_limits<float>::infinity()) {
     throw NumericalError(fmt::format("none of the {} tokens may be drawn", logits.size()));
   }
-  const auto chosen = options_.temperature == 0.0
-                          ? static_cast<std::size_t>(std::find(scores_.begin(), scores_.end(), best) - scores_.begin())
-                          : draw(context.uniform, best);
-  return {static_cast<std::int32_t>(chosen), static_cast<double>(logits[chosen]) - log_sum};
+  return greedy ? first(scores_, best) : draw(context.uniform, best);
+}
+
+SampledToken Sampler::sample_at(std::span<const float> logits, const DrawContext& context) {
+  const float maximum = checked_maximum(logits);
+  const std::size_t chosen = choose(logits, maximum, context);
+  const double logprob = context.logprob ? static_cast<double>(logits[chosen]) - log_sum_exp(logits, maximum) : 0.0;
+  return {static_cast<std::int32_t>(chosen), logprob};
 }
 
 std::vector<SampledToken> Sampler::most_likely(std::span<const float> logits, std::int64_t count) {

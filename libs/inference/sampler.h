@@ -42,6 +42,7 @@ struct DrawContext {
   std::span<const std::uint64_t> allowed = {};   // a bit for every token, or empty: all are
   std::span<const std::int32_t> forbidden = {};  // not to be drawn, allowed or not
   double uniform = 0.0;
+  bool logprob = true;                           // false: SampledToken::logprob stays 0, which saves a pass
 };
 
 // Order: penalties and bias, what is not allowed, temperature, top-k, top-p, min-p, draw. One Sampler per sequence or
@@ -61,6 +62,8 @@ class Sampler {
 
  private:
   void score(std::span<const float> logits, const DrawContext& context);  // fills scores_
+  bool scores_are_logits(const DrawContext& context) const;
+  std::size_t choose(std::span<const float> logits, float maximum, const DrawContext& context);
   std::size_t draw(double uniform, float maximum);  // from scores_, which become weights
   std::size_t draw_from_all(double uniform) const;
   double weight(std::int32_t id) const { return static_cast<double>(scores_[static_cast<std::size_t>(id)]); }

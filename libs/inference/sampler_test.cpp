@@ -10,6 +10,7 @@
 #include <set>
 
 #include "core/errors.h"
+#include "core/random.h"
 
 namespace nanochat {
 namespace {
@@ -152,6 +153,28 @@ TEST(Sampler, LogprobIsThatOfTheUnmodifiedDistribution) {
   for (int i = 0; i < 50; ++i) {
     const SampledToken token = sampler.sample(kLogits, std::vector<std::int32_t>{2});
     EXPECT_NEAR(token.logprob, std::log(p[static_cast<std::size_t>(token.id)]), 1e-6);
+  }
+}
+
+TEST(Sampler, ALogprobNobodyWantsChangesNoToken) {
+  Rng rng(11);
+  for (const double temperature : {0.0, 0.9}) {
+    for (int round = 0; round < 50; ++round) {
+      std::vector<float> logits(300);
+      for (float& logit : logits) logit = static_cast<float>(8.0 * rng.uniform());
+      SamplingOptions options;
+      options.temperature = temperature;
+      DrawContext context;
+      context.uniform = rng.uniform();
+      const SampledToken with = Sampler(options).sample_at(logits, context);
+      EXPECT_DOUBLE_EQ(with.logprob, Sampler::logprob(logits, with.id));
+      context.logprob = false;
+      const SampledToken without = Sampler(options).sample_at(logits, context);
+      EXPECT_EQ(without.id, with.id);
+      EXPECT_EQ(without.logprob, 0.0);
+      options.logit_bias = {{7, 0.0}};  // the way of those whose scores are not the logits
+      EXPECT_EQ(Sampler(options).sample_at(logits, context).id, with.id);
+    }
   }
 }
 

@@ -44,6 +44,7 @@ EngineRequest engine_request(const ServedModel& model, const GenerationFields& f
   request.ignore_eos = fields.ignore_eos;
   request.stop_tokens = model.stop_tokens;
   request.n = fields.n;
+  request.logprobs = fields.logprobs;
   request.top_logprobs = fields.top_logprobs;
   for (const auto& [id, bias] : fields.sampling.logit_bias) {
     if (id < model.engine->vocab_size()) continue;
