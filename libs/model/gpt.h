@@ -91,6 +91,7 @@ class Gpt {
   struct Weights;
 
   at::TensorOptions options() const;  // of activations
+  at::Tensor logits(const at::Tensor& states, bool rows_stand_alone);
   void ensure_positions(std::int64_t positions);
   // Runs embedding and blocks; returns the final normalised (B*T, C).
   at::Tensor trunk(const at::Tensor& ids, Activations& activations, KvCache* cache);

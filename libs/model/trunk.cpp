@@ -70,7 +70,9 @@ void Gpt::Activations::allocate(const GptConfig& config, const at::TensorOptions
 at::Tensor Gpt::trunk(const at::Tensor& ids, Activations& a, KvCache* cache) {
   const std::int64_t batch = ids.size(0), time = ids.size(1);
   const double eps = config_.rms_norm_eps;
-  const auto multiply = cache != nullptr ? ops::linear_rows : ops::linear;
+  const auto multiply = cache == nullptr             ? ops::linear
+                        : cache->rows_stand_alone() ? ops::linear_rows
+                                                    : ops::linear_inference;
   at::Tensor start;
   if (cache != nullptr) {
     start = cache->start();

@@ -108,7 +108,7 @@ at::Tensor head_logits(const at::Tensor& x, const at::Tensor& w, const HeadOptio
   TORCH_CHECK(options.vocab_size > 0 && options.vocab_size <= w.size(0), "head_logits: vocab_size ", options.vocab_size,
               " does not fit w ", w.sizes());
   at::Tensor z = at::empty({x.size(0), w.size(0)}, x.options());
-  linear_rows(x, w, z);
+  options.rows_stand_alone ? linear_rows(x, w, z) : linear_inference(x, w, z);
   if (z.is_cuda()) return on_gpu(cuda::softcap, reference::softcap)(z, options.vocab_size, options.softcap);
   const at::Tensor out = at::empty({x.size(0), options.vocab_size}, x.options().dtype(at::kFloat));
   visit_dtype(x, "head_logits", [&]<class T>(T) {

@@ -17,6 +17,7 @@ struct HeadOptions {
   // Of logits at a time. 0: kGpuChunkBytes on a GPU, else 8 MiB, but at least kMinimumChunkRows rows, since each chunk
   // passes once over the head's gradient, which is large where the vocabulary is.
   std::int64_t chunk_bytes = 0;
+  bool rows_stand_alone = false;  // head_logits alone: each row the same whatever rows stand beside it (linear.h)
 };
 
 // x: (N, C), w: (padded V, C) of one dtype (float32 or bfloat16); targets int32 (N), negative: ignored.

@@ -11,6 +11,8 @@ void linear(const at::Tensor& x, const at::Tensor& w, at::Tensor& y);           
 // The same for inference. On a CPU every row of y is computed alike whatever rows stand beside it and however many, so
 // that an answer does not depend on its company, and few rows read w at the speed of memory (cpu/row_products.h).
 void linear_rows(const at::Tensor& x, const at::Tensor& w, at::Tensor& y);
+// The same where rows may depend on their company: whichever of the two is the faster one for so many.
+void linear_inference(const at::Tensor& x, const at::Tensor& w, at::Tensor& y);
 void linear_backward_input(const at::Tensor& dy, const at::Tensor& w, at::Tensor& dx);    // dx = dy w
 // dw (float32) += dyᵀ x. In bfloat16 on a CPU the product is rounded once before it is added, as under autocast in the
 // reference, and `scratch` (M, K) of the dtype of x holds it; elsewhere it is added in float32 and scratch may be
