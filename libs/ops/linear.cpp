@@ -30,9 +30,11 @@ void linear_rows(const at::Tensor& x, const at::Tensor& w, at::Tensor& y) {
 }
 
 void linear_inference(const at::Tensor& x, const at::Tensor& w, at::Tensor& y) {
-  // Where a product is bound by arithmetic, the libraries know the processor better.
-  const std::int64_t few = x.scalar_type() == at::kFloat ? 16 : 64;
-  return x.size(0) <= few ? linear_rows(x, w, y) : linear(x, w, y);
+  // Where a product is bound by arithmetic, the libraries know the processor better; but MKL takes half of what other
+  // makers' processors can (a core of a Zen 4: 55 GFLOP/s in float32, where our kernels reach 80 to 97).
+  const bool narrow = x.scalar_type() != at::kFloat;
+  const bool few = x.size(0) <= (narrow ? 64 : 16);
+  return few || (!narrow && cpu::float_rows_are_fastest()) ? linear_rows(x, w, y) : linear(x, w, y);
 }
 
 void linear_backward_input(const at::Tensor& dy, const at::Tensor& w, at::Tensor& dx) { at::mm_out(dx, dy, w); }

@@ -94,6 +94,15 @@ bool has_bf16_products() {
 
 }  // namespace
 
+bool float_rows_are_fastest() {
+#ifdef NANOCHAT_X86_KERNELS
+  static const bool fastest = level().float_kernels == &avx512::kFloatKernels && !__builtin_cpu_is("intel");
+  return fastest;
+#else
+  return false;
+#endif
+}
+
 const AttentionKernels* attention_kernels() {
 #ifdef NANOCHAT_X86_KERNELS
   if (has_bf16_products()) return &avx512bf16::kAttentionKernels;

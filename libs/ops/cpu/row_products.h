@@ -44,4 +44,7 @@ RowKernels<float> row_kernels<float>(std::int64_t d);
 template <>
 RowKernels<bf16> row_kernels<bf16>(std::int64_t d);
 
+// Whether linear() in float32 is faster than MKL with many rows too: on AVX-512 of makers other than Intel.
+bool float_rows_are_fastest();
+
 }  // namespace nanochat::ops::cpu
