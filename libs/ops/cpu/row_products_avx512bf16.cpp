@@ -10,6 +10,7 @@ namespace {
 
 constexpr i64 kTile = 4;                 // rows of x times rows of w in registers: 16 sums
 constexpr i64 kBlockBytes = 96 << 10;    // of w, which all rows of x meet while they are in the core's own cache
+constexpr i64 kPanelBytes = 384 << 10;   // of x
 constexpr i64 kLine = 64;
 
 NANOCHAT_INLINE __m512bh load32(const bf16* p) { return (__m512bh)_mm512_loadu_si512(p); }
@@ -146,6 +147,14 @@ void linear(const bf16* x, i64 ldx, i64 rows, const bf16* w, i64 ldw, i64 column
     case 3: return stream_rows<3>(x, ldx, w, ldw, columns, n, y, ldy);
     case 4: return stream_rows<4>(x, ldx, w, ldw, columns, n, y, ldy);
     default: break;
+  }
+  // Rows of x that stay in the core's own cache beside the block of w.
+  const i64 panel = round_up(kPanelBytes / (2 * n) + 1, 4 * kTile);
+  if (rows > panel) {
+    for (i64 r = 0; r < rows; r += panel) {
+      linear(x + r * ldx, ldx, smaller(panel, rows - r), w, ldw, columns, n, y + r * ldy, ldy);
+    }
+    return;
   }
   const i64 most = round_up(smaller(kBlockBytes / (2 * n) + 1, columns), kTile);
   for (i64 c = 0; c < columns; c += most) {
