@@ -1,6 +1,8 @@
 #include "evaluation/prompt_scoring.h"
 
 #include <ATen/ops/argmax.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/gather.h>
 #include <ATen/ops/logsumexp.h>
@@ -40,7 +42,7 @@ ContiguousKvCache prefill(Gpt& model, std::span<const Tokens> prefixes) {
   std::vector<std::int64_t> lengths;
   for (const Tokens prefix : prefixes) lengths.push_back(static_cast<std::int64_t>(prefix.size()));
   if (*std::max_element(lengths.begin(), lengths.end()) == 0) return cache;
-  model.forward_cache(padded(prefixes), cache);
+  model.forward_states(padded(prefixes), cache);
   cache.set_start(lengths);
   return cache;
 }
@@ -60,10 +62,11 @@ std::vector<std::vector<std::size_t>> pack(const std::vector<std::int64_t>& leng
   return batches;
 }
 
-// Tokens that all options begin with and that stand before anything that is scored.
+// Tokens that all options begin with and that stand before anything that is scored; none when there is nothing to share.
 std::size_t shared_length(const Question& question) {
   const std::vector<TokenId>& first = question.options.front().tokens;
   std::size_t length = first.size();
+  bool alone = true;
   for (const PromptSpan& option : question.options) {
     TORCH_CHECK(option.start >= 1 && option.start <= option.end &&
                     option.end <= static_cast<std::int64_t>(option.tokens.size()),
@@ -72,8 +75,9 @@ std::size_t shared_length(const Question& question) {
     const auto [a, b] = std::mismatch(first.begin(), first.begin() + static_cast<std::ptrdiff_t>(length),
                                       option.tokens.begin(), option.tokens.end());
     length = static_cast<std::size_t>(a - first.begin());
+    alone = alone && option == question.options.front();
   }
-  return length;
+  return alone ? 0 : length;
 }
 
 // One option of one question on its way.
@@ -107,43 +111,57 @@ std::vector<Request> list_requests(std::span<const Question> questions, const st
   return requests;
 }
 
-// logits: (B, T, V) behind the prefixes.
-void read_scores(const at::Tensor& logits, std::span<const Request> requests,
+// A token of a span: the state that predicts it, and where its score goes.
+struct Prediction {
+  std::int64_t row;
+  TokenId token;
+  SpanScore* score;
+  double weight;
+};
+
+// states: (B * T, C) behind the prefixes, a request after the other.
+void read_scores(Gpt& model, const at::Tensor& states, std::span<const Request> requests, std::int64_t logit_bytes,
                  std::vector<std::vector<SpanScore>>& scores) {
-  const at::Tensor targets = at::full({logits.size(0), logits.size(1)}, 0, at::kLong);
-  for (std::size_t r = 0; r < requests.size(); ++r) {
-    std::copy(requests[r].span.begin(), requests[r].span.end(),
-              targets.data_ptr<std::int64_t>() + static_cast<std::int64_t>(r) * logits.size(1) + requests[r].first);
-  }
-  const at::Tensor chosen = at::gather(logits, 2, targets.to(logits.device()).unsqueeze(2)).squeeze(2);
-  const at::Tensor losses = at::logsumexp(logits, {2}).sub_(chosen).cpu();
-  const at::Tensor best = at::argmax(logits, 2).cpu();
+  const std::int64_t time = states.size(0) / static_cast<std::int64_t>(requests.size());
+  std::vector<Prediction> predictions;
   for (std::size_t r = 0; r < requests.size(); ++r) {
     const Request& request = requests[r];
-    const std::int64_t offset = static_cast<std::int64_t>(r) * logits.size(1) + request.first;
-    const float* loss = losses.const_data_ptr<float>() + offset;
-    const std::int64_t* predicted = best.const_data_ptr<std::int64_t>() + offset;
-    SpanScore score;
+    SpanScore& score = scores[request.question][request.option];
+    score = {};
     for (std::size_t i = 0; i < request.span.size(); ++i) {
-      score.mean_loss += static_cast<double>(loss[i]) / static_cast<double>(request.span.size());
-      score.greedy = score.greedy && predicted[i] == request.span[i];
+      predictions.push_back({static_cast<std::int64_t>(r) * time + request.first + static_cast<std::int64_t>(i), request.span[i],
+                             &score, 1.0 / static_cast<double>(request.span.size())});
     }
-    scores[request.question][request.option] = score;
+  }
+  const auto most = static_cast<std::size_t>(std::max<std::int64_t>(1, logit_bytes / 4 / model.config().vocab_size));
+  for (std::size_t begin = 0; begin < predictions.size(); begin += most) {
+    const std::span<const Prediction> some = std::span(predictions).subspan(begin, std::min(most, predictions.size() - begin));
+    const at::Tensor rows = at::empty({static_cast<std::int64_t>(some.size())}, at::kLong), targets = at::empty_like(rows);
+    for (std::size_t i = 0; i < some.size(); ++i) {
+      rows.data_ptr<std::int64_t>()[i] = some[i].row;
+      targets.data_ptr<std::int64_t>()[i] = some[i].token;
+    }
+    const at::Tensor logits = model.logits(states.index_select(0, rows.to(states.device())));
+    const at::Tensor chosen = at::gather(logits, 1, targets.to(logits.device()).unsqueeze(1)).squeeze(1);
+    const at::Tensor losses = at::logsumexp(logits, {1}).sub_(chosen).cpu();
+    const at::Tensor best = at::argmax(logits, 1).cpu();
+    for (std::size_t i = 0; i < some.size(); ++i) {
+      some[i].score->mean_loss += some[i].weight * static_cast<double>(losses.const_data_ptr<float>()[i]);
+      some[i].score->greedy = some[i].score->greedy && best.const_data_ptr<std::int64_t>()[i] == some[i].token;
+    }
   }
 }
 
 // How many of the requests from `begin` on fit a pass.
 std::size_t count_for_pass(const std::vector<Request>& requests, std::size_t begin, std::int64_t prefix,
-                           const GptConfig& config, const ScoringOptions& options) {
+                           const ScoringOptions& options) {
   // Keys and values of a chunk may take twice what the batch's own do.
   std::int64_t longest = 0;
   std::size_t end = begin;
   for (; end < requests.size(); ++end) {
     longest = std::max(longest, static_cast<std::int64_t>(requests[end].remainder.size()));
     const auto rows = static_cast<std::int64_t>(end - begin + 1);
-    const bool fits = rows * (prefix + longest) <= 2 * options.batch_tokens &&
-                      rows * longest * config.vocab_size * 4 <= options.logit_bytes;
-    if (!fits && end > begin) break;
+    if (rows * (prefix + longest) > 2 * options.batch_tokens && end > begin) break;
   }
   return end - begin;
 }
@@ -193,7 +211,7 @@ void score_questions(Gpt& model, std::span<const Question> questions, const Scor
     });
     const ContiguousKvCache cache = prefill(model, prefixes);
     for (std::size_t begin = 0; begin < requests.size();) {
-      const std::size_t count = count_for_pass(requests, begin, longest, model.config(), options);
+      const std::size_t count = count_for_pass(requests, begin, longest, options);
       const std::span<const Request> pass = std::span(requests).subspan(begin, count);
       std::vector<std::int64_t> rows;
       std::vector<Tokens> remainders;
@@ -203,7 +221,7 @@ void score_questions(Gpt& model, std::span<const Question> questions, const Scor
       }
       const at::Tensor ids = padded(remainders);
       ContiguousKvCache copies = cache.copy_rows(rows, ids.size(1));
-      read_scores(model.forward_cache(ids, copies, /*all_positions=*/true), pass, scores);
+      read_scores(model, model.forward_states(ids, copies), pass, options.logit_bytes, scores);
       begin += count;
     }
     for (const std::size_t q : batch) {

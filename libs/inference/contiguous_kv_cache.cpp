@@ -96,7 +96,6 @@ at::Tensor ContiguousKvCache::attend(std::int64_t layer, const at::Tensor& q, co
   const std::int64_t* start = start_.const_data_ptr<std::int64_t>();
   store(k, start, keys);
   store(v, start, values);
-  if (past == 0 && k.size(1) > 1) return ops::causal_attention(q, k, v).out;
   const auto cached = [&](const at::Tensor& slab) { return slab.narrow(0, 0, batch()).narrow(1, 0, end); };
   return ops::cached_attention(q, cached(keys), cached(values), start_);
 }
@@ -147,7 +146,8 @@ ContiguousKvCache ContiguousKvCache::copy_rows(const std::vector<std::int64_t>& 
   for (std::vector<at::Tensor>* slabs : {&copy.keys_, &copy.values_}) {
     for (at::Tensor& slab : *slabs) {
       const at::Tensor from = slab;
-      slab = at::zeros({static_cast<std::int64_t>(rows.size()), positions, from.size(2), from.size(3)}, from.options());
+      slab = at::empty({static_cast<std::int64_t>(rows.size()), positions, from.size(2), from.size(3)}, from.options());
+      slab.narrow(1, used, positions - used).zero_();  // see reserve()
       for (std::size_t i = 0; i < rows.size(); ++i) {
         slab.select(0, static_cast<std::int64_t>(i)).narrow(0, 0, used).copy_(from.select(0, rows[i]).narrow(0, 0, used));
       }

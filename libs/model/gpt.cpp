@@ -179,19 +179,15 @@ at::Tensor Gpt::forward_states(const at::Tensor& ids, KvCache& cache) {
   return states;
 }
 
-at::Tensor Gpt::logits(const at::Tensor& states) { return logits(states, /*rows_stand_alone=*/true); }
-
 at::Tensor Gpt::logits(const at::Tensor& states, bool rows_stand_alone) {
   ops::HeadOptions options = head_options(config_);
   options.rows_stand_alone = rows_stand_alone;
   return ops::head_logits(states, weights_->head.compute, options);
 }
 
-at::Tensor Gpt::forward_cache(const at::Tensor& ids, KvCache& cache, bool all_positions) {
+at::Tensor Gpt::forward_cache(const at::Tensor& ids, KvCache& cache) {
   const at::Tensor states = forward_states(ids, cache).view({ids.size(0), ids.size(1), -1});
-  const bool alone = cache.rows_stand_alone();
-  if (!all_positions) return logits(states.select(1, ids.size(1) - 1).contiguous(), alone);
-  return logits(states.flatten(0, 1), alone).view({ids.size(0), ids.size(1), -1});
+  return logits(states.select(1, ids.size(1) - 1).contiguous(), cache.rows_stand_alone());
 }
 
 double Gpt::loss(const at::Tensor& ids, const at::Tensor& targets) {

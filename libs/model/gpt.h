@@ -70,15 +70,14 @@ class Gpt {
                               const at::Tensor& documents = {});
   // Soft-capped logits (B, T, vocab_size) float32.
   at::Tensor forward(const at::Tensor& ids);
-  // Continues each row of `cache` by ids (B, T) and advances it. Logits (B, vocab_size) of the last position, or of
-  // all (B, T, vocab_size).
-  at::Tensor forward_cache(const at::Tensor& ids, KvCache& cache, bool all_positions = false);
+  // Continues each row of `cache` by ids (B, T) and advances it. Logits (B, vocab_size) of the last position.
+  at::Tensor forward_cache(const at::Tensor& ids, KvCache& cache);
 
-  // The two halves of forward_cache, for a batch of which few logits are wanted: normalised states (B * T, C), and soft-
+  // The two halves of forward_cache, for a batch of which other logits are wanted: normalised states (B * T, C), and soft-
   // capped logits (M, vocab_size) float32 of M states. A cache whose rows are single tokens takes ids (N, 1), wherever
-  // in their sequences they stand.
+  // in their sequences they stand. rows_stand_alone: KvCache's.
   at::Tensor forward_states(const at::Tensor& ids, KvCache& cache);
-  at::Tensor logits(const at::Tensor& states);
+  at::Tensor logits(const at::Tensor& states, bool rows_stand_alone = false);
 
   // Mean over supervised tokens; 0 when there is none.
   double loss(const at::Tensor& ids, const at::Tensor& targets);
@@ -91,7 +90,6 @@ class Gpt {
   struct Weights;
 
   at::TensorOptions options() const;  // of activations
-  at::Tensor logits(const at::Tensor& states, bool rows_stand_alone);
   void ensure_positions(std::int64_t positions);
   // Runs embedding and blocks; returns the final normalised (B*T, C).
   at::Tensor trunk(const at::Tensor& ids, Activations& activations, KvCache* cache);

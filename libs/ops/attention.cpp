@@ -7,11 +7,14 @@
 #include <ATen/ops/scaled_dot_product_attention.h>
 #include <c10/util/Exception.h>
 
+#include <algorithm>
+#include <bit>
 #include <cmath>
 #include <memory>
 #include <vector>
 
 #include "ops/cpu/attention_kernels.h"
+#include "ops/cpu/row_products.h"
 #include "ops/cuda/backend.h"
 #include "ops/dispatch.h"
 #include "ops/documents.h"
@@ -238,32 +241,62 @@ AttentionBackward document_attention_backward(const at::Tensor& dout, const at::
 
 namespace {
 
-// Up to this many new positions a row, each query reads its keys by itself; above, matrix products pay.
-constexpr std::int64_t kFewQueries = 4;
-
 // Strides of a cache slab (B, Tk, NKV, D): rows of keys are dense, and k and v are laid out alike.
 bool rows_dense(const at::Tensor& k, const at::Tensor& v) {
   return k.stride(3) == 1 && (k.size(2) == 1 || k.stride(2) == k.size(3)) && k.strides() == v.strides();
 }
 
-at::Tensor attend_by_row(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const std::int64_t* start) {
+constexpr std::int64_t kManyQueries = 16;
+
+// By the kernels for few rows, a slab's row being one block. More queries than these are shared out in pieces.
+at::Tensor attend_by_head(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const std::int64_t* start) {
+  constexpr std::int64_t kMost = 16;
   const std::int64_t queries = q.size(1), n_head = q.size(2), d = q.size(3), group = n_head / k.size(2);
+  const std::int64_t pieces = (queries + kMost - 1) / kMost;
+  const auto block_size = static_cast<std::int64_t>(std::bit_ceil(static_cast<std::uint64_t>(k.size(1))));
   const float scale = softmax_scale(d);
   const at::Tensor dense = q.contiguous();
   at::Tensor out = at::empty(q.sizes(), q.options());
   visit_dtype(q, "cached_attention", [&]<class T>(T) {
-    const auto attend = cpu::kernels<T>().attend;
+    const auto attend = cpu::row_kernels<T>(d).attend;
     const T* keys = static_cast<const T*>(k.const_data_ptr());
     const T* values = static_cast<const T*>(v.const_data_ptr());
-    parallel_for(q.size(0) * queries * n_head, row_grain(k.size(1) * d), [&](std::int64_t begin, std::int64_t end) {
-      std::vector<float> scratch(static_cast<std::size_t>(k.size(1) + d));
+    parallel_for(q.size(0) * n_head * pieces, row_grain(k.size(1) * d), [&](std::int64_t begin, std::int64_t end) {
+      std::vector<float> scratch(static_cast<std::size_t>(cpu::attend_scratch(k.size(1))));
+      constexpr std::int32_t kBlock = 0;
       for (std::int64_t i = begin; i < end; ++i) {
-        const std::int64_t head = i % n_head, query = i / n_head % queries, row = i / (n_head * queries);
-        const std::int64_t offset = row * k.stride(0) + head / group * d;
-        attend(typed<T>(dense) + i * d, keys + offset, values + offset, typed<T>(out) + i * d, scratch.data(),
-               start[row] + query + 1, k.stride(1), d, scale);
+        const std::int64_t query = i % pieces * kMost, head = i / pieces % n_head, row = i / (pieces * n_head);
+        const std::int64_t offset = row * k.stride(0) + head / group * d, first = ((row * queries + query) * n_head + head) * d;
+        const cpu::PagedHead<T> paged{keys + offset, values + offset, &kBlock, block_size, 0, k.stride(1)};
+        attend(typed<T>(dense) + first, n_head * d, std::min(kMost, queries - query), paged, typed<T>(out) + first, n_head * d,
+               scratch.data(), start[row] + query + 1, d, scale);
       }
     });
+  });
+  return out;
+}
+
+// Many queries in float32: the keys of a head are packed once for all of them.
+at::Tensor attend_by_prompt(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const std::int64_t* start) {
+  constexpr std::int64_t kLeast = 64;  // queries that are worth a packing of their own
+  const cpu::PromptAttention& kernel = cpu::prompt_attention();
+  const std::int64_t batch = q.size(0), queries = q.size(1), n_head = q.size(2), d = q.size(3), heads = k.size(2);
+  const std::int64_t group = n_head / heads, wanted = (4 * num_threads() + batch * heads - 1) / (batch * heads);
+  const std::int64_t share = (queries + wanted - 1) / wanted, length = std::max(kLeast, (share + 7) / 8 * 8);
+  const std::int64_t pieces = (queries + length - 1) / length;
+  const float scale = softmax_scale(d);
+  const at::Tensor dense = q.contiguous();
+  at::Tensor out = at::empty(q.sizes(), q.options());
+  const auto* keys = static_cast<const float*>(k.const_data_ptr());
+  const auto* values = static_cast<const float*>(v.const_data_ptr());
+  parallel_for(batch * heads * pieces, 1, [&](std::int64_t begin, std::int64_t end) {
+    const auto scratch = std::make_unique_for_overwrite<float[]>(static_cast<std::size_t>(kernel.scratch(k.size(1), d)));
+    for (std::int64_t i = begin; i < end; ++i) {
+      const std::int64_t query = i % pieces * length, head = i / pieces % heads, row = i / (pieces * heads);
+      const std::int64_t offset = row * k.stride(0) + head * d, first = ((row * queries + query) * n_head + head * group) * d;
+      kernel.attend(typed<float>(dense) + first, n_head * d, std::min(length, queries - query), keys + offset, values + offset,
+                    k.stride(1), group, typed<float>(out) + first, n_head * d, start[row] + query + 1, d, scale, scratch.get());
+    }
   });
   return out;
 }
@@ -280,7 +313,13 @@ at::Tensor cached_attention(const at::Tensor& q, const at::Tensor& k, const at::
     TORCH_CHECK(starts[b] >= 0 && starts[b] + queries <= keys, "cached_attention: row ", b, " needs ",
                 starts[b] + queries, " keys, but there are ", keys);
   }
-  if (q.is_cpu() && queries <= kFewQueries && rows_dense(k, v)) return attend_by_row(q, k, v, starts);
+  // Prompts from their first token on go where training's attention goes, but for MKL's slowness in float32 (ops/linear.cpp).
+  const bool slow = q.is_cpu() && q.scalar_type() == at::kFloat && cpu::float_rows_are_fastest();
+  if (queries == keys && queries > 1 && !slow) return causal_attention(q, k, v).out;
+  if (q.is_cpu() && rows_dense(k, v)) {
+    const bool many = q.scalar_type() == at::kFloat && queries >= kManyQueries && q.size(3) % cpu::prompt_attention().d_multiple == 0;
+    return many ? attend_by_prompt(q, k, v, starts) : attend_by_head(q, k, v, starts);
+  }
   const auto positions = at::TensorOptions(at::kLong).device(q.device());
   const at::Tensor key = at::arange(keys, positions).view({1, 1, 1, keys});
   const at::Tensor last =

@@ -81,9 +81,9 @@ class CachedAttention : public ::testing::TestWithParam<Case> {};
 
 TEST_P(CachedAttention, EachRowSeesItsOwnPast) {
   const Case& c = GetParam();
-  for (const std::int64_t queries : {1, 5}) {
+  for (const std::int64_t queries : {1, 5, 21, 150}) {
     const at::Tensor q = at::randn({c.batch, queries, c.n_head, c.d}).to(c.dtype);
-    const at::Tensor k = at::randn({c.batch, c.time + 8, c.n_kv_head, c.d}).to(c.dtype), v = at::randn(k.sizes()).to(c.dtype);
+    const at::Tensor k = at::randn({c.batch, c.time + 160, c.n_kv_head, c.d}).to(c.dtype), v = at::randn(k.sizes()).to(c.dtype);
     const at::Tensor start = at::arange(c.batch, at::kLong).mul(3);
     const at::Tensor expected = plain(q.to(at::kDouble), k.to(at::kDouble), v.to(at::kDouble), start);
     EXPECT_LT(relative_error(cached_attention(q, k, v, start), expected), tolerance(c.dtype)) << queries;

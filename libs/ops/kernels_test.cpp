@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "core/random.h"
+#include "ops/cpu/row_products.h"
 
 namespace nanochat::ops::cpu {
 
@@ -22,6 +23,8 @@ namespace nanochat::ops::cpu {
   extern const Kernels<bf16> kBf16Kernels;         \
   extern const OptimizerKernels kOptimizerKernels; \
   extern const Exponentials kExponentials;         \
+  extern const RowKernels<float> kFloatRowKernels; \
+  extern const RowKernels<bf16> kBf16RowKernels;   \
   }
 NANOCHAT_DECLARE_LEVEL(baseline)
 #if defined(__x86_64__)
@@ -38,7 +41,17 @@ struct Level {
   const Kernels<bf16>* bf16s;
   const OptimizerKernels* optimizer;
   Exponentials exponentials;
+  const RowKernels<float>* float_rows;
+  const RowKernels<bf16>* bf16_rows;
 
+  template <class T>
+  const RowKernels<T>& row_kernels() const {
+    if constexpr (std::is_same_v<T, float>) {
+      return *float_rows;
+    } else {
+      return *bf16_rows;
+    }
+  }
   template <class T>
   const Kernels<T>& kernels() const {
     if constexpr (std::is_same_v<T, float>) {
@@ -54,7 +67,8 @@ void PrintTo(const Level& level, std::ostream* out) { *out << level.name; }
 // What this processor can run.
 std::vector<Level> levels() {
 #define NANOCHAT_LEVEL(level) \
-  Level { #level, &level::kFloatKernels, &level::kBf16Kernels, &level::kOptimizerKernels, level::kExponentials }
+  Level { #level, &level::kFloatKernels, &level::kBf16Kernels, &level::kOptimizerKernels, level::kExponentials, &level::kFloatRowKernels, \
+          &level::kBf16RowKernels }
   std::vector<Level> found = {NANOCHAT_LEVEL(baseline)};
 #if defined(__x86_64__)
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) found.push_back(NANOCHAT_LEVEL(avx2));
@@ -330,33 +344,44 @@ TEST_P(KernelLevels, RoundsToNearestEvenAndKeepsNan) {
   }
 }
 
+// Each of 7 queries against the formula in double; blocks of 4 positions in reverse order.
 TEST_P(KernelLevels, AttendIsSoftmaxOverTheKeys) {
   for_both([&]<class T>(T) {
+    constexpr std::int64_t kQueries = 7, kBlock = 4;
     for (const std::int64_t keys : {1, 2, 17, 200}) {
-      for (const std::int64_t d : {1, 8, 33, 64}) {
-        const std::int64_t stride = d + 5;
-        const auto q = random_row<T>(d, 1), k = random_row<T>(keys * stride, 2), v = random_row<T>(keys * stride, 3);
-        std::vector<T> y(static_cast<std::size_t>(d));
-        std::vector<float> scratch(static_cast<std::size_t>(keys + d));
-        kernels<T>().attend(q.data(), k.data(), v.data(), y.data(), scratch.data(), keys, stride, d, 0.25F);
-        std::vector<double> weights, expected(static_cast<std::size_t>(d));
-        double total = 0.0;
-        for (std::int64_t key = 0; key < keys; ++key) {
-          double dot = 0.0;
+      for (const std::int64_t d : {1, 8, 33, 64, 192}) {
+        const double scale = 1.0 / std::sqrt(static_cast<double>(d));
+        const std::int64_t stride = d + 5, apart = 2 * d, positions = keys + kQueries - 1;
+        std::vector<std::int32_t> blocks(static_cast<std::size_t>((positions + kBlock - 1) / kBlock));
+        for (std::size_t i = 0; i < blocks.size(); ++i) blocks[i] = static_cast<std::int32_t>(blocks.size() - 1 - i);
+        const auto slab = static_cast<std::int64_t>(blocks.size()) * kBlock * stride;
+        const auto q = random_row<T>(kQueries * apart, 1), k = random_row<T>(slab, 2), v = random_row<T>(slab, 3);
+        const auto at = [&](std::int64_t position) {
+          return (blocks[static_cast<std::size_t>(position / kBlock)] * kBlock + position % kBlock) * stride;
+        };
+        std::vector<T> y(static_cast<std::size_t>(kQueries * apart));
+        std::vector<float> scratch(static_cast<std::size_t>(attend_scratch(positions)));
+        const PagedHead<T> head{k.data(), v.data(), blocks.data(), kBlock, kBlock * stride, stride};
+        GetParam().template row_kernels<T>().attend(q.data(), apart, kQueries, head, y.data(), apart, scratch.data(), keys, d,
+                                                   static_cast<float>(scale));
+        for (std::int64_t query = 0; query < kQueries; ++query) {
+          std::vector<double> expected(static_cast<std::size_t>(d));
+          double total = 0.0;
+          for (std::int64_t key = 0; key < keys + query; ++key) {
+            double dot = 0.0;
+            for (std::int64_t i = 0; i < d; ++i) {
+              dot += value(q[static_cast<std::size_t>(query * apart + i)]) * value(k[static_cast<std::size_t>(at(key) + i)]);
+            }
+            const double weight = std::exp(scale * dot);
+            total += weight;
+            for (std::int64_t i = 0; i < d; ++i) {
+              expected[static_cast<std::size_t>(i)] += weight * value(v[static_cast<std::size_t>(at(key) + i)]);
+            }
+          }
+          const std::string where = "keys " + std::to_string(keys) + " d " + std::to_string(d) + " query " + std::to_string(query);
           for (std::int64_t i = 0; i < d; ++i) {
-            dot += value(q[static_cast<std::size_t>(i)]) * value(k[static_cast<std::size_t>(key * stride + i)]);
+            expect_near(y[static_cast<std::size_t>(query * apart + i)], expected[static_cast<std::size_t>(i)] / total, where);
           }
-          weights.push_back(std::exp(0.25 * dot));
-          total += weights.back();
-        }
-        for (std::int64_t i = 0; i < d; ++i) {
-          double sum = 0.0;
-          for (std::int64_t key = 0; key < keys; ++key) {
-            const double share = weights[static_cast<std::size_t>(key)] / total;
-            sum += share * value(v[static_cast<std::size_t>(key * stride + i)]);
-          }
-          const std::string where = "keys " + std::to_string(keys) + " d " + std::to_string(d);
-          expect_near(y[static_cast<std::size_t>(i)], sum, where);
         }
       }
     }

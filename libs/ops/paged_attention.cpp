@@ -31,17 +31,23 @@ void check(const at::Tensor& x, const at::Tensor& keys, const at::Tensor& values
   }
 }
 
-struct Token {
+// Tokens of one sequence that are answered together.
+struct Queries {
   const PagedBatch::Sequence* sequence;
-  std::int64_t position;
+  std::int64_t row, count, position;  // of the batch, and of the first of them in the sequence
 };
 
-std::vector<Token> tokens_of(const PagedBatch& batch) {
-  std::vector<Token> tokens;
+std::vector<Queries> queries_of(const PagedBatch& batch) {
+  constexpr std::int64_t kMost = 16;  // few enough that threads share out a prompt evenly
+  std::vector<Queries> queries;
+  std::int64_t row = 0;
   for (const PagedBatch::Sequence& sequence : batch.sequences) {
-    for (std::int64_t i = 0; i < sequence.tokens; ++i) tokens.push_back({&sequence, sequence.start + i});
+    for (std::int64_t i = 0; i < sequence.tokens; i += kMost) {
+      queries.push_back({&sequence, row + i, std::min(kMost, sequence.tokens - i), sequence.start + i});
+    }
+    row += sequence.tokens;
   }
-  return tokens;
+  return queries;
 }
 
 // Calls body(first token, tokens, block, first slot) for each stretch of tokens that lies in one block.
@@ -99,24 +105,24 @@ at::Tensor paged_attention(const at::Tensor& q, const at::Tensor& keys, const at
   if (!q.is_cpu()) return paged_attention_reference(q, keys, values, batch);
   const std::int64_t n_head = q.size(1), d = q.size(2), heads = keys.size(1), block_size = keys.size(2);
   const std::int64_t group = n_head / heads;
-  const std::vector<Token> tokens = tokens_of(batch);
-  const auto n = static_cast<std::int64_t>(tokens.size());
+  const std::vector<Queries> all = queries_of(batch);
+  const auto n = static_cast<std::int64_t>(all.size());
   std::int64_t longest = 0;
-  for (const Token& token : tokens) longest = std::max(longest, token.position + 1);
+  for (const Queries& queries : all) longest = std::max(longest, queries.position + queries.count);
   const auto scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(d)));
   at::Tensor out = at::empty(q.sizes(), q.options());
   visit_dtype(q, "paged_attention", [&]<class T>(T) {
     const auto attend = cpu::row_kernels<T>(d).attend;
     // Heads first: threads then share out the heads of every sequence, whatever their lengths.
     parallel_for(n * n_head, row_grain(longest * d), [&](std::int64_t begin, std::int64_t end) {
-      constexpr std::int64_t kSlack = 16;  // see RowKernels::attend
-      std::vector<float> scratch(static_cast<std::size_t>(longest + kSlack));
+      std::vector<float> scratch(static_cast<std::size_t>(cpu::attend_scratch(longest)));
       for (std::int64_t i = begin; i < end; ++i) {
-        const std::int64_t head = i / n, row = (i % n) * n_head + head, offset = head / group * block_size * d;
-        const Token& token = tokens[static_cast<std::size_t>(i % n)];
-        const cpu::PagedHead<T> paged{typed<T>(keys) + offset, typed<T>(values) + offset, token.sequence->blocks.data(),
+        const Queries& queries = all[static_cast<std::size_t>(i % n)];
+        const std::int64_t head = i / n, first = (queries.row * n_head + head) * d, offset = head / group * block_size * d;
+        const cpu::PagedHead<T> paged{typed<T>(keys) + offset, typed<T>(values) + offset, queries.sequence->blocks.data(),
                                       block_size, heads * block_size * d, d};
-        attend(typed<T>(q) + row * d, paged, typed<T>(out) + row * d, scratch.data(), token.position + 1, d, scale);
+        attend(typed<T>(q) + first, n_head * d, queries.count, paged, typed<T>(out) + first, n_head * d, scratch.data(),
+               queries.position + 1, d, scale);
       }
     });
   });

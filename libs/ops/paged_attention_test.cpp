@@ -86,7 +86,7 @@ class PagedAttention : public ::testing::TestWithParam<Shape> {
 };
 
 TEST_P(PagedAttention, MixedBatchesEqualEachSequenceByItself) {
-  lay_out({{0, 1}, {40, 1}, {0, 37}, {5, 20}, {130, 1}, {15, 1}, {16, 1}});
+  lay_out({{0, 1}, {40, 1}, {0, 37}, {5, 20}, {130, 1}, {15, 1}, {16, 1}, {30, 7}});
   const at::Tensor got = paged_attention(join(q_), keys_, values_, batch_);
   EXPECT_LE(relative_error(got, expected()), testing::tolerance(GetParam().dtype));
   EXPECT_LE(relative_error(paged_attention_reference(join(q_), keys_, values_, batch_), expected()),

@@ -16,6 +16,7 @@ namespace nanochat::ops::cpu {
   extern const Exponentials kExponentials;          \
   extern const RowKernels<float> kFloatRowKernels;  \
   extern const RowKernels<bf16> kBf16RowKernels;    \
+  extern const PromptAttention kPromptAttention;    \
   extern const Maximum kMaximum;                    \
   }
 NANOCHAT_DECLARE_LEVEL(baseline)
@@ -41,12 +42,13 @@ struct Level {
   Exponentials exponentials;
   const RowKernels<float>* float_rows;
   const RowKernels<bf16>* bf16_rows;
+  const PromptAttention* prompts;
   Maximum maximum;
 };
 
 #define NANOCHAT_LEVEL(level) \
   {#level, &level::kFloatKernels, &level::kBf16Kernels, &level::kOptimizerKernels, level::kExponentials, \
-   &level::kFloatRowKernels, &level::kBf16RowKernels, level::kMaximum}
+   &level::kFloatRowKernels, &level::kBf16RowKernels, &level::kPromptAttention, level::kMaximum}
 
 Level choose() {
   const char* wish = std::getenv("NANOCHAT_CPU");
@@ -80,6 +82,7 @@ const Kernels<bf16>& kernels<bf16>() {
 }
 const OptimizerKernels& optimizer_kernels() { return *level().optimizer; }
 Exponentials exponentials() { return level().exponentials; }
+const PromptAttention& prompt_attention() { return *level().prompts; }
 Maximum maximum() { return level().maximum; }
 const char* kernel_level() { return level().name; }
 

@@ -37,10 +37,6 @@ struct Kernels {
   void (*accumulate)(float* sum, const T* x, std::int64_t n);                      // sum += x
   void (*to_float)(const T* x, float* y, std::int64_t n);
   void (*from_float)(const float* x, T* y, std::int64_t n);                        // rounds to nearest even
-  // One query of d numbers against `keys` cached positions, `stride` elements apart: y = softmax(scale * q Kᵀ) V.
-  // scratch: keys + d.
-  void (*attend)(const T* q, const T* k, const T* v, T* y, float* scratch, std::int64_t keys, std::int64_t stride,
-                 std::int64_t d, float scale);
 };
 
 // y = exp((x - shift) * scale), 0 where the exponent is below -87; returns the sum. For softmax over one row of

@@ -1,7 +1,8 @@
 #pragma once
 // Matrix products and attention for serving, where few rows meet all weights: decoding reads each weight once a step, so
 // that a product is bound by memory, and rows come and go from step to step. Every number of a result is summed by itself
-// in an order that depends on its length alone: a row comes out the same, bit for bit, whatever rows stand beside it.
+// in an order that depends on its length alone: a row comes out the same, bit for bit, whatever rows stand beside it, and
+// so does a query.
 // As in kernels.h, plain pointers only; compiled for each instruction set and chosen at run time.
 
 #include <cstdint>
@@ -27,10 +28,27 @@ struct RowKernels {
   // y (rows, columns; ldy apart) = x (rows, n; ldx apart) wᵀ for `columns` rows of w (ldw apart). Sums in float32.
   void (*linear)(const T* x, std::int64_t ldx, std::int64_t rows, const T* w, std::int64_t ldw, std::int64_t columns,
                  std::int64_t n, T* y, std::int64_t ldy);
-  // One query of d numbers against the first `keys` positions: y = softmax(scale * q Kᵀ) V. scratch: keys + 16 floats.
-  void (*attend)(const T* q, const PagedHead<T>& head, T* y, float* scratch, std::int64_t keys, std::int64_t d, float scale);
+  // Queries of positions that follow each other, d numbers each, ldq apart, of which the first sees the first `keys`
+  // positions and each later one more: y (ldy apart) = softmax(scale * q Kᵀ) V. scratch: attend_scratch() floats.
+  void (*attend)(const T* q, std::int64_t ldq, std::int64_t queries, const PagedHead<T>& head, T* y, std::int64_t ldy,
+                 float* scratch, std::int64_t keys, std::int64_t d, float scale);
   std::int64_t d_multiple;    // what d must be a multiple of for attend()
 };
+
+// Floats that attend() wants for queries of which the last sees `keys` positions: the scores of four.
+constexpr std::int64_t attend_scratch(std::int64_t keys) { return 4 * (keys + 48); }
+
+// Attention of prompts in float32, where many queries meet the same keys; what a query comes to may depend on how many
+// others there are, in the last bits.
+struct PromptAttention {
+  std::int64_t (*scratch)(std::int64_t keys, std::int64_t d);  // floats, for queries of which the last sees `keys` positions
+  // Queries of positions that follow each other, ldq apart, of the `group` heads that lie d numbers apart and read one head
+  // of keys and values, ldkv apart; the first sees `keys` positions. y (ldy apart) = softmax(scale * q Kᵀ) V.
+  void (*attend)(const float* q, std::int64_t ldq, std::int64_t queries, const float* k, const float* v, std::int64_t ldkv,
+                 std::int64_t group, float* y, std::int64_t ldy, std::int64_t keys, std::int64_t d, float scale, float* scratch);
+  std::int64_t d_multiple;
+};
+const PromptAttention& prompt_attention();
 
 // The largest of x; NaN when one is NaN, -Inf when there is none. For a row of logits.
 using Maximum = float (*)(const float* x, std::int64_t n);

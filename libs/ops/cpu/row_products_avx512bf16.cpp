@@ -169,70 +169,153 @@ void linear(const bf16* x, i64 ldx, i64 rows, const bf16* w, i64 ldw, i64 column
   }
 }
 
-NANOCHAT_INLINE i64 offset_of(const PagedHead<bf16>& head, i64 position) {
-  const i64 block = position / head.block_size;
-  return head.blocks[block] * head.block_stride + (position - block * head.block_size) * head.row_stride;
-}
+// Where a position of a head lies; blocks of a power of two.
+struct Positions {
+  i64 operator()(i64 position) const {
+    const i64 block = position >> shift;
+    return head.blocks[block] * head.block_stride + (position - (block << shift)) * head.row_stride;
+  }
+  const PagedHead<bf16>& head;
+  i64 shift;
+};
 
 // The row that comes kAhead positions later, or the last one: blocks lie apart, so the processor does not see it coming.
 constexpr i64 kAhead = 16;
-NANOCHAT_INLINE void fetch_ahead(const bf16* rows, const PagedHead<bf16>& head, i64 key, i64 keys, i64 d) {
-  const auto* line = reinterpret_cast<const char*>(rows + offset_of(head, smaller(key + kAhead, keys - 1)));
+NANOCHAT_INLINE void fetch_ahead(const bf16* rows, const Positions& at, i64 key, i64 keys, i64 d) {
+  const auto* line = reinterpret_cast<const char*>(rows + at(smaller(key + kAhead, keys - 1)));
   for (i64 byte = 0; byte < 2 * d; byte += kLine) _mm_prefetch(line + byte, _MM_HINT_T0);
 }
 
-// scores[key] = q · k of every key; up to 15 more behind them are written. Returns their maximum.
-float score_keys(const bf16* q, const PagedHead<bf16>& head, float* scores, i64 keys, i64 d) {
+// scores[r * stride + key] = q[r] · k of the first `keys` positions; up to 15 more behind them are written.
+template <int kRows>
+void score_keys(const bf16* q, i64 ldq, const Positions& at, float* scores, i64 stride, i64 keys, i64 d) {
+  constexpr int kKeys = 16 / kRows;
+  for (i64 key = 0; key < keys; key += kKeys) {
+    __m512 sums[16];
+    const bf16* rows[kKeys];
+    for (i64 i = 0; i < kKeys; ++i) {  // the last key stands for those beyond it
+      rows[i] = at.head.keys + at(smaller(key + i, keys - 1));
+      fetch_ahead(at.head.keys, at, key + i, keys, d);
+    }
+    if constexpr (kRows == 1) {
+      for (i64 i = 0; i < kKeys; ++i) {
+        __m512 sum = _mm512_setzero_ps();
+        for (i64 c = 0; c < d; c += 32) sum = _mm512_dpbf16_ps(sum, load32(q + c), load32(rows[i] + c));
+        sums[i] = sum;
+      }
+    } else {
+#pragma GCC unroll 16
+      for (int i = 0; i < 16; ++i) sums[i] = _mm512_setzero_ps();
+      for (i64 c = 0; c < d; c += 32) {
+        __m512bh k[kKeys];
+#pragma GCC unroll 4
+        for (int i = 0; i < kKeys; ++i) k[i] = load32(rows[i] + c);
+#pragma GCC unroll 4
+        for (int r = 0; r < kRows; ++r) {
+          const __m512bh query = load32(q + r * ldq + c);
+#pragma GCC unroll 4
+          for (int i = 0; i < kKeys; ++i) sums[r * kKeys + i] = _mm512_dpbf16_ps(sums[r * kKeys + i], query, k[i]);
+        }
+      }
+    }
+    alignas(64) float found[16];
+    _mm512_store_ps(found, sums_of(sums));
+#pragma GCC unroll 4
+    for (int r = 0; r < kRows; ++r) __builtin_memcpy(scores + r * stride + key, found + r * kKeys, kKeys * sizeof(float));
+  }
+}
+
+NANOCHAT_INLINE __mmask16 keys_left(i64 left) { return static_cast<__mmask16>(left >= 16 ? 0xffffU : (1U << left) - 1U); }
+
+// exp(scale * (score - their maximum)); returns 1 / the sum.
+float softmax_weights(float* scores, i64 keys, float scale) {
   __m512 highest = _mm512_set1_ps(-3.4e38F);
   for (i64 key = 0; key < keys; key += 16) {
-    __m512 sums[16];
-    for (i64 i = 0; i < 16; ++i) {
-      const bf16* row = head.keys + offset_of(head, smaller(key + i, keys - 1));
-      fetch_ahead(head.keys, head, key + i, keys, d);
-      __m512 sum = _mm512_setzero_ps();
-      for (i64 c = 0; c < d; c += 32) sum = _mm512_dpbf16_ps(sum, load32(q + c), load32(row + c));
-      sums[i] = sum;
-    }
-    const __m512 score = sums_of(sums);  // the last key stands for those beyond it
-    _mm512_storeu_ps(scores + key, score);
-    highest = _mm512_max_ps(highest, score);
+    highest = _mm512_mask_max_ps(highest, keys_left(keys - key), highest, _mm512_loadu_ps(scores + key));
   }
-  return _mm512_reduce_max_ps(highest);
-}
-
-// y = sum of weights[key] * v, of kVectors * 16 channels.
-template <int kVectors>
-void sum_values(const float* weights, const PagedHead<bf16>& head, i64 channel, i64 keys, float inverse, bf16* y) {
-  __m512 sums[kVectors];
-#pragma GCC unroll 8
-  for (int i = 0; i < kVectors; ++i) sums[i] = _mm512_setzero_ps();
-  for (i64 key = 0; key < keys; ++key) {
-    const bf16* row = head.values + offset_of(head, key) + channel;
-    fetch_ahead(head.values + channel, head, key, keys, 16 * kVectors);
-    const __m512 weight = _mm512_set1_ps(weights[key]);
-#pragma GCC unroll 8
-    for (int i = 0; i < kVectors; ++i) sums[i] = _mm512_fmadd_ps(weight, widen(load16(row + 16 * i)), sums[i]);
-  }
-#pragma GCC unroll 8
-  for (int i = 0; i < kVectors; ++i) store16(y + channel + 16 * i, to_bf16(_mm512_mul_ps(sums[i], _mm512_set1_ps(inverse))));
-}
-
-void attend(const bf16* q, const PagedHead<bf16>& head, bf16* y, float* scores, i64 keys, i64 d, float scale) {
-  const float maximum = score_keys(q, head, scores, keys, d);
-  const __m512 factor = _mm512_set1_ps(scale), shift = _mm512_set1_ps(maximum * scale);
+  const __m512 factor = _mm512_set1_ps(scale), shift = _mm512_set1_ps(_mm512_reduce_max_ps(highest) * scale);
   __m512 total = _mm512_setzero_ps();
   for (i64 key = 0; key < keys; key += 16) {
-    const i64 left = keys - key;
-    const auto mask = static_cast<__mmask16>(left >= 16 ? 0xffffU : (1U << left) - 1U);
-    const __m512 weight = _mm512_maskz_mov_ps(mask, exp16(_mm512_fmsub_ps(_mm512_loadu_ps(scores + key), factor, shift)));
+    const __m512 weight =
+        _mm512_maskz_mov_ps(keys_left(keys - key), exp16(_mm512_fmsub_ps(_mm512_loadu_ps(scores + key), factor, shift)));
     _mm512_storeu_ps(scores + key, weight);
     total = _mm512_add_ps(total, weight);
   }
-  const float inverse = 1.0F / _mm512_reduce_add_ps(total);
+  return 1.0F / _mm512_reduce_add_ps(total);
+}
+
+// y[r] = inverse[r] * sum of weights[r][key] * v over the first keys + r positions, of kVectors * 16 channels.
+template <int kRows, int kVectors>
+void sum_values(const float* weights, i64 stride, const Positions& at, i64 channel, i64 keys, const float* inverse, bf16* y,
+                i64 ldy) {
+  __m512 sums[kRows][kVectors];
+#pragma GCC unroll 4
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 8
+    for (int i = 0; i < kVectors; ++i) sums[r][i] = _mm512_setzero_ps();
+  }
+  for (i64 key = 0; key < keys; ++key) {
+    const bf16* row = at.head.values + at(key) + channel;
+    fetch_ahead(at.head.values + channel, at, key, keys, 16 * kVectors);
+    __m512 v[kVectors];
+#pragma GCC unroll 8
+    for (int i = 0; i < kVectors; ++i) v[i] = widen(load16(row + 16 * i));
+#pragma GCC unroll 4
+    for (int r = 0; r < kRows; ++r) {
+      const __m512 weight = _mm512_set1_ps(weights[r * stride + key]);
+#pragma GCC unroll 8
+      for (int i = 0; i < kVectors; ++i) sums[r][i] = _mm512_fmadd_ps(weight, v[i], sums[r][i]);
+    }
+  }
+  // What later queries see besides; not as weights of 0 for the earlier ones, whom an infinity there would reach.
+#pragma GCC unroll 4
+  for (int later = 1; later < kRows; ++later) {
+    const bf16* row = at.head.values + at(keys + later - 1) + channel;
+#pragma GCC unroll 4
+    for (int r = later; r < kRows; ++r) {
+      const __m512 weight = _mm512_set1_ps(weights[r * stride + keys + later - 1]);
+#pragma GCC unroll 8
+      for (int i = 0; i < kVectors; ++i) sums[r][i] = _mm512_fmadd_ps(weight, widen(load16(row + 16 * i)), sums[r][i]);
+    }
+  }
+#pragma GCC unroll 4
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 8
+    for (int i = 0; i < kVectors; ++i) {
+      store16(y + r * ldy + channel + 16 * i, to_bf16(_mm512_mul_ps(sums[r][i], _mm512_set1_ps(inverse[r]))));
+    }
+  }
+}
+
+// kRows queries of positions that follow each other; the first sees `keys` positions.
+template <int kRows>
+void attend_tile(const bf16* q, i64 ldq, const Positions& at, bf16* y, i64 ldy, float* scores, i64 stride, i64 keys, i64 d,
+                 float scale) {
+  constexpr int kVectors = kRows == 1 ? 8 : 4;
+  score_keys<kRows>(q, ldq, at, scores, stride, keys + kRows - 1, d);
+  float inverse[kRows];
+  for (i64 r = 0; r < kRows; ++r) inverse[r] = softmax_weights(scores + r * stride, keys + r, scale);
   i64 channel = 0;
-  for (; channel + 128 <= d; channel += 128) sum_values<8>(scores, head, channel, keys, inverse, y);
-  for (; channel + 64 <= d; channel += 64) sum_values<4>(scores, head, channel, keys, inverse, y);
-  for (; channel < d; channel += 32) sum_values<2>(scores, head, channel, keys, inverse, y);
+  for (; channel + 16 * kVectors <= d; channel += 16 * kVectors) {
+    sum_values<kRows, kVectors>(scores, stride, at, channel, keys, inverse, y, ldy);
+  }
+  if constexpr (kRows == 1) {
+    for (; channel + 64 <= d; channel += 64) sum_values<1, 4>(scores, stride, at, channel, keys, inverse, y, ldy);
+  }
+  for (; channel < d; channel += 32) sum_values<kRows, 2>(scores, stride, at, channel, keys, inverse, y, ldy);
+}
+
+void attend(const bf16* q, i64 ldq, i64 queries, const PagedHead<bf16>& head, bf16* y, i64 ldy, float* scratch, i64 keys, i64 d,
+            float scale) {
+  const Positions at{head, __builtin_ctzll(static_cast<unsigned long long>(head.block_size))};
+  const i64 stride = round_up(keys + queries + 16, 16);
+  i64 query = 0;
+  for (; query + kTile <= queries; query += kTile) {
+    attend_tile<kTile>(q + query * ldq, ldq, at, y + query * ldy, ldy, scratch, stride, keys + query, d, scale);
+  }
+  for (; query < queries; ++query) {
+    attend_tile<1>(q + query * ldq, ldq, at, y + query * ldy, ldy, scratch, stride, keys + query, d, scale);
+  }
 }
 
 }  // namespace
