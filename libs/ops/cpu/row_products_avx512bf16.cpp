@@ -40,7 +40,7 @@ struct Fetch {
   const char* end;
 };
 
-// kRows rows of x times four rows of w, of which the first `columns` count; fetches kLines lines every 32 columns of x.
+// kRows rows of x times four rows of w, of which the first `columns` count; fetches kLines lines every 64 columns of x.
 template <int kRows, int kLines>
 NANOCHAT_INLINE void multiply_tile(const bf16* x, i64 ldx, const bf16* w, i64 ldw, i64 columns, i64 n, bf16* y, i64 ldy,
                                    Fetch& fetch) {
@@ -55,9 +55,11 @@ NANOCHAT_INLINE void multiply_tile(const bf16* x, i64 ldx, const bf16* w, i64 ld
     __m512bh b[kTile];
 #pragma GCC unroll 4
     for (int c = 0; c < kTile; ++c) b[c] = load32(rows[c] + i);
+    if (kLines > 0 && i % 64 == 0) {
 #pragma GCC unroll 4
-    for (int j = 0; j < kLines; ++j) _mm_prefetch(line + j * kLine, _MM_HINT_T1);
-    line += kLines * kLine;
+      for (int j = 0; j < kLines; ++j) _mm_prefetch(line + j * kLine, _MM_HINT_T1);
+      line += kLines * kLine;
+    }
 #pragma GCC unroll 4
     for (int r = 0; r < kRows; ++r) {
       const __m512bh a = load32(x + r * ldx + i);
@@ -162,8 +164,9 @@ void linear(const bf16* x, i64 ldx, i64 rows, const bf16* w, i64 ldw, i64 column
     const auto* ahead = reinterpret_cast<const char*>(w + (c + block) * ldw);
     Fetch fetch{ahead, ahead};
     for (i64 r = 0; r < rows; r += kTile) {
-      const auto multiply = rows <= 12 ? (r < 2 * kTile ? &multiply_rows<2> : &multiply_rows<0>)
-                                       : (r < 4 * kTile ? &multiply_rows<1> : &multiply_rows<0>);
+      const auto multiply = rows <= 12   ? (r < 2 * kTile ? &multiply_rows<4> : &multiply_rows<0>)
+                            : rows <= 28 ? (r < 4 * kTile ? &multiply_rows<2> : &multiply_rows<0>)
+                                         : (r < 8 * kTile ? &multiply_rows<1> : &multiply_rows<0>);
       multiply(x + r * ldx, ldx, smaller(kTile, rows - r), w + c * ldw, ldw, block, n, y + r * ldy + c, ldy, fetch);
     }
   }
@@ -179,11 +182,12 @@ struct Positions {
   i64 shift;
 };
 
-// The row that comes kAhead positions later, or the last one: blocks lie apart, so the processor does not see it coming.
+// The row that comes kAhead positions later, or the last one: blocks lie apart, so the processor does not see it coming. Into
+// the second cache: the first can wait for too few lines at a time to keep the memory busy.
 constexpr i64 kAhead = 16;
 NANOCHAT_INLINE void fetch_ahead(const bf16* rows, const Positions& at, i64 key, i64 keys, i64 d) {
   const auto* line = reinterpret_cast<const char*>(rows + at(smaller(key + kAhead, keys - 1)));
-  for (i64 byte = 0; byte < 2 * d; byte += kLine) _mm_prefetch(line + byte, _MM_HINT_T0);
+  for (i64 byte = 0; byte < 2 * d; byte += kLine) _mm_prefetch(line + byte, _MM_HINT_T1);
 }
 
 // scores[r * stride + key] = q[r] · k of the first `keys` positions; up to 15 more behind them are written.
