@@ -1,7 +1,7 @@
 #pragma once
 // Causal scaled dot-product attention with grouped queries (Vaswani et al. 2017; Ainslie et al. 2023), tiled so that
-// the T x T scores never stand in memory (Dao et al. 2022). On CPUs by our own kernels in bfloat16 and by ATen's flash
-// kernels otherwise; on GPUs through LibTorch: cuDNN or FlashAttention in bfloat16, memory-efficient attention in
+// the T x T scores never stand in memory (Dao et al. 2022). On CPUs by our own kernels in bfloat16, and for inference in
+// float32, and by ATen's flash kernels otherwise; on GPUs through LibTorch: cuDNN or FlashAttention in bfloat16, memory-efficient attention in
 // float32.
 
 #include <ATen/core/Tensor.h>

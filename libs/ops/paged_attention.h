@@ -1,7 +1,7 @@
 #pragma once
 // Attention over a cache in blocks (PagedAttention: Kwon et al. 2023), for a flat list of tokens that belong to sequences
-// of any length: decodes and chunks of prompts side by side. On CPUs by our own kernel, one query and head at a time, so
-// that the result of a token does not depend on the others; elsewhere sequence by sequence through ATen.
+// of any length: decodes and chunks of prompts side by side. On CPUs by our own kernels (cpu/row_products.h), where the result
+// of a token does not depend on the others; elsewhere sequence by sequence through ATen.
 
 #include <ATen/core/Tensor.h>
 

@@ -50,9 +50,9 @@ def wait_for(url, condition, what, limit=60.0):
     return now
 
 
-def start(nanochat, run, log, arguments=(), environment=None, name="tiny"):
+def start(nanochat, run, log, arguments=(), environment=None, name="tiny", dtype="float32"):
     """The process and its URL, once it serves."""
-    command = [nanochat, "serve", str(run), "--model-name", name, "--port", "0", "--dtype", "float32", *arguments]
+    command = [nanochat, "serve", str(run), "--model-name", name, "--port", "0", "--dtype", dtype, *arguments]
     with open(log, "w") as file:
         process = subprocess.Popen([str(word) for word in command], stderr=file, env={**os.environ, **(environment or {})})
     for _ in range(1200):
@@ -77,11 +77,11 @@ def stop(process, log):
 
 
 @contextlib.contextmanager
-def running(nanochat, run=None, arguments=()):
+def running(nanochat, run=None, arguments=(), dtype="float32"):
     """Yields the URL."""
     with tempfile.TemporaryDirectory() as folder:
         log = pathlib.Path(folder) / "serve.log"
-        process, url = start(nanochat, run or small_run(nanochat, folder), log, arguments)
+        process, url = start(nanochat, run or small_run(nanochat, folder), log, arguments, dtype=dtype)
         try:
             yield url
         except BaseException:

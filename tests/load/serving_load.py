@@ -237,7 +237,7 @@ def main():
     limit = 60.0 if args.no_timing else 0.5
     with tempfile.TemporaryDirectory() as folder:
         run = args.run or server.small_run(args.nanochat, folder, depth=4, iterations=4, vocab_size=1024, sequence_len=CONTEXT)
-        with server.running(args.nanochat, run) as url:
+        with server.running(args.nanochat, run, dtype="auto") as url:  # as `nanochat serve` would
             faults(url)
             chats(url, args.seconds, not args.no_timing)
         one_at_a_time = ["--max-running", "1", "--max-queued", "1000", "--max-batch-tokens", "16", "--no-prefix-cache"]
