@@ -19,7 +19,12 @@ class ApiTest : public ::testing::Test {
   std::unique_ptr<Api> api_;
   std::function<std::unique_ptr<TokenConstraint>(const nlohmann::ordered_json&)> make_constraint_;
   bool loaded_ = true;
+  std::vector<std::shared_ptr<RecordingExchange>> exchanges_;
 
+  ~ApiTest() override {
+    for (const auto& exchange : exchanges_) exchange->let_go();
+    backend_->let_go();
+  }
   std::shared_ptr<RecordingExchange> call(std::string method, std::string path, std::string body = {}, HttpHeaders headers = {}) {
     if (!api_) {
       api_ = std::make_unique<Api>(options_);
@@ -29,7 +34,8 @@ class ApiTest : public ::testing::Test {
     }
     HttpRequest request{.method = std::move(method), .path = std::move(path), .query = {}, .headers = std::move(headers),
                         .body = std::move(body), .client = "127.0.0.1"};
-    auto exchange = std::make_shared<RecordingExchange>(std::move(request));
+    exchanges_.push_back(std::make_shared<RecordingExchange>(std::move(request)));
+    const auto exchange = exchanges_.back();
     api_->handle(exchange);
     return exchange;
   }

@@ -81,6 +81,11 @@ class FakeBackend : public InferenceBackend {
     const std::lock_guard lock(mutex_);
     return cancelled_;
   }
+  // An engine forgets a request with its last event; these hold the model, which holds this.
+  void let_go() {
+    const std::lock_guard lock(mutex_);
+    requests_.clear();
+  }
   std::size_t submitted() const {
     const std::lock_guard lock(mutex_);
     return requests_.size();
@@ -172,6 +177,12 @@ class RecordingExchange : public HttpExchange {
   void on_gone(std::function<void()> function) override { gone = std::move(function); }
   void on_quiet(std::function<void()> function) override { quiet = std::move(function); }
   void on_end(std::function<void(int, std::size_t)> function) override { end = std::move(function); }
+  // A connection lets go of these when it ends: they hold the exchange.
+  void let_go() {
+    gone = quiet = nullptr;
+    end = nullptr;
+    response.reset();
+  }
   std::string text() {
     if (response && response->stream && !ended) ended = !response->stream->read(read_so_far);
     return response ? response->body + read_so_far : "";
