@@ -96,6 +96,7 @@ at::Tensor ContiguousKvCache::attend(std::int64_t layer, const at::Tensor& q, co
   const std::int64_t* start = start_.const_data_ptr<std::int64_t>();
   store(k, start, keys);
   store(v, start, values);
+  if (past == 0 && !ops::prefers_cached_attention(q)) return ops::causal_attention(q, k, v).out;
   const auto cached = [&](const at::Tensor& slab) { return slab.narrow(0, 0, batch()).narrow(1, 0, end); };
   return ops::cached_attention(q, cached(keys), cached(values), start_);
 }

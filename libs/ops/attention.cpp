@@ -303,6 +303,10 @@ at::Tensor attend_by_prompt(const at::Tensor& q, const at::Tensor& k, const at::
 
 }  // namespace
 
+bool prefers_cached_attention(const at::Tensor& q) {
+  return q.size(1) == 1 || (q.is_cpu() && q.scalar_type() == at::kFloat && cpu::float_rows_are_fastest());
+}
+
 at::Tensor cached_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& start) {
   check_shapes(q, k, v);
   TORCH_CHECK(start.scalar_type() == at::kLong && start.is_contiguous() && start.numel() == q.size(0),
@@ -313,9 +317,6 @@ at::Tensor cached_attention(const at::Tensor& q, const at::Tensor& k, const at::
     TORCH_CHECK(starts[b] >= 0 && starts[b] + queries <= keys, "cached_attention: row ", b, " needs ",
                 starts[b] + queries, " keys, but there are ", keys);
   }
-  // Prompts from their first token on go where training's attention goes, but for MKL's slowness in float32 (ops/linear.cpp).
-  const bool slow = q.is_cpu() && q.scalar_type() == at::kFloat && cpu::float_rows_are_fastest();
-  if (queries == keys && queries > 1 && !slow) return causal_attention(q, k, v).out;
   if (q.is_cpu() && rows_dense(k, v)) {
     const bool many = q.scalar_type() == at::kFloat && queries >= kManyQueries && q.size(3) % cpu::prompt_attention().d_multiple == 0;
     return many ? attend_by_prompt(q, k, v, starts) : attend_by_head(q, k, v, starts);

@@ -37,5 +37,8 @@ AttentionBackward document_attention_backward(const at::Tensor& dout, const at::
 // Queries against a cache: q (B, Tq, NH, D); k, v (B, Tk, NKV, D). Query i of row b sees keys [0, start[b] + i]; start
 // is int64 (B) on the CPU, wherever the others are. Returns (B, Tq, NH, D). Inference only.
 at::Tensor cached_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& start);
+// Whether that is faster than causal_attention() for prompts that begin with these queries: with one token, and in float32
+// where MKL, on which LibTorch's kernels rest, takes half of what the processor can (linear.h).
+bool prefers_cached_attention(const at::Tensor& q);
 
 }  // namespace nanochat::ops

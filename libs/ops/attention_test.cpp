@@ -4,6 +4,7 @@
 #include <ATen/ops/einsum.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/randn.h>
+#include <ATen/ops/zeros.h>
 
 #include <cmath>
 #include <limits>
@@ -93,6 +94,16 @@ TEST_P(CachedAttention, EachRowSeesItsOwnPast) {
 INSTANTIATE_TEST_SUITE_P(Shapes, CachedAttention,
                          ::testing::Values(Case{at::kFloat, 3, 20, 4, 4, 16}, Case{at::kFloat, 2, 70, 6, 2, 64},
                                            Case{at::kBFloat16, 3, 20, 4, 1, 64}));
+
+TEST(Attention, PromptsComeToTheSameWhicheverWayIsPreferred) {
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+    const at::Tensor q = at::randn({2, 90, 4, 32}).to(dtype), k = at::randn({2, 90, 2, 32}).to(dtype), v = at::randn(k.sizes()).to(dtype);
+    const at::Tensor by_cache = cached_attention(q, k, v, at::zeros({2}, at::kLong));
+    EXPECT_LT(relative_error(by_cache, causal_attention(q, k, v).out.to(at::kDouble)), tolerance(dtype));
+    EXPECT_TRUE(prefers_cached_attention(q.narrow(1, 0, 1)));
+    EXPECT_FALSE(dtype == at::kBFloat16 && prefers_cached_attention(q));
+  }
+}
 
 TEST(Attention, RefusesShapesThatDoNotFit) {
   const at::Tensor q = at::randn({2, 5, 4, 8}), k = at::randn({2, 5, 4, 8});
