@@ -149,7 +149,7 @@ for check in "${checks[@]}"; do
       fi
       python=$(command -v python3.11 || command -v python3)
       PYTHONPATH=.deps/gcovr "$python" -m gcovr --root . --filter 'libs/' \
-        --exclude '.*_test\.cpp' --exclude '.*/testing[._]' --merge-mode-functions=merge-use-line-min \
+        --exclude '.*_test\.cpp' --exclude '.*/testing[._]' --exclude '.*_testing\.h' --exclude 'libs/ops/cuda/' --merge-mode-functions=merge-use-line-min \
         --gcov-ignore-errors=no_working_dir_found --json build/coverage/coverage.json \
         --html-details build/coverage/coverage.html --print-summary build/coverage
       "$python" scripts/coverage_thresholds.py build/coverage/coverage.json --lines 90

@@ -49,7 +49,7 @@ TEST(CoreEvaluation, AgreesWithTheReferenceOnATinyModel) {
   std::int64_t verdicts = 0;
   for (const nlohmann::json& expected : golden) {
     for (CoreTask task : read_core_bundle(bundle)) {
-      if (task.label != expected.at("task")) continue;
+      if (task.label != expected.at("task").get<std::string>()) continue;
       const auto uri = std::filesystem::relative(task.file, bundle / "eval_data");
       task.file = bundle / "slice" / (uri.extension() == ".gz" ? uri.parent_path() / uri.stem() : uri);
       const std::vector<CoreRow> rows = read_core_rows(task);

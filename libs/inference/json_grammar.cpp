@@ -189,9 +189,5 @@ JsonGrammar::Rule JsonGrammar::object() {
   make_values();
   return objects_.back();
 }
-JsonGrammar::Rule JsonGrammar::array() {
-  make_values();
-  return arrays_.back();
-}
 
 }  // namespace nanochat

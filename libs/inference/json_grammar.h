@@ -24,7 +24,6 @@ class JsonGrammar {
   Rule integer(std::int64_t minimum, std::int64_t maximum);
   Rule value();                              // anything, kDepth deep
   Rule object();                             // with any keys and values
-  Rule array();
   Rule literal(const std::string& text);
   // '{' key ':' value, ... '}' with any keys.
   Rule map_of(Rule value_rule);

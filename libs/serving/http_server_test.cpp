@@ -130,8 +130,17 @@ class HttpServerTest : public ::testing::Test {
       stream->limit = 1;
       exchange->respond({.content_type = "text/plain", .stream = stream});
       exchange->on_gone([this] { ++gone_; });
+    } else if (request.path == "/woken") {
+      const std::lock_guard lock(mutex_);
+      woken_ = std::make_shared<Counting>(3);
+      woken_->limit = 1;
+      exchange->on_quiet([this] { ++quiet_; });
+      exchange->on_end([this](int status, std::size_t bytes) { ended_ = status * 1000 + static_cast<int>(bytes); });
+      exchange->respond({.content_type = "text/plain", .stream = woken_});
+      waiting_.push_back(exchange);
     } else if (request.path == "/never") {
       exchange->on_gone([this] { ++gone_; });
+      exchange->on_quiet([this] { ++quiet_; });
       const std::lock_guard lock(mutex_);
       waiting_.push_back(exchange);
     } else {
@@ -155,7 +164,8 @@ class HttpServerTest : public ::testing::Test {
   HttpServerOptions options_;
   std::mutex mutex_;
   std::vector<std::shared_ptr<HttpExchange>> waiting_;
-  std::atomic<int> gone_{0};
+  std::shared_ptr<Counting> woken_;
+  std::atomic<int> gone_{0}, quiet_{0}, ended_{0};
   std::unique_ptr<HttpServer> server_;  // ends first
 };
 
@@ -192,6 +202,29 @@ TEST_F(HttpServerTest, SendsCommentsWhileNothingComes) {
   Client client(port());
   client.send("GET /idle HTTP/1.1\r\nHost: x\r\n\r\n");
   EXPECT_THAT(client.receive(": wait\n\n\r\n8\r\n: wait\n\n"), HasSubstr("2\r\n0 \r\n"));
+}
+
+TEST_F(HttpServerTest, GoesOnWhenItIsWokenAndSaysWhenItEnds) {
+  options_.limits.keep_alive_time = 60s;
+  Client client(port());
+  client.send("GET /woken HTTP/1.0\r\n\r\n");
+  EXPECT_THAT(client.receive("\r\n\r\n0 "), EndsWith("\r\n\r\n0 "));
+  EXPECT_EQ(ended_, 0);
+  {
+    const std::lock_guard lock(mutex_);
+    woken_->limit = 3;
+    waiting_.front()->wake();
+  }
+  EXPECT_EQ(client.receive(), "1 2 ");
+  EXPECT_TRUE(soon([&] { return ended_ != 0; }));
+  EXPECT_EQ(ended_, 200 * 1000 + 6);
+  EXPECT_EQ(quiet_, 0);
+}
+
+TEST_F(HttpServerTest, SaysWhenAResponseIsLongInComing) {
+  Client client(port());
+  client.send("GET /never HTTP/1.1\r\nHost: x\r\n\r\n");
+  EXPECT_TRUE(soon([&] { return quiet_ > 0; }));
 }
 
 TEST_F(HttpServerTest, AsksForABodyThatWaitsToBeAskedFor) {

@@ -40,6 +40,8 @@ TEST(Mixture, HasTheOrderOfTheReference) {
   EXPECT_THAT(order(mixture), ElementsAre("a1", "b0", "b1", "a2", "b3", "a0", "b2"));
   EXPECT_THAT(order(*mixture.epoch(1)), ElementsAre("b2", "b3", "b1", "b0", "a1", "a2", "a0"));
   EXPECT_EQ(order(*mixture.epoch(1)->epoch(0)), order(mixture));
+  EXPECT_EQ(mixture.name(), "mixture");
+  EXPECT_EQ(mixture.kind(), TaskKind::kConversation);
   EXPECT_EQ(mixture.source(4), std::make_pair(std::size_t{1}, std::int64_t{3}));
   EXPECT_NE(order(TaskMixture({{rows("a", 30)}}, 1)), order(TaskMixture({{rows("a", 30)}}, 2)));
 }
