@@ -105,7 +105,7 @@ TEST(TokenizePipeline, StopsPromptly) {
     TokenizePipeline pipeline(std::make_unique<CountingReader>(~std::uint64_t{0}), slow, 1,
                               [](std::uint64_t) { return false; });
   }
-  EXPECT_LT(std::chrono::steady_clock::now() - begin, 10s) << "a busy machine takes a second; the documents would take half an hour";
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, 1s);
 }
 
 }  // namespace
