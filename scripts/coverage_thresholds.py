@@ -11,7 +11,7 @@ import sys
 
 INTERNAL = re.compile(r"\(anonymous namespace\)|_GLOBAL__N|\{lambda|::\$_|^_GLOBAL__|^std::|^fmt::|^c10::|^at::")
 
-ON_GPU = re.compile(r"nanochat::ops::(profile_gpu\(|on_gpu<|reference::)")
+ON_GPU = re.compile(r"nanochat::ops::(profile_gpu\(|on_gpu<)")
 
 
 def demangled(names):

@@ -10,6 +10,7 @@
 #include <cstring>
 #include <functional>
 
+#include "checkpoint/checkpoint_files.h"
 #include "checkpoint/checkpoint_testing.h"
 #include "checkpoint/model_config.h"
 #include "checkpoint/run_folder.h"
@@ -25,6 +26,7 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
+using ::testing::ThrowsMessage;
 
 at::Tensor some_ids(std::int64_t vocab_size) {
   return at::arange(24, at::kInt).mul(11).remainder(vocab_size).to(at::kInt).view({2, 12}).contiguous();
@@ -85,6 +87,18 @@ TEST_F(CheckpointTest, RoundTrip) {
   EXPECT_EQ(loaded.training_state.at("loader"), json({{"shard", 3}}));
   EXPECT_EQ(loaded.training_state.at("format_version"), kTrainingStateVersion);
   EXPECT_TRUE(loaded.training_state.at("versions").contains("libtorch"));
+}
+
+TEST_F(CheckpointTest, ATrainingStateIsCheckedAsItIsRead) {
+  save_checkpoint(folder_, contents());
+  const fs::path file = folder_ / "training_state.json";
+  std::string text = read_file(file);
+  EXPECT_EQ(parse_training_state(text, file), load_model(folder_, at::kFloat).training_state);
+  const std::size_t step = text.find("12", text.find("\"step\""));
+  ASSERT_NE(step, std::string::npos);
+  text[step] = '2';
+  EXPECT_THAT([&] { parse_training_state(text, file); }, ThrowsMessage<CheckpointError>(HasSubstr(file.string())));
+  EXPECT_THAT([&] { parse_training_state("{", "somewhere"); }, ThrowsMessage<CheckpointError>(HasSubstr("somewhere")));
 }
 
 TEST_F(CheckpointTest, FolderHoldsWhatOthersLookFor) {

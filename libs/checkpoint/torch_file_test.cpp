@@ -12,6 +12,7 @@
 
 #include "core/atomic_file.h"
 #include "core/errors.h"
+#include "core/mapped_file.h"
 #include "core/pickle.h"
 #include "core/random.h"
 #include "core/testing.h"
@@ -154,6 +155,18 @@ TEST_F(TorchFileTest, TakesPartsOfAStorage) {
   second.strides = {1};
   write_archive(path_, pickle_of({first, second}), {six_});
   EXPECT_EQ(TorchFile(path_).tensor("v")[0].item<float>(), 4.0F);
+}
+
+TEST_F(TorchFileTest, ReadsBytesAtHandByTheNameTheyAreGiven) {
+  write_archive(path_, python_pickle(), {six_});
+  const MappedFile map(path_);
+  EXPECT_TRUE(at::equal(TorchFile(MappedFile::view(map.bytes()), "memory").tensor("w"), TorchFile(path_).tensor("w")));
+  try {
+    TorchFile(MappedFile::view(map.bytes().first(40)), "memory");
+    FAIL() << "took part of an archive";
+  } catch (const CheckpointError& error) {
+    EXPECT_THAT(error.what(), HasSubstr("memory: "));
+  }
 }
 
 TEST_F(TorchFileTest, RefusesWhatDoesNotFit) {

@@ -27,7 +27,6 @@ Sha256::Sha256() : context_(EVP_MD_CTX_new()) {
   require(context_ != nullptr && EVP_DigestInit_ex(context_.get(), EVP_sha256(), nullptr) == 1 ? 1 : 0);
 }
 Sha256::Sha256(const Sha256& other) : Sha256() { require(EVP_MD_CTX_copy_ex(context_.get(), other.context_.get())); }
-Sha256::Sha256(Sha256&&) noexcept = default;
 Sha256& Sha256::operator=(Sha256 other) noexcept {
   std::swap(context_, other.context_);
   return *this;

@@ -18,7 +18,6 @@ class Sha256 {
  public:
   Sha256();
   Sha256(const Sha256& other);  // goes on from the same point
-  Sha256(Sha256&&) noexcept;
   Sha256& operator=(Sha256 other) noexcept;
   ~Sha256();
   void update(const void* data, std::size_t bytes);

@@ -2,11 +2,15 @@
 
 #include <stdlib.h>
 
+#include <set>
 #include <stdexcept>
+#include <string>
 
 #include <gtest/gtest.h>
 
 #include "core/atomic_file.h"
+#include "core/corruption.h"
+#include "core/random.h"
 
 namespace nanochat::testing {
 namespace {
@@ -22,6 +26,20 @@ TEST(TestingTest, TemporaryDirectoryIsFreshAndRemoved) {
     EXPECT_THROW(write_text(first / "absent/file", "text"), std::runtime_error);
   }
   EXPECT_FALSE(std::filesystem::exists(path));
+}
+
+TEST(TestingTest, CorruptedBytesAreOthersAndFollowTheSeed) {
+  const std::string original = R"({"length": 4096, "name": "weights"})";
+  Rng first(5), second(5);
+  std::set<std::string> seen;
+  for (int i = 0; i < 100; ++i) {
+    const std::string damaged = corrupted(original, first);
+    EXPECT_NE(damaged, original);
+    EXPECT_EQ(corrupted(original, second), damaged);
+    seen.insert(damaged);
+  }
+  EXPECT_GT(seen.size(), 50U);
+  EXPECT_NE(corrupted("", first), "");
 }
 
 TEST(TestingTest, SharedPathFollowsTheEnvironment) {

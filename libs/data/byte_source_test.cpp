@@ -56,6 +56,22 @@ TEST(ByteSource, ReadsLongMembersAndZeroPadding) {
   EXPECT_EQ(read_all(folder / "a.gz", 100000), plain + "end");
 }
 
+TEST(ByteSource, PeekingLosesNothing) {
+  const testing::TemporaryDirectory folder;
+  testing::write_text(folder / "a.txt", "beginning and end");
+  PeekedSource source(open_bytes(folder / "a.txt"));
+  EXPECT_EQ(source.peek(4), "begi");
+  EXPECT_EQ(source.peek(2), "be");
+  std::string all(40, '\0');
+  std::size_t count = source.read(all.data(), 3);
+  EXPECT_EQ(count, 3U);
+  while (const std::size_t got = source.read(all.data() + count, all.size() - count)) count += got;
+  EXPECT_EQ(all.substr(0, count), "beginning and end");
+  EXPECT_EQ(source.stored_bytes(), 17U);
+  PeekedSource shorter(open_bytes(folder / "a.txt"));
+  EXPECT_EQ(shorter.peek(100), "beginning and end");
+}
+
 TEST(ByteSource, RefusesEveryTruncationAndOtherBytes) {
   const testing::TemporaryDirectory folder;
   const std::string zipped = testing::gzip("some text that is long enough to be cut anywhere");

@@ -15,6 +15,8 @@
 #include <cstdlib>
 #include <fstream>
 #include <functional>
+#include <set>
+#include <string>
 
 #include <nlohmann/json.hpp>
 #include <spdlog/fmt/fmt.h>
@@ -23,6 +25,7 @@
 #include "core/testing.h"
 #include "core/thread_pool.h"
 #include "data/byte_source.h"
+#include "evaluation/sandbox_child.h"
 
 namespace nanochat {
 namespace {
@@ -49,6 +52,14 @@ TEST_F(SandboxTest, ListsWhatIsActive) {
   EXPECT_THAT(sandbox_->protections().describe(), HasSubstr("active: user namespace, pid namespace, mount namespace, network"));
   EXPECT_NO_THROW(Sandbox{});
   EXPECT_FALSE(sandbox_->python().version.empty());
+}
+
+TEST(SandboxStages, HaveNamesOfTheirOwn) {
+  std::set<std::string> names;
+  for (int stage = 0; stage <= static_cast<int>(sandbox::Stage::kExec); ++stage) {
+    EXPECT_TRUE(names.insert(sandbox::describe(static_cast<sandbox::Stage>(stage))).second) << stage;
+  }
+  EXPECT_TRUE(names.contains("installing the system-call filter"));
 }
 
 TEST_F(SandboxTest, RunsAProgram) {

@@ -446,6 +446,24 @@ TEST(Engine, ALogitThatIsNotANumberFailsItsRequestAlone) {
   EXPECT_EQ(results[1].sequences[0].ids.size(), 5U);
 }
 
+TEST(Engine, AStepThatFailsEndsWhatWasInItAndTheNextOnesRun) {
+  const Wish wish{{1, 2, 3}, SamplingOptions{.temperature = 0.0}, 5, 1};
+  auto model = small_model();
+  std::atomic<bool> breaks = true;
+  model->set_observer([&](const std::string&, const at::Tensor&) {
+    if (breaks) throw std::runtime_error("out of paper\nand where it happened");
+  });
+  Engine engine(std::move(model), small_options());
+  const EngineAnswer::Sequence failed = answers(engine, {wish})[0].sequences[0];
+  EXPECT_EQ(failed.reason, FinishReason::kError);
+  EXPECT_EQ(failed.error, "out of paper");
+  EXPECT_EQ(failed.finishes, 1);
+  EXPECT_EQ(engine.stats().kv_blocks_used, 0);
+  breaks = false;
+  Engine whole(small_model(), small_options());
+  EXPECT_EQ(answers(engine, {wish})[0].sequences[0].ids, answers(whole, {wish})[0].sequences[0].ids);
+}
+
 TEST(Engine, NewWeightsTakeEffectBetweenSteps) {
   const Wish wish{{1, 2, 3, 4, 5, 6, 7, 8, 9, 10}, SamplingOptions{.temperature = 0.0}, 8, 1};
   Engine engine(small_model(3), small_options());

@@ -9,7 +9,6 @@
 
 #include <algorithm>
 #include <bit>
-#include <cmath>
 #include <memory>
 #include <vector>
 
@@ -66,8 +65,6 @@ std::vector<std::int32_t> row_offsets(const at::Tensor& q) {
   for (std::int64_t row = 0; row <= q.size(0); ++row) offsets.push_back(static_cast<std::int32_t>(row * q.size(1)));
   return offsets;
 }
-
-float softmax_scale(std::int64_t d) { return static_cast<float>(1.0 / std::sqrt(static_cast<double>(d))); }
 
 // Calls body(i, scratch) for every i in [0, n), with a scratch of a thread.
 template <class Body>
@@ -250,9 +247,8 @@ constexpr std::int64_t kManyQueries = 16;
 
 // By the kernels for few rows, a slab's row being one block. More queries than these are shared out in pieces.
 at::Tensor attend_by_head(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const std::int64_t* start) {
-  constexpr std::int64_t kMost = 16;
   const std::int64_t queries = q.size(1), n_head = q.size(2), d = q.size(3), group = n_head / k.size(2);
-  const std::int64_t pieces = (queries + kMost - 1) / kMost;
+  const std::int64_t pieces = (queries + kQueriesAtOnce - 1) / kQueriesAtOnce;
   const auto block_size = static_cast<std::int64_t>(std::bit_ceil(static_cast<std::uint64_t>(k.size(1))));
   const float scale = softmax_scale(d);
   const at::Tensor dense = q.contiguous();
@@ -265,11 +261,11 @@ at::Tensor attend_by_head(const at::Tensor& q, const at::Tensor& k, const at::Te
       std::vector<float> scratch(static_cast<std::size_t>(cpu::attend_scratch(k.size(1))));
       constexpr std::int32_t kBlock = 0;
       for (std::int64_t i = begin; i < end; ++i) {
-        const std::int64_t query = i % pieces * kMost, head = i / pieces % n_head, row = i / (pieces * n_head);
+        const std::int64_t query = i % pieces * kQueriesAtOnce, head = i / pieces % n_head, row = i / (pieces * n_head);
         const std::int64_t offset = row * k.stride(0) + head / group * d, first = ((row * queries + query) * n_head + head) * d;
         const cpu::PagedHead<T> paged{keys + offset, values + offset, &kBlock, block_size, 0, k.stride(1)};
-        attend(typed<T>(dense) + first, n_head * d, std::min(kMost, queries - query), paged, typed<T>(out) + first, n_head * d,
-               scratch.data(), start[row] + query + 1, d, scale);
+        attend(typed<T>(dense) + first, n_head * d, std::min(kQueriesAtOnce, queries - query), paged, typed<T>(out) + first,
+               n_head * d, scratch.data(), start[row] + query + 1, d, scale);
       }
     });
   });

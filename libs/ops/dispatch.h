@@ -4,6 +4,8 @@
 #include <ATen/core/Tensor.h>
 #include <c10/util/Exception.h>
 
+#include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <utility>
 
@@ -33,6 +35,12 @@ T* typed(const at::Tensor& tensor) {
   TORCH_CHECK(tensor.is_contiguous(), "expected a contiguous tensor, got strides ", tensor.strides());
   return static_cast<T*>(tensor.data_ptr());
 }
+
+// What attention multiplies scores by.
+inline float softmax_scale(std::int64_t head_dim) { return static_cast<float>(1.0 / std::sqrt(static_cast<double>(head_dim))); }
+
+// Queries of one head that the kernels for cached keys answer together: few enough that threads share out a prompt evenly.
+inline constexpr std::int64_t kQueriesAtOnce = 16;
 
 // Rows a thread should get at least, so that starting the others pays: about 16k elements.
 inline std::int64_t row_grain(std::int64_t row_size) { return std::max<std::int64_t>(1, 16384 / std::max<std::int64_t>(row_size, 1)); }

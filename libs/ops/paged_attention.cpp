@@ -5,7 +5,6 @@
 #include <c10/util/Exception.h>
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 
 #include "ops/attention.h"
@@ -38,12 +37,11 @@ struct Queries {
 };
 
 std::vector<Queries> queries_of(const PagedBatch& batch) {
-  constexpr std::int64_t kMost = 16;  // few enough that threads share out a prompt evenly
   std::vector<Queries> queries;
   std::int64_t row = 0;
   for (const PagedBatch::Sequence& sequence : batch.sequences) {
-    for (std::int64_t i = 0; i < sequence.tokens; i += kMost) {
-      queries.push_back({&sequence, row + i, std::min(kMost, sequence.tokens - i), sequence.start + i});
+    for (std::int64_t i = 0; i < sequence.tokens; i += kQueriesAtOnce) {
+      queries.push_back({&sequence, row + i, std::min(kQueriesAtOnce, sequence.tokens - i), sequence.start + i});
     }
     row += sequence.tokens;
   }
@@ -109,7 +107,7 @@ at::Tensor paged_attention(const at::Tensor& q, const at::Tensor& keys, const at
   const auto n = static_cast<std::int64_t>(all.size());
   std::int64_t longest = 0;
   for (const Queries& queries : all) longest = std::max(longest, queries.position + queries.count);
-  const auto scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(d)));
+  const float scale = softmax_scale(d);
   at::Tensor out = at::empty(q.sizes(), q.options());
   visit_dtype(q, "paged_attention", [&]<class T>(T) {
     const auto attend = cpu::row_kernels<T>(d).attend;

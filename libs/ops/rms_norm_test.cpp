@@ -11,6 +11,7 @@
 
 #include <gtest/gtest.h>
 
+#include "ops/reference.h"
 #include "ops/testing.h"
 
 namespace nanochat::ops {
@@ -59,6 +60,11 @@ TEST_P(RmsNorm, AddsABranchOnTheWay) {
   rms_norm(residual, expected, expected_rstd, kEps);
   EXPECT_TRUE(at::equal(y, expected));
   EXPECT_TRUE(at::equal(rstd, expected_rstd));
+  at::Tensor plain_residual = before.clone(), plain_y = at::empty_like(branch), plain_rstd = at::empty({37});
+  reference::add_rms_norm(plain_residual, branch, plain_y, plain_rstd, kEps);
+  EXPECT_TRUE(at::equal(plain_residual, residual));
+  EXPECT_LT(relative_error(plain_y, y), tolerance(dtype_));
+  EXPECT_LT(relative_error(plain_rstd, rstd), 1e-5);
   at::Tensor none;
   residual.copy_(before);
   add_rms_norm(residual, branch, y, none, kEps);

@@ -1,7 +1,12 @@
 #include "serving/api.h"
 
+#include <algorithm>
+
 #include <gmock/gmock.h>
 
+#include "core/atomic_file.h"
+#include "core/log.h"
+#include "core/testing.h"
 #include "serving/serving_testing.h"
 
 namespace nanochat {
@@ -133,6 +138,19 @@ TEST_F(ApiTest, SaysWhatFailedBeforeAndWithinAStream) {
   backend_->done(2);
   EXPECT_THAT(late->text(), HasSubstr("server_error"));
   EXPECT_TRUE(late->ended);
+}
+
+TEST_F(ApiTest, LogsALineWhenAnExchangeEnds) {
+  const testing::TemporaryDirectory folder;
+  configure_logging({.level = LogLevel::kInfo, .file = folder / "log"});
+  chat()->end(200, 321);
+  call("GET", "/nothing\n")->end(404, 10);
+  configure_logging({});
+  const std::string log = read_file(folder / "log");
+  EXPECT_THAT(log, HasSubstr("method=\"POST\" path=\"/v1/chat/completions\" status=200"));
+  EXPECT_THAT(log, HasSubstr("bytes=321 prompt_tokens=6 cached_tokens=2 completion_tokens=5 finish=stop"));
+  EXPECT_THAT(log, HasSubstr("path=\"/nothing\\n\" status=404"));
+  EXPECT_EQ(std::count(log.begin(), log.end(), '\n'), 2);
 }
 
 TEST_F(ApiTest, StopsAtAStopString) {
