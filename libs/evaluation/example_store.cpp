@@ -46,6 +46,7 @@ void require_same(const nlohmann::json& saved, const nlohmann::json& settings, c
 
 ExampleStore::ExampleStore() = default;
 ExampleStore::~ExampleStore() = default;
+ExampleStore& ExampleStore::operator=(ExampleStore&&) noexcept = default;
 
 ExampleStore::ExampleStore(const fs::path& folder, nlohmann::json settings, bool resume, int rank, int world) {
   std::error_code error;

@@ -23,6 +23,7 @@ class ExampleStore {
   // file that is something else; IoError.
   ExampleStore(const std::filesystem::path& folder, nlohmann::json settings, bool resume, int rank = 0, int world = 1);
   ~ExampleStore();
+  ExampleStore& operator=(ExampleStore&&) noexcept;
 
   // Examples of a task by index.
   const std::map<std::int64_t, nlohmann::json>& of(const std::string& task) const;
