@@ -96,13 +96,22 @@ std::vector<EngineAnswer> answers(Engine& engine, const std::vector<Wish>& wishe
     receivers.push_back(std::make_unique<Receiver>(static_cast<std::size_t>(wish.n)));
     EngineRequest request = request_of(wish);
     request.on_event = receivers.back()->callback();
-    EXPECT_TRUE(engine.submit(std::move(request)));
+    if (!engine.submit(std::move(request))) throw std::logic_error("a request was refused: its answer would never come");
   }
   engine.start();
   std::vector<EngineAnswer> results;
   for (const auto& receiver : receivers) results.push_back(receiver->wait());
   engine.stop();
   return results;
+}
+
+// The answer of an engine that runs, and goes on running.
+EngineAnswer ask(Engine& engine, const Wish& wish) {
+  Receiver receiver(static_cast<std::size_t>(wish.n));
+  EngineRequest request = request_of(wish);
+  request.on_event = receiver.callback();
+  if (!engine.submit(std::move(request))) throw std::logic_error("a request was refused: its answer would never come");
+  return receiver.wait();
 }
 
 std::vector<EngineAnswer> answers_together(const std::vector<Wish>& wishes, const EngineOptions& options,
@@ -453,35 +462,35 @@ TEST(Engine, AStepThatFailsEndsWhatWasInItAndTheNextOnesRun) {
   model->set_observer([&](const std::string&, const at::Tensor&) {
     if (breaks) throw std::runtime_error("out of paper\nand where it happened");
   });
-  Engine engine(std::move(model), small_options());
-  const EngineAnswer::Sequence failed = answers(engine, {wish})[0].sequences[0];
+  EngineOptions options = small_options();
+  options.warm_up = false;  // the model breaks in its first step, not before
+  Engine engine(std::move(model), options);
+  engine.start();
+  const EngineAnswer::Sequence failed = ask(engine, wish).sequences[0];
   EXPECT_EQ(failed.reason, FinishReason::kError);
   EXPECT_EQ(failed.error, "out of paper");
   EXPECT_EQ(failed.finishes, 1);
-  EXPECT_EQ(engine.stats().kv_blocks_used, 0);
   breaks = false;
+  const EngineAnswer::Sequence next = ask(engine, wish).sequences[0];
+  engine.stop();
+  EXPECT_EQ(engine.stats().failed, 1);
+  EXPECT_EQ(engine.stats().finished, 1);
+  EXPECT_EQ(engine.stats().kv_blocks_used, 0);
   Engine whole(small_model(), small_options());
-  EXPECT_EQ(answers(engine, {wish})[0].sequences[0].ids, answers(whole, {wish})[0].sequences[0].ids);
+  EXPECT_EQ(next.ids, answers(whole, {wish})[0].sequences[0].ids);
 }
 
 TEST(Engine, NewWeightsTakeEffectBetweenSteps) {
   const Wish wish{{1, 2, 3, 4, 5, 6, 7, 8, 9, 10}, SamplingOptions{.temperature = 0.0}, 8, 1};
   Engine engine(small_model(3), small_options());
   engine.start();
-  const auto ask = [&] {
-    Receiver receiver;
-    EngineRequest request = request_of(wish);
-    request.on_event = receiver.callback();
-    engine.submit(std::move(request));
-    return receiver.wait().sequences[0].ids;
-  };
-  const Ids before = ask();
+  const Ids before = ask(engine, wish).sequences[0].ids;
   engine.at_step([](Gpt& model) {
     const Gpt other = testing::random_model(small_config(), at::kFloat, 8);
     for (std::size_t i = 0; i < other.parameters().size(); ++i) model.parameters()[i].value.copy_(other.parameters()[i].value);
   });
   engine.invalidate({});
-  const Ids after = ask();
+  const Ids after = ask(engine, wish).sequences[0].ids;
   engine.stop();
   Engine fresh(small_model(8), small_options());
   EXPECT_EQ(after, answers(fresh, {wish})[0].sequences[0].ids);
