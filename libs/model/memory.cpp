@@ -35,7 +35,8 @@ MemoryEstimate estimate_training_memory(const GptConfig& config, std::int64_t de
   const std::int64_t row_of_logits = config.padded_vocab_size() * compute_bytes;
   const std::int64_t logits = gpu ? std::min(ops::kGpuChunkBytes, n * row_of_logits)
                                   : std::max(std::int64_t{8} << 20, std::min(n, ops::kMinimumChunkRows) * row_of_logits);
-  const std::int64_t head = logits + (compute_bytes == 4 || gpu ? 0 : row_of_logits * width);
+  // In bfloat16 on a CPU, the head's weights packed for both directions (ops/matrix_product.h).
+  const std::int64_t head = logits + (compute_bytes == 4 || gpu ? 0 : 2 * row_of_logits * width);
   const std::int64_t batch = n * 16;  // ids, targets, scales, losses
   estimate.activations = config.n_layer * layer + once + head + batch;
   if (gpu) {

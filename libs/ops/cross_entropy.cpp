@@ -3,11 +3,13 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/mm.h>
 
+#include <optional>
 #include <vector>
 
 #include "ops/cuda/backend.h"
 #include "ops/dispatch.h"
 #include "ops/linear.h"
+#include "ops/matrix_product.h"
 #include "ops/reference.h"
 
 namespace nanochat::ops {
@@ -20,6 +22,13 @@ std::int64_t rows_per_chunk(const at::Tensor& x, const at::Tensor& w, const Head
   if (x.is_cuda()) rows = kGpuChunkBytes / row_bytes;
   if (options.chunk_bytes > 0) rows = options.chunk_bytes / row_bytes;
   return std::clamp<std::int64_t>(rows, 1, std::max<std::int64_t>(x.size(0), 1));
+}
+
+// Logits of `rows` rows. Rows a power of two apart would fall on the same few lines of the caches where they are read by columns.
+at::Tensor logit_buffer(const at::Tensor& x, const at::Tensor& w, std::int64_t rows) {
+  constexpr std::int64_t kGap = 32;  // a line of bfloat16 numbers
+  const std::int64_t gap = has_product_kernels(x) ? kGap : 0;
+  return at::empty({rows, w.size(0) + gap}, x.options()).narrow(1, 0, w.size(0));
 }
 
 void check(const at::Tensor& x, const at::Tensor& w, const at::Tensor& targets, const HeadOptions& options) {
@@ -41,14 +50,14 @@ void check(const at::Tensor& x, const at::Tensor& w, const at::Tensor& targets, 
 template <class T>
 void losses_of_rows(at::Tensor& z, const at::Tensor& targets, const at::Tensor& scale, const HeadOptions& options,
                     at::Tensor& losses) {
-  const std::int64_t padded = z.size(1);
+  const std::int64_t padded = z.size(1), stride = z.stride(0);
   const std::int32_t* target = typed<std::int32_t>(targets);
   const float* scales = scale.defined() ? typed<float>(scale) : nullptr;
   float* loss = typed<float>(losses);
   parallel_for(z.size(0), 1, [&](std::int64_t begin, std::int64_t end) {
     std::vector<float> scratch(static_cast<std::size_t>(2 * options.vocab_size));
     for (std::int64_t row = begin; row < end; ++row) {
-      T* logits = typed<T>(z) + row * padded;
+      T* logits = static_cast<T*>(z.data_ptr()) + row * stride;
       if (target[row] < 0) {
         loss[row] = 0.0F;
         if (scales != nullptr) std::fill(logits, logits + padded, T{});
@@ -70,17 +79,33 @@ void chunk_losses(at::Tensor& z, const at::Tensor& targets, const at::Tensor& sc
   visit_dtype(z, "head", [&]<class T>(T) { losses_of_rows<T>(z, targets, scale, options, losses); });
 }
 
+// The head's matrix, packed once for all chunks where there are kernels that want it so.
+class Weights {
+ public:
+  explicit Weights(const at::Tensor& w) : w_(w) {
+    if (has_product_kernels(w)) packed_.emplace(w);
+  }
+  void multiply(const at::Tensor& x, at::Tensor& y) const {
+    packed_ ? product(x, *packed_, y) : static_cast<void>(at::mm_out(y, x, w_));
+  }
+
+ private:
+  const at::Tensor w_;
+  std::optional<PackedMatrix> packed_;
+};
+
 }  // namespace
 
 void head_losses(const at::Tensor& x, const at::Tensor& w, const at::Tensor& targets, const HeadOptions& options,
                  at::Tensor& losses) {
   check(x, w, targets, options);
   const std::int64_t chunk = rows_per_chunk(x, w, options);
-  const at::Tensor buffer = at::empty({chunk, w.size(0)}, x.options());
+  const at::Tensor buffer = logit_buffer(x, w, chunk);
+  const Weights forward(w.t());
   for (std::int64_t first = 0; first < x.size(0); first += chunk) {
     const std::int64_t rows = std::min(chunk, x.size(0) - first);
     at::Tensor z = buffer.narrow(0, 0, rows), loss = losses.narrow(0, first, rows);
-    linear(x.narrow(0, first, rows), w, z);
+    forward.multiply(x.narrow(0, first, rows), z);
     chunk_losses(z, targets.narrow(0, first, rows), at::Tensor(), options, loss);
   }
 }
@@ -90,16 +115,17 @@ void head_losses_and_gradients(const at::Tensor& x, const at::Tensor& w, const a
                                at::Tensor& dw) {
   check(x, w, targets, options);
   const std::int64_t chunk = rows_per_chunk(x, w, options);
-  const at::Tensor buffer = at::empty({chunk, w.size(0)}, x.options());
+  const at::Tensor buffer = logit_buffer(x, w, chunk);
+  const Weights forward(w.t()), backward(w);
   at::Tensor scratch;
   if (needs_weight_scratch(x)) scratch = at::empty(w.sizes(), w.options());
   for (std::int64_t first = 0; first < x.size(0); first += chunk) {
     const std::int64_t rows = std::min(chunk, x.size(0) - first);
     const at::Tensor inputs = x.narrow(0, first, rows);
     at::Tensor z = buffer.narrow(0, 0, rows), loss = losses.narrow(0, first, rows), dinputs = dx.narrow(0, first, rows);
-    linear(inputs, w, z);
+    forward.multiply(inputs, z);
     chunk_losses(z, targets.narrow(0, first, rows), scale.narrow(0, first, rows), options, loss);
-    linear_backward_input(z, w, dinputs);
+    backward.multiply(z, dinputs);
     linear_backward_weight(z, inputs, dw, scratch);
   }
 }

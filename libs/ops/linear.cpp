@@ -7,10 +7,22 @@
 #include "ops/cast.h"
 #include "ops/cpu/row_products.h"
 #include "ops/dispatch.h"
+#include "ops/matrix_product.h"
 
 namespace nanochat::ops {
 
-void linear(const at::Tensor& x, const at::Tensor& w, at::Tensor& y) { at::mm_out(y, x, w.t()); }
+namespace {
+
+// Fewer rows do not pay for the packing of w.
+constexpr std::int64_t kFewestRows = 64;
+
+bool has_own_product(const at::Tensor& x) { return has_product_kernels(x) && x.size(0) >= kFewestRows; }
+
+}  // namespace
+
+void linear(const at::Tensor& x, const at::Tensor& w, at::Tensor& y) {
+  has_own_product(x) ? product(x, PackedMatrix(w.t()), y) : static_cast<void>(at::mm_out(y, x, w.t()));
+}
 
 void linear_rows(const at::Tensor& x, const at::Tensor& w, at::Tensor& y) {
   const std::int64_t rows = x.size(0), n = x.size(1), columns = w.size(0);
@@ -37,12 +49,16 @@ void linear_inference(const at::Tensor& x, const at::Tensor& w, at::Tensor& y) {
   return few || (!narrow && cpu::float_rows_are_fastest()) ? linear_rows(x, w, y) : linear(x, w, y);
 }
 
-void linear_backward_input(const at::Tensor& dy, const at::Tensor& w, at::Tensor& dx) { at::mm_out(dx, dy, w); }
+void linear_backward_input(const at::Tensor& dy, const at::Tensor& w, at::Tensor& dx) {
+  has_own_product(dy) ? product(dy, PackedMatrix(w), dx) : static_cast<void>(at::mm_out(dx, dy, w));
+}
 
-bool needs_weight_scratch(const at::Tensor& x) { return x.scalar_type() != at::kFloat && !x.is_cuda(); }
+bool needs_weight_scratch(const at::Tensor& x) { return x.scalar_type() != at::kFloat && !x.is_cuda() && !has_product_kernels(x); }
 
 void linear_backward_weight(const at::Tensor& dy, const at::Tensor& x, at::Tensor& dw, at::Tensor& scratch) {
-  if (needs_weight_scratch(x)) {
+  if (has_product_kernels(x)) {
+    add_product(dy.t(), PackedMatrix(x), dw);
+  } else if (needs_weight_scratch(x)) {
     at::mm_out(scratch, dy.t(), x);
     accumulate(dw, scratch);
   } else if (x.scalar_type() == at::kFloat) {

@@ -1,6 +1,6 @@
 #pragma once
-// Matrix products of a linear layer without bias, y = x wᵀ, through ATen (on CPUs MKL in float32 and
-// oneDNN in bfloat16, on GPUs cuBLAS).
+// Matrix products of a linear layer without bias, y = x wᵀ: in bfloat16 by kernels of our own where the processor has products
+// of such numbers (ops/matrix_product.h), else through ATen (on CPUs MKL in float32 and oneDNN in bfloat16, on GPUs cuBLAS).
 // x: (N, K), w: (M, K), y: (N, M); all of one dtype; outputs are given by the caller and may be row-strided.
 
 #include <ATen/core/Tensor.h>
@@ -14,9 +14,9 @@ void linear_rows(const at::Tensor& x, const at::Tensor& w, at::Tensor& y);
 // The same where rows may depend on their company: whichever of the two is the faster one for so many.
 void linear_inference(const at::Tensor& x, const at::Tensor& w, at::Tensor& y);
 void linear_backward_input(const at::Tensor& dy, const at::Tensor& w, at::Tensor& dx);    // dx = dy w
-// dw (float32) += dyᵀ x. In bfloat16 on a CPU the product is rounded once before it is added, as under autocast in the
-// reference, and `scratch` (M, K) of the dtype of x holds it; elsewhere it is added in float32 and scratch may be
-// undefined.
+// dw (float32) += dyᵀ x. In bfloat16 on a CPU without kernels of our own the product is rounded once before it is added, as
+// under autocast in the reference, and `scratch` (M, K) of the dtype of x holds it; elsewhere it is added in float32 and
+// scratch may be undefined.
 void linear_backward_weight(const at::Tensor& dy, const at::Tensor& x, at::Tensor& dw, at::Tensor& scratch);
 bool needs_weight_scratch(const at::Tensor& x);
 

@@ -4,11 +4,17 @@
 #include <ATen/ops/baddbmm.h>
 #include <ATen/ops/bmm.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/mm.h>
 #include <c10/util/Exception.h>
 
 #include <algorithm>
 #include <cmath>
+#include <exception>
+#include <mutex>
+
+#include "ops/matrix_product.h"
+#include "ops/parallel.h"
 
 namespace nanochat {
 
@@ -25,18 +31,53 @@ at::Tensor all_at_once(at::Tensor x, int steps) {
   return x;
 }
 
-// LibTorch's batched products in bf16 are slow on CPUs; oneDNN's single ones are not.
+// The same, a matrix at a time: LibTorch's batched products in bf16 are slow on CPUs, oneDNN's single ones are not.
+void plain(const at::Tensor& x, int steps, at::Tensor& result) {
+  at::Tensor current = x;
+  for (int step = 0; step < steps; ++step) {
+    const at::Tensor gram = at::mm(current, current.t());
+    const at::Tensor polynomial = at::addmm(gram, gram, gram, kB, kC);
+    current = at::addmm(current, polynomial, current, kA, 1.0);
+  }
+  result.copy_(current);
+}
+
+// The Gram matrix and its square are symmetric: half of each is computed.
+void by_halves(const at::Tensor& x, int steps, at::Tensor& result) {
+  if (steps == 0) return static_cast<void>(result.copy_(x));
+  at::Tensor current = x, gram = at::empty({x.size(0), x.size(0)}, x.options()), polynomial = at::empty_like(gram);
+  at::Tensor other = at::empty_like(x);
+  for (int step = 0; step < steps; ++step) {
+    at::Tensor& next = (steps - step) % 2 == 1 ? result : other;  // the last one is the result
+    ops::symmetric_product(current, gram);
+    ops::symmetric_product(gram, polynomial, kC, gram, kB);
+    ops::product(polynomial, ops::PackedMatrix(current), next, 1.0, current, kA);
+    current = next;
+  }
+}
+
 at::Tensor one_by_one(const at::Tensor& x, int steps) {
   const at::Tensor result = at::empty(x.sizes(), x.options());
-  for (std::int64_t i = 0; i < x.size(0); ++i) {
-    at::Tensor current = x[i];
-    for (int step = 0; step < steps; ++step) {
-      const at::Tensor gram = at::mm(current, current.t());
-      const at::Tensor polynomial = at::addmm(gram, gram, gram, kB, kC);
-      current = at::addmm(current, polynomial, current, kA, 1.0);
+  const auto iterate = ops::has_product_kernels(x) ? by_halves : plain;
+  const std::int64_t count = x.size(0), threads = ops::num_threads();
+  std::mutex mutex;
+  std::exception_ptr error;
+  const auto some = [&](std::int64_t begin, std::int64_t end) {
+    try {
+      for (std::int64_t i = begin; i < end; ++i) {
+        at::Tensor one = result[i];
+        iterate(x[i], steps, one);
+      }
+    } catch (...) {  // must not leave the thread
+      const std::scoped_lock lock(mutex);
+      error = std::current_exception();
     }
-    result[i].copy_(current);
-  }
+  };
+  // A matrix to a thread where they can be shared out evenly, else all threads to a matrix.
+  const std::int64_t shared_out = count / threads * threads;
+  ops::parallel_for(shared_out, 1, some);
+  some(shared_out, count);
+  if (error) std::rethrow_exception(error);
   return result;
 }
 
@@ -45,7 +86,7 @@ at::Tensor one_by_one(const at::Tensor& x, int steps) {
 at::Tensor newton_schulz(const at::Tensor& x, int steps) {
   TORCH_CHECK(x.dim() == 3, "newton_schulz: expected (n, rows, columns), got ", x.sizes());
   const bool tall = x.size(1) > x.size(2);
-  const at::Tensor wide = tall ? x.transpose(1, 2).contiguous() : x;
+  const at::Tensor wide = tall ? x.transpose(1, 2).contiguous() : x.contiguous();
   const at::Tensor result = x.is_cpu() ? one_by_one(wide, steps) : all_at_once(wide, steps);
   return tall ? result.transpose(1, 2).contiguous() : result;
 }

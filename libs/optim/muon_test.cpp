@@ -1,5 +1,6 @@
 #include "optim/muon.h"
 
+#include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/linalg_svdvals.h>
@@ -45,6 +46,27 @@ TEST(NewtonSchulz, BringsSingularValuesNearOne) {
     EXPECT_GT(values.min().item<double>(), 0.6) << at::toString(dtype);
     EXPECT_LT(values.max().item<double>(), 1.3) << at::toString(dtype);
   }
+}
+
+// In bfloat16 by halves where matrices can be shared out among the threads, else whole; both as near as their roundings.
+TEST(NewtonSchulz, InBfloat16HoweverManyMatrices) {
+  constexpr double kTolerance = 0.06;  // of singular values about 1: five steps of three roundings to 1/256, amplified
+  const int threads = at::get_num_threads();
+  at::set_num_threads(2);
+  for (const std::int64_t count : {1, 2, 3, 10}) {
+    for (const auto& [rows, columns] : {std::pair{40, 40}, std::pair{24, 70}, std::pair{70, 24}}) {
+      const at::Tensor x = at::randn({count, rows, columns}).div(std::sqrt(static_cast<double>(rows * columns))).to(at::kBFloat16);
+      for (const int steps : {0, 1, 2, 5}) {
+        const at::Tensor result = newton_schulz(x, steps).to(at::kDouble);
+        for (std::int64_t i = 0; i < count; ++i) {
+          const at::Tensor expected = plain_newton_schulz(x[i].to(at::kDouble), steps);
+          const double scale = expected.abs().max().item<double>();
+          EXPECT_LT(result[i].sub(expected).abs().max().item<double>(), kTolerance * scale) << count << ": " << rows << " x " << columns;
+        }
+      }
+    }
+  }
+  at::set_num_threads(threads);
 }
 
 TEST(NewtonSchulz, RefusesAnythingButABatchOfMatrices) { EXPECT_THROW(newton_schulz(at::randn({4, 4}), 5), c10::Error); }

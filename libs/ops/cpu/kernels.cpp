@@ -1,6 +1,7 @@
 #include "ops/cpu/kernels.h"
 
 #include "ops/cpu/attention_kernels.h"
+#include "ops/cpu/matrix_product.h"
 #include "ops/cpu/row_products.h"
 
 #include <cstdlib>
@@ -29,6 +30,7 @@ NANOCHAT_DECLARE_LEVEL(avx512)
 namespace avx512bf16 {
 extern const AttentionKernels kAttentionKernels;
 extern const RowKernels<bf16> kRowKernels;
+extern const ProductKernels kProductKernels;
 }
 #endif
 
@@ -109,6 +111,13 @@ bool float_rows_are_fastest() {
 const AttentionKernels* attention_kernels() {
 #ifdef NANOCHAT_X86_KERNELS
   if (has_bf16_products()) return &avx512bf16::kAttentionKernels;
+#endif
+  return nullptr;
+}
+
+const ProductKernels* product_kernels() {
+#ifdef NANOCHAT_X86_KERNELS
+  if (has_bf16_products()) return &avx512bf16::kProductKernels;
 #endif
   return nullptr;
 }
