@@ -72,7 +72,7 @@ for check in "${checks[@]}"; do
     tsan)
       step "ThreadSanitizer"
       run_quietly cmake --preset tsan -DNANOCHAT_TESTS=ON
-      cmake --build --preset tsan --parallel "$(build_jobs)" --target nanochat inference_engine_test inference_json_constraint_test \
+      cmake --build --preset tsan --parallel "$(build_jobs)" --target nanochat chat_client inference_engine_test inference_json_constraint_test \
         serving_api_test serving_engine_backend_test serving_http_server_test serving_server_metrics_test
       # One OpenMP thread: LibTorch and libgomp are not instrumented, and their barriers would not be seen.
       export TSAN_OPTIONS=suppressions=$PWD/cmake/threads.supp:history_size=4:second_deadlock_stack=1

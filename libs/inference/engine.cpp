@@ -1,5 +1,7 @@
 #include "inference/engine.h"
 
+#include <ATen/core/LegacyTypeDispatch.h>
+
 #include <algorithm>
 #include <condition_variable>
 #include <mutex>
@@ -164,6 +166,7 @@ class Engine::Impl {
 
   void run() {
     ops::use_device(core_.model().device());
+    const at::AutoDispatchBelowADInplaceOrView no_autograd;  // its bookkeeping of views costs as much as a small model's products
     {
       const std::scoped_lock lock(mutex_);
       ready_ = true;
@@ -233,7 +236,10 @@ void Engine::cancel(RequestId id, std::int32_t sequence) {
   impl_->post([id, sequence](EngineCore& core) { core.cancel(id, sequence); });
 }
 void Engine::at_step(std::function<void(Gpt&)> task) {
-  impl_->post([task = std::move(task)](EngineCore& core) { task(core.model()); });
+  impl_->post([task = std::move(task)](EngineCore& core) {
+    task(core.model());
+    core.model().pack_weights();
+  });
 }
 void Engine::invalidate(std::function<bool(std::span<const std::int32_t>)> matches, std::function<void(std::int64_t)> done) {
   impl_->post([matches = std::move(matches), done = std::move(done)](EngineCore& core) {

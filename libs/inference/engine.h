@@ -74,7 +74,8 @@ class Engine {
   void cancel(RequestId id);
   void cancel(RequestId id, std::int32_t sequence);
 
-  // Runs `task`, which must not throw, on the engine's thread between two steps, with the model. When it changes weights, invalidate() must follow.
+  // Runs `task`, which must not throw, on the engine's thread between two steps, with the model. When it changes weights, it
+  // also calls refresh_compute(), and invalidate() must follow.
   void at_step(std::function<void(Gpt&)> task);
   // Forgets cached blocks of which `matches` says so, and all that follow them; it is given all tokens from the start of a
   // prompt to the end of a block. Empty: every block. `done`, on the engine's thread, gets the number forgotten.

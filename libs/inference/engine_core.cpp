@@ -48,7 +48,9 @@ double seconds_between(EngineClock::time_point begin, EngineClock::time_point en
 EngineCore::EngineCore(std::unique_ptr<Gpt> model, const EngineOptions& options)
     : model_(std::move(model)), options_(options),
       cache_(model_->config(), model_->dtype(), choose_blocks(*model_, options), options.block_size, model_->device()),
-      scheduler_(options, cache_.blocks()) {}
+      scheduler_(options, cache_.blocks()) {
+  model_->pack_weights();
+}
 
 void EngineCore::warm_up() {
   cache_.commit();

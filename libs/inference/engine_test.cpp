@@ -482,19 +482,22 @@ TEST(Engine, AStepThatFailsEndsWhatWasInItAndTheNextOnesRun) {
 
 TEST(Engine, NewWeightsTakeEffectBetweenSteps) {
   const Wish wish{{1, 2, 3, 4, 5, 6, 7, 8, 9, 10}, SamplingOptions{.temperature = 0.0}, 8, 1};
-  Engine engine(small_model(3), small_options());
-  engine.start();
-  const Ids before = ask(engine, wish).sequences[0].ids;
-  engine.at_step([](Gpt& model) {
-    const Gpt other = testing::random_model(small_config(), at::kFloat, 8);
-    for (std::size_t i = 0; i < other.parameters().size(); ++i) model.parameters()[i].value.copy_(other.parameters()[i].value);
-  });
-  engine.invalidate({});
-  const Ids after = ask(engine, wish).sequences[0].ids;
-  engine.stop();
-  Engine fresh(small_model(8), small_options());
-  EXPECT_EQ(after, answers(fresh, {wish})[0].sequences[0].ids);
-  EXPECT_NE(after, before);
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+    Engine engine(small_model(3, dtype), small_options());
+    engine.start();
+    const Ids before = ask(engine, wish).sequences[0].ids;
+    engine.at_step([dtype](Gpt& model) {
+      const Gpt other = testing::random_model(small_config(), dtype, 8);
+      for (std::size_t i = 0; i < other.parameters().size(); ++i) model.parameters()[i].value.copy_(other.parameters()[i].value);
+      model.refresh_compute();
+    });
+    engine.invalidate({});
+    const Ids after = ask(engine, wish).sequences[0].ids;
+    engine.stop();
+    Engine fresh(small_model(8, dtype), small_options());
+    EXPECT_EQ(after, answers(fresh, {wish})[0].sequences[0].ids) << dtype;
+    EXPECT_NE(after, before) << dtype;
+  }
 }
 
 // ------------------------------------------------------------------------------------------------- tools, constraints

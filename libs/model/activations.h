@@ -10,12 +10,14 @@
 #include "model/gpt.h"
 #include "ops/attention.h"
 #include "ops/documents.h"
+#include "ops/matrix_product.h"
 
 namespace nanochat {
 
 // One matrix that several Parameters are slices of: query, key and value share a product.
 struct MatrixWeight {
   at::Tensor value, compute, grad;
+  std::optional<ops::PackedMatrix> packed;  // of pack_weights()
 };
 
 struct Gpt::Layer {

@@ -68,6 +68,15 @@ void Gpt::refresh_compute() {
   for (Parameter& parameter : parameters_) ops::copy_converting(parameter.value, parameter.compute);
 }
 
+void Gpt::pack_weights() {
+  if (!ops::has_product_kernels(weights_->head.compute)) return;
+  const auto pack = [](MatrixWeight& weight) { weight.packed.emplace(weight.compute.t()); };
+  for (Layer& layer : weights_->layers) {
+    for (MatrixWeight* weight : {&layer.qkv, &layer.attention_out, &layer.fc1, &layer.fc2}) pack(*weight);
+  }
+  pack(weights_->head);
+}
+
 void Gpt::zero_grad() {
   const auto zero = [](MatrixWeight& weight) {
     if (weight.grad.defined()) {
@@ -182,7 +191,8 @@ at::Tensor Gpt::forward_states(const at::Tensor& ids, KvCache& cache) {
 at::Tensor Gpt::logits(const at::Tensor& states, bool rows_stand_alone) {
   ops::HeadOptions options = head_options(config_);
   options.rows_stand_alone = rows_stand_alone;
-  return ops::head_logits(states, weights_->head.compute, options);
+  const MatrixWeight& head = weights_->head;
+  return ops::head_logits(states, head.compute, options, head.packed ? &*head.packed : nullptr);
 }
 
 at::Tensor Gpt::forward_cache(const at::Tensor& ids, KvCache& cache) {

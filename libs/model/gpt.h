@@ -53,6 +53,9 @@ class Gpt {
   void init_weights(std::uint64_t seed);
   // compute := value, after values changed. No-op in float32.
   void refresh_compute();
+  // For inference on CPUs with kernels that want weights laid out for them (ops/matrix_product.h): lays out a copy, which
+  // forward_states() and logits() then read. Again after values changed. Elsewhere a no-op.
+  void pack_weights();
   void zero_grad();
 
   // ids, targets: int32 (B, T), contiguous, on the CPU or on device(); target -1: ignored. What is returned lies on

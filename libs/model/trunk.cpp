@@ -70,9 +70,12 @@ void Gpt::Activations::allocate(const GptConfig& config, const at::TensorOptions
 at::Tensor Gpt::trunk(const at::Tensor& ids, Activations& a, KvCache* cache) {
   const std::int64_t batch = ids.size(0), time = ids.size(1);
   const double eps = config_.rms_norm_eps;
-  const auto multiply = cache == nullptr             ? ops::linear
-                        : cache->rows_stand_alone() ? ops::linear_rows
-                                                    : ops::linear_inference;
+  const auto by_rows = cache == nullptr             ? ops::linear
+                       : cache->rows_stand_alone() ? ops::linear_rows
+                                                   : ops::linear_inference;
+  const auto multiply = [&](const at::Tensor& x, const MatrixWeight& w, at::Tensor& y) {
+    cache != nullptr && w.packed ? ops::product(x, *w.packed, y) : by_rows(x, w.compute, y);
+  };
   at::Tensor start;
   if (cache != nullptr) {
     start = cache->start();
@@ -90,7 +93,7 @@ at::Tensor Gpt::trunk(const at::Tensor& ids, Activations& a, KvCache* cache) {
   for (std::int64_t l = 0; l < config_.n_layer; ++l) {
     const Layer& layer = weights_->layers[static_cast<std::size_t>(l)];
     Activations::Block& block = a.block(l);
-    multiply(block.norm1, layer.qkv.compute, block.qkv);
+    multiply(block.norm1, layer.qkv, block.qkv);
     const at::Tensor values = values_in(block.qkv, config_, batch, time);
     if (a.documents) {
       at::Tensor q = one_row(block.q), k = one_row(block.k);
@@ -107,11 +110,11 @@ at::Tensor Gpt::trunk(const at::Tensor& ids, Activations& a, KvCache* cache) {
     }
     observe("attention", l, block.attention.out);
     const at::Tensor attended = block.attention.out.reshape({batch * time, config_.n_head * config_.head_dim()});
-    multiply(attended, layer.attention_out.compute, a.branch);
+    multiply(attended, layer.attention_out, a.branch);
     ops::add_rms_norm(a.residual, a.branch, block.norm2, block.rstd2, eps);
-    multiply(block.norm2, layer.fc1.compute, block.hidden);
+    multiply(block.norm2, layer.fc1, block.hidden);
     ops::relu_squared(block.hidden, a.activated);
-    multiply(a.activated, layer.fc2.compute, a.branch);
+    multiply(a.activated, layer.fc2, a.branch);
     observe("mlp", l, a.branch);
     const bool last = l + 1 == config_.n_layer;
     at::Tensor& next_norm = last ? a.final_norm : a.block(l + 1).norm1;

@@ -130,11 +130,11 @@ void head_losses_and_gradients(const at::Tensor& x, const at::Tensor& w, const a
   }
 }
 
-at::Tensor head_logits(const at::Tensor& x, const at::Tensor& w, const HeadOptions& options) {
+at::Tensor head_logits(const at::Tensor& x, const at::Tensor& w, const HeadOptions& options, const PackedMatrix* packed) {
   TORCH_CHECK(options.vocab_size > 0 && options.vocab_size <= w.size(0), "head_logits: vocab_size ", options.vocab_size,
               " does not fit w ", w.sizes());
   at::Tensor z = at::empty({x.size(0), w.size(0)}, x.options());
-  options.rows_stand_alone ? linear_rows(x, w, z) : linear_inference(x, w, z);
+  packed != nullptr ? product(x, *packed, z) : options.rows_stand_alone ? linear_rows(x, w, z) : linear_inference(x, w, z);
   if (z.is_cuda()) return on_gpu(cuda::softcap, reference::softcap)(z, options.vocab_size, options.softcap);
   const at::Tensor out = at::empty({x.size(0), options.vocab_size}, x.options().dtype(at::kFloat));
   visit_dtype(x, "head_logits", [&]<class T>(T) {

@@ -8,6 +8,8 @@
 
 namespace nanochat::ops {
 
+class PackedMatrix;
+
 inline constexpr std::int64_t kMinimumChunkRows = 1024;
 inline constexpr std::int64_t kGpuChunkBytes = std::int64_t{1} << 30;
 
@@ -31,7 +33,7 @@ void head_losses_and_gradients(const at::Tensor& x, const at::Tensor& w, const a
                                const at::Tensor& scale, const HeadOptions& options, at::Tensor& losses, at::Tensor& dx,
                                at::Tensor& dw);
 
-// Soft-capped logits (N, vocab_size) float32, for sampling and evaluation.
-at::Tensor head_logits(const at::Tensor& x, const at::Tensor& w, const HeadOptions& options);
+// Soft-capped logits (N, vocab_size) float32, for sampling and evaluation. packed: wᵀ, where it is at hand.
+at::Tensor head_logits(const at::Tensor& x, const at::Tensor& w, const HeadOptions& options, const PackedMatrix* packed = nullptr);
 
 }  // namespace nanochat::ops

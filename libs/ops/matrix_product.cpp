@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <vector>
 
 #include "ops/cpu/matrix_product.h"
 #include "ops/dispatch.h"
@@ -15,6 +16,7 @@ namespace {
 constexpr std::int64_t kPackedBytes = 640 << 10;  // of B, which stay in a core's own cache while rows of A come and go
 constexpr std::int64_t kMostRows = 256;
 constexpr std::int64_t kUnitsPerThread = 4;       // at least, so that threads end at about the same time
+constexpr std::int64_t kFewRows = 64;             // at most: B is read once, shared out among the threads
 
 bool dense_rows(const at::Tensor& x) { return x.stride(1) == 1 || x.size(1) == 1; }
 
@@ -35,6 +37,17 @@ cpu::ProductOperand operand(const at::Tensor& x, std::int64_t depth) {
   return {data, x.stride(depth), false};
 }
 
+// Memory of the calling thread that its next product uses again.
+std::uint8_t* scratch_of(std::int64_t bytes) {
+  struct alignas(64) Line {
+    std::uint8_t bytes[64];
+  };
+  thread_local std::vector<Line> lines;
+  const auto wanted = static_cast<std::size_t>(bytes) / sizeof(Line) + 1;
+  if (lines.size() < wanted) lines.resize(wanted);
+  return lines.front().bytes;
+}
+
 std::int64_t strips_of(const PackedMatrix& b) { return (b.columns() + kernels().strip - 1) / kernels().strip; }
 
 // Threads take one unit after the other, some rows by some strips, in an order that keeps strips where they are cached.
@@ -42,21 +55,22 @@ void multiply(const at::Tensor& a, const PackedMatrix& b, const cpu::ProductResu
   const cpu::ProductKernels& k = kernels();
   const cpu::ProductOperand left = operand(a, 1);
   const std::int64_t m = a.size(0), depth = b.depth(), strips = strips_of(b);
-  const std::int64_t fitting = std::max<std::int64_t>(1, kPackedBytes / (2 * k.strip * std::min(depth, k.most_depth)));
-  const std::int64_t blocks = (strips + fitting - 1) / fitting, block = (strips + blocks - 1) / blocks;
   const std::int64_t threads = num_threads();
+  std::int64_t fitting = std::max<std::int64_t>(1, kPackedBytes / (2 * k.strip * std::min(depth, k.most_depth)));
+  if (m <= kFewRows) fitting = (strips + threads - 1) / threads;
+  const std::int64_t blocks = (strips + fitting - 1) / fitting, block = (strips + blocks - 1) / blocks;
   std::int64_t rows = kMostRows;
-  while (rows > k.rows && (m + rows - 1) / rows * blocks < kUnitsPerThread * threads) rows /= 2;
+  while (m > kFewRows && rows > k.rows && (m + rows - 1) / rows * blocks < kUnitsPerThread * threads) rows /= 2;
   const std::int64_t pieces = (m + rows - 1) / rows, units = pieces * blocks;
-  const std::int64_t team = std::min(threads, units), bytes = (k.scratch_bytes(rows, block, depth) + 63) / 64 * 64;
-  const at::Tensor scratch = at::empty({team * bytes}, at::kByte);
+  const std::int64_t scratch_bytes = k.scratch_bytes(std::min(rows, m), block, depth);
   const auto* packed = static_cast<const cpu::bf16*>(b.data().const_data_ptr());
   std::atomic<std::int64_t> next = 0;
-  parallel_for(team, 1, [&](std::int64_t member, std::int64_t) {
-    std::uint8_t* mine = scratch.data_ptr<std::uint8_t>() + member * bytes;
+  parallel_for(std::min(threads, units), 1, [&](std::int64_t, std::int64_t) {
+    std::uint8_t* scratch = scratch_of(scratch_bytes);
     for (std::int64_t unit = next++; unit < units; unit = next++) {
       const std::int64_t first = unit / pieces * block, row = unit % pieces * rows;
-      k.multiply(left, packed, b.columns(), depth, row, std::min(row + rows, m), first, std::min(first + block, strips), result, mine);
+      k.multiply(left, packed, b.columns(), depth, row, std::min(row + rows, m), first, std::min(first + block, strips), result,
+                 scratch);
     }
   });
 }

@@ -1,7 +1,9 @@
 #pragma once
 // Large matrix products in bfloat16 on CPUs with AVX512-BF16, by kernels of our own (cpu/matrix_product.h): a backward pass
 // multiplies as fast as a forward pass, weight gradients are added in float32 without being rounded first, and a symmetric
-// product is computed by half. Sums are float32, in an order that depends on neither the threads nor the other rows.
+// product is computed by half. Sums are float32, in an order that depends on neither the threads nor the other rows: a row
+// comes out the same, bit for bit, whatever rows stand beside it and however many. A few rows read a packed matrix at the
+// speed of memory.
 // Matrices are two-dimensional, bfloat16 unless said otherwise, with numbers that follow each other along either dimension.
 
 #include <ATen/core/Tensor.h>

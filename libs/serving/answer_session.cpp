@@ -215,15 +215,18 @@ void AnswerSession::respond_whole() {
 
 // ------------------------------------------------------------------------------------------- on the connection's thread
 
-void AnswerSession::write_event(Json choices, std::string& out, bool last) const {
-  Json chunk = answer_json(plan_.head, true, std::move(choices));
-  const GenerationFields& fields = plan_.fields;
-  if (fields.continuous_usage || last) {
-    chunk["usage"] = usage_json(total_usage());
-  } else if (fields.include_usage) {
-    chunk["usage"] = nullptr;
+void AnswerSession::write_event(std::string_view choice, std::string& out, bool last) {
+  if (event_head_.empty()) {
+    event_head_ = "data: " + dump(answer_json(plan_.head, true, Json::array()));
+    event_head_.resize(event_head_.size() - 2);  // all but the end of the choices, "]}"
   }
-  out += "data: " + dump(chunk) + "\n\n";
+  const GenerationFields& fields = plan_.fields;
+  out.append(event_head_).append(choice);
+  if (fields.continuous_usage || last) {
+    out.append(R"(],"usage":)").append(dump(usage_json(total_usage()))).append("}\n\n");
+  } else {
+    out.append(fields.include_usage ? "],\"usage\":null}\n\n" : "]}\n\n");
+  }
 }
 
 void AnswerSession::write_choice(std::size_t index, std::string& out) {
@@ -234,15 +237,17 @@ void AnswerSession::write_choice(std::size_t index, std::string& out) {
   if (plan_.head.chat && part.begins) {
     ChoicePart begin{.index = part.index, .begins = true};
     if (part.call) begin.call.emplace();
-    write_event(Json::array({chunk_choice(plan_.head, begin, nullptr)}), out);
+    write_event(dump(chunk_choice(plan_.head, begin, nullptr)), out);
   }
   part.begins = false;
   const bool calls = part.call && !part.call->empty();
   if (!part.text.empty() || calls || (plan_.fields.logprobs && !part.tokens.empty())) {
-    write_event(Json::array({chunk_choice(plan_.head, part, logprobs_of(part, with_prompt))}), out);
+    const bool text_alone = !part.call && !plan_.fields.logprobs;
+    write_event(text_alone ? text_chunk_choice(plan_.head, part.index, part.text)
+                           : dump(chunk_choice(plan_.head, part, logprobs_of(part, with_prompt))), out);
   }
   if (reason.empty() || std::exchange(choice.finish_sent, true)) return;
-  write_event(Json::array({chunk_choice(plan_.head, {.index = part.index, .finish_reason = reason}, nullptr)}), out);
+  write_event(dump(chunk_choice(plan_.head, {.index = part.index, .finish_reason = reason}, nullptr)), out);
 }
 
 bool AnswerSession::read(std::string& out) {
@@ -253,7 +258,7 @@ bool AnswerSession::read(std::string& out) {
     return false;
   }
   if (remaining_ > 0) return true;
-  if (plan_.fields.include_usage) write_event(Json::array(), out, true);
+  if (plan_.fields.include_usage) write_event({}, out, true);
   out += "data: [DONE]\n\n";
   return false;
 }

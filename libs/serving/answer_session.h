@@ -68,7 +68,7 @@ class AnswerSession : public HttpBodyStream, public std::enable_shared_from_this
   ChoicePart part_of(std::size_t index);
   nlohmann::ordered_json logprobs_of(const ChoicePart& part, bool with_prompt) const;
   void write_choice(std::size_t index, std::string& out);
-  void write_event(nlohmann::ordered_json choices, std::string& out, bool last = false) const;
+  void write_event(std::string_view choice, std::string& out, bool last = false);
   EngineUsage total_usage() const;
 
   const std::shared_ptr<const ServedModel> model_;
@@ -83,6 +83,7 @@ class AnswerSession : public HttpBodyStream, public std::enable_shared_from_this
   std::vector<RequestId> ids_;
   std::vector<EngineUsage> usages_;
   std::size_t remaining_ = 0;  // requests without kDone
+  std::string event_head_;     // of every event, up to its choice
   bool streaming_ = false;     // the head of the stream is out
   bool seen_token_ = false;
   bool cancelled_ = false;

@@ -24,10 +24,30 @@ constexpr std::chrono::milliseconds kLingerTime{2000};
 
 }  // namespace
 
+void WakeList::wake(std::weak_ptr<HttpConnection> connection) {
+  {
+    const std::lock_guard lock(mutex_);
+    waiting_.push_back(std::move(connection));
+    if (waiting_.size() > 1) return;  // the message is on its way
+  }
+  asio::post(executor_, [self = shared_from_this()] { self->deliver(); });
+}
+
+void WakeList::deliver() {
+  std::vector<std::weak_ptr<HttpConnection>> woken;
+  {
+    const std::lock_guard lock(mutex_);
+    woken.swap(waiting_);
+  }
+  for (const auto& weak : woken) {
+    if (const auto connection = weak.lock()) connection->signal();
+  }
+}
+
 HttpConnection::HttpConnection(asio::any_io_executor executor, std::unique_ptr<ByteStream> stream, std::string client,
-                               std::shared_ptr<const ConnectionSettings> settings)
+                               std::shared_ptr<const ConnectionSettings> settings, std::shared_ptr<WakeList> wakes)
     : executor_(executor), stream_(std::move(stream)), client_(std::move(client)), settings_(std::move(settings)),
-      event_(executor), room_(executor), watchdog_(executor) {}
+      wakes_(std::move(wakes)), event_(executor), room_(executor), watchdog_(executor) {}
 
 void HttpConnection::start() {
   // An exception can only be want of memory: this connection ends, the others do not.
@@ -198,10 +218,7 @@ asio::awaitable<bool> HttpConnection::answer(Incoming& incoming) {
   const bool has_body = !incoming.request.body.empty();
   const std::weak_ptr<HttpConnection> weak = weak_from_this();
   const auto exchange = std::make_shared<ConnectionExchange>(
-      std::move(incoming.request), [weak] {
-        const auto connection = weak.lock();
-        if (connection) asio::post(connection->executor_, [connection] { connection->signal(); });
-      });
+      std::move(incoming.request), [weak, wakes = wakes_] { wakes->wake(weak); });
   if (has_body) {
     asio::post(*settings_->workers, [settings = settings_, exchange] { settings->handler(exchange); });
   } else {

@@ -5,9 +5,12 @@
 #include <atomic>
 #include <chrono>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/awaitable.hpp>
@@ -29,11 +32,27 @@ struct ConnectionSettings {
 };
 
 class ConnectionExchange;
+class HttpConnection;
+
+// The connections of one thread that others want it to look at. A step of the engine gives tokens to many of them at about
+// the same time, and a message each would cost more than what is written.
+class WakeList : public std::enable_shared_from_this<WakeList> {
+ public:
+  explicit WakeList(boost::asio::any_io_executor executor) : executor_(std::move(executor)) {}
+  void wake(std::weak_ptr<HttpConnection> connection);  // from any thread: it is signalled on its own
+
+ private:
+  void deliver();
+
+  boost::asio::any_io_executor executor_;
+  std::mutex mutex_;
+  std::vector<std::weak_ptr<HttpConnection>> waiting_;
+};
 
 class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
  public:
   HttpConnection(boost::asio::any_io_executor executor, std::unique_ptr<ByteStream> stream, std::string client,
-                 std::shared_ptr<const ConnectionSettings> settings);
+                 std::shared_ptr<const ConnectionSettings> settings, std::shared_ptr<WakeList> wakes);
   void start();   // on its thread, as everything else
   void signal();  // something happened that run() may wait for
   void close();   // at once
@@ -68,6 +87,7 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   std::unique_ptr<ByteStream> stream_;
   std::string client_;
   std::shared_ptr<const ConnectionSettings> settings_;
+  std::shared_ptr<WakeList> wakes_;  // of its thread
   boost::asio::steady_timer event_, room_, watchdog_;
   Clock::time_point deadline_ = Clock::time_point::max();
   std::string input_;           // received, not yet parsed

@@ -58,7 +58,10 @@ class HttpServer::Impl {
     settings_->handler = std::move(handler);
     settings_->error_response = std::move(error_response);
     settings_->workers = &workers_;
-    for (int i = 0; i < options.io_threads; ++i) contexts_.emplace_back(1);  // one thread each: no locks in a connection
+    for (int i = 0; i < options.io_threads; ++i) {
+      contexts_.emplace_back(1);  // one thread each: no locks in a connection
+      wakes_.push_back(std::make_shared<WakeList>(contexts_.back().get_executor()));
+    }
     acceptor_ = std::make_unique<tcp::acceptor>(contexts_[0]);
     retry_ = std::make_unique<asio::steady_timer>(contexts_[0]);
     listen();
@@ -127,12 +130,13 @@ class HttpServer::Impl {
   asio::awaitable<void> accept_loop() {
     std::size_t next = 0;
     while (acceptor_->is_open()) {
-      asio::io_context& context = contexts_[next++ % contexts_.size()];
+      const std::size_t thread = next++ % contexts_.size();
+      asio::io_context& context = contexts_[thread];
       bool full = connections() >= static_cast<std::size_t>(options_.max_connections);
       if (!full) {
         auto [error, socket] = co_await acceptor_->async_accept(context, kAsTuple);
         if (!error) {
-          accept(std::move(socket), context);
+          accept(std::move(socket), thread);
           continue;
         }
         if (error == asio::error::operation_aborted) break;
@@ -144,7 +148,8 @@ class HttpServer::Impl {
     }
   }
 
-  void accept(tcp::socket socket, asio::io_context& context) {
+  void accept(tcp::socket socket, std::size_t thread) {
+    asio::io_context& context = contexts_[thread];
     boost::system::error_code error;
     const tcp::endpoint peer = socket.remote_endpoint(error);
     if (error) return;
@@ -156,7 +161,8 @@ class HttpServer::Impl {
     }();
     // The list loses the entry when the last coroutine of the connection has let go of it.
     const std::shared_ptr<HttpConnection> connection(
-        new HttpConnection(context.get_executor(), std::move(stream), peer.address().to_string(), settings_),
+        new HttpConnection(context.get_executor(), std::move(stream), peer.address().to_string(), settings_,
+                           wakes_[thread]),
         [this, entry](HttpConnection* gone) {
           delete gone;
           const std::lock_guard lock(mutex_);
@@ -187,6 +193,7 @@ class HttpServer::Impl {
   mutable std::mutex mutex_;
   std::list<Entry> connections_;
   std::deque<asio::io_context> contexts_;
+  std::vector<std::shared_ptr<WakeList>> wakes_;  // of each context
   std::unique_ptr<tcp::acceptor> acceptor_;
   std::unique_ptr<asio::steady_timer> retry_;
   std::vector<asio::executor_work_guard<asio::io_context::executor_type>> work_;

@@ -113,6 +113,12 @@ Json chunk_choice(const AnswerHead& head, const ChoicePart& part, const Json& lo
   return choice;
 }
 
+std::string text_chunk_choice(const AnswerHead& head, std::int64_t index, std::string_view text) {
+  const std::string quoted = Json(text).dump(-1, ' ', false, Json::error_handler_t::replace);
+  const std::string text_field = head.chat ? R"("delta":{"content":)" + quoted + "}" : R"("text":)" + quoted;
+  return fmt::format(R"({{"index":{},{},"logprobs":null,"finish_reason":null}})", index, text_field);
+}
+
 Json chat_logprobs(const Tokenizer& tokenizer, const std::vector<AnswerToken>& tokens, std::int64_t top) {
   Json content = Json::array();
   for (const AnswerToken& one : tokens) {

@@ -41,6 +41,8 @@ nlohmann::ordered_json usage_json(const EngineUsage& usage);
 nlohmann::ordered_json answer_json(const AnswerHead& head, bool chunk, nlohmann::ordered_json choices);
 nlohmann::ordered_json whole_choice(const AnswerHead& head, const ChoicePart& part, const nlohmann::ordered_json& logprobs);
 nlohmann::ordered_json chunk_choice(const AnswerHead& head, const ChoicePart& part, const nlohmann::ordered_json& logprobs);
+// The same for text alone in the midst of an answer, as a string: most of what a server writes.
+std::string text_chunk_choice(const AnswerHead& head, std::int64_t index, std::string_view text);
 
 // {"content": [{"token", "logprob", "bytes", "top_logprobs"}]}
 nlohmann::ordered_json chat_logprobs(const Tokenizer& tokenizer, const std::vector<AnswerToken>& tokens, std::int64_t top);

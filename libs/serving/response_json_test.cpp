@@ -56,6 +56,12 @@ TEST(ResponseJson, ChunksOfChoices) {
   EXPECT_EQ(chunk_choice(kChat, {.text = "Hi"}, nullptr)["finish_reason"], nullptr);
   EXPECT_EQ(chunk_choice(kChat, {.finish_reason = "stop"}, nullptr)["finish_reason"], "stop");
   EXPECT_EQ(chunk_choice(kCompletion, {.text = "Hi"}, nullptr)["text"], "Hi");
+  for (const AnswerHead& head : {kChat, kCompletion}) {
+    for (const char* text : {"Hi", "{\"a\": \"\\\n\x01}", "\u00e9\u4e16 </script>", "\xff broken"}) {
+      const auto whole = chunk_choice(head, {.index = 3, .text = text}, nullptr);
+      EXPECT_EQ(text_chunk_choice(head, 3, text), whole.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
+    }
+  }
   EXPECT_EQ(delta({.call = ToolCallPart(), .begins = true}), R"({"role":"assistant","content":null})");
   EXPECT_EQ(delta({.call = ToolCallPart{"f", ""}, .call_id = "call_1"}),
             R"({"tool_calls":[{"index":0,"id":"call_1","type":"function","function":{"name":"f","arguments":""}}]})");

@@ -4,12 +4,12 @@
 while they wait, in their prompt and in their answer; bodies that are too large, too deep, ambiguous or no text. Every part is a check.
 --no-timing, for sanitizers and busy machines: no bound on what takes how long, but for what would take for ever."""
 import argparse
-import concurrent.futures
 import contextlib
 import json
 import pathlib
 import socket
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -62,57 +62,66 @@ def exchange(client, data):
 # ------------------------------------------------------------------------------------------------------------------- chats
 
 
-def chat(url, number):
-    """The text of chat `number` and the mean seconds between its tokens. Even ones are greedy, odd ones drawn from a seed. What
-    comes is kept as it is and read at the end: a client that works hard would slow the server it measures."""
+def chat_request(number):
+    """Even chats are greedy, odd ones drawn from a seed."""
     body = {"messages": [{"role": "user", "content": f"Tell story number {number}, please."}], "max_tokens": TOKENS, "stream": True,
             "temperature": number % 2, "seed": number, "ignore_eos": True, "stream_options": {"include_usage": True}}
-    pieces, first = [], None
-    with connect(url) as client:
-        client.sendall(request_bytes("/v1/chat/completions", json.dumps(body).encode()))
-        while not pieces or not pieces[-1].endswith(b"0\r\n\r\n"):
-            pieces.append(client.recv(65536))
-            assert pieces[-1], "the server closed within an answer"
-            now = time.perf_counter()
-            first = first or now
-    text = b"".join(pieces).decode()
-    assert text.startswith("HTTP/1.1 200 "), text[:300]
-    events = [line[6:] for line in text.splitlines() if line.startswith("data: ")]
+    return request_bytes("/v1/chat/completions", json.dumps(body).encode())
+
+
+def text_of(answer):
+    """What a stream says, all of it."""
+    assert answer.startswith("HTTP/1.1 200 "), answer[:300]
+    events = [line[6:] for line in answer.splitlines() if line.startswith("data: ")]
     assert events[-1] == "[DONE]", events[-1]
     chunks = [json.loads(event) for event in events[:-1]]
     assert chunks[-1]["usage"]["completion_tokens"] == TOKENS, chunks[-1]
-    answer = "".join(choice["delta"].get("content") or "" for chunk in chunks for choice in chunk["choices"])
-    return answer, (now - first) / (TOKENS - 1)
+    return "".join(choice["delta"].get("content") or "" for chunk in chunks for choice in chunk["choices"])
 
 
-def chats(url, seconds, timing):
+class Client:
+    """chat_client: one that hardly works, since it shares the server's cores."""
+
+    def __init__(self, program, url, folder):
+        self.command = [program, str(urllib.parse.urlsplit(url).port)]
+        self.files = []
+        for number in range(CHATS):
+            self.files.append(pathlib.Path(folder) / f"chat-{number}")
+            self.files[-1].write_bytes(chat_request(number))
+
+    def chats(self, numbers, seconds):
+        """Number, milliseconds between tokens and text of each answer to chats that go on at the same time."""
+        output = subprocess.run([*self.command, str(seconds), *(self.files[number] for number in numbers)], check=True,
+                                stdout=subprocess.PIPE, text=True).stdout
+        answers = []
+        for line in output.splitlines():
+            index, microseconds, answer = line.split(" ", 2)
+            answers.append((numbers[int(index)], float(microseconds) / 1e3 / (TOKENS - 1), text_of(json.loads(answer))))
+        return answers
+
+
+def chats(client, url, seconds, timing):
     """None wrong, none lost: what is answered in company is what was answered alone, to every request."""
-    alone = {}
-    gaps_alone = []
+    alone, gaps_alone = {}, []
     for number in range(CHATS):
-        alone[number], _ = chat(url, number)
-        gaps_alone += [chat(url, number)[1] for _ in range(5)]
+        first, *others = client.chats([number], 0.1)
+        alone[number] = first[2]
+        assert all(text == first[2] for _, _, text in others), number
+        gaps_alone += [gap for _, gap, _ in others]
     assert len(set(alone.values())) > 1, "all answers are alike: they could be mixed up unseen"
     idle = lambda now: now["running"] == 0  # the last answer is out a moment before its step ends
     before = server.wait_for(url, idle, "chats go on")
-    end = time.monotonic() + seconds
-
-    def worker(number):
-        gaps = []
-        while not gaps or time.monotonic() < end:
-            answer, gap = chat(url, number)
-            assert answer == alone[number], f"chat {number} differs in company:\n{answer!r}\n{alone[number]!r}"
-            gaps.append(gap)
-        return gaps
-
-    with concurrent.futures.ThreadPoolExecutor(CHATS) as pool:
-        gaps = [gap for gaps in pool.map(worker, range(CHATS)) for gap in gaps]
+    answers = client.chats(list(range(CHATS)), seconds)
+    for number, _, text in answers:
+        assert text == alone[number], f"chat {number} differs in company:\n{text!r}\n{alone[number]!r}"
+    assert {number for number, _, _ in answers} == set(range(CHATS))
     after = server.wait_for(url, idle, "chats go on")
-    assert after["requests_finished"] - before["requests_finished"] == len(gaps), (before, after)
+    assert after["requests_finished"] - before["requests_finished"] == len(answers), (before, after)
     assert after["requests_failed"] == after["requests_refused"] == 0, after
-    ratio = statistics.median(gaps) / statistics.median(gaps_alone)
-    print(f"{len(gaps)} chats, {CHATS} at a time, in {seconds:g} s: none wrong or lost; between tokens "
-          f"{1e3 * statistics.median(gaps_alone):.2f} ms alone, {1e3 * statistics.median(gaps):.2f} ms with {CHATS - 1} others: {ratio:.2f}x")
+    among = statistics.median(gap for _, gap, _ in answers)
+    ratio = among / statistics.median(gaps_alone or [among])
+    print(f"{len(answers)} chats, {CHATS} at a time, in {seconds:g} s: none wrong or lost; between tokens "
+          f"{statistics.median(gaps_alone or [among]):.3f} ms alone, {among:.3f} ms with {CHATS - 1} others: {ratio:.2f}x")
     assert ratio <= 2 or not timing, ratio
 
 
@@ -233,13 +242,15 @@ def main():
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--no-timing", action="store_true")
     parser.add_argument("--run", help="made when not given: depth 4, width 256")
+    parser.add_argument("--client", help="the program chat_client; found beside NANOCHAT in a build folder")
     args = parser.parse_args()
+    args.client = args.client or pathlib.Path(args.nanochat).resolve().parent.parent / "tests" / "chat_client"
     limit = 60.0 if args.no_timing else 0.5
     with tempfile.TemporaryDirectory() as folder:
         run = args.run or server.small_run(args.nanochat, folder, depth=4, iterations=4, vocab_size=1024, sequence_len=CONTEXT)
         with server.running(args.nanochat, run, dtype="auto") as url:  # as `nanochat serve` would
             faults(url)
-            chats(url, args.seconds, not args.no_timing)
+            chats(Client(args.client, url, folder), url, args.seconds, not args.no_timing)
         one_at_a_time = ["--max-running", "1", "--max-queued", "1000", "--max-batch-tokens", "16", "--no-prefix-cache"]
         with server.running(args.nanochat, run, one_at_a_time) as url:
             leaving(url, limit)

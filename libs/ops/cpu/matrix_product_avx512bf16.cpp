@@ -14,6 +14,10 @@ constexpr i64 kStrip = 16 * kVectors;
 constexpr i64 kGroup = 4 * kRows;   // rows that meet a strip of B while it is in the core's own cache
 constexpr i64 kMostDepth = 768;     // of a packed block: a strip of B takes 72 KiB, a group of A 48 KiB
 constexpr i64 kPair = 2;
+// With a few rows the strip that follows is fetched while this one is multiplied: the processor's own prefetcher is not far
+// enough ahead of its arithmetic. With fewer it is, and only helped a little.
+constexpr i64 kManyRows = 4;
+constexpr i64 kStream = 1536;       // numbers ahead, then
 
 // Blocks of the depth are even, and of about the same size.
 i64 block_depth(i64 depth) {
@@ -137,9 +141,10 @@ void pack(const ProductOperand& b, i64 n, i64 depth, i64 first, i64 last, bf16* 
 
 // ------------------------------------------------------------------------------------------------------------- a tile
 
-// tile (8, 48) = kLeft rows of A times kColumns * 16 columns of B. Sums are the same however many rows there are.
+// tile (8, 48) = kLeft rows of A times kColumns * 16 columns of B. Sums are the same however many rows there are. `ahead`: what
+// will be wanted of B, fetched beside this. Null: nothing.
 template <int kLeft, int kColumns>
-NANOCHAT_INLINE void multiply_tile(const bf16* a, const bf16* b, i64 pairs, float* tile) {
+NANOCHAT_INLINE void multiply_tile(const bf16* a, const bf16* b, i64 pairs, const bf16* ahead, float* tile) {
   __m512 sums[kLeft][kColumns];
 #pragma GCC unroll 8
   for (int r = 0; r < kLeft; ++r) {
@@ -160,6 +165,11 @@ NANOCHAT_INLINE void multiply_tile(const bf16* a, const bf16* b, i64 pairs, floa
     }
     a += kPair * kRows;
     b += kPair * kStrip;
+    if (ahead != nullptr) {
+#pragma GCC unroll 3
+      for (int v = 0; v < kVectors; ++v) _mm_prefetch(reinterpret_cast<const char*>(ahead + 32 * v), _MM_HINT_T1);
+      ahead += kPair * kStrip;
+    }
   }
 #pragma GCC unroll 8
   for (int r = 0; r < kLeft; ++r) {
@@ -169,22 +179,23 @@ NANOCHAT_INLINE void multiply_tile(const bf16* a, const bf16* b, i64 pairs, floa
 }
 
 template <int kLeft>
-void multiply_rows(const bf16* a, const bf16* b, i64 pairs, i64 columns, float* tile) {
-  if (columns > 32) return multiply_tile<kLeft, 3>(a, b, pairs, tile);
-  if (columns > 16) return multiply_tile<kLeft, 2>(a, b, pairs, tile);
-  multiply_tile<kLeft, 1>(a, b, pairs, tile);
+void multiply_rows(const bf16* a, const bf16* b, i64 pairs, i64 columns, const bf16* ahead, float* tile) {
+  if (columns > 32 && ahead != nullptr) return multiply_tile<kLeft, 3>(a, b, pairs, ahead, tile);
+  if (columns > 32) return multiply_tile<kLeft, 3>(a, b, pairs, nullptr, tile);
+  if (columns > 16) return multiply_tile<kLeft, 2>(a, b, pairs, nullptr, tile);
+  multiply_tile<kLeft, 1>(a, b, pairs, nullptr, tile);
 }
 
-void multiply_any(const bf16* a, const bf16* b, i64 pairs, i64 rows, i64 columns, float* tile) {
+void multiply_any(const bf16* a, const bf16* b, i64 pairs, i64 rows, i64 columns, const bf16* ahead, float* tile) {
   switch (rows) {
-    case 1: return multiply_rows<1>(a, b, pairs, columns, tile);
-    case 2: return multiply_rows<2>(a, b, pairs, columns, tile);
-    case 3: return multiply_rows<3>(a, b, pairs, columns, tile);
-    case 4: return multiply_rows<4>(a, b, pairs, columns, tile);
-    case 5: return multiply_rows<5>(a, b, pairs, columns, tile);
-    case 6: return multiply_rows<6>(a, b, pairs, columns, tile);
-    case 7: return multiply_rows<7>(a, b, pairs, columns, tile);
-    default: return multiply_rows<8>(a, b, pairs, columns, tile);
+    case 1: return multiply_rows<1>(a, b, pairs, columns, ahead, tile);
+    case 2: return multiply_rows<2>(a, b, pairs, columns, ahead, tile);
+    case 3: return multiply_rows<3>(a, b, pairs, columns, ahead, tile);
+    case 4: return multiply_rows<4>(a, b, pairs, columns, ahead, tile);
+    case 5: return multiply_rows<5>(a, b, pairs, columns, ahead, tile);
+    case 6: return multiply_rows<6>(a, b, pairs, columns, ahead, tile);
+    case 7: return multiply_rows<7>(a, b, pairs, columns, ahead, tile);
+    default: return multiply_rows<8>(a, b, pairs, columns, ahead, tile);
   }
 }
 
@@ -315,16 +326,18 @@ void multiply(const ProductOperand& a, const bf16* packed, i64 n, i64 depth, i64
       const i64 group_end = smaller(r + kGroup, row_end);
       pack_eights(a, r, group_end - r, begin, part, group, kRows, kRows * even);
       const i64 tiles = (group_end - r + kRows - 1) / kRows * strips;
-      Ahead ahead{a, group_end, smaller(kGroup, row_end - group_end), begin, part};
+      Ahead left_ahead{a, group_end, smaller(kGroup, row_end - group_end), begin, part};
       i64 done = 0;
       for (i64 s = first; s < last; ++s) {
         const i64 column = s * kStrip, columns = smaller(kStrip, n - column);
         for (i64 t = r; t < group_end; t += kRows) {
-          ahead.fetch(done++, tiles);
+          left_ahead.fetch(done++, tiles);
           if (c.symmetric && column >= t + kRows) continue;
           const Tile tile{sums, t, smaller(kRows, row_end - t), column, columns};
           fetch_result(tile, c);
-          multiply_any(group + (t - r) * even, right + column * even, even / kPair, tile.rows, columns, sums);
+          const bf16* strip = right + column * even;
+          const bf16* ahead = t == r ? strip + (tile.rows >= kManyRows ? kStrip * even : kStream) : nullptr;
+          multiply_any(group + (t - r) * even, strip, even / kPair, tile.rows, columns, ahead, sums);
           if (c.sum != nullptr) {
             add_to_sum(tile, c);
             continue;
