@@ -29,9 +29,10 @@ done
 
 step() { printf '\n== %s\n' "$*"; }
 
+# build PRESET [TARGET]
 build() {
   run_quietly cmake --preset "$1" -DNANOCHAT_TESTS=ON
-  cmake --build --preset "$1" --parallel "$(build_jobs)"
+  cmake --build --preset "$1" --parallel "$(build_jobs)" ${2:+--target "$2"}
 }
 
 # The Python of a virtual environment that has the clients of scripts/requirements/clients.txt.
@@ -78,7 +79,9 @@ for check in "${checks[@]}"; do
       export TSAN_OPTIONS=suppressions=$PWD/cmake/threads.supp:history_size=4:second_deadlock_stack=1
       OMP_NUM_THREADS=1 ctest --preset tsan --no-tests=error --timeout 3600 \
         --tests-regex '^(inference\.(engine|json_constraint)|serving\.(api|engine_backend|http_server|server_metrics))_test$'
-      OMP_NUM_THREADS=1 python3 tests/load/serving_load.py build/tsan/bin/nanochat --seconds 20 --no-timing
+      build release nanochat
+      OMP_NUM_THREADS=1 NANOCHAT_THREADS=1 python3 tests/load/serving_load.py build/tsan/bin/nanochat --seconds 20 --no-timing \
+        --trainer build/release/bin/nanochat
       ;;
     clang)
       step "clang 16"

@@ -27,7 +27,7 @@ std::int64_t rows_per_chunk(const at::Tensor& x, const at::Tensor& w, const Head
 // Logits of `rows` rows. Rows a power of two apart would fall on the same few lines of the caches where they are read by columns.
 at::Tensor logit_buffer(const at::Tensor& x, const at::Tensor& w, std::int64_t rows) {
   constexpr std::int64_t kGap = 32;  // a line of bfloat16 numbers
-  const std::int64_t gap = has_product_kernels(x) ? kGap : 0;
+  const std::int64_t gap = has_fastest_products(x) ? kGap : 0;
   return at::empty({rows, w.size(0) + gap}, x.options()).narrow(1, 0, w.size(0));
 }
 
@@ -83,7 +83,7 @@ void chunk_losses(at::Tensor& z, const at::Tensor& targets, const at::Tensor& sc
 class Weights {
  public:
   explicit Weights(const at::Tensor& w) : w_(w) {
-    if (has_product_kernels(w)) packed_.emplace(w);
+    if (has_fastest_products(w)) packed_.emplace(w);
   }
   void multiply(const at::Tensor& x, at::Tensor& y) const {
     packed_ ? product(x, *packed_, y) : static_cast<void>(at::mm_out(y, x, w_));

@@ -16,7 +16,7 @@ namespace {
 // Fewer rows do not pay for the packing of w.
 constexpr std::int64_t kFewestRows = 64;
 
-bool has_own_product(const at::Tensor& x) { return has_product_kernels(x) && x.size(0) >= kFewestRows; }
+bool has_own_product(const at::Tensor& x) { return has_fastest_products(x) && x.size(0) >= kFewestRows; }
 
 }  // namespace
 
@@ -53,10 +53,10 @@ void linear_backward_input(const at::Tensor& dy, const at::Tensor& w, at::Tensor
   has_own_product(dy) ? product(dy, PackedMatrix(w), dx) : static_cast<void>(at::mm_out(dx, dy, w));
 }
 
-bool needs_weight_scratch(const at::Tensor& x) { return x.scalar_type() != at::kFloat && !x.is_cuda() && !has_product_kernels(x); }
+bool needs_weight_scratch(const at::Tensor& x) { return x.scalar_type() != at::kFloat && !x.is_cuda() && !has_fastest_products(x); }
 
 void linear_backward_weight(const at::Tensor& dy, const at::Tensor& x, at::Tensor& dw, at::Tensor& scratch) {
-  if (has_product_kernels(x)) {
+  if (has_fastest_products(x)) {
     add_product(dy.t(), PackedMatrix(x), dw);
   } else if (needs_weight_scratch(x)) {
     at::mm_out(scratch, dy.t(), x);

@@ -101,6 +101,8 @@ bool has_product_kernels(const at::Tensor& x) {
   return x.is_cpu() && x.scalar_type() == at::kBFloat16 && cpu::product_kernels() != nullptr;
 }
 
+bool has_fastest_products(const at::Tensor& x) { return has_product_kernels(x) && !cpu::has_matrix_tiles(); }
+
 PackedMatrix::PackedMatrix(const at::Tensor& b) : depth_(b.size(0)), columns_(b.dim() == 2 ? b.size(1) : 0) {
   const cpu::ProductKernels& k = kernels();
   const cpu::ProductOperand right = operand(b, 0);

@@ -14,6 +14,8 @@ namespace nanochat::ops {
 
 // Whether there are kernels for x: bfloat16 on a CPU that has them.
 bool has_product_kernels(const at::Tensor& x);
+// Whether those are the fastest ones for large products: oneDNN is faster where processors multiply whole tiles (AMX).
+bool has_fastest_products(const at::Tensor& x);
 
 // A right-hand side laid out for the kernels: once for several products.
 class PackedMatrix {

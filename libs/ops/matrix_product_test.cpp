@@ -11,6 +11,7 @@
 #include <limits>
 #include <tuple>
 
+#include "ops/cpu/matrix_product.h"
 #include "ops/testing.h"
 
 namespace nanochat::ops {
@@ -134,7 +135,13 @@ TEST_F(MatrixProduct, RefusesWhatDoesNotFit) {
   EXPECT_THROW(PackedMatrix{random_tensor({8, 12}, at::kBFloat16, 1).as_strided({4, 6}, {24, 2})}, c10::Error);
 }
 
-TEST(MatrixProductKernels, AreForBfloat16) { EXPECT_FALSE(has_product_kernels(at::empty({2, 2}))); }
+TEST(MatrixProductKernels, AreForBfloat16) {
+  const at::Tensor wide = at::empty({2, 2}), narrow = at::empty({2, 2}, at::kBFloat16);
+  EXPECT_FALSE(has_product_kernels(wide));
+  EXPECT_FALSE(has_fastest_products(wide));
+  EXPECT_LE(has_fastest_products(narrow), has_product_kernels(narrow));
+  EXPECT_EQ(has_fastest_products(narrow), has_product_kernels(narrow) && !cpu::has_matrix_tiles());
+}
 
 }  // namespace
 }  // namespace nanochat::ops

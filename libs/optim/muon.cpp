@@ -58,7 +58,7 @@ void by_halves(const at::Tensor& x, int steps, at::Tensor& result) {
 
 at::Tensor one_by_one(const at::Tensor& x, int steps) {
   const at::Tensor result = at::empty(x.sizes(), x.options());
-  const auto iterate = ops::has_product_kernels(x) ? by_halves : plain;
+  const auto iterate = ops::has_fastest_products(x) ? by_halves : plain;
   const std::int64_t count = x.size(0), threads = ops::num_threads();
   std::mutex mutex;
   std::exception_ptr error;

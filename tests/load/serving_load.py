@@ -242,12 +242,13 @@ def main():
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--no-timing", action="store_true")
     parser.add_argument("--run", help="made when not given: depth 4, width 256")
+    parser.add_argument("--trainer", help="the program that makes it, when not NANOCHAT: training under a sanitizer takes long")
     parser.add_argument("--client", help="the program chat_client; found beside NANOCHAT in a build folder")
     args = parser.parse_args()
     args.client = args.client or pathlib.Path(args.nanochat).resolve().parent.parent / "tests" / "chat_client"
     limit = 60.0 if args.no_timing else 0.5
     with tempfile.TemporaryDirectory() as folder:
-        run = args.run or server.small_run(args.nanochat, folder, depth=4, iterations=4, vocab_size=1024, sequence_len=CONTEXT)
+        run = args.run or server.small_run(args.trainer or args.nanochat, folder, depth=4, iterations=4, vocab_size=1024, sequence_len=CONTEXT)
         with server.running(args.nanochat, run, dtype="auto") as url:  # as `nanochat serve` would
             faults(url)
             chats(Client(args.client, url, folder), url, args.seconds, not args.no_timing)

@@ -7,6 +7,10 @@
 #include <cstdlib>
 #include <string_view>
 
+#ifdef NANOCHAT_X86_KERNELS
+#include <cpuid.h>
+#endif
+
 namespace nanochat::ops::cpu {
 
 #define NANOCHAT_DECLARE_LEVEL(level)               \
@@ -120,6 +124,18 @@ const ProductKernels* product_kernels() {
   if (has_bf16_products()) return &avx512bf16::kProductKernels;
 #endif
   return nullptr;
+}
+
+bool has_matrix_tiles() {
+#ifdef NANOCHAT_X86_KERNELS
+  // Leaf 7 of CPUID, EDX: not among the names that clang 16's __builtin_cpu_supports knows.
+  constexpr unsigned kAmxBf16 = 1U << 22;
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  static const bool tiles = __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (d & kAmxBf16) != 0;
+  return tiles;
+#else
+  return false;
+#endif
 }
 
 template <>

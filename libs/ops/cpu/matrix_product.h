@@ -51,4 +51,7 @@ struct ProductKernels {
 // Null when this processor has no AVX512-BF16, or NANOCHAT_CPU asks for less.
 const ProductKernels* product_kernels();
 
+// Whether the processor multiplies tiles of bfloat16 numbers (AMX), as oneDNN does then, at many times the rate of these kernels.
+bool has_matrix_tiles();
+
 }  // namespace nanochat::ops::cpu
