@@ -32,7 +32,7 @@ NANOCHAT_INLINE __mmask16 mask16(i64 count) { return static_cast<__mmask16>(coun
 //
 // Eight rows or columns of an operand as pairs: pair s of number i goes to to[(s * step + i) * 2].
 
-// Transposes 8 x 16 pairs: out[s / 2] holds pairs s and s + 1 of all eight rows.
+// Transposes 8 x 16 pairs: for s < 4, out[s] holds pairs s and s + 4 of all eight rows, out[s + 4] pairs s + 8 and s + 12.
 NANOCHAT_INLINE void transpose_pairs(const __m512i rows[8], __m512i out[8]) {
   __m512i a[8], b[8];
 #pragma GCC unroll 4
@@ -48,7 +48,6 @@ NANOCHAT_INLINE void transpose_pairs(const __m512i rows[8], __m512i out[8]) {
     b[4 * half + 2] = _mm512_unpacklo_epi64(x[1], x[3]);  // s 2 | 6 | ...
     b[4 * half + 3] = _mm512_unpackhi_epi64(x[1], x[3]);  // s 3 | 7 | ...
   }
-  // c: s of rows 0-3 and rows 4-7 side by side.
 #pragma GCC unroll 4
   for (int s = 0; s < 4; ++s) {
     const __m512i low = _mm512_shuffle_i64x2(b[s], b[s + 4], 0x44);   // s, s + 4 of rows 0-3 | s, s + 4 of rows 4-7
@@ -69,7 +68,6 @@ void pack_inside(const bf16* data, i64 stride, i64 count, i64 depth, bf16* to, i
       rows[i] = i < count ? _mm512_maskz_loadu_epi16(mask, data + i * stride + p) : _mm512_setzero_si512();
     }
     transpose_pairs(rows, pairs);
-    // pairs[s] holds s and s + 4 for s < 4, s + 4 and s + 8 for the others.
     const i64 steps = smaller(16, (left + 1) / 2);
 #pragma GCC unroll 16
     for (i64 s = 0; s < 16; ++s) {
