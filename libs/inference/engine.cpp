@@ -236,10 +236,7 @@ void Engine::cancel(RequestId id, std::int32_t sequence) {
   impl_->post([id, sequence](EngineCore& core) { core.cancel(id, sequence); });
 }
 void Engine::at_step(std::function<void(Gpt&)> task) {
-  impl_->post([task = std::move(task)](EngineCore& core) {
-    task(core.model());
-    core.model().pack_weights();
-  });
+  impl_->post([task = std::move(task)](EngineCore& core) { task(core.model()); });
 }
 void Engine::invalidate(std::function<bool(std::span<const std::int32_t>)> matches, std::function<void(std::int64_t)> done) {
   impl_->post([matches = std::move(matches), done = std::move(done)](EngineCore& core) {

@@ -89,14 +89,18 @@ std::vector<Wish> many_wishes(std::uint64_t seed) {
   return wishes;
 }
 
+void submit(Engine& engine, const Wish& wish, Receiver& receiver) {
+  EngineRequest request = request_of(wish);
+  request.on_event = receiver.callback();
+  if (!engine.submit(std::move(request))) throw std::logic_error("a request was refused: its answer would never come");
+}
+
 // The answers to wishes that are all there at once.
 std::vector<EngineAnswer> answers(Engine& engine, const std::vector<Wish>& wishes) {
   std::vector<std::unique_ptr<Receiver>> receivers;
   for (const Wish& wish : wishes) {
     receivers.push_back(std::make_unique<Receiver>(static_cast<std::size_t>(wish.n)));
-    EngineRequest request = request_of(wish);
-    request.on_event = receivers.back()->callback();
-    if (!engine.submit(std::move(request))) throw std::logic_error("a request was refused: its answer would never come");
+    submit(engine, wish, *receivers.back());
   }
   engine.start();
   std::vector<EngineAnswer> results;
@@ -108,9 +112,7 @@ std::vector<EngineAnswer> answers(Engine& engine, const std::vector<Wish>& wishe
 // The answer of an engine that runs, and goes on running.
 EngineAnswer ask(Engine& engine, const Wish& wish) {
   Receiver receiver(static_cast<std::size_t>(wish.n));
-  EngineRequest request = request_of(wish);
-  request.on_event = receiver.callback();
-  if (!engine.submit(std::move(request))) throw std::logic_error("a request was refused: its answer would never come");
+  submit(engine, wish, receiver);
   return receiver.wait();
 }
 

@@ -66,6 +66,7 @@ at::TensorOptions Gpt::options() const { return at::TensorOptions(dtype_).device
 void Gpt::refresh_compute() {
   if (dtype_ == at::kFloat) return;
   for (Parameter& parameter : parameters_) ops::copy_converting(parameter.value, parameter.compute);
+  if (weights_->head.packed) pack_weights();
 }
 
 void Gpt::pack_weights() {

@@ -51,10 +51,10 @@ class Gpt {
   // back into the residual stream zero. Drawn in the reference's order from LibTorch's generator, so that one seed
   // gives the reference's weights, on any device.
   void init_weights(std::uint64_t seed);
-  // compute := value, after values changed. No-op in float32.
+  // compute := value, after values changed, and so what is packed of it. No-op in float32.
   void refresh_compute();
   // For inference on CPUs with kernels that want weights laid out for them (ops/matrix_product.h): lays out a copy, which
-  // forward_states() and logits() then read. Again after values changed. Elsewhere a no-op.
+  // forward_states() and logits() then read. Once; elsewhere a no-op.
   void pack_weights();
   void zero_grad();
 

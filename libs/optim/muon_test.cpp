@@ -48,7 +48,7 @@ TEST(NewtonSchulz, BringsSingularValuesNearOne) {
   }
 }
 
-// In bfloat16 by halves where matrices can be shared out among the threads, else whole; both as near as their roundings.
+// In bfloat16 a matrix to a thread as far as that goes, the rest by all threads; as near as the roundings let it be.
 TEST(NewtonSchulz, InBfloat16HoweverManyMatrices) {
   constexpr double kTolerance = 0.06;  // of singular values about 1: five steps of three roundings to 1/256, amplified
   const int threads = at::get_num_threads();

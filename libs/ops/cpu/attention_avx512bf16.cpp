@@ -159,10 +159,7 @@ void store_transposed(const float* x, i64 stride, i64 time, i64 d, MutableHeadRo
 }
 
 // Of the 16 keys from `begin`, those before `end`.
-NANOCHAT_INLINE __mmask16 keys_before(i64 begin, i64 end) {
-  const i64 n = end - begin;
-  return n >= 16 ? __mmask16{0xffff} : n <= 0 ? __mmask16{0} : static_cast<__mmask16>((1U << n) - 1U);
-}
+NANOCHAT_INLINE __mmask16 keys_before(i64 begin, i64 end) { return first16(end - begin); }
 
 // Memory for one head, handed out piece by piece.
 struct Scratch {

@@ -26,8 +26,6 @@ i64 block_depth(i64 depth) {
 }
 i64 strips_of(i64 n) { return (n + kStrip - 1) / kStrip; }
 
-NANOCHAT_INLINE __mmask16 mask16(i64 count) { return static_cast<__mmask16>(count >= 16 ? 0xffffU : (1U << count) - 1U); }
-
 // ------------------------------------------------------------------------------------------------------------- packing
 //
 // Eight rows or columns of an operand as pairs: pair s of number i goes to to[(s * step + i) * 2].
@@ -61,7 +59,7 @@ NANOCHAT_INLINE void transpose_pairs(const __m512i rows[8], __m512i out[8]) {
 void pack_inside(const bf16* data, i64 stride, i64 count, i64 depth, bf16* to, i64 step) {
   for (i64 p = 0; p < depth; p += 32) {
     const i64 left = depth - p;
-    const __mmask32 mask = left >= 32 ? ~__mmask32{0} : static_cast<__mmask32>((1U << left) - 1U);
+    const __mmask32 mask = first32(left);
     __m512i rows[8], pairs[8];
 #pragma GCC unroll 8
     for (i64 i = 0; i < 8; ++i) {
@@ -81,7 +79,7 @@ void pack_inside(const bf16* data, i64 stride, i64 count, i64 depth, bf16* to, i
 // Depth outside: number i of position p at data + p * stride + i. Takes 32 numbers, a line of the cache, at a time; each
 // eight of them are `apart` from the next in `to`.
 void pack_outside(const bf16* data, i64 stride, i64 count, i64 depth, bf16* to, i64 step, i64 apart) {
-  const __mmask32 mask = count >= 32 ? ~__mmask32{0} : static_cast<__mmask32>((1U << count) - 1U);
+  const __mmask32 mask = first32(count);
   for (i64 p = 0; p < depth; p += kPair) {
     const __m512i x = _mm512_maskz_loadu_epi16(mask, data + p * stride);
     const __m512i y = p + 1 < depth ? _mm512_maskz_loadu_epi16(mask, data + (p + 1) * stride) : _mm512_setzero_si512();
@@ -218,7 +216,7 @@ NANOCHAT_INLINE void add_to_sum(const Tile& tile, const ProductResult& c) {
   for (i64 r = 0; r < tile.rows; ++r) {
     float* to = c.sum + (tile.row + r) * c.stride + tile.column;
     for (i64 j = 0; j < tile.columns; j += 16) {
-      const __mmask16 mask = mask16(tile.columns - j);
+      const __mmask16 mask = first16(tile.columns - j);
       const __m512 sum = _mm512_add_ps(_mm512_maskz_loadu_ps(mask, to + j), _mm512_load_ps(tile.sums + r * kStrip + j));
       _mm512_mask_storeu_ps(to + j, mask, sum);
     }
@@ -244,7 +242,7 @@ NANOCHAT_INLINE void store_mirrored(const __m256i rounded[8], bf16* to, i64 stri
     y[2] = _mm256_unpacklo_epi64(high0, high1);
     y[3] = _mm256_unpackhi_epi64(high0, high1);
   }
-  const auto mask = static_cast<__mmask8>(rows >= 8 ? 0xffU : (1U << rows) - 1U);
+  const __mmask8 mask = first8(rows);
 #pragma GCC unroll 16
   for (int j = 0; j < 16; ++j) {
     if (j >= columns) break;
@@ -256,7 +254,7 @@ NANOCHAT_INLINE void store_mirrored(const __m256i rounded[8], bf16* to, i64 stri
 NANOCHAT_INLINE void round_sums(const Tile& tile, const ProductResult& c) {
   const __m512 alpha = _mm512_set1_ps(c.alpha), beta = _mm512_set1_ps(c.beta);
   for (i64 j = 0; j < tile.columns; j += 16) {
-    const __mmask16 mask = mask16(tile.columns - j);
+    const __mmask16 mask = first16(tile.columns - j);
     __m256i rounded[8];
     for (i64 r = 0; r < kRows; ++r) {
       rounded[r] = _mm256_setzero_si256();

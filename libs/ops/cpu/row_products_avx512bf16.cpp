@@ -15,7 +15,6 @@ constexpr i64 kLine = 64;
 
 NANOCHAT_INLINE __m512bh load32(const bf16* p) { return (__m512bh)_mm512_loadu_si512(p); }
 NANOCHAT_INLINE __m512bh load_some(const bf16* p, __mmask32 mask) { return (__m512bh)_mm512_maskz_loadu_epi16(mask, p); }
-NANOCHAT_INLINE __mmask32 mask_of(i64 left) { return static_cast<__mmask32>((std::uint64_t{1} << left) - 1U); }
 
 // The sums of 16 vectors, always in the same order.
 NANOCHAT_INLINE __m512 sums_of(const __m512 v[16]) {
@@ -69,7 +68,7 @@ NANOCHAT_INLINE void multiply_tile(const bf16* x, i64 ldx, const bf16* w, i64 ld
   }
   fetch.next = line;
   if (i < n) {
-    const __mmask32 mask = mask_of(n - i);
+    const __mmask32 mask = first32(n - i);
     for (int r = 0; r < kRows; ++r) {
       const __m512bh a = load_some(x + r * ldx + i, mask);
       for (int c = 0; c < kTile; ++c) {
@@ -111,7 +110,7 @@ void multiply_rows(const bf16* x, i64 ldx, i64 rows, const bf16* w, i64 ldw, i64
 template <int kRows>
 void stream_rows(const bf16* x, i64 ldx, const bf16* w, i64 ldw, i64 columns, i64 n, bf16* y, i64 ldy) {
   constexpr i64 kColumns = 16 / kRows;
-  const __mmask32 mask = mask_of(n % 32);
+  const __mmask32 mask = first32(n % 32);
   for (i64 c = 0; c < columns; c += kColumns) {
     __m512 sums[16];
     const i64 count = smaller(kColumns, columns - c);
@@ -229,19 +228,17 @@ void score_keys(const bf16* q, i64 ldq, const Positions& at, float* scores, i64 
   }
 }
 
-NANOCHAT_INLINE __mmask16 keys_left(i64 left) { return static_cast<__mmask16>(left >= 16 ? 0xffffU : (1U << left) - 1U); }
-
 // exp(scale * (score - their maximum)); returns 1 / the sum.
 float softmax_weights(float* scores, i64 keys, float scale) {
   __m512 highest = _mm512_set1_ps(-3.4e38F);
   for (i64 key = 0; key < keys; key += 16) {
-    highest = _mm512_mask_max_ps(highest, keys_left(keys - key), highest, _mm512_loadu_ps(scores + key));
+    highest = _mm512_mask_max_ps(highest, first16(keys - key), highest, _mm512_loadu_ps(scores + key));
   }
   const __m512 factor = _mm512_set1_ps(scale), shift = _mm512_set1_ps(_mm512_reduce_max_ps(highest) * scale);
   __m512 total = _mm512_setzero_ps();
   for (i64 key = 0; key < keys; key += 16) {
     const __m512 weight =
-        _mm512_maskz_mov_ps(keys_left(keys - key), exp16(_mm512_fmsub_ps(_mm512_loadu_ps(scores + key), factor, shift)));
+        _mm512_maskz_mov_ps(first16(keys - key), exp16(_mm512_fmsub_ps(_mm512_loadu_ps(scores + key), factor, shift)));
     _mm512_storeu_ps(scores + key, weight);
     total = _mm512_add_ps(total, weight);
   }
