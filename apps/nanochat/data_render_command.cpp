@@ -76,18 +76,23 @@ ExitCode render(const RenderArguments& arguments, const Context& context) {
   const auto tokenizer = load_tokenizer(arguments.tokenizer);
   const bool colored = arguments.color == "always" || (arguments.color == "auto" && ::isatty(STDOUT_FILENO) != 0);
   ConversationReader reader(expand_row_paths(arguments.data_dir), {.skip_bad = arguments.skip_bad, .require_answer = false});
-  std::int64_t count = 0;
+  std::int64_t count = 0, cut = 0, useless = 0;
   for (Conversation conversation; (arguments.limit == 0 || count < arguments.limit) && reader.next(conversation); ++count) {
     const RenderedConversation rendered = render_conversation(*tokenizer, conversation, arguments.max_tokens);
+    const auto supervised = std::count(rendered.mask.begin(), rendered.mask.end(), 1);
+    cut += rendered.cut() ? 1 : 0;
+    useless += supervised == 0 ? 1 : 0;
     if (context.json) {
       write(nlohmann::ordered_json{{"ids", rendered.ids}, {"mask", rendered.mask}}.dump() + "\n");
       continue;
     }
-    const auto supervised = std::count(rendered.mask.begin(), rendered.mask.end(), 1);
-    write(fmt::format("{}{}: {} tokens, {} supervised{}\n{}\n", colored ? kFaint : "", reader.where(), rendered.ids.size(), supervised,
-                      colored ? kReset : "", view(*tokenizer, rendered, arguments, colored)));
+    const std::string whole = rendered.cut() ? fmt::format(" of {}", rendered.whole_length) : "";
+    write(fmt::format("{}{}: {}{} tokens, {} supervised{}\n{}\n", colored ? kFaint : "", reader.where(), rendered.ids.size(), whole,
+                      supervised, colored ? kReset : "", view(*tokenizer, rendered, arguments, colored)));
   }
-  if (reader.report().bad > 0) log_warn("{}", reader.report().summary());
+  log_report(reader.report());
+  if (cut > 0) log_warn("{} of {} conversations have more than {} tokens; the rest of each is cut off", cut, count, arguments.max_tokens);
+  if (useless > 0) log_warn("{} of {} conversations have no supervised token", useless, count);
   if (std::fflush(stdout) != 0) throw IoError("cannot write to standard output");
   return reader.report().bad > 0 ? ExitCode::kPartial : ExitCode::kOk;
 }

@@ -6,6 +6,7 @@
 #include "commands.h"
 #include "core/errors.h"
 #include "core/format.h"
+#include "data/conversations.h"
 #include "data/validate.h"
 #include "tokenizer/load.h"
 #include "tokenizer/tokenizer.h"
@@ -34,6 +35,7 @@ ExitCode validate(const ValidateArguments& arguments, Context& context) {
              with_commas(static_cast<std::int64_t>(report.documents)),
              with_commas(static_cast<std::int64_t>(report.conversations)), human_bytes(static_cast<double>(report.bytes)),
              report.tokens > 0 ? fmt::format(", {} tokens", with_commas(static_cast<std::int64_t>(report.tokens))) : "");
+  if (!report.unread.empty()) fmt::print("keys of conversations that are not read: {}\n", replace_invalid_utf8(describe(report.unread)));
   if (report.clean()) {
     fmt::print("no faults found\n");
     return code;

@@ -15,7 +15,14 @@
 namespace nanochat {
 namespace {
 
-std::int32_t token_of(std::int32_t stored) { return stored < 0 ? ~stored : stored; }
+// How a token is stored: as its id where it is supervised, else as ~id, which is negative; with a further bit where its
+// message is not learned at all.
+constexpr std::int32_t kExcluded = std::int32_t{1} << 30;
+
+std::int32_t stored(TokenId id, bool supervised, bool excluded) {
+  if (supervised) return id;
+  return ~(excluded ? id | kExcluded : id);
+}
 
 // Input positions that a conversation takes: all tokens but the last, which is a target alone.
 std::size_t positions_of(std::span<const std::int32_t> conversation, std::size_t sequence_len) {
@@ -116,13 +123,18 @@ class ConversationLoader : public Loader {
   bool next_stream(TokenBatch& batch) {
     const auto needed = static_cast<std::size_t>(batch.rows * batch.sequence_len + 1);
     if (!options_.loop && tokens_left() < needed) return false;
-    std::vector<std::int32_t> tokens;
-    tokens.reserve(needed);
-    while (tokens.size() < needed) {
+    std::vector<std::int32_t>& ids = batch.inputs;
+    std::vector<std::int32_t>& targets = batch.targets;
+    ids.reserve(needed);
+    targets.reserve(needed);
+    while (ids.size() < needed) {
       if (place_ == order_.size()) next_epoch();
       const std::span<const std::int32_t> conversation = (*conversations_)[order_[place_]];
-      const std::size_t take = std::min(needed - tokens.size(), conversation.size() - token_);
-      for (std::size_t i = 0; i < take; ++i) tokens.push_back(token_of(conversation[token_ + i]));
+      const std::size_t take = std::min(needed - ids.size(), conversation.size() - token_);
+      for (const std::int32_t token : conversation.subspan(token_, take)) {
+        ids.push_back(RenderedConversations::id_of(token));
+        targets.push_back(RenderedConversations::target_of(token, options_.packing));
+      }
       token_ += take;
       last_epoch_ = epoch_;
       if (token_ == conversation.size()) {
@@ -130,8 +142,8 @@ class ConversationLoader : public Loader {
         token_ = 0;
       }
     }
-    batch.inputs.assign(tokens.begin(), tokens.end() - 1);
-    batch.targets.assign(tokens.begin() + 1, tokens.end());
+    ids.pop_back();
+    targets.erase(targets.begin());
     return true;
   }
 
@@ -176,8 +188,8 @@ class ConversationLoader : public Loader {
       const std::span<const std::int32_t> conversation = (*conversations_)[index];
       batch.documents.push_back(static_cast<std::int32_t>(batch.inputs.size()));
       for (std::size_t i = 0; i < positions(index); ++i) {
-        batch.inputs.push_back(token_of(conversation[i]));
-        batch.targets.push_back(std::max(conversation[i + 1], -1));  // what is not supervised is stored below 0
+        batch.inputs.push_back(RenderedConversations::id_of(conversation[i]));
+        batch.targets.push_back(RenderedConversations::target_of(conversation[i + 1], options_.packing));
       }
     }
     if (batch.inputs.size() < end) batch.documents.push_back(static_cast<std::int32_t>(batch.inputs.size()));
@@ -210,25 +222,58 @@ class ConversationLoader : public Loader {
 }  // namespace
 
 std::span<const std::int32_t> RenderedConversations::operator[](std::size_t index) const {
-  const std::size_t begin = index == 0 ? 0 : ends_[index - 1];
-  return std::span(tokens_).subspan(begin, ends_[index] - begin);
+  const Place& place = conversations_[index];
+  return std::span(*tokens_).subspan(place.begin, place.end - place.begin);
 }
 
 std::size_t RenderedConversations::supervised_tokens() const {
-  return static_cast<std::size_t>(std::count_if(tokens_.begin(), tokens_.end(), [](std::int32_t token) { return token >= 0; }));
+  std::size_t count = 0;
+  for (std::size_t i = 0; i < size(); ++i) {
+    const auto tokens = (*this)[i];
+    count += static_cast<std::size_t>(std::count_if(tokens.begin(), tokens.end(), [](std::int32_t token) { return token >= 0; }));
+  }
+  return count;
+}
+
+bool RenderedConversations::has_target(std::size_t index, ConversationPacking packing) const {
+  const auto tokens = (*this)[index];
+  return !tokens.empty() && std::any_of(tokens.begin() + 1, tokens.end(), [&](std::int32_t token) { return target_of(token, packing) >= 0; });
 }
 
 void RenderedConversations::add(const RenderedConversation& conversation) {
+  const std::size_t begin = tokens_->size();
   for (std::size_t i = 0; i < conversation.ids.size(); ++i) {
-    tokens_.push_back(conversation.mask[i] != 0 ? conversation.ids[i] : ~conversation.ids[i]);
+    tokens_->push_back(stored(conversation.ids[i], conversation.mask[i] != 0, !conversation.excluded.empty() && conversation.excluded[i] != 0));
   }
-  ends_.push_back(tokens_.size());
+  conversations_.push_back({begin, tokens_->size(), conversation.cut()});
+  token_count_ += conversation.ids.size();
 }
 
 void RenderedConversations::append(const RenderedConversations& other) {
-  const std::size_t before = tokens_.size();
-  tokens_.insert(tokens_.end(), other.tokens_.begin(), other.tokens_.end());
-  for (const std::size_t end : other.ends_) ends_.push_back(before + end);
+  for (std::size_t i = 0; i < other.size(); ++i) {
+    const auto tokens = other[i];
+    const std::size_t begin = tokens_->size();
+    tokens_->insert(tokens_->end(), tokens.begin(), tokens.end());
+    conversations_.push_back({begin, tokens_->size(), other.is_cut(i)});
+  }
+  token_count_ += other.token_count_;
+}
+
+RenderedConversations RenderedConversations::select(const std::vector<std::size_t>& indices) const {
+  RenderedConversations selected;
+  selected.tokens_ = tokens_;
+  for (const std::size_t index : indices) {
+    selected.conversations_.push_back(conversations_[index]);
+    selected.token_count_ += (*this)[index].size();
+  }
+  return selected;
+}
+
+std::int32_t RenderedConversations::id_of(std::int32_t stored) { return stored >= 0 ? stored : ~stored & ~kExcluded; }
+
+std::int32_t RenderedConversations::target_of(std::int32_t stored, ConversationPacking packing) {
+  if (stored >= 0) return stored;
+  return packing == ConversationPacking::kStream && (~stored & kExcluded) == 0 ? ~stored : -1;
 }
 
 RenderedConversations render_conversations(const Tokenizer& tokenizer, std::int64_t count,

@@ -2,7 +2,8 @@
 // Conversations as training batches. They are rendered once, on several threads, and held as token ids (4 bytes each);
 // an epoch is packed in memory:
 //
-//   kStream   one conversation after the other, cut every T tokens; all tokens are targets. As the reference's mid_train.py.
+//   kStream   one conversation after the other, cut every T tokens; all tokens are targets, but for those of messages that
+//             are not learned (Message::learned). As the reference's mid_train.py.
 //   kBestFit  whole conversations in rows of T, each in the fullest row that has room for it, the longest first (best-fit
 //             decreasing, Johnson 1973); attention stays inside each (TokenBatch::documents), and only what the assistant
 //             has to write is a target. What room is left at the end of a row is a document without targets.
@@ -28,20 +29,36 @@ namespace nanochat {
 
 class Tokenizer;
 
-// Immutable once filled: thread-safe.
+enum class ConversationPacking { kStream, kBestFit, kPadded };
+
+// Copies share the tokens. Immutable once filled: thread-safe.
 class RenderedConversations {
  public:
-  // Tokens of one; those that are not supervised are stored as ~id, which is negative.
+  // Tokens of one, as id_of() and target_of() read them.
   std::span<const std::int32_t> operator[](std::size_t index) const;
-  std::size_t size() const { return ends_.size(); }
-  std::size_t tokens() const { return tokens_.size(); }
+  std::size_t size() const { return conversations_.size(); }
+  std::size_t tokens() const { return token_count_; }
   std::size_t supervised_tokens() const;
+  bool is_cut(std::size_t index) const { return conversations_[index].cut; }  // longer than what is kept of it
+  // Whether there is anything to learn from a conversation: a target behind its first token.
+  bool has_target(std::size_t index, ConversationPacking packing) const;
   void add(const RenderedConversation& conversation);
   void append(const RenderedConversations& other);
+  // Those of these indices in this order.
+  RenderedConversations select(const std::vector<std::size_t>& indices) const;
+
+  static std::int32_t id_of(std::int32_t stored);
+  // The target that a token is, or -1.
+  static std::int32_t target_of(std::int32_t stored, ConversationPacking packing);
 
  private:
-  std::vector<std::int32_t> tokens_;
-  std::vector<std::size_t> ends_;  // of each conversation in tokens_
+  std::shared_ptr<std::vector<std::int32_t>> tokens_ = std::make_shared<std::vector<std::int32_t>>();
+  struct Place {
+    std::size_t begin = 0, end = 0;  // in *tokens_
+    bool cut = false;
+  };
+  std::vector<Place> conversations_;
+  std::size_t token_count_ = 0;
 };
 
 // Renders conversation(0 .. count - 1), which is called from several threads, each cut to max_tokens. workers 0: every
@@ -49,8 +66,6 @@ class RenderedConversations {
 RenderedConversations render_conversations(const Tokenizer& tokenizer, std::int64_t count,
                                            const std::function<Conversation(std::int64_t)>& conversation,
                                            std::int64_t max_tokens, int workers = 0);
-
-enum class ConversationPacking { kStream, kBestFit, kPadded };
 
 struct ConversationLoaderOptions {
   std::int64_t rows = 8;             // B

@@ -59,6 +59,51 @@ TEST(RenderedConversations, KeepIdsAndMaskInOneNumber) {
   EXPECT_THAT((*all)[1], ElementsAre(~100, 101));
 }
 
+TEST(RenderedConversations, KnowWhatIsExcludedCutAndLearned) {
+  RenderedConversations all;
+  all.add({.ids = {7, 8, 9}, .mask = {0, 0, 1}, .excluded = {0, 1, 0}, .whole_length = 3});
+  all.add({.ids = {1, 2, 3}, .mask = {0, 0, 0}, .excluded = {0, 1, 1}, .whole_length = 4});
+  all.add({.ids = {4, 5}, .mask = {1, 0}, .excluded = {0, 0}, .whole_length = 2});
+  const auto targets = [&](std::size_t i, ConversationPacking packing) {
+    std::vector<std::int32_t> found;
+    for (const std::int32_t token : all[i]) found.push_back(RenderedConversations::target_of(token, packing));
+    return found;
+  };
+  EXPECT_THAT(targets(0, ConversationPacking::kStream), ElementsAre(7, -1, 9)) << "a stream learns all but what is excluded";
+  EXPECT_THAT(targets(0, ConversationPacking::kPadded), ElementsAre(-1, -1, 9));
+  EXPECT_EQ(RenderedConversations::id_of(all[0][1]), 8);
+  EXPECT_TRUE(all.has_target(0, ConversationPacking::kBestFit));
+  EXPECT_FALSE(all.has_target(1, ConversationPacking::kStream));
+  EXPECT_FALSE(all.has_target(2, ConversationPacking::kBestFit)) << "the first token is no target";
+  EXPECT_TRUE(all.has_target(2, ConversationPacking::kStream));
+  EXPECT_FALSE(all.is_cut(0));
+  EXPECT_TRUE(all.is_cut(1));
+
+  const RenderedConversations some = all.select({2, 1});
+  EXPECT_EQ(some.size(), 2U);
+  EXPECT_EQ(some.tokens(), 5U);
+  EXPECT_EQ(some.supervised_tokens(), 1U);
+  EXPECT_TRUE(some.is_cut(1));
+  EXPECT_EQ(RenderedConversations::id_of(some[1][2]), 3);
+  RenderedConversations joined;
+  joined.append(some);
+  EXPECT_THAT(joined[1], ::testing::ElementsAreArray(all[1]));
+  EXPECT_TRUE(joined.is_cut(1));
+  EXPECT_EQ(joined.tokens(), 5U);
+}
+
+TEST(ConversationLoader, AStreamTakesNoTargetFromAMessageThatIsNotLearned) {
+  auto all = std::make_shared<RenderedConversations>();
+  all->add({.ids = {1, 2, 3, 4, 5, 6, 7}, .mask = {0, 0, 0, 1, 0, 0, 1}, .excluded = {0, 0, 0, 0, 1, 1, 0}, .whole_length = 7});
+  ConversationLoaderOptions options = options_of(ConversationPacking::kStream, 2, 3);
+  options.shuffle = false;
+  const auto loader = make_conversation_loader(all, options, nullptr);
+  TokenBatch batch;
+  ASSERT_TRUE(loader->next(batch));
+  EXPECT_THAT(batch.inputs, ElementsAre(1, 2, 3, 4, 5, 6));
+  EXPECT_THAT(batch.targets, ElementsAre(2, 3, 4, -1, -1, 7));
+}
+
 TEST(ConversationLoader, BestFitPutsWholeConversationsIntoRowsAndMasksThem) {
   ConversationLoaderOptions options = options_of(ConversationPacking::kBestFit, 2, 6);
   options.shuffle = false;

@@ -222,7 +222,8 @@ class JsonFileRows final : public RowReader {
       Row row;
       const Piece& first = elements[0];
       parse_row(std::string_view(text_).substr(first.begin, first.end - first.begin), row);
-      if (row.value.is_object() && row.value.contains("role")) return;  // the array is a conversation
+      const auto has = [&](const char* key) { return row.value.is_object() && row.value.contains(key); };
+      if (has("role") || (has("from") && has("value"))) return;  // the array is a conversation
     }
     pieces_ = std::move(elements);
   }
@@ -254,6 +255,7 @@ class ParquetFileRows final : public RowReader {
 }  // namespace
 
 void parse_row(std::string_view text, Row& row) {
+  row.text = text;
   row.fault.clear();
   row.fault_kind.clear();
   row.value = json::parse(text, nullptr, /*allow_exceptions=*/false);
@@ -264,6 +266,13 @@ void parse_row(std::string_view text, Row& row) {
   row.value = nullptr;
   row.fault_kind = is_valid_utf8(text) ? "malformed-json" : "invalid-utf8";
   row.fault = is_valid_utf8(text) ? why_not_json(text) : "holds bytes that are not UTF-8";
+}
+
+nlohmann::ordered_json value_in_order(const Row& row) {
+  using nlohmann::ordered_json;
+  ordered_json value = ordered_json::parse(row.text, nullptr, /*allow_exceptions=*/false);
+  if (value.is_discarded()) value = ordered_json::parse(without_lone_surrogates(row.text), nullptr, /*allow_exceptions=*/false);
+  return value.is_discarded() ? ordered_json(row.value) : value;
 }
 
 std::unique_ptr<RowReader> open_rows(const std::filesystem::path& file, const std::vector<std::string>& columns) {

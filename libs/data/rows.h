@@ -3,8 +3,8 @@
 // also be .gz or .zst; .parquet and .zst need a build with Arrow.
 //
 // A .jsonl holds a value a line; blank lines are passed over. A .json holds either one array, whose elements are the rows,
-// or values one after the other, a row each; it is read whole. One array of messages ({"role", ...}) is one row: a
-// conversation. The rows of a .parquet are objects.
+// or values one after the other, a row each; it is read whole. One array of messages ({"role", ...} or
+// {"from", "value"}) is one row: a conversation. The rows of a .parquet are objects.
 //
 // An escape in a JSON string for half a surrogate pair (\ud83d without its other half) stands for no character; it becomes
 // U+FFFD, which is also what the reference's tokenizer makes of it. \u0000 is a character as any other.
@@ -25,6 +25,7 @@ struct Row {
   nlohmann::json value;    // null when there is a fault
   std::string fault;       // what keeps the text of the row from being JSON; empty when nothing does
   std::string fault_kind;  // of validate.h: "invalid-utf8" or "malformed-json"
+  std::string_view text;   // as it stands in the file; until the reader's next row
 };
 
 // Not thread-safe.
@@ -43,7 +44,10 @@ std::unique_ptr<RowReader> open_rows(const std::filesystem::path& file, const st
 // Files, folders and globs of such files (data/paths.h); "-" is standard input, a .jsonl.
 std::vector<std::filesystem::path> expand_row_paths(const std::vector<std::string>& paths);
 
-// Sets all of `row` but where it stands from its text.
+// Sets all of `row` but where it stands from its text, which must outlive it.
 void parse_row(std::string_view text, Row& row);
+
+// The value of a row without a fault, with the order of its keys, which Row::value does not keep.
+nlohmann::ordered_json value_in_order(const Row& row);
 
 }  // namespace nanochat

@@ -3,19 +3,14 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#ifdef NANOCHAT_HAS_PARQUET
-#include <arrow/io/file.h>
-#include <arrow/io/memory.h>
-#include <arrow/json/reader.h>
-#include <arrow/table.h>
-#include <parquet/arrow/writer.h>
-#endif
-
 #include "core/atomic_file.h"
 #include "core/errors.h"
 #include "core/random.h"
 #include "core/testing.h"
 #include "data/testing_gzip.h"
+#ifdef NANOCHAT_HAS_PARQUET
+#include "data/testing_parquet.h"
+#endif
 
 namespace nanochat {
 namespace {
@@ -127,15 +122,7 @@ TEST_F(Rows, PathsAreThoseOfRows) {
 #ifdef NANOCHAT_HAS_PARQUET
 
 // Types are inferred from the JSON rows.
-void write_parquet(const fs::path& path, const std::string& rows, std::int64_t rows_per_group = 1000) {
-  auto input = std::make_shared<arrow::io::BufferReader>(arrow::Buffer::FromString(rows));
-  auto reader = *arrow::json::TableReader::Make(arrow::default_memory_pool(), input, arrow::json::ReadOptions::Defaults(),
-                                                arrow::json::ParseOptions::Defaults());
-  const std::shared_ptr<arrow::Table> table = *reader->Read();
-  const auto output = *arrow::io::FileOutputStream::Open(path.string());
-  ASSERT_TRUE(parquet::arrow::WriteTable(*table, arrow::default_memory_pool(), output, rows_per_group).ok());
-  ASSERT_TRUE(output->Close().ok());
-}
+using testing::write_json_as_parquet;
 
 TEST_F(Rows, OfParquetAreObjects) {
   const std::vector<json> rows = {
@@ -148,7 +135,7 @@ TEST_F(Rows, OfParquetAreObjects) {
   std::string text;
   for (int i = 0; i < 300; ++i) text += rows[0].dump() + "\n" + rows[1].dump() + "\n";
   const fs::path path = folder_ / "a.parquet";
-  write_parquet(path, text, 70);
+  write_json_as_parquet(path, text, 70);
   const std::vector<Row> read_rows = read(path);
   ASSERT_EQ(read_rows.size(), 600U);
   for (std::size_t i = 0; i < read_rows.size(); ++i) {
@@ -168,7 +155,7 @@ TEST_F(Rows, OfDamagedParquetAreAnErrorOrMakeNoDifference) {
   for (int i = 0; i < 50; ++i) {
     text += json({{"messages", {{{"role", "user"}, {"content", "question " + std::to_string(i)}}}}, {"n", i}}).dump() + "\n";
   }
-  write_parquet(path, text, 20);
+  write_json_as_parquet(path, text, 20);
   const std::string good = read_file(path);
   Rng rng(5);
   std::size_t errors = 0;

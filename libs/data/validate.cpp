@@ -40,6 +40,31 @@ bool ends_with_one_of(const std::string& name, std::initializer_list<const char*
   return std::any_of(endings.begin(), endings.end(), [&](const char* ending) { return name.ends_with(ending); });
 }
 
+struct ConversationFault {
+  std::string kind = {}, what = {};  // empty: none
+  bool readable = true;              // training takes the conversation all the same
+};
+
+// Beside what the reader of conversations.h refuses: that a message is empty, the last one the user's, or none learned.
+ConversationFault conversation_fault(const Row& row, UnreadKeys* unread) {
+  Conversation conversation;
+  try {
+    conversation = parse_conversation_row(row, unread);
+  } catch (const ConversationError& error) {
+    return {error.kind(), error.what(), false};
+  }
+  const auto& messages = conversation.messages;
+  for (std::size_t i = 0; i < messages.size(); ++i) {
+    const auto& parts = messages[i].parts;
+    const bool empty = std::all_of(parts.begin(), parts.end(), [](const MessagePart& part) { return part.text.empty(); });
+    if (empty) return {"empty-content", fmt::format("message {} of those that are rendered, the {}'s, is empty", i + 1, messages[i].role)};
+  }
+  if (messages.back().role != "assistant") return {"unanswered", "the last message is not the assistant's"};
+  const auto learned = [](const Message& message) { return message.role == "assistant" && message.learned; };
+  if (std::none_of(messages.begin(), messages.end(), learned)) return {"nothing-learned", "no message of the assistant is learned"};
+  return {};
+}
+
 class Validator {
  public:
   Validator(const ValidateOptions& options, ProgressReporter& progress) : options_(options), progress_(progress) {}
@@ -184,6 +209,7 @@ class Validator {
   void rows(const fs::path& file) {
     const auto reader = open_rows(file);
     std::uint64_t before = 0, found_rows = 0;
+    std::optional<ConversationForm> form;  // of the first conversation of the file that can be read
     for (Row next; !interrupt_requested() && reader->next(next);) {
       advance(reader->stored_bytes(), before);
       ++found_rows;
@@ -193,8 +219,14 @@ class Validator {
         found(next.fault_kind, where, next.fault);
       } else if (conversation_form(row)) {
         ++report_.conversations;
-        const auto [kind, what] = conversation_fault(row);
-        if (!kind.empty()) found(kind, where, what);
+        const ConversationFault fault = conversation_fault(next, &report_.unread);
+        if (!fault.kind.empty()) found(fault.kind, where, fault.what);
+        const auto form_found = conversation_form(row);
+        if (form && form != form_found) {
+          found("other-form", where, fmt::format("is in the form {} in a file that begins in the form {}", name_of(*form_found), name_of(*form)));
+        } else if (fault.readable) {
+          form = form_found;
+        }
         const std::string text = row.dump(-1, ' ', false, json::error_handler_t::replace);
         report_.bytes += text.size();
         document(hash128(text, kHashSeed), where);
@@ -300,11 +332,16 @@ const std::vector<std::pair<std::string, std::string>>& finding_kinds() {
       {"split-overlap", "a document of the training split that is in the validation split too"},
       {"no-documents", "a file or shard without a document"},
       {"no-messages", "a conversation without messages"},
-      {"wrong-role", "a role that is not user or assistant in turn, or system anywhere but first"},
+      {"wrong-role", "an unknown role, one that is not user or assistant in turn, or system anywhere but first"},
       {"wrong-content", "content that is neither a string nor a list of parts"},
       {"empty-content", "a message without content"},
       {"wrong-part", "a part of unknown type or without text, or a call of the calculator by a user"},
+      {"wrong-call", "a call or a description of a function that is not JSON or has no name"},
+      {"wrong-weight", "a weight of a message that is not 0 or 1, or different ones in one turn"},
+      {"unsupported-key", "a key that changes what is learned and that cannot be followed, such as images"},
+      {"other-form", "a conversation in another form than the first of its file"},
       {"unanswered", "a conversation whose last message is not the assistant's"},
+      {"nothing-learned", "a conversation in which no message of the assistant is learned"},
       {"damaged-shard", "a token shard whose header, size or checksum is wrong"},
       {"checksum-mismatch", "a document of a shard whose tokens changed"},
       {"wrong-tokenizer", "a shard of another tokenizer than the folder's, the other shards' or --tokenizer"},
@@ -318,23 +355,6 @@ const std::vector<std::pair<std::string, std::string>>& finding_kinds() {
   return kinds;
 }
 
-std::pair<std::string, std::string> conversation_fault(const json& row) {
-  Conversation conversation;
-  try {
-    conversation = parse_conversation(row);
-  } catch (const ConversationError& error) {
-    return {error.kind(), error.what()};
-  }
-  const auto& messages = conversation.messages;
-  for (std::size_t i = 0; i < messages.size(); ++i) {
-    const auto& parts = messages[i].parts;
-    const bool empty = std::all_of(parts.begin(), parts.end(), [](const MessagePart& part) { return part.text.empty(); });
-    if (empty) return {"empty-content", fmt::format("message {} is empty", i + 1)};
-  }
-  if (messages.back().role != "assistant") return {"unanswered", "the last message is not the assistant's"};
-  return {};
-}
-
 nlohmann::ordered_json ValidationReport::to_json() const {
   nlohmann::ordered_json result = {{"clean", clean()},         {"files", files},   {"documents", documents},
                                    {"conversations", conversations}, {"bytes", bytes}, {"tokens", tokens},
@@ -343,6 +363,7 @@ nlohmann::ordered_json ValidationReport::to_json() const {
     const auto count = counts.find(kind);
     if (count != counts.end()) result["findings"][kind] = count->second;
   }
+  result["unread_keys"] = unread;
   result["examples"] = nlohmann::ordered_json::array();
   for (const Finding& finding : examples) {
     result["examples"].push_back({{"kind", finding.kind},

@@ -31,6 +31,7 @@ struct ValidationReport {
   std::uint64_t files = 0, documents = 0, conversations = 0, bytes = 0, tokens = 0;
   std::map<std::string, std::uint64_t> counts;  // of findings by kind; empty: no fault
   std::vector<Finding> examples;                // in the order of the data
+  std::map<std::string, std::uint64_t> unread;  // keys of conversations that nothing reads (conversations.h): no fault
   bool clean() const { return counts.empty(); }
   nlohmann::ordered_json to_json() const;
 };
@@ -43,9 +44,5 @@ ValidationReport validate_data(const std::vector<std::string>& paths, const Vali
 
 // Every kind of fault with what it means, in the order of the documentation.
 const std::vector<std::pair<std::string, std::string>>& finding_kinds();
-
-// What is wrong with a conversation: kind and explanation; both empty when nothing is. Beside what parse_conversation of
-// conversations.h refuses, that a message is empty or the last one the user's.
-std::pair<std::string, std::string> conversation_fault(const nlohmann::json& row);
 
 }  // namespace nanochat

@@ -126,7 +126,7 @@ TEST_F(Validate, FindsFaultsOfConversations) {
   EXPECT_EQ(fault_of_rows(good + conversation("")), "no-messages");
   EXPECT_EQ(fault_of_rows(good + conversation(R"({"role": "system", "content": "x"})")), "no-messages");
   EXPECT_EQ(fault_of_rows(good + conversation(std::string(kAssistant) + "," + kUser)), "wrong-role");
-  EXPECT_EQ(fault_of_rows(good + conversation(R"({"role": "human", "content": "x"})")), "wrong-role");
+  EXPECT_EQ(fault_of_rows(good + conversation(R"({"role": "narrator", "content": "x"})")), "wrong-role");
   EXPECT_EQ(fault_of_rows(good + conversation(R"({"content": "x"})")), "wrong-role");
   EXPECT_EQ(fault_of_rows(good + conversation(R"({"role": "user", "content": 5},)" + std::string(kAssistant))), "wrong-content");
   EXPECT_EQ(fault_of_rows(good + conversation(R"({"role": "user", "content": [{"type": "python", "text": "x"}]},)" +
@@ -139,11 +139,27 @@ TEST_F(Validate, FindsFaultsOfConversations) {
   EXPECT_EQ(fault_of_rows(good + conversation(std::string(kUser) + R"(,{"role": "assistant", "content": [{"type": "text"}]})")),
             "wrong-part");
   EXPECT_EQ(fault_of_rows(good + conversation(kUser)), "unanswered");
+  EXPECT_EQ(fault_of_rows(good + R"({"conversations": [)" + kUser + "," + kAssistant + "]}\n"), "other-form")
+      << "training refuses such a row";
+  EXPECT_EQ(fault_of_rows(good + conversation(std::string(kUser) + R"(,{"role": "assistant", "content": "x", "weight": 0})")),
+            "nothing-learned");
+  EXPECT_EQ(fault_of_rows(good + conversation(std::string(kUser) + R"(,{"role": "assistant", "content": "x", "weight": 0.5})")),
+            "wrong-weight");
+  EXPECT_EQ(fault_of_rows(good + conversation(std::string(kUser) + R"(,{"role": "assistant", "tool_calls": [{"function": {}}]})")),
+            "wrong-call");
+  EXPECT_EQ(fault_of_rows(good + R"({"image": "a.png", "messages": [)" + kUser + "," + kAssistant + "]}\n"), "unsupported-key");
   EXPECT_EQ(fault_of_rows(good + good), "duplicate-document");
   const std::string alpaca = R"({"instruction": "a", "output": "b"})";
   EXPECT_TRUE(validate(write("a.json", "[" + alpaca + "]")).clean());
   EXPECT_EQ(only_fault(write("b.json", "[" + alpaca + ",\n" R"({"instruction": "a", "output": ""}])")), "empty-content");
   EXPECT_EQ(only_fault(write("c.json", "[" + alpaca)), "unreadable");
+}
+
+TEST_F(Validate, CountsTheKeysOfConversationsThatNothingReads) {
+  const ValidationReport report = validate(write("a.jsonl", R"({"id": 7, "tools": "", "messages": [)" + std::string(kUser) + "," + kAssistant + "]}\n"));
+  EXPECT_TRUE(report.clean()) << report.to_json();
+  EXPECT_THAT(report.unread, ElementsAre(Pair("id", 1U)));
+  EXPECT_EQ(report.to_json()["unread_keys"].dump(), R"({"id":1})");
 }
 
 TEST_F(Validate, FindsFaultsOfShards) {

@@ -1,9 +1,10 @@
-#include <map>
+#include <utility>
 
 #include <fmt/format.h>
 
 #include "serving/api_request.h"
 #include "serving/json_fields.h"
+#include "tokenizer/chat_history.h"
 
 namespace nanochat {
 namespace {
@@ -32,94 +33,64 @@ std::string parse_content(const JsonFields& message) {
   return text;
 }
 
-using FunctionNames = std::map<std::string, std::string>;  // by the id of a call
-
-// {"name": "f", "arguments": {...}}: of arguments that are no JSON, which models write too, a string.
-std::string call_text(const std::string& name, const std::string& arguments) {
-  const bool object = arguments.find_first_not_of(" \t\r\n") == arguments.find('{') && json::accept(arguments);
-  return fmt::format("{{\"name\":{},\"arguments\":{}}}", json(name).dump(), object ? arguments : json(arguments).dump());
+FunctionCall parse_call(const JsonFields& function, std::string id) {
+  return {.name = function.string("name").value_or(""), .arguments = function.string("arguments").value_or("{}"), .id = std::move(id)};
 }
 
-// The calls of an assistant's message, each as call_text().
-std::string parse_tool_calls(const JsonFields& message, FunctionNames& names) {
-  std::string text;
+// The calls of an assistant's message: tool_calls, or function_call as it was before.
+std::vector<FunctionCall> parse_calls(const JsonFields& message) {
+  std::vector<FunctionCall> parsed;
+  if (const json* call = message.object("function_call")) {
+    parsed.push_back(parse_call(JsonFields(*call, message.name_of("function_call")), {}));
+  }
   const json* calls = message.array("tool_calls");
-  if (calls == nullptr) return text;
+  if (calls == nullptr) return parsed;
   for (std::size_t i = 0; i < calls->size(); ++i) {
     const std::string where = fmt::format("{}[{}]", message.name_of("tool_calls"), i);
     const JsonFields call((*calls)[i], where);
     const json* function = call.object("function");
     if (function == nullptr) throw ApiError::invalid(where + ".function: missing", where + ".function");
-    const JsonFields fields(*function, where + ".function");
-    const std::string name = fields.string("name").value_or("");
-    if (const auto id = call.string("id")) names[*id] = name;
-    text += (text.empty() ? "" : "\n") + call_text(name, fields.string("arguments").value_or("{}"));
+    parsed.push_back(parse_call(JsonFields(*function, where + ".function"), call.string("id").value_or("")));
   }
-  return text;
+  return parsed;
 }
 
-void append(std::string& text, const std::string& more) {
-  if (more.empty()) return;
-  text += (text.empty() ? "" : "\n\n") + more;
-}
-
-struct ParsedMessage {
-  std::string role;  // system, user or assistant
-  std::string text;
-};
-
-ParsedMessage parse_message(const json& value, std::size_t index, FunctionNames& names) {
+void add_message(const json& value, std::size_t index, ChatHistory& history) {
   const std::string where = fmt::format("messages[{}]", index);
   const JsonFields message(value, where);
   const auto role = message.string("role");
   if (!role) throw ApiError::invalid(where + ".role: missing", where + ".role");
   std::string text = parse_content(message);
-  if (*role == "system" || *role == "developer") return {"system", text};
-  if (*role == "user") return {"user", text};
-  if (*role == "assistant") {
-    append(text, parse_tool_calls(message, names));
-    return {"assistant", text};
+  if (*role == "system" || *role == "developer") {
+    history.add_system(text);
+  } else if (*role == "user") {
+    history.add_user(text);
+  } else if (*role == "assistant") {
+    history.add_assistant({{PartType::kText, std::move(text)}}, parse_calls(message));
+  } else if (*role == "tool" || *role == "function") {
+    history.add_result({.id = message.string("tool_call_id").value_or(""), .name = message.string("name").value_or("")}, text);
+  } else {
+    throw ApiError::invalid(fmt::format("{}.role: expected system, developer, user, assistant or tool, found \"{}\"", where, *role),
+                            where + ".role");
   }
-  if (*role == "tool" || *role == "function") {
-    const std::string id = message.string("tool_call_id").value_or("");
-    const auto called = names.find(id);
-    const std::string name = message.string("name").value_or(called == names.end() ? id : called->second);
-    return {"user", name.empty() ? "Result:\n" + text : fmt::format("Result of {}:\n{}", name, text)};
-  }
-  throw ApiError::invalid(fmt::format("{}.role: expected system, developer, user, assistant or tool, found \"{}\"", where, *role),
-                          where + ".role");
 }
 
 }  // namespace
 
 Conversation parse_messages(const json& messages, const std::string& tools) {
   if (messages.empty()) throw ApiError::invalid("messages: is empty; expected at least one message", "messages");
-  std::string system;
-  std::vector<Message> turns;
-  FunctionNames names;
-  for (std::size_t i = 0; i < messages.size(); ++i) {
-    ParsedMessage message = parse_message(messages[i], i, names);
-    if (message.role == "system") {
-      append(system, message.text);
-    } else if (!turns.empty() && turns.back().role == message.role) {
-      append(turns.back().parts.front().text, message.text);
-    } else {
-      turns.emplace_back(message.role, message.text);
-    }
-  }
-  append(system, tools);
-  if (turns.empty()) {  // instructions alone: they are what is asked
-    turns.emplace_back("user", std::exchange(system, {}));
-  }
-  if (turns.front().role != "user") {
+  ChatHistory history;
+  for (std::size_t i = 0; i < messages.size(); ++i) add_message(messages[i], i, history);
+  Conversation conversation = std::move(history).take(tools);
+  std::vector<Message>& turns = conversation.messages;
+  if (turns.empty()) turns.emplace_back("user", "");
+  if (turns.size() == 1 && turns.front().role == "system") turns.front().role = "user";  // instructions alone: they are what is asked
+  if (turns[turns.front().role == "system" ? 1 : 0].role != "user") {
     throw ApiError::invalid("messages: the first message that is not a system message is the assistant's; expected the user's", "messages");
   }
   if (turns.back().role != "user") {
     throw ApiError::invalid("messages: the last message is the assistant's; expected the user's or a tool's", "messages");
   }
-  Conversation conversation;
-  if (!system.empty()) conversation.messages.emplace_back("system", system);
-  for (Message& turn : turns) conversation.messages.push_back(std::move(turn));
   return conversation;
 }
 

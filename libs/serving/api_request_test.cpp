@@ -123,6 +123,16 @@ TEST(Messages, BecomeTurnsOfUserAndAssistant) {
   EXPECT_NO_THROW(check_conversation({{conversation.messages.begin(), conversation.messages.end() - 2}}));
 }
 
+// Training data of the same chat is rendered by the same class: data/conversations_test.cpp.
+TEST(Messages, NameResultsOfCallsWithoutAnId) {
+  const Conversation conversation = parse_messages(json::parse(R"([{"role": "user", "content": "a"},
+    {"role": "assistant", "content": null, "function_call": {"name": "f", "arguments": "{}"}},
+    {"role": "function", "content": "1"}])"), "");
+  ASSERT_EQ(conversation.messages.size(), 3u);
+  EXPECT_EQ(conversation.messages[1], Message("assistant", R"({"name":"f","arguments":{}})"));
+  EXPECT_EQ(conversation.messages[2], Message("user", "Result of f:\n1"));
+}
+
 TEST(Messages, DescribeTools) {
   const json messages = json::parse(R"([{"role": "user", "content": "a"}])");
   const Conversation conversation = parse_messages(messages, "f: what it does");

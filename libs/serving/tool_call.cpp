@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include "serving/json_fields.h"
+#include "tokenizer/chat_history.h"
 
 namespace nanochat {
 namespace {
@@ -67,10 +68,9 @@ std::vector<ToolFunction> parse_tools(const json& tools, const ordered_json& in_
 }
 
 std::string describe_tools(const std::vector<ToolFunction>& functions) {
-  if (functions.empty()) return {};
-  std::string text = "These functions can be called, each described by a line of JSON:";
-  for (const ToolFunction& function : functions) text += "\n" + function.description.dump();
-  return text;
+  std::vector<ordered_json> descriptions;
+  for (const ToolFunction& function : functions) descriptions.push_back(function.description);
+  return describe_functions(descriptions);
 }
 
 ToolRequest parse_tool_choice(const json* value, std::vector<ToolFunction> functions) {

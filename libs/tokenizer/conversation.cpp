@@ -16,6 +16,7 @@ class Renderer {
  public:
   explicit Renderer(const Tokenizer& tokenizer) : tokenizer_(tokenizer) {}
 
+  void set_learned(bool learned) { learned_ = learned; }  // of what comes next
   void special(std::string_view name, bool supervised) {
     out_.ids.push_back(tokenizer_.require_special(name));
     fill_mask(supervised);
@@ -47,17 +48,23 @@ class Renderer {
   }
   RenderedConversation cut(std::int64_t max_tokens) && {
     const auto length = static_cast<std::size_t>(std::max<std::int64_t>(max_tokens, 1));
+    out_.whole_length = out_.ids.size();
     if (out_.ids.size() > length) {
       out_.ids.resize(length);
       out_.mask.resize(length);
+      out_.excluded.resize(length);
     }
     return std::move(out_);
   }
 
  private:
-  void fill_mask(bool supervised) { out_.mask.resize(out_.ids.size(), supervised ? 1 : 0); }
+  void fill_mask(bool supervised) {
+    out_.mask.resize(out_.ids.size(), supervised && learned_ ? 1 : 0);
+    out_.excluded.resize(out_.ids.size(), learned_ ? 0 : 1);
+  }
 
   const Tokenizer& tokenizer_;
+  bool learned_ = true;
   RenderedConversation out_;
 };
 
@@ -65,11 +72,15 @@ RenderedConversation render(const Tokenizer& tokenizer, std::span<const Message>
   Renderer renderer(tokenizer);
   renderer.special(kBos, false);
   std::string system;
+  bool system_learned = true;
   if (!messages.empty() && messages.front().role == "system") {
     system = messages.front().joined_text() + "\n\n";
+    system_learned = messages.front().learned;
     messages = messages.subspan(1);
   }
   for (const Message& message : messages) {
+    renderer.set_learned(message.learned && system_learned);
+    system_learned = true;
     if (message.role == "assistant") {
       renderer.assistant(message);
       continue;

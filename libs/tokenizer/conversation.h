@@ -7,7 +7,8 @@
 // A system message, only ever the first, is put before the text of the first user message with an empty line between.
 // Inside an assistant's turn a call of the calculator is <|python_start|> … <|python_end|>, what it gave back
 // <|output_start|> … <|output_end|>. Supervised (mask 1) is what the model itself has to write: the assistant's text,
-// the calls with their two marks, and <|assistant_end|>. Text that spells a special token stays text.
+// the calls with their two marks, and <|assistant_end|>; nothing of a message that is not learned. Text that spells a
+// special token stays text.
 //
 // Free functions of immutable arguments: thread-safe.
 
@@ -31,6 +32,7 @@ struct MessagePart {
 struct Message {
   std::string role;  // "system", "user" or "assistant"
   std::vector<MessagePart> parts;
+  bool learned = true;  // false: only context for what follows; no stage of training takes a target from the message
 
   Message() = default;
   Message(std::string from, std::string text) : role(std::move(from)), parts{{PartType::kText, std::move(text)}} {}
@@ -46,7 +48,10 @@ struct Conversation {
 
 struct RenderedConversation {
   std::vector<TokenId> ids;
-  std::vector<std::uint8_t> mask;  // one for each id; 1: supervised
+  std::vector<std::uint8_t> mask;      // one for each id; 1: supervised
+  std::vector<std::uint8_t> excluded;  // one for each id; 1: of a message that is not learned, with its marks
+  std::size_t whole_length = 0;        // tokens before it was cut
+  bool cut() const { return whole_length > ids.size(); }
 };
 
 inline constexpr std::int64_t kDefaultConversationTokens = 2048;  // the reference's max_tokens

@@ -85,6 +85,27 @@ TEST_F(Rendering, ASystemMessageJoinsTheFirstUserMessageAlone) {
             "<|assistant_start|>");
 }
 
+TEST_F(Rendering, AMessageThatIsNotLearnedIsContextWithItsMarks) {
+  Conversation conversation{{{"user", "a"}, {"assistant", "BAD"}, {"user", "b"}, {"assistant", {{PartType::kPython, "1"}, {PartType::kText, "c"}}}}};
+  const RenderedConversation all = render_conversation(tokenizer_, conversation);
+  conversation.messages[1].learned = false;
+  const RenderedConversation rendered = render_conversation(tokenizer_, conversation);
+  EXPECT_EQ(rendered.ids, all.ids);
+  EXPECT_EQ(supervised(rendered), "<|python_start|>1<|python_end|>c<|assistant_end|>");
+  std::vector<TokenId> excluded;
+  for (std::size_t i = 0; i < rendered.ids.size(); ++i) {
+    if (rendered.excluded[i] != 0) excluded.push_back(rendered.ids[i]);
+  }
+  EXPECT_EQ(spell(excluded), "<|assistant_start|>BAD<|assistant_end|>");
+  EXPECT_EQ(std::count(all.excluded.begin(), all.excluded.end(), 1), 0);
+  // The system message and the first user message are one text: it is excluded when either is.
+  Conversation instructed{{{"system", "s"}, {"user", "a"}, {"assistant", "b"}, {"user", "c"}}};
+  instructed.messages[0].learned = false;
+  const RenderedConversation told = render_conversation(tokenizer_, instructed);
+  EXPECT_EQ(std::count(told.excluded.begin(), told.excluded.end(), 1), 6) << "<|user_start|> s \\n\\n a <|user_end|>";
+  EXPECT_EQ(supervised(told), "b<|assistant_end|>");
+}
+
 TEST_F(Rendering, TextNeverBecomesASpecialToken) {
   for (const std::string_view name : kChatSpecialTokens) {
     const Conversation conversation{{{"user", std::string(name)}, {"assistant", std::string(name)}}};
@@ -101,6 +122,9 @@ TEST_F(Rendering, CutsFromTheRight) {
     const auto n = std::min(whole.ids.size(), static_cast<std::size_t>(length));
     EXPECT_THAT(cut.ids, ::testing::ElementsAreArray(whole.ids.begin(), whole.ids.begin() + static_cast<std::ptrdiff_t>(n)));
     EXPECT_THAT(cut.mask, ::testing::ElementsAreArray(whole.mask.begin(), whole.mask.begin() + static_cast<std::ptrdiff_t>(n)));
+    EXPECT_EQ(cut.excluded.size(), n);
+    EXPECT_EQ(cut.whole_length, whole.ids.size());
+    EXPECT_EQ(cut.cut(), n < whole.ids.size());
   }
   EXPECT_EQ(render_for_completion(tokenizer_, conversation, 3).size(), 4);
 }

@@ -155,6 +155,40 @@ TEST_F(ChatProgram, RendersConversationsAsTokens) {
   EXPECT_EQ(row["ids"][6], 'a');
 }
 
+// `data validate` and `data render` read the forms that training reads.
+TEST_F(ChatProgram, ReadsCallsWeightsAndSystemKeysOfConversations) {
+  const std::string model = model_that_greets().string();
+  write_text(folder_ / "chat.jsonl",
+             R"({"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "B", "weight": 0}, {"from": "human", "value": "c"}, )"
+             R"({"from": "function_call", "value": "{\"name\": \"f\", \"arguments\": {}}"}, {"from": "observation", "value": "1"}, )"
+             R"({"from": "gpt", "value": "d"}], "system": "s", "id": 7})" "\n");
+  const std::string path = (folder_ / "chat.jsonl").string();
+  const auto rendered = run_program({"data", "render", path, "--tokenizer", model});
+  EXPECT_EQ(rendered.exit_code, 0) << rendered.err;
+  std::string plain;  // without the bars between tokens
+  for (const char c : rendered.out) plain += c == '|' ? "" : std::string(1, c);
+  EXPECT_THAT(plain, HasSubstr(R"(<bos><user_start>s\n\na<user_end><assistant_start>B<assistant_end><user_start>c<user_end><assistant_start>)"
+                               R"({{"name":"f","arguments":{}}<assistant_end>}<user_start>Result of f:\n1<user_end><assistant_start>{d<assistant_end>})"));
+  EXPECT_THAT(rendered.err, HasSubstr("keys that are not read: id (1 times)"));
+  const auto validated = run_program({"data", "validate", path, "--json"});
+  EXPECT_EQ(validated.exit_code, 0) << validated.out;
+  EXPECT_EQ(json::parse(validated.out)["unread_keys"], json({{"id", 1}}));
+  EXPECT_EQ(json::parse(validated.out)["conversations"], 1);
+
+  const auto cut = run_program({"data", "render", path, "--tokenizer", model, "--max-tokens", "6"});
+  EXPECT_THAT(cut.out, HasSubstr(": 6 of "));
+  EXPECT_THAT(cut.err, HasSubstr("1 of 1 conversations have more than 6 tokens; the rest of each is cut off"));
+  EXPECT_THAT(cut.err, HasSubstr("1 of 1 conversations have no supervised token"));
+  write_text(folder_ / "half.jsonl", R"([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "weight": 0.5}])");
+  for (const std::vector<std::string>& command : {std::vector<std::string>{"data", "validate"}, {"data", "render", "--tokenizer", model}}) {
+    std::vector<std::string> arguments = command;
+    arguments.push_back((folder_ / "half.jsonl").string());
+    const auto refused = run_program(arguments);
+    EXPECT_EQ(refused.exit_code, 3);
+    EXPECT_THAT(refused.out + refused.err, HasSubstr("half.jsonl:1: \"weight\" of message 2 is 0.5 where 0, 1, false or true would be right"));
+  }
+}
+
 TEST_F(ChatProgram, NeedsAChatTokenizerAndOneWayToPrompt) {
   const auto tokenizer = byte_tokenizer(folder_.path(), "none");
   GptConfig config = small_config();

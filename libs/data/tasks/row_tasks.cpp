@@ -59,7 +59,7 @@ std::vector<TaskExample> conversation_examples(const std::vector<std::filesystem
   for (Conversation conversation; reader.next(conversation);) {
     examples.emplace_back().conversation = std::move(conversation);
   }
-  if (reader.report().bad > 0) log_warn("{}: {}", name, reader.report().summary());
+  log_report(reader.report(), name);
   return examples;
 }
 

@@ -32,7 +32,7 @@ Source from_files(const std::vector<std::string>& paths, bool skip_bad) {
   options.skip_bad = skip_bad;
   ConversationReport report;
   auto all = std::make_shared<std::vector<Conversation>>(read_conversations(paths, options, &report));
-  if (const std::string skipped = report.summary(); !skipped.empty()) log_warn("{}", skipped);
+  log_report(report);
   return {static_cast<std::int64_t>(all->size()), [all](std::int64_t i) { return (*all)[static_cast<std::size_t>(i)]; },
           [](std::int64_t i) { return std::pair(std::size_t{0}, i); }};
 }
@@ -53,64 +53,120 @@ Source open_source(const std::vector<std::string>& paths, const std::string& mix
   return {};
 }
 
-Source part_of(const Source& source, std::vector<std::int64_t> indices) {
-  const auto count = static_cast<std::int64_t>(indices.size());
-  return {count, [at = source.at, indices = std::move(indices)](std::int64_t i) { return at(indices[static_cast<std::size_t>(i)]); }, {}};
+// Conversations as tokens, and which of them there is something to learn from.
+struct Rendered {
+  RenderedConversations all;
+  std::vector<std::size_t> usable;
+};
+
+std::string number(std::size_t n) { return with_commas(static_cast<std::int64_t>(n)); }
+
+// Why there is nothing to learn from `useless` conversations, of which `cut` were cut.
+std::string why_useless(std::size_t useless, std::size_t cut, std::int64_t max_tokens) {
+  std::string why;
+  if (cut > 0) {
+    why = fmt::format("{} after {} tokens, before there is anything to learn", cut == useless ? "cut" : number(cut) + " are cut",
+                      with_commas(max_tokens));
+  }
+  if (cut == useless) return why;
+  return fmt::format("{}{}no message of the assistant is learned (\"weight\", \"train\")", why,
+                     why.empty() ? "" : fmt::format("; in {} ", number(useless - cut)));
 }
 
-// The data without what is held out, and that; both in the order of the data. A row that comes more than once is on one side
-// alone, and held out once.
-std::pair<Source, Source> hold_out(const Source& source, double share, std::uint64_t seed) {
+Rendered render(const Source& source, const Tokenizer& tokenizer, std::int64_t max_tokens, int workers, ConversationPacking packing,
+                const char* what) {
+  Rendered rendered{render_conversations(tokenizer, source.count, source.at, max_tokens, workers), {}};
+  const RenderedConversations& all = rendered.all;
+  if (all.size() == 0) throw DataError(fmt::format("there is no conversation for {}", what));
+  std::size_t cut = 0, useless_cut = 0;
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    const bool useful = all.has_target(i, packing);
+    if (useful) rendered.usable.push_back(i);
+    if (!all.is_cut(i)) continue;
+    ++cut;
+    useless_cut += useful ? 0 : 1;
+  }
+  const std::size_t useless = all.size() - rendered.usable.size();
+  if (useless == all.size()) {
+    throw DataError(fmt::format("{}: nothing can be learned from any of the {} conversations: {}{}", what, number(all.size()),
+                                why_useless(useless, useless_cut, max_tokens),
+                                useless_cut > 0 ? "; shorter conversations or a model with a longer context would be right" : ""));
+  }
+  if (cut > 0) {
+    log_warn("{}: {} of {} conversations have more than {} tokens; the rest of each is cut off", what, number(cut), number(all.size()),
+             with_commas(max_tokens));
+  }
+  if (useless > 0) {
+    log_warn("{}: {} of {} conversations are left out, because nothing can be learned from them: {}", what, number(useless),
+             number(all.size()), why_useless(useless, useless_cut, max_tokens));
+  }
+  return rendered;
+}
+
+// Indices of what is trained on and of what is held out, both in the order of the data. A row that comes more than once is on
+// one side alone, and held out once.
+std::pair<std::vector<std::size_t>, std::vector<std::size_t>> hold_out(const Source& source, const std::vector<std::size_t>& usable,
+                                                                       double share, std::uint64_t seed) {
+  const auto row_of = [&](std::size_t i) { return source.row(static_cast<std::int64_t>(i)); };
   std::set<std::pair<std::size_t, std::int64_t>> rows;
-  std::vector<std::int64_t> order;  // the first time that each row comes
-  for (std::int64_t i = 0; i < source.count; ++i) {
-    if (rows.insert(source.row(i)).second) order.push_back(i);
+  std::vector<std::size_t> order;  // the first time that each row comes
+  for (const std::size_t i : usable) {
+    if (rows.insert(row_of(i)).second) order.push_back(i);
   }
   const auto count = static_cast<std::int64_t>(order.size());
-  if (count < 2) throw DataError("one conversation cannot be both trained on and held out; give more, or --validation-data-dir");
+  if (count < 2) {
+    throw DataError("one conversation cannot be both trained on and held out; give more, or --validation-data-dir, or --validation-share 0");
+  }
   Rng rng(derive_seed(seed, "held-out conversations"));
   rng.shuffle(order);
   const auto wanted = std::llround(share * static_cast<double>(count));
   order.resize(static_cast<std::size_t>(std::clamp<std::int64_t>(wanted, 1, std::min(kMostHeldOut, count - 1))));
   std::sort(order.begin(), order.end());
-  for (const std::int64_t i : order) rows.erase(source.row(i));
-  std::vector<std::int64_t> training;
-  for (std::int64_t i = 0; i < source.count; ++i) {
-    if (rows.contains(source.row(i))) training.push_back(i);
+  for (const std::size_t i : order) rows.erase(row_of(i));
+  std::vector<std::size_t> training;
+  for (const std::size_t i : usable) {
+    if (rows.contains(row_of(i))) training.push_back(i);
   }
-  return {part_of(source, std::move(training)), part_of(source, std::move(order))};
+  return {std::move(training), std::move(order)};
 }
 
-std::shared_ptr<const RenderedConversations> render(const Source& source, const Tokenizer& tokenizer, std::int64_t max_tokens,
-                                                    int workers, const char* what) {
-  auto rendered = std::make_shared<RenderedConversations>(render_conversations(tokenizer, source.count, source.at, max_tokens, workers));
-  if (rendered->size() == 0) throw DataError(fmt::format("there is no conversation for {}", what));
-  log_info("{}: {} conversations, {} tokens, {} of them to be learnt", what, with_commas(static_cast<std::int64_t>(rendered->size())),
-           with_commas(static_cast<std::int64_t>(rendered->tokens())), with_commas(static_cast<std::int64_t>(rendered->supervised_tokens())));
-  return rendered;
+std::shared_ptr<const RenderedConversations> selected(const Rendered& rendered, const std::vector<std::size_t>& indices, const char* what) {
+  auto part = std::make_shared<RenderedConversations>(rendered.all.select(indices));
+  log_info("{}: {} conversations, {} tokens, {} of them to be learnt", what, number(part->size()), number(part->tokens()),
+           number(part->supervised_tokens()));
+  return part;
 }
 
 }  // namespace
 
 void declare_conversation_data(OptionList& options, ConversationDataOptions& data) {
-  options.add("data_dir", data.data_dir, "conversations to train on (messages, ShareGPT, Alpaca; .jsonl, .json, .parquet): files, folders, globs");
+  options.add("data_dir", data.data_dir, "conversations to train on (messages, ShareGPT, Alpaca, prompt and completion, ...; .jsonl, .json, .parquet): files, folders, globs");
   options.add("mixture", data.mixture, "instead of data_dir: a mixture of tasks, a JSON file or the JSON itself");
   options.add("validation_data_dir", data.validation_data_dir, "conversations to validate on; default: part of the data is held out");
   options.add("validation_mixture", data.validation_mixture, "a mixture of tasks to validate on");
   options.add("validation_share", data.validation_share,
-              fmt::format("share of the data held out where none is given to validate on; at most {} conversations", kMostHeldOut))
+              fmt::format("share of the data held out where none is given to validate on; at most {} conversations; 0 holds out none", kMostHeldOut))
       .at_least(0)
       .at_most(0.5);
   options.add("skip_bad", data.skip_bad, "leave out rows that are no conversation, and say how many, instead of stopping");
 }
 
-ConversationData load_conversation_data(const ConversationDataOptions& options, const Tokenizer& tokenizer,
-                                        std::int64_t max_tokens, std::uint64_t seed, int workers) {
-  Source training = open_source(options.data_dir, options.mixture, options.skip_bad, "");
-  if (!training.at) throw ConfigError("--data-dir is missing: name files of conversations, or a --mixture of tasks");
-  Source validation = open_source(options.validation_data_dir, options.validation_mixture, options.skip_bad, "validation-");
-  if (!validation.at) std::tie(training, validation) = hold_out(training, options.validation_share, seed);
-  return {render(training, tokenizer, max_tokens, workers, "training"), render(validation, tokenizer, max_tokens, workers, "validation")};
+ConversationData load_conversation_data(const ConversationDataOptions& options, const Tokenizer& tokenizer, std::int64_t max_tokens,
+                                        std::uint64_t seed, int workers, ConversationPacking packing) {
+  const Source source = open_source(options.data_dir, options.mixture, options.skip_bad, "");
+  if (!source.at) throw ConfigError("--data-dir is missing: name files of conversations, or a --mixture of tasks");
+  const Source other = open_source(options.validation_data_dir, options.validation_mixture, options.skip_bad, "validation-");
+  const Rendered data = render(source, tokenizer, max_tokens, workers, packing, "training");
+  if (other.at) {
+    const Rendered validation = render(other, tokenizer, max_tokens, workers, packing, "validation");
+    return {selected(data, data.usable, "training"), selected(validation, validation.usable, "validation")};
+  }
+  if (options.validation_share == 0.0) {
+    log_info("validation: none, because no conversation is held out (--validation-share 0)");
+    return {selected(data, data.usable, "training"), nullptr};
+  }
+  const auto [training, held_out] = hold_out(source, data.usable, options.validation_share, seed);
+  return {selected(data, training, "training"), selected(data, held_out, "validation")};
 }
 
 std::shared_ptr<const TaskMixture> mixture_of(const std::string& value, const std::string& flag) {

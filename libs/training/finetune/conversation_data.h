@@ -18,7 +18,7 @@ struct ConversationDataOptions {
   std::string mixture;                           // instead: a mixture of tasks, a file or the JSON itself
   std::vector<std::string> validation_data_dir;  // likewise; when neither is given, part of the data is held out
   std::string validation_mixture;
-  double validation_share = 0.05;                // of the data, at most kMostHeldOut
+  double validation_share = 0.05;                // of the data, at most kMostHeldOut; 0: none
   bool skip_bad = false;
 };
 
@@ -27,13 +27,15 @@ inline constexpr std::int64_t kMostHeldOut = 1000;
 void declare_conversation_data(OptionList& options, ConversationDataOptions& data);
 
 struct ConversationData {
-  std::shared_ptr<const RenderedConversations> training, validation;
+  std::shared_ptr<const RenderedConversations> training, validation;  // no validation: null
 };
 
-// Reads, holds out by the seed, renders, each conversation cut to max_tokens; logs what there is. Throws ConfigError when
-// no data or twice data is named, DataError for files and when no conversation is left to train on or to validate with.
-ConversationData load_conversation_data(const ConversationDataOptions& options, const Tokenizer& tokenizer,
-                                        std::int64_t max_tokens, std::uint64_t seed, int workers);
+// Reads, renders, each conversation cut to max_tokens, leaves out those without a target in `packing`, and holds out by the
+// seed; logs what there is and warns of what was cut and left out. Throws ConfigError when no data or twice data is named,
+// DataError for files and when no conversation with a target is left to train on or to validate with.
+ConversationData load_conversation_data(const ConversationDataOptions& options, const Tokenizer& tokenizer, std::int64_t max_tokens,
+                                        std::uint64_t seed, int workers,
+                                        ConversationPacking packing = ConversationPacking::kBestFit);
 
 // A mixture as an option says it: a file, or JSON when it begins with { or [. `flag` is what errors name.
 std::shared_ptr<const TaskMixture> mixture_of(const std::string& value, const std::string& flag);

@@ -28,7 +28,7 @@ class ConversationTraining : public Stage {
         tokenizer_(base_.loaded.tokenizer), token_bytes_(tokenizer_->token_byte_lengths()) {
     // A row of T inputs is made of T + 1 tokens; a stream has no rows to fit.
     const std::int64_t longest = plan.packing == ConversationPacking::kStream ? kDefaultConversationTokens : model_config_.sequence_len + 1;
-    data_ = load_conversation_data(data, *tokenizer_, longest, config.seed, config.workers);
+    data_ = load_conversation_data(data, *tokenizer_, longest, config.seed, config.workers, plan.packing);
     shape_ = plan_shape();
     const bool background = save_in_background(config, model_config_, runtime_, shape_.rows, model_config_.sequence_len);
     schedule_ = {.num_iterations = horizon(), .warmdown_ratio = plan.warmdown_ratio};
@@ -68,6 +68,7 @@ class ConversationTraining : public Stage {
   }
 
   std::optional<Evaluation> evaluate(Learner learner, std::int64_t) override {
+    if (!data_.validation) return std::nullopt;
     return plan_.judge_by_bpb ? evaluate_bpb(learner.model) : evaluate_loss(learner.model);
   }
 
@@ -132,7 +133,11 @@ class ConversationTraining : public Stage {
     const auto loader = make_conversation_loader(data_.validation, options, nullptr);
     const std::int64_t batches = std::max<std::int64_t>(1, plan_.eval_tokens / (options.rows * options.sequence_len));
     const BitsPerByte bpb = evaluate_bits_per_byte(model, *loader, batches, token_bytes_);
-    if (bpb.bytes == 0) return std::nullopt;  // interrupted before the first batch
+    if (bpb.bytes == 0 && interrupt_requested()) return std::nullopt;  // before the first batch
+    if (bpb.bytes == 0) {
+      throw DataError(fmt::format("validation: bits per byte cannot be measured, because no text is a target in the first {} tokens",
+                                  with_commas(batches * options.rows * options.sequence_len)));
+    }
     return Evaluation{bpb.value(), {{"validation_tokens", bpb.tokens}}, fmt::format("validation bpb {:.4f}", bpb.value())};
   }
 
@@ -148,7 +153,7 @@ class ConversationTraining : public Stage {
       supervised += std::count_if(batch.targets.begin(), batch.targets.end(), [](std::int32_t target) { return target >= 0; });
       positions += batch.rows * batch.sequence_len;
     }
-    if (supervised == 0) return std::nullopt;
+    if (supervised == 0) return std::nullopt;  // interrupted before the first batch: each conversation has a target
     const double loss = nats / static_cast<double>(supervised);
     return Evaluation{loss, {{"validation_tokens", supervised}}, fmt::format("validation loss {:.4f}", loss)};
   }

@@ -5,6 +5,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "core/errors.h"
 #include "core/progress.h"
 #include "training/finetune/testing_base.h"
 
@@ -63,6 +64,36 @@ TEST_F(Midtrain, AResumedRunEqualsAnUninterruptedOneBitForBit) {
   const LoadedModel resumed = load_model(config_.output_dir, at::kFloat);
   testing::expect_same_weights(*whole.model, *resumed.model);
   EXPECT_EQ(whole.training_state.at("loader"), resumed.training_state.at("loader"));
+}
+
+TEST_F(Midtrain, MessagesOfWeightZeroAreNoTargetsAndNothingToLearnIsAnError) {
+  const auto conversations = [this](const std::string& weight, int count) {
+    std::string text;
+    for (int i = 0; i < count; ++i) {
+      text += R"({"messages":[{"role":"user","content":"abcdefg")" + weight + R"(},{"role":"assistant","content":"hijklmn")" + weight + R"(}]})" "\n";
+    }
+    testing::write_text(folder_ / "chat.jsonl", text);
+  };
+  config_.data.data_dir = {(folder_ / "chat.jsonl").string()};
+  config_.data.validation_share = 0.0;
+  config_.num_iterations = 1;
+  conversations("", 300);
+  EXPECT_TRUE(std::isnan(train().score));
+  EXPECT_EQ(figures("supervised_tokens").front(), 512.0);
+  EXPECT_TRUE(figures("validation_bpb").empty());
+  testing::write_text(folder_ / "weighted.jsonl", R"({"messages":[{"role":"user","content":"abcdefg"},{"role":"assistant","content":"hijklmn","weight":0}]})" "\n");
+  config_.data.mixture = R"([{"task": "conversations", "path": ")" + (folder_ / "weighted.jsonl").string() + R"(", "repeats": 300}])";
+  config_.data.data_dir.clear();
+  config_.output_dir = folder_ / "weighted";
+  train();
+  // Of the 19 tokens of each, 9 are of the message.
+  EXPECT_NEAR(figures("supervised_tokens").front(), 512.0 * 10 / 19, 5);
+
+  config_.data.mixture.clear();
+  config_.data.data_dir = {(folder_ / "chat.jsonl").string()};
+  config_.output_dir = folder_ / "nothing";
+  conversations(R"(,"train":false)", 3);
+  EXPECT_THAT([this] { train(); }, ::testing::ThrowsMessage<DataError>(::testing::HasSubstr("nothing can be learned from any of the 3")));
 }
 
 TEST_F(Midtrain, AFewConversationsAreEnoughToBeJudgedBy) {

@@ -120,14 +120,41 @@ TEST_F(Sft, TheHorizonIsTheEpochs) {
   EXPECT_EQ(train().steps, 5);
 }
 
-TEST_F(Sft, ConversationsWithoutAnAnswerTeachNothingAndMakeNoNaN) {
-  testing::write_text(folder_ / "chat.jsonl",
-                      "{\"messages\":[{\"role\":\"user\",\"content\":\"" + std::string(200, 'x') + "\"},{\"role\":\"assistant\",\"content\":\"cut\"}]}\n"
-                      "{\"messages\":[{\"role\":\"user\",\"content\":\"" + std::string(200, 'y') + "\"},{\"role\":\"assistant\",\"content\":\"cut\"}]}\n");
-  const TrainingResult result = train();  // the context of 64 ends before either answer begins
-  EXPECT_EQ(result.steps, 12);
-  for (const double loss : figures("loss")) EXPECT_EQ(loss, 0.0);
-  EXPECT_TRUE(std::isnan(result.score));
+TEST_F(Sft, ConversationsThatTeachNothingAreLeftOutOrAnError) {
+  const auto cut = [](char c) {  // the context of 64 ends before the answer begins
+    return "{\"messages\":[{\"role\":\"user\",\"content\":\"" + std::string(200, c) + "\"},{\"role\":\"assistant\",\"content\":\"cut\"}]}\n";
+  };
+  testing::write_text(folder_ / "chat.jsonl", cut('x') + cut('y'));
+  EXPECT_THAT([this] { train(); }, ThrowsMessage<DataError>(HasSubstr("training: nothing can be learned from any of the 2 conversations")));
+  EXPECT_FALSE(fs::exists(config_.output_dir)) << "no run is left behind";
+
+  // Beside two that are good: every step learns something, and what is measured is a number. One has an empty answer, of which
+  // <|assistant_end|> alone is learned, which stands for no bytes.
+  const std::string good = R"({"messages":[{"role":"user","content":"q"},{"role":"assistant","content":""}]})" "\n";
+  testing::write_text(folder_ / "chat.jsonl", cut('x') + good + cut('y') + good);
+  config_.examples_per_step = 1;
+  EXPECT_TRUE(std::isfinite(train().score));
+  for (const double supervised : figures("supervised_tokens")) EXPECT_GT(supervised, 0);
+  for (const double loss : figures("loss")) EXPECT_GT(loss, 0.0);
+  EXPECT_TRUE(figures("bpb").empty()) << "bits per no bytes are not written";
+}
+
+TEST_F(Sft, AMessageOfWeightZeroIsNotLearned) {
+  const auto supervised = [this](const std::string& more) {
+    testing::write_text(folder_ / "chat.jsonl",
+                        R"({"messages":[{"role":"user","content":"q"},{"role":"assistant","content":"BAD")" + more +
+                            R"(},{"role":"user","content":"r"},{"role":"assistant","content":"GOOD"}]})" "\n");
+    config_.data.validation_share = 0.0;
+    config_.num_iterations = config_.examples_per_step = 1;
+    config_.output_dir = folder_ / ("run" + std::to_string(more.size()));
+    const TrainingResult result = train();
+    EXPECT_TRUE(std::isnan(result.score)) << "nothing is held out";
+    return figures("supervised_tokens").front();
+  };
+  const double whole = supervised("");
+  EXPECT_EQ(whole - supervised(R"(,"weight":0)"), 4) << "BAD and <|assistant_end|>";
+  EXPECT_EQ(whole - supervised(R"(,"train":false)"), 4);
+  EXPECT_EQ(whole - supervised(R"(,"weight": 1.0)"), 0);
 }
 
 TEST_F(Sft, SaysWhatDoesNotFit) {

@@ -14,13 +14,16 @@ StepReport train_on(Learner learner, const std::vector<TokenBatch>& batches, con
   report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   report.value = result.loss;
   report.tokens = result.tokens;
-  const double bpb = result.bits_per_byte.value();
   report.metrics = {{"loss", result.loss},
-                    {"bpb", bpb},
                     {"grad_norm", result.grad_norm},
                     {"lr_multiplier", settings.lr_multiplier},
                     {"muon_momentum", settings.muon_momentum}};
-  report.summary = fmt::format("bpb {:.4f} | norm {:.3f}", bpb, result.grad_norm);
+  std::string bpb = "-";  // a step whose targets are special tokens alone has no bytes
+  if (result.bits_per_byte.bytes > 0) {
+    report.metrics["bpb"] = result.bits_per_byte.value();
+    bpb = fmt::format("{:.4f}", result.bits_per_byte.value());
+  }
+  report.summary = fmt::format("bpb {} | norm {:.3f}", bpb, result.grad_norm);
   return report;
 }
 
