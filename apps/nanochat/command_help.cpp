@@ -46,6 +46,11 @@ std::string signature(const Option& option) {
   return option.flag() + " " + option.type_name();
 }
 
+// An earlier name of the option, in parentheses.
+std::string former(const Option& option) {
+  return option.former_flag().empty() ? "" : " (also `" + option.former_flag() + "`)";
+}
+
 std::string joined_choices(const Option& option) {
   std::string text;
   for (const std::string& choice : option.choices()) text += (text.empty() ? "" : "|") + choice;
@@ -69,7 +74,7 @@ std::string cell(const std::string& text) {
 
 void append_option(std::string& out, const Option& option, bool required) {
   const std::string left = "  " + signature(option);
-  std::string text = option.help();
+  std::string text = option.help() + former(option);
   if (!option.choices().empty()) text += " [" + joined_choices(option) + "]";
   if (required) {
     text += " [required]";
@@ -81,7 +86,7 @@ void append_option(std::string& out, const Option& option, bool required) {
 }
 
 void append_row(std::string& out, const Option& option, bool required) {
-  std::string text = cell(option.help());
+  std::string text = cell(option.help() + former(option));
   if (!option.choices().empty()) text += " (`" + cell(joined_choices(option)) + "`)";
   const std::string preset = option.default_text().empty() ? "" : "`" + cell(option.default_text()) + "`";
   out += fmt::format("| `{}` | {} | {} |\n", signature(option), required ? "required" : preset, text);

@@ -139,7 +139,7 @@ bool Subcommand::parse(const std::vector<std::string>& words) {
       known_flags.push_back("--no-" + flag.substr(2));
       added = app.add_flag(flag + ",!" + known_flags.back());
     } else {
-      added = app.add_option(flag);
+      added = app.add_option(option.former_flag().empty() ? flag : flag + "," + option.former_flag());
       // "--names a,b FILE" leaves FILE alone.
       if (option.is_list() && !option.is_comma_separated()) added->expected(1, kManyWords);
     }

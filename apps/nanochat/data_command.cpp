@@ -14,6 +14,7 @@
 #include "core/interrupt.h"
 #include "data/prepare.h"
 #include "data/toy.h"
+#include "reader_options.h"
 #include "tokenizer/load.h"
 
 namespace nanochat::cli {
@@ -25,6 +26,8 @@ struct PrepareArguments {
   std::vector<std::string> data_dir;
   std::vector<std::string> weights;
   fs::path tokenizer, output_dir;
+  std::string bos_token;
+  SkipBad skip_bad;
   PrepareOptions options;
 };
 
@@ -42,9 +45,12 @@ ExitCode prepare(PrepareArguments& arguments, Context& context) {
   for (const std::string& weight : arguments.weights) {
     arguments.options.mixture.weights.push_back(parse_weight(weight));
   }
-  const auto tokenizer = load_tokenizer(arguments.tokenizer);
+  arguments.skip_bad.apply(arguments.options.reader);
+  const auto tokenizer = load_tokenizer(arguments.tokenizer, {.bos_token = arguments.bos_token});
   const PrepareResult result =
       prepare_shards(arguments.data_dir, *tokenizer, arguments.output_dir, arguments.options, *context.progress);
+  const ReaderOptions& reader = arguments.options.reader;
+  if (reader.bad_rows) reader.bad_rows->log();
   if (context.json) {
     nlohmann::json shards = nlohmann::json::array();
     for (const fs::path& shard : result.shards) shards.push_back(shard.string());
@@ -55,6 +61,7 @@ ExitCode prepare(PrepareArguments& arguments, Context& context) {
                                    {"validation_tokens", result.validation_tokens},
                                    {"text_bytes", result.text_bytes},
                                    {"shards", std::move(shards)},
+                                   {"skipped_rows", skipped_to_json(reader)},
                                    {"filters", arguments.options.filters.any() ? to_json(result.filtered) : nullptr},
                                    {"interrupted", result.interrupted}};
     fmt::print("{}\n", report.dump());
@@ -138,14 +145,17 @@ void add_prepare(CommandLine& command_line) {
                  "a mixture ends when every path was read to its end once, and shorter ones begin anew; otherwise with the "
                  "first that ends");
   command.option("tokenizer", &arguments->tokenizer, "the tokenizer: a folder or file that `tokenizer train` wrote");
+  command.option("bos_token", &arguments->bos_token,
+                 "special token that begins every document, stored with the tokenizer for all later stages; empty: the one "
+                 "that its tokenizer_config.json names, or <|bos|>, or <|endoftext|>");
   command.option("output_dir", &arguments->output_dir, "folder for the shards, the tokenizer and manifest.json");
   command.option("validation_every", &options.validation_every, "hold out every N-th document for validation; 0: none")
       .at_least(0);
   command.option("tokens_per_shard", &options.tokens_per_shard, "begin another shard after this many tokens").at_least(1);
   command.option("min_document_bytes", &options.reader.min_document_bytes,
                  "cut a .txt at blank lines into documents of at least this many bytes").at_least(1);
-  command.option("text_key", &options.reader.text_key,
-                 "key of a .jsonl row, or column of a .parquet, that holds the text; empty: text, or a first such column");
+  add_text_column(command, options.reader.text_column);
+  arguments->skip_bad.declare(command);
   FilterOptions& filters = options.filters;
   command.option("min_bytes", &filters.min_bytes, "drop documents of fewer bytes").at_least(0);
   command.option("max_bytes", &filters.max_bytes, "drop documents of more bytes; 0: none").at_least(0);

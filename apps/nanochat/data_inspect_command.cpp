@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <functional>
 #include <limits>
 
 #include <nlohmann/json.hpp>
@@ -14,11 +15,16 @@
 #include "core/errors.h"
 #include "core/format.h"
 #include "core/interrupt.h"
+#include "core/json_input.h"
 #include "core/progress.h"
+#include "core/terminal.h"
 #include "data/byte_source.h"
 #include "data/contamination.h"
 #include "data/documents.h"
+#include "data/paths.h"
+#include "data/rows.h"
 #include "data/shard.h"
+#include "reader_options.h"
 #include "tokenizer/load.h"
 #include "tokenizer/tokenizer.h"
 
@@ -157,11 +163,11 @@ ExitCode inspect(const InspectArguments& arguments, Context& context) {
   const auto tokenizer = load_tokenizer(tokenizer_path);
   std::unique_ptr<Documents> documents;
   if (shards.empty()) {
-    documents = std::make_unique<TextDocuments>(expand_paths(arguments.data_dir), arguments.reader, *tokenizer);
+    documents = std::make_unique<TextDocuments>(expand_paths(arguments.data_dir, arguments.reader), arguments.reader, *tokenizer);
   } else {
     documents = std::make_unique<ShardDocuments>(shards);
   }
-  const bool color = arguments.color == "always" || (arguments.color == "auto" && ::isatty(STDOUT_FILENO) != 0);
+  const bool color = arguments.color == "always" || (arguments.color == "auto" && wants_color(STDOUT_FILENO));
   Histogram lengths;
   std::vector<TokenId> ids;
   std::size_t bytes = 0, all_bytes = 0;
@@ -215,32 +221,52 @@ void collect_strings(const json& value, std::string& text) {
   }
 }
 
-ExitCode contamination(const ContaminationArguments& arguments, Context& context) {
+// Calls visit(place, text) with the strings of each row; a line that is no JSON counts as it stands.
+void for_each_row(const fs::path& file, const std::function<void(const std::string&, const std::string&)>& visit) {
   constexpr std::size_t kLongestLine = std::size_t{1} << 28;
+  const FileFormat format = form_of(file).format;
+  if (format == FileFormat::kParquet || format == FileFormat::kJson) {
+    const auto rows = open_rows(file);
+    for (Row row; rows->next(row);) {
+      std::string text;
+      collect_strings(row.value, text);
+      visit(row.where, text);
+    }
+    return;
+  }
+  LineReader lines(open_bytes(file));
+  for (std::string line; lines.next(line, kLongestLine);) {
+    json row;
+    JsonFault fault;
+    std::string text;
+    if (parse_json_input(line, row, fault)) {
+      collect_strings(row, text);
+    } else {
+      text = line;
+    }
+    visit(fmt::format("{}:{}", name_of(file), lines.line_number()), text);
+  }
+}
+
+ExitCode contamination(const ContaminationArguments& arguments, Context& context) {
   ContaminationCheck check(arguments.words);
   std::uint64_t too_short = 0;
-  for (const fs::path& file : expand_paths(arguments.against)) {
-    LineReader lines(open_bytes(file));
-    for (std::string line; lines.next(line, kLongestLine);) {
-      const json row = json::parse(line, nullptr, /*allow_exceptions=*/false);
-      std::string text;
-      if (row.is_discarded()) {
-        text = line;
-      } else {
-        collect_strings(row, text);
-      }
-      if (text.empty()) continue;
-      too_short += check.add_row(fmt::format("{}:{}", file.string(), lines.line_number()), text) ? 0 : 1;
-    }
+  const auto sets = expand_paths(
+      arguments.against, {FileFormat::kText, FileFormat::kJsonLines, FileFormat::kJson, FileFormat::kParquet}, "evaluation sets",
+      /*streams=*/true);
+  for (const fs::path& file : sets) {
+    for_each_row(file, [&](const std::string& where, const std::string& text) {
+      if (!text.empty()) too_short += check.add_row(where, text) ? 0 : 1;
+    });
   }
   std::uint64_t documents = 0;
-  const std::vector<fs::path> files = expand_paths(arguments.data_dir);
+  const std::vector<fs::path> files = expand_paths(arguments.data_dir, arguments.reader);
   context.progress->start("contamination", static_cast<std::int64_t>(files.size()), "files");
   for (const fs::path& file : files) {
     const auto reader = open_documents({file}, arguments.reader);
     std::uint64_t index = 0;
     for (std::string text; !interrupt_requested() && reader->next(text); ++index, ++documents) {
-      check.scan(text, fmt::format("{}: document {}", file.string(), index));
+      check.scan(text, fmt::format("{}: document {}", name_of(file), index));
     }
     context.progress->advance(1);
   }
@@ -276,8 +302,8 @@ void add_data_inspect(CommandLine& command_line) {
   show.option("first", &inspected->first, "the first one to show, from 0").at_least(0);
   show.option("max_tokens", &inspected->max_tokens, "tokens of a document to show").at_least(1);
   show.option("histogram_documents", &inspected->histogram_documents, "documents to measure, at most").at_least(1);
-  show.option("text_key", &inspected->reader.text_key, "key of a .jsonl row that holds the text");
-  show.option("color", &inspected->color, "tokens in colours by turns; auto: on a terminal").one_of({"auto", "always", "never"});
+  add_text_column(show, inspected->reader.text_column);
+  show.option("color", &inspected->color, "tokens in colours by turns; auto: on a terminal, unless NO_COLOR is set or TERM is dumb").one_of({"auto", "always", "never"});
   show.positional("data_dir").required("data_dir");
   show.run([inspected](Context& context) { return inspect(*inspected, context); });
 
@@ -285,11 +311,11 @@ void add_data_inspect(CommandLine& command_line) {
   Subcommand& check = command_line.add(
       "data contamination", "Look for rows of evaluation sets in a corpus, by n-grams of words",
       "nanochat data contamination corpus.jsonl --against gsm8k/test.jsonl arc/test.jsonl");
-  check.option("data_dir", &checked->data_dir, "the corpus: .txt and .jsonl, each also .gz; files, folders, globs");
-  check.option("against", &checked->against, "evaluation sets: .jsonl or .txt, a row each line; every string of a row counts");
+  check.option("data_dir", &checked->data_dir, "the corpus: .txt and .jsonl, each also .gz or .zst, and .parquet; files, folders, globs");
+  check.option("against", &checked->against, "evaluation sets: .jsonl or .txt, a row each line, .json or .parquet; every string of a row counts");
   check.option("words", &checked->words, "words of an n-gram").at_least(1);
   check.option("max_rows", &checked->max_rows, "rows to print").at_least(0);
-  check.option("text_key", &checked->reader.text_key, "key of a .jsonl row of the corpus that holds the text");
+  add_text_column(check, checked->reader.text_column);
   check.positional("data_dir").required("data_dir").required("against");
   check.run([checked](Context& context) { return contamination(*checked, context); });
 }

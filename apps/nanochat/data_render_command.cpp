@@ -12,6 +12,7 @@
 #include "commands.h"
 #include "core/format.h"
 #include "core/log.h"
+#include "core/terminal.h"
 #include "data/conversations.h"
 #include "data/rows.h"
 #include "tokenizer/load.h"
@@ -74,7 +75,7 @@ void write(const std::string& text) {
 
 ExitCode render(const RenderArguments& arguments, const Context& context) {
   const auto tokenizer = load_tokenizer(arguments.tokenizer);
-  const bool colored = arguments.color == "always" || (arguments.color == "auto" && ::isatty(STDOUT_FILENO) != 0);
+  const bool colored = arguments.color == "always" || (arguments.color == "auto" && wants_color(STDOUT_FILENO));
   ConversationReader reader(expand_row_paths(arguments.data_dir), {.skip_bad = arguments.skip_bad, .require_answer = false});
   std::int64_t count = 0, cut = 0, useless = 0;
   for (Conversation conversation; (arguments.limit == 0 || count < arguments.limit) && reader.next(conversation); ++count) {
@@ -111,7 +112,7 @@ void add_data_render(CommandLine& command_line) {
   command.option("limit", &arguments->limit, "stop after this many conversations; 0: show all").at_least(0);
   command.option("ids", &arguments->ids, "show the id behind each token");
   command.option("skip_bad", &arguments->skip_bad, "go on past rows that are no conversation, and count them (exit code 5)");
-  command.option("color", &arguments->color, "auto: when standard output is a terminal").one_of({"auto", "always", "never"});
+  command.option("color", &arguments->color, "auto: when standard output is a terminal, unless NO_COLOR is set or TERM is dumb").one_of({"auto", "always", "never"});
   command.positional("data_dir").required("data_dir").required("tokenizer");
   command.run([arguments](Context& context) { return render(*arguments, context); });
 }

@@ -8,6 +8,7 @@
 #include "core/format.h"
 #include "data/conversations.h"
 #include "data/validate.h"
+#include "reader_options.h"
 #include "tokenizer/load.h"
 #include "tokenizer/tokenizer.h"
 
@@ -62,9 +63,9 @@ void add_data_validate(CommandLine& command_line) {
       "Look for faults in text, conversations and token shards, and report them all; exit code 3 when there are any",
       "nanochat data validate shards/ conversations.jsonl");
   command.option("data_dir", &arguments->data_dir,
-                 "what to look at: .txt, .jsonl and .json, each also .gz or .zst, .parquet, folders of token shards, globs");
+                 "what to look at: .txt, .jsonl and .json, each also .gz or .zst, .parquet, folders of token shards, globs; - for standard input");
   command.option("tokenizer", &arguments->tokenizer, "the tokenizer that token shards must have been made with");
-  command.option("text_key", &options.text_key, "key of a .jsonl row that holds the text");
+  add_text_column(command, options.text_column);
   command.option("max_document_bytes", &options.max_document_bytes, "report longer documents").at_least(1);
   command.option("max_examples", &options.max_examples, "examples to show of each kind of fault").at_least(0);
   command.positional("data_dir").required("data_dir");

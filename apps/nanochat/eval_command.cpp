@@ -22,6 +22,7 @@
 #include "evaluation/completion.h"
 #include "evaluation/core_eval.h"
 #include "evaluation/sandbox.h"
+#include "reader_options.h"
 #include "training/trainer/bits_per_byte.h"
 #include "training/trainer/runtime.h"
 
@@ -38,7 +39,7 @@ struct EvalConfig {
   std::int64_t num_samples = 1, max_tokens = 512, top_k = 50;
   double temperature = 0.0;
   std::uint64_t seed = 42;
-  std::string truncate = "longest";
+  std::string truncate = "longest", text_column;
   int rank = 0, world_size = 1;
   bool show = false, resume = false, save_samples = false, allow_unsandboxed = false;
 };
@@ -212,7 +213,8 @@ class Evaluator {
     const Tokenizer& tokenizer = *loaded_.tokenizer;
     if (!names_shards(paths.front())) {
       bits_per_byte("text", [&](const LoaderOptions& options) {
-        return make_text_loader(paths, loaded_.tokenizer, /*validation_every=*/0, options, nullptr);
+        return make_text_loader(paths, loaded_.tokenizer, /*validation_every=*/0, options, nullptr,
+                                {.text_column = config_.text_column});
       });
       return;
     }
@@ -328,6 +330,7 @@ void add_eval(CommandLine& command_line) {
   command.option("custom_task", config->custom_tasks, "JSON file that describes a task of one's own; may be repeated");
   command.option("data_dir", config->data_dir,
                  "folder with the sets as `data download` leaves them; of completion the file, of bpb token shards, or text, .jsonl or .parquet");
+  add_text_column(command, config->text_column);
   command.option("task_file", config->task_files,
                  "NAME=PATH: another data file for a task of CORE, or the files of a benchmark; may be repeated");
   declare_runtime_options(command.options(), config->runtime);

@@ -15,6 +15,7 @@
 #include "core/atomic_file.h"
 #include "core/format.h"
 #include "core/interrupt.h"
+#include "core/json_input.h"
 #include "core/log.h"
 #include "infer_chat.h"
 #include "inference/generator.h"
@@ -67,12 +68,7 @@ std::vector<TokenId> parse_prompt_ids(const std::vector<std::string>& words) {
 }
 
 Prompt prompt_of_row(const std::string& line, const std::string& where) {
-  json row;
-  try {
-    row = json::parse(line);
-  } catch (const json::exception& error) {
-    throw DataError(fmt::format("{}: not valid JSON: {}", where, error.what()));
-  }
+  const json row = parse_json_input(line, where);
   const auto text = row.is_object() ? row.find("prompt") : row.end();
   const auto ids = row.is_object() ? row.find("prompt_ids") : row.end();
   if ((text == row.end()) == (ids == row.end())) {
@@ -135,6 +131,9 @@ class Session {
     if (loaded_.tokenizer == nullptr) return;
     for (const std::string_view name : {kBos, std::string_view("<|endoftext|>"), kAssistantEnd}) {
       if (const auto id = loaded_.tokenizer->special_id(name)) options_.stop_tokens.push_back(*id);
+    }
+    if (const auto bos = loaded_.tokenizer->find_bos(); bos && std::find(options_.stop_tokens.begin(), options_.stop_tokens.end(), *bos) == options_.stop_tokens.end()) {
+      options_.stop_tokens.push_back(*bos);  // it has another name
     }
   }
 

@@ -75,6 +75,9 @@ std::shared_ptr<ServedModel> describe(const ServeArguments& arguments, const Loa
   for (const std::string_view name : {kBos, std::string_view("<|endoftext|>"), kAssistantEnd}) {
     if (const auto id = loaded.tokenizer->special_id(name)) served->stop_tokens.push_back(*id);
   }
+  if (const auto bos = loaded.tokenizer->find_bos(); bos && std::find(served->stop_tokens.begin(), served->stop_tokens.end(), *bos) == served->stop_tokens.end()) {
+    served->stop_tokens.push_back(*bos);  // it has another name
+  }
   served->has_tools = true;
   const auto trie = std::make_shared<const TokenTrie>(loaded.tokenizer->vocab_size(), [&](std::int32_t id) {
     return loaded.tokenizer->is_special(id) ? std::string_view() : loaded.tokenizer->token_bytes(id);

@@ -13,10 +13,15 @@
 
 #include "command_line.h"
 #include "commands.h"
+#include "core/folder_lock.h"
 #include "core/format.h"
+#include "core/git_lfs.h"
+#include "core/json_input.h"
 #include "core/log.h"
 #include "core/random.h"
+#include "data/byte_source.h"
 #include "data/documents.h"
+#include "reader_options.h"
 #include "tokenizer/byte_bpe.h"
 #include "tokenizer/document_sample.h"
 #include "tokenizer/load.h"
@@ -36,6 +41,7 @@ struct TrainArguments {
   fs::path output_dir;
   std::int64_t validation_every = 20;
   ReaderOptions reader;
+  SkipBad skip_bad;
   TokenizerTrainOptions options;
 };
 
@@ -51,7 +57,7 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 std::shared_ptr<const Tokenizer> train_on(const TrainArguments& arguments, ProgressReporter& progress,
                                           Corpus& corpus) {
   constexpr std::int64_t kHeldOutBytes = 4 << 20;
-  const auto reader = open_documents(expand_paths(arguments.data_dir), arguments.reader);
+  const auto reader = open_documents(expand_paths(arguments.data_dir, arguments.reader), arguments.reader);
   DocumentSample held_out(kHeldOutBytes, derive_seed(arguments.options.seed, "tokenizer held-out sample"));
   std::uint64_t index = 0, reported = 0;
   progress.start("reading", static_cast<std::int64_t>(reader->bytes_total()), "B");
@@ -77,21 +83,14 @@ std::shared_ptr<const Tokenizer> train_on(const TrainArguments& arguments, Progr
   return tokenizer;
 }
 
-ExitCode train(const TrainArguments& arguments, Context& context) {
+ExitCode train(TrainArguments& arguments, Context& context) {
+  arguments.skip_bad.apply(arguments.reader);
   // Made before the work, so that a folder that cannot be is told at once; taken back if the work comes to nothing.
-  std::error_code error;
-  const bool created = fs::create_directories(arguments.output_dir, error);
-  if (error)
-    throw IoError(fmt::format("cannot create folder {}: {}", arguments.output_dir.string(), error.message()));
+  const FolderLock lock(arguments.output_dir, "tokenizer train");
   const auto start = std::chrono::steady_clock::now();
   Corpus corpus;
-  std::shared_ptr<const Tokenizer> tokenizer;
-  try {
-    tokenizer = train_on(arguments, *context.progress, corpus);
-  } catch (...) {
-    if (created) fs::remove(arguments.output_dir, error);
-    throw;
-  }
+  const std::shared_ptr<const Tokenizer> tokenizer = train_on(arguments, *context.progress, corpus);
+  if (arguments.reader.bad_rows) arguments.reader.bad_rows->log();
   const double seconds = seconds_since(start);
   tokenizer->save(arguments.output_dir);
 
@@ -107,6 +106,7 @@ ExitCode train(const TrainArguments& arguments, Context& context) {
         {"fingerprint", tokenizer->fingerprint()},
         {"train_documents", corpus.documents},
         {"train_bytes", corpus.bytes},
+        {"skipped_rows", skipped_to_json(arguments.reader)},
         {"held_out_documents", corpus.held_out.size()},
         {"held_out_bytes", bytes},
         {"bytes_per_token", tokens > 0 ? ordered_json(bytes_per_token) : ordered_json(nullptr)},
@@ -156,8 +156,8 @@ void add_train_command(CommandLine& command_line) {
       .option("min_document_bytes", &arguments->reader.min_document_bytes,
               "cut a .txt at blank lines into documents of at least this many bytes")
       .at_least(1);
-  command.option("text_key", &arguments->reader.text_key,
-                 "key of a .jsonl row, or column of a .parquet, that holds the text; empty: text, or a first such column");
+  add_text_column(command, arguments->reader.text_column);
+  arguments->skip_bad.declare(command);
   command.option("threads", &options.threads, "threads; 0: all").at_least(0);
   command.option("seed", &options.seed, "seed of the sample");
   command.positional("data_dir").required("data_dir").required("output_dir");
@@ -184,25 +184,31 @@ void add_tokenizer_options(Subcommand& command, TokenizerArguments& arguments) {
               "special tokens added to a rank file or bare tokenizer.model: nanochat or none; empty: none for a "
               "published gpt2 or cl100k file, else nanochat")
       .one_of({"", "nanochat", "none"});
+  command.option("bos_token", &arguments.load.bos_token,
+                 "special token that begins a document; empty: the one that tokenizer_config.json names, or <|bos|>, or <|endoftext|>");
   command.required("tokenizer");
 }
 
 // Standard input when no file is named. Errors name it "standard input".
 class Input {
  public:
-  explicit Input(const fs::path& path) : name_(path.empty() || path == "-" ? "standard input" : path.string()) {
-    if (name_ == "standard input") return;
-    if (!fs::is_regular_file(path)) throw DataError(fmt::format("{}: no such file", name_));
-    file_.open(path, std::ios::binary);
-    if (!file_) throw DataError(fmt::format("{}: cannot be read", name_));
+  explicit Input(const fs::path& path) : path_(path.empty() ? fs::path(kStandardInput) : path) {
+    if (path_ == kStandardInput) return;
+    if (!fs::exists(path_) || fs::is_directory(path_)) throw DataError(fmt::format("{}: no such file", name()));
+    refuse_lfs_pointer(path_);
   }
-  const std::string& name() const { return name_; }
-  std::istream& stream() { return file_.is_open() ? static_cast<std::istream&>(file_) : std::cin; }
-  std::string all() { return {std::istreambuf_iterator<char>(stream()), std::istreambuf_iterator<char>()}; }
+  std::string name() const { return name_of(path_); }
+  // Every byte as it is.
+  std::string all() const {
+    if (path_ == kStandardInput) return {std::istreambuf_iterator<char>(std::cin), std::istreambuf_iterator<char>()};
+    std::ifstream file(path_, std::ios::binary);
+    if (!file) throw DataError(fmt::format("{}: cannot be read", name()));
+    return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+  }
+  LineReader lines() const { return LineReader(open_bytes(path_)); }
 
  private:
-  std::string name_;
-  std::ifstream file_;
+  fs::path path_;
 };
 
 void write_output(std::string_view text) {
@@ -210,19 +216,15 @@ void write_output(std::string_view text) {
     throw IoError("cannot write to standard output");
 }
 
-// Calls visit(object, line number) for each line of a .jsonl that is not blank.
-void for_each_row(Input& input, const std::function<void(const nlohmann::json&, std::size_t)>& visit) {
-  std::size_t number = 0;
-  for (std::string line; std::getline(input.stream(), line);) {
-    ++number;
+// Calls visit(object, place) for each line of JSON that is not blank.
+void for_each_row(const Input& input, const std::function<void(const nlohmann::json&, const std::string&)>& visit) {
+  constexpr std::size_t kLongestLine = std::size_t{1} << 30;
+  LineReader lines = input.lines();
+  for (std::string line; lines.next(line, kLongestLine);) {
     if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
-    nlohmann::json row;
-    try {
-      row = nlohmann::json::parse(line);
-    } catch (const nlohmann::json::exception& error) {
-      throw DataError(fmt::format("{}:{}: not valid JSON: {}", input.name(), number, error.what()));
-    }
-    visit(row, number);
+    const std::string where = fmt::format("{}:{}", input.name(), lines.line_number());
+    if (!lines.ends_line()) throw DataError(fmt::format("{}: a line of more than {} is no row", where, human_bytes(kLongestLine)));
+    visit(parse_json_input(line, where), where);
   }
 }
 
@@ -280,7 +282,7 @@ struct EncodeArguments {
   TokenizerArguments tokenizer;
   fs::path input;
   bool jsonl = false, add_bos = false;
-  std::string text_key = "text";
+  std::string text_column;
   int threads = 0;
 };
 
@@ -298,15 +300,16 @@ void flush_rows(const Tokenizer& tokenizer, const EncodeArguments& arguments, st
 ExitCode encode(const EncodeArguments& arguments, Context& context) {
   constexpr std::size_t kBatchBytes = 16 << 20, kBatchRows = 4096;
   const auto tokenizer = load_tokenizer(arguments.tokenizer.tokenizer, arguments.tokenizer.load);
-  Input input(arguments.input);
+  const Input input(arguments.input);
   std::vector<std::string> texts;
   if (arguments.jsonl) {
     std::size_t bytes = 0;
-    for_each_row(input, [&](const nlohmann::json& row, std::size_t line) {
-      const auto text = row.is_object() ? row.find(arguments.text_key) : row.end();
+    const std::string column = arguments.text_column.empty() ? "text" : arguments.text_column;
+    for_each_row(input, [&](const nlohmann::json& row, const std::string& where) {
+      const auto text = row.is_object() ? row.find(column) : row.end();
       if (text == row.end() || !text->is_string()) {
-        throw DataError(fmt::format("{}:{}: expected an object with the text under \"{}\"", input.name(), line,
-                                    arguments.text_key));
+        throw DataError(fmt::format("{}: expected an object with the text under \"{}\"; --text-column names another key", where,
+                                    column));
       }
       texts.push_back(text->get<std::string>());
       bytes += texts.back().size();
@@ -337,8 +340,8 @@ void add_encode_command(CommandLine& command_line) {
   add_tokenizer_options(command, arguments->tokenizer);
   command.option("input", &arguments->input, "file to read; standard input when empty");
   command.option("jsonl", &arguments->jsonl, "read lines {\"text\":...} and write lines {\"ids\":[...]}");
-  command.option("text_key", &arguments->text_key, "key that holds the text with --jsonl");
-  command.option("add_bos", &arguments->add_bos, "begin with <|bos|>");
+  command.option("text_column", &arguments->text_column, "key that holds the text with --jsonl; empty: text").formerly("text_key");
+  command.option("add_bos", &arguments->add_bos, "begin with the token that begins a document");
   command.option("threads", &arguments->threads, "threads that encode rows; 0: all").at_least(0);
   command.positional("input");
   command.run([arguments](Context& context) { return encode(*arguments, context); });
@@ -384,14 +387,12 @@ std::vector<TokenId> row_ids(const nlohmann::json& row, const std::string& where
 
 ExitCode decode(const DecodeArguments& arguments, Context& context) {
   const auto tokenizer = load_tokenizer(arguments.tokenizer.tokenizer, arguments.tokenizer.load);
-  Input input(arguments.input);
+  const Input input(arguments.input);
   const auto write_row = [&](const std::vector<TokenId>& ids) {
     write_output(ordered_json{{"text", replace_invalid_utf8(tokenizer->decode(ids))}}.dump() + "\n");
   };
   if (arguments.jsonl) {
-    for_each_row(input, [&](const nlohmann::json& row, std::size_t line) {
-      write_row(row_ids(row, fmt::format("{}:{}", input.name(), line)));
-    });
+    for_each_row(input, [&](const nlohmann::json& row, const std::string& where) { write_row(row_ids(row, where)); });
   } else if (context.json) {
     write_row(parse_ids(input.all(), input.name()));
   } else {

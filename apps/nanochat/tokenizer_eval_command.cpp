@@ -10,7 +10,9 @@
 #include "commands.h"
 #include "core/errors.h"
 #include "core/format.h"
+#include "data/byte_source.h"
 #include "data/documents.h"
+#include "reader_options.h"
 #include "tokenizer/load.h"
 #include "tokenizer/tokenizer.h"
 
@@ -35,9 +37,9 @@ struct Text {
 
 std::vector<Text> read_texts(const EvalArguments& arguments) {
   std::vector<Text> texts;
-  for (const fs::path& file : expand_paths(arguments.data_dir)) {
+  for (const fs::path& file : expand_paths(arguments.data_dir, arguments.reader)) {
     Text& text = texts.emplace_back();
-    text.name = file.filename().string();
+    text.name = fs::path(name_of(file)).filename().string();
     const auto reader = open_documents({file}, arguments.reader);
     for (std::string document; reader->next(document);) {
       text.bytes += document.size();
@@ -139,8 +141,8 @@ void add_tokenizer_eval(CommandLine& command_line) {
       "nanochat tokenizer eval --tokenizer tokenizer/ gpt2.tiktoken --data-dir english.txt code.txt");
   command.option("tokenizer", &arguments->tokenizers, "what to compare: folders or files, as for the other commands");
   command.option("data_dir", &arguments->data_dir,
-                 "text: files, folders or globs of .txt, .jsonl, each also .gz; a row for each file");
-  command.option("text_key", &arguments->reader.text_key, "key of a .jsonl row that holds the text");
+                 "text: files, folders or globs of .txt, .jsonl, each also .gz or .zst, and .parquet; a row for each file");
+  add_text_column(command, arguments->reader.text_column);
   command
       .option("min_document_bytes", &arguments->reader.min_document_bytes,
               "cut a .txt at blank lines into documents of at least this many bytes")

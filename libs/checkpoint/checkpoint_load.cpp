@@ -13,6 +13,7 @@
 #include "checkpoint/run_folder.h"
 #include "checkpoint/sharded_safetensors.h"
 #include "core/errors.h"
+#include "core/git_lfs.h"
 #include "core/mapped_file.h"
 #include "core/sha256.h"
 #include "tokenizer/load.h"
@@ -60,6 +61,11 @@ bool verify_file(const fs::path& path, const json& training_state) {
   if (digest == list.end()) return false;
   if (!is_file(path)) {
     throw CheckpointError(path.string() + ": is missing, though " + kTrainingStateFile + " lists it");
+  }
+  try {
+    refuse_lfs_pointer(path);
+  } catch (const DataError& error) {
+    throw CheckpointError(error.what());
   }
   if (*digest != sha256_hex_of_file(path)) {
     throw CheckpointError(path.string() + ": its SHA-256 differs from the one in " + kTrainingStateFile +

@@ -63,8 +63,7 @@ void write_tokenizer(const std::filesystem::path& folder, const Tokenizer& token
 nlohmann::ordered_json generation_config(const Tokenizer* tokenizer) {
   nlohmann::ordered_json result = nlohmann::ordered_json::object();
   if (tokenizer == nullptr) return result;
-  auto bos = tokenizer->special_id(kBos);
-  if (!bos) bos = tokenizer->special_id("<|endoftext|>");
+  const auto bos = tokenizer->find_bos();
   const auto end = tokenizer->special_id(kAssistantEnd);
   if (bos) result["bos_token_id"] = *bos;
   if (end || bos) result["eos_token_id"] = end ? *end : *bos;

@@ -14,6 +14,7 @@
 #include <utility>
 
 #include "core/errors.h"
+#include "core/git_lfs.h"
 
 namespace nanochat {
 namespace {
@@ -64,6 +65,26 @@ void sync_path(const fs::path& path, const fs::path& target) {
 
 fs::path parent_or_current(const fs::path& path) {
   return path.has_parent_path() ? path.parent_path() : fs::path(".");
+}
+
+[[noreturn]] void fail_too_large(const fs::path& path, std::uintmax_t size, std::size_t max_bytes) {
+  throw DataError(path.string() + ": is " + std::to_string(size) + " bytes, more than the " + std::to_string(max_bytes) +
+                  " that are read at once");
+}
+
+// All that comes out of a pipe: <(...) of a shell, /dev/stdin.
+std::string read_pipe(const fs::path& path, std::size_t max_bytes) {
+  std::ifstream stream(path, std::ios::binary);
+  if (!stream) throw DataError(path.string() + ": cannot be opened: " + std::strerror(errno));
+  std::string contents;
+  std::string part(std::size_t{1} << 16, '\0');
+  while (stream) {
+    stream.read(part.data(), static_cast<std::streamsize>(part.size()));
+    contents.append(part, 0, static_cast<std::size_t>(stream.gcount()));
+    if (contents.size() > max_bytes) fail_too_large(path, contents.size(), max_bytes);
+  }
+  if (!stream.eof()) throw DataError(path.string() + ": cannot be read: " + std::strerror(errno));
+  return contents;
 }
 
 }  // namespace
@@ -185,15 +206,13 @@ std::string read_file(const fs::path& path, std::size_t max_bytes) {
   const fs::file_status status = fs::status(path, error);
   if (status.type() == fs::file_type::not_found) throw DataError(path.string() + ": no such file");
   if (status.type() == fs::file_type::directory) throw DataError(path.string() + ": is a folder, expected a file");
+  if (status.type() == fs::file_type::fifo) return read_pipe(path, max_bytes);
   if (status.type() != fs::file_type::regular) {
     throw DataError(path.string() + ": not a regular file" + (error ? " (" + error.message() + ")" : ""));
   }
   const std::uintmax_t size = fs::file_size(path, error);
   if (error) throw DataError(path.string() + ": " + error.message());
-  if (size > max_bytes) {
-    throw DataError(path.string() + ": is " + std::to_string(size) + " bytes, more than the " +
-                    std::to_string(max_bytes) + " that are read at once");
-  }
+  if (size > max_bytes) fail_too_large(path, size, max_bytes);
   std::ifstream stream(path, std::ios::binary);
   if (!stream) throw DataError(path.string() + ": cannot be opened: " + std::strerror(errno));
   std::string contents(static_cast<std::size_t>(size), '\0');
@@ -202,6 +221,7 @@ std::string read_file(const fs::path& path, std::size_t max_bytes) {
     throw DataError(path.string() + ": ended after " + std::to_string(stream.gcount()) + " of " +
                     std::to_string(size) + " bytes while it was read");
   }
+  refuse_lfs_pointer(contents, path);
   return contents;
 }
 

@@ -51,7 +51,8 @@ class AtomicDirectory {
   bool committed_ = false;
 };
 
-// Whole file as bytes. Throws DataError if it is missing, not a regular file or larger than max_bytes.
+// Whole file as bytes, or all that comes out of a pipe. Throws DataError if it is missing, neither a regular file nor a
+// pipe, larger than max_bytes, or a Git LFS pointer (core/git_lfs.h).
 std::string read_file(const std::filesystem::path& path, std::size_t max_bytes = std::size_t{1} << 31);
 
 }  // namespace nanochat

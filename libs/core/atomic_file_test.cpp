@@ -2,12 +2,15 @@
 
 #include <fcntl.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <csignal>
 #include <filesystem>
+#include <fstream>
 #include <stdexcept>
 #include <string>
+#include <thread>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -143,6 +146,20 @@ TEST_F(AtomicFileTest, DirectoryErrors) {
   EXPECT_THAT(message_of<IoError>([&] { AtomicDirectory directory(folder_ / "file"); }), HasSubstr("not a folder"));
   EXPECT_THAT(message_of<IoError>([&] { AtomicDirectory directory(folder_ / "absent/inner"); }),
               HasSubstr("No such file or directory"));
+}
+
+TEST_F(AtomicFileTest, ReadFileReadsAPipe) {
+  ASSERT_EQ(::mkfifo((folder_ / "pipe").c_str(), 0600), 0);
+  const auto write = [&](const std::string& text) {
+    return std::jthread([path = folder_ / "pipe", text] { std::ofstream(path, std::ios::binary) << text; });
+  };
+  const std::string text(200'000, 'x');
+  {
+    const std::jthread writer = write(text);
+    EXPECT_EQ(read_file(folder_ / "pipe"), text);
+  }
+  const std::jthread writer = write("more than is read, and less than the pipe holds, so that writing never fails: " + std::string(100, 'x'));
+  EXPECT_THAT(message_of<DataError>([&] { read_file(folder_ / "pipe", 100); }), HasSubstr("more than the 100 that are read at once"));
 }
 
 TEST_F(AtomicFileTest, ReadFileSaysWhatIsWrong) {

@@ -1,5 +1,7 @@
 #include "core/log.h"
 
+#include <unistd.h>
+
 #include <array>
 #include <chrono>
 #include <ctime>
@@ -17,6 +19,7 @@
 
 #include "core/errors.h"
 #include "core/status_line.h"
+#include "core/terminal.h"
 
 namespace nanochat {
 namespace {
@@ -85,7 +88,8 @@ std::shared_ptr<spdlog::logger> make_logger(std::vector<spdlog::sink_ptr> sinks,
 }
 
 spdlog::sink_ptr standard_error(bool json) {
-  auto sink = std::make_shared<spdlog::sinks::stderr_color_sink_mt>();
+  const auto mode = wants_color(STDERR_FILENO) ? spdlog::color_mode::automatic : spdlog::color_mode::never;
+  auto sink = std::make_shared<spdlog::sinks::stderr_color_sink_mt>(mode);
   sink->set_formatter(make_formatter(json));
   return sink;
 }

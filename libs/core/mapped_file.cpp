@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "core/errors.h"
+#include "core/git_lfs.h"
 
 namespace nanochat {
 
@@ -33,6 +34,13 @@ MappedFile::MappedFile(const std::filesystem::path& path) {
   if (address == MAP_FAILED) throw DataError(path.string() + ": cannot be mapped: " + std::strerror(error));
   data_ = static_cast<const std::byte*>(address);
   mapped_ = data_ != nullptr;
+  if (!mapped_) return;
+  try {
+    refuse_lfs_pointer({static_cast<const char*>(address), size_}, path);
+  } catch (...) {  // the destructor of an object that was never made does not run
+    ::munmap(address, size_);
+    throw;
+  }
 }
 
 MappedFile MappedFile::view(std::span<const std::byte> bytes) {

@@ -9,8 +9,8 @@ namespace nanochat {
 
 class MappedFile {
  public:
-  // Throws DataError naming the path when it is missing, a folder or unreadable, OutOfMemoryError when there is no room
-  // to map it. An empty file maps to an empty span.
+  // Throws DataError naming the path when it is missing, a folder, unreadable or a Git LFS pointer, OutOfMemoryError when
+  // there is no room to map it. An empty file maps to an empty span.
   explicit MappedFile(const std::filesystem::path& path);
   // Bytes that someone else keeps, for at least as long, at a multiple of 8: readers of files read them as a file.
   static MappedFile view(std::span<const std::byte> bytes);

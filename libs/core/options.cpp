@@ -124,6 +124,22 @@ std::vector<std::string> list_from_text(const std::string& text, const std::stri
   return items;
 }
 
+std::string flag_of(const std::string& name) {
+  std::string text = "--" + name;
+  for (char& c : text) {
+    if (c == '_') c = '-';
+  }
+  return text;
+}
+
+std::string variable_of(const std::string& name) {
+  std::string text = "NANOCHAT_" + name;
+  for (char& c : text) {
+    if (c >= 'a' && c <= 'z') c = static_cast<char>(c - 'a' + 'A');
+  }
+  return text;
+}
+
 template <class... Cases>
 struct Overloaded : Cases... {
   using Cases::operator()...;
@@ -172,26 +188,21 @@ Option& Option::comma_separated() {
   return *this;
 }
 
+Option& Option::formerly(std::string name) {
+  former_ = std::move(name);
+  return *this;
+}
+
 Option& Option::not_in_resolved() {
   in_resolved_ = false;
   return *this;
 }
 
-std::string Option::flag() const {
-  std::string text = "--" + name_;
-  for (char& c : text) {
-    if (c == '_') c = '-';
-  }
-  return text;
-}
+std::string Option::flag() const { return flag_of(name_); }
 
-std::string Option::environment() const {
-  std::string text = "NANOCHAT_" + name_;
-  for (char& c : text) {
-    if (c >= 'a' && c <= 'z') c = static_cast<char>(c - 'a' + 'A');
-  }
-  return text;
-}
+std::string Option::former_flag() const { return former_.empty() ? "" : flag_of(former_); }
+
+std::string Option::environment() const { return variable_of(name_); }
 
 std::string Option::type_name() const {
   return std::visit(Overloaded{[](bool*) { return ""; }, [](int*) { return "INT"; },
@@ -294,7 +305,7 @@ Option& OptionList::add(std::string name, OptionField field, std::string help) {
 
 Option* OptionList::find(std::string_view name) {
   for (Option& option : options_) {
-    if (option.name() == name) return &option;
+    if (option.is_called(name)) return &option;
   }
   return nullptr;
 }
@@ -329,15 +340,22 @@ void OptionList::apply_file(const std::filesystem::path& file) {
     const auto line = 1 + std::count(before.begin(), before.end(), '\n');
     const auto column = before.size() - (before.rfind('\n') + 1) + 1;
     throw ConfigError(fmt::format("{}:{}:{}: not valid JSON here", file.string(), line, column));
+  } catch (const json::exception&) {  // the only other objection while parsing
+    throw ConfigError(fmt::format("{}: holds a number beyond the range of double", file.string()));
   }
   apply_json(object, file.string());
 }
 
 void OptionList::apply_environment() {
   for (Option& option : options_) {
-    const std::string name = option.environment();
+    std::string name = option.environment();
     const char* text = std::getenv(name.c_str());
-    if (text == nullptr || *text == '\0') continue;  // empty counts as unset, as in most shells' scripts
+    const auto is_unset = [&text] { return text == nullptr || *text == '\0'; };  // empty too, as in most shells' scripts
+    if (is_unset() && !option.former_.empty()) {
+      name = variable_of(option.former_);
+      text = std::getenv(name.c_str());
+    }
+    if (is_unset()) continue;
     option.set_text(option.is_list() ? list_from_text(text, name) : std::vector<std::string>{text}, name,
                     "environment");
   }
@@ -354,7 +372,8 @@ json OptionList::resolved() const {
 std::vector<std::string> OptionList::differences(const json& saved) const {
   std::vector<std::string> lines;
   for (const Option& option : options_) {
-    const auto found = saved.find(option.name());
+    auto found = saved.find(option.name());
+    if (found == saved.end() && !option.former_.empty()) found = saved.find(option.former_);
     if (!option.in_resolved() || found == saved.end()) continue;
     const json now = option.value();
     if (*found != now) lines.push_back(option.name() + ": " + shown(*found) + " → " + shown(now));

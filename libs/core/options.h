@@ -39,11 +39,14 @@ class Option {
   // Returns what would be right ("a power of two") when the value is not.
   Option& check(std::function<std::string(const nlohmann::json&)> expected_or_empty);
   Option& comma_separated();  // a list that flags may also give as "a,b" (the environment always may)
+  Option& formerly(std::string name);  // an earlier name, which flags, environment and files may still use
   Option& not_in_resolved();  // belongs to the invocation, not to the run (e.g. quiet)
 
   const std::string& name() const { return name_; }      // device_batch_size
   std::string flag() const;                              // --device-batch-size
+  std::string former_flag() const;                       // empty when there is no earlier name
   std::string environment() const;                       // NANOCHAT_DEVICE_BATCH_SIZE
+  bool is_called(std::string_view name) const { return name == name_ || (!former_.empty() && name == former_); }
   const std::string& help() const { return help_; }
   const std::vector<std::string>& choices() const { return choices_; }
   bool is_flag() const { return std::holds_alternative<bool*>(field_); }
@@ -61,7 +64,8 @@ class Option {
   void set_text(const std::vector<std::string>& values, const std::string& where, const std::string& source);
 
  private:
-  std::string name_, help_, default_text_, source_ = "default";
+  friend class OptionList;
+  std::string name_, former_, help_, default_text_, source_ = "default";
   OptionField field_;
   std::vector<std::string> choices_;
   std::vector<std::function<std::string(const nlohmann::json&)>> checks_;

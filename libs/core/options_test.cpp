@@ -291,6 +291,33 @@ TEST_F(OptionsTest, ResolvedConfigurationRoundTrips) {
   }));
 }
 
+TEST_F(OptionsTest, AnEarlierNameIsStillTaken) {
+  options_.find("dtype")->formerly("precision");
+  EXPECT_EQ(option("precision").name(), "dtype");
+  EXPECT_EQ(option("dtype").former_flag(), "--precision");
+  EXPECT_EQ(option("depth").former_flag(), "");
+  options_.apply_json({{"precision", "float32"}}, "file");
+  EXPECT_EQ(config_.dtype, "float32");
+  ::setenv("NANOCHAT_PRECISION", "bfloat16", 1);
+  options_.apply_environment();
+  EXPECT_EQ(config_.dtype, "bfloat16");
+  ::setenv("NANOCHAT_DTYPE", "auto", 1);
+  options_.apply_environment();
+  EXPECT_EQ(config_.dtype, "auto") << "the name of now counts first";
+  ::unsetenv("NANOCHAT_PRECISION");
+  ::unsetenv("NANOCHAT_DTYPE");
+  EXPECT_THAT(options_.differences({{"precision", "float32"}}), ElementsAre(HasSubstr("dtype: \"float32\"")));
+  EXPECT_TRUE(options_.resolved().contains("dtype"));
+  EXPECT_FALSE(options_.resolved().contains("precision"));
+}
+
+TEST_F(OptionsTest, ANumberBeyondDoubleInAFileIsAnErrorThatNamesIt) {
+  const testing::TemporaryDirectory folder;
+  testing::write_text(folder / "big.json", "{\"lr\": 1e999}");
+  EXPECT_THAT(error_of([&] { options_.apply_file(folder / "big.json"); }),
+              HasSubstr("big.json: holds a number beyond the range of double"));
+}
+
 TEST(NearestTest, FindsSlipsOfTheFinger) {
   const std::vector<std::string> names = {"depth", "seed", "device_batch_size", "data_dir", "dtype"};
   EXPECT_EQ(nearest("dpeth", names), "depth");

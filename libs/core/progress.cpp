@@ -1,7 +1,6 @@
 #include "core/progress.h"
 
 #include <sys/ioctl.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
@@ -11,6 +10,7 @@
 
 #include "core/format.h"
 #include "core/status_line.h"
+#include "core/terminal.h"
 
 namespace nanochat {
 namespace {
@@ -26,7 +26,7 @@ double seconds_since(Clock::time_point start) { return std::chrono::duration<dou
 class ProgressBar : public ProgressReporter {
  public:
   ProgressBar(int fd, double plain_interval_seconds)
-      : fd_(fd), terminal_(::isatty(fd) == 1), interval_(terminal_ ? kRedrawSeconds : plain_interval_seconds) {}
+      : fd_(fd), terminal_(is_terminal(fd)), interval_(terminal_ ? kRedrawSeconds : plain_interval_seconds) {}
 
   ~ProgressBar() override { end(); }
 

@@ -128,6 +128,22 @@ TEST(ProgressTest, OneRedrawnLineOnATerminal) {
   }
 }
 
+TEST(ProgressTest, PlainLinesOnATerminalThatIsDumb) {
+  const Terminal terminal(60);
+  ASSERT_GE(terminal.fd(), 0);
+  const char* before = ::getenv("TERM");
+  const std::string saved = before == nullptr ? "" : before;
+  ::setenv("TERM", "dumb", 1);
+  const auto progress = make_progress_bar(terminal.fd(), 0.0);
+  progress->start("training", 4, "steps");
+  progress->advance(4);
+  progress->finish();
+  before == nullptr ? ::unsetenv("TERM") : ::setenv("TERM", saved.c_str(), 1);
+  const std::string text = terminal.shown();
+  EXPECT_THAT(text, HasSubstr("training: 4 steps in "));
+  EXPECT_THAT(text, Not(HasSubstr("\x1b")));
+}
+
 TEST(ProgressTest, SilentSaysNothing) {
   ::testing::internal::CaptureStdout();
   ::testing::internal::CaptureStderr();

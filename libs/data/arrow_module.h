@@ -26,6 +26,7 @@ class TextColumn {
   virtual bool next(std::string& text) = 0;
   virtual std::uint64_t row() const = 0;           // of the value returned last, from 1
   virtual std::uint64_t stored_bytes() const = 0;  // of the file, in proportion to the rows read
+  virtual std::string name() const = 0;            // of the column: "text", "article", "a.list.element"
 };
 
 // The rows of one parquet file in order, each as a JSON object: lists, structs, strings, numbers, booleans and null; what
@@ -41,8 +42,9 @@ class JsonRows {
 
 struct ArrowModule {
   int version;  // kArrowModuleVersion of the module
-  // `column`: a name, or a path (a.list.element) inside nested ones; empty: "text" if there is one, or else the first
-  // column of strings, or else of binary values. Throws DataError, naming the columns when none fits.
+  // `column`: a name, or a path (a.list.element) inside nested ones; empty: "text" if there is one, or else the only
+  // column of strings, or, where there is none, the only one of binary values. Throws DataError, naming the columns when
+  // none fits or several do.
   std::unique_ptr<TextColumn> (*open_parquet)(const std::filesystem::path& path, const std::string& column);
   // `columns`: names at the top; those the file lacks are passed over, and empty means all. Throws DataError, naming the
   // file's columns when it has none of them.
@@ -51,8 +53,12 @@ struct ArrowModule {
   std::unique_ptr<ByteSource> (*open_zstd)(std::unique_ptr<ByteSource> source, const std::string& name);
 };
 
-constexpr int kArrowModuleVersion = 2;
+constexpr int kArrowModuleVersion = 3;
 constexpr const char* kArrowModuleEntry = "nanochat_arrow_module";  // const ArrowModule* (*)(), extern "C"
+
+// open_parquet and open_parquet_rows of the module. A Git LFS pointer throws DataError.
+std::unique_ptr<TextColumn> open_text_column(const std::filesystem::path& path, const std::string& column);
+std::unique_ptr<JsonRows> open_json_rows(const std::filesystem::path& path, const std::vector<std::string>& columns);
 
 // Loads the module once. Throws DataError saying how to get it, for the sake of `file`, where it cannot be had.
 const ArrowModule& arrow_module(const std::filesystem::path& file);

@@ -6,13 +6,18 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
+#include <map>
+#include <mutex>
+#include <system_error>
 #include <utility>
 
 #include <spdlog/fmt/fmt.h>
 #include <zlib.h>
 
 #include "core/errors.h"
+#include "core/git_lfs.h"
 #include "data/arrow_module.h"
 
 namespace nanochat {
@@ -25,9 +30,7 @@ class PlainSource : public ByteSource {
  public:
   explicit PlainSource(const std::filesystem::path& path)
       : path_(path),
-        fd_(path == kStandardInput ? STDIN_FILENO : open(path.c_str(), O_RDONLY | O_CLOEXEC)) {
-    if (fd_ < 0) throw DataError(fmt::format("cannot open {}: {}", path_.string(), std::strerror(errno)));
-  }
+        fd_(path == kStandardInput ? STDIN_FILENO : open_file(path)) {}
   ~PlainSource() override {
     if (fd_ != STDIN_FILENO) close(fd_);
   }
@@ -41,12 +44,19 @@ class PlainSource : public ByteSource {
         stored_ += static_cast<std::uint64_t>(got);
         return static_cast<std::size_t>(got);
       }
-      if (errno != EINTR) throw DataError(fmt::format("cannot read {}: {}", path_.string(), std::strerror(errno)));
+      if (errno != EINTR) throw DataError(fmt::format("cannot read {}: {}", name_of(path_), std::strerror(errno)));
     }
   }
   std::uint64_t stored_bytes() const override { return stored_; }
 
  private:
+  static int open_file(const std::filesystem::path& path) {
+    refuse_lfs_pointer(path);
+    const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    if (fd < 0) throw DataError(fmt::format("cannot open {}: {}", path.string(), std::strerror(errno)));
+    return fd;
+  }
+
   std::filesystem::path path_;
   int fd_;
   std::uint64_t stored_ = 0;
@@ -130,22 +140,104 @@ std::size_t whole_characters(std::string_view bytes) {
   return bytes.size();
 }
 
+// Copies of streams, by what was copied and by where they are. Their files stay open until the process ends.
+struct Spools {
+  std::mutex mutex;
+  std::map<std::string, std::filesystem::path> copies;
+  std::map<std::string, std::string> names;
+};
+
+Spools& spools() {
+  static Spools instance;
+  return instance;
+}
+
+// Has no name, so that nothing is left behind, and is never closed.
+class TemporaryFile {
+ public:
+  TemporaryFile() {
+    const char* folder = std::getenv("TMPDIR");
+    pattern_ = std::string(folder == nullptr || *folder == '\0' ? "/tmp" : folder) + "/nanochat-XXXXXX";
+    fd_ = ::mkostemp(pattern_.data(), O_CLOEXEC);
+    if (fd_ < 0) fail("create");
+    ::unlink(pattern_.c_str());
+  }
+  int fd() const { return fd_; }
+  void write(std::string_view bytes) const {
+    while (!bytes.empty()) {
+      const ssize_t written = ::write(fd_, bytes.data(), bytes.size());
+      if (written < 0 && errno == EINTR) continue;
+      if (written < 0) {
+        const int error = errno;
+        ::close(fd_);
+        errno = error;
+        fail("write");
+      }
+      bytes.remove_prefix(static_cast<std::size_t>(written));
+    }
+  }
+
+ private:
+  [[noreturn]] void fail(const char* action) const {
+    throw IoError(fmt::format("{}: cannot {} a copy of the input: {}; set TMPDIR to a folder with room", pattern_, action,
+                              std::strerror(errno)));
+  }
+  std::string pattern_;
+  int fd_ = -1;
+};
+
 }  // namespace
 
 std::unique_ptr<ByteSource> open_bytes(const std::filesystem::path& path) {
   std::unique_ptr<ByteSource> source = std::make_unique<PlainSource>(path);
-  std::string form = path.extension().string();
-  std::string name = path.string();
-  if (path == kStandardInput) {
+  Compression compression = form_of(path).compression;
+  if (compression == Compression::kNone && is_stream(path)) {
     auto peeked = std::make_unique<PeekedSource>(std::move(source));
-    const std::string_view begin = peeked->peek(4);
-    form = begin.starts_with("\x1f\x8b") ? ".gz" : begin == "\x28\xb5\x2f\xfd" ? ".zst" : "";
+    compression = compression_of(peeked->peek(4));
     source = std::move(peeked);
-    name = "standard input";
   }
-  if (form == ".gz") return std::make_unique<GzipSource>(std::move(source), std::move(name));
-  if (form == ".zst") return arrow_module(path).open_zstd(std::move(source), name);
+  if (compression == Compression::kGzip) return std::make_unique<GzipSource>(std::move(source), name_of(path));
+  if (compression == Compression::kZstd) return arrow_module(path).open_zstd(std::move(source), name_of(path));
   return source;
+}
+
+std::string name_of(const std::filesystem::path& path) {
+  if (path == kStandardInput) return "standard input";
+  const std::lock_guard lock(spools().mutex);
+  const auto found = spools().names.find(path.string());
+  return found == spools().names.end() ? path.string() : found->second;
+}
+
+std::filesystem::path spool(ByteSource& source, const std::string& name) {
+  const TemporaryFile file;
+  std::string buffer(kBufferBytes, '\0');
+  for (std::size_t got = 0; (got = source.read(buffer.data(), buffer.size())) > 0;) {
+    file.write(std::string_view(buffer).substr(0, got));
+  }
+  const std::string path = fmt::format("/proc/self/fd/{}", file.fd());
+  const std::lock_guard lock(spools().mutex);
+  spools().names[path] = name;
+  return path;
+}
+
+std::filesystem::path reopenable(const std::filesystem::path& path) {
+  if (!is_stream(path)) return path;
+  {
+    const std::lock_guard lock(spools().mutex);
+    if (spools().names.contains(path.string())) return path;
+    const auto copy = spools().copies.find(path.string());
+    if (copy != spools().copies.end()) return copy->second;
+  }
+  PlainSource source(path);
+  std::filesystem::path copy = spool(source, name_of(path));
+  const std::lock_guard lock(spools().mutex);
+  return spools().copies.emplace(path.string(), std::move(copy)).first->second;
+}
+
+std::filesystem::path seekable(const std::filesystem::path& path, PeekedSource& opened) {
+  std::error_code ignored;
+  if (path != kStandardInput && std::filesystem::is_regular_file(path, ignored)) return path;
+  return spool(opened, name_of(path));
 }
 
 std::string_view PeekedSource::peek(std::size_t count) {

@@ -9,6 +9,8 @@
 #include <string_view>
 #include <utility>
 
+#include "data/file_form.h"
+
 namespace nanochat {
 
 class ByteSource {
@@ -21,12 +23,20 @@ class ByteSource {
   virtual std::uint64_t stored_bytes() const = 0;
 };
 
-// What stands for standard input where a file is named.
-constexpr const char* kStandardInput = "-";
-
-// Opens by name: *.gz and *.zst are decompressed (concatenated members are one stream), anything else is read as it is.
-// Standard input is decompressed when it begins as a gzip or zstd stream does.
+// Opens by name: .gz and .zst are decompressed (concatenated members are one stream), anything else is read as it is.
+// Streams (file_form.h) are decompressed when they begin as gzip or zstd does. A Git LFS pointer throws DataError.
 std::unique_ptr<ByteSource> open_bytes(const std::filesystem::path& path);
+
+// How messages call a file: "standard input", the name that a spooled stream was given by, or the path.
+std::string name_of(const std::filesystem::path& path);
+
+// Copies what is left of `source` to a temporary file without a name (in TMPDIR, else /tmp), which is gone when the
+// process ends, however it ends. Returns a path of it that can be opened again and again; messages call it `name`.
+// Throws IoError (disk full). Thread-safe.
+std::filesystem::path spool(ByteSource& source, const std::string& name);
+// A path at which the same bytes can be read again and again: `path` itself, or of a stream its copy, made the first
+// time it is asked for. A stream must not be read in another way before. Thread-safe.
+std::filesystem::path reopenable(const std::filesystem::path& path);
 
 // The same bytes, some of which can be looked at beforehand.
 class PeekedSource : public ByteSource {
@@ -42,6 +52,9 @@ class PeekedSource : public ByteSource {
   std::string seen_;
   std::size_t position_ = 0;
 };
+
+// A path of the stream at `path` for readers that begin at its end, as those of parquet do; `opened` has read it so far.
+std::filesystem::path seekable(const std::filesystem::path& path, PeekedSource& opened);
 
 // Lines without their line feed or CR LF. A byte order mark at the beginning of the file is dropped.
 class LineReader {

@@ -11,20 +11,19 @@
 
 #include "core/errors.h"
 #include "core/format.h"
+#include "core/json_input.h"
+#include "core/log.h"
 #include "data/arrow_module.h"
 #include "data/byte_source.h"
 #include "data/json_text.h"
 #include "data/paths.h"
+#include "data/rows.h"
 
 namespace nanochat {
 namespace {
 
 constexpr std::size_t kMaxJsonLine = std::size_t{1} << 30;
 constexpr int kMaxBlankLines = 3;
-
-std::string name_of(const std::filesystem::path& path) {
-  return path == kStandardInput ? "standard input" : path.string();
-}
 
 // The bytes before the first that begins no character; of the whole text when all is well.
 std::size_t valid_bytes(std::string_view text) {
@@ -49,27 +48,42 @@ class FileReader {
   virtual std::uint64_t stored_bytes() const = 0;
 };
 
+// What a reader does with a row that it cannot read.
+class RowPolicy {
+ public:
+  explicit RowPolicy(const ReaderOptions& options) : bad_rows_(options.bad_rows) {}
+  void bad(const std::string& what) const {
+    if (!bad_rows_) throw DataError(what);
+    bad_rows_->add(what);
+  }
+
+ private:
+  std::shared_ptr<BadRows> bad_rows_;
+};
+
 class LineFileReader : public FileReader {
  public:
-  LineFileReader(std::string name, std::unique_ptr<ByteSource> source)
-      : name_(std::move(name)), lines_(std::move(source)) {}
+  LineFileReader(std::string name, std::unique_ptr<ByteSource> source, const ReaderOptions& options)
+      : name_(std::move(name)), lines_(std::move(source)), policy_(options) {}
   std::uint64_t stored_bytes() const override { return lines_.stored_bytes(); }
 
  protected:
   std::string where() const { return fmt::format("{}:{}", name_, lines_.line_number()); }
 
-  void check_utf8(std::string_view text) const {
+  // Where the first byte of the line stands that begins no character; empty when all is well.
+  std::string utf8_fault(std::string_view text) const {
     const std::size_t valid = valid_bytes(text);
-    if (valid == text.size()) return;
+    if (valid == text.size()) return {};
     const std::uint64_t offset = lines_.byte_offset() + valid;
     const auto byte = static_cast<unsigned char>(text[valid]);
     const bool utf16 = offset == 0 && byte >= 0xfe;
-    throw DataError(fmt::format("{}: invalid UTF-8 at byte {} (0x{:02x}){}; convert the file to UTF-8", where(), offset,
-                                byte, utf16 ? ", it looks like UTF-16" : ""));
+    return fmt::format("{}: invalid UTF-8 at byte {} (0x{:02x}){}; convert the file to UTF-8", where(), offset, byte,
+                       utf16 ? ", it looks like UTF-16" : "");
   }
 
   std::string name_;
   LineReader lines_;
+  RowPolicy policy_;
 };
 
 bool is_blank(std::string_view line) { return line.find_first_not_of(" \t\r\v\f") == std::string_view::npos; }
@@ -77,7 +91,7 @@ bool is_blank(std::string_view line) { return line.find_first_not_of(" \t\r\v\f"
 class TextReader : public LineFileReader {
  public:
   TextReader(std::string name, std::unique_ptr<ByteSource> source, const ReaderOptions& options)
-      : LineFileReader(std::move(name), std::move(source)),
+      : LineFileReader(std::move(name), std::move(source), options),
         min_bytes_(static_cast<std::size_t>(std::max<std::int64_t>(options.min_document_bytes, 1))),
         max_bytes_(std::max(static_cast<std::size_t>(std::max<std::int64_t>(options.max_document_bytes, 8)),
                             8 * min_bytes_)) {}
@@ -133,9 +147,13 @@ class TextReader : public LineFileReader {
   }
 
   bool read_line() {
-    continues_line_ = !lines_.ends_line();
-    if (!lines_.next(line_, max_bytes_)) return false;
-    check_utf8(line_);
+    for (;;) {
+      continues_line_ = !lines_.ends_line();
+      if (!lines_.next(line_, max_bytes_)) return false;
+      const std::string fault = utf8_fault(line_);
+      if (fault.empty()) break;
+      policy_.bad(fault);
+    }
     blank_ = !continues_line_ && is_blank(line_);
     pending_ = true;
     return true;
@@ -150,72 +168,92 @@ class TextReader : public LineFileReader {
   bool blank_ = false, continues_line_ = false, at_end_ = false;
 };
 
+const std::string& text_column_of(const ReaderOptions& options) {
+  static const std::string preset = "text";
+  return options.text_column.empty() ? preset : options.text_column;
+}
+
 class JsonlReader : public LineFileReader {
  public:
-  JsonlReader(std::string name, std::unique_ptr<ByteSource> source, const std::string& text_key)
-      : LineFileReader(std::move(name), std::move(source)), text_key_(text_key.empty() ? "text" : text_key) {}
+  JsonlReader(std::string name, std::unique_ptr<ByteSource> source, const ReaderOptions& options)
+      : LineFileReader(std::move(name), std::move(source), options), text_column_(text_column_of(options)) {}
 
   bool next(std::string& document) override {
     while (lines_.next(line_, kMaxJsonLine)) {
       if (!lines_.ends_line()) {
-        throw DataError(fmt::format("{}: a line of more than {} is no document", where(), human_bytes(kMaxJsonLine)));
+        policy_.bad(fmt::format("{}: a line of more than {} is no document", where(), human_bytes(kMaxJsonLine)));
+        while (!lines_.ends_line() && lines_.next(line_, kMaxJsonLine)) {
+        }
+        continue;
       }
       if (is_blank(line_)) continue;
-      if (!find_json_text(line_, text_key_, document)) document = parse();  // slower, and says what is wrong
+      // The quick way fails for what it cannot read too; the slow one says what is wrong.
+      if (!find_json_text(line_, text_column_, document)) {
+        const std::string fault = parse(document);
+        if (!fault.empty()) {
+          policy_.bad(fault);
+          continue;
+        }
+      }
       if (!document.empty()) return true;
     }
     return false;
   }
 
  private:
-  std::string parse() const {
+  // What keeps the row from being read; empty when `document` has its text.
+  std::string parse(std::string& document) const {
     nlohmann::json row;
-    try {
-      row = nlohmann::json::parse(line_);
-    } catch (const nlohmann::json::parse_error& error) {
-      check_utf8(line_);
-      throw DataError(fmt::format("{}: malformed JSON at byte {} of the line", where(), error.byte));
+    JsonFault fault;
+    if (!parse_json_input(line_, row, fault)) {
+      if (fault.not_utf8) return utf8_fault(line_);
+      if (fault.byte > 0) return fmt::format("{}: malformed JSON at byte {} of the line", where(), fault.byte);
+      return fmt::format("{}: {}", where(), fault.what);
     }
     if (!row.is_object()) {
-      throw DataError(fmt::format("{}: found JSON {} where an object with the key \"{}\" would be right", where(),
-                                  row.type_name(), text_key_));
+      return fmt::format("{}: found JSON {} where an object with the key \"{}\" would be right", where(), row.type_name(),
+                         text_column_);
     }
-    const auto text = row.find(text_key_);
+    const auto text = row.find(text_column_);
     if (text == row.end()) {
       std::string keys;
       for (const auto& item : row.items()) keys += (keys.empty() ? "" : ", ") + item.key();
-      throw DataError(fmt::format("{}: no key \"{}\"; the keys are: {}", where(), text_key_, keys));
+      return fmt::format("{}: no key \"{}\"; the keys are: {}; name the one that holds the text with --text-column", where(),
+                         text_column_, on_one_line(keys));
     }
     if (!text->is_string()) {
-      throw DataError(fmt::format("{}: \"{}\" is a JSON {} where a string would be right", where(), text_key_,
-                                  text->type_name()));
+      return fmt::format("{}: \"{}\" is a JSON {} where a string would be right", where(), text_column_, text->type_name());
     }
-    return std::move(text->get_ref<std::string&>());
+    document = std::move(text->get_ref<std::string&>());
+    return {};
   }
 
-  std::string text_key_, line_;
+  std::string text_column_, line_;
 };
 
 class ParquetReader : public FileReader {
  public:
-  ParquetReader(const std::filesystem::path& path, const std::string& text_key)
-      : name_(path.string()), column_(arrow_module(path).open_parquet(path, text_key)) {}
+  ParquetReader(const std::filesystem::path& path, const ReaderOptions& options)
+      : name_(name_of(path)), policy_(options), column_(open_text_column(path, options.text_column)) {}
 
   bool next(std::string& document) override {
     while (column_->next(document)) {
       const std::size_t valid = valid_bytes(document);
       if (valid < document.size()) {
-        throw DataError(fmt::format("{}: invalid UTF-8 at byte {} (0x{:02x}) of row {}; text in UTF-8 would be right",
-                                    name_, valid, static_cast<unsigned char>(document[valid]), column_->row()));
+        policy_.bad(fmt::format("{}: invalid UTF-8 at byte {} (0x{:02x}) of row {}; text in UTF-8 would be right", name_, valid,
+                                static_cast<unsigned char>(document[valid]), column_->row()));
+        continue;
       }
       if (!document.empty()) return true;
     }
     return false;
   }
   std::uint64_t stored_bytes() const override { return column_->stored_bytes(); }
+  std::string column() const { return column_->name(); }
 
  private:
   std::string name_;
+  RowPolicy policy_;
   std::unique_ptr<TextColumn> column_;
 };
 
@@ -225,7 +263,7 @@ class CorpusReader : public DocumentReader {
       : files_(std::move(files)), options_(std::move(options)) {
     for (const std::filesystem::path& file : files_) {
       std::error_code error;
-      if (file == kStandardInput) {
+      if (is_stream(file) && !std::filesystem::is_regular_file(file, error)) {
         sizes_.push_back(0);  // unknown
         continue;
       }
@@ -259,36 +297,39 @@ class CorpusReader : public DocumentReader {
   std::uint64_t bytes_total() const override { return total_; }
 
  private:
-  std::unique_ptr<FileReader> open(const std::filesystem::path& file) const {
-    if (file == kStandardInput) return open_standard_input();
-    std::filesystem::path extension = file.extension();
-    if (extension == ".parquet") return std::make_unique<ParquetReader>(file, options_.text_key);
-    if (extension == ".gz" || extension == ".zst") extension = file.stem().extension();
-    if (extension == ".jsonl") return std::make_unique<JsonlReader>(name_of(file), open_bytes(file), options_.text_key);
-    return std::make_unique<TextReader>(name_of(file), open_bytes(file), options_);
+  std::unique_ptr<FileReader> open(const std::filesystem::path& file) {
+    FileFormat format = form_of(file).format;
+    if (format == FileFormat::kParquet && !is_stream(file)) return open_parquet(file);
+    std::unique_ptr<ByteSource> source = open_bytes(file);
+    if (is_stream(file)) {
+      auto peeked = std::make_unique<PeekedSource>(std::move(source));
+      const FileFormat found = format_of(peeked->peek(kSeen));
+      if (found == FileFormat::kParquet) return open_parquet(seekable(file, *peeked));  // it is read from its end
+      if (format == FileFormat::kUnknown) format = found;
+      source = std::move(peeked);
+    }
+    if (format == FileFormat::kJsonLines) return std::make_unique<JsonlReader>(name_of(file), std::move(source), options_);
+    return std::make_unique<TextReader>(name_of(file), std::move(source), options_);
   }
 
-  // Has no name to tell what it holds: text that begins with a brace is .jsonl.
-  std::unique_ptr<FileReader> open_standard_input() const {
-    const std::string name = name_of(kStandardInput);
-    auto source = std::make_unique<PeekedSource>(open_bytes(kStandardInput));
-    constexpr std::size_t kSeen = 4096;
-    std::string_view begin = source->peek(kSeen);
-    if (begin.starts_with("PAR1")) {
-      throw DataError(fmt::format("{}: a .parquet is read from its end; name the file itself", name));
+  std::unique_ptr<FileReader> open_parquet(const std::filesystem::path& file) {
+    auto reader = std::make_unique<ParquetReader>(file, options_);
+    // A choice that nobody made is told, once for each name.
+    if (options_.text_column.empty() && reader->column() != "text" && reader->column() != told_column_) {
+      told_column_ = reader->column();
+      log_info("{}: reads the text from the column \"{}\", the only one of strings; there is none named \"text\"",
+               name_of(file), told_column_);
     }
-    if (begin.starts_with("\xef\xbb\xbf")) begin.remove_prefix(3);
-    const std::size_t first = begin.find_first_not_of(" \t\r\n");
-    if (first != std::string_view::npos && begin[first] == '{') {
-      return std::make_unique<JsonlReader>(name, std::move(source), options_.text_key);
-    }
-    return std::make_unique<TextReader>(name, std::move(source), options_);
+    return reader;
   }
+
+  static constexpr std::size_t kSeen = 4096;
 
   std::vector<std::filesystem::path> files_;
   std::vector<std::uint64_t> sizes_;
   ReaderOptions options_;
   std::unique_ptr<FileReader> reader_;
+  std::string told_column_;
   std::size_t file_ = 0;
   std::uint64_t finished_ = 0, total_ = 0;
   bool any_ = false;
@@ -296,9 +337,23 @@ class CorpusReader : public DocumentReader {
 
 }  // namespace
 
-std::vector<std::filesystem::path> expand_paths(const std::vector<std::string>& paths) {
-  return expand_paths(paths, {".txt", ".jsonl", ".parquet", ".txt.gz", ".jsonl.gz", ".txt.zst", ".jsonl.zst"}, "text",
-                      /*standard_input=*/true);
+std::vector<std::filesystem::path> expand_paths(const std::vector<std::string>& paths, const ReaderOptions& options) {
+  const std::string& column = text_column_of(options);
+  std::vector<std::filesystem::path> files, others;
+  const auto found = find_files(paths, {FileFormat::kText, FileFormat::kJsonLines, FileFormat::kParquet}, "text", /*streams=*/true);
+  for (const FoundFile& file : found) {
+    nlohmann::json row;
+    if (file.in_folder && form_of(file.path).format == FileFormat::kJsonLines) row = first_row(file.path);
+    const bool lacks_text = row.is_object() && !row.contains(column);
+    (lacks_text ? others : files).push_back(file.path);
+  }
+  if (files.empty()) return others;  // the reader says which keys there are
+  if (!others.empty()) {
+    std::string names;
+    for (const std::filesystem::path& file : others) names += (names.empty() ? "" : ", ") + file.string();
+    log_info("passed over, since their rows have no \"{}\": {}", column, names);
+  }
+  return files;
 }
 
 std::unique_ptr<DocumentReader> open_documents(std::vector<std::filesystem::path> files, const ReaderOptions& options) {

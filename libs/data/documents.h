@@ -1,15 +1,18 @@
 #pragma once
-// Documents from files: .txt and .jsonl, each also .gz and .zst, .parquet, and standard input ("-").
+// Documents from files: text and JSON lines (each also .gz and .zst), .parquet, standard input ("-") and pipes.
+// file_form.h says what a file is taken for.
 //
-// A .txt is a sequence of paragraphs, separated by blank lines (lines of white space alone). Paragraphs are collected
+// A text is a sequence of paragraphs, separated by blank lines (lines of white space alone). Paragraphs are collected
 // until a document has min_document_bytes; what remains at the end of a file joins its last document, or stands alone
 // when it is the only one. Blank lines around a document are dropped, runs of them inside one shorten to three, CR LF
 // becomes LF. A text without a blank line is cut at the end of a line, or inside a longer line at a character, before
 // it exceeds max_document_bytes.
-// A .jsonl holds an object a line; blank lines and documents without text are passed over.
+// JSON lines hold an object a line (core/json_input.h says what is JSON); blank lines and documents without text are
+// passed over.
 // A .parquet gives the values of one column, row by row; nulls and empty values are passed over. One page of the column
 // is in memory at a time. .parquet and .zst need a build with Arrow.
-// Standard input is a .jsonl when it begins with a brace, otherwise a .txt, and may be compressed.
+// A stream that begins with a brace holds JSON lines, one that begins as parquet does is copied to a temporary file, any
+// other is text; each may be compressed.
 
 #include <cstdint>
 #include <filesystem>
@@ -17,26 +20,30 @@
 #include <string>
 #include <vector>
 
+#include "data/bad_rows.h"
+
 namespace nanochat {
 
 struct ReaderOptions {
   std::int64_t min_document_bytes = 2000;     // 1: every paragraph of a .txt is a document
   std::int64_t max_document_bytes = 1 << 20;  // of a .txt: bounds memory where no blank line comes; at least 8 times
                                               // min_document_bytes is used
-  std::string text_key;                       // key of a .jsonl row, or column of a .parquet, that holds the text;
-                                              // empty: "text", and in a .parquet without it its first column of text
+  std::string text_column = {};               // key of a row of JSON, or column of a .parquet, that holds the text;
+                                              // empty: "text", and in a .parquet without it its only column of strings
+  std::shared_ptr<BadRows> bad_rows = {};     // rows that cannot be read are added and passed over; null: they are errors
 };
 
-// Files, folders and globs to a list of text files (see paths.h). Throws DataError.
-std::vector<std::filesystem::path> expand_paths(const std::vector<std::string>& paths);
+// Files, folders and globs to a list of text files (see paths.h). Of a folder, files of JSON lines whose first row has no
+// text are passed over, which the log says: conversations or prompts beside a corpus. Throws DataError.
+std::vector<std::filesystem::path> expand_paths(const std::vector<std::string>& paths, const ReaderOptions& options = {});
 
 // Documents of one or more files in order, streamed: memory does not grow with the corpus. Not thread-safe.
 class DocumentReader {
  public:
   virtual ~DocumentReader() = default;
-  // Replaces `document`. False at the end. Throws DataError with file and line (malformed JSON, missing key), with
-  // file, line or row, and byte (invalid UTF-8), with the file (bad gzip, zstd, parquet, or no column of text), or when
-  // all files together hold no document.
+  // Replaces `document`. False at the end. Throws DataError for a bad row (unless options.bad_rows takes it) with file and
+  // line (malformed JSON, missing key) or with file, line or row, and byte (invalid UTF-8); with the file (bad gzip, zstd,
+  // parquet, or no column that is clearly the text); or when all files together hold no document.
   virtual bool next(std::string& document) = 0;
   virtual std::uint64_t bytes_read() const = 0;   // of the files as stored, for progress
   virtual std::uint64_t bytes_total() const = 0;

@@ -26,7 +26,8 @@ struct Source {
 class Mixture : public DocumentReader {
  public:
   Mixture(std::vector<std::vector<fs::path>> sources, const MixtureOptions& mixture, const ReaderOptions& options)
-      : options_(options), until_all_(mixture.until_all) {
+      : options_(options), again_(options), until_all_(mixture.until_all) {
+    if (options.bad_rows) again_.bad_rows = std::make_shared<BadRows>(BadRows::kAll);  // they have been counted
     for (std::size_t i = 0; i < sources.size(); ++i) {
       sources_.push_back({std::move(sources[i]), mixture.weights[i], nullptr, 0.0, false});
       sources_.back().reader = open_documents(sources_.back().files, options_);
@@ -56,7 +57,7 @@ class Mixture : public DocumentReader {
       const auto has_ended = [](const Source& each) { return each.ended_once; };
       if (!until_all_ || std::all_of(sources_.begin(), sources_.end(), has_ended)) return false;
       read_before_ += source.reader->bytes_read();
-      source.reader = open_documents(source.files, options_);
+      source.reader = open_documents(source.files, again_);
     }
   }
 
@@ -68,7 +69,7 @@ class Mixture : public DocumentReader {
   std::uint64_t bytes_total() const override { return total_; }
 
  private:
-  ReaderOptions options_;
+  ReaderOptions options_, again_;  // again_: of a source that begins anew
   bool until_all_;
   std::vector<Source> sources_;
   std::uint64_t read_before_ = 0;  // by readers that have ended and began anew
@@ -91,9 +92,9 @@ void check_weights(const std::vector<double>& weights, std::size_t sources) {
 std::unique_ptr<DocumentReader> open_mixture(std::vector<std::vector<fs::path>> sources, const MixtureOptions& mixture,
                                              const ReaderOptions& options) {
   check_weights(mixture.weights, sources.size());
-  for (const auto& files : sources) {
-    if (mixture.until_all && std::find(files.begin(), files.end(), kStandardInput) != files.end()) {
-      throw ConfigError("standard input cannot begin anew: let the mixture end with its first source");
+  if (mixture.until_all) {
+    for (auto& files : sources) {
+      for (fs::path& file : files) file = reopenable(file);
     }
   }
   return std::make_unique<Mixture>(std::move(sources), mixture, options);

@@ -24,8 +24,8 @@ struct MixtureOptions {
 // Throws ConfigError unless there is one positive, finite weight for each of `sources`.
 void check_weights(const std::vector<double>& weights, std::size_t sources);
 
-// Sources are lists of files, none empty. Beginning anew needs files that can be read twice: standard input throws
-// ConfigError with until_all. bytes_total() is an estimate by the weights, which bytes_read() does not exceed.
+// Sources are lists of files, none empty. With until_all, standard input and pipes are copied to temporary files, so that
+// they can begin anew. bytes_total() is an estimate by the weights, which bytes_read() does not exceed.
 std::unique_ptr<DocumentReader> open_mixture(std::vector<std::vector<std::filesystem::path>> sources,
                                              const MixtureOptions& mixture, const ReaderOptions& options);
 

@@ -1,8 +1,12 @@
 #include "data/mixture.h"
 
+#include <sys/stat.h>
+
+#include <fstream>
 #include <limits>
 #include <map>
 #include <set>
+#include <thread>
 
 #include <gmock/gmock.h>
 #include <spdlog/fmt/fmt.h>
@@ -88,8 +92,25 @@ TEST_F(MixtureTest, RefusesWeightsThatDoNotFit) {
   refused({1, 0}, "a weight of 0");
   refused({1, -2}, "a weight of -2");
   refused({1, std::numeric_limits<double>::infinity()}, "a weight of inf");
-  EXPECT_THAT([&] { open_mixture({{"-"}}, {.weights = {1}, .until_all = true}, {}); },
-              ThrowsMessage<ConfigError>(HasSubstr("standard input")));
+}
+
+TEST_F(MixtureTest, APipeBeginsAnewToo) {
+  ASSERT_EQ(::mkfifo((folder_ / "pipe").c_str(), 0600), 0);
+  const std::jthread writer([path = folder_ / "pipe"] { std::ofstream(path) << "{\"text\":\"p0\"}\n{\"text\":\"p1\"}\n"; });
+  const auto reader = open_mixture({{folder_ / "pipe"}, source('a', 5, 2)}, {.weights = {1, 1}, .until_all = true}, {});
+  std::map<std::string, int> times;
+  for (const std::string& document : read(*reader)) ++times[document];
+  EXPECT_EQ(times["p0"], 3);
+  EXPECT_GE(times["p1"], 2);
+}
+
+TEST_F(MixtureTest, ABadRowCountsOnceHoweverOftenItsSourceBegins) {
+  testing::write_text(folder_ / "bad.jsonl", "{\"text\":\"b\"}\nbroken\n");
+  ReaderOptions options;
+  options.bad_rows = std::make_shared<BadRows>(1);
+  const auto reader = open_mixture({{folder_ / "bad.jsonl"}, source('a', 20, 1)}, {.weights = {1, 1}, .until_all = true}, options);
+  EXPECT_GT(read(*reader).size(), 30U);
+  EXPECT_EQ(options.bad_rows->count(), 1U);
 }
 
 TEST_F(MixtureTest, AnErrorOfASourceNamesItsLine) {

@@ -1,11 +1,14 @@
 // Reading of .parquet and .zst: against files written here, and against real ones (the figures of those were computed
 // with pyarrow; tests/parity/parquet_parity.py compares text by text).
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <fstream>
+#include <thread>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -36,7 +39,7 @@ using Documents = std::vector<std::string>;
 
 Documents read(const std::vector<fs::path>& files, const std::string& column = "") {
   ReaderOptions options;
-  options.text_key = column;
+  options.text_column = column;
   return testing::read_documents(files, options);
 }
 
@@ -140,6 +143,89 @@ TEST(Parquet, TheColumnIsChosenByNameOrType) {
               ThrowsMessage<DataError>(HasSubstr("column \"id\" is INT64 where strings or binary values would be right")));
 }
 
+// A file of strings alone, all of them "COLUMN ROW".
+void write_columns(const fs::path& path, const std::vector<std::string>& names, int rows = 2) {
+  using parquet::schema::PrimitiveNode;
+  parquet::schema::NodeVector fields;
+  for (const std::string& name : names) {
+    fields.push_back(PrimitiveNode::Make(name, parquet::Repetition::REQUIRED, parquet::LogicalType::String(), parquet::Type::BYTE_ARRAY));
+  }
+  const auto schema = std::static_pointer_cast<parquet::schema::GroupNode>(
+      parquet::schema::GroupNode::Make("schema", parquet::Repetition::REQUIRED, fields));
+  auto file = parquet::ParquetFileWriter::Open(*arrow::io::FileOutputStream::Open(path.string()), schema);
+  parquet::RowGroupWriter* group = file->AppendRowGroup();
+  for (const std::string& name : names) {
+    auto* writer = static_cast<parquet::ByteArrayWriter*>(group->NextColumn());
+    for (int i = 0; i < rows; ++i) {
+      const std::string text = name + " " + std::to_string(i);
+      const parquet::ByteArray value(text);
+      writer->WriteBatch(1, nullptr, nullptr, &value);
+    }
+  }
+  file->Close();
+}
+
+TEST(Parquet, AsksForAColumnWhereSeveralCouldBeTheText) {
+  const testing::TemporaryDirectory folder;
+  write_columns(folder / "a.parquet", {"id", "url", "article"});
+  EXPECT_THAT([&] { read({folder / "a.parquet"}); },
+              ThrowsMessage<DataError>(HasSubstr("a.parquet: no column \"text\", and several that could be meant: id (String), url "
+                                                 "(String), article (String); name one with --text-column")));
+  EXPECT_THAT(read({folder / "a.parquet"}, "article"), ElementsAre("article 0", "article 1"));
+  write_columns(folder / "b.parquet", {"id", "text", "url"});
+  EXPECT_THAT(read({folder / "b.parquet"}), ElementsAre("text 0", "text 1"));
+}
+
+TEST(Parquet, NamesTheColumnThatItChose) {
+  const testing::TemporaryDirectory folder;
+  write_columns(folder / "a.parquet", {"article"});
+  write_columns(folder / "b.parquet", {"article"});
+  write_columns(folder / "c.parquet", {"text", "id"});
+  const auto log_of = [](const std::vector<fs::path>& files, const std::string& column = "") {
+    ::testing::internal::CaptureStderr();
+    read(files, column);
+    return ::testing::internal::GetCapturedStderr();
+  };
+  const std::string log = log_of({folder / "a.parquet", folder / "b.parquet"});
+  EXPECT_THAT(log, HasSubstr("a.parquet: reads the text from the column \"article\""));
+  EXPECT_EQ(std::count(log.begin(), log.end(), '\n'), 1) << "once, not for each file";
+  EXPECT_EQ(log_of({folder / "c.parquet"}), "");
+  EXPECT_EQ(log_of({folder / "a.parquet"}, "article"), "") << "it was named";
+}
+
+TEST(Parquet, IsReadFromAPipeThroughACopy) {
+  const testing::TemporaryDirectory folder;
+  write_columns(folder / "a.parquet", {"text"});
+  ASSERT_EQ(::mkfifo((folder / "pipe").c_str(), 0600), 0);
+  const std::string bytes = read_file(folder / "a.parquet");
+  const std::jthread writer([path = folder / "pipe", bytes] { std::ofstream(path, std::ios::binary) << bytes; });
+  const auto reader = open_documents({folder / "pipe"});
+  Documents documents;
+  for (std::string document; reader->next(document);) documents.push_back(document);
+  EXPECT_THAT(documents, ElementsAre("text 0", "text 1"));
+}
+
+TEST(Parquet, BadRowsArePassedOverWhenAllowed) {
+  const testing::TemporaryDirectory folder;
+  write_parquet(folder / "a.parquet", 5, [](int i) { return i == 3 ? std::string("ab\xff") : "fine " + std::to_string(i); });
+  ReaderOptions options;
+  options.bad_rows = std::make_shared<BadRows>(1);
+  EXPECT_THAT(testing::read_documents({folder / "a.parquet"}, options), ElementsAre("fine 0", "fine 1", "fine 2", "fine 4"));
+  EXPECT_THAT(options.bad_rows->examples(), ElementsAre(HasSubstr("invalid UTF-8 at byte 2 (0xff) of row 4")));
+}
+
+TEST(Parquet, AGitLfsPointerIsNamedAsOne) {
+  const testing::TemporaryDirectory folder;
+  testing::write_text(folder / "a.parquet", "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n");
+  EXPECT_THAT([&] { read({folder / "a.parquet"}); }, ThrowsMessage<DataError>(HasSubstr("a.parquet: is a Git LFS pointer")));
+}
+
+TEST(Parquet, TheCaseOfASharedFile) {
+  NANOCHAT_SHARED_OR_SKIP(file, "cases/id_first.parquet");
+  EXPECT_THAT([&] { read({file}); }, ThrowsMessage<DataError>(HasSubstr("several that could be meant: id")));
+  EXPECT_FALSE(read({file}, "article").empty());
+}
+
 TEST(Parquet, JoinsOtherFilesAndFolders) {
   const testing::TemporaryDirectory folder;
   write_parquet(folder / "b.parquet", 1, [](int) { return std::string("from parquet"); });
@@ -192,7 +278,7 @@ std::uint64_t peak_megabytes(const fs::path& file, const std::string& column, st
     std::size_t found = 0;
     try {
       ReaderOptions options;
-      options.text_key = column;
+      options.text_column = column;
       const auto reader = open_documents({file}, options);
       for (std::string document; reader->next(document);) ++found;
     } catch (const std::exception& error) {

@@ -10,24 +10,19 @@
 #include <system_error>
 
 #include <spdlog/fmt/fmt.h>
-#include <spdlog/fmt/ranges.h>
 
 #include "core/errors.h"
-#include "data/byte_source.h"
 
 namespace nanochat {
 namespace {
 
 namespace fs = std::filesystem;
 
-bool has_extension(const fs::path& path, const std::vector<std::string>& extensions) {
-  const std::string name = path.filename().string();
-  return std::any_of(extensions.begin(), extensions.end(), [&](const std::string& extension) {
-    return name.size() > extension.size() && name.ends_with(extension);
-  });
+bool has_format(const fs::path& path, const std::vector<FileFormat>& formats) {
+  return std::find(formats.begin(), formats.end(), form_of(path).format) != formats.end();
 }
 
-void add_folder(const fs::path& folder, const std::vector<std::string>& extensions, std::vector<fs::path>& files) {
+void add_folder(const fs::path& folder, const std::vector<FileFormat>& formats, std::vector<fs::path>& files) {
   const std::size_t before = files.size();
   std::error_code error;
   fs::recursive_directory_iterator entry(folder, error);
@@ -36,7 +31,7 @@ void add_folder(const fs::path& folder, const std::vector<std::string>& extensio
       if (entry->is_directory(error)) entry.disable_recursion_pending();
       continue;
     }
-    if (entry->is_regular_file(error) && has_extension(entry->path(), extensions)) files.push_back(entry->path());
+    if (entry->is_regular_file(error) && has_format(entry->path(), formats)) files.push_back(entry->path());
   }
   if (error) throw DataError(fmt::format("cannot read folder {}: {}", folder.string(), error.message()));
   std::sort(files.begin() + static_cast<std::ptrdiff_t>(before), files.end());
@@ -52,12 +47,16 @@ std::vector<fs::path> glob_matches(const std::string& pattern) {
 
 class Expansion {
  public:
-  Expansion(const std::vector<std::string>& extensions, const std::string& what, bool standard_input)
-      : extensions_(extensions), what_(what), standard_input_(standard_input), known_(fmt::format("{}", fmt::join(extensions, ", "))) {}
+  Expansion(const std::vector<FileFormat>& formats, const std::string& what, bool streams)
+      : formats_(formats), what_(what), streams_(streams), known_(endings_of(formats)) {}
 
   void add(const std::string& path) {
-    if (path == kStandardInput && standard_input_) return keep(path);
     std::error_code error;
+    if (is_stream(path)) {
+      if (!streams_) throw DataError(fmt::format("{}: {} cannot be read from a pipe; name the file itself", path, what_));
+      if (path != kStandardInput && !fs::exists(path, error)) throw DataError(fmt::format("{}: no such file or folder", path));
+      return keep({path, false});
+    }
     const fs::file_status status = fs::status(path, error);
     if (fs::is_directory(status)) return add_checked(path, folder(path));
     if (fs::is_regular_file(status)) return add_file(path);
@@ -71,61 +70,73 @@ class Expansion {
     add_glob(path);
   }
 
-  std::vector<fs::path> take() { return std::move(files_); }
+  std::vector<FoundFile> take() { return std::move(files_); }
 
  private:
-  std::vector<fs::path> folder(const fs::path& path) const {
-    std::vector<fs::path> found;
-    add_folder(path, extensions_, found);
+  // Files below a folder.
+  std::vector<FoundFile> folder(const fs::path& path) const {
+    std::vector<fs::path> below;
+    add_folder(path, formats_, below);
+    std::vector<FoundFile> found;
+    for (fs::path& file : below) found.push_back({std::move(file), true});
     return found;
   }
 
   void add_file(const fs::path& path) {
-    if (!has_extension(path, extensions_)) {
+    if (!has_format(path, formats_)) {
       throw DataError(fmt::format("{}: unknown extension for {}; known are {}", path.string(), what_, known_));
     }
     if (fs::file_size(path) == 0) throw DataError(fmt::format("{}: the file is empty", path.string()));
-    keep(path);
+    keep({path, false});
   }
 
   void add_glob(const std::string& pattern) {
-    std::vector<fs::path> found;
+    std::vector<FoundFile> found;
     for (const fs::path& match : glob_matches(pattern)) {
       if (fs::is_directory(match)) {
-        add_folder(match, extensions_, found);
-      } else if (has_extension(match, extensions_)) {
-        found.push_back(match);
+        for (FoundFile& file : folder(match)) found.push_back(std::move(file));
+      } else if (has_format(match, formats_)) {
+        found.push_back({match, false});
       }
     }
     if (found.empty()) throw DataError(fmt::format("{} matches no {} file ({})", pattern, what_, known_));
     add_checked(pattern, found);
   }
 
-  void add_checked(const std::string& path, const std::vector<fs::path>& found) {
+  void add_checked(const std::string& path, const std::vector<FoundFile>& found) {
     if (found.empty()) throw DataError(fmt::format("folder {} holds no {} file ({})", path, what_, known_));
-    for (const fs::path& file : found) keep(file);
+    for (const FoundFile& file : found) keep(file);
   }
 
-  void keep(const fs::path& file) {
-    if (seen_.insert(fs::weakly_canonical(file).string()).second) files_.push_back(file);
+  void keep(FoundFile file) {
+    // What stands behind a pipe has no path of its own.
+    const fs::path identity = is_stream(file.path) ? file.path : fs::weakly_canonical(file.path);
+    if (seen_.insert(identity.string()).second) files_.push_back(std::move(file));
   }
 
-  const std::vector<std::string>& extensions_;
+  const std::vector<FileFormat>& formats_;
   std::string what_;
-  bool standard_input_;
+  bool streams_;
   std::string known_;
   std::set<std::string> seen_;
-  std::vector<fs::path> files_;
+  std::vector<FoundFile> files_;
 };
 
 }  // namespace
 
-std::vector<fs::path> expand_paths(const std::vector<std::string>& paths, const std::vector<std::string>& extensions,
-                                   const std::string& what, bool standard_input) {
+std::vector<FoundFile> find_files(const std::vector<std::string>& paths, const std::vector<FileFormat>& formats,
+                                  const std::string& what, bool streams) {
   if (paths.empty()) throw DataError(fmt::format("no {} given: name files, folders or globs", what));
-  Expansion expansion(extensions, what, standard_input);
+  Expansion expansion(formats, what, streams);
   for (const std::string& path : paths) expansion.add(path);
   return expansion.take();
+}
+
+std::vector<fs::path> expand_paths(const std::vector<std::string>& paths, const std::vector<FileFormat>& formats,
+                                   const std::string& what, bool streams) {
+  std::vector<fs::path> files;
+  for (FoundFile& file : find_files(paths, formats, what, streams)) files.push_back(std::move(file.path));
+  return files;
 }
 
 bool names_shards(const std::string& path) {

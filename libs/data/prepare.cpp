@@ -11,12 +11,13 @@
 
 #include "core/atomic_file.h"
 #include "core/errors.h"
+#include "core/folder_lock.h"
 #include "core/format.h"
 #include "core/interrupt.h"
 #include "core/log.h"
 #include "core/progress.h"
 #include "core/sha256.h"
-#include "data/byte_source.h"
+#include "data/file_form.h"
 #include "data/prepare_folder.h"
 #include "data/shard.h"
 #include "data/tokenize_pipeline.h"
@@ -35,8 +36,8 @@ nlohmann::json describe_inputs(const std::vector<fs::path>& files, const Tokeniz
   nlohmann::json inputs = nlohmann::json::array();
   for (const fs::path& file : files) {
     std::error_code error;
-    if (file == kStandardInput) {
-      inputs.push_back({{"file", kStandardInput}, {"bytes", nullptr}});
+    if (is_stream(file)) {  // the number in /dev/fd/63 means nothing
+      inputs.push_back({{"file", file == kStandardInput ? kStandardInput : "pipe"}, {"bytes", nullptr}});
       continue;
     }
     const auto bytes = fs::file_size(file, error);
@@ -53,7 +54,7 @@ nlohmann::json describe_inputs(const std::vector<fs::path>& files, const Tokeniz
         {"tokens_per_shard", options.tokens_per_shard},
         {"min_document_bytes", options.reader.min_document_bytes},
         {"max_document_bytes", options.reader.max_document_bytes},
-        {"text_key", options.reader.text_key.empty() ? "text" : options.reader.text_key}}},
+        {"text_key", options.reader.text_column.empty() ? "text" : options.reader.text_column}}},
   };
   if (options.filters.any()) described["options"]["filters"] = to_json(options.filters);
   if (!options.mixture.weights.empty()) {
@@ -230,18 +231,33 @@ bool write_shards(TokenizePipeline& pipeline, TokenizedDocument& document, const
   return !interrupted;
 }
 
-std::unique_ptr<DocumentReader> open_source(const std::vector<std::string>& paths, const std::vector<fs::path>& files,
-                                            const PrepareOptions& options) {
-  if (options.mixture.weights.empty()) return open_documents(files, options.reader);
+// With weights a source for each path, otherwise one of them all.
+std::vector<std::vector<fs::path>> expand_sources(const std::vector<std::string>& paths, const PrepareOptions& options) {
+  if (options.mixture.weights.empty()) return {expand_paths(paths, options.reader)};
+  check_weights(options.mixture.weights, paths.size());
   std::vector<std::vector<fs::path>> sources;
-  for (const std::string& path : paths) sources.push_back(expand_paths({path}));
+  for (const std::string& path : paths) sources.push_back(expand_paths({path}, options.reader));
+  return sources;
+}
+
+std::unique_ptr<DocumentReader> open_source(std::vector<std::vector<fs::path>> sources, const PrepareOptions& options) {
+  if (options.mixture.weights.empty()) return open_documents(std::move(sources[0]), options.reader);
   return open_mixture(std::move(sources), options.mixture, options.reader);
+}
+
+// What the manifest says of rows that were passed over.
+nlohmann::json skipped_rows(const ReaderOptions& reader) {
+  if (!reader.bad_rows || reader.bad_rows->count() == 0) return nlohmann::json::object();
+  nlohmann::json examples = nlohmann::json::array();
+  for (const std::string& example : reader.bad_rows->examples()) examples.push_back(replace_invalid_utf8(example));
+  return {{"skipped_rows", {{"rows", reader.bad_rows->count()}, {"examples", std::move(examples)}}}};
 }
 
 void check(const PrepareOptions& options, const Tokenizer& tokenizer) {
   if (options.tokens_per_shard < 1) {
     throw ConfigError(fmt::format("tokens per shard is {}; 1 or more would be right", options.tokens_per_shard));
   }
+  tokenizer.bos_id();  // training begins every document with it: refuse now and not after hours of work
   if (tokenizer.fingerprint().empty()) throw TokenizerError("the tokenizer has no fingerprint");
 }
 
@@ -250,15 +266,18 @@ void check(const PrepareOptions& options, const Tokenizer& tokenizer) {
 PrepareResult prepare_shards(const std::vector<std::string>& paths, const Tokenizer& tokenizer, const fs::path& output,
                              const PrepareOptions& options, ProgressReporter& progress) {
   check(options, tokenizer);
-  const std::vector<fs::path> files = expand_paths(paths);
-  if (!options.mixture.weights.empty()) check_weights(options.mixture.weights, paths.size());
-  PrepareFolder folder(output, describe_inputs(files, tokenizer, options));
+  std::vector<std::vector<fs::path>> sources = expand_sources(paths, options);
+  std::vector<fs::path> files;
+  for (const auto& source : sources) files.insert(files.end(), source.begin(), source.end());
+  nlohmann::json description = describe_inputs(files, tokenizer, options);
+  const FolderLock lock(output, "data prepare");
+  PrepareFolder folder(output, std::move(description), lock.created_folder());
   folder.inspect(options.resume, options.overwrite);
   if (folder.complete()) {
     log_info("{}: all {} shards stand already", output.string(), result_of(folder).shards.size());
     return result_of(folder);
   }
-  auto source = open_source(paths, files, options);
+  auto source = open_source(std::move(sources), options);
   const FilteredDocuments* filtered = nullptr;
   if (options.filters.any()) {
     FilterOptions filters = options.filters;
@@ -289,7 +308,7 @@ PrepareResult prepare_shards(const std::vector<std::string>& paths, const Tokeni
     if (!interrupted && filtered != nullptr) {
       write_file_atomically(folder.filters(), to_json(filtered->report()).dump(2, ' ', false) + "\n");
     }
-    if (!interrupted) folder.finish();
+    if (!interrupted) folder.finish(skipped_rows(options.reader));
   } catch (...) {
     folder.give_up();
     throw;

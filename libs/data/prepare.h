@@ -42,8 +42,9 @@ struct PrepareResult {
 // Writes the folder. The same input gives the same files whatever the number of workers, and whether or not it was
 // interrupted or killed on the way and resumed: finished shards are kept when their SHA-256 is right, the others are
 // made again. Where there is nothing to resume, `resume` begins; where all is done, it does nothing. Throws ConfigError,
-// naming what differs, when the weights do not fit the paths or the folder holds another preparation and `overwrite` is not set; DataError, before anything
-// is written when there is no text at all, and when the text of finished shards has changed; IoError.
+// naming what differs, when the weights do not fit the paths or the folder holds another preparation and `overwrite` is not set, and when another process prepares
+// into the folder; TokenizerError when the tokenizer has no token that begins a document; DataError, before anything is
+// written when there is no text at all, and when the text of finished shards has changed; IoError.
 PrepareResult prepare_shards(const std::vector<std::string>& paths, const Tokenizer& tokenizer,
                              const std::filesystem::path& output, const PrepareOptions& options, ProgressReporter& progress);
 

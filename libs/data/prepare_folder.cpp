@@ -12,6 +12,7 @@
 
 #include "core/atomic_file.h"
 #include "core/errors.h"
+#include "core/folder_lock.h"
 #include "core/log.h"
 #include "core/sha256.h"
 #include "core/thread_pool.h"
@@ -104,11 +105,12 @@ std::uint32_t add_to_checksum(std::uint32_t checksum, std::uint32_t document_che
   return static_cast<std::uint32_t>(crc32_z(checksum, bytes.data(), bytes.size()));
 }
 
-PrepareFolder::PrepareFolder(fs::path folder, json description)
+PrepareFolder::PrepareFolder(fs::path folder, json description, bool created)
     : folder_(std::move(folder)),
       marker_(folder_ / "preparing.json"),
       manifest_(folder_ / "manifest.json"),
-      description_(std::move(description)) {}
+      description_(std::move(description)),
+      created_(created) {}
 
 void PrepareFolder::inspect(bool resume, bool overwrite) {
   if (overwrite) return;
@@ -192,7 +194,9 @@ void PrepareFolder::give_up() noexcept {
   if (!train_.empty() || !validation_.empty()) return;
   std::error_code ignored;
   if (created_) {
-    fs::remove_all(folder_, ignored);
+    for (const fs::directory_entry& entry : fs::directory_iterator(folder_, ignored)) {
+      if (entry.path().filename() != FolderLock::kFileName) fs::remove_all(entry.path(), ignored);  // the lock removes the folder
+    }
   } else {
     fs::remove(marker_, ignored);
   }
@@ -200,8 +204,6 @@ void PrepareFolder::give_up() noexcept {
 
 void PrepareFolder::claim() {
   std::error_code error;
-  created_ = fs::create_directories(folder_, error);
-  if (error) throw IoError(fmt::format("cannot create folder {}: {}", folder_.string(), error.message()));
   // The marker first: at no time are there shards that belong to neither a marker nor a manifest.
   write_state();
   fs::remove(manifest_, error);
@@ -240,8 +242,9 @@ void PrepareFolder::write_state() const {
   write_file_atomically(marker_, state.dump(2) + "\n");
 }
 
-void PrepareFolder::finish() {
+void PrepareFolder::finish(const json& notes) {
   json manifest = description_;
+  manifest.update(notes);
   manifest["train"] = totals(train_);
   manifest["validation"] = totals(validation_);
   manifest["shards"] = json::array();

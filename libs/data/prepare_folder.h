@@ -25,8 +25,9 @@ std::uint32_t add_to_checksum(std::uint32_t checksum, std::uint32_t document_che
 
 class PrepareFolder {
  public:
-  // `description`: everything that decides what the shards hold.
-  PrepareFolder(std::filesystem::path folder, nlohmann::json description);
+  // `description`: everything that decides what the shards hold. `created`: the folder was made for this preparation. The
+  // caller holds its lock (core/folder_lock.h).
+  PrepareFolder(std::filesystem::path folder, nlohmann::json description, bool created);
 
   // Looks at what is there and writes nothing. With `resume`, finished shards of the same preparation are kept as far as
   // they are whole; an unfinished preparation without a finished shard counts as nothing. Throws ConfigError naming what
@@ -39,7 +40,8 @@ class PrepareFolder {
   // After a failure: takes back what claim() did when no shard has been finished, so that there is nothing to resume.
   void give_up() noexcept;
   void add(ShardRow row);  // of a shard that stands
-  void finish();           // the manifest, last
+  // The manifest, last, with the members of the object `notes` beside the description.
+  void finish(const nlohmann::json& notes = nlohmann::json::object());
 
   const std::filesystem::path& path() const { return folder_; }
   std::filesystem::path filters() const { return folder_ / "filters.json"; }  // what the filters dropped

@@ -1,8 +1,12 @@
 #include "data/prepare.h"
 
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <atomic>
 #include <csignal>
 #include <map>
+#include <set>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -10,6 +14,7 @@
 
 #include "core/atomic_file.h"
 #include "core/errors.h"
+#include "core/folder_lock.h"
 #include "core/interrupt.h"
 #include "core/progress.h"
 #include "core/sha256.h"
@@ -331,6 +336,98 @@ TEST_F(PrepareTest, MixesSourcesAndResumesAMixture) {
   options_.mixture.weights = {1};
   EXPECT_THAT([&] { mixed("new"); }, ThrowsMessage<ConfigError>(HasSubstr("1 weights for 2 sources")));
   EXPECT_FALSE(fs::exists(folder_ / "new"));
+}
+
+TEST_F(PrepareTest, AFolderThatAnotherOneWritesToIsRefused) {
+  {
+    const FolderLock lock(folder_ / "out", "data prepare");
+    for (const bool overwrite : {false, true}) {
+      options_.overwrite = overwrite;
+      EXPECT_THAT([&] { prepare("out"); }, ThrowsMessage<ConfigError>(HasSubstr("another process is writing to this folder")));
+    }
+    EXPECT_EQ(contents("out").size(), 1U) << "the lock alone";
+  }
+  options_.overwrite = false;
+  EXPECT_EQ(prepare("out").train_documents, 950u);
+  EXPECT_FALSE(contents("out").contains(FolderLock::kFileName));
+}
+
+// Two processes into one folder at the same moment, many times: one of them writes it, whole; the other is refused, or comes
+// after it and is refused because the data is there.
+TEST_F(PrepareTest, OfTwoAtOnceOneWritesTheFolder) {
+  prepare("expected");
+  const auto expected = contents("expected");
+  for (int round = 0; round < 10; ++round) {
+    const std::string out = "out" + std::to_string(round);
+    std::vector<pid_t> children;
+    for (int i = 0; i < 2; ++i) {
+      const pid_t child = ::fork();
+      if (child == 0) {
+        int code = 0;
+        try {
+          options_.workers = 1;
+          prepare(out);
+        } catch (const ConfigError&) {
+          code = 2;
+        } catch (const std::exception&) {
+          code = 1;
+        }
+        ::_exit(code);
+      }
+      children.push_back(child);
+    }
+    std::multiset<int> codes;
+    for (const pid_t child : children) {
+      int status = 0;
+      ::waitpid(child, &status, 0);
+      codes.insert(WIFEXITED(status) ? WEXITSTATUS(status) : -1);
+    }
+    EXPECT_EQ(codes, (std::multiset<int>{0, 2}));
+    EXPECT_EQ(contents(out), expected);
+  }
+}
+
+class NamelessTokenizer : public ByteTokenizer {
+ public:
+  const std::vector<std::string>& special_tokens() const override {
+    static const std::vector<std::string> names = {"<|begin_of_text|>"};
+    return names;
+  }
+};
+
+TEST_F(PrepareTest, ATokenizerWithoutATokenThatBeginsADocumentIsRefused) {
+  NamelessTokenizer tokenizer;
+  EXPECT_THAT([&] { prepare("out", tokenizer); },
+              ThrowsMessage<TokenizerError>(HasSubstr("name the special token that begins a document with --bos-token; it has "
+                                                      "<|begin_of_text|>")));
+  EXPECT_FALSE(fs::exists(folder_ / "out"));
+  tokenizer.set_bos_token("<|begin_of_text|>");
+  EXPECT_EQ(prepare("out", tokenizer).train_documents, 950u);
+}
+
+TEST_F(PrepareTest, RowsThatArePassedOverMakeNoDifferenceToTheRest) {
+  prepare("expected");
+  std::string rows;
+  for (int i = 0; i < 1000; ++i) {
+    rows += "{\"text\":\"document number " + std::to_string(i) + "\"}\n";
+    if (i % 100 == 7) rows += "{\"text\": broken\n";
+  }
+  testing::write_text(folder_ / "text" / "a.jsonl", rows);
+  options_.reader.bad_rows = std::make_shared<BadRows>(9);
+  EXPECT_THAT([&] { prepare("out"); }, ThrowsMessage<DataError>(HasSubstr("--skip-bad allows 9 bad rows")));
+  // Going on with more of them is the same preparation.
+  options_.reader.bad_rows = std::make_shared<BadRows>(BadRows::kAll);
+  options_.resume = true;
+  prepare("out");
+  EXPECT_EQ(options_.reader.bad_rows->count(), 10u);
+  auto expected = contents("expected"), found = contents("out");
+  const auto manifest = nlohmann::json::parse(found.at("manifest.json"));
+  EXPECT_EQ(manifest["skipped_rows"]["rows"], 10);
+  EXPECT_EQ(manifest["skipped_rows"]["examples"].size(), BadRows::kShown);
+  EXPECT_FALSE(nlohmann::json::parse(expected.at("manifest.json")).contains("skipped_rows"));
+  expected.erase("manifest.json");
+  found.erase("manifest.json");
+  EXPECT_EQ(found, expected);
 }
 
 TEST_F(PrepareTest, BadInputLeavesNothingBehind) {

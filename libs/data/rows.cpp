@@ -1,14 +1,13 @@
 #include "data/rows.h"
 
 #include <algorithm>
-#include <cctype>
-#include <optional>
 #include <utility>
 
 #include <spdlog/fmt/fmt.h>
 
 #include "core/errors.h"
 #include "core/format.h"
+#include "core/json_input.h"
 #include "data/arrow_module.h"
 #include "data/byte_source.h"
 #include "data/paths.h"
@@ -22,43 +21,6 @@ constexpr std::size_t kMaxLine = std::size_t{1} << 30;
 constexpr std::size_t kMaxJsonFile = std::size_t{4} << 30;
 
 bool is_space(char c) { return c == ' ' || c == '\t' || c == '\n' || c == '\r'; }
-
-// The code unit of the escape \uXXXX at `at`, if there is one.
-std::optional<unsigned> escaped_unit(std::string_view text, std::size_t at) {
-  if (at + 6 > text.size() || text[at] != '\\' || text[at + 1] != 'u') return std::nullopt;
-  unsigned unit = 0;
-  for (std::size_t i = at + 2; i < at + 6; ++i) {
-    const char c = text[i];
-    if (std::isxdigit(static_cast<unsigned char>(c)) == 0) return std::nullopt;
-    unit = unit * 16 + static_cast<unsigned>(c <= '9' ? c - '0' : (c | 0x20) - 'a' + 10);
-  }
-  return unit;
-}
-
-// Escapes of half a surrogate pair become \ufffd.
-std::string without_lone_surrogates(std::string_view text) {
-  std::string good;
-  good.reserve(text.size());
-  for (std::size_t i = 0; i < text.size();) {
-    if (text[i] != '\\') {
-      good += text[i++];
-      continue;
-    }
-    const auto unit = escaped_unit(text, i);
-    const bool high = unit && *unit >= 0xd800 && *unit < 0xdc00;
-    const bool low = unit && *unit >= 0xdc00 && *unit < 0xe000;
-    const auto next = high ? escaped_unit(text, i + 6) : std::nullopt;
-    const bool pair = next && *next >= 0xdc00 && *next < 0xe000;
-    const std::size_t length = pair ? 12 : unit ? 6 : 2;  // 2: another escape; its second character is no backslash to see
-    if ((high && !pair) || low) {
-      good += "\\ufffd";
-    } else {
-      good += text.substr(i, length);
-    }
-    i += length;
-  }
-  return good;
-}
 
 // Where each value of a text that holds several begins and ends, by strings and brackets alone.
 struct Piece {
@@ -152,17 +114,6 @@ class Splitter {
   std::uint64_t line_ = 1;
 };
 
-std::string why_not_json(std::string_view text) {
-  try {
-    const json parsed = json::parse(without_lone_surrogates(text));
-  } catch (const json::parse_error& error) {
-    return fmt::format("malformed JSON at byte {} of {}", error.byte, text.size());
-  } catch (const json::exception&) {
-    return "holds a number that is too large";
-  }
-  return "malformed JSON";
-}
-
 class JsonlRows final : public RowReader {
  public:
   JsonlRows(std::string name, std::unique_ptr<ByteSource> source) : name_(std::move(name)), lines_(std::move(source)) {}
@@ -237,7 +188,7 @@ class JsonFileRows final : public RowReader {
 class ParquetFileRows final : public RowReader {
  public:
   ParquetFileRows(const std::filesystem::path& path, const std::vector<std::string>& columns)
-      : name_(path.string()), rows_(arrow_module(path).open_parquet_rows(path, columns)) {}
+      : name_(name_of(path)), rows_(open_json_rows(path, columns)) {}
 
   bool next(Row& row) override {
     if (!rows_->next(text_)) return false;
@@ -256,37 +207,49 @@ class ParquetFileRows final : public RowReader {
 
 void parse_row(std::string_view text, Row& row) {
   row.text = text;
-  row.fault.clear();
-  row.fault_kind.clear();
-  row.value = json::parse(text, nullptr, /*allow_exceptions=*/false);
-  if (row.value.is_discarded() && text.find("\\u") != std::string_view::npos) {
-    row.value = json::parse(without_lone_surrogates(text), nullptr, /*allow_exceptions=*/false);
+  JsonFault fault;
+  parse_json_input(text, row.value, fault);
+  row.fault = fault.what;
+  row.fault_kind = fault.what.empty() ? "" : fault.not_utf8 ? "invalid-utf8" : "malformed-json";
+}
+
+json first_row(const std::filesystem::path& file) {
+  try {
+    JsonlRows rows(name_of(file), open_bytes(file));
+    Row row;
+    return rows.next(row) ? row.value : json();
+  } catch (const DataError&) {
+    return nullptr;
   }
-  if (!row.value.is_discarded()) return;
-  row.value = nullptr;
-  row.fault_kind = is_valid_utf8(text) ? "malformed-json" : "invalid-utf8";
-  row.fault = is_valid_utf8(text) ? why_not_json(text) : "holds bytes that are not UTF-8";
 }
 
 nlohmann::ordered_json value_in_order(const Row& row) {
   using nlohmann::ordered_json;
-  ordered_json value = ordered_json::parse(row.text, nullptr, /*allow_exceptions=*/false);
-  if (value.is_discarded()) value = ordered_json::parse(without_lone_surrogates(row.text), nullptr, /*allow_exceptions=*/false);
+  const ordered_json value = ordered_json::parse(repair_json_input(row.text), nullptr, /*allow_exceptions=*/false);
   return value.is_discarded() ? ordered_json(row.value) : value;
 }
 
 std::unique_ptr<RowReader> open_rows(const std::filesystem::path& file, const std::vector<std::string>& columns) {
-  if (file == kStandardInput) return std::make_unique<JsonlRows>("standard input", open_bytes(file));
-  std::filesystem::path extension = file.extension();
-  if (extension == ".parquet") return std::make_unique<ParquetFileRows>(file, columns);
-  if (extension == ".gz" || extension == ".zst") extension = file.stem().extension();
-  if (extension == ".json") return std::make_unique<JsonFileRows>(file.string(), *open_bytes(file));
-  return std::make_unique<JsonlRows>(file.string(), open_bytes(file));
+  FileFormat format = form_of(file).format;
+  if (format == FileFormat::kParquet && !is_stream(file)) return std::make_unique<ParquetFileRows>(file, columns);
+  std::unique_ptr<ByteSource> source = open_bytes(file);
+  if (is_stream(file)) {
+    constexpr std::size_t kSeen = 4096;
+    auto peeked = std::make_unique<PeekedSource>(std::move(source));
+    const FileFormat found = format_of(peeked->peek(kSeen));
+    if (found == FileFormat::kParquet) {  // it is read from its end
+      return std::make_unique<ParquetFileRows>(seekable(file, *peeked), columns);
+    }
+    if (format == FileFormat::kUnknown) format = found;
+    source = std::move(peeked);
+  }
+  if (format == FileFormat::kJson) return std::make_unique<JsonFileRows>(name_of(file), *source);
+  return std::make_unique<JsonlRows>(name_of(file), std::move(source));
 }
 
 std::vector<std::filesystem::path> expand_row_paths(const std::vector<std::string>& paths) {
-  return expand_paths(paths, {".jsonl", ".json", ".parquet", ".jsonl.gz", ".json.gz", ".jsonl.zst", ".json.zst"},
-                      "conversations or tasks", /*standard_input=*/true);
+  return expand_paths(paths, {FileFormat::kJsonLines, FileFormat::kJson, FileFormat::kParquet}, "conversations or tasks",
+                      /*streams=*/true);
 }
 
 }  // namespace nanochat

@@ -1,13 +1,14 @@
 #pragma once
-// Rows of .jsonl, .json and .parquet files as JSON values: what conversations and tasks are made of. .jsonl and .json may
-// also be .gz or .zst; .parquet and .zst need a build with Arrow.
+// Rows of JSON lines, JSON and parquet as JSON values: what conversations and tasks are made of. file_form.h says what a
+// file is taken for; .parquet and .zst need a build with Arrow.
 //
-// A .jsonl holds a value a line; blank lines are passed over. A .json holds either one array, whose elements are the rows,
-// or values one after the other, a row each; it is read whole. One array of messages ({"role", ...} or
-// {"from", "value"}) is one row: a conversation. The rows of a .parquet are objects.
+// JSON lines hold a value a line; blank lines are passed over. A .json holds either one array, whose elements are the rows,
+// or values one after the other, a row each; it is read whole. One array of messages ({"role", ...} or {"from", "value"}) is
+// one row: a conversation. The rows of a .parquet are objects. A stream that begins with "[" is a .json, one that begins as
+// parquet does is copied to a temporary file, any other holds JSON lines.
 //
-// An escape in a JSON string for half a surrogate pair (\ud83d without its other half) stands for no character; it becomes
-// U+FFFD, which is also what the reference's tokenizer makes of it. \u0000 is a character as any other.
+// core/json_input.h says what is JSON: half a surrogate pair becomes U+FFFD, which is also what the reference's tokenizer
+// makes of it. \u0000 is a character as any other.
 
 #include <cstdint>
 #include <filesystem>
@@ -41,8 +42,11 @@ class RowReader {
 // `columns`: of a .parquet, those to read (absent ones are passed over); empty: all.
 std::unique_ptr<RowReader> open_rows(const std::filesystem::path& file, const std::vector<std::string>& columns = {});
 
-// Files, folders and globs of such files (data/paths.h); "-" is standard input, a .jsonl.
+// Files, folders and globs of such files (data/paths.h), standard input ("-") and pipes.
 std::vector<std::filesystem::path> expand_row_paths(const std::vector<std::string>& paths);
+
+// The first row of a file of JSON lines; null when it cannot be read, or is null.
+nlohmann::json first_row(const std::filesystem::path& file);
 
 // Sets all of `row` but where it stands from its text, which must outlive it.
 void parse_row(std::string_view text, Row& row);

@@ -1,5 +1,10 @@
 #include "data/rows.h"
 
+#include <sys/stat.h>
+
+#include <fstream>
+#include <thread>
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -57,7 +62,7 @@ TEST_F(Rows, OfALineEachWithTheLinesNumber) {
               ElementsAre("a.jsonl:1 {\"a\":1}", "a.jsonl:4 [2]", HasSubstr("a.jsonl:5 malformed JSON at byte"),
                           "a.jsonl:6 holds bytes that are not UTF-8", "a.jsonl:7 3"));
   EXPECT_THAT(lines("b.jsonl.gz", testing::gzip("1\n2\n")), ElementsAre("b.jsonl.gz:1 1", "b.jsonl.gz:2 2"));
-  EXPECT_THAT(lines("c.jsonl", "\n1e999\n"), ElementsAre("c.jsonl:2 holds a number that is too large"));
+  EXPECT_THAT(lines("c.jsonl", "\n1e999\n"), ElementsAre("c.jsonl:2 1.7976931348623157e+308"));
 }
 
 TEST_F(Rows, OfAJsonFileAreTheElementsOfItsArray) {
@@ -117,6 +122,36 @@ TEST_F(Rows, PathsAreThoseOfRows) {
   EXPECT_EQ(expand_row_paths({folder_.path().string()}).size(), 2U);
   EXPECT_THAT([&] { expand_row_paths({(folder_ / "c.txt").string()}); }, ThrowsMessage<DataError>(HasSubstr("unknown extension")));
   EXPECT_EQ(expand_row_paths({"-"}).size(), 1U);
+  EXPECT_EQ(expand_row_paths({write("d.NDJSON", "1").string(), write("e.JSON", "1").string()}).size(), 2U);
+}
+
+TEST_F(Rows, OfFilesWithOtherNames) {
+  EXPECT_THAT(lines("a.ndjson", "1\n2\n"), ElementsAre("a.ndjson:1 1", "a.ndjson:2 2"));
+  EXPECT_THAT(lines("A.JSONL", "1\n2\n"), ElementsAre("A.JSONL:1 1", "A.JSONL:2 2"));
+  EXPECT_THAT(lines("A.JSON", "[1,2]"), ElementsAre("A.JSON:1 1", "A.JSON:1 2"));
+}
+
+TEST_F(Rows, OfPipesAreTakenForWhatTheyHold) {
+  const auto piped = [&](const std::string& name, const std::string& bytes) {
+    EXPECT_EQ(::mkfifo((folder_ / name).c_str(), 0600), 0);
+    const std::jthread writer([path = folder_ / name, bytes] { std::ofstream(path, std::ios::binary) << bytes; });
+    const auto reader = open_rows(folder_ / name);
+    std::vector<std::string> all;
+    for (Row row; reader->next(row);) all.push_back(fs::path(row.where).filename().string() + " " + row.value.dump());
+    return all;
+  };
+  EXPECT_THAT(piped("p1", "{\"a\":1}\n{\"a\":2}\n"), ElementsAre("p1:1 {\"a\":1}", "p1:2 {\"a\":2}"));
+  EXPECT_THAT(piped("p2", "[{\"a\":1},\n{\"a\":2}]\n"), ElementsAre("p2:1 {\"a\":1}", "p2:2 {\"a\":2}"));
+  EXPECT_THAT(piped("p3", "[{\"role\":\"user\"}]\n[{\"role\":\"user\"}]\n"),
+              ElementsAre("p3:1 [{\"role\":\"user\"}]", "p3:2 [{\"role\":\"user\"}]"));
+  EXPECT_THAT(piped("p4", testing::gzip("{\"a\":1}\n")), ElementsAre("p4:1 {\"a\":1}"));
+}
+
+TEST_F(Rows, TheFirstIsNullWhereThereIsNone) {
+  EXPECT_EQ(first_row(write("a.jsonl", "\n{\"a\":1}\n2\n")), json({{"a", 1}}));
+  EXPECT_EQ(first_row(write("b.jsonl", "broken\n")), json());
+  EXPECT_EQ(first_row(write("c.jsonl", "\n")), json());
+  EXPECT_EQ(first_row(write("d.jsonl.gz", "no gzip")), json());
 }
 
 #ifdef NANOCHAT_HAS_PARQUET

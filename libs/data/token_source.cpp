@@ -56,7 +56,7 @@ ShardSource::ShardSource(const std::vector<std::string>& paths, const std::strin
                          const LoaderOptions& options)
     : options_(options) {
   std::uint64_t total = 0;
-  for (const std::filesystem::path& file : expand_paths(paths, {".tok"}, "token shard")) {
+  for (const std::filesystem::path& file : expand_paths(paths, {FileFormat::kShard}, "token shard")) {
     const bool validation = file.filename().string().starts_with("validation-");
     if (validation != (options.split == Split::kValidation)) continue;
     ShardReader shard(file);
@@ -105,15 +105,12 @@ bool ShardSource::next(std::vector<std::int32_t>& tokens, const std::stop_token&
 
 TextSource::TextSource(const std::vector<std::string>& paths, std::shared_ptr<const Tokenizer> tokenizer,
                        std::int64_t validation_every, const LoaderOptions& options, const ReaderOptions& reader)
-    : files_(expand_paths(paths)),
+    : files_(expand_paths(paths, reader)),
       tokenizer_(std::move(tokenizer)),
       validation_every_(validation_every),
       options_(options),
       reader_(reader) {
-  if (std::find(files_.begin(), files_.end(), kStandardInput) != files_.end()) {
-    throw DataError("standard input can be read once only, and training reads its text again and again; turn it into "
-                    "shards with `nanochat data prepare` first");
-  }
+  for (std::filesystem::path& file : files_) file = reopenable(file);  // each split and epoch reads them again
 }
 
 void TextSource::seek(std::int64_t, std::uint64_t document) {

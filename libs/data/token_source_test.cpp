@@ -1,10 +1,13 @@
 #include "data/token_source.h"
 
+#include <sys/stat.h>
+
 #include <algorithm>
 #include <chrono>
 #include <filesystem>
 #include <fstream>
 #include <numeric>
+#include <thread>
 
 #include <spdlog/fmt/fmt.h>
 
@@ -160,6 +163,31 @@ TEST(TextSource, SelectsSplitRankAndStart) {
   EXPECT_EQ(text(Split::kTrain, 0, 2, 0), "0257:<?ADFIK|0257:<?ADFIK|");
   EXPECT_EQ(text(Split::kTrain, 1, 2, 9), "GJL|GJL|");
   EXPECT_EQ(text(Split::kTrain, 1, 2, 99), "||");
+}
+
+// Both splits and every epoch read the text again.
+TEST(TextSource, ReadsAPipeAsOftenAsItNeedsTo) {
+  const testing::TemporaryDirectory folder;
+  ASSERT_EQ(::mkfifo((folder / "pipe").c_str(), 0600), 0);
+  const std::jthread writer([path = folder / "pipe"] {
+    std::ofstream(path) << "{\"text\":\"a\"}\n{\"text\":\"b\"}\n{\"text\":\"c\"}\n";
+  });
+  const auto tokenizer = std::make_shared<testing::ByteTokenizer>();
+  const auto text = [&](Split split) {
+    LoaderOptions options;
+    options.split = split;
+    TextSource source({(folder / "pipe").string()}, tokenizer, 3, options, {});
+    std::string all;
+    std::vector<std::int32_t> tokens;
+    for (int epoch = 0; epoch < 2; ++epoch) {
+      source.seek(epoch, 0);
+      while (source.next(tokens, {})) all.append(tokens.begin(), tokens.end());
+      all += '|';
+    }
+    return all;
+  };
+  EXPECT_EQ(text(Split::kTrain), "ab|ab|");
+  EXPECT_EQ(text(Split::kValidation), "c|c|");
 }
 
 std::int64_t resident_bytes() {

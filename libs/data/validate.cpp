@@ -16,8 +16,10 @@
 #include "core/errors.h"
 #include "core/format.h"
 #include "core/interrupt.h"
+#include "core/log.h"
 #include "core/progress.h"
 #include "core/sha256.h"
+#include "data/arrow_module.h"
 #include "data/byte_source.h"
 #include "data/conversations.h"
 #include "data/documents.h"
@@ -35,10 +37,6 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 
 constexpr std::uint64_t kHashSeed = 0;
-
-bool ends_with_one_of(const std::string& name, std::initializer_list<const char*> endings) {
-  return std::any_of(endings.begin(), endings.end(), [&](const char* ending) { return name.ends_with(ending); });
-}
 
 struct ConversationFault {
   std::string kind = {}, what = {};  // empty: none
@@ -71,15 +69,17 @@ class Validator {
 
   void text_file(const fs::path& file) {
     ++report_.files;
-    const std::string name = file.string();
     try {
-      if (!ends_with_one_of(name, {".txt", ".txt.gz", ".txt.zst"})) {
-        rows(file);
-      } else {
+      const FileFormat format = format_of_file(file);
+      if (format == FileFormat::kText) {
         lines(file);
+      } else if (format == FileFormat::kParquet && !holds_conversations(file)) {
+        column(file);
+      } else {
+        rows(file);
       }
     } catch (const DataError& error) {
-      found("unreadable", name, error.what());
+      found("unreadable", name_of(file), error.what());
     }
   }
 
@@ -204,7 +204,41 @@ class Validator {
     document(hash128(text, kHashSeed), where);
   }
 
-  bool is_text(const json& row) const { return row.is_object() && row.contains(options_.text_key); }
+  // Of streams by what they hold.
+  static FileFormat format_of_file(const fs::path& file) {
+    const FileFormat format = form_of(file).format;
+    if (format != FileFormat::kUnknown || !is_stream(file)) return format;
+    constexpr std::size_t kSeen = 4096;
+    return format_of(PeekedSource(open_bytes(file)).peek(kSeen));
+  }
+
+  bool holds_conversations(const fs::path& file) const {
+    if (!options_.text_column.empty()) return false;
+    Row row;
+    return open_rows(file)->next(row) && conversation_form(row.value);
+  }
+
+  // The column of a parquet that `data prepare` reads.
+  void column(const fs::path& file) {
+    std::unique_ptr<TextColumn> values;
+    try {
+      values = open_text_column(file, options_.text_column);
+    } catch (const DataError& error) {
+      return found("missing-text", name_of(file), error.what());
+    }
+    if (options_.text_column.empty() && values->name() != "text") {
+      log_info("{}: the text is taken from the column \"{}\"", name_of(file), values->name());
+    }
+    std::uint64_t before = 0;
+    bool any = false;
+    for (std::string text; !interrupt_requested() && values->next(text); any = true) {
+      advance(values->stored_bytes(), before);
+      const std::string where = fmt::format("{}: row {}", name_of(file), values->row());
+      if (check_characters(text, where)) check_text(text, where);
+    }
+    advance(values->stored_bytes(), before);
+    if (!any) found("no-documents", name_of(file), "holds no row with text");
+  }
 
   void rows(const fs::path& file) {
     const auto reader = open_rows(file);
@@ -230,17 +264,17 @@ class Validator {
         const std::string text = row.dump(-1, ' ', false, json::error_handler_t::replace);
         report_.bytes += text.size();
         document(hash128(text, kHashSeed), where);
-      } else if (!is_text(row)) {
-        found("missing-text", where, fmt::format("has no \"{}\" and is no conversation", options_.text_key));
-      } else if (!row.at(options_.text_key).is_string()) {
-        found("wrong-type", where, fmt::format("\"{}\" is not a string", options_.text_key));
+      } else if (!row.is_object() || !row.contains(text_column())) {
+        found("missing-text", where, fmt::format("has no \"{}\" and is no conversation", text_column()));
+      } else if (!row.at(text_column()).is_string()) {
+        found("wrong-type", where, fmt::format("\"{}\" is not a string", text_column()));
       } else {
-        const auto& text = row.at(options_.text_key).get_ref<const std::string&>();
+        const auto& text = row.at(text_column()).get_ref<const std::string&>();
         if (check_characters(text, where)) check_text(text, where);
       }
     }
     advance(reader->stored_bytes(), before);
-    if (found_rows == 0) found("no-documents", file.string(), "holds no row");
+    if (found_rows == 0) found("no-documents", name_of(file), "holds no row");
   }
 
   void lines(const fs::path& file) {
@@ -250,15 +284,25 @@ class Validator {
     LineReader reader(open_bytes(file));
     for (std::string line; !interrupt_requested() && reader.next(line, kPart);) {
       advance(reader.stored_bytes(), before);
-      readable = check_characters(line, fmt::format("{}:{}", file.string(), reader.line_number())) && readable;
+      readable = check_characters(line, fmt::format("{}:{}", name_of(file), reader.line_number())) && readable;
     }
     advance(reader.stored_bytes(), before);
     if (!readable || interrupt_requested()) return;
     const auto documents = open_documents({file});
     std::uint64_t index = 0;
     for (std::string text; !interrupt_requested() && documents->next(text); ++index) {
-      check_text(text, fmt::format("{}: document {}", file.string(), index));
+      check_text(text, fmt::format("{}: document {}", name_of(file), index));
     }
+  }
+
+  static bool is_shard_row(const json& row) {
+    const auto has_number = [&row](const char* key) { return !row.contains(key) || row.at(key).is_number_unsigned(); };
+    return row.is_object() && (!row.contains("file") || row.at("file").is_string()) && has_number("documents") && has_number("tokens");
+  }
+
+  const std::string& text_column() const {
+    static const std::string preset = "text";
+    return options_.text_column.empty() ? preset : options_.text_column;
   }
 
   // The files that it lists.
@@ -270,6 +314,10 @@ class Validator {
       return listed;
     }
     for (const json& row : content.at("shards")) {
+      if (!is_shard_row(row)) {
+        found("damaged-manifest", file.string(), "its list of shards is not what `data prepare` writes");
+        continue;
+      }
       const std::string name = row.value("file", "");
       const fs::path path = file.parent_path() / name;
       listed.insert(name);
@@ -307,6 +355,24 @@ class Validator {
   ValidationReport report_;
   std::unordered_map<Hash128, Seen, Hash128::Hasher> seen_;
 };
+
+std::vector<fs::path> text_files(const std::vector<std::string>& paths, const ValidateOptions& options) {
+  const std::string column = options.text_column.empty() ? "text" : options.text_column;
+  std::vector<fs::path> files, others;
+  const auto found = find_files(paths, {FileFormat::kText, FileFormat::kJsonLines, FileFormat::kJson, FileFormat::kParquet}, "text",
+                                /*streams=*/true);
+  for (const FoundFile& file : found) {
+    json row;
+    if (file.in_folder && form_of(file.path).format == FileFormat::kJsonLines) row = first_row(file.path);
+    const bool neither = row.is_object() && !row.contains(column) && !conversation_form(row);
+    (neither ? others : files).push_back(reopenable(file.path));
+  }
+  if (files.empty()) return others;
+  for (const fs::path& file : others) {
+    log_info("{}: passed over, since its rows have no \"{}\" and are no conversations", file.string(), column);
+  }
+  return files;
+}
 
 bool holds_shards(const fs::path& folder) {
   if (!fs::is_directory(folder)) return false;
@@ -387,10 +453,7 @@ ValidationReport validate_data(const std::vector<std::string>& paths, const Vali
       text_paths.push_back(path);
     }
   }
-  if (!text_paths.empty()) {
-    texts = expand_paths(text_paths, {".txt", ".txt.gz", ".txt.zst", ".jsonl", ".jsonl.gz", ".jsonl.zst", ".json", ".json.gz",
-                                      ".json.zst", ".parquet"}, "text");
-  }
+  if (!text_paths.empty()) texts = text_files(text_paths, options);
   std::uintmax_t total = 0;
   std::error_code ignored;
   for (const fs::path& file : texts) total += fs::file_size(file, ignored);

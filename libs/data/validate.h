@@ -15,7 +15,7 @@ class ProgressReporter;
 class Tokenizer;
 
 struct ValidateOptions {
-  std::string text_key = "text";                // key of a .jsonl row that holds the text
+  std::string text_column;                      // as of documents.h
   std::int64_t max_document_bytes = 10 << 20;   // of text; longer ones are reported
   std::int64_t max_examples = 5;                // findings of one kind that are kept; all are counted
   const Tokenizer* tokenizer = nullptr;         // that token shards must have been made with; null: any one
@@ -36,8 +36,10 @@ struct ValidationReport {
   nlohmann::ordered_json to_json() const;
 };
 
-// `paths`: files, folders and globs of text or conversations (.txt, .jsonl, .json, each also .gz or .zst, and .parquet), or
-// folders and files of token shards. A row in one of the forms of conversations.h is a conversation, any other has text.
+// `paths`: files, folders and globs of text or conversations (text, JSON lines and JSON, each also .gz or .zst, parquet,
+// standard input and pipes), or folders and files of token shards. A row in one of the forms of conversations.h is a
+// conversation, any other has text, which is found as documents.h finds it. Of a folder, files of JSON lines whose first
+// row is neither are passed over, as there.
 // Memory: about 50 bytes a document, to find duplicates. Throws DataError when nothing is found to look at.
 ValidationReport validate_data(const std::vector<std::string>& paths, const ValidateOptions& options,
                                ProgressReporter& progress);

@@ -1,12 +1,16 @@
 #include "data/validate.h"
 
+#include <sys/stat.h>
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <map>
 #include <set>
+#include <thread>
 
 #include <nlohmann/json.hpp>
 
@@ -117,8 +121,48 @@ TEST_F(Validate, FindsFaultsOfText) {
   options.max_document_bytes = 5;
   EXPECT_EQ(only_fault(write("d.jsonl", kGood), options), "oversized-document");
   options = {};
-  options.text_key = "body";
+  options.text_column = "body";
   EXPECT_EQ(only_fault(write("e.jsonl", kGood), options), "missing-text");
+}
+
+// What `data prepare` reads is no fault, and what it refuses is one.
+TEST_F(Validate, ReadsTextAsPreparingDoes) {
+  EXPECT_TRUE(validate(write("a.NDJSON", kGood)).clean());
+  EXPECT_TRUE(validate(write("b.jsonl", R"({"text": "a", "x": 1e999})" "\n")).clean());
+  EXPECT_EQ(only_fault(write("c.jsonl", R"({"text": "\ud800 lone"})" "\n")), "replacement-character") << "read, and told";
+  fs::create_directory(folder_ / "toy");
+  write("toy/corpus.jsonl", kGood);
+  write("toy/prompts.jsonl", R"({"prompt": "The moon is"})" "\n");
+  write("toy/chat.jsonl", conversation(std::string(kUser) + "," + kAssistant));
+  const ValidationReport report = validate(folder_ / "toy");
+  EXPECT_TRUE(report.clean()) << report.to_json();
+  EXPECT_EQ(report.files, 2U) << "the prompts are neither text nor conversations";
+  EXPECT_EQ(report.conversations, 1U);
+  EXPECT_EQ(only_fault(folder_ / "toy/prompts.jsonl"), "missing-text") << "named outright";
+}
+
+TEST_F(Validate, ReadsPipesMoreThanOnce) {
+  ASSERT_EQ(::mkfifo((folder_ / "pipe").c_str(), 0600), 0);
+  const std::jthread writer([path = folder_ / "pipe"] { std::ofstream(path) << "A paragraph.\n\nAnother.\n"; });
+  const ValidationReport report = validate(folder_ / "pipe");
+  EXPECT_TRUE(report.clean()) << report.to_json();
+  EXPECT_EQ(report.documents, 1U);
+}
+
+TEST_F(Validate, NestsNoDeeperThanItCanWalk) {
+  const std::string deep = std::string(100'000, '[') + std::string(100'000, ']');
+  EXPECT_EQ(fault_of_rows(std::string(kGood) + R"({"messages": )" + deep + "}\n"), "malformed-json");
+}
+
+TEST_F(Validate, AgreesWithPreparingAboutTheColumn) {
+  NANOCHAT_SHARED_OR_SKIP(file, "cases/id_first.parquet");
+  const ValidationReport report = validate(file);
+  EXPECT_EQ(report.counts, (std::map<std::string, std::uint64_t>{{"missing-text", 1}})) << "once, not for every row";
+  EXPECT_THAT(report.examples[0].what, ::testing::HasSubstr("--text-column"));
+  ValidateOptions options;
+  options.text_column = "article";
+  EXPECT_TRUE(validate(file, options).clean()) << validate(file, options).to_json();
+  EXPECT_GT(validate(file, options).documents, 0U);
 }
 
 TEST_F(Validate, FindsFaultsOfConversations) {
@@ -191,6 +235,10 @@ TEST_F(Validate, FindsFaultsOfShards) {
   EXPECT_EQ(only_fault(shards), "count-mismatch");
   edit_manifest(shards, [](json& manifest) { manifest = {{"shards", 7}}; });
   EXPECT_EQ(only_fault(shards), "damaged-manifest");
+  for (const json& row : {json(1), json({{"file", 7}}), json({{"file", "train-00000.tok"}, {"documents", "many"}})}) {
+    edit_manifest(shards, [&](json& manifest) { manifest = {{"shards", json::array({row})}}; });
+    EXPECT_EQ(validate(shards).counts["damaged-manifest"], 1U) << row;
+  }
 
   shards = prepared();
   write("shards/preparing.json", "{}");

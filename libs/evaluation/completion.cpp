@@ -5,9 +5,10 @@
 #include <nlohmann/json.hpp>
 #include <spdlog/fmt/fmt.h>
 
-#include "core/atomic_file.h"
 #include "core/errors.h"
+#include "core/json_input.h"
 #include "core/progress.h"
+#include "data/byte_source.h"
 #include "inference/generator.h"
 #include "model/gpt.h"
 #include "tokenizer/tokenizer.h"
@@ -15,29 +16,25 @@
 namespace nanochat {
 
 std::vector<CompletionItem> read_completion_items(const std::filesystem::path& file) {
-  const std::string text = read_file(file);
+  constexpr std::size_t kLongestRow = std::size_t{64} << 20;
+  LineReader lines(open_bytes(file));
   std::vector<CompletionItem> items;
-  std::size_t line_number = 0;
-  for (std::size_t begin = 0; begin < text.size();) {
-    const std::size_t end = std::min(text.find('\n', begin), text.size());
-    const std::string line = text.substr(begin, end - begin);
-    begin = end + 1;
-    ++line_number;
+  for (std::string line; lines.next(line, kLongestRow);) {
     if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
+    const std::string where = fmt::format("{}:{}", name_of(file), lines.line_number());
     try {
-      const nlohmann::json row = nlohmann::json::parse(line);
+      const nlohmann::json row = parse_json_input(line, where);
       items.push_back({row.at("prompt").get<std::string>(), row.at("answers").get<std::vector<std::string>>(),
                        row.value("topic", "")});
     } catch (const nlohmann::json::exception&) {
       throw DataError(fmt::format(
-          R"({}:{}: expected {{"prompt": "…", "answers": ["…"], "topic": "…"}}, found {})", file.string(), line_number,
-          line.substr(0, 60)));
+          R"({}: expected {{"prompt": "…", "answers": ["…"], "topic": "…"}}, found {})", where, line.substr(0, 60)));
     }
     if (items.back().answers.empty()) {
-      throw DataError(fmt::format("{}:{}: \"answers\" is empty; give at least one", file.string(), line_number));
+      throw DataError(fmt::format("{}: \"answers\" is empty; give at least one", where));
     }
   }
-  if (items.empty()) throw DataError(fmt::format("{}: no rows", file.string()));
+  if (items.empty()) throw DataError(fmt::format("{}: no rows", name_of(file)));
   return items;
 }
 

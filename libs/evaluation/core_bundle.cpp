@@ -8,6 +8,7 @@
 #include <spdlog/fmt/ranges.h>
 
 #include "core/errors.h"
+#include "core/json_input.h"
 #include "core/options.h"
 #include "core/random.h"
 #include "data/byte_source.h"
@@ -118,7 +119,7 @@ void take_options(const nlohmann::json& json, const char* key, const std::string
 }
 
 CoreRow parse_row(CoreTaskType type, const std::string& line, const std::string& where) {
-  const nlohmann::json json = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
+  const nlohmann::json json = parse_json_input(line, where);
   if (!json.is_object()) throw DataError(fmt::format("{}: expected a JSON object, found {}", where, line.substr(0, 60)));
   CoreRow row;
   switch (type) {
@@ -171,7 +172,7 @@ std::vector<CoreTask> read_core_bundle(const fs::path& folder, const std::map<st
 }
 
 std::vector<CoreRow> read_core_rows(const CoreTask& task) {
-  if (!fs::is_regular_file(task.file)) {
+  if (!fs::exists(task.file) || fs::is_directory(task.file)) {
     throw DataError(fmt::format("task {}: {} is missing; give another file by --task-file {}=PATH", task.label,
                                 task.file.string(), task.label));
   }

@@ -6,6 +6,7 @@
 
 #include "core/atomic_file.h"
 #include "core/errors.h"
+#include "core/json_input.h"
 #include "core/options.h"
 #include "data/byte_source.h"
 #include "data/tasks/example_list.h"
@@ -69,7 +70,9 @@ class CustomTaskReader {
       if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
       where_ = fmt::format("{}:{}", data.string(), lines.line_number());
       try {
-        const nlohmann::json row = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
+        nlohmann::json row;
+        JsonFault fault;
+        if (!parse_json_input(line, row, fault)) throw DataError(fault.what);
         if (!row.is_object()) throw DataError(fmt::format("expected a JSON object, found {}", line.substr(0, 60)));
         d_.prompt.empty() ? task.rows.push_back(base_row(row)) : examples.push_back(chat_example(row));
       } catch (const DataError& error) {

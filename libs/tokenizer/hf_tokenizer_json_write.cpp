@@ -98,11 +98,7 @@ std::string to_hf_json(const SentencePieceTokenizer& tokenizer) {
 
 std::string hf_tokenizer_config(const Tokenizer& tokenizer) {
   ordered_json config = {{"tokenizer_class", "PreTrainedTokenizerFast"}, {"clean_up_tokenization_spaces", false}};
-  if (tokenizer.special_id(kBos)) {
-    config["bos_token"] = std::string(kBos);
-  } else if (tokenizer.special_id("<|endoftext|>")) {
-    config["bos_token"] = "<|endoftext|>";
-  }
+  if (const auto bos = tokenizer.find_bos()) config["bos_token"] = std::string(tokenizer.token_bytes(*bos));
   if (tokenizer.special_id(kAssistantEnd)) config["eos_token"] = std::string(kAssistantEnd);
   return config.dump(2) + "\n";
 }

@@ -4,10 +4,12 @@
 #include <vector>
 
 #include <fmt/format.h>
+#include <nlohmann/json.hpp>
 
 #include "core/atomic_file.h"
 #include "core/errors.h"
 #include "core/format.h"
+#include "core/json_input.h"
 #include "tokenizer/byte_bpe.h"
 #include "tokenizer/hf_tokenizer_json.h"
 #include "tokenizer/sentencepiece_model.h"
@@ -41,15 +43,15 @@ std::string read_nonempty(const fs::path& path) {
 
 // The constructors do not know the file: it goes before what they say.
 template <class Kind, class Definition>
-std::shared_ptr<const Tokenizer> make(Definition definition, const fs::path& path) {
+std::shared_ptr<Tokenizer> make(Definition definition, const fs::path& path) {
   try {
-    return std::make_shared<const Kind>(std::move(definition));
+    return std::make_shared<Kind>(std::move(definition));
   } catch (const TokenizerError& error) {
     throw TokenizerError(fmt::format("{}: {}", path.string(), error.what()));
   }
 }
 
-std::shared_ptr<const Tokenizer> load_ranks(const fs::path& path, const std::string& contents,
+std::shared_ptr<Tokenizer> load_ranks(const fs::path& path, const std::string& contents,
                                             const TokenizerLoadOptions& options) {
   const std::string_view published = published_pattern(contents);
   ByteBpeDefinition definition;
@@ -73,14 +75,14 @@ void refuse_other_pattern(const fs::path& path, const ByteBpeDefinition& bpe, co
                                 bpe.pattern, pattern_name(resolve_pattern(bpe.pattern)), options.pattern));
 }
 
-std::shared_ptr<const Tokenizer> load_pickle(const fs::path& path, const std::string& contents,
+std::shared_ptr<Tokenizer> load_pickle(const fs::path& path, const std::string& contents,
                                              const TokenizerLoadOptions& options) {
   ByteBpeDefinition definition = parse_tokenizer_pickle(contents, path.string());
   refuse_other_pattern(path, definition, options);
   return make<ByteBpeTokenizer>(std::move(definition), path);
 }
 
-std::shared_ptr<const Tokenizer> load_json(const fs::path& path, const std::string& contents,
+std::shared_ptr<Tokenizer> load_json(const fs::path& path, const std::string& contents,
                                            const TokenizerLoadOptions& options) {
   auto definition = parse_hf_json(contents, path.string());
   if (auto* sentencepiece = std::get_if<SentencePieceDefinition>(&definition)) {
@@ -91,14 +93,14 @@ std::shared_ptr<const Tokenizer> load_json(const fs::path& path, const std::stri
   return make<ByteBpeTokenizer>(std::move(bpe), path);
 }
 
-std::shared_ptr<const Tokenizer> load_model(const fs::path& path, std::string contents,
+std::shared_ptr<Tokenizer> load_model(const fs::path& path, std::string contents,
                                             std::vector<std::string> specials) {
   const SentencePieceModel model = parse_sentencepiece_model(contents, path.string());
   return make<SentencePieceTokenizer>(
       define_sentencepiece(model, std::move(contents), std::move(specials), path.string()), path);
 }
 
-std::shared_ptr<const Tokenizer> load_pair(const fs::path& model_path, const fs::path& json_path,
+std::shared_ptr<Tokenizer> load_pair(const fs::path& model_path, const fs::path& json_path,
                                            const TokenizerLoadOptions& options) {
   const auto described = load_json(json_path, read_nonempty(json_path), options);
   const auto loaded = load_model(model_path, read_nonempty(model_path), described->special_tokens());
@@ -117,7 +119,7 @@ std::shared_ptr<const Tokenizer> load_pair(const fs::path& model_path, const fs:
   return loaded;
 }
 
-std::shared_ptr<const Tokenizer> parse(std::string contents, const fs::path& name, const TokenizerLoadOptions& options) {
+std::shared_ptr<Tokenizer> parse(std::string contents, const fs::path& name, const TokenizerLoadOptions& options) {
   check_nonempty(contents, name);
   const std::string extension = name.extension().string();
   const std::size_t first = contents.find_first_not_of(" \t\r\n");
@@ -136,11 +138,19 @@ std::shared_ptr<const Tokenizer> parse(std::string contents, const fs::path& nam
   return load_ranks(name, contents, options);
 }
 
-std::shared_ptr<const Tokenizer> load_file(const fs::path& path, const TokenizerLoadOptions& options) {
-  return parse_tokenizer(read_file(path), path, options);
+std::shared_ptr<Tokenizer> parse_on_one_line(std::string contents, const fs::path& name, const TokenizerLoadOptions& options) {
+  try {
+    return parse(std::move(contents), name, options);
+  } catch (const TokenizerError& error) {
+    throw TokenizerError(on_one_line(error.what()));
+  }
 }
 
-std::shared_ptr<const Tokenizer> load_folder(const fs::path& folder, const TokenizerLoadOptions& options) {
+std::shared_ptr<Tokenizer> load_file(const fs::path& path, const TokenizerLoadOptions& options) {
+  return parse_on_one_line(read_file(path), path, options);
+}
+
+std::shared_ptr<Tokenizer> load_folder(const fs::path& folder, const TokenizerLoadOptions& options) {
   const fs::path json = folder / "tokenizer.json", model = folder / "tokenizer.model";
   if (fs::exists(model) && fs::exists(json)) return load_pair(model, json, options);
   if (fs::exists(json)) return load_file(json, options);
@@ -155,6 +165,33 @@ std::shared_ptr<const Tokenizer> load_folder(const fs::path& folder, const Token
                                    rank_files.empty() ? "" : " and more than one .tiktoken file; name one of them"));
 }
 
+// "bos_token" of the tokenizer_config.json beside the tokenizer: a name, or an object that has it as "content".
+std::string configured_bos(const fs::path& path) {
+  const fs::path config = (fs::is_directory(path) ? path : path.parent_path()) / "tokenizer_config.json";
+  if (!fs::is_regular_file(config)) return {};
+  const nlohmann::json object = parse_json_input(read_file(config), config.string());
+  const auto bos = object.is_object() ? object.find("bos_token") : object.end();
+  if (bos == object.end()) return {};
+  if (bos->is_object()) {
+    const auto content = bos->find("content");
+    return content != bos->end() && content->is_string() ? content->get<std::string>() : std::string();
+  }
+  return bos->is_string() ? bos->get<std::string>() : std::string();
+}
+
+void choose_bos(Tokenizer& tokenizer, const fs::path& path, const TokenizerLoadOptions& options) {
+  if (!options.bos_token.empty()) {
+    try {
+      tokenizer.set_bos_token(options.bos_token);
+    } catch (const TokenizerError& error) {
+      throw TokenizerError(fmt::format("{}: --bos-token: {}", path.string(), error.what()));
+    }
+    return;
+  }
+  const std::string name = configured_bos(path);
+  if (!name.empty() && tokenizer.special_id(name)) tokenizer.set_bos_token(name);
+}
+
 }  // namespace
 
 std::shared_ptr<const Tokenizer> load_tokenizer(const fs::path& path, const TokenizerLoadOptions& options) {
@@ -165,16 +202,16 @@ std::shared_ptr<const Tokenizer> load_tokenizer(const fs::path& path, const Toke
                     "a tokenizer.model, a tokenizer.pkl or a .tiktoken file",
                     path.string()));
   }
-  return fs::is_directory(path) ? load_folder(path, options) : load_file(path, options);
+  const std::shared_ptr<Tokenizer> tokenizer = fs::is_directory(path) ? load_folder(path, options) : load_file(path, options);
+  choose_bos(*tokenizer, path, options);
+  return tokenizer;
 }
 
 std::shared_ptr<const Tokenizer> parse_tokenizer(std::string contents, const fs::path& name,
                                                  const TokenizerLoadOptions& options) {
-  try {
-    return parse(std::move(contents), name, options);
-  } catch (const TokenizerError& error) {
-    throw TokenizerError(on_one_line(error.what()));
-  }
+  const std::shared_ptr<Tokenizer> tokenizer = parse_on_one_line(std::move(contents), name, options);
+  if (!options.bos_token.empty()) tokenizer->set_bos_token(options.bos_token);
+  return tokenizer;
 }
 
 }  // namespace nanochat

@@ -12,11 +12,14 @@ namespace nanochat {
 struct TokenizerLoadOptions {
   // Split pattern of a rank file: nanochat | gpt2 | cl100k | a regular expression. Empty: known from the SHA-256 of
   // published files (gpt2, cl100k), otherwise nanochat's.
-  std::string pattern;
+  std::string pattern = {};
   // Special tokens added to a rank file or bare tokenizer.model: "nanochat" (the nine chat tokens) or "none". Empty:
   // "none" for a published gpt2 or cl100k file, otherwise "nanochat". tokenizer.json and tokenizer.pkl
   // name their own.
-  std::string special;
+  std::string special = {};
+  // The special token that begins a document. Empty: the one that tokenizer_config.json beside the tokenizer names as
+  // "bos_token", if it is one, otherwise <|bos|> or <|endoftext|>.
+  std::string bos_token = {};
 };
 
 // `path`: a folder (tokenizer.model beside tokenizer.json wins, else tokenizer.json, else tokenizer.model, else

@@ -57,6 +57,44 @@ TEST(Load, BareModelsTakeSpecialTokens) {
   EXPECT_EQ(load_tokenizer(folder / "renamed")->type(), "sentencepiece");
 }
 
+ByteBpeDefinition with_specials(std::vector<std::string> names) {
+  ByteBpeDefinition definition = testing::small_bpe_definition();
+  definition.specials = std::move(names);
+  return definition;
+}
+
+TEST(Load, TheTokenThatBeginsADocumentCanBeNamed) {
+  const TemporaryDirectory folder;
+  ByteBpeTokenizer(with_specials({"<|begin_of_text|>", "<|end_of_text|>"})).save(folder.path());
+  EXPECT_FALSE(load_tokenizer(folder.path())->find_bos());
+  EXPECT_ERROR(load_tokenizer(folder.path())->bos_id(), TokenizerError, "--bos-token", "<|begin_of_text|> <|end_of_text|>");
+  EXPECT_ERROR(load_tokenizer(folder.path(), {.bos_token = "<s>"}), TokenizerError, "--bos-token", "no special token <s>");
+  const auto named = load_tokenizer(folder.path(), {.bos_token = "<|begin_of_text|>"});
+  EXPECT_EQ(named->bos_id(), named->require_special("<|begin_of_text|>"));
+  // Kept with the tokenizer, so that every later stage agrees.
+  const TemporaryDirectory copy;
+  named->save(copy.path());
+  EXPECT_EQ(load_tokenizer(copy.path())->bos_id(), named->bos_id());
+  EXPECT_EQ(load_tokenizer(copy / "tokenizer.json")->bos_id(), named->bos_id());
+  EXPECT_EQ(load_tokenizer(copy.path())->fingerprint(), load_tokenizer(folder.path())->fingerprint());
+}
+
+TEST(Load, TheTokenThatBeginsADocumentIsTakenFromTheConfiguration) {
+  const TemporaryDirectory folder;
+  ByteBpeTokenizer(with_specials({"<|endoftext|>", "<s>"})).save(folder.path());
+  const auto bos = [&](const std::string& config) {
+    write_text(folder / "tokenizer_config.json", config);
+    const auto tokenizer = load_tokenizer(folder.path());
+    return std::string(tokenizer->token_bytes(tokenizer->bos_id()));
+  };
+  EXPECT_EQ(bos(R"({"bos_token": "<s>"})"), "<s>");
+  EXPECT_EQ(bos(R"({"bos_token": {"__type": "AddedToken", "content": "<s>"}})"), "<s>");
+  for (const char* without : {"{}", R"({"bos_token": null})", R"({"bos_token": "<other>"})", R"({"bos_token": 7})", "[]"}) {
+    EXPECT_EQ(bos(without), "<|endoftext|>") << without;
+  }
+  EXPECT_ERROR(bos("{"), DataError, "tokenizer_config.json: malformed JSON");
+}
+
 TEST(Load, SaysWhatIsMissing) {
   const TemporaryDirectory folder;
   EXPECT_ERROR(load_tokenizer(folder / "absent"), TokenizerError,

@@ -44,11 +44,26 @@ TokenId Tokenizer::require_special(std::string_view name) const {
                   special_tokens().empty() ? "none" : fmt::format("{}", fmt::join(special_tokens(), " "))));
 }
 
+std::optional<TokenId> Tokenizer::find_bos() const {
+  for (const std::string_view name : {std::string_view(bos_token_), kBos, std::string_view("<|endoftext|>")}) {
+    if (name.empty()) continue;
+    if (const auto id = special_id(name)) return id;
+  }
+  return std::nullopt;
+}
+
 TokenId Tokenizer::bos_id() const {
-  if (const auto id = special_id(kBos)) return *id;
-  if (const auto id = special_id("<|endoftext|>")) return *id;
-  throw TokenizerError(
-      "the tokenizer has neither <|bos|> nor <|endoftext|>; load it with the special tokens of nanochat");
+  if (const auto id = find_bos()) return *id;
+  throw TokenizerError(fmt::format(
+      "the tokenizer has neither <|bos|> nor <|endoftext|>; {}",
+      special_tokens().empty() ? "give it special tokens with --special nanochat, where it is a rank file or tokenizer.model"
+                               : fmt::format("name the special token that begins a document with --bos-token; it has {}",
+                                             fmt::join(special_tokens(), " "))));
+}
+
+void Tokenizer::set_bos_token(std::string_view name) {
+  require_special(name);
+  bos_token_ = name;
 }
 
 std::vector<std::int32_t> Tokenizer::token_byte_lengths() const {

@@ -41,7 +41,12 @@ class Tokenizer {
 
   std::optional<TokenId> special_id(std::string_view name) const;  // "<|bos|>"
   TokenId require_special(std::string_view name) const;            // throws TokenizerError naming it
-  TokenId bos_id() const;  // <|bos|>, else <|endoftext|>; throws TokenizerError when there is neither
+  // The token that begins a document: the one that set_bos_token() named, else <|bos|>, else <|endoftext|>.
+  std::optional<TokenId> find_bos() const;
+  TokenId bos_id() const;  // the same; throws TokenizerError when there is none
+  // Names the special token that begins a document; save() keeps it in tokenizer_config.json. Throws TokenizerError when
+  // there is no such special token. Only before the tokenizer is shared.
+  void set_bos_token(std::string_view name);
   bool is_special(TokenId id) const { return id >= first_special() && id < vocab_size(); }
   TokenId first_special() const {
     return static_cast<TokenId>(vocab_size() - static_cast<std::int64_t>(special_tokens().size()));
@@ -56,6 +61,9 @@ class Tokenizer {
  protected:
   void check_id(TokenId id) const;  // throws TokenizerError if it is out of range
   std::string fingerprint_;         // set by the constructor of each implementation
+
+ private:
+  std::string bos_token_;  // empty: not named
 };
 
 // Turns a stream of ids into text that never ends inside a UTF-8 sequence. Incomplete bytes wait for the next token;

@@ -12,7 +12,7 @@ int main(int argc, char** argv) {
   if (argc < 3) return 2;
   try {
     nanochat::ReaderOptions options;
-    options.text_key = argv[1];
+    options.text_column = argv[1];
     const auto reader = nanochat::open_documents({argv + 2, argv + argc}, options);
     for (std::string document; reader->next(document);) std::printf("%s\n", nlohmann::json(document).dump().c_str());
   } catch (const std::exception& error) {

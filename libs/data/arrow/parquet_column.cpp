@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <iterator>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -80,8 +81,25 @@ class ParquetColumn final : public TextColumn {
 
   std::uint64_t row() const override { return source_.row(); }
   std::uint64_t stored_bytes() const override { return source_.stored_bytes(); }
+  std::string name() const override { return name_; }
 
  private:
+  // The text where no column is named: "text", or the only one that can be it. Null when none can.
+  const parquet::ColumnDescriptor* choose_among(const std::vector<const parquet::ColumnDescriptor*>& text) const {
+    for (const auto* column : text) {
+      if (column->name() == "text") return column;
+    }
+    std::vector<const parquet::ColumnDescriptor*> candidates;
+    std::copy_if(text.begin(), text.end(), std::back_inserter(candidates),
+                 [](const auto* column) { return is_annotated_text(*column); });
+    if (candidates.empty()) candidates = text;
+    if (candidates.size() > 1) {
+      throw DataError(source_.path() + ": no column \"text\", and several that could be meant: " + list(candidates) +
+                      "; name one with --text-column");
+    }
+    return candidates.empty() ? nullptr : candidates[0];
+  }
+
   void choose(const std::string& name) {
     const parquet::SchemaDescriptor& schema = *metadata_->schema();
     std::vector<const parquet::ColumnDescriptor*> all, text, inside;
@@ -95,16 +113,10 @@ class ParquetColumn final : public TextColumn {
       if (is_text(*column) && column->path()->ToDotVector().size() == 1) text.push_back(column);
     }
     if (name.empty()) {
-      const auto first = [&text](auto wanted) {
-        const auto found = std::find_if(text.begin(), text.end(), wanted);
-        return found == text.end() ? nullptr : *found;
-      };
-      chosen = first([](const auto* column) { return column->name() == "text"; });
-      if (chosen == nullptr) chosen = first([](const auto* column) { return is_annotated_text(*column); });
-      if (chosen == nullptr) chosen = first([](const auto*) { return true; });
+      chosen = choose_among(text);
       if (chosen == nullptr) {
         throw DataError(source_.path() + ": no column of strings or binary values; the columns are: " + list(all) +
-                        "; one inside another is read when it is named (--text-key)");
+                        "; one inside another is read when it is named (--text-column)");
       }
     } else if (chosen == nullptr && inside.size() == 1) {
       chosen = inside[0];  // a list of strings, by the name of the list
@@ -116,6 +128,7 @@ class ParquetColumn final : public TextColumn {
                       " where strings or binary values would be right; the columns are: " + list(all));
     }
     column_ = schema.ColumnIndex(*chosen->schema_node());
+    name_ = path_of(*chosen);
     max_definition_ = chosen->max_definition_level();
     max_repetition_ = chosen->max_repetition_level();
   }
@@ -167,6 +180,7 @@ class ParquetColumn final : public TextColumn {
   ParquetFile source_;  // before everything that allocates from its pool
   std::unique_ptr<parquet::ParquetFileReader> file_;
   std::shared_ptr<parquet::FileMetaData> metadata_;
+  std::string name_;
   int column_ = 0, group_ = 0;
   std::int16_t max_definition_ = 0, max_repetition_ = 0;
 

@@ -11,6 +11,7 @@
 #include <fmt/core.h>
 
 #include "core/errors.h"
+#include "core/folder_lock.h"
 #include "core/interrupt.h"
 #include "core/progress.h"
 #include "core/thread_pool.h"
@@ -167,9 +168,7 @@ std::uint64_t DownloadReport::received_bytes() const {
 DownloadReport download_files(const std::vector<RemoteFile>& files, const fs::path& output_dir,
                               const DownloadOptions& options, ProgressReporter& progress) {
   DownloadReport report = empty_report(files, output_dir, options);
-  std::error_code error;
-  fs::create_directories(output_dir, error);
-  if (error) throw IoError(fmt::format("cannot create folder {}: {}", output_dir.string(), error.message()));
+  const FolderLock lock(output_dir, "data download");
   DownloadRecord record(output_dir);
   TransferPool transfers(options.limits);
   Bars bars(progress, report.files);

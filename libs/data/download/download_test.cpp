@@ -11,6 +11,7 @@
 
 #include "core/atomic_file.h"
 #include "core/errors.h"
+#include "core/folder_lock.h"
 #include "core/interrupt.h"
 #include "core/progress.h"
 #include "core/random.h"
@@ -103,6 +104,18 @@ TEST_F(DownloadTest, WholeFile) {
   EXPECT_EQ(report.bytes, contents.size());
   EXPECT_EQ(report.received_bytes, contents.size());
   EXPECT_EQ(report.tries, 1);
+}
+
+TEST_F(DownloadTest, ASecondDownloadIntoTheFolderIsRefused) {
+  server_.serve("/x", {.contents = "text"});
+  {
+    const FolderLock lock(output(), "data download");
+    EXPECT_THAT([&] { download(remote("/x")); },
+                ::testing::ThrowsMessage<ConfigError>(HasSubstr("another process is writing to this folder")));
+    EXPECT_TRUE(server_.requests("/x").empty());
+  }
+  EXPECT_EQ(download(remote("/x")).state, State::kDownloaded);
+  EXPECT_FALSE(fs::exists(output() / FolderLock::kFileName));
 }
 
 TEST_F(DownloadTest, EmptyFile) { expect_whole({.contents = ""}); }

@@ -56,6 +56,11 @@ T require(const json& object, const char* key, const std::string& where) {
   }
 }
 
+template <class T>
+T optional_value(const json& object, const char* key, T preset, const std::string& where) {
+  return object.contains(key) ? require<T>(object, key, where) : preset;
+}
+
 void check_keys(const json& object, std::initializer_list<const char*> keys, const std::string& where) {
   if (!object.is_object()) throw ConfigError(fmt::format("{}: expected an object, found {}", where, object.type_name()));
   for (const auto& [key, value] : object.items()) {
@@ -68,7 +73,7 @@ void check_keys(const json& object, std::initializer_list<const char*> keys, con
 ChainStep parse_step(const json& value, const std::string& folder, const std::string& where) {
   check_keys(value, {"name", "command", "options", "plan"}, where);
   ChainStep step{require<std::string>(value, "name", where), require<std::string>(value, "command", where),
-                 with_folder(require<json>(value, "options", where), folder), value.value("plan", json::object())};
+                 with_folder(require<json>(value, "options", where), folder), optional_value(value, "plan", json(json::object()), where)};
   if (!step.options.is_object() || !step.plan.is_object()) throw ConfigError(where + ": \"options\" and \"plan\" have to be objects");
   for (json& option : step.options) {
     if (is_nested(option)) option = option.dump();
@@ -84,10 +89,12 @@ Chain load_chain(const fs::path& file) {
   check_keys(root, {"name", "description", "output_dir", "hardware", "steps"}, where);
   Chain chain;
   chain.name = require<std::string>(root, "name", where);
-  chain.folder = root.value("output_dir", "runs/" + chain.name);
+  chain.folder = optional_value(root, "output_dir", "runs/" + chain.name, where);
   if (const auto hardware = root.find("hardware"); hardware != root.end()) {
     check_keys(*hardware, {"name", "gpu", "flops_per_second"}, where + ": hardware");
-    chain.hardware = {require<std::string>(*hardware, "name", where), hardware->value("gpu", true), hardware->value("flops_per_second", 0.0)};
+    const std::string inside = where + ": hardware";
+    chain.hardware = {require<std::string>(*hardware, "name", inside), optional_value(*hardware, "gpu", true, inside),
+                      optional_value(*hardware, "flops_per_second", 0.0, inside)};
   }
   std::set<std::string> names;
   for (const json& value : require<std::vector<json>>(root, "steps", where)) {
@@ -100,7 +107,16 @@ Chain load_chain(const fs::path& file) {
 }
 
 ChainRecord::ChainRecord(const Chain& chain) : folder_(chain.folder), record_({{"steps", json::object()}}) {
-  if (fs::exists(folder_ / "chain.json")) record_ = read_json_object(folder_ / "chain.json");
+  const fs::path file = folder_ / "chain.json";
+  if (!fs::exists(file)) return;
+  record_ = read_json_object(file);
+  const auto steps = record_.find("steps");
+  const auto is_step = [](const json& step) {
+    return step.is_object() && step.contains("command") && step.contains("options") && step["options"].is_object();
+  };
+  if (steps == record_.end() || !steps->is_object() || !std::all_of(steps->begin(), steps->end(), is_step)) {
+    throw ConfigError(file.string() + ": is not what `nanochat run` writes; remove it to do all steps again");
+  }
 }
 
 bool ChainRecord::done(const ChainStep& step) const {
@@ -129,7 +145,9 @@ fs::path ChainRecord::options_file(const ChainStep& step) const { return folder_
 
 std::vector<std::string> resume_flags(const ChainStep& step) {
   static constexpr std::array<std::string_view, 4> kTraining = {"pretrain", "midtrain", "sft", "rl"};
-  const fs::path output = step.options.value("output_dir", "");
+  const auto named = step.options.find("output_dir");
+  if (named == step.options.end() || !named->is_string()) return {};
+  const fs::path output = named->get<std::string>();
   if (output.empty()) return {};
   const bool training = std::find(kTraining.begin(), kTraining.end(), step.command) != kTraining.end();
   if (training && fs::exists(output / "config.json")) return {"--resume", "latest"};

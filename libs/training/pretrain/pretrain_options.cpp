@@ -50,6 +50,11 @@ void declare_pretrain_options(OptionList& options, PretrainConfig& config) {
   options.add("data_dir", config.data_dir,
               "token shards of `nanochat data prepare`, or text (.txt, .jsonl, also .gz or .zst, .parquet): files, folders, globs");
   options.add("tokenizer", config.tokenizer, "tokenizer folder or file; default: the one beside the token shards");
+  options.add("bos_token", config.bos_token,
+              "special token that begins every document; empty: the one that tokenizer_config.json names, or <|bos|>, or <|endoftext|>");
+  options.add("text_column", config.text_column,
+              "raw text: key of a JSON row, or column of a .parquet, that holds the text; empty: text, or the only column of "
+              "strings of a .parquet");
   declare_run_options(options, config);
   declare_data_options(options, config, "initial weights and the order of the data", "tokenize raw text");
 

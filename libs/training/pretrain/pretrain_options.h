@@ -16,6 +16,8 @@ class OptionList;
 struct PretrainConfig : TrainerOptions {
   std::vector<std::string> data_dir;
   std::filesystem::path tokenizer;   // empty: the one beside the token shards
+  std::string bos_token;             // of TokenizerLoadOptions
+  std::string text_column;           // of ReaderOptions, for raw text
 
   // Model. 0 or negative: derived from depth.
   std::int64_t depth = 20, sequence_len = 2048;

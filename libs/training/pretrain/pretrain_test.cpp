@@ -13,6 +13,7 @@
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/run_folder.h"
 #include "core/errors.h"
+#include "core/folder_lock.h"
 #include "core/options.h"
 #include "core/progress.h"
 #include "training/trainer/testing_run.h"
@@ -81,6 +82,26 @@ TEST_F(Pretrain, AsksScoresWhenTheCheckpointIsSafe) {
   config_.output_dir = folder_ / "unscored";
   train();
   testing::expect_same_weights(*scored.model, *load_model(config_.output_dir, at::kFloat).model);
+}
+
+TEST_F(Pretrain, ARunThatAnotherProcessTrainsIsRefused) {
+  {
+    const FolderLock lock(config_.output_dir, "pretrain");
+    EXPECT_THAT([&] { train(); }, ThrowsMessage<ConfigError>(HasSubstr("another process is writing to this folder")));
+    config_.resume = "latest";
+    EXPECT_THAT([&] { train(); }, ThrowsMessage<ConfigError>(HasSubstr("another process is writing to this folder")));
+    EXPECT_FALSE(fs::exists(config_.output_dir / "checkpoints"));
+  }
+  EXPECT_EQ(train().steps, 12);
+  EXPECT_FALSE(fs::exists(config_.output_dir / FolderLock::kFileName));
+}
+
+TEST_F(Pretrain, ReadsTheTextFromTheColumnThatIsNamed) {
+  testing::write_text(folder_ / "named.jsonl", "{\"id\": \"1\", \"body\": \"text\"}\n");
+  config_.data_dir = {(folder_ / "named.jsonl").string()};
+  EXPECT_THAT([&] { train(); }, ThrowsMessage<DataError>(HasSubstr("no key \"text\"; the keys are: body, id")));
+  config_.text_column = "other";
+  EXPECT_THAT([&] { train(); }, ThrowsMessage<DataError>(HasSubstr("no key \"other\"")));
 }
 
 TEST_F(Pretrain, LearnsAndLeavesARunBehind) {

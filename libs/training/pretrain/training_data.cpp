@@ -36,14 +36,15 @@ TrainingData::TrainingData(const PretrainConfig& config) : config_(config) {
   if (tokenizer.empty()) {
     throw ConfigError("--tokenizer is missing: name a folder that `nanochat tokenizer train` made, or use token shards with a tokenizer beside them");
   }
-  tokenizer_ = load_tokenizer(tokenizer);
+  tokenizer_ = load_tokenizer(tokenizer, {.bos_token = config.bos_token});
 }
 
 std::unique_ptr<Loader> TrainingData::open(const LoaderOptions& options, const nlohmann::json& position) const {
   if (shards_) {
     return make_shard_loader(config_.data_dir, tokenizer_->bos_id(), tokenizer_->fingerprint(), options, position);
   }
-  return make_text_loader(config_.data_dir, tokenizer_, config_.validation_every, options, position);
+  return make_text_loader(config_.data_dir, tokenizer_, config_.validation_every, options, position,
+                          {.text_column = config_.text_column});
 }
 
 std::unique_ptr<Loader> TrainingData::training(const nlohmann::json& position) const {

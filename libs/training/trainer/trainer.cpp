@@ -11,6 +11,7 @@
 #include "checkpoint/json_file.h"
 #include "checkpoint/run_folder.h"
 #include "core/errors.h"
+#include "core/folder_lock.h"
 #include "core/format.h"
 #include "core/interrupt.h"
 #include "core/log.h"
@@ -54,7 +55,7 @@ struct LoopState {
 
 struct Trainer::Impl {
   Impl(TrainerParts given, Stage& given_stage, ProgressReporter& given_progress)
-      : parts(std::move(given)), stage(given_stage), progress(given_progress),
+      : parts(std::move(given)), stage(given_stage), progress(given_progress), lock(parts.options.output_dir, parts.stage),
         model(parts.model, parts.runtime.dtype, parts.runtime.device),
         optimizer(model.parameters(), parts.model.n_embd, parts.options.optimizer_options()) {
     if (const auto folder = checkpoint_to_resume()) {
@@ -311,6 +312,7 @@ struct Trainer::Impl {
   TrainerParts parts;
   Stage& stage;
   ProgressReporter& progress;
+  FolderLock lock;  // before anything that reads or writes the run
   Gpt model;
   Optimizer optimizer;
   std::optional<RunFolder> run_folder;
