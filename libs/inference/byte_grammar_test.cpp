@@ -1,9 +1,11 @@
 #include "inference/byte_grammar.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
 
+#include "core/errors.h"
 #include "core/random.h"
 
 namespace nanochat {
@@ -113,6 +115,58 @@ TEST(ByteAutomaton, WhatCannotEndIsDead) {
   grammar.add_alternative(rule, {grammar.one_of(ByteGrammar::range('a', 'a')), ByteGrammar::use(rule)});
   grammar.finish(rule);
   EXPECT_EQ(ByteAutomaton(std::move(grammar)).start(), ByteAutomaton::kDead);
+}
+
+TEST(ByteGrammar, HasALimit) {
+  ByteGrammar grammar;
+  const Rule rule = grammar.add_rule();
+  const ByteGrammar::Sequence long_one(ByteGrammar::kMaxSymbols / 2, grammar.one_of(ByteGrammar::range('a', 'a')));
+  grammar.add_alternative(rule, long_one);
+  EXPECT_THAT([&] { grammar.add_alternative(rule, long_one); },
+              ::testing::ThrowsMessage<ConfigError>(::testing::HasSubstr("more than 1,000,000 symbols")));
+}
+
+// x*n in rules of one x each: endings are found without a call for each rule.
+TEST(ByteAutomaton, EndingsMayBeLong) {
+  ByteGrammar grammar;
+  const ByteGrammar::Symbol x = grammar.one_of(ByteGrammar::range('x', 'x'));
+  Rule rest = grammar.add_rule();
+  grammar.add_alternative(rest, {});
+  for (std::int64_t i = 0; i < ByteAutomaton::kLongestEnding + 1; ++i) {
+    const Rule longer = grammar.add_rule();
+    grammar.add_alternative(longer, {x, ByteGrammar::use(rest)});
+    rest = longer;
+  }
+  grammar.finish(rest);
+  ByteAutomaton automaton(std::move(grammar));
+  EXPECT_EQ(automaton.shortest(automaton.start()), ByteAutomaton::kLongestEnding + 1);
+  EXPECT_TRUE(automaton.endings(automaton.start()).empty());
+  const auto endings = automaton.endings(automaton.next(automaton.start(), 'x'));
+  ASSERT_EQ(endings.size(), 1u);
+  EXPECT_EQ(endings[0], std::string(static_cast<std::size_t>(ByteAutomaton::kLongestEnding), 'x'));
+}
+
+// Lists in two ways each: every bracket doubles the ways to read what came so far.
+TEST(ByteAutomaton, KeepsSoManyWaysAndNoMore) {
+  ByteGrammar grammar;
+  const Rule list = grammar.add_rule();
+  ByteGrammar::Sequence open, close;
+  grammar.append_literal(open, "[");
+  grammar.append_literal(close, "]");
+  for (int way = 0; way < 2; ++way) {
+    const Rule end = grammar.add_rule();
+    grammar.add_alternative(end, close);
+    ByteGrammar::Sequence sequence = open;
+    sequence.insert(sequence.end(), {ByteGrammar::use(list), ByteGrammar::use(end)});
+    grammar.add_alternative(list, sequence);
+  }
+  grammar.add_alternative(list, {grammar.one_of(ByteGrammar::range('x', 'x'))});
+  grammar.finish(list);
+  ByteAutomaton automaton(std::move(grammar));
+  const auto deep = read(automaton, std::string(40, '['));
+  EXPECT_LE(automaton.endings(deep).size(), ByteAutomaton::kMaxStacks);
+  EXPECT_EQ(automaton.shortest(deep), 41);
+  EXPECT_TRUE(automaton.accepts(read(automaton, std::string(40, '[') + "x" + std::string(40, ']'))));
 }
 
 }  // namespace

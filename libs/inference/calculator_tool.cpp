@@ -1,6 +1,10 @@
 #include "inference/calculator_tool.h"
 
+#include <algorithm>
+#include <array>
+
 #include "inference/tool_use.h"
+#include "tokenizer/special_tokens.h"
 
 namespace nanochat {
 namespace {
@@ -24,6 +28,11 @@ class CalculatorTool : public TokenTool {
 };
 
 }  // namespace
+
+bool has_calculator_tokens(const Tokenizer& tokenizer) {
+  constexpr std::array kNames = {kPythonStart, kPythonEnd, kOutputStart, kOutputEnd};
+  return std::all_of(kNames.begin(), kNames.end(), [&](std::string_view name) { return tokenizer.special_id(name).has_value(); });
+}
 
 std::unique_ptr<TokenTool> make_calculator_tool(const Tokenizer& tokenizer) { return std::make_unique<CalculatorTool>(tokenizer); }
 

@@ -8,6 +8,9 @@
 
 namespace nanochat {
 
+// Whether the tokenizer has the four special tokens that calls and results stand between.
+bool has_calculator_tokens(const Tokenizer& tokenizer);
+
 // The tokenizer must outlive it.
 std::unique_ptr<TokenTool> make_calculator_tool(const Tokenizer& tokenizer);
 

@@ -20,5 +20,12 @@ TEST(CalculatorTool, AnswersACallWithItsResult) {
   EXPECT_TRUE(tool->accept(tokenizer.require_special(kPythonEnd)).empty());
 }
 
+TEST(CalculatorTool, NeedsItsFourTokens) {
+  EXPECT_TRUE(has_calculator_tokens(ByteBpeTokenizer{testing::small_bpe_definition()}));
+  auto definition = testing::small_bpe_definition();
+  std::erase(definition.specials, std::string(kOutputEnd));
+  EXPECT_FALSE(has_calculator_tokens(ByteBpeTokenizer{definition}));
+}
+
 }  // namespace
 }  // namespace nanochat

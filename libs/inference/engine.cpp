@@ -38,9 +38,10 @@ void check_request(EngineRequest& request, const GptConfig& config, const Engine
   const auto length = static_cast<std::int64_t>(request.prompt.size());
   if (length == 0) throw DataError("the prompt is empty; expected at least one token");
   const bool prompt_only = request.max_tokens && *request.max_tokens == 0;
-  if (length > config.sequence_len || (length == config.sequence_len && !prompt_only)) {
+  const std::int64_t room = prompt_only ? config.sequence_len : config.sequence_len - 1;
+  if (length > room) {
     throw DataError(fmt::format("the prompt has {} tokens; the model's context of {} leaves room for at most {}", length,
-                                config.sequence_len, config.sequence_len - 1));
+                                config.sequence_len, room));
   }
   const auto check_id = [&](std::int32_t id, const char* what) {
     if (id >= 0 && id < config.vocab_size) return;

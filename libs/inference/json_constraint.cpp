@@ -7,8 +7,10 @@
 
 #include <c10/util/Exception.h>
 #include <nlohmann/json.hpp>
+#include <spdlog/fmt/fmt.h>
 
 #include "core/errors.h"
+#include "core/format.h"
 #include "inference/json_schema.h"
 
 namespace nanochat {
@@ -21,6 +23,10 @@ class Tables {
  public:
   Tables(ByteGrammar grammar, std::shared_ptr<const TokenTrie> trie) : automaton_(std::move(grammar)), trie_(std::move(trie)) {
     if (automaton_.start() == ByteAutomaton::kDead) throw ConfigError("json_schema: no finite value fits it");
+    if (const std::int64_t bytes = automaton_.shortest(automaton_.start()); bytes > ByteAutomaton::kLongestEnding) {
+      throw ConfigError(fmt::format("json_schema: the shortest value that fits it has {} bytes; at most {} are supported",
+                                    with_commas(bytes), with_commas(ByteAutomaton::kLongestEnding)));
+    }
     if (closing(automaton_.start()) >= ByteGrammar::kNever) {
       throw ConfigError("json_schema: the tokenizer's vocabulary cannot spell a value that fits it");
     }

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <bit>
 #include <string>
 #include <vector>
 
@@ -230,6 +231,44 @@ TEST(JsonConstraint, RefusesWhatTheVocabularyCannotSpell) {
   const std::vector<std::string> tokens = {"a", "b", "\""};
   EXPECT_NO_THROW(json_schema_constraint(Json::parse(R"({"type":"string"})"), make_trie(tokens)));
   EXPECT_THAT([&] { json_object_constraint(make_trie(tokens)); }, ThrowsMessage<ConfigError>(HasSubstr("cannot spell")));
+}
+
+TEST(JsonConstraint, RefusesWhatTakesTooLongToWrite) {
+  const auto trie = make_trie(vocabulary());
+  const auto constraint = [&](const char* schema) { return json_schema_constraint(Json::parse(schema), trie); };
+  EXPECT_THAT([&] { constraint(R"({"type":"array","minItems":4096,"items":{"type":"array","minItems":4096,"items":{"type":"null"}}})"); },
+              ThrowsMessage<ConfigError>(HasSubstr("the shortest value that fits it has 83,894,273 bytes; at most 32,768 are supported")));
+  // What is only possible and not needed costs nothing.
+  const auto possible = constraint(R"({"anyOf":[{"type":"array","minItems":4096,"items":{"type":"array","minItems":4096}},{"type":"null"}]})");
+  EXPECT_EQ(possible->closing_length(), 1);
+  EXPECT_GT(std::popcount(possible->allowed(100)[0]) + std::popcount(possible->allowed(100)[1]), 0);
+}
+
+// Random walks through schemas that read the same text in ever more ways: they end in time, and with JSON.
+TEST(JsonConstraint, ManyWaysToReadAnAnswerAreNoMatter) {
+  const std::vector<std::string> tokens = vocabulary();
+  const auto trie = make_trie(tokens);
+  Rng rng(4);
+  for (const char* text : {R"({"$ref":"#/$defs/n","$defs":{"n":{"anyOf":[{"type":"array","items":{"$ref":"#/$defs/n"}},{"type":"array","items":{"$ref":"#/$defs/n"},"maxItems":9},{"type":"null"}]}}})",
+                           R"({"$ref":"#/$defs/n","$defs":{"n":{"anyOf":[{"type":"object","properties":{"a":{"$ref":"#/$defs/n"}}},{"type":"object","additionalProperties":{"$ref":"#/$defs/n"}}]}}})"}) {
+    for (int walk = 0; walk < 5; ++walk) {
+      const auto constraint = json_schema_constraint(Json::parse(text), trie);
+      std::string answer;
+      for (std::int64_t room = 80; room > 0 && !constraint->must_end(); --room) {
+        const auto allowed = constraint->allowed(room);
+        std::vector<std::int32_t> choices;
+        for (std::size_t id = 0; id < tokens.size(); ++id) {
+          const bool opens = tokens[id].find_first_of("[{") != std::string::npos;  // as deep as it goes
+          if ((allowed[id / 64] >> (id % 64) & 1U) != 0) choices.insert(choices.end(), opens ? 50 : 1, static_cast<std::int32_t>(id));
+        }
+        ASSERT_FALSE(choices.empty()) << answer;
+        const std::int32_t token = rng.choose(choices);
+        constraint->accept(token);
+        answer += tokens[static_cast<std::size_t>(token)];
+      }
+      EXPECT_TRUE(constraint->may_end() && Json::accept(answer)) << answer;
+    }
+  }
 }
 
 }  // namespace

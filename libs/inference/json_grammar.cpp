@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
+#include <string_view>
 #include <tuple>
 
 namespace nanochat {
@@ -128,15 +130,39 @@ JsonGrammar::Rule JsonGrammar::integer(std::int64_t minimum, std::int64_t maximu
   return any_of(parts);
 }
 
-JsonGrammar::Rule JsonGrammar::literal(const std::string& text) {
-  Sequence sequence;
-  grammar_.append_literal(sequence, text);
-  return rule_of({sequence});
+JsonGrammar::Rule JsonGrammar::any_literal(std::vector<std::string> texts) {
+  std::sort(texts.begin(), texts.end());
+  texts.erase(std::unique(texts.begin(), texts.end()), texts.end());
+  return literals_between(texts, 0, texts.size(), 0);
+}
+
+// texts[first] to texts[last - 1], in order and equal before `offset`, from there on. A tree: an automaton over many
+// values then has one way for all that begin alike.
+JsonGrammar::Rule JsonGrammar::literals_between(const std::vector<std::string>& texts, std::size_t first, std::size_t last,
+                                                std::size_t offset) {
+  const std::string &lowest = texts[first], &highest = texts[last - 1];
+  std::size_t common = offset;  // what the first and the last have in common, all have
+  while (common < lowest.size() && common < highest.size() && lowest[common] == highest[common]) ++common;
+  Sequence whole;
+  grammar_.append_literal(whole, std::string_view(lowest).substr(offset, common - offset));
+  if (last - first > 1) {
+    std::vector<Sequence> endings;
+    if (lowest.size() == common) {
+      endings.emplace_back();
+      ++first;
+    }
+    for (std::size_t end = first; first < last; first = end) {
+      while (end < last && texts[end][common] == texts[first][common]) ++end;
+      endings.push_back({use(literals_between(texts, first, end, common))});
+    }
+    whole.push_back(use(rule_of(endings)));
+  }
+  return rule_of({whole});
 }
 
 JsonGrammar::Rule JsonGrammar::any_of(const std::vector<Rule>& rules) {
   std::vector<Sequence> alternatives;
-  for (const Rule rule : rules) alternatives.push_back({use(rule)});
+  for (const Rule rule : std::set<Rule>(rules.begin(), rules.end())) alternatives.push_back({use(rule)});
   return rule_of(alternatives);
 }
 

@@ -24,7 +24,8 @@ class JsonGrammar {
   Rule integer(std::int64_t minimum, std::int64_t maximum);
   Rule value();                              // anything, kDepth deep
   Rule object();                             // with any keys and values
-  Rule literal(const std::string& text);
+  Rule literal(const std::string& text) { return any_literal({text}); }
+  Rule any_literal(std::vector<std::string> texts);  // one of these; at least one
   // '{' key ':' value, ... '}' with any keys.
   Rule map_of(Rule value_rule);
   Rule list_of(Rule item, std::int64_t min_items, std::optional<std::int64_t> max_items);
@@ -42,6 +43,7 @@ class JsonGrammar {
   Rule at_most(ByteGrammar::Symbol symbol, std::int64_t most);  // zero or more
   Rule magnitude(std::int64_t low, std::int64_t high);          // non-negative integers
   Rule digits_between(const std::string& low, const std::string& high);
+  Rule literals_between(const std::vector<std::string>& texts, std::size_t first, std::size_t last, std::size_t offset);
   void make_values();
 
   ByteGrammar grammar_;

@@ -151,7 +151,7 @@ bool AnswerSession::take_token(Choice& choice, const EngineEvent& event) {
   if (choice.last_token != Clock::time_point()) metrics_->inter_token(seconds_between(choice.last_token, now));
   choice.last_token = now;
   if (choice.stopped) return false;
-  const bool go_on = choice.text.push(event.token, {event.top.begin(), event.top.end()});
+  const bool go_on = choice.text.push(event.token, {event.top.begin(), event.top.end()}, event.forced);
   const bool end = std::find(plan_.ends.begin(), plan_.ends.end(), event.token.id) != plan_.ends.end();
   choice.stopped = !go_on || end;
   return !choice.stopped;
@@ -185,6 +185,7 @@ ChoicePart AnswerSession::part_of(std::size_t index) {
     part.tokens.push_back(std::move(token));
   }
   part.text = prefix + choice.text.take_text();
+  if (plan_.head.chat) part.calculations = choice.text.take_calculations();
   if (choice.call) {
     part.call = choice.call->push(std::exchange(part.text, {}));
     part.call_id = choice.call_id;
@@ -241,8 +242,8 @@ void AnswerSession::write_choice(std::size_t index, std::string& out) {
   }
   part.begins = false;
   const bool calls = part.call && !part.call->empty();
-  if (!part.text.empty() || calls || (plan_.fields.logprobs && !part.tokens.empty())) {
-    const bool text_alone = !part.call && !plan_.fields.logprobs;
+  if (!part.text.empty() || calls || !part.calculations.empty() || (plan_.fields.logprobs && !part.tokens.empty())) {
+    const bool text_alone = !part.call && !plan_.fields.logprobs && part.calculations.empty();
     write_event(text_alone ? text_chunk_choice(plan_.head, part.index, part.text)
                            : dump(chunk_choice(plan_.head, part, logprobs_of(part, with_prompt))), out);
   }

@@ -4,6 +4,7 @@
 #include <string_view>
 #include <utility>
 
+#include "core/format.h"
 #include "tokenizer/special_tokens.h"
 
 namespace nanochat {
@@ -29,34 +30,43 @@ std::size_t find_stop(std::string_view text, const std::vector<std::string>& sto
 }  // namespace
 
 AnswerText::AnswerText(const Tokenizer& tokenizer, std::vector<std::string> stops, bool hide_tool_calls)
-    : tokenizer_(tokenizer), decoder_(tokenizer), stops_(std::move(stops)), hide_(hide_tool_calls) {
-  const auto note = [&](std::string_view name, std::vector<TokenId>& ids) {
-    if (const auto id = tokenizer.special_id(name)) ids.push_back(*id);
-  };
-  note(kPythonStart, call_begins_);
-  note(kOutputStart, call_begins_);
-  note(kPythonEnd, call_ends_);
-  note(kOutputEnd, call_ends_);
+    : tokenizer_(tokenizer), decoder_(tokenizer), stops_(std::move(stops)), python_start_(tokenizer.special_id(kPythonStart)),
+      python_end_(tokenizer.special_id(kPythonEnd)), output_start_(tokenizer.special_id(kOutputStart)),
+      output_end_(tokenizer.special_id(kOutputEnd)), hide_(hide_tool_calls) {}
+
+void AnswerText::see_special(TokenId id, bool forced) {
+  if (id == python_start_) {
+    place_ = Place::kCall;
+    expression_.clear();
+  } else if (id == output_start_) {
+    place_ = Place::kResult;
+    result_.clear();
+    result_is_forced_ = forced;
+  } else if (id == python_end_ || id == output_end_) {
+    if (place_ == Place::kResult && std::exchange(result_is_forced_, false)) {
+      calculations_.push_back({{replace_invalid_utf8(expression_), replace_invalid_utf8(result_), calculated_++, characters_}, decoded_});
+    }
+    place_ = Place::kText;
+  }
 }
 
-bool AnswerText::is_hidden(TokenId id) {
-  if (!tokenizer_.is_special(id)) return in_call_ && hide_;
-  if (std::find(call_begins_.begin(), call_begins_.end(), id) != call_begins_.end()) in_call_ = true;
-  if (std::find(call_ends_.begin(), call_ends_.end(), id) != call_ends_.end()) in_call_ = false;
-  return true;
-}
-
-bool AnswerText::push(const SampledToken& token, std::vector<SampledToken> top) {
+bool AnswerText::push(const SampledToken& token, std::vector<SampledToken> top, bool forced) {
   if (ended_) return false;
-  tokens_.push_back({token, std::move(top), decoded_});
   // Ids between the tokenizer's vocabulary and the model's, which is padded, stand for nothing.
-  if (token.id >= tokenizer_.vocab_size() || is_hidden(token.id)) return true;
-  add(decoder_.push(token.id));
+  const bool known = token.id < tokenizer_.vocab_size(), special = known && tokenizer_.is_special(token.id);
+  const bool was_text = place_ == Place::kText;
+  if (special) see_special(token.id, forced);
+  if (!hide_ || (was_text && place_ == Place::kText)) tokens_.push_back({token, std::move(top), decoded_});
+  if (!known || special) return true;
+  if (place_ == Place::kCall) expression_ += tokenizer_.token_bytes(token.id);
+  if (place_ == Place::kResult) result_ += tokenizer_.token_bytes(token.id);
+  if (!hide_ || place_ == Place::kText) add(decoder_.push(token.id));
   return !ended_;
 }
 
 void AnswerText::add(const std::string& text) {
   decoded_ += text.size();
+  characters_ += std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xC0) != 0x80; });
   waiting_ += text;
   if (const std::size_t stop = find_stop(waiting_, stops_); stop != std::string::npos) {
     ready_ += waiting_.substr(0, stop);
@@ -64,6 +74,7 @@ void AnswerText::add(const std::string& text) {
     waiting_.clear();
     ended_ = true;
     std::erase_if(tokens_, [&](const AnswerToken& one) { return one.offset >= settled_; });
+    std::erase_if(calculations_, [&](const Placed& one) { return one.offset > settled_; });
     return;
   }
   const std::size_t safe = waiting_.size() - begun_stop(waiting_, stops_);
@@ -90,6 +101,14 @@ std::vector<AnswerToken> AnswerText::take_tokens() {
   });
   std::vector<AnswerToken> taken(std::make_move_iterator(tokens_.begin()), std::make_move_iterator(first_waiting));
   tokens_.erase(tokens_.begin(), first_waiting);
+  return taken;
+}
+
+std::vector<Calculation> AnswerText::take_calculations() {
+  std::vector<Calculation> taken;
+  const auto waiting = std::find_if(calculations_.begin(), calculations_.end(), [&](const Placed& one) { return one.offset > settled_; });
+  for (auto one = calculations_.begin(); one != waiting; ++one) taken.push_back(std::move(one->calculation));
+  calculations_.erase(calculations_.begin(), waiting);
   return taken;
 }
 

@@ -65,6 +65,62 @@ TEST(AnswerText, LeavesOutSpecialTokensAndInChatsToolCalls) {
   }
 }
 
+// Feeds a call of the calculator as the engine gives it.
+void feed_call(AnswerText& text, const std::string& expression, const std::string& result, bool forced = true) {
+  const auto special = [](std::string_view name) { return SampledToken{*tokenizer().special_id(name), 0.0}; };
+  text.push(special(kPythonStart));
+  for (const char c : expression) text.push({static_cast<unsigned char>(c), -1.0});
+  text.push(special(kPythonEnd));
+  text.push(special(kOutputStart), {}, forced);
+  for (const char c : result) text.push({static_cast<unsigned char>(c), 0.0}, {}, forced);
+  text.push(special(kOutputEnd), {}, forced);
+}
+
+TEST(AnswerText, ListsWhatWasComputedAndWhere) {
+  AnswerText text(tokenizer(), {}, true);
+  EXPECT_EQ(feed(text, "\xc3\xa9 is ", false), "\xc3\xa9 is ");
+  feed_call(text, "2+3", "5");
+  EXPECT_EQ(feed(text, "5, and ", false), "5, and ");
+  feed_call(text, "6*7", "42");
+  feed_call(text, "1/0", "9", false);  // the model's own result is none
+  const auto calculations = text.take_calculations();
+  ASSERT_EQ(calculations.size(), 2u);
+  EXPECT_EQ(calculations[0].expression, "2+3");
+  EXPECT_EQ(calculations[0].result, "5");
+  EXPECT_EQ(calculations[0].offset, 5);
+  EXPECT_EQ(calculations[1].result, "42");
+  EXPECT_EQ(calculations[1].index, 1);
+  EXPECT_EQ(calculations[1].offset, 12);
+  EXPECT_TRUE(text.take_calculations().empty());
+  EXPECT_EQ(feed(text, "!"), "!");
+}
+
+TEST(AnswerText, TokensOfACallAreThoseOfATextInCompletionsOnly) {
+  for (const bool hide : {true, false}) {
+    AnswerText text(tokenizer(), {}, hide);
+    feed(text, "a", false);
+    feed_call(text, "1+1", "2");
+    feed(text, "b");
+    EXPECT_EQ(text.take_tokens().size(), hide ? 2u : 10u);
+  }
+}
+
+TEST(AnswerText, LooksForStopStringsInTheTextAlone) {
+  AnswerText text(tokenizer(), {"1+1", "ab"}, true);
+  EXPECT_EQ(feed(text, "xa", false), "x");
+  feed_call(text, "1+1", "2");
+  EXPECT_TRUE(text.take_calculations().empty());  // the text before it waits
+  EXPECT_FALSE(text.push({'b', -1.0}));           // beside the "a" for who reads the text
+  text.finish();
+  EXPECT_EQ(text.take_text(), "");
+  EXPECT_TRUE(text.take_calculations().empty());  // and the call is behind the end
+  AnswerText open(tokenizer(), {"ab"}, true);
+  feed(open, "xa", false);
+  feed_call(open, "1+1", "2");
+  open.finish();
+  EXPECT_EQ(open.take_calculations().size(), 1u);
+}
+
 TEST(AnswerText, GivesTokensWithTheirText) {
   AnswerText text(tokenizer(), {"cd"}, false);
   feed(text, "abc", false);

@@ -5,10 +5,12 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include "core/errors.h"
 #include "core/format.h"
 #include "core/log.h"
 #include "serving/api_call.h"
 #include "serving/api_error.h"
+#include "serving/origin.h"
 
 namespace nanochat {
 namespace {
@@ -31,6 +33,43 @@ bool is_json_type(std::string_view content_type) {
   return type.empty() || type == "application/json" || (type.starts_with("application/") && type.ends_with("+json"));
 }
 
+// A body as it is, by the name that has for it.
+bool is_identity(std::string_view encoding) {
+  std::string name(encoding);
+  std::transform(name.begin(), name.end(), name.begin(), [](char c) { return c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c; });
+  return name.empty() || name == "identity";
+}
+
+// Names of headers as a preflight request lists them, those that are none left out (RFC 9110 5.6.2).
+std::string header_names(std::string_view list) {
+  constexpr std::string_view kSigns = "!#$%&'*+-.^_`|~";
+  const auto is_token = [&](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || kSigns.find(c) != std::string_view::npos;
+  };
+  std::string names;
+  while (!list.empty()) {
+    const std::size_t comma = std::min(list.find(','), list.size());
+    std::string_view name = list.substr(0, comma);
+    list.remove_prefix(std::min(comma + 1, list.size()));
+    name.remove_prefix(std::min(name.find_first_not_of(" \t"), name.size()));
+    name = name.substr(0, name.find_last_not_of(" \t") + 1);
+    if (name.empty() || !std::all_of(name.begin(), name.end(), is_token)) continue;
+    names += fmt::format("{}{}", names.empty() ? "" : ", ", name);
+  }
+  return names;
+}
+
+ApiOptions checked(ApiOptions options) {
+  for (std::string& origin : options.cors_origins) {
+    try {
+      origin = normalized_origin(origin);
+    } catch (const ConfigError& error) {
+      throw ConfigError(fmt::format("--cors-origins: {}", error.what()));
+    }
+  }
+  return options;
+}
+
 }  // namespace
 
 bool equal_in_constant_time(std::string_view given, std::string_view secret) {
@@ -42,7 +81,7 @@ bool equal_in_constant_time(std::string_view given, std::string_view secret) {
   return difference == 0;
 }
 
-Api::Api(ApiOptions options) : options_(std::move(options)) {}
+Api::Api(ApiOptions options) : options_(checked(std::move(options))) {}
 Api::~Api() = default;
 
 const std::vector<Api::Route>& Api::table() {
@@ -101,7 +140,7 @@ bool Api::authorized(const HttpRequest& request) const {
   if (given.empty() && authorization.size() > 7) {
     std::string scheme(authorization.substr(0, 7));
     std::transform(scheme.begin(), scheme.end(), scheme.begin(), [](char c) { return c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c; });
-    if (scheme == "bearer ") given = authorization.substr(7);
+    if (scheme == "bearer ") given = authorization.substr(std::min(authorization.find_first_not_of(' ', 7), authorization.size()));
   }
   bool known = false;  // all keys are compared, whichever fits
   for (const std::string& key : options_.api_keys) known = equal_in_constant_time(given, key) || known;
@@ -110,15 +149,21 @@ bool Api::authorized(const HttpRequest& request) const {
 
 // ----------------------------------------------------------------------------------------------------------------- CORS
 
+std::string_view Api::allowed_origin(const HttpRequest& request) const {
+  const std::string_view origin = request.header("origin");
+  if (origin.empty()) return {};
+  for (const std::string& allowed : options_.cors_origins) {
+    if (allowed == "*" || allowed == origin) return allowed;
+  }
+  return {};
+}
+
 HttpHeaders Api::cors_headers(const HttpRequest& request) const {
   if (options_.cors_origins.empty()) return {};
   HttpHeaders headers = {{"Vary", "Origin"}};
-  const std::string_view origin = request.header("origin");
-  for (const std::string& allowed : options_.cors_origins) {
-    if (origin.empty() || (allowed != "*" && allowed != origin)) continue;
+  if (const std::string_view allowed = allowed_origin(request); !allowed.empty()) {
     headers.emplace_back("Access-Control-Allow-Origin", allowed);
     headers.emplace_back("Access-Control-Expose-Headers", "X-Request-Id, Retry-After");
-    break;
   }
   return headers;
 }
@@ -135,9 +180,13 @@ HttpResponse Api::preflight(const HttpRequest& request) const {
   if (methods.empty()) throw ApiError(404, "invalid_request_error", "there is nothing at this path");
   methods += ", OPTIONS";
   response.headers.emplace_back("Allow", methods);
+  if (allowed_origin(request).empty()) return response;
+  // Clients have headers of their own (the openai package x-stainless-*): nothing here depends on what a page may send.
+  const std::string names = header_names(request.header("access-control-request-headers"));
   response.headers.emplace_back("Access-Control-Allow-Methods", methods);
-  response.headers.emplace_back("Access-Control-Allow-Headers", "Authorization, Content-Type, X-Api-Key");
+  response.headers.emplace_back("Access-Control-Allow-Headers", names.empty() ? "Authorization, Content-Type, X-Api-Key" : names);
   response.headers.emplace_back("Access-Control-Max-Age", "600");
+  response.headers.emplace_back("Vary", "Access-Control-Request-Headers");
   return response;
 }
 
@@ -175,6 +224,14 @@ HttpResponse Api::dispatch(Call& call) {
     throw ApiError(415, "invalid_request_error",
                    fmt::format("expected \"Content-Type: application/json\", found \"{}\"", request.header("content-type")), {},
                    "unsupported_media_type");
+  }
+  for (const auto& [name, value] : request.headers) {
+    if (name != "content-encoding" || request.body.empty() || is_identity(value)) continue;
+    HttpResponse response = ApiError(415, "invalid_request_error",
+                                     fmt::format("expected a body without Content-Encoding, found \"Content-Encoding: {}\"",
+                                                 replace_invalid_utf8(value)), {}, "unsupported_content_encoding").response();
+    response.headers.emplace_back("Accept-Encoding", "identity");
+    return response;
   }
   return (this->*call.route->function)(call);
 }

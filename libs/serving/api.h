@@ -22,7 +22,7 @@ namespace nanochat {
 
 struct ApiOptions {
   std::vector<std::string> api_keys = {};      // empty: everybody is served
-  std::vector<std::string> cors_origins = {};  // origins of pages that may use the server; "*": any
+  std::vector<std::string> cors_origins = {};  // origins of pages that may use the server, as normalized_origin takes them; "*": any
   RequestDefaults defaults = {};
   bool page = true;                            // the chat page at /
   std::string version = {};                    // of the program
@@ -30,7 +30,7 @@ struct ApiOptions {
 
 class Api {
  public:
-  explicit Api(ApiOptions options);
+  explicit Api(ApiOptions options);  // throws ConfigError for cors_origins that no browser sends
   ~Api();
 
   void set_model(std::shared_ptr<const ServedModel> model);
@@ -48,6 +48,7 @@ class Api {
 
   HttpResponse dispatch(Call& call);  // a status of 0: the answer comes later
   bool authorized(const HttpRequest& request) const;
+  std::string_view allowed_origin(const HttpRequest& request) const;  // for Access-Control-Allow-Origin; empty: none
   HttpHeaders cors_headers(const HttpRequest& request) const;
   HttpResponse preflight(const HttpRequest& request) const;
   std::shared_ptr<const ServedModel> model() const;          // null: none yet

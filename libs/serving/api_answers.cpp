@@ -24,14 +24,20 @@ void check_model(const ServedModel& model, const std::string& name) {
                  "model_not_found");
 }
 
+void check_token(const ServedModel& model, TokenId id, const char* field) {
+  if (id < model.engine->vocab_size()) return;
+  throw ApiError::invalid(fmt::format("{}: token id {} is outside the vocabulary of {}", field, id, model.engine->vocab_size()), field);
+}
+
 // What the engine would refuse too, with a code that clients know.
 void check_length(const ServedModel& model, const EngineRequest& request, const char* field) {
   const auto length = static_cast<std::int64_t>(request.prompt.size());
   const std::int64_t context = model.engine->context_length();
   if (length == 0) throw ApiError::invalid(fmt::format("{}: has no tokens", field), field);
-  if (length >= context && request.max_tokens != 0) {
+  const std::int64_t room = request.max_tokens == 0 ? context : context - 1;
+  if (length > room) {
     throw ApiError::invalid(fmt::format("{}: has {} tokens, but the model's context of {} leaves room for at most {}", field, length,
-                                        context, context - 1), field, "context_length_exceeded");
+                                        context, room), field, "context_length_exceeded");
   }
 }
 
@@ -41,16 +47,14 @@ EngineRequest engine_request(const ServedModel& model, const GenerationFields& f
   request.sampling = fields.sampling;
   request.max_tokens = fields.max_tokens;
   request.min_tokens = fields.min_tokens;
-  request.ignore_eos = fields.ignore_eos;
-  request.stop_tokens = model.stop_tokens;
+  if (fields.stop_token_ids.empty() || !fields.ignore_eos) request.stop_tokens = model.stop_tokens;
+  request.ignore_eos = fields.ignore_eos && fields.stop_token_ids.empty();
+  request.stop_tokens.insert(request.stop_tokens.end(), fields.stop_token_ids.begin(), fields.stop_token_ids.end());
   request.n = fields.n;
   request.logprobs = fields.logprobs;
   request.top_logprobs = fields.top_logprobs;
-  for (const auto& [id, bias] : fields.sampling.logit_bias) {
-    if (id < model.engine->vocab_size()) continue;
-    throw ApiError::invalid(fmt::format("logit_bias: token id {} is outside the vocabulary of {}", id, model.engine->vocab_size()),
-                            "logit_bias");
-  }
+  for (const auto& [id, bias] : fields.sampling.logit_bias) check_token(model, id, "logit_bias");
+  for (const TokenId id : fields.stop_token_ids) check_token(model, id, "stop_token_ids");
   return request;
 }
 
@@ -58,19 +62,17 @@ AnswerHead answer_head(const ServedModel& model, bool chat) {
   return {chat, new_id(chat ? "chatcmpl-" : "cmpl-"), model.id, model.fingerprint, static_cast<std::int64_t>(std::time(nullptr))};
 }
 
-// The prompt of one entry of "prompt": a text gets <|bos|> in front, ids are taken as they are.
-std::vector<TokenId> prompt_ids(const ServedModel& model, const std::variant<std::string, std::vector<TokenId>>& prompt) {
+// The prompt of one entry of "prompt": a text gets <|bos|> in front if that is wanted, ids are taken as they are.
+std::vector<TokenId> prompt_ids(const ServedModel& model, const std::variant<std::string, std::vector<TokenId>>& prompt, bool with_bos) {
   const Tokenizer& tokenizer = *model.tokenizer;
   if (const auto* text = std::get_if<std::string>(&prompt)) {
-    std::vector<TokenId> ids = {tokenizer.bos_id()};
+    std::vector<TokenId> ids;
+    if (with_bos) ids.push_back(tokenizer.bos_id());
     tokenizer.encode(*text, ids);
     return ids;
   }
   const auto& ids = std::get<std::vector<TokenId>>(prompt);
-  for (const TokenId id : ids) {
-    if (id < model.engine->vocab_size()) continue;
-    throw ApiError::invalid(fmt::format("prompt: token id {} is outside the vocabulary of {}", id, model.engine->vocab_size()), "prompt");
-  }
+  for (const TokenId id : ids) check_token(model, id, "prompt");
   return ids;
 }
 
@@ -82,17 +84,28 @@ std::string echo_text(const ServedModel& model, const std::variant<std::string, 
   return text.take_text();
 }
 
-std::unique_ptr<TokenConstraint> constraint(const ServedModel& model, const ChatRequest& chat) {
-  const std::string field = chat.format == ResponseFormat::kToolCall ? "tools" : "response_format";
+// Null for text. One for each prompt: those of one schema share tables that one thread at a time may use.
+std::unique_ptr<TokenConstraint> constraint(const ServedModel& model, const AnswerFormat& wanted) {
+  if (wanted.format == ResponseFormat::kText) return nullptr;
+  const std::string& field = wanted.format_field;
   if (!model.make_constraint) throw ApiError::invalid(field + ": this server answers in text only", field, "unsupported");
-  if (chat.nanochat_tools) {
-    throw ApiError::invalid("nanochat_tools: cannot be had together with a JSON response_format or a required call", "nanochat_tools");
-  }
   try {
-    return model.make_constraint(chat.schema);
+    return model.make_constraint(wanted.schema);
   } catch (const ConfigError& error) {
     throw ApiError::invalid(fmt::format("{}: {}", field, error.what()), field, "unsupported_schema");
   }
+}
+
+// Whether the model may use its calculator, which it cannot where the answer is constrained.
+bool with_tools(const ServedModel& model, const ChatRequest& chat) {
+  const bool constrained = chat.format != ResponseFormat::kText;
+  if (chat.nanochat_tools.value_or(false) && !model.has_tools) {
+    throw ApiError::invalid("nanochat_tools: this model's tokenizer has no tokens for a calculator", "nanochat_tools", "unsupported");
+  }
+  if (chat.nanochat_tools.value_or(false) && constrained) {
+    throw ApiError::invalid(fmt::format("nanochat_tools: cannot be had together with {}", chat.format_field), "nanochat_tools");
+  }
+  return chat.nanochat_tools.value_or(model.has_tools && !constrained);
 }
 
 }  // namespace
@@ -111,12 +124,9 @@ HttpResponse Api::chat(Call& call) {
   std::vector<TokenId> prompt = render_prompt(*served->tokenizer, chat.conversation, INT32_MAX);
   EngineRequest request = engine_request(*served, chat.fields, std::move(prompt));
   check_length(*served, request, "messages");
-  if (chat.nanochat_tools && !served->has_tools) {
-    throw ApiError::invalid("nanochat_tools: this server has none", "nanochat_tools", "unsupported");
-  }
-  request.tools = chat.nanochat_tools;
+  request.tools = with_tools(*served, chat);
+  request.constraint = constraint(*served, chat);
   const bool calls = chat.format == ResponseFormat::kToolCall;
-  if (chat.format != ResponseFormat::kText) request.constraint = constraint(*served, chat);
   if (calls) chat.fields.stop.clear();  // they are for text
   AnswerPlan plan{.head = answer_head(*served, true), .fields = std::move(chat.fields), .tool_call = calls};
   plan.requests.push_back(std::move(request));
@@ -131,9 +141,11 @@ HttpResponse Api::completion(Call& call) {
   const bool scored = plan.echo && plan.fields.logprobs;
   // Scoring a text (lm-eval) takes one generated token for granted, even where the model would end instead.
   if (scored && !plan.fields.ignore_eos) plan.ends = served->stop_tokens;
+  if (scored) plan.ends.insert(plan.ends.end(), plan.fields.stop_token_ids.begin(), plan.fields.stop_token_ids.end());
   for (const auto& prompt : completion.prompts) {
-    EngineRequest request = engine_request(*served, plan.fields, prompt_ids(*served, prompt));
+    EngineRequest request = engine_request(*served, plan.fields, prompt_ids(*served, prompt, completion.add_special_tokens));
     check_length(*served, request, "prompt");
+    request.constraint = constraint(*served, completion);
     request.prompt_logprobs = scored;
     request.ignore_eos = request.ignore_eos || scored;
     plan.requests.push_back(std::move(request));

@@ -60,6 +60,7 @@ GenerationFields parse_generation_fields(const JsonFields& fields, const Request
   out.model = fields.string("model").value_or("");
   out.stream = fields.boolean("stream").value_or(false);
   if (const json* options = fields.object("stream_options")) {
+    if (!out.stream) throw ApiError::invalid("stream_options: needs \"stream\": true", "stream_options");
     const JsonFields stream(*options, "stream_options");
     out.include_usage = stream.boolean("include_usage").value_or(false);
     out.continuous_usage = stream.boolean("continuous_usage_stats").value_or(false);
@@ -68,6 +69,11 @@ GenerationFields parse_generation_fields(const JsonFields& fields, const Request
   out.min_tokens = fields.integer("min_tokens", 0, INT32_MAX).value_or(0);
   out.ignore_eos = fields.boolean("ignore_eos").value_or(false);
   out.stop = parse_stop(fields);
+  if (const json* ids = fields.find("stop_token_ids")) out.stop_token_ids = parse_token_ids(*ids, "stop_token_ids");
+  if (out.stop_token_ids.size() > kMaxStopTokenIds) {
+    throw ApiError::invalid(fmt::format("stop_token_ids: expected at most {} ids, found {}", kMaxStopTokenIds, out.stop_token_ids.size()),
+                            "stop_token_ids");
+  }
   SamplingOptions& sampling = out.sampling;
   sampling.temperature = fields.number("temperature", 0, 100).value_or(defaults.temperature);
   sampling.top_k = fields.integer("top_k", -1, INT32_MAX).value_or(defaults.top_k);
@@ -83,31 +89,153 @@ GenerationFields parse_generation_fields(const JsonFields& fields, const Request
   sampling.logit_bias = parse_logit_bias(fields);
   const auto seed = fields.integer("seed", INT64_MIN, INT64_MAX);
   sampling.seed = seed ? static_cast<std::uint64_t>(*seed) : defaults.seed;
+  // Every answer that is drawn is given: the best of n of them are all.
+  if (const auto best_of = fields.integer("best_of", 1, kMaxChoices); best_of && *best_of != out.n) {
+    throw ApiError::invalid(fmt::format("best_of: is {} where n is {}; this server gives every answer that it draws", *best_of, out.n),
+                            "best_of", "unsupported");
+  }
   fields.string("user");  // accepted, for abuse reports of services; types are checked all the same
   fields.object("metadata");
   return out;
 }
 
-void parse_response_format(const JsonFields& fields, const nlohmann::ordered_json& in_order, ChatRequest& request) {
+// ------------------------------------------------------------------------------------- what is neither followed nor ignored
+
+constexpr const char* kInstead = "use response_format or guided_json";
+constexpr const char* kAnother = "this server has no such sampler";
+constexpr const char* kTemplate = "chats are rendered as the model was trained";
+
+struct Unsupported {
+  const char* name;
+  const char* why;
+  const char* neutral = R"([false, "", [], {}])";  // values that ask for nothing
+};
+
+constexpr Unsupported kUnsupported[] = {
+    {"guided_regex", kInstead},
+    {"guided_choice", kInstead},
+    {"guided_grammar", kInstead},
+    {"guided_whitespace_pattern", kInstead},
+    {"structured_outputs", kInstead},
+    {"structural_tag", kInstead},
+    {"grammar", kInstead},
+    {"json_schema", kInstead},
+    {"regex", kInstead},
+    {"ebnf", kInstead},
+    {"format", kInstead},
+    {"nvext", kInstead},
+    {"functions", "use tools"},
+    {"function_call", "use tool_choice", R"(["none", "auto"])"},
+    {"bad_words", "use logit_bias"},
+    {"allowed_token_ids", "use logit_bias"},
+    {"logits_processors", "use logit_bias"},
+    {"max_new_tokens", "use max_tokens", "[]"},
+    {"n_predict", "use max_tokens", "[-1]"},
+    {"truncate_prompt_tokens", "prompts are taken whole", "[]"},
+    {"include_stop_str_in_output", "answers end before a stop string"},
+    {"skip_special_tokens", "special tokens are no part of an answer", "[true]"},
+    {"use_beam_search", kAnother},
+    {"repeat_penalty", "use repetition_penalty", "[1]"},
+    {"no_repeat_ngram_size", kAnother, "[0]"},
+    {"typical_p", kAnother, "[1]"},
+    {"tfs_z", kAnother, "[1]"},
+    {"top_a", kAnother, "[0]"},
+    {"top_n_sigma", kAnother, "[-1, 0]"},
+    {"mirostat", kAnother, "[0]"},
+    {"mirostat_mode", kAnother, "[0]"},
+    {"dynatemp_range", kAnother, "[0]"},
+    {"dry_multiplier", kAnother, "[0]"},
+    {"xtc_probability", kAnother, "[0]"},
+};
+
+constexpr Unsupported kUnsupportedInChats[] = {
+    {"modalities", "answers are text", R"(["text", ["text"]])"},
+    {"audio", "answers are text", "[]"},
+    {"web_search_options", "this server searches nothing", "[]"},
+    {"chat_template", kTemplate},
+    {"chat_template_kwargs", kTemplate},
+    {"documents", kTemplate},
+    {"add_special_tokens", kTemplate},
+    {"add_generation_prompt", kTemplate, "[true]"},
+    {"continue_final_message", kTemplate},
+    {"echo", "only completions have it"},
+};
+
+constexpr Unsupported kUnsupportedInCompletions[] = {
+    {"messages", "only chats have it", "[]"},
+    {"tools", "only chats have it"},
+    {"tool_choice", "only chats have it", R"(["none", "auto"])"},
+    {"nanochat_tools", "only chats have it"},
+};
+
+template <std::size_t N>
+void refuse_unsupported(const JsonFields& fields, const Unsupported (&unsupported)[N]) {
+  for (const Unsupported& one : unsupported) {
+    const json* value = fields.find(one.name);
+    if (value == nullptr) continue;
+    const json neutral = json::parse(one.neutral);
+    if (std::find(neutral.begin(), neutral.end(), *value) != neutral.end()) continue;
+    throw ApiError::invalid(fmt::format("{}: is not supported; {}", one.name, one.why), one.name, "unsupported");
+  }
+}
+
+// ------------------------------------------------------------------------------------------------- what the answer must be
+
+void parse_response_format(const JsonFields& fields, const nlohmann::ordered_json& in_order, AnswerFormat& request) {
   const json* value = fields.object("response_format");
   if (value == nullptr) return;
   const JsonFields format(*value, "response_format");
   const std::string type = format.string("type").value_or("");
-  if (type == "text") return;
-  if (type == "json_object") {
-    request.format = ResponseFormat::kJsonObject;
-  } else if (type == "json_schema") {
-    const json* wrapper = format.object("json_schema");
-    if (wrapper == nullptr) throw ApiError::invalid("response_format.json_schema: missing", "response_format.json_schema");
-    if (JsonFields(*wrapper, "response_format.json_schema").object("schema") == nullptr) {
-      throw ApiError::invalid("response_format.json_schema.schema: missing", "response_format.json_schema.schema");
-    }
-    request.format = ResponseFormat::kJsonSchema;
-    request.schema = in_order.at("response_format").at("json_schema").at("schema");
-  } else {
+  if (type != "text" && type != "json_object" && type != "json_schema") {
     throw ApiError::invalid(fmt::format("response_format.type: expected text, json_object or json_schema, found \"{}\"", type),
                             "response_format.type");
   }
+  const json* wrapper = format.object("json_schema");
+  const json* schema = format.object("schema");  // as llama.cpp's server and others have it
+  for (const auto& [key, member] : value->items()) {
+    const bool known = key == "type" || (type == "json_schema" && key == "json_schema") || (type != "text" && key == "schema");
+    if (known || member.is_null()) continue;
+    const std::string where = "response_format." + key;
+    throw ApiError::invalid(fmt::format("{}: is not supported beside \"type\": \"{}\"", where, type), where, "unsupported");
+  }
+  if (type == "text") return;
+  request.format_field = "response_format";
+  request.format = type == "json_schema" || schema != nullptr ? ResponseFormat::kJsonSchema : ResponseFormat::kJsonObject;
+  if (request.format == ResponseFormat::kJsonObject) return;
+  if (wrapper != nullptr && schema != nullptr) {
+    throw ApiError::invalid("response_format.schema: expected one of schema and json_schema, found both", "response_format.schema");
+  }
+  if (wrapper == nullptr && schema == nullptr) {
+    throw ApiError::invalid("response_format.json_schema: missing", "response_format.json_schema");
+  }
+  if (wrapper != nullptr && JsonFields(*wrapper, "response_format.json_schema").object("schema") == nullptr) {
+    throw ApiError::invalid("response_format.json_schema.schema: missing", "response_format.json_schema.schema");
+  }
+  const nlohmann::ordered_json& ordered = in_order.at("response_format");
+  request.schema = wrapper != nullptr ? ordered.at("json_schema").at("schema") : ordered.at("schema");
+}
+
+// vLLM's field: a schema, or the text of one.
+void parse_guided_json(const JsonFields& fields, const nlohmann::ordered_json& in_order, AnswerFormat& request) {
+  const json* value = fields.find("guided_json");
+  if (value == nullptr) return;
+  if (!value->is_object() && !value->is_string()) throw fields.wrong_type("guided_json", "a schema, or the text of one", *value);
+  if (request.format != ResponseFormat::kText) {
+    throw ApiError::invalid("guided_json: cannot be had together with response_format", "guided_json");
+  }
+  request.format = ResponseFormat::kJsonSchema;
+  request.format_field = "guided_json";
+  if (value->is_object()) {
+    request.schema = in_order.at("guided_json");
+    return;
+  }
+  const std::string& text = value->get_ref<const std::string&>();
+  try {
+    parse_json_object(text);
+  } catch (const ApiError& error) {
+    throw ApiError::invalid(fmt::format("guided_json: expected a schema or the text of one, found a text of which {}", error.what()), "guided_json");
+  }
+  request.schema = parse_in_order(fmt::format("{{\"guided_json\":{}}}", text), {"guided_json"}).at("guided_json");
 }
 
 // The functions on offer, described in the system message, or the one call that is asked for.
@@ -117,6 +245,10 @@ std::string parse_functions(const JsonFields& fields, const nlohmann::ordered_js
   fields.boolean("parallel_tool_calls");  // there is one call at most
   const ToolRequest tools = parse_tool_choice(fields.find("tool_choice"), std::move(functions));
   if (tools.choice == ToolChoice::kRequired) {
+    if (request.format_field == "guided_json") {
+      throw ApiError::invalid("guided_json: cannot be had together with a call that tool_choice requires", "guided_json");
+    }
+    request.format_field = "tools";
     request.format = ResponseFormat::kToolCall;
     request.schema = call_schema(tools.functions);
   }
@@ -143,7 +275,9 @@ std::vector<TokenId> parse_token_ids(const json& value, const std::string& where
 ChatRequest parse_chat_request(std::string_view text, const RequestDefaults& defaults) {
   const json body = parse_json_object(text);
   const JsonFields fields(body);
-  const nlohmann::ordered_json in_order = parse_in_order(text, {"response_format", "tools"});
+  const nlohmann::ordered_json in_order = parse_in_order(text, {"response_format", "guided_json", "tools"});
+  refuse_unsupported(fields, kUnsupported);
+  refuse_unsupported(fields, kUnsupportedInChats);
   ChatRequest request;
   request.fields = parse_generation_fields(fields, defaults);
   const auto limit = fields.integer("max_tokens", 1, INT32_MAX);
@@ -156,7 +290,8 @@ ChatRequest parse_chat_request(std::string_view text, const RequestDefaults& def
   }
   request.fields.top_logprobs = top.value_or(0);
   parse_response_format(fields, in_order, request);
-  request.nanochat_tools = fields.boolean("nanochat_tools").value_or(false);
+  parse_guided_json(fields, in_order, request);
+  request.nanochat_tools = fields.boolean("nanochat_tools");
   const json* messages = fields.array("messages");
   if (messages == nullptr) throw ApiError::invalid("messages: missing", "messages");
   request.conversation = parse_messages(*messages, parse_functions(fields, in_order, request));
@@ -166,9 +301,15 @@ ChatRequest parse_chat_request(std::string_view text, const RequestDefaults& def
 CompletionRequest parse_completion_request(std::string_view text, const RequestDefaults& defaults) {
   const json body = parse_json_object(text);
   const JsonFields fields(body);
+  const nlohmann::ordered_json in_order = parse_in_order(text, {"response_format", "guided_json"});
+  refuse_unsupported(fields, kUnsupported);
+  refuse_unsupported(fields, kUnsupportedInCompletions);
   CompletionRequest request;
   request.fields = parse_generation_fields(fields, defaults);
+  parse_response_format(fields, in_order, request);
+  parse_guided_json(fields, in_order, request);
   request.echo = fields.boolean("echo").value_or(false);
+  request.add_special_tokens = fields.boolean("add_special_tokens").value_or(true);
   request.fields.max_tokens = fields.integer("max_tokens", 0, INT32_MAX).value_or(16);  // the default of OpenAI's API
   if (*request.fields.max_tokens == 0 && !request.echo) {
     throw ApiError::invalid("max_tokens: 0 answers nothing unless \"echo\" is true", "max_tokens", "out_of_range");

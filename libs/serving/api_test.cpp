@@ -1,12 +1,17 @@
 #include "serving/api.h"
 
 #include <algorithm>
+#include <chrono>
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 
 #include "core/atomic_file.h"
+#include "core/errors.h"
 #include "core/log.h"
+#include "core/random.h"
 #include "core/testing.h"
+#include "inference/json_constraint.h"
 #include "serving/serving_testing.h"
 
 namespace nanochat {
@@ -24,6 +29,7 @@ class ApiTest : public ::testing::Test {
   std::unique_ptr<Api> api_;
   std::function<std::unique_ptr<TokenConstraint>(const nlohmann::ordered_json&)> make_constraint_;
   bool loaded_ = true;
+  bool has_tools_ = true;
   std::vector<std::shared_ptr<RecordingExchange>> exchanges_;
 
   ~ApiTest() override {
@@ -35,6 +41,7 @@ class ApiTest : public ::testing::Test {
       api_ = std::make_unique<Api>(options_);
       const auto model = testing::fake_model(backend_);
       model->make_constraint = make_constraint_;
+      model->has_tools = has_tools_;
       if (loaded_) api_->set_model(model);
     }
     HttpRequest request{.method = std::move(method), .path = std::move(path), .query = {}, .headers = std::move(headers),
@@ -219,6 +226,105 @@ TEST_F(ApiTest, StreamsACall) {
   EXPECT_EQ(chunks[chunks.size() - 2]["choices"][0]["finish_reason"], "tool_calls");
 }
 
+TEST_F(ApiTest, TheCalculatorIsOnWhereItCanBe) {
+  make_constraint_ = [](const nlohmann::ordered_json&) { return nullptr; };
+  const auto tools = [&](const json& extra) {
+    EXPECT_EQ(status(chat(extra)), 200) << extra;
+    return backend_->request(backend_->submitted()).tools;
+  };
+  EXPECT_TRUE(tools(json::object()));
+  EXPECT_TRUE(tools({{"nanochat_tools", true}}));
+  EXPECT_TRUE(tools({{"nanochat_tools", nullptr}}));
+  EXPECT_FALSE(tools({{"nanochat_tools", false}}));
+  // An answer that is constrained has no place for a call.
+  const json schema = {{"type", "object"}};
+  const std::vector<json> constrained = {{{"response_format", {{"type", "json_object"}}}},
+                                         {{"guided_json", schema}},
+                                         {{"tools", {{{"function", {{"name", "f"}}}}}}, {"tool_choice", "required"}}};
+  for (json extra : constrained) {
+    EXPECT_FALSE(tools(extra));
+    extra["nanochat_tools"] = true;
+    const auto both = chat(extra);
+    EXPECT_EQ(status(both), 400);
+    EXPECT_EQ(error(both)["param"], "nanochat_tools");
+  }
+  EXPECT_TRUE(tools({{"tools", {{{"function", {{"name", "f"}}}}}}}));  // offered functions constrain nothing
+  EXPECT_EQ(status(complete({{"prompt", "a"}})), 200);
+  EXPECT_FALSE(backend_->request(backend_->submitted()).tools);
+}
+
+TEST_F(ApiTest, AModelWithoutTheTokensHasNoCalculator) {
+  has_tools_ = false;
+  EXPECT_EQ(status(chat()), 200);
+  EXPECT_FALSE(backend_->request(1).tools);
+  EXPECT_EQ(status(chat({{"nanochat_tools", true}})), 400);
+}
+
+constexpr std::int32_t kPythonStartId = 261, kPythonEndId = 262, kOutputStartId = 263, kOutputEndId = 264;
+
+TEST_F(ApiTest, SaysWhatTheCalculatorComputed) {
+  backend_->manual = true;
+  const auto answer = [&](const std::shared_ptr<RecordingExchange>& exchange, RequestId id, bool read) {
+    const auto say = [&](const std::vector<std::int32_t>& tokens, bool forced) {
+      for (const std::int32_t token : tokens) {
+        backend_->token(id, token, 0, forced);
+        if (read) exchange->text();
+      }
+    };
+    say({'=', kPythonStartId, '2', '+', '3', kPythonEndId}, false);
+    say({kOutputStartId, '5', kOutputEndId}, true);
+    say({'5', '.'}, false);
+    backend_->finish(id, FinishReason::kStop);
+    backend_->done(id);
+    return exchange->text();
+  };
+  const json message = json::parse(answer(chat(), 1, false))["choices"][0]["message"];
+  EXPECT_EQ(message["content"], "=5.");
+  EXPECT_EQ(message["nanochat_calculations"], json::parse(R"([{"expression": "2+3", "result": "5", "offset": 1}])"));
+  for (const bool read : {true, false}) {  // a client that reads at once, and one that reads at the end
+    std::string content;
+    json calculations = json::array();
+    for (const json& event : events(answer(chat({{"stream", true}}), backend_->submitted() + 1, read))) {
+      if (event == "[DONE]" || !event["choices"][0]["delta"].contains("nanochat_calculations")) {
+        if (event != "[DONE]") content += event["choices"][0]["delta"].value("content", "");
+        continue;
+      }
+      content += event["choices"][0]["delta"].value("content", "");
+      for (const json& one : event["choices"][0]["delta"]["nanochat_calculations"]) calculations.push_back(one);
+    }
+    EXPECT_EQ(content, "=5.");
+    EXPECT_EQ(calculations, json::parse(R"([{"index": 0, "expression": "2+3", "result": "5", "offset": 1}])"));
+  }
+  const json scored = json::parse(answer(chat({{"logprobs", true}}), backend_->submitted() + 1, false))["choices"][0];
+  EXPECT_EQ(scored["logprobs"]["content"].size(), 3u);  // those of the content
+}
+
+TEST_F(ApiTest, ConstrainsCompletionsToo) {
+  int made = 0;
+  make_constraint_ = [&](const nlohmann::ordered_json& schema) -> std::unique_ptr<TokenConstraint> {
+    ++made;
+    EXPECT_EQ(schema, nlohmann::ordered_json({{"type", "integer"}}));
+    return nullptr;
+  };
+  EXPECT_EQ(status(complete({{"prompt", {"a", "b"}}, {"guided_json", {{"type", "integer"}}}})), 200);
+  EXPECT_EQ(made, 2);  // each prompt has its own
+}
+
+TEST_F(ApiTest, EndsAtTokensThatTheRequestNames) {
+  EXPECT_EQ(status(complete({{"prompt", "a"}, {"stop_token_ids", {7}}})), 200);
+  EXPECT_EQ(backend_->request(1).stop_tokens, (std::vector<std::int32_t>{256, 260, 7}));
+  EXPECT_EQ(status(complete({{"prompt", "a"}, {"stop_token_ids", {7}}, {"ignore_eos", true}})), 200);
+  EXPECT_EQ(backend_->request(2).stop_tokens, (std::vector<std::int32_t>{7}));
+  EXPECT_FALSE(backend_->request(2).ignore_eos);
+  EXPECT_EQ(status(complete({{"prompt", "a"}, {"stop_token_ids", {265}}})), 400);
+  EXPECT_EQ(status(complete({{"prompt", "a"}, {"stop_token_ids", "x"}})), 400);
+}
+
+TEST_F(ApiTest, ABosIsLeftOutWhenItIsDeclined) {
+  EXPECT_EQ(status(complete({{"prompt", "ab"}, {"add_special_tokens", false}})), 200);
+  EXPECT_EQ(backend_->request(1).prompt, (std::vector<std::int32_t>{'a', 'b'}));
+}
+
 TEST_F(ApiTest, ScoresAPromptForLmEval) {
   const auto exchange = complete({{"prompt", {256, 'a', 'b'}}, {"echo", true}, {"logprobs", 1}, {"max_tokens", 1}});
   const json choice = json::parse(exchange->text())["choices"][0];
@@ -270,6 +376,13 @@ TEST_F(ApiTest, RefusesWhatTheEngineCannotTake) {
   EXPECT_EQ(status(long_prompt), 400);
   EXPECT_EQ(error(long_prompt)["code"], "context_length_exceeded");
   EXPECT_THAT(error(long_prompt)["message"].get<std::string>(), HasSubstr("has 6 tokens, but the model's context of 6"));
+  // A prompt alone may fill the context, and only that is more than it leaves room for.
+  const auto scored = [&](int tokens) {
+    return complete({{"prompt", std::vector<int>(static_cast<std::size_t>(tokens), 'a')}, {"echo", true}, {"max_tokens", 0}, {"logprobs", 1}});
+  };
+  EXPECT_EQ(status(scored(6)), 200);
+  EXPECT_EQ(error(scored(7))["code"], "context_length_exceeded");
+  EXPECT_THAT(error(scored(7))["message"].get<std::string>(), HasSubstr("has 7 tokens, but the model's context of 6 leaves room for at most 6"));
   EXPECT_EQ(status(complete({{"prompt", {1, 9999}}})), 400);
   EXPECT_EQ(status(chat({{"model", "other"}})), 404);
   EXPECT_EQ(status(chat({{"response_format", {{"type", "json_object"}}}})), 400);
@@ -277,7 +390,6 @@ TEST_F(ApiTest, RefusesWhatTheEngineCannotTake) {
   const auto call = chat({{"tools", {{{"function", {{"name", "f"}}}}}}, {"tool_choice", "required"}});
   EXPECT_EQ(status(call), 400);
   EXPECT_EQ(error(call)["param"], "tools");
-  EXPECT_EQ(status(chat({{"nanochat_tools", true}})), 400);
   EXPECT_EQ(status(chat({{"logit_bias", {{"70000", 1}}}})), 400);
 }
 
@@ -317,6 +429,246 @@ TEST_F(ApiTest, AllowsOriginsThatAreNamed) {
   EXPECT_EQ(status(preflight), 204);
   EXPECT_EQ(preflight->header("Access-Control-Allow-Methods"), "POST, OPTIONS");
   EXPECT_EQ(preflight->header("Access-Control-Allow-Origin"), "https://a.example");
+}
+
+TEST_F(ApiTest, GivesThePreflightTheHeadersItAsksFor) {
+  options_.cors_origins = {"HTTP://localhost:3000/"};
+  const std::string wanted = "authorization,content-type,x-stainless-arch,x-stainless-lang,x-stainless-os,x-stainless-package-version";
+  const auto preflight = [&](const char* origin, const std::string& names) {
+    return call("OPTIONS", "/v1/chat/completions", "",
+                {{"origin", origin}, {"access-control-request-method", "POST"}, {"access-control-request-headers", names}});
+  };
+  const auto allowed = preflight("http://localhost:3000", wanted);
+  EXPECT_EQ(status(allowed), 204);
+  EXPECT_EQ(allowed->header("Access-Control-Allow-Origin"), "http://localhost:3000");
+  EXPECT_EQ(allowed->header("Access-Control-Allow-Headers"),
+            "authorization, content-type, x-stainless-arch, x-stainless-lang, x-stainless-os, x-stainless-package-version");
+  EXPECT_EQ(preflight("http://localhost:3000", "")->header("Access-Control-Allow-Headers"), "Authorization, Content-Type, X-Api-Key");
+  EXPECT_EQ(preflight("http://localhost:3000", "x-a, x b\r\nEvil: 1, x-c")->header("Access-Control-Allow-Headers"), "x-a, x-c");
+  const auto other = preflight("http://localhost:3001", wanted);
+  EXPECT_EQ(other->header("Access-Control-Allow-Headers"), "");
+  EXPECT_EQ(other->header("Access-Control-Allow-Origin"), "");
+}
+
+TEST_F(ApiTest, AnyOriginIsGivenTheHeadersTooAndNoneWithoutOrigins) {
+  options_.cors_origins = {"*"};
+  const HttpHeaders asked = {{"origin", "null"}, {"access-control-request-headers", "x-stainless-arch"}};
+  const auto any = call("OPTIONS", "/v1/completions", "", asked);
+  EXPECT_EQ(any->header("Access-Control-Allow-Origin"), "*");
+  EXPECT_EQ(any->header("Access-Control-Allow-Headers"), "x-stainless-arch");
+  api_.reset();
+  options_.cors_origins = {};
+  EXPECT_EQ(call("OPTIONS", "/v1/completions", "", asked)->header("Access-Control-Allow-Headers"), "");
+}
+
+TEST(Api, RefusesOriginsThatNoBrowserSends) {
+  EXPECT_THAT([] { Api(ApiOptions{.cors_origins = {"localhost:3000"}}); },
+              ::testing::ThrowsMessage<ConfigError>(HasSubstr("--cors-origins: \"localhost:3000\" is not the origin")));
+}
+
+TEST_F(ApiTest, NamesTheEncodingOfABodyThatItCannotRead) {
+  const auto encoded = [&](const char* encoding) {
+    return call("POST", "/v1/completions", R"({"prompt": "a"})", {{"content-type", "application/json"}, {"content-encoding", encoding}});
+  };
+  for (const char* encoding : {"gzip", "deflate", "br", "zstd", "gzip, identity"}) {
+    const auto refused = encoded(encoding);
+    EXPECT_EQ(status(refused), 415) << encoding;
+    EXPECT_EQ(refused->header("Accept-Encoding"), "identity");
+    EXPECT_THAT(error(refused)["message"].get<std::string>(), HasSubstr("Content-Encoding: " + std::string(encoding)));
+  }
+  EXPECT_EQ(status(encoded("Identity")), 200);
+  EXPECT_EQ(status(call("GET", "/v1/models", "", {{"content-encoding", "gzip"}})), 200);
+}
+
+// ---------------------------------------------------------------------------------------------------- schemas gone wrong
+
+const std::shared_ptr<const TokenTrie>& byte_trie() {
+  static const auto trie = [] {
+    static std::string bytes;
+    for (int i = 0; i < 256; ++i) bytes += static_cast<char>(i);
+    return std::make_shared<const TokenTrie>(256, [](std::int32_t id) { return std::string_view(bytes).substr(static_cast<std::size_t>(id), 1); });
+  }();
+  return trie;
+}
+
+class SchemaTest : public ApiTest {
+ protected:
+  SchemaTest() {
+    make_constraint_ = [](const nlohmann::ordered_json& schema) {
+      return schema.is_null() ? json_object_constraint(byte_trie()) : json_schema_constraint(schema, byte_trie());
+    };
+    backend_->answer = "{}";
+  }
+  // The schema in every place of a request that takes one; `text` is JSON.
+  std::vector<std::string> bodies(const std::string& text) const {
+    const std::string front = R"({"messages": [{"role": "user", "content": "a"}], )";
+    return {front + R"("response_format": {"type": "json_schema", "json_schema": {"schema": )" + text + "}}}",
+            front + R"("response_format": {"type": "json_object", "schema": )" + text + "}}",
+            front + R"("guided_json": )" + text + "}",
+            front + R"("tool_choice": "required", "tools": [{"type": "function", "function": {"name": "g"}},
+                       {"type": "function", "function": {"name": "f", "parameters": )" + text + "}}]}"};
+  }
+  // Each place must answer 200 or 400, and quickly. Returns the messages of the 400s.
+  std::vector<std::string> outcomes(const std::string& text) {
+    std::vector<std::string> messages;
+    for (const std::string& body : bodies(text)) {
+      const auto begin = std::chrono::steady_clock::now();
+      const auto exchange = call("POST", "/v1/chat/completions", body);
+      const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+      EXPECT_TRUE(status(exchange) == 200 || status(exchange) == 400) << status(exchange) << " " << text.substr(0, 1000);
+      EXPECT_LT(seconds, 20) << text.substr(0, 1000);
+      messages.push_back(status(exchange) == 400 ? error(exchange)["message"].get<std::string>() : "");
+      exchange->let_go();
+      exchanges_.pop_back();
+    }
+    backend_->let_go();
+    return messages;
+  }
+};
+
+TEST_F(SchemaTest, AReferenceThatNamesNoPlaceIsNamed) {
+  for (const char* reference : {"#/$defs/~", "#/$defs/~2", "#/anyOf/99999999999999999999", "#/anyOf/-", "#/anyOf/01", "#/$defs/a%2", "#/$defs/%zz",
+                                "#/$defs/b", "#x", "other.json", "", "#/", "#/$defs//", "https://example.com/schema#/$defs/a"}) {
+    const std::string text = fmt::format(R"({{"type": "object", "properties": {{"p": {{"$ref": "{}"}}}}, "$defs": {{"a": {{"type": "string"}}}}, "examples": [1]}})", reference);
+    for (const std::string& message : outcomes(text)) {
+      EXPECT_THAT(message, HasSubstr(fmt::format("$ref is \"{}\"", reference)));
+    }
+    EXPECT_THAT(outcomes(text)[3], HasSubstr("tools[1].function.parameters/properties/p: $ref is"));
+  }
+  for (const char* wrong : {"1", "null", "{}", "[\"#/$defs/a\"]"}) {
+    EXPECT_THAT(outcomes(fmt::format(R"({{"type": "object", "properties": {{"p": {{"$ref": {}}}}}}})", wrong))[3], HasSubstr("$ref is"));
+  }
+}
+
+TEST_F(SchemaTest, ReferencesMeanPlacesOfTheParametersInToolsToo) {
+  for (const char* good : {R"({"type": "object", "properties": {"p": {"$ref": "#/$defs/a"}}, "$defs": {"a": {"type": "string"}}})",
+                           R"({"type": "object", "properties": {"p": {"$ref": "#/$defs/a%20~1b~0"}}, "$defs": {"a /b~": {"type": "string"}}})",
+                           R"({"type": "object", "properties": {"p": {"anyOf": [{"type": "null"}, {"$ref": "#"}]}}})",
+                           R"({"type": "object", "properties": {"p": {"$ref": "#/properties/q"}, "q": {"enum": ["x"]}}})",
+                           R"({"type": "object", "properties": {"p": {"const": {"$ref": "#/no/place"}}}})"}) {
+    EXPECT_THAT(outcomes(good), ::testing::Each("")) << good;
+  }
+}
+
+TEST_F(SchemaTest, WhatIsTooMuchIsRefusedAndQuickly) {
+  const auto repeated = [](int times, const std::string& front, const std::string& middle, const std::string& back) {
+    std::string text;
+    for (int i = 0; i < times; ++i) text += front;
+    text += middle;
+    for (int i = 0; i < times; ++i) text += back;
+    return text;
+  };
+  std::string chain = R"({"$ref": "#/$defs/a0", "$defs": {)";
+  for (int i = 0; i < 1500; ++i) chain += fmt::format(R"("a{}": {{"type": "array", "items": {{"$ref": "#/$defs/a{}"}}}}, )", i, i + 1);
+  chain += R"("a1500": {"type": "null"}}})";
+  std::string values = R"({"enum": [0)";
+  for (int i = 1; i < 400'000; ++i) values += "," + std::to_string(i);
+  values += "]}";
+  std::string prefixes = R"({"enum": [")";
+  for (int i = 1; i < 1500; ++i) prefixes += std::string(static_cast<std::size_t>(i), 'a') + "\",\"";
+  prefixes += "\"]}";
+  std::string optional = R"({"type": "object", "properties": {)";
+  for (int i = 0; i < 2000; ++i) optional += fmt::format(R"({}"p{}": {{"type": "null"}})", i > 0 ? "," : "", i);
+  optional += "}}";
+  const std::vector<std::string> schemas = {
+      repeated(20, R"({"type": "array", "minItems": 4096, "items": )", R"({"type": "string", "minLength": 4096})", "}"),
+      repeated(60, R"({"type": "array", "items": )", "true", "}"),
+      repeated(50, R"({"type": ["array", "array", "array", "object"], "items": )", R"({"type": "null"})", R"(, "properties": {}})"),
+      repeated(50, R"({"type": ["array", "array"], "items": )", R"({"type": "null"})", "}"),
+      repeated(30, R"({"anyOf": [{"type": "null"}, )", R"({"type": "null"})", "]}"),
+      repeated(100, R"({"type": "object", "properties": {"a": )", "{}", "}}"),
+      repeated(200, "[", "", "]"),
+      chain, values, prefixes, optional,
+      R"({"type": "array", "minItems": 99999999999999999999})",
+      R"({"type": "array", "minItems": 1e300})",
+      R"({"type": "integer", "minimum": 1e400})",
+      R"({"type": "integer", "minimum": 1e300, "maximum": -1e300})",
+      R"({"type": "integer", "minimum": -999999999999999, "maximum": 999999999999999})",
+      R"({"const": )" + std::string(1'200'000, '9') + "}",
+      R"({"const": ")" + std::string(1'200'000, 'a') + "\"}",
+      R"({"$ref": "#"})",
+      R"({"anyOf": [{"$ref": "#"}, {"$ref": "#"}]})",
+      R"({"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}})",
+      R"({"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"]})"};
+  for (const std::string& text : schemas) outcomes(text);
+  EXPECT_THAT(outcomes(schemas[0])[0], HasSubstr("symbols"));
+  EXPECT_THAT(outcomes(chain)[0], HasSubstr("nested more than 256 deep, references included"));
+  EXPECT_EQ(outcomes(optional)[0], "");
+  EXPECT_THAT(outcomes(R"({"$ref": "#"})")[0], HasSubstr("no finite value"));
+}
+
+// Random changes to schemas: to values and keys, by what is odd, and by parts of other schemas.
+class Mutator {
+ public:
+  explicit Mutator(std::uint64_t seed) : rng_(seed) {}
+
+  nlohmann::ordered_json mutated(nlohmann::ordered_json schema) {
+    for (std::uint64_t i = 0, n = 1 + rng_.below(4); i < n; ++i) change(schema, 0);
+    return schema;
+  }
+
+ private:
+  using Json = nlohmann::ordered_json;
+
+  void change(Json& node, int depth) {
+    const bool inner = node.is_structured() && !node.empty() && depth < 12 && rng_.below(5) != 0;
+    if (inner) {
+      auto member = node.begin();
+      std::advance(member, static_cast<std::ptrdiff_t>(rng_.below(node.size())));
+      if (rng_.below(12) == 0) {
+        node.erase(member);
+      } else {
+        change(*member, depth + 1);
+      }
+      return;
+    }
+    if (node.is_object() && rng_.below(2) == 0) {
+      node[keyword()] = odd();
+    } else if (node.is_array() && rng_.below(2) == 0) {
+      node.push_back(node.empty() || rng_.below(2) == 0 ? odd() : Json(node[0]));
+    } else {
+      node = odd();
+    }
+  }
+
+  std::string keyword() {
+    static const std::vector<std::string> all = {
+        "type", "properties", "required", "additionalProperties", "items", "minItems", "maxItems", "enum", "const", "anyOf", "allOf", "oneOf",
+        "not", "$ref", "$defs", "definitions", "$id", "$schema", "minLength", "maxLength", "minimum", "maximum", "exclusiveMinimum",
+        "exclusiveMaximum", "multipleOf", "pattern", "format", "title", "default", "description", "examples", "nullable", "if", "", "a", "~", "/"};
+    return rng_.choose(all);
+  }
+
+  Json odd() {
+    static const std::vector<const char*> all = {
+        "null", "true", "false", "0", "-1", "1", "4096", "4097", "1.5", "-0.0", "1e308", "-1e308", "1e-320", "9223372036854775807",
+        "-9223372036854775808", "18446744073709551615", "99999999999999999999999", "\"\"", "\"a\"", "\"\\u0000\"", "\"\\ud83d\\ude00\"", "[]", "{}", "[[]]", "[null]",
+        "[\"a\",\"a\"]", "\"object\"", "\"array\"", "\"string\"", "\"integer\"", "\"number\"", "\"boolean\"", "\"null\"", "[\"object\",\"null\"]",
+        "\"#\"", "\"#/\"", "\"#/$defs\"", "\"#/$defs/~\"", "\"#/$defs/~2\"", "\"#/$defs/n\"", "\"#/anyOf/0\"", "\"#/anyOf/99999999999999999999\"",
+        "\"#/properties/a\"", "\"#/type\"", "\"#/items\"", "{\"$ref\":\"#\"}", "{\"type\":\"string\"}", "{\"type\":\"object\"}", "{\"a\":1}",
+        "{\"type\":\"array\",\"items\":{\"$ref\":\"#\"},\"minItems\":3}", "{\"const\":null}", "{\"a\":{\"$ref\":\"#/$defs/a\"}}"};
+    return Json::parse(rng_.choose(all));
+  }
+
+  Rng rng_;
+};
+
+TEST_F(SchemaTest, AMutatedSchemaIsTakenOrRefused) {
+  const std::vector<const char*> seeds = {
+      R"({"type":"object","properties":{"a":{"type":"string","minLength":1,"maxLength":9},"b":{"type":"integer","minimum":-4,"maximum":70},"c":{"type":["number","null"]}},"required":["a","b"],"additionalProperties":false})",
+      R"({"type":"object","properties":{"kind":{"const":"x","type":"string","title":"Kind"},"a":{"enum":["p","q",1,null],"type":["string","null"],"default":"p"}},"required":["kind"]})",
+      R"({"$ref":"#/$defs/n","$defs":{"n":{"type":"object","properties":{"next":{"anyOf":[{"$ref":"#/$defs/n"},{"type":"null"}]},"a":{"type":"boolean"}},"required":["next"]}}})",
+      R"({"type":"object","properties":{"a":{"type":"array","items":{"anyOf":[{"type":"integer"},{"$ref":"#/$defs/s"}]},"minItems":1,"maxItems":4}},"$defs":{"s":{"allOf":[{"type":"string"}]}}})",
+      R"({"type":"object","additionalProperties":{"type":"array","items":{"type":"object"}}})",
+      R"({"anyOf":[{"type":"object","properties":{"k":{"const":"v"}},"required":["k"]},{"type":"object"}],"$id":"x"})"};
+  Mutator mutator(11);
+  int taken = 0, refused = 0;
+  for (int i = 0; i < 3000; ++i) {
+    const std::string text = mutator.mutated(nlohmann::ordered_json::parse(seeds[static_cast<std::size_t>(i) % seeds.size()])).dump();
+    for (const std::string& message : outcomes(text)) ++(message.empty() ? taken : refused);
+  }
+  EXPECT_GT(taken, 1000);
+  EXPECT_GT(refused, 1000);
 }
 
 TEST_F(ApiTest, SaysHowItIs) {

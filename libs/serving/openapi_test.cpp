@@ -60,12 +60,12 @@ TEST(OpenApi, IsTheSameInTheDocumentation) {
 TEST(OpenApi, DescribesFieldsThatAreRead) {
   const Json schemas = description()["components"]["schemas"];
   for (const auto& [field, schema] : schemas["ChatRequest"]["properties"].items()) {
-    nlohmann::json body = {{"messages", {{{"role", "user"}, {"content", "a"}}}}, {"logprobs", true}};
+    nlohmann::json body = {{"messages", {{{"role", "user"}, {"content", "a"}}}}, {"logprobs", true}, {"stream", true}};
     body[field] = schema.value("type", Json()) == Json({"object", "null"}) ? nlohmann::json("x") : nlohmann::json::array({nullptr});
     EXPECT_ANY_THROW(parse_chat_request(body.dump(), {})) << field;
   }
   for (const auto& [field, schema] : schemas["CompletionRequest"]["properties"].items()) {
-    nlohmann::json body = {{"prompt", "a"}};
+    nlohmann::json body = {{"prompt", "a"}, {"stream", true}};
     body[field] = schema.value("type", Json()) == Json({"object", "null"}) ? nlohmann::json("x") : nlohmann::json::array({nullptr});
     EXPECT_ANY_THROW(parse_completion_request(body.dump(), {})) << field;
   }

@@ -41,6 +41,20 @@ Json call_json(const ChoicePart& part) {
   return call;
 }
 
+// With `indexed`, as entries of a list that comes in pieces have it.
+Json calculations_json(const std::vector<Calculation>& calculations, bool indexed) {
+  Json list = Json::array();
+  for (const Calculation& one : calculations) {
+    Json entry = Json::object();
+    if (indexed) entry["index"] = one.index;
+    entry["expression"] = one.expression;
+    entry["result"] = one.result;
+    entry["offset"] = one.offset;
+    list.push_back(std::move(entry));
+  }
+  return list;
+}
+
 }  // namespace
 
 std::string new_id(std::string_view prefix) {
@@ -83,6 +97,7 @@ Json whole_choice(const AnswerHead& head, const ChoicePart& part, const Json& lo
   if (head.chat) {
     Json message = {{"role", "assistant"}, {"content", part.call ? Json() : Json(part.text)}, {"refusal", nullptr}};
     if (part.call) message["tool_calls"] = Json::array({call_json(part)});
+    if (!part.calculations.empty()) message["nanochat_calculations"] = calculations_json(part.calculations, false);
     choice["message"] = std::move(message);
   } else {
     choice["text"] = part.text;
@@ -104,6 +119,7 @@ Json chunk_choice(const AnswerHead& head, const ChoicePart& part, const Json& lo
       call.update(call_json(part));
       delta["tool_calls"] = Json::array({std::move(call)});
     }
+    if (!part.calculations.empty()) delta["nanochat_calculations"] = calculations_json(part.calculations, true);
     choice["delta"] = std::move(delta);
   } else {
     choice["text"] = part.text;

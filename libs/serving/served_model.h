@@ -42,7 +42,7 @@ struct ServedModel {
   // Answers must be JSON that a schema allows, any object for null. Throws ConfigError for what it does not support. Empty:
   // response_format and calls that tool_choice requires are refused.
   std::function<std::unique_ptr<TokenConstraint>(const nlohmann::ordered_json& schema)> make_constraint;
-  bool has_tools = false;   // nanochat_tools are there
+  bool has_tools = false;   // chats may use the calculator: the tokenizer has its tokens, the engine make_tool
 };
 
 }  // namespace nanochat

@@ -92,10 +92,11 @@ class FakeBackend : public InferenceBackend {
   }
 
   // Events. False: the receiver wants no more of this sequence.
-  bool token(RequestId id, std::int32_t token, std::int32_t sequence = 0) {
+  bool token(RequestId id, std::int32_t token, std::int32_t sequence = 0, bool forced = false) {
     const std::vector<SampledToken> top = {{token, -0.5}, {'?', -1.5}};
     EngineEvent event = event_of(id, EngineEventKind::kToken, sequence);
-    event.token = {token, -0.5};
+    event.token = {token, forced ? 0.0 : -0.5};
+    event.forced = forced;
     if (request(id).top_logprobs > 0) event.top = top;
     return emit(id, event);
   }

@@ -1,9 +1,11 @@
 #include "serving/tool_call.h"
 
 #include <algorithm>
+#include <set>
 
 #include <fmt/format.h>
 
+#include "inference/json_schema.h"
 #include "serving/json_fields.h"
 #include "tokenizer/chat_history.h"
 
@@ -13,34 +15,41 @@ namespace {
 using nlohmann::json;
 using nlohmann::ordered_json;
 
-// "$ref": "#/$defs/x" means a place of the parameters; they now stand at `place` of a larger schema.
-void move_references(ordered_json& schema, const std::string& place) {
-  if (schema.is_object()) {
-    for (auto& [key, value] : schema.items()) {
-      if (key == "$ref" && value.is_string() && value.get_ref<const std::string&>().starts_with('#')) {
-        value = "#" + place + value.get<std::string>().substr(1);
-      } else if (key != "enum" || !value.is_array()) {
-        move_references(value, place);
-      }
-    }
-  } else if (schema.is_array()) {
-    for (ordered_json& item : schema) move_references(item, place);
+// Whether a schema allows objects only, as far as its keywords say. What is malformed passes: the grammar refuses it by name.
+bool allows_only_objects(const ordered_json& schema, const ordered_json& root, std::set<const ordered_json*>& seen) {
+  if (!schema.is_object()) return false;
+  if (!seen.insert(&schema).second) return true;  // of a reference to itself: what else it says is looked at there
+  if (schema.contains("type")) return schema["type"] == "object";
+  if (schema.contains("$ref")) {
+    const ordered_json& reference = schema["$ref"];
+    const ordered_json* found = reference.is_string() ? find_reference(root, reference.get_ref<const std::string&>()) : nullptr;
+    return found == nullptr || allows_only_objects(*found, root, seen);
   }
+  for (const char* list : {"anyOf", "oneOf", "allOf"}) {
+    if (!schema.contains(list)) continue;
+    const ordered_json& schemas = schema[list];
+    const auto is_one = [&](const ordered_json& one) { return allows_only_objects(one, root, seen); };
+    return !schemas.is_array() || std::all_of(schemas.begin(), schemas.end(), is_one);
+  }
+  if (schema.contains("const")) return schema["const"].is_object();
+  return schema.contains("properties");
 }
 
-// Without parameters a function takes none, and so it does with an empty list of them.
-ordered_json arguments_schema(const ToolFunction& function, const std::string& place) {
+// Without parameters a function takes none, and so it does with an empty list of them. `where` is what errors name.
+ordered_json arguments_schema(const ToolFunction& function, const std::string& where) {
   ordered_json schema = function.description.value("parameters", ordered_json());
   if (schema.is_null()) schema = {{"type", "object"}, {"properties", ordered_json::object()}};
-  if (!schema.contains("type") && !schema.contains("$ref")) schema["type"] = "object";
-  if (schema.contains("type") && schema["type"] != "object") {
-    throw ApiError::invalid(fmt::format("tools: the parameters of \"{}\" are of type {}, expected \"object\"", function.name,
-                                        schema["type"].dump()), "tools", "unsupported_schema");
+  const auto says = [&](const char* keyword) { return schema.contains(keyword); };
+  if (!says("type") && !says("$ref") && !says("anyOf") && !says("oneOf") && !says("allOf") && !says("const") && !says("enum")) schema["type"] = "object";
+  if (std::set<const ordered_json*> seen; !allows_only_objects(schema, schema, seen)) {
+    const std::string found = says("type") ? fmt::format("are of type {}", schema["type"].dump()) : "may be no object";
+    throw ApiError::invalid(fmt::format("{}: the parameters of \"{}\" {}, expected \"object\"", where, function.name, found), "tools",
+                            "unsupported_schema");
   }
   if (schema.contains("properties") && schema["properties"].empty() && !schema.contains("additionalProperties")) {
     schema["additionalProperties"] = false;
   }
-  move_references(schema, place);
+  schema["$id"] = where;  // "#/$defs/x" means a place of the parameters, not of the call that they become a part of
   return schema;
 }
 
@@ -62,7 +71,7 @@ std::vector<ToolFunction> parse_tools(const json& tools, const ordered_json& in_
     fields.string("description");
     fields.object("parameters");
     fields.boolean("strict");
-    functions.push_back({*name, in_order.at(i).at("function")});
+    functions.push_back({*name, in_order.at(i).at("function"), where + ".function"});
   }
   return functions;
 }
@@ -105,7 +114,7 @@ ordered_json call_schema(const std::vector<ToolFunction>& functions) {
   for (std::size_t i = 0; i < functions.size(); ++i) {
     ordered_json call = {{"type", "object"}};
     call["properties"]["name"]["const"] = functions[i].name;
-    call["properties"]["arguments"] = arguments_schema(functions[i], fmt::format("/anyOf/{}/properties/arguments", i));
+    call["properties"]["arguments"] = arguments_schema(functions[i], functions[i].place + ".parameters");
     call["required"] = {"name", "arguments"};
     calls.push_back(std::move(call));
   }

@@ -16,6 +16,7 @@ namespace nanochat {
 struct ToolFunction {
   std::string name;
   nlohmann::ordered_json description;  // "function" as it came
+  std::string place;                   // where it came from, for errors: "tools[0].function"
 };
 std::vector<ToolFunction> parse_tools(const nlohmann::json& tools, const nlohmann::ordered_json& in_order);
 
@@ -31,8 +32,8 @@ struct ToolRequest {
 // for a function that is not among `functions`, and for a call that is required of none.
 ToolRequest parse_tool_choice(const nlohmann::json* value, std::vector<ToolFunction> functions);
 
-// Of a call of one of the functions. References inside of "parameters" are made to fit. Throws ApiError for parameters that are
-// not an object's.
+// Of a call of one of the functions. The parameters of each have an $id, so that references mean places inside of them and
+// errors name them. Throws ApiError for parameters that are not an object's.
 nlohmann::ordered_json call_schema(const std::vector<ToolFunction>& functions);
 
 // What is new of a call: the name once, when it is whole; the JSON of the arguments as it comes.

@@ -1,5 +1,6 @@
 #include "serving/tool_call.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 
 #include "serving/api_error.h"
@@ -71,12 +72,30 @@ TEST(CallSchema, IsOneOfTheFunctionsWithItsArguments) {
   const ordered_json schema = call_schema(functions_of(kTwo));
   EXPECT_EQ(schema["anyOf"][0]["properties"]["name"]["const"], "search");
   const ordered_json& arguments = schema["anyOf"][0]["properties"]["arguments"];
-  EXPECT_EQ(arguments["properties"]["words"]["items"]["$ref"], "#/anyOf/0/properties/arguments/$defs/word");
+  EXPECT_EQ(arguments["$id"], "tools[0].function.parameters");  // what "#/$defs/word" is a place of
   EXPECT_EQ(arguments["properties"].begin().key(), "words");  // in the order of the request
   EXPECT_EQ(schema["anyOf"][1]["properties"]["arguments"],
-            ordered_json::parse(R"({"type": "object", "properties": {}, "additionalProperties": false})"));
+            ordered_json::parse(R"({"type": "object", "properties": {}, "additionalProperties": false, "$id": "tools[1].function.parameters"})"));
   EXPECT_THAT(refusal([] { call_schema(functions_of(R"([{"function": {"name": "f", "parameters": {"type": "string"}}}])")); }),
               HasSubstr("the parameters of \"f\" are of type \"string\", expected \"object\""));
+}
+
+TEST(CallSchema, ArgumentsAreObjectsHoweverTheSchemaSaysIt) {
+  const auto parameters = [](const std::string& schema) {
+    return [schema] { call_schema(functions_of((R"([{"function": {"name": "f", "parameters": )" + schema + "}}]").c_str())); };
+  };
+  for (const char* objects : {R"({})", R"({"properties": {}})", R"({"$ref": "#/$defs/a", "$defs": {"a": {"type": "object"}}})",
+                              R"({"anyOf": [{"type": "object"}, {"$ref": "#/$defs/a"}], "$defs": {"a": {"properties": {"b": {}}}}})",
+                              R"({"anyOf": [{"$ref": "#"}, {"type": "object"}]})", R"({"const": {}})", R"({"allOf": [{"type": "object"}]})"}) {
+    EXPECT_EQ(refusal(parameters(objects)), "") << objects;
+  }
+  for (const char* others : {R"({"type": "string"})", R"({"type": ["object", "null"]})", R"({"$ref": "#/$defs/a", "$defs": {"a": {"type": "array"}}})",
+                             R"({"anyOf": [{"type": "object"}, {}]})", R"({"const": 1})", R"({"enum": ["a"]})"}) {
+    EXPECT_THAT(refusal(parameters(others)), HasSubstr("tools[0].function.parameters: the parameters of \"f\"")) << others;
+  }
+  std::string doubling = R"({"$ref": "#/$defs/a0", "$defs": {)";  // each way through it on its own would take for ever
+  for (int i = 0; i < 60; ++i) doubling += fmt::format(R"("a{0}": {{"anyOf": [{{"$ref": "#/$defs/a{1}"}}, {{"$ref": "#/$defs/a{1}"}}]}}, )", i, i + 1);
+  EXPECT_EQ(refusal(parameters(doubling + R"("a60": {"type": "object"}}})")), "");
 }
 
 TEST(ToolCallText, TakesACallApartWhereverItsPiecesEnd) {

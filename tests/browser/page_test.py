@@ -1,8 +1,12 @@
 """The chat page in headless Chromium: python page_test.py NANOCHAT FOLDER [RUN]. Screenshots go into FOLDER."""
+import http.server
 import json
 import pathlib
+import shutil
+import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 from playwright.sync_api import sync_playwright
@@ -36,6 +40,66 @@ def until(page, condition, seconds=30):
 
 def endless(route):
     route.continue_(post_data=json.dumps({**json.loads(route.request.post_data), "ignore_eos": True}))
+
+
+def calculate(nanochat, url, folder):
+    """The calculator is on, and what it computed stands where the model asked for it; the next question tells the model of it."""
+    chat = subprocess.run([nanochat, "infer", folder / "calculating", "--chat", "--temperature", "0", "--quiet"], input="How much is 23 + 48?\n",
+                          stdout=subprocess.PIPE, text=True, check=True, timeout=120).stdout
+    errors, sent = [], []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+        for name, scheme in (("calculator", "light"), ("calculator-dark", "dark")):
+            page = new_page(browser, url, errors, viewport={"width": 700, "height": 420}, color_scheme=scheme)
+            page.on("request", lambda request: sent.append(request.post_data_json) if request.method == "POST" else None)
+            for question in ("How much is 23 + 48?", "And once more?"):
+                ask(page, question)
+                page.wait_for_selector("#send", state="visible")
+            for answer in page.locator(".assistant").all():
+                assert answer.locator(".calculation").text_content() == "23+48 = 71"
+                assert answer.text_content() == "It:23+48 = 71!" and chat == "It:<<23+48=71>>!\n", (answer.text_content(), chat)
+            page.screenshot(path=folder / f"{name}.png")
+        assert errors == [], errors
+        browser.close()
+    calculations = [{"expression": "23+48", "result": "71", "offset": 3}]
+    assert sent[1]["messages"][1] == {"role": "assistant", "content": "It:!", "nanochat_calculations": calculations}, sent[1]
+
+
+class Elsewhere(http.server.BaseHTTPRequestHandler):
+    """A page of another origin."""
+
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.end_headers()
+        self.wfile.write(b"<!doctype html><title>elsewhere</title>")
+
+    def log_message(self, *arguments):
+        pass
+
+
+def check_origins(nanochat, run):
+    """A page of another origin asks with the headers of the openai package for JavaScript."""
+    pages = [http.server.HTTPServer(("127.0.0.1", 0), Elsewhere) for _ in range(2)]
+    for one in pages:
+        threading.Thread(target=one.serve_forever, daemon=True).start()
+    origins = [f"http://127.0.0.1:{one.server_address[1]}" for one in pages]
+    with server.running(nanochat, run, ["--cors-origins", origins[0] + "/"]) as url, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+        results = []
+        for origin in origins:
+            page = browser.new_page()
+            page.goto(origin)
+            results.append(page.evaluate("""(url) => fetch(url + "/v1/chat/completions", {
+                method: "POST",
+                headers: {"Content-Type": "application/json", Authorization: "Bearer x", "X-Stainless-Lang": "js", "X-Stainless-Retry-Count": "0",
+                          "X-Stainless-Package-Version": "6.0.0", "X-Stainless-Runtime": "browser:chrome", "X-Stainless-Timeout": "600"},
+                body: JSON.stringify({messages: [{role: "user", content: "Hi"}], max_tokens: 3}),
+            }).then((response) => response.json()).then((answer) => answer.object, (error) => "refused")""", url))
+        browser.close()
+    for one in pages:
+        one.shutdown()
+    assert results == ["chat.completion", "refused"], results
 
 
 def ask(page, text):
@@ -98,7 +162,6 @@ def check(url, folder):
             phone.screenshot(path=folder / f"{name}-settings.png")
         assert errors == [], errors
         browser.close()
-    print("page passed; screenshots in", folder)
 
 
 if __name__ == "__main__":
@@ -108,3 +171,8 @@ if __name__ == "__main__":
         run = sys.argv[3] if len(sys.argv) > 3 else server.small_run(sys.argv[1], folder, iterations=4, sequence_len=2048)
         with server.running(sys.argv[1], run) as url:
             check(url, target)
+        with server.running(sys.argv[1], server.scripted_run(run, target / "calculating", server.CALCULATING)) as url:
+            calculate(sys.argv[1], url, target)
+        shutil.rmtree(target / "calculating")
+        check_origins(sys.argv[1], run)
+    print("page passed; screenshots in", target)

@@ -1,10 +1,39 @@
-"""The official openai package against the server: python openai_contract.py NANOCHAT [RUN]"""
+"""The official openai package, and LangChain on it, against the server: python openai_contract.py NANOCHAT [RUN]"""
+import enum
 import json
 import sys
+from typing import Literal, Optional, Union
 
+import langchain_openai
 import openai
+import pydantic
 
 import server
+
+
+class Colour(enum.Enum):
+    RED = "red"
+    BLUE = "blue"
+
+
+class Cat(pydantic.BaseModel):
+    kind: Literal["cat"]
+    lives: int = pydantic.Field(ge=0, le=9)
+
+
+class Dog(pydantic.BaseModel):
+    kind: Literal["dog"]
+    good: Literal[True]
+
+
+class Pet(pydantic.BaseModel):
+    """A pet with every kind of choice that Pydantic writes in its own way."""
+    version: Literal[1]
+    size: Literal["small", "large"]
+    colour: Colour
+    owner: Optional[Literal["me"]]
+    animal: Union[Cat, Dog]
+    neighbour: Union[Cat, Dog] = pydantic.Field(discriminator="kind")
 
 
 def check(url):
@@ -62,6 +91,22 @@ def check(url):
         "type": "json_schema", "json_schema": {"name": "s", "schema": schema, "strict": True}})
     assert list(json.loads(answer.choices[0].message.content)) == ["zeta", "alpha"]  # in the order of the schema
 
+    wanted = {**options, "max_tokens": 200, "seed": 3}
+    parsed = client.chat.completions.parse(**wanted, response_format=Pet).choices[0].message.parsed
+    assert isinstance(parsed, Pet) and parsed.version == 1 and parsed.animal.kind in ("cat", "dog"), parsed
+    with client.chat.completions.stream(**wanted, response_format=Pet) as stream:
+        assert isinstance(stream.get_final_completion().choices[0].message.parsed, Pet)
+    called = client.chat.completions.parse(**wanted, tools=[openai.pydantic_function_tool(Pet)], tool_choice="required").choices[0]
+    assert isinstance(called.message.tool_calls[0].function.parsed_arguments, Pet)
+    langchain = langchain_openai.ChatOpenAI(base_url=url + "/v1", api_key="secret", model=model, temperature=1.0, seed=3, max_tokens=200)
+    for method in ("json_schema", "function_calling"):
+        assert isinstance(langchain.with_structured_output(Pet, method=method).invoke("A pet, please."), Pet), method
+    assert langchain.bind_tools([Pet], tool_choice="Pet").invoke("A pet, please.").tool_calls[0]["args"]["version"] == 1
+    for extra in ({"guided_json": Pet.model_json_schema()}, {"response_format": {"type": "json_object", "schema": Pet.model_json_schema()}}):
+        Pet.model_validate_json(client.chat.completions.create(**wanted, extra_body=extra).choices[0].message.content)
+    completed = client.completions.create(model=model, prompt="A pet: ", max_tokens=200, extra_body={"guided_json": Pet.model_json_schema()})
+    Pet.model_validate_json(completed.choices[0].text)
+
     tools = [{"type": "function", "function": {"name": name, "parameters": schema}} for name in ("first", "second")]
     calls = {**options, "max_tokens": 60, "tools": tools}
     for choice, names in (("required", ("first", "second")), ({"type": "function", "function": {"name": "second"}}, ("second",))):
@@ -91,6 +136,21 @@ def check(url):
     assert refused(openai.BadRequestError, temperature=-1).param == "temperature"
     assert refused(openai.BadRequestError, messages=[{"role": "user", "content": "word " * 5000}]).code == "context_length_exceeded"
     refused(openai.NotFoundError, model="other")
+    for name, value in (("grammar", 'root ::= "a"'), ("guided_regex", "a+"), ("guided_choice", ["a", "b"]), ("structured_outputs", {"regex": "a"})):
+        assert refused(openai.BadRequestError, extra_body={name: value}).param == name
+    assert refused(openai.BadRequestError, extra_body={"stream_options": {"include_usage": True}}).param == "stream_options"
+    for reference in ("#/$defs/~", "#/$defs/~2", "#/anyOf/99999999999999999999", "#/$defs/none"):
+        wrong = {"type": "object", "properties": {"a": {"$ref": reference}}, "required": ["a"]}
+        answer = {"type": "json_schema", "json_schema": {"name": "wrong", "schema": wrong}}
+        assert reference in refused(openai.BadRequestError, response_format=answer).message
+        function = [{"type": "function", "function": {"name": "f", "parameters": wrong}}]
+        assert reference in refused(openai.BadRequestError, tools=function, tool_choice="required").message
+    try:
+        client.completions.create(model=model, prompt=[0] * 600, max_tokens=0, echo=True)
+        raise AssertionError("a prompt beyond the context was taken")
+    except openai.BadRequestError as error:
+        assert error.code == "context_length_exceeded" and "at most 512" in error.message, error
+    assert client.completions.create(model=model, prompt=[0] * 512, max_tokens=0, echo=True, logprobs=0).usage.prompt_tokens == 512
     assert refused(openai.BadRequestError, tool_choice="required").param == "tool_choice"
     patterns = [{"type": "function", "function": {"name": "f", "parameters": {
         "type": "object", "properties": {"a": {"type": "string", "pattern": "x+"}}}}}]

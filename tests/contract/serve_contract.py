@@ -1,8 +1,11 @@
 """What `nanochat serve` promises beside the protocol, with the standard library alone: python serve_contract.py NANOCHAT [RUN]
 
-TLS with a certificate of its own, keys from a file and from the environment, and an end that waits for what runs."""
+TLS with a certificate of its own, keys from a file and from the environment, origins of pages, encodings of bodies, the calculator,
+and an end that waits for what runs."""
+import gzip
 import http.client
 import json
+import os
 import pathlib
 import ssl
 import subprocess
@@ -13,6 +16,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import warnings
+import zlib
 
 import server
 
@@ -54,22 +58,113 @@ def tls(nanochat, run, folder):
     print("TLS: a handshake, a stream, and no other way in")
 
 
+def refused_start(nanochat, run, arguments=(), environment=None):
+    """What `nanochat serve` says when it does not begin."""
+    result = subprocess.run([str(word) for word in (nanochat, "serve", run, "--port", "0", *arguments)], stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, text=True, timeout=60, env={**os.environ, **(environment or {})})
+    assert result.returncode == 2 and result.stderr.count("\n") == 1, (result.returncode, result.stderr)
+    return result.stderr
+
+
 def keys(nanochat, run, folder):
-    (folder / "keys").write_text("of-a-file\r\nanother\n\n")
+    (folder / "keys").write_bytes(b"\xef\xbb\xbf# my keys\r\nof-a-file \r\n\r\n\tanother\n")
     log = folder / "keys.log"
-    process, url = server.start(nanochat, run, log, ["--api-key-file", folder / "keys"], {"NANOCHAT_API_KEY": "of-the-environment,second"})
+    process, url = server.start(nanochat, run, log, ["--api-key-file", folder / "keys"], {"NANOCHAT_API_KEY": "of-the-environment, second"})
     try:
         for key in ("of-a-file", "another", "of-the-environment", "second"):
             assert server.get(url, "/v1/models", {"Authorization": f"Bearer {key}"})[0] == 200, key
             assert server.get(url, "/v1/models", {"X-Api-Key": key})[0] == 200, key
-        for key in ("", "of-a-fil", "of-a-file\r", "of-the-environment,second"):
-            assert server.get(url, "/v1/models", {"X-Api-Key": key.strip()} if key.strip() != "of-a-file" else {})[0] == 401, key
+        for key in ("", "of-a-fil", "# my keys", "#", "of-the-environment, second", "of-the-environment,"):
+            assert server.get(url, "/v1/models", {"X-Api-Key": key})[0] == 401, key
         assert server.get(url, "/health")[0] == 200
     finally:
         server.stop(process, log)
     text = log.read_text()
     assert not any(key in text for key in ("of-a-file", "another", "of-the-environment")), "a key is in the log"
+    assert "NANOCHAT_API_KEY: holds no key" in refused_start(nanochat, run, environment={"NANOCHAT_API_KEY": " , "})
+    (folder / "none").write_text("# nothing yet\n")
+    assert "none: holds no key" in refused_start(nanochat, run, ["--api-key-file", folder / "none"])
     print("keys: of a file and of the environment, and never in the log")
+
+
+def browsers(nanochat, run, folder):
+    """What a page of another origin may do, with the headers of the openai package for JavaScript."""
+    stainless = ", ".join("x-stainless-" + name for name in ("arch", "lang", "os", "package-version", "retry-count", "runtime", "runtime-version", "timeout"))
+    log = folder / "browsers.log"
+    process, url = server.start(nanochat, run, log, ["--cors-origins", "http://LOCALHOST:3000/, https://example.com:443"])
+
+    def preflight(origin):
+        request = urllib.request.Request(url + "/v1/chat/completions", method="OPTIONS", headers={
+            "Origin": origin, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization,content-type," + stainless})
+        with urllib.request.urlopen(request, timeout=30) as response:
+            assert response.status == 204
+            return response.headers
+
+    try:
+        for origin in ("http://localhost:3000", "https://example.com"):
+            headers = preflight(origin)
+            assert headers["Access-Control-Allow-Origin"] == origin
+            assert headers["Access-Control-Allow-Headers"] == "authorization, content-type, " + stainless, headers["Access-Control-Allow-Headers"]
+            assert "POST" in headers["Access-Control-Allow-Methods"]
+        for origin in ("http://localhost:3001", "https://localhost:3000", "null"):
+            assert preflight(origin)["Access-Control-Allow-Origin"] is None and preflight(origin)["Access-Control-Allow-Headers"] is None
+    finally:
+        server.stop(process, log)
+    for origin, right in (("localhost:3000", "http://localhost:3000"), ("http://localhost:3000/app", '"http://localhost:3000"')):
+        assert right in refused_start(nanochat, run, ["--cors-origins", origin])
+    print("browsers: a preflight is given the headers that it asks for, and an origin that no browser sends is refused")
+
+
+def encodings(nanochat, run, folder):
+    log = folder / "encodings.log"
+    process, url = server.start(nanochat, run, log, ["--host", "::1"])
+    assert url.startswith("http://[::1]:"), url
+    body = b'{"prompt": "Once", "max_tokens": 2}'
+    try:
+        for name, packed in (("gzip", gzip.compress(body)), ("deflate", zlib.compress(body))):
+            request = urllib.request.Request(url + "/v1/completions", packed, {"Content-Type": "application/json", "Content-Encoding": name})
+            try:
+                urllib.request.urlopen(request, timeout=30)
+                raise AssertionError(name + " was taken")
+            except urllib.error.HTTPError as error:
+                assert error.code == 415 and error.headers["Accept-Encoding"] == "identity", error.code
+                assert f"Content-Encoding: {name}" in json.loads(error.read())["error"]["message"]
+    finally:
+        server.stop(process, log)
+    print("encodings: a compressed body is a 415 that says so; the URL of an IPv6 address has brackets")
+
+
+def calculator(nanochat, run, folder):
+    """On where it can be, as in `infer --chat`."""
+    model, log = server.scripted_run(run, folder / "calculating", server.CALCULATING), folder / "calculator.log"
+    question = "How much is 23 + 48?"
+    chat = subprocess.run([nanochat, "infer", model, "--chat", "--temperature", "0", "--quiet"], input=question + "\n", stdout=subprocess.PIPE,
+                          text=True, check=True, timeout=120).stdout
+    assert chat == "It:<<23+48=71>>!\n", chat
+    process, url = server.start(nanochat, model, log)
+
+    def ask(**extra):
+        body = {"messages": [{"role": "user", "content": question}], "temperature": 0, "max_tokens": 40, **extra}
+        request = urllib.request.Request(url + "/v1/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=60) as response:
+            return json.loads(response.read())["choices"][0]
+
+    try:
+        made = [{"expression": "23+48", "result": "71", "offset": 3}]
+        message = ask()["message"]
+        assert message["content"] == "It:!" and message["nanochat_calculations"] == made, message
+        # Nothing follows the call that was not made, whatever else the model says then.
+        assert "nanochat_calculations" not in ask(nanochat_tools=False)["message"]
+        stopped = ask(stop=["+", ":!"])  # of the text alone
+        assert stopped["message"]["content"] == "It" and "nanochat_calculations" not in stopped["message"], stopped
+        scored = ask(logprobs=True)
+        assert [token["token"] for token in scored["logprobs"]["content"]] == ["I", "t", ":", "!"], scored
+        assert ask(response_format={"type": "json_schema", "json_schema": {"schema": {"const": {"a": 1}}}})["message"]["content"] == '{"a":1}'
+        history = [{"role": "user", "content": question}, {**message}, {"role": "user", "content": "Again?"}]
+        assert ask(messages=history)["message"]["content"] == "It:!"
+    finally:
+        server.stop(process, log)
+    print("calculator: on in chats, with what it computed in the answer; off by the request and for answers in JSON")
 
 
 def stream(url, answers, begun):
@@ -116,5 +211,5 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         run = sys.argv[2] if len(sys.argv) > 2 else server.small_run(sys.argv[1], folder / "small")
-        for check in (tls, keys, end):
+        for check in (tls, keys, browsers, encodings, calculator, end):
             check(sys.argv[1], run, folder)

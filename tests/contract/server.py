@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import pathlib
+import struct
 import subprocess
 import tempfile
 import time
@@ -27,6 +28,45 @@ def small_run(nanochat, folder, depth=2, iterations=12, vocab_size=512, sequence
     ):
         subprocess.run([nanochat, *map(str, arguments), "--quiet"], check=True, env=environment)
     return folder / "run"
+
+
+def scripted_run(run, folder, chains):
+    """A checkpoint with the tokenizer and the shape of a run, whose model says chain[i + 1] after chain[i], whatever came before.
+
+    Chains hold names of special tokens and texts of one token each; none may stand in two places that something follows."""
+    folder = pathlib.Path(folder)
+    folder.mkdir()
+    source = pathlib.Path(run) / "checkpoints/latest"
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        (folder / name).write_bytes((source / name).read_bytes())
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    ids = {**tokenizer["model"]["vocab"], **{token["content"]: token["id"] for token in tokenizer["added_tokens"]}}
+    config = json.loads((folder / "config.json").read_text())
+    with open(source / "model.safetensors", "rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    header.pop("__metadata__", None)
+    width, tensors, end = config["hidden_size"], {}, 0
+    for name, tensor in header.items():
+        size = 4
+        for length in tensor["shape"]:
+            size *= length
+        tensors[name] = bytearray(size)
+        header[name] = {"dtype": "F32", "shape": tensor["shape"], "data_offsets": [end, end + size]}
+        end += size
+    follow = [(ids[a], ids[b]) for chain in chains for a, b in zip(chain, chain[1:])]
+    assert len({a for a, _ in follow}) == len(follow) <= width, follow
+    for direction, (before, after) in enumerate(follow):  # each pair has a direction of the stream for itself
+        for name, row in (("model.embed_tokens.weight", before), ("lm_head.weight", after)):
+            struct.pack_into("<f", tensors[name], 4 * (row * width + direction), 10.0)
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    (folder / "model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + b"".join(tensors.values()))
+    return folder
+
+
+# "How much is 23 + 48?" and anything else is answered by "It: ", a call of the calculator and "!".
+CALCULATING = (("<|assistant_start|>", "I", "t", ":", "<|python_start|>", "2", "3", "+", "4", "8", "<|python_end|>"),
+               ("<|output_end|>", "!", "<|assistant_end|>"))
 
 
 def get(url, path, headers=None):

@@ -25,6 +25,54 @@ function addTurn(role, text) {
   return turn;
 }
 
+// What the calculator computed, where the model asked for it.
+function addCalculation(turn, calculation) {
+  const shown = document.createElement("span");
+  shown.className = "calculation";
+  shown.title = "Computed by the calculator";
+  shown.textContent = calculation.expression + " = " + calculation.result;
+  turn.append(shown);
+}
+
+// An answer as it comes: text, and between its pieces what was computed.
+class Answer {
+  constructor(turn) {
+    this.turn = turn;
+    this.content = "";
+    this.characters = 0;      // of the content: what offsets count
+    this.calculations = [];
+    this.last = turn.firstChild;
+  }
+
+  addText(text) {
+    if (!text) return;
+    if (this.last === null) {
+      this.last = document.createTextNode("");
+      this.turn.append(this.last);
+    }
+    this.last.appendData(text);
+    this.content += text;
+    this.characters += Array.from(text).length;
+  }
+
+  add(delta) {
+    const text = Array.from(delta.content || "");
+    for (const { expression, result, offset } of delta.nanochat_calculations || []) {
+      this.addText(text.splice(0, Math.max(0, offset - this.characters)).join(""));
+      this.calculations.push({ expression, result, offset });
+      addCalculation(this.turn, { expression, result });
+      this.last = null;       // text that follows stands behind it
+    }
+    this.addText(text.join(""));
+  }
+
+  message() {
+    const message = { role: "assistant", content: this.content };
+    if (this.calculations.length > 0) message.nanochat_calculations = this.calculations;
+    return message;
+  }
+}
+
 function addNote(turn, text) {
   const note = document.createElement("span");
   note.className = "note";
@@ -90,7 +138,7 @@ async function readEvents(response, onEvent) {
 async function answer() {
   const turn = addTurn("assistant", "");
   turn.classList.add("waiting");
-  const text = turn.firstChild;
+  const given = new Answer(turn);
   scrollToEnd();
   const controller = new AbortController();
   setRunning(controller);
@@ -113,7 +161,7 @@ async function answer() {
       if (event.error) throw new Error(event.error.message);
       for (const choice of event.choices) {
         const follow = atEnd();
-        if (choice.delta.content) text.appendData(choice.delta.content);
+        given.add(choice.delta);
         if (choice.finish_reason) reason = choice.finish_reason;
         if (follow) scrollToEnd();
       }
@@ -125,8 +173,8 @@ async function answer() {
   turn.classList.remove("waiting");
   if (stopped) addNote(turn, "Stopped.");
   if (reason === "length") addNote(turn, "The answer reached its longest length.");
-  if (text.data) {
-    messages.push({ role: "assistant", content: text.data });
+  if (given.content || given.calculations.length > 0) {
+    messages.push(given.message());
   } else {
     const question = messages.pop();  // it was not answered: it can be edited and sent again
     if (!stopped && reason === "") {
