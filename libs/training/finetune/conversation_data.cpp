@@ -67,7 +67,10 @@ std::pair<Source, Source> hold_out(const Source& source, double share, std::uint
     if (rows.insert(source.row(i)).second) order.push_back(i);
   }
   const auto count = static_cast<std::int64_t>(order.size());
-  if (count < 2) throw DataError("one conversation cannot be both trained on and held out; give more, or --validation-data-dir");
+  if (count < 2) {
+    throw DataError("one conversation cannot be both trained on and held out; give more, --validation-data-dir, or "
+                    "--validation-share 0 to train without validation");
+  }
   Rng rng(derive_seed(seed, "held-out conversations"));
   rng.shuffle(order);
   const auto wanted = std::llround(share * static_cast<double>(count));
@@ -93,12 +96,15 @@ std::shared_ptr<const RenderedConversations> render(const Source& source, const 
 }  // namespace
 
 void declare_conversation_data(OptionList& options, ConversationDataOptions& data) {
-  options.add("data_dir", data.data_dir, "conversations to train on (messages, ShareGPT, Alpaca; .jsonl, .json, .parquet): files, folders, globs");
-  options.add("mixture", data.mixture, "instead of data_dir: a mixture of tasks, a JSON file or the JSON itself");
-  options.add("validation_data_dir", data.validation_data_dir, "conversations to validate on; default: part of the data is held out");
-  options.add("validation_mixture", data.validation_mixture, "a mixture of tasks to validate on");
+  // That the conversations are the same ones, the loader finds by their number and tokens when it goes on.
+  options.add("data_dir", data.data_dir, "conversations to train on (messages, ShareGPT, Alpaca; .jsonl, .json, .parquet): files, folders, globs")
+      .may_change();
+  options.add("mixture", data.mixture, "instead of data_dir: a mixture of tasks, a JSON file or the JSON itself").may_change();
+  options.add("validation_data_dir", data.validation_data_dir, "conversations to validate on; default: part of the data is held out")
+      .may_change();
+  options.add("validation_mixture", data.validation_mixture, "a mixture of tasks to validate on").may_change();
   options.add("validation_share", data.validation_share,
-              fmt::format("share of the data held out where none is given to validate on; at most {} conversations", kMostHeldOut))
+              fmt::format("share of the data held out where none is given to validate on, at most {} conversations; 0: train without validation", kMostHeldOut))
       .at_least(0)
       .at_most(0.5);
   options.add("skip_bad", data.skip_bad, "leave out rows that are no conversation, and say how many, instead of stopping");
@@ -109,8 +115,14 @@ ConversationData load_conversation_data(const ConversationDataOptions& options, 
   Source training = open_source(options.data_dir, options.mixture, options.skip_bad, "");
   if (!training.at) throw ConfigError("--data-dir is missing: name files of conversations, or a --mixture of tasks");
   Source validation = open_source(options.validation_data_dir, options.validation_mixture, options.skip_bad, "validation-");
-  if (!validation.at) std::tie(training, validation) = hold_out(training, options.validation_share, seed);
-  return {render(training, tokenizer, max_tokens, workers, "training"), render(validation, tokenizer, max_tokens, workers, "validation")};
+  if (!validation.at && options.validation_share > 0.0) std::tie(training, validation) = hold_out(training, options.validation_share, seed);
+  ConversationData data{render(training, tokenizer, max_tokens, workers, "training"), nullptr};
+  if (validation.at) {
+    data.validation = render(validation, tokenizer, max_tokens, workers, "validation");
+  } else {
+    log_info("no conversation is held out (--validation-share 0), so there is no validation score");
+  }
+  return data;
 }
 
 std::shared_ptr<const TaskMixture> mixture_of(const std::string& value, const std::string& flag) {
