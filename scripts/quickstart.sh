@@ -7,16 +7,18 @@ cd "$(dirname "$0")/.."
 
 usage() {
   cat <<'END'
-usage: scripts/quickstart.sh [--text PATH...] [--minutes N] [--run FOLDER]
+usage: scripts/quickstart.sh [--text PATH...] [--minutes N] [--steps N] [--run FOLDER]
 
   --text PATH...   train on your own text (.txt, .jsonl, also .gz; files, folders) instead of the generated corpus
-  --minutes N      how long to train, roughly (default 4, with --text 7)
+  --minutes N      how long to pretrain (default 4, with --text 7)
+  --steps N        the least number of steps, however long they take (default 500: what the questions at the end need)
   --run FOLDER     where the run goes (default runs/quickstart, or runs/quickstart-text)
 END
 }
 
 text=()
 minutes=
+steps=500
 run=
 while [ $# -gt 0 ]; do
   case "$1" in
@@ -25,9 +27,13 @@ while [ $# -gt 0 ]; do
       while [ $# -gt 0 ] && [[ "$1" != --* ]]; do text+=("$1"); shift; done
       [ ${#text[@]} -gt 0 ] || { echo "quickstart: --text needs at least one path" >&2; exit 2; }
       ;;
-    --minutes | --run)
+    --minutes | --steps | --run)
       [ $# -ge 2 ] || { echo "quickstart: $1 needs a value" >&2; exit 2; }
-      if [ "$1" = --minutes ]; then minutes=$2; else run=$2; fi
+      case "$1" in
+        --minutes) minutes=$2 ;;
+        --steps) steps=$2 ;;
+        --run) run=$2 ;;
+      esac
       shift 2
       ;;
     --help | -h) usage; exit 0 ;;
@@ -40,6 +46,7 @@ else
   vocab_size=2048 minutes=${minutes:-4} run=${run:-runs/quickstart}
 fi
 [[ "$minutes" =~ ^[0-9]+$ ]] && [ "$minutes" -gt 0 ] || { echo "quickstart: --minutes takes a whole number, not '$minutes'" >&2; exit 2; }
+[[ "$steps" =~ ^[0-9]+$ ]] || { echo "quickstart: --steps takes a whole number, not '$steps'" >&2; exit 2; }
 
 step() { printf '\n== %s\n' "$*"; }
 
@@ -69,15 +76,22 @@ step "Training a tokenizer of $vocab_size tokens"
 step "Turning the text into tokens"
 "$nanochat" data prepare --data-dir "${corpus[@]}" --tokenizer "$work/tokenizer" --output-dir "$work/shards"
 
-# The schedule of the learning rate needs to know its end, so the steps that fit into the time are measured first.
-step "Training a model for about $minutes minutes"
+# The schedule of the learning rate follows the time, however fast the steps are; the model is of use after enough of them.
+# What this measures is therefore only said.
+step "Training a model: $minutes minutes, and at least $steps steps"
 shape=(--depth 4 --sequence-len 256 --device-batch-size 16)
-rate=$("$nanochat" bench train "${shape[@]}" --vocab-size "$vocab_size" --json | tail -n 1 |
-  sed -n 's/.*"tokens_per_second": *\([0-9]*\).*/\1/p')
-iterations=$((rate * minutes * 60 / 4096))
-"$nanochat" pretrain --data-dir "$work/shards" "${shape[@]}" --total-batch-size 4096 --num-iterations "$iterations" \
-  --warmdown-ratio 0.4 --eval-interval $((iterations / 8 + 1)) --eval-tokens 200000 --sample-interval -1 \
-  --checkpoint-interval $((iterations / 4 + 1)) --output-dir "$run"
+step_ms=$("$nanochat" bench train "${shape[@]}" --vocab-size "$vocab_size" --steps 5 --warmup 1 --quiet --json | tail -n 1 |
+  sed -n 's/.*"step_ms": *\([0-9]*\).*/\1/p')
+seconds=$((step_ms * steps / 1000))
+if [ "$seconds" -gt $((minutes * 60)) ]; then
+  printf 'At the speed of this moment %s steps take about %s minutes. Other programs that run now make it longer.\n' \
+    "$steps" $(((seconds + 59) / 60))
+else
+  printf 'At the speed of this moment %s minutes are about %s steps.\n' "$minutes" $((minutes * 60000 / (step_ms > 0 ? step_ms : 1)))
+fi
+"$nanochat" pretrain --data-dir "$work/shards" "${shape[@]}" --total-batch-size 4096 --target-minutes "$minutes" \
+  --num-iterations "$steps" --warmdown-ratio 0.4 --eval-interval 100 --eval-tokens 200000 --sample-interval -1 \
+  --checkpoint-interval 200 --output-dir "$run"
 
 printf 'curve of bits per byte: %s\n' "$(python3 scripts/plot_metrics.py "$run")"
 

@@ -161,7 +161,7 @@ void add_conversations(const BenchConversations& conversations, double rows_per_
 
 ExitCode bench_train(const BenchArguments& arguments, Context& context) {
   GptConfig config = config_of(arguments);
-  const Runtime runtime = select_runtime(arguments.runtime);
+  const Runtime runtime = select_runtime(arguments.runtime, Workload::kTraining);
   std::optional<BenchConversations> conversations;
   if (!arguments.mixture.empty()) {
     if (arguments.tokenizer.empty()) throw ConfigError("--mixture needs a --tokenizer to render conversations with");
@@ -182,7 +182,7 @@ ExitCode bench_train(const BenchArguments& arguments, Context& context) {
   if (!arguments.profile.empty() && !runtime.device.is_cuda()) {
     throw ConfigError("--profile lists the kernels of a GPU, and this runs on the CPU");
   }
-  const double peak = ops::peak_flops(runtime.device, runtime.dtype);
+  ops::PeakRate peak(runtime.device, runtime.dtype);
   Gpt model(config, runtime.dtype, runtime.device);
   model.init_weights(kSeed);
   model.zero_grad();
@@ -229,7 +229,7 @@ ExitCode bench_train(const BenchArguments& arguments, Context& context) {
   }
 
   const double step = median(steps), tokens_per_second = static_cast<double>(tokens) / step;
-  const double mfu = tokens_per_second * config.flops_per_token() / peak;
+  const double mfu = peak.utilization(tokens_per_second * config.flops_per_token());
   ordered_json report = describe("train", arguments, config, runtime);
   report.update({{"steps", steps.size()},
                  {"tokens_per_second", tokens_per_second},
@@ -237,7 +237,7 @@ ExitCode bench_train(const BenchArguments& arguments, Context& context) {
                  {"fastest_step_ms", 1e3 * *std::min_element(steps.begin(), steps.end())},
                  {"forward_backward_ms", 1e3 * median(passes)},
                  {"optimizer_ms", 1e3 * median(updates)},
-                 {"peak_flops", peak},
+                 {"peak_flops", peak.flops()},
                  {"mfu", mfu},
                  {"memory_bytes", peak_memory(runtime.device)}});
   Table table;
@@ -246,7 +246,7 @@ ExitCode bench_train(const BenchArguments& arguments, Context& context) {
   table.emplace_back("step", fmt::format("{:.1f} ms", 1e3 * step));
   table.emplace_back("forward, backward", fmt::format("{:.1f} ms", 1e3 * median(passes)));
   table.emplace_back("optimizer", fmt::format("{:.1f} ms", 1e3 * median(updates)));
-  table.emplace_back("matrix rate", fmt::format("{:.1f} TFLOP/s", peak / 1e12));
+  table.emplace_back("matrix rate", fmt::format("{:.3g} TFLOP/s", peak.flops() / 1e12));
   table.emplace_back("MFU", fmt::format("{:.1f} %", 100.0 * mfu));
   table.emplace_back("memory", human_bytes(static_cast<double>(peak_memory(runtime.device))));
   if (conversations) add_conversations(*conversations, tokens_per_second / static_cast<double>(arguments.sequence_len), table, report);
@@ -265,7 +265,7 @@ ExitCode bench_infer(const BenchArguments& arguments, Context& context) {
     throw ConfigError(fmt::format("--prompt-tokens {} leaves {} of a context of {}, expected at least 2 to generate",
                                   prompt_tokens, max_tokens, arguments.sequence_len));
   }
-  const Runtime runtime = select_runtime(arguments.runtime);
+  const Runtime runtime = select_runtime(arguments.runtime, Workload::kDecoding);
   Gpt model(config, runtime.dtype, runtime.device);
   model.init_weights(kSeed);
   Rng rng(kSeed);

@@ -117,7 +117,7 @@ ExitCode bench_serve(const BenchServeArguments& arguments, Context& context) {
   }
   const GptConfig config = GptConfig::from_depth(arguments.depth, arguments.vocab_size, arguments.sequence_len);
   config.validate();
-  const Runtime runtime = select_runtime(arguments.runtime);
+  const Runtime runtime = select_runtime(arguments.runtime, Workload::kDecoding);
   auto model = std::make_unique<Gpt>(config, runtime.dtype, runtime.device);
   model->init_weights(kSeed);
   model->refresh_compute();

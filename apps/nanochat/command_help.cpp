@@ -178,7 +178,7 @@ std::string CommandLine::markdown() const {
       "| 3 | data or tokenizer files |\n"
       "| 4 | checkpoints |\n"
       "| 5 | done in part |\n"
-      "| 130 | interrupted twice (the first SIGINT or SIGTERM asks to save and stop) |\n\n"
+      "| 130 | interrupted twice (the first SIGINT, SIGTERM or SIGHUP asks to save and stop) |\n\n"
       "## Options of every command\n\n";
   text += kTableHead;
   text += fmt::format("| `{}` |  | {} |\n", kConfigSignature, kConfigHelp);

@@ -27,4 +27,6 @@ void add_export(CommandLine& command_line);     // export
 void add_bench(CommandLine& command_line);      // bench train | infer, and the next
 void add_bench_serve(CommandLine& command_line);  // bench serve; add_bench calls it
 
+void add_every_command(CommandLine& command_line);
+
 }  // namespace nanochat::cli

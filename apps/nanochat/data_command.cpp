@@ -150,7 +150,7 @@ void add_prepare(CommandLine& command_line) {
                  "that its tokenizer_config.json names, or <|bos|>, or <|endoftext|>");
   command.option("output_dir", &arguments->output_dir, "folder for the shards, the tokenizer and manifest.json");
   command.option("validation_every", &options.validation_every, "hold out every N-th document for validation; 0: none")
-      .at_least(0);
+      .above(1, 0);
   command.option("tokens_per_shard", &options.tokens_per_shard, "begin another shard after this many tokens").at_least(1);
   command.option("min_document_bytes", &options.reader.min_document_bytes,
                  "cut a .txt at blank lines into documents of at least this many bytes").at_least(1);

@@ -9,11 +9,13 @@
 
 #include "benchmark_files.h"
 #include "checkpoint/checkpoint.h"
+#include "checkpoint/run_folder.h"
 #include "command_line.h"
 #include "commands.h"
 #include "core/atomic_file.h"
 #include "core/interrupt.h"
 #include "core/log.h"
+#include "data/corpus.h"
 #include "data/loader.h"
 #include "data/paths.h"
 #include "eval_tables.h"
@@ -48,6 +50,15 @@ bool asks_for(const EvalConfig& config, const std::string& benchmark) {
   return std::find(config.benchmarks.begin(), config.benchmarks.end(), benchmark) != config.benchmarks.end();
 }
 
+// Where the model writes answers it decodes; elsewhere whole texts pass through it, as in training.
+Workload workload_of(const EvalConfig& config) {
+  const auto only_scored = [](const std::string& name) {
+    return name == "core" || name == "bpb" || name == "mmlu" || name.starts_with("arc-");
+  };
+  const bool scored = config.custom_tasks.empty() && std::all_of(config.benchmarks.begin(), config.benchmarks.end(), only_scored);
+  return scored ? Workload::kTraining : Workload::kDecoding;
+}
+
 // A checkpoint of a run is scored in the run's own folder.
 fs::path output_folder(const EvalConfig& config, const fs::path& checkpoint) {
   if (!config.output_dir.empty()) return config.output_dir;
@@ -59,7 +70,7 @@ fs::path output_folder(const EvalConfig& config, const fs::path& checkpoint) {
 class Evaluator {
  public:
   Evaluator(const EvalConfig& config, Context& context)
-      : config_(config), context_(context), runtime_(select_runtime(config.runtime)),
+      : config_(config), context_(context), runtime_(select_runtime(config.runtime, workload_of(config))),
         files_(config.data_dir.empty() ? fs::path() : fs::path(config.data_dir.front()), config.task_files, "--data-dir") {
     if (config.rank >= config.world_size) {
       throw ConfigError(fmt::format("--rank is {}, but must be below --world-size, {}", config.rank, config.world_size));
@@ -95,7 +106,8 @@ class Evaluator {
   }
 
  private:
-  static EvaluationResult find_evaluation(const fs::path& path) {
+  static EvaluationResult find_evaluation(const fs::path& given) {
+    const fs::path path = locate_run(given);
     if (fs::is_regular_file(path)) return read_evaluation(path);
     if (fs::is_regular_file(path / "eval.json")) return read_evaluation(path / "eval.json");
     fs::path newest;
@@ -219,6 +231,10 @@ class Evaluator {
       return;
     }
     for (const auto& [split, name] : {std::pair{Split::kTrain, "train"}, {Split::kValidation, "validation"}}) {
+      if (split == Split::kValidation && !has_validation(paths, 0)) {
+        log_info("bpb: the token shards have no validation split");
+        break;
+      }
       bits_per_byte(name, [&, split = split](LoaderOptions options) {
         options.split = split;
         return make_shard_loader(paths, tokenizer.bos_id(), tokenizer.fingerprint(), options, nullptr);
@@ -229,16 +245,19 @@ class Evaluator {
   template <class Open>
   void bits_per_byte(const char* name, const Open& open) {
     const std::int64_t length = loaded_.model->config().sequence_len;
-    LoaderOptions options;
-    options.rows = std::max<std::int64_t>(1, std::min(config_.device_batch_size, scoring().batch_tokens / length));
-    options.sequence_len = length;
-    options.packing = Packing::kStream;  // as the reference, so that figures compare
-    options.loop = false;
-    const std::unique_ptr<Loader> loader = open(options);
+    const std::int64_t rows = std::max<std::int64_t>(1, std::min(config_.device_batch_size, scoring().batch_tokens / length));
+    const auto open_shape = [&](std::int64_t shape_rows, std::int64_t sequence_len) {
+      LoaderOptions options;
+      options.rows = shape_rows;
+      options.sequence_len = sequence_len;
+      options.packing = Packing::kStream;  // as the reference, so that figures compare
+      options.loop = false;
+      return open(options);
+    };
     const auto start = std::chrono::steady_clock::now();
-    const std::int64_t batches = std::max<std::int64_t>(1, config_.eval_tokens / (options.rows * length));
     context_.progress->start(fmt::format("bpb {}", name), 0, "batches");
-    const BitsPerByte bpb = evaluate_bits_per_byte(*loaded_.model, *loader, batches, loaded_.tokenizer->token_byte_lengths());
+    const BitsPerByte bpb = evaluate_bits_per_byte(*loaded_.model, open_shape, rows, length, config_.eval_tokens,
+                                                   loaded_.tokenizer->token_byte_lengths());
     context_.progress->finish();
     TaskResult result;
     result.benchmark = "bpb";

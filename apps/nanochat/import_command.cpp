@@ -101,7 +101,7 @@ void add_config_options(Subcommand& command, ImportArguments& arguments) {
   size("n_kv_head", config.n_kv_head, "key and value heads");
   size("n_embd", config.n_embd, "width");
   size("intermediate_size", config.intermediate_size, "size of the MLP");
-  command.option("rope_base", config.rope_base, "base of the rotary frequencies; likewise");
+  command.option("rope_base", config.rope_base, "base of the rotary frequencies; likewise").above(1, 0);
   command.option("rope_table_dtype", arguments.rope_table_dtype, "precision of the rotary table; likewise")
       .one_of({"", "float32", "bfloat16"});
   command.option("softcap", config.softcap, "soft-cap of the logits, 0 for none; likewise").at_least(0);

@@ -271,7 +271,7 @@ ExitCode converse(Session& session, const Context& context) {
 ExitCode infer(const InferArguments& arguments, bool prompt_given, Context& context) {
   arguments.generation.validate();
   std::vector<Prompt> prompts = gather_prompts(arguments, prompt_given);
-  const Runtime runtime = select_runtime(arguments.runtime);
+  const Runtime runtime = select_runtime(arguments.runtime, Workload::kDecoding);
   log_debug("{}", runtime.description);
   if (arguments.chat) return chat(load_model(arguments.model, runtime.dtype, runtime.device), arguments.generation, context);
   Session session(arguments, context, runtime);
@@ -302,10 +302,16 @@ void add_infer(CommandLine& command_line) {
       .at_least(1);
   command.option("temperature", &sampling.temperature, "0: always the most likely token").at_least(0);
   command.option("top_k", &sampling.top_k, "draw among the k most likely tokens; 0: all").at_least(0);
-  command.option("top_p", &sampling.top_p, "draw among the most likely tokens that together have this probability");
-  command.option("min_p", &sampling.min_p, "leave out tokens below this share of the most likely one's probability");
+  command.option("top_p", &sampling.top_p, "draw among the most likely tokens that together have this probability")
+      .at_least(0)
+      .at_most(1);
+  command.option("min_p", &sampling.min_p, "leave out tokens below this share of the most likely one's probability")
+      .at_least(0)
+      .at_most(1);
   command.option("repetition_penalty", &sampling.repetition_penalty,
-                 "above 1: tokens already seen become less likely");
+                 "above 1: tokens already seen become less likely")
+      .at_least(0.01)
+      .at_most(100);
   command.option("seed", &sampling.seed, "of the draws");
   command.option("ignore_eos", &generation.ignore_eos, "go on past the tokens that end a text");
   command.option("device_batch_size", &generation.max_batch, "prompts of a file answered at a time").at_least(1);

@@ -18,6 +18,8 @@
 #include "ops/cast.h"
 #include "ops/cpu/kernels.h"
 #include "tokenizer/load.h"
+#include "training/trainer/precision.h"
+#include "training/trainer/runtime.h"
 
 namespace nanochat::cli {
 namespace {
@@ -39,23 +41,42 @@ void print(const ordered_json& report) {
   fmt::print("{}\n", report.dump(-1, ' ', false, ordered_json::error_handler_t::replace));
 }
 
+// What `--dtype auto` goes by on the CPU, with every thread; `unit`: of the rates.
+ordered_json precision_report(const ops::PrecisionRates& rates, const char* unit) {
+  return {{"float32", rates.float32}, {"bfloat16", rates.bfloat16}, {"unit", unit}, {"choice", dtype_name(faster_dtype(rates))}};
+}
+
+std::string precision_text(const ops::PrecisionRates& rates, const char* unit) {
+  constexpr double kBillion = 1e9;
+  return fmt::format("{} with --dtype auto: {:.3g} {} in float32, {:.3g} in bfloat16, as measured", dtype_name(faster_dtype(rates)),
+                     rates.float32 / kBillion, unit, rates.bfloat16 / kBillion);
+}
+
 ExitCode describe_program(const Context& context) {
   const int threads = available_threads();
   const bool fast_bf16 = ops::cpu_has_fast_bf16(), cuda = at::hasCUDA();
+  const ops::PrecisionRates training = precision_rates(Workload::kTraining, threads);
+  const ops::PrecisionRates decoding = precision_rates(Workload::kDecoding, threads);
   if (context.json) {
     print({{"version", program_version()},
            {"libtorch", libtorch_version()},
            {"cpu_kernels", ops::cpu::kernel_level()},
            {"cpu_fast_bf16", fast_bf16},
            {"threads", threads},
-           {"cuda", cuda}});
+           {"cuda", cuda},
+           {"precision",
+            {{"training", precision_report(training, "floating-point operations per second")},
+             {"decoding", precision_report(decoding, "weights per second")},
+             {"cache", precision_cache_folder().string()}}}});
     return ExitCode::kOk;
   }
   line("nanochat", "{}", program_version());
   line("LibTorch", "{}", libtorch_version());
   line("CPU kernels", "{}", ops::cpu::kernel_level());
-  line("fast bfloat16", "{}", fast_bf16 ? "yes" : "no, computes in float32");
+  line("bfloat16", "{}", fast_bf16 ? "the processor multiplies it (AVX512-BF16)" : "emulated: the processor does not multiply it");
   line("threads", "{}", threads);
+  line("training", "{}", precision_text(training, "GFLOP/s"));
+  line("decoding", "{}", precision_text(decoding, "billion weights/s"));
   line("CUDA", "{}", cuda ? "available" : "not available: this build, or this machine, computes on the CPU");
   return ExitCode::kOk;
 }

@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 #include <spdlog/fmt/fmt.h>
 
+#include "checkpoint/run_folder.h"
 #include "command_line.h"
 #include "commands.h"
 #include "core/atomic_file.h"
@@ -22,7 +23,7 @@ struct ReportConfig {
 ExitCode report(const ReportConfig& config, const Context& context) {
   std::vector<RunRecord> runs;
   for (const std::string& run : config.runs) runs.push_back(read_run(run));
-  const fs::path folder = config.output_dir.empty() ? fs::path(config.runs.front()) : config.output_dir;
+  const fs::path folder = config.output_dir.empty() ? locate_run(config.runs.front()) : config.output_dir;
   std::error_code error;
   fs::create_directories(folder, error);
   if (error) throw IoError(fmt::format("{}: cannot be made: {}", folder.string(), error.message()));

@@ -72,6 +72,14 @@ std::vector<std::string> words_of(const std::string& command) {
   return words;
 }
 
+// What asks a child to save and end. A child in the foreground of a terminal has had the interrupt already, and ends at
+// once at a second one, but never at a SIGHUP; nohup makes it ignore that.
+int gentle_signal() {
+  struct sigaction action {};
+  const bool ignored = ::sigaction(SIGHUP, nullptr, &action) == 0 && action.sa_handler == SIG_IGN;
+  return ignored ? SIGTERM : SIGHUP;
+}
+
 // Runs this program with these words, and hands on an interrupt. The exit code; 128 + the signal that ended it.
 int run_program(const std::vector<std::string>& words) {
   std::string self = fs::read_symlink("/proc/self/exe").string();
@@ -87,7 +95,7 @@ int run_program(const std::vector<std::string>& words) {
   bool told = false;
   while (::waitpid(child, &status, WNOHANG) == 0) {
     if (interrupt_requested() && !told) {
-      ::kill(child, SIGTERM);  // it saves and ends
+      ::kill(child, gentle_signal());
       told = true;
     }
     std::this_thread::sleep_for(std::chrono::milliseconds(20));

@@ -95,7 +95,7 @@ ExitCode serve(ServeArguments& arguments, const std::string& key_source) {
   gather_api_keys(arguments, key_source, arguments.api.api_keys);
   arguments.http.limits.body_bytes = static_cast<std::size_t>(arguments.max_body_mb) << 20;
   arguments.api.version = NANOCHAT_VERSION;
-  const Runtime runtime = select_runtime(arguments.runtime);
+  const Runtime runtime = select_runtime(arguments.runtime, Workload::kDecoding);
 
   // Listens before the model is there: a load balancer asks /health meanwhile.
   auto api = std::make_shared<Api>(arguments.api);

@@ -151,7 +151,7 @@ void add_train_command(CommandLine& command_line) {
   command
       .option("validation_every", &arguments->validation_every,
               "hold out every N-th document, as the other commands do; 0: none")
-      .at_least(0);
+      .above(1, 0);
   command
       .option("min_document_bytes", &arguments->reader.min_document_bytes,
               "cut a .txt at blank lines into documents of at least this many bytes")

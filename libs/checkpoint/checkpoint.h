@@ -47,8 +47,8 @@ struct LoadedModel {
 
 // `path`: a checkpoint folder (weights in model.safetensors, or in several files that model.safetensors.index.json
 // names), a run folder (its checkpoints/latest, else its newest checkpoint), or a .safetensors file or such an index
-// beside a config.json. Returns the checkpoint folder, links resolved, or the file. Throws CheckpointError saying what
-// was looked for.
+// beside a config.json; a name that is no path is that of a run in runs/ (locate_run). Returns the checkpoint folder, links
+// resolved, or the file. Throws CheckpointError saying what was looked for, and where.
 std::filesystem::path find_checkpoint(const std::filesystem::path& path);
 
 // Weights of any floating type; tables may be stored with or without the vocabulary's padding. Throws CheckpointError

@@ -120,13 +120,16 @@ json parse_training_state(std::string_view text, const fs::path& path) {
   return check_training_state(parse_json_object(text, path.string()), path);
 }
 
-fs::path find_checkpoint(const fs::path& path) {
+fs::path find_checkpoint(const fs::path& given) {
+  const fs::path path = locate_run(given);
   if (is_file(path)) {
     if (is_weights_file(path)) return path;
     throw CheckpointError(path.string() +
                           ": is a file, expected a checkpoint folder, a run folder or a .safetensors file");
   }
-  if (!is_folder(path)) throw CheckpointError(path.string() + ": no such checkpoint or run");
+  if (!is_folder(path)) {
+    throw CheckpointError(path.string() + ": no such checkpoint or run; there is no " + places_of_run(path));
+  }
   if (has_weights(path)) return fs::canonical(path);
   if (is_folder(path / "checkpoints")) {
     if (auto newest = newest_of_run(path)) return *newest;

@@ -264,6 +264,7 @@ TEST_F(CheckpointTest, FindsCheckpointsOfRuns) {
 
 TEST_F(CheckpointTest, SaysWhatIsNotThere) {
   EXPECT_THAT(load_error(temporary_ / "absent"), HasSubstr("no such checkpoint or run"));
+  EXPECT_THAT(load_error("nothing-of-this-name"), HasSubstr("there is no nothing-of-this-name, nor runs/nothing-of-this-name"));
   EXPECT_THAT(load_error(temporary_.path()),
               HasSubstr("holds neither model.safetensors (a checkpoint) nor checkpoints/"));
   testing::write_text(temporary_ / "notes.txt", "x");

@@ -16,6 +16,7 @@
 #include "checkpoint/json_file.h"
 #include "checkpoint/model_tensors.h"
 #include "checkpoint/open_checkpoint.h"
+#include "checkpoint/run_folder.h"
 #include "checkpoint/sharded_safetensors.h"
 #include "checkpoint/torch_file.h"
 #include "core/atomic_file.h"
@@ -138,7 +139,8 @@ ExportResult export_reference(const fs::path& checkpoint, const fs::path& output
   return result;
 }
 
-ExportResult export_tiktoken(const fs::path& checkpoint, const fs::path& output, const ExportOptions& options) {
+ExportResult export_tiktoken(const fs::path& given, const fs::path& output, const ExportOptions& options) {
+  const fs::path checkpoint = locate_run(given);
   require_absent(output, options.overwrite);
   std::error_code error;
   const bool is_run = fs::is_directory(checkpoint, error) && fs::is_directory(checkpoint / "checkpoints", error);

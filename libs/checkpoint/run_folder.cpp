@@ -23,6 +23,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::string_view kStepPrefix = "step-";
+constexpr const char* kRuns = "runs";  // where runs are kept that are known by name
 
 [[noreturn]] void fail(const fs::path& path, const char* action, const std::error_code& error) {
   throw IoError(path.string() + ": cannot " + action + ": " + error.message());
@@ -151,6 +152,18 @@ void RunFolder::remove_leftovers() const {
       fs::remove_all(entry, ignored);
     }
   }
+}
+
+fs::path locate_run(const fs::path& path) {
+  std::error_code ignored;
+  if (path.empty() || path.is_absolute() || fs::exists(path, ignored)) return path;
+  const fs::path named = fs::path(kRuns) / path;
+  return fs::exists(named, ignored) ? named : path;
+}
+
+std::string places_of_run(const fs::path& path) {
+  if (path.empty() || path.is_absolute()) return path.string();
+  return path.string() + ", nor " + (fs::path(kRuns) / path).string();
 }
 
 }  // namespace nanochat

@@ -42,6 +42,11 @@ class RunFolder {
   std::filesystem::path folder_;
 };
 
+// What users mean by a run or a checkpoint: `path` itself, or runs/`path` when only that exists; `path` when neither does.
+std::filesystem::path locate_run(const std::filesystem::path& path);
+// Where locate_run() looks, for errors: "NAME, nor runs/NAME".
+std::string places_of_run(const std::filesystem::path& path);
+
 // Appends one JSON object a line to metrics.jsonl and its numbers to a TensorBoard event file. On resume, lines of
 // steps after `resume_step` are dropped from metrics.jsonl first, so that the file reads as one uninterrupted run;
 // TensorBoard is told to forget the same steps. Not thread-safe.

@@ -136,5 +136,22 @@ TEST_F(RunFolderTest, ResumingRemovesWhatACrashLeft) {
   EXPECT_TRUE(fs::exists(other));
 }
 
+TEST_F(RunFolderTest, ANameIsThatOfARunWhereThereIsNoSuchPath) {
+  const fs::path before = fs::current_path();
+  fs::current_path(temporary_.path());
+  add(RunFolder("runs/first", false), 5);
+  EXPECT_EQ(locate_run("first"), "runs/first");
+  EXPECT_EQ(locate_run("first/checkpoints/step-000005"), "runs/first/checkpoints/step-000005");
+  EXPECT_EQ(locate_run("runs/first"), "runs/first");
+  EXPECT_EQ(locate_run("second"), "second") << "neither is there";
+  EXPECT_EQ(locate_run(""), "");
+  EXPECT_EQ(locate_run("/first"), "/first");
+  fs::create_directory("first");
+  EXPECT_EQ(locate_run("first"), "first") << "a path comes first";
+  EXPECT_EQ(places_of_run("second"), "second, nor runs/second");
+  EXPECT_EQ(places_of_run("/second"), "/second");
+  fs::current_path(before);
+}
+
 }  // namespace
 }  // namespace nanochat

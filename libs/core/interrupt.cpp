@@ -13,8 +13,9 @@ namespace {
 std::atomic<bool> requested{false};
 static_assert(std::atomic<bool>::is_always_lock_free, "a signal handler may only touch lock-free atomics");
 
-void handle(int) {
-  if (requested.exchange(true)) ::_exit(static_cast<int>(ExitCode::kInterrupted));
+// A terminal that closes may send SIGHUP twice, once by the kernel and once by the shell: that is one request.
+void handle(int signal) {
+  if (requested.exchange(true) && signal != SIGHUP) ::_exit(static_cast<int>(ExitCode::kInterrupted));
 }
 
 }  // namespace
@@ -27,6 +28,9 @@ void install_interrupt_handlers() {
   action.sa_flags = SA_RESTART;
   ::sigaction(SIGINT, &action, nullptr);
   ::sigaction(SIGTERM, &action, nullptr);
+  struct sigaction before {};
+  const bool ignored = ::sigaction(SIGHUP, nullptr, &before) == 0 && before.sa_handler == SIG_IGN;  // by nohup
+  if (!ignored) ::sigaction(SIGHUP, &action, nullptr);
 }
 
 bool interrupt_requested() { return requested.load(std::memory_order_relaxed); }

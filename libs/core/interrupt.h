@@ -1,6 +1,6 @@
 #pragma once
-// SIGINT and SIGTERM as a flag that long loops look at: the first asks to save and stop, a second ends the process at
-// once with exit code 130.
+// SIGINT, SIGTERM and SIGHUP as a flag that long loops look at: the first asks to save and stop, a second SIGINT or SIGTERM
+// ends the process at once with exit code 130. SIGHUP stays ignored where it is when the process starts (nohup).
 
 namespace nanochat {
 

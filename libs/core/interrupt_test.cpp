@@ -1,6 +1,7 @@
 #include "core/interrupt.h"
 
 #include <csignal>
+#include <cstdlib>
 
 #include <gtest/gtest.h>
 
@@ -30,6 +31,40 @@ TEST_P(InterruptTest, SecondSignalEndsTheProcess) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Signals, InterruptTest, ::testing::Values(SIGINT, SIGTERM));
+
+TEST(InterruptOfATerminal, AsksToStopHoweverOftenItComes) {
+  EXPECT_EXIT(
+      {
+        std::signal(SIGHUP, SIG_DFL);
+        install_interrupt_handlers();
+        std::raise(SIGHUP);
+        std::raise(SIGHUP);
+        std::_Exit(interrupt_requested() ? 7 : 8);
+      },
+      ::testing::ExitedWithCode(7), "");
+}
+
+TEST(InterruptOfATerminal, SigintEndsTheProcessAfterIt) {
+  EXPECT_EXIT(
+      {
+        std::signal(SIGHUP, SIG_DFL);
+        install_interrupt_handlers();
+        std::raise(SIGHUP);
+        std::raise(SIGINT);
+      },
+      ::testing::ExitedWithCode(130), "");
+}
+
+TEST(InterruptOfATerminal, StaysIgnoredUnderNohup) {
+  EXPECT_EXIT(
+      {
+        std::signal(SIGHUP, SIG_IGN);
+        install_interrupt_handlers();
+        std::raise(SIGHUP);
+        std::_Exit(interrupt_requested() ? 7 : 8);
+      },
+      ::testing::ExitedWithCode(8), "");
+}
 
 }  // namespace
 }  // namespace nanochat

@@ -177,6 +177,14 @@ Option& Option::at_most(double maximum) {
   return *this;
 }
 
+Option& Option::above(double minimum, double otherwise) {
+  checks_.push_back([minimum, otherwise](const json& value) {
+    const auto number = value.get<double>();
+    return number > minimum || number == otherwise ? std::string() : fmt::format("a number above {}, or {}", minimum, otherwise);
+  });
+  return *this;
+}
+
 Option& Option::one_of(std::vector<std::string> choices) {
   choices_ = std::move(choices);
   return *this;
@@ -199,6 +207,11 @@ Option& Option::formerly(std::string name) {
 
 Option& Option::not_in_resolved() {
   in_resolved_ = false;
+  return *this;
+}
+
+Option& Option::may_change() {
+  may_change_ = true;
   return *this;
 }
 
@@ -373,16 +386,17 @@ json OptionList::resolved() const {
   return object;
 }
 
-std::vector<std::string> OptionList::differences(const json& saved) const {
-  std::vector<std::string> lines;
+std::vector<OptionDifference> OptionList::differences(const json& saved) const {
+  std::vector<OptionDifference> found_differences;
   for (const Option& option : options_) {
     auto found = saved.find(option.name());
     if (found == saved.end() && !option.former_.empty()) found = saved.find(option.former_);
     if (!option.in_resolved() || found == saved.end()) continue;
     const json now = option.value();
-    if (*found != now) lines.push_back(option.name() + ": " + shown(*found) + " → " + shown(now));
+    if (*found == now) continue;
+    found_differences.push_back({option.name(), option.name() + ": " + shown(*found) + " → " + shown(now), option.is_changeable()});
   }
-  return lines;
+  return found_differences;
 }
 
 std::string nearest(std::string_view word, const std::vector<std::string>& candidates) {

@@ -35,12 +35,15 @@ class Option {
   // Checks, applied whenever a value is set. Return *this for chaining.
   Option& at_least(double minimum);
   Option& at_most(double maximum);
+  Option& above(double minimum, double otherwise);  // more than `minimum`, or exactly `otherwise`: above(0, -1)
   Option& one_of(std::vector<std::string> choices);
   // Returns what would be right ("a power of two") when the value is not.
   Option& check(std::function<std::string(const nlohmann::json&)> expected_or_empty);
   Option& comma_separated();  // a list that flags may also give as "a,b" (the environment always may)
   Option& formerly(std::string name);  // an earlier name, which flags, environment and files may still use
   Option& not_in_resolved();  // belongs to the invocation, not to the run (e.g. quiet)
+  // A resumed run may have another value: it changes nothing of what is learnt, or whoever resumes checks it otherwise.
+  Option& may_change();
 
   const std::string& name() const { return name_; }      // device_batch_size
   std::string flag() const;                              // --device-batch-size
@@ -55,6 +58,7 @@ class Option {
   std::string type_name() const;                         // INT, FLOAT, TEXT, PATH, TEXT..., empty for bool
   const std::string& default_text() const { return default_text_; }
   bool in_resolved() const { return in_resolved_; }
+  bool is_changeable() const { return may_change_; }
   const std::string& source() const { return source_; }  // default | file path | environment | flag
 
   nlohmann::json value() const;
@@ -71,6 +75,13 @@ class Option {
   std::vector<std::function<std::string(const nlohmann::json&)>> checks_;
   bool comma_separated_ = false;
   bool in_resolved_ = true;
+  bool may_change_ = false;
+};
+
+// From a saved resolved configuration.
+struct OptionDifference {
+  std::string name, text;   // "depth: 6 → 4": saved and now
+  bool changeable = false;  // see Option::may_change()
 };
 
 class OptionList {
@@ -93,8 +104,8 @@ class OptionList {
   // commas.
   void apply_environment();
   nlohmann::json resolved() const;                             // every option that belongs to the run
-  // "key: saved → now" for each option of the run that differs from a saved resolved configuration.
-  std::vector<std::string> differences(const nlohmann::json& saved) const;
+  // Each option of the run that differs from a saved resolved configuration.
+  std::vector<OptionDifference> differences(const nlohmann::json& saved) const;
 
  private:
   std::deque<Option> options_;

@@ -154,6 +154,14 @@ TEST_F(OptionsTest, OwnChecks) {
   EXPECT_EQ(config_.tokens, 128);
 }
 
+TEST_F(OptionsTest, AboveTakesOneOtherValue) {
+  option("tokens").above(0, -1);
+  for (const char* right : {"1", "7", "-1"}) set("tokens", {right});
+  EXPECT_EQ(error_of_text("tokens", {"0"}), "--tokens: found 0, expected a number above 0, or -1");
+  EXPECT_EQ(error_of_text("tokens", {"-3"}), "--tokens: found -3, expected a number above 0, or -1");
+  EXPECT_EQ(config_.tokens, -1);
+}
+
 TEST_F(OptionsTest, JsonOfEveryType) {
   options_.apply_json(json::parse(R"({"compile": false, "depth": 6, "tokens": -5, "seed": 7, "lr": 1,
                                       "dtype": "bfloat16", "output_dir": "x", "data_dir": ["p", "q"],
@@ -253,14 +261,21 @@ TEST_F(OptionsTest, ResolvedHoldsWhatBelongsToTheRun) {
 }
 
 TEST_F(OptionsTest, DifferencesNameOldAndNew) {
+  option("dtype").may_change();
   json saved = options_.resolved();
-  EXPECT_THAT(options_.differences(saved), ElementsAre());
+  EXPECT_TRUE(options_.differences(saved).empty());
   saved["depth"] = 6;
   saved["dtype"] = "float32";
   saved["not_an_option_any_more"] = 1;
   saved.erase("lr");
   saved["data_dir"] = "elsewhere";  // of the invocation, not of the run
-  EXPECT_THAT(options_.differences(saved), ElementsAre("depth: 6 → 4", "dtype: \"float32\" → \"auto\""));
+  const std::vector<OptionDifference> differences = options_.differences(saved);
+  ASSERT_EQ(differences.size(), 2u);
+  EXPECT_EQ(differences[0].name, "depth");
+  EXPECT_EQ(differences[0].text, "depth: 6 → 4");
+  EXPECT_FALSE(differences[0].changeable);
+  EXPECT_EQ(differences[1].text, "dtype: \"float32\" → \"auto\"");
+  EXPECT_TRUE(differences[1].changeable);
 }
 
 TEST_F(OptionsTest, ResolvedConfigurationRoundTrips) {

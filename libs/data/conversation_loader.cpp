@@ -199,7 +199,7 @@ class ConversationLoader : public Loader {
 
   void restore(const nlohmann::json& json) {
     const nlohmann::json expected = position();
-    for (const char* key : {"packing", "rows", "sequence_len", "seed", "conversations", "tokens"}) {
+    for (const char* key : {"packing", "sequence_len", "seed", "conversations", "tokens"}) {
       if (json.value(key, nlohmann::json()) == expected.at(key)) continue;
       throw DataError(fmt::format("loader position: \"{}\" is {} where this loader's is {}; the data or the options have changed",
                                   key, json.value(key, nlohmann::json()).dump(), expected.at(key).dump()));

@@ -11,7 +11,7 @@
 //
 // A conversation longer than a row is cut to its first T + 1 tokens. The order of conversations, and with kBestFit that of
 // rows, is shuffled anew each epoch by the seed. A position is an epoch and a place in it: a resumed loader continues with
-// the very next batch.
+// the very next batch, and one of other rows with the very next row.
 
 #include <cstddef>
 #include <cstdint>

@@ -8,7 +8,9 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <iterator>
 #include <string>
+#include <utility>
 
 #include "ops/device.h"
 #include "ops/linear.h"
@@ -31,31 +33,61 @@ double peak_flops(c10::Device device, at::ScalarType dtype) {
       if (name.find(sheet.name) != std::string::npos) return sheet.flops;
     }
   }
-  return measured_matmul_flops(dtype, 0.2, device);
+  return measured_matmul_flops(dtype, 0.3, device);
 }
 
-double measured_matmul_flops(at::ScalarType dtype, double seconds, c10::Device device) {
-  TORCH_CHECK(dtype == at::kFloat || dtype == at::kBFloat16,
-              "measured_matmul_flops: expected float32 or bfloat16, got ", dtype);
-  using Clock = std::chrono::steady_clock;
-  const std::int64_t size = device.is_cuda() ? 8192 : 2048;
+namespace {
+
+using Clock = std::chrono::steady_clock;
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+// The fastest of the products of one size within `seconds`; at least one.
+double fastest_product(std::int64_t size, at::ScalarType dtype, c10::Device device, double seconds) {
   const double flops = 2.0 * std::pow(static_cast<double>(size), 3.0);
   const at::TensorOptions options = at::TensorOptions(dtype).device(device);
   const at::Tensor x = at::full({size, size}, 0.5, options);
   const at::Tensor w = at::full({size, size}, 0.25, options);
   at::Tensor y = at::empty({size, size}, options);
-  linear(x, w, y);  // the first call of a shape also chooses and packs
-  synchronize(device);
-  const Clock::time_point begin = Clock::now();
-  double fastest = 0.0;
-  do {
+  const auto time = [&] {
     const Clock::time_point before = Clock::now();
     linear(x, w, y);
     synchronize(device);
-    const double elapsed = std::chrono::duration<double>(Clock::now() - before).count();
-    fastest = std::max(fastest, flops / elapsed);
-  } while (std::chrono::duration<double>(Clock::now() - begin).count() < seconds);
+    return seconds_since(before);
+  };
+  time();  // the first call of a shape also chooses and packs
+  const Clock::time_point begin = Clock::now();
+  double least = time();
+  while (seconds_since(begin) < seconds) least = std::min(least, time());
+  return flops / least;
+}
+
+}  // namespace
+
+double measured_matmul_flops(at::ScalarType dtype, double seconds, c10::Device device) {
+  TORCH_CHECK(dtype == at::kFloat || dtype == at::kBFloat16,
+              "measured_matmul_flops: expected float32 or bfloat16, got ", dtype);
+  if (device.is_cuda()) return fastest_product(8192, dtype, device, seconds);
+  constexpr double kSizes[] = {512, 1024, 2048};
+  const double share = seconds / static_cast<double>(std::size(kSizes));
+  double fastest = 0.0;
+  for (const double size : kSizes) {
+    if (fastest > 0.0 && 2.0 * std::pow(size, 3.0) / fastest > share) break;  // one product would take longer
+    fastest = std::max(fastest, fastest_product(static_cast<std::int64_t>(size), dtype, device, share));
+  }
   return fastest;
+}
+
+PeakRate::PeakRate(c10::Device device, at::ScalarType dtype) : PeakRate([=] { return peak_flops(device, dtype); }) {}
+
+PeakRate::PeakRate(std::function<double()> measure) : measure_(std::move(measure)), flops_(measure_()) {}
+
+double PeakRate::utilization(double achieved_flops) {
+  while (achieved_flops > flops_ && measurements_ < kMostMeasurements) {
+    ++measurements_;
+    flops_ = std::max(flops_, measure_());
+  }
+  flops_ = std::max(flops_, achieved_flops);
+  return flops_ > 0.0 ? std::max(0.0, achieved_flops / flops_) : 0.0;
 }
 
 }  // namespace nanochat::ops

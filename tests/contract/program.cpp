@@ -30,6 +30,7 @@ Program::Program(const std::vector<std::string>& arguments, const ProgramSetting
   child_ = ::fork();
   if (child_ < 0) throw std::runtime_error(std::string("fork: ") + std::strerror(errno));
   if (child_ == 0) {
+    if (setting.own_group) ::setpgid(0, 0);
     for (const auto& [name, value] : setting.environment) ::setenv(name.c_str(), value.c_str(), 1);
     const int files[] = {::open(in.c_str(), O_RDONLY), ::open(out.c_str(), O_WRONLY | O_CREAT, 0600),
                          ::open(err.c_str(), O_WRONLY | O_CREAT, 0600)};
@@ -50,6 +51,7 @@ Program::~Program() {
 }
 
 void Program::send(int signal) const { ::kill(child_, signal); }
+void Program::send_to_group(int signal) const { ::kill(-child_, signal); }
 
 bool Program::running() {
   if (ended_) return false;

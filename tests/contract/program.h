@@ -24,6 +24,7 @@ struct ProgramSetting {
   std::string input = {};                               // its standard input
   std::map<std::string, std::string> environment = {};  // on top of the test's own
   std::uint64_t address_space_bytes = 0;                // as `ulimit -v` limits it; 0: not
+  bool own_group = false;                               // a process group of its own, as a shell's foreground job is
 };
 
 // One run of the program. Ends it, by force, when destroyed. Throws std::runtime_error when it cannot be started.
@@ -35,6 +36,7 @@ class Program {
   Program& operator=(const Program&) = delete;
 
   void send(int signal) const;
+  void send_to_group(int signal) const;  // and to its children, as a terminal does; with own_group
   bool running();        // or has it ended?
   ProgramResult wait();  // until it ends
 

@@ -44,7 +44,7 @@ class Report : public ::testing::Test {
     std::string lines;
     for (int step = 0; step < 30; ++step) {
       lines += nlohmann::json{{"step", step}, {"loss", 3.0 - 0.1 * step}, {"bpb", 2.0 - 0.05 * step}, {"step_ms", 100}, {"tokens", 10 * (step + 1)},
-                              {"grad_norm", 1}, {"mfu", 0.5}, {"tokens_per_second", 100}, {"lr_multiplier", 1}}.dump() + "\n";
+                              {"grad_norm", 1}, {"mfu", step == 7 ? 1.75 : 0.5}, {"tokens_per_second", 100}, {"lr_multiplier", 1}}.dump() + "\n";
     }
     lines += "{\"step\":30,\"validation_bpb\":0.9,\"bad\":null}\nnot json\n{\"step\":30,\"samples\":\"one <two>\\nthree | four\"}\n{\"step\":31,\"lo";
     make("base", lines);

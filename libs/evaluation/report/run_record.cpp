@@ -1,10 +1,12 @@
 #include "evaluation/report/run_record.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include <spdlog/fmt/fmt.h>
 
 #include "checkpoint/checkpoint.h"
+#include "checkpoint/run_folder.h"
 #include "core/atomic_file.h"
 #include "core/errors.h"
 #include "core/log.h"
@@ -94,7 +96,9 @@ void read_metrics(const fs::path& file, RunRecord& run) {
     run.steps = std::max(run.steps, static_cast<std::int64_t>(*step));
     for (const auto& [key, value] : row.items()) {
       const auto figure = number(row, key.c_str());
-      if (figure && key != "step") run.curves[key].push_back(progress.at(*step, *figure));
+      if (!figure || key == "step") continue;
+      // Against a peak that was measured in a busy moment, earlier versions wrote more than all of it.
+      run.curves[key].push_back(progress.at(*step, key == "mfu" ? std::min(*figure, 1.0) : *figure));
     }
     if (row.contains("samples") && row["samples"].is_string()) {
       run.samples.clear();
@@ -128,7 +132,11 @@ std::optional<double> RunRecord::score(const std::string& task) const {
   return std::nullopt;
 }
 
-RunRecord read_run(const fs::path& folder) {
+RunRecord read_run(const fs::path& given) {
+  const fs::path folder = locate_run(given);
+  if (!fs::exists(folder)) {
+    throw DataError(fmt::format("{}: no such run, a folder with metrics.jsonl; there is no {}", given.string(), places_of_run(given)));
+  }
   const fs::path metrics = folder / "metrics.jsonl";
   if (!fs::is_regular_file(metrics)) {
     throw DataError(fmt::format("{}: no metrics.jsonl; expected a run folder, as training leaves it", folder.string()));

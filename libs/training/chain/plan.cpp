@@ -97,7 +97,9 @@ class Planner {
     const auto config = configuration<PretrainConfig>(step, declare_pretrain_options, declare_core_scores);
     if (vocab_size_ == 0) throw ConfigError(fmt::format("step \"{}\": no step before it trains a tokenizer", step.name));
     const GptConfig model = config.model_config(vocab_size_);
-    result.steps = config.iterations(model);
+    const Horizon horizon = config.horizon(model);
+    const double step_seconds = seconds(model.flops_per_token() * static_cast<double>(config.total_batch_size));
+    result.steps = step_seconds > 0.0 ? std::max<std::int64_t>(horizon.steps, std::llround(horizon.seconds / step_seconds)) : horizon.steps;
     result.tokens = result.steps * config.total_batch_size;
     train(model, config.device_batch_size, config, result);
     remember(config, {model, config.device_batch_size, config.total_batch_size});
@@ -105,8 +107,10 @@ class Planner {
 
   void remember(const TrainerOptions& options, const Trained& trained) { trained_[options.output_dir.lexically_normal().string()] = trained; }
   const Trained& base_of(const ChainStep& step, const FinetuneConfig& config) const {
-    const auto found = trained_.find(std::filesystem::path(config.base_model).lexically_normal().string());
-    if (found != trained_.end()) return found->second;
+    for (const std::filesystem::path& path : {std::filesystem::path(config.base_model), "runs" / std::filesystem::path(config.base_model)}) {
+      const auto found = trained_.find(path.lexically_normal().string());
+      if (found != trained_.end()) return found->second;
+    }
     throw ConfigError(fmt::format("step \"{}\": no step before it makes its base_model {}", step.name, config.base_model));
   }
 
@@ -153,6 +157,7 @@ class Planner {
     return base;
   }
   static std::int64_t epochs(std::int64_t items, const FinetuneConfig& config, std::int64_t of_a_step) {
+    if (config.num_epochs == 0.0) return 0;
     return std::max<std::int64_t>(1, static_cast<std::int64_t>(config.num_epochs * static_cast<double>(items) / static_cast<double>(of_a_step)));
   }
 

@@ -115,7 +115,8 @@ std::pair<std::vector<std::size_t>, std::vector<std::size_t>> hold_out(const Sou
   }
   const auto count = static_cast<std::int64_t>(order.size());
   if (count < 2) {
-    throw DataError("one conversation cannot be both trained on and held out; give more, or --validation-data-dir, or --validation-share 0");
+    throw DataError("one conversation cannot be both trained on and held out; give more, --validation-data-dir, or "
+                    "--validation-share 0 to train without validation");
   }
   Rng rng(derive_seed(seed, "held-out conversations"));
   rng.shuffle(order);
@@ -140,12 +141,15 @@ std::shared_ptr<const RenderedConversations> selected(const Rendered& rendered, 
 }  // namespace
 
 void declare_conversation_data(OptionList& options, ConversationDataOptions& data) {
-  options.add("data_dir", data.data_dir, "conversations to train on (messages, ShareGPT, Alpaca, prompt and completion, ...; .jsonl, .json, .parquet): files, folders, globs");
-  options.add("mixture", data.mixture, "instead of data_dir: a mixture of tasks, a JSON file or the JSON itself");
-  options.add("validation_data_dir", data.validation_data_dir, "conversations to validate on; default: part of the data is held out");
-  options.add("validation_mixture", data.validation_mixture, "a mixture of tasks to validate on");
+  // That the conversations are the same ones, the loader finds by their number and tokens when it goes on.
+  options.add("data_dir", data.data_dir, "conversations to train on (messages, ShareGPT, Alpaca, prompt and completion, ...; .jsonl, .json, .parquet): files, folders, globs")
+      .may_change();
+  options.add("mixture", data.mixture, "instead of data_dir: a mixture of tasks, a JSON file or the JSON itself").may_change();
+  options.add("validation_data_dir", data.validation_data_dir, "conversations to validate on; default: part of the data is held out")
+      .may_change();
+  options.add("validation_mixture", data.validation_mixture, "a mixture of tasks to validate on").may_change();
   options.add("validation_share", data.validation_share,
-              fmt::format("share of the data held out where none is given to validate on; at most {} conversations; 0 holds out none", kMostHeldOut))
+              fmt::format("share of the data held out where none is given to validate on, at most {} conversations; 0: train without validation", kMostHeldOut))
       .at_least(0)
       .at_most(0.5);
   options.add("skip_bad", data.skip_bad, "leave out rows that are no conversation, and say how many, instead of stopping");

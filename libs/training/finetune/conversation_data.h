@@ -18,7 +18,7 @@ struct ConversationDataOptions {
   std::string mixture;                           // instead: a mixture of tasks, a file or the JSON itself
   std::vector<std::string> validation_data_dir;  // likewise; when neither is given, part of the data is held out
   std::string validation_mixture;
-  double validation_share = 0.05;                // of the data, at most kMostHeldOut; 0: none
+  double validation_share = 0.05;                // of the data, at most kMostHeldOut; 0: none is held out
   bool skip_bad = false;
 };
 
@@ -27,7 +27,7 @@ inline constexpr std::int64_t kMostHeldOut = 1000;
 void declare_conversation_data(OptionList& options, ConversationDataOptions& data);
 
 struct ConversationData {
-  std::shared_ptr<const RenderedConversations> training, validation;  // no validation: null
+  std::shared_ptr<const RenderedConversations> training, validation;  // validation: null when there is none
 };
 
 // Reads, renders, each conversation cut to max_tokens, leaves out those without a target in `packing`, and holds out by the

@@ -23,7 +23,7 @@ class ConversationTraining : public Stage {
  public:
   ConversationTraining(const FinetuneConfig& config, const ConversationDataOptions& data, const ConversationPlan& plan,
                        ProgressReporter& progress)
-      : config_(config), plan_(plan), runtime_(select_runtime(config.runtime)),
+      : config_(config), plan_(plan), runtime_(select_runtime(config.runtime, Workload::kTraining)),
         base_(open_base_model(config, plan.stage, runtime_.dtype)), model_config_(base_.loaded.model->config()),
         tokenizer_(base_.loaded.tokenizer), token_bytes_(tokenizer_->token_byte_lengths()) {
     // A row of T inputs is made of T + 1 tokens; a stream has no rows to fit.
@@ -38,7 +38,10 @@ class ConversationTraining : public Stage {
                                   .runtime = runtime_,
                                   .model = model_config_,
                                   .tokenizer = tokenizer_,
-                                  .iterations = steps_to_take(config, schedule_.num_iterations),
+                                  .horizon = {.steps = steps_to_take(config, schedule_.num_iterations)},
+                                  .scheduled_steps = schedule_.num_iterations,
+                                  .invariants = {{"tokens_per_step", shape_.rows_of_step() * model_config_.sequence_len,
+                                                  {"device_batch_size", "base_model"}}},
                                   .save_in_background = background,
                                   .declare = plan.declare,
                                   .initialize = [this](Gpt& model) { base_.copy_weights(model); },
@@ -110,6 +113,7 @@ class ConversationTraining : public Stage {
 
   std::int64_t horizon() const {
     if (config_.num_iterations >= 0) return config_.num_iterations;
+    if (config_.num_epochs == 0.0) return 0;
     const double rows = config_.num_epochs * static_cast<double>(rows_of_training());
     return std::max<std::int64_t>(1, static_cast<std::int64_t>(rows / static_cast<double>(shape_.rows_of_step())));
   }

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <filesystem>
 
 #include <spdlog/fmt/fmt.h>
 
@@ -14,16 +13,9 @@
 namespace nanochat {
 namespace {
 
-namespace fs = std::filesystem;
-
 constexpr std::array<std::string_view, 4> kStages = {"pretrain", "midtrain", "sft", "rl"};
 
 std::ptrdiff_t place_of(std::string_view stage) { return std::find(kStages.begin(), kStages.end(), stage) - kStages.begin(); }
-
-fs::path path_of(const std::string& name) {
-  const fs::path in_runs = fs::path("runs") / name;
-  return !fs::exists(name) && fs::exists(in_runs) ? in_runs : fs::path(name);
-}
 
 void require_chat_tokens(const BaseModel& base) {
   const std::string where = base.loaded.folder.string();
@@ -40,22 +32,25 @@ void require_chat_tokens(const BaseModel& base) {
 }  // namespace
 
 void declare_finetune_options(OptionList& options, FinetuneConfig& config) {
-  options.add("base_model", config.base_model, "model to begin from: a run or checkpoint of an earlier stage, or the name of a run in runs/");
+  options.add("base_model", config.base_model, "model to begin from: a run or checkpoint of an earlier stage, or the name of a run in runs/")
+      .may_change();
   declare_run_options(options, config);
   declare_data_options(options, config, "the order of the data and what is drawn at random", "render conversations");
   options.add("max_steps", config.max_steps, "a trial: end after so many steps, the schedule being that of the whole; -1: do not")
       .at_least(-1)
       .not_in_resolved();
-  options.add("num_iterations", config.num_iterations, "optimizer steps; -1: from the epochs").at_least(-1);
-  options.add("num_epochs", config.num_epochs, "passes over the data").at_least(0);
-  options.add("device_batch_size", config.device_batch_size, "rows of one forward pass, at most; 0: as the base model was trained").at_least(0);
+  options.add("num_iterations", config.num_iterations, "optimizer steps; -1: from the epochs").at_least(-1).may_change();
+  options.add("num_epochs", config.num_epochs, "passes over the data; 0: no step").at_least(0).may_change();
+  options.add("device_batch_size", config.device_batch_size, "rows of one forward pass, at most; 0: as the base model was trained").at_least(0).may_change();
   declare_learning_rates(options, config);
   options.add("init_lr_frac", config.init_lr_frac, "factor of all three").at_least(0);
   declare_step_options(options, config);
 }
 
 void declare_measuring_options(OptionList& options, FinetuneConfig& config, const std::string& evaluated) {
-  options.add("eval_interval", config.eval_interval, "steps between measurements of " + evaluated + "; -1: at the end only");
+  options.add("eval_interval", config.eval_interval, "steps between measurements of " + evaluated + "; 0: never, -1: at the end only")
+      .at_least(-1)
+      .may_change();
   declare_checkpoint_options(options, config, "best " + evaluated);
 }
 
@@ -74,7 +69,7 @@ void BaseModel::copy_weights(Gpt& model) const {
 BaseModel open_base_model(const FinetuneConfig& config, std::string_view stage, at::ScalarType dtype) {
   if (config.base_model.empty()) throw ConfigError("--base-model is missing: name a run or checkpoint to begin from");
   BaseModel base;
-  base.loaded = load_model(path_of(config.base_model), dtype);
+  base.loaded = load_model(config.base_model, dtype);
   const nlohmann::json& state = base.loaded.training_state;
   base.config = nlohmann::json::object();
   if (state.is_object()) {

@@ -96,6 +96,26 @@ TEST_F(Midtrain, MessagesOfWeightZeroAreNoTargetsAndNothingToLearnIsAnError) {
   EXPECT_THAT([this] { train(); }, ::testing::ThrowsMessage<DataError>(::testing::HasSubstr("nothing can be learned from any of the 3")));
 }
 
+TEST_F(Midtrain, NoEpochIsNoStepAndNoShareIsNoValidation) {
+  config_.num_iterations = -1;
+  config_.num_epochs = 0;
+  config_.data.validation_share = 0;
+  const TrainingResult result = train();
+  EXPECT_EQ(result.steps, 0);
+  EXPECT_TRUE(std::isnan(result.score));
+}
+
+TEST_F(Midtrain, AResumedRunMayHaveOtherMicroBatches) {
+  train();
+  forget_after(4);
+  config_.resume = "latest";
+  config_.device_batch_size = 8;
+  EXPECT_EQ(train().steps, 10);
+  EXPECT_EQ(figures("supervised_tokens"), std::vector<double>(10, 512.0)) << "the step is the same";
+  config_.device_batch_size = 3;  // three micro-batches of three rows of 64
+  EXPECT_THAT([this] { train(); }, ::testing::ThrowsMessage<ConfigError>(::testing::HasSubstr("tokens_per_step: 512 → 576")));
+}
+
 TEST_F(Midtrain, AFewConversationsAreEnoughToBeJudgedBy) {
   config_.data.data_dir = {testing::write_conversations(folder_.path(), 2).string()};
   config_.num_iterations = 2;

@@ -33,14 +33,15 @@ class Pretraining : public Stage {
  public:
   Pretraining(const PretrainConfig& config, const std::vector<ScheduledScore>& scores, ProgressReporter& progress)
       : config_(config),
-        runtime_(select_runtime(config.runtime)),
+        runtime_(select_runtime(config.runtime, Workload::kTraining)),
         data_(config),
         model_config_(config.model_config(data_.tokenizer()->vocab_size())),
         token_bytes_(data_.tokenizer()->token_byte_lengths()) {
     check_batch_sizes(config);
     const bool background = save_in_background(config_, model_config_, runtime_, config.device_batch_size,
                                                config.sequence_len);
-    schedule_ = {.num_iterations = config.iterations(model_config_),
+    horizon_ = config.horizon(model_config_);
+    schedule_ = {.num_iterations = horizon_.steps,
                  .warmup_ratio = config.warmup_ratio,
                  .warmdown_ratio = config.warmdown_ratio,
                  .final_lr_frac = config.final_lr_frac};
@@ -49,13 +50,18 @@ class Pretraining : public Stage {
                                   .runtime = runtime_,
                                   .model = model_config_,
                                   .tokenizer = data_.tokenizer(),
-                                  .iterations = schedule_.num_iterations,
+                                  .horizon = horizon_,
+                                  .invariants = {{"data", data_.fingerprint(), {"data_dir"}},
+                                                 {"tokenizer", data_.tokenizer()->fingerprint(), {"tokenizer"}}},
                                   .save_in_background = background,
                                   .declare = [copy = config](OptionList& options) mutable { declare_pretrain_options(options, copy); },
                                   .initialize = [seed = config.seed](Gpt& model) { model.init_weights(seed); },
                                   .announcement = [this] { return announcement(); },
                                   .scores = scores},
                      *this, progress);
+    const std::string reason = data_.reason_without_validation();
+    validates_ = reason.empty();
+    if (!validates_) log_warn("no document is held out, so there is no validation score: {}", reason);
   }
 
   PretrainResult run() {
@@ -69,6 +75,7 @@ class Pretraining : public Stage {
     for (TokenBatch& batch : batches) {
       if (!loader_->next(batch)) throw DataError("the training data holds less than one batch; give more text");
     }
+    schedule_.num_iterations = horizon_.expected_steps(step, learner.training_seconds);
     StepReport report = train_on(learner, batches,
                                  {.lr_multiplier = schedule_.multiplier(step),
                                   .muon_momentum = muon_momentum(step),
@@ -79,10 +86,10 @@ class Pretraining : public Stage {
   }
 
   std::optional<Evaluation> evaluate(Learner learner, std::int64_t step) override {
-    const std::int64_t batch_tokens = config_.device_batch_size * config_.sequence_len;
-    const std::int64_t batches = std::max<std::int64_t>(1, config_.eval_tokens / batch_tokens);
-    const auto loader = data_.validation(config_.device_batch_size);
-    const BitsPerByte bpb = evaluate_bits_per_byte(learner.model, *loader, batches, token_bytes_);
+    if (!validates_) return std::nullopt;
+    const auto open = [this](std::int64_t rows, std::int64_t sequence_len) { return data_.validation(rows, sequence_len); };
+    const BitsPerByte bpb = evaluate_bits_per_byte(learner.model, open, config_.device_batch_size, config_.sequence_len,
+                                                   config_.eval_tokens, token_bytes_);
     if (bpb.bytes == 0) return std::nullopt;  // interrupted before the first batch
     return Evaluation{bpb.value(),
                       {{"validation_tokens", bpb.tokens},
@@ -124,7 +131,12 @@ class Pretraining : public Stage {
   }
 
   std::string announcement() const {
-    const std::int64_t iterations = schedule_.num_iterations, tokens = iterations * config_.total_batch_size;
+    const std::int64_t iterations = horizon_.steps, tokens = iterations * config_.total_batch_size;
+    if (horizon_.seconds > 0.0) {
+      return fmt::format("training: {} of steps of {} tokens ({} micro-batches of {} x {}), at least {} of them, {} tokens",
+                         human_duration(horizon_.seconds), with_commas(config_.total_batch_size), micro_batches(),
+                         config_.device_batch_size, config_.sequence_len, with_commas(iterations), with_commas(tokens));
+    }
     return fmt::format("training: {} steps of {} tokens ({} micro-batches of {} x {}), {} tokens in all, {:.1f} per parameter",
                        with_commas(iterations), with_commas(config_.total_batch_size), micro_batches(),
                        config_.device_batch_size, config_.sequence_len, with_commas(tokens),
@@ -136,7 +148,9 @@ class Pretraining : public Stage {
   TrainingData data_;
   GptConfig model_config_;
   std::vector<std::int32_t> token_bytes_;
+  Horizon horizon_;
   LearningRateSchedule schedule_;
+  bool validates_ = false;
   std::unique_ptr<Loader> loader_;
   std::vector<std::string> samples_;
   std::optional<Trainer> trainer_;  // last: it uses the rest

@@ -36,20 +36,23 @@ GptConfig PretrainConfig::model_config(std::int64_t vocab_size) const {
   return model;
 }
 
-std::int64_t PretrainConfig::iterations(const GptConfig& model) const {
-  if (num_iterations >= 0) return num_iterations;
+Horizon PretrainConfig::horizon(const GptConfig& model) const {
+  constexpr double kSecondsOfAMinute = 60.0;
+  if (target_minutes > 0) return {.steps = std::max<std::int64_t>(0, num_iterations), .seconds = kSecondsOfAMinute * target_minutes};
+  if (num_iterations >= 0) return {.steps = num_iterations};
   const auto batch = static_cast<double>(total_batch_size);
-  if (target_flops > 0) return std::llround(target_flops / (model.flops_per_token() * batch));
+  if (target_flops > 0) return {.steps = std::llround(target_flops / (model.flops_per_token() * batch))};
   if (target_param_data_ratio > 0) {
-    return static_cast<std::int64_t>(target_param_data_ratio * static_cast<double>(model.parameter_count()) / batch);
+    return {.steps = static_cast<std::int64_t>(target_param_data_ratio * static_cast<double>(model.parameter_count()) / batch)};
   }
-  throw ConfigError("no training horizon: give --num-iterations, --target-flops or --target-param-data-ratio");
+  throw ConfigError("no training horizon: give --num-iterations, --target-minutes, --target-flops or --target-param-data-ratio");
 }
 
 void declare_pretrain_options(OptionList& options, PretrainConfig& config) {
   options.add("data_dir", config.data_dir,
-              "token shards of `nanochat data prepare`, or text (.txt, .jsonl, also .gz or .zst, .parquet): files, folders, globs");
-  options.add("tokenizer", config.tokenizer, "tokenizer folder or file; default: the one beside the token shards");
+              "token shards of `nanochat data prepare`, or text (.txt, .jsonl, also .gz or .zst, .parquet): files, folders, globs")
+      .may_change();
+  options.add("tokenizer", config.tokenizer, "tokenizer folder or file; default: the one beside the token shards").may_change();
   options.add("bos_token", config.bos_token,
               "special token that begins every document; empty: the one that tokenizer_config.json names, or <|bos|>, or <|endoftext|>");
   options.add("text_column", config.text_column,
@@ -69,10 +72,17 @@ void declare_pretrain_options(OptionList& options, PretrainConfig& config) {
       .one_of({"float32", "bfloat16"});
   options.add("softcap", config.softcap, "logits are capped smoothly at this magnitude; 0: not").at_least(0);
 
-  options.add("num_iterations", config.num_iterations, "optimizer steps; -1: from the options below");
-  options.add("target_flops", config.target_flops, "train for this many floating-point operations; -1: see below");
-  options.add("target_param_data_ratio", config.target_param_data_ratio, "train for this many tokens per parameter");
-  options.add("device_batch_size", config.device_batch_size, "rows of one forward pass").at_least(1);
+  options.add("num_iterations", config.num_iterations, "optimizer steps; -1: from the options below").at_least(-1).may_change();
+  options.add("target_minutes", config.target_minutes,
+              "train until steps have taken this many minutes, in at least num_iterations of them; learning rates follow the time, so "
+              "that a run is not reproducible; -1: by steps")
+      .above(0, -1)
+      .may_change();
+  options.add("target_flops", config.target_flops, "train for this many floating-point operations; -1: see below").above(0, -1).may_change();
+  options.add("target_param_data_ratio", config.target_param_data_ratio, "train for this many tokens per parameter; -1: see above")
+      .above(0, -1)
+      .may_change();
+  options.add("device_batch_size", config.device_batch_size, "rows of one forward pass").at_least(1).may_change();
   options.add("total_batch_size", config.total_batch_size, "tokens of one optimizer step").at_least(1);
   declare_learning_rates(options, config);
   declare_step_options(options, config);
@@ -82,12 +92,12 @@ void declare_pretrain_options(OptionList& options, PretrainConfig& config) {
 
   options.add("packing", config.packing, "rows: best-fit begins each at a document, stream cuts the text as the reference")
       .one_of({"best-fit", "stream"});
-  options.add("validation_every", config.validation_every, "raw text: every so many documents one is held out")
-      .at_least(2);
-  options.add("eval_interval", config.eval_interval, "steps between validations; -1: at the end only");
-  options.add("eval_tokens", config.eval_tokens, "tokens to validate on, at most").at_least(1);
-  options.add("sample_interval", config.sample_interval, "steps between samples; -1: at the end only");
-  options.add("sample_prompts", config.sample_prompts, "prompts of the samples");
+  options.add("validation_every", config.validation_every, "raw text: hold out every N-th document for validation; 0: none")
+      .above(1, 0);
+  options.add("eval_interval", config.eval_interval, "steps between validations; 0: never, -1: at the end only").at_least(-1).may_change();
+  options.add("eval_tokens", config.eval_tokens, "tokens to validate on, at most").at_least(1).may_change();
+  options.add("sample_interval", config.sample_interval, "steps between samples; 0: never, -1: at the end only").at_least(-1).may_change();
+  options.add("sample_prompts", config.sample_prompts, "prompts of the samples").may_change();
   declare_checkpoint_options(options, config, "lowest validation bpb");
 }
 

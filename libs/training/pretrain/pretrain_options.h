@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "model/config.h"
+#include "training/trainer/horizon.h"
 #include "training/trainer/trainer_options.h"
 
 namespace nanochat {
@@ -25,7 +26,8 @@ struct PretrainConfig : TrainerOptions {
   double rope_base = 10000.0, softcap = 15.0;
   std::string rope_table_dtype = "float32";
 
-  // Horizon: the first of these that is positive counts.
+  // Horizon: the first of these that is given counts.
+  double target_minutes = -1.0;             // inside steps; num_iterations is then the least number of steps
   std::int64_t num_iterations = -1;
   double target_flops = -1.0;
   double target_param_data_ratio = 20.0;
@@ -35,13 +37,13 @@ struct PretrainConfig : TrainerOptions {
   double warmup_ratio = 0.0, warmdown_ratio = 0.2, final_lr_frac = 0.0;
 
   std::string packing = "best-fit";
-  std::int64_t validation_every = 20;       // raw text only
+  std::int64_t validation_every = 20;       // raw text only; 0: nothing is held out
   std::int64_t eval_tokens = 20 * 524288;
   std::vector<std::string> sample_prompts;
 
   PretrainConfig();
   GptConfig model_config(std::int64_t vocab_size) const;  // throws ConfigError
-  std::int64_t iterations(const GptConfig& model) const;  // the horizon in steps; throws ConfigError when none is given
+  Horizon horizon(const GptConfig& model) const;          // throws ConfigError when none is given
 };
 
 // Declares every option. The runs' resolved configuration holds them all but those of the invocation.

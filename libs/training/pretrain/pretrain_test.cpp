@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <csignal>
+#include <fstream>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -138,10 +139,7 @@ TEST_F(Pretrain, AResumedRunEqualsAnUninterruptedOneBitForBit) {
 
   config_.output_dir = folder_ / "resumed";
   train();
-  // As if it had been killed after step 10: what came later is forgotten.
-  fs::remove_all(config_.output_dir / "checkpoints/step-000012");
-  fs::remove(config_.output_dir / "checkpoints/latest");
-  fs::create_directory_symlink("step-000005", config_.output_dir / "checkpoints/latest");
+  forget_after(5);
   config_.resume = "latest";
   const PretrainResult result = train();
   EXPECT_EQ(result.steps, 12);
@@ -245,6 +243,178 @@ TEST_F(Pretrain, AnotherConfigurationIsRefusedOnResumeByName) {
   EXPECT_THAT([this] { train(); }, ThrowsMessage<ConfigError>(HasSubstr("matrix_lr")));
 }
 
+TEST_F(Pretrain, AResumedRunMayHaveMoreSteps) {
+  train();
+  config_.resume = "latest";
+  config_.num_iterations = 20;
+  EXPECT_EQ(train().steps, 20);
+  EXPECT_EQ(figures("loss").size(), 20U);
+  EXPECT_THAT(log(), HasSubstr("resumed with other options: num_iterations: 12 → 20"));
+  EXPECT_EQ(nlohmann::json::parse(std::ifstream(config_.output_dir / "config.json")).at("num_iterations"), 20);
+  // The schedule is that of the new whole: at step 12 of 20 the learning rates have not begun to fall.
+  const auto rates = figures("lr_multiplier");
+  EXPECT_LT(rates[11], 1.0);
+  EXPECT_EQ(rates[12], 1.0);
+  EXPECT_LT(rates[19], 0.5);
+
+  config_.num_iterations = 15;
+  EXPECT_THAT([this] { train(); }, ThrowsMessage<ConfigError>(AllOf(HasSubstr("steps of the whole: 20 → 15; there can be more, not fewer"),
+                                                                    HasSubstr("num_iterations: 20 → 15"))));
+}
+
+TEST_F(Pretrain, AResumedRunMayHaveAnotherDeviceBatchSize) {
+  config_.muon_dtype = "float32";
+  train();
+  const auto whole = figures("loss");
+  const LoadedModel one = load_model(config_.output_dir, at::kFloat);
+  config_.output_dir = folder_ / "other";
+  train();
+  forget_after(5);
+  config_.resume = "latest";
+  config_.device_batch_size = 8;  // 256 tokens are one micro-batch then, and were two
+  train();
+  EXPECT_THAT(log(), HasSubstr("device_batch_size: 4 → 8"));
+  constexpr double kRounding = 1e-4;  // of float32 sums in another order, after seven steps
+  const auto resumed = figures("loss");
+  ASSERT_EQ(resumed.size(), whole.size());
+  for (std::size_t i = 0; i < whole.size(); ++i) EXPECT_NEAR(resumed[i], whole[i], kRounding) << i;
+
+  config_.total_batch_size = 512;
+  EXPECT_THAT([this] { train(); }, ThrowsMessage<ConfigError>(HasSubstr("total_batch_size: 256 → 512")));
+}
+
+TEST_F(Pretrain, WhatChangesNothingOfWhatIsLearntMayChange) {
+  train();
+  forget_after(5);
+  config_.resume = "latest";
+  config_.eval_interval = 4;
+  config_.eval_tokens = 512;
+  config_.sample_interval = 0;
+  config_.sample_prompts = {"other"};
+  config_.checkpoint_interval = 3;
+  config_.keep_last = 1;
+  config_.keep_best = true;
+  config_.log_interval = 1;
+  config_.skip_bad_steps = 1;
+  config_.runtime.threads = 1;
+  const PretrainResult result = train();
+  EXPECT_EQ(result.steps, 12);
+  EXPECT_TRUE(result.samples.empty()) << "--sample-interval 0: never";
+  const auto refused = [this](auto change, const char* key) {
+    PretrainConfig other = config_;
+    change(other);
+    SilentProgress progress;
+    EXPECT_THAT([&] { pretrain(other, progress); }, ThrowsMessage<ConfigError>(HasSubstr(key))) << key;
+  };
+  refused([](auto& c) { c.seed = 1; }, "seed: 42 → 1");
+  refused([](auto& c) { c.depth = 2; }, "depth: 1 → 2");
+  refused([](auto& c) { c.embedding_lr = 1; }, "embedding_lr");
+  refused([](auto& c) { c.warmdown_ratio = 1; }, "warmdown_ratio");
+  refused([](auto& c) { c.packing = "stream"; }, "packing");
+  refused([](auto& c) { c.validation_every = 10; }, "validation_every: 20 → 10");
+}
+
+TEST_F(Pretrain, TheDataMayHaveMovedButAreTheSame) {
+  train();
+  forget_after(5);
+  config_.resume = "latest";
+  fs::create_directories(folder_ / "elsewhere");
+  fs::copy_file(folder_ / "corpus.jsonl", folder_ / "elsewhere/corpus.jsonl");
+  fs::copy_file(folder_ / "bytes.tiktoken", folder_ / "elsewhere/bytes.tiktoken");
+  config_.data_dir = {(folder_ / "elsewhere/corpus.jsonl").string()};
+  config_.tokenizer = folder_ / "elsewhere/bytes.tiktoken";
+  EXPECT_EQ(train().steps, 12);
+  testing::write_text(folder_ / "elsewhere/other.jsonl", "{\"text\": \"other\"}\n");
+  config_.data_dir = {(folder_ / "elsewhere/other.jsonl").string()};
+  EXPECT_THAT([this] { train(); }, ThrowsMessage<ConfigError>(AllOf(HasSubstr("data: "), HasSubstr("(by data_dir)"))));
+}
+
+// float32 and bfloat16 share checkpoints: weights and optimizer state are float32 in both.
+class PretrainPrecisions : public Pretrain, public ::testing::WithParamInterface<std::pair<const char*, const char*>> {};
+
+TEST_P(PretrainPrecisions, AResumedRunMayComputeInAnother) {
+  config_.runtime.dtype = GetParam().first;
+  train();
+  const auto whole = figures("loss");
+  EXPECT_EQ(describe_checkpoint(config_.output_dir).dtype, "F32");
+  forget_after(5);
+  config_.resume = "latest";
+  config_.runtime.dtype = GetParam().second;
+  EXPECT_EQ(train().steps, 12);
+  EXPECT_THAT(log(), HasSubstr(fmt::format("dtype: \"{}\" → \"{}\"", GetParam().first, GetParam().second)));
+  EXPECT_THAT(log(), HasSubstr("computed until here by"));
+  EXPECT_EQ(describe_checkpoint(config_.output_dir).dtype, "F32");
+  const auto resumed = figures("loss");
+  ASSERT_EQ(resumed.size(), whole.size());
+  for (std::size_t i = 0; i < 5; ++i) EXPECT_EQ(resumed[i], whole[i]) << i;
+  constexpr double kPrecision = 0.03;  // of a loss of 4 to 5, which bfloat16 keeps to two or three digits
+  for (std::size_t i = 5; i < whole.size(); ++i) EXPECT_NEAR(resumed[i], whole[i], kPrecision) << i;
+}
+
+INSTANTIATE_TEST_SUITE_P(All, PretrainPrecisions,
+                         ::testing::Values(std::pair("float32", "bfloat16"), std::pair("bfloat16", "float32")));
+
+TEST_F(Pretrain, NothingIsValidatedWhereNothingIsHeldOut) {
+  config_.validation_every = 0;
+  const PretrainResult result = train();
+  EXPECT_EQ(result.steps, 12);
+  EXPECT_TRUE(std::isnan(result.validation_bpb()));
+  EXPECT_EQ(result.samples.size(), 1U) << "samples need no validation";
+  EXPECT_TRUE(figures("validation_bpb").empty());
+  EXPECT_THAT(log(), HasSubstr("--validation-every is 0"));
+}
+
+TEST_F(Pretrain, FewDocumentsAreTrainedOnWithoutValidation) {
+  std::string text;
+  for (int i = 0; i < 19; ++i) text += "{\"text\": \"one two three one two three\"}\n";
+  testing::write_text(folder_ / "corpus.jsonl", text);
+  const PretrainResult result = train();
+  EXPECT_EQ(result.steps, 12);
+  EXPECT_TRUE(std::isnan(result.validation_bpb()));
+  EXPECT_THAT(log(), HasSubstr("--validation-every is 20, and there are fewer than 20 documents"));
+}
+
+TEST_F(Pretrain, HeldOutTextThatFillsNoBatchIsMeasuredInASmallerOne) {
+  std::string text;
+  for (int i = 0; i < 20; ++i) text += "{\"text\": \"one two three\"}\n";
+  testing::write_text(folder_ / "corpus.jsonl", text);
+  const PretrainResult result = train();  // 14 tokens held out, where a row takes 33
+  EXPECT_TRUE(std::isfinite(result.validation_bpb()));
+  EXPECT_EQ(figures("validation_tokens").back(), 8.0) << "one row of eight: half of the half of 32";
+}
+
+TEST_F(Pretrain, MfuIsAShare) {
+  train();
+  for (const double mfu : figures("mfu")) {
+    EXPECT_GT(mfu, 0.0);
+    EXPECT_LE(mfu, 1.0);
+  }
+}
+
+TEST_F(Pretrain, TrainsForATimeWithASchedule) {
+  constexpr double kSeconds = 1.0;
+  config_.eval_interval = 0;
+  config_.num_iterations = -1;
+  config_.target_minutes = kSeconds / 60.0;
+  config_.warmdown_ratio = 0.5;
+  const PretrainResult result = train();
+  EXPECT_GE(result.training_seconds, kSeconds);
+  EXPECT_FALSE(result.interrupted);
+  EXPECT_GT(result.steps, 4);
+  const auto rates = figures("lr_multiplier");
+  EXPECT_EQ(rates.front(), 1.0);
+  EXPECT_LT(rates.back(), 0.5);
+}
+
+TEST_F(Pretrain, TrainsAtLeastTheStepsOfATime) {
+  config_.target_minutes = 1e-9;
+  EXPECT_EQ(train().steps, 12);
+  EXPECT_LT(figures("lr_multiplier").back(), 0.6);
+  config_.resume = "latest";
+  config_.num_iterations = 14;
+  EXPECT_EQ(train().steps, 14);
+}
+
 TEST_F(Pretrain, ARunIsNotOverwritten) {
   train();
   EXPECT_THAT([this] { train(); }, ThrowsMessage<ConfigError>(HasSubstr("--resume")));
@@ -253,20 +423,24 @@ TEST_F(Pretrain, ARunIsNotOverwritten) {
 // Asks for an interrupt after some steps, as a signal would.
 class InterruptingProgress : public SilentProgress {
  public:
+  explicit InterruptingProgress(int signal) : signal_(signal) {}
   void advance(std::int64_t amount) override {
-    if (amount == 1 && ++steps_ == 3) std::raise(SIGTERM);
+    if (amount == 1 && ++steps_ == 3) std::raise(signal_);
   }
 
  private:
-  int steps_ = 0;
+  int signal_, steps_ = 0;
 };
 
-TEST_F(Pretrain, AnInterruptSavesAndTheRunGoesOn) {
+class PretrainInterrupts : public Pretrain, public ::testing::WithParamInterface<int> {};
+
+TEST_P(PretrainInterrupts, SaveAndTheRunGoesOn) {
   train();
   const LoadedModel whole = load_model(config_.output_dir, at::kFloat);
   config_.output_dir = folder_ / "interrupted";
+  if (GetParam() == SIGHUP) std::signal(SIGHUP, SIG_DFL);  // these tests may run under nohup
   install_interrupt_handlers();
-  InterruptingProgress interrupting;
+  InterruptingProgress interrupting(GetParam());
   const PretrainResult stopped = pretrain(config_, interrupting);
   EXPECT_TRUE(stopped.interrupted);
   EXPECT_EQ(stopped.steps, 3);
@@ -277,6 +451,8 @@ TEST_F(Pretrain, AnInterruptSavesAndTheRunGoesOn) {
   const LoadedModel resumed = load_model(config_.output_dir, at::kFloat);
   testing::expect_same_weights(*whole.model, *resumed.model);
 }
+
+INSTANTIATE_TEST_SUITE_P(All, PretrainInterrupts, ::testing::Values(SIGINT, SIGTERM, SIGHUP));
 
 TEST_F(Pretrain, HorizonComesFromStepsFlopsOrRatio) {
   config_.eval_interval = -1;
@@ -291,6 +467,21 @@ TEST_F(Pretrain, HorizonComesFromStepsFlopsOrRatio) {
   config_.output_dir = folder_ / "none";
   config_.target_param_data_ratio = -1;
   EXPECT_THAT([this] { train(); }, ThrowsMessage<ConfigError>(HasSubstr("--num-iterations")));
+}
+
+TEST(PretrainOptions, RefuseAHorizonThatMeansNothing) {
+  PretrainConfig config;
+  OptionList options;
+  declare_pretrain_options(options, config);
+  for (const auto& [name, value] : std::vector<std::pair<const char*, double>>{
+           {"num_iterations", -5}, {"target_flops", -3}, {"target_flops", 0}, {"target_minutes", -2}, {"target_param_data_ratio", -2},
+           {"validation_every", 1}, {"validation_every", -1}, {"eval_interval", -2}, {"checkpoint_interval", 0}, {"sample_interval", -5}}) {
+    EXPECT_THAT([&, name = name, value = value] { options.apply_json({{name, value}}, "test"); },
+                ThrowsMessage<ConfigError>(HasSubstr(name)));
+  }
+  for (const char* name : {"num_iterations", "target_flops", "target_minutes", "target_param_data_ratio", "eval_interval"}) {
+    options.apply_json({{name, -1}}, "test");
+  }
 }
 
 TEST_F(Pretrain, SaysWhatDoesNotFit) {
@@ -344,7 +535,7 @@ TEST_F(Pretrain, EveryOptionReachesTheConfiguration) {
   EXPECT_EQ(model.n_layer, 3);
   EXPECT_EQ(model.n_kv_head, 1);
   EXPECT_TRUE(model.rope_table_bf16);
-  const OptimizerOptions optimizer = config.optimizer_options();
+  const OptimizerOptions optimizer = config.optimizer_options(Runtime{});
   EXPECT_EQ(optimizer.muon.dtype, at::kFloat);
   EXPECT_EQ(optimizer.adamw.weight_decay, 0.25);
   EXPECT_EQ(optimizer.embedding_lr, 0.5);

@@ -6,6 +6,7 @@
 #include <spdlog/fmt/fmt.h>
 
 #include "core/errors.h"
+#include "data/corpus.h"
 #include "data/paths.h"
 #include "tokenizer/load.h"
 
@@ -57,10 +58,20 @@ std::unique_ptr<Loader> TrainingData::training(const nlohmann::json& position) c
   return open(options, position);
 }
 
-std::unique_ptr<Loader> TrainingData::validation(std::int64_t rows) const {
+std::string TrainingData::reason_without_validation() const {
+  if (has_validation(config_.data_dir, config_.validation_every)) return "";
+  if (shards_) return "the token shards have no validation split; `nanochat data prepare --validation-every N` makes one";
+  if (config_.validation_every == 0) return "--validation-every is 0";
+  return fmt::format("--validation-every is {0}, and there are fewer than {0} documents; a lower number holds some out",
+                     config_.validation_every);
+}
+
+std::string TrainingData::fingerprint() const { return corpus_fingerprint(config_.data_dir); }
+
+std::unique_ptr<Loader> TrainingData::validation(std::int64_t rows, std::int64_t sequence_len) const {
   LoaderOptions options;
   options.rows = rows;
-  options.sequence_len = config_.sequence_len;
+  options.sequence_len = sequence_len;
   options.packing = Packing::kStream;
   options.split = Split::kValidation;
   options.workers = config_.workers;

@@ -2,6 +2,7 @@
 // For the implementation of pretrain() only: which loader and tokenizer the options mean.
 
 #include <memory>
+#include <string>
 
 #include <nlohmann/json_fwd.hpp>
 
@@ -19,8 +20,11 @@ class TrainingData {
 
   const std::shared_ptr<const Tokenizer>& tokenizer() const { return tokenizer_; }
   std::unique_ptr<Loader> training(const nlohmann::json& position) const;
-  // Once through the held-out documents, packed as the reference does, so that figures compare. `rows` a batch.
-  std::unique_ptr<Loader> validation(std::int64_t rows) const;
+  // Why no document is held out, as a warning says it; empty when some are.
+  std::string reason_without_validation() const;
+  // Once through them, packed as the reference does, so that figures compare. `rows` of sequence_len a batch.
+  std::unique_ptr<Loader> validation(std::int64_t rows, std::int64_t sequence_len) const;
+  std::string fingerprint() const;  // corpus_fingerprint() of the data
 
  private:
   std::unique_ptr<Loader> open(const LoaderOptions& options, const nlohmann::json& position) const;

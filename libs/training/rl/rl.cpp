@@ -47,7 +47,7 @@ at::Tensor scale_of(const PolicyBatch& batch) {
 class Reinforcement : public Stage {
  public:
   Reinforcement(const RlConfig& config, ProgressReporter& progress)
-      : config_(config), runtime_(select_runtime(config.runtime)), base_(open_base_model(config, "rl", runtime_.dtype)),
+      : config_(config), runtime_(select_runtime(config.runtime, Workload::kTraining)), base_(open_base_model(config, "rl", runtime_.dtype)),
         model_config_(base_.loaded.model->config()), tokenizer_(base_.loaded.tokenizer),
         training_(mixture_of(config.mixture, "--mixture")), validation_(mixture_of(config.validation_mixture, "--validation-mixture")) {
     require_reward(*training_, "--mixture");
@@ -63,7 +63,8 @@ class Reinforcement : public Stage {
                                   .runtime = runtime_,
                                   .model = model_config_,
                                   .tokenizer = tokenizer_,
-                                  .iterations = steps_to_take(config, schedule_.num_iterations),
+                                  .horizon = {.steps = steps_to_take(config, schedule_.num_iterations)},
+                                  .scheduled_steps = schedule_.num_iterations,
                                   .save_in_background = background,
                                   .declare = [copy = config](OptionList& options) mutable { declare_rl_options(options, copy); },
                                   .initialize = [this](Gpt& model) { base_.copy_weights(model); },
@@ -121,6 +122,7 @@ class Reinforcement : public Stage {
  private:
   std::int64_t horizon() const {
     if (config_.num_iterations >= 0) return config_.num_iterations;
+    if (config_.num_epochs == 0.0) return 0;
     const double steps = config_.num_epochs * static_cast<double>(training_->size() / config_.examples_per_step);
     return std::max<std::int64_t>(1, static_cast<std::int64_t>(steps));
   }
@@ -219,16 +221,16 @@ RlConfig::RlConfig() {
 
 void declare_rl_options(OptionList& options, RlConfig& config) {
   options.add("mixture", config.mixture, "tasks to answer, each with a reward: a JSON file, or the JSON itself");
-  options.add("validation_mixture", config.validation_mixture, "tasks to be judged by");
+  options.add("validation_mixture", config.validation_mixture, "tasks to be judged by").may_change();
   declare_finetune_options(options, config);
   options.add("examples_per_step", config.examples_per_step, "questions of one optimizer step").at_least(1);
   options.add("num_samples", config.num_samples, "answers to each question").at_least(2);
   options.add("max_new_tokens", config.max_new_tokens, "longest answer").at_least(1);
   options.add("temperature", config.temperature, "of the answers").at_least(0.01);
   options.add("top_k", config.top_k, "draw from so many of the likeliest tokens; 0: from all").at_least(0);
-  options.add("generation_batch", config.generation_batch, "answers that are generated at a time").at_least(1);
-  options.add("eval_examples", config.eval_examples, "questions to be judged by").at_least(1);
-  options.add("eval_samples", config.eval_samples, "answers to each of them: pass@1 up to pass@ this").at_least(1);
+  options.add("generation_batch", config.generation_batch, "answers that are generated at a time").at_least(1).may_change();
+  options.add("eval_examples", config.eval_examples, "questions to be judged by").at_least(1).may_change();
+  options.add("eval_samples", config.eval_samples, "answers to each of them: pass@1 up to pass@ this").at_least(1).may_change();
   declare_measuring_options(options, config, "pass@k");
 }
 

@@ -104,6 +104,12 @@ TEST_F(Rl, AResumedRunEqualsAnUninterruptedOneBitForBit) {
   testing::expect_same_weights(*whole.model, *resumed.model);
 }
 
+TEST_F(Rl, NoEpochIsNoStep) {
+  config_.num_iterations = -1;
+  config_.num_epochs = 0;
+  EXPECT_EQ(train().steps, 0);
+}
+
 TEST_F(Rl, SaysWhatDoesNotFit) {
   const auto failing = [this](auto change) {
     RlConfig broken = config_;

@@ -16,7 +16,7 @@ void declare_sft_options(OptionList& options, SftConfig& config) {
       .one_of({"best-fit", "padding"});
   options.add("examples_per_step", config.examples_per_step, "conversations of one optimizer step, on average").at_least(1);
   options.add("total_batch_size", config.total_batch_size, "instead: tokens of one optimizer step; 0: from the conversations").at_least(0);
-  options.add("eval_tokens", config.eval_tokens, "positions to validate on, at most").at_least(1);
+  options.add("eval_tokens", config.eval_tokens, "positions to validate on, at most").at_least(1).may_change();
   declare_measuring_options(options, config, "validation loss");
 }
 

@@ -85,9 +85,7 @@ TEST_P(SftPackings, AResumedRunEqualsAnUninterruptedOneBitForBit) {
   train();
   const LoadedModel whole = load_model(config_.output_dir, at::kFloat);
   const auto whole_losses = figures("loss");
-  fs::remove_all(config_.output_dir / "checkpoints/step-000012");
-  fs::remove(config_.output_dir / "checkpoints/latest");
-  fs::create_directory_symlink("step-000005", config_.output_dir / "checkpoints/latest");
+  forget_after(5);
   config_.resume = "latest";
   EXPECT_EQ(train().steps, 12);
   const LoadedModel resumed = load_model(config_.output_dir, at::kFloat);
@@ -111,6 +109,45 @@ TEST_F(Sft, ATrialEndsEarlyAndGoesOn) {
   train();
   EXPECT_TRUE(at::equal(load_model(folder_ / "run", at::kFloat).model->parameters()[3].value,
                         load_model(folder_ / "whole", at::kFloat).model->parameters()[3].value));
+}
+
+TEST_F(Sft, NoEpochIsNoStep) {
+  config_.num_iterations = -1;
+  config_.num_epochs = 0;
+  const TrainingResult result = train();
+  EXPECT_EQ(result.steps, 0);
+  EXPECT_TRUE(figures("loss").empty());
+  testing::expect_same_weights(*load_model(config_.output_dir, at::kFloat).model, *load_model(config_.base_model, at::kFloat).model);
+}
+
+TEST_F(Sft, NothingIsHeldOutWhereTheShareIsZero) {
+  config_.data.validation_share = 0;
+  const TrainingResult result = train();
+  EXPECT_EQ(result.steps, 12);
+  EXPECT_TRUE(std::isnan(result.score));
+  EXPECT_TRUE(figures("validation_loss").empty());
+  EXPECT_THAT(log(), HasSubstr("--validation-share 0"));
+  EXPECT_THAT(log(), HasSubstr("training: 200 conversations"));
+}
+
+TEST_F(Sft, AResumedRunMayHaveMoreStepsAndOtherMicroBatches) {
+  config_.muon_dtype = "float32";
+  config_.total_batch_size = 512;  // eight rows: two micro-batches of the base model's four
+  train();
+  const auto whole = figures("loss");
+  forget_after(5);
+  config_.resume = "latest";
+  config_.device_batch_size = 8;
+  EXPECT_EQ(train().steps, 12);
+  constexpr double kRounding = 1e-4;  // of float32 sums in another order, after seven steps
+  const auto resumed = figures("loss");
+  ASSERT_EQ(resumed.size(), whole.size());
+  for (std::size_t i = 0; i < whole.size(); ++i) EXPECT_NEAR(resumed[i], whole[i], kRounding) << i;
+  config_.num_iterations = 15;
+  EXPECT_EQ(train().steps, 15);
+  EXPECT_THAT(log(), HasSubstr("num_iterations: 12 → 15"));
+  config_.device_batch_size = 3;  // three micro-batches of three rows are nine
+  EXPECT_THAT([this] { train(); }, ThrowsMessage<ConfigError>(::testing::AllOf(HasSubstr("tokens_per_step: 512 → 576"), HasSubstr("device_batch_size"))));
 }
 
 TEST_F(Sft, TheHorizonIsTheEpochs) {

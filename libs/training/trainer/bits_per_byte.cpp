@@ -50,18 +50,41 @@ double BitsPerByte::value() const {
   return nats / (std::numbers::ln2 * static_cast<double>(bytes));
 }
 
-BitsPerByte evaluate_bits_per_byte(Gpt& model, Loader& loader, std::int64_t max_batches,
-                                   const std::vector<std::int32_t>& token_bytes) {
+namespace {
+
+// nullopt when the loader has no batch.
+std::optional<BitsPerByte> measure(Gpt& model, Loader& loader, std::int64_t max_batches, const std::vector<std::int32_t>& token_bytes) {
   BitsPerByte total;
   TokenBatch batch;
   std::int64_t batches = 0;
   for (; batches < max_batches && !interrupt_requested() && loader.next(batch); ++batches) {
     total.add(model.token_losses(inputs_of(batch), targets_of(batch), documents_of(batch)), batch, token_bytes);
   }
-  if (batches == 0 && !interrupt_requested()) {
-    throw DataError("what is to be measured holds less than one batch; lower --device-batch-size, or give more text");
-  }
+  if (batches == 0 && !interrupt_requested()) return std::nullopt;
   return total;
+}
+
+}  // namespace
+
+BitsPerByte evaluate_bits_per_byte(Gpt& model, Loader& loader, std::int64_t max_batches,
+                                   const std::vector<std::int32_t>& token_bytes) {
+  if (const auto total = measure(model, loader, max_batches, token_bytes)) return *total;
+  throw DataError("what is to be measured holds less than one batch; give more text");
+}
+
+BitsPerByte evaluate_bits_per_byte(Gpt& model, const OpenLoader& open, std::int64_t rows, std::int64_t sequence_len,
+                                   std::int64_t tokens, const std::vector<std::int32_t>& token_bytes) {
+  while (true) {
+    const std::int64_t batches = std::max<std::int64_t>(1, tokens / (rows * sequence_len));
+    if (const auto total = measure(model, *open(rows, sequence_len), batches, token_bytes)) return *total;
+    if (rows > 1) {
+      rows /= 2;
+    } else if (sequence_len > 2) {
+      sequence_len /= 2;
+    } else {
+      throw DataError("what is to be measured is shorter than three tokens; give more text");
+    }
+  }
 }
 
 }  // namespace nanochat

@@ -3,6 +3,8 @@
 // and ignored targets count on neither side. Source: nanochat/loss_eval.py of the reference.
 
 #include <cstdint>
+#include <functional>
+#include <memory>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
@@ -28,6 +30,12 @@ struct BitsPerByte {
 // Over at most max_batches batches of the loader (all when it ends before). Throws DataError when it has none.
 BitsPerByte evaluate_bits_per_byte(Gpt& model, Loader& loader, std::int64_t max_batches,
                                    const std::vector<std::int32_t>& token_bytes);
+
+// Over at most `tokens` of what open(rows, sequence_len) gives, in batches of that shape, or of a smaller one where the text
+// does not fill a single one. Throws DataError for a text of less than three tokens.
+using OpenLoader = std::function<std::unique_ptr<Loader>(std::int64_t rows, std::int64_t sequence_len)>;
+BitsPerByte evaluate_bits_per_byte(Gpt& model, const OpenLoader& open, std::int64_t rows, std::int64_t sequence_len,
+                                   std::int64_t tokens, const std::vector<std::int32_t>& token_bytes);
 
 // int32 (B, T) views of a batch, which must outlive them.
 at::Tensor inputs_of(const TokenBatch& batch);

@@ -3,12 +3,9 @@
 #include <ATen/Parallel.h>
 #include <spdlog/fmt/fmt.h>
 
-#include <optional>
-
 #include "core/errors.h"
 #include "core/options.h"
 #include "core/thread_pool.h"
-#include "ops/cast.h"
 #include "ops/cpu/kernels.h"
 #include "ops/device.h"
 #include "ops/host_memory.h"
@@ -16,10 +13,11 @@
 namespace nanochat {
 
 void declare_runtime_options(OptionList& options, RuntimeOptions& runtime) {
-  options.add("device", runtime.device, "where to compute: auto, cpu or cuda[:N]");
+  options.add("device", runtime.device, "where to compute: auto, cpu or cuda[:N]").may_change();
   options.add("dtype", runtime.dtype,
-              "precision of the matrix products; auto: bfloat16 where the processor is fast at it, else float32")
-      .one_of({"auto", "float32", "bfloat16"});
+              "precision of the matrix products; auto: the one that is faster here, by a short measurement on a CPU (`nanochat info`)")
+      .one_of({"auto", "float32", "bfloat16"})
+      .may_change();
   options.add("threads", runtime.threads, "threads to compute with; 0: every core this process may use")
       .at_least(0)
       .not_in_resolved();
@@ -54,21 +52,27 @@ at::Device parse_device(const std::string& name) {
 
 }  // namespace
 
-Runtime select_runtime(const RuntimeOptions& options) {
+at::ScalarType faster_on(at::Device device, int threads, Workload workload) {
+  if (device.is_cpu()) return faster_dtype(precision_rates(workload, threads));
+  constexpr int kAmpere = 8;
+  return ops::describe_gpu(device.index()).major >= kAmpere ? at::kBFloat16 : at::kFloat;
+}
+
+Runtime select_runtime(const RuntimeOptions& options, Workload workload) {
   ops::prepare_host_memory();
   Runtime runtime;
   runtime.device = parse_device(options.device);
   runtime.threads = options.threads > 0 ? options.threads : available_threads();
   at::set_num_threads(runtime.threads);
-  const bool gpu = runtime.device.is_cuda();
-  const auto description = gpu ? std::optional(ops::describe_gpu(runtime.device.index())) : std::nullopt;
-  const bool fast_bf16 = gpu ? description->major >= 8 : ops::cpu_has_fast_bf16();
-  const bool narrow = options.dtype == "bfloat16" || (options.dtype == "auto" && fast_bf16);
-  runtime.dtype = narrow ? at::kBFloat16 : at::kFloat;
-  if (gpu) {
+  if (options.dtype == "auto") {
+    runtime.dtype = faster_on(runtime.device, runtime.threads, workload);
+  } else {
+    runtime.dtype = options.dtype == "bfloat16" ? at::kBFloat16 : at::kFloat;
+  }
+  if (runtime.device.is_cuda()) {
     ops::use_device(runtime.device);
     runtime.description = fmt::format("GPU {}, {}, {}{}", static_cast<int>(runtime.device.index()),
-                                      description->name, dtype_name(runtime.dtype),
+                                      ops::describe_gpu(runtime.device.index()).name, dtype_name(runtime.dtype),
                                       ops::use_reference_kernels() ? ", ATen reference kernels" : "");
   } else {
     runtime.description = fmt::format("CPU, {} thread{}, {}, {} kernels", runtime.threads,

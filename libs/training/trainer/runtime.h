@@ -5,6 +5,8 @@
 
 #include <string>
 
+#include "training/trainer/precision.h"
+
 namespace nanochat {
 
 class OptionList;
@@ -18,15 +20,18 @@ struct RuntimeOptions {
 void declare_runtime_options(OptionList& options, RuntimeOptions& runtime);
 
 // Sets the number of threads and the current GPU, and says what was chosen. auto means the first GPU where this build
-// and machine have one, else the CPU; and bfloat16 on a GPU and where the processor multiplies it natively, else
-// float32. Throws ConfigError for a device that this build or machine does not have.
+// and machine have one, else the CPU; and, for what is to be done, the precision of faster_on(). Throws ConfigError for a
+// device that this build or machine does not have.
 struct Runtime {
   at::Device device = at::kCPU;
   at::ScalarType dtype = at::kFloat;
   int threads = 1;
   std::string description;  // "CPU, 2 threads, bfloat16, avx512 kernels"; "GPU 0, NVIDIA H100 80GB HBM3, bfloat16"
 };
-Runtime select_runtime(const RuntimeOptions& options);
+Runtime select_runtime(const RuntimeOptions& options, Workload workload);
+
+// bfloat16 on GPUs that multiply it (compute capability 8 and later); on a CPU what was measured to be faster.
+at::ScalarType faster_on(at::Device device, int threads, Workload workload);
 
 const char* dtype_name(at::ScalarType dtype);  // "float32", "bfloat16"
 

@@ -5,6 +5,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <memory>
 #include <string>
 #include <vector>
@@ -13,6 +14,7 @@
 #include <nlohmann/json.hpp>
 #include <spdlog/fmt/fmt.h>
 
+#include "checkpoint/run_folder.h"
 #include "core/interrupt.h"
 #include "core/testing.h"
 #include "model/gpt.h"
@@ -66,6 +68,20 @@ class StageTest : public ::testing::Test {
       if (row.contains(key)) found.push_back(row.at(key));
     }
     return found;
+  }
+
+  std::string log() const {
+    std::ifstream file(config_.output_dir / "log.txt");
+    return {std::istreambuf_iterator<char>(file), {}};
+  }
+  // As if the run had been killed when its last checkpoint was that of this step.
+  void forget_after(std::int64_t step) const {
+    const std::filesystem::path checkpoints = config_.output_dir / "checkpoints";
+    for (const std::int64_t saved : RunFolder::checkpoint_steps(config_.output_dir)) {
+      if (saved > step) std::filesystem::remove_all(RunFolder::checkpoint_path(config_.output_dir, saved));
+    }
+    std::filesystem::remove(checkpoints / "latest");
+    std::filesystem::create_directory_symlink(RunFolder::checkpoint_path("", step).filename(), checkpoints / "latest");
   }
 
   TemporaryDirectory folder_;

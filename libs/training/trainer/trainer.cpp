@@ -1,8 +1,10 @@
 #include "training/trainer/trainer.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <limits>
+#include <set>
 
 #include <spdlog/fmt/fmt.h>
 
@@ -57,16 +59,16 @@ struct Trainer::Impl {
   Impl(TrainerParts given, Stage& given_stage, ProgressReporter& given_progress)
       : parts(std::move(given)), stage(given_stage), progress(given_progress), lock(parts.options.output_dir, parts.stage),
         model(parts.model, parts.runtime.dtype, parts.runtime.device),
-        optimizer(model.parameters(), parts.model.n_embd, parts.options.optimizer_options()) {
+        optimizer(model.parameters(), parts.model.n_embd, parts.options.optimizer_options(parts.runtime)) {
     if (const auto folder = checkpoint_to_resume()) {
       restore(*folder);
     } else {
       parts.initialize(model);
       stage.seek(nullptr);
     }
-    peak_flops = ops::peak_flops(parts.runtime.device, parts.runtime.dtype);
+    peak.emplace(parts.runtime.device, parts.runtime.dtype);
     run_folder.emplace(parts.options.output_dir, !parts.options.resume.empty());
-    if (checkpoint.empty()) run_folder->write_config(resolved());
+    if (checkpoint.empty() || !changes.empty()) run_folder->write_config(resolved());
     // Figures of the step that a checkpoint stands at were measured after it was written: they come again.
     metrics.emplace(run_folder->path(), parts.options.resume.empty() ? std::nullopt : std::optional(step - 1));
     add_log_file(run_folder->path() / "log.txt");
@@ -75,7 +77,13 @@ struct Trainer::Impl {
     saver.emplace(parts.save_in_background);
   }
 
-  Learner learner() { return {model, optimizer}; }
+  Learner learner() { return {model, optimizer, loop.training_seconds}; }
+
+  nlohmann::json invariants() const {
+    nlohmann::json json = nlohmann::json::object();
+    for (const Invariant& invariant : parts.invariants) json[invariant.name] = invariant.value;
+    return json;
+  }
 
   nlohmann::json resolved() const {
     OptionList options;
@@ -83,24 +91,50 @@ struct Trainer::Impl {
     return options.resolved();
   }
 
-  void require_configuration(const nlohmann::json& stored, const fs::path& where) const {
+  std::int64_t scheduled_steps() const { return parts.scheduled_steps > 0 ? parts.scheduled_steps : parts.horizon.steps; }
+
+  // What differs from the run that is resumed: throws for what cannot, keeps in `changes` what may. `state`: the
+  // checkpoint's, or null.
+  void compare_configuration(const nlohmann::json& stored, const nlohmann::json& state, const fs::path& where) {
     OptionList options;
     parts.declare(options);
-    const auto differences = options.differences(stored);
-    if (differences.empty()) return;
-    throw ConfigError(fmt::format("--resume: {} was trained with another configuration: {}", where.string(),
-                                  fmt::join(differences, "; ")));
+    std::vector<std::string> refused;
+    std::set<std::string> changed;
+    for (const OptionDifference& difference : options.differences(stored)) {
+      (difference.changeable ? changes : refused).push_back(difference.text);
+      if (difference.changeable) changed.insert(difference.name);
+    }
+    if (state.is_object()) {
+      const nlohmann::json invariants = state.value("invariants", nlohmann::json::object());
+      for (const Invariant& invariant : parts.invariants) {
+        const bool concerned = std::any_of(invariant.options.begin(), invariant.options.end(),
+                                           [&](const std::string& name) { return changed.contains(name); });
+        const nlohmann::json before = invariants.value(invariant.name, nlohmann::json());
+        if (!concerned || before == invariant.value) continue;
+        refused.push_back(fmt::format("{}: {} → {} (by {})", invariant.name, before.dump(), invariant.value.dump(),
+                                      fmt::join(invariant.options, ", ")));
+      }
+      const std::int64_t done = state.value("step", std::int64_t{0}), before = state.value("scheduled_steps", done);
+      if (scheduled_steps() < before) {
+        refused.push_back(fmt::format("steps of the whole: {} → {}; there can be more, not fewer", before, scheduled_steps()));
+      }
+    }
+    if (refused.empty()) return;
+    for (std::string& text : changes) {  // it may be one of these that makes the number of steps another
+      refused.push_back(std::move(text) + " (which may change)");
+    }
+    throw ConfigError(fmt::format("--resume: {} was trained with another configuration: {}", where.string(), fmt::join(refused, "; ")));
   }
 
   // nullopt: training begins. So it does, too, in a run that ended before its first checkpoint.
-  std::optional<fs::path> checkpoint_to_resume() const {
+  std::optional<fs::path> checkpoint_to_resume() {
     const std::string& resume = parts.options.resume;
     if (resume.empty()) return std::nullopt;
     if (resume != "latest") return find_checkpoint(resume);
     const fs::path& run = parts.options.output_dir;
     if (!fs::is_directory(run / "checkpoints") || !RunFolder::checkpoint_steps(run).empty()) return find_checkpoint(run);
     if (const auto stored = run / "config.json"; fs::exists(stored)) {
-      require_configuration(read_json_object(stored), stored);
+      compare_configuration(read_json_object(stored), nullptr, stored);
     }
     log_info("{}: this run has no checkpoint yet; it begins anew", run.string());
     return std::nullopt;
@@ -116,7 +150,7 @@ struct Trainer::Impl {
       throw ConfigError(fmt::format("--resume: {} is a checkpoint of {}, not of {}; to begin from it, give it as --base-model",
                                     folder.string(), found, parts.stage));
     }
-    require_configuration(state.value("config", nlohmann::json::object()), folder);
+    compare_configuration(state.value("config", nlohmann::json::object()), state, folder);
     if (!(loaded.model->config() == parts.model)) {
       throw CheckpointError(fmt::format("{}: the model in the checkpoint has another shape than the options give", folder.string()));
     }
@@ -134,6 +168,8 @@ struct Trainer::Impl {
       throw CheckpointError(fmt::format("{}: training_state.json is not one of {}: {}", folder.string(), parts.stage, error.what()));
     }
     checkpoint = folder;
+    const std::string device = state.value("environment", nlohmann::json::object()).value("device", parts.runtime.description);
+    if (device != parts.runtime.description) computed_before = device;
   }
 
   void announce() const {
@@ -142,18 +178,20 @@ struct Trainer::Impl {
              parts.model.n_layer, parts.model.n_embd, parts.model.n_head, with_commas(parts.model.vocab_size),
              with_commas(parts.model.parameter_count()), parts.model.flops_per_token());
     log_info("{}", parts.announcement());
-    if (step > 0) log_info("resumed at step {} from {}", step, checkpoint.string());
+    if (!checkpoint.empty()) log_info("resumed at step {} from {}", step, checkpoint.string());
+    if (!changes.empty()) log_info("resumed with other options: {}", fmt::join(changes, "; "));
+    if (!computed_before.empty()) log_info("computed until here by {}; weights and optimizer state are float32 in every precision", computed_before);
   }
 
   TrainingResult run() {
     announce();
-    progress.start(parts.stage, parts.iterations, "steps");
+    progress.start(parts.stage, expected_steps(), "steps");
     progress.advance(step);
     const TrainerOptions& options = parts.options;
     const std::int64_t first = step;
     while (true) {
-      const bool last = step >= parts.iterations;
-      const auto due = [&](std::int64_t interval) { return last || (interval > 0 && step % interval == 0); };
+      const bool last = reached();
+      const auto due = [&](std::int64_t interval) { return (last && interval != 0) || (interval > 0 && step % interval == 0); };
       const bool stop = interrupt_requested();
       surface([this] { saver->check(); });
       // A checkpoint comes first: what follows could fail, and would take the work of the steps with it.
@@ -175,9 +213,12 @@ struct Trainer::Impl {
             .tokens_per_second = timed_seconds > 0 ? static_cast<double>(timed_tokens) / timed_seconds : 0.0,
             .checkpoint_seconds = checkpoint_seconds,
             .parameters = parts.model.parameter_count(),
-            .interrupted = step < parts.iterations,
+            .interrupted = !reached(),
             .checkpoint = last_good()};
   }
+
+  bool reached() const { return parts.horizon.reached(step, loop.training_seconds); }
+  std::int64_t expected_steps() const { return parts.horizon.expected_steps(step, loop.training_seconds); }
 
   // False when the batch was not finite and may be skipped.
   bool take_step() {
@@ -195,7 +236,7 @@ struct Trainer::Impl {
     loop.smooth = kSmoothing * loop.smooth + (1.0 - kSmoothing) * report.value;
     const double smooth = loop.smooth / (1.0 - std::pow(kSmoothing, static_cast<double>(step + 1)));
     const double rate = static_cast<double>(report.tokens) / report.seconds;
-    const double mfu = rate * parts.model.flops_per_token() / peak_flops;
+    const double mfu = peak->utilization(rate * parts.model.flops_per_token());
     report.metrics.update({{"step_ms", 1e3 * report.seconds}, {"tokens_per_second", rate}, {"mfu", mfu}});
     metrics->write(step, report.metrics);
     const std::string line = fmt::format("{} {:.4f} | {} | {} tok/s | MFU {:.0f}%", parts.shown, smooth, report.summary,
@@ -203,6 +244,7 @@ struct Trainer::Impl {
     if (step % parts.options.log_interval == 0) log_debug("step {:06d} | {}", step, line);
     progress.note(line);
     ++step;
+    progress.set_total(expected_steps());
     progress.advance(1);
     return true;
   }
@@ -234,6 +276,8 @@ struct Trainer::Impl {
                                {"loader", stage.position()},
                                {"loop", loop.to_json(parts.shown, parts.score)},
                                {"config", resolved()},
+                               {"scheduled_steps", scheduled_steps()},
+                               {"invariants", invariants()},
                                {"environment", describe_environment(parts.runtime)}};
     const auto start = Clock::now();
     surface([&] {
@@ -318,10 +362,13 @@ struct Trainer::Impl {
   std::optional<RunFolder> run_folder;
   std::optional<MetricsWriter> metrics;
   fs::path checkpoint;  // resumed from; empty: none
+  std::vector<std::string> changes;  // of its options
+  std::string computed_before;       // by another device, or in another precision; empty: no
   LoopState loop;
   std::int64_t step = 0, timed_tokens = 0;
   std::int64_t saved_step = -1;  // of the newest checkpoint, which may be being written
-  double peak_flops = 1.0, timed_seconds = 0.0, checkpoint_seconds = 0.0;
+  double timed_seconds = 0.0, checkpoint_seconds = 0.0;
+  std::optional<ops::PeakRate> peak;
   std::optional<CheckpointSaver> saver;  // last: it waits for a save, which uses the rest
 };
 

@@ -14,6 +14,7 @@
 #include <nlohmann/json.hpp>
 
 #include "model/gpt.h"
+#include "training/trainer/horizon.h"
 #include "training/trainer/scheduled_scores.h"
 #include "training/trainer/trainer_options.h"
 
@@ -26,6 +27,15 @@ class Tokenizer;
 struct Learner {
   Gpt& model;
   Optimizer& optimizer;
+  double training_seconds = 0.0;  // inside the steps before
+};
+
+// What a resumed run has to have in common with the run that it continues when one of `options` has changed, which
+// OptionList cannot tell: the number of tokens of a step, the data wherever they lie.
+struct Invariant {
+  std::string name;
+  nlohmann::json value;
+  std::vector<std::string> options;
 };
 
 // One optimizer step.
@@ -65,7 +75,9 @@ struct TrainerParts {
   Runtime runtime;
   GptConfig model;
   std::shared_ptr<const Tokenizer> tokenizer;
-  std::int64_t iterations = 0;
+  Horizon horizon;
+  std::int64_t scheduled_steps = 0;           // of the whole where the horizon is that of a trial; 0: horizon.steps
+  std::vector<Invariant> invariants = {};
   bool save_in_background = true;
   std::function<void(OptionList&)> declare;   // the resolved configuration, which resuming compares
   std::function<void(Gpt&)> initialize;       // weights of a run that is not resumed
@@ -88,7 +100,9 @@ struct TrainingResult {
 // A run of one stage. For one thread.
 class Trainer {
  public:
-  // Loads or initializes; the run folder is made last, when nothing is left to be refused. `stage` must outlive it.
+  // Loads or initializes; the run folder is made last, when nothing is left to be refused. A resumed run may differ in
+  // options that change nothing of what is learnt (Option::may_change), and have more steps; the log says in which.
+  // `stage` must outlive it.
   // Throws ConfigError, CheckpointError, IoError.
   Trainer(TrainerParts parts, Stage& stage, ProgressReporter& progress);
   ~Trainer();

@@ -1,0 +1,56 @@
+#include "data/corpus.h"
+
+#include <filesystem>
+#include <system_error>
+
+#include <spdlog/fmt/fmt.h>
+
+#include "core/sha256.h"
+#include "data/paths.h"
+#include "data/shard.h"
+
+namespace nanochat {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::vector<fs::path> shards_of(const std::vector<std::string>& paths) { return expand_paths(paths, {".tok"}, "token shard"); }
+
+bool is_validation_shard(const fs::path& file) { return file.filename().string().starts_with("validation-"); }
+
+}  // namespace
+
+std::string corpus_fingerprint(const std::vector<std::string>& paths) {
+  Sha256 digest;
+  if (!paths.empty() && names_shards(paths.front())) {
+    for (const fs::path& file : shards_of(paths)) {
+      const ShardReader shard(file);
+      digest.update(fmt::format("{} {} {} {:08x}\n", is_validation_shard(file) ? "validation" : "train", shard.info().documents,
+                                shard.info().tokens, shard.info().checksum));
+    }
+  } else {
+    for (const fs::path& file : expand_paths(paths)) {
+      std::error_code none;  // of standard input
+      digest.update(fmt::format("{} {}\n", file.filename().string(), fs::file_size(file, none)));
+    }
+  }
+  return to_hex(digest.digest());
+}
+
+bool has_validation(const std::vector<std::string>& paths, std::int64_t validation_every, const ReaderOptions& reader) {
+  if (!paths.empty() && names_shards(paths.front())) {
+    for (const fs::path& file : shards_of(paths)) {
+      if (is_validation_shard(file)) return true;
+    }
+    return false;
+  }
+  if (validation_every <= 0) return false;
+  const auto documents = open_documents(expand_paths(paths), reader);
+  std::string document;
+  for (std::int64_t i = 0; i < validation_every; ++i) {
+    if (!documents->next(document)) return false;
+  }
+  return true;
+}
+
+}  // namespace nanochat

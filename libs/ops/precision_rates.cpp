@@ -1,0 +1,108 @@
+#include "ops/precision_rates.h"
+
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/zeros.h>
+
+#include <chrono>
+#include <functional>
+#include <limits>
+
+#include "ops/linear.h"
+#include "ops/matrix_product.h"
+
+namespace nanochat::ops {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr int kTurns = 4;              // of each precision
+constexpr double kMostSeconds = 0.25;  // begin no further turn after so long: a slow processor shows a difference soon
+
+double seconds_of(const std::function<void()>& work) {
+  const Clock::time_point before = Clock::now();
+  work();
+  return std::chrono::duration<double>(Clock::now() - before).count();
+}
+
+// The least seconds that each takes, by turns. The first turn of each, which also chooses kernels, is not counted.
+struct Least {
+  double float32, bfloat16;
+};
+Least take_turns(const std::function<void()>& float32, const std::function<void()>& bfloat16) {
+  float32();
+  bfloat16();
+  Least least{std::numeric_limits<double>::infinity(), std::numeric_limits<double>::infinity()};
+  const Clock::time_point begin = Clock::now();
+  for (int turn = 0; turn < kTurns; ++turn) {
+    least.float32 = std::min(least.float32, seconds_of(float32));
+    least.bfloat16 = std::min(least.bfloat16, seconds_of(bfloat16));
+    if (std::chrono::duration<double>(Clock::now() - begin).count() > kMostSeconds) break;
+  }
+  return least;
+}
+
+// The products of a linear layer in one step.
+class Layer {
+ public:
+  Layer(at::ScalarType dtype, std::int64_t rows) {
+    constexpr std::int64_t kInputs = 256, kOutputs = 1024;
+    x_ = at::full({rows, kInputs}, 0.5, dtype);
+    w_ = at::full({kOutputs, kInputs}, 0.25, dtype);
+    y_ = at::empty({rows, kOutputs}, dtype);
+    dx_ = at::empty({rows, kInputs}, dtype);
+    dw_ = at::zeros({kOutputs, kInputs}, at::kFloat);
+    if (needs_weight_scratch(x_)) scratch_ = at::empty({kOutputs, kInputs}, dtype);
+    flops_ = 3.0 * 2.0 * static_cast<double>(rows * kInputs * kOutputs);
+  }
+  void step() {
+    linear(x_, w_, y_);
+    linear_backward_input(y_, w_, dx_);
+    linear_backward_weight(y_, x_, dw_, scratch_);
+  }
+  double flops() const { return flops_; }
+
+ private:
+  at::Tensor x_, w_, y_, dx_, dw_, scratch_;
+  double flops_ = 0.0;
+};
+
+// A row by a matrix, as the engine and the generator multiply it.
+class RowProduct {
+ public:
+  static constexpr std::int64_t kInputs = 1024, kOutputs = 16384;
+  explicit RowProduct(at::ScalarType dtype) {
+    x_ = at::full({1, kInputs}, 0.5, dtype);
+    w_ = at::full({kOutputs, kInputs}, 0.25, dtype);
+    y_ = at::empty({1, kOutputs}, dtype);
+  }
+  void step() { linear_rows(x_, w_, y_); }
+
+ private:
+  at::Tensor x_, w_, y_;
+};
+
+}  // namespace
+
+PrecisionRates measure_training_products() {
+  constexpr std::int64_t kRows = 2048, kFewRows = 64;
+  constexpr double kHopeless = 4.0;  // times slower than float32: emulated, and not worth the seconds of a whole measurement
+  Layer wide(at::kFloat, kRows), few_wide(at::kFloat, kFewRows), few_narrow(at::kBFloat16, kFewRows);
+  const Least first = take_turns([&] { few_wide.step(); }, [&] { few_narrow.step(); });
+  if (first.bfloat16 > kHopeless * first.float32) {
+    return {few_wide.flops() / first.float32, few_narrow.flops() / first.bfloat16};
+  }
+  Layer narrow(at::kBFloat16, kRows);
+  const Least least = take_turns([&] { wide.step(); }, [&] { narrow.step(); });
+  return {wide.flops() / least.float32, narrow.flops() / least.bfloat16};
+}
+
+PrecisionRates measure_decoding_products() {
+  RowProduct wide(at::kFloat), narrow(at::kBFloat16);
+  const Least least = take_turns([&] { wide.step(); }, [&] { narrow.step(); });
+  constexpr auto kWeights = static_cast<double>(RowProduct::kInputs * RowProduct::kOutputs);
+  return {kWeights / least.float32, kWeights / least.bfloat16};
+}
+
+}  // namespace nanochat::ops
