@@ -2,9 +2,11 @@
 // Text to token ids and back. Two implementations stand behind this interface: byte-level BPE (byte_bpe.h) and
 // sentencepiece BPE (sentencepiece_tokenizer.h); load.h tells them apart on disk.
 //
-// Ids are [0, vocab_size()). Ordinary tokens come first, the special tokens last. encode() never yields a special
-// token, whatever the text spells. Immutable after construction; every const member is thread-safe.
+// Ids are [0, vocab_size()). In tokenizers of our own the special tokens have the last ids; a tokenizer.json of others
+// may have them anywhere. encode() never yields a special token, whatever the text spells. Immutable after construction;
+// every const member is thread-safe.
 
+#include <algorithm>
 #include <cstdint>
 #include <filesystem>
 #include <optional>
@@ -42,7 +44,17 @@ class Tokenizer {
   std::optional<TokenId> special_id(std::string_view name) const;  // "<|bos|>"
   TokenId require_special(std::string_view name) const;            // throws TokenizerError naming it
   TokenId bos_id() const;  // <|bos|>, else <|endoftext|>; throws TokenizerError when there is neither
-  bool is_special(TokenId id) const { return id >= first_special() && id < vocab_size(); }
+  bool is_special(TokenId id) const {
+    if (!special_ids_.empty()) return std::binary_search(special_ids_.begin(), special_ids_.end(), id);
+    return id >= first_special() && id < vocab_size();
+  }
+  // The id of special_tokens()[index].
+  TokenId special_id_at(std::size_t index) const {
+    return special_ids_.empty() ? first_special() + static_cast<TokenId>(index) : special_ids_[index];
+  }
+  // True when every ordinary token has a lower id than every special token, as rank files need it.
+  bool specials_are_last() const { return special_ids_.empty(); }
+  // The first special token's id where specials_are_last(), else only vocab_size() less their number.
   TokenId first_special() const {
     return static_cast<TokenId>(vocab_size() - static_cast<std::int64_t>(special_tokens().size()));
   }
@@ -55,7 +67,9 @@ class Tokenizer {
 
  protected:
   void check_id(TokenId id) const;  // throws TokenizerError if it is out of range
-  std::string fingerprint_;         // set by the constructor of each implementation
+  // Set by the constructor of each implementation.
+  std::string fingerprint_;
+  std::vector<TokenId> special_ids_;  // ascending; empty where the special tokens have the last ids
 };
 
 // Turns a stream of ids into text that never ends inside a UTF-8 sequence. Incomplete bytes wait for the next token;
