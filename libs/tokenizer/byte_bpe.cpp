@@ -65,9 +65,9 @@ std::vector<std::string> all_tokens(const ByteBpeDefinition& definition, const s
       throw TokenizerError(fmt::format("token {} has the same bytes as token {}", id, first->second));
     }
     if (id == all.size()) {
-      // Of one that is found in the text before anything is merged, the bytes may be those of a merged token, too.
+      // A tokenizer.json spells merged tokens otherwise than added ones, so that both may stand for the same bytes.
       const auto first = seen.find(token.content);
-      if (token.special && first != seen.end()) {
+      if (definition.steps.added.empty() && first != seen.end()) {
         throw TokenizerError(fmt::format("token {} has the same bytes as token {}", id, first->second));
       }
       all.push_back(token.content);

@@ -201,13 +201,16 @@ class Reader {
     fail(fmt::format("model.merges[{}] is {}; expected \"a b\" or [\"a\", \"b\"]", index, entry.dump()));
   }
 
-  // The special tokens where they are all there is and have the last ids; otherwise they stay among added_.
-  std::vector<std::string> take_plain_specials() {
+  // The special tokens where they are all there is, have the last ids and plain names; otherwise they stay among added_.
+  std::vector<std::string> take_plain_specials(bool byte_level) {
     std::vector<std::string> names;
     for (std::size_t i = 0; i < added_.size(); ++i) {
       const AddedToken& token = added_[i];
       const bool last = static_cast<std::size_t>(token.id) == first_plain_special() + i;
-      if (!token.special || !last || token.single_word || token.lstrip || token.rstrip || token.normalized) return {};
+      const bool flags = token.single_word || token.lstrip || token.rstrip || token.normalized;
+      // One that byte-level BPE would spell otherwise may have the bytes of another token.
+      const bool plain_name = !byte_level || bytes_to_printable(token.content) == token.content;
+      if (!token.special || !last || flags || !plain_name) return {};
       names.push_back(token.content);
     }
     vocabulary_.resize(std::min(vocabulary_.size(), first_plain_special()));
@@ -234,7 +237,7 @@ class Reader {
                        type_of(pre_tokenizer)));
     }
     SentencePieceDefinition definition;
-    definition.specials = take_plain_specials();
+    definition.specials = take_plain_specials(/*byte_level=*/false);
     if (!added_.empty()) {
       fail(fmt::format("the added token {} is not special or not one of the last; with model.byte_fallback only special "
                        "tokens with the last ids are supported",
@@ -251,7 +254,7 @@ class Reader {
     read_normalizer(optional_member(root_, "normalizer"), steps.normalizer);
     read_pre_tokenizer(optional_member(root_, "pre_tokenizer"), steps.splits);
     take_single_pattern(definition);
-    definition.specials = take_plain_specials();
+    definition.specials = take_plain_specials(/*byte_level=*/true);
     std::vector<std::string> printable = vocabulary_;
     for (std::size_t id = 0; id < printable.size(); ++id) {
       // A token of the vocabulary that is an added one, too: special, or no bytes that merges could make.
