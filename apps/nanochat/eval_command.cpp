@@ -341,9 +341,9 @@ void add_eval(CommandLine& command_line) {
   command.positional("model", /*required=*/true);
   std::vector<std::string> names = {"completion", "core", "bpb", "chat"};
   names.insert(names.end(), chat_benchmarks().begin(), chat_benchmarks().end());
-  command.option("benchmarks", config->benchmarks,
+  const Option& benchmarks = command.option("benchmarks", config->benchmarks,
                  "what to score: core (the 22 tasks of an evaluation bundle), bpb (bits per byte of token shards or text), chat (the six "
-                 "of ChatCORE), one of these, or completion (rows of prompt, answers and topic)")
+                 "of ChatCORE), one of these, or completion (rows of prompt, answers and topic); with --custom-task alone: none")
       .comma_separated()
       .one_of(names);
   command.option("custom_task", config->custom_tasks, "JSON file that describes a task of one's own; may be repeated");
@@ -376,7 +376,13 @@ void add_eval(CommandLine& command_line) {
   command.option("world_size", config->world_size, "processes that share the examples; then once more alone with --resume")
       .at_least(1);
   command.option("show", config->show, "print every prompt of completion with its continuation");
-  command.run([config](Context& context) { return Evaluator(*config, context).run(); });
+  command.run([config, &benchmarks](Context& context) {
+    // A task of one's own brings its data; nobody asked for the benchmark that is scored by default.
+    if (!config->custom_tasks.empty() && benchmarks.source() == "default" && config->data_dir.empty() && config->task_files.empty()) {
+      config->benchmarks.clear();
+    }
+    return Evaluator(*config, context).run();
+  });
 }
 
 }  // namespace nanochat::cli

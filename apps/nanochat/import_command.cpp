@@ -40,6 +40,7 @@ void report(const ImportArguments& arguments, const ImportResult& result, const 
                            {"parameters", config.parameter_count()},
                            {"config", to_hugging_face_config(config)},
                            {"assumed", result.assumed},
+                           {"tied", result.tied.empty() ? ordered_json() : ordered_json(result.tied)},
                            {"step", nullptr},
                            {"tokenizer", nullptr}};
     if (result.step) object["step"] = *result.step;
@@ -72,6 +73,7 @@ ExitCode import(const ImportArguments& arguments, const Context& context) {
     log_info("taken from the reference's code at {}, since its files do not say it: {}", arguments.options.reference,
              values);
   }
+  if (!result.tied.empty()) log_info("tied embeddings: {}", result.tied);
   if (result.tokenizer == nullptr) {
     log_warn("no tokenizer was found beside the weights; without --tokenizer the model only takes token ids");
   }

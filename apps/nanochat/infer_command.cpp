@@ -12,14 +12,15 @@
 #include "checkpoint/checkpoint.h"
 #include "command_line.h"
 #include "commands.h"
-#include "core/atomic_file.h"
 #include "core/format.h"
 #include "core/interrupt.h"
-#include "core/json_input.h"
 #include "core/log.h"
+#include "data/conversations.h"
 #include "infer_chat.h"
+#include "inference/chat.h"
 #include "inference/generator.h"
 #include "line_input.h"
+#include "prompts_file.h"
 #include "tokenizer/special_tokens.h"
 #include "tokenizer/tokenizer.h"
 #include "training/trainer/runtime.h"
@@ -28,7 +29,6 @@ namespace nanochat::cli {
 namespace {
 
 namespace fs = std::filesystem;
-using nlohmann::json;
 using nlohmann::ordered_json;
 
 struct InferArguments {
@@ -42,15 +42,6 @@ struct InferArguments {
   GenerationOptions generation;
   RuntimeOptions runtime;
 };
-
-// A prompt as it was given: text, or token ids.
-struct Prompt {
-  std::string where;  // "--prompt", "prompts.txt:3"
-  std::optional<std::string> text;
-  std::vector<TokenId> ids;
-};
-
-bool is_blank(std::string_view text) { return text.find_first_not_of(" \t\r\n\v\f") == std::string_view::npos; }
 
 // ---------------------------------------------------------------------------------------------------------- prompts
 
@@ -67,45 +58,6 @@ std::vector<TokenId> parse_prompt_ids(const std::vector<std::string>& words) {
   return ids;
 }
 
-Prompt prompt_of_row(const std::string& line, const std::string& where) {
-  const json row = parse_json_input(line, where);
-  const auto text = row.is_object() ? row.find("prompt") : row.end();
-  const auto ids = row.is_object() ? row.find("prompt_ids") : row.end();
-  if ((text == row.end()) == (ids == row.end())) {
-    throw DataError(fmt::format("{}: expected an object with either \"prompt\" or \"prompt_ids\"", where));
-  }
-  if (text != row.end()) {
-    if (!text->is_string()) throw DataError(fmt::format("{}: \"prompt\" is not a string", where));
-    if (is_blank(text->get<std::string>())) throw DataError(fmt::format("{}: \"prompt\" is blank", where));
-    return {where, text->get<std::string>(), {}};
-  }
-  const auto is_id = [](const json& value) {
-    return value.is_number_integer() && value.get<std::int64_t>() >= 0 && value.get<std::int64_t>() <= INT32_MAX;
-  };
-  if (!ids->is_array() || ids->empty() || !std::all_of(ids->begin(), ids->end(), is_id)) {
-    throw DataError(fmt::format("{}: \"prompt_ids\" is not a list of token ids", where));
-  }
-  return {where, std::nullopt, ids->get<std::vector<TokenId>>()};
-}
-
-std::vector<Prompt> read_prompts_file(const fs::path& path) {
-  std::string contents = read_file(path);
-  if (!contents.empty() && contents.back() == '\n') contents.pop_back();
-  if (contents.empty()) throw DataError(path.string() + ": holds no prompt");
-  const bool rows = path.extension() == ".jsonl" || path.extension() == ".json";
-  std::vector<Prompt> prompts;
-  for (std::size_t begin = 0, number = 1; begin <= contents.size(); ++number) {
-    const std::size_t end = std::min(contents.find('\n', begin), contents.size());
-    std::string line = contents.substr(begin, end - begin);
-    begin = end + 1;
-    if (!line.empty() && line.back() == '\r') line.pop_back();
-    const std::string where = fmt::format("{}:{}", path.string(), number);
-    if (is_blank(line)) throw DataError(where + ": the line is blank; expected a prompt on every line");
-    prompts.push_back(rows ? prompt_of_row(line, where) : Prompt{where, std::move(line), {}});
-  }
-  return prompts;
-}
-
 // The prompts that options and files give, before any model is read; empty for --interactive and --chat.
 std::vector<Prompt> gather_prompts(const InferArguments& arguments, bool prompt_given) {
   const int ways = int{prompt_given} + int{!arguments.prompt_ids.empty()} + int{!arguments.prompts_file.empty()} +
@@ -116,9 +68,9 @@ std::vector<Prompt> gather_prompts(const InferArguments& arguments, bool prompt_
   }
   if (arguments.interactive || arguments.chat) return {};
   if (!arguments.prompts_file.empty()) return read_prompts_file(arguments.prompts_file);
-  if (!prompt_given) return {{"--prompt-ids", std::nullopt, parse_prompt_ids(arguments.prompt_ids)}};
+  if (!prompt_given) return {{"--prompt-ids", {}, parse_prompt_ids(arguments.prompt_ids), {}}};
   if (is_blank(arguments.prompt)) throw ConfigError("--prompt: is blank, expected a text to continue");
-  return {{"--prompt", arguments.prompt, {}}};
+  return {{"--prompt", arguments.prompt, {}, {}}};
 }
 
 // ------------------------------------------------------------------------------------------------------- generation
@@ -147,6 +99,8 @@ class Session {
       }
       prompt.ids = {loaded_.tokenizer->bos_id()};
       loaded_.tokenizer->encode(*prompt.text, prompt.ids);
+    } else if (prompt.conversation) {
+      encode_conversation(prompt);
     }
     const auto length = static_cast<std::int64_t>(prompt.ids.size());
     if (length >= config.sequence_len) {
@@ -160,9 +114,12 @@ class Session {
     }
   }
 
-  // Continues the prompts and writes the results. One prompt alone is streamed.
+  // Continues the prompts and writes the results. One prompt alone is streamed. Conversations are answered with the
+  // calculator, as --chat does.
   ExitCode answer(std::vector<Prompt> prompts) {
     std::vector<std::vector<TokenId>> ids;
+    const bool chat = std::any_of(prompts.begin(), prompts.end(), [](const Prompt& prompt) { return prompt.conversation; });
+    if (chat) options_.tools = loaded_.tokenizer.get();
     for (Prompt& prompt : prompts) {
       encode(prompt);
       ids.push_back(prompt.ids);
@@ -175,7 +132,7 @@ class Session {
       if (context_.json) {
         write(describe(prompts[i], results[i]).dump() + "\n");
       } else if (!streamed) {
-        write(shown(prompts[i]) + text_of(results[i].ids) + "\n");
+        write(shown(prompts[i]) + answer_of(prompts[i], results[i].ids) + "\n");
       }
       cancelled = cancelled || results[i].reason == FinishReason::kCancelled;
     }
@@ -189,25 +146,38 @@ class Session {
     }
   }
 
+  void encode_conversation(Prompt& prompt) const {
+    constexpr std::int64_t kNoLimit = std::int64_t{1} << 40;
+    try {
+      if (loaded_.tokenizer == nullptr) throw TokenizerError("there is no tokenizer beside the model");
+      prompt.ids = render_prompt(*loaded_.tokenizer, *prompt.conversation, kNoLimit);
+    } catch (const TokenizerError& error) {
+      throw CheckpointError(fmt::format("{}: cannot chat, which {} asks for: {}", loaded_.folder.string(), prompt.where,
+                                        error.what()));
+    }
+  }
+
   Generation stream(const Prompt& prompt) {
     write(shown(prompt));
     std::optional<StreamDecoder> decoder;
-    if (loaded_.tokenizer != nullptr) decoder.emplace(*loaded_.tokenizer);
+    std::optional<AnswerView> view;
+    if (loaded_.tokenizer != nullptr && prompt.conversation) view.emplace(*loaded_.tokenizer);
+    if (loaded_.tokenizer != nullptr && !prompt.conversation) decoder.emplace(*loaded_.tokenizer);
     bool first = true;
     Generation result = generate(*loaded_.model, {prompt.ids}, options_, [&](std::size_t, TokenId id) {
-      write(decoder ? decoder->push(id) : fmt::format("{}{}", first ? "" : " ", id));
+      write(view ? view->push(id) : decoder ? decoder->push(id) : fmt::format("{}{}", first ? "" : " ", id));
       first = false;
       return true;
     })[0];
-    write((decoder ? decoder->flush() : "") + "\n");
+    write((view ? view->flush() : decoder ? decoder->flush() : "") + "\n");
     log_info("{} tokens, the first after {:.0f} ms, then {:.1f} tokens/s", result.ids.size(),
              1e3 * result.prefill_seconds, decode_rate(result));
     return result;
   }
 
-  // The prompt as it stands before its continuation.
+  // The prompt as it stands before its continuation; nothing of a conversation.
   std::string shown(const Prompt& prompt) const {
-    if (!arguments_.echo) return "";
+    if (!arguments_.echo || prompt.conversation) return "";
     if (prompt.text) return replace_invalid_utf8(*prompt.text);
     const bool bos = loaded_.tokenizer != nullptr && prompt.ids[0] == loaded_.tokenizer->bos_id();
     return text_of(std::span(prompt.ids).subspan(bos ? 1 : 0)) + (loaded_.tokenizer == nullptr ? " " : "");
@@ -219,6 +189,15 @@ class Session {
     return replace_invalid_utf8(loaded_.tokenizer->decode(ids));
   }
 
+  // What was generated, in a conversation with the calculator's calls as "<<6*7=42>>".
+  std::string answer_of(const Prompt& prompt, std::span<const TokenId> ids) const {
+    if (!prompt.conversation) return text_of(ids);
+    AnswerView view(*loaded_.tokenizer);
+    std::string text;
+    for (const TokenId id : ids) text += view.push(id);
+    return text + view.flush();
+  }
+
   // Tokens a second after the first; 0 when there is only one.
   static double decode_rate(const Generation& result) {
     if (result.ids.size() < 2 || result.decode_seconds <= 0.0) return 0.0;
@@ -228,9 +207,10 @@ class Session {
   ordered_json describe(const Prompt& prompt, const Generation& result) const {
     ordered_json object;
     if (prompt.text) object["prompt"] = replace_invalid_utf8(*prompt.text);
+    if (prompt.conversation) object["messages"] = to_json(*prompt.conversation)["messages"];
     object["prompt_ids"] = prompt.ids;
     object["ids"] = result.ids;
-    if (loaded_.tokenizer != nullptr) object["text"] = text_of(result.ids);
+    if (loaded_.tokenizer != nullptr) object["text"] = answer_of(prompt, result.ids);
     object["logprobs"] = result.logprobs;
     object["finish_reason"] = result.reason == FinishReason::kStop     ? "stop"
                               : result.reason == FinishReason::kLength ? "length"
@@ -258,7 +238,7 @@ ExitCode converse(Session& session, const Context& context) {
     if (!line || *line == "/quit") break;
     if (is_blank(*line)) continue;
     try {
-      session.answer({{"standard input", *line, {}}});
+      session.answer({{"standard input", *line, {}, {}}});
     } catch (const DataError& error) {  // of this line alone: a prompt longer than the context
       log_error("{}", error.what());
     }
@@ -292,7 +272,8 @@ void add_infer(CommandLine& command_line) {
   command.option("prompt_ids", &arguments->prompt_ids, "token ids to continue, as they are; needs no tokenizer")
       .comma_separated();
   command.option("prompts_file", &arguments->prompts_file,
-                 "a prompt a line, or a .jsonl of {\"prompt\":...} or {\"prompt_ids\":[...]}; answered as a batch");
+                 "file with a prompt on each line, or with rows {\"prompt\":...}, {\"prompt_ids\":[...]} or {\"messages\":[...]} "
+                 "(.jsonl, .json, .parquet); - for standard input; answered as a batch");
   command.option("interactive", &arguments->interactive,
                  "continue each line typed; /quit ends, Ctrl-C stops an answer");
   command.option("chat", &arguments->chat,

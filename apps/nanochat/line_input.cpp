@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <string_view>
 #include <utility>
 
 #include "core/interrupt.h"
@@ -11,6 +12,15 @@
 namespace nanochat::cli {
 
 std::optional<std::string> LineInput::next() {
+  std::optional<std::string> line = next_as_it_is();
+  if (!line) return line;
+  constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
+  if (std::exchange(first_, false) && line->starts_with(kByteOrderMark)) line->erase(0, kByteOrderMark.size());
+  if (line->ends_with('\r')) line->pop_back();
+  return line;
+}
+
+std::optional<std::string> LineInput::next_as_it_is() {
   while (true) {
     if (const std::size_t end = buffer_.find('\n'); end != std::string::npos) {
       std::string line = buffer_.substr(0, end);

@@ -9,12 +9,15 @@ namespace nanochat::cli {
 // Waits by poll, which a signal ends, so that Ctrl-C works at the prompt too.
 class LineInput {
  public:
-  // nullopt at the end of the input or when interrupted (core/interrupt.h tells).
+  // Without its line feed or CR LF, and the first without a byte order mark; nullopt at the end of the input or when
+  // interrupted (core/interrupt.h tells).
   std::optional<std::string> next();
 
  private:
+  std::optional<std::string> next_as_it_is();
+
   std::string buffer_;
-  bool ended_ = false;
+  bool first_ = true, ended_ = false;
 };
 
 }  // namespace nanochat::cli

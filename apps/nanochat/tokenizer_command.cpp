@@ -236,6 +236,35 @@ std::vector<std::string> sample_tokens(const Tokenizer& tokenizer, std::string_v
   return tokens;
 }
 
+// How a byte-level tokenizer cuts text, and what it does to it before.
+void describe_steps(const ByteBpeTokenizer& tokenizer, ordered_json& report) {
+  const TextSteps& steps = tokenizer.steps();
+  if (steps.splits.empty()) report["pattern"] = tokenizer.pattern();
+  if (!steps.splits.empty()) report["pre_tokenizer"] = ordered_json::parse(steps.pre_tokenizer_json);
+  if (!steps.normalizer.empty()) report["normalizer"] = ordered_json::parse(steps.normalizer_json);
+  ordered_json added = ordered_json::object();
+  for (const AddedToken& token : steps.added) {
+    if (!token.special) added[token.content] = token.id;
+  }
+  if (!added.empty()) report["added_tokens"] = added;
+}
+
+void print_steps(const ByteBpeTokenizer& tokenizer) {
+  ordered_json report = ordered_json::object();
+  describe_steps(tokenizer, report);
+  if (report.contains("normalizer")) fmt::print("normalizer      {}\n", report["normalizer"].dump());
+  if (report.contains("pattern")) {
+    fmt::print("split pattern   {}: {}\n", pattern_name(tokenizer.pattern()), tokenizer.pattern());
+  } else {
+    fmt::print("pre-tokenizer   {}\n", report["pre_tokenizer"].dump());
+  }
+  if (report.contains("added_tokens")) {
+    for (const auto& [name, id] : report["added_tokens"].items()) {
+      fmt::print("added           {:>6} {}\n", id.get<TokenId>(), ordered_json(name).dump());
+    }
+  }
+}
+
 ExitCode info(const TokenizerArguments& arguments, Context& context) {
   constexpr std::string_view kSample = "Hello, world! In 2024 it's 3.14 \xE2\x82\xAC.";
   const auto tokenizer = load_tokenizer(arguments.tokenizer, arguments.load);
@@ -251,14 +280,14 @@ ExitCode info(const TokenizerArguments& arguments, Context& context) {
                            {"special_tokens", specials},
                            {"longest_token_bytes", *std::max_element(lengths.begin(), lengths.end())},
                            {"sample", {{"text", kSample}, {"ids", tokenizer->encode(kSample)}, {"tokens", sample}}}};
-    if (bpe != nullptr) report["pattern"] = bpe->pattern();
+    if (bpe != nullptr) describe_steps(*bpe, report);
     fmt::print("{}\n", report.dump());
     return ExitCode::kOk;
   }
   fmt::print("type            {}\n", tokenizer->type());
   fmt::print("vocabulary      {} tokens, {} of them special\n", with_commas(tokenizer->vocab_size()),
              specials.size());
-  if (bpe != nullptr) fmt::print("split pattern   {}: {}\n", pattern_name(bpe->pattern()), bpe->pattern());
+  if (bpe != nullptr) print_steps(*bpe);
   fmt::print("longest token   {} bytes\n", *std::max_element(lengths.begin(), lengths.end()));
   fmt::print("fingerprint     {}\n", tokenizer->fingerprint());
   for (const auto& [name, id] : specials.items()) fmt::print("special         {:>6} {}\n", id.get<TokenId>(), name);

@@ -10,6 +10,7 @@
 #include "checkpoint/json_file.h"
 #include "checkpoint/model_tensors.h"
 #include "checkpoint/open_checkpoint.h"
+#include "checkpoint/tied_weights.h"
 #include "checkpoint/torch_file.h"
 #include "core/errors.h"
 #include "tokenizer/tokenizer.h"
@@ -48,14 +49,28 @@ struct Source {
   Naming naming = Naming::kHuggingFace;
 };
 
+// Whether head and embedding are one table. The configuration of the imported model, which has two, does not say so.
+bool take_tied(json& object, const fs::path& config) {
+  const auto found = object.find("tie_word_embeddings");
+  if (found == object.end()) return false;
+  if (!found->is_boolean() && !found->is_null()) {
+    throw CheckpointError(config.string() + ": \"tie_word_embeddings\" is neither true nor false");
+  }
+  const bool tied = *found == true;
+  object.erase(found);
+  return tied;
+}
+
 Source open_hugging_face(const fs::path& path, const ImportOptions& options, ImportResult& result) {
   const fs::path found = find_checkpoint(path);
   fs::path weights = found;
   if (fs::is_directory(found)) weights /= is_file(found / kWeightsFile) ? kWeightsFile : kWeightsIndexFile;
   const fs::path config = weights.parent_path() / kConfigFile;
   result.format = "huggingface";
-  result.config = complete_hugging_face_config(read_json_object(config), options.given, config);
-  Source source{open_weights(weights), Naming::kHuggingFace};
+  json object = read_json_object(config);
+  const bool tied = take_tied(object, config);
+  result.config = complete_hugging_face_config(std::move(object), options.given, config);
+  Source source{untie_weights(open_weights(weights), Naming::kHuggingFace, tied, result.tied), Naming::kHuggingFace};
   check_model_tensors(result.config, *source.weights, source.naming, kConfigFile);
   return source;
 }
@@ -70,7 +85,8 @@ Source open_reference(const fs::path& path, const ImportOptions& options, Import
   result.config =
       reference_config(has_meta ? read_python_json(meta) : json::object(), options.given, options.reference,
                        meta.string() + (has_meta ? "" : " (which is absent)"), result.assumed);
-  Source source{std::make_unique<TorchFile>(path), Naming::kReference};
+  Source source{untie_weights(std::make_unique<TorchFile>(path), Naming::kReference, /*tied=*/false, result.tied),
+                Naming::kReference};
   check_model_tensors(result.config, *source.weights, source.naming, meta.filename().string());
   return source;
 }

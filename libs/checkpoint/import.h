@@ -35,6 +35,7 @@ struct ImportResult {
   std::string dtype;              // of its weights, "BF16 and F32"
   GptConfig config;
   nlohmann::json assumed;              // names and values that the reference's code decided
+  std::string tied;                    // what became of a head that is the embedding; empty where it is not
   std::optional<std::int64_t> step;    // where the file's name says it
   std::filesystem::path tokenizer_at;  // empty when there is none
   std::shared_ptr<const Tokenizer> tokenizer;
@@ -42,7 +43,7 @@ struct ImportResult {
 
 // `path`: a Hugging Face folder (model.safetensors, or several files and their index) or one of its files; or a
 // folder with model_NNNNNN.pt, of which the highest step is taken, or such a file, with meta_NNNNNN.json beside it.
-// Writes a checkpoint in float32. Throws CheckpointError, TokenizerError, ConfigError or IoError; then nothing is
+// A head that is the embedding becomes a table of its own. Writes a checkpoint in float32. Throws CheckpointError, TokenizerError, ConfigError or IoError; then nothing is
 // left behind.
 ImportResult import_checkpoint(const std::filesystem::path& path, const std::filesystem::path& output,
                                const ImportOptions& options);

@@ -109,6 +109,74 @@ class ImportTest : public ::testing::Test {
   ImportOptions options_;
 };
 
+// The same model with one table for embedding and head.
+void tie(Gpt& model) {
+  const auto value = [&](const std::string& name) {
+    for (const Parameter& parameter : model.parameters()) {
+      if (parameter.name == name) return parameter.value;
+    }
+    return at::Tensor();
+  };
+  at::Tensor head = value("lm_head.weight");
+  head.copy_(value("model.embed_tokens.weight"));
+}
+
+TEST_F(ImportTest, CopiesATiedEmbedding) {
+  tie(*model_);
+  const fs::path folder = temporary_ / "tied";
+  NamedTensors weights = model_weights(*model_);
+  const auto write_without = [&](const std::string& name) {
+    write_hugging_face(folder);
+    NamedTensors kept;
+    for (const auto& tensor : weights) {
+      if (tensor.first != name) kept.push_back(tensor);
+    }
+    fs::remove(folder / "model.safetensors");
+    write_weights(folder, kept, 0);
+  };
+  const auto set_tied = [&](const json& value) {
+    change_json(folder / "config.json", [&](json& object) { object["tie_word_embeddings"] = value; });
+  };
+  write_without("lm_head.weight");
+  EXPECT_EQ(import(folder).tied, "lm_head.weight is not in the file, so it becomes a copy of model.embed_tokens.weight");
+  expect_same_model();
+  set_tied(true);
+  EXPECT_NE(import(folder).tied, "");
+  expect_same_model();
+  write_without("model.embed_tokens.weight");
+  EXPECT_THAT(error_of(folder), HasSubstr("model.embed_tokens.weight"));
+  set_tied(true);
+  EXPECT_EQ(import(folder).tied, "model.embed_tokens.weight is not in the file, so it becomes a copy of lm_head.weight");
+  expect_same_model();
+  write_without("");
+  EXPECT_EQ(import(folder).tied, "");
+  set_tied(true);
+  EXPECT_EQ(import(folder).tied, "lm_head.weight equals model.embed_tokens.weight and becomes a table of its own");
+  expect_same_model();
+  EXPECT_EQ(json::parse(read_file(output_ / "config.json"))["tie_word_embeddings"], false);
+  set_tied("yes");
+  EXPECT_THAT(error_of(folder), HasSubstr("\"tie_word_embeddings\" is neither true nor false"));
+}
+
+TEST_F(ImportTest, RefusesATiedHeadThatDiffers) {
+  const fs::path folder = temporary_ / "tied";
+  write_hugging_face(folder);
+  change_json(folder / "config.json", [](json& object) { object["tie_word_embeddings"] = true; });
+  EXPECT_THAT(error_of(folder), HasSubstr("lm_head.weight differs from model.embed_tokens.weight"));
+}
+
+TEST_F(ImportTest, CopiesTheEmbeddingOfAReferenceWithoutAHead) {
+  tie(*model_);
+  write_reference(source_);
+  NamedTensors tensors;
+  for (const Parameter& parameter : model_->parameters()) {
+    if (parameter.name != "lm_head.weight") tensors.emplace_back(reference_name(parameter.name), parameter.value);
+  }
+  write_torch_file(source_ / "model_000012.pt", tensors);
+  EXPECT_EQ(import(source_).tied, "lm_head.weight is not in the file, so it becomes a copy of transformer.wte.weight");
+  expect_same_model();
+}
+
 TEST_F(ImportTest, TakesTheReferencesCheckpoints) {
   write_reference(source_);
   for (const fs::path& path : {source_, source_ / "model_000012.pt"}) {

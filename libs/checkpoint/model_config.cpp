@@ -118,7 +118,9 @@ GptConfig from_hugging_face_config(const json& object, const std::filesystem::pa
   }
   reader.expect_text("hidden_act", "relu2");
   reader.expect_false("attention_bias");
-  reader.expect_false("tie_word_embeddings");
+  if (const json& tied = reader.optional("tie_word_embeddings"); !tied.is_null() && tied != false) {
+    reader.fail("tie_word_embeddings", tied, "false; `nanochat import` makes a head of its own of the embedding");
+  }
 
   GptConfig config;
   config.sequence_len = reader.integer("max_position_embeddings");

@@ -14,12 +14,20 @@ std::string_view trim(std::string_view text) {
   return text.substr(first, text.find_last_not_of(" \t\r") - first + 1);
 }
 
+// Without the byte order mark that some editors put first.
+std::string read_unmarked(const std::filesystem::path& file) {
+  constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
+  std::string text = read_file(file);
+  if (text.starts_with(kByteOrderMark)) text.erase(0, kByteOrderMark.size());
+  return text;
+}
+
 class YamlReader {
  public:
   explicit YamlReader(const std::filesystem::path& file) : file_(file) {}
 
   std::vector<YamlEntry> read(std::string_view key) {
-    const std::string text = read_file(file_);
+    const std::string text = read_unmarked(file_);
     bool in_list = false;
     for (std::size_t begin = 0; begin < text.size();) {
       const std::size_t end = std::min(text.find('\n', begin), text.size());
@@ -107,7 +115,7 @@ std::vector<YamlEntry> read_yaml_list(const std::filesystem::path& file, std::st
 }
 
 std::vector<std::vector<std::string>> read_csv(const std::filesystem::path& file) {
-  const std::string text = read_file(file);
+  const std::string text = read_unmarked(file);
   std::vector<std::vector<std::string>> rows;
   std::vector<std::string> row{""};
   bool quoted = false;

@@ -31,6 +31,13 @@ TEST_F(YamlList, ReadsBothFormsOfAnEntryWithQuotesAndComments) {
   EXPECT_EQ(entries[1].values.at("shots"), "[10]");
 }
 
+TEST_F(YamlList, ReadsAMarkAndWindowsLineEnds) {
+  const auto entries = read("\xEF\xBB\xBFtasks:\r\n- label: a\r\n  shots: [1]\r\n");
+  ASSERT_EQ(entries.size(), 1U);
+  EXPECT_EQ(entries[0].values.at("label"), "a");
+  EXPECT_EQ(entries[0].values.at("shots"), "[1]");
+}
+
 TEST_F(YamlList, NamesTheLineOfWhatItDoesNotRead) {
   const auto message = [&](const std::string& text, const std::string& part) {
     EXPECT_THAT([&] { read(text); }, ThrowsMessage<DataError>(HasSubstr(part))) << text;
@@ -49,7 +56,7 @@ TEST_F(YamlList, NamesTheLineOfWhatItDoesNotRead) {
 
 TEST(Csv, ReadsQuotedFields) {
   const testing::TemporaryDirectory folder;
-  testing::write_text(folder / "t.csv", "a,b\r\n\"1,\"\"2\"\"\n3\",4\n5,6");
+  testing::write_text(folder / "t.csv", "\xEF\xBB\xBF" "a,b\r\n\"1,\"\"2\"\"\n3\",4\n5,6");
   EXPECT_EQ(read_csv(folder / "t.csv"),
             (std::vector<std::vector<std::string>>{{"a", "b"}, {"1,\"2\"\n3", "4"}, {"5", "6"}}));
   testing::write_text(folder / "open.csv", "a,\"b\n");

@@ -12,6 +12,7 @@
 #include "tokenizer/derive_merges.h"
 #include "tokenizer/fingerprint.h"
 #include "tokenizer/hf_tokenizer_json.h"
+#include "tokenizer/regex_dialect.h"
 #include "tokenizer/utf8.h"
 
 namespace nanochat {
@@ -35,17 +36,57 @@ std::vector<TokenId> find_byte_ids(const std::vector<std::string>& tokens) {
   return ids;
 }
 
-std::vector<std::string> with_specials(const std::vector<std::string>& tokens,
-                                       const std::vector<std::string>& specials) {
-  std::vector<std::string> all = tokens;
-  all.insert(all.end(), specials.begin(), specials.end());
+// The special tokens of the definition as added tokens, or its added tokens, by id.
+std::vector<AddedToken> added_tokens(const ByteBpeDefinition& definition) {
+  std::vector<AddedToken> added = definition.steps.added;
+  for (const std::string& name : definition.specials) {
+    AddedToken token;
+    token.id = static_cast<TokenId>(definition.tokens.size() + added.size());
+    token.content = name;
+    token.special = true;
+    added.push_back(std::move(token));
+  }
+  return added;
+}
+
+// What every token stands for, by id.
+std::vector<std::string> all_tokens(const ByteBpeDefinition& definition, const std::vector<AddedToken>& added) {
+  std::vector<std::string> all = definition.tokens;
   std::unordered_map<std::string_view, std::size_t> seen;
-  for (std::size_t id = 0; id < all.size(); ++id) {
-    if (all[id].empty()) throw TokenizerError(fmt::format("token {} is empty", id));
-    const auto [first, is_new] = seen.emplace(all[id], id);
+  for (std::size_t id = 0; id < definition.tokens.size(); ++id) {
+    if (definition.tokens[id].empty()) continue;
+    const auto [first, is_new] = seen.emplace(definition.tokens[id], id);
     if (!is_new) throw TokenizerError(fmt::format("token {} has the same bytes as token {}", id, first->second));
   }
+  std::unordered_map<std::string_view, std::size_t> names;
+  for (const AddedToken& token : added) {
+    const auto id = static_cast<std::size_t>(token.id);
+    if (const auto [first, is_new] = names.emplace(token.content, id); !is_new) {
+      throw TokenizerError(fmt::format("token {} has the same bytes as token {}", id, first->second));
+    }
+    if (id == all.size()) {
+      // A tokenizer.json spells merged tokens otherwise than added ones, so that both may stand for the same bytes.
+      const auto first = seen.find(token.content);
+      if (definition.steps.added.empty() && first != seen.end()) {
+        throw TokenizerError(fmt::format("token {} has the same bytes as token {}", id, first->second));
+      }
+      all.push_back(token.content);
+    } else if (id > all.size()) {
+      throw TokenizerError(fmt::format("no token has the id {}", all.size()));
+    } else if (all[id].empty()) {
+      all[id] = token.content;
+    }
+  }
+  for (std::size_t id = 0; id < all.size(); ++id) {
+    if (all[id].empty()) throw TokenizerError(fmt::format("token {} is empty", id));
+  }
   return all;
+}
+
+// As a file would give it back, so that a tokenizer and what was saved of it are the same one.
+std::string canonical_pattern(const std::string& pattern) {
+  const std::string resolved = resolve_pattern(pattern);
+  return pattern_name(resolved) == "custom" ? from_oniguruma(to_oniguruma(resolved)) : resolved;
 }
 
 MergeTable make_table(const std::vector<Merge>& merges) {
@@ -74,15 +115,20 @@ std::vector<Merge> merges_from_ranks(const std::vector<std::string>& tokens) {
 }
 
 ByteBpeTokenizer::ByteBpeTokenizer(ByteBpeDefinition definition)
-    : pretokenizer_(resolve_pattern(definition.pattern)),
-      specials_(std::move(definition.specials)),
+    : pretokenizer_(canonical_pattern(definition.pattern)),
+      merged_vocab_size_(definition.tokens.size()),
       merges_(std::move(definition.merges)),
       table_(make_table(merges_)),
       byte_ids_(find_byte_ids(definition.tokens)) {
+  const std::vector<AddedToken> added = added_tokens(definition);
+  const std::vector<std::string> all = all_tokens(definition, added);
   // Which tokens merging makes of their own bytes: all of a trained vocabulary.
-  std::vector<bool> merges_to_itself(definition.tokens.size());
+  std::vector<bool> merges_to_itself(definition.tokens.size(), true);
+  merged_.resize(definition.tokens.size());
   std::vector<TokenId> symbols, merged;
   for (std::size_t id = 0; id < definition.tokens.size(); ++id) {
+    merged_[id] = !definition.tokens[id].empty();
+    if (!merged_[id]) continue;
     symbols.clear();
     merged.clear();
     for (const char byte : definition.tokens[id]) symbols.push_back(byte_ids_[static_cast<std::uint8_t>(byte)]);
@@ -91,12 +137,26 @@ ByteBpeTokenizer::ByteBpeTokenizer(ByteBpeDefinition definition)
   }
   const bool all_merge = std::find(merges_to_itself.begin(), merges_to_itself.end(), false) == merges_to_itself.end();
   ignore_merges_ = definition.ignore_merges && !all_merge;
-  strings_ = TokenStrings(with_specials(definition.tokens, specials_), [&](TokenId id) {
+  strings_ = TokenStrings(all, [&](TokenId id) {
     const auto index = static_cast<std::size_t>(id);
-    return index < definition.tokens.size() && (ignore_merges_ || merges_to_itself[index]);
+    return index < merged_.size() && merged_[index] && (ignore_merges_ || merges_to_itself[index]);
   });
+  for (const AddedToken& token : added) {
+    if (!token.special) continue;
+    specials_.push_back(token.content);
+    special_ids_.push_back(token.id);
+  }
+  if (special_ids_.empty() || special_ids_.front() == first_special()) special_ids_.clear();
+
+  steps_ = std::move(definition.steps);
+  if (steps_.matter(merged_vocab_size_)) {
+    normalizer_ = TextNormalizer(steps_.normalizer);
+    if (!steps_.splits.empty()) splitter_ = std::make_unique<const TextSplitter>(steps_.splits);
+    added_ = std::make_unique<const AddedTokens>(added, normalizer_);
+  }
   std::vector<std::string> settings = {"bpe", pattern()};
   if (!all_merge) settings.push_back(ignore_merges_ ? "whole pieces first" : "merges only");
+  for (std::string& part : steps_.description(merged_vocab_size_)) settings.push_back(std::move(part));
   fingerprint_ = tokenizer_fingerprint(settings, definition.tokens, merges_, specials_);
 }
 
@@ -115,13 +175,30 @@ void ByteBpeTokenizer::encode(std::string_view text, std::vector<TokenId>& ids) 
 }
 
 void ByteBpeTokenizer::encode_valid(std::string_view text, std::vector<TokenId>& ids) const {
-  std::size_t done = 0, begin = 0, end = 0;
-  while (done < text.size() && pretokenizer_.find(text, done, begin, end)) {
-    if (begin > done) encode_piece(text.substr(done, begin - done), ids);  // the pattern leaves a gap
-    encode_piece(text.substr(begin, end - begin), ids);
-    done = end;
+  if (added_ == nullptr) return encode_stretch(text, ids);
+  const auto token = [&](TokenId id) { ids.push_back(id); };
+  const auto normalized_text = [&](std::string_view stretch) { encode_stretch(stretch, ids); };
+  added_->find(
+      text, /*normalized=*/false,
+      [&](std::string_view stretch) {
+        std::string normalized;
+        if (!normalizer_.empty()) {
+          normalized = normalizer_.apply(stretch);
+          stretch = normalized;
+        }
+        added_->find(stretch, /*normalized=*/true, normalized_text, token);
+      },
+      token);
+}
+
+// A stretch without added tokens.
+void ByteBpeTokenizer::encode_stretch(std::string_view text, std::vector<TokenId>& ids) const {
+  const auto piece = [&](std::string_view bytes) { encode_piece(bytes, ids); };
+  if (splitter_ != nullptr) {
+    splitter_->split(text, piece);
+  } else {
+    pretokenizer_.for_each_piece(text, piece);
   }
-  if (done < text.size()) encode_piece(text.substr(done), ids);
 }
 
 void ByteBpeTokenizer::encode_piece(std::string_view piece, std::vector<TokenId>& ids) const {

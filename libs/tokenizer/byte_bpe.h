@@ -1,16 +1,19 @@
 #pragma once
 // Byte-level byte pair encoding: text is cut by a regular expression (pretokenizer.h), the bytes of each piece are
-// merged by rank (merge_table.h). Every byte is a token, so any byte string encodes and decodes to itself.
+// merged by rank (merge_table.h). Every byte is a token, so any byte string encodes and decodes to itself, unless the
+// tokenizer normalizes text, drops parts of it or puts a space before it (text_steps.h).
 //
 // Sources: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners" (GPT-2: BPE over bytes, pieces
 // by category of character); tiktoken (a piece that is a token is looked up at once; the merge loop).
 
 #include <filesystem>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "tokenizer/merge_table.h"
 #include "tokenizer/pretokenizer.h"
+#include "tokenizer/text_steps.h"
 #include "tokenizer/token_strings.h"
 #include "tokenizer/tokenizer.h"
 
@@ -24,6 +27,9 @@ struct ByteBpeDefinition {
   // A piece that is a token becomes that token even where the merges would not make it (tiktoken always; Hugging Face
   // when "ignore_merges" is set). No difference for trained vocabularies.
   bool ignore_merges = true;
+  // Of a tokenizer.json that does more. Where it names added tokens, `specials` is empty, and a token that only they name
+  // is empty among `tokens`.
+  TextSteps steps;
 };
 
 // The merges of a rank file: a token's rank is its id.
@@ -43,15 +49,29 @@ class ByteBpeTokenizer final : public Tokenizer {
   const std::vector<std::string>& special_tokens() const override { return specials_; }
   void save(const std::filesystem::path& folder) const override;
 
+  // Empty where several steps cut the text.
   const std::string& pattern() const { return pretokenizer_.pattern(); }
+  const TextSteps& steps() const { return steps_; }
+  bool has_steps() const { return added_ != nullptr; }  // they make a difference for ids
+  // How many tokens merges may make: the first ids. Added and special tokens behind them are not among these.
+  std::size_t merged_vocab_size() const { return merged_vocab_size_; }
+  // False for a token among the first merged_vocab_size() that is only ever found as an added token, or never.
+  bool is_merged(TokenId id) const { return merged_[static_cast<std::size_t>(id)]; }
   const std::vector<Merge>& merges() const { return merges_; }
   bool ignore_merges() const { return ignore_merges_; }  // true only where it makes a difference
 
  private:
   void encode_valid(std::string_view text, std::vector<TokenId>& ids) const;
+  void encode_stretch(std::string_view text, std::vector<TokenId>& ids) const;
   void encode_piece(std::string_view piece, std::vector<TokenId>& ids) const;
 
   Pretokenizer pretokenizer_;
+  TextSteps steps_;
+  TextNormalizer normalizer_;
+  std::unique_ptr<const TextSplitter> splitter_;  // instead of pretokenizer_
+  std::unique_ptr<const AddedTokens> added_;      // with any steps
+  std::size_t merged_vocab_size_ = 0;
+  std::vector<bool> merged_;
   std::vector<std::string> specials_;
   std::vector<Merge> merges_;
   bool ignore_merges_ = false;

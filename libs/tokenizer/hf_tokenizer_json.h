@@ -12,10 +12,9 @@
 
 namespace nanochat {
 
-// Byte-level BPE (GPT-2: "ByteLevel" with its own regular expression; nanochat and GPT-4: "Split" by one, then
-// "ByteLevel") or the sentencepiece form that to_hf_json writes. Anything that would encode otherwise than this
-// program does (other models, normalizers, prefix spaces, dropout, added tokens amid the vocabulary) throws
-// TokenizerError with the key.
+// Byte-level BPE, cut by ByteLevel and Splits, with normalizers and added tokens (text_steps.h), or the sentencepiece form
+// that to_hf_json writes. Anything that would encode otherwise than this program does (other models, normalizers and
+// pre-tokenizers, dropout) throws TokenizerError with the key.
 std::variant<ByteBpeDefinition, SentencePieceDefinition> parse_hf_json(std::string_view contents,
                                                                        const std::string& source);
 

@@ -134,7 +134,7 @@ TEST(HfJson, NamesTheKeyAtFault) {
   refuse("/model/vocab/th", -1, "model.vocab[\"th\"] is -1; expected an id");
   refuse("/model/vocab/th", 257, "the id 257 belongs to both");
   refuse("/model/vocab/th", 400, "no token has the id 256; ids must be 0 to 400 without a gap");
-  refuse("/model/vocab/\u20AC", 276, "has the id 267, amid the vocabulary");
+  refuse("/model/vocab/\u20AC", 276, "no token has the id 267; ids must be 0 to 276 without a gap");
   refuse("/model/merges", 3, "model.merges is not an array");
   refuse("/model/merges/1", "a b c", "model.merges[1] is \"a b c\"; expected");
   refuse("/model/merges/1", json::array({"a"}), "model.merges[1] is [\"a\"]; expected");
@@ -144,18 +144,113 @@ TEST(HfJson, NamesTheKeyAtFault) {
   refuse("/model/end_of_word_suffix", "</w>", "model.end_of_word_suffix is \"</w>\"");
   refuse("/added_tokens/0", 3, "added_tokens[0] is not an object");
   refuse("/added_tokens/0/id", "x", "added_tokens[0] needs a number as id");
-  refuse("/added_tokens/0/special", false, "added_tokens[0] \"<|bos|>\" is not special");
-  refuse("/added_tokens/0/id", 3, "added_tokens: the id 3 belongs to both");
-  refuse("/normalizer", {{"type", "NFC"}}, "normalizer is of type \"NFC\"; byte-level BPE must have none");
-  refuse("/pre_tokenizer", nullptr, "pre_tokenizer has a step \"none\"");
-  refuse("/pre_tokenizer", {{"type", "Whitespace"}}, "pre_tokenizer has a step \"Whitespace\"");
-  refuse("/pre_tokenizer/pretokenizers", json::array(),
-         "pre_tokenizer must be ByteLevel, or Split followed by ByteLevel");
-  refuse("/pre_tokenizer/pretokenizers/1/use_regex", true, "ByteLevel.use_regex after a Split is not supported");
-  refuse("/pre_tokenizer/pretokenizers/1/add_prefix_space", true, "ByteLevel.add_prefix_space must be false");
-  refuse("/pre_tokenizer/pretokenizers/0/behavior", "MergedWithNext",
-         "Split.behavior \"MergedWithNext\" is not supported");
-  refuse("/pre_tokenizer/pretokenizers/0/pattern", {{"String", " "}}, "Split.pattern must be a Regex");
+  refuse("/added_tokens/0/id", 3, "added_tokens[0] \"<|bos|>\" has the id 3, but ids must go on without a gap: expected 267");
+  refuse("/added_tokens/0/content", "th", "added_tokens[0] \"th\" has the id 267, but model.vocab gives it 256");
+  refuse("/added_tokens/0/content", "", "added_tokens[0].content is empty");
+  refuse("/added_tokens/1/content", "<|bos|>", "added_tokens[1] \"<|bos|>\" has the id 268, but");
+  refuse("/added_tokens", 3, "added_tokens is not an array");
+  refuse("/normalizer", {{"type", "BertNormalizer"}}, "normalizer \"BertNormalizer\" is not supported; supported are NFC");
+  refuse("/normalizer", {{"type", "Sequence"}, {"normalizers", {{{"type", "Nmt"}}}}}, "normalizer \"Nmt\" is not supported");
+  refuse("/normalizer", {{"type", "Sequence"}}, "the key normalizer.normalizers is missing");
+  refuse("/normalizer", {{"type", "Prepend"}}, "the key normalizer: Prepend.prepend is missing");
+  refuse("/normalizer", {{"type", "Prepend"}, {"prepend", ""}}, "normalizer: Prepend.prepend is empty");
+  refuse("/normalizer", {{"type", "Replace"}, {"pattern", "a"}, {"content", "b"}}, "normalizer: Replace.pattern is \"a\"; expected");
+  refuse("/normalizer", {{"type", "Replace"}, {"pattern", {{"Regex", "^"}}}, {"content", "b"}}, "may match the empty text");
+  refuse("/pre_tokenizer", nullptr, "pre_tokenizer \"none\" is not supported; supported are ByteLevel");
+  refuse("/pre_tokenizer", {{"type", "Whitespace"}}, "pre_tokenizer \"Whitespace\" is not supported");
+  refuse("/pre_tokenizer/pretokenizers", json::array(), "pre_tokenizer has no step ByteLevel");
+  refuse("/pre_tokenizer/pretokenizers/0", {{"type", "ByteLevel"}}, "pre_tokenizer: ByteLevel stands there twice");
+  refuse("/pre_tokenizer/pretokenizers/0/behavior", "Doubled", "pre_tokenizer: Split.behavior \"Doubled\" is not supported");
+  refuse("/pre_tokenizer/pretokenizers/0/pattern", {{"Text", " "}}, "pre_tokenizer: Split.pattern is {\"Text\":\" \"}; expected");
+  refuse("/pre_tokenizer/pretokenizers/0/pattern", {{"Regex", "[[:alpha:]]"}}, "pre_tokenizer: Split: the pattern \"[[:alpha:]]\" uses a POSIX bracket");
+  refuse("/pre_tokenizer/pretokenizers/0/pattern", {{"Regex", "a("}}, "pre_tokenizer: Split: split pattern \"a(\" does not compile");
+}
+
+// The steps of a document in the form of a published tokenizer, with added tokens.
+json with_steps() {
+  json document = small_json();
+  document["normalizer"] = {{"type", "Sequence"}, {"normalizers", {{{"type", "NFC"}}, {{"type", "Lowercase"}}}}};
+  document["pre_tokenizer"]["pretokenizers"] = {
+      {{"type", "Digits"}, {"individual_digits", true}},
+      {{"type", "Split"}, {"pattern", {{"String", "-"}}}, {"behavior", "MergedWithNext"}, {"invert", false}},
+      {{"type", "ByteLevel"}, {"add_prefix_space", true}, {"trim_offsets", true}, {"use_regex", true}}};
+  document["added_tokens"].push_back({{"id", 276}, {"content", "<Tool>"}, {"single_word", false}, {"lstrip", true},
+                                      {"rstrip", false}, {"normalized", false}, {"special", false}});
+  document["post_processor"] = {{"type", "ByteLevel"}, {"add_prefix_space", true}, {"trim_offsets", false}, {"use_regex", true}};
+  return document;
+}
+
+TEST(HfJson, ReadsStepsAndAddedTokens) {
+  const ByteBpeDefinition definition = read_bpe(with_steps());
+  EXPECT_EQ(definition.steps.normalizer.size(), 2U);
+  ASSERT_EQ(definition.steps.splits.size(), 3U);
+  EXPECT_EQ(definition.steps.splits[1].pattern, "\\-");
+  EXPECT_EQ(definition.steps.splits[1].behavior, SplitStep::Behavior::kMergedWithNext);
+  EXPECT_TRUE(definition.steps.splits[2].add_prefix_space);
+  EXPECT_EQ(definition.steps.added.size(), 10U);
+  const ByteBpeTokenizer tokenizer(definition);
+  // "The-in" is " the" " -" "in" "1" with a prefix space before each; the tool takes the space before it.
+  EXPECT_THAT(tokenizer.encode("The-IN1  <Tool><tool>"),
+              ElementsAre(259, ' ', '-', 260, ' ', '1', 276, ' ', '<', 't', 'o', 'o', 'l', '>'));
+  EXPECT_EQ(tokenizer.vocab_size(), 277);
+  EXPECT_EQ(tokenizer.token_bytes(276), "<Tool>");
+  EXPECT_FALSE(tokenizer.is_special(276));
+  EXPECT_TRUE(tokenizer.is_special(275));
+  EXPECT_EQ(tokenizer.require_special("<|bos|>"), 267);
+  EXPECT_EQ(tokenizer.token_byte_lengths()[276], 6);
+  EXPECT_EQ(tokenizer.token_byte_lengths()[275], 0);
+  EXPECT_NE(tokenizer.fingerprint(), ByteBpeTokenizer(testing::small_bpe_definition()).fingerprint());
+}
+
+TEST(HfJson, WritesStepsAsTheyWereRead) {
+  const ByteBpeTokenizer tokenizer(read_bpe(with_steps()));
+  const json written = json::parse(to_hf_json(tokenizer));
+  for (const char* key : {"normalizer", "pre_tokenizer", "post_processor", "added_tokens", "decoder"}) {
+    EXPECT_EQ(written[key], with_steps()[key]) << key;
+  }
+  EXPECT_EQ(ByteBpeTokenizer(read_bpe(written)).fingerprint(), tokenizer.fingerprint());
+}
+
+TEST(HfJson, SpecialTokensMayStandAnywhereInTheVocabulary) {
+  ByteBpeDefinition first = testing::small_bpe_definition();
+  first.specials = {};
+  json document = json::parse(to_hf_json(ByteBpeTokenizer(first)));
+  // As the package's trainer does: the special token first, all others behind it.
+  for (auto& id : document["model"]["vocab"]) id = id.get<int>() + 1;
+  document["model"]["vocab"]["<|endoftext|>"] = 0;
+  document["added_tokens"] = {{{"id", 0}, {"content", "<|endoftext|>"}, {"special", true}},
+                              {{"id", 268}, {"content", "   "}, {"special", false}, {"normalized", true}}};
+  const ByteBpeTokenizer tokenizer(read_bpe(document));
+  EXPECT_THAT(tokenizer.encode("the   x"), ElementsAre(259, 268, 'x' + 1));
+  EXPECT_TRUE(tokenizer.is_special(0));
+  EXPECT_FALSE(tokenizer.is_special(268));
+  EXPECT_FALSE(tokenizer.specials_are_last());
+  EXPECT_EQ(tokenizer.bos_id(), 0);
+  for (const TokenId id : tokenizer.encode("<|endoftext|>")) EXPECT_NE(id, 0);
+  const ByteBpeTokenizer again(read_bpe(json::parse(to_hf_json(tokenizer))));
+  EXPECT_EQ(again.fingerprint(), tokenizer.fingerprint());
+  EXPECT_THAT(again.encode("the   x"), ElementsAre(259, 268, 'x' + 1));
+  // "   " is spelled otherwise in the vocabulary, so both may be there, special or not.
+  document["added_tokens"][1]["content"] = "  ";
+  document["added_tokens"][1]["special"] = true;
+  EXPECT_EQ(ByteBpeTokenizer(read_bpe(document)).token_bytes(268), "  ");
+  document["model"]["merges"].push_back({"<|endoftext|>", "a"});
+  expect_refused(document, "but \"<|endoftext|>\" is a special token");
+}
+
+TEST(HfJson, ReadsPatternsAsOnigurumaDoes) {
+  json document = small_json();
+  const auto set = [&](const char* regex) {
+    document["pre_tokenizer"]["pretokenizers"][0]["pattern"] = {{"Regex", regex}};
+    return ByteBpeTokenizer(read_bpe(document));
+  };
+  EXPECT_THAT(set("a{2}+").encode("aaaa"), ElementsAre(263));               // one piece: {2}+ repeats
+  EXPECT_EQ(set("a$").pattern(), R"(a(?=\n|$))");
+  EXPECT_EQ(set("gpt2").pattern(), "(?:gpt2)");                             // the letters
+  const ByteBpeTokenizer tokenizer(testing::small_bpe_definition(R"(a{2}+$|\s)"));
+  const json written = json::parse(to_hf_json(tokenizer));
+  EXPECT_EQ(written["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"], R"((?>a{2})\z|\s)");
+  EXPECT_EQ(ByteBpeTokenizer(read_bpe(written)).fingerprint(), tokenizer.fingerprint());
 }
 
 TEST(HfJson, TokensMustBePrintableBytes) {

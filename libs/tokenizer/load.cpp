@@ -70,7 +70,12 @@ std::shared_ptr<Tokenizer> load_ranks(const fs::path& path, const std::string& c
 
 // A file that names its own split pattern takes no other.
 void refuse_other_pattern(const fs::path& path, const ByteBpeDefinition& bpe, const TokenizerLoadOptions& options) {
-  if (options.pattern.empty() || resolve_pattern(options.pattern) == resolve_pattern(bpe.pattern)) return;
+  if (options.pattern.empty()) return;
+  if (!bpe.steps.splits.empty()) {
+    throw ConfigError(fmt::format("{} cuts text by {} steps of its own, so it takes no split pattern", path.string(),
+                                  bpe.steps.splits.size()));
+  }
+  if (resolve_pattern(options.pattern) == resolve_pattern(bpe.pattern)) return;
   throw ConfigError(fmt::format("{} has a split pattern of its own, {} ({}), which is not \"{}\"", path.string(),
                                 bpe.pattern, pattern_name(resolve_pattern(bpe.pattern)), options.pattern));
 }

@@ -1,10 +1,11 @@
 #pragma once
 // Splits text into the pieces that byte pair encoding never merges across, by a regular expression.
 //
-// Patterns are written as tiktoken and Hugging Face write them (Rust's regular expressions) and run on PCRE2 with
-// JIT. Where the two differ the pattern is rewritten: \s is Unicode's White_Space (PCRE2's also has U+180E), \p{L}
-// and \p{N} know the letters and numbers of Unicode 16 (the PCRE2 of Debian 12 has 14), and $ is the end of the text
-// only. Immutable after construction; find() is thread-safe, each thread keeps its own match data and JIT stack.
+// Patterns are written as tiktoken writes them (Rust's regular expressions; regex_dialect.h says how tokenizer.json
+// differs) and run on PCRE2 with JIT. Where the two differ the pattern is rewritten: \s is Unicode's White_Space (PCRE2's
+// also has U+180E), general categories are those of Unicode 16 (the PCRE2 of Debian 12 has 14), \w and \b know marks,
+// \p{Han} is the script alone, and $ is the end of the text only. Immutable after construction; next() is thread-safe,
+// each thread keeps its own match data and JIT stack.
 
 #include <cstddef>
 #include <memory>
@@ -42,12 +43,31 @@ class Pretokenizer {
   Pretokenizer& operator=(Pretokenizer&&) noexcept;
 
   const std::string& pattern() const { return pattern_; }
-  // The next match at or after `offset` of `text`, which must be valid UTF-8; matches are never empty. False when
-  // there is none. Throws TokenizerError when the pattern needs more steps than PCRE2 allows.
-  bool find(std::string_view text, std::size_t offset, std::size_t& begin, std::size_t& end) const;
+  bool can_match_empty() const;
+  // Where a search goes on, and where the last match ended.
+  struct Position {
+    std::size_t from = 0, last_end = static_cast<std::size_t>(-1);
+  };
+  // The next match in `text`, which must be valid UTF-8; false when there is none. A match may be empty (a lookahead), but
+  // not where the last one ended: there the search goes on one character further, as in Hugging Face's. Throws
+  // TokenizerError when the pattern needs more steps than PCRE2 allows.
+  bool next(std::string_view text, Position& position, std::size_t& begin, std::size_t& end) const;
+  // Calls visit(piece) for every match and for what lies between two; no piece is empty.
+  template <class Visit>
+  void for_each_piece(std::string_view text, Visit visit) const {
+    Position position;
+    std::size_t done = 0, begin = 0, end = 0;
+    while (done < text.size() && next(text, position, begin, end)) {
+      if (begin > done) visit(text.substr(done, begin - done));
+      if (end > begin) visit(text.substr(begin, end - begin));
+      done = end;
+    }
+    if (done < text.size()) visit(text.substr(done));
+  }
 
  private:
   struct Code;
+  bool search(std::string_view text, std::size_t offset, std::size_t& begin, std::size_t& end) const;
   std::string pattern_;
   std::unique_ptr<Code> code_;
 };

@@ -17,8 +17,9 @@ using ::testing::IsEmpty;
 std::vector<std::string> matches(const std::string& pattern, const std::string& text) {
   const Pretokenizer pretokenizer(resolve_pattern(pattern));
   std::vector<std::string> found;
-  for (std::size_t done = 0, begin = 0, end = 0; pretokenizer.find(text, done, begin, end); done = end) {
-    found.push_back(text.substr(begin, end - begin));
+  Pretokenizer::Position position;
+  for (std::size_t begin = 0, end = 0; pretokenizer.next(text, position, begin, end);) {
+    if (end > begin) found.push_back(text.substr(begin, end - begin));
   }
   return found;
 }
@@ -52,10 +53,31 @@ TEST(Pretokenizer, KnowsLettersAndNumbersOfUnicode16) {
 
 TEST(Pretokenizer, DollarIsTheEndOfTheText) { EXPECT_THAT(matches(R"(a$)", "a\n"), IsEmpty()); }
 
-TEST(Pretokenizer, NeverMatchesNothing) { EXPECT_THAT(matches(R"(b*)", "abba"), ElementsAre("bb")); }
+std::vector<std::string> pieces(const std::string& pattern, const std::string& text) {
+  std::vector<std::string> found;
+  Pretokenizer(pattern).for_each_piece(text, [&](std::string_view piece) { found.emplace_back(piece); });
+  return found;
+}
+
+// As Hugging Face's Split does with the same patterns.
+TEST(Pretokenizer, EmptyMatchesSplit) {
+  EXPECT_THAT(pieces(R"(b*)", "abba"), ElementsAre("a", "bb", "a"));
+  EXPECT_THAT(pieces(R"(\d*)", "ab12"), ElementsAre("a", "b", "12"));
+  EXPECT_THAT(pieces(R"((?=(\d{3})+(?!\d)))", "x1234567"), ElementsAre("x1", "234", "567"));
+  EXPECT_THAT(pieces("x", ""), IsEmpty());
+}
+
+TEST(Pretokenizer, KnowsCategoriesWordsAndScripts) {
+  EXPECT_THAT(matches(R"(\p{Uppercase_Letter}|\p{sc}|\d|\p{^Lu}{9})", "a\xC3\x89$1"), ElementsAre("\xC3\x89", "$", "1"));
+  EXPECT_THAT(matches(R"(\w+)", "e\xCC\x81_\xE2\x85\xA0 \xC2\xB2-\xE2\x80\x8D"), ElementsAre("e\xCC\x81_\xE2\x85\xA0"));
+  EXPECT_THAT(matches(R"(\b.)", "ab c"), ElementsAre("a", " ", "c"));
+  EXPECT_THAT(matches(R"(\p{Han}+)", "\xE4\xB8\x80\xE3\x80\x82\xF0\xB1\x8D\x90"),
+              ElementsAre("\xE4\xB8\x80", "\xF0\xB1\x8D\x90"));
+  EXPECT_THAT(matches(R"([^\S\n]+)", "a \t\nb"), ElementsAre(" \t"));
+}
 
 TEST(Pretokenizer, RewritesOnlyWhatDiffers) {
-  EXPECT_EQ(to_pcre2(R"(a\\s[]x]\d\)"), R"(a\\s[]x]\d\)");
+  EXPECT_EQ(to_pcre2(R"(a\\s[]x]\n\)"), R"(a\\s[]x]\n\)");
   EXPECT_THAT(to_pcre2(R"([^\s])"), HasSubstr(R"([^\x{9}-\x{D}\x{20})"));
   EXPECT_THAT(to_pcre2(R"(\s)"), HasSubstr(R"([\x{9}-\x{D}\x{20})"));
 }
@@ -81,8 +103,9 @@ TEST(Pretokenizer, LongRunsDoNotExhaustTheStack) {
 TEST(Pretokenizer, SaysWhatIsWrong) {
   EXPECT_ERROR(Pretokenizer("a(b"), TokenizerError, "split pattern \"a(b\" does not compile", "parenthes");
   const Pretokenizer hopeless("(a+)+$");
+  Pretokenizer::Position position;
   std::size_t begin = 0, end = 0;
-  EXPECT_ERROR(hopeless.find(std::string(40, 'a') + "b", 0, begin, end), TokenizerError,
+  EXPECT_ERROR(hopeless.next(std::string(40, 'a') + "b", position, begin, end), TokenizerError,
                "at byte 0 of a text of 41 bytes", "match limit");
 }
 
@@ -90,10 +113,11 @@ TEST(Pretokenizer, CanBeMoved) {
   Pretokenizer first("a");
   Pretokenizer second(std::move(first));
   first = Pretokenizer("b");
+  Pretokenizer::Position position, other;
   std::size_t begin = 0, end = 0;
-  EXPECT_TRUE(second.find("ba", 0, begin, end));
+  EXPECT_TRUE(second.next("ba", position, begin, end));
   EXPECT_EQ(begin, 1U);
-  EXPECT_TRUE(first.find("ba", 0, begin, end));
+  EXPECT_TRUE(first.next("ba", other, begin, end));
   EXPECT_EQ(begin, 0U);
 }
 

@@ -140,6 +140,11 @@ std::string to_tiktoken_ranks(const ByteBpeTokenizer& tokenizer) {
 }
 
 void require_rank_order(const ByteBpeTokenizer& tokenizer) {
+  if (tokenizer.has_steps() || !tokenizer.specials_are_last()) {
+    throw TokenizerError(
+        "this tokenizer normalizes text, cuts it by several steps or has tokens added amid its vocabulary, which tiktoken's "
+        "files cannot say");
+  }
   ByteBpeDefinition definition;
   definition.pattern = tokenizer.pattern();
   definition.specials = tokenizer.special_tokens();

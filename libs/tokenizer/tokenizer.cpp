@@ -34,7 +34,7 @@ std::optional<TokenId> Tokenizer::special_id(std::string_view name) const {
   const std::vector<std::string>& names = special_tokens();
   const auto found = std::find(names.begin(), names.end(), name);
   if (found == names.end()) return std::nullopt;
-  return first_special() + static_cast<TokenId>(found - names.begin());
+  return special_id_at(static_cast<std::size_t>(found - names.begin()));
 }
 
 TokenId Tokenizer::require_special(std::string_view name) const {
@@ -68,8 +68,8 @@ void Tokenizer::set_bos_token(std::string_view name) {
 
 std::vector<std::int32_t> Tokenizer::token_byte_lengths() const {
   std::vector<std::int32_t> lengths(static_cast<std::size_t>(vocab_size()), 0);
-  for (TokenId id = 0; id < first_special(); ++id) {
-    lengths[static_cast<std::size_t>(id)] = static_cast<std::int32_t>(token_bytes(id).size());
+  for (TokenId id = 0; id < vocab_size(); ++id) {
+    if (!is_special(id)) lengths[static_cast<std::size_t>(id)] = static_cast<std::int32_t>(token_bytes(id).size());
   }
   return lengths;
 }

@@ -2,9 +2,11 @@
 // Text to token ids and back. Two implementations stand behind this interface: byte-level BPE (byte_bpe.h) and
 // sentencepiece BPE (sentencepiece_tokenizer.h); load.h tells them apart on disk.
 //
-// Ids are [0, vocab_size()). Ordinary tokens come first, the special tokens last. encode() never yields a special
-// token, whatever the text spells. Immutable after construction; every const member is thread-safe.
+// Ids are [0, vocab_size()). In tokenizers of our own the special tokens have the last ids; a tokenizer.json of others
+// may have them anywhere. encode() never yields a special token, whatever the text spells. Immutable after construction;
+// every const member is thread-safe.
 
+#include <algorithm>
 #include <cstdint>
 #include <filesystem>
 #include <optional>
@@ -47,7 +49,17 @@ class Tokenizer {
   // Names the special token that begins a document; save() keeps it in tokenizer_config.json. Throws TokenizerError when
   // there is no such special token. Only before the tokenizer is shared.
   void set_bos_token(std::string_view name);
-  bool is_special(TokenId id) const { return id >= first_special() && id < vocab_size(); }
+  bool is_special(TokenId id) const {
+    if (!special_ids_.empty()) return std::binary_search(special_ids_.begin(), special_ids_.end(), id);
+    return id >= first_special() && id < vocab_size();
+  }
+  // The id of special_tokens()[index].
+  TokenId special_id_at(std::size_t index) const {
+    return special_ids_.empty() ? first_special() + static_cast<TokenId>(index) : special_ids_[index];
+  }
+  // True when every ordinary token has a lower id than every special token, as rank files need it.
+  bool specials_are_last() const { return special_ids_.empty(); }
+  // The first special token's id where specials_are_last(), else only vocab_size() less their number.
   TokenId first_special() const {
     return static_cast<TokenId>(vocab_size() - static_cast<std::int64_t>(special_tokens().size()));
   }
@@ -60,7 +72,9 @@ class Tokenizer {
 
  protected:
   void check_id(TokenId id) const;  // throws TokenizerError if it is out of range
-  std::string fingerprint_;         // set by the constructor of each implementation
+  // Set by the constructor of each implementation.
+  std::string fingerprint_;
+  std::vector<TokenId> special_ids_;  // ascending; empty where the special tokens have the last ids
 
  private:
   std::string bos_token_;  // empty: not named

@@ -95,8 +95,10 @@ void WordCounts::add(const std::vector<std::string>& documents) {
     counts[worker].resize(kShards);
     for (std::size_t i = next++; i < documents.size(); i = next++) {
       const std::string_view text = documents[i];
+      Pretokenizer::Position position;
       std::size_t begin = 0, end = 0;
-      for (std::size_t offset = 0; offset < text.size() && pretokenizer_.find(text, offset, begin, end); offset = end) {
+      while (pretokenizer_.next(text, position, begin, end)) {
+        if (begin == end) continue;
         const std::string_view piece = text.substr(begin, end - begin);
         const std::uint64_t hash = hash_bytes(piece);
         counts[worker][shard_of(hash)].add(piece, hash, 1);

@@ -178,7 +178,12 @@ TEST_F(BadInput, PromptsThatAreBlankTooLongOrOutOfRange) {
   expect({"infer", run(), "--prompt", longer}, kData, "64");
   expect({"infer", run(), "--prompt-ids", "1,99999"}, kData, "99999");
   expect({"infer", run(), "--prompt-ids", "1,x"}, kUsage, "x");
-  expect({"infer", run(), "--prompts-file", file("prompts.txt", "fine\n\n")}, kData, "prompts.txt:2");
+  expect({"infer", run(), "--prompts-file", file("prompts.txt", "\n \n")}, kData, "prompts.txt: holds no prompt");
+  expect({"infer", run(), "--prompts-file", file("rows.jsonl", "{\"prompt\":\"a\",\"messages\":[]}\n")}, kData,
+         "rows.jsonl:1: expected an object with one of");
+  expect({"infer", run(), "--prompts-file",
+          file("rows.jsonl", "\n{\"messages\":[{\"role\":\"user\",\"content\":\"a\"},{\"role\":\"assistant\",\"content\":\"b\"}]}\n")},
+         kData, "rows.jsonl:2: the last message is the assistant's");
   expect({"infer", run(), "--prompts-file", path("nowhere.txt")}, kData, "nowhere.txt");
   expect({"infer", run(), "--prompt", "The", "--temperature", "-1"}, kUsage, "temperature");
   expect({"infer", run()}, kUsage, "--prompt");

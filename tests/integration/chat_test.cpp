@@ -52,6 +52,28 @@ class ChatProgram : public ::testing::Test {
   TemporaryDirectory folder_;
 };
 
+// Rows with messages in a file of prompts are rendered as in a chat, and the calculator answers.
+TEST_F(ChatProgram, AnswersConversationsOfAFile) {
+  write_text(folder_ / "rows.jsonl",
+             "{\"messages\":[{\"role\":\"system\",\"content\":\"Be brief.\"},{\"role\":\"user\",\"content\":\"Hello\"}]}\n\n"
+             "[{\"role\":\"user\",\"content\":\"a\"},{\"role\":\"assistant\",\"content\":\"b\"},{\"role\":\"user\",\"content\":\"c\"}]\n");
+  const auto infer = [&](const fs::path& model, std::vector<std::string> more) {
+    std::vector<std::string> arguments = {"infer", model.string(), "--prompts-file", (folder_ / "rows.jsonl").string(),
+                                          "--temperature", "0", "--threads", "1"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return run_program(arguments);
+  };
+  const auto result = infer(model_that_greets(), {});
+  EXPECT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_EQ(result.out, "Hey!\nHey!\n");
+  const auto rows = infer(model_that_greets(), {"--json"});
+  const json first = json::parse(rows.out.substr(0, rows.out.find('\n')));
+  EXPECT_EQ(first.at("text"), "Hey!");
+  EXPECT_EQ(first.at("messages").at(1).at("content"), "Hello");
+  EXPECT_EQ(first.at("finish_reason"), "stop");
+  EXPECT_EQ(infer(model_that_calls(), {"--max-tokens", "12"}).out, "Hi <<6*7=42>>\nHi <<6*7=42>>\n");
+}
+
 TEST_F(ChatProgram, AnswersEachLineAndNothingElseGoesToStandardOutput) {
   const auto result = chat(model_that_greets(), "Hello\n\nAnd you?\r\n/help\n");
   EXPECT_EQ(result.exit_code, 0) << result.err;

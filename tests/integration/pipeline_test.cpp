@@ -1,6 +1,7 @@
 // Text to tokenizer to shards to a model that answers, through the program alone.
 #include <cmath>
 #include <fstream>
+#include <sstream>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -74,6 +75,81 @@ TEST_F(Pipeline, ABatchOfPromptsGivesOneObjectEach) {
                                    (small_run().folder / "prompts.txt").string(), "--temperature", "0", "--max-tokens", "4", "--json"});
   ASSERT_EQ(result.exit_code, 0) << result.err;
   EXPECT_EQ(std::count(result.out.begin(), result.out.end(), '\n'), 2);
+}
+
+// The prompts that the program made of its --prompts-file, from its lines of JSON.
+std::vector<std::string> prompts_of(const std::string& file, const std::string& input = "") {
+  const auto result = run_program({"infer", small_run().run.string(), "--prompts-file", file, "--temperature", "0",
+                                   "--max-tokens", "2", "--json"},
+                                  input);
+  EXPECT_EQ(result.exit_code, 0) << result.err;
+  std::vector<std::string> prompts;
+  std::istringstream lines(result.out);
+  for (std::string line; std::getline(lines, line);) prompts.push_back(nlohmann::json::parse(line).at("prompt"));
+  return prompts;
+}
+
+TEST_F(Pipeline, PromptFilesMayHaveAMarkBlankLinesAndWindowsLineEnds) {
+  const fs::path text = small_run().folder / "marked.txt", rows = small_run().folder / "marked.jsonl";
+  write_text(text, "\xEF\xBB\xBFWhat is\r\n\r\n  \nThe\r\n\n");
+  EXPECT_THAT(prompts_of(text.string()), ::testing::ElementsAre("What is", "The"));
+  write_text(rows, "\xEF\xBB\xBF{\"prompt\":\"What is\"}\r\n\r\n\n{\"prompt\":\"The\"}");
+  EXPECT_THAT(prompts_of(rows.string()), ::testing::ElementsAre("What is", "The"));
+  write_text(small_run().folder / "UPPER.JSONL", "{\"prompt\":\"The\"}\n");
+  EXPECT_THAT(prompts_of((small_run().folder / "UPPER.JSONL").string()), ::testing::ElementsAre("The"));
+  write_text(small_run().folder / "list.json", "[{\"prompt\": \"The\"},\n {\"prompt\": \"A\"}]\n");
+  EXPECT_THAT(prompts_of((small_run().folder / "list.json").string()), ::testing::ElementsAre("The", "A"));
+  // Lines are counted with the blank ones.
+  write_text(rows, "\n{\"prompt\":\"The\"}\n\n{\"prompt\":7}\n");
+  const auto wrong = run_program({"infer", small_run().run.string(), "--prompts-file", rows.string()});
+  EXPECT_EQ(wrong.exit_code, 3);
+  EXPECT_THAT(wrong.err, HasSubstr("marked.jsonl:4: \"prompt\" is not a string"));
+}
+
+TEST_F(Pipeline, PromptsComeFromStandardInputToo) {
+  EXPECT_THAT(prompts_of("-", "\xEF\xBB\xBFThe\n\nA\n"), ::testing::ElementsAre("The", "A"));
+  EXPECT_THAT(prompts_of("-", "\n{\"prompt\": \"The\"}\r\n{\"prompt\": \"A\"}"), ::testing::ElementsAre("The", "A"));
+  const auto empty = run_program({"infer", small_run().run.string(), "--prompts-file", "-"}, "\n\n");
+  EXPECT_EQ(empty.exit_code, 3);
+  EXPECT_THAT(empty.err, HasSubstr("standard input: holds no prompt"));
+  const auto wrong = run_program({"infer", small_run().run.string(), "--prompts-file", "-"}, "{\"prompt\": \"The\"}\nA\n");
+  EXPECT_EQ(wrong.exit_code, 3);
+  EXPECT_THAT(wrong.err, HasSubstr("standard input:2: "));
+}
+
+TEST_F(Pipeline, TypedLinesMayHaveAMarkAndWindowsLineEnds) {
+  const auto result = run_program({"infer", small_run().run.string(), "--interactive", "--temperature", "0", "--max-tokens", "1", "--json"},
+                                  "\xEF\xBB\xBFThe\r\n\r\nThe\n");
+  ASSERT_EQ(std::count(result.out.begin(), result.out.end(), '\n'), 2) << result.err;
+  const std::size_t half = result.out.find('\n') + 1;
+  const auto first = nlohmann::json::parse(result.out.substr(0, half)), second = nlohmann::json::parse(result.out.substr(half));
+  EXPECT_EQ(first.at("prompt"), "The");
+  EXPECT_EQ(first.at("prompt_ids"), second.at("prompt_ids"));
+}
+
+TEST_F(Pipeline, ACustomTaskNeedsNoDataDir) {
+  const fs::path& folder = small_run().folder.path();
+  write_text(folder / "caps.jsonl", "\xEF\xBB\xBF{\"country\":\"France\",\"capital\":\"Paris\"}\r\n\r\n{\"country\":\"It{aly\",\"capital\":\"Rome\"}\r\n");
+  for (const std::string& begin : {std::string(), std::string("\xEF\xBB\xBF")}) {
+    write_text(folder / "caps.json", begin + "{\"name\":\"caps\",\"form\":\"generative\",\r\n\"data\":\"caps.jsonl\",\"prompt\":\"Capital of {country}?\","
+                                             "\"answer\":\"{capital}\",\"metric\":\"stated\"}\r\n");
+    const auto evaluation = json_of(run_program({"eval", small_run().run.string(), "--custom-task", (folder / "caps.json").string(),
+                                                 "--max-tokens", "2", "--json"}));
+    ASSERT_EQ(evaluation.at("results").size(), 1U);
+    EXPECT_EQ(evaluation.at("results").at(0).at("task"), "caps");
+    EXPECT_EQ(evaluation.at("results").at(0).at("total"), 2);
+  }
+  // What is asked for by name is scored as well.
+  const auto both = json_of(run_program({"eval", small_run().run.string(), "--custom-task", (folder / "caps.json").string(), "--data-dir",
+                                         (folder / "toy/quickstart_prompts.jsonl").string(), "--max-tokens", "2", "--json"}));
+  EXPECT_EQ(both.at("results").size(), 2U);
+}
+
+TEST_F(Pipeline, ConfigurationsMayHaveAMarkAndWindowsLineEnds) {
+  const fs::path config = small_run().folder / "config.json";
+  write_text(config, "\xEF\xBB\xBF{\r\n  \"prompt\": \"The\",\r\n  \"max_tokens\": 2\r\n}\r\n");
+  const auto result = run_program({"infer", small_run().run.string(), "--config", config.string(), "--json"});
+  EXPECT_EQ(json_of(result).at("ids").size(), 2U);
 }
 
 TEST_F(Pipeline, EvalScoresTheToyPrompts) {

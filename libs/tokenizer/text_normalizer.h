@@ -1,0 +1,40 @@
+#pragma once
+// What a tokenizer.json does to a text before it is cut: Unicode normalization forms, lower case and replacements, as the
+// normalizers of Hugging Face's `tokenizers` do it, character for character (unicode_versions.h). Immutable after
+// construction; thread-safe.
+//
+// Sources: Unicode Standard Annex #15 (normalization forms); huggingface/tokenizers, its normalizers. Decomposition and
+// composition are utf8proc's.
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "tokenizer/pretokenizer.h"
+
+namespace nanochat {
+
+struct NormalizerStep {
+  enum class Kind { kNfc, kNfd, kNfkc, kNfkd, kLowercase, kStripAccents, kStrip, kPrepend, kReplace };
+  Kind kind = Kind::kNfc;
+  std::string pattern;              // kReplace, in the dialect of pretokenizer.h
+  std::string content;              // kReplace, kPrepend
+  bool left = false, right = false;  // kStrip
+};
+
+class TextNormalizer {
+ public:
+  TextNormalizer() = default;
+  // Throws TokenizerError when a pattern does not compile.
+  explicit TextNormalizer(std::vector<NormalizerStep> steps);
+
+  bool empty() const { return steps_.empty(); }
+  // `text` must be valid UTF-8; so is the result.
+  std::string apply(std::string_view text) const;
+
+ private:
+  std::vector<NormalizerStep> steps_;
+  std::vector<Pretokenizer> patterns_;  // of the kReplace steps, in order
+};
+
+}  // namespace nanochat

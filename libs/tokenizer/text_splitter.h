@@ -1,0 +1,47 @@
+#pragma once
+// The chain of pre-tokenizers of a tokenizer.json: each step cuts the pieces of the one before it. Immutable after
+// construction; thread-safe.
+//
+// Source: huggingface/tokenizers, its pre-tokenizers Split and ByteLevel; Digits and Punctuation are Splits by a pattern.
+
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "tokenizer/pretokenizer.h"
+
+namespace nanochat {
+
+struct SplitStep {
+  enum class Kind { kSplit, kByteLevel };
+  // What becomes of a match: a piece, nothing, one piece with the matches beside it, part of the piece before or behind.
+  enum class Behavior { kIsolated, kRemoved, kContiguous, kMergedWithPrevious, kMergedWithNext };
+  Kind kind = Kind::kSplit;
+  std::string pattern;  // in the dialect of pretokenizer.h; of kByteLevel GPT-2's, or none
+  Behavior behavior = Behavior::kIsolated;
+  bool invert = false;            // what lies between the matches is what matches
+  bool add_prefix_space = false;  // kByteLevel: a space before each piece that has none
+};
+
+class TextSplitter {
+ public:
+  // Steps behind kByteLevel see bytes as GPT-2's printable characters (hf_tokenizer_json.h). Throws TokenizerError when a
+  // pattern does not compile.
+  explicit TextSplitter(std::vector<SplitStep> steps);
+
+  // Calls visit(bytes) for each piece of valid UTF-8, in order; no piece is empty.
+  void split(std::string_view text, const std::function<void(std::string_view)>& visit) const;
+
+ private:
+  struct Step {
+    SplitStep step;
+    std::vector<Pretokenizer> pattern;  // one or none
+  };
+  void run(std::size_t index, std::string_view text, bool printable,
+           const std::function<void(std::string_view)>& visit) const;
+
+  std::vector<Step> steps_;
+};
+
+}  // namespace nanochat
