@@ -181,12 +181,8 @@ LoadedModel load_model(const fs::path& path, at::ScalarType dtype, at::Device de
   result.training_state = opened.training_state;
   result.tokenizer = checkpoint_tokenizer(opened);
   result.model = std::make_unique<Gpt>(opened.config, dtype, device);
-  const std::vector<ModelTensor> tensors = model_tensors(opened.config);
-  std::vector<Parameter>& parameters = result.model->parameters();
-  TORCH_CHECK(tensors.size() == parameters.size(), "load_model: a model of other tensors");
-  for (std::size_t i = 0; i < tensors.size(); ++i) {
-    TORCH_CHECK(tensors[i].name == parameters[i].name, "load_model: ", tensors[i].name, " is ", parameters[i].name);
-    read_model_tensor(tensors[i], *opened.weights, Naming::kHuggingFace, parameters[i].value);
+  for (Parameter& parameter : result.model->parameters()) {
+    read_model_tensor(parameter.spec, *opened.weights, Naming::kHuggingFace, parameter.value);
   }
   result.model->refresh_compute();
   return result;

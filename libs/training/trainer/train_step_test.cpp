@@ -63,7 +63,7 @@ TEST_F(TrainStep, MicroBatchesEqualOneBatch) {
   EXPECT_NEAR(whole.loss, parts.loss, kTolerance);
   EXPECT_NEAR(whole.grad_norm, parts.grad_norm, kTolerance);
   for (std::size_t i = 0; i < model_.parameters().size(); ++i) {
-    if (model_.parameters()[i].kind != ParameterKind::kMatrix) continue;  // Adam's first step is a sign: noise flips it
+    if (model_.parameters()[i].spec.group != OptimizerGroup::kMatrix) continue;  // Adam's first step is a sign: noise flips it
     const double change = model_.parameters()[i].value.sub(other.parameters()[i].value).norm().item<double>();
     EXPECT_LT(change, 1e-3) << model_.parameters()[i].name;
   }
