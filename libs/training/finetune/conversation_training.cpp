@@ -13,6 +13,7 @@
 #include "optim/schedule.h"
 #include "tokenizer/special_tokens.h"
 #include "tokenizer/tokenizer.h"
+#include "training/trainer/batch_tensors.h"
 #include "training/trainer/memory_check.h"
 #include "training/trainer/train_on.h"
 

@@ -29,9 +29,4 @@ struct BitsPerByte {
 BitsPerByte evaluate_bits_per_byte(Gpt& model, Loader& loader, std::int64_t max_batches,
                                    const std::vector<std::int32_t>& token_bytes);
 
-// int32 (B, T) views of a batch, which must outlive them.
-at::Tensor inputs_of(const TokenBatch& batch);
-at::Tensor targets_of(const TokenBatch& batch);
-at::Tensor documents_of(const TokenBatch& batch);  // int32 (S + 1), or undefined
-
 }  // namespace nanochat
