@@ -258,7 +258,7 @@ ExitCode bench_infer(const BenchArguments& arguments, Context& context) {
                                   prompt_tokens, max_tokens, arguments.sequence_len));
   }
   const Runtime runtime = select_runtime(arguments.runtime);
-  Gpt model(config, runtime.dtype, runtime.device);
+  Gpt model(config, runtime.dtype, runtime.device, Purpose::kInference);
   model.init_weights(kSeed);
   Rng rng(kSeed);
   std::vector<std::vector<std::int32_t>> prompts;

@@ -4,6 +4,7 @@
 #include <c10/util/Exception.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "model/attention_block.h"
 #include "model/mlp_block.h"
@@ -142,12 +143,12 @@ Sequences Gpt::sequences(const at::Tensor& ids, KvCache& cache) {
   return result;
 }
 
-Pass Gpt::make_pass(Sequences sequences) const {
-  const KvCache* cache = sequences.cache;
+Pass Gpt::make_pass(Sequences where) const {
+  const KvCache* cache = where.cache;
   const LinearMode mode = cache == nullptr            ? LinearMode::kTraining
                           : cache->rows_stand_alone() ? LinearMode::kBatchInvariant
                                                       : LinearMode::kInference;
-  return {.sequences = std::move(sequences), .mode = mode, .observer = &observer_};
+  return {.sequences = std::move(where), .mode = mode, .observer = &observer_};
 }
 
 const at::Tensor& Gpt::run(const at::Tensor& ids, const Pass& pass, Activations& a) const {

@@ -100,7 +100,7 @@ class Gpt {
   const ops::RopeTable& rope_for(std::int64_t positions);
   Sequences sequences(const at::Tensor& ids, const at::Tensor& documents);
   Sequences sequences(const at::Tensor& ids, KvCache& cache);
-  Pass make_pass(Sequences sequences) const;
+  Pass make_pass(Sequences where) const;
   // Embedding and blocks: the final normalised (B*T, C).
   const at::Tensor& run(const at::Tensor& ids, const Pass& pass, Activations& activations) const;
   // From the gradient that the head left.

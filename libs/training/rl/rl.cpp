@@ -38,8 +38,8 @@ void require_reward(const TaskMixture& tasks, const std::string& flag) {
 class Reinforcement : public Stage {
  public:
   Reinforcement(const RlConfig& config, ProgressReporter& progress)
-      : config_(config), runtime_(select_runtime(config.runtime)), base_(open_base_model(config, "rl", runtime_.dtype)),
-        model_config_(base_.loaded.model->config()), tokenizer_(base_.loaded.tokenizer),
+      : config_(config), runtime_(select_runtime(config.runtime)), base_(open_base_model(config, "rl")),
+        model_config_(base_.stored.config), tokenizer_(base_.stored.tokenizer),
         training_(mixture_of(config.mixture, "--mixture")), validation_(mixture_of(config.validation_mixture, "--validation-mixture")) {
     require_reward(*training_, "--mixture");
     require_reward(*validation_, "--validation-mixture");
@@ -57,10 +57,9 @@ class Reinforcement : public Stage {
                                   .iterations = steps_to_take(config, schedule_.num_iterations),
                                   .save_in_background = background,
                                   .declare = [copy = config](OptionList& options) mutable { declare_rl_options(options, copy); },
-                                  .initialize = [this](Gpt& model) { base_.copy_weights(model); },
+                                  .initialize = [this](Gpt& model) { read_weights(base_.stored, model); },
                                   .announcement = [this] { return announcement(); }},
                      *this, progress);
-    base_.loaded.model.reset();  // its weights are in the trainer's model, or those of a later checkpoint are
   }
 
   TrainingResult run() { return trainer_->run(); }
