@@ -24,12 +24,11 @@
 #include "ops/device.h"
 #include "ops/peak.h"
 #include "ops/profile.h"
-#include "optim/gradient.h"
 #include "optim/optimizer.h"
 #include "tokenizer/load.h"
 #include "tokenizer/tokenizer.h"
-#include "training/trainer/bits_per_byte.h"
 #include "training/trainer/runtime.h"
+#include "training/trainer/train_step.h"
 
 namespace nanochat::cli {
 namespace {
@@ -193,37 +192,30 @@ ExitCode bench_train(const BenchArguments& arguments, Context& context) {
   for (TokenBatch& batch : batches) {
     batch = conversations ? conversations->next() : random_batch(arguments, config.vocab_size, rng);
   }
-  const at::Tensor scale = at::full({arguments.device_batch_size, arguments.sequence_len}, 1.0 / static_cast<double>(tokens),
-                                    at::TensorOptions(at::kFloat).device(runtime.device));
 
-  const auto run_pass = [&] {
-    model.zero_grad();
+  const auto load = [&] {
     for (TokenBatch& batch : batches) {
       if (conversations) batch = conversations->next();
-      model.forward_backward(inputs_of(batch), targets_of(batch), scale, documents_of(batch));
     }
-  };
-  const auto run_update = [&] {
-    const double norm = gradient_norm(model.parameters());
-    optimizer.step(1.0, 0.95, clip_scale(norm, 1.0));
   };
   std::vector<double> passes, updates, steps;  // seconds
   context.progress->start("bench train", arguments.warmup + arguments.steps, "steps");
   for (std::int64_t i = 0; i < arguments.warmup + arguments.steps && !interrupt_requested(); ++i) {
-    const double pass = seconds_of(runtime.device, run_pass);
-    const double update = seconds_of(runtime.device, run_update);
+    StepResult result;
+    const double loading = seconds_of(runtime.device, load);
+    const double training = seconds_of(runtime.device, [&] { result = train_step(model, optimizer, batches, {}); });
     context.progress->advance(1);
     if (i < arguments.warmup) continue;
-    passes.push_back(pass);
-    updates.push_back(update);
-    steps.push_back(pass + update);
+    passes.push_back(loading + result.forward_backward_seconds);
+    updates.push_back(training - result.forward_backward_seconds);
+    steps.push_back(loading + training);
   }
   context.progress->finish();
   if (steps.empty()) return ExitCode::kPartial;
   if (!arguments.profile.empty()) {
     print_profile(arguments.profile, [&] {
-      run_pass();
-      run_update();
+      load();
+      train_step(model, optimizer, batches, {});
       ops::synchronize(runtime.device);
     });
   }
@@ -266,7 +258,7 @@ ExitCode bench_infer(const BenchArguments& arguments, Context& context) {
                                   prompt_tokens, max_tokens, arguments.sequence_len));
   }
   const Runtime runtime = select_runtime(arguments.runtime, Workload::kDecoding);
-  Gpt model(config, runtime.dtype, runtime.device);
+  Gpt model(config, runtime.dtype, runtime.device, Purpose::kInference);
   model.init_weights(kSeed);
   Rng rng(kSeed);
   std::vector<std::vector<std::int32_t>> prompts;

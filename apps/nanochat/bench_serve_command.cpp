@@ -118,9 +118,8 @@ ExitCode bench_serve(const BenchServeArguments& arguments, Context& context) {
   const GptConfig config = GptConfig::from_depth(arguments.depth, arguments.vocab_size, arguments.sequence_len);
   config.validate();
   const Runtime runtime = select_runtime(arguments.runtime, Workload::kDecoding);
-  auto model = std::make_unique<Gpt>(config, runtime.dtype, runtime.device);
+  auto model = std::make_unique<Gpt>(config, runtime.dtype, runtime.device, Purpose::kInference);
   model->init_weights(kSeed);
-  model->refresh_compute();
   EngineOptions options;
   options.max_running = *std::max_element(counts.begin(), counts.end());
   options.max_queued = options.max_running;

@@ -38,6 +38,33 @@ void save_checkpoint(const std::filesystem::path& folder, const CheckpointConten
 // Name and value of every parameter, for CheckpointContents::weights. The tensors are the live ones.
 NamedTensors model_weights(const Gpt& model);
 
+// `path`: a checkpoint folder (weights in model.safetensors, or in several files that model.safetensors.index.json
+// names), a run folder (its checkpoints/latest, else its newest checkpoint), or a .safetensors file or such an index
+// beside a config.json. Returns the checkpoint folder, links resolved, or the file. Throws CheckpointError saying what
+// was looked for.
+std::filesystem::path find_checkpoint(const std::filesystem::path& path);
+
+// A model on disk: everything but its weights, which read_weights() brings into a model.
+//
+//   const StoredModel stored = open_model(path);
+//   Gpt model(stored.config, at::kBFloat16);
+//   read_weights(stored, model);
+struct StoredModel {
+  std::filesystem::path folder, weights;       // of the checkpoint found; the .safetensors file, or the index of several
+  GptConfig config;
+  std::shared_ptr<const Tokenizer> tokenizer;  // null when the folder has none
+  nlohmann::json training_state;               // null when absent
+};
+
+// `path`: as find_checkpoint. Weights may be of any floating type; tables may be stored with or without the vocabulary's
+// padding. Throws CheckpointError saying what is missing or does not fit, with tensor names and shapes, also when a file
+// differs from the SHA-256 in training_state.json. TokenizerError for a damaged tokenizer.
+StoredModel open_model(const std::filesystem::path& path);
+
+// Each tensor straight into its parameter, converted to its type. `model` must be of stored.config. Besides the model this
+// takes a few MiB. Throws CheckpointError.
+void read_weights(const StoredModel& stored, Gpt& model);
+
 struct LoadedModel {
   std::unique_ptr<Gpt> model;
   std::filesystem::path folder;                // of the checkpoint found
@@ -45,17 +72,9 @@ struct LoadedModel {
   nlohmann::json training_state;               // null when absent
 };
 
-// `path`: a checkpoint folder (weights in model.safetensors, or in several files that model.safetensors.index.json
-// names), a run folder (its checkpoints/latest, else its newest checkpoint), or a .safetensors file or such an index
-// beside a config.json; a name that is no path is that of a run in runs/ (locate_run). Returns the checkpoint folder, links
-// resolved, or the file. Throws CheckpointError saying what was looked for, and where.
-std::filesystem::path find_checkpoint(const std::filesystem::path& path);
-
-// Weights of any floating type; tables may be stored with or without the vocabulary's padding. Throws CheckpointError
-// saying what is missing or does not fit, with tensor names and shapes, also when model.safetensors differs from the
-// SHA-256 in training_state.json; memory is taken only after every shape has been compared. TokenizerError for a
-// damaged tokenizer.
-LoadedModel load_model(const std::filesystem::path& path, at::ScalarType dtype, at::Device device = at::kCPU);
+// Both, into a new model. Throws as open_model; memory is taken only after every shape has been compared.
+LoadedModel load_model(const std::filesystem::path& path, at::ScalarType dtype, at::Device device = at::kCPU,
+                       Purpose purpose = Purpose::kInference);
 
 // Copies the optimizer's state of a checkpoint into tensors of the same names and shapes. Throws CheckpointError.
 void load_optimizer_state(const std::filesystem::path& checkpoint, NamedTensors& state);

@@ -182,23 +182,30 @@ std::shared_ptr<const Tokenizer> checkpoint_tokenizer(const OpenCheckpoint& chec
                         "; they do not belong together");
 }
 
-LoadedModel load_model(const fs::path& path, at::ScalarType dtype, at::Device device) {
+StoredModel open_model(const fs::path& path) {
   const OpenCheckpoint opened = open_checkpoint(path);
   verify_weights(opened);
-  LoadedModel result;
-  result.folder = opened.folder;
-  result.training_state = opened.training_state;
-  result.tokenizer = checkpoint_tokenizer(opened);
-  result.model = std::make_unique<Gpt>(opened.config, dtype, device);
-  const std::vector<ModelTensor> tensors = model_tensors(opened.config);
-  std::vector<Parameter>& parameters = result.model->parameters();
-  TORCH_CHECK(tensors.size() == parameters.size(), "load_model: a model of other tensors");
-  for (std::size_t i = 0; i < tensors.size(); ++i) {
-    TORCH_CHECK(tensors[i].name == parameters[i].name, "load_model: ", tensors[i].name, " is ", parameters[i].name);
-    read_model_tensor(tensors[i], *opened.weights, Naming::kHuggingFace, parameters[i].value);
+  return {.folder = opened.folder,
+          .weights = opened.weights->path(),
+          .config = opened.config,
+          .tokenizer = checkpoint_tokenizer(opened),
+          .training_state = opened.training_state};
+}
+
+void read_weights(const StoredModel& stored, Gpt& model) {
+  TORCH_CHECK(model.config() == stored.config, "read_weights: a model of another configuration");
+  const std::unique_ptr<TensorSource> weights = open_weights(stored.weights);
+  for (Parameter& parameter : model.parameters()) {
+    read_model_tensor(parameter.spec, *weights, Naming::kHuggingFace, parameter.value);
   }
-  result.model->refresh_compute();
-  return result;
+  model.refresh_compute();
+}
+
+LoadedModel load_model(const fs::path& path, at::ScalarType dtype, at::Device device, Purpose purpose) {
+  const StoredModel stored = open_model(path);
+  auto model = std::make_unique<Gpt>(stored.config, dtype, device, purpose);
+  read_weights(stored, *model);
+  return {std::move(model), stored.folder, stored.tokenizer, stored.training_state};
 }
 
 void load_optimizer_state(const fs::path& checkpoint, NamedTensors& state) {

@@ -8,6 +8,7 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <fstream>
 #include <functional>
 
 #include "checkpoint/checkpoint_files.h"
@@ -217,11 +218,49 @@ TEST_F(CheckpointTest, LoadsNarrowWeights) {
 
 TEST_F(CheckpointTest, LoadsForBfloat16Compute) {
   save_checkpoint(folder_, contents());
-  const LoadedModel loaded = load_model(folder_, at::kBFloat16);
-  EXPECT_EQ(loaded.model->dtype(), at::kBFloat16);
-  for (const Parameter& parameter : loaded.model->parameters()) {
-    EXPECT_TRUE(parameter.compute.equal(parameter.value.to(at::kBFloat16))) << parameter.name;
+  const LoadedModel served = load_model(folder_, at::kBFloat16);
+  const LoadedModel trained = load_model(folder_, at::kBFloat16, at::kCPU, Purpose::kTraining);
+  for (std::size_t i = 0; i < model_.parameters().size(); ++i) {
+    const at::Tensor exact = model_.parameters()[i].value, narrow = exact.to(at::kBFloat16);
+    const Parameter &of_served = served.model->parameters()[i], &of_trained = trained.model->parameters()[i];
+    EXPECT_TRUE(of_served.compute.equal(narrow)) << of_served.name;
+    EXPECT_EQ(of_served.value.scalar_type(), at::kBFloat16) << "no master weights";
+    EXPECT_TRUE(of_trained.compute.equal(narrow)) << of_trained.name;
+    EXPECT_TRUE(of_trained.value.equal(exact)) << of_trained.name;
   }
+}
+
+// A line of /proc/self/status in bytes, such as VmHWM: the most that was resident.
+std::int64_t status_bytes(const std::string& key) {
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);) {
+    if (line.starts_with(key + ":")) return std::stoll(line.substr(key.size() + 1)) * 1024;
+  }
+  return 0;
+}
+
+// Neither a second model nor the pages of the file stand beside the model that is read.
+TEST_F(CheckpointTest, LoadingTakesTheMemoryOfOneModel) {
+  const GptConfig large = GptConfig::from_depth(4, 65536, 64);
+  {
+    Gpt model(large, at::kFloat);
+    model.init_weights(1);
+    CheckpointContents checkpoint;
+    checkpoint.config = &large;
+    checkpoint.weights = model_weights(model);
+    save_checkpoint(folder_, checkpoint);
+  }
+  const StoredModel stored = open_model(folder_);
+  load_model(folder_, at::kBFloat16);  // what libraries take on first use
+  if (!(std::ofstream("/proc/self/clear_refs") << "5" << std::flush)) GTEST_SKIP() << "the peak cannot be reset";
+  const std::int64_t before = status_bytes("VmRSS");
+  Gpt model(stored.config, at::kBFloat16, at::kCPU, Purpose::kInference);
+  read_weights(stored, model);
+  const auto taken = static_cast<double>(status_bytes("VmHWM") - before);
+  const auto weights = static_cast<double>(large.parameter_count());
+  constexpr double kPart = 24 << 20;  // of the file, and what the allocator rounds up
+  EXPECT_LE(taken, 2.0 * weights + kPart);
+  EXPECT_GE(taken, 0.5 * weights) << "the peak was not measured";
 }
 
 // transformers stores as many rows as there are tokens.

@@ -114,12 +114,12 @@ ExportResult export_reference(const fs::path& checkpoint, const fs::path& output
                     tokenizer->vocab_size(), opened.config.vocab_size));
   }
   NamedTensors tensors;
-  for (const ModelTensor& tensor : model_tensors(opened.config)) {
-    const bool embedding = tensor.reference_name == "transformer.wte.weight";
-    at::Tensor values = at::empty({tensor.rows, tensor.columns}, embedding ? options.dtype : at::kFloat);
+  for_each_tensor(opened.config, [&](const TensorSpec& tensor) {
+    // The reference keeps tables in the compute type and the rest in float32.
+    at::Tensor values = at::empty(tensor.shape, tensor.role == TensorRole::kTable ? options.dtype : at::kFloat);
     read_model_tensor(tensor, *opened.weights, Naming::kHuggingFace, values);
-    tensors.emplace_back(tensor.reference_name, values);
-  }
+    tensors.emplace_back(tensor.reference_name(), values);
+  });
   make_folder(output);
   write_torch_file(model, tensors);
   const nlohmann::ordered_json object = {{"step", step},

@@ -173,7 +173,8 @@ void SafetensorsFile::check_coverage(std::size_t data_begin) const {
 
 void SafetensorsFile::read_into(const std::string& name, at::Tensor& target) const {
   const Entry& found = entry(name);
-  copy_elements(found, file_.bytes().data() + found.begin, path_, name, target);
+  // What has been copied need not stay in memory: a model is never there twice.
+  copy_elements(found, file_.bytes().data() + found.begin, path_, name, target, [this] { file_.drop_resident(); });
 }
 
 }  // namespace nanochat

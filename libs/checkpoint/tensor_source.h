@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <string>
 #include <utility>
@@ -45,8 +46,8 @@ class TensorSource {
 };
 
 // For sources: copies the elements at `data`, the tensor's first byte, which may lie at any address. `where` and
-// `name` begin messages.
+// `name` begin messages. Large tensors are copied in parts of a few MiB; after_part is called after each.
 void copy_elements(const StoredTensor& stored, const std::byte* data, const std::filesystem::path& where,
-                   const std::string& name, at::Tensor& target);
+                   const std::string& name, at::Tensor& target, const std::function<void()>& after_part = {});
 
 }  // namespace nanochat

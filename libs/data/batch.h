@@ -13,6 +13,8 @@ struct TokenBatch {
   std::vector<std::int32_t> targets;  // (B, T); -1: not supervised
   // Documents that attention must not cross: the first position of each among the B * T, and B * T. Empty: rows are whole.
   std::vector<std::int32_t> documents;
+  // (B, T): factor of each token's loss in the loss of a step. Empty, as loaders leave it: the mean over supervised tokens.
+  std::vector<float> weights = {};
 };
 
 }  // namespace nanochat

@@ -447,7 +447,7 @@ TEST(Engine, OptionsAreChecked) {
 TEST(Engine, ALogitThatIsNotANumberFailsItsRequestAlone) {
   auto model = small_model();
   for (Parameter& parameter : model->parameters()) {
-    if (parameter.kind == ParameterKind::kEmbedding) parameter.value[50].fill_(std::numeric_limits<float>::quiet_NaN());
+    if (parameter.spec.group == OptimizerGroup::kEmbedding) parameter.value[50].fill_(std::numeric_limits<float>::quiet_NaN());
   }
   Engine engine(std::move(model), small_options());
   Wish bad{{1, 50}, {}, 5, 1}, good{{1, 2}, SamplingOptions{.temperature = 0.0, .logit_bias = {{50, -100.0}}}, 5, 1};

@@ -5,6 +5,7 @@
 #include <spdlog/fmt/fmt.h>
 
 #include "core/errors.h"
+#include "model/layout.h"
 
 namespace nanochat {
 
@@ -24,13 +25,20 @@ GptConfig GptConfig::from_depth(std::int64_t depth, std::int64_t vocab_size, std
 }
 
 std::int64_t GptConfig::parameter_count() const {
-  const std::int64_t block = n_embd * (qkv_size() + n_head * head_dim() + 2 * intermediate_size);
-  return n_layer * block + 2 * padded_vocab_size() * n_embd;
+  std::int64_t count = 0;
+  for_each_tensor(*this, [&](const TensorSpec& tensor) { count += tensor.numel(); });
+  return count;
 }
 
 double GptConfig::flops_per_token() const {
-  const auto matrices = static_cast<double>(parameter_count() - padded_vocab_size() * n_embd);
-  return 6.0 * matrices + 12.0 * static_cast<double>(n_layer * n_embd * sequence_len);
+  std::int64_t matrices = 0, attended = 0;
+  for_each_tensor(*this, [&](const TensorSpec& tensor) {
+    if (tensor.role == TensorRole::kMatrix) matrices += tensor.numel();
+  });
+  for (std::int64_t layer = 0; layer < n_layer; ++layer) {
+    attended += std::min(plan_layer(*this, layer).window.value_or(sequence_len), sequence_len);
+  }
+  return 6.0 * static_cast<double>(matrices) + 12.0 * static_cast<double>(attended * n_embd);
 }
 
 void GptConfig::validate() const {

@@ -29,7 +29,7 @@ struct GptConfig {
   // Parameters, vocabulary padding included, as the reference counts them.
   std::int64_t parameter_count() const;
   // Floating-point operations of forward and backward per token (PaLM, Chowdhery et al. 2022, appendix B):
-  // 6 * (parameters - embedding) + 12 * layers * width * sequence_len.
+  // 6 * (parameters that multiply every token) + 12 * width * (positions attended to, summed over the layers).
   double flops_per_token() const;
 
   // Throws ConfigError naming the field that does not fit.

@@ -2,9 +2,13 @@
 // The GPT of the reference's gpt.py: token embedding, RMSNorm, blocks of attention (RoPE, QK-norm, grouped queries) and
 // ReLU-squared MLP on a residual stream, RMSNorm, untied head with soft-capped logits.
 //
-// Forward and backward are written out; there is no autograd graph. Master weights and gradients are float32; with
-// compute dtype bfloat16 each weight has a bf16 copy that matrix products read. The optimizer changes `value` and then
-// calls (or is told to fill) `compute`. Not thread-safe: activations live in the object.
+// Forward and backward are written out; there is no autograd graph. A model for training has float32 master weights and
+// gradients; with compute dtype bfloat16 each weight has a bf16 copy besides, which matrix products read. The optimizer
+// changes `value` and then calls (or is told to fill) `compute`. A model for inference has the weights in the compute
+// dtype and nothing else. Not thread-safe: activations live in the object.
+//
+// Where to find what: layout.h is the table of all tensors, weights.h holds them, attention_block.h, mlp_block.h and
+// residual_stream.h are the network, gpt.cpp puts it together.
 
 #include <ATen/core/Tensor.h>
 
@@ -15,37 +19,35 @@
 #include <vector>
 
 #include "model/config.h"
+#include "model/parameter.h"
 #include "ops/rope.h"
 
 namespace nanochat {
 
 class KvCache;
-
-enum class ParameterKind { kEmbedding, kHead, kMatrix };
-
-struct Parameter {
-  std::string name;      // as in transformers' NanoChatForCausalLM: "model.layers.0.self_attn.q_proj.weight"
-  ParameterKind kind = ParameterKind::kMatrix;
-  at::Tensor value;      // float32 master weight (rows, columns)
-  at::Tensor compute;    // the same tensor, or its bfloat16 copy
-  at::Tensor grad;       // float32; undefined until the first forward_backward
-};
+struct Sequences;
+struct Pass;
 
 // Sees intermediate tensors by name, to look for a NaN: see stability.h.
 using TensorObserver = std::function<void(const std::string& name, const at::Tensor& tensor)>;
 
+// Told during the backward pass that the gradients of all parameters with this TensorSpec::layer are final for this batch:
+// first kAfterLayers, then the layers from the last to the first, then kBeforeLayers. On a GPU the gradients may still be
+// being computed; work that is queued on the same stream comes after them.
+using GradientsFinal = std::function<void(std::int64_t layer)>;
+
 class Gpt {
  public:
   // Weights are uninitialised until init_weights() or a checkpoint fills them. dtype: at::kFloat or at::kBFloat16.
-  Gpt(const GptConfig& config, at::ScalarType dtype, at::Device device = at::kCPU);
+  Gpt(const GptConfig& config, at::ScalarType dtype, at::Device device = at::kCPU, Purpose purpose = Purpose::kTraining);
   ~Gpt();
   Gpt(Gpt&&) noexcept;
 
   const GptConfig& config() const { return config_; }
   at::ScalarType dtype() const { return dtype_; }
   at::Device device() const { return device_; }
-  std::vector<Parameter>& parameters() { return parameters_; }
-  const std::vector<Parameter>& parameters() const { return parameters_; }
+  std::vector<Parameter>& parameters();
+  const std::vector<Parameter>& parameters() const;
 
   // As the reference: embedding N(0, 1), matrices N(0, 1/fan_in * min(1, fan_out/fan_in)), head and the projections
   // back into the residual stream zero. Drawn in the reference's order from LibTorch's generator, so that one seed
@@ -56,7 +58,7 @@ class Gpt {
   // For inference on CPUs with kernels that want weights laid out for them (ops/matrix_product.h): lays out a copy, which
   // forward_states() and logits() then read. Once; elsewhere a no-op.
   void pack_weights();
-  void zero_grad();
+  void zero_grad();  // of a model for training
 
   // ids, targets: int32 (B, T), contiguous, on the CPU or on device(); target -1: ignored. What is returned lies on
   // device(), and on a GPU may still be being computed. Ids outside the vocabulary are a TORCH_CHECK error; of those
@@ -86,30 +88,33 @@ class Gpt {
   double loss(const at::Tensor& ids, const at::Tensor& targets);
 
   void set_observer(TensorObserver observer) { observer_ = std::move(observer); }
+  // For every backward pass from now on; an empty function costs nothing.
+  void set_gradients_final(GradientsFinal callback) { gradients_final_ = std::move(callback); }
 
  private:
-  struct Layer;        // the tensors of one block
-  struct Activations;  // what forward leaves for backward
-  struct Weights;
+  struct Activations;  // the buffers of one pass
+  struct Network;      // weights, blocks, and the activations of training
 
   at::TensorOptions options() const;  // of activations
-  void ensure_positions(std::int64_t positions);
-  // Runs embedding and blocks; returns the final normalised (B*T, C).
-  at::Tensor trunk(const at::Tensor& ids, Activations& activations, KvCache* cache);
-  void trunk_backward(const at::Tensor& ids, Activations& activations, const at::Tensor& dx);
-  void observe(const char* what, std::int64_t layer, const at::Tensor& tensor) const;
-  void take_documents(const at::Tensor& documents, Activations& activations);
+  // The rotary table for at least so many positions.
+  const ops::RopeTable& rope_for(std::int64_t positions);
+  Sequences sequences(const at::Tensor& ids, const at::Tensor& documents);
+  Sequences sequences(const at::Tensor& ids, KvCache& cache);
+  Pass make_pass(Sequences where) const;
+  // Embedding and blocks: the final normalised (B*T, C).
+  const at::Tensor& run(const at::Tensor& ids, const Pass& pass, Activations& activations) const;
+  // From the gradient that the head left.
+  void run_backward(const at::Tensor& ids, const Pass& pass, Activations& activations) const;
   // Checked, and on the device; `lowest`: 0, or -1 where that means "ignored".
   at::Tensor take_ids(const at::Tensor& ids, std::int32_t lowest) const;
 
   GptConfig config_;
   at::ScalarType dtype_;
   at::Device device_;
-  std::vector<Parameter> parameters_;
-  std::unique_ptr<Weights> weights_;
-  std::unique_ptr<Activations> activations_;
+  std::unique_ptr<Network> network_;
   ops::RopeTable rope_;
   TensorObserver observer_;
+  GradientsFinal gradients_final_;
 };
 
 }  // namespace nanochat

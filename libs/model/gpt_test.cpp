@@ -140,6 +140,35 @@ TEST(Gpt, RefusesWhatDoesNotFit) {
   EXPECT_THROW(Gpt(config, at::kHalf), c10::Error);
 }
 
+TEST(Gpt, AModelForInferenceHasTheWeightsAndNothingElse) {
+  const GptConfig config = small_config();
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+    Gpt trained = random_model(config, dtype, 3);
+    Gpt served(config, dtype, at::kCPU, Purpose::kInference);
+    for (std::size_t i = 0; i < served.parameters().size(); ++i) {
+      Parameter& parameter = served.parameters()[i];
+      EXPECT_EQ(parameter.value.scalar_type(), dtype);
+      EXPECT_EQ(parameter.value.const_data_ptr(), parameter.compute.const_data_ptr()) << parameter.name;
+      parameter.value.copy_(trained.parameters()[i].value);
+    }
+    const at::Tensor ids = random_ids(2, 16, config.vocab_size, 4);
+    EXPECT_TRUE(at::equal(trained.forward(ids), served.forward(ids)));
+    EXPECT_TRUE(at::equal(trained.token_losses(ids, ids), served.token_losses(ids, ids)));
+    EXPECT_THROW(served.zero_grad(), c10::Error);
+    EXPECT_THROW(served.forward_backward(ids, ids, at::ones({2, 16})), c10::Error);
+  }
+}
+
+TEST(Gpt, InitialWeightsDoNotDependOnThePurpose) {
+  const GptConfig config = small_config();
+  Gpt trained(config, at::kBFloat16), served(config, at::kBFloat16, at::kCPU, Purpose::kInference);
+  trained.init_weights(5);
+  served.init_weights(5);
+  for (std::size_t i = 0; i < served.parameters().size(); ++i) {
+    EXPECT_TRUE(at::equal(served.parameters()[i].value, trained.parameters()[i].compute)) << served.parameters()[i].name;
+  }
+}
+
 TEST(Gpt, ReusesItsBuffersAcrossShapes) {
   const GptConfig config = small_config();
   Gpt model = random_model(config, at::kFloat, 3);

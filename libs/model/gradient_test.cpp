@@ -119,6 +119,33 @@ TEST(Gradients, PackedDocumentsAreAsEachAlone) {
   }
 }
 
+// Communication between GPUs starts at these announcements: what is sent then must be what is there at the end.
+TEST(Gradients, AreFinalWhenAnnounced) {
+  GptConfig config = GptConfig::from_depth(3, 90, 16);
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+    Gpt model = random_model(config, dtype, 1);
+    std::vector<std::int64_t> announced;
+    std::vector<std::pair<const Parameter*, at::Tensor>> then;
+    model.set_gradients_final([&](std::int64_t layer) {
+      announced.push_back(layer);
+      for (const Parameter& parameter : model.parameters()) {
+        if (parameter.spec.layer == layer) then.emplace_back(&parameter, parameter.grad.clone());
+      }
+    });
+    const at::Tensor ids = random_ids(4, 16, 90, 2);
+    model.forward_backward(ids, ids, at::ones({4, 16}));
+    EXPECT_EQ(announced, (std::vector<std::int64_t>{kAfterLayers, 2, 1, 0, kBeforeLayers}));
+    ASSERT_EQ(then.size(), model.parameters().size());
+    for (const auto& [parameter, gradient] : then) {
+      EXPECT_GT(gradient.abs().max().item<double>(), 0.0) << parameter->name;
+      EXPECT_TRUE(at::equal(gradient, parameter->grad)) << parameter->name;
+    }
+    model.set_gradients_final({});
+    model.forward_backward(ids, ids, at::ones({4, 16}));
+    EXPECT_EQ(announced.size(), 5U) << "nobody listens any more";
+  }
+}
+
 TEST(Gradients, RepeatBitForBit) {
   const GptConfig config = GptConfig::from_depth(2, 90, 16);
   for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {

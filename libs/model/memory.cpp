@@ -8,6 +8,7 @@
 #include <limits>
 #include <string>
 
+#include "model/layout.h"
 #include "ops/cross_entropy.h"
 #include "ops/device.h"
 
@@ -16,12 +17,13 @@ namespace nanochat {
 MemoryEstimate estimate_training_memory(const GptConfig& config, std::int64_t device_batch_size,
                                         std::int64_t sequence_len, int compute_bytes,
                                         bool gpu) {
-  const std::int64_t parameters = config.parameter_count();
-  const std::int64_t tables = 2 * config.padded_vocab_size() * config.n_embd;  // AdamW: two moments; Muon: one
   MemoryEstimate estimate;
-  estimate.weights = parameters * (compute_bytes == 4 ? 4 : 4 + compute_bytes);
-  estimate.gradients = parameters * 4;
-  estimate.optimizer = (parameters - tables) * 4 + tables * 8;
+  for_each_tensor(config, [&](const TensorSpec& tensor) {
+    const bool muon = tensor.group == OptimizerGroup::kMatrix;  // one moment, AdamW two
+    estimate.weights += tensor.numel() * (compute_bytes == 4 ? 4 : 4 + compute_bytes);
+    estimate.gradients += tensor.numel() * 4;
+    estimate.optimizer += tensor.numel() * (muon ? 4 : 8);
+  });
 
   const std::int64_t n = device_batch_size * sequence_len, width = config.n_embd, hidden = config.intermediate_size;
   const std::int64_t qk = (config.n_head + config.n_kv_head) * config.head_dim();

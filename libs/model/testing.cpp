@@ -70,7 +70,7 @@ Gpt random_model(const GptConfig& config, at::ScalarType dtype, std::uint64_t se
   model.init_weights(seed);
   auto generator = at::detail::createCPUGenerator(seed + 1);
   for (Parameter& parameter : model.parameters()) {
-    if (parameter.kind == ParameterKind::kEmbedding) continue;
+    if (parameter.name == "model.embed_tokens.weight") continue;
     parameter.value.normal_(0.0, 1.0 / std::sqrt(static_cast<double>(parameter.value.size(1))), generator);
   }
   model.refresh_compute();

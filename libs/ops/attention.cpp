@@ -168,38 +168,8 @@ void for_each_document(const DocumentBounds& documents, const Body& body) {
   }
 }
 
-void check_documents(const at::Tensor& q, const DocumentBounds& documents) {
-  TORCH_CHECK(documents.offsets.size() >= 2 && documents.offsets.back() == q.size(0) * q.size(1),
-              "attention: the documents do not fit q ", q.sizes());
-}
-
-}  // namespace
-
-AttentionForward causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
-  check_shapes(q, k, v);
-  if (q.is_cuda()) return cuda::causal_attention(q, k, v);
-  if (const auto* kernels = own_kernels(q)) return forward_by_head(*kernels, q, k, v, row_offsets(q), q.size(1));
-  return aten_forward(q, k, v);
-}
-
-AttentionBackward causal_attention_backward(const at::Tensor& dout, const at::Tensor& q, const at::Tensor& k,
-                                            const at::Tensor& v, const AttentionForward& forward) {
-  check_shapes(q, k, v);
-  if (q.is_cuda()) return cuda::causal_attention_backward(dout, q, k, v, forward);
-  if (const auto* kernels = own_kernels(q)) {
-    return backward_by_head(*kernels, dout, q, k, v, forward, row_offsets(q), q.size(1));
-  }
-  return aten_backward(dout, q, k, v, forward);
-}
-
-AttentionForward document_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                                    const DocumentBounds& documents) {
-  check_shapes(q, k, v);
-  check_documents(q, documents);
-  if (q.is_cuda()) return cuda::document_attention(q, k, v, documents);
-  if (const auto* kernels = own_kernels(q)) {
-    return forward_by_head(*kernels, q, k, v, documents.offsets, documents.longest);
-  }
+AttentionForward aten_forward_by_document(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                          const DocumentBounds& documents) {
   const std::int64_t n_head = q.size(2);
   AttentionForward forward{at::empty(q.sizes(), q.options()), at::empty({q.size(0), n_head, q.size(1)}, at::kFloat), {}, {}};
   const at::Tensor queries = one_row(q), keys = one_row(k), values = one_row(v), out = one_row(forward.out);
@@ -211,15 +181,9 @@ AttentionForward document_attention(const at::Tensor& q, const at::Tensor& k, co
   return forward;
 }
 
-AttentionBackward document_attention_backward(const at::Tensor& dout, const at::Tensor& q, const at::Tensor& k,
-                                              const at::Tensor& v, const AttentionForward& forward,
-                                              const DocumentBounds& documents) {
-  check_shapes(q, k, v);
-  check_documents(q, documents);
-  if (q.is_cuda()) return cuda::document_attention_backward(dout, q, k, v, forward, documents);
-  if (const auto* kernels = own_kernels(q)) {
-    return backward_by_head(*kernels, dout, q, k, v, forward, documents.offsets, documents.longest);
-  }
+AttentionBackward aten_backward_by_document(const at::Tensor& dout, const at::Tensor& q, const at::Tensor& k,
+                                            const at::Tensor& v, const AttentionForward& forward,
+                                            const DocumentBounds& documents) {
   const at::Tensor gradient = one_row(dout), queries = one_row(q), keys = one_row(k), values = one_row(v);
   const at::Tensor out = one_row(forward.out);
   AttentionBackward backward{at::empty(q.sizes(), q.options()), at::empty(k.sizes(), q.options()),
@@ -234,6 +198,44 @@ AttentionBackward document_attention_backward(const at::Tensor& dout, const at::
     document.of(dv).copy_(part.dv);
   });
   return backward;
+}
+
+void check_scope(const at::Tensor& q, const AttentionScope& scope) {
+  TORCH_CHECK(!scope.window, "attention: no kernel has sliding windows, a window of ", scope.window.value_or(0), " was given");
+  if (scope.documents == nullptr) return;
+  TORCH_CHECK(scope.documents->offsets.size() >= 2 && scope.documents->offsets.back() == q.size(0) * q.size(1),
+              "attention: the documents do not fit q ", q.sizes());
+}
+
+}  // namespace
+
+AttentionForward causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                  const AttentionScope& scope) {
+  check_shapes(q, k, v);
+  check_scope(q, scope);
+  const DocumentBounds* documents = scope.documents;
+  if (q.is_cuda()) return cuda::causal_attention(q, k, v, scope);
+  if (const auto* kernels = own_kernels(q)) {
+    return documents != nullptr ? forward_by_head(*kernels, q, k, v, documents->offsets, documents->longest)
+                                : forward_by_head(*kernels, q, k, v, row_offsets(q), q.size(1));
+  }
+  return documents != nullptr ? aten_forward_by_document(q, k, v, *documents) : aten_forward(q, k, v);
+}
+
+AttentionBackward causal_attention_backward(const at::Tensor& dout, const at::Tensor& q, const at::Tensor& k,
+                                            const at::Tensor& v, const AttentionForward& forward,
+                                            const AttentionScope& scope) {
+  check_shapes(q, k, v);
+  check_scope(q, scope);
+  const DocumentBounds* documents = scope.documents;
+  if (q.is_cuda()) return cuda::causal_attention_backward(dout, q, k, v, forward, scope);
+  if (const auto* kernels = own_kernels(q)) {
+    return documents != nullptr
+               ? backward_by_head(*kernels, dout, q, k, v, forward, documents->offsets, documents->longest)
+               : backward_by_head(*kernels, dout, q, k, v, forward, row_offsets(q), q.size(1));
+  }
+  return documents != nullptr ? aten_backward_by_document(dout, q, k, v, forward, *documents)
+                              : aten_backward(dout, q, k, v, forward);
 }
 
 namespace {

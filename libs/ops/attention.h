@@ -6,33 +6,39 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <cstdint>
+#include <optional>
+
 namespace nanochat::ops {
 
 struct DocumentBounds;
 
+// Which keys a query sees: those of its own document, up to its own position.
+struct AttentionScope {
+  const DocumentBounds* documents = nullptr;  // where documents begin (ops/documents.h); null: every row is one document
+  // Sliding window: how many earlier positions a query sees at most; none: all of its document. No kernel has windows
+  // yet: giving one is a TORCH_CHECK error.
+  std::optional<std::int64_t> window = {};
+};
+
 struct AttentionForward {
   at::Tensor out;         // (B, T, NH, D), dense
-  at::Tensor logsumexp;   // (B, NH, T[, 1]) float32, for the backward pass; otherwise laid out with documents
+  at::Tensor logsumexp;   // (B, NH, T[, 1]) float32, for the backward pass; with documents the kernels choose the layout
   at::Tensor philox_seed, philox_offset;  // GPUs only: what LibTorch's backward functions ask for
 };
 
 // q: (B, T, NH, D); k, v: (B, T, NKV, D) with the last dimension dense, NH a multiple of NKV. Query head h reads
-// key/value head h / (NH / NKV). Scale 1/sqrt(D).
-AttentionForward causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v);
+// key/value head h / (NH / NKV). Scale 1/sqrt(D). With documents, GPUs use the variable-length kernels of FlashAttention
+// in bfloat16 and memory-efficient attention in float32.
+AttentionForward causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                  const AttentionScope& scope = {});
 
 struct AttentionBackward {
   at::Tensor dq, dk, dv;  // shapes of q, k, v
 };
 AttentionBackward causal_attention_backward(const at::Tensor& dout, const at::Tensor& q, const at::Tensor& k,
-                                            const at::Tensor& v, const AttentionForward& forward);
-
-// The same for documents packed into rows (ops/documents.h): a query sees its own document up to itself. On GPUs the
-// variable-length kernels of FlashAttention in bfloat16, memory-efficient attention in float32.
-AttentionForward document_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                                    const DocumentBounds& documents);
-AttentionBackward document_attention_backward(const at::Tensor& dout, const at::Tensor& q, const at::Tensor& k,
-                                              const at::Tensor& v, const AttentionForward& forward,
-                                              const DocumentBounds& documents);
+                                            const at::Tensor& v, const AttentionForward& forward,
+                                            const AttentionScope& scope = {});
 
 // Queries against a cache: q (B, Tq, NH, D); k, v (B, Tk, NKV, D). Query i of row b sees keys [0, start[b] + i]; start
 // is int64 (B) on the CPU, wherever the others are. Returns (B, Tq, NH, D). Inference only.

@@ -111,6 +111,7 @@ TEST(Attention, RefusesShapesThatDoNotFit) {
   EXPECT_THROW(causal_attention(q, k, at::randn({2, 5, 2, 8})), c10::Error);
   EXPECT_THROW(causal_attention(q, at::randn({2, 5, 4, 16}), at::randn({2, 5, 4, 16})), c10::Error);
   EXPECT_THROW(causal_attention(q.view({2, 5, 32}), k, k), c10::Error);
+  EXPECT_THROW(causal_attention(q, k, k, {.window = 3}), c10::Error) << "no kernel has windows";
 }
 
 }  // namespace

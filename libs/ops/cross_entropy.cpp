@@ -118,7 +118,7 @@ void head_losses_and_gradients(const at::Tensor& x, const at::Tensor& w, const a
   const at::Tensor buffer = logit_buffer(x, w, chunk);
   const Weights forward(w.t()), backward(w);
   at::Tensor scratch;
-  if (needs_weight_scratch(x)) scratch = at::empty(w.sizes(), w.options());
+  if (dw.defined() && needs_weight_scratch(x)) scratch = at::empty(w.sizes(), w.options());
   for (std::int64_t first = 0; first < x.size(0); first += chunk) {
     const std::int64_t rows = std::min(chunk, x.size(0) - first);
     const at::Tensor inputs = x.narrow(0, first, rows);
@@ -126,21 +126,19 @@ void head_losses_and_gradients(const at::Tensor& x, const at::Tensor& w, const a
     forward.multiply(inputs, z);
     chunk_losses(z, targets.narrow(0, first, rows), scale.narrow(0, first, rows), options, loss);
     backward.multiply(z, dinputs);
-    linear_backward_weight(z, inputs, dw, scratch);
+    if (dw.defined()) linear_backward_weight(z, inputs, dw, scratch);
   }
 }
 
-at::Tensor head_logits(const at::Tensor& x, const at::Tensor& w, const HeadOptions& options, const PackedMatrix* packed) {
-  TORCH_CHECK(options.vocab_size > 0 && options.vocab_size <= w.size(0), "head_logits: vocab_size ", options.vocab_size,
-              " does not fit w ", w.sizes());
-  at::Tensor z = at::empty({x.size(0), w.size(0)}, x.options());
-  packed != nullptr ? product(x, *packed, z) : options.rows_stand_alone ? linear_rows(x, w, z) : linear_inference(x, w, z);
+at::Tensor softcap_logits(const at::Tensor& z, const HeadOptions& options) {
+  TORCH_CHECK(z.dim() == 2 && z.is_contiguous() && options.vocab_size > 0 && options.vocab_size <= z.size(1),
+              "softcap_logits: vocab_size ", options.vocab_size, " does not fit logits ", z.sizes());
   if (z.is_cuda()) return on_gpu(cuda::softcap, reference::softcap)(z, options.vocab_size, options.softcap);
-  const at::Tensor out = at::empty({x.size(0), options.vocab_size}, x.options().dtype(at::kFloat));
-  visit_dtype(x, "head_logits", [&]<class T>(T) {
-    parallel_for(x.size(0), 1, [&](std::int64_t begin, std::int64_t end) {
+  const at::Tensor out = at::empty({z.size(0), options.vocab_size}, z.options().dtype(at::kFloat));
+  visit_dtype(z, "softcap_logits", [&]<class T>(T) {
+    parallel_for(z.size(0), 1, [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t row = begin; row < end; ++row) {
-        cpu::kernels<T>().softcap(typed<T>(z) + row * w.size(0), typed<float>(out) + row * options.vocab_size,
+        cpu::kernels<T>().softcap(typed<T>(z) + row * z.size(1), typed<float>(out) + row * options.vocab_size,
                                   options.vocab_size, static_cast<float>(options.softcap));
       }
     });

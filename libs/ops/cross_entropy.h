@@ -8,8 +8,6 @@
 
 namespace nanochat::ops {
 
-class PackedMatrix;
-
 inline constexpr std::int64_t kMinimumChunkRows = 1024;
 inline constexpr std::int64_t kGpuChunkBytes = std::int64_t{1} << 30;
 
@@ -19,7 +17,6 @@ struct HeadOptions {
   // Of logits at a time. 0: kGpuChunkBytes on a GPU, else 8 MiB, but at least kMinimumChunkRows rows, since each chunk
   // passes once over the head's gradient, which is large where the vocabulary is.
   std::int64_t chunk_bytes = 0;
-  bool rows_stand_alone = false;  // head_logits alone: each row the same whatever rows stand beside it (linear.h)
 };
 
 // x: (N, C), w: (padded V, C) of one dtype (float32 or bfloat16); targets int32 (N), negative: ignored.
@@ -27,13 +24,14 @@ struct HeadOptions {
 void head_losses(const at::Tensor& x, const at::Tensor& w, const at::Tensor& targets, const HeadOptions& options,
                  at::Tensor& losses);
 
-// The same, and gradients of sum_i scale[i] * loss[i]: dx (N, C) is written, dw (padded V, C) float32 is added to.
+// The same, and gradients of sum_i scale[i] * loss[i]: dx (N, C) is written, dw (padded V, C) float32 is added to, or
+// undefined when the weight is not trained.
 // scale: (N) float32; rows with an ignored target contribute nothing.
 void head_losses_and_gradients(const at::Tensor& x, const at::Tensor& w, const at::Tensor& targets,
                                const at::Tensor& scale, const HeadOptions& options, at::Tensor& losses, at::Tensor& dx,
                                at::Tensor& dw);
 
-// Soft-capped logits (N, vocab_size) float32, for sampling and evaluation. packed: wᵀ, where it is at hand.
-at::Tensor head_logits(const at::Tensor& x, const at::Tensor& w, const HeadOptions& options, const PackedMatrix* packed = nullptr);
+// Raw logits z (N, padded V) as soft-capped logits (N, vocab_size) float32, for sampling and evaluation.
+at::Tensor softcap_logits(const at::Tensor& z, const HeadOptions& options);
 
 }  // namespace nanochat::ops

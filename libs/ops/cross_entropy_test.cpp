@@ -88,10 +88,14 @@ TEST_P(Head, LossesAndGradientsEqualAutograd) {
   at::Tensor alone = at::empty({x_.size(0)}, at::kFloat);
   head_losses(x_, w_, targets_, options_, alone);
   EXPECT_TRUE(alone.equal(losses));
+
+  at::Tensor frozen_dx = at::full(x_.sizes(), -7.0, x_.options()), none;  // of a weight that is not trained
+  head_losses_and_gradients(x_, w_, targets_, scale_, options_, alone, frozen_dx, none);
+  EXPECT_TRUE(frozen_dx.equal(dx));
 }
 
 TEST_P(Head, LogitsEqualTheFormula) {
-  const at::Tensor logits = head_logits(x_, w_, options_);
+  const at::Tensor logits = softcap_logits(at::matmul(x_, w_.t()), options_);
   EXPECT_EQ(logits.scalar_type(), at::kFloat);
   EXPECT_EQ(logits.sizes(), (at::IntArrayRef{x_.size(0), options_.vocab_size}));
   EXPECT_LT(relative_error(logits, reference_logits(x_.to(at::kDouble), w_.to(at::kDouble), options_)), tolerance());
@@ -155,7 +159,7 @@ TEST(HeadLosses, ANanReachesTheLoss) {
       head_losses(x, w, at::full({4}, 1, at::kInt), options, losses);
       EXPECT_TRUE(losses[2].isnan().item<bool>()) << dtype << " cap " << cap;
       EXPECT_FALSE(losses[1].isnan().item<bool>());
-      EXPECT_TRUE(head_logits(x, w, options)[2].isnan().all().item<bool>());
+      EXPECT_TRUE(softcap_logits(x.matmul(w.t()), options)[2].isnan().all().item<bool>());
     }
   }
 }
@@ -174,7 +178,7 @@ TEST(HeadErrors, NamesWhatDoesNotFit) {
   EXPECT_THROW(losses_of(x, at::full({3}, 1, at::kInt), options), c10::Error);
   EXPECT_THROW(losses_of(x.narrow(1, 0, 7), targets, options), c10::Error);
   EXPECT_THROW(losses_of(x, targets, {.vocab_size = 65}), c10::Error);
-  EXPECT_THROW(head_logits(x, w, {.vocab_size = 0}), c10::Error);
+  EXPECT_THROW(softcap_logits(x.matmul(w.t()), {.vocab_size = 0}), c10::Error);
 }
 
 }  // namespace

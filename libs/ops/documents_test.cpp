@@ -48,8 +48,8 @@ TEST_P(DocumentAttention, IsThatOfEachDocumentAlone) {
   const at::Tensor q = random_tensor({2, 100, c.n_head, c.d}, c.dtype, 1), k = random_tensor({2, 100, c.n_kv_head, c.d}, c.dtype, 2);
   const at::Tensor v = random_tensor({2, 100, 3 * c.n_kv_head, c.d}, c.dtype, 3).narrow(2, c.n_kv_head, c.n_kv_head);
   const at::Tensor dout = random_tensor(q.sizes(), c.dtype, 4);
-  const AttentionForward forward = document_attention(q, k, v, bounds);
-  const AttentionBackward backward = document_attention_backward(dout, q, k, v, forward, bounds);
+  const AttentionForward forward = causal_attention(q, k, v, {&bounds});
+  const AttentionBackward backward = causal_attention_backward(dout, q, k, v, forward, {&bounds});
   EXPECT_EQ(forward.out.sizes(), q.sizes());
   EXPECT_EQ(backward.dk.sizes(), k.sizes());
   for (std::size_t i = 0; i < lengths.size(); ++i) {
@@ -74,13 +74,13 @@ INSTANTIATE_TEST_SUITE_P(Shapes, DocumentAttention,
 TEST(DocumentAttention, OneDocumentARowIsCausalAttention) {
   const at::Tensor q = random_tensor({2, 40, 4, 32}, at::kBFloat16, 1), k = random_tensor(q.sizes(), at::kBFloat16, 2);
   const DocumentBounds bounds = make_document_bounds(offsets_of({40, 40}), 2, 40, at::kCPU);
-  EXPECT_TRUE(at::equal(document_attention(q, k, k, bounds).out, causal_attention(q, k, k).out));
+  EXPECT_TRUE(at::equal(causal_attention(q, k, k, {&bounds}).out, causal_attention(q, k, k).out));
 }
 
 TEST(DocumentAttention, RefusesBoundsOfAnotherBatch) {
   const at::Tensor q = random_tensor({2, 40, 4, 32}, at::kFloat, 1);
   const DocumentBounds bounds = make_document_bounds(offsets_of({40}), 1, 40, at::kCPU);
-  EXPECT_THROW(document_attention(q, q, q, bounds), c10::Error);
+  EXPECT_THROW(causal_attention(q, q, q, {&bounds}), c10::Error);
 }
 
 }  // namespace

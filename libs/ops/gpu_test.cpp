@@ -172,7 +172,7 @@ TEST_P(Gpu, HeadLossesAndGradients) {
     at::Tensor alone = on_gpu(at::zeros({c.tokens}));
     head_losses(on_gpu(x), on_gpu(w), on_gpu(targets), options, alone);
     EXPECT_TRUE(alone.equal(gpu_losses));
-    EXPECT_LT(relative_error(head_logits(on_gpu(x), on_gpu(w), options).cpu(), head_logits(x, w, options)), bound);
+    EXPECT_LT(relative_error(softcap_logits(on_gpu(x).matmul(on_gpu(w).t()), options).cpu(), softcap_logits(x.matmul(w.t()), options)), bound);
   }
   at::Tensor losses = on_gpu(at::zeros({1}));
   head_losses(on_gpu(random_tensor({1, 64}, dtype_, 1)), on_gpu(random_tensor({64, 64}, dtype_, 2)),
@@ -219,13 +219,13 @@ TEST_P(Gpu, DocumentAttention) {
       const DocumentBounds host = make_document_bounds(offsets, 2, 200, at::kCPU);
       const DocumentBounds bounds = make_document_bounds(offsets, 2, 200, at::kCUDA);
       const auto exact = [](const at::Tensor& x) { return x.to(at::kFloat); };
-      const AttentionForward expected = document_attention(exact(q), exact(k), values(exact(v)), host);
+      const AttentionForward expected = causal_attention(exact(q), exact(k), values(exact(v)), {&host});
       const AttentionBackward gradients =
-          document_attention_backward(exact(dout), exact(q), exact(k), values(exact(v)), expected, host);
+          causal_attention_backward(exact(dout), exact(q), exact(k), values(exact(v)), expected, {&host});
       const at::Tensor gpu_v = values(on_gpu(v));
-      const AttentionForward forward = document_attention(on_gpu(q), on_gpu(k), gpu_v, bounds);
+      const AttentionForward forward = causal_attention(on_gpu(q), on_gpu(k), gpu_v, {&bounds});
       const AttentionBackward backward =
-          document_attention_backward(on_gpu(dout), on_gpu(q), on_gpu(k), gpu_v, forward, bounds);
+          causal_attention_backward(on_gpu(dout), on_gpu(q), on_gpu(k), gpu_v, forward, {&bounds});
       const double bound = dtype_ == at::kFloat ? 1e-5 : kBf16Chain;
       EXPECT_LT(relative_error(forward.out.cpu(), expected.out), bound) << d;
       EXPECT_LT(relative_error(backward.dq.cpu(), gradients.dq), bound) << d;
@@ -339,7 +339,7 @@ TEST(Reference, AgreesWithTheCpusKernels) {
   at::Tensor losses = at::empty({21}), expected_losses = at::empty({21}), dw = at::zeros_like(w);
   head_losses_and_gradients(x, w, targets, scale, options, expected_losses, expected_dx, dw);
   at::Tensor z = x.matmul(w.t());
-  EXPECT_LT(relative_error(reference::softcap(z, 60, 15.0), head_logits(x, w, options)), testing::kFloatTolerance);
+  EXPECT_LT(relative_error(reference::softcap(z, 60, 15.0), softcap_logits(x.matmul(w.t()), options)), testing::kFloatTolerance);
   reference::softcap_cross_entropy(z, targets, scale, losses, 60, 15.0);
   EXPECT_LT(relative_error(losses, expected_losses), testing::kFloatTolerance);
   EXPECT_LT(relative_error(z.matmul(w), expected_dx), 2 * testing::kFloatTolerance);

@@ -3,7 +3,7 @@
 
 #include <vector>
 
-#include "model/gpt.h"
+#include "model/parameter.h"
 
 namespace nanochat {
 

@@ -13,7 +13,7 @@ namespace {
 
 std::vector<Parameter> parameters_with_gradients(std::initializer_list<at::Tensor> gradients) {
   std::vector<Parameter> parameters;
-  for (const at::Tensor& gradient : gradients) parameters.push_back({"p", ParameterKind::kMatrix, gradient, gradient, gradient});
+  for (const at::Tensor& gradient : gradients) parameters.push_back({{}, "p", gradient, gradient, gradient});
   return parameters;
 }
 

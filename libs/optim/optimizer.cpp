@@ -13,8 +13,9 @@ Optimizer::Optimizer(std::vector<Parameter>& parameters, std::int64_t width, con
   const double width_scale = 1.0 / std::sqrt(static_cast<double>(width) / 768.0);
   for (Parameter& parameter : parameters) {
     const auto zeros = [&] { return at::zeros(parameter.value.sizes(), parameter.value.options()); };
-    if (parameter.kind != ParameterKind::kMatrix) {
-      const double rate = parameter.kind == ParameterKind::kEmbedding ? options.embedding_lr : options.unembedding_lr;
+    if (parameter.spec.group != OptimizerGroup::kMatrix) {
+      const bool embedding = parameter.spec.group == OptimizerGroup::kEmbedding;
+      const double rate = embedding ? options.embedding_lr : options.unembedding_lr;
       adamw_.push_back({&parameter, rate * width_scale, zeros(), zeros()});
       continue;
     }

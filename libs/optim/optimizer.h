@@ -9,7 +9,7 @@
 #include <utility>
 #include <vector>
 
-#include "model/gpt.h"
+#include "model/parameter.h"
 #include "optim/adamw.h"
 #include "optim/muon.h"
 

@@ -43,7 +43,7 @@ TEST(Optimizer, GivesEachKindItsRuleAndRate) {
   for (std::size_t i = 0; i < before.size(); ++i) {
     const Parameter& parameter = model.parameters()[i];
     const at::Tensor change = parameter.value.sub(before[i]);
-    if (parameter.kind == ParameterKind::kMatrix) {
+    if (parameter.spec.group == OptimizerGroup::kMatrix) {
       const at::Tensor value = before[i].clone();
       ops::MatrixList alone;
       alone.add(value, parameter.grad, at::zeros_like(value), value);
@@ -52,7 +52,7 @@ TEST(Optimizer, GivesEachKindItsRuleAndRate) {
       EXPECT_GT(change.abs().max().item<double>(), 0.0) << parameter.name;
     } else {
       // The first step of Adam moves each weight with a gradient by the learning rate.
-      const double rate = 0.5 * width_scale * (parameter.kind == ParameterKind::kEmbedding ? 0.2 : 0.004);
+      const double rate = 0.5 * width_scale * (parameter.spec.group == OptimizerGroup::kEmbedding ? 0.2 : 0.004);
       EXPECT_NEAR(change.abs().max().item<double>(), rate, 1e-3 * rate) << parameter.name;
     }
   }

@@ -78,7 +78,7 @@ class ReferenceOn : public ::testing::TestWithParam<Target> {
   void SetUp() override {
     if (target_.device == at::kCUDA && ops::cuda_devices() == 0) GTEST_SKIP() << "no GPU that this build can use";
   }
-  LoadedModel load(const fs::path& path) const { return load_model(path, target_.dtype, target_.device); }
+  LoadedModel load(const fs::path& path) const { return load_model(path, target_.dtype, target_.device, Purpose::kTraining); }
 
   const Target target_ = GetParam();
   const Tolerances& tolerance_ = target_.tolerances;

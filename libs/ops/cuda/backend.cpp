@@ -197,8 +197,10 @@ at::Tensor softcap(const at::Tensor& z, std::int64_t vocab, double softcap) {
   return out;
 }
 
-AttentionForward causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
-  const On stream(q);
+namespace {
+
+// Every row is a document.
+AttentionForward row_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
   const at::Tensor query = q.transpose(1, 2), key = by_head(k, q.size(2)), value = by_head(v, q.size(2));
   AttentionForward forward;
   if (kind_for(q) == AttentionKind::kCudnn) {
@@ -216,9 +218,8 @@ AttentionForward causal_attention(const at::Tensor& q, const at::Tensor& k, cons
   return forward;
 }
 
-AttentionBackward causal_attention_backward(const at::Tensor& dout, const at::Tensor& q, const at::Tensor& k,
-                                            const at::Tensor& v, const AttentionForward& forward) {
-  const On stream(q);
+AttentionBackward row_attention_backward(const at::Tensor& dout, const at::Tensor& q, const at::Tensor& k,
+                                         const at::Tensor& v, const AttentionForward& forward) {
   const at::Tensor query = q.transpose(1, 2), key = by_head(k, q.size(2)), value = by_head(v, q.size(2));
   const at::Tensor gradient = dout.transpose(1, 2), out = forward.out.transpose(1, 2);
   const std::int64_t length = q.size(1), n_kv_head = k.size(2);
@@ -240,8 +241,6 @@ AttentionBackward causal_attention_backward(const at::Tensor& dout, const at::Te
   return {dq.transpose(1, 2), by_time(dk, n_kv_head), by_time(dv, n_kv_head)};
 }
 
-namespace {
-
 // (B, T, heads, D) -> (B * T, heads, D), a view: the variable-length kernels want the positions of all documents in a row.
 at::Tensor all_positions(const at::Tensor& x) { return x.flatten(0, 1); }
 
@@ -254,11 +253,8 @@ at::Tensor one_row(const at::Tensor& x, std::int64_t n_head) {
 
 constexpr std::int64_t kCausalFromTopLeft = 1;  // sdp::CustomMaskType
 
-}  // namespace
-
 AttentionForward document_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                     const DocumentBounds& documents) {
-  const On stream(q);
   const at::Tensor& offsets = documents.device_offsets;
   const std::int64_t longest = documents.longest, n_head = q.size(2);
   AttentionForward forward;
@@ -279,7 +275,6 @@ AttentionForward document_attention(const at::Tensor& q, const at::Tensor& k, co
 AttentionBackward document_attention_backward(const at::Tensor& dout, const at::Tensor& q, const at::Tensor& k,
                                               const at::Tensor& v, const AttentionForward& forward,
                                               const DocumentBounds& documents) {
-  const On stream(q);
   const at::Tensor& offsets = documents.device_offsets;
   const std::int64_t longest = documents.longest, n_head = q.size(2);
   if (q.scalar_type() != at::kFloat) {
@@ -298,6 +293,22 @@ AttentionBackward document_attention_backward(const at::Tensor& dout, const at::
     return (group == 1 ? dx : dx.unflatten(2, {k.size(2), group}).sum(3)).reshape(k.sizes());
   };
   return {dq.reshape(q.sizes()), sum_groups(dk), sum_groups(dv)};
+}
+
+}  // namespace
+
+AttentionForward causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                  const AttentionScope& scope) {
+  const On stream(q);
+  return scope.documents != nullptr ? document_attention(q, k, v, *scope.documents) : row_attention(q, k, v);
+}
+
+AttentionBackward causal_attention_backward(const at::Tensor& dout, const at::Tensor& q, const at::Tensor& k,
+                                            const at::Tensor& v, const AttentionForward& forward,
+                                            const AttentionScope& scope) {
+  const On stream(q);
+  return scope.documents != nullptr ? document_attention_backward(dout, q, k, v, forward, *scope.documents)
+                                    : row_attention_backward(dout, q, k, v, forward);
 }
 
 void adamw(at::Tensor& value, const at::Tensor& gradient, at::Tensor& first_moment, at::Tensor& second_moment,

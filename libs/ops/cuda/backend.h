@@ -29,14 +29,11 @@ void embedding_backward(const at::Tensor& dy, const at::Tensor& ids, at::Tensor&
 void softcap_cross_entropy(at::Tensor& z, const at::Tensor& targets, const at::Tensor& scale, at::Tensor& losses,
                            std::int64_t vocab, double softcap);
 at::Tensor softcap(const at::Tensor& z, std::int64_t vocab, double softcap);
-AttentionForward causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v);
+AttentionForward causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                  const AttentionScope& scope);
 AttentionBackward causal_attention_backward(const at::Tensor& dout, const at::Tensor& q, const at::Tensor& k,
-                                            const at::Tensor& v, const AttentionForward& forward);
-AttentionForward document_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                                    const DocumentBounds& documents);
-AttentionBackward document_attention_backward(const at::Tensor& dout, const at::Tensor& q, const at::Tensor& k,
-                                              const at::Tensor& v, const AttentionForward& forward,
-                                              const DocumentBounds& documents);
+                                            const at::Tensor& v, const AttentionForward& forward,
+                                            const AttentionScope& scope);
 
 void adamw(at::Tensor& value, const at::Tensor& gradient, at::Tensor& first_moment, at::Tensor& second_moment,
            at::Tensor& compute, const AdamWArguments& arguments);

@@ -30,16 +30,11 @@ void softcap_cross_entropy(at::Tensor&, const at::Tensor&, const at::Tensor&, at
   unavailable();
 }
 at::Tensor softcap(const at::Tensor&, std::int64_t, double) { unavailable(); }
-AttentionForward causal_attention(const at::Tensor&, const at::Tensor&, const at::Tensor&) { unavailable(); }
+AttentionForward causal_attention(const at::Tensor&, const at::Tensor&, const at::Tensor&, const AttentionScope&) {
+  unavailable();
+}
 AttentionBackward causal_attention_backward(const at::Tensor&, const at::Tensor&, const at::Tensor&,
-                                            const at::Tensor&, const AttentionForward&) {
-  unavailable();
-}
-AttentionForward document_attention(const at::Tensor&, const at::Tensor&, const at::Tensor&, const DocumentBounds&) {
-  unavailable();
-}
-AttentionBackward document_attention_backward(const at::Tensor&, const at::Tensor&, const at::Tensor&,
-                                              const at::Tensor&, const AttentionForward&, const DocumentBounds&) {
+                                            const at::Tensor&, const AttentionForward&, const AttentionScope&) {
   unavailable();
 }
 void adamw(at::Tensor&, const at::Tensor&, at::Tensor&, at::Tensor&, at::Tensor&, const AdamWArguments&) {

@@ -13,6 +13,7 @@
 #include "optim/schedule.h"
 #include "tokenizer/special_tokens.h"
 #include "tokenizer/tokenizer.h"
+#include "training/trainer/batch_tensors.h"
 #include "training/trainer/memory_check.h"
 #include "training/trainer/train_on.h"
 
@@ -24,8 +25,8 @@ class ConversationTraining : public Stage {
   ConversationTraining(const FinetuneConfig& config, const ConversationDataOptions& data, const ConversationPlan& plan,
                        ProgressReporter& progress)
       : config_(config), plan_(plan), runtime_(select_runtime(config.runtime, Workload::kTraining)),
-        base_(open_base_model(config, plan.stage, runtime_.dtype)), model_config_(base_.loaded.model->config()),
-        tokenizer_(base_.loaded.tokenizer), token_bytes_(tokenizer_->token_byte_lengths()) {
+        base_(open_base_model(config, plan.stage)), model_config_(base_.stored.config),
+        tokenizer_(base_.stored.tokenizer), token_bytes_(tokenizer_->token_byte_lengths()) {
     // A row of T inputs is made of T + 1 tokens; a stream has no rows to fit.
     const std::int64_t longest = plan.packing == ConversationPacking::kStream ? kDefaultConversationTokens : model_config_.sequence_len + 1;
     data_ = load_conversation_data(data, *tokenizer_, longest, config.seed, config.workers, plan.packing);
@@ -44,11 +45,10 @@ class ConversationTraining : public Stage {
                                                   {"device_batch_size", "base_model"}}},
                                   .save_in_background = background,
                                   .declare = plan.declare,
-                                  .initialize = [this](Gpt& model) { base_.copy_weights(model); },
+                                  .initialize = [this](Gpt& model) { read_weights(base_.stored, model); },
                                   .announcement = [this] { return announcement(); },
                                   .scores = plan.scores},
                      *this, progress);
-    base_.loaded.model.reset();  // its weights are in the trainer's model, or those of a later checkpoint are
   }
 
   TrainingResult run() { return trainer_->run(); }

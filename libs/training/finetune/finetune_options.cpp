@@ -18,11 +18,11 @@ constexpr std::array<std::string_view, 4> kStages = {"pretrain", "midtrain", "sf
 std::ptrdiff_t place_of(std::string_view stage) { return std::find(kStages.begin(), kStages.end(), stage) - kStages.begin(); }
 
 void require_chat_tokens(const BaseModel& base) {
-  const std::string where = base.loaded.folder.string();
-  if (!base.loaded.tokenizer) throw CheckpointError(where + ": the checkpoint has no tokenizer, so conversations cannot be rendered");
+  const std::string where = base.stored.folder.string();
+  if (!base.stored.tokenizer) throw CheckpointError(where + ": the checkpoint has no tokenizer, so conversations cannot be rendered");
   for (const std::string_view name : {kUserStart, kUserEnd, kAssistantStart, kAssistantEnd, kPythonStart, kPythonEnd, kOutputStart, kOutputEnd}) {
     try {
-      base.loaded.tokenizer->require_special(name);
+      base.stored.tokenizer->require_special(name);
     } catch (const TokenizerError& error) {
       throw CheckpointError(fmt::format("{}: its tokenizer cannot write conversations: {}", where, error.what()));
     }
@@ -59,18 +59,10 @@ std::int64_t BaseModel::inherit(const char* key, std::int64_t otherwise) const {
   return value != config.end() && value->is_number_integer() && *value > 0 ? value->get<std::int64_t>() : otherwise;
 }
 
-void BaseModel::copy_weights(Gpt& model) const {
-  for (std::size_t i = 0; i < model.parameters().size(); ++i) {
-    model.parameters()[i].value.copy_(loaded.model->parameters()[i].value);
-  }
-  model.refresh_compute();
-}
-
-BaseModel open_base_model(const FinetuneConfig& config, std::string_view stage, at::ScalarType dtype) {
+BaseModel open_base_model(const FinetuneConfig& config, std::string_view stage) {
   if (config.base_model.empty()) throw ConfigError("--base-model is missing: name a run or checkpoint to begin from");
-  BaseModel base;
-  base.loaded = load_model(config.base_model, dtype);
-  const nlohmann::json& state = base.loaded.training_state;
+  BaseModel base{open_model(config.base_model)};
+  const nlohmann::json& state = base.stored.training_state;
   base.config = nlohmann::json::object();
   if (state.is_object()) {
     base.stage = state.value("stage", "");

@@ -30,19 +30,17 @@ void declare_measuring_options(OptionList& options, FinetuneConfig& config, cons
 
 // The model that a stage begins from.
 struct BaseModel {
-  LoadedModel loaded;
-  std::string stage;     // of its training; empty when the checkpoint does not say
-  nlohmann::json config; // its resolved configuration, an object
+  StoredModel stored;
+  std::string stage = {};     // of its training; empty when the checkpoint does not say
+  nlohmann::json config = nlohmann::json::object();  // its resolved configuration
 
   // A number of that configuration, or `otherwise`.
   std::int64_t inherit(const char* key, std::int64_t otherwise) const;
-  // Into a model of the same shape.
-  void copy_weights(Gpt& model) const;
 };
 
-// Loads --base-model for `stage`. Throws ConfigError when there is none or it comes from a stage that does not lead to
-// this one, CheckpointError as load_model and when the checkpoint has no tokenizer with the tokens of the chat format.
-BaseModel open_base_model(const FinetuneConfig& config, std::string_view stage, at::ScalarType dtype);
+// Opens --base-model for `stage`. Throws ConfigError when there is none or it comes from a stage that does not lead to
+// this one, CheckpointError as open_model and when the checkpoint has no tokenizer with the tokens of the chat format.
+BaseModel open_base_model(const FinetuneConfig& config, std::string_view stage);
 
 // min(iterations, --max-steps).
 std::int64_t steps_to_take(const FinetuneConfig& config, std::int64_t iterations);

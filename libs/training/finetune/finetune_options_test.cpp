@@ -20,20 +20,21 @@ class BaseModels : public ::testing::Test {
   static auto opening(const fs::path& base, const char* stage) {
     FinetuneConfig config;
     config.base_model = base.string();
-    return [config, stage] { return open_base_model(config, stage, at::kFloat); };
+    return [config, stage] { return open_base_model(config, stage); };
   }
   testing::TemporaryDirectory folder_;
   std::shared_ptr<const Tokenizer> tokenizer_ = testing::byte_tokenizer(folder_.path());
 };
 
 TEST_F(BaseModels, AreInheritedFrom) {
-  const BaseModel base = opening(testing::save_base_model(folder_.path(), tokenizer_.get()), "sft")();
+  const fs::path folder = testing::save_base_model(folder_.path(), tokenizer_.get());
+  const BaseModel base = opening(folder, "sft")();
   EXPECT_EQ(base.stage, "pretrain");
   EXPECT_EQ(base.inherit("device_batch_size", 9), 4);
   EXPECT_EQ(base.inherit("depth", 9), 9);
-  Gpt model(base.loaded.model->config(), at::kFloat);
-  base.copy_weights(model);
-  testing::expect_same_weights(model, *base.loaded.model);
+  Gpt model(base.stored.config, at::kFloat);
+  read_weights(base.stored, model);
+  testing::expect_same_weights(model, *load_model(folder, at::kFloat).model);
 }
 
 TEST_F(BaseModels, OfTheSameOrAnEarlierStageAreTaken) {

@@ -40,22 +40,22 @@ std::vector<Sequence> sequences_of(const std::vector<AnsweredQuestion>& question
   return sequences;
 }
 
-void add(const Sequence& sequence, PolicyBatch& batch) {
-  batch.tokens.documents.push_back(static_cast<std::int32_t>(batch.tokens.inputs.size()));
+void add(const Sequence& sequence, TokenBatch& batch) {
+  batch.documents.push_back(static_cast<std::int32_t>(batch.inputs.size()));
   for (std::size_t i = 0; i < sequence.positions(); ++i) {
     const bool drawn = sequence.drawn(i + 1);
-    batch.tokens.inputs.push_back(sequence.token(i));
-    batch.tokens.targets.push_back(drawn ? sequence.token(i + 1) : -1);
-    batch.scale.push_back(drawn ? sequence.scale : 0.0F);
+    batch.inputs.push_back(sequence.token(i));
+    batch.targets.push_back(drawn ? sequence.token(i + 1) : -1);
+    batch.weights.push_back(drawn ? sequence.scale : 0.0F);
   }
 }
 
-void fill(PolicyBatch& batch, std::size_t end, TokenId padding_id) {
-  if (batch.tokens.inputs.size() == end) return;
-  batch.tokens.documents.push_back(static_cast<std::int32_t>(batch.tokens.inputs.size()));
-  batch.tokens.inputs.resize(end, padding_id);
-  batch.tokens.targets.resize(end, -1);
-  batch.scale.resize(end, 0.0F);
+void fill(TokenBatch& batch, std::size_t end, TokenId padding_id) {
+  if (batch.inputs.size() == end) return;
+  batch.documents.push_back(static_cast<std::int32_t>(batch.inputs.size()));
+  batch.inputs.resize(end, padding_id);
+  batch.targets.resize(end, -1);
+  batch.weights.resize(end, 0.0F);
 }
 
 }  // namespace
@@ -65,27 +65,27 @@ double mean_reward(const AnsweredQuestion& question) {
   return static_cast<double>(right) / static_cast<double>(std::max<std::size_t>(1, question.answers.size()));
 }
 
-std::vector<PolicyBatch> policy_batches(const std::vector<AnsweredQuestion>& questions, std::int64_t rows,
+std::vector<TokenBatch> policy_batches(const std::vector<AnsweredQuestion>& questions, std::int64_t rows,
                                         std::int64_t sequence_len, TokenId padding_id) {
   const std::vector<Sequence> sequences = sequences_of(questions);
   std::vector<std::size_t> order(sequences.size());
   std::iota(order.begin(), order.end(), std::size_t{0});
   const auto room = static_cast<std::size_t>(sequence_len);
   const auto packed = best_fit_rows([&](std::size_t i) { return sequences[i].positions(); }, std::move(order), room);
-  std::vector<PolicyBatch> batches;
+  std::vector<TokenBatch> batches;
   if (packed.empty()) return batches;
   const auto rows_each = static_cast<std::size_t>(step_shape(static_cast<std::int64_t>(packed.size()), rows).rows);
   for (std::size_t begin = 0; begin < packed.size(); begin += rows_each) {
-    PolicyBatch& batch = batches.emplace_back();
-    batch.tokens.rows = static_cast<std::int64_t>(rows_each);
-    batch.tokens.sequence_len = sequence_len;
+    TokenBatch& batch = batches.emplace_back();
+    batch.rows = static_cast<std::int64_t>(rows_each);
+    batch.sequence_len = sequence_len;
     for (std::size_t row = 0; row < rows_each; ++row) {
       if (begin + row < packed.size()) {
         for (const std::size_t i : packed[begin + row]) add(sequences[i], batch);
       }
       fill(batch, (row + 1) * room, padding_id);
     }
-    batch.tokens.documents.push_back(static_cast<std::int32_t>(batch.tokens.inputs.size()));
+    batch.documents.push_back(static_cast<std::int32_t>(batch.inputs.size()));
   }
   return batches;
 }

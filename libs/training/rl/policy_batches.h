@@ -11,22 +11,17 @@
 #include <cstdint>
 #include <vector>
 
-#include <ATen/core/Tensor.h>
-
 #include "data/batch.h"
 #include "training/finetune/sampled_answers.h"
 
 namespace nanochat {
 
-struct PolicyBatch {
-  TokenBatch tokens;         // answers with their prompts, packed as documents; targets: drawn tokens
-  std::vector<float> scale;  // (B, T): factor of each target's negative log-probability in the loss
-};
-
-// As few batches of at most `rows` rows of `sequence_len` as it takes, all of one size, the last filled up. Answers without an advantage, such as those to a question
-// that all got right, are left out: their gradient is zero. No batches when none is left.
-std::vector<PolicyBatch> policy_batches(const std::vector<AnsweredQuestion>& questions, std::int64_t rows,
-                                        std::int64_t sequence_len, TokenId padding_id);
+// Answers with their prompts, packed as documents, in as few batches of at most `rows` rows of `sequence_len` as it takes,
+// all of one size, the last filled up. Targets are the drawn tokens; weights are the factor of each one's negative
+// log-probability in the loss. Answers without an advantage, such as those to a question that all got right, are left
+// out: their gradient is zero. No batches when none is left.
+std::vector<TokenBatch> policy_batches(const std::vector<AnsweredQuestion>& questions, std::int64_t rows,
+                                       std::int64_t sequence_len, TokenId padding_id);
 
 double mean_reward(const AnsweredQuestion& question);
 

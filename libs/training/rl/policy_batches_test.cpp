@@ -8,7 +8,7 @@
 #include <gtest/gtest.h>
 
 #include "model/testing.h"
-#include "training/trainer/bits_per_byte.h"
+#include "training/trainer/batch_tensors.h"
 
 namespace nanochat {
 namespace {
@@ -27,22 +27,22 @@ TEST(PolicyBatches, WeighDrawnTokensByTheirAdvantage) {
   const AnsweredQuestion question{{1, 2}, {answer({10, 11, 12, 13}, true, {0, 1, 1, 0}), answer({20, 21, 22}, false)}};
   const auto batches = policy_batches({question}, 1, 12, kPad);
   ASSERT_EQ(batches.size(), 1U);
-  const TokenBatch& tokens = batches[0].tokens;
+  const TokenBatch& tokens = batches[0];
   EXPECT_THAT(tokens.inputs, ElementsAre(1, 2, 10, 11, 12, 1, 2, 20, 21, kPad, kPad, kPad));
   EXPECT_THAT(tokens.targets, ElementsAre(-1, 10, -1, -1, 13, -1, 20, 21, 22, -1, -1, -1));
   EXPECT_THAT(tokens.documents, ElementsAre(0, 5, 9, 12));
   const float up = 0.5F / 5.0F, down = -up;
-  EXPECT_THAT(batches[0].scale, ElementsAre(0, up, 0, 0, up, 0, down, down, down, 0, 0, 0));
+  EXPECT_THAT(batches[0].weights, ElementsAre(0, up, 0, 0, up, 0, down, down, down, 0, 0, 0));
 }
 
 TEST(PolicyBatches, QuestionsWeighTheSameHoweverLongTheirAnswers) {
   const AnsweredQuestion brief{{1}, {answer({10}, true), answer({20}, false)}};
   const AnsweredQuestion lengthy{{1}, {answer({30, 31, 32, 33}, true), answer({40, 41, 42, 43}, false)}};
   double of_brief = 0.0, of_lengthy = 0.0;
-  for (const PolicyBatch& batch : policy_batches({brief, lengthy}, 2, 8, kPad)) {
-    for (std::size_t i = 0; i < batch.scale.size(); ++i) {
-      const TokenId target = batch.tokens.targets[i];
-      if (target >= 0) (target < 30 ? of_brief : of_lengthy) += std::abs(batch.scale[i]);
+  for (const TokenBatch& batch : policy_batches({brief, lengthy}, 2, 8, kPad)) {
+    for (std::size_t i = 0; i < batch.weights.size(); ++i) {
+      const TokenId target = batch.targets[i];
+      if (target >= 0) (target < 30 ? of_brief : of_lengthy) += std::abs(batch.weights[i]);
     }
   }
   EXPECT_NEAR(of_brief, 0.25, 1e-6);  // mean |advantage| of 1/2, two questions
@@ -61,12 +61,12 @@ TEST(PolicyBatches, AnswersBeyondABatchMakeAnother) {
   for (TokenId id = 10; id < 15; ++id) question.answers.push_back(answer({id, id, id}, id == 10));
   const auto batches = policy_batches({question}, 2, 6, kPad);
   ASSERT_EQ(batches.size(), 3U);  // five rows, two at a time
-  EXPECT_EQ(policy_batches({question}, 4, 6, kPad).front().tokens.rows, 3) << "two of three, rather than four and one";
-  EXPECT_EQ(policy_batches({question}, 16, 6, kPad).front().tokens.rows, 5) << "no more than there are";
-  for (const PolicyBatch& batch : batches) {
-    EXPECT_EQ(batch.tokens.inputs.size(), 12U);
-    EXPECT_EQ(batch.scale.size(), 12U);
-    EXPECT_EQ(batch.tokens.documents.back(), 12);
+  EXPECT_EQ(policy_batches({question}, 4, 6, kPad).front().rows, 3) << "two of three, rather than four and one";
+  EXPECT_EQ(policy_batches({question}, 16, 6, kPad).front().rows, 5) << "no more than there are";
+  for (const TokenBatch& batch : batches) {
+    EXPECT_EQ(batch.inputs.size(), 12U);
+    EXPECT_EQ(batch.weights.size(), 12U);
+    EXPECT_EQ(batch.documents.back(), 12);
   }
 }
 
@@ -79,9 +79,8 @@ TEST(PolicyBatches, GiveTheGradientOfTheFormula) {
       {{1, 2, 3}, {answer({4, 5, 6}, true), answer({7, 8}, false), answer({9, 10, 11, 12}, false, {0, 1, 0, 0})}},
       {{13, 14}, {answer({15}, false), answer({16, 17, 18}, true)}}};
   packed.zero_grad();
-  for (const PolicyBatch& batch : policy_batches(questions, 2, 16, kPad)) {
-    const at::Tensor scale = at::from_blob(const_cast<float*>(batch.scale.data()), {batch.tokens.rows, 16}, at::kFloat);
-    packed.forward_backward(inputs_of(batch.tokens), targets_of(batch.tokens), scale, documents_of(batch.tokens));
+  for (const TokenBatch& batch : policy_batches(questions, 2, 16, kPad)) {
+    packed.forward_backward(inputs_of(batch), targets_of(batch), weights_of(batch), documents_of(batch));
   }
   alone.zero_grad();
   const double drawn[] = {8.0, 4.0}, mean[] = {1.0 / 3.0, 0.5};

@@ -1,10 +1,7 @@
 #include "training/rl/rl.h"
 
-#include <ATen/ops/from_blob.h>
-
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 #include <optional>
 
 #include <spdlog/fmt/fmt.h>
@@ -15,15 +12,13 @@
 #include "core/options.h"
 #include "core/random.h"
 #include "data/tasks/factory.h"
-#include "model/stability.h"
-#include "optim/gradient.h"
 #include "optim/schedule.h"
 #include "tokenizer/special_tokens.h"
 #include "training/finetune/conversation_data.h"
 #include "training/rl/pass_at_k.h"
 #include "training/rl/policy_batches.h"
-#include "training/trainer/bits_per_byte.h"
 #include "training/trainer/memory_check.h"
+#include "training/trainer/train_step.h"
 
 namespace nanochat {
 namespace {
@@ -40,15 +35,11 @@ void require_reward(const TaskMixture& tasks, const std::string& flag) {
   }
 }
 
-at::Tensor scale_of(const PolicyBatch& batch) {
-  return at::from_blob(const_cast<float*>(batch.scale.data()), {batch.tokens.rows, batch.tokens.sequence_len}, at::kFloat);
-}
-
 class Reinforcement : public Stage {
  public:
   Reinforcement(const RlConfig& config, ProgressReporter& progress)
-      : config_(config), runtime_(select_runtime(config.runtime, Workload::kTraining)), base_(open_base_model(config, "rl", runtime_.dtype)),
-        model_config_(base_.loaded.model->config()), tokenizer_(base_.loaded.tokenizer),
+      : config_(config), runtime_(select_runtime(config.runtime, Workload::kTraining)), base_(open_base_model(config, "rl")),
+        model_config_(base_.stored.config), tokenizer_(base_.stored.tokenizer),
         training_(mixture_of(config.mixture, "--mixture")), validation_(mixture_of(config.validation_mixture, "--validation-mixture")) {
     require_reward(*training_, "--mixture");
     require_reward(*validation_, "--validation-mixture");
@@ -67,10 +58,9 @@ class Reinforcement : public Stage {
                                   .scheduled_steps = schedule_.num_iterations,
                                   .save_in_background = background,
                                   .declare = [copy = config](OptionList& options) mutable { declare_rl_options(options, copy); },
-                                  .initialize = [this](Gpt& model) { base_.copy_weights(model); },
+                                  .initialize = [this](Gpt& model) { read_weights(base_.stored, model); },
                                   .announcement = [this] { return announcement(); }},
                      *this, progress);
-    base_.loaded.model.reset();  // its weights are in the trainer's model, or those of a later checkpoint are
   }
 
   TrainingResult run() { return trainer_->run(); }
@@ -158,18 +148,11 @@ class Reinforcement : public Stage {
 
   StepReport learn(Learner learner, const std::vector<AnsweredQuestion>& questions, double lr_multiplier) {
     const auto batches = policy_batches(questions, rows_, model_config_.sequence_len, tokenizer_->require_special(kAssistantEnd));
-    learner.model.zero_grad();
-    double loss = 0.0;
-    for (const PolicyBatch& batch : batches) {
-      const at::Tensor losses = learner.model.forward_backward(inputs_of(batch.tokens), targets_of(batch.tokens), scale_of(batch),
-                                                               documents_of(batch.tokens));
-      loss += losses.cpu().mul(scale_of(batch)).sum(at::kDouble).item<double>();
-    }
-    const double norm = gradient_norm(learner.model.parameters());
-    if (!std::isfinite(loss) || !std::isfinite(norm)) report_non_finite(learner.model, batches, loss, norm);
     constexpr double kMomentum = 0.95;
-    learner.optimizer.step(lr_multiplier, kMomentum, clip_scale(norm, config_.grad_clip));
-    return report(questions, loss, norm, lr_multiplier);
+    const StepResult result = train_step(
+        learner.model, learner.optimizer, batches,
+        {.lr_multiplier = lr_multiplier, .muon_momentum = kMomentum, .grad_clip = config_.grad_clip});
+    return report(questions, result.loss, result.grad_norm, lr_multiplier);
   }
 
   StepReport report(const std::vector<AnsweredQuestion>& questions, double loss, double norm, double lr_multiplier) const {
@@ -189,15 +172,6 @@ class Reinforcement : public Stage {
     report.metrics = {{"reward", reward}, {"loss", loss}, {"grad_norm", norm}, {"lr_multiplier", lr_multiplier}, {"answer_tokens", length}};
     report.summary = fmt::format("answers of {:.0f} tokens | norm {:.4f}", length, norm);
     return report;
-  }
-
-  [[noreturn]] static void report_non_finite(Gpt& model, const std::vector<PolicyBatch>& batches, double loss, double norm) {
-    for (const PolicyBatch& batch : batches) {
-      if (const auto found = find_non_finite(model, inputs_of(batch.tokens), targets_of(batch.tokens), scale_of(batch), documents_of(batch.tokens))) {
-        throw NumericalError(*found);
-      }
-    }
-    throw NumericalError(fmt::format("the loss is {} and the gradient norm {}, though every tensor is finite by itself", loss, norm));
   }
 
   const RlConfig& config_;

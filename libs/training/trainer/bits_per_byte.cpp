@@ -1,7 +1,5 @@
 #include "training/trainer/bits_per_byte.h"
 
-#include <ATen/ops/from_blob.h>
-
 #include <cmath>
 #include <limits>
 #include <numbers>
@@ -10,27 +8,9 @@
 #include "core/interrupt.h"
 #include "data/loader.h"
 #include "model/gpt.h"
+#include "training/trainer/batch_tensors.h"
 
 namespace nanochat {
-namespace {
-
-at::Tensor view_of(const std::vector<std::int32_t>& values, const TokenBatch& batch) {
-  TORCH_CHECK(static_cast<std::int64_t>(values.size()) == batch.rows * batch.sequence_len, "batch of ", batch.rows, " x ",
-              batch.sequence_len, " has ", values.size(), " tokens");
-  // from_blob takes a mutable pointer; nothing writes through these views.
-  return at::from_blob(const_cast<std::int32_t*>(values.data()), {batch.rows, batch.sequence_len}, at::kInt);
-}
-
-}  // namespace
-
-at::Tensor inputs_of(const TokenBatch& batch) { return view_of(batch.inputs, batch); }
-at::Tensor targets_of(const TokenBatch& batch) { return view_of(batch.targets, batch); }
-at::Tensor documents_of(const TokenBatch& batch) {
-  if (batch.documents.empty()) return {};
-  return at::from_blob(const_cast<std::int32_t*>(batch.documents.data()),
-                       {static_cast<std::int64_t>(batch.documents.size())}, at::kInt);
-}
-
 void BitsPerByte::add(const at::Tensor& losses, const TokenBatch& batch, const std::vector<std::int32_t>& token_bytes) {
   const at::Tensor on_host = losses.cpu();
   const float* loss = on_host.const_data_ptr<float>();

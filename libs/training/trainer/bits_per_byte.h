@@ -37,9 +37,4 @@ using OpenLoader = std::function<std::unique_ptr<Loader>(std::int64_t rows, std:
 BitsPerByte evaluate_bits_per_byte(Gpt& model, const OpenLoader& open, std::int64_t rows, std::int64_t sequence_len,
                                    std::int64_t tokens, const std::vector<std::int32_t>& token_bytes);
 
-// int32 (B, T) views of a batch, which must outlive them.
-at::Tensor inputs_of(const TokenBatch& batch);
-at::Tensor targets_of(const TokenBatch& batch);
-at::Tensor documents_of(const TokenBatch& batch);  // int32 (S + 1), or undefined
-
 }  // namespace nanochat

@@ -11,6 +11,7 @@
 #include "core/errors.h"
 #include "data/loader.h"
 #include "model/testing.h"
+#include "training/trainer/batch_tensors.h"
 
 namespace nanochat {
 namespace {

@@ -2,7 +2,6 @@
 // One optimizer step over several micro-batches.
 
 #include <cstdint>
-#include <string>
 #include <vector>
 
 #include "data/batch.h"
@@ -19,16 +18,20 @@ struct StepSettings {
 };
 
 struct StepResult {
-  double loss = 0.0;           // mean over supervised tokens of every micro-batch, nats
+  double loss = 0.0;           // nats: mean over supervised tokens of every micro-batch, or sum of weights * losses
   double grad_norm = 0.0;      // before clipping
   BitsPerByte bits_per_byte;   // of the training tokens
   std::int64_t tokens = 0;     // positions computed
+  double forward_backward_seconds = 0.0;  // until the losses were there
 };
 
-// Gradients are those of the mean loss over the supervised tokens of all micro-batches together; with every token
-// supervised that is the reference's mean of means. When the loss or the gradient norm is not finite nothing is applied
-// and NumericalError names the first layer and tensor that is not.
+// Zeroes the gradients, passes every micro-batch forward and backward, clips and applies the optimizer. Gradients are
+// those of the mean loss over the supervised tokens of all micro-batches together (with every token supervised that is
+// the reference's mean of means), or of the sum of weights * losses where batches have weights. Losses are read after the
+// last micro-batch, so a GPU does not stand still between two of them. When the loss or the gradient norm is not finite
+// nothing is applied and NumericalError names the first layer and tensor that is not.
+// token_bytes: bytes of each token, for the bits per byte; empty: those are not taken.
 StepResult train_step(Gpt& model, Optimizer& optimizer, const std::vector<TokenBatch>& micro_batches,
-                      const StepSettings& settings, const std::vector<std::int32_t>& token_bytes);
+                      const StepSettings& settings, const std::vector<std::int32_t>& token_bytes = {});
 
 }  // namespace nanochat

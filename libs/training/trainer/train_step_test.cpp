@@ -63,10 +63,32 @@ TEST_F(TrainStep, MicroBatchesEqualOneBatch) {
   EXPECT_NEAR(whole.loss, parts.loss, kTolerance);
   EXPECT_NEAR(whole.grad_norm, parts.grad_norm, kTolerance);
   for (std::size_t i = 0; i < model_.parameters().size(); ++i) {
-    if (model_.parameters()[i].kind != ParameterKind::kMatrix) continue;  // Adam's first step is a sign: noise flips it
+    if (model_.parameters()[i].spec.group != OptimizerGroup::kMatrix) continue;  // Adam's first step is a sign: noise flips it
     const double change = model_.parameters()[i].value.sub(other.parameters()[i].value).norm().item<double>();
     EXPECT_LT(change, 1e-3) << model_.parameters()[i].name;
   }
+}
+
+// Weights of one over the supervised tokens are what a batch without weights has.
+TEST_F(TrainStep, WeightsAreFactorsOfTheLosses) {
+  Gpt other = testing::random_model(config_, at::kFloat, 1);
+  Optimizer plain(model_.parameters(), config_.n_embd, {}), weighted(other.parameters(), config_.n_embd, {});
+  TokenBatch top = random_batch(2, 16, 5), bottom = random_batch(2, 16, 6);
+  for (int i = 0; i < 9; ++i) top.targets[static_cast<std::size_t>(i)] = -1;
+  const StepResult expected = train_step(model_, plain, {top, bottom}, {}, bytes_);
+  for (TokenBatch* batch : {&top, &bottom}) batch->weights.assign(32, 1.0F / 55.0F);  // 64 - 9 are supervised
+  const StepResult result = train_step(other, weighted, {top, bottom}, {});
+  EXPECT_NEAR(result.loss, expected.loss, 1e-6);
+  EXPECT_EQ(result.grad_norm, expected.grad_norm);
+  EXPECT_EQ(result.bits_per_byte.tokens, 0) << "not asked for";
+  for (std::size_t i = 0; i < model_.parameters().size(); ++i) {
+    EXPECT_TRUE(at::equal(model_.parameters()[i].value, other.parameters()[i].value)) << model_.parameters()[i].name;
+  }
+  // Twice the weight, twice the gradient: there is no mean over tokens.
+  for (TokenBatch* batch : {&top, &bottom}) batch->weights.assign(32, 2.0F / 55.0F);
+  Gpt third = testing::random_model(config_, at::kFloat, 1);
+  Optimizer doubled(third.parameters(), config_.n_embd, {});
+  EXPECT_NEAR(train_step(third, doubled, {top, bottom}, {}).grad_norm, 2.0 * expected.grad_norm, 1e-5);
 }
 
 TEST_F(TrainStep, ABatchWithoutTargetsChangesNothingButDecay) {

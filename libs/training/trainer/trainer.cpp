@@ -141,8 +141,8 @@ struct Trainer::Impl {
   }
 
   void restore(const fs::path& folder) {
-    LoadedModel loaded = load_model(folder, parts.runtime.dtype);
-    const nlohmann::json& state = loaded.training_state;
+    const StoredModel stored = open_model(folder);
+    const nlohmann::json& state = stored.training_state;
     if (state.is_null()) {
       throw CheckpointError(fmt::format("{}: no training_state.json, so training cannot go on from it", folder.string()));
     }
@@ -151,12 +151,10 @@ struct Trainer::Impl {
                                     folder.string(), found, parts.stage));
     }
     compare_configuration(state.value("config", nlohmann::json::object()), state, folder);
-    if (!(loaded.model->config() == parts.model)) {
+    if (!(stored.config == parts.model)) {
       throw CheckpointError(fmt::format("{}: the model in the checkpoint has another shape than the options give", folder.string()));
     }
-    auto& parameters = model.parameters();
-    for (std::size_t i = 0; i < parameters.size(); ++i) parameters[i].value.copy_(loaded.model->parameters()[i].value);
-    model.refresh_compute();
+    read_weights(stored, model);
     NamedTensors tensors = optimizer.state();
     load_optimizer_state(folder, tensors);
     try {

@@ -1,0 +1,43 @@
+#pragma once
+// Internal to model: the MLP of one layer, from a reading of the residual stream to the branch that is added to it: two
+// linear layers with ReLU squared between them.
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+
+#include "model/pass.h"
+#include "model/residual_stream.h"
+
+namespace nanochat {
+
+class MlpBlock {
+ public:
+  // What forward() leaves for backward(). N tokens, F = size of the MLP.
+  struct Kept {
+    Reading input;
+    at::Tensor hidden;  // (N, F) before the activation
+  };
+  // What both work in, which all layers share.
+  struct Scratch {
+    at::Tensor activated;  // (N, F): computed again in backward(), which is cheaper than keeping it
+    at::Tensor d_hidden;   // (N, F); undefined when there is no backward pass
+  };
+
+  MlpBlock(std::int64_t layer, Weights& weights);
+
+  Kept make_kept(std::int64_t tokens, const at::TensorOptions& options, bool train) const;
+  Scratch make_scratch(std::int64_t tokens, const at::TensorOptions& options, bool train) const;
+
+  // branch (N, C) = mlp(kept.input).
+  void forward(const Pass& pass, Kept& kept, Scratch& scratch, at::Tensor& branch) const;
+  // d_input (N, C) from the gradient of the branch; adds to the weights' gradients.
+  void backward(const Pass& pass, const Kept& kept, const at::Tensor& d_branch, Scratch& scratch,
+                at::Tensor& d_input) const;
+
+ private:
+  std::int64_t layer_;
+  Linear in_, out_;
+};
+
+}  // namespace nanochat

@@ -1,0 +1,44 @@
+#pragma once
+// Internal to model: where the tokens of one pass stand. A row may be one document, or several packed one after the
+// other, or the continuation of a row of a key-value cache. Rotary positions and attention depend on that and nothing
+// else does, so the differences end here.
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <optional>
+
+#include "model/kv_cache.h"
+#include "model/layout.h"
+#include "ops/attention.h"
+#include "ops/documents.h"
+#include "ops/rope.h"
+
+namespace nanochat {
+
+struct Sequences {
+  std::int64_t batch = 0, time = 0;  // B rows of T tokens
+  ops::RopeTable rope;               // one row per position, or with documents one per token of the batch
+  at::Tensor start;                  // int64 (B) on the CPU: position of the first token of each row; undefined: all 0
+  std::optional<ops::DocumentBounds> documents = {};
+  KvCache* cache = nullptr;          // inference only; excludes documents
+
+  std::int64_t tokens() const { return batch * time; }
+
+  // The fused projection qkv (N, (NH + 2 NKV) D) to rotated and normalised q (B, T, NH, D) and k (B, T, NKV, D).
+  void rotate(const at::Tensor& qkv, at::Tensor& q, at::Tensor& k, at::Tensor& rstd, double eps) const;
+  void rotate_backward(const ops::AttentionBackward& d, const at::Tensor& q, const at::Tensor& k, const at::Tensor& rstd,
+                       at::Tensor& d_qkv) const;
+
+  // v: (B, T, NKV, D), the last dimension dense.
+  ops::AttentionForward attend(std::int64_t layer, const LayerPlan& plan, const at::Tensor& q, const at::Tensor& k,
+                               const at::Tensor& v) const;
+  ops::AttentionBackward attend_backward(const LayerPlan& plan, const at::Tensor& d_out, const at::Tensor& q,
+                                         const at::Tensor& k, const at::Tensor& v,
+                                         const ops::AttentionForward& forward) const;
+
+ private:
+  ops::AttentionScope scope(const LayerPlan& plan) const;
+};
+
+}  // namespace nanochat

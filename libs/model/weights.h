@@ -1,0 +1,48 @@
+#pragma once
+// Internal to model: the weights as they lie in memory, made from the table of layout.h.
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "model/config.h"
+#include "model/layout.h"
+#include "model/parameter.h"
+#include "ops/matrix_product.h"
+
+namespace nanochat {
+
+// One weight, which several parameters may share as slices of its rows.
+struct Weight {
+  TensorRole role = TensorRole::kMatrix;
+  at::Tensor value, compute, grad;          // as in Parameter; a weight without `grad` is not trained
+  std::optional<ops::PackedMatrix> packed;  // `compute` transposed and laid out for the kernels, after pack()
+};
+
+class Weights {
+ public:
+  // Uninitialised.
+  Weights(const GptConfig& config, at::ScalarType dtype, at::Device device, Purpose purpose);
+  Weights(const Weights&) = delete;
+  Weights& operator=(const Weights&) = delete;
+
+  Purpose purpose() const { return purpose_; }
+  // Stays where it is as long as this object lives.
+  Weight& at(std::int64_t layer, WeightSlot slot) { return weights_.at({layer, slot}); }
+  std::vector<Parameter>& parameters() { return parameters_; }
+
+  void zero_grad();        // makes gradients on first use
+  void refresh_compute();  // compute := value, and packs again what was packed
+  void pack();             // every matrix, where the processor has kernels that want it
+
+ private:
+  Purpose purpose_;
+  std::map<std::pair<std::int64_t, WeightSlot>, Weight> weights_;
+  std::vector<Parameter> parameters_;
+};
+
+}  // namespace nanochat
