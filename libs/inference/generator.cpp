@@ -68,7 +68,9 @@ class Generator {
     for (std::size_t row = 0; row < prompts_.size();) {
       std::size_t end = row + 1;
       while (end < prompts_.size() && static_cast<std::int64_t>(end - row) < engine_options_.max_running && prompts_[end] == prompts_[row]) ++end;
-      core_.add(EngineCore::prepare(request(row, end - row), core_.model().config(), engine_options_));
+      auto prepared = EngineCore::prepare(request(row, end - row), core_.model().config(), engine_options_);
+      prepared->id = row;
+      core_.add(std::move(prepared));
       row = end;
     }
     while (!core_.idle() && !error_) {
