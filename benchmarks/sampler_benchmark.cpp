@@ -3,6 +3,8 @@
 
 #include <benchmark/benchmark.h>
 
+#include "core/random.h"
+
 namespace nanochat::benchmarks {
 namespace {
 
@@ -11,7 +13,8 @@ void sample(benchmark::State& state, const SamplingOptions& options) {
   std::vector<float> logits(static_cast<std::size_t>(state.range(0)));
   for (float& logit : logits) logit = static_cast<float>(3.0 * rng.normal());
   Sampler sampler(options);
-  for (auto _ : state) benchmark::DoNotOptimize(sampler.sample(logits, {}));
+  std::uint64_t position = 0;
+  for (auto _ : state) benchmark::DoNotOptimize(sampler.sample(logits, {.uniform = uniform_at(1, 0, position++)}));
   state.SetItemsProcessed(state.iterations());
 }
 

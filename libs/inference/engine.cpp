@@ -33,44 +33,13 @@ namespace {
 
 using Message = std::function<void(EngineCore&)>;
 
-void check_request(EngineRequest& request, const GptConfig& config, const EngineOptions& options) {
-  request.sampling.validate();
-  const auto length = static_cast<std::int64_t>(request.prompt.size());
-  if (length == 0) throw DataError("the prompt is empty; expected at least one token");
-  const bool prompt_only = request.max_tokens && *request.max_tokens == 0;
-  const std::int64_t room = prompt_only ? config.sequence_len : config.sequence_len - 1;
-  if (length > room) {
-    throw DataError(fmt::format("the prompt has {} tokens; the model's context of {} leaves room for at most {}", length,
-                                config.sequence_len, room));
-  }
-  const auto check_id = [&](std::int32_t id, const char* what) {
-    if (id >= 0 && id < config.vocab_size) return;
-    throw DataError(fmt::format("{}: token id {} is outside the model's vocabulary of {}", what, id, config.vocab_size));
-  };
-  for (const std::int32_t id : request.prompt) check_id(id, "prompt");
-  for (const std::int32_t id : request.stop_tokens) check_id(id, "stop_tokens");
-  for (const auto& [id, bias] : request.sampling.logit_bias) check_id(id, "logit_bias");
-  const auto in_range = [](std::int64_t value, std::int64_t low, std::int64_t high, const char* name) {
-    if (value < low || value > high) {
-      throw ConfigError(fmt::format("{} is {}, but must be between {} and {}", name, value, low, high));
-    }
-  };
-  in_range(request.n, 1, options.max_running, "n");
-  in_range(request.max_tokens.value_or(0), 0, std::int64_t{1} << 40, "max_tokens");
-  in_range(request.min_tokens, 0, std::int64_t{1} << 40, "min_tokens");
-  in_range(request.top_logprobs, 0, config.vocab_size, "top_logprobs");
-  if (request.tools && !options.make_tool) throw ConfigError("tools are asked for, but this engine has none");
-  if (request.tools && request.constraint != nullptr) {
-    throw ConfigError("tools cannot be used together with a constraint on the answer");
-  }
-}
-
 }  // namespace
 
 class Engine::Impl {
  public:
   Impl(std::unique_ptr<Gpt> model, const EngineOptions& options)
-      : options_(options), config_(model->config()), core_(std::move(model), options) {
+      : options_(options), config_(model->config()), model_(std::move(model)), core_(*model_, options) {
+    model_->pack_weights();
     publish();
   }
 
@@ -102,16 +71,7 @@ class Engine::Impl {
   }
 
   Submission submit(EngineRequest spec) {
-    check_request(spec, config_, options_);
-    auto request = std::make_unique<ActiveRequest>();
-    const std::int64_t context = config_.sequence_len - static_cast<std::int64_t>(spec.prompt.size());
-    request->max_tokens = std::min(spec.max_tokens.value_or(context), context);
-    if (spec.constraint != nullptr && spec.constraint->closing_length() > request->max_tokens) {
-      throw ConfigError(fmt::format("max_tokens is {}, but the shortest answer that fits the format takes {} tokens",
-                                    request->max_tokens, spec.constraint->closing_length()));
-    }
-    request->spec = std::move(spec);
-    request->submitted = EngineClock::now();
+    std::unique_ptr<ActiveRequest> request = EngineCore::prepare(std::move(spec), config_, options_);
     const std::int64_t tokens = request->prompt_size();
     const std::scoped_lock lock(mutex_);
     if (const Refusal refusal = refuse(tokens); refusal != Refusal::kNone) {
@@ -209,6 +169,7 @@ class Engine::Impl {
 
   const EngineOptions options_;
   const GptConfig config_;
+  const std::unique_ptr<Gpt> model_;  // on thread_ alone once that runs
   EngineCore core_;             // on thread_ alone once that runs, but for dequeued()
   mutable std::mutex mutex_;    // guards what follows
   std::condition_variable wake_, drained_;

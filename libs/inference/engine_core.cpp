@@ -11,6 +11,7 @@
 
 #include "core/errors.h"
 #include "core/format.h"
+#include "inference/check_prompt.h"
 #include "model/memory.h"
 #include "ops/parallel.h"
 
@@ -25,18 +26,31 @@ std::int64_t blocks_of_context(const GptConfig& config, std::int64_t block_size)
 }
 
 std::int64_t choose_blocks(const Gpt& model, const EngineOptions& options) {
+  if (options.kv_blocks == 0) return default_kv_blocks(model, options);
   const std::int64_t context = blocks_of_context(model.config(), options.block_size);
-  if (options.kv_blocks > 0) {
-    if (options.kv_blocks >= context) return options.kv_blocks;
-    throw ConfigError(fmt::format("kv_blocks is {}, but one context of {} tokens takes {} blocks of {}", options.kv_blocks,
-                                  model.config().sequence_len, context, options.block_size));
+  if (options.kv_blocks >= context) return options.kv_blocks;
+  throw ConfigError(fmt::format("kv_blocks is {}, but one context of {} tokens takes {} blocks of {}", options.kv_blocks,
+                                model.config().sequence_len, context, options.block_size));
+}
+
+void check_request(const EngineRequest& request, const GptConfig& config, const EngineOptions& options) {
+  request.sampling.validate();
+  check_prompt(request.prompt, config, "the prompt", request.max_tokens && *request.max_tokens == 0);
+  for (const std::int32_t id : request.stop_tokens) check_token_id(id, config, "stop_tokens");
+  for (const auto& [id, bias] : request.sampling.logit_bias) check_token_id(id, config, "logit_bias");
+  const auto in_range = [](std::int64_t value, std::int64_t low, std::int64_t high, const char* name) {
+    if (value < low || value > high) {
+      throw ConfigError(fmt::format("{} is {}, but must be between {} and {}", name, value, low, high));
+    }
+  };
+  in_range(request.n, 1, options.max_running, "n");
+  in_range(request.max_tokens.value_or(0), 0, std::int64_t{1} << 40, "max_tokens");
+  in_range(request.min_tokens, 0, std::int64_t{1} << 40, "min_tokens");
+  in_range(request.top_logprobs, 0, config.vocab_size, "top_logprobs");
+  if (request.tools && !options.make_tool) throw ConfigError("tools are asked for, but this engine has none");
+  if (request.tools && request.constraint != nullptr) {
+    throw ConfigError("tools cannot be used together with a constraint on the answer");
   }
-  const std::int64_t bytes = PagedKvCache::bytes_per_block(model.config(), model.dtype(), options.block_size);
-  const std::int64_t fitting = available_memory_bytes(model.device()) / 4 / bytes;
-  if (fitting >= context) return std::min(fitting, context * options.max_running);
-  throw OutOfMemoryError(fmt::format("the KV cache of one context of {} tokens takes {}, more than a quarter of the memory "
-                                     "that is left; use a smaller model or free memory",
-                                     model.config().sequence_len, human_bytes(static_cast<double>(bytes * context))));
 }
 
 double seconds_between(EngineClock::time_point begin, EngineClock::time_point end) {
@@ -45,18 +59,40 @@ double seconds_between(EngineClock::time_point begin, EngineClock::time_point en
 
 }  // namespace
 
-EngineCore::EngineCore(std::unique_ptr<Gpt> model, const EngineOptions& options)
-    : model_(std::move(model)), options_(options),
-      cache_(model_->config(), model_->dtype(), choose_blocks(*model_, options), options.block_size, model_->device()),
-      scheduler_(options, cache_.blocks()) {
-  model_->pack_weights();
+std::int64_t default_kv_blocks(const Gpt& model, const EngineOptions& options) {
+  const std::int64_t context = blocks_of_context(model.config(), options.block_size);
+  const std::int64_t bytes = PagedKvCache::bytes_per_block(model.config(), model.dtype(), options.block_size);
+  const std::int64_t fitting = available_memory_bytes(model.device()) / 4 / bytes;
+  if (fitting >= context) return std::min(fitting, context * options.max_running);
+  throw OutOfMemoryError(fmt::format("the KV cache of one context of {} tokens takes {}, more than a quarter of the memory "
+                                     "that is left; use a smaller model or free memory",
+                                     model.config().sequence_len, human_bytes(static_cast<double>(bytes * context))));
+}
+
+EngineCore::EngineCore(Gpt& model, const EngineOptions& options)
+    : model_(model), options_(options),
+      cache_(model_.config(), model_.dtype(), choose_blocks(model_, options), options.block_size, model_.device()),
+      scheduler_(options, cache_.blocks()) {}
+
+std::unique_ptr<ActiveRequest> EngineCore::prepare(EngineRequest spec, const GptConfig& config, const EngineOptions& options) {
+  check_request(spec, config, options);
+  auto request = std::make_unique<ActiveRequest>();
+  const std::int64_t context = config.sequence_len - static_cast<std::int64_t>(spec.prompt.size());
+  request->max_tokens = std::min(spec.max_tokens.value_or(context), context);
+  if (spec.constraint != nullptr && spec.constraint->closing_length() > request->max_tokens) {
+    throw ConfigError(fmt::format("max_tokens is {}, but the shortest answer that fits the format takes {} tokens",
+                                  request->max_tokens, spec.constraint->closing_length()));
+  }
+  request->spec = std::move(spec);
+  request->submitted = EngineClock::now();
+  return request;
 }
 
 void EngineCore::warm_up() {
   cache_.commit();
   cache_.set_batch({{{0, 1, {0}}}});
   const at::Tensor id = at::empty({1, 1}, at::kInt).fill_(0);
-  model_->logits(model_->forward_states(id, cache_), cache_.rows_stand_alone());
+  model_.logits(model_.forward_states(id, cache_), cache_.rows_stand_alone());
 }
 
 // ------------------------------------------------------------------------------------------------------------ events
@@ -90,22 +126,26 @@ void EngineCore::finish_index(ActiveRequest& request, std::int32_t index, const 
   done.kind = EngineEventKind::kDone;
   done.reason = what.reason;
   done.error = what.error;
+  done.exception = what.exception;
   emit(request, done);
   done_.push_back(request.id);
 }
 
-void EngineCore::finish(Sequence& sequence, FinishReason reason, std::int32_t stop_token, const std::string& error) {
+void EngineCore::finish(Sequence& sequence, FinishReason reason, std::int32_t stop_token) {
+  EngineEvent event;
+  event.reason = reason;
+  event.stop_token = stop_token;
+  finish(sequence, std::move(event));
+}
+
+void EngineCore::finish(Sequence& sequence, EngineEvent what) {
   if (sequence.finished) return;
   ActiveRequest& request = *sequence.request;
   const std::int64_t missing = request.spec.n - static_cast<std::int64_t>(request.sequences.size());
   scheduler_.finish(sequence);
-  EngineEvent event;
-  event.reason = reason;
-  event.stop_token = stop_token;
-  event.error = error;
-  finish_index(request, sequence.index, event);
+  finish_index(request, sequence.index, what);
   // Before the prompt is through its first sequence stands for all n.
-  for (std::int64_t i = 0; i < missing; ++i) finish_index(request, static_cast<std::int32_t>(request.spec.n - missing + i), event);
+  for (std::int64_t i = 0; i < missing; ++i) finish_index(request, static_cast<std::int32_t>(request.spec.n - missing + i), what);
 }
 
 void EngineCore::cancel_request(ActiveRequest& request) {
@@ -167,11 +207,12 @@ void EngineCore::step() {
     std::vector<Draw> draws = plan_draws(batch, rows);
     if (!draws.empty()) {
       const at::Tensor wanted = states.index_select(0, at::tensor(rows, at::kLong).to(states.device()));
-      draw(draws, model_->logits(wanted, cache_.rows_stand_alone()).cpu());
+      draw(draws, model_.logits(wanted, cache_.rows_stand_alone()).cpu());
       for (const Draw& drawn : draws) accept(drawn);
     }
-  } catch (const std::exception& error) {
-    fail(batch, error.what());
+  } catch (...) {
+    cache_.set_batch({});
+    for (const ScheduledChunk& chunk : batch) fail(*chunk.sequence, std::current_exception());
   }
   purge();
 }
@@ -188,7 +229,7 @@ at::Tensor EngineCore::forward(const std::vector<ScheduledChunk>& batch) {
     id = std::copy(first, first + chunk.tokens, id);
   }
   cache_.set_batch(std::move(paged));
-  const at::Tensor states = model_->forward_states(ids, cache_);
+  const at::Tensor states = model_.forward_states(ids, cache_);
   std::int64_t row = 0;
   for (const ScheduledChunk& chunk : batch) {
     if (chunk.sequence->request->spec.prompt_logprobs) report_prompt(chunk, states.narrow(0, row, chunk.tokens));
@@ -205,7 +246,7 @@ void EngineCore::report_prompt(const ScheduledChunk& chunk, const at::Tensor& st
   const std::int64_t end = std::min(sequence.computed + chunk.tokens, request.prompt_size() - 1);
   for (std::int64_t first = sequence.computed; first < end; first += kLogitRows) {
     const std::int64_t rows = std::min(kLogitRows, end - first);
-    const at::Tensor logits = model_->logits(states.narrow(0, first - sequence.computed, rows), cache_.rows_stand_alone()).cpu();
+    const at::Tensor logits = model_.logits(states.narrow(0, first - sequence.computed, rows), cache_.rows_stand_alone()).cpu();
     const auto vocab = static_cast<std::size_t>(logits.size(1));
     for (std::int64_t i = 0; i < rows; ++i) {
       if (first + i != static_cast<std::int64_t>(request.prompt_logprobs.size())) continue;  // computed again after preemption
@@ -287,19 +328,19 @@ void EngineCore::draw_one(Draw& draw, std::span<const float> logits) const {
   if (sequence.constraint != nullptr) context.allowed = sequence.allowed;
   if (sequence.generated() < spec.min_tokens && !spec.ignore_eos) context.forbidden = spec.stop_tokens;
   context.logprob = spec.logprobs;
-  context.uniform = uniform_at(spec.sampling.seed, static_cast<std::uint64_t>(sequence.index), tokens.size());
+  context.uniform = uniform_at(spec.sampling.seed, spec.first_stream + static_cast<std::uint64_t>(sequence.index), tokens.size());
   try {
-    draw.token = sequence.sampler.sample_at(logits, context);
+    draw.token = sequence.sampler.sample(logits, context);
     if (spec.top_logprobs > 0) draw.top = Sampler::most_likely(logits, spec.top_logprobs);
-  } catch (const std::exception& error) {
-    draw.error = fmt::format("generating token {}: {}", sequence.generated() + 1, error.what());
+  } catch (...) {
+    draw.error = std::current_exception();
   }
 }
 
 void EngineCore::accept(const Draw& draw) {
   Sequence& sequence = *draw.sequence;
   if (sequence.finished) return;
-  if (!draw.error.empty()) return finish(sequence, FinishReason::kError, -1, draw.error);
+  if (draw.error) return fail(sequence, draw.error, fmt::format("generating token {}: ", sequence.generated() + 1));
   const EngineRequest& spec = sequence.request->spec;
   const auto& stops = spec.stop_tokens;
   if (!spec.ignore_eos && std::find(stops.begin(), stops.end(), draw.token.id) != stops.end()) {
@@ -344,10 +385,19 @@ bool EngineCore::end_if_full(Sequence& sequence) {
   return true;
 }
 
-void EngineCore::fail(const std::vector<ScheduledChunk>& batch, const std::string& error) {
-  cache_.set_batch({});
-  const std::string line = error.substr(0, error.find('\n'));
-  for (const ScheduledChunk& chunk : batch) finish(*chunk.sequence, FinishReason::kError, -1, line);
+void EngineCore::fail(Sequence& sequence, const std::exception_ptr& error, const std::string& doing) {
+  EngineEvent event;
+  event.reason = FinishReason::kError;
+  event.exception = error;
+  try {
+    std::rethrow_exception(error);
+  } catch (const std::exception& known) {
+    const std::string what = known.what();  // LibTorch's go on with a trace of calls
+    event.error = doing + what.substr(0, what.find('\n'));
+  } catch (...) {
+    event.error = doing + "an unknown exception";
+  }
+  finish(sequence, std::move(event));
 }
 
 EngineStats EngineCore::stats() const {

@@ -1,11 +1,14 @@
 #pragma once
-// For the engine only: model, cache and scheduler together, on one thread. engine.cpp brings the messages.
+// For this library only: model, cache and scheduler together, on one thread. Two faces stand on it: engine.cpp gives it
+// a thread and messages, generator.cpp calls it until nothing is left to do.
 
 #include <atomic>
 #include <cstdint>
+#include <exception>
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -17,9 +20,17 @@
 
 namespace nanochat {
 
+// Blocks of a KV cache that holds max_running contexts, or of a quarter of the memory that is left. Throws
+// OutOfMemoryError when not even one context fits.
+std::int64_t default_kv_blocks(const Gpt& model, const EngineOptions& options);
+
 class EngineCore {
  public:
-  EngineCore(std::unique_ptr<Gpt> model, const EngineOptions& options);
+  // The model must outlive it. Throws as Engine's constructor.
+  EngineCore(Gpt& model, const EngineOptions& options);
+
+  // A request ready to be added, its max_tokens cut to the context. Throws as Engine::submit(). Thread-safe.
+  static std::unique_ptr<ActiveRequest> prepare(EngineRequest request, const GptConfig& config, const EngineOptions& options);
 
   void warm_up();
   void add(std::unique_ptr<ActiveRequest> request) { scheduler_.add(std::move(request)); }
@@ -29,7 +40,7 @@ class EngineCore {
   void step();  // one pass through the model, and a token for each sequence whose tokens it has seen
   bool idle() const { return scheduler_.idle(); }
 
-  Gpt& model() { return *model_; }
+  Gpt& model() { return model_; }
   // Requests that have left the queue since the start, and the tokens of their prompts. Read from any thread: who has
   // seen a request's events finds its place in the queue free.
   std::int64_t dequeued() const { return dequeued_.load(); }
@@ -42,7 +53,7 @@ class EngineCore {
     std::int64_t row = 0;  // of the logits
     SampledToken token;
     std::vector<SampledToken> top;
-    std::string error;
+    std::exception_ptr error;
   };
 
   at::Tensor forward(const std::vector<ScheduledChunk>& batch);
@@ -55,15 +66,16 @@ class EngineCore {
   bool end_if_full(Sequence& sequence);
   // One token more; false when its receiver ended the sequence.
   bool append(Sequence& sequence, const EngineEvent& event);
-  void finish(Sequence& sequence, FinishReason reason, std::int32_t stop_token = -1, const std::string& error = {});
+  void finish(Sequence& sequence, FinishReason reason, std::int32_t stop_token = -1);
+  void finish(Sequence& sequence, EngineEvent what);
   void finish_index(ActiveRequest& request, std::int32_t index, const EngineEvent& event);
   void cancel_request(ActiveRequest& request);
-  void fail(const std::vector<ScheduledChunk>& batch, const std::string& error);
+  void fail(Sequence& sequence, const std::exception_ptr& error, const std::string& doing = {});
   bool emit(ActiveRequest& request, EngineEvent event);
   void leave_queue(ActiveRequest& request);
   void purge();  // requests that are done
 
-  std::unique_ptr<Gpt> model_;
+  Gpt& model_;
   EngineOptions options_;
   PagedKvCache cache_;
   Scheduler scheduler_;

@@ -2,6 +2,7 @@
 // What goes into the engine and what comes out of it: see engine.h.
 
 #include <cstdint>
+#include <exception>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -55,7 +56,8 @@ struct EngineEvent {
   bool forced = false;                        // kToken: put in by a tool, not drawn
   FinishReason reason = FinishReason::kStop;  // kFinish
   std::int32_t stop_token = -1;               // kFinish: the stop token that was drawn, -1: ended otherwise
-  std::string error;                          // kFinish with kError
+  std::string error;                          // kFinish and kDone with kError: one line
+  std::exception_ptr exception;               // what `error` tells of
   std::span<const PromptToken> prompt;        // kPromptLogprobs: of tokens 1, 2, ... of the prompt
   EngineUsage usage;                          // every kind; whole at kDone
 };
@@ -71,7 +73,8 @@ struct EngineRequest {
   std::int64_t min_tokens = 0;            // stop tokens are not drawn before
   bool ignore_eos = false;                // stop tokens are tokens like others
   std::vector<std::int32_t> stop_tokens;
-  std::int64_t n = 1;                     // sequences from the prompt; sequence i > 0 draws from a stream of its own
+  std::int64_t n = 1;                     // sequences from the prompt
+  std::uint64_t first_stream = 0;         // sequence i draws from stream first_stream + i of the seed (uniform_at())
   bool logprobs = true;                   // of the tokens drawn; false: 0, which saves a pass over the vocabulary
   std::int64_t top_logprobs = 0;          // alternatives in each kToken, and in each of the prompt
   bool prompt_logprobs = false;           // of every token of the prompt but the first; passes by the prefix cache

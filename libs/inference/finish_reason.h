@@ -7,7 +7,7 @@ enum class FinishReason {
   kStop,       // a stop token, the end that a constraint demands, or the receiver of the tokens said so
   kLength,     // max_tokens, or the end of the model's context
   kCancelled,
-  kError,      // serving engine only: the event before it says what happened
+  kError,      // the engine's event says what happened; generate() throws it instead
 };
 
 }  // namespace nanochat

@@ -1,5 +1,6 @@
 #pragma once
-// Generation with a KV cache: prompts in, tokens out as they come.
+// The engine without a thread of its own: prompts in, answers out. For a model that somebody else owns and, between two
+// calls, may train: samples, evaluation, reinforcement learning, the command line. For requests that come and go: engine.h.
 
 #include <cstdint>
 #include <functional>
@@ -21,7 +22,7 @@ struct GenerationOptions {
   std::vector<std::int32_t> stop_tokens;  // generation ends when one is drawn; it is not part of the result
   bool ignore_eos = false;                // draw on past stop tokens
   std::int64_t max_batch = 64;            // sequences in the cache at a time; others wait
-  const Tokenizer* tools = nullptr;       // run the calculator where the model calls it (tool_use.h); null: do not
+  const Tokenizer* tools = nullptr;       // run the calculator where the model calls it (calculator_tool.h); null: do not
   void validate() const;                  // throws ConfigError
 };
 
@@ -37,10 +38,10 @@ struct Generation {
 // Called with each token as it is drawn; return false to stop.
 using TokenCallback = std::function<bool(std::size_t row, std::int32_t id)>;
 
-// Continues every prompt (token ids, BOS included by the caller) independently: results do not depend on which other
-// prompts are in the batch beyond rounding; row r samples with a seed derived from (seed, r), row 0 with the seed.
-// Prompts may differ in length. max_tokens is cut to what the context (model.config().sequence_len) leaves; forced tokens
-// count. An interrupt (core/interrupt.h) ends all sequences with kCancelled after the current token.
+// Continues every prompt (token ids, BOS included by the caller) independently and batch-invariantly, as the engine does;
+// row r draws from stream r of the seed (uniform_at()), so that row 0 is what the server answers with that seed. Prompts may
+// differ in length. max_tokens is cut to what the context (model.config().sequence_len) leaves; forced tokens count. An
+// interrupt (core/interrupt.h) ends all sequences with kCancelled after the current token.
 //
 // Throws ConfigError for options out of range, DataError naming the prompt when it is empty, holds an id outside the
 // vocabulary or fills the context (with both lengths), NumericalError naming the token when a logit is not finite.

@@ -63,7 +63,7 @@ double uniform_at(std::uint64_t seed, std::uint64_t sequence, std::uint64_t posi
   return static_cast<double>(mix(mix(mix(seed) ^ sequence) ^ position) >> 11) * 0x1.0p-53;
 }
 
-Sampler::Sampler(const SamplingOptions& options) : options_(options), rng_(options.seed) { options_.validate(); }
+Sampler::Sampler(const SamplingOptions& options) : options_(options) { options_.validate(); }
 
 void Sampler::score(std::span<const float> logits, const DrawContext& context) {
   const auto n = static_cast<std::int64_t>(logits.size());
@@ -104,10 +104,6 @@ void Sampler::score(std::span<const float> logits, const DrawContext& context) {
   }
 }
 
-SampledToken Sampler::sample(std::span<const float> logits, std::span<const std::int32_t> seen) {
-  return sample_at(logits, {.seen = seen, .uniform = options_.temperature == 0.0 ? 0.0 : rng_.uniform()});
-}
-
 bool Sampler::scores_are_logits(const DrawContext& context) const {
   return options_.repetition_penalty == 1.0 && options_.frequency_penalty == 0.0 && options_.presence_penalty == 0.0 &&
          options_.logit_bias.empty() && context.allowed.empty() && context.forbidden.empty();
@@ -127,7 +123,7 @@ std::size_t Sampler::choose(std::span<const float> logits, float maximum, const 
   return greedy ? first(scores_, best) : draw(context.uniform, best);
 }
 
-SampledToken Sampler::sample_at(std::span<const float> logits, const DrawContext& context) {
+SampledToken Sampler::sample(std::span<const float> logits, const DrawContext& context) {
   const float maximum = checked_maximum(logits);
   const std::size_t chosen = choose(logits, maximum, context);
   const double logprob = context.logprob ? static_cast<double>(logits[chosen]) - log_sum_exp(logits, maximum) : 0.0;

@@ -6,8 +6,6 @@
 #include <utility>
 #include <vector>
 
-#include "core/random.h"
-
 namespace nanochat {
 
 struct SamplingOptions {
@@ -46,15 +44,13 @@ struct DrawContext {
 };
 
 // Order: penalties and bias, what is not allowed, temperature, top-k, top-p, min-p, draw. One Sampler per sequence or
-// thread; the stream of random numbers of sample() depends on the seed alone.
+// thread, for its scratch memory; what is drawn depends on the arguments alone.
 class Sampler {
  public:
   explicit Sampler(const SamplingOptions& options);
-  // logits: (vocab). `seen`: tokens that the repetition penalty applies to; frequency and presence count none.
-  // Throws NumericalError naming a token whose logit is NaN or +Inf, or if nothing may be drawn; -Inf is a token that is
-  // never drawn.
-  SampledToken sample(std::span<const float> logits, std::span<const std::int32_t> seen);
-  SampledToken sample_at(std::span<const float> logits, const DrawContext& context);
+  // logits: (vocab). Throws NumericalError naming a token whose logit is NaN or +Inf, or if nothing may be drawn; -Inf is a
+  // token that is never drawn.
+  SampledToken sample(std::span<const float> logits, const DrawContext& context);
 
   // The `count` most likely tokens of the unmodified distribution, most likely first; the lowest id among equals.
   static std::vector<SampledToken> most_likely(std::span<const float> logits, std::int64_t count);
@@ -72,7 +68,6 @@ class Sampler {
   double total_weight() const;  // of order_
 
   SamplingOptions options_;
-  Rng rng_;
   std::vector<float> scores_;         // (vocab), modified logits, then weights
   std::vector<std::int32_t> order_;   // candidates
   std::vector<double> block_weights_; // sums of the weights of every kBlock tokens
