@@ -16,6 +16,7 @@
 #include "core/format.h"
 #include "core/interrupt.h"
 #include "core/log.h"
+#include "core/random.h"
 #include "data/conversations.h"
 #include "inference/chat.h"
 #include "line_input.h"

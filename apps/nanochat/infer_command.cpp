@@ -18,6 +18,7 @@
 #include "data/conversations.h"
 #include "infer_chat.h"
 #include "inference/chat.h"
+#include "inference/check_prompt.h"
 #include "inference/generator.h"
 #include "line_input.h"
 #include "prompts_file.h"
@@ -102,16 +103,7 @@ class Session {
     } else if (prompt.conversation) {
       encode_conversation(prompt);
     }
-    const auto length = static_cast<std::int64_t>(prompt.ids.size());
-    if (length >= config.sequence_len) {
-      throw DataError(fmt::format("{}: the prompt has {} tokens, but the model's context of {} has room for at most {}",
-                                  prompt.where, length, config.sequence_len, config.sequence_len - 1));
-    }
-    for (const TokenId id : prompt.ids) {
-      if (id < config.vocab_size) continue;
-      throw DataError(fmt::format("{}: token id {} is outside the model's vocabulary of {}", prompt.where, id,
-                                  config.vocab_size));
-    }
+    check_prompt(prompt.ids, config, prompt.where + ": the prompt");
   }
 
   // Continues the prompts and writes the results. One prompt alone is streamed. Conversations are answered with the

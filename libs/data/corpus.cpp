@@ -14,7 +14,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-std::vector<fs::path> shards_of(const std::vector<std::string>& paths) { return expand_paths(paths, {".tok"}, "token shard"); }
+std::vector<fs::path> shards_of(const std::vector<std::string>& paths) { return expand_paths(paths, {FileFormat::kShard}, "token shard"); }
 
 bool is_validation_shard(const fs::path& file) { return file.filename().string().starts_with("validation-"); }
 

@@ -155,7 +155,8 @@ class Compiler {
       const bool known = one.is_string() && (one == "integer" || std::find(all.begin(), all.end(), one.get<std::string>()) != all.end());
       if (!known) refuse(where, fmt::format("type is {}, expected object, array, string, number, integer, boolean or null", shown(one)));
       // Once each: what a type that is named twice holds would be written twice, and so on inside of it.
-      if (std::find(declared.begin(), declared.end(), one) == declared.end()) declared.push_back(one.get<std::string>());
+      const std::string name = one.get<std::string>();
+      if (std::find(declared.begin(), declared.end(), name) == declared.end()) declared.push_back(name);
     }
     if (declared.empty()) refuse(where, "type is an empty list");
     return declared;

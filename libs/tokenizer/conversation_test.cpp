@@ -102,7 +102,11 @@ TEST_F(Rendering, AMessageThatIsNotLearnedIsContextWithItsMarks) {
   Conversation instructed{{{"system", "s"}, {"user", "a"}, {"assistant", "b"}, {"user", "c"}}};
   instructed.messages[0].learned = false;
   const RenderedConversation told = render_conversation(tokenizer_, instructed);
-  EXPECT_EQ(std::count(told.excluded.begin(), told.excluded.end(), 1), 6) << "<|user_start|> s \\n\\n a <|user_end|>";
+  excluded.clear();
+  for (std::size_t i = 0; i < told.ids.size(); ++i) {
+    if (told.excluded[i] != 0) excluded.push_back(told.ids[i]);
+  }
+  EXPECT_EQ(spell(excluded), "<|user_start|>s\n\na<|user_end|>");
   EXPECT_EQ(supervised(told), "b<|assistant_end|>");
 }
 
