@@ -6,6 +6,8 @@
 
 #include "ops/cast.h"
 #include "ops/cpu/row_products.h"
+#include "ops/cuda/backend.h"
+#include "ops/cuda/kernels.h"
 #include "ops/dispatch.h"
 #include "ops/matrix_product.h"
 
@@ -26,10 +28,13 @@ void linear(const at::Tensor& x, const at::Tensor& w, at::Tensor& y) {
 
 void linear_rows(const at::Tensor& x, const at::Tensor& w, at::Tensor& y) {
   const std::int64_t rows = x.size(0), n = x.size(1), columns = w.size(0);
-  if (!x.is_cpu()) return linear(x, w, y);
   TORCH_CHECK(w.size(1) == n && y.size(0) == rows && y.size(1) == columns && x.scalar_type() == w.scalar_type() &&
                   x.scalar_type() == y.scalar_type() && x.stride(1) == 1 && w.stride(1) == 1 && y.stride(1) == 1,
               "linear_rows: x ", x.sizes(), " and w ", w.sizes(), " do not fit y ", y.sizes());
+  if (!x.is_cpu()) {
+    if (x.is_cuda() && rows <= cuda::kMostLinearRows && !use_reference_kernels() && cuda::linear_rows(x, w, y)) return;
+    return linear(x, w, y);
+  }
   visit_dtype(x, "linear_rows", [&]<class T>(T) {
     const auto multiply = cpu::row_kernels<T>().linear;
     const T* from = static_cast<const T*>(x.const_data_ptr());

@@ -8,8 +8,8 @@
 namespace nanochat::ops {
 
 void linear(const at::Tensor& x, const at::Tensor& w, at::Tensor& y);                     // y = x wᵀ
-// The same for inference. On a CPU every row of y is computed alike whatever rows stand beside it and however many, so
-// that an answer does not depend on its company, and few rows read w at the speed of memory (cpu/row_products.h).
+// The same for inference. Few rows read w at the speed of memory (cpu/row_products.h, cuda/linear_rows.cu). Batch-invariant:
+// every row of y is computed alike whatever rows stand beside it and however many; on a GPU up to 64 rows.
 void linear_rows(const at::Tensor& x, const at::Tensor& w, at::Tensor& y);
 // The same where rows may depend on their company: whichever of the two is the faster one for so many.
 void linear_inference(const at::Tensor& x, const at::Tensor& w, at::Tensor& y);

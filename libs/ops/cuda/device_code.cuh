@@ -77,9 +77,31 @@ __device__ inline float row_max(float x) {
   return warp_max(x);
 }
 
+// Where the head of a token goes in the paged cache, in elements.
+__device__ inline i64 cache_offset(const PagedShape& shape, int slot, int head) {
+  const i64 row = static_cast<i64>(slot / shape.block_size) * shape.n_kv_head + head;
+  return (row * shape.block_size + slot % shape.block_size) * shape.d;
+}
+
 inline void check_launch(const char* what) {
   const cudaError_t error = cudaGetLastError();
   if (error != cudaSuccess) throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(error));
+}
+
+// kernel<<<grid, threads, shared_bytes, stream>>>(arguments...), with as much dynamic shared memory as the device has.
+template <class... Parameters, class... Arguments>
+void launch(void (*kernel)(Parameters...), dim3 grid, dim3 threads, std::size_t shared_bytes, Stream stream,
+            const Arguments&... arguments) {
+  constexpr std::size_t kAlwaysAllowed = 48 << 10;
+  if (shared_bytes > kAlwaysAllowed) {
+    cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes));
+  }
+  cudaLaunchConfig_t config = {};
+  config.gridDim = grid;
+  config.blockDim = threads;
+  config.dynamicSmemBytes = shared_bytes;
+  config.stream = stream;
+  cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...);
 }
 
 inline unsigned blocks_for(i64 items, i64 per_block) { return static_cast<unsigned>((items + per_block - 1) / per_block); }

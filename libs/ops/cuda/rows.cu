@@ -224,6 +224,55 @@ __global__ void rope_norm_backward_kernel(const T* __restrict__ dq, const T* __r
   }
 }
 
+// The same for serving, where tokens are few: L lanes take one head of one token, and keys and values go to their slots.
+template <class T, int N, int L>
+__global__ void rope_norm_store_kernel(const T* __restrict__ qkv, const float* __restrict__ cos, const float* __restrict__ sin,
+                                       const std::int32_t* __restrict__ positions, const std::int32_t* __restrict__ slots,
+                                       T* __restrict__ q, T* __restrict__ keys, T* __restrict__ values, PagedShape shape,
+                                       float eps) {
+  const int heads = shape.n_head + 2 * shape.n_kv_head, all = shape.tokens * heads;
+  const int index = static_cast<int>((blockIdx.x * blockDim.x + threadIdx.x) / L);
+  const int row = min(index, all - 1);  // a warp shuffles as a whole
+  const int token = row / heads, head = row % heads;
+  const int half = shape.d / 2, i = static_cast<int>(threadIdx.x % L) * N;
+  const bool inside = i < half, live = index < all && inside;
+  const T* x = qkv + static_cast<i64>(row) * shape.d;
+  float x1[N] = {}, x2[N] = {}, c[N] = {}, s[N] = {};
+  if (inside) {
+    const i64 angle = static_cast<i64>(positions[token]) * half + i;
+    load<N>(x + i, x1);
+    load<N>(x + half + i, x2);
+    load<N>(cos + angle, c);
+    load<N>(sin + angle, s);
+  }
+  const bool rotated = head < shape.n_head + shape.n_kv_head;
+  float sum = 0.0F;
+  if (rotated) {
+#pragma unroll
+    for (int j = 0; j < N; ++j) {
+      const float first = x1[j] * c[j] + x2[j] * s[j];
+      x2[j] = x2[j] * c[j] - x1[j] * s[j];
+      x1[j] = first;
+      sum += x1[j] * x1[j] + x2[j] * x2[j];
+    }
+  }
+  const float total = group_sum<L>(sum);
+  if (!live) return;
+  if (rotated) {
+    const float scale = rsqrtf(total / static_cast<float>(shape.d) + eps);
+#pragma unroll
+    for (int j = 0; j < N; ++j) {
+      x1[j] *= scale;
+      x2[j] *= scale;
+    }
+  }
+  T* to = head < shape.n_head ? q + (static_cast<i64>(token) * shape.n_head + head) * shape.d
+          : rotated           ? keys + cache_offset(shape, slots[token], head - shape.n_head)
+                              : values + cache_offset(shape, slots[token], head - shape.n_head - shape.n_kv_head);
+  store<N>(to + i, x1);
+  store<N>(to + half + i, x2);
+}
+
 // Calls body with the pairs a lane takes and the lanes a head: 16-byte accesses where halves of heads are multiples of
 // them, otherwise single elements.
 template <class T, class Body>
@@ -396,6 +445,22 @@ void rope_qk_norm_backward(Element type, const void* dq, const void* dk, const v
     });
   });
   check_launch("rope_qk_norm_backward");
+}
+
+void rope_qk_norm_store(Element type, const void* qkv, const float* cos, const float* sin, const std::int32_t* positions,
+                        const std::int32_t* slots, void* q, void* keys, void* values, const PagedShape& shape, float eps,
+                        Stream stream) {
+  const i64 rows = static_cast<i64>(shape.tokens) * (shape.n_head + 2 * shape.n_kv_head);
+  if (rows == 0) return;
+  visit(type, [&]<class T>(T) {
+    const bool wide = aligned(qkv) && aligned(q) && aligned(keys) && aligned(values) && aligned(cos) && aligned(sin);
+    visit_lanes<T>(shape.d, wide, [&]<int N, int L>(std::integral_constant<int, N>, std::integral_constant<int, L>) {
+      rope_norm_store_kernel<T, N, L><<<blocks_for(rows * L, kThreads), kThreads, 0, stream>>>(
+          static_cast<const T*>(qkv), cos, sin, positions, slots, static_cast<T*>(q), static_cast<T*>(keys),
+          static_cast<T*>(values), shape, eps);
+    });
+  });
+  check_launch("rope_qk_norm_store");
 }
 
 void relu_squared(Element type, const void* x, void* y, i64 n, Stream stream) {
