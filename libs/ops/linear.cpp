@@ -1,15 +1,17 @@
 #include "ops/linear.h"
 
 #include <ATen/ops/addmm.h>
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/mm.h>
 #include <c10/util/Exception.h>
 
 #include "ops/cast.h"
 #include "ops/cpu/row_products.h"
 #include "ops/cuda/backend.h"
-#include "ops/cuda/kernels.h"
 #include "ops/dispatch.h"
 #include "ops/matrix_product.h"
+#include "ops/relu_squared.h"
+#include "ops/rms_norm.h"
 
 namespace nanochat::ops {
 
@@ -32,7 +34,7 @@ void linear_rows(const at::Tensor& x, const at::Tensor& w, at::Tensor& y) {
                   x.scalar_type() == y.scalar_type() && x.stride(1) == 1 && w.stride(1) == 1 && y.stride(1) == 1,
               "linear_rows: x ", x.sizes(), " and w ", w.sizes(), " do not fit y ", y.sizes());
   if (!x.is_cpu()) {
-    if (x.is_cuda() && rows <= cuda::kMostLinearRows && !use_reference_kernels() && cuda::linear_rows(x, w, y)) return;
+    if (x.is_cuda() && !use_reference_kernels() && cuda::linear_rows(x, w, y, {})) return;
     return linear(x, w, y);
   }
   visit_dtype(x, "linear_rows", [&]<class T>(T) {
@@ -44,6 +46,19 @@ void linear_rows(const at::Tensor& x, const at::Tensor& w, at::Tensor& y) {
       multiply(from, x.stride(0), rows, weights + begin * w.stride(0), w.stride(0), end - begin, n, to + begin, y.stride(0));
     });
   });
+}
+
+void linear_rows(const at::Tensor& x, const at::Tensor& w, at::Tensor& y, const LinearFusion& fusion) {
+  if (x.is_cuda() && !use_reference_kernels() && cuda::linear_rows(x, w, y, fusion)) return;
+  at::Tensor from = x, to = y, none;
+  if (fusion.normalise) {
+    from = at::empty_like(x);
+    rms_norm(x, from, none, fusion.eps);
+  }
+  if (fusion.add) to = at::empty_like(y);
+  linear_rows(from, w, to);
+  if (fusion.relu_squared) relu_squared(to, to);
+  if (fusion.add) y.add_(to);
 }
 
 void linear_inference(const at::Tensor& x, const at::Tensor& w, at::Tensor& y) {

@@ -179,37 +179,23 @@ std::int64_t choose_split(const std::vector<std::int64_t>& seen, std::int64_t n_
 constexpr std::int64_t kBlocksWanted = 528;      // four for each multiprocessor of a large GPU
 constexpr std::int64_t kInvariantSplit = 256;
 
-// Appends plain numbers to a list of int32 and says where they begin.
-template <class T>
-std::int64_t append(std::vector<std::int32_t>& lists, const std::vector<T>& items) {
-  static_assert(sizeof(T) % sizeof(std::int32_t) == 0);
-  while (lists.size() % 4 != 0) lists.push_back(0);  // kernels read 16 bytes at a time
-  const std::size_t begin = lists.size();
-  lists.resize(begin + items.size() * sizeof(T) / sizeof(std::int32_t));
-  std::memcpy(lists.data() + begin, items.data(), items.size() * sizeof(T));
-  return static_cast<std::int64_t>(begin);
+constexpr std::int32_t kNowhere = -1;  // the slot of a token that is not there
+
+at::Tensor pinned(const std::vector<std::int32_t>& lists) {
+  at::Tensor host = at::empty({static_cast<std::int64_t>(lists.size())}, at::TensorOptions(at::kInt).pinned_memory(true));
+  std::memcpy(host.data_ptr(), lists.data(), lists.size() * sizeof(std::int32_t));
+  return host;
 }
 
 }  // namespace
 
-bool DevicePagedBatch::takes(const at::Tensor& keys) { return keys.is_cuda() && cuda::paged_attention_takes(keys.size(3)); }
-
-DevicePagedBatch::DevicePagedBatch(const PagedBatch& batch, const at::Tensor& keys, std::int64_t n_head, const PagedOptions& options)
-    : tokens_(batch.tokens()) {
-  TORCH_CHECK(takes(keys), "paged attention: no kernels for blocks ", keys.sizes(), " on ", keys.device());
-  TORCH_CHECK(options.split >= 0 && options.split % cuda::kTileKeys == 0, "paged attention: a split of ", options.split,
-              " keys is no multiple of ", cuda::kTileKeys);
-  TORCH_CHECK(n_head % keys.size(1) == 0, "paged attention: ", n_head, " heads do not share ", keys.size(1));
-  TORCH_CHECK(keys.size(0) * keys.size(2) <= std::numeric_limits<std::int32_t>::max(), "paged attention: too many blocks");
-  check(batch, keys);
-  const std::int64_t n_kv_head = keys.size(1), group = n_head / n_kv_head, block_size = keys.size(2);
+// What the kernels read, on the host.
+struct DevicePagedBatch::Lists {
   std::vector<cuda::PagedSequence> sequences;
   std::vector<std::int32_t> tables, positions, slots;
   std::vector<cuda::PagedTile> tiles, tall_tiles;
-  std::vector<std::int64_t> seen, tall_seen;  // keys, of each tile
-  const bool may_be_tall = keys.scalar_type() == at::kBFloat16 && !options.batch_invariant;
-  for (const PagedBatch::Sequence& sequence : batch.sequences) {
-    const auto index = static_cast<std::int32_t>(sequences.size());
+
+  void add(const PagedBatch::Sequence& sequence, std::int64_t block_size) {
     sequences.push_back({static_cast<std::int32_t>(positions.size()), static_cast<std::int32_t>(sequence.tokens),
                          static_cast<std::int32_t>(sequence.start), static_cast<std::int32_t>(tables.size())});
     tables.insert(tables.end(), sequence.blocks.begin(), sequence.blocks.end());
@@ -218,6 +204,60 @@ DevicePagedBatch::DevicePagedBatch(const PagedBatch& batch, const at::Tensor& ke
       positions.push_back(static_cast<std::int32_t>(position));
       slots.push_back(static_cast<std::int32_t>(block * block_size + position % block_size));
     }
+  }
+
+  // All lists as one, each from a multiple of 16 bytes on, which kernels read at a time; `batch` learns where they begin.
+  // The tables come last: in a batch with room for more they alone have no fixed size.
+  std::vector<std::int32_t> join(DevicePagedBatch& batch) const {
+    std::vector<std::int32_t> joined;
+    const auto append = [&](const auto& items) {
+      using Item = typename std::decay_t<decltype(items)>::value_type;
+      static_assert(sizeof(Item) % sizeof(std::int32_t) == 0);
+      joined.resize((joined.size() + 3) / 4 * 4);
+      const std::size_t begin = joined.size();
+      joined.resize(begin + items.size() * sizeof(Item) / sizeof(std::int32_t));
+      if (!items.empty()) std::memcpy(joined.data() + begin, items.data(), items.size() * sizeof(Item));
+      return static_cast<std::int64_t>(begin);
+    };
+    batch.sequences_ = append(sequences);
+    batch.positions_ = append(positions);
+    batch.slots_ = append(slots);
+    batch.tiles_.begin = append(tiles);
+    batch.tall_tiles_.begin = append(tall_tiles);
+    batch.tables_ = append(tables);
+    return joined;
+  }
+};
+
+bool DevicePagedBatch::takes(const at::Tensor& keys) { return keys.is_cuda() && cuda::paged_attention_takes(keys.size(3)); }
+
+namespace {
+
+void check(const at::Tensor& keys, std::int64_t n_head, const PagedOptions& options) {
+  TORCH_CHECK(DevicePagedBatch::takes(keys), "paged attention: no kernels for blocks ", keys.sizes(), " on ", keys.device());
+  TORCH_CHECK(options.split >= 0 && options.split % cuda::kTileKeys == 0, "paged attention: a split of ", options.split,
+              " keys is no multiple of ", cuda::kTileKeys);
+  TORCH_CHECK(n_head % keys.size(1) == 0, "paged attention: ", n_head, " heads do not share ", keys.size(1));
+  TORCH_CHECK(keys.size(0) * keys.size(2) <= std::numeric_limits<std::int32_t>::max(), "paged attention: too many blocks");
+}
+
+std::int64_t fixed_split(const PagedOptions& options) {
+  return options.split > 0 ? options.split : options.batch_invariant ? kInvariantSplit : 0;
+}
+
+}  // namespace
+
+DevicePagedBatch::DevicePagedBatch(const PagedBatch& batch, const at::Tensor& keys, std::int64_t n_head, const PagedOptions& options)
+    : keys_(keys), tokens_(batch.tokens()) {
+  check(keys, n_head, options);
+  check(batch, keys);
+  const std::int64_t n_kv_head = keys.size(1), group = n_head / n_kv_head;
+  const bool may_be_tall = keys.scalar_type() == at::kBFloat16 && !options.batch_invariant;
+  Lists lists;
+  std::vector<std::int64_t> seen, tall_seen;  // keys, of each tile
+  for (const PagedBatch::Sequence& sequence : batch.sequences) {
+    const auto index = static_cast<std::int32_t>(lists.sequences.size());
+    lists.add(sequence, keys.size(2));
     const std::int64_t rows = sequence.tokens * group;
     const bool tall = may_be_tall && rows > cuda::kTileRows;
     const std::int64_t tile_rows = tall ? cuda::kTallTileRows : cuda::kTileRows;
@@ -225,32 +265,65 @@ DevicePagedBatch::DevicePagedBatch(const PagedBatch& batch, const at::Tensor& ke
     kind.longest = std::max(kind.longest, sequence.start + sequence.tokens);
     kind.rows = std::max(kind.rows, std::min(rows, tile_rows));
     for (std::int64_t first = 0; first < rows; first += tile_rows) {
-      (tall ? tall_tiles : tiles).push_back({index, static_cast<std::int32_t>(first)});
+      (tall ? lists.tall_tiles : lists.tiles).push_back({index, static_cast<std::int32_t>(first)});
       (tall ? tall_seen : seen).push_back(sequence.start + (std::min(first + tile_rows, rows) - 1) / group + 1);
     }
   }
-  tiles_.count = static_cast<std::int64_t>(tiles.size());
-  tall_tiles_.count = static_cast<std::int64_t>(tall_tiles.size());
-  const std::int64_t fixed = options.split > 0 ? options.split : options.batch_invariant ? kInvariantSplit : 0;
+  tiles_.count = static_cast<std::int64_t>(lists.tiles.size());
+  tall_tiles_.count = static_cast<std::int64_t>(lists.tall_tiles.size());
+  const std::int64_t fixed = fixed_split(options);
   tiles_.split = fixed > 0 ? fixed : choose_split(seen, n_kv_head, kBlocksWanted);
   tall_tiles_.split = fixed > 0 ? fixed : choose_split(tall_seen, n_kv_head, kBlocksWanted / 2);
+  lists_ = pinned(lists.join(*this)).to(keys.device(), /*non_blocking=*/true);
+  reserve_scratch(keys);
+}
 
-  std::vector<std::int32_t> lists;
-  sequences_ = append(lists, sequences);
-  tables_ = append(lists, tables);
-  positions_ = append(lists, positions);
-  slots_ = append(lists, slots);
-  tiles_.begin = append(lists, tiles);
-  tall_tiles_.begin = append(lists, tall_tiles);
-  const auto size = static_cast<std::int64_t>(lists.size());
-  at::Tensor host = at::empty({size}, at::TensorOptions(at::kInt).pinned_memory(true));
-  std::memcpy(host.data_ptr(), lists.data(), lists.size() * sizeof(std::int32_t));
-  lists_ = host.to(keys.device(), /*non_blocking=*/true);
+DevicePagedBatch::DevicePagedBatch(std::int64_t sequences, std::int64_t longest, const at::Tensor& keys, std::int64_t n_head,
+                                   const PagedOptions& options)
+    : keys_(keys), tokens_(sequences) {
+  check(keys, n_head, options);
+  const std::int64_t group = n_head / keys.size(1), blocks = (longest + keys.size(2) - 1) / keys.size(2);
+  TORCH_CHECK(sequences > 0 && longest > 0 && group <= cuda::kTileRows, "paged attention: no room for ", sequences,
+              " decodes of ", longest, " positions and ", group, " heads for each of the keys");
+  const std::int64_t fixed = fixed_split(options);
+  tiles_.count = sequences;
+  tiles_.rows = group;
+  tiles_.longest = longest;
+  tiles_.split = fixed > 0 ? fixed
+                           : choose_split(std::vector<std::int64_t>(static_cast<std::size_t>(sequences), longest), keys.size(1),
+                                          kBlocksWanted);
+  lists_ = at::empty({sequences * (8 + blocks) + 16}, keys.options().dtype(at::kInt));
+  reserve_scratch(keys);
+  assign({});
+}
+
+void DevicePagedBatch::assign(const PagedBatch& batch) {
+  check(batch, keys_);
+  TORCH_CHECK(batch.tokens() == static_cast<std::int64_t>(batch.sequences.size()) && batch.tokens() <= tiles_.count &&
+                  tall_tiles_.count == 0,
+              "paged attention: a batch of ", batch.tokens(), " tokens does not fit one of ", tiles_.count, " decodes");
+  Lists lists;
+  for (const PagedBatch::Sequence& sequence : batch.sequences) {
+    TORCH_CHECK(sequence.start < tiles_.longest, "paged attention: position ", sequence.start, " is beyond ", tiles_.longest);
+    lists.add(sequence, keys_.size(2));
+  }
+  const auto count = static_cast<std::size_t>(tiles_.count);
+  lists.sequences.resize(count);  // without tokens
+  lists.positions.resize(count, 0);
+  lists.slots.resize(count, kNowhere);
+  for (std::size_t i = 0; i < count; ++i) lists.tiles.push_back({static_cast<std::int32_t>(i), 0});
+  const std::vector<std::int32_t> joined = lists.join(*this);
+  const auto size = static_cast<std::int64_t>(joined.size());
+  TORCH_CHECK(size <= lists_.numel(), "paged attention: block tables longer than ", tiles_.longest, " positions");
+  lists_.narrow(0, 0, size).copy_(pinned(joined), /*non_blocking=*/true);
+}
+
+void DevicePagedBatch::reserve_scratch(const at::Tensor& keys) {
   std::int64_t floats = 0, counters = 0;
   for (const Tiles& kind : {tiles_, tall_tiles_}) {
     if (kind.splits() <= 1) continue;
-    floats = std::max(floats, cuda::paged_partial_floats(*this, kind, keys));
-    counters = std::max(counters, kind.count * n_kv_head);
+    floats = std::max(floats, cuda::paged_partial_floats(kind, keys));
+    counters = std::max(counters, kind.count * keys.size(1));
   }
   partial_ = at::empty({floats}, keys.options().dtype(at::kFloat));
   counters_ = at::zeros({counters}, keys.options().dtype(at::kInt));

@@ -45,17 +45,24 @@ struct PagedOptions {
 // A batch in the memory of a GPU, for all layers of a pass:
 //   DevicePagedBatch device(batch, keys, n_head);
 //   for each layer: rope_qk_norm_store(qkv, table, device, q, keys, values, eps); out = paged_attention(q, keys, values, device);
-// The functions below take it on a GPU only, and enqueue without waiting. The lists that they read are overwritten by no
-// later batch.
+// The functions below take it on a GPU only, and enqueue without waiting.
 class DevicePagedBatch {
  public:
   // keys: a cache of any layer; all have its shape and device.
   DevicePagedBatch(const PagedBatch& batch, const at::Tensor& keys, std::int64_t n_head, const PagedOptions& options = {});
+  // Room for `sequences` decodes of up to `longest` positions, for a recorded graph (device_graph.h): the lists stay where
+  // they are, and assign() changes what is in them.
+  DevicePagedBatch(std::int64_t sequences, std::int64_t longest, const at::Tensor& keys, std::int64_t n_head,
+                   const PagedOptions& options = {});
+  // Sequences of one token each, as many as there is room for or fewer: for the tokens beyond, nothing is stored, and
+  // attention leaves what is in its output.
+  void assign(const PagedBatch& batch);
   // Whether there are kernels for such a cache; the others of these functions take no other.
   static bool takes(const at::Tensor& keys);
 
   std::int64_t tokens() const { return tokens_; }
-  // int32 (tokens), on the device: where each stands in its sequence, and in the cache as block * block_size + offset.
+  // int32 (tokens), on the device: where each stands in its sequence, and in the cache as block * block_size + offset; -1
+  // where there is no token.
   at::Tensor positions() const { return lists_.narrow(0, positions_, tokens_); }
   at::Tensor slots() const { return lists_.narrow(0, slots_, tokens_); }
 
@@ -75,7 +82,10 @@ class DevicePagedBatch {
   const at::Tensor& counters() const { return counters_; }
 
  private:
-  at::Tensor lists_, partial_, counters_;
+  struct Lists;
+  void reserve_scratch(const at::Tensor& keys);
+
+  at::Tensor lists_, partial_, counters_, keys_;
   std::int64_t tokens_ = 0, sequences_ = 0, tables_ = 0, positions_ = 0, slots_ = 0;  // where each list begins
   Tiles tiles_, tall_tiles_;
 };

@@ -13,6 +13,7 @@
 
 #include "ops/attention.h"
 #include "ops/device.h"
+#include "ops/linear.h"
 #include "ops/optimizer.h"
 #include "ops/paged_attention.h"
 #include "ops/rope.h"
@@ -44,11 +45,11 @@ AttentionBackward document_attention_backward(const at::Tensor& dout, const at::
                                               const at::Tensor& v, const AttentionForward& forward,
                                               const DocumentBounds& documents);
 
-// The inner dimension of x and w dense. At most kMostLinearRows (kernels.h) rows; false where no kernel takes the layout.
-bool linear_rows(const at::Tensor& x, const at::Tensor& w, at::Tensor& y);
+// False where no kernel takes the layout or so many rows.
+bool linear_rows(const at::Tensor& x, const at::Tensor& w, at::Tensor& y, const LinearFusion& fusion);
 
 bool paged_attention_takes(std::int64_t d);
-std::int64_t paged_partial_floats(const DevicePagedBatch& batch, const DevicePagedBatch::Tiles& tiles, const at::Tensor& keys);
+std::int64_t paged_partial_floats(const DevicePagedBatch::Tiles& tiles, const at::Tensor& keys);
 void paged_store(const at::Tensor& k, const at::Tensor& v, const DevicePagedBatch& batch, at::Tensor& keys, at::Tensor& values);
 void rope_qk_norm_store(const at::Tensor& qkv, const RopeTable& table, const DevicePagedBatch& batch, at::Tensor& q,
                         at::Tensor& keys, at::Tensor& values, double eps);

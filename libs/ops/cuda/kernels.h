@@ -128,7 +128,8 @@ void paged_attention(Element type, const PagedAttentionArguments& arguments, Str
 struct PagedShape {
   std::int32_t tokens, n_head, n_kv_head, d, block_size;
 };
-// Token i of k and v goes to slot slots[i] of the cache: block * block_size + position in it. Strides in elements.
+// Token i of k and v goes to slot slots[i] of the cache: block * block_size + position in it; nowhere where that is negative.
+// Strides in elements.
 void paged_store(Element type, const void* k, std::int64_t k_stride, const void* v, std::int64_t v_stride,
                  const std::int32_t* slots, void* keys, void* values, const PagedShape& shape, Stream stream);
 // rope_qk_norm() of the query heads in qkv (N, n_head + 2 n_kv_head, d) into q, and of the key heads into the cache, where
@@ -138,13 +139,25 @@ void rope_qk_norm_store(Element type, const void* qkv, const float* cos, const f
                         Stream stream);
 
 // --------------------------------------------------------------------------------------------- linear_rows.cu
-// y (rows, m) = x (rows, k) wT of w (m, k), for few rows. Strides in elements. A row of y does not depend on the other
-// rows, nor on how many there are. linear_rows_takes() says whether pointers and strides fit.
+// y (rows, m) = x (rows, k) wT of w (m, k), for few rows, with what stands before and behind it in the model. Strides in
+// elements. A row of y does not depend on the other rows, nor on how many there are. The kernel reads w before the kernel
+// that was enqueued just before has ended: that one must not write it.
 inline constexpr std::int64_t kMostLinearRows = 64;
-bool linear_rows_takes(Element type, const void* x, std::int64_t x_stride, const void* w, std::int64_t w_stride,
-                       std::int64_t k);
-void linear_rows(Element type, const void* x, std::int64_t x_stride, const void* w, std::int64_t w_stride, void* y,
-                 std::int64_t y_stride, std::int64_t rows, std::int64_t m, std::int64_t k, Stream stream);
+struct LinearRows {
+  const void* x;
+  std::int64_t x_stride;
+  const void* w;
+  std::int64_t w_stride;
+  void* y;
+  std::int64_t y_stride;
+  std::int32_t rows, m, k;
+  float norm_eps;     // x is normalised first as by rms_norm(); negative: it is not
+  bool relu_squared;  // max(y, 0)^2
+  bool add;           // added to what y holds
+};
+// Whether pointers and strides fit.
+bool linear_rows_takes(Element type, const LinearRows& arguments);
+void linear_rows(Element type, const LinearRows& arguments, Stream stream);
 
 // -------------------------------------------------------------------------------------------------- sample.cu
 // One token to draw (ops/sample.h has the meaning and the order of the steps). Lists lie in the arrays of SampleArguments:

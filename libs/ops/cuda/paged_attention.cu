@@ -211,6 +211,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks) paged_attention_bf16(const 
   constexpr int kKeys = kTileKeys / kKeyWarps;  // of a tile that one warp takes
   extern __shared__ __align__(128) unsigned char shared[];
   auto* const stages = reinterpret_cast<bf16*>(shared);  // kStages times keys and values
+  let_next_begin();
+  wait_for_previous();
   const Work work = find_work(p, 16 * kRowWarps);
   if (!work.any) return;
 
@@ -407,6 +409,8 @@ __global__ void __launch_bounds__(kThreads) paged_attention_float(const __grid_c
   extern __shared__ __align__(128) unsigned char shared[];
   auto* const stages = reinterpret_cast<FloatTile<D>*>(shared);
   auto* const queries = reinterpret_cast<float*>(stages + kStages);  // (kTileRows, D)
+  let_next_begin();
+  wait_for_previous();
   const Work work = find_work(p, kTileRows);
   if (!work.any) return;
 
@@ -505,15 +509,20 @@ __global__ void __launch_bounds__(kThreads) paged_attention_float(const __grid_c
 // -------------------------------------------------------------------------------------------------------- writes
 
 template <class T, int N>
-__global__ void paged_store_kernel(const T* __restrict__ k, i64 k_stride, const T* __restrict__ v, i64 v_stride,
-                                   const std::int32_t* __restrict__ slots, T* __restrict__ keys, T* __restrict__ values,
-                                   PagedShape shape) {
+__global__ void paged_store_kernel(const T* k, i64 k_stride, const T* v, i64 v_stride, const std::int32_t* slots, T* keys,
+                                   T* values, PagedShape shape) {
+  let_next_begin();
+  wait_for_previous();
   const int packs = shape.d / N, i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
   if (i >= shape.tokens * shape.n_kv_head * packs) return;
   const int token = i / (packs * shape.n_kv_head), head = i / packs % shape.n_kv_head, column = i % packs * N;
-  const i64 to = cache_offset(shape, slots[token], head) + column, from = static_cast<i64>(head) * shape.d + column;
-  *reinterpret_cast<Pack<T, N>*>(keys + to) = *reinterpret_cast<const Pack<T, N>*>(k + token * k_stride + from);
-  *reinterpret_cast<Pack<T, N>*>(values + to) = *reinterpret_cast<const Pack<T, N>*>(v + token * v_stride + from);
+  const int slot = slots[token];
+  if (slot < 0) return;
+  const i64 to = cache_offset(shape, slot, head) + column, from = static_cast<i64>(head) * shape.d + column;
+  const Pack<T, N> key = *reinterpret_cast<const Pack<T, N>*>(k + token * k_stride + from);
+  const Pack<T, N> value = *reinterpret_cast<const Pack<T, N>*>(v + token * v_stride + from);
+  *reinterpret_cast<Pack<T, N>*>(keys + to) = key;
+  *reinterpret_cast<Pack<T, N>*>(values + to) = value;
 }
 
 }  // namespace
@@ -559,9 +568,9 @@ void paged_store(Element type, const void* k, i64 k_stride, const void* v, i64 v
   visit(type, [&]<class T>(T) {
     const auto run = [&]<int N>(std::integral_constant<int, N>) {
       constexpr unsigned kStoreThreads = 256;
-      paged_store_kernel<T, N><<<blocks_for(elements / N, kStoreThreads), kStoreThreads, 0, stream>>>(
-          static_cast<const T*>(k), k_stride, static_cast<const T*>(v), v_stride, slots, static_cast<T*>(keys),
-          static_cast<T*>(values), shape);
+      launch(&paged_store_kernel<T, N>, blocks_for(elements / N, kStoreThreads), kStoreThreads, 0, stream,
+             static_cast<const T*>(k), k_stride, static_cast<const T*>(v), v_stride, slots, static_cast<T*>(keys),
+             static_cast<T*>(values), shape);
     };
     constexpr int N = kPackSize<T>;
     if (shape.d % N == 0 && k_stride % N == 0 && v_stride % N == 0 && aligned(k) && aligned(v) && aligned(keys) && aligned(values)) {

@@ -566,6 +566,8 @@ __global__ void __launch_bounds__(kThreads) sample_kernel(const __grid_constant_
   extern __shared__ __align__(16) unsigned char scratch[];
   __shared__ Shared shared;
   __shared__ SampleRow row;
+  let_next_begin();
+  wait_for_previous();
   if (threadIdx.x == 0) row = arguments.rows[blockIdx.x];
   __syncthreads();
   Row(arguments, row, static_cast<int>(blockIdx.x), shared, reinterpret_cast<u32*>(scratch)).sample();

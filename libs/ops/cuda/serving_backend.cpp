@@ -40,12 +40,8 @@ std::int32_t log2_of(std::int64_t n) {
   return (std::int64_t{1} << log2) == n ? log2 : -1;
 }
 
-PagedAttentionArguments arguments_of(const DevicePagedBatch& batch, const DevicePagedBatch::Tiles& tiles, const at::Tensor& keys,
-                                     std::int64_t n_head) {
+PagedAttentionArguments arguments_of(const DevicePagedBatch::Tiles& tiles, const at::Tensor& keys, std::int64_t n_head) {
   PagedAttentionArguments a = {};
-  a.sequences = reinterpret_cast<const PagedSequence*>(list(batch, batch.sequences()));
-  a.tiles = reinterpret_cast<const PagedTile*>(list(batch, tiles.begin));
-  a.tables = list(batch, batch.tables());
   a.n_head = narrow(n_head);
   a.n_kv_head = narrow(keys.size(1));
   a.d = narrow(keys.size(3));
@@ -62,19 +58,21 @@ PagedAttentionArguments arguments_of(const DevicePagedBatch& batch, const Device
 
 }  // namespace
 
-bool linear_rows(const at::Tensor& x, const at::Tensor& w, at::Tensor& y) {
+bool linear_rows(const at::Tensor& x, const at::Tensor& w, at::Tensor& y, const LinearFusion& fusion) {
   const On stream(x);
   const Element type = element_of_rows(x);
   TORCH_CHECK(element_of_rows(w) == type && element_of_rows(y) == type && w.device() == x.device() && y.device() == x.device(),
               "linear_rows: x, w and y differ in type or device");
-  if (!linear_rows_takes(type, x.const_data_ptr(), x.stride(0), w.const_data_ptr(), w.stride(0), x.size(1))) return false;
-  linear_rows(type, x.const_data_ptr(), x.stride(0), w.const_data_ptr(), w.stride(0), y.data_ptr(), y.stride(0), x.size(0),
-              w.size(0), x.size(1), stream);
+  const LinearRows arguments = {x.const_data_ptr(), x.stride(0), w.const_data_ptr(), w.stride(0), y.data_ptr(), y.stride(0),
+                                narrow(x.size(0)), narrow(w.size(0)), narrow(x.size(1)),
+                                fusion.normalise ? static_cast<float>(fusion.eps) : -1.0F, fusion.relu_squared, fusion.add};
+  if (!linear_rows_takes(type, arguments)) return false;
+  linear_rows(type, arguments, stream);
   return true;
 }
 
-std::int64_t paged_partial_floats(const DevicePagedBatch& batch, const DevicePagedBatch::Tiles& tiles, const at::Tensor& keys) {
-  return paged_partial_floats(arguments_of(batch, tiles, keys, keys.size(1)));
+std::int64_t paged_partial_floats(const DevicePagedBatch::Tiles& tiles, const at::Tensor& keys) {
+  return paged_partial_floats(arguments_of(tiles, keys, keys.size(1)));
 }
 
 void paged_store(const at::Tensor& k, const at::Tensor& v, const DevicePagedBatch& batch, at::Tensor& keys, at::Tensor& values) {
@@ -100,7 +98,10 @@ at::Tensor paged_attention(const at::Tensor& q, const at::Tensor& keys, const at
   at::Tensor out = at::empty(q.sizes(), q.options());
   for (const DevicePagedBatch::Tiles* tiles : {&batch.tall_tiles(), &batch.tiles()}) {
     if (tiles->count == 0) continue;
-    PagedAttentionArguments a = arguments_of(batch, *tiles, keys, q.size(1));
+    PagedAttentionArguments a = arguments_of(*tiles, keys, q.size(1));
+    a.sequences = reinterpret_cast<const PagedSequence*>(list(batch, batch.sequences()));
+    a.tiles = reinterpret_cast<const PagedTile*>(list(batch, tiles->begin));
+    a.tables = list(batch, batch.tables());
     a.q = q.const_data_ptr();
     a.keys = data(keys, q);
     a.values = data(values, q);

@@ -42,9 +42,9 @@ AttentionBackward document_attention_backward(const at::Tensor&, const at::Tenso
                                               const at::Tensor&, const AttentionForward&, const DocumentBounds&) {
   unavailable();
 }
-bool linear_rows(const at::Tensor&, const at::Tensor&, at::Tensor&) { unavailable(); }
+bool linear_rows(const at::Tensor&, const at::Tensor&, at::Tensor&, const LinearFusion&) { unavailable(); }
 bool paged_attention_takes(std::int64_t) { return false; }
-std::int64_t paged_partial_floats(const DevicePagedBatch&, const DevicePagedBatch::Tiles&, const at::Tensor&) { unavailable(); }
+std::int64_t paged_partial_floats(const DevicePagedBatch::Tiles&, const at::Tensor&) { unavailable(); }
 void paged_store(const at::Tensor&, const at::Tensor&, const DevicePagedBatch&, at::Tensor&, at::Tensor&) { unavailable(); }
 void rope_qk_norm_store(const at::Tensor&, const RopeTable&, const DevicePagedBatch&, at::Tensor&, at::Tensor&, at::Tensor&,
                         double) {
