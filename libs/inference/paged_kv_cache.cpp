@@ -6,11 +6,13 @@
 
 #include <utility>
 
+#include "ops/device.h"
+
 namespace nanochat {
 
 PagedKvCache::PagedKvCache(const GptConfig& config, at::ScalarType dtype, std::int64_t blocks, std::int64_t block_size,
                            at::Device device)
-    : capacity_(config.sequence_len), positions_(at::empty({0}, at::kLong)) {
+    : capacity_(config.sequence_len), n_head_(config.n_head), positions_(at::empty({0}, at::kLong)) {
   TORCH_CHECK(blocks > 0 && block_size > 0, "paged KV cache: ", blocks, " blocks of ", block_size, " positions");
   // On a CPU memory is taken as blocks are first written, unless commit() comes before.
   for (std::vector<at::Tensor>* slabs : {&keys_, &values_}) {
@@ -39,6 +41,10 @@ void PagedKvCache::set_batch(ops::PagedBatch batch) {
   for (const ops::PagedBatch::Sequence& sequence : batch_.sequences) {
     for (std::int64_t i = 0; i < sequence.tokens; ++i) *position++ = sequence.start + i;
   }
+  device_batch_.reset();
+  if (positions_.numel() > 0 && ops::DevicePagedBatch::takes(keys_.front()) && !ops::use_reference_kernels()) {
+    device_batch_.emplace(batch_, keys_.front(), n_head_);
+  }
 }
 
 at::Tensor PagedKvCache::attend(std::int64_t layer, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
@@ -47,6 +53,10 @@ at::Tensor PagedKvCache::attend(std::int64_t layer, const at::Tensor& q, const a
               " does not fit a batch of ", positions_.numel(), " tokens");
   at::Tensor& keys = keys_[static_cast<std::size_t>(layer)];
   at::Tensor& values = values_[static_cast<std::size_t>(layer)];
+  if (device_batch_) {
+    ops::paged_store(k.select(1, 0), v.select(1, 0), *device_batch_, keys, values);
+    return ops::paged_attention(q.select(1, 0), keys, values, *device_batch_).unsqueeze(1);
+  }
   ops::paged_store(k.select(1, 0), v.select(1, 0), batch_, keys, values);
   return ops::paged_attention(q.select(1, 0), keys, values, batch_).unsqueeze(1);
 }

@@ -5,6 +5,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "model/config.h"
@@ -34,9 +35,10 @@ class PagedKvCache : public KvCache {
   void copy_block(std::int32_t from, std::int32_t to);
 
  private:
-  std::int64_t capacity_;
+  std::int64_t capacity_, n_head_;
   std::vector<at::Tensor> keys_, values_;  // per layer; (blocks, NKV, block_size, D)
   ops::PagedBatch batch_;
+  std::optional<ops::DevicePagedBatch> device_batch_;  // the same, where a GPU has kernels for it
   at::Tensor positions_;                   // int64 (N)
 };
 

@@ -1,10 +1,12 @@
 #pragma once
-// The next token from logits.
+// The next token from logits: options and random numbers. ops/row_sampler.h draws.
 
 #include <cstdint>
 #include <span>
 #include <utility>
 #include <vector>
+
+#include "ops/row_sampler.h"
 
 namespace nanochat {
 
@@ -21,12 +23,11 @@ struct SamplingOptions {
   std::vector<std::pair<std::int32_t, double>> logit_bias = {};  // added to the logits of these tokens, -100 to 100
   std::uint64_t seed = 42;
   void validate() const;            // throws ConfigError
+  // What the sampler of a row takes, without the context of the draw. The bias refers to these options.
+  ops::SampleRow row() const;
 };
 
-struct SampledToken {
-  std::int32_t id = 0;
-  double logprob = 0.0;  // of the unmodified distribution (temperature 1, nothing cut), nats
-};
+using ops::SampledToken;
 
 // The random number in [0, 1) of one draw: a hash (SplitMix64's finalizer, Stafford 2011, over a counter) of the seed, the
 // index of the sequence and the position of the token. No state: what is drawn does not depend on what was drawn before
@@ -57,20 +58,8 @@ class Sampler {
   static double logprob(std::span<const float> logits, std::int32_t id);
 
  private:
-  void score(std::span<const float> logits, const DrawContext& context);  // fills scores_
-  bool scores_are_logits(const DrawContext& context) const;
-  std::size_t choose(std::span<const float> logits, float maximum, const DrawContext& context);
-  std::size_t draw(double uniform, float maximum);  // from scores_, which become weights
-  std::size_t draw_from_all(double uniform) const;
-  double weight(std::int32_t id) const { return static_cast<double>(scores_[static_cast<std::size_t>(id)]); }
-  void keep_top_p();
-  bool more_likely(std::int32_t a, std::int32_t b) const;
-  double total_weight() const;  // of order_
-
   SamplingOptions options_;
-  std::vector<float> scores_;         // (vocab), modified logits, then weights
-  std::vector<std::int32_t> order_;   // candidates
-  std::vector<double> block_weights_; // sums of the weights of every kBlock tokens
+  ops::RowSampler rows_;
 };
 
 }  // namespace nanochat

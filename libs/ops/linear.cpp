@@ -1,13 +1,17 @@
 #include "ops/linear.h"
 
 #include <ATen/ops/addmm.h>
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/mm.h>
 #include <c10/util/Exception.h>
 
 #include "ops/cast.h"
 #include "ops/cpu/row_products.h"
+#include "ops/cuda/backend.h"
 #include "ops/dispatch.h"
 #include "ops/matrix_product.h"
+#include "ops/relu_squared.h"
+#include "ops/rms_norm.h"
 
 namespace nanochat::ops {
 
@@ -26,10 +30,13 @@ void linear(const at::Tensor& x, const at::Tensor& w, at::Tensor& y) {
 
 void linear_rows(const at::Tensor& x, const at::Tensor& w, at::Tensor& y) {
   const std::int64_t rows = x.size(0), n = x.size(1), columns = w.size(0);
-  if (!x.is_cpu()) return linear(x, w, y);
   TORCH_CHECK(w.size(1) == n && y.size(0) == rows && y.size(1) == columns && x.scalar_type() == w.scalar_type() &&
                   x.scalar_type() == y.scalar_type() && x.stride(1) == 1 && w.stride(1) == 1 && y.stride(1) == 1,
               "linear_rows: x ", x.sizes(), " and w ", w.sizes(), " do not fit y ", y.sizes());
+  if (!x.is_cpu()) {
+    if (x.is_cuda() && !use_reference_kernels() && cuda::linear_rows(x, w, y, {})) return;
+    return linear(x, w, y);
+  }
   visit_dtype(x, "linear_rows", [&]<class T>(T) {
     const auto multiply = cpu::row_kernels<T>().linear;
     const T* from = static_cast<const T*>(x.const_data_ptr());
@@ -39,6 +46,19 @@ void linear_rows(const at::Tensor& x, const at::Tensor& w, at::Tensor& y) {
       multiply(from, x.stride(0), rows, weights + begin * w.stride(0), w.stride(0), end - begin, n, to + begin, y.stride(0));
     });
   });
+}
+
+void linear_rows(const at::Tensor& x, const at::Tensor& w, at::Tensor& y, const LinearFusion& fusion) {
+  if (x.is_cuda() && !use_reference_kernels() && cuda::linear_rows(x, w, y, fusion)) return;
+  at::Tensor from = x, to = y, none;
+  if (fusion.normalise) {
+    from = at::empty_like(x);
+    rms_norm(x, from, none, fusion.eps);
+  }
+  if (fusion.add) to = at::empty_like(y);
+  linear_rows(from, w, to);
+  if (fusion.relu_squared) relu_squared(to, to);
+  if (fusion.add) y.add_(to);
 }
 
 void linear_inference(const at::Tensor& x, const at::Tensor& w, at::Tensor& y) {

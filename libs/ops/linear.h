@@ -8,9 +8,18 @@
 namespace nanochat::ops {
 
 void linear(const at::Tensor& x, const at::Tensor& w, at::Tensor& y);                     // y = x wᵀ
-// The same for inference. On a CPU every row of y is computed alike whatever rows stand beside it and however many, so
-// that an answer does not depend on its company, and few rows read w at the speed of memory (cpu/row_products.h).
+// The same for inference. Few rows read w at the speed of memory (cpu/row_products.h, cuda/linear_rows.cu). Batch-invariant:
+// every row of y is computed alike whatever rows stand beside it and however many; on a GPU up to 64 rows.
 void linear_rows(const at::Tensor& x, const at::Tensor& w, at::Tensor& y);
+// The same with what stands before and behind a product in the model: on a GPU one kernel, where launches count as much as
+// bytes do. Elsewhere one pass each.
+struct LinearFusion {
+  bool normalise = false;     // x is the output of rms_norm(x, eps), not rounded
+  double eps = 0.0;
+  bool relu_squared = false;  // y = max(x wᵀ, 0)^2
+  bool add = false;           // y += that
+};
+void linear_rows(const at::Tensor& x, const at::Tensor& w, at::Tensor& y, const LinearFusion& fusion);
 // The same where rows may depend on their company: whichever of the two is the faster one for so many.
 void linear_inference(const at::Tensor& x, const at::Tensor& w, at::Tensor& y);
 void linear_backward_input(const at::Tensor& dy, const at::Tensor& w, at::Tensor& dx);    // dx = dy w

@@ -2,24 +2,31 @@
 
 #include <ATen/ops/empty.h>
 #include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
 #include <c10/util/Exception.h>
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 
 #include "ops/attention.h"
 #include "ops/cpu/row_products.h"
+#include "ops/cuda/backend.h"
+#include "ops/cuda/kernels.h"
 #include "ops/dispatch.h"
 
 namespace nanochat::ops {
 namespace {
 
-void check(const at::Tensor& x, const at::Tensor& keys, const at::Tensor& values, const PagedBatch& batch) {
+void check(const at::Tensor& x, const at::Tensor& keys, const at::Tensor& values, std::int64_t tokens) {
   TORCH_CHECK(x.dim() == 3 && keys.dim() == 4 && keys.sizes() == values.sizes() && keys.is_contiguous() &&
-                  values.is_contiguous() && x.size(0) == batch.tokens() && x.size(2) == keys.size(3) &&
+                  values.is_contiguous() && x.size(0) == tokens && x.size(2) == keys.size(3) &&
                   x.size(1) % keys.size(1) == 0 && x.scalar_type() == keys.scalar_type(),
-              "paged attention: ", x.sizes(), " ", x.scalar_type(), " of ", batch.tokens(), " tokens does not fit blocks ",
+              "paged attention: ", x.sizes(), " ", x.scalar_type(), " of ", tokens, " tokens does not fit blocks ",
               keys.sizes(), " ", keys.scalar_type());
+}
+
+void check(const PagedBatch& batch, const at::Tensor& keys) {
   for (const PagedBatch::Sequence& sequence : batch.sequences) {
     const auto held = static_cast<std::int64_t>(sequence.blocks.size()) * keys.size(2);
     TORCH_CHECK(sequence.start >= 0 && sequence.start + sequence.tokens <= held, "paged attention: position ",
@@ -29,6 +36,8 @@ void check(const at::Tensor& x, const at::Tensor& keys, const at::Tensor& values
     }
   }
 }
+
+bool has_kernels(const at::Tensor& keys) { return DevicePagedBatch::takes(keys) && !use_reference_kernels(); }
 
 // Tokens of one sequence that are answered together.
 struct Queries {
@@ -72,9 +81,11 @@ std::int64_t PagedBatch::tokens() const {
 }
 
 void paged_store(const at::Tensor& k, const at::Tensor& v, const PagedBatch& batch, at::Tensor& keys, at::Tensor& values) {
-  check(k, keys, values, batch);
+  check(k, keys, values, batch.tokens());
+  check(batch, keys);
   TORCH_CHECK(k.size(1) == keys.size(1) && v.sizes() == k.sizes() && k.stride(2) == 1 && v.stride(2) == 1,
               "paged_store: k ", k.sizes(), " and v ", v.sizes(), " do not fit blocks ", keys.sizes());
+  if (has_kernels(keys)) return paged_store(k, v, DevicePagedBatch(batch, keys, keys.size(1)), keys, values);
   const std::int64_t heads = keys.size(1), block_size = keys.size(2), d = keys.size(3);
   const auto each = [&](const at::Tensor& from, at::Tensor& to) {
     for_each_stretch(batch, block_size, [&](std::int64_t token, std::int64_t length, std::int64_t block, std::int64_t slot) {
@@ -99,7 +110,9 @@ void paged_store(const at::Tensor& k, const at::Tensor& v, const PagedBatch& bat
 }
 
 at::Tensor paged_attention(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values, const PagedBatch& batch) {
-  check(q, keys, values, batch);
+  check(q, keys, values, batch.tokens());
+  check(batch, keys);
+  if (has_kernels(keys)) return paged_attention(q, keys, values, DevicePagedBatch(batch, keys, q.size(1)));
   if (!q.is_cpu()) return paged_attention_reference(q, keys, values, batch);
   const std::int64_t n_head = q.size(1), d = q.size(2), heads = keys.size(1), block_size = keys.size(2);
   const std::int64_t group = n_head / heads;
@@ -129,7 +142,8 @@ at::Tensor paged_attention(const at::Tensor& q, const at::Tensor& keys, const at
 
 at::Tensor paged_attention_reference(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values,
                                      const PagedBatch& batch) {
-  check(q, keys, values, batch);
+  check(q, keys, values, batch.tokens());
+  check(batch, keys);
   at::Tensor out = at::empty(q.sizes(), q.options());
   std::int64_t token = 0;
   for (const PagedBatch::Sequence& sequence : batch.sequences) {
@@ -145,6 +159,197 @@ at::Tensor paged_attention_reference(const at::Tensor& q, const at::Tensor& keys
     token += sequence.tokens;
   }
   return out;
+}
+
+// --------------------------------------------------------------------------------------------------------- on a GPU
+
+namespace {
+
+// Keys of a split: as many as leave enough blocks of threads to fill the GPU several times.
+std::int64_t choose_split(const std::vector<std::int64_t>& seen, std::int64_t n_kv_head, std::int64_t blocks_wanted) {
+  constexpr std::int64_t kLargest = 4096;
+  for (std::int64_t split = kLargest; split > cuda::kTileKeys; split /= 2) {
+    std::int64_t blocks = 0;
+    for (const std::int64_t keys : seen) blocks += (keys + split - 1) / split;
+    if (blocks * n_kv_head >= blocks_wanted) return split;
+  }
+  return cuda::kTileKeys;
+}
+
+constexpr std::int64_t kBlocksWanted = 528;      // four for each multiprocessor of a large GPU
+constexpr std::int64_t kInvariantSplit = 256;
+
+constexpr std::int32_t kNowhere = -1;  // the slot of a token that is not there
+
+at::Tensor pinned(const std::vector<std::int32_t>& lists) {
+  at::Tensor host = at::empty({static_cast<std::int64_t>(lists.size())}, at::TensorOptions(at::kInt).pinned_memory(true));
+  std::memcpy(host.data_ptr(), lists.data(), lists.size() * sizeof(std::int32_t));
+  return host;
+}
+
+}  // namespace
+
+// What the kernels read, on the host.
+struct DevicePagedBatch::Lists {
+  std::vector<cuda::PagedSequence> sequences;
+  std::vector<std::int32_t> tables, positions, slots;
+  std::vector<cuda::PagedTile> tiles, tall_tiles;
+
+  void add(const PagedBatch::Sequence& sequence, std::int64_t block_size) {
+    sequences.push_back({static_cast<std::int32_t>(positions.size()), static_cast<std::int32_t>(sequence.tokens),
+                         static_cast<std::int32_t>(sequence.start), static_cast<std::int32_t>(tables.size())});
+    tables.insert(tables.end(), sequence.blocks.begin(), sequence.blocks.end());
+    for (std::int64_t position = sequence.start; position < sequence.start + sequence.tokens; ++position) {
+      const std::int64_t block = sequence.blocks[static_cast<std::size_t>(position / block_size)];
+      positions.push_back(static_cast<std::int32_t>(position));
+      slots.push_back(static_cast<std::int32_t>(block * block_size + position % block_size));
+    }
+  }
+
+  // All lists as one, each from a multiple of 16 bytes on, which kernels read at a time; `batch` learns where they begin.
+  // The tables come last: in a batch with room for more they alone have no fixed size.
+  std::vector<std::int32_t> join(DevicePagedBatch& batch) const {
+    std::vector<std::int32_t> joined;
+    const auto append = [&](const auto& items) {
+      using Item = typename std::decay_t<decltype(items)>::value_type;
+      static_assert(sizeof(Item) % sizeof(std::int32_t) == 0);
+      joined.resize((joined.size() + 3) / 4 * 4);
+      const std::size_t begin = joined.size();
+      joined.resize(begin + items.size() * sizeof(Item) / sizeof(std::int32_t));
+      if (!items.empty()) std::memcpy(joined.data() + begin, items.data(), items.size() * sizeof(Item));
+      return static_cast<std::int64_t>(begin);
+    };
+    batch.sequences_ = append(sequences);
+    batch.positions_ = append(positions);
+    batch.slots_ = append(slots);
+    batch.tiles_.begin = append(tiles);
+    batch.tall_tiles_.begin = append(tall_tiles);
+    batch.tables_ = append(tables);
+    return joined;
+  }
+};
+
+bool DevicePagedBatch::takes(const at::Tensor& keys) { return keys.is_cuda() && cuda::paged_attention_takes(keys.size(3)); }
+
+namespace {
+
+void check(const at::Tensor& keys, std::int64_t n_head, const PagedOptions& options) {
+  TORCH_CHECK(DevicePagedBatch::takes(keys), "paged attention: no kernels for blocks ", keys.sizes(), " on ", keys.device());
+  TORCH_CHECK(options.split >= 0 && options.split % cuda::kTileKeys == 0, "paged attention: a split of ", options.split,
+              " keys is no multiple of ", cuda::kTileKeys);
+  TORCH_CHECK(n_head % keys.size(1) == 0, "paged attention: ", n_head, " heads do not share ", keys.size(1));
+  TORCH_CHECK(keys.size(0) * keys.size(2) <= std::numeric_limits<std::int32_t>::max(), "paged attention: too many blocks");
+}
+
+std::int64_t fixed_split(const PagedOptions& options) {
+  return options.split > 0 ? options.split : options.batch_invariant ? kInvariantSplit : 0;
+}
+
+}  // namespace
+
+DevicePagedBatch::DevicePagedBatch(const PagedBatch& batch, const at::Tensor& keys, std::int64_t n_head, const PagedOptions& options)
+    : keys_(keys), tokens_(batch.tokens()) {
+  check(keys, n_head, options);
+  check(batch, keys);
+  const std::int64_t n_kv_head = keys.size(1), group = n_head / n_kv_head;
+  const bool may_be_tall = keys.scalar_type() == at::kBFloat16 && !options.batch_invariant;
+  Lists lists;
+  std::vector<std::int64_t> seen, tall_seen;  // keys, of each tile
+  for (const PagedBatch::Sequence& sequence : batch.sequences) {
+    const auto index = static_cast<std::int32_t>(lists.sequences.size());
+    lists.add(sequence, keys.size(2));
+    const std::int64_t rows = sequence.tokens * group;
+    const bool tall = may_be_tall && rows > cuda::kTileRows;
+    const std::int64_t tile_rows = tall ? cuda::kTallTileRows : cuda::kTileRows;
+    Tiles& kind = tall ? tall_tiles_ : tiles_;
+    kind.longest = std::max(kind.longest, sequence.start + sequence.tokens);
+    kind.rows = std::max(kind.rows, std::min(rows, tile_rows));
+    for (std::int64_t first = 0; first < rows; first += tile_rows) {
+      (tall ? lists.tall_tiles : lists.tiles).push_back({index, static_cast<std::int32_t>(first)});
+      (tall ? tall_seen : seen).push_back(sequence.start + (std::min(first + tile_rows, rows) - 1) / group + 1);
+    }
+  }
+  tiles_.count = static_cast<std::int64_t>(lists.tiles.size());
+  tall_tiles_.count = static_cast<std::int64_t>(lists.tall_tiles.size());
+  const std::int64_t fixed = fixed_split(options);
+  tiles_.split = fixed > 0 ? fixed : choose_split(seen, n_kv_head, kBlocksWanted);
+  tall_tiles_.split = fixed > 0 ? fixed : choose_split(tall_seen, n_kv_head, kBlocksWanted / 2);
+  lists_ = pinned(lists.join(*this)).to(keys.device(), /*non_blocking=*/true);
+  reserve_scratch(keys);
+}
+
+DevicePagedBatch::DevicePagedBatch(std::int64_t sequences, std::int64_t longest, const at::Tensor& keys, std::int64_t n_head,
+                                   const PagedOptions& options)
+    : keys_(keys), tokens_(sequences) {
+  check(keys, n_head, options);
+  const std::int64_t group = n_head / keys.size(1), blocks = (longest + keys.size(2) - 1) / keys.size(2);
+  TORCH_CHECK(sequences > 0 && longest > 0 && group <= cuda::kTileRows, "paged attention: no room for ", sequences,
+              " decodes of ", longest, " positions and ", group, " heads for each of the keys");
+  const std::int64_t fixed = fixed_split(options);
+  tiles_.count = sequences;
+  tiles_.rows = group;
+  tiles_.longest = longest;
+  tiles_.split = fixed > 0 ? fixed
+                           : choose_split(std::vector<std::int64_t>(static_cast<std::size_t>(sequences), longest), keys.size(1),
+                                          kBlocksWanted);
+  lists_ = at::empty({sequences * (8 + blocks) + 16}, keys.options().dtype(at::kInt));
+  reserve_scratch(keys);
+  assign({});
+}
+
+void DevicePagedBatch::assign(const PagedBatch& batch) {
+  check(batch, keys_);
+  TORCH_CHECK(batch.tokens() == static_cast<std::int64_t>(batch.sequences.size()) && batch.tokens() <= tiles_.count &&
+                  tall_tiles_.count == 0,
+              "paged attention: a batch of ", batch.tokens(), " tokens does not fit one of ", tiles_.count, " decodes");
+  Lists lists;
+  for (const PagedBatch::Sequence& sequence : batch.sequences) {
+    TORCH_CHECK(sequence.start < tiles_.longest, "paged attention: position ", sequence.start, " is beyond ", tiles_.longest);
+    lists.add(sequence, keys_.size(2));
+  }
+  const auto count = static_cast<std::size_t>(tiles_.count);
+  lists.sequences.resize(count);  // without tokens
+  lists.positions.resize(count, 0);
+  lists.slots.resize(count, kNowhere);
+  for (std::size_t i = 0; i < count; ++i) lists.tiles.push_back({static_cast<std::int32_t>(i), 0});
+  const std::vector<std::int32_t> joined = lists.join(*this);
+  const auto size = static_cast<std::int64_t>(joined.size());
+  TORCH_CHECK(size <= lists_.numel(), "paged attention: block tables longer than ", tiles_.longest, " positions");
+  lists_.narrow(0, 0, size).copy_(pinned(joined), /*non_blocking=*/true);
+}
+
+void DevicePagedBatch::reserve_scratch(const at::Tensor& keys) {
+  std::int64_t floats = 0, counters = 0;
+  for (const Tiles& kind : {tiles_, tall_tiles_}) {
+    if (kind.splits() <= 1) continue;
+    floats = std::max(floats, cuda::paged_partial_floats(kind, keys));
+    counters = std::max(counters, kind.count * keys.size(1));
+  }
+  partial_ = at::empty({floats}, keys.options().dtype(at::kFloat));
+  counters_ = at::zeros({counters}, keys.options().dtype(at::kInt));
+}
+
+void paged_store(const at::Tensor& k, const at::Tensor& v, const DevicePagedBatch& batch, at::Tensor& keys, at::Tensor& values) {
+  check(k, keys, values, batch.tokens());
+  TORCH_CHECK(k.size(1) == keys.size(1) && v.sizes() == k.sizes(), "paged_store: k ", k.sizes(), " and v ", v.sizes(),
+              " do not fit blocks ", keys.sizes());
+  cuda::paged_store(k, v, batch, keys, values);
+}
+
+void rope_qk_norm_store(const at::Tensor& qkv, const RopeTable& table, const DevicePagedBatch& batch, at::Tensor& q,
+                        at::Tensor& keys, at::Tensor& values, double eps) {
+  check(q, keys, values, batch.tokens());
+  TORCH_CHECK(qkv.numel() == q.size(0) * (q.size(1) + 2 * keys.size(1)) * q.size(2) && table.cos.size(1) == q.size(2) / 2,
+              "rope_qk_norm_store: qkv ", qkv.sizes(), " does not fit q ", q.sizes(), " and blocks ", keys.sizes());
+  const std::int64_t longest = std::max(batch.tiles().longest, batch.tall_tiles().longest);
+  TORCH_CHECK(longest <= table.cos.size(0), "rope_qk_norm_store: position ", longest - 1, " is beyond the table of ", table.cos.size(0));
+  cuda::rope_qk_norm_store(qkv, table, batch, q, keys, values, eps);
+}
+
+at::Tensor paged_attention(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values, const DevicePagedBatch& batch,
+                           std::int64_t window) {
+  check(q, keys, values, batch.tokens());
+  return cuda::paged_attention(q, keys, values, batch, window);
 }
 
 }  // namespace nanochat::ops

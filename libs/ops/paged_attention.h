@@ -1,12 +1,15 @@
 #pragma once
 // Attention over a cache in blocks (PagedAttention: Kwon et al. 2023), for a flat list of tokens that belong to sequences
 // of any length: decodes and chunks of prompts side by side. On CPUs by our own kernels (cpu/row_products.h), where the result
-// of a token does not depend on the others; elsewhere sequence by sequence through ATen.
+// of a token does not depend on the others. On GPUs by kernels for heads of 64 and 128 (cuda/paged_attention.cu), other heads
+// sequence by sequence through ATen.
 
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
 #include <vector>
+
+#include "ops/rope.h"
 
 namespace nanochat::ops {
 
@@ -29,5 +32,71 @@ at::Tensor paged_attention(const at::Tensor& q, const at::Tensor& keys, const at
 // The same in ATen, for any device and layout.
 at::Tensor paged_attention_reference(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values,
                                      const PagedBatch& batch);
+
+// How the kernels of a GPU share out the work.
+struct PagedOptions {
+  // A token comes out the same, bit for bit, whatever else is in the batch and however its prompt is cut into chunks.
+  // Prompts are slower.
+  bool batch_invariant = false;
+  // Keys that one block of threads reads, a multiple of 64; 0: chosen by the size of the batch.
+  std::int64_t split = 0;
+};
+
+// A batch in the memory of a GPU, for all layers of a pass:
+//   DevicePagedBatch device(batch, keys, n_head);
+//   for each layer: rope_qk_norm_store(qkv, table, device, q, keys, values, eps); out = paged_attention(q, keys, values, device);
+// The functions below take it on a GPU only, and enqueue without waiting.
+class DevicePagedBatch {
+ public:
+  // keys: a cache of any layer; all have its shape and device.
+  DevicePagedBatch(const PagedBatch& batch, const at::Tensor& keys, std::int64_t n_head, const PagedOptions& options = {});
+  // Room for `sequences` decodes of up to `longest` positions, for a recorded graph (device_graph.h): the lists stay where
+  // they are, and assign() changes what is in them.
+  DevicePagedBatch(std::int64_t sequences, std::int64_t longest, const at::Tensor& keys, std::int64_t n_head,
+                   const PagedOptions& options = {});
+  // Sequences of one token each, as many as there is room for or fewer: for the tokens beyond, nothing is stored, and
+  // attention leaves what is in its output.
+  void assign(const PagedBatch& batch);
+  // Whether there are kernels for such a cache; the others of these functions take no other.
+  static bool takes(const at::Tensor& keys);
+
+  std::int64_t tokens() const { return tokens_; }
+  // int32 (tokens), on the device: where each stands in its sequence, and in the cache as block * block_size + offset; -1
+  // where there is no token.
+  at::Tensor positions() const { return lists_.narrow(0, positions_, tokens_); }
+  at::Tensor slots() const { return lists_.narrow(0, slots_, tokens_); }
+
+  // For the kernels' callers: tiles of one kind (cuda/kernels.h), and the scratch memory that they share.
+  struct Tiles {
+    std::int64_t begin = 0, count = 0;          // in lists(); two numbers each
+    std::int64_t rows = 0;                      // most that one of them has
+    std::int64_t longest = 0, split = 0;        // keys of the longest sequence, and of a split
+    std::int64_t splits() const { return count == 0 ? 0 : (longest + split - 1) / split; }
+  };
+  const at::Tensor& lists() const { return lists_; }  // int32
+  std::int64_t sequences() const { return sequences_; }
+  std::int64_t tables() const { return tables_; }
+  const Tiles& tiles() const { return tiles_; }
+  const Tiles& tall_tiles() const { return tall_tiles_; }
+  const at::Tensor& partial() const { return partial_; }
+  const at::Tensor& counters() const { return counters_; }
+
+ private:
+  struct Lists;
+  void reserve_scratch(const at::Tensor& keys);
+
+  at::Tensor lists_, partial_, counters_, keys_;
+  std::int64_t tokens_ = 0, sequences_ = 0, tables_ = 0, positions_ = 0, slots_ = 0;  // where each list begins
+  Tiles tiles_, tall_tiles_;
+};
+
+void paged_store(const at::Tensor& k, const at::Tensor& v, const DevicePagedBatch& batch, at::Tensor& keys, at::Tensor& values);
+// In one pass after the fused projection qkv (N, (NH + 2 NKV) * D): rope_qk_norm() of the query heads into q (N, NH, D), and
+// of the key heads into the cache, with the values (ops/rope.h).
+void rope_qk_norm_store(const at::Tensor& qkv, const RopeTable& table, const DevicePagedBatch& batch, at::Tensor& q,
+                        at::Tensor& keys, at::Tensor& values, double eps);
+// window: a token at position p sees positions p - window to p; -1: all up to its own.
+at::Tensor paged_attention(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values, const DevicePagedBatch& batch,
+                           std::int64_t window = -1);
 
 }  // namespace nanochat::ops

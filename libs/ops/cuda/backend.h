@@ -5,12 +5,19 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <tuple>
 #include <vector>
 
 #include "ops/attention.h"
 #include "ops/device.h"
+#include "ops/linear.h"
 #include "ops/optimizer.h"
+#include "ops/paged_attention.h"
 #include "ops/rope.h"
+#include "ops/sample.h"
 
 namespace nanochat::ops::cuda {
 
@@ -35,6 +42,19 @@ AttentionBackward causal_attention_backward(const at::Tensor& dout, const at::Te
                                             const at::Tensor& v, const AttentionForward& forward,
                                             const AttentionScope& scope);
 
+// False where no kernel takes the layout or so many rows.
+bool linear_rows(const at::Tensor& x, const at::Tensor& w, at::Tensor& y, const LinearFusion& fusion);
+
+bool paged_attention_takes(std::int64_t d);
+std::int64_t paged_partial_floats(const DevicePagedBatch::Tiles& tiles, const at::Tensor& keys);
+void paged_store(const at::Tensor& k, const at::Tensor& v, const DevicePagedBatch& batch, at::Tensor& keys, at::Tensor& values);
+void rope_qk_norm_store(const at::Tensor& qkv, const RopeTable& table, const DevicePagedBatch& batch, at::Tensor& q,
+                        at::Tensor& keys, at::Tensor& values, double eps);
+at::Tensor paged_attention(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values, const DevicePagedBatch& batch,
+                           std::int64_t window);
+// Tokens, int32 (rows), and what DeviceSamples::read() reads, as bytes.
+std::tuple<at::Tensor, at::Tensor> sample(const at::Tensor& logits, std::span<const ops::SampleRow> rows, std::int64_t most_top);
+
 void adamw(at::Tensor& value, const at::Tensor& gradient, at::Tensor& first_moment, at::Tensor& second_moment,
            at::Tensor& compute, const AdamWArguments& arguments);
 at::Tensor muon_directions(const MatrixList& matrices, at::ScalarType dtype, double grad_scale, double momentum,
@@ -50,5 +70,9 @@ DeviceDescription describe(int index);
 void use_device(int index);
 void synchronize();
 std::int64_t peak_allocated_bytes();
+
+class Graph;
+std::shared_ptr<Graph> record(c10::Device device, const std::function<void()>& work);
+void replay(Graph& graph);
 
 }  // namespace nanochat::ops::cuda

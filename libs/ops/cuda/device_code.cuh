@@ -77,9 +77,61 @@ __device__ inline float row_max(float x) {
   return warp_max(x);
 }
 
+// Where the head of a token goes in the paged cache, in elements.
+__device__ inline i64 cache_offset(const PagedShape& shape, int slot, int head) {
+  const i64 row = static_cast<i64>(slot / shape.block_size) * shape.n_kv_head + head;
+  return (row * shape.block_size + slot % shape.block_size) * shape.d;
+}
+
 inline void check_launch(const char* what) {
   const cudaError_t error = cudaGetLastError();
   if (error != cudaSuccess) throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(error));
+}
+
+// Kernels of a decoding step are short: the next one may begin while the one before it ends, up to the point where it waits
+// for its results (programmatic dependent launch, from compute capability 9.0 on). A kernel that is launched by launch()
+// calls both functions, in every thread and before any of them returns:
+// - let_next_begin(): when all blocks have called it, blocks of the next kernel take up what room is left;
+// - wait_for_previous(): before it reads anything but constants such as weights, and before it writes. Pointers to what is
+//   read then must not be __restrict__: the compiler may take loads through them ahead of it.
+__device__ inline void let_next_begin() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
+__device__ inline void wait_for_previous() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+// Whether the current device can begin a kernel before the one before it has ended.
+inline bool overlaps_kernels() {
+  int device = 0, major = 0;
+  cudaGetDevice(&device);
+  cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+  return major >= 9;
+}
+
+// kernel<<<grid, threads, shared_bytes, stream>>>(arguments...), with as much dynamic shared memory as the device has.
+template <class... Parameters, class... Arguments>
+void launch(void (*kernel)(Parameters...), dim3 grid, dim3 threads, std::size_t shared_bytes, Stream stream,
+            const Arguments&... arguments) {
+  constexpr std::size_t kAlwaysAllowed = 48 << 10;
+  if (shared_bytes > kAlwaysAllowed) {
+    cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes));
+  }
+  cudaLaunchAttribute overlap = {};
+  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  overlap.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = grid;
+  config.blockDim = threads;
+  config.dynamicSmemBytes = shared_bytes;
+  config.stream = stream;
+  config.attrs = &overlap;
+  config.numAttrs = overlaps_kernels() ? 1 : 0;
+  cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...);
 }
 
 inline unsigned blocks_for(i64 items, i64 per_block) { return static_cast<unsigned>((items + per_block - 1) / per_block); }

@@ -83,4 +83,129 @@ void muon_apply(Element type, const MatrixPointers& matrices, const void* update
 // Partial sums of squares of x, one a block, written to partial (blocks).
 void sum_of_squares(const float* x, std::int64_t n, double* partial, int blocks, Stream stream);
 
+// ----------------------------------------------------------------------------------------- paged_attention.cu
+// Tokens of one sequence in a batch (PagedBatch of ops/paged_attention.h).
+struct PagedSequence {
+  std::int32_t row;     // of the batch: the first token's
+  std::int32_t tokens;  // in the batch; 0: the sequence is skipped
+  std::int32_t start;   // position of the first of them
+  std::int32_t table;   // element of `tables` where its block table begins
+};
+// Rows of a sequence that one block of threads answers. A row is a token and one of the heads that share a key/value head;
+// rows are numbered token by token.
+struct PagedTile {
+  std::int32_t sequence, first;
+};
+inline constexpr int kTileRows = 16, kTallTileRows = 64;
+inline constexpr int kTileKeys = 64;  // splits are multiples of this
+inline constexpr std::int32_t kNoWindow = 0x7fffffff;
+
+struct PagedAttentionArguments {
+  const void* q;       // (N, n_head, d)
+  const void* keys;    // (blocks, n_kv_head, block_size, d)
+  const void* values;
+  void* out;           // (N, n_head, d)
+  const PagedSequence* sequences;
+  const PagedTile* tiles;  // null: tile i is the first one of sequence i
+  const std::int32_t* tables;
+  float* partial;          // paged_partial_floats() of scratch
+  std::int32_t* counters;  // (tiles, n_kv_head), zero before and after
+  std::int32_t n_head, n_kv_head, d, block_size;
+  std::int32_t block_shift;   // log2(block_size), or -1 where block_size is no power of two
+  std::int32_t tile_count;
+  std::int32_t partial_rows;  // most rows that a tile has, at most those of its kind
+  std::int32_t split;         // keys of a split: a multiple of kTileKeys. One block of threads reads one split
+  std::int32_t splits;        // of the longest sequence
+  std::int32_t window;        // a token at position p sees positions p - window to p
+  bool tall;                  // tiles of kTallTileRows rows; bfloat16 alone
+  float scale;
+};
+bool paged_attention_takes(std::int64_t d);
+std::int64_t paged_partial_floats(const PagedAttentionArguments& arguments);
+// A row's result depends on its own sequence and on `split` alone: not on the other tiles, nor on `splits`.
+void paged_attention(Element type, const PagedAttentionArguments& arguments, Stream stream);
+
+struct PagedShape {
+  std::int32_t tokens, n_head, n_kv_head, d, block_size;
+};
+// Token i of k and v goes to slot slots[i] of the cache: block * block_size + position in it; nowhere where that is negative.
+// Strides in elements.
+void paged_store(Element type, const void* k, std::int64_t k_stride, const void* v, std::int64_t v_stride,
+                 const std::int32_t* slots, void* keys, void* values, const PagedShape& shape, Stream stream);
+// rope_qk_norm() of the query heads in qkv (N, n_head + 2 n_kv_head, d) into q, and of the key heads into the cache, where
+// the value heads go too. Token i stands at positions[i].
+void rope_qk_norm_store(Element type, const void* qkv, const float* cos, const float* sin, const std::int32_t* positions,
+                        const std::int32_t* slots, void* q, void* keys, void* values, const PagedShape& shape, float eps,
+                        Stream stream);
+
+// --------------------------------------------------------------------------------------------- linear_rows.cu
+// y (rows, m) = x (rows, k) wT of w (m, k), for few rows, with what stands before and behind it in the model. Strides in
+// elements. A row of y does not depend on the other rows, nor on how many there are. The kernel reads w before the kernel
+// that was enqueued just before has ended: that one must not write it.
+inline constexpr std::int64_t kMostLinearRows = 64;
+struct LinearRows {
+  const void* x;
+  std::int64_t x_stride;
+  const void* w;
+  std::int64_t w_stride;
+  void* y;
+  std::int64_t y_stride;
+  std::int32_t rows, m, k;
+  float norm_eps;     // x is normalised first as by rms_norm(); negative: it is not
+  bool relu_squared;  // max(y, 0)^2
+  bool add;           // added to what y holds
+};
+// Whether pointers and strides fit.
+bool linear_rows_takes(Element type, const LinearRows& arguments);
+void linear_rows(Element type, const LinearRows& arguments, Stream stream);
+
+// -------------------------------------------------------------------------------------------------- sample.cu
+// One token to draw (ops/sample.h has the meaning and the order of the steps). Lists lie in the arrays of SampleArguments:
+// from `begin` on, `count` elements.
+struct SampleList {
+  std::int32_t begin, count;
+};
+struct SampleRow {
+  std::int32_t logits;         // row of the logits
+  std::int32_t greedy;         // 1: the most likely token
+  float inverse_temperature;
+  float repetition_penalty;
+  double frequency_penalty, presence_penalty;
+  double top_p, min_p, uniform;
+  std::int32_t top_k;          // 0: all
+  std::int32_t logprob;        // 1: wanted
+  std::int32_t top_logprobs;   // how many are wanted, at most SampleArguments::top_stride
+  std::int32_t scratch_row;    // of `counts`, or -1 where there are no penalties
+  SampleList seen, generated, forbidden;  // of ids
+  SampleList bias;                        // of bias_ids and bias_values
+  std::int32_t allowed;        // word of `masks` where the row's mask begins, or -1: all are
+};
+enum class SampleStatus : std::int32_t { kOk, kNotFinite, kNoneFinite, kNoneAllowed };
+struct SampledRow {
+  std::int32_t id;             // kNotFinite: the token whose logit is not
+  SampleStatus status;
+  float bad_logit;             // kNotFinite: that logit
+  std::int32_t top_count;
+  double logprob;
+};
+struct SampledLogprob {
+  std::int32_t id;
+  double logprob;
+};
+struct SampleArguments {
+  const float* logits;         // (rows of logits, vocab)
+  const SampleRow* rows;
+  const std::int32_t* ids;     // seen, generated, forbidden
+  const std::int32_t* bias_ids;
+  const float* bias_values;
+  const std::uint32_t* masks;  // a bit for each token
+  float* weights;              // (row_count, vocab) of scratch
+  std::uint32_t* counts;       // (rows with penalties, vocab), zero before
+  SampledRow* results;         // (row_count)
+  SampledLogprob* top;         // (row_count, top_stride)
+  std::int32_t* tokens;        // (row_count): the ids once more, for the next pass through the model; -1 after an error
+  std::int32_t row_count, vocab, top_stride;
+};
+void sample(const SampleArguments& arguments, Stream stream);
+
 }  // namespace nanochat::ops::cuda

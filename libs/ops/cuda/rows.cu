@@ -10,31 +10,37 @@ namespace {
 constexpr int kAccesses = 4;
 
 template <class T, int N, bool kAdd>
-__global__ void rms_norm_kernel(const T* __restrict__ x, T* __restrict__ residual, T* __restrict__ y,
-                                float* __restrict__ rstd, i64 rows, int n, float eps) {
+__global__ void rms_norm_kernel(const T* x, T* residual, T* y, float* rstd, i64 rows, int n, float eps) {
+  let_next_begin();
+  wait_for_previous();
   const i64 row = static_cast<i64>(blockIdx.x) * blockDim.y + threadIdx.y;
   if (row >= rows) return;
   const i64 offset = row * n;
+  // All loads of the row are under way before anything is stored.
+  Pack<T, N> packs[kAccesses], before[kAdd ? kAccesses : 1];
+#pragma unroll
+  for (int a = 0; a < kAccesses; ++a) {
+    const int i = (a * blockDim.x + threadIdx.x) * N;
+    if (i >= n) continue;
+    packs[a] = *reinterpret_cast<const Pack<T, N>*>(x + offset + i);
+    if constexpr (kAdd) before[a] = *reinterpret_cast<const Pack<T, N>*>(residual + offset + i);
+  }
   float values[kAccesses][N];
   float sum = 0.0F;
 #pragma unroll
   for (int a = 0; a < kAccesses; ++a) {
     const int i = (a * blockDim.x + threadIdx.x) * N;
     if (i >= n) continue;
-    load<N>(x + offset + i, values[a]);
     if constexpr (kAdd) {
-      float before[N];
-      load<N>(residual + offset + i, before);
-      Pack<T, N> pack;
 #pragma unroll
-      for (int j = 0; j < N; ++j) {
-        from_float(before[j] + values[a][j], pack.v[j]);
-        values[a][j] = to_float(pack.v[j]);  // the norm is that of what is stored
-      }
-      *reinterpret_cast<Pack<T, N>*>(residual + offset + i) = pack;
+      for (int j = 0; j < N; ++j) from_float(to_float(before[a].v[j]) + to_float(packs[a].v[j]), packs[a].v[j]);
+      *reinterpret_cast<Pack<T, N>*>(residual + offset + i) = packs[a];
     }
 #pragma unroll
-    for (int j = 0; j < N; ++j) sum += values[a][j] * values[a][j];
+    for (int j = 0; j < N; ++j) {
+      values[a][j] = to_float(packs[a].v[j]);  // the norm is that of what is stored
+      sum += values[a][j] * values[a][j];
+    }
   }
   const float scale = rsqrtf(row_sum(sum) / static_cast<float>(n) + eps);
 #pragma unroll
@@ -97,10 +103,10 @@ RowLaunch row_launch(i64 rows, i64 n, int access) {
   const i64 accesses = (n + access - 1) / access;
   const i64 warps = (accesses + 32 * kAccesses - 1) / (32 * kAccesses);
   if (warps > 32) throw std::runtime_error("rows of " + std::to_string(n) + " elements are too wide for these kernels");
-  RowLaunch launch;
-  launch.block = warps == 1 ? dim3(32, 8) : dim3(static_cast<unsigned>(32 * warps), 1);
-  launch.grid = dim3(blocks_for(rows, launch.block.y));
-  return launch;
+  RowLaunch shape;
+  shape.block = warps == 1 ? dim3(32, 8) : dim3(static_cast<unsigned>(32 * warps), 1);
+  shape.grid = dim3(blocks_for(rows, shape.block.y));
+  return shape;
 }
 
 // Rotated pairs: x1, x2 are d/2 apart. L lanes, N pairs each, take all heads of one token in turn, so that its angles
@@ -224,6 +230,56 @@ __global__ void rope_norm_backward_kernel(const T* __restrict__ dq, const T* __r
   }
 }
 
+// The same for serving, where tokens are few: L lanes take one head of one token, and keys and values go to their slots.
+template <class T, int N, int L>
+__global__ void rope_norm_store_kernel(const T* qkv, const float* cos, const float* sin, const std::int32_t* positions,
+                                       const std::int32_t* slots, T* q, T* keys, T* values, PagedShape shape, float eps) {
+  let_next_begin();
+  wait_for_previous();
+  const int heads = shape.n_head + 2 * shape.n_kv_head, all = shape.tokens * heads;
+  const int index = static_cast<int>((blockIdx.x * blockDim.x + threadIdx.x) / L);
+  const int row = min(index, all - 1);  // a warp shuffles as a whole
+  const int token = row / heads, head = row % heads;
+  const int half = shape.d / 2, i = static_cast<int>(threadIdx.x % L) * N;
+  const bool inside = i < half, live = index < all && inside;
+  const T* x = qkv + static_cast<i64>(row) * shape.d;
+  float x1[N] = {}, x2[N] = {}, c[N] = {}, s[N] = {};
+  if (inside) {
+    const i64 angle = static_cast<i64>(positions[token]) * half + i;
+    load<N>(x + i, x1);
+    load<N>(x + half + i, x2);
+    load<N>(cos + angle, c);
+    load<N>(sin + angle, s);
+  }
+  const bool rotated = head < shape.n_head + shape.n_kv_head;
+  float sum = 0.0F;
+  if (rotated) {
+#pragma unroll
+    for (int j = 0; j < N; ++j) {
+      const float first = x1[j] * c[j] + x2[j] * s[j];
+      x2[j] = x2[j] * c[j] - x1[j] * s[j];
+      x1[j] = first;
+      sum += x1[j] * x1[j] + x2[j] * x2[j];
+    }
+  }
+  const float total = group_sum<L>(sum);
+  const int slot = slots[token];
+  if (!live || (slot < 0 && head >= shape.n_head)) return;
+  if (rotated) {
+    const float scale = rsqrtf(total / static_cast<float>(shape.d) + eps);
+#pragma unroll
+    for (int j = 0; j < N; ++j) {
+      x1[j] *= scale;
+      x2[j] *= scale;
+    }
+  }
+  T* to = head < shape.n_head ? q + (static_cast<i64>(token) * shape.n_head + head) * shape.d
+          : rotated           ? keys + cache_offset(shape, slot, head - shape.n_head)
+                              : values + cache_offset(shape, slot, head - shape.n_head - shape.n_kv_head);
+  store<N>(to + i, x1);
+  store<N>(to + half + i, x2);
+}
+
 // Calls body with the pairs a lane takes and the lanes a head: 16-byte accesses where halves of heads are multiples of
 // them, otherwise single elements.
 template <class T, class Body>
@@ -248,7 +304,9 @@ void visit_lanes(i64 d, bool wide, const Body& body) {
 constexpr int kThreads = 256;
 
 template <class T, int N, bool kBackward>
-__global__ void relu_squared_kernel(const T* dy, const T* __restrict__ x, T* y, i64 n) {
+__global__ void relu_squared_kernel(const T* dy, const T* x, T* y, i64 n) {
+  let_next_begin();
+  wait_for_previous();
   const i64 i = (static_cast<i64>(blockIdx.x) * blockDim.x + threadIdx.x) * N;
   if (i >= n) return;
   float values[N], gradients[N];
@@ -271,10 +329,10 @@ void launch_relu_squared(Element type, const void* dy, const void* x, void* y, i
     const auto* gradient = static_cast<const T*>(dy);
     auto* to = static_cast<T*>(y);
     if (wide) {
-      relu_squared_kernel<T, kPackSize<T>, kBackward>
-          <<<blocks_for(n, kThreads * kPackSize<T>), kThreads, 0, stream>>>(gradient, from, to, n);
+      launch(&relu_squared_kernel<T, kPackSize<T>, kBackward>, blocks_for(n, kThreads * kPackSize<T>), kThreads, 0, stream,
+             gradient, from, to, n);
     } else {
-      relu_squared_kernel<T, 1, kBackward><<<blocks_for(n, kThreads), kThreads, 0, stream>>>(gradient, from, to, n);
+      launch(&relu_squared_kernel<T, 1, kBackward>, blocks_for(n, kThreads), kThreads, 0, stream, gradient, from, to, n);
     }
   });
   check_launch("relu_squared");
@@ -319,16 +377,16 @@ void rms_norm(Element type, const void* x, void* residual, void* y, float* rstd,
   visit(type, [&]<class T>(T) {
     const bool wide = n % kPackSize<T> == 0 && aligned(x) && aligned(y) && (residual == nullptr || aligned(residual));
     const auto run = [&]<int N>(std::integral_constant<int, N>) {
-      const RowLaunch launch = row_launch(rows, n, N);
+      const RowLaunch shape = row_launch(rows, n, N);
       const auto* from = static_cast<const T*>(x);
       auto* sum = static_cast<T*>(residual);
       auto* to = static_cast<T*>(y);
       if (residual != nullptr) {
-        rms_norm_kernel<T, N, true>
-            <<<launch.grid, launch.block, 0, stream>>>(from, sum, to, rstd, rows, static_cast<int>(n), eps);
+        launch(&rms_norm_kernel<T, N, true>, shape.grid, shape.block, 0, stream, from, sum, to, rstd, rows,
+               static_cast<int>(n), eps);
       } else {
-        rms_norm_kernel<T, N, false>
-            <<<launch.grid, launch.block, 0, stream>>>(from, sum, to, rstd, rows, static_cast<int>(n), eps);
+        launch(&rms_norm_kernel<T, N, false>, shape.grid, shape.block, 0, stream, from, sum, to, rstd, rows,
+               static_cast<int>(n), eps);
       }
     };
     if (wide) {
@@ -346,16 +404,16 @@ void rms_norm_backward(Element type, const void* dy, const void* y, const float*
   visit(type, [&]<class T>(T) {
     const bool wide = n % kPackSize<T> == 0 && aligned(dy) && aligned(y) && aligned(dx);
     const auto run = [&]<int N>(std::integral_constant<int, N>) {
-      const RowLaunch launch = row_launch(rows, n, N);
+      const RowLaunch shape = row_launch(rows, n, N);
       const auto* gradient = static_cast<const T*>(dy);
       const auto* output = static_cast<const T*>(y);
       auto* to = static_cast<T*>(dx);
       if (accumulate) {
         rms_norm_backward_kernel<T, N, true>
-            <<<launch.grid, launch.block, 0, stream>>>(gradient, output, rstd, to, rows, static_cast<int>(n));
+            <<<shape.grid, shape.block, 0, stream>>>(gradient, output, rstd, to, rows, static_cast<int>(n));
       } else {
         rms_norm_backward_kernel<T, N, false>
-            <<<launch.grid, launch.block, 0, stream>>>(gradient, output, rstd, to, rows, static_cast<int>(n));
+            <<<shape.grid, shape.block, 0, stream>>>(gradient, output, rstd, to, rows, static_cast<int>(n));
       }
     };
     if (wide) {
@@ -396,6 +454,22 @@ void rope_qk_norm_backward(Element type, const void* dq, const void* dk, const v
     });
   });
   check_launch("rope_qk_norm_backward");
+}
+
+void rope_qk_norm_store(Element type, const void* qkv, const float* cos, const float* sin, const std::int32_t* positions,
+                        const std::int32_t* slots, void* q, void* keys, void* values, const PagedShape& shape, float eps,
+                        Stream stream) {
+  const i64 rows = static_cast<i64>(shape.tokens) * (shape.n_head + 2 * shape.n_kv_head);
+  if (rows == 0) return;
+  visit(type, [&]<class T>(T) {
+    const bool wide = aligned(qkv) && aligned(q) && aligned(keys) && aligned(values) && aligned(cos) && aligned(sin);
+    visit_lanes<T>(shape.d, wide, [&]<int N, int L>(std::integral_constant<int, N>, std::integral_constant<int, L>) {
+      launch(&rope_norm_store_kernel<T, N, L>, blocks_for(rows * L, kThreads), kThreads, 0, stream,
+             static_cast<const T*>(qkv), cos, sin, positions, slots, static_cast<T*>(q), static_cast<T*>(keys),
+             static_cast<T*>(values), shape, eps);
+    });
+  });
+  check_launch("rope_qk_norm_store");
 }
 
 void relu_squared(Element type, const void* x, void* y, i64 n, Stream stream) {

@@ -37,6 +37,18 @@ AttentionBackward causal_attention_backward(const at::Tensor&, const at::Tensor&
                                             const at::Tensor&, const AttentionForward&, const AttentionScope&) {
   unavailable();
 }
+bool linear_rows(const at::Tensor&, const at::Tensor&, at::Tensor&, const LinearFusion&) { unavailable(); }
+bool paged_attention_takes(std::int64_t) { return false; }
+std::int64_t paged_partial_floats(const DevicePagedBatch::Tiles&, const at::Tensor&) { unavailable(); }
+void paged_store(const at::Tensor&, const at::Tensor&, const DevicePagedBatch&, at::Tensor&, at::Tensor&) { unavailable(); }
+void rope_qk_norm_store(const at::Tensor&, const RopeTable&, const DevicePagedBatch&, at::Tensor&, at::Tensor&, at::Tensor&,
+                        double) {
+  unavailable();
+}
+at::Tensor paged_attention(const at::Tensor&, const at::Tensor&, const at::Tensor&, const DevicePagedBatch&, std::int64_t) {
+  unavailable();
+}
+std::tuple<at::Tensor, at::Tensor> sample(const at::Tensor&, std::span<const ops::SampleRow>, std::int64_t) { unavailable(); }
 void adamw(at::Tensor&, const at::Tensor&, at::Tensor&, at::Tensor&, at::Tensor&, const AdamWArguments&) {
   unavailable();
 }
@@ -50,5 +62,8 @@ DeviceDescription describe(int) { unavailable(); }
 void use_device(int) { unavailable(); }
 void synchronize() { unavailable(); }
 std::int64_t peak_allocated_bytes() { unavailable(); }
+
+std::shared_ptr<Graph> record(c10::Device, const std::function<void()>&) { unavailable(); }
+void replay(Graph&) { unavailable(); }
 
 }  // namespace nanochat::ops::cuda

@@ -1,0 +1,585 @@
+// Attention over a cache in blocks, and the writes to that cache.
+//
+// A block of threads answers one tile of rows for one split of the keys, tile of keys by tile of keys, with the running
+// maximum and sum of Dao et al. (2022). Where the keys of a tile are in several splits, each block leaves its part in scratch
+// memory, and the one that ends last adds the parts up in the order of the splits (flash-decoding: Dao et al. 2023). Splits
+// begin at multiples of one size, so that the order of every sum depends on the sequence alone.
+//
+// In bfloat16 the products are those of tensor cores. A tile of 16 rows, which is a decode or a few tokens, shares the keys
+// out among four warps; a tall tile, which is a piece of a prompt, its rows.
+
+#include "device_code.cuh"
+#include "tensor_cores.cuh"
+
+namespace nanochat::ops::cuda {
+namespace {
+
+using u32 = std::uint32_t;
+
+constexpr int kThreads = 128, kWarps = kThreads / 32;
+constexpr float kInfinity = INFINITY;
+
+// What a block of threads works on.
+struct Work {
+  PagedSequence sequence;
+  int first, rows;         // rows of the sequence
+  int begin, end;          // keys
+  int first_split, splits; // those that see keys of the tile
+  bool any;
+};
+
+__device__ inline Work find_work(const PagedAttentionArguments& p, int tile_rows) {
+  Work work;
+  PagedTile tile = {static_cast<int>(blockIdx.z), 0};
+  if (p.tiles != nullptr) tile = p.tiles[blockIdx.z];
+  work.sequence = p.sequences[tile.sequence];
+  const int group = p.n_head / p.n_kv_head, split = static_cast<int>(blockIdx.x);
+  work.first = tile.first;
+  work.rows = min(tile_rows, work.sequence.tokens * group - tile.first);
+  work.any = false;
+  if (work.rows <= 0) return work;
+  const int oldest = max(0, work.sequence.start + work.first / group - p.window);  // key that any row sees
+  const int seen = work.sequence.start + (work.first + work.rows - 1) / group + 1;
+  work.first_split = oldest / p.split;
+  work.splits = (seen - 1) / p.split - work.first_split + 1;
+  work.begin = max(split * p.split, oldest / kTileKeys * kTileKeys);
+  work.end = min(split * p.split + p.split, seen);
+  work.any = work.begin < work.end;
+  return work;
+}
+
+// Where row `row` of a tile lies in q and out, in elements.
+__device__ inline i64 row_offset(const PagedAttentionArguments& p, const Work& work, int row) {
+  const int group = p.n_head / p.n_kv_head, packed = work.first + row;
+  const i64 token = work.sequence.row + packed / group;
+  return (token * p.n_head + static_cast<i64>(blockIdx.y) * group + packed % group) * p.d;
+}
+
+// The last key that a row sees.
+__device__ inline int last_key(const PagedAttentionArguments& p, const Work& work, int row) {
+  return work.sequence.start + (work.first + row) / (p.n_head / p.n_kv_head);
+}
+
+// Scratch of one split of a tile: the sums of weighted values of every row (partial_rows, d), then the rows' marks, which
+// are the maximum and the sum of weights, padded to 16 bytes.
+__host__ __device__ inline i64 part_floats(const PagedAttentionArguments& p) {
+  return static_cast<i64>(p.partial_rows) * p.d + (p.partial_rows + 1) / 2 * 4;
+}
+struct Part {
+  float* sums;
+  float2* marks;
+};
+__device__ inline Part part_of(const PagedAttentionArguments& p, int split) {
+  const i64 slot = (static_cast<i64>(blockIdx.z) * p.n_kv_head + blockIdx.y) * p.splits + split;
+  float* const sums = p.partial + slot * part_floats(p);
+  return {sums, reinterpret_cast<float2*>(sums + static_cast<i64>(p.partial_rows) * p.d)};
+}
+
+// exp2(x - maximum) where a row may not have seen a key yet.
+__device__ inline float weight_of(float maximum, float overall) {
+  return overall == -kInfinity ? 0.0F : power_of_two(maximum - overall);
+}
+
+// Whether this block is the last one of its tile and head, all of whose parts are then in memory.
+__device__ inline bool last_of_tile(const PagedAttentionArguments& p, const Work& work) {
+  __shared__ bool last;
+  __threadfence();
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    std::int32_t* counter = p.counters + static_cast<i64>(blockIdx.z) * p.n_kv_head + blockIdx.y;
+    last = atomicAdd(counter, 1) == work.splits - 1;
+    if (last) *counter = 0;
+    __threadfence();
+  }
+  __syncthreads();
+  return last;
+}
+
+template <class T>
+__device__ inline void add_parts(const PagedAttentionArguments& p, const Work& work) {
+  const int lanes = p.d / 4;
+  auto* out = static_cast<T*>(p.out);
+  for (int i = static_cast<int>(threadIdx.x); i < work.rows * lanes; i += kThreads) {
+    const int row = i / lanes, d = i % lanes * 4;
+    float maximum = -kInfinity;
+    for (int s = 0; s < work.splits; ++s) {
+      maximum = fmaxf(maximum, __ldcg(part_of(p, work.first_split + s).marks + row).x);
+    }
+    float sum = 0.0F, values[4] = {};
+    for (int s = 0; s < work.splits; ++s) {
+      const Part part = part_of(p, work.first_split + s);
+      const float2 mark = __ldcg(part.marks + row);
+      const float4 value = __ldcg(reinterpret_cast<const float4*>(part.sums + static_cast<i64>(row) * p.d + d));
+      const float weight = weight_of(mark.x, maximum);
+      sum += weight * mark.y;
+      values[0] += weight * value.x;
+      values[1] += weight * value.y;
+      values[2] += weight * value.z;
+      values[3] += weight * value.w;
+    }
+#pragma unroll
+    for (int j = 0; j < 4; ++j) values[j] /= sum;
+    store<4>(out + row_offset(p, work, row) + d, values);
+  }
+}
+
+// N neighbouring results of a row, to the output or to scratch memory.
+template <int N, class T>
+__device__ inline void write_row(const PagedAttentionArguments& p, const Work& work, int row, int d, float maximum, float sum,
+                                 float (&values)[N]) {
+  if (work.splits == 1) {
+#pragma unroll
+    for (int j = 0; j < N; ++j) values[j] /= sum;
+    store<N>(static_cast<T*>(p.out) + row_offset(p, work, row) + d, values);
+    return;
+  }
+  const Part part = part_of(p, static_cast<int>(blockIdx.x));
+  store<N>(part.sums + static_cast<i64>(row) * p.d + d, values);
+  if (d == 0) part.marks[row] = make_float2(maximum, sum);
+}
+
+// Keys and values of kKeys positions at a time, from their blocks to shared memory. A thread copies 16 bytes of every
+// kRowsAtOnce-th position; the block tables are read a tile ahead.
+template <class T, int D, int kKeys>
+class TileLoader {
+ public:
+  static constexpr int kChunks = D * static_cast<int>(sizeof(T)) / 16, kRowsAtOnce = kThreads / kChunks;
+  static constexpr int kRows = kKeys / kRowsAtOnce;
+  static_assert(kThreads % kChunks == 0 && kKeys % kRowsAtOnce == 0);
+
+  __device__ TileLoader(const PagedAttentionArguments& p, const Work& work)
+      : p_(p), table_(p.tables + work.sequence.table), position_(work.begin + row()), end_(work.end) {}
+
+  __device__ int chunk() const { return static_cast<int>(threadIdx.x) % kChunks; }
+  __device__ int row() const { return static_cast<int>(threadIdx.x) / kChunks; }
+
+  // Reads the block tables for the next tile.
+  __device__ void look_up() {
+#pragma unroll
+    for (int i = 0; i < kRows; ++i) {
+      const int position = position_ + i * kRowsAtOnce;
+      block_[i] = position < end_ ? table_[block_of(position)] : -1;
+    }
+  }
+
+  // Begins the copies of that tile: place(row, chunk) says where they go. Zeros stand where no key is.
+  template <class PlaceKey, class PlaceValue>
+  __device__ void copy(const PlaceKey& key_place, const PlaceValue& value_place) {
+    i64 from[kRows];
+#pragma unroll
+    for (int i = 0; i < kRows; ++i) {
+      const int position = position_ + i * kRowsAtOnce;
+      const i64 row = (static_cast<i64>(max(block_[i], 0)) * p_.n_kv_head + blockIdx.y) * p_.block_size;
+      from[i] = (row + position - block_of(position) * p_.block_size) * D + chunk() * (16 / static_cast<int>(sizeof(T)));
+    }
+#pragma unroll
+    for (int i = 0; i < kRows; ++i) {
+      copy_async(key_place(row() + i * kRowsAtOnce, chunk()), static_cast<const T*>(p_.keys) + from[i], block_[i] >= 0);
+    }
+#pragma unroll
+    for (int i = 0; i < kRows; ++i) {
+      copy_async(value_place(row() + i * kRowsAtOnce, chunk()), static_cast<const T*>(p_.values) + from[i], block_[i] >= 0);
+    }
+    position_ += kKeys;
+  }
+
+ private:
+  __device__ int block_of(int position) const {
+    return p_.block_shift >= 0 ? position >> p_.block_shift : position / p_.block_size;
+  }
+
+  const PagedAttentionArguments& p_;
+  const std::int32_t* table_;
+  int position_, end_;
+  int block_[kRows];
+};
+
+constexpr int kStages = 2;  // tiles of keys in shared memory: one in use, the others on their way
+
+// ---------------------------------------------------------------------------------------------------- bfloat16
+
+// A tile of kTileKeys rows of D bfloat16 numbers in shared memory. The chunks of 16 bytes of a row are permuted, so that
+// the rows of a matrix fragment lie in different banks.
+template <int D>
+__device__ inline bf16* place(bf16* tile, int row, int chunk) {
+  return tile + row * D + ((chunk ^ (row & 7)) * 8);
+}
+
+template <int D, int kRowWarps, int kBlocks>
+__global__ void __launch_bounds__(kThreads, kBlocks) paged_attention_bf16(const __grid_constant__ PagedAttentionArguments p) {
+  constexpr int kKeyWarps = kWarps / kRowWarps, kTile = kTileKeys * D;
+  constexpr int kKeys = kTileKeys / kKeyWarps;  // of a tile that one warp takes
+  extern __shared__ __align__(128) unsigned char shared[];
+  auto* const stages = reinterpret_cast<bf16*>(shared);  // kStages times keys and values
+  let_next_begin();
+  wait_for_previous();
+  const Work work = find_work(p, 16 * kRowWarps);
+  if (!work.any) return;
+
+  const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
+  const int quad_row = lane / 4, quad = lane % 4;
+  const int row_warp = warp / kKeyWarps, key_warp = warp % kKeyWarps;
+  const int row0 = 16 * row_warp + quad_row, row1 = row0 + 8;  // of the tile
+  const float scale = p.scale * 1.44269504088896341F;           // powers of two instead of e
+
+  TileLoader<bf16, D, kTileKeys> loader(p, work);
+  const auto begin_copy = [&](int stage) {
+    bf16* const keys = stages + static_cast<std::ptrdiff_t>(stage) * 2 * kTile;
+    loader.copy([&](int row, int chunk) { return place<D>(keys, row, chunk); },
+                [&](int row, int chunk) { return place<D>(keys + kTile, row, chunk); });
+  };
+  const int tiles = (work.end - work.begin + kTileKeys - 1) / kTileKeys;
+  loader.look_up();
+#pragma unroll
+  for (int stage = 0; stage < kStages - 1; ++stage) {
+    if (stage < tiles) begin_copy(stage);
+    commit_copies();
+    loader.look_up();
+  }
+
+  u32 q[D / 16][4];
+  {
+    const auto* from = static_cast<const bf16*>(p.q);
+    const i64 offset0 = row_offset(p, work, min(row0, work.rows - 1)), offset1 = row_offset(p, work, min(row1, work.rows - 1));
+#pragma unroll
+    for (int i = 0; i < D / 16; ++i) {
+      const int column = 16 * i + 2 * quad;
+      q[i][0] = *reinterpret_cast<const u32*>(from + offset0 + column);
+      q[i][1] = *reinterpret_cast<const u32*>(from + offset1 + column);
+      q[i][2] = *reinterpret_cast<const u32*>(from + offset0 + column + 8);
+      q[i][3] = *reinterpret_cast<const u32*>(from + offset1 + column + 8);
+    }
+  }
+  const int last[2] = {last_key(p, work, min(row0, work.rows - 1)), last_key(p, work, min(row1, work.rows - 1))};
+  // Tiles between these are seen by every row.
+  const int all_see_from = max(0, last_key(p, work, work.rows - 1) - p.window), all_see_to = last_key(p, work, 0);
+
+  float out[D / 8][4] = {};
+  float maximum[2] = {-kInfinity, -kInfinity}, sum[2] = {};
+
+  for (int tile = 0; tile < tiles; ++tile) {
+    if (tile + kStages - 1 < tiles) begin_copy((tile + kStages - 1) % kStages);
+    commit_copies();
+    loader.look_up();
+    wait_for_copies<kStages - 1>();
+    __syncthreads();
+    bf16* const keys = stages + static_cast<std::ptrdiff_t>(tile % kStages) * 2 * kTile;
+    bf16* const values = keys + kTile;
+
+    float scores[kKeys / 8][4] = {};
+#pragma unroll
+    for (int i = 0; i < D / 16; ++i) {
+#pragma unroll
+      for (int j = 0; j < kKeys / 16; ++j) {
+        u32 k[4];
+        load_matrices(k, place<D>(keys, key_warp * kKeys + 16 * j + (lane & 7) + (lane / 16) * 8, 2 * i + (lane / 8) % 2));
+        multiply_add(scores[2 * j], q[i], k[0], k[1]);
+        multiply_add(scores[2 * j + 1], q[i], k[2], k[3]);
+      }
+    }
+
+    const int first_key = work.begin + tile * kTileKeys + key_warp * kKeys;
+    const bool all_see = first_key >= all_see_from && first_key + kKeys - 1 <= all_see_to;
+    float highest[2] = {maximum[0], maximum[1]};
+#pragma unroll
+    for (int j = 0; j < kKeys / 8; ++j) {
+#pragma unroll
+      for (int e = 0; e < 4; ++e) {
+        scores[j][e] *= scale;
+        if (!all_see) {
+          const int key = first_key + 8 * j + 2 * quad + e % 2;
+          // Positions are not negative, so neither difference overflows.
+          if (key > last[e / 2] || last[e / 2] - key > p.window) scores[j][e] = -kInfinity;
+        }
+        highest[e / 2] = fmaxf(highest[e / 2], scores[j][e]);
+      }
+    }
+    float shift[2], decay[2];
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      highest[r] = fmaxf(highest[r], __shfl_xor_sync(0xffffffffU, highest[r], 1));
+      highest[r] = fmaxf(highest[r], __shfl_xor_sync(0xffffffffU, highest[r], 2));
+      shift[r] = highest[r] == -kInfinity ? 0.0F : highest[r];
+      decay[r] = power_of_two(maximum[r] - shift[r]);
+      maximum[r] = highest[r];
+      sum[r] *= decay[r];
+    }
+#pragma unroll
+    for (int j = 0; j < kKeys / 8; ++j) {
+#pragma unroll
+      for (int e = 0; e < 4; ++e) {
+        scores[j][e] = power_of_two(scores[j][e] - shift[e / 2]);
+        sum[e / 2] += scores[j][e];
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < D / 8; ++i) {
+#pragma unroll
+      for (int e = 0; e < 4; ++e) out[i][e] *= decay[e / 2];
+    }
+#pragma unroll
+    for (int j = 0; j < kKeys / 16; ++j) {
+      const u32 weights[4] = {pack_bf16(scores[2 * j][0], scores[2 * j][1]), pack_bf16(scores[2 * j][2], scores[2 * j][3]),
+                              pack_bf16(scores[2 * j + 1][0], scores[2 * j + 1][1]),
+                              pack_bf16(scores[2 * j + 1][2], scores[2 * j + 1][3])};
+#pragma unroll
+      for (int i = 0; i < D / 16; ++i) {
+        u32 v[4];
+        load_matrices_transposed(v, place<D>(values, key_warp * kKeys + 16 * j + (lane & 15), 2 * i + lane / 16));
+        multiply_add(out[2 * i], weights, v[0], v[1]);
+        multiply_add(out[2 * i + 1], weights, v[2], v[3]);
+      }
+    }
+    __syncthreads();  // the next copies overwrite this tile
+  }
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    sum[r] += __shfl_xor_sync(0xffffffffU, sum[r], 1);
+    sum[r] += __shfl_xor_sync(0xffffffffU, sum[r], 2);
+  }
+
+  if constexpr (kKeyWarps == 1) {
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      const int row = r == 0 ? row0 : row1;
+      if (row >= work.rows) continue;
+#pragma unroll
+      for (int i = 0; i < D / 8; ++i) {
+        float pair[2] = {out[i][2 * r], out[i][2 * r + 1]};
+        const int column = 8 * i + 2 * quad;
+        write_row<2, bf16>(p, work, row, column, maximum[r], sum[r], pair);
+      }
+    }
+  } else {
+    // The warps saw different keys of the same rows: their sums are added up in the order of the warps. A row of floats
+    // is padded by 8, so that the rows of a fragment lie in different banks.
+    constexpr int kPitch = D + 8;
+    auto* const sums = reinterpret_cast<float*>(shared);                  // (warps, 16, kPitch)
+    auto* const marks = reinterpret_cast<float2*>(sums + kWarps * 16 * kPitch);  // (warps, 16)
+    wait_for_copies<0>();
+    __syncthreads();
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      const int row = r == 0 ? row0 : row1;
+      if (row >= work.rows) continue;
+#pragma unroll
+      for (int i = 0; i < D / 8; ++i) {
+        *reinterpret_cast<float2*>(sums + (warp * 16 + row) * kPitch + 8 * i + 2 * quad) =
+            make_float2(out[i][2 * r], out[i][2 * r + 1]);
+      }
+      if (quad == 0) marks[warp * 16 + row] = make_float2(maximum[r], sum[r]);
+    }
+    __syncthreads();
+    for (int i = static_cast<int>(threadIdx.x); i < work.rows * (D / 4); i += kThreads) {
+      const int row = i / (D / 4), column = i % (D / 4) * 4;
+      float overall = -kInfinity, total = 0.0F, values[4] = {};
+#pragma unroll
+      for (int w = 0; w < kWarps; ++w) overall = fmaxf(overall, marks[w * 16 + row].x);
+#pragma unroll
+      for (int w = 0; w < kWarps; ++w) {
+        const float2 mark = marks[w * 16 + row];
+        const float4 value = *reinterpret_cast<const float4*>(sums + (w * 16 + row) * kPitch + column);
+        const float weight = weight_of(mark.x, overall);
+        total += weight * mark.y;
+        values[0] += weight * value.x;
+        values[1] += weight * value.y;
+        values[2] += weight * value.z;
+        values[3] += weight * value.w;
+      }
+      write_row<4, bf16>(p, work, row, column, overall, total, values);
+    }
+  }
+  if (work.splits > 1 && last_of_tile(p, work)) add_parts<bf16>(p, work);
+}
+
+// ------------------------------------------------------------------------------------------------------ float32
+
+// A warp takes four rows. For the scores a lane has a key, for the sums of values every 32nd dimension.
+template <int D>
+struct FloatTile {
+  static constexpr int kKeys = 32, kPitch = D + 4;  // keys are padded: lanes read one dimension of 32 of them at a time
+  float keys[kKeys * kPitch];
+  float values[kKeys * D];
+};
+constexpr int kRowsPerWarp = kTileRows / kWarps;
+
+template <int D>
+__global__ void __launch_bounds__(kThreads) paged_attention_float(const __grid_constant__ PagedAttentionArguments p) {
+  constexpr int kKeys = FloatTile<D>::kKeys, kPitch = FloatTile<D>::kPitch;
+  extern __shared__ __align__(128) unsigned char shared[];
+  auto* const stages = reinterpret_cast<FloatTile<D>*>(shared);
+  auto* const queries = reinterpret_cast<float*>(stages + kStages);  // (kTileRows, D)
+  let_next_begin();
+  wait_for_previous();
+  const Work work = find_work(p, kTileRows);
+  if (!work.any) return;
+
+  const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
+  const float scale = p.scale * 1.44269504088896341F;
+  TileLoader<float, D, kKeys> loader(p, work);
+  const auto begin_copy = [&](int stage) {
+    FloatTile<D>& tile = stages[stage];
+    loader.copy([&](int row, int chunk) { return tile.keys + row * kPitch + 4 * chunk; },
+                [&](int row, int chunk) { return tile.values + row * D + 4 * chunk; });
+  };
+  const int tiles = (work.end - work.begin + kKeys - 1) / kKeys;
+  loader.look_up();
+#pragma unroll
+  for (int stage = 0; stage < kStages - 1; ++stage) {
+    if (stage < tiles) begin_copy(stage);
+    commit_copies();
+    loader.look_up();
+  }
+  for (int i = static_cast<int>(threadIdx.x); i < kTileRows * D / 4; i += kThreads) {
+    const int row = min(i / (D / 4), work.rows - 1), column = i % (D / 4) * 4;
+    *reinterpret_cast<float4*>(queries + 4 * i) =
+        *reinterpret_cast<const float4*>(static_cast<const float*>(p.q) + row_offset(p, work, row) + column);
+  }
+  int last[kRowsPerWarp];
+  float out[kRowsPerWarp][D / 32] = {}, maximum[kRowsPerWarp], sum[kRowsPerWarp] = {};
+#pragma unroll
+  for (int r = 0; r < kRowsPerWarp; ++r) {
+    last[r] = last_key(p, work, min(warp * kRowsPerWarp + r, work.rows - 1));
+    maximum[r] = -kInfinity;
+  }
+  const bool busy = warp * kRowsPerWarp < work.rows;
+
+  for (int tile = 0; tile < tiles; ++tile) {
+    if (tile + kStages - 1 < tiles) begin_copy((tile + kStages - 1) % kStages);
+    commit_copies();
+    loader.look_up();
+    wait_for_copies<kStages - 1>();
+    __syncthreads();
+    if (busy) {
+      const FloatTile<D>& t = stages[tile % kStages];
+      const float* const q = queries + warp * kRowsPerWarp * D;
+      float scores[kRowsPerWarp] = {};
+#pragma unroll 4
+      for (int d = 0; d < D; d += 4) {
+        const float4 k = *reinterpret_cast<const float4*>(t.keys + lane * kPitch + d);
+#pragma unroll
+        for (int r = 0; r < kRowsPerWarp; ++r) {
+          const float4 x = *reinterpret_cast<const float4*>(q + r * D + d);
+          scores[r] += x.x * k.x + x.y * k.y + x.z * k.z + x.w * k.w;
+        }
+      }
+      const int key = work.begin + tile * kKeys + lane;
+#pragma unroll
+      for (int r = 0; r < kRowsPerWarp; ++r) {
+        const float score = key > last[r] || last[r] - key > p.window ? -kInfinity : scores[r] * scale;
+        const float highest = fmaxf(maximum[r], warp_max(score)), shift = highest == -kInfinity ? 0.0F : highest;
+        const float decay = exp2f(maximum[r] - shift);
+        scores[r] = exp2f(score - shift);
+        sum[r] = sum[r] * decay + scores[r];
+        maximum[r] = highest;
+#pragma unroll
+        for (int i = 0; i < D / 32; ++i) out[r][i] *= decay;
+      }
+#pragma unroll 4
+      for (int k = 0; k < kKeys; ++k) {
+        float v[D / 32];
+#pragma unroll
+        for (int i = 0; i < D / 32; ++i) v[i] = t.values[k * D + 32 * i + lane];
+#pragma unroll
+        for (int r = 0; r < kRowsPerWarp; ++r) {
+          const float weight = __shfl_sync(0xffffffffU, scores[r], k);
+#pragma unroll
+          for (int i = 0; i < D / 32; ++i) out[r][i] += weight * v[i];
+        }
+      }
+    }
+    __syncthreads();
+  }
+  wait_for_copies<0>();
+#pragma unroll
+  for (int r = 0; r < kRowsPerWarp; ++r) {
+    const int row = warp * kRowsPerWarp + r;
+    const float total = warp_sum(sum[r]);
+    if (row >= work.rows) continue;
+    // A lane's dimensions are 32 apart, and d == 0 is what writes the marks: lane 0 alone has it.
+#pragma unroll
+    for (int i = 0; i < D / 32; ++i) {
+      float one[1] = {out[r][i]};
+      write_row<1, float>(p, work, row, 32 * i + lane, maximum[r], total, one);
+    }
+  }
+  if (work.splits > 1 && last_of_tile(p, work)) add_parts<float>(p, work);
+}
+
+// -------------------------------------------------------------------------------------------------------- writes
+
+template <class T, int N>
+__global__ void paged_store_kernel(const T* k, i64 k_stride, const T* v, i64 v_stride, const std::int32_t* slots, T* keys,
+                                   T* values, PagedShape shape) {
+  let_next_begin();
+  wait_for_previous();
+  const int packs = shape.d / N, i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
+  if (i >= shape.tokens * shape.n_kv_head * packs) return;
+  const int token = i / (packs * shape.n_kv_head), head = i / packs % shape.n_kv_head, column = i % packs * N;
+  const int slot = slots[token];
+  if (slot < 0) return;
+  const i64 to = cache_offset(shape, slot, head) + column, from = static_cast<i64>(head) * shape.d + column;
+  const Pack<T, N> key = *reinterpret_cast<const Pack<T, N>*>(k + token * k_stride + from);
+  const Pack<T, N> value = *reinterpret_cast<const Pack<T, N>*>(v + token * v_stride + from);
+  *reinterpret_cast<Pack<T, N>*>(keys + to) = key;
+  *reinterpret_cast<Pack<T, N>*>(values + to) = value;
+}
+
+}  // namespace
+
+bool paged_attention_takes(i64 d) { return d == 64 || d == 128; }
+
+i64 paged_partial_floats(const PagedAttentionArguments& p) {
+  return p.splits == 1 ? 0 : static_cast<i64>(p.tile_count) * p.n_kv_head * p.splits * part_floats(p);
+}
+
+void paged_attention(Element type, const PagedAttentionArguments& p, Stream stream) {
+  if (p.tile_count == 0) return;
+  const dim3 grid(static_cast<unsigned>(p.splits), static_cast<unsigned>(p.n_kv_head), static_cast<unsigned>(p.tile_count));
+  const auto run = [&]<int D>(std::integral_constant<int, D>) {
+    if (type == Element::kFloat) {
+      constexpr std::size_t kBytes = kStages * sizeof(FloatTile<D>) + kTileRows * D * sizeof(float);
+      launch(&paged_attention_float<D>, grid, kThreads, kBytes, stream, p);
+      return;
+    }
+    constexpr std::size_t kTiles = std::size_t{kStages} * 2 * kTileKeys * D * sizeof(bf16);
+    constexpr std::size_t kSums = std::size_t{kWarps} * 16 * ((D + 8) * sizeof(float) + sizeof(float2));
+    constexpr std::size_t kBytes = kTiles > kSums ? kTiles : kSums;
+    if (p.tall) {
+      launch(&paged_attention_bf16<D, 4, 2>, grid, kThreads, kTiles, stream, p);
+    } else {
+      launch(&paged_attention_bf16<D, 1, 3>, grid, kThreads, kBytes, stream, p);
+    }
+  };
+  if (p.d == 64) {
+    run(std::integral_constant<int, 64>());
+  } else if (p.d == 128) {
+    run(std::integral_constant<int, 128>());
+  } else {
+    throw std::runtime_error("the CUDA kernels of paged attention do not take heads of " + std::to_string(p.d));
+  }
+  check_launch("paged_attention");
+}
+
+void paged_store(Element type, const void* k, i64 k_stride, const void* v, i64 v_stride, const std::int32_t* slots, void* keys,
+                 void* values, const PagedShape& shape, Stream stream) {
+  if (shape.tokens == 0) return;
+  const i64 elements = static_cast<i64>(shape.tokens) * shape.n_kv_head * shape.d;
+  visit(type, [&]<class T>(T) {
+    const auto run = [&]<int N>(std::integral_constant<int, N>) {
+      constexpr unsigned kStoreThreads = 256;
+      launch(&paged_store_kernel<T, N>, blocks_for(elements / N, kStoreThreads), kStoreThreads, 0, stream,
+             static_cast<const T*>(k), k_stride, static_cast<const T*>(v), v_stride, slots, static_cast<T*>(keys),
+             static_cast<T*>(values), shape);
+    };
+    constexpr int N = kPackSize<T>;
+    if (shape.d % N == 0 && k_stride % N == 0 && v_stride % N == 0 && aligned(k) && aligned(v) && aligned(keys) && aligned(values)) {
+      run(std::integral_constant<int, N>());
+    } else {
+      run(std::integral_constant<int, 1>());
+    }
+  });
+  check_launch("paged_store");
+}
+
+}  // namespace nanochat::ops::cuda

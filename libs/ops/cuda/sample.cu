@@ -1,0 +1,588 @@
+// Draws of tokens: one block of threads a row of logits. Weights are the same numbers, bit for bit, as ops/sample.cpp has on
+// a CPU, and what is decided by comparing them is decided alike; sums are taken in double, in an order of their own. The
+// vocabulary is never sorted: the cut of top-k and top-p is found digit by digit of a token's weight (radix selection), from
+// counts and sums of the tokens that share the digits before.
+
+#include "device_code.cuh"
+
+namespace nanochat::ops::cuda {
+namespace {
+
+using u32 = std::uint32_t;
+using u64 = unsigned long long;
+
+constexpr int kThreads = 1024, kWarps = kThreads / 32;
+constexpr int kRun = 128;          // neighbouring tokens whose weights are summed together
+constexpr int kDigits = 4096;      // values of a digit
+constexpr float kInfinity = INFINITY;
+constexpr u32 kSeen = 0x80000000U;  // a count's mark of a token that the repetition penalty applies to
+
+// The same bits as exp_fast() of cpu/kernels_impl.inc, where products that are added to are fused.
+__device__ inline float exp_fast(float x) {
+  x = x < -87.0F ? -87.0F : x;
+  x = x > 88.0F ? 88.0F : x;
+  const float shifted = __fmaf_rn(x, 1.44269504088896341F, 12582912.0F);
+  const float n = __fsub_rn(shifted, 12582912.0F);
+  const float r = __fmaf_rn(n, 2.12194440e-4F, __fmaf_rn(-n, 0.693359375F, x));
+  float p = 1.9875691500e-4F;
+  p = __fmaf_rn(p, r, 1.3981999507e-3F);
+  p = __fmaf_rn(p, r, 8.3334519073e-3F);
+  p = __fmaf_rn(p, r, 4.1665795894e-2F);
+  p = __fmaf_rn(p, r, 1.6666665459e-1F);
+  p = __fmaf_rn(p, r, 5.0000001201e-1F);
+  p = __fadd_rn(__fmaf_rn(__fmul_rn(p, r), r, r), 1.0F);
+  return __fmul_rn(p, __uint_as_float((__float_as_uint(shifted) + 127U) << 23));
+}
+__device__ inline float weight_of(float score, float best, float inverse_temperature) {
+  const float exponent = __fmul_rn(__fsub_rn(score, best), inverse_temperature);
+  return exponent < -87.0F ? 0.0F : exp_fast(exponent);
+}
+
+// Bits that compare as the numbers do, with one zero.
+__device__ inline u32 ordered(float x) {
+  const u32 bits = __float_as_uint(__fadd_rn(x, 0.0F));
+  return bits ^ ((bits & 0x80000000U) != 0 ? 0xffffffffU : 0x80000000U);
+}
+
+struct Shared {
+  u64 words[kWarps];
+  double sums[kWarps];
+  int found_thread, last_thread;
+  int digit, digit_count;
+  double above_count, above_mass, rest;
+  int position;
+  u32 listed;
+};
+
+struct Sum {
+  __device__ double operator()(double a, double b) const { return a + b; }
+};
+struct Largest {
+  __device__ u64 operator()(u64 a, u64 b) const { return a > b ? a : b; }
+};
+
+// Of all threads, for all threads; always in the same order.
+template <class T, class Operation>
+__device__ inline T reduce(T x, T (&scratch)[kWarps], const Operation& operation) {
+#pragma unroll
+  for (int offset = 16; offset > 0; offset /= 2) x = operation(x, __shfl_xor_sync(0xffffffffU, x, offset));
+  __syncthreads();
+  if (threadIdx.x % 32 == 0) scratch[threadIdx.x / 32] = x;
+  __syncthreads();
+  x = scratch[threadIdx.x % 32];
+#pragma unroll
+  for (int offset = 16; offset > 0; offset /= 2) x = operation(x, __shfl_xor_sync(0xffffffffU, x, offset));
+  return x;
+}
+
+// The sum of the values of the threads up to this one.
+__device__ inline double inclusive_sum(double x, Shared& shared) {
+  const int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32);
+#pragma unroll
+  for (int offset = 1; offset < 32; offset *= 2) {
+    const double other = __shfl_up_sync(0xffffffffU, x, offset);
+    if (lane >= offset) x += other;
+  }
+  __syncthreads();
+  if (lane == 31) shared.sums[warp] = x;
+  __syncthreads();
+  double before = shared.sums[lane];
+#pragma unroll
+  for (int offset = 1; offset < 32; offset *= 2) {
+    const double other = __shfl_up_sync(0xffffffffU, before, offset);
+    if (lane >= offset) before += other;
+  }
+  const double all_before = __shfl_sync(0xffffffffU, before, max(warp - 1, 0));
+  return warp == 0 ? x : x + all_before;
+}
+
+// The first thread that says so, or -1.
+__device__ inline int first_thread(bool yes, Shared& shared) {
+  __syncthreads();
+  if (threadIdx.x == 0) shared.found_thread = kThreads;
+  __syncthreads();
+  if (yes) atomicMin(&shared.found_thread, static_cast<int>(threadIdx.x));
+  __syncthreads();
+  return shared.found_thread == kThreads ? -1 : shared.found_thread;
+}
+__device__ inline int last_thread(bool yes, Shared& shared) {
+  __syncthreads();
+  if (threadIdx.x == 0) shared.last_thread = -1;
+  __syncthreads();
+  if (yes) atomicMax(&shared.last_thread, static_cast<int>(threadIdx.x));
+  __syncthreads();
+  return shared.last_thread;
+}
+
+// body(token) for every token, once.
+template <class Body>
+__device__ inline void for_each_token(int vocab, const Body& body) {
+#pragma unroll 4
+  for (int i = static_cast<int>(threadIdx.x); i < vocab; i += kThreads) body(i);
+}
+
+// ------------------------------------------------------------------------------------------- in the order of the ids
+
+// Runs of kRun tokens and what they hold: sums in `runs`, one per run. value(token) >= 0.
+template <class Value>
+__device__ inline void sum_runs(int vocab, double* runs, const Value& value) {
+  const int lane = static_cast<int>(threadIdx.x % 32);
+  __syncthreads();  // whoever used this memory before is done
+#pragma unroll 2
+  for (int run = static_cast<int>(threadIdx.x / 32); run * kRun < vocab; run += kWarps) {
+    double sum = 0.0;
+#pragma unroll
+    for (int j = 0; j < kRun / 32; ++j) {
+      const int token = run * kRun + 32 * j + lane;
+      if (token < vocab) sum += value(token);
+    }
+#pragma unroll
+    for (int offset = 16; offset > 0; offset /= 2) sum += __shfl_xor_sync(0xffffffffU, sum, offset);
+    if (lane == 0) runs[run] = sum;
+  }
+  __syncthreads();
+}
+
+__device__ inline double total_of_runs(int vocab, const double* runs, Shared& shared) {
+  double sum = 0.0;
+  for (int run = static_cast<int>(threadIdx.x); run * kRun < vocab; run += kThreads) sum += runs[run];
+  return reduce(sum, shared.sums, Sum());
+}
+
+// The first token at which the sum, in the order of the ids, is above `mark`; where rounding keeps it below, the last one
+// that has a value.
+template <class Value>
+__device__ inline int find_token(int vocab, const double* runs, double mark, Shared& shared, const Value& value) {
+  const int count = (vocab + kRun - 1) / kRun, each = (count + kThreads - 1) / kThreads;
+  const int begin = min(count, static_cast<int>(threadIdx.x) * each), end = min(count, begin + each);
+  double own = 0.0;
+  for (int run = begin; run < end; ++run) own += runs[run];
+  const double up_to = inclusive_sum(own, shared);
+  int chosen = first_thread(own > 0.0 && up_to > mark, shared);
+  if (chosen < 0) chosen = last_thread(own > 0.0, shared);
+  if (static_cast<int>(threadIdx.x) == chosen) {
+    double sum = up_to - own, before = sum;
+    int found = begin;
+    for (int run = begin; run < end; ++run) {
+      if (runs[run] <= 0.0) continue;
+      found = run;
+      before = sum;
+      sum += runs[run];
+      if (sum > mark) break;
+    }
+    shared.position = found;
+    shared.rest = mark - before;
+  }
+  __syncthreads();
+  const int run = shared.position;
+  const double rest = shared.rest;
+  if (threadIdx.x < 32) {
+    const int lane = static_cast<int>(threadIdx.x);
+    double sum = 0.0;
+    int token = -1, last = -1;
+    for (int j = 0; j < kRun / 32; ++j) {
+      const int candidate = run * kRun + 32 * j + lane;
+      const double x = candidate < vocab ? value(candidate) : 0.0;
+      double up = x;
+#pragma unroll
+      for (int offset = 1; offset < 32; offset *= 2) {
+        const double other = __shfl_up_sync(0xffffffffU, up, offset);
+        if (lane >= offset) up += other;
+      }
+      const u32 above = __ballot_sync(0xffffffffU, x > 0.0 && sum + up > rest), some = __ballot_sync(0xffffffffU, x > 0.0);
+      if (token < 0 && above != 0) token = run * kRun + 32 * j + __ffs(static_cast<int>(above)) - 1;
+      if (some != 0) last = run * kRun + 32 * j + 31 - __clz(static_cast<int>(some));
+      sum += __shfl_sync(0xffffffffU, up, 31);
+    }
+    if (lane == 0) shared.position = token >= 0 ? token : last;
+  }
+  __syncthreads();
+  return shared.position;
+}
+
+// ----------------------------------------------------------------------------------------------------------- selection
+
+// The tokens above a cut: those with a larger key, and of those with this key the ones up to an id.
+struct Cut {
+  u32 key = 0;
+  int ties = 0x7fffffff;     // of that key that are kept
+  int last_id = 0x7fffffff;  // of them
+  __device__ bool keeps(u32 other, int id) const { return other > key || (other == key && id <= last_id); }
+};
+
+// A key has three digits, of 12, 12 and 8 bits. Where masses are asked for, it is a float's bits, shifted left twice, and
+// numbers with the same first digit have one exponent: a sum of them is a sum of integers. Parts of 9 bits are added up
+// apart, so that no sum overflows.
+struct Bins {
+  u32* counts;  // (kDigits)
+  u32* low;
+  u32* high;
+};
+struct Digit {
+  int shift, bits;
+};
+__device__ inline Digit digit_of(int level) {
+  return level == 0 ? Digit{20, 12} : level == 1 ? Digit{8, 12} : Digit{0, 8};
+}
+
+template <bool kMass, class KeyOf>
+__device__ inline void count_digits(int vocab, int level, u32 prefix, const Bins& bins, const KeyOf& key_of) {
+  const Digit digit = digit_of(level);
+  __syncthreads();
+  for (int i = static_cast<int>(threadIdx.x); i < kDigits; i += kThreads) {
+    bins.counts[i] = 0;
+    if constexpr (kMass) bins.low[i] = bins.high[i] = 0;
+  }
+  __syncthreads();
+  for_each_token(vocab, [&](int token) {
+    const u32 key = key_of(token);
+    if (key == 0 || (level > 0 && (key ^ prefix) >> (digit.shift + digit.bits) != 0)) return;
+    const u32 bin = (key >> digit.shift) & ((1U << digit.bits) - 1);
+    atomicAdd(bins.counts + bin, 1U);
+    if constexpr (kMass) {
+      const u32 rest = (key & ((1U << digit.shift) - 1)) >> 2;
+      if (level < 2) atomicAdd(bins.low + bin, rest & 0x1ffU);
+      if (level == 0) atomicAdd(bins.high + bin, rest >> 9);
+    }
+  });
+  __syncthreads();
+}
+
+template <bool kMass>
+__device__ inline double mass_of_bin(const Bins& bins, int bin, u32 bin_key) {
+  if constexpr (!kMass) return 0.0;
+  const u32 bits = bin_key >> 2;
+  const double count = bins.counts[bin];
+  const double sum = count * static_cast<double>((bits & 0x7fffffU) | 0x800000U) + static_cast<double>(bins.low[bin]) +
+                     512.0 * static_cast<double>(bins.high[bin]);
+  return scalbn(sum, static_cast<int>(bits >> 23) - 150);
+}
+
+// The cut that keeps the largest keys: `count` of them, or as many as have the mass that wanted(mass of all) says. Keys of 0
+// do not count. `limit`: a cut that has been made; its tokens alone are looked at.
+struct Selected {
+  Cut cut;
+  double mass = 0.0;  // of what is kept
+  int available = 0;  // tokens with the key of the cut
+};
+template <bool kMass, class KeyOf, class Wanted>
+__device__ inline Selected select(int vocab, int count, const Cut& limit, const Bins& bins, Shared& shared, const KeyOf& key_of,
+                                  const Wanted& wanted_mass) {
+  const bool by_count = count > 0;
+  u32 prefix = 0;
+  double above_count = 0.0, above_mass = 0.0, wanted = static_cast<double>(count);
+  int available = 0;
+  for (int level = 0; level < 3; ++level) {
+    const Digit digit = digit_of(level);
+    count_digits<kMass>(vocab, level, prefix, bins, [&](int token) {
+      const u32 key = key_of(token);
+      return key >= limit.key ? key : 0;
+    });
+    // A thread has four neighbouring digits, the first thread the largest.
+    constexpr int kEach = kDigits / kThreads;
+    const int highest = kDigits - 1 - kEach * static_cast<int>(threadIdx.x);
+    const auto key_of_bin = [&](int bin) { return prefix | (static_cast<u32>(bin) << digit.shift); };
+    double own_count = 0.0, own_mass = 0.0;
+#pragma unroll
+    for (int j = 0; j < kEach; ++j) {
+      const int bin = highest - j;
+      if (bin >= 1 << digit.bits || bins.counts[bin] == 0) continue;
+      own_count += bins.counts[bin];
+      own_mass += mass_of_bin<kMass>(bins, bin, key_of_bin(bin));
+    }
+    const double counts = inclusive_sum(own_count, shared);
+    const double masses = kMass ? inclusive_sum(own_mass, shared) : 0.0;
+    if (level == 0) {
+      if (threadIdx.x == kThreads - 1) {
+        shared.above_count = counts;
+        shared.above_mass = masses;
+      }
+      __syncthreads();
+      const double all_count = shared.above_count, all_mass = shared.above_mass;
+      if (by_count && all_count <= wanted) return {limit, all_mass, 0};  // nothing to cut
+      if (!by_count) wanted = wanted_mass(all_mass);
+    }
+    const double reached = by_count ? above_count + counts : above_mass + masses;
+    int chosen = first_thread(own_count > 0.0 && reached >= wanted, shared);
+    if (chosen < 0) chosen = last_thread(own_count > 0.0, shared);
+    if (static_cast<int>(threadIdx.x) == chosen) {
+      double n = above_count + counts - own_count, m = above_mass + masses - own_mass;
+      int found = 0;
+      double found_n = n, found_m = m;
+      for (int j = 0; j < kEach; ++j) {
+        const int bin = highest - j;
+        if (bin >= 1 << digit.bits || bins.counts[bin] == 0) continue;
+        found = bin;
+        found_n = n;
+        found_m = m;
+        n += bins.counts[bin];
+        m += mass_of_bin<kMass>(bins, bin, key_of_bin(bin));
+        if ((by_count ? n : m) >= wanted) break;
+      }
+      shared.digit = found;
+      shared.digit_count = static_cast<int>(bins.counts[found]);
+      shared.above_count = found_n;
+      shared.above_mass = found_m;
+    }
+    __syncthreads();
+    prefix = key_of_bin(shared.digit);
+    available = shared.digit_count;
+    above_count = shared.above_count;
+    above_mass = shared.above_mass;
+  }
+  Selected selected;
+  selected.cut.key = prefix;
+  selected.available = available;
+  const int most = prefix == limit.key ? min(available, limit.ties) : available;
+  int ties = by_count ? static_cast<int>(wanted - above_count) : 1;
+  if constexpr (kMass) {
+    const double each = static_cast<double>(__uint_as_float(prefix >> 2));
+    if (!by_count) {
+      // From just below where the sum reaches what is wanted.
+      const double missing = (wanted - above_mass) / each;
+      ties = max(1, static_cast<int>(min(missing, static_cast<double>(most))) - 1);
+      while (ties < most && above_mass + ties * each < wanted) ++ties;
+    }
+    selected.mass = above_mass + min(ties, most) * each;
+  }
+  selected.cut.ties = min(ties, most);
+  return selected;
+}
+
+// Fills in last_id.
+template <class KeyOf>
+__device__ inline void find_last_id(int vocab, Selected& selected, double* runs, Shared& shared, const KeyOf& key_of) {
+  Cut& cut = selected.cut;
+  cut.last_id = 0x7fffffff;
+  if (cut.ties >= selected.available) return;
+  const auto tied = [&](int token) { return key_of(token) == cut.key ? 1.0 : 0.0; };
+  sum_runs(vocab, runs, tied);
+  cut.last_id = find_token(vocab, runs, static_cast<double>(cut.ties) - 0.5, shared, tied);
+}
+
+// --------------------------------------------------------------------------------------------------------------- a row
+
+struct Extreme {
+  float value;
+  int id;  // the lowest one with it
+};
+__device__ inline u64 packed(float value, int id) {
+  return static_cast<u64>(ordered(value)) << 32 | (0xffffffffU - static_cast<u32>(id));
+}
+__device__ inline Extreme unpacked(u64 word) {
+  const u32 key = static_cast<u32>(word >> 32);
+  const u32 bits = (key & 0x80000000U) != 0 ? key ^ 0x80000000U : ~key;
+  return {__uint_as_float(bits), static_cast<int>(0xffffffffU - static_cast<u32>(word))};
+}
+constexpr u64 kNothing = 0;
+
+class Row {
+ public:
+  __device__ Row(const SampleArguments& arguments, const SampleRow& row, int index, Shared& shared, u32* scratch)
+      : a_(arguments), row_(row), logits_(arguments.logits + static_cast<i64>(row.logits) * arguments.vocab),
+        weights_(arguments.weights + static_cast<i64>(index) * arguments.vocab), index_(index), shared_(shared),
+        bins_{scratch, scratch + kDigits, scratch + 2 * kDigits}, runs_(reinterpret_cast<double*>(scratch)) {}
+
+  __device__ void sample() {
+    SampledRow result = {-1, SampleStatus::kOk, 0.0F, 0, 0.0};
+    const Extreme most_likely = scan_logits(result);
+    if (result.status == SampleStatus::kOk) {
+      const Extreme best = adjusted() ? adjust() : most_likely;
+      if (best.value == -kInfinity) {
+        result.status = SampleStatus::kNoneAllowed;
+      } else {
+        result.id = row_.greedy != 0 ? best.id : draw(best.value);
+        report(most_likely.value, result);
+      }
+    }
+    if (threadIdx.x != 0) return;
+    a_.results[index_] = result;
+    a_.tokens[index_] = result.status == SampleStatus::kOk ? result.id : -1;
+  }
+
+ private:
+  __device__ bool penalised() const { return row_.scratch_row >= 0; }
+  __device__ bool adjusted() const {
+    return penalised() || row_.bias.count > 0 || row_.allowed >= 0 || row_.forbidden.count > 0;
+  }
+  __device__ bool known(int id) const { return id >= 0 && id < a_.vocab; }
+
+  __device__ Extreme scan_logits(SampledRow& result) {
+    u64 most = kNothing, bad = kNothing;
+    for_each_token(a_.vocab, [&](int token) {
+      const float x = logits_[token];
+      if (isnan(x) || x == kInfinity) {
+        bad = Largest()(bad, packed(0.0F, token));
+      } else {
+        most = Largest()(most, packed(x, token));
+      }
+    });
+    bad = reduce(bad, shared_.words, Largest());
+    const Extreme largest = unpacked(reduce(most, shared_.words, Largest()));
+    if (bad != kNothing) {
+      result.id = unpacked(bad).id;
+      result.status = SampleStatus::kNotFinite;
+      result.bad_logit = logits_[result.id];
+    } else if (largest.value == -kInfinity) {
+      result.status = SampleStatus::kNoneFinite;
+    }
+    return largest;
+  }
+
+  // Scores of all tokens, to weights_; returns the best.
+  __device__ Extreme adjust() {
+    u32* const counts = penalised() ? a_.counts + static_cast<i64>(row_.scratch_row) * a_.vocab : nullptr;
+    const auto for_each_listed = [&](const SampleList& list, const auto& body) {
+      for (int i = static_cast<int>(threadIdx.x); i < list.count; i += kThreads) {
+        const int id = a_.ids[list.begin + i];
+        if (known(id)) body(id);
+      }
+    };
+    if (counts != nullptr) {
+      for_each_listed(row_.seen, [&](int id) { atomicOr(counts + id, kSeen); });
+      for_each_listed(row_.generated, [&](int id) { atomicAdd(counts + id, 1U); });
+      __syncthreads();
+    }
+    const u32* const mask = row_.allowed >= 0 ? a_.masks + row_.allowed : nullptr;
+    for_each_token(a_.vocab, [&](int token) {
+      const float logit = logits_[token];
+      float score = logit;
+      if (counts != nullptr) {
+        const u32 count = __ldcg(counts + token);
+        if ((count & kSeen) != 0) {
+          score = logit > 0.0F ? __fdiv_rn(logit, row_.repetition_penalty) : __fmul_rn(logit, row_.repetition_penalty);
+        }
+        if ((count & ~kSeen) != 0) {
+          const double times = count & ~kSeen;
+          score = __fsub_rn(score, __double2float_rn(__dadd_rn(row_.presence_penalty, __dmul_rn(row_.frequency_penalty, times))));
+        }
+      }
+      if (mask != nullptr && (mask[token / 32] >> (token % 32) & 1U) == 0) score = -kInfinity;
+      weights_[token] = score;
+    });
+    __syncthreads();
+    add_bias();
+    for_each_listed(row_.forbidden, [&](int id) { weights_[id] = -kInfinity; });
+    __syncthreads();
+    u64 most = kNothing;
+    for_each_token(a_.vocab, [&](int token) { most = Largest()(most, packed(weights_[token], token)); });
+    return unpacked(reduce(most, shared_.words, Largest()));
+  }
+
+  // Of ids that are listed twice, one thread adds all values, in their order.
+  __device__ void add_bias() {
+    const std::int32_t* const ids = a_.bias_ids + row_.bias.begin;
+    const float* const values = a_.bias_values + row_.bias.begin;
+    for (int i = static_cast<int>(threadIdx.x); i < row_.bias.count; i += kThreads) {
+      const int id = ids[i];
+      bool first = known(id);
+      for (int j = 0; j < i && first; ++j) first = ids[j] != id;
+      if (!first) continue;
+      float score = weights_[id];
+      for (int j = i; j < row_.bias.count; ++j) {
+        if (ids[j] == id) score = __fadd_rn(score, values[j]);
+      }
+      weights_[id] = score;
+    }
+    __syncthreads();
+  }
+
+  __device__ int draw(float best) {
+    const float* const scores = adjusted() ? weights_ : logits_;
+    __syncthreads();
+    for_each_token(a_.vocab, [&](int token) { weights_[token] = weight_of(scores[token], best, row_.inverse_temperature); });
+    __syncthreads();
+    const auto key_of = [&](int token) { return __float_as_uint(weights_[token]) << 2; };
+    Selected selected;
+    const bool by_mass = row_.top_p < 1.0;
+    if (row_.top_k > 0 && row_.top_k < a_.vocab) {
+      const auto no_mass = [](double mass) { return mass; };
+      selected = by_mass ? select<true>(a_.vocab, row_.top_k, {}, bins_, shared_, key_of, no_mass)
+                         : select<false>(a_.vocab, row_.top_k, {}, bins_, shared_, key_of, no_mass);
+    }
+    if (by_mass) {
+      const Cut top_k = selected.cut;
+      const double mass_of_top_k = selected.mass;
+      selected = select<true>(a_.vocab, 0, top_k, bins_, shared_, key_of, [&](double mass) {
+        return row_.top_p * (top_k.key == 0 ? mass : mass_of_top_k);  // ties beyond the cut are counted in `mass`
+      });
+    }
+    find_last_id(a_.vocab, selected, runs_, shared_, key_of);
+    const Cut cut = selected.cut;
+    const auto kept = [&](int token) {
+      const double weight = weights_[token];
+      return cut.keeps(key_of(token), token) && weight >= row_.min_p ? weight : 0.0;
+    };
+    sum_runs(a_.vocab, runs_, kept);
+    const double mark = row_.uniform * total_of_runs(a_.vocab, runs_, shared_);
+    return find_token(a_.vocab, runs_, mark, shared_, kept);
+  }
+
+  __device__ void report(float most_likely, SampledRow& result) {
+    const int top = min(row_.top_logprobs, a_.vocab);
+    if (row_.logprob == 0 && top == 0) return;
+    const auto weight = [&](int token) { return static_cast<double>(weight_of(logits_[token], most_likely, 1.0F)); };
+    sum_runs(a_.vocab, runs_, weight);
+    const double log_sum = static_cast<double>(most_likely) + log(total_of_runs(a_.vocab, runs_, shared_));
+    if (row_.logprob != 0) result.logprob = static_cast<double>(logits_[result.id]) - log_sum;
+    if (top == 0) return;
+    const auto key_of = [&](int token) { return ordered(logits_[token]); };
+    Selected selected;
+    if (top < a_.vocab) {
+      selected = select<false>(a_.vocab, top, {}, bins_, shared_, key_of, [](double mass) { return mass; });
+      find_last_id(a_.vocab, selected, runs_, shared_, key_of);
+    }
+    u64* const listed = reinterpret_cast<u64*>(bins_.counts);  // (top)
+    __syncthreads();
+    if (threadIdx.x == 0) shared_.listed = 0;
+    __syncthreads();
+    for_each_token(a_.vocab, [&](int token) {
+      if (!selected.cut.keeps(key_of(token), token)) return;
+      const u32 place = atomicAdd(&shared_.listed, 1U);
+      if (place < static_cast<u32>(top)) listed[place] = packed(logits_[token], token);
+    });
+    __syncthreads();
+    const int count = min(top, static_cast<int>(shared_.listed));
+    result.top_count = count;
+    for (int i = static_cast<int>(threadIdx.x); i < count; i += kThreads) {
+      int place = 0;
+      for (int j = 0; j < count; ++j) place += listed[j] > listed[i] ? 1 : 0;
+      const int id = unpacked(listed[i]).id;
+      a_.top[static_cast<i64>(index_) * a_.top_stride + place] = {id, static_cast<double>(logits_[id]) - log_sum};
+    }
+  }
+
+  const SampleArguments& a_;
+  const SampleRow& row_;
+  const float* logits_;
+  float* weights_;
+  int index_;
+  Shared& shared_;
+  Bins bins_;
+  double* runs_;  // the memory of bins_: one of them is in use at a time
+};
+
+__global__ void __launch_bounds__(kThreads) sample_kernel(const __grid_constant__ SampleArguments arguments) {
+  extern __shared__ __align__(16) unsigned char scratch[];
+  __shared__ Shared shared;
+  __shared__ SampleRow row;
+  let_next_begin();
+  wait_for_previous();
+  if (threadIdx.x == 0) row = arguments.rows[blockIdx.x];
+  __syncthreads();
+  Row(arguments, row, static_cast<int>(blockIdx.x), shared, reinterpret_cast<u32*>(scratch)).sample();
+}
+
+}  // namespace
+
+void sample(const SampleArguments& arguments, Stream stream) {
+  if (arguments.row_count == 0) return;
+  constexpr std::size_t kBytes = 3 * kDigits * sizeof(u32);
+  if ((arguments.vocab + kRun - 1) / kRun > static_cast<int>(kBytes / sizeof(double))) {
+    throw std::runtime_error("the CUDA sampler does not take vocabularies of " + std::to_string(arguments.vocab));
+  }
+  launch(&sample_kernel, static_cast<unsigned>(arguments.row_count), kThreads, kBytes, stream, arguments);
+  check_launch("sample");
+}
+
+}  // namespace nanochat::ops::cuda

@@ -1,0 +1,252 @@
+// The backend's operations for serving (backend.h): products of few rows, the paged cache, draws of tokens, graphs.
+
+#include <ATen/cuda/CUDAGraph.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+
+#include "ops/cuda/backend.h"
+#include "ops/cuda/kernels.h"
+#include "ops/cuda/tensors.h"
+
+namespace nanochat::ops::cuda {
+namespace {
+
+// The element type of a tensor whose rows may lie apart.
+Element element_of_rows(const at::Tensor& tensor) {
+  TORCH_CHECK(tensor.stride(-1) == 1, "expected rows without gaps, got strides ", tensor.strides());
+  if (tensor.scalar_type() == at::kFloat) return Element::kFloat;
+  TORCH_CHECK(tensor.scalar_type() == at::kBFloat16, "expected float32 or bfloat16, got ", tensor.scalar_type());
+  return Element::kBFloat16;
+}
+
+std::int32_t narrow(std::int64_t value) {
+  TORCH_CHECK(value >= 0 && value <= std::numeric_limits<std::int32_t>::max(), value, " does not fit the kernels' integers");
+  return static_cast<std::int32_t>(value);
+}
+
+PagedShape shape_of(const at::Tensor& keys, std::int64_t tokens, std::int64_t n_head) {
+  return {narrow(tokens), narrow(n_head), narrow(keys.size(1)), narrow(keys.size(3)), narrow(keys.size(2))};
+}
+
+const std::int32_t* list(const DevicePagedBatch& batch, std::int64_t begin) { return device_data<std::int32_t>(batch.lists()) + begin; }
+
+std::int32_t log2_of(std::int64_t n) {
+  std::int32_t log2 = 0;
+  while ((std::int64_t{1} << log2) < n) ++log2;
+  return (std::int64_t{1} << log2) == n ? log2 : -1;
+}
+
+PagedAttentionArguments arguments_of(const DevicePagedBatch::Tiles& tiles, const at::Tensor& keys, std::int64_t n_head) {
+  PagedAttentionArguments a = {};
+  a.n_head = narrow(n_head);
+  a.n_kv_head = narrow(keys.size(1));
+  a.d = narrow(keys.size(3));
+  a.block_size = narrow(keys.size(2));
+  a.block_shift = log2_of(keys.size(2));
+  a.tile_count = narrow(tiles.count);
+  a.partial_rows = narrow(tiles.rows);
+  a.split = narrow(tiles.split);
+  a.splits = narrow(tiles.splits());
+  a.window = kNoWindow;
+  a.scale = softmax_scale(keys.size(3));
+  return a;
+}
+
+}  // namespace
+
+bool linear_rows(const at::Tensor& x, const at::Tensor& w, at::Tensor& y, const LinearFusion& fusion) {
+  const On stream(x);
+  const Element type = element_of_rows(x);
+  TORCH_CHECK(element_of_rows(w) == type && element_of_rows(y) == type && w.device() == x.device() && y.device() == x.device(),
+              "linear_rows: x, w and y differ in type or device");
+  const LinearRows arguments = {x.const_data_ptr(), x.stride(0), w.const_data_ptr(), w.stride(0), y.data_ptr(), y.stride(0),
+                                narrow(x.size(0)), narrow(w.size(0)), narrow(x.size(1)),
+                                fusion.normalise ? static_cast<float>(fusion.eps) : -1.0F, fusion.relu_squared, fusion.add};
+  if (!linear_rows_takes(type, arguments)) return false;
+  linear_rows(type, arguments, stream);
+  return true;
+}
+
+std::int64_t paged_partial_floats(const DevicePagedBatch::Tiles& tiles, const at::Tensor& keys) {
+  return paged_partial_floats(arguments_of(tiles, keys, keys.size(1)));
+}
+
+void paged_store(const at::Tensor& k, const at::Tensor& v, const DevicePagedBatch& batch, at::Tensor& keys, at::Tensor& values) {
+  const On stream(keys);
+  const Element type = element_of(keys);
+  TORCH_CHECK(element_of_rows(k) == type && element_of_rows(v) == type && k.stride(1) == k.size(2) && v.stride(1) == v.size(2),
+              "paged_store: heads of k and v must follow each other, got strides ", k.strides(), " and ", v.strides());
+  paged_store(type, k.const_data_ptr(), k.stride(0), v.const_data_ptr(), v.stride(0), device_data<std::int32_t>(batch.slots()),
+              keys.data_ptr(), data(values, keys), shape_of(keys, batch.tokens(), keys.size(1)), stream);
+}
+
+void rope_qk_norm_store(const at::Tensor& qkv, const RopeTable& table, const DevicePagedBatch& batch, at::Tensor& q,
+                        at::Tensor& keys, at::Tensor& values, double eps) {
+  const On stream(qkv);
+  rope_qk_norm_store(element_of(qkv), qkv.const_data_ptr(), device_data<float>(table.cos), device_data<float>(table.sin),
+                     device_data<std::int32_t>(batch.positions()), device_data<std::int32_t>(batch.slots()), data(q, qkv),
+                     data(keys, qkv), data(values, qkv), shape_of(keys, batch.tokens(), q.size(1)), static_cast<float>(eps), stream);
+}
+
+at::Tensor paged_attention(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values, const DevicePagedBatch& batch,
+                           std::int64_t window) {
+  const On stream(q);
+  at::Tensor out = at::empty(q.sizes(), q.options());
+  for (const DevicePagedBatch::Tiles* tiles : {&batch.tall_tiles(), &batch.tiles()}) {
+    if (tiles->count == 0) continue;
+    PagedAttentionArguments a = arguments_of(*tiles, keys, q.size(1));
+    a.sequences = reinterpret_cast<const PagedSequence*>(list(batch, batch.sequences()));
+    a.tiles = reinterpret_cast<const PagedTile*>(list(batch, tiles->begin));
+    a.tables = list(batch, batch.tables());
+    a.q = q.const_data_ptr();
+    a.keys = data(keys, q);
+    a.values = data(values, q);
+    a.out = out.data_ptr();
+    a.partial = device_data<float>(batch.partial());
+    a.counters = device_data<std::int32_t>(batch.counters());
+    if (window >= 0) a.window = narrow(window);
+    a.tall = tiles == &batch.tall_tiles();
+    paged_attention(element_of(q), a, stream);
+  }
+  return out;
+}
+
+namespace {
+
+// Appends to a list of bytes, aligned to 16 of them, and says where.
+class Lists {
+ public:
+  std::size_t reserve(std::size_t size) {
+    const std::size_t begin = (bytes_.size() + 15) / 16 * 16;
+    bytes_.resize(begin + size);
+    return begin;
+  }
+  template <class T>
+  std::size_t add(const std::vector<T>& items) {
+    const std::size_t begin = reserve(items.size() * sizeof(T));
+    if (!items.empty()) std::memcpy(bytes_.data() + begin, items.data(), items.size() * sizeof(T));
+    return begin;
+  }
+  at::Tensor to(at::Device device) const {
+    at::Tensor host = at::empty({static_cast<std::int64_t>(bytes_.size())}, at::TensorOptions(at::kByte).pinned_memory(true));
+    std::memcpy(host.data_ptr(), bytes_.data(), bytes_.size());
+    return host.to(device, /*non_blocking=*/true);
+  }
+
+ private:
+  std::vector<std::uint8_t> bytes_;
+};
+
+}  // namespace
+
+std::tuple<at::Tensor, at::Tensor> sample(const at::Tensor& logits, std::span<const ops::SampleRow> rows, std::int64_t most_top) {
+  const On stream(logits);
+  using Float = std::numeric_limits<float>;
+  const std::int64_t vocab = logits.size(1), words = (vocab + 31) / 32, count = static_cast<std::int64_t>(rows.size());
+  std::vector<SampleRow> device_rows;
+  std::vector<std::int32_t> ids, bias_ids;
+  std::vector<float> bias_values;
+  std::vector<std::uint32_t> masks;
+  std::int32_t penalised = 0;
+  const auto add_ids = [&](std::span<const std::int32_t> list) -> SampleList {
+    const std::size_t begin = ids.size();
+    ids.insert(ids.end(), list.begin(), list.end());
+    return {narrow(static_cast<std::int64_t>(begin)), narrow(static_cast<std::int64_t>(list.size()))};
+  };
+  for (const ops::SampleRow& row : rows) {
+    SampleRow to = {};
+    to.logits = narrow(row.row);
+    to.greedy = row.temperature == 0.0 ? 1 : 0;
+    if (to.greedy == 0) {
+      to.inverse_temperature = static_cast<float>(std::clamp(1.0 / row.temperature, double{Float::min()}, double{Float::max()}));
+    }
+    to.repetition_penalty = static_cast<float>(row.repetition_penalty);
+    to.frequency_penalty = row.frequency_penalty;
+    to.presence_penalty = row.presence_penalty;
+    to.top_p = row.top_p;
+    to.min_p = row.min_p;
+    to.uniform = row.uniform;
+    to.top_k = narrow(std::min(row.top_k, vocab));
+    to.logprob = row.logprob ? 1 : 0;
+    to.top_logprobs = narrow(row.top_logprobs);
+    if (row.repetition_penalty != 1.0) to.seen = add_ids(row.seen);
+    if (row.frequency_penalty != 0.0 || row.presence_penalty != 0.0) to.generated = add_ids(row.generated);
+    to.scratch_row = to.seen.count + to.generated.count > 0 ? penalised++ : -1;
+    to.forbidden = add_ids(row.forbidden);
+    to.bias = {narrow(static_cast<std::int64_t>(bias_ids.size())), narrow(static_cast<std::int64_t>(row.logit_bias.size()))};
+    for (const auto& [id, bias] : row.logit_bias) {
+      bias_ids.push_back(id);
+      bias_values.push_back(static_cast<float>(bias));
+    }
+    to.allowed = -1;
+    if (!row.allowed.empty()) {
+      to.allowed = narrow(static_cast<std::int64_t>(masks.size()));
+      masks.resize(masks.size() + static_cast<std::size_t>(words));
+      std::memcpy(masks.data() + to.allowed, row.allowed.data(), static_cast<std::size_t>(words) * sizeof(std::uint32_t));
+    }
+    device_rows.push_back(to);
+  }
+
+  Lists lists;
+  const std::size_t at_rows = lists.add(device_rows), at_ids = lists.add(ids), at_bias_ids = lists.add(bias_ids);
+  const std::size_t at_bias_values = lists.add(bias_values), at_masks = lists.add(masks);
+  const at::Tensor memory = lists.to(logits.device());
+  const auto* base = static_cast<const std::uint8_t*>(memory.const_data_ptr());
+  const auto options = logits.options();
+  const at::Tensor weights = at::empty({count, vocab}, options);
+  const at::Tensor counts = penalised > 0 ? at::zeros({penalised, vocab}, options.dtype(at::kInt)) : at::Tensor();
+  at::Tensor tokens = at::empty({count}, options.dtype(at::kInt));
+  at::Tensor results = at::empty({count * static_cast<std::int64_t>(sizeof(SampledRow) + static_cast<std::size_t>(most_top) *
+                                                                                             sizeof(SampledLogprob))},
+                                 options.dtype(at::kByte));
+  SampleArguments a = {};
+  a.logits = device_data<float>(logits);
+  a.rows = reinterpret_cast<const SampleRow*>(base + at_rows);
+  a.ids = reinterpret_cast<const std::int32_t*>(base + at_ids);
+  a.bias_ids = reinterpret_cast<const std::int32_t*>(base + at_bias_ids);
+  a.bias_values = reinterpret_cast<const float*>(base + at_bias_values);
+  a.masks = reinterpret_cast<const std::uint32_t*>(base + at_masks);
+  a.weights = weights.data_ptr<float>();
+  a.counts = penalised > 0 ? reinterpret_cast<std::uint32_t*>(counts.data_ptr()) : nullptr;
+  a.results = reinterpret_cast<SampledRow*>(results.data_ptr());
+  a.top = reinterpret_cast<SampledLogprob*>(a.results + count);
+  a.tokens = tokens.data_ptr<std::int32_t>();
+  a.row_count = narrow(count);
+  a.vocab = narrow(vocab);
+  a.top_stride = narrow(most_top);
+  sample(a, stream);
+  return {tokens, results};
+}
+
+class Graph {
+ public:
+  Graph(c10::Device device, const std::function<void()>& work) {
+    const c10::cuda::CUDAGuard guard(device);
+    work();
+    c10::cuda::device_synchronize();
+    // Recording needs a stream of its own.
+    const c10::cuda::CUDAStreamGuard on_stream(c10::cuda::getStreamFromPool());
+    graph_.capture_begin();
+    try {
+      work();
+    } catch (...) {
+      graph_.capture_end();
+      throw;
+    }
+    graph_.capture_end();
+  }
+  void replay() { graph_.replay(); }
+
+ private:
+  at::cuda::CUDAGraph graph_;
+};
+
+std::shared_ptr<Graph> record(c10::Device device, const std::function<void()>& work) { return std::make_shared<Graph>(device, work); }
+
+void replay(Graph& graph) { graph.replay(); }
+
+}  // namespace nanochat::ops::cuda

@@ -1,0 +1,458 @@
+// The operations for serving on a GPU, against the reference and the CPU. Skipped with a message where no GPU is.
+
+#include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/full_like.h>
+#include <ATen/ops/matmul.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "core/random.h"
+#include "ops/cuda/backend.h"
+#include "ops/device.h"
+#include "ops/device_graph.h"
+#include "ops/linear.h"
+#include "ops/paged_attention.h"
+#include "ops/relu_squared.h"
+#include "ops/rope.h"
+#include "ops/sample.h"
+#include "ops/testing.h"
+
+namespace nanochat::ops {
+namespace {
+
+using testing::any_nan;
+using testing::random_tensor;
+using testing::relative_error;
+using testing::tolerance;
+
+constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+
+at::Tensor on_gpu(const at::Tensor& x) { return x.to(at::kCUDA); }
+at::Tensor exact(const at::Tensor& x) { return x.to(at::kFloat); }
+
+class GpuServing : public ::testing::TestWithParam<at::ScalarType> {
+ protected:
+  void SetUp() override {
+    if (cuda_devices() == 0) GTEST_SKIP() << (cuda_built() ? "no GPU on this machine" : "a build without CUDA");
+  }
+  at::ScalarType dtype_ = GetParam();
+  // Weights of values are rounded to bfloat16 before they are multiplied, and results once more.
+  double bound_ = dtype_ == at::kFloat ? 1e-5 : 2.0 / 128;
+};
+
+struct CacheShape {
+  std::int64_t n_head, n_kv_head, d, block_size;
+};
+using Lengths = std::vector<std::pair<std::int64_t, std::int64_t>>;  // start and tokens of each sequence
+
+// Sequences in shuffled blocks; what no sequence holds is NaN.
+struct PagedCase {
+  at::Tensor q, keys, values;  // on the CPU
+  PagedBatch batch;
+
+  PagedCase(const CacheShape& s, at::ScalarType dtype, const Lengths& lengths, std::uint64_t seed = 5) {
+    std::int64_t blocks = 3, tokens = 0;
+    for (const auto& [start, n] : lengths) {
+      blocks += (start + n + s.block_size - 1) / s.block_size;
+      tokens += n;
+    }
+    std::vector<std::int32_t> order(static_cast<std::size_t>(blocks));
+    for (std::size_t i = 0; i < order.size(); ++i) order[i] = static_cast<std::int32_t>(i);
+    Rng(seed).shuffle(order);
+    q = random_tensor({tokens, s.n_head, s.d}, dtype, seed + 1);
+    keys = random_tensor({blocks, s.n_kv_head, s.block_size, s.d}, dtype, seed + 2);
+    values = random_tensor(keys.sizes(), dtype, seed + 3);
+    for (const auto& [start, n] : lengths) {
+      PagedBatch::Sequence sequence{start, n, {}};
+      const std::int64_t end = start + n, held = (end + s.block_size - 1) / s.block_size;
+      for (std::int64_t i = 0; i < held; ++i) {
+        sequence.blocks.push_back(order.back());
+        order.pop_back();
+      }
+      const std::int64_t used = end - (held - 1) * s.block_size;
+      for (at::Tensor* slab : {&keys, &values}) {
+        slab->select(0, sequence.blocks.back()).narrow(1, used, s.block_size - used).fill_(kNan);
+      }
+      batch.sequences.push_back(std::move(sequence));
+    }
+    for (const std::int32_t block : order) {
+      keys.select(0, block).fill_(kNan);
+      values.select(0, block).fill_(kNan);
+    }
+  }
+
+  at::Tensor expected() const { return paged_attention_reference(exact(q), exact(keys), exact(values), batch); }
+  at::Tensor got(const PagedOptions& options = {}, std::int64_t window = -1) const {
+    const at::Tensor gpu_keys = on_gpu(keys);
+    return paged_attention(on_gpu(q), gpu_keys, on_gpu(values), DevicePagedBatch(batch, gpu_keys, q.size(1), options), window).cpu();
+  }
+};
+
+const Lengths kDecodes = {{0, 1}, {40, 1}, {63, 1}, {64, 1}, {65, 1}, {511, 1}, {1000, 1}, {15, 1}, {4095, 1}, {2048, 1}};
+const Lengths kMixed = {{0, 1}, {40, 1}, {0, 37}, {5, 20}, {130, 1}, {0, 300}, {700, 65}, {16, 1}, {30, 7}, {3000, 129}, {999, 1}};
+
+TEST_P(GpuServing, PagedAttentionOfDecodesAndPrompts) {
+  for (const CacheShape& s : {CacheShape{4, 4, 128, 16}, CacheShape{4, 2, 64, 16}, CacheShape{8, 1, 128, 5}, CacheShape{6, 2, 64, 32},
+                              CacheShape{3, 3, 64, 1}}) {
+    for (const Lengths& lengths : {kDecodes, kMixed}) {
+      const PagedCase c(s, dtype_, lengths);
+      const at::Tensor expected = c.expected();
+      for (const PagedOptions& options : {PagedOptions{}, PagedOptions{.batch_invariant = true}, PagedOptions{.split = 64},
+                                          PagedOptions{.split = 4096}}) {
+        const at::Tensor got = c.got(options);
+        EXPECT_LT(relative_error(got, expected), bound_)
+            << s.n_head << "/" << s.n_kv_head << " heads of " << s.d << ", split " << options.split << (options.batch_invariant ? " invariant" : "");
+        EXPECT_FALSE(any_nan(got));
+      }
+      EXPECT_TRUE(paged_attention(on_gpu(c.q), on_gpu(c.keys), on_gpu(c.values), c.batch).cpu().equal(c.got()));
+    }
+  }
+}
+
+TEST_P(GpuServing, PagedAttentionRepeatsBitForBit) {
+  const PagedCase c({4, 2, 128, 16}, dtype_, kMixed);
+  const at::Tensor keys = on_gpu(c.keys), values = on_gpu(c.values), q = on_gpu(c.q);
+  const DevicePagedBatch batch(c.batch, keys, 4, {.split = 64});
+  const at::Tensor first = paged_attention(q, keys, values, batch);
+  for (int i = 0; i < 50; ++i) EXPECT_TRUE(paged_attention(q, keys, values, batch).equal(first)) << i;
+}
+
+TEST_P(GpuServing, PagedAttentionIsBatchInvariant) {
+  const PagedCase c({4, 2, 128, 16}, dtype_, {{0, 37}, {5, 20}, {130, 1}, {600, 3}});
+  const at::Tensor together = c.got({.batch_invariant = true}), keys = on_gpu(c.keys), values = on_gpu(c.values);
+  std::int64_t row = 0;
+  for (const PagedBatch::Sequence& sequence : c.batch.sequences) {
+    for (std::int64_t t = 0; t < sequence.tokens; ++t, ++row) {
+      const PagedBatch one{{{sequence.start + t, 1, sequence.blocks}}};
+      const at::Tensor alone = paged_attention(on_gpu(c.q.narrow(0, row, 1)), keys, values,
+                                               DevicePagedBatch(one, keys, 4, {.batch_invariant = true}));
+      EXPECT_TRUE(alone.cpu().equal(together.narrow(0, row, 1))) << row;
+    }
+  }
+  // Decodes with a split of one size, too, and the kernels for prompts wherever a prompt is cut.
+  const PagedCase decodes({4, 2, 128, 16}, dtype_, kDecodes);
+  const at::Tensor all = decodes.got({.split = 128});
+  for (std::size_t i = 0; i < decodes.batch.sequences.size(); ++i) {
+    const at::Tensor gpu_keys = on_gpu(decodes.keys);
+    const PagedBatch one{{decodes.batch.sequences[i]}};
+    const auto n = static_cast<std::int64_t>(i);
+    EXPECT_TRUE(paged_attention(on_gpu(decodes.q.narrow(0, n, 1)), gpu_keys, on_gpu(decodes.values),
+                                DevicePagedBatch(one, gpu_keys, 4, {.split = 128})).cpu().equal(all.narrow(0, n, 1)));
+  }
+}
+
+TEST_P(GpuServing, PagedAttentionOverAWindow) {
+  const CacheShape s{4, 2, 64, 16};
+  const PagedCase c(s, dtype_, {{0, 90}, {300, 1}, {128, 70}, {5, 3}, {63, 1}, {64, 1}});
+  for (const std::int64_t window : {0, 1, 50, 64, 128, 1000}) {
+    // Each token by itself, from the first key that it sees.
+    std::vector<at::Tensor> parts;
+    std::int64_t row = 0;
+    for (const PagedBatch::Sequence& sequence : c.batch.sequences) {
+      for (std::int64_t t = 0; t < sequence.tokens; ++t, ++row) {
+        const std::int64_t position = sequence.start + t, first = std::max<std::int64_t>(0, position - window);
+        const auto gather = [&](const at::Tensor& slab) {
+          std::vector<at::Tensor> rows;
+          for (std::int64_t p = first; p <= position; ++p) {
+            rows.push_back(slab.select(0, sequence.blocks[static_cast<std::size_t>(p / s.block_size)]).select(1, p % s.block_size));
+          }
+          return exact(at::stack(rows));  // (keys, NKV, D)
+        };
+        const at::Tensor k = gather(c.keys).repeat_interleave(2, 1), v = gather(c.values).repeat_interleave(2, 1);
+        const at::Tensor scores = k.mul(exact(c.q.narrow(0, row, 1))).sum(2).mul(1.0 / std::sqrt(static_cast<double>(s.d)));
+        parts.push_back(scores.softmax(0).unsqueeze(2).mul(v).sum(0, /*keepdim=*/true));
+      }
+    }
+    const at::Tensor expected = at::cat(parts);
+    for (const PagedOptions& options : {PagedOptions{}, PagedOptions{.batch_invariant = true}, PagedOptions{.split = 64}}) {
+      EXPECT_LT(relative_error(c.got(options, window), expected), bound_) << window;
+    }
+  }
+}
+
+TEST_P(GpuServing, PagedStoreAndFusedRope) {
+  for (const CacheShape& s : {CacheShape{4, 2, 128, 16}, CacheShape{3, 3, 64, 5}}) {
+    const PagedCase c(s, dtype_, kMixed);
+    const std::int64_t n = c.batch.tokens(), heads = s.n_head + 2 * s.n_kv_head;
+    const at::Tensor qkv = random_tensor({n, heads * s.d}, dtype_, 9);
+    const RopeTable table = make_rope_table(4096, s.d, 10000.0, false), gpu_table{on_gpu(table.cos), on_gpu(table.sin)};
+    const at::Tensor gpu_qkv = on_gpu(qkv), rows = gpu_qkv.view({n, heads, s.d});
+    at::Tensor keys = on_gpu(c.keys), values = on_gpu(c.values), fused_keys = keys.clone(), fused_values = values.clone();
+    const DevicePagedBatch batch(c.batch, keys, s.n_head);
+
+    at::Tensor q = on_gpu(at::empty({n, 1, s.n_head, s.d}, dtype_)), k = on_gpu(at::empty({n, 1, s.n_kv_head, s.d}, dtype_)), none;
+    rope_qk_norm(gpu_qkv.view({n, 1, heads * s.d}), gpu_table, batch.positions().to(at::kLong).cpu(), q, k, none, 1e-6);
+    paged_store(k.select(1, 0), rows.narrow(1, s.n_head + s.n_kv_head, s.n_kv_head), batch, keys, values);
+    at::Tensor fused_q = on_gpu(at::full({n, s.n_head, s.d}, kNan, dtype_));
+    rope_qk_norm_store(gpu_qkv, gpu_table, batch, fused_q, fused_keys, fused_values, 1e-6);
+    EXPECT_TRUE(fused_q.equal(q.select(1, 0)));
+
+    at::Tensor host_keys = c.keys.clone(), host_values = c.values.clone();
+    paged_store(k.select(1, 0).cpu(), qkv.view({n, heads, s.d}).narrow(1, s.n_head + s.n_kv_head, s.n_kv_head), c.batch, host_keys,
+                host_values);
+    const auto same = [](const at::Tensor& a, const at::Tensor& b) { return a.cpu().nan_to_num(7.0).equal(b.cpu().nan_to_num(7.0)); };
+    EXPECT_TRUE(same(keys, host_keys));
+    EXPECT_TRUE(same(values, host_values));
+    EXPECT_TRUE(same(fused_keys, host_keys));
+    EXPECT_TRUE(same(fused_values, host_values));
+    // Through the interface for both devices.
+    at::Tensor other_keys = on_gpu(c.keys), other_values = on_gpu(c.values);
+    paged_store(k.select(1, 0), rows.narrow(1, s.n_head + s.n_kv_head, s.n_kv_head), c.batch, other_keys, other_values);
+    EXPECT_TRUE(same(other_keys, host_keys));
+    EXPECT_TRUE(same(other_values, host_values));
+  }
+}
+
+TEST_P(GpuServing, ARecordedDecodeTakesOneBatchAfterTheOther) {
+  const CacheShape s{4, 2, 64, 16};
+  const PagedCase c(s, dtype_, kDecodes);
+  const at::Tensor keys = on_gpu(c.keys), values = on_gpu(c.values);
+  constexpr std::int64_t kRoom = 12;
+  DevicePagedBatch room(kRoom, 4096, keys, s.n_head, {.split = 256});
+  const at::Tensor q = on_gpu(at::full({kRoom, s.n_head, s.d}, kNan, dtype_)), out = q.clone();
+  DeviceGraph graph(keys.device(), [&] { out.copy_(paged_attention(q, keys, values, room)); });
+  for (const std::int64_t count : {1, 3, 10, 2}) {
+    PagedBatch batch;
+    for (std::int64_t i = 0; i < count; ++i) batch.sequences.push_back(c.batch.sequences[static_cast<std::size_t>(9 - i)]);
+    const at::Tensor some = c.q.narrow(0, 10 - count, count).flip(0);
+    q.narrow(0, 0, count).copy_(some);
+    room.assign(batch);
+    graph.replay();
+    const at::Tensor expected = paged_attention(on_gpu(some), keys, values, DevicePagedBatch(batch, keys, s.n_head, {.split = 256}));
+    EXPECT_TRUE(out.narrow(0, 0, count).equal(expected)) << count;
+    EXPECT_LT(relative_error(expected.cpu(), paged_attention_reference(exact(some), exact(c.keys), exact(c.values), batch)), bound_);
+    // Tokens that are not there are stored nowhere.
+    const at::Tensor one = on_gpu(random_tensor({kRoom, s.n_kv_head, s.d}, dtype_, 4));
+    at::Tensor stored = at::full_like(keys, 7.0), other = stored.clone();
+    paged_store(one, one, room, stored, other);
+    EXPECT_EQ(stored.ne(7.0).sum().item<std::int64_t>(), count * s.n_kv_head * s.d);
+    EXPECT_TRUE(stored.equal(other));
+  }
+  EXPECT_THROW(room.assign({{{0, 2, c.batch.sequences[0].blocks}}}), c10::Error);
+}
+
+TEST_P(GpuServing, RefusesAPositionWithoutABlockOrAnAngle) {
+  PagedCase c({2, 2, 64, 16}, dtype_, {{0, 5}});
+  at::Tensor keys = on_gpu(c.keys), values = on_gpu(c.values), q = on_gpu(c.q);
+  const RopeTable table = make_rope_table(4, 64, 10000.0, false), gpu_table{on_gpu(table.cos), on_gpu(table.sin)};
+  EXPECT_THROW(rope_qk_norm_store(on_gpu(random_tensor({5, 6 * 64}, dtype_, 1)), gpu_table, DevicePagedBatch(c.batch, keys, 2), q, keys,
+                                  values, 1e-6),
+               c10::Error);
+  c.batch.sequences[0].start = 16;
+  EXPECT_THROW(DevicePagedBatch(c.batch, keys, 2), c10::Error);
+  c.batch.sequences[0].start = 0;
+  EXPECT_THROW(DevicePagedBatch(c.batch, keys, 2, {.split = 65}), c10::Error);
+  c.batch.sequences[0].blocks[0] = 99;
+  EXPECT_THROW(DevicePagedBatch(c.batch, keys, 2), c10::Error);
+}
+
+TEST_P(GpuServing, LinearRowsAreExactAndBatchInvariant) {
+  struct Case {
+    std::int64_t m, k;
+  };
+  for (const Case& c : {Case{96, 1280}, Case{13, 136}, Case{1280, 5120}, Case{2000, 64}, Case{40, 8}}) {
+    const at::Tensor w = random_tensor({c.m, c.k}, dtype_, 1), gpu_w = on_gpu(w);
+    for (const std::int64_t rows : {1, 2, 7, 8, 9, 16, 17, 32, 33, 64}) {
+      // Rows that lie apart, in x and in y.
+      const at::Tensor wide = random_tensor({rows, c.k + 16}, dtype_, static_cast<std::uint64_t>(rows)), x = wide.narrow(1, 0, c.k);
+      const at::Tensor gpu_x = on_gpu(wide).narrow(1, 0, c.k);
+      const at::Tensor result = on_gpu(at::full({rows, c.m + 3}, 7.0, dtype_));
+      at::Tensor y = result.narrow(1, 0, c.m);
+      ASSERT_TRUE(cuda::linear_rows(gpu_x, gpu_w, y, {}));
+      const at::Tensor expected = x.to(at::kDouble).matmul(w.to(at::kDouble).t());
+      EXPECT_LT(relative_error(y.cpu(), expected), dtype_ == at::kFloat ? 1e-5 : tolerance(dtype_)) << rows << " " << c.m;
+      EXPECT_TRUE(result.narrow(1, c.m, 3).eq(7.0).all().item<bool>());
+      for (const std::int64_t row : {std::int64_t{0}, rows / 2, rows - 1}) {
+        at::Tensor alone = on_gpu(at::empty({1, c.m}, dtype_));
+        linear_rows(gpu_x.narrow(0, row, 1), gpu_w, alone);
+        EXPECT_TRUE(alone.equal(y.narrow(0, row, 1))) << rows << " " << row;
+      }
+    }
+    // What no kernel takes goes to the library: rows that do not begin at 16 bytes.
+    const at::Tensor odd = on_gpu(random_tensor({3, c.k + 1}, dtype_, 2)).narrow(1, 1, c.k);
+    at::Tensor y = on_gpu(at::empty({3, c.m}, dtype_));
+    EXPECT_FALSE(cuda::linear_rows(odd, gpu_w, y, {}));
+    linear_rows(odd, gpu_w, y);
+    EXPECT_LT(relative_error(y.cpu(), odd.cpu().to(at::kDouble).matmul(w.to(at::kDouble).t())),
+              dtype_ == at::kFloat ? 1e-5 : tolerance(dtype_));
+  }
+}
+
+TEST_P(GpuServing, LinearRowsWithWhatStandsBeforeAndBehind) {
+  constexpr double kEps = 1e-5;
+  for (const std::int64_t rows : {1, 8, 21, 64}) {
+    const at::Tensor x = random_tensor({rows, 1280}, dtype_, 1, 3.0), w = random_tensor({200, 1280}, dtype_, 2);
+    const at::Tensor before = random_tensor({rows, 200}, dtype_, 3, 20.0), wide = x.to(at::kDouble);
+    for (int kind = 0; kind < 8; ++kind) {
+      const LinearFusion fusion{.normalise = (kind & 1) != 0, .eps = kEps, .relu_squared = (kind & 2) != 0, .add = (kind & 4) != 0};
+      at::Tensor expected = wide.matmul(w.to(at::kDouble).t());
+      if (fusion.normalise) expected = expected.mul(wide.square().mean(1, /*keepdim=*/true).add(kEps).rsqrt());
+      if (fusion.relu_squared) expected = expected.clamp_min(0.0).square();
+      if (fusion.add) expected = expected.add(before.to(at::kDouble));
+      at::Tensor y = on_gpu(before), alone = on_gpu(before.narrow(0, rows / 2, 1)), host = before.clone();
+      linear_rows(on_gpu(x), on_gpu(w), y, fusion);
+      EXPECT_LT(relative_error(y.cpu(), expected), dtype_ == at::kFloat ? 1e-5 : tolerance(dtype_)) << rows << " " << kind;
+      linear_rows(on_gpu(x.narrow(0, rows / 2, 1)), on_gpu(w), alone, fusion);
+      EXPECT_TRUE(alone.equal(y.narrow(0, rows / 2, 1))) << rows << " " << kind;
+      linear_rows(x, w, host, fusion);
+      EXPECT_LT(relative_error(host, expected), dtype_ == at::kFloat ? 1e-5 : 3 * tolerance(dtype_)) << rows << " " << kind;
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Types, GpuServing, ::testing::Values(at::kFloat, at::kBFloat16),
+                         [](const auto& tested) { return std::string(at::toString(tested.param)); });
+
+class GpuSampling : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (cuda_devices() == 0) GTEST_SKIP() << (cuda_built() ? "no GPU on this machine" : "a build without CUDA");
+  }
+};
+
+// Rows with options of all kinds, and the lists that they refer to.
+struct RandomRows {
+  std::vector<SampleRow> rows;
+  std::vector<std::vector<std::int32_t>> seen, generated, forbidden;
+  std::vector<std::vector<std::pair<std::int32_t, double>>> bias;
+  std::vector<std::vector<std::uint64_t>> allowed;
+
+  RandomRows(Rng& rng, std::size_t count, std::int64_t logits, std::int64_t vocab)
+      : rows(count), seen(count), generated(count), forbidden(count), bias(count), allowed(count) {
+    const auto pick = [&](std::int64_t n) { return static_cast<std::int64_t>(rng.below(static_cast<std::uint64_t>(n))); };
+    const auto token = [&] { return static_cast<std::int32_t>(pick(vocab)); };
+    for (std::size_t i = 0; i < count; ++i) {
+      SampleRow& row = rows[i];
+      row.row = pick(logits);
+      row.temperature = pick(4) == 0 ? 0.0 : pick(8) == 0 ? 1e-30 : 0.2 + 2.0 * rng.uniform();
+      if (pick(2) == 0) row.top_k = pick(4) == 0 ? 1 + pick(vocab + 3) : 1 + pick(60);
+      if (pick(2) == 0) row.top_p = std::max(1e-9, rng.uniform());
+      if (pick(3) == 0) row.min_p = 0.3 * rng.uniform();
+      if (pick(3) == 0) row.repetition_penalty = 0.5 + 1.5 * rng.uniform();
+      if (pick(3) == 0) row.frequency_penalty = 2.0 * rng.uniform() - 0.5;
+      if (pick(3) == 0) row.presence_penalty = 2.0 * rng.uniform() - 0.5;
+      for (std::int64_t n = pick(300); n > 0; --n) {
+        seen[i].push_back(pick(20) == 0 ? -1 : token());
+        if (pick(2) == 0) generated[i].push_back(seen[i].back());
+        if (pick(3) == 0) generated[i].push_back(seen[i].back());
+      }
+      if (pick(3) == 0) {
+        for (std::int64_t n = pick(40); n > 0; --n) bias[i].push_back({pick(4) == 0 ? 3 : token(), 20.0 * rng.uniform() - 10.0});
+      }
+      if (pick(4) == 0) {
+        for (std::int64_t n = pick(8); n > 0; --n) forbidden[i].push_back(token());
+      }
+      if (pick(4) == 0) {
+        allowed[i].resize(static_cast<std::size_t>((vocab + 63) / 64));
+        const bool few = pick(2) == 0;
+        for (std::uint64_t& word : allowed[i]) word = few ? (pick(50) == 0 ? 5U : 0U) : rng.next();
+      }
+      row.seen = seen[i];
+      row.generated = generated[i];
+      row.forbidden = forbidden[i];
+      row.logit_bias = bias[i];
+      row.allowed = allowed[i];
+      row.uniform = rng.uniform();
+      row.logprob = pick(2) == 0;
+      row.top_logprobs = pick(2) == 0 ? pick(21) : 0;
+    }
+  }
+};
+
+TEST_F(GpuSampling, DrawsTheTokensOfTheCpu) {
+  Rng rng(11);
+  std::int64_t drawn = 0, failed = 0;
+  for (const std::int64_t vocab : {65536, 50304, 1, 31, 5000, 131072, 32768, 65537}) {
+    constexpr std::int64_t kLogits = 24;
+    at::Tensor logits = random_tensor({kLogits, vocab}, at::kFloat, static_cast<std::uint64_t>(vocab), 3.0);
+    logits.select(0, 0).mul_(2.0).round_().div_(2.0);  // many ties
+    logits.select(0, 1).fill_(0.5);
+    logits.select(0, 2).mul_(0.05);                      // nearly flat
+    logits.select(0, 3).mul_(5.0);
+    logits.select(0, 4).masked_fill_(logits.select(0, 5).gt(-2.0), -std::numeric_limits<double>::infinity());
+    logits.select(0, 6).fill_(-std::numeric_limits<double>::infinity());
+    logits[7][vocab / 2] = kNan;
+    logits[8][vocab / 3] = std::numeric_limits<double>::infinity();
+    const RandomRows random(rng, 160, kLogits, vocab);
+    const std::vector<SampledRow> expected = sample(logits, random.rows);
+    const at::Tensor gpu_logits = on_gpu(logits);
+    const DeviceSamples samples(gpu_logits, random.rows);
+    const std::vector<SampledRow> got = samples.read();
+    const at::Tensor tokens = samples.tokens().cpu();
+    ASSERT_EQ(got.size(), expected.size());
+    for (std::size_t i = 0; i < got.size(); ++i) {
+      const SampleRow& row = random.rows[i];
+      const auto name = [&] { return "vocabulary " + std::to_string(vocab) + ", draw " + std::to_string(i) + " of row " + std::to_string(row.row); };
+      EXPECT_EQ(got[i].error, expected[i].error) << name();
+      const std::int32_t next = tokens.const_data_ptr<std::int32_t>()[i];
+      if (!expected[i].error.empty()) {
+        EXPECT_EQ(next, -1);
+        ++failed;
+        continue;
+      }
+      ++drawn;
+      EXPECT_EQ(got[i].token.id, expected[i].token.id) << name();
+      EXPECT_EQ(next, expected[i].token.id) << name();
+      EXPECT_NEAR(got[i].token.logprob, expected[i].token.logprob, 1e-4) << name();
+      ASSERT_EQ(got[i].top.size(), expected[i].top.size()) << name();
+      for (std::size_t j = 0; j < got[i].top.size(); ++j) {
+        EXPECT_EQ(got[i].top[j].id, expected[i].top[j].id) << name();
+        if (std::isinf(expected[i].top[j].logprob)) continue;
+        EXPECT_NEAR(got[i].top[j].logprob, expected[i].top[j].logprob, 1e-4) << name();
+      }
+    }
+  }
+  EXPECT_GT(drawn, 800);
+  EXPECT_GT(failed, 50);
+}
+
+TEST_F(GpuSampling, ATokenDoesNotDependOnTheOthers) {
+  Rng rng(5);
+  const at::Tensor logits = on_gpu(random_tensor({8, 50304}, at::kFloat, 1, 3.0));
+  const RandomRows random(rng, 64, 8, 50304);
+  const std::vector<SampledRow> together = sample(logits, random.rows);
+  for (std::size_t i = 0; i < random.rows.size(); i += 7) {
+    const std::vector<SampledRow> alone = sample(logits, std::vector<SampleRow>{random.rows[i]});
+    EXPECT_EQ(alone[0].token.id, together[i].token.id);
+    EXPECT_EQ(alone[0].token.logprob, together[i].token.logprob);  // bit for bit
+  }
+}
+
+TEST_F(GpuSampling, RefusesMasksThatAreTooShortAndRowsThatAreNotThere) {
+  const at::Tensor logits = on_gpu(random_tensor({2, 100}, at::kFloat, 1));
+  const std::vector<std::uint64_t> mask = {1};
+  EXPECT_THROW(sample(logits, std::vector<SampleRow>{{.allowed = mask}}), c10::Error);
+  EXPECT_THROW(sample(logits, std::vector<SampleRow>{{.row = 2}}), c10::Error);
+  EXPECT_TRUE(sample(logits, std::vector<SampleRow>{}).empty());
+}
+
+TEST_F(GpuSampling, GraphsReplayWhatWasRecorded) {
+  const at::Tensor x = on_gpu(random_tensor({4, 64}, at::kBFloat16, 1)), w = on_gpu(random_tensor({64, 64}, at::kBFloat16, 2));
+  at::Tensor y = at::empty_like(x), expected = at::empty_like(x);
+  DeviceGraph graph(at::Device(at::kCUDA, 0), [&] {
+    linear_rows(x, w, y);
+    relu_squared(y, y);
+  });
+  for (std::uint64_t seed = 3; seed < 6; ++seed) {
+    x.copy_(random_tensor({4, 64}, at::kBFloat16, seed));
+    graph.replay();
+    linear_rows(x, w, expected);
+    relu_squared(expected, expected);
+    EXPECT_TRUE(y.equal(expected));
+    EXPECT_FALSE(y.eq(0.0).all().item<bool>());
+  }
+}
+
+}  // namespace
+}  // namespace nanochat::ops

@@ -1,0 +1,69 @@
+#pragma once
+// The next token from one row of logits: penalties and bias, what is not allowed, temperature, top-k, top-p, min-p, draw, in
+// this order. On a CPU; ops/sample.h draws for many rows, on GPUs too.
+//
+// What is drawn is defined exactly, so that both give the same tokens. Weights are float32 numbers; the tokens that are kept
+// follow from comparing them, the lower id first among equals; the draw goes through the kept tokens in the order of their
+// ids, until the sum of weights, in float64, is above `uniform` times their total.
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace nanochat::ops {
+
+// A token and the logarithm of its probability (nats) under the unmodified distribution: temperature 1, nothing cut.
+struct SampledToken {
+  std::int32_t id = 0;
+  double logprob = 0.0;
+};
+
+struct SampleRow {
+  std::int64_t row = 0;             // of the logits; several draws may read one row
+  double temperature = 1.0;         // 0: greedy, the most likely token
+  std::int64_t top_k = 0;           // keep the k most likely; 0: all
+  double top_p = 1.0;               // of those, keep the fewest that have this share of their probability
+  double min_p = 0.0;               // of those, drop the ones below min_p times the most likely token
+  double repetition_penalty = 1.0;  // divides (positive) or multiplies the logits of `seen`, once each
+  double frequency_penalty = 0.0;   // subtracted for each occurrence in `generated`
+  double presence_penalty = 0.0;    // subtracted once for a token of `generated`
+  std::span<const std::pair<std::int32_t, double>> logit_bias = {};  // added
+  std::span<const std::int32_t> seen = {}, generated = {};
+  std::span<const std::uint64_t> allowed = {};    // a bit for each token of the vocabulary; empty: all may be drawn
+  std::span<const std::int32_t> forbidden = {};   // not to be drawn, allowed or not
+  double uniform = 0.0;             // the random number of this draw, in [0, 1)
+  bool logprob = true;              // false: SampledToken::logprob stays 0, which saves a pass
+  std::int64_t top_logprobs = 0;    // alternatives wanted, at most kMostTopLogprobs
+};
+inline constexpr std::int64_t kMostTopLogprobs = 128;
+
+// With memory that is reused; not thread-safe.
+class RowSampler {
+ public:
+  // Throws NumericalError naming a token whose logit is NaN or +Inf, or if nothing may be drawn; -Inf is a token that is
+  // never drawn. Options are in range (SamplingOptions).
+  SampledToken sample(std::span<const float> logits, const SampleRow& row);
+  // The `count` most likely tokens of the unmodified distribution, most likely first; the lowest id among equals.
+  static std::vector<SampledToken> most_likely(std::span<const float> logits, std::int64_t count);
+  static double logprob(std::span<const float> logits, std::int32_t id);
+
+ private:
+  void score(std::span<const float> logits, const SampleRow& row);  // fills scores_
+  std::size_t choose(std::span<const float> logits, float maximum, const SampleRow& row);
+  std::size_t draw(const SampleRow& row, float best);               // from scores_, which become weights
+  void keep_most_likely(const SampleRow& row);
+  bool more_likely(std::int32_t a, std::int32_t b) const;
+
+  std::vector<float> scores_;          // (vocab), modified logits, then weights
+  std::vector<std::int32_t> order_;    // scratch: ids
+  std::vector<double> block_weights_;  // sums of the weights of neighbouring tokens
+};
+
+// Why there is no token: the messages of those errors.
+std::string message_not_finite(std::int64_t id, float logit);
+std::string message_none_finite(std::int64_t vocab);
+std::string message_none_allowed(std::int64_t vocab);
+
+}  // namespace nanochat::ops
