@@ -237,7 +237,7 @@ TEST_F(Conversations, CallsAndFunctionsThatAreNoneAreRefused) {
   const auto with = [](const std::string& message, const std::string& row = "") {
     return R"({"messages": [{"role": "user", "content": "?"}, )" + message + "]" + row + "}";
   };
-  EXPECT_EQ(kind_of(with(R"({"role": "function_call", "content": "area(5)"})")), "wrong-call");
+  EXPECT_EQ(kind_of(with(R"({"role": "function_call", "content": "area of 5"})")), "wrong-call");
   EXPECT_EQ(kind_of(with(R"({"role": "function_call", "content": "[]"})")), "wrong-call");
   EXPECT_EQ(kind_of(with(R"({"role": "function_call"})")), "empty-content");
   EXPECT_EQ(kind_of(with(R"({"role": "assistant", "tool_calls": [{"function": {"arguments": "{}"}}]})")), "wrong-call");
