@@ -317,7 +317,7 @@ class CorpusReader : public DocumentReader {
     // A choice that nobody made is told, once for each name.
     if (options_.text_column.empty() && reader->column() != "text" && reader->column() != told_column_) {
       told_column_ = reader->column();
-      log_info("{}: reads the text from the column \"{}\", the only one of strings; there is none named \"text\"",
+      log_info("{}: reads the text from the column \"{}\", the only one that can be it; none is named \"text\"",
                name_of(file), told_column_);
     }
     return reader;
