@@ -473,11 +473,12 @@ TEST(PretrainOptions, RefuseAHorizonThatMeansNothing) {
   PretrainConfig config;
   OptionList options;
   declare_pretrain_options(options, config);
-  for (const auto& [name, value] : std::vector<std::pair<const char*, double>>{
-           {"num_iterations", -5}, {"target_flops", -3}, {"target_flops", 0}, {"target_minutes", -2}, {"target_param_data_ratio", -2},
-           {"validation_every", 1}, {"validation_every", -1}, {"eval_interval", -2}, {"checkpoint_interval", 0}, {"sample_interval", -5}}) {
-    const nlohmann::json wrong = {{name, value}};
-    EXPECT_THAT([&] { options.apply_json(wrong, "test"); }, ThrowsMessage<ConfigError>(HasSubstr(name)));
+  const std::vector<std::pair<std::string, double>> wrong = {
+      {"num_iterations", -5}, {"target_flops", -3}, {"target_flops", 0}, {"target_minutes", -2}, {"target_param_data_ratio", -2},
+      {"validation_every", 1}, {"validation_every", -1}, {"eval_interval", -2}, {"checkpoint_interval", 0}, {"sample_interval", -5}};
+  for (const auto& entry : wrong) {
+    const auto set = [&] { options.apply_json({{entry.first, entry.second}}, "test"); };
+    EXPECT_THAT(set, ThrowsMessage<ConfigError>(HasSubstr(entry.first))) << entry.second;
   }
   for (const char* name : {"num_iterations", "target_flops", "target_minutes", "target_param_data_ratio", "eval_interval"}) {
     options.apply_json({{name, -1}}, "test");

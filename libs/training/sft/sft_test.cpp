@@ -122,12 +122,14 @@ TEST_F(Sft, NoEpochIsNoStep) {
 
 TEST_F(Sft, NothingIsHeldOutWhereTheShareIsZero) {
   config_.data.validation_share = 0;
+  ::testing::internal::CaptureStderr();  // there is no log.txt while data are read
   const TrainingResult result = train();
+  const std::string said = ::testing::internal::GetCapturedStderr();
   EXPECT_EQ(result.steps, 12);
   EXPECT_TRUE(std::isnan(result.score));
   EXPECT_TRUE(figures("validation_loss").empty());
-  EXPECT_THAT(log(), HasSubstr("--validation-share 0"));
-  EXPECT_THAT(log(), HasSubstr("training: 200 conversations"));
+  EXPECT_THAT(said, HasSubstr("--validation-share 0"));
+  EXPECT_THAT(said, HasSubstr("training: 200 conversations"));
 }
 
 TEST_F(Sft, AResumedRunMayHaveMoreStepsAndOtherMicroBatches) {
