@@ -15,6 +15,7 @@
 #include "data/conversations.h"
 #include "data/rows.h"
 #include "tokenizer/chat_history.h"
+#include "tokenizer/utf8.h"
 
 namespace nanochat {
 namespace {
@@ -50,10 +51,10 @@ constexpr std::array kPairForms = {
 constexpr std::array kSystemKeys = {"system", "system_prompt"};
 constexpr std::array kFunctionKeys = {"tools", "functions"};
 constexpr std::array kRowFlags = {"weight", "train"};
-constexpr std::array kMessageFlags = {"weight", "train", "training", "trainable", "loss"};
+constexpr std::array kMessageFlags = {"weight", "train", "training", "trainable", "loss", "loss_weight", "loss_scale"};
 // What would change a conversation and cannot be followed: of a row and of a message, and of a message alone.
 constexpr std::array kMedia = {"image", "images", "audio", "audios", "video", "videos"};
-constexpr std::array kPartialFlags = {"mask", "masked", "loss_mask", "loss_weight", "train_detail", "train_details", "training_detail"};
+constexpr std::array kPartialFlags = {"mask", "masked", "loss_mask", "train_detail", "train_details", "training_detail"};
 
 enum class Role { kSystem, kUser, kAssistant, kCall, kResult };
 
@@ -241,7 +242,7 @@ class RowParser {
     switch (*role) {
       case Role::kSystem:
         begin_turn(*role, role_name, false, learned);
-        history_.add_system(joined(content_of(content, content_key)), learned);
+        if (const std::string text = joined(content_of(content, content_key)); !beside_.contains(text)) history_.add_system(text, learned);
         break;
       case Role::kUser:
         begin_turn(*role, role_name, false, learned);
@@ -251,7 +252,8 @@ class RowParser {
         const std::vector<FunctionCall> calls = calls_of_message(value, used);
         begin_turn(*role, role_name, !calls.empty(), learned);
         const bool silent = content == nullptr && !calls.empty();
-        history_.add_assistant(silent ? std::vector<MessagePart>() : content_of(content, content_key, true), calls, learned);
+        std::vector<MessagePart> parts = silent ? std::vector<MessagePart>() : content_of(content, content_key, true);
+        history_.add_assistant(calculated(value, std::move(parts), used), calls, learned);
         break;
       }
       case Role::kCall:
@@ -345,6 +347,31 @@ class RowParser {
     return text;
   }
 
+  // As the server's answers list what the calculator computed.
+  std::vector<MessagePart> calculated(const Json& message, std::vector<MessagePart> parts, Keys& used) const {
+    const char* key = "nanochat_calculations";
+    used.insert(key);
+    const Json* list = find(message, key);
+    if (list == nullptr || is_vacant(*list)) return parts;
+    const std::string text = joined(parts);
+    const std::int64_t characters = utf8::count_characters(text);
+    const bool is_text = std::all_of(parts.begin(), parts.end(), [](const MessagePart& part) { return part.type == PartType::kText; });
+    std::vector<Calculation> calculations;
+    for (const Json& one : *list) {
+      const Json *expression = find(one, "expression"), *result = find(one, "result"), *offset = find(one, "offset");
+      const std::int64_t least = calculations.empty() ? 0 : calculations.back().offset;
+      const bool good = is_text && list->is_array() && expression != nullptr && expression->is_string() && result != nullptr &&
+                        result->is_string() && offset != nullptr && offset->is_number_integer() &&
+                        offset->get<std::int64_t>() >= least && offset->get<std::int64_t>() <= characters;
+      if (!good) {
+        fail("wrong-call", fmt::format("\"{}\" of message {} is not a list of expression, result and an offset in the order of the "
+                                       "content, which is text", key, number_));
+      }
+      calculations.push_back({expression->get<std::string>(), result->get<std::string>(), offset->get<std::int64_t>()});
+    }
+    return with_calculations(text, calculations);
+  }
+
   // ---- Functions ----
 
   static Json parsed(const std::string& text, const char* kind, const std::string& name) {
@@ -431,7 +458,7 @@ class RowParser {
     const Json* value = read(key);
     if (value == nullptr || is_vacant(*value)) return;
     if (!value->is_string()) fail("wrong-content", fmt::format("\"{}\" is JSON {} where a string would be right", key, value->type_name()));
-    history_.add_system(value->get<std::string>(), row_learned_);
+    if (beside_.insert(value->get<std::string>()).second) history_.add_system(value->get<std::string>(), row_learned_);
   }
 
   std::string text(const char* key) {
@@ -493,7 +520,8 @@ class RowParser {
 
   const Json& row_;
   UnreadKeys* unread_;
-  Keys read_;  // of the row
+  Keys read_;                     // of the row
+  std::set<std::string> beside_;  // system messages beside the list, which often holds them too
   ChatHistory history_;
   std::size_t number_ = 0;  // of the message, from 1
   bool row_learned_ = true;

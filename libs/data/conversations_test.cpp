@@ -1,5 +1,7 @@
 #include "data/conversations.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 
 #include <gmock/gmock.h>
@@ -179,6 +181,8 @@ INSTANTIATE_TEST_SUITE_P(
         FormCase{R"({"system": "s", "messages": [{"role": "developer", "content": "d"}, {"role": "system", "content": "t"},
                      {"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]})",
                  R"([{"role":"system","content":"s\n\nd\n\nt"},{"role":"user","content":"hi"},{"role":"assistant","content":"hello"}])"},
+        FormCase{R"({"system": "s", "conversations": [{"from": "system", "value": "s"}, {"from": "human", "value": "hi"}, {"from": "gpt", "value": "hello"}]})",
+                 R"([{"role":"system","content":"s"},{"role":"user","content":"hi"},{"role":"assistant","content":"hello"}])"},
         FormCase{R"({"messages": [{"role": "developer", "content": "Be brief"}, {"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]})",
                  R"([{"role":"system","content":"Be brief"},{"role":"user","content":"hi"},{"role":"assistant","content":"hello"}])"}));
 
@@ -203,6 +207,10 @@ INSTANTIATE_TEST_SUITE_P(
                  R"([{"role":"system","content":"These functions can be called, each described by a line of JSON:\n{\"name\":\"f\",\"description\":\"d\"}\n{\"name\":\"g\",\"b\":1,\"a\":2}"},)"
                  R"({"role":"user","content":"?"},{"role":"assistant","content":"See.\n\n{\"name\":\"f\",\"arguments\":{\"b\":1,\"a\":2}}\n{\"name\":\"g\",\"arguments\":{}}"},)"
                  R"({"role":"user","content":"Result of f:\n1\n\nResult of g:\n2\n\nso?"},{"role":"assistant","content":"3"}])"},
+        // The model's own calculator, as the server's answers list it.
+        FormCase{R"([{"role": "user", "content": "?"}, {"role": "assistant", "content": "é=5.", "nanochat_calculations": [{"expression": "2+3", "result": "5", "offset": 2}]}])",
+                 R"([{"role":"user","content":"?"},{"role":"assistant","content":[{"type":"text","text":"é="},{"type":"python","text":"2+3"},)"
+                 R"({"type":"python_output","text":"5"},{"type":"text","text":"5."}]}])"},
         // The API before tools, and calls as separate messages.
         FormCase{R"({"functions": [{"name": "f"}], "messages": [{"role": "user", "content": "?"},
                      {"role": "assistant", "content": null, "function_call": {"name": "f", "arguments": "{}"}},
@@ -226,7 +234,7 @@ INSTANTIATE_TEST_SUITE_P(
     ::testing::Values(
         FormCase{R"({"messages": [{"role": "user", "content": "q1"}, {"role": "assistant", "content": "BAD", "weight": 0}, {"role": "user", "content": "q2"},
                      {"role": "assistant", "content": "GOOD", "weight": 1}]})", WEIGHT_ZERO},
-        FormCase{R"({"conversations": [{"from": "human", "value": "q1"}, {"from": "gpt", "value": "BAD", "train": false}, {"from": "human", "value": "q2"},
+        FormCase{R"({"conversations": [{"from": "human", "value": "q1"}, {"from": "gpt", "value": "BAD", "train": false, "loss_scale": 1}, {"from": "human", "value": "q2"},
                      {"from": "gpt", "value": "GOOD", "train": true, "weight": null}]})", WEIGHT_ZERO},
         FormCase{R"([{"role": "user", "content": "q1"}, {"role": "assistant", "content": "BAD", "loss": false}, {"role": "user", "content": "q2", "weight": 1},
                      {"role": "assistant", "content": "GOOD", "training": 1.0}])", WEIGHT_ZERO},
@@ -245,6 +253,10 @@ TEST_F(Conversations, CallsAndFunctionsThatAreNoneAreRefused) {
   EXPECT_EQ(kind_of(with(R"({"role": "assistant", "tool_calls": [{"type": "custom", "custom": {"name": "f"}}]})")), "wrong-call");
   EXPECT_EQ(kind_of(with(R"({"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": [1]}}]})")), "wrong-call");
   EXPECT_EQ(kind_of(with(R"({"role": "assistant", "content": null, "tool_calls": []})")), "empty-content");
+  for (const char* calculations : {R"(3)", R"([3])", R"([{"expression": "1", "result": "1"}])", R"([{"expression": "1", "result": "1", "offset": 2}])",
+                                   R"([{"expression": "1", "result": "1", "offset": 1}, {"expression": "1", "result": "1", "offset": 0}])"}) {
+    EXPECT_EQ(kind_of(with(R"({"role": "assistant", "content": "a", "nanochat_calculations": )" + std::string(calculations) + "}")), "wrong-call");
+  }
   const std::string good = R"({"role": "assistant", "content": "a"})";
   EXPECT_EQ(kind_of(with(good, R"(, "tools": "search")")), "wrong-call");
   EXPECT_EQ(kind_of(with(good, R"(, "tools": {"name": "f"})")), "wrong-call");
@@ -289,6 +301,19 @@ TEST_F(Conversations, KeysThatNothingReadsAreCounted) {
   for (int i = 0; i < 60; ++i) rows += R"({"key)" + std::to_string(i) + R"(": 1, "question": "q", "answer": "a"})" "\n";
   read_conversations({write("b.jsonl", rows)}, {}, &report);
   EXPECT_EQ(report.unread.size(), kMostUnreadKeys);
+}
+
+TEST_F(Conversations, AreReadFromOtherEndingsAndFromPipes) {
+  EXPECT_EQ(read_conversations({write("a.NDJSON", kArray), write("b.jsonlines", kShareGpt), write("c.JSONL.GZ", testing::gzip(kAlpaca))}).size(), 3U);
+  // A pipe cannot be read twice, and has no name that tells what it holds.
+  for (const std::string& text : {std::string(kMessages) + "\n" + kMessages, "[" + std::string(kMessages) + "," + kMessages + "]", testing::gzip(std::string(kMessages) + "\n" + kMessages)}) {
+    int ends[2];
+    ASSERT_EQ(pipe(ends), 0);
+    ASSERT_EQ(::write(ends[1], text.data(), text.size()), static_cast<ssize_t>(text.size()));
+    close(ends[1]);
+    EXPECT_EQ(read_conversations({"/dev/fd/" + std::to_string(ends[0])}).size(), 2U);
+    close(ends[0]);
+  }
 }
 
 #ifdef NANOCHAT_HAS_PARQUET

@@ -214,8 +214,13 @@ class Validator {
 
   bool holds_conversations(const fs::path& file) const {
     if (!options_.text_column.empty()) return false;
-    Row row;
-    return open_rows(file)->next(row) && conversation_form(row.value);
+    try {
+      Row row;
+      return open_rows(file, conversation_columns())->next(row) && conversation_form(row.value);
+    } catch (const DataError&) {
+      open_rows(file);  // throws for a damaged file; this one has none of these columns
+      return false;
+    }
   }
 
   // The column of a parquet that `data prepare` reads.
@@ -241,7 +246,7 @@ class Validator {
   }
 
   void rows(const fs::path& file) {
-    const auto reader = open_rows(file);
+    const auto reader = open_rows(file, conversation_columns());  // of a parquet, which holds conversations
     std::uint64_t before = 0, found_rows = 0;
     std::optional<ConversationForm> form;  // of the first conversation of the file that can be read
     for (Row next; !interrupt_requested() && reader->next(next);) {

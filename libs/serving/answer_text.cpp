@@ -6,6 +6,7 @@
 
 #include "core/format.h"
 #include "tokenizer/special_tokens.h"
+#include "tokenizer/utf8.h"
 
 namespace nanochat {
 namespace {
@@ -66,7 +67,7 @@ bool AnswerText::push(const SampledToken& token, std::vector<SampledToken> top, 
 
 void AnswerText::add(const std::string& text) {
   decoded_ += text.size();
-  characters_ += std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xC0) != 0x80; });
+  characters_ += utf8::count_characters(text);
   waiting_ += text;
   if (const std::size_t stop = find_stop(waiting_, stops_); stop != std::string::npos) {
     ready_ += waiting_.substr(0, stop);

@@ -5,6 +5,7 @@
 #include "serving/api_request.h"
 #include "serving/json_fields.h"
 #include "tokenizer/chat_history.h"
+#include "tokenizer/utf8.h"
 
 namespace nanochat {
 namespace {
@@ -55,35 +56,26 @@ std::vector<FunctionCall> parse_calls(const JsonFields& message) {
   return parsed;
 }
 
-// The text of an assistant with what its calculator computed where it was, as answers list it in "nanochat_calculations".
-std::vector<MessagePart> with_calculations(const JsonFields& message, const std::string& text) {
-  std::vector<MessagePart> parts;
+// What an assistant's calculator computed, as answers list it in "nanochat_calculations".
+std::vector<Calculation> parse_calculations(const JsonFields& message, const std::string& text) {
+  std::vector<Calculation> parsed;
   const json* calculations = message.array("nanochat_calculations");
-  std::size_t begin = 0;        // of the text that is in no part yet
-  std::int64_t characters = 0;  // of the text before that
+  const std::int64_t characters = calculations == nullptr ? 0 : utf8::count_characters(text);
   for (std::size_t i = 0; calculations != nullptr && i < calculations->size(); ++i) {
     const std::string where = fmt::format("{}[{}]", message.name_of("nanochat_calculations"), i);
     const JsonFields calculation((*calculations)[i], where);
     const auto expression = calculation.string("expression"), result = calculation.string("result");
-    const auto offset = calculation.integer("offset", characters, INT64_MAX);
+    const auto offset = calculation.integer("offset", parsed.empty() ? 0 : parsed.back().offset, INT64_MAX);
     if (!expression || !result || !offset) {
       throw ApiError::invalid(where + ": expected expression, result and offset, and one of them is missing", where);
     }
-    std::size_t place = begin;
-    for (; characters < *offset && place < text.size(); ++characters) {
-      for (++place; place < text.size() && (text[place] & 0xC0) == 0x80;) ++place;
-    }
-    if (characters < *offset) {
+    if (*offset > characters) {
       throw ApiError::invalid(fmt::format("{}.offset: {} is behind the end of the content, which has {} characters", where, *offset, characters),
                               where + ".offset", "out_of_range");
     }
-    if (place > begin) parts.push_back({PartType::kText, text.substr(begin, place - begin)});
-    parts.push_back({PartType::kPython, *expression});
-    parts.push_back({PartType::kPythonOutput, *result});
-    begin = place;
+    parsed.push_back({*expression, *result, *offset});
   }
-  if (begin < text.size() || parts.empty()) parts.push_back({PartType::kText, text.substr(begin)});
-  return parts;
+  return parsed;
 }
 
 void add_message(const json& value, std::size_t index, ChatHistory& history) {
@@ -97,7 +89,7 @@ void add_message(const json& value, std::size_t index, ChatHistory& history) {
   } else if (*role == "user") {
     history.add_user(text);
   } else if (*role == "assistant") {
-    history.add_assistant(with_calculations(message, text), parse_calls(message));
+    history.add_assistant(with_calculations(text, parse_calculations(message, text)), parse_calls(message));
   } else if (*role == "tool" || *role == "function") {
     history.add_result({.id = message.string("tool_call_id").value_or(""), .name = message.string("name").value_or("")}, text);
   } else {

@@ -7,16 +7,12 @@
 
 #include "serving/json_fields.h"
 #include "serving/tool_call.h"
+#include "tokenizer/utf8.h"
 
 namespace nanochat {
 namespace {
 
 using nlohmann::json;
-
-// What JSON Schema's maxLength counts: code points.
-std::size_t characters(std::string_view text) {
-  return static_cast<std::size_t>(std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xC0) != 0x80; }));
-}
 
 std::vector<std::string> parse_stop(const JsonFields& fields) {
   const json* value = fields.find("stop");
@@ -26,7 +22,7 @@ std::vector<std::string> parse_stop(const JsonFields& fields) {
   for (const json& one : value->is_string() ? json::array({*value}) : *value) {
     if (!one.is_string()) throw fields.wrong_type("stop", "an array of strings", one);
     stops.push_back(one.get<std::string>());
-    const std::size_t length = characters(stops.back());
+    const auto length = static_cast<std::size_t>(utf8::count_characters(stops.back()));
     if (length == 0 || length > kMaxStopCharacters) {
       throw ApiError::invalid(fmt::format("stop: expected strings of 1 to {} characters, found one of {}", kMaxStopCharacters, length),
                               "stop");

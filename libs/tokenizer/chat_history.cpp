@@ -2,10 +2,13 @@
 
 #include <algorithm>
 #include <iterator>
+#include <string_view>
 #include <utility>
 
 #include <nlohmann/json.hpp>
 #include <spdlog/fmt/fmt.h>
+
+#include "tokenizer/utf8.h"
 
 namespace nanochat {
 namespace {
@@ -55,6 +58,24 @@ std::string describe_functions(const std::vector<nlohmann::ordered_json>& functi
     text += "\n" + function.dump(-1, ' ', false, json::error_handler_t::replace);
   }
   return text;
+}
+
+std::vector<MessagePart> with_calculations(const std::string& text, const std::vector<Calculation>& calculations) {
+  std::vector<MessagePart> parts;
+  std::size_t begin = 0;        // of the text that is in no part yet
+  std::int64_t characters = 0;  // of the text before that
+  for (const Calculation& calculation : calculations) {
+    std::size_t place = begin;
+    for (; characters < calculation.offset && place < text.size(); ++characters) {
+      place += std::max<std::size_t>(utf8::character_length(std::string_view(text).substr(place)), 1);
+    }
+    if (place > begin) parts.push_back({PartType::kText, text.substr(begin, place - begin)});
+    parts.push_back({PartType::kPython, calculation.expression});
+    parts.push_back({PartType::kPythonOutput, calculation.result});
+    begin = place;
+  }
+  if (begin < text.size() || parts.empty()) parts.push_back({PartType::kText, text.substr(begin)});
+  return parts;
 }
 
 void ChatHistory::add_system(const std::string& text, bool learned) {

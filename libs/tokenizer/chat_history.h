@@ -13,6 +13,7 @@
 //   history.add_result({.name = "weather"}, "sunny");
 //   const Conversation conversation = std::move(history).take();
 
+#include <cstdint>
 #include <map>
 #include <string>
 #include <vector>
@@ -35,6 +36,16 @@ std::string call_text(const FunctionCall& call);
 // A function's description is {"name", "description", "parameters"}, written with its keys in their order. Empty without
 // functions.
 std::string describe_functions(const std::vector<nlohmann::ordered_json>& functions);
+
+// What the model's own calculator computed, before the character of the text that `offset` counts to (the server's
+// "nanochat_calculations").
+struct Calculation {
+  std::string expression, result;
+  std::int64_t offset = 0;
+};
+
+// An assistant's text with its calculations as parts. Their offsets must not decrease, nor be behind the end of the text.
+std::vector<MessagePart> with_calculations(const std::string& text, const std::vector<Calculation>& calculations);
 
 // What a result says of the call that it belongs to.
 struct ResultSource {

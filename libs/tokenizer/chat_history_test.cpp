@@ -23,6 +23,16 @@ TEST(DescribeFunctions, KeepsTheOrderOfKeys) {
             R"({"name":"w","description":"d"})" "\n" R"({"name":"v"})");
 }
 
+TEST(WithCalculations, PutsThemBetweenCharacters) {
+  using Parts = std::vector<MessagePart>;
+  EXPECT_EQ(with_calculations("\xc3\xa9=5.", {{"2+3", "5", 2}, {"6*7", "42", 4}}),
+            (Parts{{PartType::kText, "\xc3\xa9="}, {PartType::kPython, "2+3"}, {PartType::kPythonOutput, "5"}, {PartType::kText, "5."},
+                   {PartType::kPython, "6*7"}, {PartType::kPythonOutput, "42"}}));
+  EXPECT_EQ(with_calculations("", {{"1", "1", 0}}), (Parts{{PartType::kPython, "1"}, {PartType::kPythonOutput, "1"}}));
+  EXPECT_EQ(with_calculations("a", {}), (Parts{{PartType::kText, "a"}}));
+  EXPECT_EQ(with_calculations("", {}), (Parts{{PartType::kText, ""}}));
+}
+
 TEST(ChatHistory, RendersCallsAndResultsAsTurns) {
   ChatHistory history;
   history.add_system("S");

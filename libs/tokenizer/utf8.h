@@ -2,6 +2,7 @@
 // Small UTF-8 helpers (well-formed sequences as in the Unicode Standard, table 3-7: no surrogates, no overlong forms,
 // nothing above U+10FFFF). Stateless and thread-safe.
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -43,6 +44,11 @@ inline std::size_t character_length(std::string_view text, std::size_t* viable =
     high = 0xBF;
   }
   return length;
+}
+
+// Characters of well-formed text: what JSON Schema's maxLength counts, too.
+inline std::int64_t count_characters(std::string_view text) {
+  return std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xC0) != 0x80; });
 }
 
 // The code point of the well-formed character of `length` bytes at the start of `text`.
