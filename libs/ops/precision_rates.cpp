@@ -68,16 +68,16 @@ class Layer {
   double flops_ = 0.0;
 };
 
-// A row by a matrix, as the engine and the generator multiply it.
-class RowProduct {
+// Rows by a matrix, as a model that writes multiplies them.
+class Product {
  public:
-  static constexpr std::int64_t kInputs = 1024, kOutputs = 16384;
-  explicit RowProduct(at::ScalarType dtype) {
-    x_ = at::full({1, kInputs}, 0.5, dtype);
-    w_ = at::full({kOutputs, kInputs}, 0.25, dtype);
-    y_ = at::empty({1, kOutputs}, dtype);
+  Product(at::ScalarType dtype, std::int64_t rows, std::int64_t inputs, std::int64_t outputs) {
+    x_ = at::full({rows, inputs}, 0.5, dtype);
+    w_ = at::full({outputs, inputs}, 0.25, dtype);
+    y_ = at::empty({rows, outputs}, dtype);
   }
-  void step() { linear_rows(x_, w_, y_); }
+  void step() { linear_inference(x_, w_, y_); }
+  double weights() const { return static_cast<double>(w_.numel()); }
 
  private:
   at::Tensor x_, w_, y_;
@@ -99,10 +99,17 @@ PrecisionRates measure_training_products() {
 }
 
 PrecisionRates measure_decoding_products() {
-  RowProduct wide(at::kFloat), narrow(at::kBFloat16);
-  const Least least = take_turns([&] { wide.step(); }, [&] { narrow.step(); });
-  constexpr auto kWeights = static_cast<double>(RowProduct::kInputs * RowProduct::kOutputs);
-  return {kWeights / least.float32, kWeights / least.bfloat16};
+  constexpr std::int64_t kPrompt = 128, kAnswer = 128;
+  const auto measure = [](std::int64_t rows, std::int64_t inputs, std::int64_t outputs) {  // seconds a weight
+    Product wide(at::kFloat, rows, inputs, outputs), narrow(at::kBFloat16, rows, inputs, outputs);
+    const Least least = take_turns([&] { wide.step(); }, [&] { narrow.step(); });
+    return Least{least.float32 / wide.weights(), least.bfloat16 / narrow.weights()};
+  };
+  const Least row = measure(1, 1024, 16384), prompt = measure(kPrompt, 512, 512);
+  const auto rate = [&](double of_prompt, double of_row) {
+    return static_cast<double>(kPrompt + kAnswer) / (of_prompt + static_cast<double>(kAnswer) * of_row);
+  };
+  return {rate(prompt.float32, row.float32), rate(prompt.bfloat16, row.bfloat16)};
 }
 
 }  // namespace nanochat::ops
