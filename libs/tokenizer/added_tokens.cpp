@@ -86,9 +86,9 @@ std::int32_t AddedTokens::Set::match(std::string_view text, std::size_t& length)
   return found;
 }
 
-// Rust's \w, which the package asks for here, has the two joiners besides ours.
+// Rust's \w, which the package asks for here, has the two joiners besides ours, and no numbers of Latin-1.
 AddedTokens::AddedTokens(const std::vector<AddedToken>& tokens, const TextNormalizer& normalizer)
-    : word_(R"([\w\x{200C}\x{200D}])") {
+    : word_(R"((?![\x{B2}\x{B3}\x{B9}\x{BC}-\x{BE}])[\w\x{200C}\x{200D}])") {
   for (const AddedToken& token : tokens) {
     if (token.normalized) {
       in_normalized_.add(token, normalizer.apply(token.content));

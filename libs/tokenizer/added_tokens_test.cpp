@@ -43,6 +43,7 @@ TEST(AddedTokens, AreFoundLeftmostAndLongest) {
 TEST(AddedTokens, OfOneWordStandAlone) {
   EXPECT_THAT(find(sample(), "sword word word_ word"), ElementsAre("sword ", "#2", " word_ ", "#2"));
   EXPECT_THAT(find(sample(), "word\u0301 word\u200D"), ElementsAre("word\u0301 word\u200D"));
+  EXPECT_THAT(find(sample(), "word\u00B2"), ElementsAre("#2", "\u00B2"));
 }
 
 TEST(AddedTokens, TakeTheWhiteSpaceBesideThem) {

@@ -312,8 +312,13 @@ class Reader {
     fail(fmt::format("{}.pattern is {}; expected {{\"Regex\": …}} or {{\"String\": …}}", where, pattern.dump()));
   }
 
+  void require_object(const json& step, const char* what) const {
+    if (!step.is_object()) fail(fmt::format("{} is {}; expected an object with a type", what, step.dump().substr(0, 60)));
+  }
+
   void read_normalizer(const json& normalizer, std::vector<NormalizerStep>& steps) const {
     if (normalizer.is_null()) return;
+    require_object(normalizer, "normalizer");
     const std::string type = type_of(normalizer);
     using Kind = NormalizerStep::Kind;
     static const std::map<std::string_view, Kind> plain = {
@@ -361,6 +366,7 @@ class Reader {
   }
 
   void read_pre_tokenizer(const json& step, std::vector<SplitStep>& steps) const {
+    require_object(step, "pre_tokenizer");
     const std::string type = type_of(step);
     const std::string where = "pre_tokenizer: " + type;
     if (type == "Sequence") {

@@ -156,7 +156,8 @@ TEST(HfJson, NamesTheKeyAtFault) {
   refuse("/normalizer", {{"type", "Prepend"}, {"prepend", ""}}, "normalizer: Prepend.prepend is empty");
   refuse("/normalizer", {{"type", "Replace"}, {"pattern", "a"}, {"content", "b"}}, "normalizer: Replace.pattern is \"a\"; expected");
   refuse("/normalizer", {{"type", "Replace"}, {"pattern", {{"Regex", "^"}}}, {"content", "b"}}, "may match the empty text");
-  refuse("/pre_tokenizer", nullptr, "pre_tokenizer \"none\" is not supported; supported are ByteLevel");
+  refuse("/normalizer", "NFC", "normalizer is \"NFC\"; expected an object with a type");
+  refuse("/pre_tokenizer", nullptr, "pre_tokenizer is null; expected an object with a type");
   refuse("/pre_tokenizer", {{"type", "Whitespace"}}, "pre_tokenizer \"Whitespace\" is not supported");
   refuse("/pre_tokenizer/pretokenizers", json::array(), "pre_tokenizer has no step ByteLevel");
   refuse("/pre_tokenizer/pretokenizers/0", {{"type", "ByteLevel"}}, "pre_tokenizer: ByteLevel stands there twice");

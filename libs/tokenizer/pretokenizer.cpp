@@ -134,10 +134,11 @@ std::string category_members(std::string_view category) {
   return members;
 }
 
-// Oniguruma's \w: Alphabetic, marks, decimal digits and connecting punctuation.
+// Oniguruma's \w: Alphabetic, marks, decimal digits and connecting punctuation; of Latin-1 every number, too.
 const std::string& word_members() {
   static const std::string members = "\\p{Alphabetic}" + category_members("L") + category_members("M") +
-                                     category_members("Nd") + category_members("Pc");
+                                     category_members("Nd") + category_members("Pc") +
+                                     R"(\x{B2}\x{B3}\x{B9}\x{BC}-\x{BE})";
   return members;
 }
 

@@ -109,6 +109,25 @@ std::string read_tokenizer(const std::string& bytes, const char* name) {
   return all;
 }
 
+// As published tokenizers have them: normalizers, several splits, added tokens.
+std::string sample_tokenizer_steps() {
+  auto document = nlohmann::json::parse(file_of(ByteBpeTokenizer(small_bpe_definition()), "tokenizer.json"));
+  document["normalizer"] = {{"type", "Sequence"},
+                            {"normalizers",
+                             {{{"type", "NFKC"}},
+                              {{"type", "Replace"}, {"pattern", {{"Regex", "\\s+"}}}, {"content", " "}},
+                              {{"type", "Strip"}, {"strip_left", true}, {"strip_right", false}}}}};
+  document["pre_tokenizer"] = {
+      {"type", "Sequence"},
+      {"pretokenizers",
+       {{{"type", "Split"}, {"pattern", {{"Regex", "\\p{N}{1,3}|^[a-z]+$"}}}, {"behavior", "Isolated"}, {"invert", false}},
+        {{"type", "Digits"}, {"individual_digits", true}},
+        {{"type", "ByteLevel"}, {"add_prefix_space", true}, {"trim_offsets", true}, {"use_regex", true}}}}};
+  document["added_tokens"].push_back({{"id", 276}, {"content", "number"}, {"single_word", true}, {"lstrip", true},
+                                      {"rstrip", true}, {"normalized", true}, {"special", false}});
+  return document.dump();
+}
+
 std::string sample_config() { return to_json_text(to_hugging_face_config(small_config())); }
 
 std::string read_config(const std::string& bytes) {
@@ -145,6 +164,8 @@ const std::vector<Format>& formats() {
       {"safetensors", sample_safetensors, read_safetensors},
       {"shard", sample_shard, read_shard, /*detects_all=*/true},
       {"tokenizer_json", [] { return file_of(ByteBpeTokenizer(small_bpe_definition()), "tokenizer.json"); },
+       [](const std::string& bytes) { return read_tokenizer(bytes, "tokenizer.json"); }},
+      {"tokenizer_steps_json", sample_tokenizer_steps,
        [](const std::string& bytes) { return read_tokenizer(bytes, "tokenizer.json"); }},
       {"sentencepiece_json", [] { return file_of(*small_sentencepiece(), "tokenizer.json"); },
        [](const std::string& bytes) { return read_tokenizer(bytes, "tokenizer.json"); }},
