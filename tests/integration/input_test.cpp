@@ -325,7 +325,7 @@ TEST_F(Input, GitLfsPointersAreNamedAsWhatTheyAre) {
   std::vector<std::string> train = small_run().pretrain_arguments(folder_ / "run");
   train[2] = path("shards");
   refused(train, kData, {"train-00000.tok: " + said});
-  refused({"import", file("pytorch_model.bin", kPointer), "--output-dir", path("imported")}, kCheckpoint, {"pytorch_model.bin: " + said});
+  refused({"import", checkpoint.string(), "--output-dir", path("imported")}, kCheckpoint, {"model.safetensors: " + said});
 }
 
 TEST_F(Input, ColoursAreForTerminalsThatWantThem) {
