@@ -84,6 +84,7 @@ class ImportTest : public ::testing::Test {
     return import_checkpoint(path, output_, options_);
   }
   std::string error_of(const fs::path& path) {
+    fs::remove_all(output_);
     try {
       import(path);
     } catch (const Error& error) {

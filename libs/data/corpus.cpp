@@ -1,11 +1,13 @@
 #include "data/corpus.h"
 
 #include <filesystem>
-#include <system_error>
 
 #include <spdlog/fmt/fmt.h>
 
 #include "core/sha256.h"
+#include "data/byte_source.h"
+#include "data/documents.h"
+#include "data/file_form.h"
 #include "data/paths.h"
 #include "data/shard.h"
 
@@ -30,8 +32,8 @@ std::string corpus_fingerprint(const std::vector<std::string>& paths) {
     }
   } else {
     for (const fs::path& file : expand_paths(paths)) {
-      std::error_code none;  // of standard input
-      digest.update(fmt::format("{} {}\n", file.filename().string(), fs::file_size(file, none)));
+      const std::string name = is_stream(file) ? "stream" : file.filename().string();
+      digest.update(fmt::format("{} {}\n", name, fs::file_size(reopenable(file))));
     }
   }
   return to_hex(digest.digest());
@@ -45,7 +47,9 @@ bool has_validation(const std::vector<std::string>& paths, std::int64_t validati
     return false;
   }
   if (validation_every <= 0) return false;
-  const auto documents = open_documents(expand_paths(paths), reader);
+  std::vector<fs::path> files = expand_paths(paths, reader);
+  for (fs::path& file : files) file = reopenable(file);  // training reads it again
+  const auto documents = open_documents(files, reader);
   std::string document;
   for (std::int64_t i = 0; i < validation_every; ++i) {
     if (!documents->next(document)) return false;

@@ -94,9 +94,10 @@ TEST_F(Validate, CleanDataHasNoFaults) {
                             R"({"type": "python", "text": "1+1"}, {"type": "python_output", "text": "2"}]})";
   const ValidationReport chat = validate(write(
       "d.jsonl", conversation(R"({"role": "system", "content": "be brief"},)" + std::string(kUser) + "," + kAssistant) +
-                     conversation(std::string(kUser) + "," + parts) + "[" + kUser + "," + kAssistant + "]\n"));
+                     conversation(std::string(kUser) + "," + parts)));
   EXPECT_TRUE(chat.clean()) << chat.to_json();
-  EXPECT_EQ(chat.conversations, 3U);
+  EXPECT_EQ(chat.conversations, 2U);
+  EXPECT_TRUE(validate(write("e.jsonl", "[" + std::string(kUser) + "," + kAssistant + "]\n")).clean());
   const ValidationReport shards = validate(prepared());
   EXPECT_TRUE(shards.clean()) << shards.to_json();
   EXPECT_EQ(shards.documents, 40U);

@@ -22,7 +22,7 @@ using State = ByteAutomaton::State;
 class Tables {
  public:
   Tables(ByteGrammar grammar, std::shared_ptr<const TokenTrie> trie) : automaton_(std::move(grammar)), trie_(std::move(trie)) {
-    if (automaton_.start() == ByteAutomaton::kDead) throw ConfigError("json_schema: no finite value fits it");
+    if (automaton_.start() == ByteAutomaton::kDead) throw ConfigError("json_schema: no finite value fits it, or none that is short enough to be written");
     if (const std::int64_t bytes = automaton_.shortest(automaton_.start()); bytes > ByteAutomaton::kLongestEnding) {
       throw ConfigError(fmt::format("json_schema: the shortest value that fits it has {} bytes; at most {} are supported",
                                     with_commas(bytes), with_commas(ByteAutomaton::kLongestEnding)));

@@ -105,8 +105,8 @@ std::vector<AnswerToken> AnswerText::take_tokens() {
   return taken;
 }
 
-std::vector<Calculation> AnswerText::take_calculations() {
-  std::vector<Calculation> taken;
+std::vector<AnswerCalculation> AnswerText::take_calculations() {
+  std::vector<AnswerCalculation> taken;
   const auto waiting = std::find_if(calculations_.begin(), calculations_.end(), [&](const Placed& one) { return one.offset > settled_; });
   for (auto one = calculations_.begin(); one != waiting; ++one) taken.push_back(std::move(one->calculation));
   calculations_.erase(calculations_.begin(), waiting);

@@ -20,7 +20,7 @@ struct AnswerToken {
 };
 
 // What the calculator computed within an answer.
-struct Calculation {
+struct AnswerCalculation {
   std::string expression, result;
   std::int64_t index = 0;   // among those of the answer
   std::int64_t offset = 0;  // characters of the text before it
@@ -41,7 +41,7 @@ class AnswerText {
   // What is new since the last call.
   std::string take_text();
   std::vector<AnswerToken> take_tokens();
-  std::vector<Calculation> take_calculations();  // those with a forced result
+  std::vector<AnswerCalculation> take_calculations();  // those with a forced result
 
  private:
   enum class Place { kText, kCall, kResult };
@@ -65,7 +65,7 @@ class AnswerText {
   std::string expression_, result_;  // of the last call, as bytes
   std::int64_t calculated_ = 0;
   struct Placed {
-    Calculation calculation;
+    AnswerCalculation calculation;
     std::size_t offset;            // in bytes
   };
   std::vector<Placed> calculations_;

@@ -559,8 +559,8 @@ TEST_F(SchemaTest, WhatIsTooMuchIsRefusedAndQuickly) {
     return text;
   };
   std::string chain = R"({"$ref": "#/$defs/a0", "$defs": {)";
-  for (int i = 0; i < 1500; ++i) chain += fmt::format(R"("a{}": {{"type": "array", "items": {{"$ref": "#/$defs/a{}"}}}}, )", i, i + 1);
-  chain += R"("a1500": {"type": "null"}}})";
+  for (int i = 0; i < 1000; ++i) chain += fmt::format(R"("a{}": {{"type": "array", "items": {{"$ref": "#/$defs/a{}"}}}}, )", i, i + 1);
+  chain += R"("a1000": {"type": "null"}}})";
   std::string values = R"({"enum": [0)";
   for (int i = 1; i < 400'000; ++i) values += "," + std::to_string(i);
   values += "]}";
@@ -591,7 +591,7 @@ TEST_F(SchemaTest, WhatIsTooMuchIsRefusedAndQuickly) {
       R"({"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}})",
       R"({"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"]})"};
   for (const std::string& text : schemas) outcomes(text);
-  EXPECT_THAT(outcomes(schemas[0])[0], HasSubstr("symbols"));
+  EXPECT_THAT(outcomes(schemas[0])[0], HasSubstr("none that is short enough to be written"));
   EXPECT_THAT(outcomes(chain)[0], HasSubstr("nested more than 256 deep, references included"));
   EXPECT_EQ(outcomes(optional)[0], "");
   EXPECT_THAT(outcomes(R"({"$ref": "#"})")[0], HasSubstr("no finite value"));

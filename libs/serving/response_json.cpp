@@ -42,9 +42,9 @@ Json call_json(const ChoicePart& part) {
 }
 
 // With `indexed`, as entries of a list that comes in pieces have it.
-Json calculations_json(const std::vector<Calculation>& calculations, bool indexed) {
+Json calculations_json(const std::vector<AnswerCalculation>& calculations, bool indexed) {
   Json list = Json::array();
-  for (const Calculation& one : calculations) {
+  for (const AnswerCalculation& one : calculations) {
     Json entry = Json::object();
     if (indexed) entry["index"] = one.index;
     entry["expression"] = one.expression;

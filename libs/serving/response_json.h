@@ -30,7 +30,7 @@ struct ChoicePart {
   std::vector<AnswerToken> tokens = {};  // for logprobs
   std::optional<ToolCallPart> call = {};  // of answers that are calls, in place of the text
   std::string call_id = {};
-  std::vector<Calculation> calculations = {};
+  std::vector<AnswerCalculation> calculations = {};
   std::string finish_reason = {};     // empty: not ended
   bool begins = false;                // the first part of a stream
 };

@@ -40,6 +40,8 @@ class Pretraining : public Stage {
     check_batch_sizes(config);
     const bool background = save_in_background(config_, model_config_, runtime_, config.device_batch_size,
                                                config.sequence_len);
+    const std::string reason = data_.reason_without_validation();  // reads the data, before there is a run
+    validates_ = reason.empty();
     horizon_ = config.horizon(model_config_);
     schedule_ = {.num_iterations = horizon_.steps,
                  .warmup_ratio = config.warmup_ratio,
@@ -59,8 +61,6 @@ class Pretraining : public Stage {
                                   .announcement = [this] { return announcement(); },
                                   .scores = scores},
                      *this, progress);
-    const std::string reason = data_.reason_without_validation();
-    validates_ = reason.empty();
     if (!validates_) log_warn("no document is held out, so there is no validation score: {}", reason);
   }
 

@@ -59,7 +59,7 @@ std::unique_ptr<Loader> TrainingData::training(const nlohmann::json& position) c
 }
 
 std::string TrainingData::reason_without_validation() const {
-  if (has_validation(config_.data_dir, config_.validation_every)) return "";
+  if (has_validation(config_.data_dir, config_.validation_every, {.text_column = config_.text_column})) return "";
   if (shards_) return "the token shards have no validation split; `nanochat data prepare --validation-every N` makes one";
   if (config_.validation_every == 0) return "--validation-every is 0";
   return fmt::format("--validation-every is {0}, and there are fewer than {0} documents; a lower number holds some out",

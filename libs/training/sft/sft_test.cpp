@@ -179,13 +179,14 @@ TEST_F(Sft, ConversationsThatTeachNothingAreLeftOutOrAnError) {
 }
 
 TEST_F(Sft, AMessageOfWeightZeroIsNotLearned) {
-  const auto supervised = [this](const std::string& more) {
+  int runs = 0;
+  const auto supervised = [&](const std::string& more) {
     testing::write_text(folder_ / "chat.jsonl",
                         R"({"messages":[{"role":"user","content":"q"},{"role":"assistant","content":"BAD")" + more +
                             R"(},{"role":"user","content":"r"},{"role":"assistant","content":"GOOD"}]})" "\n");
     config_.data.validation_share = 0.0;
     config_.num_iterations = config_.examples_per_step = 1;
-    config_.output_dir = folder_ / ("run" + std::to_string(more.size()));
+    config_.output_dir = folder_ / ("run" + std::to_string(++runs));
     const TrainingResult result = train();
     EXPECT_TRUE(std::isnan(result.score)) << "nothing is held out";
     return figures("supervised_tokens").front();
