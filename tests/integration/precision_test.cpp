@@ -49,6 +49,7 @@ class Precision : public ::testing::Test {
   // As small_run() trains, with every thread of the machine: for those the rates are.
   std::vector<std::string> pretrain(const std::vector<std::string>& more) const {
     auto arguments = small_run().pretrain_arguments(folder_ / "run");
+    std::erase(arguments, "--quiet");  // the log names the precision
     arguments.insert(arguments.end(), {"--threads", "0"});
     arguments.insert(arguments.end(), more.begin(), more.end());
     return arguments;
