@@ -145,6 +145,7 @@ TEST_F(ImportTest, CopiesATiedEmbedding) {
   EXPECT_NE(import(folder).tied, "");
   expect_same_model();
   write_without("model.embed_tokens.weight");
+  fs::remove_all(output_);  // of the import before
   EXPECT_THAT(error_of(folder), HasSubstr("model.embed_tokens.weight"));
   set_tied(true);
   EXPECT_EQ(import(folder).tied, "model.embed_tokens.weight is not in the file, so it becomes a copy of lm_head.weight");
@@ -156,6 +157,7 @@ TEST_F(ImportTest, CopiesATiedEmbedding) {
   expect_same_model();
   EXPECT_EQ(json::parse(read_file(output_ / "config.json"))["tie_word_embeddings"], false);
   set_tied("yes");
+  fs::remove_all(output_);
   EXPECT_THAT(error_of(folder), HasSubstr("\"tie_word_embeddings\" is neither true nor false"));
 }
 
