@@ -1,5 +1,6 @@
 #include "core/json_input.h"
 
+#include <algorithm>
 #include <cctype>
 #include <cmath>
 #include <cstdlib>
@@ -115,26 +116,6 @@ class Repair {
   std::vector<std::pair<std::size_t, std::size_t>> longer_;  // end of a repaired number, bytes added so far
 };
 
-// Walking or printing a deeper tree would recurse too far.
-bool is_too_deep(std::string_view text) {
-  int depth = 0;
-  bool in_string = false;
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    const char c = text[i];
-    if (in_string) {
-      if (c == '\\') ++i;
-      in_string = c != '"';
-    } else if (c == '"') {
-      in_string = true;
-    } else if (c == '[' || c == '{') {
-      if (++depth > kMaxJsonInputDepth) return true;
-    } else if (c == ']' || c == '}') {
-      --depth;
-    }
-  }
-  return false;
-}
-
 // The byte at which `text` is malformed; 0 when the library has another objection.
 std::size_t malformed_byte(std::string_view text) {
   try {
@@ -149,10 +130,29 @@ std::size_t malformed_byte(std::string_view text) {
 
 }  // namespace
 
+int json_nesting(std::string_view text) {
+  int depth = 0, deepest = 0;
+  bool in_string = false;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (in_string) {
+      if (c == '\\') ++i;
+      in_string = c != '"';
+    } else if (c == '"') {
+      in_string = true;
+    } else if (c == '[' || c == '{') {
+      deepest = std::max(deepest, ++depth);
+    } else if (c == ']' || c == '}') {
+      --depth;
+    }
+  }
+  return deepest;
+}
+
 bool parse_json_input(std::string_view text, json& value, JsonFault& fault) {
   fault = {};
   value = nullptr;
-  if (is_too_deep(text)) {
+  if (json_nesting(text) > kMaxJsonInputDepth) {  // walking or printing a deeper tree would recurse too far
     fault.what = fmt::format("arrays and objects are nested more than {} deep", kMaxJsonInputDepth);
     return false;
   }

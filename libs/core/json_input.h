@@ -23,6 +23,9 @@ struct JsonFault {
   std::string what;      // "malformed JSON at byte 12 of 40", "holds bytes that are not UTF-8"
 };
 
+// How deep arrays and objects are nested in the text of a JSON value.
+int json_nesting(std::string_view text);
+
 // Parses one value. False, with `value` null and `fault` filled in, when the text is none.
 bool parse_json_input(std::string_view text, nlohmann::json& value, JsonFault& fault);
 

@@ -6,36 +6,15 @@
 #include <fmt/format.h>
 
 #include "core/format.h"
+#include "core/json_input.h"
 
 namespace nanochat {
-namespace {
 
 using nlohmann::json;
 
-int nesting(std::string_view text) {
-  int depth = 0, deepest = 0;
-  bool in_string = false;
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    const char c = text[i];
-    if (in_string) {
-      if (c == '\\') ++i;
-      in_string = c != '"';
-    } else if (c == '"') {
-      in_string = true;
-    } else if (c == '[' || c == '{') {
-      deepest = std::max(deepest, ++depth);
-    } else if (c == ']' || c == '}') {
-      --depth;
-    }
-  }
-  return deepest;
-}
-
-}  // namespace
-
 json parse_json(std::string_view text) {
   if (!is_valid_utf8(text)) throw ApiError::invalid("the body is not valid UTF-8");
-  if (const int depth = nesting(text); depth > kMaxJsonDepth) {
+  if (const int depth = json_nesting(text); depth > kMaxJsonDepth) {
     throw ApiError::invalid(fmt::format("the JSON of the body is nested {} levels deep; at most {} are read", depth, kMaxJsonDepth));
   }
   try {
