@@ -29,6 +29,7 @@
 #include "tokenizer/tokenizer.h"
 #include "training/trainer/runtime.h"
 #include "training/trainer/train_step.h"
+#include "training/trainer/trainer_options.h"
 
 namespace nanochat::cli {
 namespace {
@@ -185,7 +186,8 @@ ExitCode bench_train(const BenchArguments& arguments, Context& context) {
   Gpt model(config, runtime.dtype, runtime.device);
   model.init_weights(kSeed);
   model.zero_grad();
-  Optimizer optimizer(model.parameters(), config.n_embd, OptimizerOptions());
+  // As a training by default has it: Newton-Schulz in the faster precision.
+  Optimizer optimizer(model.parameters(), config.n_embd, TrainerOptions().optimizer_options(runtime));
   Rng rng(kSeed);
   const std::int64_t tokens = arguments.device_batch_size * arguments.sequence_len * arguments.micro_batches;
   std::vector<TokenBatch> batches(static_cast<std::size_t>(arguments.micro_batches));

@@ -1,4 +1,5 @@
 // nanochat serve: a model behind OpenAI's protocol.
+#include <algorithm>
 #include <chrono>
 #include <filesystem>
 #include <thread>
