@@ -8,6 +8,8 @@ find_package(nlohmann_json 3.11 REQUIRED)
 find_package(CLI11 2.1 REQUIRED)
 find_package(spdlog 1.10 REQUIRED)
 find_package(LibTorch REQUIRED)
+find_path(Gloo_INCLUDE_DIR gloo/context.h REQUIRED)  # the library itself is in LibTorch
+mark_as_advanced(Gloo_INCLUDE_DIR)
 find_package(PkgConfig REQUIRED)
 pkg_check_modules(sentencepiece REQUIRED IMPORTED_TARGET sentencepiece)
 pkg_check_modules(pcre2 REQUIRED IMPORTED_TARGET libpcre2-8)
