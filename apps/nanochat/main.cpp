@@ -12,6 +12,7 @@ int main(int argc, char** argv) {
   nanochat::cli::add_sft(command_line);
   nanochat::cli::add_rl(command_line);
   nanochat::cli::add_run(command_line);
+  nanochat::cli::add_launch(command_line);
   nanochat::cli::add_eval(command_line);
   nanochat::cli::add_report(command_line);
   nanochat::cli::add_infer(command_line);

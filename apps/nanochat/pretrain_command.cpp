@@ -4,6 +4,7 @@
 
 #include "command_line.h"
 #include "commands.h"
+#include "ranks.h"
 #include "training/pretrain/pretrain.h"
 #include "training_report.h"
 #include "training_scores.h"
@@ -21,6 +22,7 @@ void add_pretrain(CommandLine& command_line) {
   declare_core_scores(command.options(), *scores);
   command.required("data_dir").required("output_dir");
   command.run([config, scores](Context& context) {
+    require_alone("pretrain");
     const PretrainResult result = pretrain(*config, *context.progress, core_scores(*scores));
     if (context.json) {
       nlohmann::json json = training_json(result, "bpb");

@@ -4,6 +4,7 @@
 
 #include "command_line.h"
 #include "commands.h"
+#include "ranks.h"
 #include "training/midtrain/midtrain.h"
 #include "training/rl/rl.h"
 #include "training/sft/sft.h"
@@ -37,6 +38,7 @@ void add_midtrain(CommandLine& command_line) {
   declare_task_scores(command.options(), config->scores);
   command.required("base_model").required("output_dir");
   command.run([config](Context& context) {
+    require_alone("midtrain");
     print(midtrain(*config, *context.progress, task_scores(config->scores)), "bpb", *config, context.json);
     return ExitCode::kOk;
   });
@@ -51,6 +53,7 @@ void add_sft(CommandLine& command_line) {
   declare_task_scores(command.options(), config->scores);
   command.required("base_model");
   command.run([config](Context& context) {
+    require_alone("sft");
     print(sft(*config, *context.progress, task_scores(config->scores)), "loss", *config, context.json);
     return ExitCode::kOk;
   });
@@ -64,6 +67,7 @@ void add_rl(CommandLine& command_line) {
   declare_rl_options(command.options(), *config);
   command.required("base_model").required("mixture").required("validation_mixture").required("output_dir");
   command.run([config](Context& context) {
+    require_alone("rl");
     print(rl(*config, *context.progress), "failure_rate", *config, context.json);
     return ExitCode::kOk;
   });
