@@ -11,7 +11,7 @@ usage: scripts/quickstart.sh [--text PATH...] [--minutes N] [--steps N] [--run F
 
   --text PATH...   train on your own text (.txt, .jsonl, also .gz; files, folders) instead of the generated corpus
   --minutes N      how long to pretrain (default 4, with --text 7)
-  --steps N        the least number of steps, however long they take (default 500: what the questions at the end need)
+  --steps N        the least number of steps, however long they take (default 500: an estimate of what the questions at the end need)
   --run FOLDER     where the run goes (default runs/quickstart, or runs/quickstart-text)
 END
 }
