@@ -22,7 +22,6 @@
 #include "inference/generator.h"
 #include "line_input.h"
 #include "prompts_file.h"
-#include "tokenizer/special_tokens.h"
 #include "tokenizer/tokenizer.h"
 #include "training/trainer/runtime.h"
 
@@ -81,13 +80,7 @@ class Session {
   Session(const InferArguments& arguments, const Context& context, const Runtime& runtime)
       : arguments_(arguments), context_(context), loaded_(load_model(arguments.model, runtime.dtype, runtime.device)),
         options_(arguments.generation) {
-    if (loaded_.tokenizer == nullptr) return;
-    for (const std::string_view name : {kBos, std::string_view("<|endoftext|>"), kAssistantEnd}) {
-      if (const auto id = loaded_.tokenizer->special_id(name)) options_.stop_tokens.push_back(*id);
-    }
-    if (const auto bos = loaded_.tokenizer->find_bos(); bos && std::find(options_.stop_tokens.begin(), options_.stop_tokens.end(), *bos) == options_.stop_tokens.end()) {
-      options_.stop_tokens.push_back(*bos);  // it has another name
-    }
+    if (loaded_.tokenizer != nullptr) options_.stop_tokens = end_tokens(*loaded_.tokenizer);
   }
 
   // Fills in the ids of a text prompt, <|bos|> first, and checks that the model can take them.

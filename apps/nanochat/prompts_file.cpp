@@ -9,6 +9,7 @@
 #include "core/errors.h"
 #include "data/byte_source.h"
 #include "data/conversations.h"
+#include "data/file_form.h"
 #include "data/rows.h"
 
 namespace nanochat::cli {
@@ -16,17 +17,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using nlohmann::json;
-
-// ".jsonl" of "A.JSONL" and of "a.jsonl.gz".
-std::string form_of(const fs::path& path) {
-  const auto lower = [](std::string text) {
-    std::transform(text.begin(), text.end(), text.begin(),
-                   [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; });
-    return text;
-  };
-  const std::string last = lower(path.extension().string());
-  return last == ".gz" || last == ".zst" ? lower(path.stem().extension().string()) : last;
-}
 
 Prompt prompt_of_messages(const json& row, const std::string& where) {
   Prompt prompt{where, {}, {}, {}};
@@ -100,11 +90,11 @@ std::vector<Prompt> read_lines(const fs::path& path, const std::string& name, bo
 bool is_blank(std::string_view text) { return text.find_first_not_of(" \t\r\n\v\f") == std::string_view::npos; }
 
 std::vector<Prompt> read_prompts_file(const fs::path& path) {
-  const std::string name = path == kStandardInput ? "standard input" : path.string(), form = form_of(path);
-  const bool lines_of_rows = form == ".jsonl" || form == ".ndjson" || form == ".jsonlines";
-  const bool whole = form == ".json" || form == ".parquet";
-  std::vector<Prompt> prompts =
-      whole ? read_rows(path) : read_lines(path, name, lines_of_rows, !lines_of_rows && form != ".txt");
+  const std::string name = name_of(path);
+  const FileFormat format = form_of(path).format;
+  const bool rows = format == FileFormat::kJsonLines;
+  const bool whole = format == FileFormat::kJson || format == FileFormat::kParquet;
+  std::vector<Prompt> prompts = whole ? read_rows(path) : read_lines(path, name, rows, !rows && format != FileFormat::kText);
   if (prompts.empty()) throw DataError(name + ": holds no prompt");
   return prompts;
 }

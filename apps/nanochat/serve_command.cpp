@@ -1,5 +1,4 @@
 // nanochat serve: a model behind OpenAI's protocol.
-#include <algorithm>
 #include <chrono>
 #include <filesystem>
 #include <thread>
@@ -15,6 +14,7 @@
 #include "core/log.h"
 #include "core/sha256.h"
 #include "inference/calculator_tool.h"
+#include "inference/chat.h"
 #include "inference/engine.h"
 #include "inference/json_constraint.h"
 #include "inference/token_trie.h"
@@ -22,7 +22,6 @@
 #include "serving/api_error.h"
 #include "serving/api_keys.h"
 #include "serving/http_server.h"
-#include "tokenizer/special_tokens.h"
 #include "training/trainer/runtime.h"
 
 namespace nanochat::cli {
@@ -75,12 +74,7 @@ std::shared_ptr<ServedModel> describe(const ServeArguments& arguments, const Loa
   served->tokenizer = loaded.tokenizer;
   served->fingerprint = "fp_" + sha256_hex(loaded.training_state.dump() + loaded.tokenizer->fingerprint() +
                                            std::to_string(served->created)).substr(0, 12);
-  for (const std::string_view name : {kBos, std::string_view("<|endoftext|>"), kAssistantEnd}) {
-    if (const auto id = loaded.tokenizer->special_id(name)) served->stop_tokens.push_back(*id);
-  }
-  if (const auto bos = loaded.tokenizer->find_bos(); bos && std::find(served->stop_tokens.begin(), served->stop_tokens.end(), *bos) == served->stop_tokens.end()) {
-    served->stop_tokens.push_back(*bos);  // it has another name
-  }
+  served->stop_tokens = end_tokens(*loaded.tokenizer);
   served->has_tools = has_calculator_tokens(*loaded.tokenizer);
   const auto trie = std::make_shared<const TokenTrie>(loaded.tokenizer->vocab_size(), [&](std::int32_t id) {
     return loaded.tokenizer->is_special(id) ? std::string_view() : loaded.tokenizer->token_bytes(id);

@@ -16,6 +16,9 @@
 
 namespace nanochat {
 
+// Blocks of `block_size` positions that hold `tokens` of them.
+inline std::int64_t blocks_for(std::int64_t tokens, std::int64_t block_size) { return (tokens + block_size - 1) / block_size; }
+
 class BlockPool {
  public:
   using Name = std::uint64_t;         // of a full block and all before it; never given twice

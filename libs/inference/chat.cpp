@@ -33,6 +33,16 @@ ChatPrompt fit_prompt(const Tokenizer& tokenizer, const Conversation& conversati
   }
 }
 
+std::vector<TokenId> end_tokens(const Tokenizer& tokenizer) {
+  std::vector<TokenId> ends;
+  for (const std::string_view name : {kBos, std::string_view("<|endoftext|>"), kAssistantEnd}) {
+    if (const auto id = tokenizer.special_id(name)) ends.push_back(*id);
+  }
+  const auto bos = tokenizer.find_bos();
+  if (bos && std::find(ends.begin(), ends.end(), *bos) == ends.end()) ends.push_back(*bos);
+  return ends;
+}
+
 std::vector<MessagePart> answer_parts(const Tokenizer& tokenizer, std::span<const TokenId> ids) {
   std::vector<MessagePart> parts;
   PartType type = PartType::kText;

@@ -21,6 +21,10 @@ struct ChatPrompt {
 // render_prompt, and with both lengths when the last message alone does not fit.
 ChatPrompt fit_prompt(const Tokenizer& tokenizer, const Conversation& conversation, std::int64_t max_tokens);
 
+// Tokens that end what a model writes: those of the tokenizer among <|bos|>, <|endoftext|> and <|assistant_end|>, and the
+// token that begins a document where that has another name.
+std::vector<TokenId> end_tokens(const Tokenizer& tokenizer);
+
 // The parts of an answer: text, calls of the calculator, what these gave. A part that was cut off is kept; special tokens
 // that have no place in an answer are left out. Invalid UTF-8 is replaced.
 std::vector<MessagePart> answer_parts(const Tokenizer& tokenizer, std::span<const TokenId> ids);

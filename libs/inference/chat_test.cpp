@@ -92,5 +92,17 @@ TEST_F(Chat, AnswersAreShownWithTheirCalls) {
   EXPECT_EQ(shown(""), "");
 }
 
+TEST(EndTokens, AreTheKnownOnesAndTheNamedBeginning) {
+  ByteBpeDefinition definition = testing::small_bpe_definition();
+  definition.specials = {"<|begin|>", "<|bos|>", "<|assistant_end|>"};
+  ByteBpeTokenizer tokenizer(definition);
+  const std::vector<TokenId> known = {tokenizer.require_special("<|bos|>"), tokenizer.require_special("<|assistant_end|>")};
+  EXPECT_EQ(end_tokens(tokenizer), known);
+  tokenizer.set_bos_token("<|bos|>");
+  EXPECT_EQ(end_tokens(tokenizer), known) << "once";
+  tokenizer.set_bos_token("<|begin|>");
+  EXPECT_THAT(end_tokens(tokenizer), ::testing::ElementsAre(known[0], known[1], tokenizer.require_special("<|begin|>")));
+}
+
 }  // namespace
 }  // namespace nanochat

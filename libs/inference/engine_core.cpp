@@ -21,13 +21,9 @@ namespace {
 // Prompt positions whose logits stand at a time: with a vocabulary of 65,536, 16 MiB.
 constexpr std::int64_t kLogitRows = 64;
 
-std::int64_t blocks_of_context(const GptConfig& config, std::int64_t block_size) {
-  return (config.sequence_len + block_size - 1) / block_size;
-}
-
 std::int64_t choose_blocks(const Gpt& model, const EngineOptions& options) {
   if (options.kv_blocks == 0) return default_kv_blocks(model, options);
-  const std::int64_t context = blocks_of_context(model.config(), options.block_size);
+  const std::int64_t context = blocks_for(model.config().sequence_len, options.block_size);
   if (options.kv_blocks >= context) return options.kv_blocks;
   throw ConfigError(fmt::format("kv_blocks is {}, but one context of {} tokens takes {} blocks of {}", options.kv_blocks,
                                 model.config().sequence_len, context, options.block_size));
@@ -60,7 +56,7 @@ double seconds_between(EngineClock::time_point begin, EngineClock::time_point en
 }  // namespace
 
 std::int64_t default_kv_blocks(const Gpt& model, const EngineOptions& options) {
-  const std::int64_t context = blocks_of_context(model.config(), options.block_size);
+  const std::int64_t context = blocks_for(model.config().sequence_len, options.block_size);
   const std::int64_t bytes = PagedKvCache::bytes_per_block(model.config(), model.dtype(), options.block_size);
   const std::int64_t fitting = available_memory_bytes(model.device()) / 4 / bytes;
   if (fitting >= context) return std::min(fitting, context * options.max_running);

@@ -13,6 +13,7 @@
 #include "core/errors.h"
 #include "core/format.h"
 #include "core/interrupt.h"
+#include "inference/block_pool.h"
 #include "inference/calculator_tool.h"
 #include "inference/check_prompt.h"
 #include "inference/engine_core.h"
@@ -40,12 +41,11 @@ std::int64_t blocks_in_use(const GptConfig& config, const Prompts& prompts, std:
   std::vector<std::int64_t> blocks;
   for (const auto& prompt : prompts) {
     const std::int64_t length = std::min(static_cast<std::int64_t>(prompt.size()) + max_tokens, config.sequence_len);
-    blocks.push_back((length + options.block_size - 1) / options.block_size);
+    blocks.push_back(blocks_for(length, options.block_size));
   }
   std::sort(blocks.begin(), blocks.end(), std::greater<>());
   const auto running = std::min<std::ptrdiff_t>(options.max_running, static_cast<std::ptrdiff_t>(blocks.size()));
-  const std::int64_t one_context = (config.sequence_len + options.block_size - 1) / options.block_size;
-  return std::max(one_context, std::accumulate(blocks.begin(), blocks.begin() + running, std::int64_t{0}));
+  return std::max(blocks_for(config.sequence_len, options.block_size), std::accumulate(blocks.begin(), blocks.begin() + running, std::int64_t{0}));
 }
 
 EngineOptions engine_options(const Gpt& model, const Prompts& prompts, const GenerationOptions& options) {

@@ -80,11 +80,11 @@ bool Scheduler::take_prefix(Sequence& sequence) {
   }
   sequence.blocks = std::move(prefix.blocks);
   const auto matched = static_cast<std::int64_t>(sequence.blocks.size());
-  if (blocks_for(sequence.size()) - matched > pool_.available()) {
+  if (blocks_for(sequence.size(), block_size_) - matched > pool_.available()) {
     release(sequence);
     return false;
   }
-  while (static_cast<std::int64_t>(sequence.blocks.size()) < blocks_for(sequence.size())) {
+  while (static_cast<std::int64_t>(sequence.blocks.size()) < blocks_for(sequence.size(), block_size_)) {
     sequence.blocks.push_back(pool_.allocate());
   }
   sequence.computed = matched * block_size_;
@@ -95,7 +95,7 @@ bool Scheduler::take_prefix(Sequence& sequence) {
 }
 
 bool Scheduler::reserve(Sequence& sequence, std::int64_t tokens) {
-  const std::int64_t needed = blocks_for(sequence.computed + tokens);
+  const std::int64_t needed = blocks_for(sequence.computed + tokens, block_size_);
   while (static_cast<std::int64_t>(sequence.blocks.size()) < needed) {
     const std::int32_t block = pool_.allocate();
     if (block != BlockPool::kNone) {

@@ -52,7 +52,6 @@ class Scheduler {
   bool admit(ActiveRequest& request);
   bool take_prefix(Sequence& sequence);                     // blocks for all its tokens, cached or free; false: too few
   void add_chunk(Sequence& sequence, std::int64_t tokens);
-  std::int64_t blocks_for(std::int64_t tokens) const { return (tokens + block_size_ - 1) / block_size_; }
 
   std::int64_t block_size_, max_batch_tokens_, max_running_;
   bool prefix_cache_;

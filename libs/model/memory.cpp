@@ -94,7 +94,7 @@ std::int64_t available_memory_bytes() {
 }
 
 std::int64_t available_memory_bytes(c10::Device device) {
-  return device.is_cuda() ? ops::describe_gpu(device.has_index() ? device.index() : c10::DeviceIndex{0}).free_bytes : available_memory_bytes();
+  return device.is_cuda() ? ops::describe_gpu(device.index()).free_bytes : available_memory_bytes();
 }
 
 }  // namespace nanochat

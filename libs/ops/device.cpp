@@ -1,5 +1,6 @@
 #include "ops/device.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <string_view>
 
@@ -11,7 +12,7 @@ bool cuda_built() { return cuda::built(); }
 
 int cuda_devices() { return cuda::device_count(); }
 
-DeviceDescription describe_gpu(int index) { return cuda::describe(index); }
+DeviceDescription describe_gpu(int index) { return cuda::describe(std::max(index, 0)); }
 
 void use_device(c10::Device device) {
   if (device.is_cuda()) cuda::use_device(device.has_index() ? device.index() : 0);

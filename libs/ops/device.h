@@ -18,6 +18,7 @@ struct DeviceDescription {
   int major = 0, minor = 0;
   std::int64_t total_bytes = 0, free_bytes = 0;
 };
+// index: of a device; a negative one, which a device without an index has, means the first GPU, as in use_device().
 DeviceDescription describe_gpu(int index);
 
 // Makes a GPU the current one of this thread; nothing for the CPU.

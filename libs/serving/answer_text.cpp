@@ -45,7 +45,7 @@ void AnswerText::see_special(TokenId id, bool forced) {
     result_is_forced_ = forced;
   } else if (id == python_end_ || id == output_end_) {
     if (place_ == Place::kResult && std::exchange(result_is_forced_, false)) {
-      calculations_.push_back({{replace_invalid_utf8(expression_), replace_invalid_utf8(result_), calculated_++, characters_}, decoded_});
+      calculations_.push_back({{{replace_invalid_utf8(expression_), replace_invalid_utf8(result_), characters_}, calculated_++}, decoded_});
     }
     place_ = Place::kText;
   }

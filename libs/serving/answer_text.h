@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "inference/sampler.h"
+#include "tokenizer/chat_history.h"
 #include "tokenizer/tokenizer.h"
 
 namespace nanochat {
@@ -20,10 +21,8 @@ struct AnswerToken {
 };
 
 // What the calculator computed within an answer.
-struct AnswerCalculation {
-  std::string expression, result;
-  std::int64_t index = 0;   // among those of the answer
-  std::int64_t offset = 0;  // characters of the text before it
+struct AnswerCalculation : Calculation {
+  std::int64_t index = 0;  // among those of the answer
 };
 
 // Not thread-safe. The tokenizer must outlive it.
