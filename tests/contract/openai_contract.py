@@ -1,7 +1,8 @@
-"""The official openai package, and LangChain on it, against the server: python openai_contract.py NANOCHAT [RUN]"""
+"""The official openai package, and LangChain on it, against the server: python openai_contract.py NANOCHAT [RUN]; a RUN has a context of 2,048"""
 import enum
 import json
 import sys
+import tempfile
 from typing import Literal, Optional, Union
 
 import langchain_openai
@@ -9,6 +10,8 @@ import openai
 import pydantic
 
 import server
+
+CONTEXT = 2048  # room for the description of a tool, of which a vocabulary of 512 takes a token a letter or two
 
 
 class Colour(enum.Enum):
@@ -146,11 +149,11 @@ def check(url):
         function = [{"type": "function", "function": {"name": "f", "parameters": wrong}}]
         assert reference in refused(openai.BadRequestError, tools=function, tool_choice="required").message
     try:
-        client.completions.create(model=model, prompt=[0] * 600, max_tokens=0, echo=True)
+        client.completions.create(model=model, prompt=[0] * (CONTEXT + 1), max_tokens=0, echo=True)
         raise AssertionError("a prompt beyond the context was taken")
     except openai.BadRequestError as error:
-        assert error.code == "context_length_exceeded" and "at most 512" in error.message, error
-    assert client.completions.create(model=model, prompt=[0] * 512, max_tokens=0, echo=True, logprobs=0).usage.prompt_tokens == 512
+        assert error.code == "context_length_exceeded" and f"at most {CONTEXT}" in error.message, error
+    assert client.completions.create(model=model, prompt=[0] * CONTEXT, max_tokens=0, echo=True, logprobs=0).usage.prompt_tokens == CONTEXT
     assert refused(openai.BadRequestError, tool_choice="required").param == "tool_choice"
     patterns = [{"type": "function", "function": {"name": "f", "parameters": {
         "type": "object", "properties": {"a": {"type": "string", "pattern": "x+"}}}}}]
@@ -165,5 +168,7 @@ def check(url):
 
 
 if __name__ == "__main__":
-    with server.running(sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else None, ["--api-key", "secret"]) as url:
-        check(url)
+    with tempfile.TemporaryDirectory() as folder:
+        run = sys.argv[2] if len(sys.argv) > 2 else server.small_run(sys.argv[1], folder, iterations=4, sequence_len=CONTEXT)
+        with server.running(sys.argv[1], run, ["--api-key", "secret"]) as url:
+            check(url)
