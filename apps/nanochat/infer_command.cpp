@@ -15,15 +15,15 @@
 #include "core/format.h"
 #include "core/interrupt.h"
 #include "core/log.h"
-#include "data/conversations.h"
+#include "data/conversations/conversations.h"
 #include "infer_chat.h"
 #include "inference/chat.h"
 #include "inference/check_prompt.h"
 #include "inference/generator.h"
 #include "line_input.h"
 #include "prompts_file.h"
+#include "runtime/runtime.h"
 #include "tokenizer/tokenizer.h"
-#include "training/trainer/runtime.h"
 
 namespace nanochat::cli {
 namespace {

@@ -12,11 +12,11 @@
 #include "core/progress.h"
 #include "core/random.h"
 #include "core/thread_pool.h"
-#include "data/tasks/answers.h"
 #include "evaluation/core_prompts.h"
 #include "evaluation/sandbox.h"
 #include "inference/generator.h"
 #include "model/gpt.h"
+#include "tasks/answers.h"
 #include "tokenizer/special_tokens.h"
 
 namespace nanochat {
@@ -176,7 +176,7 @@ class ChatTaskRun {
 
   TaskResult count() const {
     TaskResult result;
-    result.benchmark = "chat";
+    result.suite = "chat";
     result.task = task_.name();
     if (options_.num_samples > 1) result.metric = fmt::format("pass@{}", options_.num_samples);
     result.baseline = baseline();

@@ -1,17 +1,17 @@
 #pragma once
-// How well a chat model answers the examples of a task (data/tasks/): the letters of a multiple choice read off the
+// How well a chat model answers the examples of a task (tasks/): the letters of a multiple choice read off the
 // logits, everything else written, with the calculator, and compared. What counts as right is the task's to say
-// (data/tasks/answers.h); programs run in a sandbox. Source: the reference's scripts/chat_eval.py.
+// (tasks/answers.h); programs run in a sandbox. Source: the reference's scripts/chat_eval.py.
 
 #include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include "data/tasks/task.h"
 #include "evaluation/example_store.h"
 #include "evaluation/prompt_scoring.h"
 #include "evaluation/task_result.h"
+#include "tasks/task.h"
 
 namespace nanochat {
 

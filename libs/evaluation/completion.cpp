@@ -8,7 +8,7 @@
 #include "core/errors.h"
 #include "core/json_input.h"
 #include "core/progress.h"
-#include "data/byte_source.h"
+#include "data/rows/byte_source.h"
 #include "inference/generator.h"
 #include "model/gpt.h"
 #include "tokenizer/tokenizer.h"

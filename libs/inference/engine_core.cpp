@@ -12,8 +12,8 @@
 #include "core/errors.h"
 #include "core/format.h"
 #include "inference/check_prompt.h"
-#include "model/memory.h"
 #include "ops/parallel.h"
+#include "runtime/memory_limits.h"
 
 namespace nanochat {
 namespace {

@@ -17,7 +17,7 @@
 #include "inference/calculator_tool.h"
 #include "inference/check_prompt.h"
 #include "inference/engine_core.h"
-#include "model/memory.h"
+#include "runtime/memory_limits.h"
 
 namespace nanochat {
 namespace {

@@ -11,7 +11,7 @@
 #include "model/kv_cache.h"
 #include "model/layout.h"
 #include "ops/attention.h"
-#include "ops/documents.h"
+#include "ops/document_bounds.h"
 #include "ops/rope.h"
 
 namespace nanochat {

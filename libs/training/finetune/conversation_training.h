@@ -9,7 +9,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "data/conversation_loader.h"
+#include "data/batches/conversation_loader.h"
 #include "training/finetune/conversation_data.h"
 #include "training/finetune/finetune_options.h"
 

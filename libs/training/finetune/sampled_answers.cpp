@@ -1,8 +1,8 @@
 #include "training/finetune/sampled_answers.h"
 
-#include "data/tasks/answers.h"
 #include "inference/generator.h"
 #include "model/gpt.h"
+#include "tasks/answers.h"
 #include "tokenizer/special_tokens.h"
 
 namespace nanochat {

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "data/tasks/task.h"
+#include "tasks/task.h"
 #include "tokenizer/tokenizer.h"
 
 namespace nanochat {

@@ -4,8 +4,8 @@
 #include <gtest/gtest.h>
 
 #include "core/interrupt.h"
-#include "data/tasks/toy_tasks.h"
 #include "model/gpt.h"
+#include "tasks/toy_tasks.h"
 #include "tokenizer/special_tokens.h"
 #include "training/finetune/testing_base.h"
 

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <numeric>
 
-#include "data/conversation_loader.h"
+#include "data/batches/conversation_loader.h"
 #include "training/finetune/conversation_training.h"
 
 namespace nanochat {

@@ -11,7 +11,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "data/batch.h"
+#include "data/batches/batch.h"
 #include "training/finetune/sampled_answers.h"
 
 namespace nanochat {

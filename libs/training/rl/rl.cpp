@@ -11,8 +11,8 @@
 #include "core/interrupt.h"
 #include "core/options.h"
 #include "core/random.h"
-#include "data/tasks/factory.h"
 #include "optim/schedule.h"
+#include "tasks/factory.h"
 #include "tokenizer/special_tokens.h"
 #include "training/finetune/conversation_data.h"
 #include "training/rl/pass_at_k.h"
@@ -27,7 +27,7 @@ using Clock = std::chrono::steady_clock;
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
 void require_reward(const TaskMixture& tasks, const std::string& flag) {
-  for (const MixtureEntry& entry : tasks.entries()) {
+  for (const TaskMixtureEntry& entry : tasks.entries()) {
     const AnswerRule rule = entry.task->size() > 0 ? entry.task->example(0).rule : AnswerRule::kNone;
     if (rule != AnswerRule::kNone && rule != AnswerRule::kProgram) continue;
     throw ConfigError(fmt::format("{}: answers to the task {} cannot be checked, so none would earn a reward; tasks with a right "

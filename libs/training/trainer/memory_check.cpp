@@ -8,6 +8,7 @@
 #include "core/format.h"
 #include "core/log.h"
 #include "model/memory.h"
+#include "runtime/memory_limits.h"
 
 namespace nanochat {
 

@@ -4,8 +4,8 @@
 #include <cstdint>
 
 #include "model/config.h"
-#include "training/trainer/runtime.h"
-#include "training/trainer/trainer.h"
+#include "runtime/runtime.h"
+#include "training/trainer/trainer_options.h"
 
 namespace nanochat {
 

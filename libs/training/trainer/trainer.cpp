@@ -20,7 +20,7 @@
 #include "core/options.h"
 #include "core/progress.h"
 #include "ops/peak.h"
-#include "training/trainer/environment.h"
+#include "runtime/environment.h"
 
 namespace nanochat {
 namespace {
