@@ -136,7 +136,7 @@ class Planner {
     const std::int64_t batch = shape.rows_of_step() * base.model.sequence_len;
     result.steps = config.num_iterations >= 0 ? config.num_iterations : epochs(tokens, config, batch);
     result.tokens = result.steps * batch;
-    train(base.model, shape.rows, config, result);
+    train(base.model, shape.device_batch_size, config, result);
     remember(config, base);
   }
 

@@ -25,7 +25,7 @@ struct RlConfig : FinetuneConfig {
 
 void declare_rl_options(OptionList& options, RlConfig& config);
 
-// The score is 1 - pass@1. Throws as Trainer and open_base_model; ConfigError when the tasks have no reward.
+// The score is 1 - pass@1. Throws as run_stage and open_base_model; ConfigError when the tasks have no reward.
 TrainingResult rl(const RlConfig& config, ProgressReporter& progress);
 
 }  // namespace nanochat
