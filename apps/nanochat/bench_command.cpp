@@ -272,7 +272,7 @@ ExitCode bench_infer(const BenchArguments& arguments, Context& context) {
   GenerationOptions options;
   options.sampling.temperature = 1.0;
   options.max_tokens = max_tokens;
-  options.max_batch = arguments.device_batch_size;
+  options.max_running = arguments.device_batch_size;
   GenerationOptions first_only = options;
   first_only.max_tokens = 1;
 

@@ -209,7 +209,7 @@ class Evaluator {
     options.temperature = config_.temperature;
     options.top_k = config_.top_k;
     options.seed = config_.seed;
-    options.device_batch_size = config_.device_batch_size;
+    options.max_running = config_.device_batch_size;
     options.sandbox = sandbox_.get();
     options.rank = config_.rank;
     options.world = config_.world_size;

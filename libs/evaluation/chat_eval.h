@@ -28,7 +28,7 @@ struct ChatOptions {
   double temperature = 0.0;
   std::int64_t top_k = 50;
   std::uint64_t seed = 42;
-  std::int64_t device_batch_size = 64;  // answers written at a time
+  std::int64_t max_running = 64;        // answers generated at a time
   const Sandbox* sandbox = nullptr;     // for programs; without one they are an error
   int rank = 0, world = 1;              // this process answers examples rank, rank + world, …
   bool save_samples = false;            // prompts, completions or logits go to the store's file

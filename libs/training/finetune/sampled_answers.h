@@ -19,7 +19,7 @@ struct AnswerOptions {
   double temperature = 0.0;       // 0: the likeliest
   std::int64_t top_k = 0;
   std::uint64_t seed = 42;
-  std::int64_t max_batch = 64;    // sequences that are generated at a time
+  std::int64_t max_running = 64;    // sequences that are generated at a time
 };
 
 struct SampledAnswer {

@@ -127,7 +127,7 @@ class Reinforcement : public Stage {
             .temperature = config_.temperature,
             .top_k = config_.top_k,
             .seed = seed,
-            .max_batch = config_.generation_batch};
+            .max_running = config_.max_running};
   }
 
   // The next questions, in the order of the mixture's epochs, answered by the model as it is.
@@ -194,7 +194,7 @@ void declare_rl_options(OptionList& options, RlConfig& config) {
   options.add("max_new_tokens", config.max_new_tokens, "longest answer").at_least(1);
   options.add("temperature", config.temperature, "of the answers").at_least(0.01);
   options.add("top_k", config.top_k, "draw from so many of the likeliest tokens; 0: from all").at_least(0);
-  options.add("generation_batch", config.generation_batch, "answers that are generated at a time").at_least(1).may_change();
+  options.add("generation_batch", config.max_running, "answers that are generated at a time").at_least(1).may_change();
   options.add("eval_examples", config.eval_examples, "questions to be judged by").at_least(1).may_change();
   options.add("eval_samples", config.eval_samples, "answers to each of them: pass@1 up to pass@ this").at_least(1).may_change();
   declare_measuring_options(options, config, "pass@k");
