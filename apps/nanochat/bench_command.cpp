@@ -17,7 +17,7 @@
 #include "core/format.h"
 #include "core/interrupt.h"
 #include "core/random.h"
-#include "data/batch.h"
+#include "data/batches/batch.h"
 #include "inference/generator.h"
 #include "model/gpt.h"
 #include "model/memory.h"
@@ -25,9 +25,10 @@
 #include "ops/peak.h"
 #include "ops/profile.h"
 #include "optim/optimizer.h"
+#include "runtime/memory_limits.h"
+#include "runtime/runtime.h"
 #include "tokenizer/load.h"
 #include "tokenizer/tokenizer.h"
-#include "training/trainer/runtime.h"
 #include "training/trainer/train_step.h"
 #include "training/trainer/trainer_options.h"
 
@@ -271,7 +272,7 @@ ExitCode bench_infer(const BenchArguments& arguments, Context& context) {
   GenerationOptions options;
   options.sampling.temperature = 1.0;
   options.max_tokens = max_tokens;
-  options.max_batch = arguments.device_batch_size;
+  options.max_running = arguments.device_batch_size;
   GenerationOptions first_only = options;
   first_only.max_tokens = 1;
 

@@ -4,8 +4,8 @@
 
 #include <nlohmann/json.hpp>
 
-#include "data/conversation_loader.h"
-#include "data/tasks/mixture.h"
+#include "data/batches/conversation_loader.h"
+#include "tasks/task_mixture.h"
 #include "tokenizer/special_tokens.h"
 #include "tokenizer/tokenizer.h"
 #include "training/finetune/conversation_data.h"

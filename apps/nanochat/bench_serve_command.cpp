@@ -14,7 +14,7 @@
 #include "core/random.h"
 #include "inference/engine.h"
 #include "model/gpt.h"
-#include "training/trainer/runtime.h"
+#include "runtime/runtime.h"
 
 namespace nanochat::cli {
 namespace {

@@ -12,8 +12,8 @@
 #include "core/errors.h"
 #include "core/format.h"
 #include "core/interrupt.h"
-#include "data/prepare.h"
-#include "data/toy.h"
+#include "data/shards/prepare.h"
+#include "data/toy/toy.h"
 #include "reader_options.h"
 #include "tokenizer/load.h"
 

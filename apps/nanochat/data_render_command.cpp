@@ -13,8 +13,8 @@
 #include "core/format.h"
 #include "core/log.h"
 #include "core/terminal.h"
-#include "data/conversations.h"
-#include "data/rows.h"
+#include "data/conversations/conversations.h"
+#include "data/rows/rows.h"
 #include "tokenizer/load.h"
 
 namespace nanochat::cli {

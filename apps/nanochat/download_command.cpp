@@ -9,8 +9,8 @@
 #include "commands.h"
 #include "core/format.h"
 #include "core/interrupt.h"
-#include "data/download/dataset_table.h"
-#include "data/download/download.h"
+#include "download/dataset_table.h"
+#include "download/download.h"
 
 namespace nanochat::cli {
 namespace {

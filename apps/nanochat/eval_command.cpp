@@ -7,7 +7,6 @@
 #include <spdlog/fmt/fmt.h>
 #include <spdlog/fmt/ranges.h>
 
-#include "benchmark_files.h"
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/run_folder.h"
 #include "command_line.h"
@@ -15,18 +14,19 @@
 #include "core/atomic_file.h"
 #include "core/interrupt.h"
 #include "core/log.h"
-#include "data/corpus.h"
-#include "data/loader.h"
-#include "data/paths.h"
+#include "data/batches/loader.h"
+#include "data/rows/paths.h"
+#include "data/shards/corpus.h"
 #include "eval_tables.h"
-#include "evaluation/benchmarks.h"
 #include "evaluation/chat_eval.h"
+#include "evaluation/chat_tasks.h"
 #include "evaluation/completion.h"
 #include "evaluation/core_eval.h"
 #include "evaluation/sandbox.h"
+#include "evaluation_files.h"
 #include "reader_options.h"
+#include "runtime/runtime.h"
 #include "training/trainer/bits_per_byte.h"
-#include "training/trainer/runtime.h"
 
 namespace nanochat::cli {
 namespace {
@@ -97,7 +97,7 @@ class Evaluator {
   }
 
   ExitCode run() {
-    for (const std::string& name : expand_benchmarks(config_.benchmarks)) attempt(name, [&] { ask(name); });
+    for (const std::string& name : expand_task_names(config_.benchmarks)) attempt(name, [&] { ask(name); });
     for (const std::string& file : config_.custom_tasks) attempt(file, [&] { ask_custom(file); });
     require_a_figure();
     if (!output_.empty() && config_.world_size == 1) write_files();
@@ -145,7 +145,7 @@ class Evaluator {
       action();
     } catch (const DataError& error) {
       TaskResult failed;
-      failed.benchmark = name == "core" || name == "bpb" || name == "completion" ? name : "chat";
+      failed.suite = name == "core" || name == "bpb" || name == "completion" ? name : "chat";
       failed.task = name;
       failed.error = error.what();
       evaluation_.results.push_back(std::move(failed));
@@ -162,7 +162,7 @@ class Evaluator {
     } else if (name == "completion") {
       completions();
     } else {
-      evaluation_.results.push_back(evaluate_chat_task(*loaded_.model, *loaded_.tokenizer, *open_chat_benchmark(name, files_.of(name)),
+      evaluation_.results.push_back(evaluate_chat_task(*loaded_.model, *loaded_.tokenizer, *open_chat_task(name, files_.of(name)),
                                                        chat_options(), store_, *context_.progress));
     }
   }
@@ -179,7 +179,7 @@ class Evaluator {
     }
     TaskResult result = evaluate_core_task(*loaded_.model, *loaded_.tokenizer, task.base, task.rows, core_options(), store_,
                                            *context_.progress);
-    result.benchmark = "custom";
+    result.suite = "custom";
     evaluation_.results.push_back(std::move(result));
   }
 
@@ -209,7 +209,7 @@ class Evaluator {
     options.temperature = config_.temperature;
     options.top_k = config_.top_k;
     options.seed = config_.seed;
-    options.device_batch_size = config_.device_batch_size;
+    options.max_running = config_.device_batch_size;
     options.sandbox = sandbox_.get();
     options.rank = config_.rank;
     options.world = config_.world_size;
@@ -260,7 +260,7 @@ class Evaluator {
                                                    loaded_.tokenizer->token_byte_lengths());
     context_.progress->finish();
     TaskResult result;
-    result.benchmark = "bpb";
+    result.suite = "bpb";
     result.task = name;
     result.metric = "bits per byte";
     result.value = bpb.value();
@@ -278,7 +278,7 @@ class Evaluator {
       std::cout << fmt::format("{} {}{}\n", scores.correct[i] ? "✓" : "✗", items[i].prompt, scores.continuations[i]);
     }
     TaskResult result;
-    result.benchmark = result.task = "completion";
+    result.suite = result.task = "completion";
     take_accuracy(result, {scores.all.correct, scores.all.total});
     for (const auto& [topic, score] : scores.by_topic) result.groups[topic] = {score.correct, score.total};
     evaluation_.results.push_back(std::move(result));
@@ -322,7 +322,7 @@ class Evaluator {
   const EvalConfig& config_;
   Context& context_;
   Runtime runtime_;
-  BenchmarkFiles files_;
+  EvaluationFiles files_;
   Compared compared_;
   std::unique_ptr<Sandbox> sandbox_;
   LoadedModel loaded_;
@@ -340,7 +340,7 @@ void add_eval(CommandLine& command_line) {
   command.option("model", config->model, "run or checkpoint to score");
   command.positional("model", /*required=*/true);
   std::vector<std::string> names = {"completion", "core", "bpb", "chat"};
-  names.insert(names.end(), chat_benchmarks().begin(), chat_benchmarks().end());
+  names.insert(names.end(), chat_task_names().begin(), chat_task_names().end());
   const Option& benchmarks = command.option("benchmarks", config->benchmarks,
                  "what to score: core (the 22 tasks of an evaluation bundle), bpb (bits per byte of token shards or text), chat (the six "
                  "of ChatCORE), one of these, or completion (rows of prompt, answers and topic); with --custom-task alone: none")

@@ -17,7 +17,7 @@
 #include "core/interrupt.h"
 #include "core/log.h"
 #include "core/random.h"
-#include "data/conversations.h"
+#include "data/conversations/conversations.h"
 #include "inference/chat.h"
 #include "line_input.h"
 #include "model/gpt.h"

@@ -15,15 +15,15 @@
 #include "core/format.h"
 #include "core/interrupt.h"
 #include "core/log.h"
-#include "data/conversations.h"
+#include "data/conversations/conversations.h"
 #include "infer_chat.h"
 #include "inference/chat.h"
 #include "inference/check_prompt.h"
 #include "inference/generator.h"
 #include "line_input.h"
 #include "prompts_file.h"
+#include "runtime/runtime.h"
 #include "tokenizer/tokenizer.h"
-#include "training/trainer/runtime.h"
 
 namespace nanochat::cli {
 namespace {
@@ -280,7 +280,7 @@ void add_infer(CommandLine& command_line) {
       .at_most(100);
   command.option("seed", &sampling.seed, "of the draws");
   command.option("ignore_eos", &generation.ignore_eos, "go on past the tokens that end a text");
-  command.option("device_batch_size", &generation.max_batch, "prompts of a file answered at a time").at_least(1);
+  command.option("device_batch_size", &generation.max_running, "prompts of a file answered at a time").at_least(1);
   declare_runtime_options(command.options(), arguments->runtime);
   command.positional("model").required("model");
   command.run([arguments, &prompt](Context& context) {

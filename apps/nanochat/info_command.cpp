@@ -9,17 +9,17 @@
 
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/model_config.h"
-#include "checkpoint/versions.h"
 #include "command_line.h"
 #include "commands.h"
 #include "core/format.h"
 #include "core/thread_pool.h"
-#include "data/shard.h"
+#include "data/shards/shard.h"
 #include "ops/cast.h"
 #include "ops/cpu/kernels.h"
+#include "runtime/precision.h"
+#include "runtime/runtime.h"
+#include "runtime/versions.h"
 #include "tokenizer/load.h"
-#include "training/trainer/precision.h"
-#include "training/trainer/runtime.h"
 
 namespace nanochat::cli {
 namespace {
@@ -42,11 +42,11 @@ void print(const ordered_json& report) {
 }
 
 // What `--dtype auto` goes by on the CPU, with every thread; `unit`: of the rates.
-ordered_json precision_report(const ops::PrecisionRates& rates, const char* unit) {
+ordered_json precision_report(const PrecisionRates& rates, const char* unit) {
   return {{"float32", rates.float32}, {"bfloat16", rates.bfloat16}, {"unit", unit}, {"choice", dtype_name(faster_dtype(rates))}};
 }
 
-std::string precision_text(const ops::PrecisionRates& rates, const char* unit) {
+std::string precision_text(const PrecisionRates& rates, const char* unit) {
   constexpr double kBillion = 1e9;
   return fmt::format("{} with --dtype auto: {:.3g} {} in float32, {:.3g} in bfloat16, as measured", dtype_name(faster_dtype(rates)),
                      rates.float32 / kBillion, unit, rates.bfloat16 / kBillion);
@@ -55,8 +55,8 @@ std::string precision_text(const ops::PrecisionRates& rates, const char* unit) {
 ExitCode describe_program(const Context& context) {
   const int threads = available_threads();
   const bool fast_bf16 = ops::cpu_has_fast_bf16(), cuda = at::hasCUDA();
-  const ops::PrecisionRates training = precision_rates(Workload::kTraining, threads);
-  const ops::PrecisionRates decoding = precision_rates(Workload::kDecoding, threads);
+  const PrecisionRates training = precision_rates(Workload::kTraining, threads);
+  const PrecisionRates decoding = precision_rates(Workload::kDecoding, threads);
   if (context.json) {
     print({{"version", program_version()},
            {"libtorch", libtorch_version()},

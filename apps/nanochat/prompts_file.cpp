@@ -7,10 +7,10 @@
 #include <spdlog/fmt/fmt.h>
 
 #include "core/errors.h"
-#include "data/byte_source.h"
-#include "data/conversations.h"
-#include "data/file_form.h"
-#include "data/rows.h"
+#include "data/conversations/conversations.h"
+#include "data/rows/byte_source.h"
+#include "data/rows/file_form.h"
+#include "data/rows/rows.h"
 
 namespace nanochat::cli {
 namespace {

@@ -18,11 +18,11 @@
 #include "inference/engine.h"
 #include "inference/json_constraint.h"
 #include "inference/token_trie.h"
+#include "runtime/runtime.h"
 #include "serving/api.h"
 #include "serving/api_error.h"
 #include "serving/api_keys.h"
 #include "serving/http_server.h"
-#include "training/trainer/runtime.h"
 
 namespace nanochat::cli {
 namespace {

@@ -12,11 +12,11 @@
 #include "core/progress.h"
 #include "core/random.h"
 #include "core/thread_pool.h"
-#include "data/tasks/answers.h"
 #include "evaluation/core_prompts.h"
 #include "evaluation/sandbox.h"
 #include "inference/generator.h"
 #include "model/gpt.h"
+#include "tasks/answers.h"
 #include "tokenizer/special_tokens.h"
 
 namespace nanochat {
@@ -61,7 +61,7 @@ class ChatTaskRun {
  private:
   // Twice what is written at a time, so that the places of short answers are filled.
   std::size_t generative_window() const {
-    return static_cast<std::size_t>(std::max<std::int64_t>(1, 2 * options_.device_batch_size / options_.num_samples));
+    return static_cast<std::size_t>(std::max<std::int64_t>(1, 2 * options_.max_running / options_.num_samples));
   }
 
   std::int64_t prompt_limit() const { return std::min(kDefaultConversationTokens, longest_prompt(model_)); }
@@ -114,7 +114,7 @@ class ChatTaskRun {
     if (prompts.empty()) return;
     GenerationOptions generation;
     generation.max_tokens = options_.max_tokens;
-    generation.max_batch = options_.device_batch_size;
+    generation.max_running = options_.max_running;
     generation.sampling.temperature = options_.temperature;
     generation.sampling.top_k = options_.top_k;
     generation.sampling.seed = derive_seed(options_.seed, fmt::format("{} {}", key_, indices.front()));
@@ -176,7 +176,7 @@ class ChatTaskRun {
 
   TaskResult count() const {
     TaskResult result;
-    result.benchmark = "chat";
+    result.suite = "chat";
     result.task = task_.name();
     if (options_.num_samples > 1) result.metric = fmt::format("pass@{}", options_.num_samples);
     result.baseline = baseline();

@@ -1,17 +1,17 @@
 #pragma once
-// How well a chat model answers the examples of a task (data/tasks/): the letters of a multiple choice read off the
+// How well a chat model answers the examples of a task (tasks/): the letters of a multiple choice read off the
 // logits, everything else written, with the calculator, and compared. What counts as right is the task's to say
-// (data/tasks/answers.h); programs run in a sandbox. Source: the reference's scripts/chat_eval.py.
+// (tasks/answers.h); programs run in a sandbox. Source: the reference's scripts/chat_eval.py.
 
 #include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include "data/tasks/task.h"
 #include "evaluation/example_store.h"
 #include "evaluation/prompt_scoring.h"
 #include "evaluation/task_result.h"
+#include "tasks/task.h"
 
 namespace nanochat {
 
@@ -28,7 +28,7 @@ struct ChatOptions {
   double temperature = 0.0;
   std::int64_t top_k = 50;
   std::uint64_t seed = 42;
-  std::int64_t device_batch_size = 64;  // answers written at a time
+  std::int64_t max_running = 64;        // answers generated at a time
   const Sandbox* sandbox = nullptr;     // for programs; without one they are an error
   int rank = 0, world = 1;              // this process answers examples rank, rank + world, …
   bool save_samples = false;            // prompts, completions or logits go to the store's file

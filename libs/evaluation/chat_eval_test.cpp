@@ -10,14 +10,14 @@
 #include "core/errors.h"
 #include "core/progress.h"
 #include "core/testing.h"
-#include "data/tasks/answers.h"
-#include "data/tasks/example_list.h"
-#include "data/tasks/mixture.h"
-#include "data/tasks/row_tasks.h"
 #include "evaluation/sandbox.h"
 #include "evaluation/testing_bytes.h"
 #include "model/gpt.h"
 #include "model/testing.h"
+#include "tasks/answers.h"
+#include "tasks/example_list.h"
+#include "tasks/row_tasks.h"
+#include "tasks/task_mixture.h"
 #include "tokenizer/special_tokens.h"
 
 namespace nanochat {

@@ -38,8 +38,8 @@ std::vector<CompletionItem> read_completion_items(const std::filesystem::path& f
 // White space before it aside, `continuation` begins with `answer`, and the word ends there: "Parisian" is not "Paris".
 bool begins_with_answer(const std::string& continuation, const std::string& answer);
 
-// Generates in batches of `batch_size` prompts, BOS first.
+// Continues max_running prompts at a time, BOS first.
 CompletionResult evaluate_completions(Gpt& model, const Tokenizer& tokenizer, const std::vector<CompletionItem>& items,
-                                      std::int64_t batch_size, ProgressReporter& progress);
+                                      std::int64_t max_running, ProgressReporter& progress);
 
 }  // namespace nanochat

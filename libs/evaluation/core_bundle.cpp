@@ -11,7 +11,7 @@
 #include "core/json_input.h"
 #include "core/options.h"
 #include "core/random.h"
-#include "data/byte_source.h"
+#include "data/rows/byte_source.h"
 #include "evaluation/core_yaml.h"
 
 namespace nanochat {

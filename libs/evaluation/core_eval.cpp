@@ -81,7 +81,7 @@ class CoreTaskRun {
 
   TaskResult count() const {
     TaskResult result;
-    result.benchmark = "core";
+    result.suite = "core";
     result.task = task_.label;
     result.baseline = task_.random_baseline;
     TaskCounts counts;
@@ -136,7 +136,7 @@ std::vector<TaskResult> evaluate_core(Gpt& model, const Tokenizer& tokenizer, co
       results.push_back(evaluate_core_task(model, tokenizer, task, rows, options, store, progress));
     } catch (const DataError& error) {
       TaskResult failed;
-      failed.benchmark = "core";
+      failed.suite = "core";
       failed.task = task.label;
       failed.error = error.what();
       results.push_back(std::move(failed));

@@ -8,10 +8,10 @@
 #include "core/errors.h"
 #include "core/json_input.h"
 #include "core/options.h"
-#include "data/byte_source.h"
-#include "data/tasks/example_list.h"
-#include "data/tasks/row_tasks.h"
-#include "evaluation/benchmarks.h"
+#include "data/rows/byte_source.h"
+#include "evaluation/chat_tasks.h"
+#include "tasks/example_list.h"
+#include "tasks/row_tasks.h"
 
 namespace nanochat {
 namespace {

@@ -24,7 +24,7 @@
 #include "core/errors.h"
 #include "core/testing.h"
 #include "core/thread_pool.h"
-#include "data/byte_source.h"
+#include "data/rows/byte_source.h"
 #include "evaluation/sandbox_child.h"
 
 namespace nanochat {

@@ -20,7 +20,7 @@ struct TaskCounts {
 };
 
 struct TaskResult {
-  std::string benchmark;  // "core", "chat", "bpb"
+  std::string suite;      // "core", "chat", "bpb", "completion" or "custom"; "benchmark" in files
   std::string task;       // "hellaswag", "gsm8k", "validation"
   std::string metric = "accuracy";  // or "pass@k", "bits per byte"
   double value = 0.0;
@@ -48,7 +48,7 @@ struct EvaluationResult {
   nlohmann::json settings = nlohmann::json::object();  // what changes figures: dtype, truncate, …
   std::vector<TaskResult> results;
 
-  std::vector<TaskResult> of(const std::string& benchmark) const;
+  std::vector<TaskResult> of(const std::string& suite) const;
   // CORE and ChatCORE, where all their tasks are there.
   std::optional<double> core() const;
   std::optional<double> chat_core() const;

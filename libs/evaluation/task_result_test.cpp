@@ -16,9 +16,9 @@ namespace {
 using ::testing::HasSubstr;
 using ::testing::ThrowsMessage;
 
-TaskResult accuracy(const std::string& benchmark, const std::string& task, std::int64_t correct, double baseline) {
+TaskResult accuracy(const std::string& suite, const std::string& task, std::int64_t correct, double baseline) {
   TaskResult result;
-  result.benchmark = benchmark;
+  result.suite = suite;
   result.task = task;
   result.baseline = baseline;
   take_accuracy(result, {correct, 10});
@@ -32,7 +32,7 @@ TEST(TaskResult, CentresAndTellsItsError) {
   EXPECT_DOUBLE_EQ(*result.centered(), 0.6);
 }
 
-TEST(EvaluationResult, HasAMeanOnlyOfWholeBenchmarks) {
+TEST(EvaluationResult, HasAMeanOnlyOfWholeSuites) {
   EvaluationResult evaluation;
   evaluation.results = {accuracy("core", "a", 7, 0.25), accuracy("core", "b", 5, 0.5), accuracy("chat", "gsm8k", 1, 0)};
   EXPECT_DOUBLE_EQ(*evaluation.core(), 0.3);
@@ -53,7 +53,7 @@ TEST(EvaluationResult, ComesBackFromJson) {
   evaluation.results[0].notes = {"cut, twice"};
   evaluation.results[0].groups["g"] = {1, 2};
   TaskResult failed;
-  failed.benchmark = "core";
+  failed.suite = "core";
   failed.task = "b";
   failed.error = "no \"file\"";
   evaluation.results.push_back(failed);
@@ -100,7 +100,7 @@ TEST(Core, IsTheReferencesForGpt2) {
     for (std::size_t i = 0; i < tasks.size(); ++i) {
       ASSERT_THAT(rows.at(i + 1).at(0), ::testing::StartsWith(tasks[i].label + " "));
       TaskResult result;
-      result.benchmark = "core";
+      result.suite = "core";
       result.baseline = tasks[i].random_baseline;
       result.value = std::stod(rows[i + 1][1]);
       // Six printed digits of the accuracy are divided by 1 - baseline.

@@ -5,9 +5,10 @@
 // (chunked prefill: Agrawal et al. 2023). Prompts that begin alike share blocks of the cache (PagedAttention: Kwon et
 // al. 2023); when blocks run out, the sequence that came last waits and is computed again.
 //
-// A sampled token depends on the seed, the index of its sequence and its position alone, never on what else is in the
-// batch: on a CPU an answer is the same, bit for bit, alone or in company, with or without the prefix cache, its prompt in one
-// piece or in many. On a GPU, the same up to the rounding of matrix products.
+// Results are batch-invariant. The random numbers of a token depend only on the seed, the index of its sequence and its
+// position. On a CPU an answer is the same, bit for bit, whatever else is in the batch, with or without the prefix cache,
+// and whether its prompt is computed in one chunk or in several. On a GPU it is the same up to the rounding of matrix
+// products.
 
 #include <cstdint>
 #include <functional>

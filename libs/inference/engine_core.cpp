@@ -12,8 +12,8 @@
 #include "core/errors.h"
 #include "core/format.h"
 #include "inference/check_prompt.h"
-#include "model/memory.h"
 #include "ops/parallel.h"
+#include "runtime/memory_limits.h"
 
 namespace nanochat {
 namespace {
@@ -88,7 +88,7 @@ void EngineCore::warm_up() {
   cache_.commit();
   cache_.set_batch({{{0, 1, {0}}}});
   const at::Tensor id = at::empty({1, 1}, at::kInt).fill_(0);
-  model_.logits(model_.forward_states(id, cache_), cache_.rows_stand_alone());
+  model_.logits(model_.forward_states(id, cache_), cache_.batch_invariant());
 }
 
 // ------------------------------------------------------------------------------------------------------------ events
@@ -203,7 +203,7 @@ void EngineCore::step() {
     std::vector<Draw> draws = plan_draws(batch, rows);
     if (!draws.empty()) {
       const at::Tensor wanted = states.index_select(0, at::tensor(rows, at::kLong).to(states.device()));
-      draw(draws, model_.logits(wanted, cache_.rows_stand_alone()).cpu());
+      draw(draws, model_.logits(wanted, cache_.batch_invariant()).cpu());
       for (const Draw& drawn : draws) accept(drawn);
     }
   } catch (...) {
@@ -242,7 +242,7 @@ void EngineCore::report_prompt(const ScheduledChunk& chunk, const at::Tensor& st
   const std::int64_t end = std::min(sequence.computed + chunk.tokens, request.prompt_size() - 1);
   for (std::int64_t first = sequence.computed; first < end; first += kLogitRows) {
     const std::int64_t rows = std::min(kLogitRows, end - first);
-    const at::Tensor logits = model_.logits(states.narrow(0, first - sequence.computed, rows), cache_.rows_stand_alone()).cpu();
+    const at::Tensor logits = model_.logits(states.narrow(0, first - sequence.computed, rows), cache_.batch_invariant()).cpu();
     const auto vocab = static_cast<std::size_t>(logits.size(1));
     for (std::int64_t i = 0; i < rows; ++i) {
       if (first + i != static_cast<std::int64_t>(request.prompt_logprobs.size())) continue;  // computed again after preemption

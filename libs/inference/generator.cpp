@@ -17,7 +17,7 @@
 #include "inference/calculator_tool.h"
 #include "inference/check_prompt.h"
 #include "inference/engine_core.h"
-#include "model/memory.h"
+#include "runtime/memory_limits.h"
 
 namespace nanochat {
 namespace {
@@ -50,7 +50,7 @@ std::int64_t blocks_in_use(const GptConfig& config, const Prompts& prompts, std:
 
 EngineOptions engine_options(const Gpt& model, const Prompts& prompts, const GenerationOptions& options) {
   EngineOptions engine;
-  engine.max_running = std::min(options.max_batch, static_cast<std::int64_t>(prompts.size()));
+  engine.max_running = std::min(options.max_running, static_cast<std::int64_t>(prompts.size()));
   engine.max_batch_tokens = std::max(kBatchTokens, engine.max_running);
   engine.kv_blocks = std::min(blocks_in_use(model.config(), prompts, options.max_tokens, engine), default_kv_blocks(model, engine));
   if (options.tools != nullptr) engine.make_tool = [tokenizer = options.tools] { return make_calculator_tool(*tokenizer); };
@@ -155,7 +155,7 @@ class Generator {
 void GenerationOptions::validate() const {
   sampling.validate();
   if (max_tokens < 0) throw ConfigError(fmt::format("max_tokens is {}, but must not be negative", max_tokens));
-  if (max_batch < 1) throw ConfigError(fmt::format("max_batch is {}, but must be at least 1", max_batch));
+  if (max_running < 1) throw ConfigError(fmt::format("max_running is {}, but must be at least 1", max_running));
 }
 
 std::vector<Generation> generate(Gpt& model, const std::vector<std::vector<std::int32_t>>& prompts,

@@ -21,7 +21,7 @@ struct GenerationOptions {
   SamplingOptions sampling;
   std::vector<std::int32_t> stop_tokens;  // generation ends when one is drawn; it is not part of the result
   bool ignore_eos = false;                // draw on past stop tokens
-  std::int64_t max_batch = 64;            // sequences in the cache at a time; others wait
+  std::int64_t max_running = 64;            // sequences in the cache at a time; others wait
   const Tokenizer* tools = nullptr;       // run the calculator where the model calls it (calculator_tool.h); null: do not
   void validate() const;                  // throws ConfigError
 };

@@ -86,7 +86,7 @@ TEST(Generate, FewerRowsThanPromptsChangeNothing) {
   const auto all = generate(model, prompts, options);
   EXPECT_EQ(all[2].ids.size(), 4U);
   for (const std::int64_t rows : {1, 2, 5}) {
-    options.max_batch = rows;
+    options.max_running = rows;
     const auto some = generate(model, prompts, options);
     for (std::size_t r = 0; r < prompts.size(); ++r) {
       EXPECT_EQ(some[r].ids, all[r].ids) << rows << " rows, prompt " << r;
@@ -156,7 +156,7 @@ TEST(Generate, AnInterruptEndsEveryRow) {
   Gpt model = testing::random_model(small_config(), at::kFloat, 3);
   install_interrupt_handlers();
   GenerationOptions options = greedy(10);
-  options.max_batch = 1;
+  options.max_running = 1;
   const auto results = generate(model, {{1, 2, 3}, {4, 5, 6}}, options, [](std::size_t, std::int32_t) {
     if (!interrupt_requested()) std::raise(SIGINT);
     return true;
@@ -289,7 +289,7 @@ TEST(GenerationOptions, AreChecked) {
   GenerationOptions options = greedy(-1);
   EXPECT_THROW(generate(model, {{1}}, options), ConfigError);
   options = greedy(1);
-  options.max_batch = 0;
+  options.max_running = 0;
   EXPECT_THROW(options.validate(), ConfigError);
   options = greedy(1);
   options.sampling.top_p = 0.0;

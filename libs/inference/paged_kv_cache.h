@@ -29,7 +29,7 @@ class PagedKvCache : public KvCache {
   const at::Tensor& start() const override { return positions_; }  // of each token
   std::int64_t capacity() const override { return capacity_; }     // the model's context
   at::Tensor attend(std::int64_t layer, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) override;
-  bool rows_stand_alone() const override { return true; }
+  bool batch_invariant() const override { return true; }
   void advance(std::int64_t tokens) override;                      // the batch is done
   // All layers: `to` becomes what `from` is.
   void copy_block(std::int32_t from, std::int32_t to);

@@ -146,7 +146,7 @@ Sequences Gpt::sequences(const at::Tensor& ids, KvCache& cache) {
 Pass Gpt::make_pass(Sequences where) const {
   const KvCache* cache = where.cache;
   const LinearMode mode = cache == nullptr            ? LinearMode::kTraining
-                          : cache->rows_stand_alone() ? LinearMode::kBatchInvariant
+                          : cache->batch_invariant() ? LinearMode::kBatchInvariant
                                                       : LinearMode::kInference;
   return {.sequences = std::move(where), .mode = mode, .observer = &observer_};
 }
@@ -231,15 +231,15 @@ at::Tensor Gpt::forward_states(const at::Tensor& ids, KvCache& cache) {
   return states;
 }
 
-at::Tensor Gpt::logits(const at::Tensor& states, bool rows_stand_alone) {
+at::Tensor Gpt::logits(const at::Tensor& states, bool batch_invariant) {
   at::Tensor z = at::empty({states.size(0), network_->head.out_features()}, states.options());
-  network_->head.forward(states, z, rows_stand_alone ? LinearMode::kBatchInvariant : LinearMode::kInference);
+  network_->head.forward(states, z, batch_invariant ? LinearMode::kBatchInvariant : LinearMode::kInference);
   return ops::softcap_logits(z, head_options(config_));
 }
 
 at::Tensor Gpt::forward_cache(const at::Tensor& ids, KvCache& cache) {
   const at::Tensor states = forward_states(ids, cache).view({ids.size(0), ids.size(1), -1});
-  return logits(states.select(1, ids.size(1) - 1).contiguous(), cache.rows_stand_alone());
+  return logits(states.select(1, ids.size(1) - 1).contiguous(), cache.batch_invariant());
 }
 
 double Gpt::loss(const at::Tensor& ids, const at::Tensor& targets) {

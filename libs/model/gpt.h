@@ -64,9 +64,9 @@ class Gpt {
   // device(), and on a GPU may still be being computed. Ids outside the vocabulary are a TORCH_CHECK error; of those
   // that came on a GPU, where checking would wait for it, the results are NaN.
   //
-  // documents: undefined when a row is one document; else int32 (S + 1) on the CPU, the first of the B * T positions of
-  // each document and B * T, every row's beginning among them. Attention then stays inside each document and positions
-  // count from its beginning, so that it is as if alone.
+  // documents: undefined when a row is one document; else their offsets (cu_seqlens), int32 (S + 1) on the CPU: the first of
+  // the B * T positions of each document, and B * T. Every row begins a document. Attention then stays inside each document
+  // and positions count from its beginning.
   //
   // float32 losses (B, T) in nats, 0 where ignored.
   at::Tensor token_losses(const at::Tensor& ids, const at::Tensor& targets, const at::Tensor& documents = {});
@@ -80,9 +80,9 @@ class Gpt {
 
   // The two halves of forward_cache, for a batch of which other logits are wanted: normalised states (B * T, C), and soft-
   // capped logits (M, vocab_size) float32 of M states. A cache whose rows are single tokens takes ids (N, 1), wherever
-  // in their sequences they stand. rows_stand_alone: KvCache's.
+  // in their sequences they stand. batch_invariant: as KvCache::batch_invariant().
   at::Tensor forward_states(const at::Tensor& ids, KvCache& cache);
-  at::Tensor logits(const at::Tensor& states, bool rows_stand_alone = false);
+  at::Tensor logits(const at::Tensor& states, bool batch_invariant = false);
 
   // Mean over supervised tokens; 0 when there is none.
   double loss(const at::Tensor& ids, const at::Tensor& targets);

@@ -19,8 +19,9 @@ class KvCache {
   // q: (B, T, NH, D); k, v: (B, T, NKV, D), of the positions start() + 0 .. T-1. Stores k and v for `layer` and returns
   // causal attention over everything cached for it, (B, T, NH, D). TORCH_CHECK error beyond capacity.
   virtual at::Tensor attend(std::int64_t layer, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) = 0;
-  // Whether a row must come out the same, bit for bit, whatever rows stand beside it (ops/linear.h).
-  virtual bool rows_stand_alone() const { return false; }
+  // Whether results must be batch-invariant: a row comes out the same, bit for bit, whatever the other rows of the batch
+  // are (ops/linear.h).
+  virtual bool batch_invariant() const { return false; }
   // After the last layer: start() += tokens.
   virtual void advance(std::int64_t tokens) = 0;
 };

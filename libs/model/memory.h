@@ -1,8 +1,6 @@
 #pragma once
 // What a training step will take, before it is tried.
 
-#include <c10/core/Device.h>
-
 #include <cstdint>
 
 #include "model/config.h"
@@ -24,10 +22,5 @@ MemoryEstimate estimate_training_memory(const GptConfig& config, std::int64_t de
 // The largest device batch size whose estimate stays within `bytes`; 0 when not even one row fits.
 std::int64_t largest_batch_that_fits(const GptConfig& config, std::int64_t sequence_len, int compute_bytes, std::int64_t bytes,
                                      bool gpu = false);
-// Memory this process may still take: the machine's available memory, or the room that its cgroup's limit or the limit of
-// its address space (ulimit -v) leaves when that is lower.
-std::int64_t available_memory_bytes();
-// The same of a device: free memory of a GPU, or the above.
-std::int64_t available_memory_bytes(c10::Device device);
 
 }  // namespace nanochat

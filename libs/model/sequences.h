@@ -11,7 +11,7 @@
 #include "model/kv_cache.h"
 #include "model/layout.h"
 #include "ops/attention.h"
-#include "ops/documents.h"
+#include "ops/document_bounds.h"
 #include "ops/rope.h"
 
 namespace nanochat {
@@ -20,7 +20,7 @@ struct Sequences {
   std::int64_t batch = 0, time = 0;  // B rows of T tokens
   ops::RopeTable rope;               // one row per position, or with documents one per token of the batch
   at::Tensor start;                  // int64 (B) on the CPU: position of the first token of each row; undefined: all 0
-  std::optional<ops::DocumentBounds> documents = {};
+  std::optional<ops::DocumentBounds> documents = {};  // offsets, or cu_seqlens
   KvCache* cache = nullptr;          // inference only; excludes documents
 
   std::int64_t tokens() const { return batch * time; }

@@ -16,7 +16,7 @@
 #include "ops/cpu/row_products.h"
 #include "ops/cuda/backend.h"
 #include "ops/dispatch.h"
-#include "ops/documents.h"
+#include "ops/document_bounds.h"
 
 namespace nanochat::ops {
 namespace {

@@ -12,7 +12,7 @@
 #include "ops/attention.h"
 #include "ops/cross_entropy.h"
 #include "ops/device.h"
-#include "ops/documents.h"
+#include "ops/document_bounds.h"
 #include "ops/embedding.h"
 #include "ops/linear.h"
 #include "ops/optimizer.h"

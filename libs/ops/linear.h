@@ -20,7 +20,7 @@ struct LinearFusion {
   bool add = false;           // y += that
 };
 void linear_rows(const at::Tensor& x, const at::Tensor& w, at::Tensor& y, const LinearFusion& fusion);
-// The same where rows may depend on their company: whichever of the two is the faster one for so many.
+// The same where the result need not be batch-invariant: whichever of the two is faster for so many rows.
 void linear_inference(const at::Tensor& x, const at::Tensor& w, at::Tensor& y);
 void linear_backward_input(const at::Tensor& dy, const at::Tensor& w, at::Tensor& dx);    // dx = dy w
 // dw (float32) += dyᵀ x. In bfloat16 on a CPU without kernels of our own the product is rounded once before it is added, as

@@ -193,7 +193,7 @@ TEST(Messages, BecomeTurnsOfUserAndAssistant) {
   EXPECT_NO_THROW(check_conversation({{conversation.messages.begin(), conversation.messages.end() - 2}}));
 }
 
-// Training data of the same chat is rendered by the same class: data/conversations_test.cpp.
+// Training data of the same chat is rendered by the same class: data/conversations/conversations_test.cpp.
 TEST(Messages, NameResultsOfCallsWithoutAnId) {
   const Conversation conversation = parse_messages(json::parse(R"([{"role": "user", "content": "a"},
     {"role": "assistant", "content": null, "function_call": {"name": "f", "arguments": "{}"}},

@@ -12,7 +12,7 @@
 #include "core/atomic_file.h"
 #include "core/random.h"
 #include "core/sha256.h"
-#include "data/download/testing_server.h"
+#include "download/testing_server.h"
 #include "program.h"
 
 namespace nanochat::testing {

@@ -12,7 +12,7 @@
 #include "checkpoint/checkpoint_testing.h"
 #include "checkpoint/run_folder.h"
 #include "core/atomic_file.h"
-#include "data/shard.h"
+#include "data/shards/shard.h"
 #include "program.h"
 #include "tokenizer/tokenizer.h"
 

@@ -14,7 +14,7 @@
 #include "core/corruption.h"
 #include "core/random.h"
 #include "core/sha256.h"
-#include "data/loader.h"
+#include "data/batches/loader.h"
 #include "formats.h"
 #include "model/config.h"
 #include "tokenizer/testing_tokenizers.h"

@@ -20,7 +20,7 @@
 #include "core/atomic_file.h"
 #include "core/errors.h"
 #include "core/sha256.h"
-#include "data/shard.h"
+#include "data/shards/shard.h"
 #include "inference/calculator.h"
 #include "tokenizer/load.h"
 #include "tokenizer/testing_tokenizers.h"

@@ -148,7 +148,7 @@ ReportTable evaluation_table(std::span<const RunRecord> runs) {
   for (const RunRecord& run : runs) {
     for (const auto& [folder, evaluation] : run.evaluations) {
       for (const TaskResult& result : evaluation.results) {
-        const bool known = result.benchmark == "core" || std::any_of(kReference.begin(), kReference.end(), [&](const ReferenceRow& row) { return row.task == result.task; });
+        const bool known = result.suite == "core" || std::any_of(kReference.begin(), kReference.end(), [&](const ReferenceRow& row) { return row.task == result.task; });
         if (!known && result.ok() && std::find(others.begin(), others.end(), result.task) == others.end()) others.push_back(result.task);
       }
     }

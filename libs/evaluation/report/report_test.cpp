@@ -51,12 +51,12 @@ class Report : public ::testing::Test {
     testing::write_text(folder_.path() / "base/config.json", "{\"depth\":2,\"data_dir\":[\"x\"]}");
     EvaluationResult evaluation;
     TaskResult task;
-    task.benchmark = "core";
+    task.suite = "core";
     task.task = "copa";
     task.baseline = 0.5;
     take_accuracy(task, {75, 100});
     TaskResult arc = task;
-    arc.benchmark = "chat";
+    arc.suite = "chat";
     arc.task = "arc-easy";
     TaskResult own = arc;
     own.task = "my-task";

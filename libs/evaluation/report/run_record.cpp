@@ -126,7 +126,7 @@ std::optional<double> RunRecord::score(const std::string& task) const {
     if (task == "CORE" && evaluation.core()) return evaluation.core();
     if (task == "ChatCORE" && evaluation.chat_core()) return evaluation.chat_core();
     for (const TaskResult& result : evaluation.results) {
-      if (result.ok() && result.benchmark != "core" && result.task == task) return result.value;
+      if (result.ok() && result.suite != "core" && result.task == task) return result.value;
     }
   }
   return std::nullopt;

@@ -36,7 +36,7 @@ struct RunRecord {
   std::int64_t steps = 0;
 
   std::optional<double> last(const std::string& key) const;
-  // The newest evaluation's figure of a task ("core" benchmark's mean: CORE, ChatCORE); nullopt when there is none.
+  // The newest evaluation's figure of a task (CORE, ChatCORE: the mean of a suite); nullopt when there is none.
   std::optional<double> score(const std::string& task) const;
 };
 

@@ -1,8 +1,8 @@
 #pragma once
 // Matrix products and attention for serving, where few rows meet all weights: decoding reads each weight once a step, so
-// that a product is bound by memory, and rows come and go from step to step. Every number of a result is summed by itself
-// in an order that depends on its length alone: a row comes out the same, bit for bit, whatever rows stand beside it, and
-// so does a query.
+// that a product is bound by memory, and rows come and go from step to step. Results are batch-invariant: every number of a
+// result is summed in an order that depends only on the length of the sum, so that a row or a query comes out the same, bit
+// for bit, whatever the other rows of the batch are.
 // As in kernels.h, plain pointers only; compiled for each instruction set and chosen at run time.
 
 #include <cstdint>

@@ -21,7 +21,7 @@
 
 #include "ops/cuda/kernels.h"
 #include "ops/cuda/tensors.h"
-#include "ops/documents.h"
+#include "ops/document_bounds.h"
 
 namespace nanochat::ops::cuda {
 namespace {

@@ -79,9 +79,9 @@ class Planner {
   }
 
   // Weights, optimizer and their memory while training; checkpoints that stay.
-  void train(const GptConfig& model, std::int64_t rows, const TrainerOptions& options, StepPlan& result) const {
+  void train(const GptConfig& model, std::int64_t device_batch_size, const TrainerOptions& options, StepPlan& result) const {
     constexpr int kBytes = 2;  // bfloat16
-    const MemoryEstimate need = estimate_training_memory(model, rows, model.sequence_len, kBytes, chain_.hardware.gpu);
+    const MemoryEstimate need = estimate_training_memory(model, device_batch_size, model.sequence_len, kBytes, chain_.hardware.gpu);
     result.parameters = model.parameter_count();
     result.memory = need.total();
     const std::int64_t interval = options.checkpoint_interval;
@@ -136,7 +136,7 @@ class Planner {
     const std::int64_t batch = shape.rows_of_step() * base.model.sequence_len;
     result.steps = config.num_iterations >= 0 ? config.num_iterations : epochs(tokens, config, batch);
     result.tokens = result.steps * batch;
-    train(base.model, shape.rows, config, result);
+    train(base.model, shape.device_batch_size, config, result);
     remember(config, base);
   }
 

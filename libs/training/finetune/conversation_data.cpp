@@ -14,8 +14,8 @@
 #include "core/log.h"
 #include "core/options.h"
 #include "core/random.h"
-#include "data/conversations.h"
-#include "data/tasks/factory.h"
+#include "data/conversations/conversations.h"
+#include "tasks/factory.h"
 
 namespace nanochat {
 namespace {

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "data/conversation_loader.h"
+#include "data/batches/conversation_loader.h"
 
 namespace nanochat {
 
@@ -14,7 +14,7 @@ class OptionList;
 class TaskMixture;
 
 struct ConversationDataOptions {
-  std::vector<std::string> data_dir;             // files of conversations (data/conversations.h)
+  std::vector<std::string> data_dir;             // files of conversations (data/conversations/conversations.h)
   std::string mixture;                           // instead: a mixture of tasks, a file or the JSON itself
   std::vector<std::string> validation_data_dir;  // likewise; when neither is given, part of the data is held out
   std::string validation_mixture;

@@ -8,7 +8,7 @@
 #include "core/atomic_file.h"
 #include "core/errors.h"
 #include "core/log.h"
-#include "data/conversation_loader.h"
+#include "data/batches/conversation_loader.h"
 #include "training/finetune/testing_base.h"
 
 namespace nanochat {

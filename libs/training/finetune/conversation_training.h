@@ -9,7 +9,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "data/conversation_loader.h"
+#include "data/batches/conversation_loader.h"
 #include "training/finetune/conversation_data.h"
 #include "training/finetune/finetune_options.h"
 
@@ -29,14 +29,15 @@ struct ConversationPlan {
   std::vector<ScheduledScore> scores = {};
 };
 
-// Rows of a step, as equal micro-batches of at most device_batch_size rows.
+// Rows of a step, as grad_accum_steps equal micro-batches of device_batch_size rows.
 struct StepShape {
-  std::int64_t micro_batches = 1, rows = 1;  // of a micro-batch
-  std::int64_t rows_of_step() const { return micro_batches * rows; }
+  std::int64_t grad_accum_steps = 1, device_batch_size = 1;
+  std::int64_t rows_of_step() const { return grad_accum_steps * device_batch_size; }
 };
-StepShape step_shape(std::int64_t rows_wanted, std::int64_t device_batch_size);
+// At least rows_wanted rows, in micro-batches of at most largest_device_batch_size.
+StepShape step_shape(std::int64_t rows_wanted, std::int64_t largest_device_batch_size);
 
-// Throws as Trainer, open_base_model and load_conversation_data.
+// Throws as run_stage, open_base_model and load_conversation_data.
 TrainingResult train_on_conversations(const FinetuneConfig& config, const ConversationDataOptions& data, const ConversationPlan& plan,
                                       ProgressReporter& progress);
 

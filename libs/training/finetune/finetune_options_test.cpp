@@ -74,9 +74,9 @@ TEST(FinetuneConfig, ATrialEndsEarly) {
 }
 
 TEST(StepShape, HasEqualMicroBatchesWithinTheDevicesSize) {
-  const auto shape = [](std::int64_t rows, std::int64_t device) {
-    const StepShape found = step_shape(rows, device);
-    return std::pair(found.micro_batches, found.rows);
+  const auto shape = [](std::int64_t rows, std::int64_t largest) {
+    const StepShape found = step_shape(rows, largest);
+    return std::pair(found.grad_accum_steps, found.device_batch_size);
   };
   EXPECT_EQ(shape(8, 8), std::pair(std::int64_t{1}, std::int64_t{8}));
   EXPECT_EQ(shape(3, 8), std::pair(std::int64_t{1}, std::int64_t{3}));

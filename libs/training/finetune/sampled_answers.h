@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "data/tasks/task.h"
+#include "tasks/task.h"
 #include "tokenizer/tokenizer.h"
 
 namespace nanochat {
@@ -19,7 +19,7 @@ struct AnswerOptions {
   double temperature = 0.0;       // 0: the likeliest
   std::int64_t top_k = 0;
   std::uint64_t seed = 42;
-  std::int64_t max_batch = 64;    // sequences that are generated at a time
+  std::int64_t max_running = 64;    // sequences that are generated at a time
 };
 
 struct SampledAnswer {

@@ -6,8 +6,8 @@
 #include <spdlog/fmt/fmt.h>
 
 #include "core/errors.h"
-#include "data/corpus.h"
-#include "data/paths.h"
+#include "data/rows/paths.h"
+#include "data/shards/corpus.h"
 #include "tokenizer/load.h"
 
 namespace nanochat {

@@ -6,7 +6,7 @@
 
 #include <nlohmann/json_fwd.hpp>
 
-#include "data/loader.h"
+#include "data/batches/loader.h"
 #include "tokenizer/tokenizer.h"
 #include "training/pretrain/pretrain_options.h"
 

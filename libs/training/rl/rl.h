@@ -17,7 +17,7 @@ struct RlConfig : FinetuneConfig {
   std::int64_t max_new_tokens = 256;    // of an answer
   double temperature = 1.0;
   std::int64_t top_k = 50;
-  std::int64_t generation_batch = 256;  // answers that are generated at a time
+  std::int64_t max_running = 256;       // answers that are generated at a time (--generation-batch)
   std::int64_t eval_examples = 400;     // questions of each validation
   std::int64_t eval_samples = 8;        // answers to each: pass@1 to pass@8
   RlConfig();
@@ -25,7 +25,7 @@ struct RlConfig : FinetuneConfig {
 
 void declare_rl_options(OptionList& options, RlConfig& config);
 
-// The score is 1 - pass@1. Throws as Trainer and open_base_model; ConfigError when the tasks have no reward.
+// The score is 1 - pass@1. Throws as run_stage and open_base_model; ConfigError when the tasks have no reward.
 TrainingResult rl(const RlConfig& config, ProgressReporter& progress);
 
 }  // namespace nanochat

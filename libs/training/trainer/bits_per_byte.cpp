@@ -6,7 +6,7 @@
 
 #include "core/errors.h"
 #include "core/interrupt.h"
-#include "data/loader.h"
+#include "data/batches/loader.h"
 #include "model/gpt.h"
 #include "training/trainer/batch_tensors.h"
 

@@ -9,7 +9,7 @@
 
 #include <ATen/core/Tensor.h>
 
-#include "data/batch.h"
+#include "data/batches/batch.h"
 
 namespace nanochat {
 

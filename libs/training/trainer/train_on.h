@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "data/batch.h"
+#include "data/batches/batch.h"
 #include "training/trainer/train_step.h"
 #include "training/trainer/trainer.h"
 

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "data/batch.h"
+#include "data/batches/batch.h"
 #include "model/gpt.h"
 #include "optim/optimizer.h"
 #include "training/trainer/bits_per_byte.h"

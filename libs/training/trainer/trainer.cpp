@@ -20,7 +20,8 @@
 #include "core/options.h"
 #include "core/progress.h"
 #include "ops/peak.h"
-#include "training/trainer/environment.h"
+#include "runtime/environment.h"
+#include "training/trainer/memory_check.h"
 
 namespace nanochat {
 namespace {
@@ -53,11 +54,12 @@ struct LoopState {
   }
 };
 
-}  // namespace
-
-struct Trainer::Impl {
-  Impl(TrainerParts given, Stage& given_stage, ProgressReporter& given_progress)
-      : parts(std::move(given)), stage(given_stage), progress(given_progress), lock(parts.options.output_dir, parts.stage),
+// One call of run_stage().
+struct Loop {
+  Loop(TrainerParts given, Stage& given_stage, ProgressReporter& given_progress)
+      : parts(std::move(given)), stage(given_stage), progress(given_progress),
+        background(save_in_background(parts.options, parts.model, parts.runtime, parts.device_batch_size)),
+        lock(parts.options.output_dir, parts.stage),
         model(parts.model, parts.runtime.dtype, parts.runtime.device),
         optimizer(model.parameters(), parts.model.n_embd, parts.options.optimizer_options(parts.runtime)) {
     if (const auto folder = checkpoint_to_resume()) {
@@ -74,10 +76,8 @@ struct Trainer::Impl {
     add_log_file(run_folder->path() / "log.txt");
     std::error_code ignored;
     if (fs::equivalent(checkpoint, run_folder->checkpoint_path(step), ignored)) saved_step = step;
-    saver.emplace(parts.save_in_background);
+    saver.emplace(background);
   }
-
-  Learner learner() { return {model, optimizer, loop.training_seconds}; }
 
   nlohmann::json invariants() const {
     nlohmann::json json = nlohmann::json::object();
@@ -171,11 +171,12 @@ struct Trainer::Impl {
   }
 
   void announce() const {
+    for (const std::string& warning : parts.warnings) log_warn("{}", warning);
     log_info("{}", parts.runtime.description);
     log_info("model: depth {}, width {}, {} heads, vocabulary {}, {} parameters, {:.2e} FLOPs per token",
              parts.model.n_layer, parts.model.n_embd, parts.model.n_head, with_commas(parts.model.vocab_size),
              with_commas(parts.model.parameter_count()), parts.model.flops_per_token());
-    log_info("{}", parts.announcement());
+    log_info("{}", parts.announcement);
     if (!checkpoint.empty()) log_info("resumed at step {} from {}", step, checkpoint.string());
     if (!changes.empty()) log_info("resumed with other options: {}", fmt::join(changes, "; "));
     if (!computed_before.empty()) log_info("computed until here by {}; weights and optimizer state are float32 in every precision", computed_before);
@@ -218,11 +219,20 @@ struct Trainer::Impl {
   bool reached() const { return parts.horizon.reached(step, loop.training_seconds); }
   std::int64_t expected_steps() const { return parts.horizon.expected_steps(step, loop.training_seconds); }
 
+  StepSettings step_settings() const {
+    constexpr double kMomentum = 0.95;
+    LearningRateSchedule schedule = parts.schedule;
+    schedule.num_iterations = parts.scheduled_steps > 0 ? parts.scheduled_steps : expected_steps();
+    return {.lr_multiplier = schedule.multiplier(step),
+            .muon_momentum = parts.muon_warmup ? muon_momentum(step) : kMomentum,
+            .grad_clip = parts.options.grad_clip};
+  }
+
   // False when the batch was not finite and may be skipped.
   bool take_step() {
     StepReport report;
     try {
-      report = stage.step(learner(), step);
+      report = stage.step({model, optimizer}, step, step_settings());
     } catch (const NumericalError& error) {
       skip_or_fail(error);
       return false;
@@ -318,7 +328,7 @@ struct Trainer::Impl {
   }
 
   void validate() {
-    std::optional<Evaluation> evaluation = stage.evaluate(learner(), step);
+    std::optional<Evaluation> evaluation = stage.evaluate(model, step);
     if (!evaluation) return;
     loop.score = evaluation->score;
     // Equal: resumed after a kill between the best checkpoint and its mark.
@@ -336,7 +346,7 @@ struct Trainer::Impl {
   }
 
   void examine() {
-    const nlohmann::json found = stage.examine(learner(), step);
+    const nlohmann::json found = stage.examine(model, step);
     if (!found.empty()) metrics->write(step, found);
   }
 
@@ -354,6 +364,7 @@ struct Trainer::Impl {
   TrainerParts parts;
   Stage& stage;
   ProgressReporter& progress;
+  bool background;  // whether training goes on while checkpoints are written
   FolderLock lock;  // before anything that reads or writes the run
   Gpt model;
   Optimizer optimizer;
@@ -370,10 +381,16 @@ struct Trainer::Impl {
   std::optional<CheckpointSaver> saver;  // last: it waits for a save, which uses the rest
 };
 
-Trainer::Trainer(TrainerParts parts, Stage& stage, ProgressReporter& progress)
-    : impl_(std::make_unique<Impl>(std::move(parts), stage, progress)) {}
-Trainer::~Trainer() = default;
+}  // namespace
 
-TrainingResult Trainer::run() { return impl_->run(); }
+Runtime select_training_runtime(const TrainerOptions& options) {
+  if (options.output_dir.empty()) throw ConfigError("--output-dir is missing: name the folder of the run");
+  return select_runtime(options.runtime, Workload::kTraining);
+}
+
+TrainingResult run_stage(TrainerParts parts, Stage& stage, ProgressReporter& progress) {
+  Loop loop(std::move(parts), stage, progress);
+  return loop.run();
+}
 
 }  // namespace nanochat

@@ -6,7 +6,7 @@
 #include <string>
 
 #include "optim/optimizer.h"
-#include "training/trainer/runtime.h"
+#include "runtime/runtime.h"
 
 namespace nanochat {
 
