@@ -104,19 +104,21 @@ ExitCode serve(ServeArguments& arguments, const std::string& key_source) {
   }
   const std::shared_ptr<ServedModel> served = describe(arguments, loaded);
   arguments.engine.make_tool = [tokenizer = served->tokenizer] { return make_calculator_tool(*tokenizer); };
-  Engine engine(std::move(loaded.model), arguments.engine);
-  served->engine = engine_backend(engine);
-  engine.start();
+  const auto engine = std::make_shared<Engine>(std::move(loaded.model), arguments.engine);
+  // However this function ends: a running request holds the model that is served, and with it the engine.
+  const std::unique_ptr<Engine, void (*)(Engine*)> stopped_at_the_end(engine.get(), [](Engine* running) { running->stop(); });
+  served->engine = engine;
+  engine->start();
   api->set_model(served);
-  while (!engine.ready() && !interrupt_requested()) std::this_thread::sleep_for(std::chrono::milliseconds(10));
-  if (!interrupt_requested()) log_info("ready: \"{}\" with a context of {}, {}", served->id, engine.context_length(), runtime.description);
+  while (!engine->ready() && !interrupt_requested()) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  if (!interrupt_requested()) log_info("ready: \"{}\" with a context of {}, {}", served->id, engine->context_length(), runtime.description);
 
   while (!interrupt_requested()) std::this_thread::sleep_for(std::chrono::milliseconds(50));
-  log_info("shutting down: {} requests are finished first", engine.stats().running + engine.stats().queued);
+  log_info("shutting down: {} requests are finished first", engine->stats().running + engine->stats().queued);
   api->set_draining();
-  engine.drain();
+  engine->drain();
   server.stop(std::chrono::seconds(5));  // what is written but not yet taken
-  engine.stop();
+  engine->stop();
   log_info("stopped");
   return ExitCode::kOk;
 }

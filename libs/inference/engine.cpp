@@ -18,13 +18,13 @@
 namespace nanochat {
 
 void EngineOptions::validate() const {
-  const auto at_least = [](std::int64_t value, std::int64_t least, const char* name) {
-    if (value < least) throw ConfigError(fmt::format("{} is {}, but must be at least {}", name, value, least));
+  const auto at_least = [](std::int64_t value, std::int64_t least, const char* name, const char* why = "") {
+    if (value < least) throw ConfigError(fmt::format("{}: expected at least {}{}, found {}", name, least, why, value));
   };
   at_least(block_size, 1, "block_size");
   at_least(kv_blocks, 0, "kv_blocks");
   at_least(max_running, 1, "max_running");
-  at_least(max_batch_tokens, max_running, "max_batch_tokens (at least max_running)");
+  at_least(max_batch_tokens, max_running, "max_batch_tokens", " (max_running)");
   at_least(max_queued, 1, "max_queued");
   at_least(max_queued_tokens, 0, "max_queued_tokens");
 }

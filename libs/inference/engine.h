@@ -15,7 +15,7 @@
 #include <memory>
 #include <span>
 
-#include "inference/engine_request.h"
+#include "inference/inference_backend.h"
 
 namespace nanochat {
 
@@ -34,31 +34,12 @@ struct EngineOptions {
   void validate() const;                // throws ConfigError
 };
 
-enum class Refusal { kNone, kQueueFull, kDraining, kStopped };
-
-struct Submission {
-  RequestId id = 0;
-  Refusal refusal = Refusal::kNone;
-  explicit operator bool() const { return refusal == Refusal::kNone; }
-};
-
-struct EngineStats {
-  bool ready = false;
-  bool draining = false;
-  std::int64_t running = 0, queued = 0, queued_tokens = 0;       // sequences, requests, tokens of those requests
-  std::int64_t kv_blocks_used = 0, kv_blocks_cached = 0, kv_blocks_total = 0;  // cached: held by the prefix cache alone
-  std::int64_t cache_hits = 0, cache_misses = 0;                 // full blocks of prompts, found or computed
-  std::int64_t requests = 0, finished = 0, cancelled = 0, failed = 0, refused = 0, preemptions = 0;  // since the start
-  std::int64_t prompt_tokens = 0, cached_tokens = 0, completion_tokens = 0, steps = 0;               // since the start
-  double prompt_tokens_per_second = 0.0, completion_tokens_per_second = 0.0;  // over the last ten seconds
-};
-
-class Engine {
+class Engine final : public InferenceBackend {
  public:
   // The model is used on the engine's thread alone while the engine lives. Throws ConfigError for options out of range
   // or a cache that does not hold one context, OutOfMemoryError.
   Engine(std::unique_ptr<Gpt> model, const EngineOptions& options);
-  ~Engine();  // stop()
+  ~Engine() override;  // stop()
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
 
@@ -66,26 +47,20 @@ class Engine {
   void drain();  // refuses new requests, returns when those it has are done
   void stop();   // ends what is left with kCancelled, returns when the thread has ended
 
-  // Everything below is thread-safe. Throws, before anything is queued, DataError for a prompt that is empty, fills the
-  // context (with both lengths) or holds an id outside the vocabulary, and ConfigError for other fields out of range or a
-  // max_tokens below the constraint's shortest answer. A refused request gets no event.
-  Submission submit(EngineRequest request);
-  // Ends a request, or one of its sequences that has had a token, with kCancelled at the next step, wherever it is;
-  // unknown ids do nothing.
-  void cancel(RequestId id);
+  // Everything below is thread-safe; inference_backend.h says what it does.
+  Submission submit(EngineRequest request) override;
+  void cancel(RequestId id) override;
+  // Ends one sequence of a request, which has had a token, with kCancelled at the next step.
   void cancel(RequestId id, std::int32_t sequence);
+  void invalidate(std::function<bool(std::span<const std::int32_t>)> matches, std::function<void(std::int64_t)> done = {}) override;
+  EngineStats stats() const override;
+  bool ready() const override;
+  std::int64_t context_length() const override;
+  std::int64_t vocab_size() const override;
 
   // Runs `task`, which must not throw, on the engine's thread between two steps, with the model. When it changes weights, it
   // also calls refresh_compute(), and invalidate() must follow.
   void at_step(std::function<void(Gpt&)> task);
-  // Forgets cached blocks of which `matches` says so, and all that follow them; it is given all tokens from the start of a
-  // prompt to the end of a block. Empty: every block. `done`, on the engine's thread, gets the number forgotten.
-  void invalidate(std::function<bool(std::span<const std::int32_t>)> matches, std::function<void(std::int64_t)> done = {});
-
-  EngineStats stats() const;   // as of the last step
-  bool ready() const;
-  std::int64_t context_length() const;
-  std::int64_t vocab_size() const;
 
  private:
   class Impl;

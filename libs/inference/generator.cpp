@@ -154,8 +154,8 @@ class Generator {
 
 void GenerationOptions::validate() const {
   sampling.validate();
-  if (max_tokens < 0) throw ConfigError(fmt::format("max_tokens is {}, but must not be negative", max_tokens));
-  if (max_running < 1) throw ConfigError(fmt::format("max_running is {}, but must be at least 1", max_running));
+  if (max_tokens < 0) throw ConfigError(fmt::format("max_tokens: expected at least 0, found {}", max_tokens));
+  if (max_running < 1) throw ConfigError(fmt::format("max_running: expected at least 1, found {}", max_running));
 }
 
 std::vector<Generation> generate(Gpt& model, const std::vector<std::vector<std::int32_t>>& prompts,
