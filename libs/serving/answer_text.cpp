@@ -22,9 +22,17 @@ std::size_t begun_stop(std::string_view text, const std::vector<std::string>& st
   return longest;
 }
 
-std::size_t find_stop(std::string_view text, const std::vector<std::string>& stops) {
-  std::size_t first = std::string_view::npos;
-  for (const std::string& stop : stops) first = std::min(first, text.find(stop));
+struct FoundStop {
+  std::size_t position = std::string_view::npos;
+  std::string_view stop = {};
+};
+
+// The stop string that begins first; of several at one place, the first in the list.
+FoundStop find_stop(std::string_view text, const std::vector<std::string>& stops) {
+  FoundStop first;
+  for (const std::string& stop : stops) {
+    if (const std::size_t position = text.find(stop); position < first.position) first = {position, stop};
+  }
   return first;
 }
 
@@ -69,9 +77,10 @@ void AnswerText::add(const std::string& text) {
   decoded_ += text.size();
   characters_ += utf8::count_characters(text);
   waiting_ += text;
-  if (const std::size_t stop = find_stop(waiting_, stops_); stop != std::string::npos) {
-    ready_ += waiting_.substr(0, stop);
-    settled_ += stop;
+  if (const FoundStop found = find_stop(waiting_, stops_); !found.stop.empty()) {
+    ready_ += waiting_.substr(0, found.position);
+    settled_ += found.position;
+    stop_string_ = found.stop;
     waiting_.clear();
     ended_ = true;
     std::erase_if(tokens_, [&](const AnswerToken& one) { return one.offset >= settled_; });

@@ -86,9 +86,9 @@ Api::~Api() = default;
 
 const std::vector<Api::Route>& Api::table() {
   static const std::vector<Route> routes = {
-      {"POST", "/v1/chat/completions", &Api::chat},
-      {"POST", "/chat/completions", &Api::chat},
-      {"POST", "/v1/completions", &Api::completion},
+      {"POST", "/v1/chat/completions", &Api::answer, false, plan_chat},
+      {"POST", "/chat/completions", &Api::answer, false, plan_chat},
+      {"POST", "/v1/completions", &Api::answer, false, plan_completion},
       {"GET", "/v1/models", &Api::models},
       {"GET", "/v1/models/{id}", &Api::one_model},
       {"POST", "/tokenize", &Api::tokenize},
@@ -211,11 +211,8 @@ HttpResponse Api::dispatch(Call& call) {
                    "no valid API key: expected one in \"Authorization: Bearer KEY\" or \"X-Api-Key: KEY\"", {}, "invalid_api_key");
   }
   if (call.route == nullptr && !allowed.empty()) {
-    HttpResponse response = ApiError(405, "invalid_request_error",
-                                     fmt::format("{} is not allowed here; expected {}", request.method, allowed), {},
-                                     "method_not_allowed").response();
-    response.headers.emplace_back("Allow", allowed);
-    return response;
+    throw ApiError(405, "invalid_request_error", fmt::format("{} is not allowed here; expected {}", request.method, allowed), {},
+                   "method_not_allowed").with_header("Allow", allowed);
   }
   if (call.route == nullptr) {
     throw ApiError(404, "invalid_request_error", "there is nothing at this path; /openapi.json lists what there is", {}, "not_found");
@@ -227,11 +224,9 @@ HttpResponse Api::dispatch(Call& call) {
   }
   for (const auto& [name, value] : request.headers) {
     if (name != "content-encoding" || request.body.empty() || is_identity(value)) continue;
-    HttpResponse response = ApiError(415, "invalid_request_error",
-                                     fmt::format("expected a body without Content-Encoding, found \"Content-Encoding: {}\"",
-                                                 replace_invalid_utf8(value)), {}, "unsupported_content_encoding").response();
-    response.headers.emplace_back("Accept-Encoding", "identity");
-    return response;
+    throw ApiError(415, "invalid_request_error",
+                   fmt::format("expected a body without Content-Encoding, found \"Content-Encoding: {}\"", replace_invalid_utf8(value)),
+                   {}, "unsupported_content_encoding").with_header("Accept-Encoding", "identity");
   }
   return (this->*call.route->function)(call);
 }
@@ -265,7 +260,8 @@ void Api::handle(const std::shared_ptr<HttpExchange>& exchange) {
   try {
     response = dispatch(*call);
   } catch (...) {
-    response = current_api_error().response();
+    const ApiError error = current_api_error();
+    response = call->route == nullptr ? error.response() : call->route->failure(error);
   }
   if (response.status != 0) exchange->respond(std::move(response));
 }

@@ -1,5 +1,7 @@
-// The endpoints that answer at once.
+// What each endpoint does.
 #include <fnmatch.h>
+
+#include <random>
 
 #include <fmt/format.h>
 
@@ -39,6 +41,18 @@ std::string plain_text(const Tokenizer& tokenizer, std::span<const std::int32_t>
 }
 
 }  // namespace
+
+// Those that generate: what differs between them is in the plan.
+HttpResponse Api::answer(Call& call) {
+  thread_local std::mt19937_64 random{std::random_device{}()};
+  const auto served = require_model();
+  RequestDefaults defaults = options_.defaults;
+  defaults.seed = random();
+  AnswerPlan plan = call.route->plan(*served, call.request().body, defaults);
+  call.session = std::make_shared<AnswerSession>(served, metrics_, call.exchange, std::move(plan));
+  call.session->start();
+  return later();
+}
 
 HttpResponse Api::models(Call&) {
   const auto served = require_model();

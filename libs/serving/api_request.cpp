@@ -177,7 +177,7 @@ void refuse_unsupported(const JsonFields& fields, const Unsupported (&unsupporte
 
 // ------------------------------------------------------------------------------------------------- what the answer must be
 
-void parse_response_format(const JsonFields& fields, const nlohmann::ordered_json& in_order, AnswerFormat& request) {
+void parse_response_format(const JsonFields& fields, const nlohmann::ordered_json& in_order, RequestedFormat& request) {
   const json* value = fields.object("response_format");
   if (value == nullptr) return;
   const JsonFields format(*value, "response_format");
@@ -212,7 +212,7 @@ void parse_response_format(const JsonFields& fields, const nlohmann::ordered_jso
 }
 
 // vLLM's field: a schema, or the text of one.
-void parse_guided_json(const JsonFields& fields, const nlohmann::ordered_json& in_order, AnswerFormat& request) {
+void parse_guided_json(const JsonFields& fields, const nlohmann::ordered_json& in_order, RequestedFormat& request) {
   const json* value = fields.find("guided_json");
   if (value == nullptr) return;
   if (!value->is_object() && !value->is_string()) throw fields.wrong_type("guided_json", "a schema, or the text of one", *value);
