@@ -2,7 +2,6 @@
 #include <sys/resource.h>
 
 #include <algorithm>
-#include <chrono>
 #include <functional>
 #include <numeric>
 #include <optional>
@@ -14,6 +13,7 @@
 #include "bench_conversations.h"
 #include "command_line.h"
 #include "commands.h"
+#include "core/elapsed.h"
 #include "core/format.h"
 #include "core/interrupt.h"
 #include "core/random.h"
@@ -57,10 +57,10 @@ constexpr std::uint64_t kSeed = 42;
 
 // Until the device has done it.
 double seconds_of(at::Device device, const std::function<void()>& work) {
-  const auto begin = std::chrono::steady_clock::now();
+  const auto begin = SteadyClock::now();
   work();
   ops::synchronize(device);
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  return seconds_since(begin);
 }
 
 double median(std::vector<double> values) {

@@ -9,6 +9,7 @@
 
 #include <spdlog/fmt/fmt.h>
 
+#include "core/elapsed.h"
 #include "core/errors.h"
 #include "core/format.h"
 #include "inference/check_prompt.h"
@@ -47,10 +48,6 @@ void check_request(const EngineRequest& request, const GptConfig& config, const 
   if (request.tools && request.constraint != nullptr) {
     throw ConfigError("tools cannot be used together with a constraint on the answer");
   }
-}
-
-double seconds_between(EngineClock::time_point begin, EngineClock::time_point end) {
-  return std::chrono::duration<double>(end - begin).count();
 }
 
 }  // namespace

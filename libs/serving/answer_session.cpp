@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "core/elapsed.h"
 #include "core/log.h"
 #include "serving/api_error.h"
 
@@ -11,10 +12,6 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 std::string dump(const Json& value) { return value.dump(-1, ' ', false, Json::error_handler_t::replace); }
-
-double seconds_between(std::chrono::steady_clock::time_point begin, std::chrono::steady_clock::time_point end) {
-  return std::chrono::duration<double>(end - begin).count();
-}
 
 const char* reason_text(FinishReason reason) {
   switch (reason) {
