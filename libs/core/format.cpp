@@ -7,7 +7,7 @@
 #include <cstddef>
 #include <cstring>
 
-#include <fmt/core.h>
+#include <spdlog/fmt/fmt.h>
 
 namespace nanochat {
 namespace {

@@ -9,8 +9,8 @@
 #include <type_traits>
 #include <utility>
 
-#include <fmt/core.h>
 #include <nlohmann/json.hpp>
+#include <spdlog/fmt/fmt.h>
 
 #include "core/atomic_file.h"
 #include "core/errors.h"

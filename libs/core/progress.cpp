@@ -6,7 +6,7 @@
 #include <chrono>
 #include <mutex>
 
-#include <fmt/core.h>
+#include <spdlog/fmt/fmt.h>
 
 #include "core/elapsed.h"
 #include "core/format.h"

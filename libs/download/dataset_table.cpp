@@ -4,8 +4,8 @@
 #include <charconv>
 #include <set>
 
-#include <fmt/core.h>
 #include <nlohmann/json.hpp>
+#include <spdlog/fmt/fmt.h>
 
 #include "core/atomic_file.h"
 #include "core/errors.h"

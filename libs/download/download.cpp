@@ -8,7 +8,7 @@
 #include <mutex>
 #include <set>
 
-#include <fmt/core.h>
+#include <spdlog/fmt/fmt.h>
 
 #include "core/elapsed.h"
 #include "core/errors.h"

@@ -11,7 +11,7 @@
 #include <stdexcept>
 #include <string_view>
 
-#include <fmt/core.h>
+#include <spdlog/fmt/fmt.h>
 
 #include "core/elapsed.h"
 #include "core/format.h"

@@ -2,7 +2,7 @@
 #include <ctime>
 #include <random>
 
-#include <fmt/format.h>
+#include <spdlog/fmt/fmt.h>
 
 #include "serving/api_call.h"
 #include "core/errors.h"

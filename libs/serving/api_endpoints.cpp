@@ -1,7 +1,7 @@
 // The endpoints that answer at once.
 #include <fnmatch.h>
 
-#include <fmt/format.h>
+#include <spdlog/fmt/fmt.h>
 
 #include "core/format.h"
 #include "serving/api_call.h"

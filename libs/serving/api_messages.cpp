@@ -1,6 +1,6 @@
 #include <utility>
 
-#include <fmt/format.h>
+#include <spdlog/fmt/fmt.h>
 
 #include "serving/api_request.h"
 #include "serving/json_fields.h"

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <charconv>
 
-#include <fmt/format.h>
+#include <spdlog/fmt/fmt.h>
 
 #include "serving/json_fields.h"
 #include "serving/tool_call.h"

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <random>
 
-#include <fmt/format.h>
+#include <spdlog/fmt/fmt.h>
 
 #include "core/format.h"
 

@@ -1,9 +1,9 @@
 // Ids of published tokenizers on real and edge-case texts, computed with tiktoken.
 #include <zlib.h>
 
-#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <nlohmann/json.hpp>
+#include <spdlog/fmt/fmt.h>
 
 #include "core/atomic_file.h"
 #include "core/sha256.h"

@@ -2,8 +2,8 @@
 #include <map>
 #include <unordered_map>
 
-#include <fmt/format.h>
 #include <nlohmann/json.hpp>
+#include <spdlog/fmt/fmt.h>
 
 #include "core/errors.h"
 #include "tokenizer/hf_tokenizer_json.h"

@@ -1,5 +1,5 @@
-#include <fmt/format.h>
 #include <nlohmann/json.hpp>
+#include <spdlog/fmt/fmt.h>
 
 #include "core/errors.h"
 #include "tokenizer/hf_tokenizer_json.h"

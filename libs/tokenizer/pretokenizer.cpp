@@ -7,7 +7,7 @@
 #include <array>
 #include <utility>
 
-#include <fmt/format.h>
+#include <spdlog/fmt/fmt.h>
 
 #include "core/errors.h"
 #include "tokenizer/unicode_versions.h"

@@ -2,7 +2,7 @@
 #include <cstdint>
 #include <unordered_map>
 
-#include <fmt/format.h>
+#include <spdlog/fmt/fmt.h>
 
 #include "core/errors.h"
 #include "tokenizer/hf_tokenizer_json.h"

@@ -3,7 +3,7 @@
 #include <bit>
 #include <cstdint>
 
-#include <fmt/format.h>
+#include <spdlog/fmt/fmt.h>
 
 #include "core/errors.h"
 #include "core/format.h"

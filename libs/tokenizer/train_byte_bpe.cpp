@@ -2,7 +2,7 @@
 #include <utility>
 #include <vector>
 
-#include <fmt/format.h>
+#include <spdlog/fmt/fmt.h>
 
 #include "core/errors.h"
 #include "tokenizer/bpe_merges.h"
