@@ -12,9 +12,9 @@
 #include <functional>
 
 #include "checkpoint/checkpoint_files.h"
-#include "checkpoint/checkpoint_testing.h"
 #include "checkpoint/model_config.h"
 #include "checkpoint/run_folder.h"
+#include "checkpoint/testing.h"
 #include "core/atomic_file.h"
 #include "core/errors.h"
 #include "core/sha256.h"

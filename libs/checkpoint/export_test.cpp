@@ -8,8 +8,8 @@
 #include <nlohmann/json.hpp>
 
 #include "checkpoint/checkpoint.h"
-#include "checkpoint/checkpoint_testing.h"
 #include "checkpoint/import.h"
+#include "checkpoint/testing.h"
 #include "checkpoint/torch_file.h"
 #include "core/atomic_file.h"
 #include "core/errors.h"

@@ -1,4 +1,4 @@
-#include "checkpoint/import_config.h"
+#include "checkpoint/internal/import_config.h"
 
 #include <algorithm>
 #include <array>

@@ -5,9 +5,9 @@
 #include <nlohmann/json.hpp>
 
 #include "checkpoint/checkpoint_files.h"
+#include "checkpoint/internal/safetensors_dtype.h"
 #include "checkpoint/json_file.h"
 #include "checkpoint/safetensors.h"
-#include "checkpoint/safetensors_dtype.h"
 #include "core/errors.h"
 #include "core/json_message.h"
 

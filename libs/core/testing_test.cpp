@@ -9,8 +9,8 @@
 #include <gtest/gtest.h>
 
 #include "core/atomic_file.h"
-#include "core/corruption.h"
 #include "core/random.h"
+#include "core/testing_corruption.h"
 
 namespace nanochat::testing {
 namespace {

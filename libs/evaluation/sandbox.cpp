@@ -20,7 +20,7 @@
 
 #include "core/atomic_file.h"
 #include "core/errors.h"
-#include "evaluation/sandbox_child.h"
+#include "evaluation/internal/sandbox_child.h"
 
 namespace nanochat {
 namespace {

@@ -10,7 +10,7 @@
 #include <cstddef>
 #include <iterator>
 
-#include "evaluation/sandbox_child.h"
+#include "evaluation/internal/sandbox_child.h"
 
 namespace nanochat::sandbox {
 namespace {

@@ -1,4 +1,4 @@
-#include "inference/engine_core.h"
+#include "inference/internal/engine_core.h"
 
 #include <ATen/ops/empty.h>
 #include <ATen/ops/tensor.h>

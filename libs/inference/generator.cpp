@@ -13,10 +13,10 @@
 #include "core/errors.h"
 #include "core/format.h"
 #include "core/interrupt.h"
-#include "inference/block_pool.h"
 #include "inference/calculator_tool.h"
 #include "inference/check_prompt.h"
-#include "inference/engine_core.h"
+#include "inference/internal/block_pool.h"
+#include "inference/internal/engine_core.h"
 #include "runtime/memory_limits.h"
 
 namespace nanochat {

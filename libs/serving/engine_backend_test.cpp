@@ -4,7 +4,7 @@
 #include <ATen/Parallel.h>
 #include <gmock/gmock.h>
 
-#include "inference/engine_testing.h"
+#include "inference/testing_engine.h"
 #include "model/gpt.h"
 #include "model/testing.h"
 #include "serving/served_model.h"

@@ -5,7 +5,7 @@
 #include <spdlog/fmt/fmt.h>
 
 #include "core/errors.h"
-#include "tokenizer/unicode_versions.h"
+#include "tokenizer/internal/unicode_versions.h"
 #include "tokenizer/utf8.h"
 
 namespace nanochat {

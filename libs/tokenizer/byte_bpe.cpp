@@ -9,10 +9,10 @@
 
 #include "core/atomic_file.h"
 #include "core/errors.h"
-#include "tokenizer/derive_merges.h"
-#include "tokenizer/fingerprint.h"
-#include "tokenizer/hf_tokenizer_json.h"
-#include "tokenizer/regex_dialect.h"
+#include "tokenizer/internal/derive_merges.h"
+#include "tokenizer/internal/fingerprint.h"
+#include "tokenizer/internal/hf_tokenizer_json.h"
+#include "tokenizer/internal/regex_dialect.h"
 #include "tokenizer/utf8.h"
 
 namespace nanochat {

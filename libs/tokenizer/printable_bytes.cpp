@@ -5,7 +5,7 @@
 #include <spdlog/fmt/fmt.h>
 
 #include "core/errors.h"
-#include "tokenizer/hf_tokenizer_json.h"
+#include "tokenizer/internal/hf_tokenizer_json.h"
 #include "tokenizer/utf8.h"
 
 namespace nanochat {

@@ -1,4 +1,4 @@
-#include "tokenizer/sentencepiece_model.h"
+#include "tokenizer/internal/sentencepiece_model.h"
 
 #include <bit>
 #include <cstdint>

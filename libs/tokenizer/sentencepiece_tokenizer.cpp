@@ -1,4 +1,4 @@
-#include "tokenizer/sentencepiece_tokenizer.h"
+#include "tokenizer/internal/sentencepiece_tokenizer.h"
 
 #include <algorithm>
 #include <array>
@@ -11,10 +11,10 @@
 #include "core/atomic_file.h"
 #include "core/errors.h"
 #include "core/format.h"
-#include "tokenizer/derive_merges.h"
-#include "tokenizer/fingerprint.h"
-#include "tokenizer/hf_tokenizer_json.h"
-#include "tokenizer/sentencepiece_model.h"
+#include "tokenizer/internal/derive_merges.h"
+#include "tokenizer/internal/fingerprint.h"
+#include "tokenizer/internal/hf_tokenizer_json.h"
+#include "tokenizer/internal/sentencepiece_model.h"
 #include "tokenizer/utf8.h"
 
 namespace nanochat {

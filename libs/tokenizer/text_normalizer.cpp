@@ -7,7 +7,7 @@
 #include <utility>
 
 #include "core/errors.h"
-#include "tokenizer/unicode_versions.h"
+#include "tokenizer/internal/unicode_versions.h"
 #include "tokenizer/utf8.h"
 
 namespace nanochat {

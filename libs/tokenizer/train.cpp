@@ -14,10 +14,10 @@
 #include "core/format.h"
 #include "core/thread_pool.h"
 #include "tokenizer/document_sample.h"
-#include "tokenizer/sentencepiece_model.h"
-#include "tokenizer/sentencepiece_tokenizer.h"
+#include "tokenizer/internal/sentencepiece_model.h"
+#include "tokenizer/internal/sentencepiece_tokenizer.h"
+#include "tokenizer/internal/training_text.h"
 #include "tokenizer/special_tokens.h"
-#include "tokenizer/training_text.h"
 #include "tokenizer/utf8.h"
 
 namespace nanochat {

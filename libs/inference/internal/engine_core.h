@@ -13,9 +13,9 @@
 #include <vector>
 
 #include "inference/engine.h"
-#include "inference/paged_kv_cache.h"
-#include "inference/scheduler.h"
-#include "inference/token_rate.h"
+#include "inference/internal/paged_kv_cache.h"
+#include "inference/internal/scheduler.h"
+#include "inference/internal/token_rate.h"
 #include "model/gpt.h"
 
 namespace nanochat {

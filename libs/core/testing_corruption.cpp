@@ -1,4 +1,4 @@
-#include "core/corruption.h"
+#include "core/testing_corruption.h"
 
 #include <signal.h>
 #include <sys/mman.h>
