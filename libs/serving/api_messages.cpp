@@ -2,10 +2,10 @@
 
 #include <spdlog/fmt/fmt.h>
 
+#include "core/utf8.h"
 #include "serving/api_request.h"
 #include "serving/json_fields.h"
 #include "tokenizer/chat_history.h"
-#include "tokenizer/utf8.h"
 
 namespace nanochat {
 namespace {

@@ -8,10 +8,10 @@
 #include "core/atomic_file.h"
 #include "core/sha256.h"
 #include "core/testing.h"
+#include "core/utf8.h"
 #include "tokenizer/byte_bpe.h"
 #include "tokenizer/load.h"
 #include "tokenizer/testing_tokenizers.h"
-#include "tokenizer/utf8.h"
 
 namespace nanochat {
 namespace {
@@ -35,7 +35,7 @@ struct Golden {
 
 class GoldenEncodings : public ::testing::TestWithParam<Golden> {};
 
-TEST_P(GoldenEncodings, EveryRow) {
+TEST_P(GoldenEncodings, EveryRowHasThePublishedIds) {
   NANOCHAT_SHARED_OR_SKIP(golden, "data/tokenizers/golden_encodings.jsonl.gz");
   NANOCHAT_SHARED_OR_SKIP(file, std::string("data/tokenizers/") + GetParam().file);
   const auto tokenizer = load_tokenizer(file);

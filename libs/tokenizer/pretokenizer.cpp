@@ -10,8 +10,8 @@
 #include <spdlog/fmt/fmt.h>
 
 #include "core/errors.h"
+#include "core/utf8.h"
 #include "tokenizer/internal/unicode_versions.h"
-#include "tokenizer/utf8.h"
 
 namespace nanochat {
 namespace {

@@ -5,8 +5,8 @@
 #include <spdlog/fmt/fmt.h>
 
 #include "core/errors.h"
+#include "core/utf8.h"
 #include "tokenizer/internal/hf_tokenizer_json.h"
-#include "tokenizer/utf8.h"
 
 namespace nanochat {
 namespace {

@@ -7,7 +7,7 @@
 #include <spdlog/fmt/fmt.h>
 
 #include "core/errors.h"
-#include "tokenizer/utf8.h"
+#include "core/utf8.h"
 
 namespace nanochat {
 namespace {

@@ -11,11 +11,11 @@
 #include "core/atomic_file.h"
 #include "core/errors.h"
 #include "core/format.h"
+#include "core/utf8.h"
 #include "tokenizer/internal/derive_merges.h"
 #include "tokenizer/internal/fingerprint.h"
 #include "tokenizer/internal/hf_tokenizer_json.h"
 #include "tokenizer/internal/sentencepiece_model.h"
-#include "tokenizer/utf8.h"
 
 namespace nanochat {
 namespace {

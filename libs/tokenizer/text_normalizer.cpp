@@ -7,8 +7,8 @@
 #include <utility>
 
 #include "core/errors.h"
+#include "core/utf8.h"
 #include "tokenizer/internal/unicode_versions.h"
-#include "tokenizer/utf8.h"
 
 namespace nanochat {
 namespace {

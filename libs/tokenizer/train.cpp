@@ -13,12 +13,12 @@
 #include "core/errors.h"
 #include "core/format.h"
 #include "core/thread_pool.h"
+#include "core/utf8.h"
 #include "tokenizer/document_sample.h"
 #include "tokenizer/internal/sentencepiece_model.h"
 #include "tokenizer/internal/sentencepiece_tokenizer.h"
 #include "tokenizer/internal/training_text.h"
 #include "tokenizer/special_tokens.h"
-#include "tokenizer/utf8.h"
 
 namespace nanochat {
 namespace {
