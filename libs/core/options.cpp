@@ -231,7 +231,7 @@ json Option::value() const {
 }
 
 void Option::set_json(const json& value, const std::string& where, const std::string& source) {
-  const auto checked = [&](json normal) {  // a field changes only when every check has passed
+  const auto checked = [&](const json& normal) {  // a field changes only when every check has passed
     const auto item_is_choice = [&](const json& item) {
       const std::string text = item.get<std::string>();
       for (const std::string& choice : choices_) {

@@ -128,10 +128,10 @@ void EngineCore::finish(Sequence& sequence, FinishReason reason, std::int32_t st
   EngineEvent event;
   event.reason = reason;
   event.stop_token = stop_token;
-  finish(sequence, std::move(event));
+  finish(sequence, event);
 }
 
-void EngineCore::finish(Sequence& sequence, EngineEvent what) {
+void EngineCore::finish(Sequence& sequence, const EngineEvent& what) {
   if (sequence.finished) return;
   ActiveRequest& request = *sequence.request;
   const std::int64_t missing = request.spec.n - static_cast<std::int64_t>(request.sequences.size());
@@ -390,7 +390,7 @@ void EngineCore::fail(Sequence& sequence, const std::exception_ptr& error, const
   } catch (...) {
     event.error = doing + "an unknown exception";
   }
-  finish(sequence, std::move(event));
+  finish(sequence, event);
 }
 
 EngineStats EngineCore::stats() const {
