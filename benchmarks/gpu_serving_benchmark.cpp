@@ -3,7 +3,7 @@
 // layers are read in turn: together they are several times as large as the second-level cache. Skipped with a message where
 // no GPU is.
 //
-//   nanochat_gpu_benchmarks --benchmark_filter=decode --benchmark_min_time=0.05s
+//   nanochat_gpu_benchmarks --benchmark_filter=decode --benchmark_min_time=0.05
 #include <benchmark/benchmark.h>
 
 #include <ATen/ops/empty.h>

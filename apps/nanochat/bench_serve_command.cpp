@@ -123,7 +123,7 @@ ExitCode bench_serve(const BenchServeArguments& arguments, Context& context) {
   EngineOptions options;
   options.max_running = *std::max_element(counts.begin(), counts.end());
   options.max_queued = options.max_running;
-  options.max_batch_tokens = std::max(arguments.max_batch_tokens, options.max_running);
+  if (arguments.max_batch_tokens > 0) options.max_batch_tokens = std::max(arguments.max_batch_tokens, options.max_running);
   Engine engine(std::move(model), options);
   engine.start();
   Rng rng(kSeed);
@@ -177,7 +177,7 @@ void add_bench_serve(CommandLine& command_line) {
   command.option("streams", &arguments->streams, "requests at a time, each number by itself").comma_separated();
   command.option("prompt_tokens", &arguments->prompt_tokens, "tokens of each prompt").at_least(1);
   command.option("max_tokens", &arguments->max_tokens, "tokens of each answer").at_least(1);
-  command.option("max_batch_tokens", &arguments->max_batch_tokens, "tokens through the model in a step").at_least(1);
+  command.option("max_batch_tokens", &arguments->max_batch_tokens, "tokens through the model in a step; 0: 256 on a CPU, 8192 on a GPU").at_least(0);
   command.option("temperature", &arguments->temperature, "of the sampling; 0: greedy").at_least(0);
   command.option("steps", &arguments->steps, "runs that are timed").at_least(1);
   declare_runtime_options(command.options(), arguments->runtime);

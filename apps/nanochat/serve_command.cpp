@@ -148,7 +148,7 @@ void add_serve(CommandLine& command_line) {
   command.option("max_running", &engine.max_running, "answers generated at a time").at_least(1);
   command.option("max_queued", &engine.max_queued, "requests that wait beyond those; more get status 429").at_least(0);
   command.option("max_queued_tokens", &engine.max_queued_tokens, "tokens of their prompts together; 0: no limit").at_least(0);
-  command.option("max_batch_tokens", &engine.max_batch_tokens, "tokens through the model in a step").at_least(1);
+  command.option("max_batch_tokens", &engine.max_batch_tokens, "tokens through the model in a step; 0: 256 on a CPU, 8192 on a GPU").at_least(0);
   command.option("kv_blocks", &engine.kv_blocks, "blocks of the key-value cache; 0: as max_running and memory allow").at_least(0);
   command.option("block_size", &engine.block_size, "tokens a block holds").at_least(1);
   command.option("prefix_cache", &engine.prefix_cache, "keep the cache of prompts for others that begin alike");

@@ -47,6 +47,7 @@ class Scheduler {
 
  private:
   bool reserve(Sequence& sequence, std::int64_t tokens);    // blocks up to computed + tokens; preempts; false: preempted itself
+  void publish(Sequence& sequence);                         // to the prefix cache, the blocks that it has filled
   void release(Sequence& sequence);
   void preempt(Sequence& sequence);
   bool admit(ActiveRequest& request);

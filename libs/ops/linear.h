@@ -9,10 +9,10 @@ namespace nanochat::ops {
 
 void linear(const at::Tensor& x, const at::Tensor& w, at::Tensor& y);                     // y = x wᵀ
 // The same for inference. Few rows read w at the speed of memory (cpu/row_products.h, cuda/linear_rows.cu). Batch-invariant:
-// every row of y is computed alike whatever rows stand beside it and however many; on a GPU up to 64 rows.
+// every row of y is computed alike whatever rows stand beside it and however many; on a GPU in bfloat16 up to 64 rows.
 void linear_rows(const at::Tensor& x, const at::Tensor& w, at::Tensor& y);
 // The same with what stands before and behind a product in the model: on a GPU one kernel, where launches count as much as
-// bytes do. Elsewhere one pass each.
+// bytes do, and batch-invariant however many rows there are (in bfloat16 64 at a time). Elsewhere one pass each.
 struct LinearFusion {
   bool normalise = false;     // x is the output of rms_norm(x, eps), not rounded
   double eps = 0.0;

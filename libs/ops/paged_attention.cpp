@@ -348,8 +348,16 @@ void rope_qk_norm_store(const at::Tensor& qkv, const RopeTable& table, const Dev
 
 at::Tensor paged_attention(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values, const DevicePagedBatch& batch,
                            std::int64_t window) {
+  at::Tensor out = at::empty(q.sizes(), q.options());
+  paged_attention(q, keys, values, batch, window, out);
+  return out;
+}
+
+void paged_attention(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values, const DevicePagedBatch& batch,
+                     std::int64_t window, at::Tensor& out) {
   check(q, keys, values, batch.tokens());
-  return cuda::paged_attention(q, keys, values, batch, window);
+  TORCH_CHECK(out.sizes() == q.sizes(), "paged attention: out ", out.sizes(), " does not fit q ", q.sizes());
+  cuda::paged_attention(q, keys, values, batch, window, out);
 }
 
 }  // namespace nanochat::ops

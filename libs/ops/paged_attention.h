@@ -98,5 +98,8 @@ void rope_qk_norm_store(const at::Tensor& qkv, const RopeTable& table, const Dev
 // window: a token at position p sees positions p - window to p; -1: all up to its own.
 at::Tensor paged_attention(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values, const DevicePagedBatch& batch,
                            std::int64_t window = -1);
+// The same to `out`, dense as q.
+void paged_attention(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values, const DevicePagedBatch& batch,
+                     std::int64_t window, at::Tensor& out);
 
 }  // namespace nanochat::ops

@@ -31,6 +31,8 @@ struct SampleRow {
   double presence_penalty = 0.0;    // subtracted once for a token of `generated`
   std::span<const std::pair<std::int32_t, double>> logit_bias = {};  // added
   std::span<const std::int32_t> seen = {}, generated = {};
+  // On a GPU: this element of DeviceSamples' `inputs`, which the host need not know, is one more of both. -1: none.
+  std::int64_t last_input = -1;
   std::span<const std::uint64_t> allowed = {};    // a bit for each token of the vocabulary; empty: all may be drawn
   std::span<const std::int32_t> forbidden = {};   // not to be drawn, allowed or not
   double uniform = 0.0;             // the random number of this draw, in [0, 1)

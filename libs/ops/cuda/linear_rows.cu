@@ -189,7 +189,7 @@ __global__ void __launch_bounds__(kThreads) linear_rows_float(const __grid_const
 
 bool linear_rows_takes(Element type, const LinearRows& p) {
   const i64 pack = type == Element::kFloat ? kPackSize<float> : kPackSize<bf16>;
-  return p.rows <= kMostLinearRows && aligned(p.x) && aligned(p.w) && p.x_stride % pack == 0 && p.w_stride % pack == 0 &&
+  return (type == Element::kFloat || p.rows <= kMostLinearRows) && aligned(p.x) && aligned(p.w) && p.x_stride % pack == 0 && p.w_stride % pack == 0 &&
          p.k % pack == 0;
 }
 

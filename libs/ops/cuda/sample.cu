@@ -441,6 +441,11 @@ class Row {
     if (counts != nullptr) {
       for_each_listed(row_.seen, [&](int id) { atomicOr(counts + id, kSeen); });
       for_each_listed(row_.generated, [&](int id) { atomicAdd(counts + id, 1U); });
+      if (row_.last_input >= 0 && threadIdx.x == 0 && known(a_.inputs[row_.last_input])) {
+        u32* const count = counts + a_.inputs[row_.last_input];
+        if (row_.repetition_penalty != 1.0F) atomicOr(count, kSeen);
+        if (row_.frequency_penalty != 0.0 || row_.presence_penalty != 0.0) atomicAdd(count, 1U);
+      }
       __syncthreads();
     }
     const u32* const mask = row_.allowed >= 0 ? a_.masks + row_.allowed : nullptr;
