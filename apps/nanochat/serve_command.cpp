@@ -152,6 +152,9 @@ void add_serve(CommandLine& command_line) {
   command.option("kv_blocks", &engine.kv_blocks, "blocks of the key-value cache; 0: as max_running and memory allow").at_least(0);
   command.option("block_size", &engine.block_size, "tokens a block holds").at_least(1);
   command.option("prefix_cache", &engine.prefix_cache, "keep the cache of prompts for others that begin alike");
+  command.option("deterministic", &engine.batch_invariant,
+                 "on a GPU in bfloat16: results are batch-invariant, they do not depend on the other requests in the batch; "
+                 "slows prompts down");
   command.option("max_body_mb", &arguments->max_body_mb, "largest body of a request in MiB").at_least(1).at_most(1024);
   command.option("max_connections", &http.max_connections, "connections at a time; more wait").at_least(1);
   command.option("io_threads", &http.io_threads, "threads for the network").at_least(1).at_most(16);

@@ -63,6 +63,7 @@ EngineOptions engine_options(const Gpt& model, const Prompts& prompts, const Gen
   engine.kv_blocks = blocks_in_use(model.config(), prompts, options.max_tokens, engine);
   if (model.device().is_cuda()) engine.kv_blocks = rounded_blocks(engine.kv_blocks);
   engine.kv_blocks = std::min(engine.kv_blocks, default_kv_blocks(model, engine));
+  engine.batch_invariant = options.batch_invariant;
   if (options.tools != nullptr) engine.make_tool = [tokenizer = options.tools] { return make_calculator_tool(*tokenizer); };
   return engine;
 }
