@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <deque>
 #include <map>
 #include <numeric>
 #include <optional>
@@ -35,16 +36,17 @@ void upload(std::span<const T> items, const at::Tensor& to) {
 
 // Recorded passes, and what they read and write. They stay with the model when the engine goes: a later one with a cache of the
 // same shape at the same place takes them over, as the engines that reinforcement learning makes one after the other do.
-struct RecordedPasses : Gpt::Kept {
+struct RecordedPasses {
   struct Pass {
     ops::DevicePagedBatch batch;
     at::Tensor logits;  // (rows, vocab_size)
     std::optional<ops::DeviceGraph> graph;
   };
 
-  RecordedPasses(Gpt& model, PagedKvCache& cache, std::int64_t rows_, const ops::PagedOptions& options_)
+  RecordedPasses(Gpt& model, PagedKvCache& cache, std::int64_t rows_, std::int64_t draws, const ops::PagedOptions& options_)
       : rows(rows_), options(options_), place(place_of(cache)), shape(cache.keys().front().sizes().vec()),
-        pass(model, rows_, rows_, options_.batch_invariant), inputs(at::zeros({rows_}, int_options(cache))) {}
+        pass(model, rows_, rows_, options_.batch_invariant), inputs(at::zeros({rows_}, int_options(cache))),
+        drawn(at::zeros({draws}, int_options(cache))) {}
 
   static std::vector<const void*> place_of(PagedKvCache& cache) {
     std::vector<const void*> place;
@@ -55,8 +57,8 @@ struct RecordedPasses : Gpt::Kept {
   }
   static at::TensorOptions int_options(PagedKvCache& cache) { return cache.keys().front().options().dtype(at::kInt); }
 
-  bool fits(PagedKvCache& cache, std::int64_t wanted_rows, const ops::PagedOptions& wanted_options) const {
-    return rows >= wanted_rows && options.batch_invariant == wanted_options.batch_invariant && options.split == wanted_options.split &&
+  bool fits(PagedKvCache& cache, std::int64_t wanted_rows, std::int64_t draws, const ops::PagedOptions& wanted_options) const {
+    return rows >= wanted_rows && drawn.numel() >= draws && options.batch_invariant == wanted_options.batch_invariant && options.split == wanted_options.split &&
            place == place_of(cache) && cache.keys().front().sizes() == shape;
   }
 
@@ -68,6 +70,12 @@ struct RecordedPasses : Gpt::Kept {
   at::Tensor inputs;                       // int32 (rows)
   at::Tensor drawn;                        // int32: the tokens of the last draws
   std::map<std::pair<std::int64_t, std::int64_t>, Pass> passes;  // by rows and positions
+};
+
+// Those of the last engines, the last one first.
+struct KeptPasses : Gpt::Kept {
+  static constexpr std::size_t kMost = 4;
+  std::deque<std::shared_ptr<RecordedPasses>> sets;
 };
 
 class DeviceDraws : public PendingDraws {
@@ -82,20 +90,10 @@ class DeviceDraws : public PendingDraws {
 class DeviceRunner : public StepRunner {
  public:
   DeviceRunner(Gpt& model, PagedKvCache& cache, const EngineOptions& options)
-      : model_(model), cache_(cache), n_head_(model.config().n_head), graphs_(options.graphs), max_running_(options.max_running) {
+      : model_(model), cache_(cache), n_head_(model.config().n_head), graphs_(options.graphs), max_running_(options.max_running),
+        most_rows_(recorded_rows(std::min(options.max_running, kMostRecordedRows))),
+        drawn_(at::zeros({options.max_running}, RecordedPasses::int_options(cache))) {
     options_.batch_invariant = options.batch_invariant || model.dtype() == at::kFloat;
-    const std::int64_t rows = recorded_rows(std::min(options.max_running, kMostRecordedRows));
-    recorded_ = std::dynamic_pointer_cast<RecordedPasses>(model.kept());
-    if (recorded_ == nullptr || !recorded_->fits(cache, rows, options_)) {
-      model.kept() = nullptr;  // its memory goes before the new one's comes
-      recorded_ = std::make_shared<RecordedPasses>(model, cache, rows, options_);
-      model.kept() = recorded_;
-    }
-    // Passes that are recorded refer to it.
-    if (!recorded_->drawn.defined() || recorded_->drawn.numel() < max_running_) {
-      recorded_->passes.clear();
-      recorded_->drawn = at::zeros({max_running_}, RecordedPasses::int_options(cache));
-    }
   }
 
   void warm_up() override {
@@ -113,7 +111,7 @@ class DeviceRunner : public StepRunner {
     TORCH_CHECK(tokens > 0 && tokens == static_cast<std::int64_t>(inputs.size()), "a step of ", tokens, " tokens has ",
                 inputs.size(), " inputs");
     const bool single = tokens == static_cast<std::int64_t>(batch.sequences.size());
-    if (!graphs_ || !single || tokens > recorded_->rows) return pass_unrecorded(batch, inputs);
+    if (!graphs_ || !single || tokens > most_rows_) return pass_unrecorded(batch, inputs);
     std::int64_t positions = 0;
     for (const ops::PagedBatch::Sequence& sequence : batch.sequences) positions = std::max(positions, sequence.start + 1);
     RecordedPasses::Pass& recorded = find_recorded(tokens, positions);
@@ -135,7 +133,7 @@ class DeviceRunner : public StepRunner {
 
   std::unique_ptr<PendingDraws> draw(const at::Tensor& logits, std::span<const ops::SampleRow> rows) override {
     return std::make_unique<DeviceDraws>(ops::DeviceSamples(
-        logits, rows, recorded_->drawn, unrecorded_ ? unrecorded_->ids() : recorded_->pass.ids()));
+        logits, rows, drawn_, unrecorded_ ? unrecorded_->ids() : recorded_->pass.ids()));
   }
 
  private:
@@ -145,14 +143,35 @@ class DeviceRunner : public StepRunner {
     const at::Tensor device_inputs = at::empty({batch.tokens()}, RecordedPasses::int_options(cache_));
     upload(inputs, device_inputs);
     const ops::DevicePagedBatch device_batch(batch, cache_.keys().front(), n_head_, options_);
-    unrecorded_->run(device_inputs, recorded_->drawn, device_batch, cache_.keys(), cache_.values());
+    unrecorded_->run(device_inputs, drawn_, device_batch, cache_.keys(), cache_.values());
   }
 
   // Rows of logits that anybody asks for at a time: a draw for each sequence, or the prompt's positions that the engine takes
   // together.
   std::int64_t most_logit_rows() const { return std::max(max_running_, kLogitRows); }
 
+  // Those that fit, of this model's engines before, or new ones. An engine that only passes prompts through never asks.
+  void take_recorded() {
+    if (recorded_ != nullptr) return;
+    auto kept = std::dynamic_pointer_cast<KeptPasses>(model_.kept());
+    if (kept == nullptr) model_.kept() = kept = std::make_shared<KeptPasses>();
+    const auto fitting = std::find_if(kept->sets.begin(), kept->sets.end(),
+                                      [&](const auto& set) { return set->fits(cache_, most_rows_, max_running_, options_); });
+    if (fitting != kept->sets.end()) {
+      recorded_ = *fitting;
+      kept->sets.erase(fitting);
+    } else {
+      if (kept->sets.size() >= KeptPasses::kMost) kept->sets.pop_back();
+      recorded_ = std::make_shared<RecordedPasses>(model_, cache_, most_rows_, max_running_, options_);
+    }
+    kept->sets.push_front(recorded_);
+    // The tokens of the last draws go where recorded passes read them.
+    recorded_->drawn.narrow(0, 0, max_running_).copy_(drawn_);
+    drawn_ = recorded_->drawn;
+  }
+
   RecordedPasses::Pass& find_recorded(std::int64_t tokens, std::int64_t longest) {
+    take_recorded();
     const std::int64_t rows = recorded_rows(tokens), positions = recorded_positions(longest, cache_.capacity());
     auto& passes = recorded_->passes;
     if (const auto known = passes.find({rows, positions}); known != passes.end()) return known->second;
@@ -176,7 +195,8 @@ class DeviceRunner : public StepRunner {
   PagedKvCache& cache_;
   std::int64_t n_head_;
   bool graphs_;
-  std::int64_t max_running_;
+  std::int64_t max_running_, most_rows_;
+  at::Tensor drawn_;                        // int32: the tokens of the last draws
   ops::PagedOptions options_;
   std::shared_ptr<RecordedPasses> recorded_;
   std::optional<ServingPass> unrecorded_;   // the last pass, where it was not recorded
