@@ -11,7 +11,8 @@
 //
 // A conversation longer than a row is cut to its first T + 1 tokens. The order of conversations, and with kBestFit that of
 // rows, is shuffled anew each epoch by the seed. A position is an epoch and a place in it: a resumed loader continues with
-// the very next batch, and one of other rows with the very next row.
+// the very next batch, and one of other rows with the very next row. Ranks share one order of
+// batches as in loader.h.
 
 #include <cstddef>
 #include <cstdint>
@@ -76,6 +77,7 @@ struct ConversationLoaderOptions {
                                      // is filled up with rows without targets
   bool shuffle = true;
   std::uint64_t seed = 42;
+  int rank = 0, world_size = 1;
 };
 
 // Conversations without a second token make no row. Throws DataError when none is left, or when there are fewer tokens
