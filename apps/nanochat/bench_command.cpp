@@ -360,6 +360,7 @@ void add_bench(CommandLine& command_line) {
       .at_least(0);
   command.option("max_tokens", &infer->max_tokens, "tokens to generate, at most what the context leaves").at_least(2);
   command.run([infer](Context& context) { return bench_infer(*infer, context); });
+  add_bench_comm(command_line);
   add_bench_serve(command_line);
 }
 

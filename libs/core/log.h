@@ -25,6 +25,9 @@ void configure_logging(const LogOptions& options);
 // Adds a file (a run's log.txt) to the sinks until the next configure_logging.
 void add_log_file(const std::filesystem::path& file);
 
+// From now on standard error gets messages of this level and above only; files get what they got.
+void limit_terminal_log(LogLevel level);
+
 bool log_enabled(LogLevel level);
 void log_message(LogLevel level, std::string_view message);
 // Formats only when the level is enabled. A bar on the same terminal is taken away and drawn again (core/progress.h).

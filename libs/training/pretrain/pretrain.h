@@ -21,6 +21,8 @@ struct PretrainResult : TrainingResult {
 // save that fails ends training at the next step and harms no checkpoint before it. On an interrupt request it saves and
 // returns. Throws ConfigError (options that do not fit together, or memory that will not do, with the
 // batch size that does), DataError, CheckpointError, NumericalError (the last good checkpoint stands), IoError.
-PretrainResult pretrain(const PretrainConfig& config, ProgressReporter& progress, const std::vector<ScheduledScore>& scores = {});
+// Several processes give the same configuration each, and share the micro-batches of every step.
+PretrainResult pretrain(const PretrainConfig& config, ProgressReporter& progress, const std::vector<ScheduledScore>& scores = {},
+                        Communicator& communicator = alone());
 
 }  // namespace nanochat

@@ -22,6 +22,7 @@ struct StepResult {
   double grad_norm = 0.0;      // before clipping
   BitsPerByte bits_per_byte;   // of the training tokens
   std::int64_t tokens = 0;     // positions computed
+  std::int64_t supervised_tokens = 0;  // of batches without weights
   double forward_backward_seconds = 0.0;  // until the losses were there
 };
 
@@ -30,6 +31,8 @@ struct StepResult {
 // the reference's mean of means), or of the sum of weights * losses where batches have weights. Losses are read after the
 // last micro-batch, so a GPU does not stand still between two of them. When the loss or the gradient norm is not finite
 // nothing is applied and NumericalError names the first layer and tensor that is not.
+// Where the optimizer's communicator has other processes, each gives its micro-batches, and the figures and
+// the error are those of all together: the mean is over the supervised tokens of all, and NumericalError names the rank.
 // token_bytes: bytes of each token, for the bits per byte; empty: those are not taken.
 StepResult train_step(Gpt& model, Optimizer& optimizer, const std::vector<TokenBatch>& micro_batches,
                       const StepSettings& settings, const std::vector<std::int32_t>& token_bytes = {});
