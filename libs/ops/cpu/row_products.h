@@ -12,7 +12,7 @@
 namespace nanochat::ops::cpu {
 
 // Where the keys and values of one head lie: position p at (block[p / block_size] * block_stride + p % block_size *
-// row_stride), d numbers each.
+// row_stride), d numbers each. Kernels count keys from position `first`: those before it are outside a sliding window.
 template <class T>
 struct PagedHead {
   const T* keys;
@@ -21,6 +21,7 @@ struct PagedHead {
   std::int64_t block_size;    // a power of two
   std::int64_t block_stride;  // elements
   std::int64_t row_stride;
+  std::int64_t first = 0;
 };
 
 template <class T>
