@@ -215,8 +215,11 @@ void EngineCore::step() {
 
 at::Tensor EngineCore::forward(const std::vector<ScheduledChunk>& batch) {
   ops::PagedBatch paged;
+  std::vector<std::int32_t> before;
   for (const ScheduledChunk& chunk : batch) {
-    paged.sequences.push_back({chunk.sequence->computed, chunk.tokens, chunk.sequence->blocks});
+    const Sequence& sequence = *chunk.sequence;
+    paged.sequences.push_back({sequence.computed, chunk.tokens, sequence.blocks});
+    before.push_back(sequence.computed == 0 ? -1 : sequence.tokens[static_cast<std::size_t>(sequence.computed) - 1]);
   }
   const at::Tensor ids = at::empty({paged.tokens(), 1}, at::kInt);
   std::int32_t* id = ids.data_ptr<std::int32_t>();
@@ -224,7 +227,7 @@ at::Tensor EngineCore::forward(const std::vector<ScheduledChunk>& batch) {
     const auto first = chunk.sequence->tokens.begin() + chunk.sequence->computed;
     id = std::copy(first, first + chunk.tokens, id);
   }
-  cache_.set_batch(std::move(paged));
+  cache_.set_batch(std::move(paged), std::move(before));
   const at::Tensor states = model_.forward_states(ids, cache_);
   std::int64_t row = 0;
   for (const ScheduledChunk& chunk : batch) {

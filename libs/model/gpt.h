@@ -1,6 +1,7 @@
 #pragma once
-// The GPT of the reference's gpt.py: token embedding, RMSNorm, blocks of attention (RoPE, QK-norm, grouped queries) and
-// ReLU-squared MLP on a residual stream, RMSNorm, untied head with soft-capped logits.
+// The GPT of the reference's gpt.py, in two architectures (config.h). Both: token embedding, RMSNorm, blocks of attention (RoPE,
+// QK-norm, grouped queries) and ReLU-squared MLP on a residual stream, RMSNorm, untied head with soft-capped logits.
+// nanochat-2026-07 adds smear, value embeddings, sliding windows, scales of the stream and backout: docs/algorithms.md.
 //
 // Forward and backward are written out; there is no autograd graph. A model for training has float32 master weights and
 // gradients; with compute dtype bfloat16 each weight has a bf16 copy besides, which matrix products read. The optimizer
@@ -49,8 +50,8 @@ class Gpt {
   std::vector<Parameter>& parameters();
   const std::vector<Parameter>& parameters() const;
 
-  // As the reference: embedding N(0, 1), matrices N(0, 1/fan_in * min(1, fan_out/fan_in)), head and the projections
-  // back into the residual stream zero. Drawn in the reference's order from LibTorch's generator, so that one seed
+  // As the reference: in nanochat-2025-12 embedding N(0, 1), matrices N(0, 1/fan_in * min(1, fan_out/fan_in)), head and the
+  // projections back into the residual stream zero; layout.cpp has those of nanochat-2026-07. Drawn in the reference's order from LibTorch's generator, so that one seed
   // gives the reference's weights, on any device.
   void init_weights(std::uint64_t seed);
   // compute := value, after values changed, and so what is packed of it. No-op in float32.
@@ -100,11 +101,11 @@ class Gpt {
   const ops::RopeTable& rope_for(std::int64_t positions);
   Sequences sequences(const at::Tensor& ids, const at::Tensor& documents);
   Sequences sequences(const at::Tensor& ids, KvCache& cache);
-  Pass make_pass(Sequences where) const;
+  Pass make_pass(const at::Tensor& ids, Sequences where) const;
   // Embedding and blocks: the final normalised (B*T, C).
-  const at::Tensor& run(const at::Tensor& ids, const Pass& pass, Activations& activations) const;
+  const at::Tensor& run(const Pass& pass, Activations& activations) const;
   // From the gradient that the head left.
-  void run_backward(const at::Tensor& ids, const Pass& pass, Activations& activations) const;
+  void run_backward(const Pass& pass, Activations& activations) const;
   // Checked, and on the device; `lowest`: 0, or -1 where that means "ignored".
   at::Tensor take_ids(const at::Tensor& ids, std::int32_t lowest) const;
 
