@@ -28,7 +28,8 @@ struct ImportArguments {
 
 constexpr const char* kConfigOptions[] = {"sequence_len",     "vocab_size", "n_layer",           "n_head",
                                           "n_kv_head",        "n_embd",     "intermediate_size", "rope_base",
-                                          "rope_table_dtype", "softcap",    "rms_norm_eps"};
+                                          "rope_table_dtype", "softcap",    "rms_norm_eps",      "window_pattern",
+                                          "qk_scale"};
 
 void report(const ImportArguments& arguments, const ImportResult& result, const Context& context) {
   const GptConfig& config = result.config;
@@ -70,7 +71,7 @@ ExitCode import(const ImportArguments& arguments, const Context& context) {
       values += fmt::format("{}{} {}", values.empty() ? "" : ", ", name,
                             value.is_string() ? value.get<std::string>() : value.dump());
     }
-    log_info("taken from the reference's code at {}, since its files do not say it: {}", arguments.options.reference,
+    log_info("taken from the reference's code at {}, since its files do not say it: {}", result.reference,
              values);
   }
   if (!result.tied.empty()) log_info("tied embeddings: {}", result.tied);
@@ -92,7 +93,9 @@ void add_config_options(Subcommand& command, ImportArguments& arguments) {
             .intermediate_size = 0,
             .rope_base = 0,
             .softcap = 0,
-            .rms_norm_eps = 0};
+            .rms_norm_eps = 0,
+            .window_pattern = "",
+            .qk_scale = 0};
   const auto size = [&](const char* name, std::int64_t& field, const char* help) {
     command.option(name, field, fmt::format("{}; only where the model's files do not say it", help)).at_least(1);
   };
@@ -103,6 +106,8 @@ void add_config_options(Subcommand& command, ImportArguments& arguments) {
   size("n_kv_head", config.n_kv_head, "key and value heads");
   size("n_embd", config.n_embd, "width");
   size("intermediate_size", config.intermediate_size, "size of the MLP");
+  command.option("window_pattern", config.window_pattern, "letters S and L, of models with sliding windows; likewise");
+  command.option("qk_scale", config.qk_scale, "factor of queries and keys, of the same models; likewise").above(0, 0);
   command.option("rope_base", config.rope_base, "base of the rotary frequencies; likewise").above(1, 0);
   command.option("rope_table_dtype", arguments.rope_table_dtype, "precision of the rotary table; likewise")
       .one_of({"", "float32", "bfloat16"});
@@ -135,9 +140,9 @@ void add_import(CommandLine& command_line) {
       .one_of({"", "nanochat", "none"});
   command
       .option("reference", options.reference,
-              "version of the Python nanochat whose code fixes what a .pt does not say (an MLP of 4 times the width, "
-              "RoPE base 10000 with bfloat16 tables, soft-cap 15); none: give each")
-      .one_of({"d314e96", "none"});
+              "version of the Python nanochat whose code fixes what a .pt does not say (an MLP of 4 times the width, the base "
+              "of RoPE, soft-cap 15 and others); auto: 92d63d4 where the file has smear_lambda, else d314e96; none: give each")
+      .one_of({"auto", "d314e96", "92d63d4", "none"});
   add_config_options(command, *arguments);
   command.option("overwrite", options.overwrite, "replace the output folder when it is there");
   command.positional("path", /*required=*/true).required("output_dir");

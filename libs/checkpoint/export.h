@@ -27,13 +27,13 @@ struct ExportResult {
 // `checkpoint` as find_checkpoint takes it. All throw CheckpointError for one that is damaged or that the form cannot
 // hold, ConfigError when `output` is there already, IoError; then nothing is left behind but whole files.
 
-// A folder for transformers' NanoChatForCausalLM and AutoTokenizer.
+// A folder for transformers' NanoChatForCausalLM and AutoTokenizer. Refuses nanochat-2026-07, which no class there computes.
 ExportResult export_hugging_face(const std::filesystem::path& checkpoint, const std::filesystem::path& output,
                                  const ExportOptions& options = {});
 
-// A folder with model_NNNNNN.pt and meta_NNNNNN.json as the reference at d314e96 loads them, and its tokenizer:
+// A folder with model_NNNNNN.pt and meta_NNNNNN.json as the reference loads them, at d314e96 or 92d63d4 by the model's architecture, and its tokenizer:
 // tokenizer.pkl for byte-level BPE, otherwise tokenizer.json and tokenizer.model, for import only. With bfloat16 the
-// embedding is stored in it, as the reference does on a GPU, the rest in float32. Refuses a model of other constants
+// embeddings are stored in it, as the reference does on a GPU, the rest in float32. Refuses a model of other constants
 // than the reference's code has.
 ExportResult export_reference(const std::filesystem::path& checkpoint, const std::filesystem::path& output,
                               const ExportOptions& options = {});

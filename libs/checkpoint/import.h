@@ -23,9 +23,10 @@ struct ImportOptions {
   // What the source's configuration does not say, by the names of GptConfig's fields (rope_table_dtype "float32" or
   // "bfloat16" for rope_table_bf16). Whatever both leave open is an error that names the flags.
   nlohmann::json given = nlohmann::json::object();
-  // The version of the reference whose code says what its checkpoints do not: an MLP of four times the width, RoPE of
-  // base 10,000 with tables in bfloat16, a soft-cap of 15, RMSNorm with 1e-6. "none": they must be given.
-  std::string reference = "d314e96";
+  // The version of the reference whose code says what its checkpoints do not: an MLP of four times the width, the base of
+  // RoPE and the type of its tables, a soft-cap of 15, the eps of RMSNorm, the scale of queries and keys. "auto": d314e96, or
+  // 92d63d4 where the file has a tensor smear_lambda. "none": they must be given.
+  std::string reference = "auto";
   bool overwrite = false;  // replace the output folder when it is there
 };
 
@@ -35,6 +36,7 @@ struct ImportResult {
   std::string dtype;              // of its weights, "BF16 and F32"
   GptConfig config;
   nlohmann::json assumed;              // names and values that the reference's code decided
+  std::string reference;               // at which commit
   std::string tied;                    // what became of a head that is the embedding; empty where it is not
   std::optional<std::int64_t> step;    // where the file's name says it
   std::filesystem::path tokenizer_at;  // empty when there is none

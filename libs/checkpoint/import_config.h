@@ -16,10 +16,14 @@ GptConfig complete_hugging_face_config(nlohmann::json config, const nlohmann::js
                                        const std::filesystem::path& where);
 
 // `meta`: the reference's meta_*.json, or an empty object. Shape from its model_config; constants from `given`, from
-// the "architecture" that export writes, or from the reference's code at `reference`: "d314e96", or "none" to be
-// asked for them. `assumed` receives the names of those that the code decided. Throws as above.
+// the "architecture" that export writes, or from the reference's code at `reference`: "d314e96" or "92d63d4", or "none"
+// to be asked for them. `architecture`: what the tensors show. `assumed` receives the names of those that the code decided.
+// Throws as above.
 GptConfig reference_config(const nlohmann::json& meta, const nlohmann::json& given, const std::string& reference,
-                           const std::filesystem::path& where, nlohmann::json& assumed);
+                           Architecture architecture, const std::filesystem::path& where, nlohmann::json& assumed);
+
+// The commit of the reference that this program follows for an architecture.
+std::string reference_commit(Architecture architecture);
 
 // What export writes as "architecture": all of `config` that the reference's model_config cannot say.
 nlohmann::ordered_json reference_architecture(const GptConfig& config);
