@@ -188,7 +188,7 @@ ExitCode bench_train(const BenchArguments& arguments, Context& context) {
   model.init_weights(kSeed);
   model.zero_grad();
   // As a training by default has it: Newton-Schulz in the faster precision.
-  Optimizer optimizer(model.parameters(), config.n_embd, TrainerOptions().optimizer_options(runtime));
+  Optimizer optimizer(model.parameters(), config.n_embd, TrainerOptions().optimizer_options(runtime, config));
   Rng rng(kSeed);
   const std::int64_t tokens = arguments.device_batch_size * arguments.sequence_len * arguments.micro_batches;
   std::vector<TokenBatch> batches(static_cast<std::size_t>(arguments.micro_batches));

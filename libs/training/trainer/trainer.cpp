@@ -61,7 +61,7 @@ struct Loop {
         background(save_in_background(parts.options, parts.model, parts.runtime, parts.device_batch_size)),
         lock(parts.options.output_dir, parts.stage),
         model(parts.model, parts.runtime.dtype, parts.runtime.device),
-        optimizer(model.parameters(), parts.model.n_embd, parts.options.optimizer_options(parts.runtime)) {
+        optimizer(model.parameters(), parts.model.n_embd, parts.options.optimizer_options(parts.runtime, parts.model)) {
     if (const auto folder = checkpoint_to_resume()) {
       restore(*folder);
     } else {
@@ -223,9 +223,16 @@ struct Loop {
     constexpr double kMomentum = 0.95;
     LearningRateSchedule schedule = parts.schedule;
     schedule.num_iterations = parts.scheduled_steps > 0 ? parts.scheduled_steps : expected_steps();
-    return {.lr_multiplier = schedule.multiplier(step),
-            .muon_momentum = parts.muon_warmup ? muon_momentum(step) : kMomentum,
-            .grad_clip = parts.options.grad_clip};
+    StepSettings settings{.lr_multiplier = schedule.multiplier(step),
+                          .muon_momentum = parts.muon_warmup ? muon_momentum(step) : kMomentum,
+                          .grad_clip = parts.options.grad_clip};
+    if (parts.muon) {
+      NorMuonSchedule muon = *parts.muon;
+      muon.num_iterations = schedule.num_iterations;
+      settings.muon_momentum = muon.momentum(step);
+      settings.muon_weight_decay = muon.decay(step);
+    }
+    return settings;
   }
 
   // False when the batch was not finite and may be skipped.

@@ -4,8 +4,10 @@
 
 namespace nanochat {
 
-OptimizerOptions TrainerOptions::optimizer_options(const Runtime& on) const {
+OptimizerOptions TrainerOptions::optimizer_options(const Runtime& on, const GptConfig& model) const {
   OptimizerOptions options;
+  options.rules = model.is_2026() ? OptimizerRules::kNanochat2026_07 : OptimizerRules::kNanochat2025_12;
+  options.scalar_lr = scalar_lr * init_lr_frac;
   options.embedding_lr = embedding_lr * init_lr_frac;
   options.unembedding_lr = unembedding_lr * init_lr_frac;
   options.matrix_lr = matrix_lr * init_lr_frac;
@@ -15,6 +17,7 @@ OptimizerOptions TrainerOptions::optimizer_options(const Runtime& on) const {
   } else {
     options.muon.dtype = muon_dtype == "bfloat16" ? at::kBFloat16 : at::kFloat;
   }
+  options.normuon.dtype = options.muon.dtype;
   return options;
 }
 
