@@ -5,6 +5,7 @@
 #include "command_line.h"
 #include "commands.h"
 #include "training/pretrain/pretrain.h"
+#include "training/pretrain/pretrain_options.h"
 #include "training_report.h"
 #include "training_scores.h"
 
@@ -20,7 +21,8 @@ void add_pretrain(CommandLine& command_line) {
   declare_pretrain_options(command.options(), *config);
   declare_core_scores(command.options(), *scores);
   command.required("data_dir").required("output_dir");
-  command.run([config, scores](Context& context) {
+  command.run([config, scores, &command](Context& context) {
+    apply_recipe(command.options(), *config);
     const PretrainResult result = pretrain(*config, *context.progress, core_scores(*scores));
     if (context.json) {
       nlohmann::json json = training_json(result, "bpb");

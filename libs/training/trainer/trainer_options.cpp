@@ -39,7 +39,7 @@ void declare_learning_rates(OptionList& options, TrainerOptions& config) {
 }
 
 void declare_step_options(OptionList& options, TrainerOptions& config) {
-  options.add("weight_decay", config.weight_decay, "decoupled weight decay of embedding and head").at_least(0);
+  options.add("weight_decay", config.weight_decay, "decoupled weight decay of embedding and head; with nanochat-2026-07 of the matrices, before it is scaled").at_least(0);
   options.add("muon_dtype", config.muon_dtype, "precision of Muon's Newton-Schulz iteration; auto: the faster one; the reference has bfloat16")
       .one_of({"auto", "float32", "bfloat16"})
       .may_change();
