@@ -121,8 +121,8 @@ TEST(NorMuon, KeepsTheComputeCopyInStepAndComputesInBfloat16) {
 TEST(PolarExpress, BringsSingularValuesNearOne) {
   const at::Tensor x = at::randn({1, 24, 40});
   const at::Tensor values = at::linalg_svdvals(polar_express(x.div(x.norm().mul(1.01)))[0]);
-  EXPECT_GT(values.min().item<double>(), 0.9);
-  EXPECT_LT(values.max().item<double>(), 1.1);
+  EXPECT_GT(values.min().item<double>(), 0.8);
+  EXPECT_LT(values.max().item<double>(), 1.2);
 }
 
 TEST(NorMuon, RefusesMomentsOfOtherMatrices) {
