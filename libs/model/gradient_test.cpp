@@ -82,7 +82,7 @@ TEST(Gradients, OfTheNewestArchitectureEqualAutograd) {
         const at::Tensor expected = leaves[parameter.name].grad();
         if (parameter.spec.slot == WeightSlot::kBackoutScale && layers <= 2) {
           // A share of the last layer's output only scales what RMSNorm scales back: the gradient is rounding alone.
-          EXPECT_LT(parameter.grad.abs().max().item<double>(), dtype == at::kFloat ? 1e-3 : 3.0);
+          EXPECT_LT(parameter.grad.abs().max().item<double>(), dtype == at::kFloat ? 1e-2 : 3.0);
           continue;
         }
         EXPECT_GT(expected.norm().item<double>(), 0.0) << parameter.name;
