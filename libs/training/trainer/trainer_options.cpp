@@ -1,6 +1,7 @@
 #include "training/trainer/trainer_options.h"
 
 #include "core/options.h"
+#include "model/config.h"
 
 namespace nanochat {
 
