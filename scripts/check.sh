@@ -1,15 +1,14 @@
 #!/usr/bin/env bash
-# The longer checks, each in its own folder of build/:
+# Runs the longer checks, each in its own folder of build/. Without an option, runs all of them.
 #   --asan      all tests, and the server under load, with AddressSanitizer and UndefinedBehaviorSanitizer
-#   --tsan      the engine, the server and the server under load with ThreadSanitizer
-#   --clang     clang 16 builds everything without a warning
-#   --coverage  the tests reach 90 % of the lines of libs/ and every public function there
-#   --faults    20 kills -9 of each kind, 1,000 corruptions of each format, full disks, little memory
-#   --clients   openai, lm-eval, schemathesis and headless Chromium against a server with a small model
-#   --load      that server under load, NANOCHAT_LOAD_SECONDS (60) seconds of chats
-#   --fuzz      a fuzzer for each file format, NANOCHAT_FUZZ_RUNS (1,000,000) runs each
-#   --browser   headless Chromium opens a report; screenshots in build/browser
-# Without an option, all nine.
+#   --tsan      tests of the engine and the server, and the server under load, with ThreadSanitizer
+#   --clang     build with clang 16 without warnings
+#   --coverage  the tests cover 90 % of the lines of libs/ and every public function there
+#   --faults    20 kills (-9) of each kind, 1,000 corruptions of each format, full disks, little memory
+#   --clients   openai, lm-eval, schemathesis and headless Chromium with a server of a small model
+#   --load      chats with this server under load for NANOCHAT_LOAD_SECONDS (default 60) seconds
+#   --fuzz      a fuzzer for each file format, NANOCHAT_FUZZ_RUNS (default 1,000,000) runs each
+#   --browser   open a report in headless Chromium; screenshots go to build/browser
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/common.sh
@@ -18,7 +17,7 @@ checks=()
 for option in "$@"; do
   case "$option" in
     --asan | --tsan | --clang | --coverage | --faults | --clients | --load | --fuzz | --browser) checks+=("${option#--}") ;;
-    --help | -h) sed -n '2,12s/^# //p' "$0"; exit 0 ;;
+    --help | -h) sed -n '2,11s/^# //p' "$0"; exit 0 ;;
     *)
       echo "check: unknown option $option; options: --asan --tsan --clang --coverage --faults --clients --load --fuzz --browser" >&2
       exit 2
