@@ -9,7 +9,7 @@ usage() {
   cat <<'END'
 usage: scripts/quickstart.sh [--text PATH...] [--minutes N] [--steps N] [--run FOLDER]
 
-  --text PATH...   Train on your own text instead of the generated corpus: .txt or .jsonl files, also .gz, or folders.
+  --text PATH...   Train on your own text instead of the generated corpus: .txt, .jsonl (also .gz or .zst), .parquet, folders.
   --minutes N      Pretrain for this many minutes (default 4, or 7 with --text).
   --steps N        Pretrain for at least this many steps, even if they take longer than --minutes (default 500, which is
                    an estimate of what the questions at the end need).
