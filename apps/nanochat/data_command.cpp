@@ -37,7 +37,7 @@ double parse_weight(const std::string& text) {
   double weight = 0.0;
   const auto parsed = std::from_chars(text.data(), text.data() + text.size(), weight);
   if (parsed.ec == std::errc() && parsed.ptr == text.data() + text.size()) return weight;
-  throw ConfigError(fmt::format("--weights: \"{}\" is no number", text));
+  throw ConfigError(fmt::format("--weights: found \"{}\", expected a number", text));
 }
 
 ExitCode prepare(PrepareArguments& arguments, Context& context) {

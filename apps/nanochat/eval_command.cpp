@@ -73,7 +73,7 @@ class Evaluator {
       : config_(config), context_(context), runtime_(select_runtime(config.runtime, workload_of(config))),
         files_(config.data_dir.empty() ? fs::path() : fs::path(config.data_dir.front()), config.task_files, "--data-dir") {
     if (config.rank >= config.world_size) {
-      throw ConfigError(fmt::format("--rank is {}, but must be below --world-size, {}", config.rank, config.world_size));
+      throw ConfigError(fmt::format("--rank is {}, expected a number below --world-size, {}", config.rank, config.world_size));
     }
     for (const std::string& path : config.compare) compared_.emplace_back(path, find_evaluation(path));
     if (asks_for(config, "humaneval") || asks_for(config, "chat")) {

@@ -2,7 +2,7 @@
 // Errors that users and files cause. Libraries throw them; apps/ turns them into an exit code and one line on
 // standard error, serving/ into an error object. Tensor contracts inside the program use TORCH_CHECK instead.
 //
-// A message says where (file, line or key), what was found, and what would be right, in one line without a full stop.
+// A message says where (file, line or key), what was found, and what was expected, in one line without a full stop.
 
 #include <stdexcept>
 #include <string>

@@ -19,7 +19,7 @@ namespace nanochat {
 
 void EngineOptions::validate() const {
   const auto at_least = [](std::int64_t value, std::int64_t least, const char* name) {
-    if (value < least) throw ConfigError(fmt::format("{} is {}, but must be at least {}", name, value, least));
+    if (value < least) throw ConfigError(fmt::format("{} is {}, expected at least {}", name, value, least));
   };
   at_least(block_size, 1, "block_size");
   at_least(kv_blocks, 0, "kv_blocks");

@@ -155,7 +155,7 @@ class Generator {
 void GenerationOptions::validate() const {
   sampling.validate();
   if (max_tokens < 0) throw ConfigError(fmt::format("max_tokens is {}, but must not be negative", max_tokens));
-  if (max_batch < 1) throw ConfigError(fmt::format("max_batch is {}, but must be at least 1", max_batch));
+  if (max_batch < 1) throw ConfigError(fmt::format("max_batch is {}, expected at least 1", max_batch));
 }
 
 std::vector<Generation> generate(Gpt& model, const std::vector<std::vector<std::int32_t>>& prompts,

@@ -90,7 +90,7 @@ Rendered render(const Source& source, const Tokenizer& tokenizer, std::int64_t m
   if (useless == all.size()) {
     throw DataError(fmt::format("{}: nothing can be learned from any of the {} conversations: {}{}", what, number(all.size()),
                                 why_useless(useless, useless_cut, max_tokens),
-                                useless_cut > 0 ? "; shorter conversations or a model with a longer context would be right" : ""));
+                                useless_cut > 0 ? "; use shorter conversations or a model with a longer context" : ""));
   }
   if (cut > 0) {
     log_warn("{}: {} of {} conversations have more than {} tokens; the rest of each is cut off", what, number(cut), number(all.size()),
