@@ -11,9 +11,9 @@ struct TokenBatch {
   std::int64_t sequence_len = 0;  // T
   std::vector<std::int32_t> inputs;   // (B, T), row-major
   std::vector<std::int32_t> targets;  // (B, T); -1: not supervised
-  // Documents that attention must not cross: the first position of each among the B * T, and B * T. Empty: rows are whole.
+  // Documents for attention (cu_seqlens): the first of the B * T positions of each, and B * T. Empty: rows are documents.
   std::vector<std::int32_t> documents;
-  // (B, T): factor of each token's loss in the loss of a step. Empty, as loaders leave it: the mean over supervised tokens.
+  // (B, T): factor of each token's loss in the loss of a step. Empty, as from loaders: the mean over supervised tokens.
   std::vector<float> weights = {};
 };
 

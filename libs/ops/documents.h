@@ -1,5 +1,5 @@
 #pragma once
-// Where documents lie in the rows of a batch, for attention that does not cross from one into the next.
+// Positions of documents in the rows of a batch, for attention that does not cross from one document into the next.
 
 #include <ATen/core/Tensor.h>
 
@@ -8,19 +8,19 @@
 
 namespace nanochat::ops {
 
-// The N = B * T positions of a batch as documents one after the other. Every row begins with one.
+// The N = B * T positions of a batch as consecutive documents. Every row begins with a document.
 struct DocumentBounds {
-  std::vector<std::int32_t> offsets;  // S + 1: the first position of each document, and N
-  at::Tensor device_offsets;          // the same, int32 (S + 1), where the batch is
-  std::int64_t longest = 0;           // positions of the longest document
+  std::vector<std::int32_t> offsets;  // S + 1 numbers (cu_seqlens): the first position of each document, and N
+  at::Tensor device_offsets;          // the same, int32 (S + 1), on the batch's device
+  std::int64_t longest = 0;           // number of positions of the longest document
 
   std::int64_t count() const { return static_cast<std::int64_t>(offsets.size()) - 1; }
 };
 
-// offsets: int32 (S + 1) on the CPU. Checked: from 0 to batch * time, rising, and every row's beginning among them.
+// offsets: int32 (S + 1) on the CPU. Checks that they rise from 0 to batch * time and include the beginning of every row.
 DocumentBounds make_document_bounds(const at::Tensor& offsets, std::int64_t batch, std::int64_t time, at::Device device);
 
-// int32 (N) on the device: how far each position is from the beginning of its document.
+// int32 (N) on the device: the distance of each position from the beginning of its document.
 at::Tensor positions_in_documents(const DocumentBounds& documents);
 
 }  // namespace nanochat::ops

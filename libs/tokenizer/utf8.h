@@ -10,9 +10,9 @@
 
 namespace nanochat::utf8 {
 
-// How many bytes at the start of `text` form one character: 1 to 4, or 0 when they are malformed, cut off, or absent.
-// `viable`, when given, receives the number of leading bytes that some longer text could still complete to a
-// character.
+// Number of bytes at the start of `text` that form one character: 1 to 4, or 0
+// if they are malformed, truncated or absent. `viable`, if given, receives the
+// number of leading bytes that a longer text could complete to a character.
 inline std::size_t character_length(std::string_view text, std::size_t* viable = nullptr) {
   const auto at = [&](std::size_t i) { return static_cast<std::uint8_t>(text[i]); };
   if (viable != nullptr) *viable = 0;
@@ -46,7 +46,7 @@ inline std::size_t character_length(std::string_view text, std::size_t* viable =
   return length;
 }
 
-// Characters of well-formed text: what JSON Schema's maxLength counts, too.
+// Number of characters of well-formed text; JSON Schema's maxLength counts these too.
 inline std::int64_t count_characters(std::string_view text) {
   return std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xC0) != 0x80; });
 }
@@ -62,7 +62,7 @@ inline char32_t decode_character(std::string_view text, std::size_t length) {
   }
 }
 
-// Bytes of the longest well-formed prefix of `text`; whole words of ASCII are skipped at once.
+// Length in bytes of the longest well-formed prefix of `text`. Words of ASCII are skipped at once.
 inline std::size_t valid_prefix(std::string_view text) {
   std::size_t i = 0;
   while (i < text.size()) {
@@ -81,7 +81,7 @@ inline std::size_t valid_prefix(std::string_view text) {
   return i;
 }
 
-// Bytes at the end of `text` (0 to 3) that are the beginning of a character still to be completed.
+// Number of bytes at the end of `text` (0 to 3) that begin an incomplete character.
 inline std::size_t incomplete_tail(std::string_view text) {
   for (std::size_t tail = 1; tail <= 3 && tail <= text.size(); ++tail) {
     std::size_t viable = 0;
