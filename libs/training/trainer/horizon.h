@@ -11,8 +11,8 @@ struct Horizon {
   double seconds = 0.0;    // 0: no limit by time
 
   bool reached(std::int64_t step, double spent_seconds) const { return step >= steps && spent_seconds >= seconds; }
-  // Steps of the whole when `step` of them took spent_seconds and the others take as long; more than `step` until the
-  // horizon is reached.
+  // Estimated number of steps of the whole run, if `step` steps took spent_seconds
+  // and the others take as long; more than `step` until the horizon is reached.
   std::int64_t expected_steps(std::int64_t step, double spent_seconds) const;
 };
 

@@ -1,7 +1,7 @@
 #pragma once
-// Which precision `--dtype auto` means on a CPU: the one whose products run faster on this machine, by a short measurement
-// (ops/precision_rates.h). It is kept in memory and in a file of the user's cache, so that every command chooses alike, and
-// made anew when anything changes that it may depend on. Thread-safe.
+// Selects the precision of `--dtype auto` on a CPU: the one whose products run faster on this machine, by a short
+// measurement (ops/precision_rates.h). The result is kept in memory and in a file of the user's cache, so that every
+// command makes the same choice. It is measured again when anything changes that it may depend on. Thread-safe.
 
 #include <c10/core/ScalarType.h>
 
@@ -13,23 +13,23 @@
 
 namespace nanochat {
 
-// What a command does most: products of thousands of rows, or a row at a time through all weights.
+// The main work of a command: products of thousands of rows, or one row at a time through all weights.
 enum class Workload { kTraining, kDecoding };
 
-// bfloat16 where it is at least as fast: it takes half the memory.
+// bfloat16 if it is at least as fast, because it takes half the memory.
 at::ScalarType faster_dtype(const ops::PrecisionRates& rates);
 
-// As measured with so many threads, by this process, or by an earlier one on this machine; otherwise measured now.
+// The rates with this number of threads, measured earlier on this machine or else now.
 ops::PrecisionRates precision_rates(Workload workload, int threads);
 
-// The parts of that, for tests.
-// What a measurement is valid for: processor and hypervisor, threads, versions, and variables of the environment that
-// choose kernels; a line each.
+// The parts of this, for tests.
+// Everything that a measurement depends on: processor and hypervisor, threads,
+// versions, and environment variables that select kernels; one per line.
 std::string describe_measured_machine(int threads);
-// $XDG_CACHE_HOME/nanochat, or ~/.cache/nanochat; empty where neither is known.
+// $XDG_CACHE_HOME/nanochat, or ~/.cache/nanochat; empty if neither is known.
 std::filesystem::path precision_cache_folder();
-// The file of `folder` for this machine and workload, when it is whole; otherwise what measure() returns, which is
-// written there. An empty folder, or one that cannot be written, is no error: the next process measures again.
+// The file in `folder` for this machine and workload, if it is complete; otherwise the result of measure(), which is
+// written there. An empty folder, or one that cannot be written, is not an error: the next process measures again.
 ops::PrecisionRates cached_rates(const std::filesystem::path& folder, const std::string& machine, Workload workload,
                                  const std::function<ops::PrecisionRates()>& measure);
 

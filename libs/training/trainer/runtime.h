@@ -1,5 +1,5 @@
 #pragma once
-// Where a model runs and in which precision, from the options --device, --dtype and --threads.
+// Device and precision of a model, from the options --device, --dtype and --threads.
 
 #include <ATen/core/Tensor.h>
 
@@ -19,9 +19,9 @@ struct RuntimeOptions {
 
 void declare_runtime_options(OptionList& options, RuntimeOptions& runtime);
 
-// Sets the number of threads and the current GPU, and says what was chosen. auto means the first GPU where this build
-// and machine have one, else the CPU; and, for what is to be done, the precision of faster_on(). Throws ConfigError for a
-// device that this build or machine does not have.
+// Sets the number of threads and the current GPU, and describes the choice. auto means the first
+// GPU if this build and machine have one, otherwise the CPU, and the precision of faster_on()
+// for the workload. Throws ConfigError for a device that this build or machine does not have.
 struct Runtime {
   at::Device device = at::kCPU;
   at::ScalarType dtype = at::kFloat;
@@ -30,7 +30,7 @@ struct Runtime {
 };
 Runtime select_runtime(const RuntimeOptions& options, Workload workload);
 
-// bfloat16 on GPUs that multiply it (compute capability 8 and later); on a CPU what was measured to be faster.
+// bfloat16 on GPUs that multiply it (compute capability 8 and later); on a CPU the one that was measured to be faster.
 at::ScalarType faster_on(at::Device device, int threads, Workload workload);
 
 const char* dtype_name(at::ScalarType dtype);  // "float32", "bfloat16"
