@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Shared by the scripts beside it; sourced, never run.
 
 # Processors this shell may use. nproc alone would answer OMP_NUM_THREADS where that is set.

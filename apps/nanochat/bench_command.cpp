@@ -2,7 +2,6 @@
 #include <sys/resource.h>
 
 #include <algorithm>
-#include <chrono>
 #include <functional>
 #include <numeric>
 #include <optional>
@@ -14,6 +13,7 @@
 #include "bench_conversations.h"
 #include "command_line.h"
 #include "commands.h"
+#include "core/elapsed.h"
 #include "core/format.h"
 #include "core/interrupt.h"
 #include "core/random.h"
@@ -57,10 +57,10 @@ constexpr std::uint64_t kSeed = 42;
 
 // Until the device has done it.
 double seconds_of(at::Device device, const std::function<void()>& work) {
-  const auto begin = std::chrono::steady_clock::now();
+  const auto begin = SteadyClock::now();
   work();
   ops::synchronize(device);
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  return seconds_since(begin);
 }
 
 double median(std::vector<double> values) {
@@ -160,6 +160,74 @@ void add_conversations(const BenchConversations& conversations, double rows_per_
   table.emplace_back("rendered, packed", rate(conversations.loaded_per_second()) + " conversations/s");
 }
 
+// Throws OutOfMemoryError where the shape takes more memory than the device has free.
+void require_memory(const BenchArguments& arguments, const GptConfig& config, const Runtime& runtime) {
+  const std::int64_t needed = estimate_training_memory(config, arguments.device_batch_size, arguments.sequence_len,
+                                                       runtime.dtype == at::kFloat ? 4 : 2, runtime.device.is_cuda())
+                                  .total();
+  const std::int64_t available = available_memory_bytes(runtime.device);
+  if (needed <= available) return;
+  throw OutOfMemoryError(fmt::format("this shape takes about {}, but {} are available; lower --depth, "
+                                     "--device-batch-size, --sequence-len or --vocab-size",
+                                     human_bytes(static_cast<double>(needed)),
+                                     human_bytes(static_cast<double>(available))));
+}
+
+// Seconds of each step that was timed.
+struct TrainTimes {
+  std::vector<double> passes, updates, steps;
+};
+
+// `load` makes the batches of the next step, `train` takes the step.
+TrainTimes time_training(const BenchArguments& arguments, at::Device device, Context& context,
+                         const std::function<void()>& load, const std::function<StepResult()>& train) {
+  TrainTimes times;
+  context.progress->start("bench train", arguments.warmup + arguments.steps, "steps");
+  for (std::int64_t i = 0; i < arguments.warmup + arguments.steps && !interrupt_requested(); ++i) {
+    StepResult result;
+    const double loading = seconds_of(device, load);
+    const double training = seconds_of(device, [&] { result = train(); });
+    context.progress->advance(1);
+    if (i < arguments.warmup) continue;
+    times.passes.push_back(loading + result.forward_backward_seconds);
+    times.updates.push_back(training - result.forward_backward_seconds);
+    times.steps.push_back(loading + training);
+  }
+  context.progress->finish();
+  return times;
+}
+
+void print_training(const BenchArguments& arguments, const GptConfig& config, const Runtime& runtime,
+                    const TrainTimes& times, ops::PeakRate& peak, const BenchConversations* conversations,
+                    const Context& context) {
+  const double step = median(times.steps);
+  const double rows_per_second = static_cast<double>(arguments.device_batch_size * arguments.micro_batches) / step;
+  const double tokens_per_second = rows_per_second * static_cast<double>(arguments.sequence_len);
+  const double mfu = peak.utilization(tokens_per_second * config.flops_per_token());
+  const std::int64_t memory = peak_memory(runtime.device);
+  ordered_json report = describe("train", arguments, config, runtime);
+  report.update({{"steps", times.steps.size()},
+                 {"tokens_per_second", tokens_per_second},
+                 {"step_ms", 1e3 * step},
+                 {"fastest_step_ms", 1e3 * *std::min_element(times.steps.begin(), times.steps.end())},
+                 {"forward_backward_ms", 1e3 * median(times.passes)},
+                 {"optimizer_ms", 1e3 * median(times.updates)},
+                 {"peak_flops", peak.flops()},
+                 {"mfu", mfu},
+                 {"memory_bytes", memory}});
+  Table table;
+  begin_table(table, config, runtime);
+  table.emplace_back("tokens/s", rate(tokens_per_second));
+  table.emplace_back("step", fmt::format("{:.1f} ms", 1e3 * step));
+  table.emplace_back("forward, backward", fmt::format("{:.1f} ms", 1e3 * median(times.passes)));
+  table.emplace_back("optimizer", fmt::format("{:.1f} ms", 1e3 * median(times.updates)));
+  table.emplace_back("matrix rate", fmt::format("{:.3g} TFLOP/s", peak.flops() / 1e12));
+  table.emplace_back("MFU", fmt::format("{:.1f} %", 100.0 * mfu));
+  table.emplace_back("memory", human_bytes(static_cast<double>(memory)));
+  if (conversations != nullptr) add_conversations(*conversations, rows_per_second, table, report);
+  print(table, report, context);
+}
+
 ExitCode bench_train(const BenchArguments& arguments, Context& context) {
   GptConfig config = config_of(arguments);
   const Runtime runtime = select_runtime(arguments.runtime, Workload::kTraining);
@@ -170,16 +238,7 @@ ExitCode bench_train(const BenchArguments& arguments, Context& context) {
     config.vocab_size = tokenizer->vocab_size();
     conversations.emplace(arguments.mixture, *tokenizer, arguments.device_batch_size, arguments.sequence_len);
   }
-  const std::int64_t needed = estimate_training_memory(config, arguments.device_batch_size, arguments.sequence_len,
-                                                       runtime.dtype == at::kFloat ? 4 : 2, runtime.device.is_cuda())
-                                  .total();
-  const std::int64_t available = available_memory_bytes(runtime.device);
-  if (needed > available) {
-    throw OutOfMemoryError(fmt::format("this shape takes about {}, but {} are available; lower --depth, "
-                                       "--device-batch-size, --sequence-len or --vocab-size",
-                                       human_bytes(static_cast<double>(needed)),
-                                       human_bytes(static_cast<double>(available))));
-  }
+  require_memory(arguments, config, runtime);
   if (!arguments.profile.empty() && !runtime.device.is_cuda()) {
     throw ConfigError("--profile lists the kernels of a GPU, and this runs on the CPU");
   }
@@ -190,7 +249,6 @@ ExitCode bench_train(const BenchArguments& arguments, Context& context) {
   // As a training by default has it: Newton-Schulz in the faster precision.
   Optimizer optimizer(model.parameters(), config.n_embd, TrainerOptions().optimizer_options(runtime));
   Rng rng(kSeed);
-  const std::int64_t tokens = arguments.device_batch_size * arguments.sequence_len * arguments.micro_batches;
   std::vector<TokenBatch> batches(static_cast<std::size_t>(arguments.micro_batches));
   for (TokenBatch& batch : batches) {
     batch = conversations ? conversations->next() : random_batch(arguments, config.vocab_size, rng);
@@ -201,55 +259,76 @@ ExitCode bench_train(const BenchArguments& arguments, Context& context) {
       if (conversations) batch = conversations->next();
     }
   };
-  std::vector<double> passes, updates, steps;  // seconds
-  context.progress->start("bench train", arguments.warmup + arguments.steps, "steps");
-  for (std::int64_t i = 0; i < arguments.warmup + arguments.steps && !interrupt_requested(); ++i) {
-    StepResult result;
-    const double loading = seconds_of(runtime.device, load);
-    const double training = seconds_of(runtime.device, [&] { result = train_step(model, optimizer, batches, {}); });
-    context.progress->advance(1);
-    if (i < arguments.warmup) continue;
-    passes.push_back(loading + result.forward_backward_seconds);
-    updates.push_back(training - result.forward_backward_seconds);
-    steps.push_back(loading + training);
-  }
-  context.progress->finish();
-  if (steps.empty()) return ExitCode::kPartial;
+  const auto train = [&] { return train_step(model, optimizer, batches, {}); };
+  const TrainTimes times = time_training(arguments, runtime.device, context, load, train);
+  if (times.steps.empty()) return ExitCode::kPartial;
   if (!arguments.profile.empty()) {
     print_profile(arguments.profile, [&] {
       load();
-      train_step(model, optimizer, batches, {});
+      train();
       ops::synchronize(runtime.device);
     });
   }
-
-  const double step = median(steps), tokens_per_second = static_cast<double>(tokens) / step;
-  const double mfu = peak.utilization(tokens_per_second * config.flops_per_token());
-  ordered_json report = describe("train", arguments, config, runtime);
-  report.update({{"steps", steps.size()},
-                 {"tokens_per_second", tokens_per_second},
-                 {"step_ms", 1e3 * step},
-                 {"fastest_step_ms", 1e3 * *std::min_element(steps.begin(), steps.end())},
-                 {"forward_backward_ms", 1e3 * median(passes)},
-                 {"optimizer_ms", 1e3 * median(updates)},
-                 {"peak_flops", peak.flops()},
-                 {"mfu", mfu},
-                 {"memory_bytes", peak_memory(runtime.device)}});
-  Table table;
-  begin_table(table, config, runtime);
-  table.emplace_back("tokens/s", rate(tokens_per_second));
-  table.emplace_back("step", fmt::format("{:.1f} ms", 1e3 * step));
-  table.emplace_back("forward, backward", fmt::format("{:.1f} ms", 1e3 * median(passes)));
-  table.emplace_back("optimizer", fmt::format("{:.1f} ms", 1e3 * median(updates)));
-  table.emplace_back("matrix rate", fmt::format("{:.3g} TFLOP/s", peak.flops() / 1e12));
-  table.emplace_back("MFU", fmt::format("{:.1f} %", 100.0 * mfu));
-  table.emplace_back("memory", human_bytes(static_cast<double>(peak_memory(runtime.device))));
-  if (conversations) add_conversations(*conversations, tokens_per_second / static_cast<double>(arguments.sequence_len), table, report);
-  print(table, report, context);
+  print_training(arguments, config, runtime, times, peak, conversations ? &*conversations : nullptr, context);
   return ExitCode::kOk;
 }
 
 // ------------------------------------------------------------------------------------------------------------ infer
+
+// Seconds of each run that was timed; `alone`: the prompt of a run that has no other.
+struct InferTimes {
+  std::vector<double> prefill, decode, alone;
+};
+
+InferTimes time_inference(const BenchArguments& arguments, Gpt& model,
+                          const std::vector<std::vector<std::int32_t>>& prompts, const GenerationOptions& options,
+                          Context& context) {
+  GenerationOptions first_only = options;
+  first_only.max_tokens = 1;
+  InferTimes times;
+  context.progress->start("bench infer", arguments.warmup + arguments.steps, "runs");
+  for (std::int64_t i = 0; i < arguments.warmup + arguments.steps && !interrupt_requested(); ++i) {
+    const std::vector<Generation> batch = generate(model, prompts, options);
+    const std::vector<Generation> single = generate(model, {prompts[0]}, first_only);
+    context.progress->advance(1);
+    if (i < arguments.warmup || interrupt_requested()) continue;
+    double prefilled = 0.0;
+    for (const Generation& generation : batch) prefilled = std::max(prefilled, generation.prefill_seconds);
+    const Generation& last = batch.back();
+    times.prefill.push_back(prefilled);
+    times.decode.push_back(last.prefill_seconds + last.decode_seconds - prefilled);
+    times.alone.push_back(single[0].prefill_seconds);
+  }
+  context.progress->finish();
+  return times;
+}
+
+void print_inference(const BenchArguments& arguments, const GptConfig& config, const Runtime& runtime,
+                     std::int64_t prompt_tokens, std::int64_t max_tokens, const InferTimes& times,
+                     const Context& context) {
+  const auto rows = static_cast<double>(arguments.device_batch_size);
+  const double prefill_rate = rows * static_cast<double>(prompt_tokens) / median(times.prefill);
+  const double step = median(times.decode) / static_cast<double>(max_tokens - 1);
+  const double decode_rate = rows / step;
+  const double first_token_ms = 1e3 * median(times.alone);
+  const std::int64_t memory = peak_memory(runtime.device);
+  ordered_json report = describe("infer", arguments, config, runtime);
+  report.update({{"prompt_tokens", prompt_tokens},
+                 {"generated_tokens", max_tokens},
+                 {"prefill_tokens_per_second", prefill_rate},
+                 {"decode_tokens_per_second", decode_rate},
+                 {"decode_step_ms", 1e3 * step},
+                 {"ttft_ms", first_token_ms},
+                 {"memory_bytes", memory}});
+  Table table;
+  begin_table(table, config, runtime);
+  table.emplace_back("prefill tokens/s", rate(prefill_rate));
+  table.emplace_back("decode tokens/s", rate(decode_rate));
+  table.emplace_back("decode step", fmt::format("{:.2f} ms", 1e3 * step));
+  table.emplace_back("TTFT, one prompt", fmt::format("{:.1f} ms", first_token_ms));
+  table.emplace_back("memory", human_bytes(static_cast<double>(memory)));
+  print(table, report, context);
+}
 
 ExitCode bench_infer(const BenchArguments& arguments, Context& context) {
   const GptConfig config = config_of(arguments);
@@ -273,47 +352,9 @@ ExitCode bench_infer(const BenchArguments& arguments, Context& context) {
   options.sampling.temperature = 1.0;
   options.max_tokens = max_tokens;
   options.max_running = arguments.device_batch_size;
-  GenerationOptions first_only = options;
-  first_only.max_tokens = 1;
-
-  std::vector<double> prefill, decode, alone;  // seconds
-  context.progress->start("bench infer", arguments.warmup + arguments.steps, "runs");
-  for (std::int64_t i = 0; i < arguments.warmup + arguments.steps && !interrupt_requested(); ++i) {
-    const std::vector<Generation> batch = generate(model, prompts, options);
-    const std::vector<Generation> single = generate(model, {prompts[0]}, first_only);
-    context.progress->advance(1);
-    if (i < arguments.warmup || interrupt_requested()) continue;
-    const double prefilled = std::max_element(batch.begin(), batch.end(), [](const auto& a, const auto& b) {
-                               return a.prefill_seconds < b.prefill_seconds;
-                             })->prefill_seconds;
-    const Generation& last = batch.back();
-    prefill.push_back(prefilled);
-    decode.push_back(last.prefill_seconds + last.decode_seconds - prefilled);
-    alone.push_back(single[0].prefill_seconds);
-  }
-  context.progress->finish();
-  if (prefill.empty()) return ExitCode::kPartial;
-
-  const auto rows = static_cast<double>(arguments.device_batch_size);
-  const double prefill_rate = rows * static_cast<double>(prompt_tokens) / median(prefill);
-  const double decode_rate = rows * static_cast<double>(max_tokens - 1) / median(decode);
-  const double step = median(decode) / static_cast<double>(max_tokens - 1);
-  ordered_json report = describe("infer", arguments, config, runtime);
-  report.update({{"prompt_tokens", prompt_tokens},
-                 {"generated_tokens", max_tokens},
-                 {"prefill_tokens_per_second", prefill_rate},
-                 {"decode_tokens_per_second", decode_rate},
-                 {"decode_step_ms", 1e3 * step},
-                 {"ttft_ms", 1e3 * median(alone)},
-                 {"memory_bytes", peak_memory(runtime.device)}});
-  Table table;
-  begin_table(table, config, runtime);
-  table.emplace_back("prefill tokens/s", rate(prefill_rate));
-  table.emplace_back("decode tokens/s", rate(decode_rate));
-  table.emplace_back("decode step", fmt::format("{:.2f} ms", 1e3 * step));
-  table.emplace_back("TTFT, one prompt", fmt::format("{:.1f} ms", 1e3 * median(alone)));
-  table.emplace_back("memory", human_bytes(static_cast<double>(peak_memory(runtime.device))));
-  print(table, report, context);
+  const InferTimes times = time_inference(arguments, model, prompts, options, context);
+  if (times.prefill.empty()) return ExitCode::kPartial;
+  print_inference(arguments, config, runtime, prompt_tokens, max_tokens, times, context);
   return ExitCode::kOk;
 }
 

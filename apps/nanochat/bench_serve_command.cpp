@@ -1,6 +1,5 @@
 // nanochat bench serve: times the batching engine at several numbers of streams, on random weights.
 #include <algorithm>
-#include <chrono>
 #include <condition_variable>
 #include <mutex>
 
@@ -9,6 +8,7 @@
 
 #include "command_line.h"
 #include "commands.h"
+#include "core/elapsed.h"
 #include "core/errors.h"
 #include "core/interrupt.h"
 #include "core/random.h"
@@ -19,7 +19,6 @@
 namespace nanochat::cli {
 namespace {
 
-using Clock = std::chrono::steady_clock;
 using nlohmann::ordered_json;
 
 struct BenchServeArguments {
@@ -57,8 +56,8 @@ Run run_streams(Engine& engine, std::int64_t streams, std::int64_t max_tokens, c
   std::condition_variable done;
   std::int64_t unfinished = streams;
   std::string error;
-  std::vector<std::vector<Clock::time_point>> times(static_cast<std::size_t>(streams));
-  const Clock::time_point begin = Clock::now();
+  std::vector<std::vector<SteadyClock::time_point>> times(static_cast<std::size_t>(streams));
+  const SteadyClock::time_point begin = SteadyClock::now();
   for (std::int64_t i = 0; i < streams; ++i) {
     EngineRequest request;
     for (std::int64_t t = 0; t < arguments.prompt_tokens; ++t) {
@@ -69,7 +68,7 @@ Run run_streams(Engine& engine, std::int64_t streams, std::int64_t max_tokens, c
     request.sampling.seed = rng.next();
     request.max_tokens = max_tokens;
     request.on_event = [&, i](const EngineEvent& event) {
-      if (event.kind == EngineEventKind::kToken) times[static_cast<std::size_t>(i)].push_back(Clock::now());
+      if (event.kind == EngineEventKind::kToken) times[static_cast<std::size_t>(i)].push_back(SteadyClock::now());
       if (event.kind != EngineEventKind::kDone) return true;
       const std::scoped_lock lock(mutex);
       if (event.reason == FinishReason::kError) error = event.error;
@@ -86,15 +85,12 @@ Run run_streams(Engine& engine, std::int64_t streams, std::int64_t max_tokens, c
   std::unique_lock lock(mutex);
   done.wait(lock, [&] { return unfinished == 0; });
   if (!error.empty()) throw NumericalError(error);
-  const auto seconds = [](Clock::time_point from, Clock::time_point to) {
-    return std::chrono::duration<double>(to - from).count();
-  };
   Run run;
-  run.total = seconds(begin, Clock::now());
+  run.total = seconds_since(begin);
   std::vector<double> first, between;
-  for (const std::vector<Clock::time_point>& stream : times) {
-    first.push_back(seconds(begin, stream.front()));
-    for (std::size_t t = 1; t < stream.size(); ++t) between.push_back(seconds(stream[t - 1], stream[t]));
+  for (const std::vector<SteadyClock::time_point>& stream : times) {
+    first.push_back(seconds_between(begin, stream.front()));
+    for (std::size_t t = 1; t < stream.size(); ++t) between.push_back(seconds_between(stream[t - 1], stream[t]));
   }
   run.first_token = median(first);
   run.between_tokens = median(between);

@@ -4,7 +4,7 @@
 #include <string_view>
 #include <vector>
 
-#include <fmt/core.h>
+#include <spdlog/fmt/fmt.h>
 
 #include "command_line.h"
 

@@ -111,7 +111,7 @@ TEST_F(CommandLineTest, TheLastOfTwoFlagsCounts) {
   EXPECT_FALSE(config_.compile);
 }
 
-TEST_F(CommandLineTest, Positionals) {
+TEST_F(CommandLineTest, WordsWithoutAFlagArePositionalArguments) {
   EXPECT_EQ(run({"train", "--benchmarks", "core,arc", "train", "bench", "--depth", "2"}).code, 0);
   EXPECT_THAT(config_.data_dir, ElementsAre("train", "bench"));  // names of commands are words like any other here
   EXPECT_THAT(config_.benchmarks, ElementsAre("core", "arc"));
@@ -182,7 +182,7 @@ TEST_F(CommandLineTest, ValueErrorsNameTheOption) {
   EXPECT_EQ(no_file.err, "nanochat train: /absent.json: no such file\n");
 }
 
-TEST_F(CommandLineTest, Help) {
+TEST_F(CommandLineTest, HelpShowsUsageTypesChoicesAndDefaults) {
   const Outcome help = run({"train", "--depth", "3", "--help"});
   EXPECT_EQ(help.code, 0);
   EXPECT_EQ(help.err, "");
@@ -214,7 +214,7 @@ TEST_F(CommandLineTest, HelpLinesFitAHundredColumns) {
   EXPECT_EQ(words, 101);
 }
 
-TEST_F(CommandLineTest, ListsOfCommands) {
+TEST_F(CommandLineTest, WithoutACommandTheCommandsAreListed) {
   const Outcome none = run({});
   EXPECT_EQ(none.code, 2);
   EXPECT_THAT(none.out, HasSubstr("  bench infer                     Times generation.\n"));
@@ -232,7 +232,7 @@ TEST_F(CommandLineTest, ListsOfCommands) {
   EXPECT_THAT(version.out, MatchesRegex("nanochat [0-9]+\\.[0-9]+\\.[0-9]+\n"));
 }
 
-TEST_F(CommandLineTest, Markdown) {
+TEST_F(CommandLineTest, MarkdownHasTheUsageAndEveryOptionOfEachCommand) {
   const std::string text = line_.markdown();
   EXPECT_EQ(run({"help", "--markdown"}).out, text);
   EXPECT_THAT(text, HasSubstr("## nanochat train\n\nTrains a model.\n\n"

@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <chrono>
 #include <iostream>
 #include <map>
 
@@ -12,6 +11,7 @@
 #include "command_line.h"
 #include "commands.h"
 #include "core/atomic_file.h"
+#include "core/elapsed.h"
 #include "core/interrupt.h"
 #include "core/log.h"
 #include "data/batches/loader.h"
@@ -254,7 +254,7 @@ class Evaluator {
       options.loop = false;
       return open(options);
     };
-    const auto start = std::chrono::steady_clock::now();
+    const auto start = SteadyClock::now();
     context_.progress->start(fmt::format("bpb {}", name), 0, "batches");
     const BitsPerByte bpb = evaluate_bits_per_byte(*loaded_.model, open_shape, rows, length, config_.eval_tokens,
                                                    loaded_.tokenizer->token_byte_lengths());
@@ -265,7 +265,7 @@ class Evaluator {
     result.metric = "bits per byte";
     result.value = bpb.value();
     result.notes.push_back(fmt::format("{} tokens, {} bytes", bpb.tokens, bpb.bytes));
-    result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    result.seconds = seconds_since(start);
     evaluation_.results.push_back(std::move(result));
   }
 

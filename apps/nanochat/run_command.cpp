@@ -16,6 +16,7 @@
 #include "command_line.h"
 #include "commands.h"
 #include "core/atomic_file.h"
+#include "core/elapsed.h"
 #include "core/format.h"
 #include "core/interrupt.h"
 #include "core/log.h"
@@ -112,11 +113,11 @@ ExitCode run_step(const ChainStep& step, ChainRecord& record, const Context& con
   for (const std::string& flag : resume_flags(step)) words.push_back(flag);
   if (context.quiet) words.push_back("--quiet");
   log_info("step {}: nanochat {}", step.name, fmt::join(words, " "));
-  const auto start = std::chrono::steady_clock::now();
+  const auto start = SteadyClock::now();
   const int code = run_program(words);
   if (code != 0) return static_cast<ExitCode>(code);
   if (interrupt_requested()) return ExitCode::kOther;  // it saved, but may not have ended its work
-  record.mark_done(step, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+  record.mark_done(step, seconds_since(start));
   return ExitCode::kOk;
 }
 

@@ -1,7 +1,6 @@
 // nanochat tokenizer train | info | encode | decode
 #include <algorithm>
 #include <charconv>
-#include <chrono>
 #include <cstdio>
 #include <fstream>
 #include <iostream>
@@ -13,6 +12,7 @@
 
 #include "command_line.h"
 #include "commands.h"
+#include "core/elapsed.h"
 #include "core/folder_lock.h"
 #include "core/format.h"
 #include "core/git_lfs.h"
@@ -50,10 +50,6 @@ struct Corpus {
   std::vector<std::string> held_out;       // a sample of the others
 };
 
-double seconds_since(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
 std::shared_ptr<const Tokenizer> train_on(const TrainArguments& arguments, ProgressReporter& progress,
                                           Corpus& corpus) {
   constexpr std::int64_t kHeldOutBytes = 4 << 20;
@@ -87,7 +83,7 @@ ExitCode train(TrainArguments& arguments, Context& context) {
   arguments.skip_bad.apply(arguments.reader);
   // Made before the work, so that a folder that cannot be is told at once; taken back if the work comes to nothing.
   const FolderLock lock(arguments.output_dir, "tokenizer train");
-  const auto start = std::chrono::steady_clock::now();
+  const auto start = SteadyClock::now();
   Corpus corpus;
   const std::shared_ptr<const Tokenizer> tokenizer = train_on(arguments, *context.progress, corpus);
   if (arguments.reader.bad_rows) arguments.reader.bad_rows->log();

@@ -1,6 +1,5 @@
 // nanochat tokenizer eval: how well, and how fast, tokenizers compress given texts.
 #include <algorithm>
-#include <chrono>
 #include <limits>
 
 #include <nlohmann/json.hpp>
@@ -8,6 +7,7 @@
 
 #include "command_line.h"
 #include "commands.h"
+#include "core/elapsed.h"
 #include "core/errors.h"
 #include "core/format.h"
 #include "data/rows/byte_source.h"
@@ -55,17 +55,16 @@ struct Score {
 };
 
 Score score(const Tokenizer& tokenizer, const std::vector<Text>& texts, const EvalArguments& arguments) {
-  using Clock = std::chrono::steady_clock;
   Score result;
   for (std::int64_t repeat = 0; repeat < arguments.repeats; ++repeat) {
     result.tokens.clear();
-    const auto start = Clock::now();
+    const auto start = SteadyClock::now();
     for (const Text& text : texts) {
       std::size_t tokens = 0;
       for (const auto& ids : tokenizer.encode_batch(text.documents, arguments.threads)) tokens += ids.size();
       result.tokens.push_back(tokens);
     }
-    result.seconds = std::min(result.seconds, std::chrono::duration<double>(Clock::now() - start).count());
+    result.seconds = std::min(result.seconds, seconds_since(start));
   }
   return result;
 }

@@ -4,7 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "checkpoint/checkpoint.h"
-#include "checkpoint/checkpoint_testing.h"
+#include "checkpoint/testing.h"
 #include "core/atomic_file.h"
 #include "core/errors.h"
 #include "core/random.h"

@@ -6,7 +6,7 @@
 
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/checkpoint_files.h"
-#include "checkpoint/hugging_face_files.h"
+#include "checkpoint/internal/hugging_face_files.h"
 #include "checkpoint/json_file.h"
 #include "core/atomic_file.h"
 #include "core/errors.h"

@@ -12,12 +12,13 @@
 #include <functional>
 
 #include "checkpoint/checkpoint_files.h"
-#include "checkpoint/checkpoint_testing.h"
 #include "checkpoint/model_config.h"
 #include "checkpoint/run_folder.h"
+#include "checkpoint/testing.h"
 #include "core/atomic_file.h"
 #include "core/errors.h"
 #include "core/sha256.h"
+#include "core/testing_memory.h"
 #include "tokenizer/special_tokens.h"
 
 namespace nanochat {
@@ -69,7 +70,7 @@ class CheckpointTest : public ::testing::Test {
   std::shared_ptr<const Tokenizer> tokenizer_ = testing::byte_tokenizer(temporary_.path());
 };
 
-TEST_F(CheckpointTest, RoundTrip) {
+TEST_F(CheckpointTest, LoadingGivesBackWhatWasSaved) {
   save_checkpoint(folder_, contents());
   LoadedModel loaded = load_model(folder_, at::kFloat);
   EXPECT_EQ(loaded.folder, fs::canonical(folder_));
@@ -230,15 +231,6 @@ TEST_F(CheckpointTest, LoadsForBfloat16Compute) {
   }
 }
 
-// A line of /proc/self/status in bytes, such as VmHWM: the most that was resident.
-std::int64_t status_bytes(const std::string& key) {
-  std::ifstream status("/proc/self/status");
-  for (std::string line; std::getline(status, line);) {
-    if (line.starts_with(key + ":")) return std::stoll(line.substr(key.size() + 1)) * 1024;
-  }
-  return 0;
-}
-
 // Neither a second model nor the pages of the file stand beside the model that is read.
 TEST_F(CheckpointTest, LoadingTakesTheMemoryOfOneModel) {
   const GptConfig large = GptConfig::from_depth(4, 65536, 64);
@@ -252,15 +244,15 @@ TEST_F(CheckpointTest, LoadingTakesTheMemoryOfOneModel) {
   }
   const StoredModel stored = open_model(folder_);
   load_model(folder_, at::kBFloat16);  // what libraries take on first use
-  if (!(std::ofstream("/proc/self/clear_refs") << "5" << std::flush)) GTEST_SKIP() << "the peak cannot be reset";
-  const std::int64_t before = status_bytes("VmRSS");
-  Gpt model(stored.config, at::kBFloat16, at::kCPU, Purpose::kInference);
-  read_weights(stored, model);
-  const auto taken = static_cast<double>(status_bytes("VmHWM") - before);
-  const auto weights = static_cast<double>(large.parameter_count());
-  constexpr double kPart = 24 << 20;  // of the file, and what the allocator rounds up
-  EXPECT_LE(taken, 2.0 * weights + kPart);
-  EXPECT_GE(taken, 0.5 * weights) << "the peak was not measured";
+  const auto taken = testing::peak_memory_of([&] {
+    Gpt model(stored.config, at::kBFloat16, at::kCPU, Purpose::kInference);
+    read_weights(stored, model);
+  });
+  if (!taken) GTEST_SKIP() << "the peak cannot be reset";
+  const std::int64_t weights = 2 * large.parameter_count();
+  constexpr std::int64_t kPart = 24 << 20;  // of the file, and what the allocator rounds up
+  EXPECT_LE(*taken, weights + kPart);
+  EXPECT_GE(*taken, weights - kPart) << "the peak was not measured";
 }
 
 // transformers stores as many rows as there are tokens.

@@ -8,8 +8,8 @@
 #include <nlohmann/json.hpp>
 
 #include "checkpoint/checkpoint.h"
-#include "checkpoint/checkpoint_testing.h"
 #include "checkpoint/import.h"
+#include "checkpoint/testing.h"
 #include "checkpoint/torch_file.h"
 #include "core/atomic_file.h"
 #include "core/errors.h"
@@ -101,7 +101,7 @@ TEST_F(ExportTest, KeepsSentencepieceTokenizers) {
   EXPECT_THROW(export_tiktoken(checkpoint_, temporary_ / "a.tiktoken"), TokenizerError);
 }
 
-TEST_F(ExportTest, ReferenceFiles) {
+TEST_F(ExportTest, WritesTheFilesOfTheReference) {
   make(reference_shape(), bpe());
   const ExportResult result = export_reference(checkpoint_, output_);
   EXPECT_THAT(result.notes, IsEmpty());
@@ -158,7 +158,7 @@ TEST_F(ExportTest, RefusesWhatTheReferenceWouldComputeOtherwise) {
   EXPECT_EQ(refused([](GptConfig& c) { c.rms_norm_eps = 1e-5; }), "") << "kept in the file for importing it again";
 }
 
-TEST_F(ExportTest, RankFiles) {
+TEST_F(ExportTest, WritesRankFilesThatLoadAsTheSameTokenizer) {
   make(testing::small_config(), bpe());
   const ExportResult result = export_tiktoken(checkpoint_, temporary_ / "ranks/a.tiktoken");
   EXPECT_THAT(result.notes, IsEmpty());

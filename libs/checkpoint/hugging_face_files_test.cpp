@@ -1,9 +1,9 @@
-#include "checkpoint/hugging_face_files.h"
+#include "checkpoint/internal/hugging_face_files.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "checkpoint/checkpoint_testing.h"
+#include "checkpoint/testing.h"
 #include "core/errors.h"
 #include "tokenizer/special_tokens.h"
 #include "tokenizer/tokenizer.h"

@@ -1,4 +1,4 @@
-#include "checkpoint/import_config.h"
+#include "checkpoint/internal/import_config.h"
 
 #include <algorithm>
 #include <array>
@@ -9,6 +9,7 @@
 #include "checkpoint/model_config.h"
 #include "core/atomic_file.h"
 #include "core/errors.h"
+#include "core/json_message.h"
 
 namespace nanochat {
 namespace {
@@ -28,11 +29,6 @@ std::string flag(std::string name) {
   return "--" + name;
 }
 
-std::string shown(const json& value) {
-  const std::string text = value.dump(-1, ' ', true, json::error_handler_t::replace);
-  return text.size() <= 60 ? text : text.substr(0, 60) + "...";
-}
-
 // Takes `name` from the file or from what was given.
 class Merger {
  public:
@@ -46,7 +42,7 @@ class Merger {
       return in_file;
     }
     if (in_file.is_null() || in_file == *found) return *found;
-    throw ConfigError(flag(name) + " is " + shown(*found) + ", but " + where_ + " says " + shown(in_file));
+    throw ConfigError(flag(name) + " is " + shown_json(*found) + ", but " + where_ + " says " + shown_json(in_file));
   }
   // The values that nobody gave, all in one message.
   void finish() const {
@@ -74,7 +70,7 @@ json object_or_empty(const json& parent, const char* key, const std::string& whe
   const auto found = parent.find(key);
   if (found == parent.end()) return json::object();
   if (!found->is_object())
-    throw CheckpointError(where + ": \"" + key + "\" is " + shown(*found) + ", expected an object");
+    throw CheckpointError(where + ": \"" + key + "\" is " + shown_json(*found) + ", expected an object");
   return *found;
 }
 
@@ -88,7 +84,7 @@ json constants_of(const std::string& reference, const json& n_embd, const std::s
   if (n_embd.is_number_integer() && n_embd > 0 && n_embd < (1 << 24)) {
     constants["intermediate_size"] = 4 * n_embd.get<std::int64_t>();
   } else {
-    throw CheckpointError(where + ": n_embd is " + shown(n_embd) + ", expected an integer from 1 to 16,777,215");
+    throw CheckpointError(where + ": n_embd is " + shown_json(n_embd) + ", expected an integer from 1 to 16,777,215");
   }
   return constants;
 }

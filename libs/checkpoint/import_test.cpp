@@ -9,9 +9,9 @@
 #include <memory>
 
 #include "checkpoint/checkpoint.h"
-#include "checkpoint/checkpoint_testing.h"
-#include "checkpoint/import_config.h"
-#include "checkpoint/sharded_safetensors.h"
+#include "checkpoint/internal/import_config.h"
+#include "checkpoint/internal/sharded_safetensors.h"
+#include "checkpoint/testing.h"
 #include "checkpoint/torch_file.h"
 #include "core/atomic_file.h"
 #include "core/errors.h"

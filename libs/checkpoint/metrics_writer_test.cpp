@@ -8,7 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "checkpoint/run_folder.h"
-#include "checkpoint/tensorboard_testing.h"
+#include "checkpoint/testing_tensorboard.h"
 #include "core/atomic_file.h"
 #include "core/errors.h"
 #include "core/testing.h"

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/errors.h"
+#include "core/json_message.h"
 
 namespace nanochat {
 namespace {
@@ -20,9 +21,7 @@ class Reader {
 
   [[noreturn]] void fail(const std::string& what) const { throw CheckpointError(where_ + ": " + what); }
   [[noreturn]] void fail(const char* key, const json& found, const std::string& expected) const {
-    std::string shown = found.dump(-1, ' ', true, json::error_handler_t::replace);
-    if (shown.size() > 60) shown = shown.substr(0, 60) + "...";
-    fail("\"" + std::string(key) + "\" is " + shown + ", expected " + expected);
+    fail("\"" + std::string(key) + "\" is " + shown_json(found) + ", expected " + expected);
   }
 
   // Null when the key is absent: transformers writes either.

@@ -1,8 +1,8 @@
-#include "checkpoint/model_tensors.h"
+#include "checkpoint/internal/model_tensors.h"
 
 #include <ATen/ops/empty.h>
 
-#include "checkpoint/safetensors_dtype.h"
+#include "checkpoint/internal/safetensors_dtype.h"
 #include "core/errors.h"
 
 namespace nanochat {

@@ -5,11 +5,11 @@
 #include <nlohmann/json.hpp>
 
 #include "checkpoint/checkpoint_files.h"
+#include "checkpoint/internal/safetensors_dtype.h"
 #include "checkpoint/json_file.h"
 #include "checkpoint/safetensors.h"
-#include "checkpoint/safetensors_dtype.h"
 #include "core/errors.h"
-#include "core/format.h"
+#include "core/json_message.h"
 
 namespace nanochat {
 namespace {
@@ -18,12 +18,6 @@ using nlohmann::json;
 
 constexpr std::uint64_t kMaxHeaderBytes = 100'000'000;  // the limit of the format's own library
 constexpr std::size_t kMaxDimensions = 64;              // what LibTorch's iterators take
-
-// A value as a message shows it: a damaged header may hold a very long one.
-std::string shown(const json& value) {
-  const std::string text = value.dump();
-  return text.size() <= 60 ? text : replace_invalid_utf8(text.substr(0, 60)) + "...";
-}
 
 // One tensor of the header; every message begins with `where`, the file and the tensor.
 class EntryParser {
@@ -65,7 +59,7 @@ class EntryParser {
 
   std::uint64_t number(const json& value, const char* key) const {
     if (!value.is_number_unsigned())
-      fail(std::string(key) + " holds " + shown(value) + ", expected an integer from 0");
+      fail(std::string(key) + " holds " + shown_json(value) + ", expected an integer from 0");
     return value.get<std::uint64_t>();
   }
 
@@ -76,7 +70,7 @@ class EntryParser {
       if (name.is_string() && name.get_ref<const std::string&>() == text) return type;
       known += (known.empty() ? "" : ", ") + std::string(text);
     }
-    fail("dtype " + shown(name) + " is not supported, expected one of " + known);
+    fail("dtype " + shown_json(name) + " is not supported, expected one of " + known);
   }
 
   std::vector<std::int64_t> shape() const {

@@ -162,7 +162,7 @@ TEST_F(SafetensorsTest, WriterRefusesWhatTheFormatLacks) {
   EXPECT_THROW(write_safetensors(folder_ / "absent" / "a.safetensors", {{"a", x}}), IoError);
 }
 
-TEST_F(SafetensorsTest, HeaderErrors) {
+TEST_F(SafetensorsTest, RefusesFilesWithoutAWholeHeader) {
   nanochat::testing::write_text(path_, "1234567");
   EXPECT_THAT(message_of([&] { SafetensorsFile file(path_); }), HasSubstr("too short"));
   EXPECT_THAT(message_of([&] { SafetensorsFile file(folder_ / "absent"); }), HasSubstr("absent"));
@@ -183,7 +183,7 @@ TEST_F(SafetensorsTest, HeaderBeyondTheFormatsLimitIsRefused) {
   EXPECT_THAT(message_of([&] { SafetensorsFile file(path_); }), HasSubstr("more than the format's limit"));
 }
 
-TEST_F(SafetensorsTest, EntryErrors) {
+TEST_F(SafetensorsTest, RefusesTensorsThatDoNotFitTheirBytes) {
   const auto entry = [&](const std::string& fields, const std::string& data) {
     return error_of("{\"w\": {" + fields + "}}", data);
   };

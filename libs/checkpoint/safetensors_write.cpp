@@ -8,7 +8,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "checkpoint/safetensors_dtype.h"
+#include "checkpoint/internal/safetensors_dtype.h"
 #include "core/atomic_file.h"
 
 namespace nanochat {

@@ -1,4 +1,4 @@
-#include "checkpoint/sharded_safetensors.h"
+#include "checkpoint/internal/sharded_safetensors.h"
 
 #include <cstdint>
 #include <set>

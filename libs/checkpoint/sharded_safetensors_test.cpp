@@ -1,4 +1,4 @@
-#include "checkpoint/sharded_safetensors.h"
+#include "checkpoint/internal/sharded_safetensors.h"
 
 #include <ATen/ops/equal.h>
 #include <ATen/ops/rand.h>
@@ -8,7 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "checkpoint/checkpoint.h"
-#include "checkpoint/checkpoint_testing.h"
+#include "checkpoint/testing.h"
 #include "core/atomic_file.h"
 #include "core/errors.h"
 

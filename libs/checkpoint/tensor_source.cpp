@@ -7,7 +7,7 @@
 #include <cstring>
 #include <set>
 
-#include "checkpoint/safetensors_dtype.h"
+#include "checkpoint/internal/safetensors_dtype.h"
 #include "core/errors.h"
 
 namespace nanochat {

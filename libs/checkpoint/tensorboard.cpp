@@ -1,4 +1,4 @@
-#include "checkpoint/tensorboard.h"
+#include "checkpoint/internal/tensorboard.h"
 
 #include <algorithm>
 #include <array>

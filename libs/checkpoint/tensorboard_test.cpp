@@ -1,4 +1,4 @@
-#include "checkpoint/tensorboard.h"
+#include "checkpoint/internal/tensorboard.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -8,7 +8,7 @@
 #include <cmath>
 #include <limits>
 
-#include "checkpoint/tensorboard_testing.h"
+#include "checkpoint/testing_tensorboard.h"
 #include "core/errors.h"
 #include "core/testing.h"
 

@@ -1,4 +1,4 @@
-#include "checkpoint/tied_weights.h"
+#include "checkpoint/internal/tied_weights.h"
 
 #include <ATen/ops/equal.h>
 

@@ -7,7 +7,7 @@
 #include <set>
 #include <string_view>
 
-#include "checkpoint/safetensors_dtype.h"
+#include "checkpoint/internal/safetensors_dtype.h"
 #include "core/atomic_file.h"
 #include "core/errors.h"
 #include "core/format.h"

@@ -141,7 +141,7 @@ TEST_F(AtomicFileTest, AbandonedDirectoryIsRemoved) {
   EXPECT_EQ(entries(folder_.path()), 0u);
 }
 
-TEST_F(AtomicFileTest, DirectoryErrors) {
+TEST_F(AtomicFileTest, SaysWhyAFolderCannotBeMade) {
   testing::write_text(folder_ / "file", "text");
   EXPECT_THAT(message_of<IoError>([&] { AtomicDirectory directory(folder_ / "file"); }), HasSubstr("not a folder"));
   EXPECT_THAT(message_of<IoError>([&] { AtomicDirectory directory(folder_ / "absent/inner"); }),

@@ -14,7 +14,7 @@
 #include <system_error>
 #include <utility>
 
-#include <fmt/format.h>
+#include <spdlog/fmt/fmt.h>
 
 #include "core/errors.h"
 #include "core/format.h"

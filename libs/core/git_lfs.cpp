@@ -7,7 +7,7 @@
 #include <string>
 #include <system_error>
 
-#include <fmt/format.h>
+#include <spdlog/fmt/fmt.h>
 
 #include "core/errors.h"
 #include "core/format.h"

@@ -7,7 +7,7 @@
 #include <string>
 #include <string_view>
 
-#include <fmt/core.h>
+#include <spdlog/fmt/fmt.h>
 
 namespace nanochat {
 

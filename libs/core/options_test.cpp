@@ -72,7 +72,7 @@ class OptionsTest : public ::testing::Test {
   OptionList options_;
 };
 
-TEST_F(OptionsTest, Names) {
+TEST_F(OptionsTest, OneNameGivesFlagVariableTypeAndDefault) {
   Option& option = *options_.find("output_dir");
   EXPECT_EQ(option.flag(), "--output-dir");
   EXPECT_EQ(option.environment(), "NANOCHAT_OUTPUT_DIR");
@@ -145,7 +145,7 @@ TEST_F(OptionsTest, WrongTextSaysWhatWasFoundAndExpectedAndChangesNothing) {
   EXPECT_EQ(option("depth").source(), "default");
 }
 
-TEST_F(OptionsTest, OwnChecks) {
+TEST_F(OptionsTest, AnOptionsOwnCheckRefusesBeforeTheFieldChanges) {
   options_.add("width", &config_.tokens, "width").check([](const json& value) {
     return value.get<int>() % 64 == 0 ? std::string() : std::string("a multiple of 64");
   });
@@ -179,7 +179,7 @@ TEST_F(OptionsTest, JsonOfEveryType) {
   EXPECT_EQ(option("depth").source(), "c.json");
 }
 
-TEST_F(OptionsTest, WrongJson) {
+TEST_F(OptionsTest, RefusesJsonOfUnknownKeysAndOtherTypes) {
   EXPECT_EQ(error_of_json({{"depht", 3}}), "c.json: unknown key \"depht\", did you mean \"depth\"?");
   EXPECT_EQ(error_of_json({{"zzzzzzzzzz", 3}}), "c.json: unknown key \"zzzzzzzzzz\"; --help lists the options");
   EXPECT_EQ(error_of_json({{"depth", "4"}}),
@@ -223,7 +223,7 @@ class Environment {
   const char* name_;
 };
 
-TEST_F(OptionsTest, Environment) {
+TEST_F(OptionsTest, VariablesOfTheEnvironmentSetOptions) {
   const Environment depth("NANOCHAT_DEPTH", "9"), data("NANOCHAT_DATA_DIR", "x,y"),
       benchmarks("NANOCHAT_BENCHMARKS", "[\"core\",\"arc\"]"), empty("NANOCHAT_DTYPE", ""),
       unknown("NANOCHAT_UNKNOWN_THING", "1");

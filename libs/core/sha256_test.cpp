@@ -41,7 +41,7 @@ TEST(Sha256Test, PiecesGiveTheDigestOfTheWhole) {
   }));
 }
 
-TEST(Sha256Test, OfAFile) {
+TEST(Sha256Test, OfAFileIsThatOfItsBytes) {
   const testing::TemporaryDirectory folder;
   const std::string text(3000000, 'b');
   testing::write_text(folder / "file", text);

@@ -4,11 +4,12 @@
 #include <charconv>
 #include <set>
 
-#include <fmt/core.h>
 #include <nlohmann/json.hpp>
+#include <spdlog/fmt/fmt.h>
 
 #include "core/atomic_file.h"
 #include "core/errors.h"
+#include "core/json_message.h"
 #include "core/options.h"
 
 namespace nanochat {
@@ -22,14 +23,8 @@ constexpr std::uint64_t kMaxFiles = 1'000'000;  // of one entry: more is a slip 
   throw ConfigError(fmt::format("{}: found {}, expected {}", where, found, expected));
 }
 
-std::string shown(const json& value) {
-  std::string text = value.dump(-1, ' ', false, json::error_handler_t::replace);
-  if (text.size() > 60) text = text.substr(0, 57) + "...";
-  return text;
-}
-
 void check_keys(const json& object, const std::vector<std::string>& known, const std::string& where) {
-  if (!object.is_object()) wrong(where, shown(object), "an object");
+  if (!object.is_object()) wrong(where, shown_json(object), "an object");
   for (const auto& [key, value] : object.items()) {
     if (std::find(known.begin(), known.end(), key) != known.end()) continue;
     const std::string close = nearest(key, known);
@@ -41,14 +36,14 @@ void check_keys(const json& object, const std::vector<std::string>& known, const
 std::string text_of(const json& object, const char* key, const std::string& where) {
   const auto found = object.find(key);
   if (found == object.end()) return "";
-  if (!found->is_string()) wrong(fmt::format("{}: \"{}\"", where, key), shown(*found), "text");
+  if (!found->is_string()) wrong(fmt::format("{}: \"{}\"", where, key), shown_json(*found), "text");
   return found->get<std::string>();
 }
 
 std::uint64_t number_of(const json& object, const char* key, std::uint64_t otherwise, const std::string& where) {
   const auto found = object.find(key);
   if (found == object.end()) return otherwise;
-  if (!found->is_number_unsigned()) wrong(fmt::format("{}: \"{}\"", where, key), shown(*found), "a number from 0 on");
+  if (!found->is_number_unsigned()) wrong(fmt::format("{}: \"{}\"", where, key), shown_json(*found), "a number from 0 on");
   return found->get<std::uint64_t>();
 }
 
@@ -58,7 +53,7 @@ json known_of(const json& object, const char* key, std::uint64_t i, std::uint64_
   if (found == object.end()) return nullptr;
   if (!found->is_array()) {
     if (count == 1) return *found;
-    wrong(fmt::format("{}: \"{}\"", where, key), shown(*found), fmt::format("a list of {}, one for each file", count));
+    wrong(fmt::format("{}: \"{}\"", where, key), shown_json(*found), fmt::format("a list of {}, one for each file", count));
   }
   if (found->size() != count) {
     wrong(fmt::format("{}: \"{}\"", where, key), fmt::format("a list of {}", found->size()),
@@ -89,12 +84,12 @@ void add_files(Dataset& set, const json& entry, const std::string& where) {
     if (bytes.is_number_unsigned()) {
       file.bytes = bytes.get<std::uint64_t>();
     } else if (!bytes.is_null()) {
-      wrong(where + ": \"bytes\"", shown(bytes), "a number from 0 on");
+      wrong(where + ": \"bytes\"", shown_json(bytes), "a number from 0 on");
     }
     const json sha256 = known_of(entry, "sha256", i, count, where);
     if (!sha256.is_null()) {
       if (sha256.is_string()) file.sha256 = as_sha256(sha256.get<std::string>());
-      if (file.sha256.empty()) wrong(where + ": \"sha256\"", shown(sha256), "64 hexadecimal digits");
+      if (file.sha256.empty()) wrong(where + ": \"sha256\"", shown_json(sha256), "64 hexadecimal digits");
     }
     set.files.push_back(std::move(file));
   }
@@ -160,7 +155,7 @@ void DatasetTable::merge_text(std::string_view text, const std::string& where) {
   } catch (const json::exception& error) {
     throw ConfigError(fmt::format("{}: not JSON: {}", where, error.what()));
   }
-  if (!table.is_object()) wrong(where, shown(table), "an object with a key for each set");
+  if (!table.is_object()) wrong(where, shown_json(table), "an object with a key for each set");
   std::vector<Dataset> merged = sets_;
   for (const auto& [name, object] : table.items()) {
     Dataset set = parse_set(name, object, fmt::format("{}: \"{}\"", where, name));

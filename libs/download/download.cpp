@@ -8,8 +8,9 @@
 #include <mutex>
 #include <set>
 
-#include <fmt/core.h>
+#include <spdlog/fmt/fmt.h>
 
+#include "core/elapsed.h"
 #include "core/errors.h"
 #include "core/folder_lock.h"
 #include "core/interrupt.h"
@@ -97,7 +98,7 @@ class Bars {
   };
 
   void show(bool now) {
-    if (!now && std::chrono::duration<double>(Clock::now() - shown_).count() < kRedrawSeconds) return;
+    if (!now && seconds_since(shown_) < kRedrawSeconds) return;
     shown_ = Clock::now();
     double known_bytes = 0, known = 0, unknown = 0, left = 0;
     std::vector<ProgressPart> parts;

@@ -10,6 +10,7 @@
 #include <gtest/gtest.h>
 
 #include "core/atomic_file.h"
+#include "core/elapsed.h"
 #include "core/errors.h"
 #include "core/folder_lock.h"
 #include "core/interrupt.h"
@@ -40,7 +41,6 @@ std::string random_bytes(std::size_t size, std::uint64_t seed = 1) {
   return bytes;
 }
 
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
 class DownloadTest : public ::testing::Test {
  protected:

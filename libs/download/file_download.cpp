@@ -7,7 +7,7 @@
 #include <random>
 #include <thread>
 
-#include <fmt/core.h>
+#include <spdlog/fmt/fmt.h>
 
 #include "core/errors.h"
 #include "core/format.h"

@@ -4,7 +4,7 @@
 #include <cctype>
 #include <charconv>
 
-#include <fmt/core.h>
+#include <spdlog/fmt/fmt.h>
 
 #include "core/errors.h"
 

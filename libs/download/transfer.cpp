@@ -11,8 +11,9 @@
 #include <stdexcept>
 #include <string_view>
 
-#include <fmt/core.h>
+#include <spdlog/fmt/fmt.h>
 
+#include "core/elapsed.h"
 #include "core/format.h"
 #include "download/remote_file.h"
 
@@ -23,7 +24,6 @@ using Clock = std::chrono::steady_clock;
 
 constexpr int kPollMilliseconds = 50;
 
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
 std::string_view trimmed(std::string_view text) {
   while (!text.empty() && std::isspace(static_cast<unsigned char>(text.front()))) text.remove_prefix(1);

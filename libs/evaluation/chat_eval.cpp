@@ -1,11 +1,11 @@
 #include "evaluation/chat_eval.h"
 
 #include <algorithm>
-#include <chrono>
 #include <map>
 
 #include <spdlog/fmt/fmt.h>
 
+#include "core/elapsed.h"
 #include "core/errors.h"
 #include "core/format.h"
 #include "core/interrupt.h"
@@ -35,7 +35,7 @@ class ChatTaskRun {
     if (task_.kind() == TaskKind::kConversation) {
       throw DataError(fmt::format("task {}: its conversations are to train on; there is no answer to compare", task_.name()));
     }
-    const auto start = std::chrono::steady_clock::now();
+    const auto start = SteadyClock::now();
     size_ = options_.max_examples > 0 ? std::min(options_.max_examples, task_.size()) : task_.size();
     std::vector<std::int64_t> open;
     for (std::int64_t i = options_.rank; i < size_; i += options_.world) {
@@ -54,7 +54,7 @@ class ChatTaskRun {
     }
     progress_.finish();
     TaskResult result = count();
-    result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    result.seconds = seconds_since(start);
     return result;
   }
 

@@ -12,7 +12,7 @@
 #include "core/options.h"
 #include "core/random.h"
 #include "data/rows/byte_source.h"
-#include "evaluation/core_yaml.h"
+#include "evaluation/internal/core_yaml.h"
 
 namespace nanochat {
 namespace {

@@ -1,11 +1,11 @@
 #include "evaluation/core_eval.h"
 
-#include <chrono>
 #include <cmath>
 #include <exception>
 
 #include <spdlog/fmt/fmt.h>
 
+#include "core/elapsed.h"
 #include "core/errors.h"
 #include "core/interrupt.h"
 #include "core/progress.h"
@@ -44,7 +44,7 @@ class CoreTaskRun {
         progress_(progress), key_("core/" + task.label) {}
 
   TaskResult run() {
-    const auto start = std::chrono::steady_clock::now();
+    const auto start = SteadyClock::now();
     std::vector<std::size_t> open;
     for (auto i = static_cast<std::size_t>(options_.rank); i < rows_.size(); i += static_cast<std::size_t>(options_.world)) {
       if (!store_.of(key_).contains(static_cast<std::int64_t>(i))) open.push_back(i);
@@ -56,7 +56,7 @@ class CoreTaskRun {
     }
     progress_.finish();
     TaskResult result = count();
-    result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    result.seconds = seconds_since(start);
     return result;
   }
 

@@ -1,4 +1,4 @@
-#include "evaluation/core_yaml.h"
+#include "evaluation/internal/core_yaml.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

@@ -1,4 +1,4 @@
-#include "evaluation/sandbox_child.h"
+#include "evaluation/internal/sandbox_child.h"
 
 #include <fcntl.h>
 #include <grp.h>

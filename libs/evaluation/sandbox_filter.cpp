@@ -10,7 +10,7 @@
 #include <cstddef>
 #include <iterator>
 
-#include "evaluation/sandbox_child.h"
+#include "evaluation/internal/sandbox_child.h"
 
 namespace nanochat::sandbox {
 namespace {
@@ -26,6 +26,7 @@ constexpr unsigned kArchitecture = AUDIT_ARCH_AARCH64;
 constexpr unsigned kX32Bit = 0x40000000;  // the other numbering of x86-64
 
 // Refused with EPERM: other processes, namespaces and mounts, sockets, keys, tracing, the kernel's own affairs.
+// clang-format off: one call a line would be a hundred lines.
 constexpr unsigned kRefused[] = {
     SYS_ptrace, SYS_process_vm_readv, SYS_process_vm_writev, SYS_kcmp, SYS_pidfd_getfd, SYS_pidfd_open,
     SYS_pidfd_send_signal, SYS_unshare, SYS_setns, SYS_mount, SYS_umount2, SYS_pivot_root, SYS_chroot, SYS_move_mount,
@@ -42,6 +43,7 @@ constexpr unsigned kRefused[] = {
     SYS_fork, SYS_vfork, SYS_mknod, SYS_ioperm, SYS_iopl, SYS_modify_ldt, SYS_uselib, SYS_kexec_file_load,
 #endif
 };
+// clang-format on
 
 // Calls whose first argument names a process: the program may name itself alone.
 struct ProcessCall {

@@ -25,7 +25,7 @@
 #include "core/testing.h"
 #include "core/thread_pool.h"
 #include "data/rows/byte_source.h"
-#include "evaluation/sandbox_child.h"
+#include "evaluation/internal/sandbox_child.h"
 
 namespace nanochat {
 namespace {

@@ -8,7 +8,7 @@
 #include "core/errors.h"
 #include "core/testing.h"
 #include "evaluation/core_bundle.h"
-#include "evaluation/core_yaml.h"
+#include "evaluation/internal/core_yaml.h"
 
 namespace nanochat {
 namespace {

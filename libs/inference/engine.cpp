@@ -11,7 +11,7 @@
 #include <spdlog/fmt/fmt.h>
 
 #include "core/errors.h"
-#include "inference/engine_core.h"
+#include "inference/internal/engine_core.h"
 #include "ops/device.h"
 #include "ops/parallel.h"
 

@@ -1,4 +1,4 @@
-#include "inference/engine_core.h"
+#include "inference/internal/engine_core.h"
 
 #include <ATen/ops/empty.h>
 #include <ATen/ops/tensor.h>
@@ -9,6 +9,7 @@
 
 #include <spdlog/fmt/fmt.h>
 
+#include "core/elapsed.h"
 #include "core/errors.h"
 #include "core/format.h"
 #include "inference/check_prompt.h"
@@ -47,10 +48,6 @@ void check_request(const EngineRequest& request, const GptConfig& config, const 
   if (request.tools && request.constraint != nullptr) {
     throw ConfigError("tools cannot be used together with a constraint on the answer");
   }
-}
-
-double seconds_between(EngineClock::time_point begin, EngineClock::time_point end) {
-  return std::chrono::duration<double>(end - begin).count();
 }
 
 }  // namespace
@@ -131,10 +128,10 @@ void EngineCore::finish(Sequence& sequence, FinishReason reason, std::int32_t st
   EngineEvent event;
   event.reason = reason;
   event.stop_token = stop_token;
-  finish(sequence, std::move(event));
+  finish(sequence, event);
 }
 
-void EngineCore::finish(Sequence& sequence, EngineEvent what) {
+void EngineCore::finish(Sequence& sequence, const EngineEvent& what) {
   if (sequence.finished) return;
   ActiveRequest& request = *sequence.request;
   const std::int64_t missing = request.spec.n - static_cast<std::int64_t>(request.sequences.size());
@@ -393,7 +390,7 @@ void EngineCore::fail(Sequence& sequence, const std::exception_ptr& error, const
   } catch (...) {
     event.error = doing + "an unknown exception";
   }
-  finish(sequence, std::move(event));
+  finish(sequence, event);
 }
 
 EngineStats EngineCore::stats() const {

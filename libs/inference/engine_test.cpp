@@ -13,8 +13,8 @@
 
 #include "core/errors.h"
 #include "core/random.h"
-#include "inference/engine_testing.h"
 #include "inference/generator.h"
+#include "inference/testing_engine.h"
 #include "model/gpt.h"
 #include "model/testing.h"
 #include "model/testing_config.h"

@@ -3,26 +3,25 @@
 #include <ATen/core/LegacyTypeDispatch.h>
 
 #include <algorithm>
-#include <chrono>
 #include <exception>
 #include <functional>
 #include <numeric>
 
 #include <spdlog/fmt/fmt.h>
 
+#include "core/elapsed.h"
 #include "core/errors.h"
 #include "core/format.h"
 #include "core/interrupt.h"
-#include "inference/block_pool.h"
 #include "inference/calculator_tool.h"
 #include "inference/check_prompt.h"
-#include "inference/engine_core.h"
+#include "inference/internal/block_pool.h"
+#include "inference/internal/engine_core.h"
 #include "runtime/memory_limits.h"
 
 namespace nanochat {
 namespace {
 
-using Clock = std::chrono::steady_clock;
 using Prompts = std::vector<std::vector<std::int32_t>>;
 
 // Tokens in one pass through the model, which bounds its activations.
@@ -108,7 +107,7 @@ class Generator {
   // Books one token; false when its receiver has had enough.
   bool take(std::size_t row, const EngineEvent& event) {
     Generation& result = results_[row];
-    const double now = std::chrono::duration<double>(Clock::now() - begin_).count();
+    const double now = seconds_since(begin_);
     if (result.ids.empty()) {
       result.prefill_seconds = now;
     } else {
@@ -142,7 +141,7 @@ class Generator {
   const Prompts& prompts_;
   const GenerationOptions& options_;
   const TokenCallback& on_token_;
-  Clock::time_point begin_ = Clock::now();
+  SteadyClock::time_point begin_ = SteadyClock::now();
   std::vector<Generation> results_;
   std::exception_ptr error_;  // the first
   std::size_t failed_row_ = 0;

@@ -14,7 +14,7 @@
 #include "core/errors.h"
 #include "core/random.h"
 #include "inference/engine.h"
-#include "inference/engine_testing.h"
+#include "inference/testing_engine.h"
 #include "model/gpt.h"
 #include "model/testing.h"
 

@@ -1,4 +1,4 @@
-#include "inference/json_grammar.h"
+#include "inference/internal/json_grammar.h"
 
 #include <algorithm>
 #include <map>

@@ -13,7 +13,7 @@
 #include <spdlog/fmt/fmt.h>
 
 #include "core/errors.h"
-#include "inference/json_grammar.h"
+#include "inference/internal/json_grammar.h"
 
 namespace nanochat {
 namespace {

@@ -15,8 +15,8 @@
 #include "ops/cpu/attention_kernels.h"
 #include "ops/cpu/row_products.h"
 #include "ops/cuda/backend.h"
-#include "ops/dispatch.h"
 #include "ops/document_bounds.h"
+#include "ops/internal/dispatch.h"
 
 namespace nanochat::ops {
 namespace {

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "ops/cuda/backend.h"
-#include "ops/dispatch.h"
+#include "ops/internal/dispatch.h"
 #include "ops/linear.h"
 #include "ops/matrix_product.h"
 #include "ops/reference.h"

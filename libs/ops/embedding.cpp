@@ -3,7 +3,7 @@
 #include <cstring>
 
 #include "ops/cuda/backend.h"
-#include "ops/dispatch.h"
+#include "ops/internal/dispatch.h"
 #include "ops/reference.h"
 
 namespace nanochat::ops {

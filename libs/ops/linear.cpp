@@ -8,7 +8,7 @@
 #include "ops/cast.h"
 #include "ops/cpu/row_products.h"
 #include "ops/cuda/backend.h"
-#include "ops/dispatch.h"
+#include "ops/internal/dispatch.h"
 #include "ops/matrix_product.h"
 #include "ops/relu_squared.h"
 #include "ops/rms_norm.h"

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "ops/cpu/matrix_product.h"
-#include "ops/dispatch.h"
+#include "ops/internal/dispatch.h"
 
 namespace nanochat::ops {
 namespace {

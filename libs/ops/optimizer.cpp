@@ -8,7 +8,7 @@
 
 #include "ops/cast.h"
 #include "ops/cuda/backend.h"
-#include "ops/dispatch.h"
+#include "ops/internal/dispatch.h"
 #include "ops/reference.h"
 
 namespace nanochat::ops {

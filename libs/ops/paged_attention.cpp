@@ -13,7 +13,7 @@
 #include "ops/cpu/row_products.h"
 #include "ops/cuda/backend.h"
 #include "ops/cuda/kernels.h"
-#include "ops/dispatch.h"
+#include "ops/internal/dispatch.h"
 
 namespace nanochat::ops {
 namespace {

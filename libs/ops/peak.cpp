@@ -6,12 +6,12 @@
 #include <c10/util/Exception.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <iterator>
 #include <string>
 #include <utility>
 
+#include "core/elapsed.h"
 #include "ops/device.h"
 #include "ops/linear.h"
 
@@ -38,8 +38,6 @@ double peak_flops(c10::Device device, at::ScalarType dtype) {
 
 namespace {
 
-using Clock = std::chrono::steady_clock;
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
 // The fastest of the products of one size within `seconds`; at least one.
 double fastest_product(std::int64_t size, at::ScalarType dtype, c10::Device device, double seconds) {
@@ -49,13 +47,13 @@ double fastest_product(std::int64_t size, at::ScalarType dtype, c10::Device devi
   const at::Tensor w = at::full({size, size}, 0.25, options);
   at::Tensor y = at::empty({size, size}, options);
   const auto time = [&] {
-    const Clock::time_point before = Clock::now();
+    const SteadyClock::time_point before = SteadyClock::now();
     linear(x, w, y);
     synchronize(device);
     return seconds_since(before);
   };
   time();  // the first call of a shape also chooses and packs
-  const Clock::time_point begin = Clock::now();
+  const SteadyClock::time_point begin = SteadyClock::now();
   double least = time();
   while (seconds_since(begin) < seconds) least = std::min(least, time());
   return flops / least;

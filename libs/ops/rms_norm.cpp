@@ -1,7 +1,7 @@
 #include "ops/rms_norm.h"
 
 #include "ops/cuda/backend.h"
-#include "ops/dispatch.h"
+#include "ops/internal/dispatch.h"
 #include "ops/reference.h"
 
 namespace nanochat::ops {

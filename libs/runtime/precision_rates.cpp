@@ -5,25 +5,24 @@
 #include <ATen/ops/full.h>
 #include <ATen/ops/zeros.h>
 
-#include <chrono>
 #include <functional>
 #include <limits>
 
+#include "core/elapsed.h"
 #include "ops/linear.h"
 #include "ops/matrix_product.h"
 
 namespace nanochat {
 namespace {
 
-using Clock = std::chrono::steady_clock;
 
 constexpr int kTurns = 4;              // of each precision
 constexpr double kMostSeconds = 0.25;  // begin no further turn after so long: a slow processor shows a difference soon
 
 double seconds_of(const std::function<void()>& work) {
-  const Clock::time_point before = Clock::now();
+  const SteadyClock::time_point before = SteadyClock::now();
   work();
-  return std::chrono::duration<double>(Clock::now() - before).count();
+  return seconds_since(before);
 }
 
 // The least seconds that each takes, by turns. The first turn of each, which also chooses kernels, is not counted.
@@ -34,11 +33,11 @@ Least take_turns(const std::function<void()>& float32, const std::function<void(
   float32();
   bfloat16();
   Least least{std::numeric_limits<double>::infinity(), std::numeric_limits<double>::infinity()};
-  const Clock::time_point begin = Clock::now();
+  const SteadyClock::time_point begin = SteadyClock::now();
   for (int turn = 0; turn < kTurns; ++turn) {
     least.float32 = std::min(least.float32, seconds_of(float32));
     least.bfloat16 = std::min(least.bfloat16, seconds_of(bfloat16));
-    if (std::chrono::duration<double>(Clock::now() - begin).count() > kMostSeconds) break;
+    if (seconds_since(begin) > kMostSeconds) break;
   }
   return least;
 }

@@ -1,9 +1,9 @@
 #include "runtime/precision_rates.h"
 
-#include <chrono>
 
 #include <gtest/gtest.h>
 
+#include "core/elapsed.h"
 #include "ops/cast.h"
 
 namespace nanochat {
@@ -16,9 +16,9 @@ constexpr double kFewestWeights = 1e7, kMostWeights = 1e13;
 constexpr double kMostSeconds = 4.0;
 
 TEST(MeasureTrainingProducts, LiesInThePlausibleRangeAndIsShort) {
-  const auto before = std::chrono::steady_clock::now();
+  const auto before = SteadyClock::now();
   const PrecisionRates rates = measure_training_products();
-  EXPECT_LT(std::chrono::duration<double>(std::chrono::steady_clock::now() - before).count(), kMostSeconds);
+  EXPECT_LT(seconds_since(before), kMostSeconds);
   for (const double rate : {rates.float32, rates.bfloat16}) {
     EXPECT_GT(rate, kFewestFlops);
     EXPECT_LT(rate, kMostFlops);
@@ -32,9 +32,9 @@ TEST(MeasureTrainingProducts, EmulationIsNotFaster) {
 }
 
 TEST(MeasureDecodingProducts, LiesInThePlausibleRangeAndIsShort) {
-  const auto before = std::chrono::steady_clock::now();
+  const auto before = SteadyClock::now();
   const PrecisionRates rates = measure_decoding_products();
-  EXPECT_LT(std::chrono::duration<double>(std::chrono::steady_clock::now() - before).count(), kMostSeconds);
+  EXPECT_LT(seconds_since(before), kMostSeconds);
   for (const double rate : {rates.float32, rates.bfloat16}) {
     EXPECT_GT(rate, kFewestWeights);
     EXPECT_LT(rate, kMostWeights);

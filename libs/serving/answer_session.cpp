@@ -2,15 +2,12 @@
 
 #include <algorithm>
 
+#include "core/elapsed.h"
 #include "core/log.h"
 #include "serving/api_error.h"
 
 namespace nanochat {
 namespace {
-
-double seconds_between(std::chrono::steady_clock::time_point begin, std::chrono::steady_clock::time_point end) {
-  return std::chrono::duration<double>(end - begin).count();
-}
 
 ChoiceEnd end_of(FinishReason reason) {
   switch (reason) {

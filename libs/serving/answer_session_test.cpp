@@ -2,7 +2,7 @@
 // any of its calls, and may keep state between them.
 #include "serving/answer_session.h"
 
-#include <fmt/format.h>
+#include <spdlog/fmt/fmt.h>
 #include <gmock/gmock.h>
 
 #include "serving/serving_testing.h"

@@ -5,8 +5,8 @@
 #include <utility>
 
 #include "core/format.h"
+#include "core/utf8.h"
 #include "tokenizer/special_tokens.h"
-#include "tokenizer/utf8.h"
 
 namespace nanochat {
 namespace {

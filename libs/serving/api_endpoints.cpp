@@ -3,7 +3,7 @@
 
 #include <random>
 
-#include <fmt/format.h>
+#include <spdlog/fmt/fmt.h>
 
 #include "core/format.h"
 #include "serving/api_call.h"

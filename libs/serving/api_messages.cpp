@@ -1,11 +1,11 @@
 #include <utility>
 
-#include <fmt/format.h>
+#include <spdlog/fmt/fmt.h>
 
+#include "core/utf8.h"
 #include "serving/api_request.h"
 #include "serving/json_fields.h"
 #include "tokenizer/chat_history.h"
-#include "tokenizer/utf8.h"
 
 namespace nanochat {
 namespace {

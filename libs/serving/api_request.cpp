@@ -3,11 +3,11 @@
 #include <algorithm>
 #include <charconv>
 
-#include <fmt/format.h>
+#include <spdlog/fmt/fmt.h>
 
+#include "core/utf8.h"
 #include "serving/json_fields.h"
 #include "serving/tool_call.h"
-#include "tokenizer/utf8.h"
 
 namespace nanochat {
 namespace {

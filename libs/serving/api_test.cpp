@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <chrono>
 
-#include <fmt/format.h>
 #include <gmock/gmock.h>
+#include <spdlog/fmt/fmt.h>
 
 #include "core/atomic_file.h"
 #include "core/errors.h"

@@ -8,7 +8,7 @@
 #include <boost/asio/detached.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/use_awaitable.hpp>
-#include <fmt/format.h>
+#include <spdlog/fmt/fmt.h>
 
 #include "serving/connection_exchange.h"
 #include "serving/request_parser.h"

@@ -4,7 +4,7 @@
 #include <charconv>
 #include <cstdint>
 
-#include <fmt/format.h>
+#include <spdlog/fmt/fmt.h>
 
 #include "core/errors.h"
 #include "core/format.h"

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <set>
 
-#include <fmt/format.h>
+#include <spdlog/fmt/fmt.h>
 
 #include "inference/json_schema.h"
 #include "serving/json_fields.h"

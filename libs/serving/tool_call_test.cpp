@@ -1,7 +1,7 @@
 #include "serving/tool_call.h"
 
-#include <fmt/format.h>
 #include <gmock/gmock.h>
+#include <spdlog/fmt/fmt.h>
 
 #include "serving/api_error.h"
 

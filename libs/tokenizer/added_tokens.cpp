@@ -2,11 +2,11 @@
 
 #include <algorithm>
 
-#include <fmt/format.h>
+#include <spdlog/fmt/fmt.h>
 
 #include "core/errors.h"
-#include "tokenizer/unicode_versions.h"
-#include "tokenizer/utf8.h"
+#include "core/utf8.h"
+#include "tokenizer/internal/unicode_versions.h"
 
 namespace nanochat {
 namespace {

@@ -5,15 +5,15 @@
 #include <unordered_map>
 #include <utility>
 
-#include <fmt/format.h>
+#include <spdlog/fmt/fmt.h>
 
 #include "core/atomic_file.h"
 #include "core/errors.h"
-#include "tokenizer/derive_merges.h"
-#include "tokenizer/fingerprint.h"
-#include "tokenizer/hf_tokenizer_json.h"
-#include "tokenizer/regex_dialect.h"
-#include "tokenizer/utf8.h"
+#include "core/utf8.h"
+#include "tokenizer/internal/derive_merges.h"
+#include "tokenizer/internal/fingerprint.h"
+#include "tokenizer/internal/hf_tokenizer_json.h"
+#include "tokenizer/internal/regex_dialect.h"
 
 namespace nanochat {
 namespace {

@@ -1,17 +1,17 @@
 // Ids of published tokenizers on real and edge-case texts, computed with tiktoken.
 #include <zlib.h>
 
-#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <nlohmann/json.hpp>
+#include <spdlog/fmt/fmt.h>
 
 #include "core/atomic_file.h"
 #include "core/sha256.h"
 #include "core/testing.h"
+#include "core/utf8.h"
 #include "tokenizer/byte_bpe.h"
 #include "tokenizer/load.h"
 #include "tokenizer/testing_tokenizers.h"
-#include "tokenizer/utf8.h"
 
 namespace nanochat {
 namespace {
@@ -35,7 +35,7 @@ struct Golden {
 
 class GoldenEncodings : public ::testing::TestWithParam<Golden> {};
 
-TEST_P(GoldenEncodings, EveryRow) {
+TEST_P(GoldenEncodings, EveryRowHasThePublishedIds) {
   NANOCHAT_SHARED_OR_SKIP(golden, "data/tokenizers/golden_encodings.jsonl.gz");
   NANOCHAT_SHARED_OR_SKIP(file, std::string("data/tokenizers/") + GetParam().file);
   const auto tokenizer = load_tokenizer(file);

@@ -2,13 +2,13 @@
 #include <map>
 #include <unordered_map>
 
-#include <fmt/format.h>
 #include <nlohmann/json.hpp>
+#include <spdlog/fmt/fmt.h>
 
 #include "core/errors.h"
-#include "tokenizer/hf_tokenizer_json.h"
-#include "tokenizer/regex_dialect.h"
-#include "tokenizer/unicode_versions.h"
+#include "tokenizer/internal/hf_tokenizer_json.h"
+#include "tokenizer/internal/regex_dialect.h"
+#include "tokenizer/internal/unicode_versions.h"
 
 namespace nanochat {
 namespace {

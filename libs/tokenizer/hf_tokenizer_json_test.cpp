@@ -1,4 +1,4 @@
-#include "tokenizer/hf_tokenizer_json.h"
+#include "tokenizer/internal/hf_tokenizer_json.h"
 
 #include <gmock/gmock.h>
 #include <nlohmann/json.hpp>

@@ -1,9 +1,9 @@
-#include <fmt/format.h>
 #include <nlohmann/json.hpp>
+#include <spdlog/fmt/fmt.h>
 
 #include "core/errors.h"
-#include "tokenizer/hf_tokenizer_json.h"
-#include "tokenizer/regex_dialect.h"
+#include "tokenizer/internal/hf_tokenizer_json.h"
+#include "tokenizer/internal/regex_dialect.h"
 #include "tokenizer/special_tokens.h"
 
 namespace nanochat {

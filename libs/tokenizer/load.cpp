@@ -3,17 +3,17 @@
 #include <utility>
 #include <vector>
 
-#include <fmt/format.h>
 #include <nlohmann/json.hpp>
+#include <spdlog/fmt/fmt.h>
 
 #include "core/atomic_file.h"
 #include "core/errors.h"
 #include "core/format.h"
 #include "core/json_input.h"
 #include "tokenizer/byte_bpe.h"
-#include "tokenizer/hf_tokenizer_json.h"
-#include "tokenizer/sentencepiece_model.h"
-#include "tokenizer/sentencepiece_tokenizer.h"
+#include "tokenizer/internal/hf_tokenizer_json.h"
+#include "tokenizer/internal/sentencepiece_model.h"
+#include "tokenizer/internal/sentencepiece_tokenizer.h"
 #include "tokenizer/special_tokens.h"
 #include "tokenizer/tiktoken_file.h"
 #include "tokenizer/tokenizer_pickle.h"

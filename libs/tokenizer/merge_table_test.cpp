@@ -6,7 +6,7 @@
 #include <rapidcheck/gtest.h>
 
 #include "core/random.h"
-#include "tokenizer/derive_merges.h"
+#include "tokenizer/internal/derive_merges.h"
 #include "tokenizer/testing_tokenizers.h"
 #include "tokenizer/token_strings.h"
 

@@ -2,11 +2,11 @@
 #include <cstdint>
 #include <unordered_map>
 
-#include <fmt/format.h>
+#include <spdlog/fmt/fmt.h>
 
 #include "core/errors.h"
-#include "tokenizer/hf_tokenizer_json.h"
-#include "tokenizer/utf8.h"
+#include "core/utf8.h"
+#include "tokenizer/internal/hf_tokenizer_json.h"
 
 namespace nanochat {
 namespace {

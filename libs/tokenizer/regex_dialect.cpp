@@ -1,13 +1,13 @@
-#include "tokenizer/regex_dialect.h"
+#include "tokenizer/internal/regex_dialect.h"
 
 #include <algorithm>
 #include <cstddef>
 #include <vector>
 
-#include <fmt/format.h>
+#include <spdlog/fmt/fmt.h>
 
 #include "core/errors.h"
-#include "tokenizer/utf8.h"
+#include "core/utf8.h"
 
 namespace nanochat {
 namespace {

@@ -1,4 +1,4 @@
-#include "tokenizer/sentencepiece_tokenizer.h"
+#include "tokenizer/internal/sentencepiece_tokenizer.h"
 
 #include <algorithm>
 #include <array>
@@ -6,16 +6,16 @@
 #include <unordered_map>
 #include <utility>
 
-#include <fmt/format.h>
+#include <spdlog/fmt/fmt.h>
 
 #include "core/atomic_file.h"
 #include "core/errors.h"
 #include "core/format.h"
-#include "tokenizer/derive_merges.h"
-#include "tokenizer/fingerprint.h"
-#include "tokenizer/hf_tokenizer_json.h"
-#include "tokenizer/sentencepiece_model.h"
-#include "tokenizer/utf8.h"
+#include "core/utf8.h"
+#include "tokenizer/internal/derive_merges.h"
+#include "tokenizer/internal/fingerprint.h"
+#include "tokenizer/internal/hf_tokenizer_json.h"
+#include "tokenizer/internal/sentencepiece_model.h"
 
 namespace nanochat {
 namespace {

@@ -1,4 +1,4 @@
-#include "tokenizer/sentencepiece_tokenizer.h"
+#include "tokenizer/internal/sentencepiece_tokenizer.h"
 
 #include <ctime>
 
@@ -10,8 +10,8 @@
 #include "core/errors.h"
 #include "core/format.h"
 #include "core/testing.h"
+#include "tokenizer/internal/sentencepiece_model.h"
 #include "tokenizer/load.h"
-#include "tokenizer/sentencepiece_model.h"
 #include "tokenizer/testing_tokenizers.h"
 
 namespace nanochat {

@@ -7,8 +7,8 @@
 #include <utility>
 
 #include "core/errors.h"
-#include "tokenizer/unicode_versions.h"
-#include "tokenizer/utf8.h"
+#include "core/utf8.h"
+#include "tokenizer/internal/unicode_versions.h"
 
 namespace nanochat {
 namespace {

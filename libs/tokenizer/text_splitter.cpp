@@ -2,7 +2,7 @@
 
 #include <utility>
 
-#include "tokenizer/hf_tokenizer_json.h"
+#include "tokenizer/internal/hf_tokenizer_json.h"
 
 namespace nanochat {
 namespace {

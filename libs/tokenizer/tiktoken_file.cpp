@@ -6,7 +6,7 @@
 #include <optional>
 #include <unordered_map>
 
-#include <fmt/format.h>
+#include <spdlog/fmt/fmt.h>
 
 #include "core/errors.h"
 #include "core/sha256.h"

@@ -2,13 +2,13 @@
 
 #include <algorithm>
 
-#include <fmt/format.h>
+#include <spdlog/fmt/fmt.h>
 
 #include "core/errors.h"
 #include "core/format.h"
 #include "core/thread_pool.h"
+#include "core/utf8.h"
 #include "tokenizer/special_tokens.h"
-#include "tokenizer/utf8.h"
 
 namespace nanochat {
 

@@ -7,18 +7,18 @@
 #include <utility>
 #include <vector>
 
-#include <fmt/format.h>
 #include <sentencepiece_trainer.h>
+#include <spdlog/fmt/fmt.h>
 
 #include "core/errors.h"
 #include "core/format.h"
 #include "core/thread_pool.h"
+#include "core/utf8.h"
 #include "tokenizer/document_sample.h"
-#include "tokenizer/sentencepiece_model.h"
-#include "tokenizer/sentencepiece_tokenizer.h"
+#include "tokenizer/internal/sentencepiece_model.h"
+#include "tokenizer/internal/sentencepiece_tokenizer.h"
+#include "tokenizer/internal/training_text.h"
 #include "tokenizer/special_tokens.h"
-#include "tokenizer/training_text.h"
-#include "tokenizer/utf8.h"
 
 namespace nanochat {
 namespace {

@@ -2,14 +2,14 @@
 #include <utility>
 #include <vector>
 
-#include <fmt/format.h>
+#include <spdlog/fmt/fmt.h>
 
 #include "core/errors.h"
-#include "tokenizer/bpe_merges.h"
 #include "tokenizer/byte_bpe.h"
+#include "tokenizer/internal/bpe_merges.h"
+#include "tokenizer/internal/training_text.h"
 #include "tokenizer/special_tokens.h"
 #include "tokenizer/train.h"
-#include "tokenizer/training_text.h"
 #include "tokenizer/word_counts.h"
 
 namespace nanochat {

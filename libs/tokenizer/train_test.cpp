@@ -7,7 +7,7 @@
 
 #include "core/errors.h"
 #include "tokenizer/document_sample.h"
-#include "tokenizer/sentencepiece_tokenizer.h"
+#include "tokenizer/internal/sentencepiece_tokenizer.h"
 #include "tokenizer/testing_tokenizers.h"
 
 namespace nanochat {

@@ -1,4 +1,4 @@
-#include "tokenizer/unicode_versions.h"
+#include "tokenizer/internal/unicode_versions.h"
 
 #include <algorithm>
 #include <array>

@@ -57,7 +57,7 @@ void expect_error_line(const ProgramResult& result, int exit_code) {
 TEST(CliContract, ReferenceIsWhatTheProgramSays) {
   const std::string reference = read_file(NANOCHAT_CLI_REFERENCE);
   const std::string said = run_program({"help", "--markdown"}).out;
-  EXPECT_TRUE(reference == said) 
+  EXPECT_TRUE(reference == said)
       << "docs/cli.md is out of date; renew it with: nanochat help --markdown > docs/cli.md";
 }
 
@@ -125,7 +125,7 @@ TEST(CliContract, WrongConfigurationNamesItsPlace) {
   EXPECT_THAT(variable.err, HasSubstr("NANOCHAT_LOG_LEVEL: found \"loud\", expected one of trace, debug"));
 }
 
-TEST(CliContract, UnknownCommands) {
+TEST(CliContract, AnUnknownCommandIsAnsweredWithTheNearest) {
   const ProgramResult command = run_program({"pretrian"});
   expect_error_line(command, 2);
   EXPECT_THAT(command.err, HasSubstr("did you mean \"pretrain\"?"));

@@ -10,7 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "checkpoint/checkpoint.h"
-#include "checkpoint/checkpoint_testing.h"
+#include "checkpoint/testing.h"
 #include "core/atomic_file.h"
 #include "program.h"
 #include "tokenizer/tokenizer.h"
@@ -105,7 +105,7 @@ TEST_F(ConvertTest, RanksAreAFile) {
   EXPECT_EQ(read_file(folder_ / "ranks.tiktoken"), read_file(folder_ / "bytes.tiktoken"));
 }
 
-TEST_F(ConvertTest, Errors) {
+TEST_F(ConvertTest, RefusesWhatDoesNotFitTheModel) {
   const std::string out = folder_ / "pt";
   json_of({"export", checkpoint_, "--output", out, "--format", "reference"});
   const std::string imported = folder_ / "imported";

@@ -9,8 +9,8 @@
 #include <nlohmann/json.hpp>
 
 #include "checkpoint/checkpoint.h"
-#include "checkpoint/checkpoint_testing.h"
 #include "checkpoint/run_folder.h"
+#include "checkpoint/testing.h"
 #include "core/atomic_file.h"
 #include "data/shards/shard.h"
 #include "program.h"

@@ -9,11 +9,11 @@
 #include <nlohmann/json.hpp>
 
 #include "checkpoint/checkpoint.h"
-#include "checkpoint/checkpoint_testing.h"
+#include "checkpoint/testing.h"
 #include "core/atomic_file.h"
-#include "core/corruption.h"
 #include "core/random.h"
 #include "core/sha256.h"
+#include "core/testing_corruption.h"
 #include "data/batches/loader.h"
 #include "formats.h"
 #include "model/config.h"

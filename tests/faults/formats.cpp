@@ -13,9 +13,9 @@
 
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/checkpoint_files.h"
-#include "checkpoint/checkpoint_testing.h"
 #include "checkpoint/json_file.h"
 #include "checkpoint/model_config.h"
+#include "checkpoint/testing.h"
 #include "checkpoint/torch_file.h"
 #include "core/atomic_file.h"
 #include "core/errors.h"

@@ -13,6 +13,7 @@ namespace nanochat::testing {
 namespace {
 
 namespace fs = std::filesystem;
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 class Pipeline : public ::testing::Test {
@@ -39,8 +40,15 @@ TEST_F(Pipeline, TrainingLowersTheLossAndIsOnRecord) {
 
 TEST_F(Pipeline, InfoDescribesTheCheckpoint) {
   const auto info = json_of(run_program({"info", small_run().run.string(), "--json"}));
-  EXPECT_THAT(info.dump(), HasSubstr("512"));
-  EXPECT_THAT(run_program({"info", small_run().run.string()}).out, HasSubstr("pretrain"));
+  EXPECT_EQ(info.at("kind"), "checkpoint");
+  EXPECT_EQ(info.at("config").at("vocab_size"), 512);
+  EXPECT_EQ(info.at("config").at("num_hidden_layers"), 2);
+  EXPECT_EQ(info.at("tokenizer").at("vocab_size"), 512);
+  EXPECT_EQ(info.at("training_state").at("stage"), "pretrain");
+  EXPECT_EQ(info.at("training_state").at("step"), 12);
+  EXPECT_EQ(info.at("optimizer"), true);
+  EXPECT_THAT(run_program({"info", small_run().run.string()}).out,
+              AllOf(HasSubstr("model           2 layers, width 128"), HasSubstr("training        stage pretrain, step 12")));
 }
 
 TEST_F(Pipeline, GreedyTextIsTheSameFromPromptIdsAndFromText) {

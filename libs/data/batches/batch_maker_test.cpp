@@ -139,8 +139,10 @@ TEST_P(BothPackings, RefusePositionsOfOtherText) {
   LoaderPosition position;
   position.offset = 1000;
   TokenBatch batch;
+  const std::string what = GetParam() == Packing::kStream ? "token 1000 of document 0, is beyond its "
+                                                          : "row 1000 from document 0, is beyond the ";
   EXPECT_THAT([&] { maker_of(kDocuments, options, position)->make(batch, {}); },
-              ThrowsMessage<DataError>(HasSubstr("1000")));
+              ThrowsMessage<DataError>(HasSubstr(what)));
 }
 
 INSTANTIATE_TEST_SUITE_P(Packings, BothPackings, ::testing::Values(Packing::kStream, Packing::kBestFit));

@@ -12,10 +12,10 @@
 #include <spdlog/fmt/ranges.h>
 
 #include "core/format.h"
+#include "core/utf8.h"
 #include "data/conversations/conversations.h"
 #include "data/rows/rows.h"
 #include "tokenizer/chat_history.h"
-#include "tokenizer/utf8.h"
 
 namespace nanochat {
 namespace {

@@ -167,7 +167,9 @@ TEST(ShardReader, RefusesLyingHeaders) {
   EXPECT_THAT(with(12, 4, 4), ThrowsMessage<DataError>(HasSubstr("do not fit its header")));
   for (const std::uint64_t lie : {std::uint64_t{1} << 63, ~std::uint64_t{0}, std::uint64_t{1} << 61, std::uint64_t{3}}) {
     EXPECT_THAT(with(16, lie, 8), ThrowsMessage<DataError>(HasSubstr("do not fit its header"))) << lie;
-    EXPECT_THAT(with(24, lie, 8), ThrowsMessage<DataError>(HasSubstr(""))) << lie;
+    // Three tokens take as many bytes as the true number, padded.
+    const char* what = lie == 3 ? "the document offsets are corrupt" : "do not fit its header";
+    EXPECT_THAT(with(24, lie, 8), ThrowsMessage<DataError>(HasSubstr(what))) << lie;
   }
   EXPECT_THAT(with(40, 0, 8), ThrowsMessage<DataError>(HasSubstr("a vocabulary of 0")));
   EXPECT_THAT(with(40, 70000, 8), ThrowsMessage<DataError>(HasSubstr("does not fit 2 bytes per token")));

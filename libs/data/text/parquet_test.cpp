@@ -20,10 +20,10 @@
 #endif
 
 #include "core/atomic_file.h"
-#include "core/corruption.h"
 #include "core/errors.h"
 #include "core/sha256.h"
 #include "core/testing.h"
+#include "core/testing_corruption.h"
 #include "data/rows/byte_source.h"
 #include "data/text/documents.h"
 #include "data/text/testing_documents.h"

@@ -9,7 +9,7 @@
 #include <cstdint>
 
 #include "ops/cuda/kernels.h"
-#include "ops/dispatch.h"
+#include "ops/internal/dispatch.h"
 
 namespace nanochat::ops::cuda {
 

@@ -83,7 +83,7 @@ TEST(Plan, OfTheToyWorld) {
 
 TEST(Plan, FindsOptionsThatDoNotFit) {
   Chain chain{"x", "runs/x", {}, {{"base", "pretrain", {{"output_dir", "b"}, {"dept", 4}}, {}}}};
-  EXPECT_THAT([&] { plan_chain(chain); }, ThrowsMessage<ConfigError>(HasSubstr("depth")));
+  EXPECT_THAT([&] { plan_chain(chain); }, ThrowsMessage<ConfigError>(HasSubstr("did you mean \"depth\"?")));
   chain.steps[0].options = {{"output_dir", "b"}, {"depth", 4}};
   EXPECT_THAT([&] { plan_chain(chain); }, ThrowsMessage<ConfigError>(HasSubstr("no step before it trains a tokenizer")));
   chain.steps = {{"sft", "sft", {{"base_model", "elsewhere"}}, {}}};

@@ -6,6 +6,7 @@
 
 #include <spdlog/fmt/fmt.h>
 
+#include "core/elapsed.h"
 #include "core/errors.h"
 #include "core/format.h"
 #include "core/interrupt.h"
@@ -22,7 +23,6 @@ namespace nanochat {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
 void require_reward(const TaskMixture& tasks, const std::string& flag) {
   for (const TaskMixtureEntry& entry : tasks.entries()) {

@@ -12,6 +12,7 @@
 #include "checkpoint/checkpoint_saver.h"
 #include "checkpoint/json_file.h"
 #include "checkpoint/run_folder.h"
+#include "core/elapsed.h"
 #include "core/errors.h"
 #include "core/folder_lock.h"
 #include "core/format.h"
@@ -28,7 +29,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
 // What a resumed run needs besides weights and optimizer; stored under "loop".
 struct LoopState {

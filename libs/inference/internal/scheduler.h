@@ -13,9 +13,9 @@
 #include <span>
 #include <vector>
 
-#include "inference/block_pool.h"
 #include "inference/engine.h"
-#include "inference/sequence.h"
+#include "inference/internal/block_pool.h"
+#include "inference/internal/sequence.h"
 
 namespace nanochat {
 

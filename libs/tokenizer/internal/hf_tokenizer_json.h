@@ -8,7 +8,7 @@
 #include <variant>
 
 #include "tokenizer/byte_bpe.h"
-#include "tokenizer/sentencepiece_tokenizer.h"
+#include "tokenizer/internal/sentencepiece_tokenizer.h"
 
 namespace nanochat {
 

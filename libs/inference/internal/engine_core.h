@@ -13,9 +13,9 @@
 #include <vector>
 
 #include "inference/engine.h"
-#include "inference/paged_kv_cache.h"
-#include "inference/scheduler.h"
-#include "inference/token_rate.h"
+#include "inference/internal/paged_kv_cache.h"
+#include "inference/internal/scheduler.h"
+#include "inference/internal/token_rate.h"
 #include "model/gpt.h"
 
 namespace nanochat {
@@ -67,7 +67,7 @@ class EngineCore {
   // One token more; false when its receiver ended the sequence.
   bool append(Sequence& sequence, const EngineEvent& event);
   void finish(Sequence& sequence, FinishReason reason, std::int32_t stop_token = -1);
-  void finish(Sequence& sequence, EngineEvent what);
+  void finish(Sequence& sequence, const EngineEvent& what);
   void finish_index(ActiveRequest& request, std::int32_t index, const EngineEvent& event);
   void cancel_request(ActiveRequest& request);
   void fail(Sequence& sequence, const std::exception_ptr& error, const std::string& doing = {});

@@ -7,8 +7,8 @@
 #include <string>
 #include <vector>
 
-#include "inference/block_pool.h"
 #include "inference/engine_request.h"
+#include "inference/internal/block_pool.h"
 #include "inference/sampler.h"
 
 namespace nanochat {

@@ -1,4 +1,4 @@
-#include "core/corruption.h"
+#include "core/testing_corruption.h"
 
 #include <signal.h>
 #include <sys/mman.h>
@@ -11,7 +11,6 @@
 #include <array>
 #include <atomic>
 #include <cctype>
-#include <chrono>
 #include <cstdio>
 #include <cstring>
 #include <fstream>
@@ -21,6 +20,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/elapsed.h"
 #include "core/errors.h"
 #include "core/random.h"
 
@@ -43,7 +43,6 @@ int __sanitizer_install_malloc_and_free_hooks(void (*on_malloc)(const volatile v
 namespace nanochat::testing {
 namespace {
 
-using Clock = std::chrono::steady_clock;
 
 // Begin and end of every run of decimal digits.
 std::vector<std::pair<std::size_t, std::size_t>> numbers_in(const std::string& bytes) {
@@ -193,7 +192,7 @@ void set_alarm(double seconds) {
 
 void read_one(const CorruptionSubject& subject, const std::string& expected, const std::string& damaged,
               const std::string& where, MemoryBound& memory, const CorruptionLimits& limits, Board& board) {
-  const auto start = Clock::now();
+  const auto start = SteadyClock::now();
   set_alarm(limits.seconds);  // SIGALRM ends the process: the parent sees it
   memory.begin(2 * damaged.size() + limits.extra_bytes);
   std::string digest, error, unexpected;
@@ -212,7 +211,7 @@ void read_one(const CorruptionSubject& subject, const std::string& expected, con
   }
   if (!memory.end()) unexpected = "took too much memory";
   set_alarm(0);
-  board.slowest = std::max(board.slowest.load(), std::chrono::duration<double>(Clock::now() - start).count());
+  board.slowest = std::max(board.slowest.load(), seconds_since(start));
   if (!unexpected.empty()) return fail(board, where + unexpected);
   if (!error.empty()) {
     ++board.refused;

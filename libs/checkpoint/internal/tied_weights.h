@@ -5,7 +5,7 @@
 #include <memory>
 #include <string>
 
-#include "checkpoint/model_tensors.h"
+#include "checkpoint/internal/model_tensors.h"
 #include "checkpoint/tensor_source.h"
 
 namespace nanochat {

@@ -11,11 +11,11 @@
 namespace nanochat::utf8 {
 
 // How many bytes at the start of `text` form one character: 1 to 4, or 0 when they are malformed, cut off, or absent.
-// `viable`, when given, receives the number of leading bytes that some longer text could still complete to a
-// character.
-inline std::size_t character_length(std::string_view text, std::size_t* viable = nullptr) {
+// `begun`, when given, then receives how many bytes begin a character that the next byte, or the end, leaves unfinished:
+// the maximal subpart of the standard, which a decoder replaces by one U+FFFD. 0 where the first byte begins none.
+inline std::size_t character_length(std::string_view text, std::size_t* begun = nullptr) {
   const auto at = [&](std::size_t i) { return static_cast<std::uint8_t>(text[i]); };
-  if (viable != nullptr) *viable = 0;
+  if (begun != nullptr) *begun = 0;
   if (text.empty()) return 0;
   const std::uint8_t first = at(0);
   if (first < 0x80) return 1;
@@ -35,11 +35,10 @@ inline std::size_t character_length(std::string_view text, std::size_t* viable =
     return 0;
   }
   for (std::size_t i = 1; i < length; ++i) {
-    if (i == text.size()) {
-      if (viable != nullptr) *viable = i;
+    if (i == text.size() || at(i) < low || at(i) > high) {
+      if (begun != nullptr) *begun = i;
       return 0;
     }
-    if (at(i) < low || at(i) > high) return 0;
     low = 0x80;
     high = 0xBF;
   }
@@ -84,9 +83,9 @@ inline std::size_t valid_prefix(std::string_view text) {
 // Bytes at the end of `text` (0 to 3) that are the beginning of a character still to be completed.
 inline std::size_t incomplete_tail(std::string_view text) {
   for (std::size_t tail = 1; tail <= 3 && tail <= text.size(); ++tail) {
-    std::size_t viable = 0;
-    character_length(text.substr(text.size() - tail), &viable);
-    if (viable == tail) return tail;
+    std::size_t begun = 0;
+    character_length(text.substr(text.size() - tail), &begun);
+    if (begun == tail) return tail;
   }
   return 0;
 }
