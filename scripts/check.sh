@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The longer checks, each in its own folder of build/:
+# Runs the longer checks, each in its own folder of build/. Without an option, runs all of them.
 #   --asan      all tests, and the server under load, with AddressSanitizer and UndefinedBehaviorSanitizer
 #   --tsan      the engine, the server and the server under load with ThreadSanitizer
 #   --clang     clang 16 builds everything without a warning

@@ -361,12 +361,12 @@ ExitCode bench_infer(const BenchArguments& arguments, Context& context) {
 Subcommand& add_shape(CommandLine& command_line, const char* path, const char* summary, const char* example,
                       BenchArguments& arguments) {
   Subcommand& command = command_line.add(path, summary, example);
-  command.option("depth", &arguments.depth, "layers of the model; width is 64 times this").at_least(1);
-  command.option("sequence_len", &arguments.sequence_len, "tokens a row").at_least(1);
-  command.option("device_batch_size", &arguments.device_batch_size, "rows at a time").at_least(1);
-  command.option("vocab_size", &arguments.vocab_size, "tokens of the vocabulary").at_least(1);
-  command.option("steps", &arguments.steps, "runs that are timed; the median counts").at_least(1);
-  command.option("warmup", &arguments.warmup, "runs before them that are not").at_least(0);
+  command.option("depth", &arguments.depth, "Number of layers. The model is 64 times as wide.").at_least(1);
+  command.option("sequence_len", &arguments.sequence_len, "Number of tokens in a row.").at_least(1);
+  command.option("device_batch_size", &arguments.device_batch_size, "Number of rows in a forward pass.").at_least(1);
+  command.option("vocab_size", &arguments.vocab_size, "Number of tokens in the vocabulary.").at_least(1);
+  command.option("steps", &arguments.steps, "Number of timed runs; the median is reported.").at_least(1);
+  command.option("warmup", &arguments.warmup, "Number of runs before timing starts.").at_least(0);
   declare_runtime_options(command.options(), arguments.runtime);
   return command;
 }
@@ -374,19 +374,23 @@ Subcommand& add_shape(CommandLine& command_line, const char* path, const char* s
 }  // namespace
 
 void add_bench(CommandLine& command_line) {
-  command_line.group("bench", "Time a model of any shape, with random weights");
+  command_line.group("bench", "Measure the speed of models of any shape, with random weights.");
   auto train = std::make_shared<BenchArguments>();
   Subcommand& training = add_shape(
       command_line, "bench train",
-      "Time training steps: forward, backward, optimizer. MFU is relative to the data sheet of a GPU, or to the measured "
-      "rate of a large matrix product in the same dtype on this machine",
+      "Measure training steps: forward, backward and optimizer. MFU is relative to the data-sheet rate of a GPU, "
+      "or to the measured rate of a large matrix product in the same dtype on a CPU.",
       "nanochat bench train --depth 4 --sequence-len 256 --device-batch-size 16 --vocab-size 4096", *train);
-  training.option("profile", &train->profile, "GPU only: run one more step under a profiler, list its kernels on standard "
-                                              "error and write a Chrome trace to this file");
-  training.option("mixture", &train->mixture, "train on packed conversations instead of random tokens, as `sft` does: a mixture of tasks, "
-                                              "a JSON file or the JSON itself");
-  training.option("tokenizer", &train->tokenizer, "to render them with; its vocabulary takes the place of --vocab-size");
-  training.option("micro_batches", &train->micro_batches, "batches whose gradients are added up in a step").at_least(1);
+  training.option("profile", &train->profile,
+      "GPU only: run one more step under a profiler, list its kernels on standard error and write a Chrome trace "
+      "to this file.");
+  training.option("mixture", &train->mixture,
+      "Train on packed conversations, as `sft` does, instead of random tokens. A mixture of tasks: a JSON file, or "
+      "the JSON itself.");
+  training.option("tokenizer", &train->tokenizer,
+      "Tokenizer for the conversations of --mixture. Its vocabulary replaces --vocab-size.");
+  training.option("micro_batches", &train->micro_batches,
+      "Number of forward and backward passes per step whose gradients are accumulated.").at_least(1);
   training.run([train](Context& context) { return bench_train(*train, context); });
 
   auto infer = std::make_shared<BenchArguments>();
@@ -394,12 +398,14 @@ void add_bench(CommandLine& command_line) {
   infer->warmup = 1;
   Subcommand& command = add_shape(
       command_line, "bench infer",
-      "Time generation: prompts through the model (prefill), then a token at a time for all rows (decode). TTFT, the "
-      "time to the first token, is that of one prompt alone",
+      "Measure generation: processing of the prompts (prefill), then one token at a time for all rows (decode). "
+      "The time to first token (TTFT) is measured with a single prompt.",
       "nanochat bench infer --depth 4 --sequence-len 256 --device-batch-size 16 --vocab-size 4096", *infer);
-  command.option("prompt_tokens", &infer->prompt_tokens, "tokens of each prompt; 0: half of --sequence-len")
+  command.option("prompt_tokens", &infer->prompt_tokens,
+      "Number of tokens in each prompt; 0 uses half of --sequence-len.")
       .at_least(0);
-  command.option("max_tokens", &infer->max_tokens, "tokens to generate, at most what the context leaves").at_least(2);
+  command.option("max_tokens", &infer->max_tokens,
+      "Maximum number of tokens to generate; the context may allow fewer.").at_least(2);
   command.run([infer](Context& context) { return bench_infer(*infer, context); });
   add_bench_serve(command_line);
 }

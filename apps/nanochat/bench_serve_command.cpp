@@ -164,18 +164,19 @@ void add_bench_serve(CommandLine& command_line) {
   auto arguments = std::make_shared<BenchServeArguments>();
   Subcommand& command = command_line.add(
       "bench serve",
-      "Time the batching engine without HTTP: output tokens a second, prompts included, at several numbers of streams that "
-      "begin at once. The best of --steps runs counts",
+      "Measure the batching engine without HTTP: output tokens per second with several numbers of concurrent "
+      "requests. The time to process the prompts is included. The fastest of --steps runs is reported.",
       "nanochat bench serve --depth 12 --streams 1,8,32");
-  command.option("depth", &arguments->depth, "layers of the model; width is 64 times this").at_least(1);
-  command.option("sequence_len", &arguments->sequence_len, "the model's context").at_least(2);
-  command.option("vocab_size", &arguments->vocab_size, "tokens of the vocabulary").at_least(1);
-  command.option("streams", &arguments->streams, "requests at a time, each number by itself").comma_separated();
-  command.option("prompt_tokens", &arguments->prompt_tokens, "tokens of each prompt").at_least(1);
-  command.option("max_tokens", &arguments->max_tokens, "tokens of each answer").at_least(1);
-  command.option("max_batch_tokens", &arguments->max_batch_tokens, "tokens through the model in a step").at_least(1);
-  command.option("temperature", &arguments->temperature, "of the sampling; 0: greedy").at_least(0);
-  command.option("steps", &arguments->steps, "runs that are timed").at_least(1);
+  command.option("depth", &arguments->depth, "Number of layers. The model is 64 times as wide.").at_least(1);
+  command.option("sequence_len", &arguments->sequence_len, "Context length of the model in tokens.").at_least(2);
+  command.option("vocab_size", &arguments->vocab_size, "Number of tokens in the vocabulary.").at_least(1);
+  command.option("streams", &arguments->streams, "Numbers of concurrent requests, each measured separately.").comma_separated();
+  command.option("prompt_tokens", &arguments->prompt_tokens, "Number of tokens in each prompt.").at_least(1);
+  command.option("max_tokens", &arguments->max_tokens, "Number of tokens in each answer.").at_least(1);
+  command.option("max_batch_tokens", &arguments->max_batch_tokens, "Maximum number of tokens in one forward pass.").at_least(1);
+  command.option("temperature", &arguments->temperature,
+      "Sampling temperature; 0 always takes the most likely token.").at_least(0);
+  command.option("steps", &arguments->steps, "Number of timed runs.").at_least(1);
   declare_runtime_options(command.options(), arguments->runtime);
   command.run([arguments](Context& context) { return bench_serve(*arguments, context); });
 }

@@ -103,16 +103,21 @@ ExitCode render(const RenderArguments& arguments, const Context& context) {
 void add_data_render(CommandLine& command_line) {
   auto arguments = std::make_shared<RenderArguments>();
   Subcommand& command = command_line.add(
-      "data render", "Show conversations as tokens, those that training supervises in green; --json: {\"ids\",\"mask\"} a line",
+      "data render", "Show conversations as tokens and mark the tokens that training learns (green). With --json, "
+                     "print one {\"ids\",\"mask\"} object per line.",
       "nanochat data render chat.jsonl --tokenizer tokenizer/ --limit 3");
   command.option("data_dir", &arguments->data_dir,
-                 "conversations: files, folders or globs of .jsonl and .json, each also .gz or .zst, and .parquet; - for standard input");
-  command.option("tokenizer", &arguments->tokenizer, "a tokenizer with the tokens of the chat format: a folder or file, or a checkpoint");
-  command.option("max_tokens", &arguments->max_tokens, "cut a conversation to this many tokens").at_least(1);
-  command.option("limit", &arguments->limit, "stop after this many conversations; 0: show all").at_least(0);
-  command.option("ids", &arguments->ids, "show the id behind each token");
-  command.option("skip_bad", &arguments->skip_bad, "go on past rows that are no conversation, and count them (exit code 5)");
-  command.option("color", &arguments->color, "auto: when standard output is a terminal, unless NO_COLOR is set or TERM is dumb").one_of({"auto", "always", "never"});
+                 "Conversations: files, folders or globs of .jsonl and .json (each also .gz or .zst) and .parquet; "
+                 "- reads standard input.");
+  command.option("tokenizer", &arguments->tokenizer,
+      "Tokenizer that has the special tokens of conversations: a folder, a file or a checkpoint.");
+  command.option("max_tokens", &arguments->max_tokens, "Truncate conversations to this many tokens.").at_least(1);
+  command.option("limit", &arguments->limit, "Stop after this many conversations; 0 shows all.").at_least(0);
+  command.option("ids", &arguments->ids, "Show the id of each token.");
+  command.option("skip_bad", &arguments->skip_bad,
+      "Skip rows that are not conversations and count them; the exit code is then 5.");
+  command.option("color", &arguments->color,
+      "Use colours. auto does so on a terminal, unless NO_COLOR is set or TERM is dumb.").one_of({"auto", "always", "never"});
   command.positional("data_dir").required("data_dir").required("tokenizer");
   command.run([arguments](Context& context) { return render(*arguments, context); });
 }

@@ -171,25 +171,31 @@ void add_download(CommandLine& command_line) {
   auto arguments = std::make_shared<DownloadArguments>();
   DownloadOptions& options = arguments->options;
   Subcommand& command =
-      command_line.add("data download", "Download a data set: in parallel, resumable, every file checked",
+      command_line.add("data download", "Download a data set in parallel, resume interrupted downloads and verify "
+                                        "every file.",
                        "nanochat data download fineweb-edu --first 8 --output-dir data/fineweb-edu");
-  command.option("set", &arguments->set, "name of the set; --list shows all");
-  command.option("output_dir", &arguments->output_dir, "folder for the files; data/SET when not given");
-  command.option("list", &arguments->list, "show the sets that are known, and end");
-  command.option("datasets", &arguments->datasets, "JSON file with more sets, in the form of configs/datasets.json");
-  command.option("shards", &arguments->shards, "only these files of the set, counted from 0: \"0-7,1822\"");
-  command.option("first", &arguments->first, "only so many files; 0: all").at_least(0);
-  command.option("dry_run", &arguments->dry_run, "show what would be fetched, and how large it is");
-  command.option("mirror", &options.mirror, "URL to fetch from in place of scheme and host of the set's own");
-  command.option("verify", &options.verify, "read files that are there again, and compare their SHA-256");
-  command.option("workers", &options.workers, "files at a time").at_least(1).at_most(64);
-  command.option("retries", &options.retry.retries, "give a file up after so many failures in a row").at_least(0);
+  command.option("set", &arguments->set, "Name of the data set; --list shows all names.");
+  command.option("output_dir", &arguments->output_dir, "Folder for the files; default data/SET.");
+  command.option("list", &arguments->list, "List the known data sets and exit.");
+  command.option("datasets", &arguments->datasets,
+      "JSON file that describes more data sets, in the format of configs/datasets.json.");
+  command.option("shards", &arguments->shards,
+      "Download only these files of the set, numbered from 0: \"0-7,1822\".");
+  command.option("first", &arguments->first, "Download only the first N files; 0 downloads all.").at_least(0);
+  command.option("dry_run", &arguments->dry_run, "Show what would be downloaded and its size, without downloading.");
+  command.option("mirror", &options.mirror,
+      "URL to download from instead of the scheme and host of the data set's URL.");
+  command.option("verify", &options.verify, "Read files that are already there again and compare their SHA-256.");
+  command.option("workers", &options.workers, "Number of files to download at a time.").at_least(1).at_most(64);
+  command.option("retries", &options.retry.retries, "Give up on a file after this many consecutive failures.").at_least(0);
   command.option("retry_delay", &options.retry.first_delay_seconds,
-                 "the most seconds before the first retry; the bound doubles each time, up to 60").at_least(0);
-  command.option("connect_timeout", &options.limits.connect_timeout_seconds, "seconds to wait for a connection")
+                 "Upper bound in seconds of the random delay before the first retry. It doubles with each retry, "
+                 "up to 60 seconds.").at_least(0);
+  command.option("connect_timeout", &options.limits.connect_timeout_seconds,
+      "Give up connecting after this many seconds.")
       .at_least(0.1);
   command.option("stall_timeout", &options.limits.stall_seconds,
-                 "begin another connection after so many seconds with less than 1 kB each").at_least(0.1);
+                 "Reconnect when the rate stays below 1 kB per second for this many seconds.").at_least(0.1);
   command.positional("set");
   command.run([arguments](Context& context) { return download(*arguments, context); });
 }

@@ -73,7 +73,7 @@ class Evaluator {
       : config_(config), context_(context), runtime_(select_runtime(config.runtime, workload_of(config))),
         files_(config.data_dir.empty() ? fs::path() : fs::path(config.data_dir.front()), config.task_files, "--data-dir") {
     if (config.rank >= config.world_size) {
-      throw ConfigError(fmt::format("--rank is {}, but must be below --world-size, {}", config.rank, config.world_size));
+      throw ConfigError(fmt::format("--rank is {}, expected a number below --world-size, {}", config.rank, config.world_size));
     }
     for (const std::string& path : config.compare) compared_.emplace_back(path, find_evaluation(path));
     if (asks_for(config, "humaneval") || asks_for(config, "chat")) {
@@ -335,47 +335,63 @@ class Evaluator {
 
 void add_eval(CommandLine& command_line) {
   auto config = std::make_shared<EvalConfig>();
-  Subcommand& command = command_line.add("eval", "Score a model",
+  Subcommand& command = command_line.add("eval", "Score a model on CORE, bits per byte, chat tasks or custom tasks.",
                                          "nanochat eval runs/first --benchmarks core,bpb --data-dir data --task-file bpb=shards");
-  command.option("model", config->model, "run or checkpoint to score");
+  command.option("model", config->model, "Run or checkpoint to score.");
   command.positional("model", /*required=*/true);
   std::vector<std::string> names = {"completion", "core", "bpb", "chat"};
   names.insert(names.end(), chat_task_names().begin(), chat_task_names().end());
   const Option& benchmarks = command.option("benchmarks", config->benchmarks,
-                 "what to score: core (the 22 tasks of an evaluation bundle), bpb (bits per byte of token shards or text), chat (the six "
-                 "of ChatCORE), one of these, or completion (rows of prompt, answers and topic); with --custom-task alone: none")
+                 "What to score. core: the 22 tasks of the CORE evaluation bundle. bpb: bits per byte of token "
+                 "shards or text. chat: the six tasks of ChatCORE, which can also be named one by one. completion: "
+                 "rows with a prompt, its possible answers and a topic. With --custom-task, only the custom task "
+                 "is scored unless this is given.")
       .comma_separated()
       .one_of(names);
-  command.option("custom_task", config->custom_tasks, "JSON file that describes a task of one's own; may be repeated");
+  command.option("custom_task", config->custom_tasks, "JSON file that describes a custom task. May be repeated.");
   command.option("data_dir", config->data_dir,
-                 "folder with the sets as `data download` leaves them; of completion the file, of bpb token shards, or text, .jsonl or .parquet");
+                 "Folder with the data of the tasks, as written by `data download`. For completion, the file of "
+                 "prompts. For bpb, token shards or text.");
   add_text_column(command, config->text_column);
   command.option("task_file", config->task_files,
-                 "NAME=PATH: another data file for a task of CORE, or the files of a benchmark; may be repeated");
+                 "NAME=PATH: use another data file for the CORE task NAME, or these files for the benchmark NAME. "
+                 "May be repeated.");
   declare_runtime_options(command.options(), config->runtime);
   command.option("output_dir", config->output_dir,
-                 "folder for eval.json, eval.csv and examples.jsonl; of a checkpoint of a run RUN/eval/STEP when not given");
-  command.option("resume", config->resume, "go on with the examples that the output folder holds, of all ranks");
-  command.option("save_samples", config->save_samples, "keep token ids, spans and answers of every example too");
-  command.option("compare", config->compare, "earlier evaluations (eval.json, their folders, runs) to show beside");
-  command.option("max_per_task", config->max_per_task, "score this many examples of each task; -1: all").at_least(-1);
+                 "Folder for eval.json, eval.csv and examples.jsonl; default for a checkpoint of a run: "
+                 "RUN/eval/STEP.");
+  command.option("resume", config->resume,
+      "Reuse the results in the output folder, including those of other processes, and score only the remaining "
+      "examples.");
+  command.option("save_samples", config->save_samples,
+      "Also save token ids, scored spans and answers of every example.");
+  command.option("compare", config->compare,
+      "Earlier evaluations to show in the same table: eval.json files, folders with one, or runs.");
+  command.option("max_per_task", config->max_per_task,
+      "Score at most this many examples of each task; -1 scores all.").at_least(-1);
   command.option("truncate", config->truncate,
-                 "where prompts of CORE are cut on the left: longest (ten times the context, as the reference) or context")
+                 "Where to cut long CORE prompts on the left. longest: at ten times the context, as the Python "
+                 "nanochat does. context: at the context.")
       .one_of({"longest", "context"});
-  command.option("batch_tokens", config->batch_tokens, "tokens in one pass; 0: 8192, on a GPU 65536").at_least(0);
-  command.option("device_batch_size", config->device_batch_size, "prompts to continue at a time").at_least(1);
-  command.option("eval_tokens", config->eval_tokens, "tokens of each split for bits per byte").at_least(1);
-  command.option("num_samples", config->num_samples, "answers to each example, right when any is (pass@k)").at_least(1);
-  command.option("max_tokens", config->max_tokens, "longest answer").at_least(1);
-  command.option("temperature", config->temperature, "of answers; 0: the most likely token").at_least(0);
-  command.option("top_k", config->top_k, "draw from the k most likely tokens; 0: all").at_least(0);
-  command.option("seed", config->seed, "of answers that are drawn");
+  command.option("batch_tokens", config->batch_tokens,
+      "Number of tokens in one forward pass; 0 uses 8192 on a CPU and 65536 on a GPU.").at_least(0);
+  command.option("device_batch_size", config->device_batch_size, "Number of prompts to complete at a time.").at_least(1);
+  command.option("eval_tokens", config->eval_tokens, "Number of tokens of each split for bits per byte.").at_least(1);
+  command.option("num_samples", config->num_samples,
+      "Number of answers sampled for each question. A question counts as correct if any answer is (pass@k).").at_least(1);
+  command.option("max_tokens", config->max_tokens, "Maximum number of tokens in an answer.").at_least(1);
+  command.option("temperature", config->temperature,
+      "Sampling temperature of answers; 0 always takes the most likely token.").at_least(0);
+  command.option("top_k", config->top_k, "Sample from the k most likely tokens; 0 samples from all.").at_least(0);
+  command.option("seed", config->seed, "Random seed for sampling answers.");
   command.option("allow_unsandboxed", config->allow_unsandboxed,
-                 "run programs that the model writes even where they cannot be isolated");
-  command.option("rank", config->rank, "this process's share of the examples").at_least(0);
-  command.option("world_size", config->world_size, "processes that share the examples; then once more alone with --resume")
+                 "Run programs written by the model even where the sandbox cannot isolate them.");
+  command.option("rank", config->rank, "Number of this process, from 0, when several processes split the examples.").at_least(0);
+  command.option("world_size", config->world_size,
+      "Number of processes that split the examples. Run once more with --resume and a world size of 1 to merge "
+      "their results.")
       .at_least(1);
-  command.option("show", config->show, "print every prompt of completion with its continuation");
+  command.option("show", config->show, "Print every prompt of completion with the model's continuation.");
   command.run([config, &benchmarks](Context& context) {
     // A task of one's own brings its data; nobody asked for the benchmark that is scored by default.
     if (!config->custom_tasks.empty() && benchmarks.source() == "default" && config->data_dir.empty() && config->task_files.empty()) {

@@ -250,32 +250,37 @@ void add_infer(CommandLine& command_line) {
   GenerationOptions& generation = arguments->generation;
   SamplingOptions& sampling = generation.sampling;
   Subcommand& command =
-      command_line.add("infer", "Continue a prompt, or a file of prompts, or chat with a trained model",
+      command_line.add("infer", "Complete prompts or chat with a trained model.",
                        "nanochat infer runs/first --prompt \"The capital of France is\" --temperature 0");
-  command.option("model", &arguments->model, "a run, a checkpoint or a .safetensors file beside its config.json");
-  const Option& prompt = command.option("prompt", &arguments->prompt, "text to continue, streamed as it is written");
-  command.option("prompt_ids", &arguments->prompt_ids, "token ids to continue, as they are; needs no tokenizer")
+  command.option("model", &arguments->model,
+      "A run, a checkpoint, or a .safetensors file with config.json in the same folder.");
+  const Option& prompt = command.option("prompt", &arguments->prompt,
+      "Text to complete. The completion is printed as it is generated.");
+  command.option("prompt_ids", &arguments->prompt_ids, "Token ids to complete; no tokenizer is needed.")
       .comma_separated();
   command.option("prompts_file", &arguments->prompts_file,
-                 "file with a prompt on each line, or with rows {\"prompt\":...}, {\"prompt_ids\":[...]} or {\"messages\":[...]} "
-                 "(.jsonl, .json, .parquet); - for standard input; answered as a batch");
+                 "File of prompts to complete in batches: one prompt per line, or rows of {\"prompt\":...}, "
+                 "{\"prompt_ids\":[...]} or {\"messages\":[...]} (.jsonl, .json, .parquet); - reads standard input.");
   command.option("interactive", &arguments->interactive,
-                 "continue each line typed; /quit ends, Ctrl-C stops an answer");
+                 "Complete each line that you type. /quit exits; Ctrl-C stops a completion.");
   command.option("chat", &arguments->chat,
-                 "hold a conversation with a chat model, the calculator included; /help lists its commands");
-  command.option("echo", &arguments->echo, "write the prompt before its continuation (not with --json)");
-  command.option("max_tokens", &generation.max_tokens, "tokens to generate, at most what the context leaves")
+                 "Chat with a chat model, which can use the calculator. /help lists the commands.");
+  command.option("echo", &arguments->echo, "Print the prompt before its completion. Ignored with --json.");
+  command.option("max_tokens", &generation.max_tokens,
+      "Maximum number of tokens to generate; the context may allow fewer.")
       .at_least(1);
-  command.option("temperature", &sampling.temperature, "0: always the most likely token").at_least(0);
-  command.option("top_k", &sampling.top_k, "draw among the k most likely tokens; 0: all").at_least(0);
-  command.option("top_p", &sampling.top_p, "draw among the most likely tokens that together have this probability")
+  command.option("temperature", &sampling.temperature, "Sampling temperature; 0 always takes the most likely token.").at_least(0);
+  command.option("top_k", &sampling.top_k, "Sample from the k most likely tokens; 0 samples from all.").at_least(0);
+  command.option("top_p", &sampling.top_p,
+      "Sample from the smallest set of most likely tokens whose probabilities sum to p (nucleus sampling).")
       .at_least(0)
       .at_most(1);
-  command.option("min_p", &sampling.min_p, "leave out tokens below this share of the most likely one's probability")
+  command.option("min_p", &sampling.min_p,
+      "Exclude tokens whose probability is below this fraction of the highest one.")
       .at_least(0)
       .at_most(1);
   command.option("repetition_penalty", &sampling.repetition_penalty,
-                 "above 1: tokens already seen become less likely")
+                 "Values above 1 make tokens that already occurred less likely.")
       .at_least(0.01)
       .at_most(100);
   command.option("seed", &sampling.seed, "of the draws");

@@ -189,11 +189,12 @@ ExitCode describe_model(const InfoArguments& arguments, const Context& context) 
 void add_info(CommandLine& command_line) {
   auto arguments = std::make_shared<InfoArguments>();
   Subcommand& command =
-      command_line.add("info", "Describe a checkpoint, a token shard or, without an argument, this program",
+      command_line.add("info", "Describe a checkpoint or a token shard; without an argument, describe this build "
+                               "and machine.",
                        "nanochat info runs/quickstart --verify");
   command.option("model", &arguments->model,
-                 "a checkpoint, a run (its latest checkpoint) or a .tok shard; empty: the program");
-  command.option("verify", &arguments->verify, "read every file and compare it with the stored checksums");
+                 "A checkpoint, a run (its latest checkpoint) or a .tok shard; empty describes the program.");
+  command.option("verify", &arguments->verify, "Read every file and compare it with the stored checksums.");
   command.positional("model");
   command.run([arguments](Context& context) {
     if (arguments->model.empty()) return describe_program(context);

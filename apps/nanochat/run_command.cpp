@@ -145,11 +145,13 @@ ExitCode run_chain(const RunArguments& arguments, const Context& context) {
 
 void add_run(CommandLine& command_line) {
   auto arguments = std::make_shared<RunArguments>();
-  Subcommand& command = command_line.add("run", "Run or resume a whole chain: tokenizer, data, and the stages of training",
+  Subcommand& command = command_line.add("run",
+      "Run or resume a chain of commands: tokenizer, data preparation and training stages.",
                                          "nanochat run configs/toy.json");
-  command.option("chain", arguments->file, "file that says the steps, such as those in configs/");
-  command.option("plan", arguments->plan, "print what each step will take, and run nothing");
-  command.option("until", arguments->until, "end after the step of this name");
+  command.option("chain", arguments->file, "JSON file that lists the steps, such as those in configs/.");
+  command.option("plan", arguments->plan,
+      "Print the expected memory, disk space and time of each step, without running any.");
+  command.option("until", arguments->until, "Stop after the step with this name.");
   command.positional("chain").required("chain");
   command.run([arguments](Context& context) { return run_chain(*arguments, context); });
 }

@@ -130,33 +130,42 @@ void add_serve(CommandLine& command_line) {
   ApiOptions& api = arguments->api;
   HttpServerOptions& http = arguments->http;
   EngineOptions& engine = arguments->engine;
-  Subcommand& command = command_line.add("serve", "Serve a model by OpenAI's protocol, with a chat page at /",
+  Subcommand& command = command_line.add("serve", "Serve a model through the OpenAI API, with a chat page at /.",
                                          "nanochat serve runs/first --port 8000");
-  command.option("model", &arguments->model, "a run, a checkpoint or a .safetensors file beside its config.json");
-  command.option("model_name", &arguments->model_name, "the id under which it is served; otherwise the name of its folder");
-  command.option("host", &http.host, "address to listen on; 0.0.0.0: all of this machine's");
-  command.option("port", &http.port, "port to listen on; 0: one that is free").at_least(0).at_most(65535);
+  command.option("model", &arguments->model,
+      "A run, a checkpoint, or a .safetensors file with config.json in the same folder.");
+  command.option("model_name", &arguments->model_name,
+      "Model id in the API; default: the name of the model's folder.");
+  command.option("host", &http.host, "Address to listen on; 0.0.0.0 listens on all network interfaces.");
+  command.option("port", &http.port, "Port to listen on; 0 picks a free port.").at_least(0).at_most(65535);
   Option& api_key = command.option("api_key", &api.api_keys,
-                                   "keys of which every request must bring one; rather in NANOCHAT_API_KEY than as a flag");
+                                   "API keys; every request must send one of them. Use the variable "
+                                   "NANOCHAT_API_KEY so that keys do not appear in the process list.");
   api_key.comma_separated().not_in_resolved();
-  command.option("api_key_file", &arguments->api_key_file, "a file with one key per line; empty lines and lines that begin with # are skipped");
+  command.option("api_key_file", &arguments->api_key_file,
+      "File with one API key per line. Empty lines and lines that begin with # are skipped.");
   command.option("cors_origins", &api.cors_origins,
-                 "origins of web pages that may use the server, such as http://localhost:3000; *: any").comma_separated();
-  command.option("tls_cert", &http.tls_certificate, "certificate in PEM, with its chain: HTTPS instead of HTTP");
-  command.option("tls_key", &http.tls_key, "its private key in PEM");
-  command.option("page", &api.page, "the chat page at /");
-  command.option("temperature", &api.defaults.temperature, "of requests that do not say").at_least(0);
-  command.option("top_k", &api.defaults.top_k, "of requests that do not say; 0: all tokens").at_least(0);
-  command.option("max_running", &engine.max_running, "answers generated at a time").at_least(1);
-  command.option("max_queued", &engine.max_queued, "requests that wait beyond those; more get status 429").at_least(0);
-  command.option("max_queued_tokens", &engine.max_queued_tokens, "tokens of their prompts together; 0: no limit").at_least(0);
-  command.option("max_batch_tokens", &engine.max_batch_tokens, "tokens through the model in a step").at_least(1);
-  command.option("kv_blocks", &engine.kv_blocks, "blocks of the key-value cache; 0: as max_running and memory allow").at_least(0);
-  command.option("block_size", &engine.block_size, "tokens a block holds").at_least(1);
-  command.option("prefix_cache", &engine.prefix_cache, "keep the cache of prompts for others that begin alike");
-  command.option("max_body_mb", &arguments->max_body_mb, "largest body of a request in MiB").at_least(1).at_most(1024);
-  command.option("max_connections", &http.max_connections, "connections at a time; more wait").at_least(1);
-  command.option("io_threads", &http.io_threads, "threads for the network").at_least(1).at_most(16);
+                 "Origins of web pages that may call the API (CORS), such as http://localhost:3000; * allows all.").comma_separated();
+  command.option("tls_cert", &http.tls_certificate, "Certificate chain in PEM format; serves HTTPS instead of HTTP.");
+  command.option("tls_key", &http.tls_key, "Private key of --tls-cert in PEM format.");
+  command.option("page", &api.page, "Serve the chat page at /.");
+  command.option("temperature", &api.defaults.temperature, "Sampling temperature for requests that do not set one.").at_least(0);
+  command.option("top_k", &api.defaults.top_k,
+      "top_k for requests that do not set one: sample from the k most likely tokens; 0 samples from all.").at_least(0);
+  command.option("max_running", &engine.max_running, "Maximum number of answers generated at the same time.").at_least(1);
+  command.option("max_queued", &engine.max_queued,
+      "Maximum number of waiting requests; further ones get status 429.").at_least(0);
+  command.option("max_queued_tokens", &engine.max_queued_tokens,
+      "Maximum number of prompt tokens of all waiting requests; 0 means no limit.").at_least(0);
+  command.option("max_batch_tokens", &engine.max_batch_tokens, "Maximum number of tokens in one forward pass.").at_least(1);
+  command.option("kv_blocks", &engine.kv_blocks,
+      "Number of blocks of the KV cache. 0 fits --max-running full contexts, or as many as a quarter of free "
+      "memory holds.").at_least(0);
+  command.option("block_size", &engine.block_size, "Number of tokens in a block of the KV cache.").at_least(1);
+  command.option("prefix_cache", &engine.prefix_cache, "Reuse cached prompt prefixes across requests.");
+  command.option("max_body_mb", &arguments->max_body_mb, "Maximum size of a request body in MiB.").at_least(1).at_most(1024);
+  command.option("max_connections", &http.max_connections, "Maximum number of open connections; further ones wait.").at_least(1);
+  command.option("io_threads", &http.io_threads, "Number of threads that handle network connections.").at_least(1).at_most(16);
   declare_runtime_options(command.options(), arguments->runtime);
   command.positional("model").required("model");
   command.run([arguments, &api_key](Context&) { return serve(*arguments, api_key.source()); });

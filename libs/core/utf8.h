@@ -45,7 +45,7 @@ inline std::size_t character_length(std::string_view text, std::size_t* begun = 
   return length;
 }
 
-// Characters of well-formed text: what JSON Schema's maxLength counts, too.
+// Number of characters of well-formed text; JSON Schema's maxLength counts these too.
 inline std::int64_t count_characters(std::string_view text) {
   return std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xC0) != 0x80; });
 }
@@ -61,7 +61,7 @@ inline char32_t decode_character(std::string_view text, std::size_t length) {
   }
 }
 
-// Bytes of the longest well-formed prefix of `text`; whole words of ASCII are skipped at once.
+// Length in bytes of the longest well-formed prefix of `text`. Words of ASCII are skipped at once.
 inline std::size_t valid_prefix(std::string_view text) {
   std::size_t i = 0;
   while (i < text.size()) {
@@ -80,7 +80,7 @@ inline std::size_t valid_prefix(std::string_view text) {
   return i;
 }
 
-// Bytes at the end of `text` (0 to 3) that are the beginning of a character still to be completed.
+// Number of bytes at the end of `text` (0 to 3) that begin an incomplete character.
 inline std::size_t incomplete_tail(std::string_view text) {
   for (std::size_t tail = 1; tail <= 3 && tail <= text.size(); ++tail) {
     std::size_t begun = 0;

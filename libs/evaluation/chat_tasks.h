@@ -1,5 +1,5 @@
 #pragma once
-// The chat tasks that can be asked by name, and tasks that a user describes in a JSON file.
+// The built-in chat tasks, by name, and custom tasks described in a JSON file.
 
 #include <filesystem>
 #include <memory>
@@ -23,7 +23,7 @@ bool is_toy_task(const std::string& name);
 // first N are the same. Throws DataError, ConfigError for another name.
 std::shared_ptr<const Task> open_chat_task(const std::string& name, const std::filesystem::path& path);
 
-// A task of a user's own. Exactly one of the two is there: `chat`, or rows for a base model.
+// A custom task. Exactly one of the two is set: `chat`, or rows for a base model.
 struct CustomTask {
   std::string name;
   std::shared_ptr<const Task> chat;
@@ -31,19 +31,19 @@ struct CustomTask {
   std::vector<CoreRow> rows;  // in the file's order
 };
 
-// {"name", "form", "data", …}; docs/evaluation.md has every key. `form` says how it is asked:
-//   multiple_choice     query, choices, gold        which choice does a base model find most likely behind the query
-//   schema              contexts, continuation, gold   behind which context is the continuation most likely
-//   language_modeling   context, continuation       does the model continue so
-//   categorical         prompt, choices, gold       a chat model answers by a letter
+// {"name", "form", "data", …}; docs/evaluation.md describes every key. `form` is how the task is scored:
+// multiple_choice query, choices, gold the most likely choice after the query (base model)
+// schema contexts, continuation, gold the context after which the continuation is most likely
+// language_modeling context, continuation whether the model generates this continuation
+// categorical prompt, choices, gold a chat model answers with a letter
 //   generative          prompt, answer, metric (final_number | exact | stated)   a chat model writes
-// "data" is a .jsonl, relative to the JSON file. Texts are templates, "Q: {question}\nA:", with the keys of a row in
-// braces; choices, contexts and gold name a key. Throws ConfigError for the JSON, DataError for the rows, with file and
-// line.
+// "data" is a .jsonl file, relative to the JSON file. Texts are templates, "Q:
+// {question}\nA:", with keys of the row in braces; choices, contexts and gold name a key.
+// Throws ConfigError for the JSON file and DataError for the rows, with file and line.
 CustomTask load_custom_task(const std::filesystem::path& file);
 
-// "{key}" by the row's string, number or boolean; "{{" and "}}" are braces. Throws DataError naming a key that the row
-// lacks, ConfigError for a brace that does not close.
+// Replaces "{key}" by the row's string, number or boolean; "{{" and "}}" are braces.
+// Throws DataError with a key that the row lacks, and ConfigError for an unclosed brace.
 std::string fill_template(const std::string& text, const nlohmann::json& row);
 
 }  // namespace nanochat

@@ -28,7 +28,7 @@ std::vector<CompletionItem> read_completion_items(const std::filesystem::path& f
                        row.value("topic", "")});
     } catch (const nlohmann::json::exception&) {
       throw DataError(fmt::format(
-          R"({}: expected {{"prompt": "…", "answers": ["…"], "topic": "…"}}, found {})", where, line.substr(0, 60)));
+          R"({}: found {}, expected {{"prompt": "…", "answers": ["…"], "topic": "…"}})", where, line.substr(0, 60)));
     }
     if (items.back().answers.empty()) {
       throw DataError(fmt::format("{}: \"answers\" is empty; give at least one", where));

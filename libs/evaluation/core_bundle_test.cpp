@@ -68,7 +68,7 @@ TEST_F(CoreBundle, NamesBadRows) {
   expect_error("{\"query\":1,\"choices\":[\"a\"],\"gold\":0}\n", "\"query\" is number");
   expect_error("{\"query\":\"q\",\"choices\":[],\"gold\":0}\n", "\"choices\" is empty");
   expect_error("{\"query\":\"q\",\"choices\":[3],\"gold\":0}\n", "must hold strings");
-  expect_error("[1]\n", "expected a JSON object");
+  expect_error("[1]\n", "found [1], expected a JSON object");
   expect_error("{\"query\":\"q\",\"choices\":[\"a\"],\"gold\":0}\n", "has 1 rows");
 }
 

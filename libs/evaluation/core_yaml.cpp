@@ -88,7 +88,7 @@ class YamlReader {
         value += text[i];
       }
     }
-    fail(fmt::format("expected a quoted value and nothing after it, found {}", text));
+    fail(fmt::format("found {}, expected a quoted value and nothing after it", text));
   }
 
   char unescape(char c) const {

@@ -73,7 +73,7 @@ class CustomTaskReader {
         nlohmann::json row;
         JsonFault fault;
         if (!parse_json_input(line, row, fault)) throw DataError(fault.what);
-        if (!row.is_object()) throw DataError(fmt::format("expected a JSON object, found {}", line.substr(0, 60)));
+        if (!row.is_object()) throw DataError(fmt::format("found {}, expected a JSON object", line.substr(0, 60)));
         d_.prompt.empty() ? task.rows.push_back(base_row(row)) : examples.push_back(chat_example(row));
       } catch (const DataError& error) {
         throw DataError(fmt::format("task {}: {}: {}", d_.name, where_, error.what()));
@@ -120,7 +120,7 @@ class CustomTaskReader {
     const auto found = row.find(d_.gold);
     if (found == row.end()) throw DataError(fmt::format("the row has no \"{}\"", d_.gold));
     if (!found->is_number_integer() || found->get<std::int64_t>() < 0 || found->get<std::int64_t>() >= static_cast<std::int64_t>(count)) {
-      throw DataError(fmt::format("\"{}\" is {}, but must be an index, 0 to {}", d_.gold, found->dump().substr(0, 40), count - 1));
+      throw DataError(fmt::format("\"{}\" is {}, expected an index, 0 to {}", d_.gold, found->dump().substr(0, 40), count - 1));
     }
     return found->get<std::size_t>();
   }

@@ -83,9 +83,8 @@ std::string ExampleStore::read(const fs::path& file, const nlohmann::json& setti
                                                        row.contains("example") && row["example"].is_number_integer() &&
                                                        row.contains("correct"));
     if (!good) {
-      throw DataError(fmt::format("{}:{}: expected {}, found {}", file.string(), number,
-                                  header ? "the settings of an evaluation" : "an example with its task and verdict",
-                                  line.substr(0, 60)));
+      throw DataError(fmt::format("{}:{}: found {}, expected {}", file.string(), number, line.substr(0, 60),
+                                  header ? "the settings of an evaluation" : "an example with its task and verdict"));
     }
     if (header) {
       require_same(row["settings"], settings, file);

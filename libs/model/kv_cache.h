@@ -1,7 +1,7 @@
 #pragma once
-// Keys and values of the positions already seen, as the model sees them. Row b of a batch has start()[b] cached
-// positions; attend() adds T more for one layer and answers the queries, advance() makes them part of the past once
-// every layer has them. Implementations: inference/contiguous_kv_cache.h and inference/paged_kv_cache.h.
+// Keys and values of earlier positions, as used by the model. Row b of a batch has start()[b] cached positions.
+// attend() adds T positions for one layer and answers the queries; advance() makes them part of the past when
+// all layers have them. Implementations: inference/contiguous_kv_cache.h and inference/paged_kv_cache.h.
 
 #include <ATen/core/Tensor.h>
 
@@ -12,9 +12,9 @@ namespace nanochat {
 class KvCache {
  public:
   virtual ~KvCache() = default;
-  // int64 (B) on the CPU: positions cached per row, which is where the next token of the row stands.
+  // int64 (B) on the CPU: number of cached positions per row, which is the position of the row's next token.
   virtual const at::Tensor& start() const = 0;
-  // Positions a row can hold.
+  // Maximum number of positions in a row.
   virtual std::int64_t capacity() const = 0;
   // q: (B, T, NH, D); k, v: (B, T, NKV, D), of the positions start() + 0 .. T-1. Stores k and v for `layer` and returns
   // causal attention over everything cached for it, (B, T, NH, D). TORCH_CHECK error beyond capacity.

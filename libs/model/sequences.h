@@ -1,7 +1,7 @@
 #pragma once
-// Internal to model: where the tokens of one pass stand. A row may be one document, or several packed one after the
-// other, or the continuation of a row of a key-value cache. Rotary positions and attention depend on that and nothing
-// else does, so the differences end here.
+// Internal to model: the positions of the tokens of one pass. A row is one
+// document, several packed documents, or the continuation of a row of a key-value
+// cache. Only rotary positions and attention depend on this; other code does not.
 
 #include <ATen/core/Tensor.h>
 
@@ -25,7 +25,7 @@ struct Sequences {
 
   std::int64_t tokens() const { return batch * time; }
 
-  // The fused projection qkv (N, (NH + 2 NKV) D) to rotated and normalised q (B, T, NH, D) and k (B, T, NKV, D).
+  // From the fused projection qkv (N, (NH + 2 NKV) D): rotated and normalised q (B, T, NH, D) and k (B, T, NKV, D).
   void rotate(const at::Tensor& qkv, at::Tensor& q, at::Tensor& k, at::Tensor& rstd, double eps) const;
   void rotate_backward(const ops::AttentionBackward& d, const at::Tensor& q, const at::Tensor& k, const at::Tensor& rstd,
                        at::Tensor& d_qkv) const;

@@ -1,5 +1,5 @@
 #pragma once
-// Where a model was trained, for who reads its checkpoint or report: {"device", "processor", "memory", "system"}.
+// The machine of a training, for checkpoints and reports: {"device", "processor", "memory", "system"}.
 
 #include <nlohmann/json_fwd.hpp>
 

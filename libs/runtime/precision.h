@@ -20,11 +20,11 @@ at::ScalarType faster_dtype(const PrecisionRates& rates);
 // As measured with so many threads, by this process, or by an earlier one on this machine; otherwise measured now.
 PrecisionRates precision_rates(Workload workload, int threads);
 
-// The parts of that, for tests.
-// What a measurement is valid for: processor and hypervisor, threads, versions, and variables of the environment that
-// choose kernels; a line each.
+// The parts of this, for tests.
+// Everything that a measurement depends on: processor and hypervisor, threads,
+// versions, and environment variables that select kernels; one per line.
 std::string describe_measured_machine(int threads);
-// $XDG_CACHE_HOME/nanochat, or ~/.cache/nanochat; empty where neither is known.
+// $XDG_CACHE_HOME/nanochat, or ~/.cache/nanochat; empty if neither is known.
 std::filesystem::path precision_cache_folder();
 // The file of `folder` for this machine and workload, when it is whole; otherwise what measure() returns, which is
 // written there. An empty folder, or one that cannot be written, is no error: the next process measures again.

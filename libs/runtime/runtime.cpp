@@ -14,12 +14,15 @@
 namespace nanochat {
 
 void declare_runtime_options(OptionList& options, RuntimeOptions& runtime) {
-  options.add("device", runtime.device, "where to compute: auto, cpu or cuda[:N]").may_change();
+  options.add("device", runtime.device, "Device to compute on: cpu, cuda or cuda:N; auto uses the first GPU if "
+                                        "there is one.").may_change();
   options.add("dtype", runtime.dtype,
-              "precision of the matrix products; auto: the one that is faster here, by a short measurement on a CPU (`nanochat info`)")
+              "Precision of matrix products. auto uses bfloat16 on a GPU that supports it; on a CPU, it measures "
+              "both and uses the faster one (see `nanochat info`).")
       .one_of({"auto", "float32", "bfloat16"})
       .may_change();
-  options.add("threads", runtime.threads, "threads to compute with; 0: every core this process may use")
+  options.add("threads", runtime.threads,
+      "Number of threads that compute; 0 uses every core available to the process.")
       .at_least(0)
       .not_in_resolved();
 }

@@ -1,5 +1,5 @@
 #pragma once
-// Where a model runs and in which precision, from the options --device, --dtype and --threads.
+// Device and precision of a model, from the options --device, --dtype and --threads.
 
 #include <ATen/core/Tensor.h>
 
@@ -31,7 +31,7 @@ struct Runtime {
 };
 Runtime select_runtime(const RuntimeOptions& options, Workload workload);
 
-// bfloat16 on GPUs that multiply it (compute capability 8 and later); on a CPU what was measured to be faster.
+// bfloat16 on GPUs that multiply it (compute capability 8 and later); on a CPU the one that was measured to be faster.
 at::ScalarType faster_on(at::Device device, int threads, Workload workload);
 
 const char* dtype_name(at::ScalarType dtype);  // "float32", "bfloat16"

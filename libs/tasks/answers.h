@@ -1,5 +1,5 @@
 #pragma once
-// Reading an answer out of what an assistant wrote. Pure functions.
+// Extracts an answer from what an assistant wrote. Pure functions.
 
 #include <optional>
 #include <span>
@@ -10,18 +10,18 @@
 
 namespace nanochat {
 
-// The number behind the first "#### " that has one, without its commas: "#### 1,234" is "1234". As extract_answer of the
-// reference's tasks/gsm8k.py: a run of digits, commas and full stops, after a minus if there is one ("#### 18." is "18.").
+// The number after the first "#### " that has one, without its commas: "#### 1,234" is "1234". As extract_answer of the
+// reference's tasks/gsm8k.py: a run of digits, commas and full stops, after an optional minus ("#### 18." is "18.").
 std::optional<std::string> final_number(std::string_view text);
 
-// Whether one of `answers` stands in `text` with no letter or digit right before or behind it: "seven" is not in "seventeen".
+// True if one of `answers` occurs in `text` between non-alphanumeric characters: "seven" is not in "seventeen".
 bool states_answer(std::string_view text, std::span<const std::string> answers);
 
-// Without calls of the calculator and what it gave back: <|python_start|> ... <|python_end|>, <|output_start|> ...
-// <|output_end|>, as Tokenizer::decode writes them; one that does not end goes to the end of the text.
+// Removes calls of the calculator and their results: <|python_start|> ... <|python_end|>, <|output_start|>
+// ... <|output_end|>, as Tokenizer::decode writes them. One without an end extends to the end of the text.
 std::string without_calls(std::string_view text);
 
-// `answer` as decoded, without <|assistant_end|>. White space around it does not matter. False for kNone and kProgram.
+// `answer` as decoded, without <|assistant_end|>. White space around it is ignored. False for kNone and kProgram.
 bool is_right_answer(const TaskExample& example, std::string_view answer);
 
 }  // namespace nanochat

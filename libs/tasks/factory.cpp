@@ -27,7 +27,7 @@ using Maker = std::shared_ptr<const Task> (*)(const TaskSpec& spec);
 TaskSplit drawn_split(const TaskSpec& spec) {
   if (spec.split.empty() || spec.split == "train") return TaskSplit::kTrain;
   if (spec.split == "test") return TaskSplit::kTest;
-  throw ConfigError(fmt::format("split of {} is \"{}\", but must be train or test", spec.task, spec.split));
+  throw ConfigError(fmt::format("split of {} is \"{}\", expected train or test", spec.task, spec.split));
 }
 
 std::string lower(std::string text) {

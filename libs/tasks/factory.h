@@ -7,8 +7,8 @@
 //     {"task": "conversations", "path": "data/identity/identity_conversations.jsonl", "repeats": 2},
 //     {"task": "spelling", "path": "data/words/words_alpha.txt", "size": 200000}]}
 //
-// A bare array of such entries is a mixture too. Comments (//) are allowed. What each key means stands in task_options();
-// docs/data.md lists the tasks.
+// A bare array of such entries is also a mixture. Comments (//) are
+// allowed. task_options() describes the keys; docs/data.md lists the tasks.
 
 #include <cstdint>
 #include <filesystem>
@@ -26,9 +26,9 @@ namespace nanochat {
 
 struct TaskSpec {
   std::string task;                // task_names()
-  std::vector<std::string> path;   // files, folders, globs; of a folder, the files of `split` (and `subset`)
+  std::vector<std::string> path;   // files, folders, globs; in a folder, the files of `split` (and `subset`)
   std::string split, subset;       // "train", "validation", "test", "dev"; "ARC-Easy", "auxiliary_train"
-  std::int64_t size = 0;           // of a task that draws its examples; 0: its default
+  std::int64_t size = 0;           // number of examples of a task that generates them; 0: its default
   std::uint64_t seed = 42;
   std::int64_t start = 0, stop = 0;  // rows [start, stop); stop 0: the end
   bool skip_bad = false;
@@ -40,14 +40,14 @@ std::vector<std::string> task_names();
 // The keys of an entry, bound to `spec`, which must outlive the list.
 OptionList task_options(TaskSpec& spec);
 
-// Throw ConfigError naming `where` and the key, with the nearest known key or task; DataError for files.
+// Throw ConfigError with `where` and the key, and the nearest known key or task; DataError for files.
 TaskSpec parse_task(const nlohmann::json& entry, const std::string& where);
 std::shared_ptr<const Task> make_task(const TaskSpec& spec);
 std::shared_ptr<const TaskMixture> make_mixture(const nlohmann::json& value, const std::string& where);
 std::shared_ptr<const TaskMixture> load_mixture(const std::filesystem::path& file);
 
-// The files of a path that belong to a split: a folder's files with the split (and the subset) as a word of their path
-// below it ("main/train-00000-of-00001.parquet"); anything else as it is. Throws DataError saying what is there instead.
+// The files of a path that belong to a split: files of a folder with the split (and the subset) as a word of their path
+// below it ("main/train-00000-of-00001.parquet"); any other path unchanged. Throws DataError with what is there instead.
 std::vector<std::filesystem::path> task_files(const std::vector<std::string>& paths, const std::string& split,
                                               const std::string& subset);
 

@@ -79,7 +79,7 @@ TEST_F(Factory, SaysWhatIsWrongWithAnEntry) {
   fails({{"task", "gsm8k"}, {"pth", "x"}}, "path");
   fails({{"task", "gsm8k"}}, "task \"gsm8k\" needs a \"path\"");
   fails({{"task", "toy-facts"}, {"path", "x"}}, "takes no \"path\"");
-  fails({{"task", "toy-facts"}, {"split", "dev"}}, "must be train or test");
+  fails({{"task", "toy-facts"}, {"split", "dev"}}, "expected train or test");
   fails({{"task", "toy-facts"}, {"size", -1}}, "size");
   fails({{"task", "spelling"}, {"path", {"a", "b"}}}, "must name one file");
   fails(3, "test");

@@ -19,7 +19,7 @@ namespace {
 using nlohmann::json;
 
 const json& member(const json& row, const char* key) {
-  if (!row.is_object()) throw DataError(fmt::format("found JSON {} where an object would be right", row.type_name()));
+  if (!row.is_object()) throw DataError(fmt::format("found JSON {}, expected an object", row.type_name()));
   const auto found = row.find(key);
   if (found == row.end()) throw DataError(fmt::format("the row has no \"{}\"", key));
   return *found;
@@ -28,7 +28,7 @@ const json& member(const json& row, const char* key) {
 std::string text(const json& row, const char* key) {
   const json& value = member(row, key);
   if (!value.is_string()) {
-    throw DataError(fmt::format("\"{}\" is JSON {} where a string would be right", key, value.type_name()));
+    throw DataError(fmt::format("\"{}\" is JSON {}, expected a string", key, value.type_name()));
   }
   return value.get<std::string>();
 }
@@ -145,11 +145,11 @@ TaskExample mmlu_example(const json& row) {
   const std::vector<std::string> letters = {"A", "B", "C", "D"};
   const std::vector<std::string> choices = texts(row, "choices");
   if (choices.size() != letters.size()) {
-    throw DataError(fmt::format("\"choices\" has {} entries where 4 would be right", choices.size()));
+    throw DataError(fmt::format("\"choices\" has {} entries, expected 4", choices.size()));
   }
   const json& answer = member(row, "answer");
   if (!answer.is_number_integer() || answer.get<std::int64_t>() < 0 || answer.get<std::int64_t>() > 3) {
-    throw DataError(fmt::format("\"answer\" is {} where 0, 1, 2 or 3 would be right", answer.dump()));
+    throw DataError(fmt::format("\"answer\" is {}, expected 0, 1, 2 or 3", answer.dump()));
   }
   TaskExample example = multiple_choice(text(row, "question"), letters, choices, letters[answer.get<std::size_t>()]);
   example.group = text(row, "subject");

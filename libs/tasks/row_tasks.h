@@ -13,13 +13,13 @@
 
 namespace nanochat {
 
-// The rules for one row of each; throw DataError saying what the row lacks (not where it stands).
+// The rules for one row of each. Throw DataError with what the row lacks (without its place).
 TaskExample gsm8k_example(const nlohmann::json& row);      // question, answer
 TaskExample mmlu_example(const nlohmann::json& row);       // question, choices, answer (an index), subject
 TaskExample arc_example(const nlohmann::json& row);        // question, choices {text, label}, answerKey
 TaskExample humaneval_example(const nlohmann::json& row);  // prompt, canonical_solution, test, entry_point
 
-// A question with its choices, as render_mc of the reference's tasks/common.py writes it.
+// A question with its choices, as formatted by render_mc of the reference's tasks/common.py.
 std::string multiple_choice_question(const std::string& question, const std::vector<std::string>& letters,
                                      const std::vector<std::string>& choices);
 // An answer of GSM8K as text and calls of the calculator: "4*2 = <<4*2=8>>8" is text, a call of "4*2", its output "8", text.
@@ -27,8 +27,8 @@ std::vector<MessagePart> calculator_parts(const std::string& answer);
 
 enum class RowTask { kConversations, kGsm8k, kMmlu, kArc, kHumanEval };
 
-// `name` is what the task calls itself. Rows that do not fit are errors with file and line; with `skip_bad` they are counted,
-// logged and left out. Throws DataError; also when nothing is left.
+// `name` is the name of the task. Rows that do not fit are errors with file and line; with
+// `skip_bad` they are counted, logged and left out. Throws DataError, also if nothing is left.
 std::shared_ptr<const Task> load_row_task(RowTask kind, std::string name, const std::vector<std::filesystem::path>& files,
                                           bool skip_bad = false);
 

@@ -115,7 +115,7 @@ class WordTask : public Task {
   WordTask(std::string name, std::vector<std::string> words, std::int64_t size, TaskSplit split)
       : words_(std::move(words)), name_(std::move(name)), size_(size), split_(split) {
     if (words_.empty()) throw ConfigError(name_ + ": no words");
-    if (size_ < 1) throw ConfigError(fmt::format("{}: size is {}, but must be at least 1", name_, size_));
+    if (size_ < 1) throw ConfigError(fmt::format("{}: size is {}, expected at least 1", name_, size_));
   }
   const std::string& name() const override { return name_; }
   TaskKind kind() const override { return TaskKind::kGenerative; }
@@ -212,7 +212,7 @@ std::vector<std::string> read_words(const std::filesystem::path& file) {
     if (!is_valid_utf8(line)) throw DataError(fmt::format("{}:{}: is not UTF-8", file.string(), lines.line_number()));
     words.push_back(line.substr(begin, line.find_last_not_of(" \t\r") - begin + 1));
   }
-  if (words.empty()) throw DataError(fmt::format("{}: holds no word; a word a line would be right", file.string()));
+  if (words.empty()) throw DataError(fmt::format("{}: holds no word, expected one word per line", file.string()));
   return words;
 }
 

@@ -1,6 +1,6 @@
 #pragma once
-// A task: rows that become conversations, to train on or to be examined with. What a task is made of follows the
-// reference's tasks/*.py. Scoring is evaluation's; what it needs stands in the example.
+// A task: rows that become conversations for training or evaluation. Tasks follow the
+// reference's tasks/*.py. Scoring is in evaluation; the example has what scoring needs.
 
 #include <cstdint>
 #include <string>
@@ -11,28 +11,28 @@
 namespace nanochat {
 
 enum class TaskKind {
-  kConversation,  // to train on only; a mixture
-  kCategorical,   // the answer is one of `letters`, read off the logits
-  kGenerative,    // the answer is written, then compared
+  kConversation,  // for training only; a mixture
+  kCategorical,   // the answer is one of `letters`, by the logits
+  kGenerative,    // the answer is generated, then compared
 };
 
-// How an answer is compared; is_right_answer of answers.h does, save for programs.
+// How an answer is compared, by is_right_answer of answers.h, except for programs.
 enum class AnswerRule {
   kNone,         // not at all
   kLetter,       // is answers[0], one of `letters`
-  kFinalNumber,  // the number behind "#### " is answers[0]
-  kStated,       // one of `answers` stands in it as a whole word
-  kExact,        // is one of `answers`, calls of the calculator left out
+  kFinalNumber,  // the number after "#### " is answers[0]
+  kStated,       // one of `answers` occurs in it as a whole word
+  kExact,        // equals one of `answers`, without calls of the calculator
   kProgram,      // a program: passes `test`
 };
 
 struct TaskExample {
-  Conversation conversation;         // ends with the assistant's answer, the right one
-  std::vector<std::string> letters;  // kCategorical: what may be answered, one token each
+  Conversation conversation;         // ends with the assistant's correct answer
+  std::vector<std::string> letters;  // kCategorical: the possible answers, one token each
   std::string group;                 // a subject or topic to report by; may be empty
   AnswerRule rule = AnswerRule::kNone;
-  std::vector<std::string> answers;  // any of these is right; empty for kNone and kProgram
-  // kProgram: Python code that defines check(function), and the name of the function that the answer has to define.
+  std::vector<std::string> answers;  // each of these is correct; empty for kNone and kProgram
+  // kProgram: Python code that defines check(function), and the name of the function that the answer must define.
   std::string test, entry_point;
 };
 

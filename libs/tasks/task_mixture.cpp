@@ -54,7 +54,7 @@ TaskMixture::TaskMixture(std::vector<TaskMixtureEntry> entries, std::uint64_t se
   std::size_t weights = 0;
   for (const TaskMixtureEntry& entry : entries_) {
     const auto refuse = [&](const char* what, auto found, const char* expected) {
-      throw ConfigError(fmt::format("{} of {} is {}, but must be {}", what, entry.task->name(), found, expected));
+      throw ConfigError(fmt::format("{} of {} is {}, expected {}", what, entry.task->name(), found, expected));
     };
     if (!(entry.repeats >= 0.0) || entry.repeats > 1e6) refuse("repeats", entry.repeats, "from 0 to 1e6");
     if (!(entry.weight >= 0.0) || std::isinf(entry.weight)) refuse("weight", entry.weight, "0 or more");
@@ -62,7 +62,7 @@ TaskMixture::TaskMixture(std::vector<TaskMixtureEntry> entries, std::uint64_t se
     if (rows_of(entry) > std::numeric_limits<std::uint32_t>::max()) refuse("the number of rows", rows_of(entry), "below 2^32");
     weights += entry.weight > 0.0 ? 1 : 0;
   }
-  if (rows < 0) throw ConfigError(fmt::format("rows of a mixture is {}, but must be 0 or more", rows));
+  if (rows < 0) throw ConfigError(fmt::format("rows of a mixture is {}, expected 0 or more", rows));
   if (weights != 0 && weights != entries_.size()) {
     throw ConfigError("a mixture has weights for some of its tasks; expected one for each, or repeats instead");
   }

@@ -1,7 +1,7 @@
 #pragma once
-// Several tasks as one, shuffled. An epoch holds of each task all its rows `repeats` times (2.5: twice, and half of them
-// once more, another half each epoch); or, where weights are given, a share of `rows` in proportion to its weight, by
-// passing over it as often as that takes. A cap takes the first rows of a task alone.
+// Several tasks as one, shuffled. An epoch has all rows of each task `repeats` times (2.5: twice, and
+// half of them once more, another half in each epoch). With weights, each task has a share of `rows`
+// in proportion to its weight, repeated as often as needed. A cap uses only the first rows of a task.
 //
 // The order is that of random.Random(seed).shuffle in CPython over the rows of the first task, the second, ...: with the
 // default seed, epoch 0 is the order of the reference's TaskMixture. Epoch n has the seed + n.
@@ -21,7 +21,7 @@ inline constexpr std::uint64_t kMixtureSeed = 42;
 struct TaskMixtureEntry {
   std::shared_ptr<const Task> task;
   double repeats = 1.0;   // at least 0
-  double weight = 0.0;    // above 0: takes the place of repeats; either every entry has one, or none
+  double weight = 0.0;    // above 0: used instead of repeats; every entry has one, or none has
   std::int64_t cap = 0;   // rows; 0: all
 };
 
@@ -39,7 +39,7 @@ class TaskMixture final : public Task {
 
   // The same mixture in the order of another epoch; shares the tasks.
   std::shared_ptr<const TaskMixture> epoch(std::int64_t number) const;
-  // What stands at an index: which entry, and the index within its task.
+  // The entry at an index, and the index within its task.
   std::pair<std::size_t, std::int64_t> source(std::int64_t index) const;
   const std::vector<TaskMixtureEntry>& entries() const { return entries_; }
   std::vector<std::int64_t> rows_of_entries() const;  // in an epoch, for a log
@@ -57,11 +57,11 @@ class TaskMixture final : public Task {
   std::vector<Item> order_;
 };
 
-// Every `step`-th row of a task from `start` up to and without `stop` (0: the end). Throws ConfigError when none is left.
+// Every `step`-th row of a task from `start` up to but excluding `stop` (0: the end). Throws ConfigError if none is left.
 std::shared_ptr<const Task> slice(std::shared_ptr<const Task> task, std::int64_t start, std::int64_t stop,
                                   std::int64_t step = 1);
-// The rows in the order of Dataset.shuffle(seed) of Hugging Face's datasets (core/numpy_random.h): how the reference opens
-// its sets, with this seed, before it takes the first of them.
+// The rows in the order of Dataset.shuffle(seed) of Hugging Face's datasets (core/numpy_random.h).
+// The reference opens its data sets this way, with this seed, before it takes the first rows.
 std::shared_ptr<const Task> shuffled(std::shared_ptr<const Task> task, std::uint64_t seed = kMixtureSeed);
 
 }  // namespace nanochat

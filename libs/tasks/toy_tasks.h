@@ -2,8 +2,8 @@
 // The toy world (data/toy/toy.h) as tasks: questions about what its corpus tells, arithmetic through the calculator, spelling.
 // Tests ask in phrasings that no training conversation has; of arithmetic, with numbers that none has together.
 //
-// A question about a fact is answered by a whole sentence, one that the corpus has too: the model need not learn the
-// answers again, only that it is asked. Deterministic in the options.
+// A question about a fact is answered with a whole sentence that the corpus has too. The model
+// need not learn the answers again, only that it is asked. Deterministic in the options.
 
 #include <cstdint>
 #include <memory>

@@ -76,7 +76,7 @@ class Reader {
     std::vector<const std::string*> by_id(vocabulary.size(), nullptr);
     for (const auto& [token, id] : vocabulary.items()) {
       if (!id.is_number_unsigned() || id.get<std::uint64_t>() >= kMostTokens) {
-        fail(fmt::format("model.vocab[{}] is {}; expected an id from 0 to {}", json(token).dump(), id.dump(),
+        fail(fmt::format("model.vocab[{}] is {}, expected an id from 0 to {}", json(token).dump(), id.dump(),
                          kMostTokens));
       }
       const auto index = id.get<std::size_t>();
@@ -198,7 +198,7 @@ class Reader {
         return {text.substr(0, space), text.substr(space + 1)};
       }
     }
-    fail(fmt::format("model.merges[{}] is {}; expected \"a b\" or [\"a\", \"b\"]", index, entry.dump()));
+    fail(fmt::format("model.merges[{}] is {}, expected \"a b\" or [\"a\", \"b\"]", index, entry.dump()));
   }
 
   // The special tokens where they are all there is, have the last ids and plain names; otherwise they stay among added_.
@@ -309,11 +309,11 @@ class Reader {
         }
       }
     }
-    fail(fmt::format("{}.pattern is {}; expected {{\"Regex\": …}} or {{\"String\": …}}", where, pattern.dump()));
+    fail(fmt::format("{}.pattern is {}, expected {{\"Regex\": …}} or {{\"String\": …}}", where, pattern.dump()));
   }
 
   void require_object(const json& step, const char* what) const {
-    if (!step.is_object()) fail(fmt::format("{} is {}; expected an object with a type", what, step.dump().substr(0, 60)));
+    if (!step.is_object()) fail(fmt::format("{} is {}, expected an object with a type", what, step.dump().substr(0, 60)));
   }
 
   void read_normalizer(const json& normalizer, std::vector<NormalizerStep>& steps) const {

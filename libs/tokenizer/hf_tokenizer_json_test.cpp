@@ -130,14 +130,14 @@ TEST(HfJson, NamesTheKeyAtFault) {
   refuse_without("vocab", "the key model.vocab is missing");
   refuse_without("merges", "the key model.merges is missing");
   refuse("/model/vocab", 3, "model.vocab is not an object");
-  refuse("/model/vocab/th", "x", "model.vocab[\"th\"] is \"x\"; expected an id");
-  refuse("/model/vocab/th", -1, "model.vocab[\"th\"] is -1; expected an id");
+  refuse("/model/vocab/th", "x", "model.vocab[\"th\"] is \"x\", expected an id");
+  refuse("/model/vocab/th", -1, "model.vocab[\"th\"] is -1, expected an id");
   refuse("/model/vocab/th", 257, "the id 257 belongs to both");
   refuse("/model/vocab/th", 400, "no token has the id 256; ids must be 0 to 400 without a gap");
   refuse("/model/vocab/\u20AC", 276, "no token has the id 267; ids must be 0 to 276 without a gap");
   refuse("/model/merges", 3, "model.merges is not an array");
-  refuse("/model/merges/1", "a b c", "model.merges[1] is \"a b c\"; expected");
-  refuse("/model/merges/1", json::array({"a"}), "model.merges[1] is [\"a\"]; expected");
+  refuse("/model/merges/1", "a b c", "model.merges[1] is \"a b c\", expected");
+  refuse("/model/merges/1", json::array({"a"}), "model.merges[1] is [\"a\"], expected");
   refuse("/model/merges/1", json::array({"zz", "a"}), "but \"zz\" is not in model.vocab");
   refuse("/model/merges/1", json::array({"z", "z"}), "but \"zz\" is not in model.vocab");
   refuse("/model/dropout", 0.1, "model.dropout is 0.1; only null is supported");
@@ -154,15 +154,15 @@ TEST(HfJson, NamesTheKeyAtFault) {
   refuse("/normalizer", {{"type", "Sequence"}}, "the key normalizer.normalizers is missing");
   refuse("/normalizer", {{"type", "Prepend"}}, "the key normalizer: Prepend.prepend is missing");
   refuse("/normalizer", {{"type", "Prepend"}, {"prepend", ""}}, "normalizer: Prepend.prepend is empty");
-  refuse("/normalizer", {{"type", "Replace"}, {"pattern", "a"}, {"content", "b"}}, "normalizer: Replace.pattern is \"a\"; expected");
+  refuse("/normalizer", {{"type", "Replace"}, {"pattern", "a"}, {"content", "b"}}, "normalizer: Replace.pattern is \"a\", expected");
   refuse("/normalizer", {{"type", "Replace"}, {"pattern", {{"Regex", "^"}}}, {"content", "b"}}, "may match the empty text");
-  refuse("/normalizer", "NFC", "normalizer is \"NFC\"; expected an object with a type");
-  refuse("/pre_tokenizer", nullptr, "pre_tokenizer is null; expected an object with a type");
+  refuse("/normalizer", "NFC", "normalizer is \"NFC\", expected an object with a type");
+  refuse("/pre_tokenizer", nullptr, "pre_tokenizer is null, expected an object with a type");
   refuse("/pre_tokenizer", {{"type", "Whitespace"}}, "pre_tokenizer \"Whitespace\" is not supported");
   refuse("/pre_tokenizer/pretokenizers", json::array(), "pre_tokenizer has no step ByteLevel");
   refuse("/pre_tokenizer/pretokenizers/0", {{"type", "ByteLevel"}}, "pre_tokenizer: ByteLevel stands there twice");
   refuse("/pre_tokenizer/pretokenizers/0/behavior", "Doubled", "pre_tokenizer: Split.behavior \"Doubled\" is not supported");
-  refuse("/pre_tokenizer/pretokenizers/0/pattern", {{"Text", " "}}, "pre_tokenizer: Split.pattern is {\"Text\":\" \"}; expected");
+  refuse("/pre_tokenizer/pretokenizers/0/pattern", {{"Text", " "}}, "pre_tokenizer: Split.pattern is {\"Text\":\" \"}, expected");
   refuse("/pre_tokenizer/pretokenizers/0/pattern", {{"Regex", "[[:alpha:]]"}}, "pre_tokenizer: Split: the pattern \"[[:alpha:]]\" uses a POSIX bracket");
   refuse("/pre_tokenizer/pretokenizers/0/pattern", {{"Regex", "a("}}, "pre_tokenizer: Split: split pattern \"a(\" does not compile");
 }

@@ -145,12 +145,12 @@ std::shared_ptr<const Tokenizer> train_sentencepiece(const NextDocument& next, c
   constexpr std::int64_t kMostTokens = std::int64_t{1} << 17;
   if (options.vocab_size < kFixedTokens || options.vocab_size > kMostTokens) {
     throw ConfigError(
-        fmt::format("vocab_size is {}; expected {} (256 bytes, the space, the unknown piece and nine special "
+        fmt::format("vocab_size is {}, expected {} (256 bytes, the space, the unknown piece and nine special "
                     "tokens) to {}",
                     options.vocab_size, kFixedTokens, kMostTokens));
   }
   if (options.max_bytes < 0 || options.max_document_bytes < 4) {  // the longest character
-    throw ConfigError(fmt::format("max_bytes is {} and max_document_bytes is {}; expected at least 0 and 4",
+    throw ConfigError(fmt::format("max_bytes is {} and max_document_bytes is {}, expected at least 0 and 4",
                                   options.max_bytes, options.max_document_bytes));
   }
   DocumentSample sample(options.max_bytes > 0 ? options.max_bytes : kSentencePieceBytes, derive_seed(options.seed, "tokenizer sample"));

@@ -207,7 +207,7 @@ TEST_F(ChatProgram, ReadsCallsWeightsAndSystemKeysOfConversations) {
     arguments.push_back((folder_ / "half.jsonl").string());
     const auto refused = run_program(arguments);
     EXPECT_EQ(refused.exit_code, 3);
-    EXPECT_THAT(refused.out + refused.err, HasSubstr("half.jsonl:1: \"weight\" of message 2 is 0.5 where 0, 1, false or true would be right"));
+    EXPECT_THAT(refused.out + refused.err, HasSubstr("half.jsonl:1: \"weight\" of message 2 is 0.5, expected 0, 1, false or true"));
   }
 }
 

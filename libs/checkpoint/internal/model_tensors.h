@@ -1,6 +1,6 @@
 #pragma once
-// Internal to checkpoint: the tensors of a model (model/layout.h) in files, by the names that Hugging Face or the
-// reference give them.
+// Internal to checkpoint: the tensors of a model (model/layout.h)
+// in files, by their names in Hugging Face or the reference.
 
 #include <c10/core/ScalarType.h>
 
@@ -16,16 +16,16 @@ enum class Naming { kHuggingFace, kReference };
 
 std::string named(const TensorSpec& tensor, Naming naming);
 
-// The tensors of `config` and nothing else, each of its shape and floating. Throws CheckpointError; `config_name` is
-// the file that asks for it.
+// Checks that the file has exactly the tensors of `config`, each with its shape and a
+// floating type. Throws CheckpointError; `config_name` is the file that requires it.
 void check_model_tensors(const GptConfig& config, const TensorSource& source, Naming naming,
                          const std::string& config_name);
 
-// Copies of all in `dtype`, by their Hugging Face names, tables padded with zeros. Call check_model_tensors before.
+// Copies of all tensors in `dtype`, by Hugging Face name; tables are zero-padded. Call check_model_tensors before.
 NamedTensors read_model_tensors(const GptConfig& config, const TensorSource& source, Naming naming,
                                 at::ScalarType dtype);
 
-// Copies one into `target`, which has every row.
+// Copies one tensor into `target`, which has every row.
 void read_model_tensor(const TensorSpec& tensor, const TensorSource& source, Naming naming, at::Tensor& target);
 
 }  // namespace nanochat

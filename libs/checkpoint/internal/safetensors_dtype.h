@@ -1,5 +1,5 @@
 #pragma once
-// Internal to the safetensors reader and writer: names of element types and of shapes.
+// Internal to the safetensors reader and writer: names of element types and text of shapes.
 
 #include <c10/core/ScalarType.h>
 #include <c10/util/ArrayRef.h>
@@ -25,7 +25,7 @@ inline constexpr std::array<std::pair<std::string_view, at::ScalarType>, 10> kSa
     {"F64", at::kDouble},
 }};
 
-// Empty for a type that the format lacks.
+// Empty for a type that the format does not have.
 inline std::string_view safetensors_dtype_name(at::ScalarType dtype) {
   for (const auto& [name, type] : kSafetensorsDtypes) {
     if (type == dtype) return name;

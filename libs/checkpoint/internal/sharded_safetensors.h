@@ -1,5 +1,5 @@
 #pragma once
-// Weights spread over several safetensors files, named by an index: {"metadata": {"total_size": BYTES}, "weight_map":
+// Weights in several safetensors files with an index: {"metadata": {"total_size": BYTES}, "weight_map":
 // {TENSOR: FILE}}. Source: huggingface_hub, serialization (split_torch_state_dict_into_shards).
 
 #include <map>
@@ -12,8 +12,8 @@ namespace nanochat {
 
 class ShardedSafetensors final : public TensorSource {
  public:
-  // `index`: model.safetensors.index.json; its files lie beside it. Throws CheckpointError for an index that is no
-  // such object or names a file elsewhere, and where a file and the index disagree about what it holds.
+  // `index`: model.safetensors.index.json, in the folder of its files. Throws CheckpointError for an index
+  // of another form or with files elsewhere, and if a file and the index disagree about its tensors.
   explicit ShardedSafetensors(const std::filesystem::path& index);
 
   const std::filesystem::path& path() const override { return path_; }
@@ -25,12 +25,12 @@ class ShardedSafetensors final : public TensorSource {
   std::filesystem::path path_;
   std::vector<SafetensorsFile> files_;
   std::map<std::string, StoredTensor> entries_;
-  std::map<std::string, std::size_t> file_of_;  // place in files_
+  std::map<std::string, std::size_t> file_of_;  // index in files_
 };
 
-// Writes `tensors` into `folder`: model.safetensors when they fit into `max_bytes` (0: always), else files
-// model-00001-of-0000N.safetensors of at most that many bytes of elements, or one tensor, and their index. Returns
-// the names of what it wrote.
+// Writes `tensors` into `folder`: model.safetensors if they fit into `max_bytes` (0:
+// always), otherwise files model-00001-of-0000N.safetensors with at most that many bytes
+// of elements, or one tensor, and their index. Returns the names of the written files.
 std::vector<std::string> write_weights(const std::filesystem::path& folder, const NamedTensors& tensors,
                                        std::int64_t max_bytes);
 

@@ -1,6 +1,6 @@
 #pragma once
-// Internal to checkpoint: models of others whose head is their embedding. This program's models have two tables, so that
-// an imported one begins with two equal ones.
+// Internal to checkpoint: models whose head is tied to the embedding. This
+// program's models have two tables; an imported one begins with two equal ones.
 
 #include <memory>
 #include <string>
@@ -10,8 +10,8 @@
 
 namespace nanochat {
 
-// `source`, with the table that it lacks read from the other one: the head, or, where `tied` says that they are one, the
-// embedding. `note` says so then. Throws CheckpointError when the two are said to be one, but differ.
+// `source` with the missing table read from the other one: the head, or, if `tied` is true, the
+// embedding. `note` then describes it. Throws CheckpointError if the two are declared as tied but differ.
 std::unique_ptr<TensorSource> untie_weights(std::unique_ptr<TensorSource> source, Naming naming, bool tied,
                                             std::string& note);
 

@@ -14,7 +14,7 @@ struct TokenBatch {
   // Documents that attention must not cross (S + 1): the first position of each among the B * T, and B * T. Known elsewhere
   // as cu_seqlens, cumulative sequence lengths. Empty: each row is one document.
   std::vector<std::int32_t> documents;
-  // (B, T): factor of each token's loss in the loss of a step. Empty, as loaders leave it: the mean over supervised tokens.
+  // (B, T): factor of each token's loss in the loss of a step. Empty, as from loaders: the mean over supervised tokens.
   std::vector<float> weights = {};
 };
 

@@ -163,7 +163,7 @@ std::string_view offset_key(Packing packing) { return packing == Packing::kStrea
 std::uint64_t require_count(const nlohmann::json& json, std::string_view key) {
   const auto value = json.find(std::string(key));
   if (value == json.end() || !value->is_number_integer() || (!value->is_number_unsigned() && value->get<std::int64_t>() < 0)) {
-    throw DataError(fmt::format("loader position: \"{}\" is {}; a number from 0 would be right", key,
+    throw DataError(fmt::format("loader position: \"{}\" is {}, expected a number from 0", key,
                                 value == json.end() ? "missing" : value->dump()));
   }
   return value->get<std::uint64_t>();
@@ -191,7 +191,7 @@ LoaderPosition parse_position(const nlohmann::json& json, const LoaderOptions& o
   LoaderPosition position;
   if (json.is_null()) return position;
   if (!json.is_object()) {
-    throw DataError(fmt::format("loader position: found JSON {} where an object would be right", json.type_name()));
+    throw DataError(fmt::format("loader position: found JSON {}, expected an object", json.type_name()));
   }
   if (json.value("packing", nlohmann::json()) != packing_name(options.packing)) {
     throw DataError(fmt::format("loader position: was taken from a loader of packing {}, this one's is \"{}\"",

@@ -195,7 +195,7 @@ TEST(LoaderPosition, RefusesWhatIsNone) {
     EXPECT_THAT([&] { parse_position(json, options); }, ThrowsMessage<DataError>(HasSubstr(message))) << json;
   };
   EXPECT_EQ(parse_position(nullptr, options).epoch, 0);
-  error(5, "found JSON number where an object would be right");
+  error(5, "found JSON number, expected an object");
   error(nlohmann::json::object(), "packing null");
   error(to_json({}, options_of(Packing::kStream, 2, 8, true)), "packing \"stream\", this one's is \"best_fit\"");
   for (const char* key : {"epoch", "document", "row", "last_epoch", "world_size", "sequence_len", "seed"}) {

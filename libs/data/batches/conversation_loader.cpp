@@ -320,7 +320,7 @@ std::vector<std::vector<std::size_t>> best_fit_rows(const std::function<std::siz
 std::unique_ptr<Loader> make_conversation_loader(std::shared_ptr<const RenderedConversations> conversations,
                                                  const ConversationLoaderOptions& options, const nlohmann::json& position) {
   if (options.rows < 1 || options.sequence_len < 1) {
-    throw ConfigError(fmt::format("loader: {} rows of {} tokens; at least one of each would be right", options.rows, options.sequence_len));
+    throw ConfigError(fmt::format("loader: {} rows of {} tokens, expected at least one of each", options.rows, options.sequence_len));
   }
   return std::make_unique<ConversationLoader>(std::move(conversations), options, position);
 }

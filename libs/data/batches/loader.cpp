@@ -106,7 +106,7 @@ class BatchLoader : public Loader {
 
 void check(const LoaderOptions& options) {
   const auto fail = [](std::string_view what, std::int64_t found, std::string_view right) {
-    throw ConfigError(fmt::format("loader: {} is {}; {} would be right", what, found, right));
+    throw ConfigError(fmt::format("loader: {} is {}, expected {}", what, found, right));
   };
   constexpr std::int64_t kMaxTokens = std::int64_t{1} << 31;
   if (options.rows < 1) fail("the number of rows", options.rows, "1 or more");

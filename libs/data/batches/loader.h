@@ -8,15 +8,15 @@
 //             longest one is cut and its rest waits on, with a BOS of its own. Nothing is discarded or repeated: every
 //             token of every document is in exactly one row of an epoch (see packing.h).
 //
-// A loader's position is a small JSON value taken after a batch; a loader made with it continues with the very next
-// batch, whatever was prefetched. Batches do not depend on thread counts. Rank r of W sees documents r, r+W, r+2W, ...
-// of an epoch's order.
+// A loader's position is a small JSON value taken after a batch. A loader created with
+// it continues with the next batch, whatever was prefetched. Batches do not depend on
+// thread counts. Rank r of W gets documents r, r+W, r+2W, ... of an epoch's order.
 //
-// Best fit takes the documents in windows (kWindowDocuments, kWindowTokens), packed by themselves, so that a position
-// is no more than the window's first document and a row. With `shuffle` the documents of shards are permuted anew for
-// each epoch and the rows of a window are shuffled, both by the seed; raw text cannot be read in any order, so there
-// the rows alone are shuffled. Without `shuffle` both loaders give the same rows for the same documents. kStream never
-// shuffles.
+// Best fit packs documents in independent windows (kWindowDocuments, kWindowTokens), so a
+// position is only the window's first document and a row. With `shuffle`, the documents of
+// shards are permuted in each epoch and the rows of a window are shuffled, both by the seed.
+// Raw text cannot be read in any order, so only its rows are shuffled. Without `shuffle`,
+// both loaders give the same rows for the same documents. kStream never shuffles.
 
 #include <cstdint>
 #include <filesystem>

@@ -164,7 +164,7 @@ TEST_F(LoaderTest, RefusesOptionsOutOfRange) {
   error([](LoaderOptions& o) { o.sequence_len = 0; }, "the sequence length is 0");
   error([](LoaderOptions& o) { o.rows = std::int64_t{1} << 40; }, "at most");
   error([](LoaderOptions& o) { o.world_size = 0; }, "the number of ranks is 0");
-  error([](LoaderOptions& o) { o.rank = 1; }, "the rank is 1; 0 to 0 would be right");
+  error([](LoaderOptions& o) { o.rank = 1; }, "the rank is 1, expected 0 to 0");
   error([](LoaderOptions& o) { o.prefetch = -1; }, "prefetch is -1");
 }
 

@@ -1,12 +1,12 @@
 #pragma once
 // Best-fit packing of one window of documents into rows of T+1 tokens: T inputs and, one later, T targets.
 //
-// A row begins with BOS. As long as there is room, the longest waiting document that fits, BOS included, is placed
-// whole. When none fits, the longest waiting document gives the row as many of its first tokens as it has room for,
-// and its rest waits on as a document of its own, with its own BOS: long documents, which no row can hold anyway, thus
-// fill the gaps, and nothing is discarded, unlike in packings that crop (at T = 256 cropping would lose most of a
-// book). Only the last row of a window can have room left: there BOS follows the last document, and the targets after
-// that are -1.
+// A row begins with BOS. While there is room, the longest waiting document that fits with
+// its BOS is added whole. If none fits, the longest waiting document is cut: its first
+// tokens fill the row, and its rest waits as a document with its own BOS. Long documents,
+// which no row can hold anyway, thus fill the gaps. Nothing is discarded, unlike in packings
+// that crop (at T = 256 cropping would lose most of a book). Only the last row of a window
+// can have room left: BOS follows its last document, and the targets after that are -1.
 //
 // Source: best-fit decreasing bin packing (Johnson 1973), applied to training rows by Ding et al. 2024, "Fewer
 // Truncations Improve Language Modeling"; the reference's later BOS-aligned loader crops where this one cuts.

@@ -1,5 +1,5 @@
 #pragma once
-// The documents of one rank as token ids, epoch after epoch: what the packings of loader.cpp draw from. For one thread.
+// The documents of one rank as token ids, epoch after epoch: the input of the packings of loader.cpp. For one thread.
 
 #include <cstdint>
 #include <memory>
@@ -16,14 +16,14 @@ namespace nanochat {
 class TokenSource {
  public:
   virtual ~TokenSource() = default;
-  // Continues at the rank's document `document` (from 0) of `epoch`. Throws DataError when it has fewer.
+  // Continues at the rank's document `document` (from 0) of `epoch`. Throws DataError if it has fewer.
   virtual void seek(std::int64_t epoch, std::uint64_t document) = 0;
   // Replaces `tokens` by the next document, without BOS. False at the end of the epoch or when `stop` is requested.
   virtual bool next(std::vector<std::int32_t>& tokens, const std::stop_token& stop) = 0;
 };
 
-// A pseudo-random order of [0, n) in constant memory: a Feistel network over the smallest even number of bits that
-// holds n, walked along its cycles until the result is below n (Black & Rogaway 2002). Thread-safe.
+// A pseudo-random order of [0, n) in constant memory: a Feistel network over the smallest even number of bits
+// that holds n, followed along its cycles until the result is below n (Black & Rogaway 2002). Thread-safe.
 class Permutation {
  public:
   Permutation(std::uint64_t n, std::uint64_t seed);

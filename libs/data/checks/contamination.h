@@ -1,7 +1,7 @@
 #pragma once
-// Whether rows of evaluation sets stand in a training corpus, by n-grams of words (Brown et al. 2020, GPT-3, appendix C,
-// with n = 13). A word is a run of letters and digits, ASCII in lower case, bytes beyond ASCII as they are; what lies
-// between does not count.
+// Detects rows of evaluation sets in a training corpus by n-grams of words (Brown et al.
+// 2020, GPT-3, appendix C, with n = 13). A word is a run of letters and digits, with ASCII
+// in lower case and bytes beyond ASCII unchanged; other characters only separate words.
 
 #include <cstdint>
 #include <string>
@@ -15,18 +15,18 @@ class ContaminationCheck {
  public:
   explicit ContaminationCheck(std::int64_t words = 13) : words_(static_cast<std::size_t>(words)) {}
 
-  // A row of an evaluation set. False when it has fewer words than an n-gram, and so cannot be looked for.
+  // Adds a row of an evaluation set. False if it has fewer words than an n-gram and therefore cannot be searched.
   bool add_row(std::string name, std::string_view text);
-  // A document of the corpus.
+  // Adds a document of the corpus.
   void scan(std::string_view document, const std::string& where);
 
   struct Row {
     std::string name;
-    std::uint64_t grams = 0, found = 0;  // distinct n-grams of the row, and those that the corpus has
-    std::string first;                   // document with the first of them
+    std::uint64_t grams = 0, found = 0;  // number of distinct n-grams of the row, and of those in the corpus
+    std::string first;                   // first document with one of them
     double share() const { return grams > 0 ? static_cast<double>(found) / static_cast<double>(grams) : 0.0; }
   };
-  // Rows of which the corpus has at least one n-gram, the most overlap first.
+  // Rows with at least one n-gram in the corpus, the largest overlap first.
   std::vector<Row> contaminated() const;
   std::uint64_t rows() const { return rows_.size(); }
 

@@ -1,6 +1,6 @@
 #pragma once
-// Looks for faults in training data before a training run does: text, conversations and folders of token shards.
-// Unlike the readers, which stop at the first fault, this goes on and reports them all.
+// Finds problems in training data before a training run: text, conversations and folders of
+// token shards. Unlike the readers, which stop at the first problem, this reports all of them.
 
 #include <cstdint>
 #include <map>
@@ -15,10 +15,10 @@ class ProgressReporter;
 class Tokenizer;
 
 struct ValidateOptions {
-  std::string text_column;                      // as of documents.h
+  std::string text_column;                      // see documents.h
   std::int64_t max_document_bytes = 10 << 20;   // of text; longer ones are reported
-  std::int64_t max_examples = 5;                // findings of one kind that are kept; all are counted
-  const Tokenizer* tokenizer = nullptr;         // that token shards must have been made with; null: any one
+  std::int64_t max_examples = 5;                // number of findings of one kind to keep; all are counted
+  const Tokenizer* tokenizer = nullptr;         // the tokenizer that shards must be made with; null: any
 };
 
 struct Finding {
@@ -29,22 +29,22 @@ struct Finding {
 
 struct ValidationReport {
   std::uint64_t files = 0, documents = 0, conversations = 0, bytes = 0, tokens = 0;
-  std::map<std::string, std::uint64_t> counts;  // of findings by kind; empty: no fault
+  std::map<std::string, std::uint64_t> counts;  // number of findings by kind; empty: no problem
   std::vector<Finding> examples;                // in the order of the data
-  std::map<std::string, std::uint64_t> unread;  // keys of conversations that nothing reads (conversations.h): no fault
+  std::map<std::string, std::uint64_t> unread;  // unread keys of conversations (conversations.h); not a problem
   bool clean() const { return counts.empty(); }
   nlohmann::ordered_json to_json() const;
 };
 
-// `paths`: files, folders and globs of text or conversations (text, JSON lines and JSON, each also .gz or .zst, parquet,
-// standard input and pipes), or folders and files of token shards. A row in one of the forms of conversations.h is a
-// conversation, any other has text, which is found as documents.h finds it. Of a folder, files of JSON lines whose first
-// row is neither are passed over, as there.
-// Memory: about 50 bytes a document, to find duplicates. Throws DataError when nothing is found to look at.
+// `paths`: files, folders and globs of text or conversations (text, JSON lines and JSON, each
+// also .gz or .zst, parquet, standard input and pipes), or folders and files of token shards. A
+// row in one of the forms of conversations.h is a conversation; any other row has text, found as
+// in documents.h. JSON-lines files in a folder whose first row is neither are skipped, as there.
+// Memory: about 50 bytes per document, to find duplicates. Throws DataError if there is nothing to check.
 ValidationReport validate_data(const std::vector<std::string>& paths, const ValidateOptions& options,
                                ProgressReporter& progress);
 
-// Every kind of fault with what it means, in the order of the documentation.
+// Every kind of problem with its meaning, in the order of the documentation.
 const std::vector<std::pair<std::string, std::string>>& finding_kinds();
 
 }  // namespace nanochat

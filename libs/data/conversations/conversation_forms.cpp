@@ -180,7 +180,7 @@ class RowParser {
   static std::optional<bool> flag(const Json& value, const std::string& name) {
     if (value.is_boolean()) return value.get<bool>();
     if (value.is_number() && (value == 0 || value == 1)) return value == 1;
-    fail("wrong-weight", fmt::format("{} is {} where 0, 1, false or true would be right", name, text_of(value)));
+    fail("wrong-weight", fmt::format("{} is {}, expected 0, 1, false or true", name, text_of(value)));
   }
   std::optional<bool> message_flag(const Json& message, Keys& used) const {
     std::optional<bool> learned;
@@ -206,7 +206,7 @@ class RowParser {
   // ---- Messages ----
 
   void messages(const Json& list, const char* key) {
-    if (!list.is_array()) fail("no-messages", fmt::format("\"{}\" is JSON {} where a list of messages would be right", key, list.type_name()));
+    if (!list.is_array()) fail("no-messages", fmt::format("\"{}\" is JSON {}, expected a list of messages", key, list.type_name()));
     for (const Json& one : list) message(one, true);
   }
 
@@ -214,7 +214,7 @@ class RowParser {
   void message(const Json& value, bool answers_learned) {
     ++number_;
     if (!value.is_object()) {
-      fail("wrong-content", fmt::format("message {} is JSON {} where an object would be right", number_, value.type_name()));
+      fail("wrong-content", fmt::format("message {} is JSON {}, expected an object", number_, value.type_name()));
     }
     Keys used;
     const char* role_key = find(value, "role") != nullptr ? "role" : "from";
@@ -227,8 +227,8 @@ class RowParser {
     const std::optional<Role> role = role_of(role_name);
     if (!role) {
       fail("wrong-role", name == nullptr ? fmt::format("message {} has no \"role\"", number_)
-                                         : fmt::format("message {} is from \"{}\", which is no role; system, user, assistant or tool "
-                                                       "would be right", number_, name->is_string() ? role_name : text_of(*name)));
+                                         : fmt::format("message {} is from \"{}\", expected system, user, assistant or "
+                                                       "tool", number_, name->is_string() ? role_name : text_of(*name)));
     }
     refuse(value, kMedia, fmt::format(" of message {}", number_));
     refuse(value, kPartialFlags, fmt::format(" of message {}", number_));
@@ -311,7 +311,7 @@ class RowParser {
     if (content == nullptr) fail("empty-content", fmt::format("message {} has no \"{}\"", number_, key));
     if (content->is_string()) return {{PartType::kText, content->get<std::string>()}};
     if (!content->is_array()) {
-      fail("wrong-content", fmt::format("\"{}\" of message {} is JSON {} where a string or a list of parts would be right", key, number_,
+      fail("wrong-content", fmt::format("\"{}\" of message {} is JSON {}, expected a string or a list of parts", key, number_,
                                         content->type_name()));
     }
     std::vector<MessagePart> parts;
@@ -328,7 +328,7 @@ class RowParser {
     const std::string type = name != nullptr && name->is_string() ? name->get<std::string>() : std::string();
     const auto known = types.find(type);
     if (known == types.end()) {
-      fail("wrong-part", fmt::format("a part of message {} has the type \"{}\" where text, python or python_output would be right",
+      fail("wrong-part", fmt::format("a part of message {} has the type \"{}\", expected text, python or python_output",
                                      number_, type));
     }
     if (known->second != PartType::kText && !assistant) {
@@ -385,7 +385,7 @@ class RowParser {
     const Json& function = inside != nullptr && inside->is_object() ? *inside : value;
     const Json* type = find(value, "type");
     if (type != nullptr && *type != "function") {
-      fail("wrong-call", fmt::format("a call of message {} has the type {} where \"function\" would be right", number_, text_of(*type)));
+      fail("wrong-call", fmt::format("a call of message {} has the type {}, expected \"function\"", number_, text_of(*type)));
     }
     const Json* name = find(function, "name");
     if (name == nullptr || !name->is_string() || is_vacant(*name)) fail("wrong-call", fmt::format("a call of message {} has no \"name\"", number_));
@@ -396,7 +396,7 @@ class RowParser {
     } else if (arguments != nullptr && arguments->is_object()) {
       call.arguments = text_of(*arguments);
     } else if (arguments != nullptr) {
-      fail("wrong-call", fmt::format("the arguments of \"{}\" of message {} are JSON {} where an object would be right", call.name, number_,
+      fail("wrong-call", fmt::format("the arguments of \"{}\" of message {} are JSON {}, expected an object", call.name, number_,
                                      arguments->type_name()));
     }
     if (const Json* id = find(value, "id"); id != nullptr && id->is_string()) call.id = id->get<std::string>();
@@ -410,7 +410,7 @@ class RowParser {
     const Json* list = find(message, "tool_calls");
     if (list == nullptr || is_vacant(*list)) return calls;
     if (!list->is_array()) {
-      fail("wrong-call", fmt::format("\"tool_calls\" of message {} is JSON {} where a list would be right", number_, list->type_name()));
+      fail("wrong-call", fmt::format("\"tool_calls\" of message {} is JSON {}, expected a list", number_, list->type_name()));
     }
     for (const Json& one : *list) calls.push_back(call_of(one));
     return calls;
@@ -437,7 +437,7 @@ class RowParser {
       const std::string name = fmt::format("\"{}\"", key);
       const Json list = value->is_string() ? parsed(value->get<std::string>(), "wrong-call", name) : *value;
       if (list.is_null()) continue;
-      if (!list.is_array()) fail("wrong-call", fmt::format("{} is JSON {} where a list of functions would be right", name, list.type_name()));
+      if (!list.is_array()) fail("wrong-call", fmt::format("{} is JSON {}, expected a list of functions", name, list.type_name()));
       for (const Json& one : list) descriptions.push_back(description_of(one, name));
     }
     return describe_functions(descriptions);
@@ -457,14 +457,14 @@ class RowParser {
   void system(const char* key) {
     const Json* value = read(key);
     if (value == nullptr || is_vacant(*value)) return;
-    if (!value->is_string()) fail("wrong-content", fmt::format("\"{}\" is JSON {} where a string would be right", key, value->type_name()));
+    if (!value->is_string()) fail("wrong-content", fmt::format("\"{}\" is JSON {}, expected a string", key, value->type_name()));
     if (beside_.insert(value->get<std::string>()).second) history_.add_system(value->get<std::string>(), row_learned_);
   }
 
   std::string text(const char* key) {
     const Json* value = read(key);
     if (value == nullptr) return {};
-    if (!value->is_string()) fail("wrong-content", fmt::format("\"{}\" is JSON {} where a string would be right", key, value->type_name()));
+    if (!value->is_string()) fail("wrong-content", fmt::format("\"{}\" is JSON {}, expected a string", key, value->type_name()));
     return value->get<std::string>();
   }
 

@@ -1,5 +1,5 @@
 #pragma once
-// Conversations from files, in the forms that people have them (docs/data.md has the whole table):
+// Conversations from files in many common formats (docs/data.md has the whole table):
 //
 //   a list of messages       {"messages": [...]}, {"conversations": [...]}, {"conversation": [...]}, or the bare array.
 //                            A message has "role" or "from", and "content" or "value"; the names of roles of OpenAI,
@@ -13,9 +13,9 @@
 // in another form is bad. Content is a string, or a list of parts {"type": "text"|"python"|"python_output", "text"}. Empty
 // content is content; content that is null or missing is not.
 //
-// A message with "weight": 0, "train": false or the like is context and not learned (Message::learned). Keys that would
-// change what a conversation means and that nothing here can follow (a weight of 0.5, images) make a row bad; every other
-// key is counted as unread.
+// A message with "weight": 0, "train": false or the like is context and not learned
+// (Message::learned). Keys that would change the meaning of a conversation but are not
+// supported (a weight of 0.5, images) make a row bad. All other keys are counted as unread.
 
 #include <cstdint>
 #include <filesystem>
@@ -57,28 +57,28 @@ class ConversationError : public DataError {
   std::string kind_;
 };
 
-// How often each key came that is not read: "id", "messages[].name". At most kMostUnreadKeys different ones are kept.
+// How often each unread key occurred: "id", "messages[].name". At most kMostUnreadKeys different ones are kept.
 using UnreadKeys = std::map<std::string, std::uint64_t>;
 inline constexpr std::size_t kMostUnreadKeys = 50;
 std::string describe(const UnreadKeys& keys);  // id (120 times), source (3 times)
 
-// The form of a row; nullopt when it has none of them.
+// The form of a row; nullopt if it has none of them.
 std::optional<ConversationForm> conversation_form(const nlohmann::json& row);
 const char* name_of(ConversationForm form);
-// The columns of a .parquet that a conversation can be made of, and those that make a row bad.
+// The columns of a .parquet that conversations use, and those that make a row bad.
 const std::vector<std::string>& conversation_columns();
-// Throws ConversationError naming the message, from 1. `unread`, unless null, is added to.
+// Throws ConversationError with the number of the message, from 1. Adds to `unread` unless it is null.
 Conversation parse_conversation(const nlohmann::ordered_json& row, UnreadKeys* unread = nullptr);
 Conversation parse_conversation_row(const Row& row, UnreadKeys* unread = nullptr);  // one without a fault
-bool has_answer(const Conversation& conversation);  // a message of the assistant
-// {"messages": [{"role", "content"}, ...]}; content is a string unless there are several parts or a call; a message that is
-// not learned has "weight": 0. Bytes that are not UTF-8 become U+FFFD.
+bool has_answer(const Conversation& conversation);  // true if the assistant has a message
+// {"messages": [{"role", "content"}, ...]}. Content is a string unless there are several parts or
+// a call; a message that is not learned has "weight": 0. Bytes that are not UTF-8 become U+FFFD.
 nlohmann::ordered_json to_json(const Conversation& conversation);
 
 struct ConversationOptions {
-  bool skip_bad = false;        // go on past a bad row, which is counted, instead of throwing
+  bool skip_bad = false;        // skip and count bad rows instead of throwing
   bool require_answer = true;   // a conversation without a message of the assistant is bad
-  std::size_t max_examples = 5; // of bad rows to keep
+  std::size_t max_examples = 5; // number of bad rows to keep as examples
 };
 
 struct ConversationReport {
@@ -87,18 +87,18 @@ struct ConversationReport {
   UnreadKeys unread;                  // of a .parquet those of conversation_columns() alone
   std::string summary() const;        // one line: "3 of 120 rows skipped, the first: chat.jsonl:12: ..."; empty if none was
 };
-// Logs what was skipped and what was not read. `name` stands in front, unless it is empty.
+// Logs skipped rows and unread keys. Messages begin with `name`, unless it is empty.
 void log_report(const ConversationReport& report, const std::string& name = {});
 
-// One file after another, streamed (a .json is read whole). Not thread-safe.
+// Reads one file after another as a stream (a .json is read whole). Not thread-safe.
 class ConversationReader {
  public:
   explicit ConversationReader(std::vector<std::filesystem::path> files, const ConversationOptions& options = {});
   ~ConversationReader();
-  // False at the end. Throws DataError: with file and line (or row) unless skip_bad, with the file for what is wrong with
-  // all of it, and when the files together hold no row, or bad ones alone.
+  // False at the end. Throws DataError with file and line (or row) unless skip_bad, with the file
+  // for a problem of the whole file, and if the files together have no row, or only bad ones.
   bool next(Conversation& conversation);
-  const std::string& where() const;  // of the conversation returned last: "chat.jsonl:12"
+  const std::string& where() const;  // place of the conversation returned last: "chat.jsonl:12"
   const ConversationReport& report() const;
 
  private:
@@ -106,7 +106,7 @@ class ConversationReader {
   std::unique_ptr<Impl> impl_;
 };
 
-// All conversations of files, folders and globs. `report`, unless null, is filled in.
+// All conversations of files, folders and globs. Fills in `report` unless it is null.
 std::vector<Conversation> read_conversations(const std::vector<std::string>& paths, const ConversationOptions& options = {},
                                              ConversationReport* report = nullptr);
 

@@ -283,7 +283,7 @@ TEST_F(Conversations, WhatChangesTheMeaningIsRefusedByName) {
   EXPECT_EQ(kind_of(R"([{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", "weight": 0},
                         {"role": "tool_call", "content": "{\"name\": \"f\"}"}])"), "wrong-weight");
   EXPECT_THAT([&] { parse_conversation(json::parse(of_message(R"("weight": 0.5)"))); },
-              ThrowsMessage<ConversationError>(HasSubstr("\"weight\" of message 2 is 0.5 where 0, 1, false or true would be right")));
+              ThrowsMessage<ConversationError>(HasSubstr("\"weight\" of message 2 is 0.5, expected 0, 1, false or true")));
 }
 
 TEST_F(Conversations, KeysThatNothingReadsAreCounted) {

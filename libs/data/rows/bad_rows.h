@@ -1,5 +1,5 @@
 #pragma once
-// Rows of text that cannot be read: which there were, and how many may be passed over (--skip-bad).
+// Rows of text that cannot be read: a list of them, and how many may be skipped (--skip-bad).
 
 #include <cstdint>
 #include <mutex>
@@ -16,12 +16,12 @@ class BadRows {
 
   explicit BadRows(std::uint64_t allowed) : allowed_(allowed) {}
 
-  // `what` is the message that the row would be refused with: "a.jsonl:12: ...". Throws DataError with it when more rows
-  // are bad than allowed.
+  // `what` is the error message of the row: "a.jsonl:12: ...".
+  // Throws DataError with it if more rows are bad than allowed.
   void add(const std::string& what);
   std::uint64_t count() const;
   std::vector<std::string> examples() const;  // the first kShown
-  // Warnings in the log: the first rows, then the number of all. Nothing when there was none.
+  // Logs warnings: the first rows, then the number of all. Logs nothing if there were none.
   void log() const;
 
  private:

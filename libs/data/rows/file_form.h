@@ -1,6 +1,6 @@
 #pragma once
-// What a file holds: by its name, or by its first bytes where the name does not tell. The one place that knows endings;
-// every reader of text, rows and shards asks it. Thread-safe.
+// Format of a file, by its name, or by its first bytes if the name does not tell. The only
+// place that knows file extensions; all readers of text, rows and shards use it. Thread-safe.
 
 #include <filesystem>
 #include <string>
@@ -17,24 +17,24 @@ struct FileForm {
   Compression compression = Compression::kNone;
 };
 
-// What stands for standard input where a file is named.
+// The name for standard input.
 constexpr const char* kStandardInput = "-";
 
-// By the ending, in upper or lower case: .txt; .jsonl, .ndjson, .jsonlines; .json; .parquet; .tok. A .gz or .zst may follow
-// the endings of text and JSON.
+// By the extension, in upper or lower case: .txt; .jsonl, .ndjson, .jsonlines;
+// .json; .parquet; .tok. A .gz or .zst may follow the extensions of text and JSON.
 FileForm form_of(const std::filesystem::path& path);
 
-// The endings of `formats` for messages: ".txt, .jsonl (.ndjson, .jsonlines), .parquet; also .gz and .zst".
+// The extensions of `formats` for messages: ".txt, .jsonl (.ndjson, .jsonlines), .parquet; also .gz and .zst".
 std::string endings_of(const std::vector<FileFormat>& formats);
 
-// Standard input and pipes: "-", /dev/stdin, /dev/fd/N (a shell's <(...)), a FIFO. They can be read once (but see
-// reopenable() of byte_source.h), and mostly have no name that tells what they hold.
+// Standard input and pipes: "-", /dev/stdin, /dev/fd/N (a shell's <(...)), a FIFO. They can be read
+// once (but see reopenable() of byte_source.h), and usually have no name that tells the format.
 bool is_stream(const std::filesystem::path& path);
 
 // By the first bytes of a stream.
 Compression compression_of(std::string_view beginning);
-// Of decompressed ones, a few hundred: parquet by its magic number, JSON lines that begin with "{", JSON that begins with "[",
-// otherwise text.
+// By a few hundred decompressed bytes: parquet by its magic
+// number, JSON lines by "{", JSON by "[", otherwise text.
 FileFormat format_of(std::string_view beginning);
 
 }  // namespace nanochat

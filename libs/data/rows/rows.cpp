@@ -40,14 +40,14 @@ class Splitter {
       skip_space(end);
       if (at_ == end && (first || !commas)) return pieces;
       if (commas && !first) {
-        if (text_[at_] != ',') fail(fmt::format("'{}' where a comma would be right", printable(text_[at_])));
+        if (text_[at_] != ',') fail(fmt::format("found '{}', expected a comma", printable(text_[at_])));
         ++at_;
         skip_space(end);
       }
       Piece piece{at_, at_, line_};
       skip_value(end);
       piece.end = at_;
-      if (piece.end == piece.begin) fail(at_ == end ? "nothing after a comma" : "',' where a value would be right");
+      if (piece.end == piece.begin) fail(at_ == end ? "nothing after a comma" : "found ',', expected a value");
       pieces.push_back(piece);
       if (commas) {
         skip_space(end);
@@ -145,7 +145,7 @@ class JsonFileRows final : public RowReader {
     for (std::size_t n = 0; (n = source.read(buffer, sizeof buffer)) > 0;) {
       text_.append(buffer, n);
       if (text_.size() > kMaxJsonFile) {
-        throw DataError(fmt::format("{}: a .json of more than {}, which is read whole; a .jsonl would be right", name_,
+        throw DataError(fmt::format("{}: a .json of more than {}, which is read whole; use a .jsonl", name_,
                                     human_bytes(static_cast<double>(kMaxJsonFile))));
       }
     }

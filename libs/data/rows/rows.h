@@ -1,14 +1,14 @@
 #pragma once
-// Rows of JSON lines, JSON and parquet as JSON values: what conversations and tasks are made of. file_form.h says what a
-// file is taken for; .parquet and .zst need a build with Arrow.
+// Rows of JSON lines, JSON and parquet as JSON values, for conversations and tasks.
+// file_form.h defines how the format is detected; .parquet and .zst need a build with Arrow.
 //
-// JSON lines hold a value a line; blank lines are passed over. A .json holds either one array, whose elements are the rows,
-// or values one after the other, a row each; it is read whole. One array of messages ({"role", ...} or {"from", "value"}) is
-// one row: a conversation. The rows of a .parquet are objects. A stream that begins with "[" is a .json, one that begins as
-// parquet does is copied to a temporary file, any other holds JSON lines.
+// JSON lines have one value per line; blank lines are skipped. A .json has either one array whose elements are
+// the rows, or values one after the other, one row each; it is read whole. One array of messages ({"role", ...}
+// or {"from", "value"}) is one row: a conversation. The rows of a .parquet are objects. A stream that begins
+// with "[" is a .json, one that begins like parquet is copied to a temporary file, and any other is JSON lines.
 //
-// core/json_input.h says what is JSON: half a surrogate pair becomes U+FFFD, which is also what the reference's tokenizer
-// makes of it. \u0000 is a character as any other.
+// core/json_input.h defines the accepted JSON: half a surrogate pair becomes
+// U+FFFD, as in the reference's tokenizer. \u0000 is an ordinary character.
 
 #include <cstdint>
 #include <filesystem>
@@ -33,22 +33,22 @@ struct Row {
 class RowReader {
  public:
   virtual ~RowReader() = default;
-  // False at the end of the file. Throws DataError for what is wrong with the file, not with one row: unreadable, bad gzip,
-  // zstd or parquet, brackets of a .json that do not close.
+  // False at the end of the file. Throws DataError for a problem of the file, not of
+  // one row: unreadable, bad gzip, zstd or parquet, unclosed brackets of a .json.
   virtual bool next(Row& row) = 0;
   virtual std::uint64_t stored_bytes() const = 0;  // consumed of the file, for progress
 };
 
-// `columns`: of a .parquet, those to read (absent ones are passed over); empty: all.
+// `columns`: columns of a .parquet to read (missing ones are skipped); empty: all.
 std::unique_ptr<RowReader> open_rows(const std::filesystem::path& file, const std::vector<std::string>& columns = {});
 
 // Files, folders and globs of such files (data/rows/paths.h), standard input ("-") and pipes.
 std::vector<std::filesystem::path> expand_row_paths(const std::vector<std::string>& paths);
 
-// The first row of a file of JSON lines; null when it cannot be read, or is null.
+// The first row of a file of JSON lines; null if it cannot be read, or is null.
 nlohmann::json first_row(const std::filesystem::path& file);
 
-// Sets all of `row` but where it stands from its text, which must outlive it.
+// Sets all of `row` except its place from its text, which must outlive it.
 void parse_row(std::string_view text, Row& row);
 
 // The value of a row without a fault, with the order of its keys, which Row::value does not keep.

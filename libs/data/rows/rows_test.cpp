@@ -89,10 +89,10 @@ TEST_F(Rows, OfAJsonFileThatDoesNotCloseAreNone) {
   fails("\n[1, 2", "2: malformed JSON: the value that begins here does not end");
   fails("[1,\n \"abc]", "2: malformed JSON: a string that begins here does not end");
   fails("[1, 2]]", "1: malformed JSON: ']' closes nothing");
-  fails("[1,, 2]", "1: malformed JSON: ',' where a value would be right");
+  fails("[1,, 2]", "1: malformed JSON: found ',', expected a value");
   fails("[1,\n2,\n]", "3: malformed JSON: nothing after a comma");
-  fails("[{} {}]", "1: malformed JSON: '{' where a comma would be right");
-  fails("1, 2", "1: malformed JSON: ',' where a value would be right");
+  fails("[{} {}]", "1: malformed JSON: found '{', expected a comma");
+  fails("1, 2", "1: malformed JSON: found ',', expected a value");
 }
 
 TEST_F(Rows, ReplaceLoneSurrogatesAndKeepNuls) {

@@ -1,5 +1,5 @@
 #pragma once
-// What is known of a corpus without reading it.
+// Facts about a corpus without reading it.
 
 #include <cstdint>
 #include <string>
@@ -9,12 +9,12 @@
 
 namespace nanochat {
 
-// Tells it from others, wherever it lies: the checksums of token shards in their order, or the names and sizes of files of
-// text. Throws DataError as expand_paths, and for damaged shards.
+// Identifies the corpus, wherever it is stored: the checksums of token shards in their order, or
+// the names and sizes of text files. Throws DataError as expand_paths, and for damaged shards.
 std::string corpus_fingerprint(const std::vector<std::string>& paths);
 
-// Whether there is a validation split: shards of one, or, in text of which every `validation_every`-th document is held
-// out (0: none), so many documents. Throws DataError as expand_paths, and for text that cannot be read.
+// True if there is a validation split: shards of one, or a text with at least as many documents as
+// `validation_every` (0: none). Throws DataError as expand_paths, and for text that cannot be read.
 bool has_validation(const std::vector<std::string>& paths, std::int64_t validation_every, const ReaderOptions& reader = {});
 
 }  // namespace nanochat

@@ -255,7 +255,7 @@ nlohmann::json skipped_rows(const ReaderOptions& reader) {
 
 void check(const PrepareOptions& options, const Tokenizer& tokenizer) {
   if (options.tokens_per_shard < 1) {
-    throw ConfigError(fmt::format("tokens per shard is {}; 1 or more would be right", options.tokens_per_shard));
+    throw ConfigError(fmt::format("tokens per shard is {}, expected 1 or more", options.tokens_per_shard));
   }
   tokenizer.bos_id();  // training begins every document with it: refuse now and not after hours of work
   if (tokenizer.fingerprint().empty()) throw TokenizerError("the tokenizer has no fingerprint");

@@ -1,5 +1,5 @@
 #pragma once
-// `nanochat data prepare`: text to token shards, on all cores, with memory that does not grow with the corpus.
+// `nanochat data prepare`: tokenizes text into shards on all cores; memory does not grow with the corpus.
 //
 // The output folder holds train-00000.tok, ..., validation-00000.tok, ..., the tokenizer (so that the folder is all a
 // training run needs), with filters filters.json, and, written last, manifest.json. While it is being made it holds preparing.json instead: what is
@@ -39,12 +39,12 @@ struct PrepareResult {
   bool interrupted = false;  // an interrupt was requested (core/interrupt.h): whole shards so far, no manifest
 };
 
-// Writes the folder. The same input gives the same files whatever the number of workers, and whether or not it was
-// interrupted or killed on the way and resumed: finished shards are kept when their SHA-256 is right, the others are
-// made again. Where there is nothing to resume, `resume` begins; where all is done, it does nothing. Throws ConfigError,
-// naming what differs, when the weights do not fit the paths or the folder holds another preparation and `overwrite` is not set, and when another process prepares
-// into the folder; TokenizerError when the tokenizer has no token that begins a document; DataError, before anything is
-// written when there is no text at all, and when the text of finished shards has changed; IoError.
+// Writes the folder. The same input gives the same files, whatever the number of workers and whether or not the
+// command was interrupted or killed and resumed. Finished shards with the correct SHA-256 are kept, others are
+// written again. `resume` starts a new preparation if there is nothing to resume, and does nothing if all is done.
+// Throws ConfigError with the differences if the weights do not fit the paths, if the folder holds another
+// preparation without `overwrite`, or if another process writes the folder; TokenizerError if the tokenizer has no
+// BOS token; DataError if there is no text (before writing), or if the text of finished shards has changed; IoError.
 PrepareResult prepare_shards(const std::vector<std::string>& paths, const Tokenizer& tokenizer,
                              const std::filesystem::path& output, const PrepareOptions& options, ProgressReporter& progress);
 

@@ -181,7 +181,7 @@ ShardReader::ShardReader(MappedFile file, std::filesystem::path name) : path_(st
   }
   if (crc(0, &header, kCheckedHeaderBytes) != header.header_checksum) fail("the header is corrupt (wrong CRC-32)");
   if (header.bytes_per_token != 2 && header.bytes_per_token != 4) {
-    fail(fmt::format("{} bytes per token; 2 or 4 would be right", header.bytes_per_token));
+    fail(fmt::format("{} bytes per token, expected 2 or 4", header.bytes_per_token));
   }
   const std::uint64_t vocab_limit = header.bytes_per_token == 2 ? 65536 : std::numeric_limits<std::int32_t>::max();
   if (header.vocab_size < 1 || header.vocab_size > vocab_limit) {

@@ -1,6 +1,6 @@
 #pragma once
-// Token shards (*.tok): tokenized documents in a memory-mapped file. docs/formats/token-shards.md is the format, byte
-// by byte; in short: a header of 128 bytes, the token ids of all documents, the offsets and checksums of the documents.
+// Token shards (*.tok): tokenized documents in a memory-mapped file. docs/formats/token-shards.md has the format
+// byte by byte: a header of 128 bytes, the token ids of all documents, the offsets and checksums of the documents.
 //
 // Documents are stored without BOS. ShardReader is immutable: its const members are thread-safe.
 
@@ -28,9 +28,9 @@ struct ShardInfo {
   std::uint32_t checksum = 0;         // CRC-32 of everything after the header
 };
 
-// Writes one shard; nothing is visible under its name until finish(). Token ids go to disk as they come, the offsets
-// and checksums (12 bytes a document) are held in memory until finish(). Throws IoError; DataError for an id outside [0, vocab_size)
-// and for a fingerprint that is not 64 hexadecimal digits.
+// Writes one shard, which appears under its name only at finish(). Token ids are written at once;
+// offsets and checksums (12 bytes per document) are in memory until finish(). Throws IoError, and
+// DataError for an id outside [0, vocab_size) or a fingerprint that is not 64 hexadecimal digits.
 class ShardWriter {
  public:
   ShardWriter(std::filesystem::path path, std::int64_t vocab_size, std::string tokenizer_fingerprint);
@@ -48,10 +48,10 @@ class ShardWriter {
   std::unique_ptr<Impl> impl_;
 };
 
-// Reads one shard. The constructor checks the header (its own CRC-32 included), that the sizes it tells add up to
-// exactly the size of the file; it reads nothing else, so that a thousand shards open at once. Offsets and token ids are
-// checked, against the document's CRC-32 too, as documents are read. Throws DataError saying what is wrong. Nothing outside
-// the file is ever read.
+// Reads one shard. The constructor checks the header (with its CRC-32) and that the sizes
+// in it give exactly the file's size. It reads nothing else, so a thousand shards open at
+// once. Offsets and token ids are checked when documents are read, also against the
+// document's CRC-32. Throws DataError with the problem. Never reads outside the file.
 class ShardReader {
  public:
   explicit ShardReader(const std::filesystem::path& path);

@@ -1,9 +1,9 @@
 #pragma once
-// Documents read on one thread, tokenized on several, handed out in order: the part that `data prepare` and the loader
-// of raw text share.
+// Documents read on one thread, tokenized on several, and returned
+// in order; shared by `data prepare` and the loader of raw text.
 //
-// At most 2 x workers + 2 chunks of documents are in flight, so that memory does not grow with the corpus. next() is
-// for one thread; the destructor stops the others promptly.
+// At most 2 x workers + 2 chunks of documents are in flight, so memory does not grow
+// with the corpus. next() is for one thread; the destructor stops the others promptly.
 
 #include <cstdint>
 #include <functional>
@@ -30,16 +30,16 @@ std::uint32_t checksum_of(std::string_view text);  // CRC-32
 
 class TokenizePipeline {
  public:
-  // `select` is called on the reading thread with the index of every document in order; false passes over it without
-  // tokenizing it. workers 0: all threads. The tokenizer must outlive the pipeline.
+  // `select` is called on the reading thread with the index of every document in order; false
+  // skips it without tokenizing. workers 0: all threads. The tokenizer must outlive the pipeline.
   TokenizePipeline(std::unique_ptr<DocumentReader> reader, const Tokenizer& tokenizer, int workers,
                    std::function<bool(std::uint64_t)> select);
   ~TokenizePipeline();
   TokenizePipeline(const TokenizePipeline&) = delete;
   TokenizePipeline& operator=(const TokenizePipeline&) = delete;
 
-  // The next selected document. False at the end, or when `stop` is requested. Rethrows what reading or tokenizing
-  // threw, after the documents before it.
+  // The next selected document. False at the end, or if `stop` is requested.
+  // Rethrows what reading or tokenizing threw, after the documents before it.
   bool next(TokenizedDocument& document, const std::stop_token& stop = {});
 
  private:

@@ -84,7 +84,7 @@ void check_weights(const std::vector<double>& weights, std::size_t sources) {
   }
   for (const double weight : weights) {
     if (!std::isfinite(weight) || weight <= 0) {
-      throw ConfigError(fmt::format("a weight of {}; a number above 0 would be right", weight));
+      throw ConfigError(fmt::format("a weight of {}, expected a number above 0", weight));
     }
   }
 }

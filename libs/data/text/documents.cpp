@@ -211,7 +211,7 @@ class JsonlReader : public LineFileReader {
       return fmt::format("{}: {}", where(), fault.what);
     }
     if (!row.is_object()) {
-      return fmt::format("{}: found JSON {} where an object with the key \"{}\" would be right", where(), row.type_name(),
+      return fmt::format("{}: found JSON {}, expected an object with the key \"{}\"", where(), row.type_name(),
                          text_column_);
     }
     const auto text = row.find(text_column_);
@@ -222,7 +222,7 @@ class JsonlReader : public LineFileReader {
                          text_column_, on_one_line(keys));
     }
     if (!text->is_string()) {
-      return fmt::format("{}: \"{}\" is a JSON {} where a string would be right", where(), text_column_, text->type_name());
+      return fmt::format("{}: \"{}\" is a JSON {}, expected a string", where(), text_column_, text->type_name());
     }
     document = std::move(text->get_ref<std::string&>());
     return {};
@@ -240,7 +240,7 @@ class ParquetReader : public FileReader {
     while (column_->next(document)) {
       const std::size_t valid = valid_bytes(document);
       if (valid < document.size()) {
-        policy_.bad(fmt::format("{}: invalid UTF-8 at byte {} (0x{:02x}) of row {}; text in UTF-8 would be right", name_, valid,
+        policy_.bad(fmt::format("{}: invalid UTF-8 at byte {} (0x{:02x}) of row {}, expected text in UTF-8", name_, valid,
                                 static_cast<unsigned char>(document[valid]), column_->row()));
         continue;
       }

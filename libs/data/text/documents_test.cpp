@@ -266,8 +266,8 @@ TEST_F(DocumentsTest, BadRowsArePassedOverWhenAllowed) {
   EXPECT_THAT(read("a.jsonl", rows, options), ElementsAre("one", "two"));
   options.bad_rows = std::make_shared<BadRows>(5);
   EXPECT_THAT([&] { read("a.jsonl", rows, options); },
-              ThrowsMessage<DataError>(HasSubstr("a.jsonl:8: found JSON null where an object with the key \"text\" would be "
-                                                 "right; --skip-bad allows 5 bad rows")));
+              ThrowsMessage<DataError>(HasSubstr("a.jsonl:8: found JSON null, expected an object with the key \"text\"; "
+                                                 "--skip-bad allows 5 bad rows")));
 }
 
 TEST_F(DocumentsTest, BadLinesOfTextArePassedOverWhenAllowed) {
@@ -293,9 +293,9 @@ TEST_F(DocumentsTest, FilesFollowOneAnother) {
 
 TEST_F(DocumentsTest, SaysWhereBadInputIs) {
   error("a.jsonl", "{\"text\":\"a\"}\n{\"text\":\n", "a.jsonl:2: malformed JSON at byte");
-  error("a.jsonl", "\n[1]\n", "a.jsonl:2: found JSON array where an object with the key \"text\"");
+  error("a.jsonl", "\n[1]\n", "a.jsonl:2: found JSON array, expected an object with the key \"text\"");
   error("a.jsonl", "{\"body\":\"a\",\"id\":1}", "a.jsonl:1: no key \"text\"; the keys are: body, id");
-  error("a.jsonl", "{\"text\":5}", "a.jsonl:1: \"text\" is a JSON number where a string would be right");
+  error("a.jsonl", "{\"text\":5}", "a.jsonl:1: \"text\" is a JSON number, expected a string");
   error("a.jsonl", "{\"text\":\"a\"}\n{\"text\":\"\xff\"}", "a.jsonl:2: invalid UTF-8 at byte 22 (0xff)");
   error("a.jsonl", "{\"text\":\"\\ud8\"}", "a.jsonl:1: malformed JSON");
   error("a.jsonl", "{\"x\":" + std::string(1000, '[') + "}", "a.jsonl:1: arrays and objects are nested more than");

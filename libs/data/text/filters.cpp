@@ -74,7 +74,7 @@ struct Measured {
 void check(const FilterOptions& options) {
   const auto share = [](const char* name, double value) {
     if (!(value >= 0.0 && value <= 1.0)) {
-      throw ConfigError(fmt::format("{} is {}; a share from 0 to 1 would be right", name, value));
+      throw ConfigError(fmt::format("{} is {}, expected a share from 0 to 1", name, value));
     }
   };
   share("max symbols", options.max_symbols);

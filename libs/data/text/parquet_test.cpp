@@ -140,7 +140,7 @@ TEST(Parquet, TheColumnIsChosenByNameOrType) {
               ThrowsMessage<DataError>(HasSubstr("a.parquet: no column \"txet\"; the columns are: id (INT64), raw "
                                                  "(BYTE_ARRAY), body (String)")));
   EXPECT_THAT([&] { read({folder / "a.parquet"}, "id"); },
-              ThrowsMessage<DataError>(HasSubstr("column \"id\" is INT64 where strings or binary values would be right")));
+              ThrowsMessage<DataError>(HasSubstr("column \"id\" is INT64, expected strings or binary values")));
 }
 
 // A file of strings alone, all of them "COLUMN ROW".

@@ -1,5 +1,5 @@
 #pragma once
-// What filters.h measures of a document. Pure functions of the text and a seed, the same on every machine.
+// The measures of filters.h for a document. Pure functions of the text and a seed, equal on every machine.
 
 #include <array>
 #include <cstddef>
@@ -17,13 +17,13 @@ struct Hash128 {
 };
 Hash128 hash128(std::string_view bytes, std::uint64_t seed);  // MurmurHash3_x64_128
 
-// Share of characters that are neither letters (or marks, or ideographs), digits nor white space: punctuation, symbols,
-// emoji, control and private characters. 0 for an empty text.
+// Share of characters other than letters, marks, ideographs, digits and white space:
+// punctuation, symbols, emoji, control and private characters. 0 for an empty text.
 double symbol_share(std::string_view text);
 
-// Share of the places of a text where the 24 bytes that begin there began at an earlier place, too. Text that never
-// repeats itself has 0, one sentence over and over nearly 1. Estimated from an eighth of the places in texts of more
-// than 64 KiB.
+// Share of the positions of a text whose next 24 bytes also begin at an earlier
+// position. 0 for text that never repeats, nearly 1 for one sentence repeated over
+// and over. Estimated from an eighth of the positions in texts of more than 64 KiB.
 double repetition_share(std::string_view text);
 
 // MinHash of a text's shingles: 24 consecutive bytes of it with ASCII letters in lower case and every run of ASCII white
@@ -32,7 +32,7 @@ double repetition_share(std::string_view text);
 constexpr std::size_t kBands = 14, kRowsPerBand = 8;
 struct MinHash {
   std::array<std::uint64_t, kBands> bands{};
-  bool enough = false;  // false: too few shingles to say anything
+  bool enough = false;  // false: too few shingles for a comparison
 };
 MinHash min_hash(std::string_view text, std::uint64_t seed);
 

@@ -1,6 +1,6 @@
 #pragma once
-// Internal to evaluation: what happens in the sandbox's processes between clone() and exec(). The parent has threads, so
-// nothing here allocates, locks or throws: only system calls, on strings that the parent has prepared.
+// Internal to evaluation: code of the sandbox's processes between clone() and exec(). The parent has threads, so
+// this code must not allocate, lock or throw; it only makes system calls with strings that the parent has prepared.
 
 #include <cstddef>
 #include <string>
@@ -11,13 +11,13 @@
 
 namespace nanochat::sandbox {
 
-// Where setting up stopped; kReady comes when the program has been started.
+// The setup step that failed; kReady after the program has started.
 enum class Stage : int {
   kReady, kGo, kMount, kTmpfs, kBind, kReadOnly, kPivot, kProgram, kIdentity, kSession, kFilter, kLimits, kExec,
 };
 const char* describe(Stage stage);
 
-// Sent through the report pipe: first how setting up went, then how the program ended.
+// Sent through the report pipe: first the result of the setup, then how the program ended.
 struct Report {
   Stage stage = Stage::kReady;
   int error = 0;   // errno of the stage
@@ -29,17 +29,17 @@ struct Mount {
   bool folder = true;
 };
 
-// All that the child reads.
+// All input of the child.
 struct Plan {
   bool namespaces = true;
   bool seccomp = true;
-  bool drop_to_nobody = true;  // where the process is root
-  std::string root;             // an empty folder, the new root's mount point; without namespaces the working folder
+  bool drop_to_nobody = true;  // if the process is root
+  std::string root;             // an empty folder: mount point of the new root; without namespaces the working folder
   std::string tmpfs_options, tmp_options;
   std::vector<std::string> folders;                        // to make, parents first
   std::vector<std::pair<std::string, std::string>> links;  // target, path
   std::vector<Mount> mounts;
-  std::string program_path;  // where the program's text is written, seen from the new root
+  std::string program_path;  // where the program's text is written, in the new root
   const std::string* program = nullptr;
   std::vector<char*> arguments, environment;  // null-terminated
   SandboxLimits limits;
@@ -49,8 +49,8 @@ struct Plan {
 // The first process in the namespaces: sets everything up, starts the program and waits for it. Never returns.
 [[noreturn]] void run_init(const Plan& plan);
 
-// Refuses system calls that no pure computation needs, and signals to other processes than the caller. False, with errno,
-// where the kernel has no such filter.
+// Refuses system calls that a pure computation does not need, and signals to other
+// processes than the caller. False, with errno, if the kernel has no such filter.
 bool install_filter();
 
 inline constexpr unsigned kNobody = 65534;

@@ -1,6 +1,6 @@
 #pragma once
-// For this library only: model, cache and scheduler together, on one thread. Two faces stand on it: engine.cpp gives it
-// a thread and messages, generator.cpp calls it until nothing is left to do.
+// For this library only: model, cache and scheduler on one thread. It has two users:
+// engine.cpp adds a thread and messages; generator.cpp calls it until nothing is left to do.
 
 #include <atomic>
 #include <cstdint>
@@ -20,8 +20,8 @@
 
 namespace nanochat {
 
-// Blocks of a KV cache that holds max_running contexts, or of a quarter of the memory that is left. Throws
-// OutOfMemoryError when not even one context fits.
+// Number of blocks of a KV cache for max_running contexts, or for a quarter of
+// the available memory. Throws OutOfMemoryError if not even one context fits.
 std::int64_t default_kv_blocks(const Gpt& model, const EngineOptions& options);
 
 class EngineCore {
@@ -29,7 +29,7 @@ class EngineCore {
   // The model must outlive it. Throws as Engine's constructor.
   EngineCore(Gpt& model, const EngineOptions& options);
 
-  // A request ready to be added, its max_tokens cut to the context. Throws as Engine::submit(). Thread-safe.
+  // Creates a request with max_tokens limited to the context. Throws as Engine::submit(). Thread-safe.
   static std::unique_ptr<ActiveRequest> prepare(EngineRequest request, const GptConfig& config, const EngineOptions& options);
 
   void warm_up();
@@ -37,18 +37,18 @@ class EngineCore {
   void cancel(RequestId id, std::optional<std::int32_t> sequence);
   void cancel_all();
   std::int64_t invalidate(const std::function<bool(std::span<const std::int32_t>)>& matches);
-  void step();  // one pass through the model, and a token for each sequence whose tokens it has seen
+  void step();  // one forward pass, and a new token for each sequence whose tokens are all processed
   bool idle() const { return scheduler_.idle(); }
 
   Gpt& model() { return model_; }
-  // Requests that have left the queue since the start, and the tokens of their prompts. Read from any thread: who has
-  // seen a request's events finds its place in the queue free.
+  // Number of requests that have left the queue since the start, and of their prompt tokens. Readable
+  // from any thread: when a request's events have been seen, its place in the queue is free.
   std::int64_t dequeued() const { return dequeued_.load(); }
   std::int64_t dequeued_tokens() const { return dequeued_tokens_.load(); }
   EngineStats stats() const;
 
  private:
-  struct Draw {  // one token to be drawn, and what came of it
+  struct Draw {  // one token to be drawn, and its result
     Sequence* sequence = nullptr;
     std::int64_t row = 0;  // of the logits
     SampledToken token;
@@ -64,7 +64,7 @@ class EngineCore {
   void accept(const Draw& draw);
   void force(Sequence& sequence, const std::vector<std::int32_t>& tokens);
   bool end_if_full(Sequence& sequence);
-  // One token more; false when its receiver ended the sequence.
+  // Adds one token; false if its receiver ended the sequence.
   bool append(Sequence& sequence, const EngineEvent& event);
   void finish(Sequence& sequence, FinishReason reason, std::int32_t stop_token = -1);
   void finish(Sequence& sequence, const EngineEvent& what);
@@ -73,7 +73,7 @@ class EngineCore {
   void fail(Sequence& sequence, const std::exception_ptr& error, const std::string& doing = {});
   bool emit(ActiveRequest& request, EngineEvent event);
   void leave_queue(ActiveRequest& request);
-  void purge();  // requests that are done
+  void purge();  // removes finished requests
 
   Gpt& model_;
   EngineOptions options_;

@@ -1,5 +1,5 @@
 #pragma once
-// For json_schema.cpp only: rules for the parts of JSON that need no schema.
+// For json_schema.cpp only: rules for the parts of JSON that do not need a schema.
 
 #include <cstdint>
 #include <optional>
@@ -22,7 +22,7 @@ class JsonGrammar {
   Rule string(std::int64_t min_length, std::optional<std::int64_t> max_length);
   Rule number() const { return number_; }
   Rule integer(std::int64_t minimum, std::int64_t maximum);
-  Rule value();                              // anything, kDepth deep
+  Rule value();                              // any value, kDepth deep
   Rule object();                             // with any keys and values
   Rule literal(const std::string& text) { return any_literal({text}); }
   Rule any_literal(std::vector<std::string> texts);  // one of these; at least one
@@ -48,7 +48,7 @@ class JsonGrammar {
 
   ByteGrammar grammar_;
   Rule space_ = 0, character_ = 0, characters_ = 0, number_ = 0;
-  std::vector<Rule> values_, objects_, arrays_;  // by depth; filled when first wanted
+  std::vector<Rule> values_, objects_, arrays_;  // by depth; filled on first use
 };
 
 }  // namespace nanochat

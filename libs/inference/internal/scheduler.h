@@ -1,10 +1,10 @@
 #pragma once
-// For the engine only: which tokens go through the model in the next step, and who holds the blocks they need. Knows no
-// model. Not thread-safe.
+// For the engine only: selects the tokens of the next step and assigns
+// the blocks that they need. Does not use the model. Not thread-safe.
 //
-// Order of a step: decodes; then what is left of the budget on prompts (and tokens that tools put in), in order of
-// arrival; then sequences that were preempted; then new requests, while there are blocks for their whole prompt. A step
-// always makes progress: the sequence that came first can take every block, and the cache holds one context.
+// Order of a step: decodes; then the rest of the budget for prompts (and tokens forced by tools) in order
+// of arrival; then preempted sequences; then new requests, if there are blocks for their whole prompt. A
+// step always makes progress: the oldest sequence can take every block, and the cache holds one context.
 
 #include <cstdint>
 #include <deque>
@@ -29,14 +29,14 @@ class Scheduler {
   Scheduler(const EngineOptions& options, std::int64_t blocks);
 
   void add(std::unique_ptr<ActiveRequest> request);         // to the end of the queue
-  // The next batch; empty when there is nothing to do. Chunks are in the order given above.
+  // The next batch; empty if there is nothing to do. Chunks are in the order given above.
   std::vector<ScheduledChunk> schedule();
-  // The model has seen the chunk: publishes the blocks it filled.
+  // Call after the model has processed the chunk: publishes the blocks that it filled.
   void computed(const ScheduledChunk& chunk);
-  // Makes sequences 1 .. n-1 of a prompt that is through, sharing its full blocks; `copy` copies a block that is not full.
+  // Creates sequences 1 .. n-1 of a finished prompt, sharing its full blocks; `copy` copies a block that is not full.
   void fork(Sequence& first, const std::function<void(std::int32_t, std::int32_t)>& copy);
-  void finish(Sequence& sequence);                          // gives its blocks back
-  // Takes a request whose sequences have all finished, or that waits, out.
+  void finish(Sequence& sequence);                          // frees its blocks
+  // Removes a request whose sequences have all finished, or that waits.
   std::unique_ptr<ActiveRequest> remove(RequestId id);
   ActiveRequest* find(RequestId id);
   std::vector<RequestId> requests() const;                  // in order of arrival
@@ -46,11 +46,11 @@ class Scheduler {
   void count(EngineStats& stats) const;                     // fills what the scheduler knows
 
  private:
-  bool reserve(Sequence& sequence, std::int64_t tokens);    // blocks up to computed + tokens; preempts; false: preempted itself
+  bool reserve(Sequence& sequence, std::int64_t tokens);    // blocks up to computed + tokens; may preempt others; false: preempted itself
   void release(Sequence& sequence);
   void preempt(Sequence& sequence);
   bool admit(ActiveRequest& request);
-  bool take_prefix(Sequence& sequence);                     // blocks for all its tokens, cached or free; false: too few
+  bool take_prefix(Sequence& sequence);                     // blocks for all its tokens; false: too few
   void add_chunk(Sequence& sequence, std::int64_t tokens);
 
   std::int64_t block_size_, max_batch_tokens_, max_running_;

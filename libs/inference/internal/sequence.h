@@ -20,10 +20,10 @@ struct Sequence;
 struct ActiveRequest {
   RequestId id = 0;
   EngineRequest spec;
-  std::int64_t max_tokens = 0;                       // what spec asks for, cut to the context
+  std::int64_t max_tokens = 0;                       // as in spec, limited to the context
   EngineClock::time_point submitted, first_step, first_token;
   EngineUsage usage;
-  std::vector<std::unique_ptr<Sequence>> sequences;  // n of them once the prompt is through, one before
+  std::vector<std::unique_ptr<Sequence>> sequences;  // n of them after the prompt is processed, one before
   std::int64_t unfinished = 0;                       // of the n
   std::vector<EngineEvent::PromptToken> prompt_logprobs;
   bool started = false;                              // left the queue
@@ -35,12 +35,12 @@ struct ActiveRequest {
 struct Sequence {
   ActiveRequest* request = nullptr;
   std::int32_t index = 0;
-  std::vector<std::int32_t> tokens;                  // prompt and what came after
-  std::int64_t computed = 0;                         // of them, those whose keys and values are in blocks
+  std::vector<std::int32_t> tokens;                  // prompt and generated tokens
+  std::int64_t computed = 0;                         // number of tokens whose keys and values are in blocks
   std::vector<std::int32_t> blocks;                  // block table
-  std::int64_t published = 0;                        // blocks the prefix cache knows
-  BlockPool::Name name = BlockPool::kRoot;           // of the last of those
-  std::int64_t epoch = 0;                            // of the prefix cache when `name` began
+  std::int64_t published = 0;                        // number of blocks in the prefix cache
+  BlockPool::Name name = BlockPool::kRoot;           // name of the last published block
+  std::int64_t epoch = 0;                            // the prefix cache's epoch when `name` began
   Sampler sampler;
   std::unique_ptr<TokenConstraint> constraint;
   std::unique_ptr<TokenTool> tool;
@@ -49,9 +49,9 @@ struct Sequence {
 
   explicit Sequence(ActiveRequest* of, std::int32_t i) : request(of), index(i), sampler(of->spec.sampling) {}
   std::int64_t size() const { return static_cast<std::int64_t>(tokens.size()); }
-  std::int64_t pending() const { return size() - computed; }  // tokens the model has not seen
+  std::int64_t pending() const { return size() - computed; }  // tokens that the model has not processed
   std::int64_t generated() const { return size() - request->prompt_size(); }
-  // Whether the prompt is through and the siblings of an n > 1 have not been made.
+  // True if the prompt is processed and the other sequences of n > 1 have not been created.
   bool forks() const { return request->spec.n > static_cast<std::int64_t>(request->sequences.size()); }
 };
 

@@ -1,5 +1,5 @@
 #pragma once
-// Events a second over the last ten whole seconds.
+// Number of events per second over the last ten complete seconds.
 
 #include <array>
 #include <chrono>
@@ -15,8 +15,8 @@ class TokenRate {
 
  private:
   static constexpr std::int64_t kSeconds = 10;
-  std::array<std::int64_t, kSeconds + 1> counts_{};   // of second s at s % size: the last ten, and the one that runs
-  std::array<std::int64_t, kSeconds + 1> seconds_{};  // which second a count belongs to
+  std::array<std::int64_t, kSeconds + 1> counts_{};   // second s is at s % size: the last ten, and the current one
+  std::array<std::int64_t, kSeconds + 1> seconds_{};  // the second that a count belongs to
 };
 
 }  // namespace nanochat

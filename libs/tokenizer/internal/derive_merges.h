@@ -1,6 +1,6 @@
 #pragma once
-// Merge rules from a list of tokens in the order in which training made them: what a rank file and a sentencepiece
-// model leave out and a Hugging Face tokenizer.json spells out.
+// Derives merge rules from a list of tokens in the order of training. Rank files and
+// SentencePiece models do not contain merges; a Hugging Face tokenizer.json does.
 
 #include <string>
 #include <vector>
@@ -11,17 +11,17 @@ namespace nanochat {
 
 struct MergedToken {
   TokenId id = 0;
-  std::string bytes;                        // as token_bytes() has them
-  std::vector<TokenId> symbols;             // single bytes or characters it begins from, at least two
-  std::vector<std::size_t> symbol_lengths;  // bytes of each symbol
+  std::string bytes;                        // as token_bytes() returns them
+  std::vector<TokenId> symbols;             // the single bytes or characters it is made of, at least two
+  std::vector<std::size_t> symbol_lengths;  // length of each symbol in bytes
 };
 
-// `tokens` in rank order. A trained token is made by exactly one pair: the two symbols that remain of it under the
-// merges before it. If that holds for every token, one merge each is returned, ranks 0, 1, 2, ..., and encoding by
-// them equals encoding by the rank of the joined bytes: nothing can join two other neighbours into the token, for as
-// long as no merge crosses its ends the symbols inside are those that its own encoding has, in the same order.
-// Otherwise (a hand-made vocabulary) every split of a token into two known ones is a merge, and all splits of one
-// token share its rank, as tiktoken and sentencepiece define it.
+// `tokens` are in rank order. A trained token is made by exactly one pair: the two symbols that
+// remain of it after all earlier merges. If this holds for every token, one merge per token is
+// returned, with ranks 0, 1, 2, .... Encoding with these merges equals encoding by the rank of the
+// joined bytes, because as long as no merge crosses the ends of a token, its symbols are those of
+// its own encoding. Otherwise (a hand-made vocabulary), every split of a token into two known
+// tokens is a merge, and all splits of a token share its rank, as in tiktoken and SentencePiece.
 std::vector<Merge> derive_merges(const std::vector<MergedToken>& tokens);
 
 }  // namespace nanochat

@@ -8,9 +8,9 @@
 
 namespace nanochat {
 
-// SHA-256 (hex) over everything that decides ids: `settings` (kind, pattern), the ordinary tokens, the merges in
-// order, the special tokens. Each list is preceded by its length and each string by its length, so that no two
-// definitions hash the same bytes.
+// SHA-256 (hex) over everything that determines ids: `settings` (type, pattern), the
+// ordinary tokens, the merges in order, the special tokens. Each list and each string
+// is preceded by its length, so two different tokenizers never hash the same bytes.
 std::string tokenizer_fingerprint(const std::vector<std::string>& settings, const std::vector<std::string>& tokens,
                                   const std::vector<Merge>& merges, const std::vector<std::string>& specials);
 

@@ -1,7 +1,7 @@
 #pragma once
-// tokenizer.json of Hugging Face's `tokenizers`, read and written. What ours contain, key by key, is in
-// docs/formats/tokenizer.md. Source: huggingface/tokenizers, the serialised form of its BPE model, pre-tokenizers,
-// normalizers and decoders.
+// Reads and writes tokenizer.json of Hugging Face's `tokenizers`. docs/formats/tokenizer.md
+// describes our files key by key. Source: huggingface/tokenizers, the serialised form of
+// its BPE model, pre-tokenizers, normalizers and decoders.
 
 #include <string>
 #include <string_view>
@@ -12,22 +12,22 @@
 
 namespace nanochat {
 
-// Byte-level BPE, cut by ByteLevel and Splits, with normalizers and added tokens (text_steps.h), or the sentencepiece form
-// that to_hf_json writes. Anything that would encode otherwise than this program does (other models, normalizers and
-// pre-tokenizers, dropout) throws TokenizerError with the key.
+// Reads byte-level BPE split by ByteLevel and Split, with normalizers and added tokens (text_steps.h),
+// or the SentencePiece form that to_hf_json writes. Throws TokenizerError with the key for anything
+// that this program would encode differently (other models, normalizers and pre-tokenizers, dropout).
 std::variant<ByteBpeDefinition, SentencePieceDefinition> parse_hf_json(std::string_view contents,
                                                                        const std::string& source);
 
 std::string to_hf_json(const ByteBpeTokenizer& tokenizer);
 std::string to_hf_json(const SentencePieceTokenizer& tokenizer);
-// tokenizer_config.json: the class that transformers' AutoTokenizer makes of it, and which tokens begin and end a
-// text.
+// tokenizer_config.json: the class that transformers'
+// AutoTokenizer creates, and the tokens that begin and end a text.
 std::string hf_tokenizer_config(const Tokenizer& tokenizer);
 
-// GPT-2's printable stand-ins for bytes: printable Latin-1 stands for itself, the other 68 bytes for U+0100 and up.
-// Source: bytes_to_unicode in GPT-2's encoder.py.
+// GPT-2's printable characters for bytes: printable Latin-1 stays itself, and the
+// other 68 bytes become U+0100 and up. Source: bytes_to_unicode in GPT-2's encoder.py.
 std::string bytes_to_printable(std::string_view bytes);
-// Throws TokenizerError naming a character that stands for no byte.
+// Throws TokenizerError with a character that does not stand for a byte.
 std::string printable_to_bytes(std::string_view printable, const std::string& source);
 
 }  // namespace nanochat

@@ -1,6 +1,6 @@
 #pragma once
-// Split patterns in two dialects. Ours (pretokenizer.h) is that of tiktoken and the reference: Rust's. tokenizer.json
-// speaks Oniguruma's, in which some of the same letters mean something else:
+// Split patterns in two dialects. Ours (pretokenizer.h) is Rust's, as in tiktoken and the
+// reference. tokenizer.json uses Oniguruma's, in which some of the same syntax has another meaning:
 //
 //   ours                 Oniguruma
 //   ^  $                 \A  \z             (there ^ and $ are the ends of a line)
@@ -9,21 +9,21 @@
 //   X{0,3}               X{,3} too
 //   [0-9A-Fa-f]          \h
 //
-// Patterns in which nothing differs come back as they are.
+// Patterns without differences are returned unchanged.
 
 #include <string>
 #include <string_view>
 
 namespace nanochat {
 
-// The same pattern in our dialect. Throws TokenizerError naming the construct that has no equal here: sets inside sets,
-// POSIX brackets, calls, absent groups, \G, \K, \X, options other than i and m.
+// The pattern in our dialect. Throws TokenizerError with the construct that has no equivalent:
+// sets inside sets, POSIX brackets, calls, absent groups, \G, \K, \X, options other than i and m.
 std::string from_oniguruma(std::string_view pattern);
 
-// The same pattern in Oniguruma's dialect.
+// The pattern in Oniguruma's dialect.
 std::string to_oniguruma(std::string_view pattern);
 
-// A pattern that matches `text` and nothing else, in both dialects.
+// A pattern that matches `text` only, in both dialects.
 std::string literal_pattern(std::string_view text);
 
 }  // namespace nanochat

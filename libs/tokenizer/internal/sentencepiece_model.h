@@ -1,6 +1,6 @@
 #pragma once
-// Reads a sentencepiece model file (a protobuf message ModelProto) far enough to encode with it: the pieces and the
-// settings that decide whether it is lossless. Field numbers are those of sentencepiece_model.proto.
+// Reads the parts of a SentencePiece model file (a protobuf ModelProto) that encoding needs: the pieces, and
+// the settings that decide whether it is lossless. Field numbers are those of sentencepiece_model.proto.
 
 #include <string>
 #include <string_view>
@@ -22,10 +22,10 @@ struct SentencePieceModel {
   bool add_dummy_prefix = true;
   bool remove_extra_whitespaces = true;
   bool escape_whitespaces = true;
-  bool normalizes = false;  // has a character map, i.e. is not the identity
+  bool normalizes = false;  // has a character map, which is not the identity
 };
 
-// `source` names the file in errors. Throws TokenizerError when the bytes are no such message or are cut off.
+// `source` names the file in errors. Throws TokenizerError if the bytes are not such a message or are truncated.
 SentencePieceModel parse_sentencepiece_model(std::string_view bytes, const std::string& source);
 
 }  // namespace nanochat

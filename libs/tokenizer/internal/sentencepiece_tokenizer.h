@@ -1,11 +1,11 @@
 #pragma once
-// Encoding with a lossless sentencepiece BPE model: characters are merged in the order of the pieces' scores, a
-// character that is no piece falls back to its bytes. The ids are those of the sentencepiece library; the loop is
-// ours (merge_table.h), so that a text is cut into words first and both kinds of tokenizer share it. Training is the
-// library's (train.h).
+// Encoding with a lossless SentencePiece BPE model: characters are merged in the order of
+// the pieces' scores, and a character without a piece becomes its bytes. The ids are those
+// of the SentencePiece library. The merge loop is ours (merge_table.h): text is first split
+// into words, and both types of tokenizer share it. Training uses the library (train.h).
 //
-// A space is stored as U+2581, as sentencepiece does; U+2581 in a text therefore decodes to a space. It is the one
-// character that does not come back. Malformed UTF-8 becomes U+FFFD before encoding.
+// A space is stored as U+2581, as in SentencePiece. U+2581 in a text therefore decodes to a space;
+// it is the one character that does not round-trip. Invalid UTF-8 becomes U+FFFD before encoding.
 //
 // Source: Kudo & Richardson 2018, "SentencePiece: A simple and language independent subword tokenizer".
 
@@ -22,21 +22,21 @@ namespace nanochat {
 struct SentencePieceModel;
 
 struct SentencePieceDefinition {
-  std::vector<std::string> pieces;    // as the model spells them: "<unk>", "<0x00>", ..., "▁the"
+  std::vector<std::string> pieces;    // as spelled in the model: "<unk>", "<0x00>", ..., "▁the"
   std::vector<Merge> merges;          // by rank
   std::vector<std::string> specials;  // ids pieces.size(), pieces.size() + 1, ...
-  std::string model_file;             // contents of tokenizer.model, empty when not known; saved again
+  std::string model_file;             // content of tokenizer.model, written by save(); empty if not known
 };
 
-// Checks that the model is one that decodes to what was encoded, and derives its merges. Throws TokenizerError naming
-// the setting or piece at fault.
+// Checks that the model is lossless and derives its merges.
+// Throws TokenizerError with the setting or piece that is wrong.
 SentencePieceDefinition define_sentencepiece(const SentencePieceModel& model, std::string model_file,
                                              std::vector<std::string> specials, const std::string& source);
 
 class SentencePieceTokenizer final : public Tokenizer {
  public:
-  // Throws TokenizerError when the unknown piece, one of the 256 byte pieces or the space is missing, or a string
-  // occurs twice.
+  // Throws TokenizerError if the unknown piece, one of the 256 byte
+  // pieces or the space is missing, or if a string occurs twice.
   explicit SentencePieceTokenizer(SentencePieceDefinition definition);
 
   std::string_view type() const override { return "sentencepiece"; }
@@ -45,7 +45,7 @@ class SentencePieceTokenizer final : public Tokenizer {
   void encode(std::string_view text, std::vector<TokenId>& ids) const override;
   std::string_view token_bytes(TokenId id) const override;
   const std::vector<std::string>& special_tokens() const override { return specials_; }
-  // Also writes tokenizer.model when its contents are known.
+  // Also writes tokenizer.model if its content is known.
   void save(const std::filesystem::path& folder) const override;
 
   const std::vector<std::string>& pieces() const { return pieces_; }
@@ -62,9 +62,9 @@ class SentencePieceTokenizer final : public Tokenizer {
   MergeTable table_;
   std::vector<TokenId> byte_ids_;       // 256
   std::vector<std::uint16_t> page_of_;  // code point / 256 to a page below
-  std::vector<TokenId> character_ids_;  // pages of 256; -1: falls back to bytes
-  bool space_begins_word_ = true;       // no piece has a space after anything but a space
-  TokenStrings strings_;                // what tokens decode to; finds whole words
+  std::vector<TokenId> character_ids_;  // pages of 256; -1: encoded as bytes
+  bool space_begins_word_ = true;       // no piece has a space after anything except a space
+  TokenStrings strings_;                // the decoded tokens; finds whole words
 };
 
 inline constexpr std::string_view kSpaceSymbol = "\xE2\x96\x81";  // U+2581

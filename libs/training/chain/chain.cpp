@@ -62,7 +62,7 @@ T optional_value(const json& object, const char* key, T preset, const std::strin
 }
 
 void check_keys(const json& object, std::initializer_list<const char*> keys, const std::string& where) {
-  if (!object.is_object()) throw ConfigError(fmt::format("{}: expected an object, found {}", where, object.type_name()));
+  if (!object.is_object()) throw ConfigError(fmt::format("{}: found {}, expected an object", where, object.type_name()));
   for (const auto& [key, value] : object.items()) {
     if (std::find(keys.begin(), keys.end(), key) == keys.end()) {
       throw ConfigError(fmt::format("{}: unknown key \"{}\"; known are {}", where, key, fmt::join(keys, ", ")));

@@ -90,7 +90,7 @@ Rendered render(const Source& source, const Tokenizer& tokenizer, std::int64_t m
   if (useless == all.size()) {
     throw DataError(fmt::format("{}: nothing can be learned from any of the {} conversations: {}{}", what, number(all.size()),
                                 why_useless(useless, useless_cut, max_tokens),
-                                useless_cut > 0 ? "; shorter conversations or a model with a longer context would be right" : ""));
+                                useless_cut > 0 ? "; use shorter conversations or a model with a longer context" : ""));
   }
   if (cut > 0) {
     log_warn("{}: {} of {} conversations have more than {} tokens; the rest of each is cut off", what, number(cut), number(all.size()),
@@ -142,17 +142,25 @@ std::shared_ptr<const RenderedConversations> selected(const Rendered& rendered, 
 
 void declare_conversation_data(OptionList& options, ConversationDataOptions& data) {
   // That the conversations are the same ones, the loader finds by their number and tokens when it goes on.
-  options.add("data_dir", data.data_dir, "conversations to train on (messages, ShareGPT, Alpaca, prompt and completion, ...; .jsonl, .json, .parquet): files, folders, globs")
+  options.add("data_dir", data.data_dir,
+      "Conversations to train on: files, folders or globs of .jsonl, .json or .parquet with messages, ShareGPT, "
+      "Alpaca, prompt and completion, and other common formats.")
       .may_change();
-  options.add("mixture", data.mixture, "instead of data_dir: a mixture of tasks, a JSON file or the JSON itself").may_change();
-  options.add("validation_data_dir", data.validation_data_dir, "conversations to validate on; default: part of the data is held out")
+  options.add("mixture", data.mixture, "Mixture of tasks to train on, instead of --data-dir: a JSON file, or the "
+                                       "JSON itself.").may_change();
+  options.add("validation_data_dir", data.validation_data_dir,
+      "Conversations to validate on; default: a held-out part of the training data.")
       .may_change();
-  options.add("validation_mixture", data.validation_mixture, "a mixture of tasks to validate on").may_change();
+  options.add("validation_mixture", data.validation_mixture,
+      "Mixture of tasks to validate on: a JSON file, or the JSON itself.").may_change();
   options.add("validation_share", data.validation_share,
-              fmt::format("share of the data held out where none is given to validate on, at most {} conversations; 0: train without validation", kMostHeldOut))
+              fmt::format("Fraction of the training data to hold out when no validation data is given, at most {} conversations; "
+                          "0 trains without validation.",
+                          kMostHeldOut))
       .at_least(0)
       .at_most(0.5);
-  options.add("skip_bad", data.skip_bad, "leave out rows that are no conversation, and say how many, instead of stopping");
+  options.add("skip_bad", data.skip_bad,
+      "Skip rows that are not conversations and count them, instead of stopping at the first.");
 }
 
 ConversationData load_conversation_data(const ConversationDataOptions& options, const Tokenizer& tokenizer, std::int64_t max_tokens,

@@ -1,6 +1,6 @@
 #pragma once
-// Training on conversations: midtraining and SFT, which differ in how conversations become rows, in the schedule, and in
-// how the model is judged.
+// Training on conversations, for midtraining and SFT. They differ in how
+// conversations become rows, in the schedule, and in the validation score.
 
 #include <cstdint>
 #include <functional>
@@ -19,11 +19,11 @@ struct ConversationPlan {
   std::string stage;                    // "midtrain" or "sft"
   ConversationPacking packing = ConversationPacking::kBestFit;
   std::int64_t total_batch_size = 0;    // tokens of a step; 0: see examples_per_step
-  std::int64_t examples_per_step = 0;   // conversations of a step, on average (kPadded: exactly)
-  double warmdown_ratio = 0.2;          // share of the steps in which learning rates fall to zero
-  bool muon_warmup = true;              // momentum as in pretraining, else 0.95
+  std::int64_t examples_per_step = 0;   // conversations in a step, on average (kPadded: exactly)
+  double warmdown_ratio = 0.2;          // fraction of the steps in which learning rates fall to zero
+  bool muon_warmup = true;              // momentum as in pretraining, otherwise 0.95
   std::int64_t eval_tokens = 0;
-  // Judged by bits per byte over a stream of all tokens, else by the loss of what is supervised.
+  // The score is bits per byte over a stream of all tokens, otherwise the loss of the supervised tokens.
   bool judge_by_bpb = true;
   std::function<void(OptionList&)> declare;
   std::vector<ScheduledScore> scores = {};

@@ -186,8 +186,10 @@ RlConfig::RlConfig() {
 }
 
 void declare_rl_options(OptionList& options, RlConfig& config) {
-  options.add("mixture", config.mixture, "tasks to answer, each with a reward: a JSON file, or the JSON itself");
-  options.add("validation_mixture", config.validation_mixture, "tasks to be judged by").may_change();
+  options.add("mixture", config.mixture,
+      "Mixture of tasks to train on, whose answers can be checked for a reward: a JSON file, or the JSON itself.");
+  options.add("validation_mixture", config.validation_mixture,
+      "Mixture of tasks to validate on: a JSON file, or the JSON itself.").may_change();
   declare_finetune_options(options, config);
   options.add("examples_per_step", config.examples_per_step, "questions of one optimizer step").at_least(1);
   options.add("num_samples", config.num_samples, "answers to each question").at_least(2);

@@ -1,5 +1,5 @@
 #pragma once
-// A batch as the tensors that a model takes. All are views of the batch, which must outlive them.
+// A batch as tensors for a model. All are views of the batch, which must outlive them.
 
 #include <ATen/core/Tensor.h>
 

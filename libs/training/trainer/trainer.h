@@ -35,8 +35,8 @@ struct Learner {
   Optimizer& optimizer;
 };
 
-// What a resumed run has to have in common with the run that it continues when one of `options` has changed, which
-// OptionList cannot tell: the number of tokens of a step, the data wherever they lie.
+// Values that a resumed run must share with the run that it continues when one of `options` has
+// changed, and that OptionList cannot compare: the tokens of a step, the data wherever it is stored.
 struct Invariant {
   std::string name;
   nlohmann::json value;
@@ -45,7 +45,7 @@ struct Invariant {
 
 // What a stage says of one optimizer step.
 struct StepReport {
-  double value = 0.0;       // shown, smoothed over steps, as TrainerParts::shown
+  double value = 0.0;       // displayed value, smoothed over steps; see TrainerParts::shown
   std::int64_t tokens = 0;  // positions trained on
   double seconds = 0.0;     // without waiting for data
   nlohmann::json metrics = nlohmann::json::object();  // for metrics.jsonl; the loop adds times and rates
@@ -76,8 +76,8 @@ class Stage {
 // What the loop has to be told of a run.
 struct TrainerParts {
   std::string stage;              // "pretrain": in training_state.json and on the progress bar
-  std::string shown = "loss";     // StepReport::value
-  std::string score = "bpb";      // Evaluation::score, as validation_bpb and minimum_bpb
+  std::string shown = "loss";     // name of StepReport::value
+  std::string score = "bpb";      // name of Evaluation::score, as in validation_bpb and minimum_bpb
   TrainerOptions options;
   Runtime runtime;                // of select_training_runtime()
   GptConfig model;
@@ -96,12 +96,12 @@ struct TrainerParts {
 };
 
 struct TrainingResult {
-  std::int64_t steps = 0;           // done in total
-  double score = 0.0;               // last measured; NaN when never
-  double minimum_score = 0.0;       // infinite when never
+  std::int64_t steps = 0;           // total number of steps done
+  double score = 0.0;               // last measured value; NaN if never measured
+  double minimum_score = 0.0;       // infinite if never measured
   double training_seconds = 0.0;    // inside steps, without validation, samples and checkpoints
   double tokens_per_second = 0.0;
-  double checkpoint_seconds = 0.0;  // that training stood still for checkpoints
+  double checkpoint_seconds = 0.0;  // time that training waited for checkpoints
   std::int64_t parameters = 0;
   bool interrupted = false;
   std::filesystem::path checkpoint;  // the last one written

@@ -125,7 +125,7 @@ class ParquetColumn final : public TextColumn {
     }
     if (!is_text(*chosen)) {
       throw DataError(source_.path() + ": column \"" + printable_line(path_of(*chosen)) + "\" is " + type_of(*chosen) +
-                      " where strings or binary values would be right; the columns are: " + list(all));
+                      ", expected strings or binary values; the columns are: " + list(all));
     }
     column_ = schema.ColumnIndex(*chosen->schema_node());
     name_ = path_of(*chosen);
