@@ -23,8 +23,9 @@ TEST(MemoryEstimate, CountsWeightsGradientsAndState) {
 }
 
 TEST(MemoryEstimate, ActivationsAreWhatAStepTakes) {
-  // The estimate in units of the peak, measured: 1.06 in float32, 0.93 in bfloat16.
-  constexpr double kLeast = 0.9, kMost = 1.1;
+  // The estimate in units of the peak, measured: 1.06 in float32; in bfloat16 0.93 on AVX2 and 1.14 with AMX, whose kernels keep
+  // no copies in float32.
+  constexpr double kLeast = 0.9, kMost = 1.2;
   for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
     const GptConfig config = GptConfig::from_depth(6, 256, 512);
     Gpt model = testing::random_model(config, dtype, 1);

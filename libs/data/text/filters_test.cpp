@@ -212,7 +212,7 @@ TEST(Filters, AnErrorComesAfterTheDocumentsBeforeIt) {
 TEST(Filters, OptionsOutOfRangeAreRefused) {
   FilterOptions options;
   options.max_symbols = 1.5;
-  EXPECT_THAT([&] { filter({}, options); }, ThrowsMessage<ConfigError>(HasSubstr("max symbols is 1.5; a share from 0 to 1")));
+  EXPECT_THAT([&] { filter({}, options); }, ThrowsMessage<ConfigError>(HasSubstr("max symbols is 1.5, expected a share from 0 to 1")));
   options = {};
   options.min_bytes = 10;
   options.max_bytes = 5;

@@ -114,7 +114,7 @@ TEST_F(UselessConversations, AreCountedAndLeftOut) {
 TEST_F(UselessConversations, AreAnErrorWhenThereIsNothingElse) {
   EXPECT_THAT([&] { load_files(cut() + cut(), ""); },
               ThrowsMessage<DataError>(HasSubstr("training: nothing can be learned from any of the 2 conversations: cut after 64 tokens, "
-                                                 "before there is anything to learn; shorter conversations or a model with a longer")));
+                                                 "before there is anything to learn; use shorter conversations or a model with a longer")));
   EXPECT_THAT([&] { load_files(unlearned(), ""); },
               ThrowsMessage<DataError>(HasSubstr("training: nothing can be learned from any of the 1 conversations: no message of the "
                                                  "assistant is learned")));
