@@ -35,10 +35,9 @@ class Reader {
     return object_.at(key);
   }
   std::int64_t integer(const char* key, const json& value) const {
-    const bool fits =
-        value.is_number_integer() &&
-        (!value.is_number_unsigned() ||
-         value.get<std::uint64_t>() <= static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max()));
+    const bool fits = value.is_number_integer() &&
+                      (!value.is_number_unsigned() ||
+                       value.get<std::uint64_t>() <= static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max()));
     if (!fits) fail(key, value, "an integer");
     return value.get<std::int64_t>();
   }
@@ -151,8 +150,7 @@ GptConfig from_hugging_face_config(const json& object, const std::filesystem::pa
     config.vocab_size = reader.integer("unpadded_vocab_size", unpadded);
     if (config.vocab_size < 1 || config.vocab_size > rows || config.padded_vocab_size() != rows) {
       reader.fail("unpadded_vocab_size", unpadded,
-                  "a size that fills up to vocab_size " + std::to_string(rows) +
-                      " when it is rounded up to a multiple of 64");
+                  "a size that fills up to vocab_size " + std::to_string(rows) + " when it is rounded up to a multiple of 64");
     }
   }
   if (const json& head_dim = reader.optional("head_dim"); !head_dim.is_null()) {

@@ -52,7 +52,8 @@ class Engine final : public InferenceBackend {
   void cancel(RequestId id) override;
   // Ends one sequence of a request, which has had a token, with kCancelled at the next step.
   void cancel(RequestId id, std::int32_t sequence);
-  void invalidate(std::function<bool(std::span<const std::int32_t>)> matches, std::function<void(std::int64_t)> done = {}) override;
+  void invalidate(std::function<bool(std::span<const std::int32_t>)> matches,
+                  std::function<void(std::int64_t)> done = {}) override;
   EngineStats stats() const override;
   bool ready() const override;
   std::int64_t context_length() const override;

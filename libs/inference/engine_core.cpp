@@ -57,9 +57,10 @@ std::int64_t default_kv_blocks(const Gpt& model, const EngineOptions& options) {
   const std::int64_t bytes = PagedKvCache::bytes_per_block(model.config(), model.dtype(), options.block_size);
   const std::int64_t fitting = available_memory_bytes(model.device()) / 4 / bytes;
   if (fitting >= context) return std::min(fitting, context * options.max_running);
-  throw OutOfMemoryError(fmt::format("the KV cache of one context of {} tokens takes {}, more than a quarter of the memory "
-                                     "that is left; use a smaller model or free memory",
-                                     model.config().sequence_len, human_bytes(static_cast<double>(bytes * context))));
+  throw OutOfMemoryError(
+      fmt::format("the KV cache of one context of {} tokens takes {}, more than a quarter of the memory "
+                  "that is left; use a smaller model or free memory",
+                  model.config().sequence_len, human_bytes(static_cast<double>(bytes * context))));
 }
 
 EngineCore::EngineCore(Gpt& model, const EngineOptions& options)
@@ -138,7 +139,8 @@ void EngineCore::finish(Sequence& sequence, const EngineEvent& what) {
   scheduler_.finish(sequence);
   finish_index(request, sequence.index, what);
   // Before the prompt is through its first sequence stands for all n.
-  for (std::int64_t i = 0; i < missing; ++i) finish_index(request, static_cast<std::int32_t>(request.spec.n - missing + i), what);
+  for (std::int64_t i = 0; i < missing; ++i)
+    finish_index(request, static_cast<std::int32_t>(request.spec.n - missing + i), what);
 }
 
 void EngineCore::cancel_request(ActiveRequest& request) {
@@ -158,7 +160,8 @@ void EngineCore::cancel(RequestId id, std::optional<std::int32_t> sequence) {
   const bool one_of_many = sequence && request->spec.n > 1;
   if (!one_of_many) {
     cancel_request(*request);
-  } else if (*sequence >= 0 && *sequence < static_cast<std::int32_t>(request->sequences.size()) && !request->sequences.front()->forks()) {
+  } else if (*sequence >= 0 && *sequence < static_cast<std::int32_t>(request->sequences.size()) &&
+             !request->sequences.front()->forks()) {
     finish(*request->sequences[static_cast<std::size_t>(*sequence)], FinishReason::kCancelled);
   }
   purge();
@@ -245,7 +248,8 @@ void EngineCore::report_prompt(const ScheduledChunk& chunk, const at::Tensor& st
       if (first + i != static_cast<std::int64_t>(request.prompt_logprobs.size())) continue;  // computed again after preemption
       const std::span<const float> row(logits.const_data_ptr<float>() + static_cast<std::size_t>(i) * vocab, vocab);
       const std::int32_t id = sequence.tokens[static_cast<std::size_t>(first + i + 1)];
-      request.prompt_logprobs.push_back({{id, Sampler::logprob(row, id)}, Sampler::most_likely(row, request.spec.top_logprobs)});
+      request.prompt_logprobs.push_back({{id, Sampler::logprob(row, id)},
+                                         Sampler::most_likely(row, request.spec.top_logprobs)});
     }
   }
   const bool complete = sequence.computed + chunk.tokens >= request.prompt_size();
@@ -256,7 +260,8 @@ void EngineCore::report_prompt(const ScheduledChunk& chunk, const at::Tensor& st
   emit(request, event);
 }
 
-std::vector<EngineCore::Draw> EngineCore::plan_draws(const std::vector<ScheduledChunk>& batch, std::vector<std::int64_t>& rows) {
+std::vector<EngineCore::Draw> EngineCore::plan_draws(const std::vector<ScheduledChunk>& batch,
+                                                     std::vector<std::int64_t>& rows) {
   std::vector<Draw> draws;
   std::int64_t token = 0;
   for (const ScheduledChunk& chunk : batch) {
@@ -270,7 +275,8 @@ std::vector<EngineCore::Draw> EngineCore::plan_draws(const std::vector<Scheduled
     }
     std::size_t from = static_cast<std::size_t>(sequence.index), to = from + 1;
     if (sequence.generated() == 0) {
-      if (request.spec.constraint != nullptr && sequence.constraint == nullptr) sequence.constraint = request.spec.constraint->clone();
+      if (request.spec.constraint != nullptr && sequence.constraint == nullptr)
+        sequence.constraint = request.spec.constraint->clone();
       if (sequence.forks()) {
         scheduler_.fork(sequence, [&](std::int32_t source, std::int32_t target) { cache_.copy_block(source, target); });
         to = request.sequences.size();
@@ -321,7 +327,8 @@ void EngineCore::draw_one(Draw& draw, std::span<const float> logits) const {
   if (sequence.constraint != nullptr) context.allowed = sequence.allowed;
   if (sequence.generated() < spec.min_tokens && !spec.ignore_eos) context.forbidden = spec.stop_tokens;
   context.logprob = spec.logprobs;
-  context.uniform = uniform_at(spec.sampling.seed, spec.first_stream + static_cast<std::uint64_t>(sequence.index), tokens.size());
+  context.uniform = uniform_at(spec.sampling.seed, spec.first_stream + static_cast<std::uint64_t>(sequence.index),
+                               tokens.size());
   try {
     draw.token = sequence.sampler.sample(logits, context);
     if (spec.top_logprobs > 0) draw.top = Sampler::most_likely(logits, spec.top_logprobs);

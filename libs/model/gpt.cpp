@@ -15,9 +15,7 @@
 namespace nanochat {
 namespace {
 
-ops::HeadOptions head_options(const GptConfig& config) {
-  return {.vocab_size = config.vocab_size, .softcap = config.softcap};
-}
+ops::HeadOptions head_options(const GptConfig& config) { return {.vocab_size = config.vocab_size, .softcap = config.softcap}; }
 
 // From pinned memory, so that the copy waits for nothing that the GPU still has to do.
 at::Tensor to_device(const at::Tensor& x, at::Device device) {
@@ -40,8 +38,8 @@ struct Gpt::Activations {
 
   AttentionBlock::Kept& attention_of(std::size_t layer) { return attention[training ? layer : 0]; }
   MlpBlock::Kept& mlp_of(std::size_t layer) { return mlp[training ? layer : 0]; }
-  void allocate(const Network& network, const GptConfig& config, const at::TensorOptions& options,
-                std::int64_t batch_size, std::int64_t tokens, bool train);
+  void allocate(const Network& network, const GptConfig& config, const at::TensorOptions& options, std::int64_t batch_size,
+                std::int64_t tokens, bool train);
 };
 
 struct Gpt::Network {
@@ -112,8 +110,7 @@ at::Tensor Gpt::take_ids(const at::Tensor& ids, std::int32_t lowest) const {
   const std::int32_t* id = ids.const_data_ptr<std::int32_t>();
   const std::int64_t end = lowest < 0 ? config_.vocab_size : config_.padded_vocab_size();
   for (std::int64_t i = 0; i < ids.numel(); ++i) {
-    TORCH_CHECK(id[i] >= lowest && id[i] < end, "Gpt: token id ", id[i],
-                " is outside the vocabulary of ", config_.vocab_size);
+    TORCH_CHECK(id[i] >= lowest && id[i] < end, "Gpt: token id ", id[i], " is outside the vocabulary of ", config_.vocab_size);
   }
   return to_device(ids, device_);
 }
@@ -145,9 +142,9 @@ Sequences Gpt::sequences(const at::Tensor& ids, KvCache& cache) {
 
 Pass Gpt::make_pass(Sequences where) const {
   const KvCache* cache = where.cache;
-  const LinearMode mode = cache == nullptr            ? LinearMode::kTraining
+  const LinearMode mode = cache == nullptr           ? LinearMode::kTraining
                           : cache->batch_invariant() ? LinearMode::kBatchInvariant
-                                                      : LinearMode::kInference;
+                                                     : LinearMode::kInference;
   return {.sequences = std::move(where), .mode = mode, .observer = &observer_};
 }
 

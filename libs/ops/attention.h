@@ -15,7 +15,8 @@ struct DocumentBounds;
 
 // The keys that a query sees: those of its own document, up to its own position.
 struct AttentionScope {
-  const DocumentBounds* documents = nullptr;  // their offsets, or cu_seqlens (ops/document_bounds.h); null: a row is one document
+  const DocumentBounds* documents =
+      nullptr;  // their offsets, or cu_seqlens (ops/document_bounds.h); null: a row is one document
   // Sliding window: how many earlier positions a query sees at most; none: all of its document. No kernel has windows
   // yet: giving one is a TORCH_CHECK error.
   std::optional<std::int64_t> window = {};

@@ -31,8 +31,7 @@ at::Tensor softcap(const at::Tensor& z, std::int64_t vocab, double softcap);
 
 void adamw(at::Tensor& value, const at::Tensor& gradient, at::Tensor& first_moment, at::Tensor& second_moment,
            at::Tensor& compute, const AdamWArguments& arguments);
-at::Tensor muon_directions(const MatrixList& matrices, at::ScalarType dtype, double grad_scale, double momentum,
-                           bool nesterov);
+at::Tensor muon_directions(const MatrixList& matrices, at::ScalarType dtype, double grad_scale, double momentum, bool nesterov);
 at::Tensor sum_of_squares(const std::vector<at::Tensor>& tensors);  // float64, no dimensions
 
 }  // namespace nanochat::ops::reference

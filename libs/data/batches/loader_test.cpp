@@ -18,9 +18,9 @@ namespace nanochat {
 namespace {
 
 using namespace std::chrono_literals;
+using testing::ByteTokenizer;
 using ::testing::HasSubstr;
 using ::testing::ThrowsMessage;
-using testing::ByteTokenizer;
 
 // A corpus of 200 documents of 1 to 400 bytes, as text and as shards of about 2,000 tokens.
 class LoaderTest : public ::testing::Test {

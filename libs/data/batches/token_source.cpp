@@ -79,8 +79,10 @@ ShardSource::ShardSource(const std::vector<std::string>& paths, const std::strin
 
 void ShardSource::seek(std::int64_t epoch, std::uint64_t document) {
   if (document > documents_) {
-    throw DataError(fmt::format("the loader's position, document {}, is beyond the {} documents of the shards; they are "
-                                "not the ones it was taken from", document, documents_));
+    throw DataError(
+        fmt::format("the loader's position, document {}, is beyond the {} documents of the shards; they are "
+                    "not the ones it was taken from",
+                    document, documents_));
   }
   next_ = document;
   order_.reset();
@@ -92,8 +94,7 @@ void ShardSource::seek(std::int64_t epoch, std::uint64_t document) {
 
 bool ShardSource::next(std::vector<std::int32_t>& tokens, const std::stop_token& stop) {
   if (next_ >= documents_ || stop.stop_requested()) return false;
-  std::uint64_t index = next_++ * static_cast<std::uint64_t>(options_.world_size) +
-                        static_cast<std::uint64_t>(options_.rank);
+  std::uint64_t index = next_++ * static_cast<std::uint64_t>(options_.world_size) + static_cast<std::uint64_t>(options_.rank);
   if (order_) index = (*order_)(index);
   const auto shard = static_cast<std::size_t>(std::upper_bound(ends_.begin(), ends_.end(), index) - ends_.begin());
   tokens.clear();
@@ -105,11 +106,8 @@ bool ShardSource::next(std::vector<std::int32_t>& tokens, const std::stop_token&
 
 TextSource::TextSource(const std::vector<std::string>& paths, std::shared_ptr<const Tokenizer> tokenizer,
                        std::int64_t validation_every, const LoaderOptions& options, const ReaderOptions& reader)
-    : files_(expand_paths(paths, reader)),
-      tokenizer_(std::move(tokenizer)),
-      validation_every_(validation_every),
-      options_(options),
-      reader_(reader) {
+    : files_(expand_paths(paths, reader)), tokenizer_(std::move(tokenizer)), validation_every_(validation_every),
+      options_(options), reader_(reader) {
   for (std::filesystem::path& file : files_) file = reopenable(file);  // each split and epoch reads them again
 }
 

@@ -36,11 +36,9 @@ void embedding_backward(const at::Tensor& dy, const at::Tensor& ids, at::Tensor&
 void softcap_cross_entropy(at::Tensor& z, const at::Tensor& targets, const at::Tensor& scale, at::Tensor& losses,
                            std::int64_t vocab, double softcap);
 at::Tensor softcap(const at::Tensor& z, std::int64_t vocab, double softcap);
-AttentionForward causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                                  const AttentionScope& scope);
+AttentionForward causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionScope& scope);
 AttentionBackward causal_attention_backward(const at::Tensor& dout, const at::Tensor& q, const at::Tensor& k,
-                                            const at::Tensor& v, const AttentionForward& forward,
-                                            const AttentionScope& scope);
+                                            const at::Tensor& v, const AttentionForward& forward, const AttentionScope& scope);
 
 // False if no kernel supports the layout or this number of rows.
 bool linear_rows(const at::Tensor& x, const at::Tensor& w, at::Tensor& y, const LinearFusion& fusion);
@@ -53,12 +51,12 @@ void rope_qk_norm_store(const at::Tensor& qkv, const RopeTable& table, const Dev
 at::Tensor paged_attention(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values, const DevicePagedBatch& batch,
                            std::int64_t window);
 // Tokens, int32 (rows), and the bytes that DeviceSamples::read() reads.
-std::tuple<at::Tensor, at::Tensor> sample(const at::Tensor& logits, std::span<const ops::SampleRow> rows, std::int64_t most_top);
+std::tuple<at::Tensor, at::Tensor> sample(const at::Tensor& logits, std::span<const ops::SampleRow> rows,
+                                          std::int64_t most_top);
 
 void adamw(at::Tensor& value, const at::Tensor& gradient, at::Tensor& first_moment, at::Tensor& second_moment,
            at::Tensor& compute, const AdamWArguments& arguments);
-at::Tensor muon_directions(const MatrixList& matrices, at::ScalarType dtype, double grad_scale, double momentum,
-                           bool nesterov);
+at::Tensor muon_directions(const MatrixList& matrices, at::ScalarType dtype, double grad_scale, double momentum, bool nesterov);
 void muon_apply(const MatrixList& matrices, const at::Tensor& update, double rate);
 // Sum of squares of all tensors (float32), on the device: float64, no dimensions.
 at::Tensor sum_of_squares(const std::vector<at::Tensor>& tensors);

@@ -43,6 +43,8 @@ inline float softmax_scale(std::int64_t head_dim) { return static_cast<float>(1.
 inline constexpr std::int64_t kQueriesAtOnce = 16;
 
 // Rows a thread should get at least, so that starting the others pays: about 16k elements.
-inline std::int64_t row_grain(std::int64_t row_size) { return std::max<std::int64_t>(1, 16384 / std::max<std::int64_t>(row_size, 1)); }
+inline std::int64_t row_grain(std::int64_t row_size) {
+  return std::max<std::int64_t>(1, 16384 / std::max<std::int64_t>(row_size, 1));
+}
 
 }  // namespace nanochat::ops

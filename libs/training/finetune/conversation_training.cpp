@@ -24,7 +24,8 @@ class ConversationTraining : public Stage {
       : config_(config), plan_(plan), base_(open_base_model(config, plan.stage)), model_config_(base_.stored.config),
         tokenizer_(base_.stored.tokenizer), token_bytes_(tokenizer_->token_byte_lengths()) {
     // A row of T inputs is made of T + 1 tokens; a stream has no rows to fit.
-    const std::int64_t longest = plan.packing == ConversationPacking::kStream ? kDefaultConversationTokens : model_config_.sequence_len + 1;
+    const std::int64_t longest = plan.packing == ConversationPacking::kStream ? kDefaultConversationTokens
+                                                                              : model_config_.sequence_len + 1;
     data_ = load_conversation_data(data, *tokenizer_, longest, config.seed, config.workers, plan.packing);
     shape_ = plan_shape();
   }
@@ -42,7 +43,8 @@ class ConversationTraining : public Stage {
             .scheduled_steps = iterations,
             .schedule = {.warmdown_ratio = plan_.warmdown_ratio},
             .muon_warmup = plan_.muon_warmup,
-            .invariants = {{"tokens_per_step", shape_.rows_of_step() * model_config_.sequence_len,
+            .invariants = {{"tokens_per_step",
+                            shape_.rows_of_step() * model_config_.sequence_len,
                             {"device_batch_size", "base_model"}}},
             .declare = plan_.declare,
             .initialize = [this](Gpt& model) { read_weights(base_.stored, model); },
@@ -86,7 +88,8 @@ class ConversationTraining : public Stage {
 
   StepShape plan_shape() const {
     constexpr std::int64_t kRows = 8;
-    const std::int64_t most = config_.device_batch_size > 0 ? config_.device_batch_size : base_.inherit("device_batch_size", kRows);
+    const std::int64_t most = config_.device_batch_size > 0 ? config_.device_batch_size
+                                                            : base_.inherit("device_batch_size", kRows);
     if (plan_.total_batch_size > 0) {
       if (plan_.total_batch_size % time() != 0) {
         throw ConfigError(fmt::format("--total-batch-size {} is not a multiple of the model's context of {}; the nearest is {}",
@@ -100,7 +103,8 @@ class ConversationTraining : public Stage {
     }
     // As many rows as that many conversations take on average: the rows of every step are equal.
     const double rows_of_one = static_cast<double>(rows_of_training()) / static_cast<double>(data_.training->size());
-    return step_shape(std::max<std::int64_t>(1, std::llround(rows_of_one * static_cast<double>(plan_.examples_per_step))), most);
+    return step_shape(std::max<std::int64_t>(1, std::llround(rows_of_one * static_cast<double>(plan_.examples_per_step))),
+                      most);
   }
 
   std::int64_t num_iterations() const {
@@ -112,10 +116,12 @@ class ConversationTraining : public Stage {
 
   std::string announcement(std::int64_t iterations) const {
     const std::int64_t rows = shape_.rows_of_step();
-    return fmt::format("training: {} steps of {} rows ({} micro-batches of {} x {}), about {:.0f} conversations a step, {:.1f} epochs",
-                       with_commas(iterations), rows, shape_.grad_accum_steps, shape_.device_batch_size, time(),
-                       static_cast<double>(data_.training->size() * static_cast<std::size_t>(rows)) / static_cast<double>(std::max<std::int64_t>(1, rows_of_training())),
-                       static_cast<double>(iterations * rows) / static_cast<double>(std::max<std::int64_t>(1, rows_of_training())));
+    return fmt::format(
+        "training: {} steps of {} rows ({} micro-batches of {} x {}), about {:.0f} conversations a step, {:.1f} epochs",
+        with_commas(iterations), rows, shape_.grad_accum_steps, shape_.device_batch_size, time(),
+        static_cast<double>(data_.training->size() * static_cast<std::size_t>(rows)) /
+            static_cast<double>(std::max<std::int64_t>(1, rows_of_training())),
+        static_cast<double>(iterations * rows) / static_cast<double>(std::max<std::int64_t>(1, rows_of_training())));
   }
 
   // Over the validation conversations as one stream, so that figures compare with those of pretraining.
@@ -131,8 +137,9 @@ class ConversationTraining : public Stage {
     const BitsPerByte bpb = evaluate_bits_per_byte(model, *loader, batches, token_bytes_);
     if (bpb.bytes == 0 && interrupt_requested()) return std::nullopt;  // before the first batch
     if (bpb.bytes == 0) {
-      throw DataError(fmt::format("validation: bits per byte cannot be measured, because no text is a target in the first {} tokens",
-                                  with_commas(batches * options.rows * options.sequence_len)));
+      throw DataError(
+          fmt::format("validation: bits per byte cannot be measured, because no text is a target in the first {} tokens",
+                      with_commas(batches * options.rows * options.sequence_len)));
     }
     return Evaluation{bpb.value(), {{"validation_tokens", bpb.tokens}}, fmt::format("validation bpb {:.4f}", bpb.value())};
   }
@@ -172,8 +179,8 @@ StepShape step_shape(std::int64_t rows_wanted, std::int64_t largest_device_batch
   return {steps, (rows_wanted + steps - 1) / steps};
 }
 
-TrainingResult train_on_conversations(const FinetuneConfig& config, const ConversationDataOptions& data, const ConversationPlan& plan,
-                                      ProgressReporter& progress) {
+TrainingResult train_on_conversations(const FinetuneConfig& config, const ConversationDataOptions& data,
+                                      const ConversationPlan& plan, ProgressReporter& progress) {
   const Runtime runtime = select_training_runtime(config);
   ConversationTraining stage(config, data, plan);
   return run_stage(stage.parts(runtime), stage, progress);

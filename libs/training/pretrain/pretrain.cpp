@@ -30,9 +30,7 @@ void check_batch_sizes(const PretrainConfig& config) {
 class Pretraining : public Stage {
  public:
   explicit Pretraining(const PretrainConfig& config)
-      : config_(config),
-        data_(config),
-        model_config_(config.model_config(data_.tokenizer()->vocab_size())),
+      : config_(config), data_(config), model_config_(config.model_config(data_.tokenizer()->vocab_size())),
         token_bytes_(data_.tokenizer()->token_byte_lengths()) {
     check_batch_sizes(config);
     reason_without_validation_ = data_.reason_without_validation();
@@ -81,10 +79,11 @@ class Pretraining : public Stage {
     const BitsPerByte bpb = evaluate_bits_per_byte(model, open, config_.device_batch_size, config_.sequence_len,
                                                    config_.eval_tokens, token_bytes_);
     if (bpb.bytes == 0) return std::nullopt;  // interrupted before the first batch
-    return Evaluation{bpb.value(),
-                      {{"validation_tokens", bpb.tokens},
-                       {"training_flops", model_config_.flops_per_token() * static_cast<double>(step * config_.total_batch_size)}},
-                      fmt::format("validation bpb {:.4f}", bpb.value())};
+    return Evaluation{
+        bpb.value(),
+        {{"validation_tokens", bpb.tokens},
+         {"training_flops", model_config_.flops_per_token() * static_cast<double>(step * config_.total_batch_size)}},
+        fmt::format("validation bpb {:.4f}", bpb.value())};
   }
 
   nlohmann::json examine(Gpt& model, std::int64_t step) override {

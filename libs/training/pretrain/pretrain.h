@@ -21,6 +21,7 @@ struct PretrainResult : TrainingResult {
 // background. A failed save ends training at the next step and does not affect earlier checkpoints. On an interrupt
 // request, saves and returns. Throws ConfigError (options that do not fit together, or too little memory, with a
 // batch size that fits), DataError, CheckpointError, NumericalError (the last good checkpoint is kept), IoError.
-PretrainResult pretrain(const PretrainConfig& config, ProgressReporter& progress, const std::vector<ScheduledScore>& scores = {});
+PretrainResult pretrain(const PretrainConfig& config, ProgressReporter& progress,
+                        const std::vector<ScheduledScore>& scores = {});
 
 }  // namespace nanochat

@@ -28,16 +28,19 @@ void require_reward(const TaskMixture& tasks, const std::string& flag) {
   for (const TaskMixtureEntry& entry : tasks.entries()) {
     const AnswerRule rule = entry.task->size() > 0 ? entry.task->example(0).rule : AnswerRule::kNone;
     if (rule != AnswerRule::kNone && rule != AnswerRule::kProgram) continue;
-    throw ConfigError(fmt::format("{}: answers to the task {} cannot be checked, so none would earn a reward; tasks with a right "
-                                  "answer are gsm8k, arc, mmlu, spelling, spelling-bee and those of the toy world", flag, entry.task->name()));
+    throw ConfigError(
+        fmt::format("{}: answers to the task {} cannot be checked, so none would earn a reward; tasks with a right "
+                    "answer are gsm8k, arc, mmlu, spelling, spelling-bee and those of the toy world",
+                    flag, entry.task->name()));
   }
 }
 
 class Reinforcement : public Stage {
  public:
   explicit Reinforcement(const RlConfig& config)
-      : config_(config), base_(open_base_model(config, "rl")), model_config_(base_.stored.config), tokenizer_(base_.stored.tokenizer),
-        training_(mixture_of(config.mixture, "--mixture")), validation_(mixture_of(config.validation_mixture, "--validation-mixture")) {
+      : config_(config), base_(open_base_model(config, "rl")), model_config_(base_.stored.config),
+        tokenizer_(base_.stored.tokenizer), training_(mixture_of(config.mixture, "--mixture")),
+        validation_(mixture_of(config.validation_mixture, "--validation-mixture")) {
     require_reward(*training_, "--mixture");
     require_reward(*validation_, "--validation-mixture");
     constexpr std::int64_t kRows = 8;
@@ -75,7 +78,8 @@ class Reinforcement : public Stage {
 
   std::optional<Evaluation> evaluate(Gpt& model, std::int64_t) override {
     std::vector<TaskExample> examples;
-    for (std::int64_t i = 0; i < std::min(config_.eval_examples, validation_->size()); ++i) examples.push_back(validation_->example(i));
+    for (std::int64_t i = 0; i < std::min(config_.eval_examples, validation_->size()); ++i)
+      examples.push_back(validation_->example(i));
     const auto questions = sample_answers(model, *tokenizer_, examples,
                                           answer_options(config_.eval_samples, derive_seed(config_.seed, "validation")));
     if (interrupt_requested()) return std::nullopt;
@@ -117,8 +121,8 @@ class Reinforcement : public Stage {
 
   std::string announcement(std::int64_t iterations) const {
     return fmt::format("training: {} steps of {} questions, {} answers to each of at most {} tokens; {} questions in all",
-                       with_commas(iterations), config_.examples_per_step, config_.num_samples,
-                       config_.max_new_tokens, with_commas(training_->size()));
+                       with_commas(iterations), config_.examples_per_step, config_.num_samples, config_.max_new_tokens,
+                       with_commas(training_->size()));
   }
 
   AnswerOptions answer_options(std::int64_t samples, std::uint64_t seed) const {
@@ -145,7 +149,8 @@ class Reinforcement : public Stage {
   }
 
   StepReport learn(Learner learner, const std::vector<AnsweredQuestion>& questions, const StepSettings& settings) {
-    const auto batches = policy_batches(questions, device_batch_size_, model_config_.sequence_len, tokenizer_->require_special(kAssistantEnd));
+    const auto batches = policy_batches(questions, device_batch_size_, model_config_.sequence_len,
+                                        tokenizer_->require_special(kAssistantEnd));
     const StepResult result = train_step(learner.model, learner.optimizer, batches, settings);
     return report(questions, result.loss, result.grad_norm, settings.lr_multiplier);
   }
@@ -164,7 +169,8 @@ class Reinforcement : public Stage {
     }
     report.value = reward;
     const double length = static_cast<double>(answer_tokens) / static_cast<double>(answers);
-    report.metrics = {{"reward", reward}, {"loss", loss}, {"grad_norm", norm}, {"lr_multiplier", lr_multiplier}, {"answer_tokens", length}};
+    report.metrics = {
+        {"reward", reward}, {"loss", loss}, {"grad_norm", norm}, {"lr_multiplier", lr_multiplier}, {"answer_tokens", length}};
     report.summary = fmt::format("answers of {:.0f} tokens | norm {:.4f}", length, norm);
     return report;
   }
@@ -187,9 +193,10 @@ RlConfig::RlConfig() {
 
 void declare_rl_options(OptionList& options, RlConfig& config) {
   options.add("mixture", config.mixture,
-      "Mixture of tasks to train on, whose answers can be checked for a reward: a JSON file, or the JSON itself.");
-  options.add("validation_mixture", config.validation_mixture,
-      "Mixture of tasks to validate on: a JSON file, or the JSON itself.").may_change();
+              "Mixture of tasks to train on, whose answers can be checked for a reward: a JSON file, or the JSON itself.");
+  options
+      .add("validation_mixture", config.validation_mixture, "Mixture of tasks to validate on: a JSON file, or the JSON itself.")
+      .may_change();
   declare_finetune_options(options, config);
   options.add("examples_per_step", config.examples_per_step, "questions of one optimizer step").at_least(1);
   options.add("num_samples", config.num_samples, "answers to each question").at_least(2);

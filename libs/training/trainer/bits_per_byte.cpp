@@ -33,7 +33,8 @@ double BitsPerByte::value() const {
 namespace {
 
 // nullopt when the loader has no batch.
-std::optional<BitsPerByte> measure(Gpt& model, Loader& loader, std::int64_t max_batches, const std::vector<std::int32_t>& token_bytes) {
+std::optional<BitsPerByte> measure(Gpt& model, Loader& loader, std::int64_t max_batches,
+                                   const std::vector<std::int32_t>& token_bytes) {
   BitsPerByte total;
   TokenBatch batch;
   std::int64_t batches = 0;

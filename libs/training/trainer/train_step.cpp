@@ -49,11 +49,12 @@ double total_loss(const std::vector<TokenBatch>& micro_batches, const std::vecto
 [[noreturn]] void report_non_finite(Gpt& model, const std::vector<TokenBatch>& micro_batches, std::int64_t supervised,
                                     double loss, double norm) {
   for (const TokenBatch& batch : micro_batches) {
-    const auto found = find_non_finite(model, inputs_of(batch), targets_of(batch),
-                                       scale_of(batch, supervised, model.device()), documents_of(batch));
+    const auto found = find_non_finite(model, inputs_of(batch), targets_of(batch), scale_of(batch, supervised, model.device()),
+                                       documents_of(batch));
     if (found) throw NumericalError(*found);
   }
-  throw NumericalError(fmt::format("the loss is {} and the gradient norm {}, though every tensor is finite by itself", loss, norm));
+  throw NumericalError(fmt::format("the loss is {} and the gradient norm {}, though every tensor is finite by itself", loss,
+                                   norm));
 }
 
 }  // namespace
@@ -66,8 +67,8 @@ StepResult train_step(Gpt& model, Optimizer& optimizer, const std::vector<TokenB
   model.zero_grad();
   std::vector<at::Tensor> losses;
   for (const TokenBatch& batch : micro_batches) {
-    losses.push_back(model.forward_backward(inputs_of(batch), targets_of(batch),
-                                            scale_of(batch, supervised, model.device()), documents_of(batch)));
+    losses.push_back(model.forward_backward(inputs_of(batch), targets_of(batch), scale_of(batch, supervised, model.device()),
+                                            documents_of(batch)));
     result.tokens += batch.rows * batch.sequence_len;
   }
   result.loss = total_loss(micro_batches, losses, supervised);

@@ -40,7 +40,8 @@ struct LoopState {
 
   nlohmann::json to_json(const std::string& shown, const std::string& score_name) const {
     nlohmann::json json{{"smooth_" + shown, smooth}, {"training_seconds", training_seconds}, {"skipped_steps", skipped_steps}};
-    if (std::isfinite(minimum_score)) json.update({{"validation_" + score_name, score}, {"minimum_" + score_name, minimum_score}});
+    if (std::isfinite(minimum_score))
+      json.update({{"validation_" + score_name, score}, {"minimum_" + score_name, minimum_score}});
     return json;
   }
   static LoopState from_json(const nlohmann::json& json, const std::string& shown, const std::string& score_name) {
@@ -59,8 +60,7 @@ struct Loop {
   Loop(TrainerParts given, Stage& given_stage, ProgressReporter& given_progress)
       : parts(std::move(given)), stage(given_stage), progress(given_progress),
         background(save_in_background(parts.options, parts.model, parts.runtime, parts.device_batch_size)),
-        lock(parts.options.output_dir, parts.stage),
-        model(parts.model, parts.runtime.dtype, parts.runtime.device),
+        lock(parts.options.output_dir, parts.stage), model(parts.model, parts.runtime.dtype, parts.runtime.device),
         optimizer(model.parameters(), parts.model.n_embd, parts.options.optimizer_options(parts.runtime)) {
     if (const auto folder = checkpoint_to_resume()) {
       restore(*folder);
@@ -123,7 +123,8 @@ struct Loop {
     for (std::string& text : changes) {  // it may be one of these that makes the number of steps another
       refused.push_back(std::move(text) + " (which may change)");
     }
-    throw ConfigError(fmt::format("--resume: {} was trained with another configuration: {}", where.string(), fmt::join(refused, "; ")));
+    throw ConfigError(fmt::format("--resume: {} was trained with another configuration: {}", where.string(),
+                                  fmt::join(refused, "; ")));
   }
 
   // nullopt: training begins. So it does, too, in a run that ended before its first checkpoint.
@@ -152,7 +153,8 @@ struct Loop {
     }
     compare_configuration(state.value("config", nlohmann::json::object()), state, folder);
     if (!(stored.config == parts.model)) {
-      throw CheckpointError(fmt::format("{}: the model in the checkpoint has another shape than the options give", folder.string()));
+      throw CheckpointError(fmt::format("{}: the model in the checkpoint has another shape than the options give",
+                                        folder.string()));
     }
     read_weights(stored, model);
     NamedTensors tensors = optimizer.state();
@@ -163,7 +165,8 @@ struct Loop {
       loop = LoopState::from_json(state.at("loop"), parts.shown, parts.score);
       stage.seek(state.at("loader"));
     } catch (const nlohmann::json::exception& error) {  // written by another program
-      throw CheckpointError(fmt::format("{}: training_state.json is not one of {}: {}", folder.string(), parts.stage, error.what()));
+      throw CheckpointError(fmt::format("{}: training_state.json is not one of {}: {}", folder.string(), parts.stage,
+                                        error.what()));
     }
     checkpoint = folder;
     const std::string device = state.value("environment", nlohmann::json::object()).value("device", parts.runtime.description);
@@ -173,13 +176,14 @@ struct Loop {
   void announce() const {
     for (const std::string& warning : parts.warnings) log_warn("{}", warning);
     log_info("{}", parts.runtime.description);
-    log_info("model: depth {}, width {}, {} heads, vocabulary {}, {} parameters, {:.2e} FLOPs per token",
-             parts.model.n_layer, parts.model.n_embd, parts.model.n_head, with_commas(parts.model.vocab_size),
+    log_info("model: depth {}, width {}, {} heads, vocabulary {}, {} parameters, {:.2e} FLOPs per token", parts.model.n_layer,
+             parts.model.n_embd, parts.model.n_head, with_commas(parts.model.vocab_size),
              with_commas(parts.model.parameter_count()), parts.model.flops_per_token());
     log_info("{}", parts.announcement);
     if (!checkpoint.empty()) log_info("resumed at step {} from {}", step, checkpoint.string());
     if (!changes.empty()) log_info("resumed with other options: {}", fmt::join(changes, "; "));
-    if (!computed_before.empty()) log_info("computed until here by {}; weights and optimizer state are float32 in every precision", computed_before);
+    if (!computed_before.empty())
+      log_info("computed until here by {}; weights and optimizer state are float32 in every precision", computed_before);
   }
 
   TrainingResult run() {
@@ -279,22 +283,19 @@ struct Loop {
     contents.weights = model_weights(model);
     contents.optimizer = optimizer.state();
     contents.tokenizer = parts.tokenizer.get();
-    contents.training_state = {{"stage", parts.stage},
-                               {"step", step},
-                               {"loader", stage.position()},
-                               {"loop", loop.to_json(parts.shown, parts.score)},
-                               {"config", resolved()},
-                               {"scheduled_steps", scheduled_steps()},
-                               {"invariants", invariants()},
-                               {"environment", describe_environment(parts.runtime)}};
+    contents.training_state = {{"stage", parts.stage},       {"step", step},
+                               {"loader", stage.position()}, {"loop", loop.to_json(parts.shown, parts.score)},
+                               {"config", resolved()},       {"scheduled_steps", scheduled_steps()},
+                               {"invariants", invariants()}, {"environment", describe_environment(parts.runtime)}};
     const auto start = Clock::now();
     surface([&] {
       saver->save(run_folder->checkpoint_path(step), contents, [this, at = step](const SaveTimes& times) {
         run_folder->mark_latest(at);
         run_folder->prune_checkpoints(parts.options.keep_last);
-        log_debug("step {:06d} | checkpoint {} written in {:.0f} ms; training stood still for {:.0f} ms, {:.0f} of them for "
-                  "the one before",
-                  at, run_folder->checkpoint_path(at).string(), 1e3 * times.written, 1e3 * times.stalled, 1e3 * times.waited);
+        log_debug(
+            "step {:06d} | checkpoint {} written in {:.0f} ms; training stood still for {:.0f} ms, {:.0f} of them for "
+            "the one before",
+            at, run_folder->checkpoint_path(at).string(), 1e3 * times.written, 1e3 * times.stalled, 1e3 * times.waited);
       });
     });
     checkpoint_seconds += seconds_since(start);
