@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "data/toy.h"
+#include "data/toy/toy.h"
 #include "tokenizer/byte_bpe.h"
 #include "tokenizer/train.h"
 

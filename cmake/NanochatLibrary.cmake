@@ -1,7 +1,7 @@
 # nanochat_library(NAME name SRCS ... [DEPS ...] [PRIVATE_DEPS ...] [TESTS ...] [TEST_DEPS ...])
 #
-# Declares the static library nanochat_<name>, linked everywhere as nanochat::<name>, with its headers included as
-# "<name>/header.h". DEPS are seen by its users, PRIVATE_DEPS are not. TESTS names unit tests, one executable each
+# Declares the static library nanochat_<name>, linked everywhere as nanochat::<name>. Its headers are included by their
+# path below libs/. DEPS are seen by its users, PRIVATE_DEPS are not. TESTS names unit tests, one executable each
 # (see nanochat_test). Together these calls are the architecture: a dependency that is not listed does not compile.
 function(nanochat_library)
   cmake_parse_arguments(ARG "" "NAME" "SRCS;DEPS;PRIVATE_DEPS;TESTS;TEST_DEPS" ${ARGN})

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The longer checks, each in its own folder of build/:
+# Runs the longer checks, each in its own folder of build/. Without an option, runs all of them.
 #   --asan      all tests, and the server under load, with AddressSanitizer and UndefinedBehaviorSanitizer
 #   --tsan      the engine, the server and the server under load with ThreadSanitizer
 #   --clang     clang 16 builds everything without a warning
@@ -9,7 +9,9 @@
 #   --load      that server under load, NANOCHAT_LOAD_SECONDS (60) seconds of chats
 #   --fuzz      a fuzzer for each file format, NANOCHAT_FUZZ_RUNS (1,000,000) runs each
 #   --browser   headless Chromium opens a report; screenshots in build/browser
-# Without an option, all nine.
+#   --style     scripts/style.py, and clang-tidy on the C++ files that differ from NANOCHAT_STYLE_BASE (origin/main or
+#               main); on a sample of ten files where none does
+# Without an option, all ten.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/common.sh
@@ -17,15 +19,15 @@ source scripts/common.sh
 checks=()
 for option in "$@"; do
   case "$option" in
-    --asan | --tsan | --clang | --coverage | --faults | --clients | --load | --fuzz | --browser) checks+=("${option#--}") ;;
-    --help | -h) sed -n '2,12s/^# //p' "$0"; exit 0 ;;
+    --asan | --tsan | --clang | --coverage | --faults | --clients | --load | --fuzz | --browser | --style) checks+=("${option#--}") ;;
+    --help | -h) sed -n '2,14s/^# //p' "$0"; exit 0 ;;
     *)
-      echo "check: unknown option $option; options: --asan --tsan --clang --coverage --faults --clients --load --fuzz --browser" >&2
+      echo "check: unknown option $option; options: --asan --tsan --clang --coverage --faults --clients --load --fuzz --browser --style" >&2
       exit 2
       ;;
   esac
 done
-[ ${#checks[@]} -gt 0 ] || checks=(asan tsan clang coverage faults clients load fuzz browser)
+[ ${#checks[@]} -gt 0 ] || checks=(style asan tsan clang coverage faults clients load fuzz browser)
 
 step() { printf '\n== %s\n' "$*"; }
 
@@ -54,6 +56,18 @@ client_python() {
   echo "$venv/bin/python"
 }
 
+# The sources that clang-tidy looks at, one a line: what changed since the base, or else every fiftieth.
+tidy_sources() {
+  local base=${NANOCHAT_STYLE_BASE:-} name changed
+  for name in origin/main main; do
+    [ -n "$base" ] || ! git rev-parse --quiet --verify "$name" > /dev/null || base=$name
+  done
+  changed=$(git diff --name-only --diff-filter=d "$(git merge-base "${base:-HEAD}" HEAD)" -- 'apps/*.cpp' 'libs/*.cpp' 'tests/*.cpp')
+  # What is compiled for a GPU or with Arrow needs more than this build has.
+  if [ -n "$changed" ]; then echo "$changed"; else git ls-files 'libs/*.cpp' | awk 'NR % 50 == 0'; fi |
+    grep -vE '^libs/(ops/cuda|data/arrow)/|^tests/faults/fuzz' || true
+}
+
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 scripts/setup.sh --cpu
 
@@ -74,14 +88,24 @@ for check in "${checks[@]}"; do
       step "ThreadSanitizer"
       run_quietly cmake --preset tsan -DNANOCHAT_TESTS=ON
       cmake --build --preset tsan --parallel "$(build_jobs)" --target nanochat chat_client inference_engine_test inference_json_constraint_test \
-        serving_api_test serving_engine_backend_test serving_http_server_test serving_server_metrics_test
+        serving_answer_session_test serving_api_test serving_http_server_test serving_server_metrics_test
       # One OpenMP thread: LibTorch and libgomp are not instrumented, and their barriers would not be seen.
       export TSAN_OPTIONS=suppressions=$PWD/cmake/threads.supp:history_size=4:second_deadlock_stack=1
       OMP_NUM_THREADS=1 ctest --preset tsan --no-tests=error --timeout 3600 \
-        --tests-regex '^(inference\.(engine|json_constraint)|serving\.(api|engine_backend|http_server|server_metrics))_test$'
+        --tests-regex '^(inference\.(engine|json_constraint)|serving\.(answer_session|api|http_server|server_metrics))_test$'
       build release nanochat
       OMP_NUM_THREADS=1 NANOCHAT_THREADS=1 python3 tests/load/serving_load.py build/tsan/bin/nanochat --seconds 20 --no-timing \
         --trainer build/release/bin/nanochat
+      ;;
+    style)
+      step "Style"
+      for tool in clang-format-16 clang-tidy-16 clang++-16 shellcheck; do
+        command -v "$tool" > /dev/null || install_packages check "${tool/clang++/clang}"
+      done
+      scripts/style.py
+      # clang's own list of commands: g++'s has flags that it does not know.
+      run_quietly cmake --preset clang -DNANOCHAT_TESTS=ON
+      tidy_sources | xargs --no-run-if-empty --max-args=1 --max-procs="$(cores)" clang-tidy-16 -p build/clang --quiet
       ;;
     clang)
       step "clang 16"

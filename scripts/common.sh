@@ -1,9 +1,11 @@
+# shellcheck shell=bash
 # Shared by the scripts beside it; sourced, never run.
 
-# Processors this shell may use. nproc alone would answer OMP_NUM_THREADS where that is set.
+# Number of processors that this shell may use. nproc would return OMP_NUM_THREADS if it is set.
 cores() { env -u OMP_NUM_THREADS nproc; }
 
-# As many compilers at a time as there are processors, but one for each 2 GB of memory: LibTorch's headers are large.
+# Number of parallel compiler processes: one per processor, but at most one per 2 GB of memory, because LibTorch's headers
+# are large.
 build_jobs() {
   local processors memory_gb
   processors=$(cores)
@@ -12,7 +14,7 @@ build_jobs() {
   echo $((processors < by_memory ? processors : by_memory))
 }
 
-# What is wrong with a wheel's download is in pip's output, which is otherwise not shown.
+# Runs a command and shows its output only if it fails.
 run_quietly() {
   local log
   log=$(mktemp)
@@ -40,7 +42,7 @@ install_packages() {
   echo "$script: installing ${#missing[@]} Debian packages"
   local install=(env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends --no-remove
     -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 "${missing[@]}")
-  # The lists of packages are refreshed only where the ones at hand do not serve.
+  # Update the package lists only if the installation fails with the current ones.
   if ! "${install[@]}" > /dev/null 2>&1; then
     run_quietly env DEBIAN_FRONTEND=noninteractive apt-get update -qq -o DPkg::Lock::Timeout=300
     run_quietly "${install[@]}"
@@ -48,8 +50,8 @@ install_packages() {
 }
 
 # unpack_wheels REQUIREMENTS FOLDER DOWNLOADS: wheels of the lines "name==version --hash=..." of a file, unpacked
-# together. They are fetched one by one and kept in DOWNLOADS until the caller removes it, so that an interrupted run
-# goes on where it stopped. Unpacked without installing: no package of the user's Python is read or changed.
+# together. They are downloaded one by one and kept in DOWNLOADS until the caller removes it; an interrupted run therefore
+# continues where it stopped. They are unpacked without installing: no package of the user's Python is read or changed.
 unpack_wheels() {
   local requirements=$1 folder=$2 downloads=$3 line one platforms=() minor
   for minor in $(seq 5 28); do platforms+=(--platform "manylinux_2_${minor}_x86_64"); done

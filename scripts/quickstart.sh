@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# From nothing to a language model that writes: installs what is needed, builds the program, makes a corpus (or takes
-# yours), trains a tokenizer and a model of 4 million parameters on it, and lets it answer; on the generated corpus it goes on
-# to a chat model that uses a calculator. About 20 minutes on two cores.
+# Installs what is needed, builds the program, generates a corpus (or uses yours), trains a tokenizer and a model of 4
+# million parameters, and asks the model questions. With the generated corpus it then trains a chat model that uses a
+# calculator. Takes about 20 minutes on two cores.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -9,10 +9,11 @@ usage() {
   cat <<'END'
 usage: scripts/quickstart.sh [--text PATH...] [--minutes N] [--steps N] [--run FOLDER]
 
-  --text PATH...   train on your own text (.txt, .jsonl, also .gz; files, folders) instead of the generated corpus
-  --minutes N      how long to pretrain (default 4, with --text 7)
-  --steps N        the least number of steps, however long they take (default 500: an estimate of what the questions at the end need)
-  --run FOLDER     where the run goes (default runs/quickstart, or runs/quickstart-text)
+  --text PATH...   Train on your own text instead of the generated corpus: .txt, .jsonl (also .gz or .zst), .parquet, folders.
+  --minutes N      Pretrain for this many minutes (default 4, or 7 with --text).
+  --steps N        Pretrain for at least this many steps, even if they take longer than --minutes (default 500, which is
+                   an estimate of what the questions at the end need).
+  --run FOLDER     Folder of the run (default runs/quickstart, or runs/quickstart-text).
 END
 }
 
@@ -63,7 +64,7 @@ work=$run-data
 rm -rf "$work" "$run"
 mkdir -p "$work"
 if [ ${#text[@]} -eq 0 ]; then
-  step "Making a corpus: short stories and facts"
+  step "Generating a corpus of short stories and facts"
   "$nanochat" data toy --output-dir "$work/corpus" --bytes 12000000
   corpus=("$work/corpus/toy.jsonl")
 else
@@ -73,38 +74,38 @@ fi
 step "Training a tokenizer of $vocab_size tokens"
 "$nanochat" tokenizer train --data-dir "${corpus[@]}" --vocab-size "$vocab_size" --output-dir "$work/tokenizer"
 
-step "Turning the text into tokens"
+step "Tokenizing the text"
 "$nanochat" data prepare --data-dir "${corpus[@]}" --tokenizer "$work/tokenizer" --output-dir "$work/shards"
 
 # The schedule of the learning rate follows the time, however fast the steps are; the model is of use after enough of them.
 # What this measures is therefore only said.
-step "Training a model: $minutes minutes, and at least $steps steps"
+step "Training a model for $minutes minutes, and for at least $steps steps"
 shape=(--depth 4 --sequence-len 256 --device-batch-size 16)
 step_ms=$("$nanochat" bench train "${shape[@]}" --vocab-size "$vocab_size" --steps 5 --warmup 1 --quiet --json | tail -n 1 |
   sed -n 's/.*"step_ms": *\([0-9]*\).*/\1/p')
 seconds=$((step_ms * steps / 1000))
 if [ "$seconds" -gt $((minutes * 60)) ]; then
-  printf 'At the speed of this moment %s steps take about %s minutes. Other programs that run now make it longer.\n' \
+  printf 'At the measured speed, %s steps take about %s minutes. Other running programs make it slower.\n' \
     "$steps" $(((seconds + 59) / 60))
 else
-  printf 'At the speed of this moment %s minutes are about %s steps.\n' "$minutes" $((minutes * 60000 / (step_ms > 0 ? step_ms : 1)))
+  printf 'At the measured speed, %s minutes are about %s steps.\n' "$minutes" $((minutes * 60000 / (step_ms > 0 ? step_ms : 1)))
 fi
 "$nanochat" pretrain --data-dir "$work/shards" "${shape[@]}" --total-batch-size 4096 --target-minutes "$minutes" \
   --num-iterations "$steps" --warmdown-ratio 0.4 --eval-interval 100 --eval-tokens 200000 --sample-interval -1 \
   --checkpoint-interval 200 --output-dir "$run"
 
-printf 'curve of bits per byte: %s\n' "$(python3 scripts/plot_metrics.py "$run")"
+printf 'plot of bits per byte: %s\n' "$(python3 scripts/plot_metrics.py "$run")"
 
 if [ ${#text[@]} -eq 0 ]; then
   step "Seven questions"
   "$nanochat" eval "$run" --benchmarks completion --data-dir "$work/corpus/quickstart_prompts.jsonl" --show
-  step "Two hundred prompts in phrasings that training never saw"
+  step "Two hundred prompts in phrasings that are not in the training data"
   "$nanochat" eval "$run" --benchmarks completion --data-dir "$work/corpus/test_prompts.jsonl"
   prompt="Once upon a time"
 else
   prompt="The"
 fi
-step "It writes"
+step "A sample of the model"
 "$nanochat" infer "$run" --prompt "$prompt" --max-tokens 120 --temperature 0.7
 
 if [ ${#text[@]} -gt 0 ]; then
@@ -119,16 +120,16 @@ spelling='[{"task": "toy-spelling"}]'
 spelling_test='[{"task": "toy-spelling", "split": "test", "size": 400}]'
 rm -rf "$run-mid" "$run-sft" "$run-rl"
 
-step "Midtraining: the form of a conversation"
+step "Midtraining: the format of conversations"
 "$nanochat" midtrain --base-model "$run" --mixture "$lessons" --validation-mixture "$tests" --init-lr-frac 0.5 \
   --eval-interval -1 --checkpoint-interval -1 --output-dir "$run-mid"
 
-step "SFT: what the assistant answers"
+step "SFT: the answers of an assistant"
 "$nanochat" sft --base-model "$run-mid" --mixture "$lessons" --validation-mixture "$tests" --num-epochs 2 --init-lr-frac 0.25 \
   --task-every -1 --benchmarks toy-facts,toy-arithmetic,toy-spelling --max-per-task 200 --max-tokens 48 \
   --eval-interval -1 --checkpoint-interval -1 --output-dir "$run-sft"
 
-step "RL: better spelling by its own attempts"
+step "RL: rewards for correct spelling"
 "$nanochat" rl --base-model "$run-sft" --mixture "$spelling" --validation-mixture "$spelling_test" --num-iterations 100 \
   --examples-per-step 32 --num-samples 8 --max-new-tokens 40 --embedding-lr 0.02 --init-lr-frac 0.15 --eval-examples 400 \
   --eval-samples 4 --eval-interval 100 --output-dir "$run-rl"
@@ -140,5 +141,5 @@ for question in "Can you tell me the capital of France?" "What is the chemical s
   printf '%s\n' "$question" | "$nanochat" infer "$run-rl" --chat --temperature 0
 done
 
-printf '\nTalk to it:\n  %s infer %s --chat\n' "$nanochat" "$run-rl"
+printf '\nChat with the model:\n  %s infer %s --chat\n' "$nanochat" "$run-rl"
 if [ -t 0 ] && [ -t 1 ]; then exec "$nanochat" infer "$run-rl" --chat; fi

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Fetches what the build needs: Debian's packages, and LibTorch and Arrow from PyPI and Boost's headers into .deps/. Run it as often as you
-# like: it does only what is left to do.
+# Installs what the build needs: Debian packages, and LibTorch and Arrow from PyPI and Boost's headers into .deps/. It is
+# safe to run it again: it does only what is missing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/common.sh
@@ -9,9 +9,9 @@ usage() {
   cat <<'END'
 usage: scripts/setup.sh [--cpu | --cuda] [--prefix DIR]
 
-  --cpu         LibTorch for CPUs (the default)
-  --cuda        also the CUDA libraries that LibTorch uses on a GPU (4 GB more)
-  --prefix DIR  where LibTorch, Arrow and Boost go, as DIR/torch, DIR/arrow and DIR/boost (default .deps)
+  --cpu         Install LibTorch for CPUs (default).
+  --cuda        Also install the CUDA libraries that LibTorch uses on a GPU (4 GB more).
+  --prefix DIR  Install LibTorch, Arrow and Boost into DIR/torch, DIR/arrow and DIR/boost (default .deps).
 END
 }
 
@@ -32,11 +32,11 @@ while [ $# -gt 0 ]; do
 done
 
 if [ "$(uname -sm)" != "Linux x86_64" ]; then
-  echo "setup: LibTorch is fetched for x86_64 Linux only, and this is $(uname -sm);" \
+  echo "setup: LibTorch is downloaded for Linux x86_64 only; found $(uname -sm);" \
     "configure with -DTorch_DIR= of a LibTorch 2.9 or newer" >&2
   exit 1
 fi
-command -v dpkg-query > /dev/null || { echo "setup: Debian 12 is needed: there is no dpkg here" >&2; exit 1; }
+command -v dpkg-query > /dev/null || { echo "setup: this script needs Debian 12, but there is no dpkg" >&2; exit 1; }
 
 packages=(pkg-config zlib1g-dev libssl-dev libcurl4-openssl-dev nlohmann-json3-dev libcli11-dev libspdlog-dev
   libsentencepiece-dev libpcre2-dev libutf8proc-dev libgtest-dev libgmock-dev libbenchmark-dev librapidcheck-dev)
@@ -68,19 +68,19 @@ install_wheels() {
   ! $complete || return 0
   free_gb=$(df --output=avail -BG "$prefix" | tail -n 1 | tr -dc 0-9)
   if [ "$free_gb" -lt "$needed_gb" ]; then
-    echo "setup: $prefix has $free_gb GB free, and $title needs $needed_gb GB while it is unpacked;" \
+    echo "setup: $prefix has $free_gb GB free; $title needs $needed_gb GB to unpack;" \
       "free some or give another folder by --prefix" >&2
     return 1
   fi
   # Unpacked under another name and renamed, so that a half-unpacked folder is never taken for a whole one.
   rm -rf "$target.partial"
-  echo "setup: fetching $title into $target"
+  echo "setup: downloading $title into $target"
   for file in "$@"; do
     unpack_wheels "$file" "$target.partial" "$prefix/downloads"
     sha256sum < "$file" | cut -d ' ' -f 1 >> "$target.partial/.nanochat-requirements"
   done
   if [ ! -e "$target.partial/$proof" ]; then
-    echo "setup: the wheel holds no $proof" >&2
+    echo "setup: the wheel does not contain $proof" >&2
     return 1
   fi
   rm -rf "$target.old"
@@ -105,7 +105,7 @@ install_headers() {
   local title=$1 name=$2 package=$3 proof=$4
   local target=$prefix/$name
   [ ! -e "$target/$proof" ] || return 0
-  echo "setup: fetching $title into $target"
+  echo "setup: downloading $title into $target"
   rm -rf "$target.partial" "$prefix/downloads"
   mkdir -p "$target.partial" "$prefix/downloads"
   if ! (cd "$prefix/downloads" && run_quietly apt-get download "$package" 2> /dev/null); then
@@ -114,7 +114,7 @@ install_headers() {
   fi
   dpkg-deb --extract "$prefix/downloads/$package"_*.deb "$target.partial"
   if [ ! -e "$target.partial/$proof" ]; then
-    echo "setup: the package $package holds no $proof" >&2
+    echo "setup: the package $package does not contain $proof" >&2
     return 1
   fi
   rm -rf "$target" "$prefix/downloads"
@@ -124,7 +124,7 @@ install_headers() {
 install_headers "Boost 1.81's headers" boost libboost1.81-dev usr/include/boost/beast/version.hpp
 
 if ! $fetched; then
-  echo "setup: everything is in place"
+  echo "setup: everything is installed already"
 elif [ "$prefix" = .deps ]; then
   echo "setup: done"
 else

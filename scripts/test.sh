@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds everything and runs the tests: scripts/test.sh [LABEL...], where labels are unit, property, parity, contract,
-# integration, load, or the name of a library.
+# Builds everything and runs the tests: scripts/test.sh [LABEL...]. A label is unit, property, parity, contract, integration,
+# load, or the name of a library. Without a label, runs all tests.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/common.sh
@@ -15,6 +15,6 @@ selection=()
 scripts/setup.sh --cpu
 run_quietly cmake --preset release -DNANOCHAT_TESTS=ON
 cmake --build --preset release --parallel "$(build_jobs)"
-# Several tests run at a time, so each gets one thread of LibTorch; those that need more ask for them.
+# Several tests run at a time; each gets one thread of LibTorch. Tests that need more set the number themselves.
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 ctest --preset release --parallel "$(cores)" --no-tests=error "${selection[@]}"

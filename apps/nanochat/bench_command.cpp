@@ -2,7 +2,6 @@
 #include <sys/resource.h>
 
 #include <algorithm>
-#include <chrono>
 #include <functional>
 #include <numeric>
 #include <optional>
@@ -14,10 +13,11 @@
 #include "bench_conversations.h"
 #include "command_line.h"
 #include "commands.h"
+#include "core/elapsed.h"
 #include "core/format.h"
 #include "core/interrupt.h"
 #include "core/random.h"
-#include "data/batch.h"
+#include "data/batches/batch.h"
 #include "inference/generator.h"
 #include "model/gpt.h"
 #include "model/memory.h"
@@ -25,9 +25,10 @@
 #include "ops/peak.h"
 #include "ops/profile.h"
 #include "optim/optimizer.h"
+#include "runtime/memory_limits.h"
+#include "runtime/runtime.h"
 #include "tokenizer/load.h"
 #include "tokenizer/tokenizer.h"
-#include "training/trainer/runtime.h"
 #include "training/trainer/train_step.h"
 #include "training/trainer/trainer_options.h"
 
@@ -56,10 +57,10 @@ constexpr std::uint64_t kSeed = 42;
 
 // Until the device has done it.
 double seconds_of(at::Device device, const std::function<void()>& work) {
-  const auto begin = std::chrono::steady_clock::now();
+  const auto begin = SteadyClock::now();
   work();
   ops::synchronize(device);
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  return seconds_since(begin);
 }
 
 double median(std::vector<double> values) {
@@ -78,9 +79,8 @@ std::int64_t peak_memory(at::Device device) {
 
 at::Tensor random_ids(std::int64_t rows, std::int64_t columns, std::int64_t vocab_size, Rng& rng) {
   at::Tensor ids = at::full({rows, columns}, 0, at::kInt);
-  std::generate_n(ids.data_ptr<std::int32_t>(), ids.numel(), [&] {
-    return static_cast<std::int32_t>(rng.below(static_cast<std::uint64_t>(vocab_size)));
-  });
+  std::generate_n(ids.data_ptr<std::int32_t>(), ids.numel(),
+                  [&] { return static_cast<std::int32_t>(rng.below(static_cast<std::uint64_t>(vocab_size))); });
   return ids;
 }
 
@@ -91,8 +91,7 @@ GptConfig config_of(const BenchArguments& arguments) {
 }
 
 // What both tables begin with.
-ordered_json describe(const char* what, const BenchArguments& arguments, const GptConfig& config,
-                      const Runtime& runtime) {
+ordered_json describe(const char* what, const BenchArguments& arguments, const GptConfig& config, const Runtime& runtime) {
   return {{"benchmark", what},
           {"depth", arguments.depth},
           {"sequence_len", arguments.sequence_len},
@@ -131,8 +130,8 @@ void print_profile(const std::filesystem::path& trace, const std::function<void(
   constexpr std::size_t kRows = 40, kNameWidth = 100;
   fmt::print(stderr, "{:>10} {:>6} {:>7}  kernel\n", "ms", "%", "calls");
   for (std::size_t i = 0; i < std::min(kRows, kernels.size()); ++i) {
-    fmt::print(stderr, "{:>10.3f} {:>6.2f} {:>7}  {}\n", kernels[i].milliseconds,
-               100.0 * kernels[i].milliseconds / total, kernels[i].calls, kernels[i].name.substr(0, kNameWidth));
+    fmt::print(stderr, "{:>10.3f} {:>6.2f} {:>7}  {}\n", kernels[i].milliseconds, 100.0 * kernels[i].milliseconds / total,
+               kernels[i].calls, kernels[i].name.substr(0, kNameWidth));
   }
   fmt::print(stderr, "{:>10.3f} {:>6} {:>7}  all kernels\n", total, "", "");
 }
@@ -154,9 +153,77 @@ void add_conversations(const BenchConversations& conversations, double rows_per_
                  {"rendered_per_second", conversations.rendered_per_second()},
                  {"packed_per_second", conversations.packed_per_second()},
                  {"loaded_per_second", conversations.loaded_per_second()}});
-  table.emplace_back("conversations", fmt::format("{} of {:.0f} tokens", with_commas(conversations.conversations()), conversations.tokens_each()));
+  table.emplace_back("conversations", fmt::format("{} of {:.0f} tokens", with_commas(conversations.conversations()),
+                                                  conversations.tokens_each()));
   table.emplace_back("trained on", rate(trained) + " conversations/s");
   table.emplace_back("rendered, packed", rate(conversations.loaded_per_second()) + " conversations/s");
+}
+
+// Throws OutOfMemoryError where the shape takes more memory than the device has free.
+void require_memory(const BenchArguments& arguments, const GptConfig& config, const Runtime& runtime) {
+  const std::int64_t needed = estimate_training_memory(config, arguments.device_batch_size, arguments.sequence_len,
+                                                       runtime.dtype == at::kFloat ? 4 : 2, runtime.device.is_cuda())
+                                  .total();
+  const std::int64_t available = available_memory_bytes(runtime.device);
+  if (needed <= available) return;
+  throw OutOfMemoryError(
+      fmt::format("this shape takes about {}, but {} are available; lower --depth, "
+                  "--device-batch-size, --sequence-len or --vocab-size",
+                  human_bytes(static_cast<double>(needed)), human_bytes(static_cast<double>(available))));
+}
+
+// Seconds of each step that was timed.
+struct TrainTimes {
+  std::vector<double> passes, updates, steps;
+};
+
+// `load` makes the batches of the next step, `train` takes the step.
+TrainTimes time_training(const BenchArguments& arguments, at::Device device, Context& context,
+                         const std::function<void()>& load, const std::function<StepResult()>& train) {
+  TrainTimes times;
+  context.progress->start("bench train", arguments.warmup + arguments.steps, "steps");
+  for (std::int64_t i = 0; i < arguments.warmup + arguments.steps && !interrupt_requested(); ++i) {
+    StepResult result;
+    const double loading = seconds_of(device, load);
+    const double training = seconds_of(device, [&] { result = train(); });
+    context.progress->advance(1);
+    if (i < arguments.warmup) continue;
+    times.passes.push_back(loading + result.forward_backward_seconds);
+    times.updates.push_back(training - result.forward_backward_seconds);
+    times.steps.push_back(loading + training);
+  }
+  context.progress->finish();
+  return times;
+}
+
+void print_training(const BenchArguments& arguments, const GptConfig& config, const Runtime& runtime, const TrainTimes& times,
+                    ops::PeakRate& peak, const BenchConversations* conversations, const Context& context) {
+  const double step = median(times.steps);
+  const double rows_per_second = static_cast<double>(arguments.device_batch_size * arguments.micro_batches) / step;
+  const double tokens_per_second = rows_per_second * static_cast<double>(arguments.sequence_len);
+  const double mfu = peak.utilization(tokens_per_second * config.flops_per_token());
+  const std::int64_t memory = peak_memory(runtime.device);
+  ordered_json report = describe("train", arguments, config, runtime);
+  report.update({{"steps", times.steps.size()},
+                 {"tokens_per_second", tokens_per_second},
+                 {"step_ms", 1e3 * step},
+                 {"fastest_step_ms", 1e3 * *std::min_element(times.steps.begin(), times.steps.end())},
+                 {"forward_backward_ms", 1e3 * median(times.passes)},
+                 {"optimizer_ms", 1e3 * median(times.updates)},
+                 {"peak_flops", peak.flops()},
+                 {"mfu", mfu},
+                 {"memory_bytes", memory}});
+  Table table;
+  begin_table(table, config, runtime);
+  table.emplace_back("tokens/s", rate(tokens_per_second));
+  table.emplace_back("step", fmt::format("{:.1f} ms", 1e3 * step));
+  table.emplace_back("forward, backward", fmt::format("{:.1f} ms", 1e3 * median(times.passes)));
+  table.emplace_back("optimizer", fmt::format("{:.1f} ms", 1e3 * median(times.updates)));
+  table.emplace_back("matrix rate", fmt::format("{:.3g} TFLOP/s", peak.flops() / 1e12));
+  table.emplace_back("MFU", fmt::format("{:.1f} %", 100.0 * mfu));
+  table.emplace_back("memory", human_bytes(static_cast<double>(memory)));
+  if (conversations != nullptr) add_conversations(*conversations, rows_per_second, table, report);
+  print(table, report, context);
 }
 
 ExitCode bench_train(const BenchArguments& arguments, Context& context) {
@@ -169,16 +236,7 @@ ExitCode bench_train(const BenchArguments& arguments, Context& context) {
     config.vocab_size = tokenizer->vocab_size();
     conversations.emplace(arguments.mixture, *tokenizer, arguments.device_batch_size, arguments.sequence_len);
   }
-  const std::int64_t needed = estimate_training_memory(config, arguments.device_batch_size, arguments.sequence_len,
-                                                       runtime.dtype == at::kFloat ? 4 : 2, runtime.device.is_cuda())
-                                  .total();
-  const std::int64_t available = available_memory_bytes(runtime.device);
-  if (needed > available) {
-    throw OutOfMemoryError(fmt::format("this shape takes about {}, but {} are available; lower --depth, "
-                                       "--device-batch-size, --sequence-len or --vocab-size",
-                                       human_bytes(static_cast<double>(needed)),
-                                       human_bytes(static_cast<double>(available))));
-  }
+  require_memory(arguments, config, runtime);
   if (!arguments.profile.empty() && !runtime.device.is_cuda()) {
     throw ConfigError("--profile lists the kernels of a GPU, and this runs on the CPU");
   }
@@ -189,7 +247,6 @@ ExitCode bench_train(const BenchArguments& arguments, Context& context) {
   // As a training by default has it: Newton-Schulz in the faster precision.
   Optimizer optimizer(model.parameters(), config.n_embd, TrainerOptions().optimizer_options(runtime));
   Rng rng(kSeed);
-  const std::int64_t tokens = arguments.device_batch_size * arguments.sequence_len * arguments.micro_batches;
   std::vector<TokenBatch> batches(static_cast<std::size_t>(arguments.micro_batches));
   for (TokenBatch& batch : batches) {
     batch = conversations ? conversations->next() : random_batch(arguments, config.vocab_size, rng);
@@ -200,60 +257,79 @@ ExitCode bench_train(const BenchArguments& arguments, Context& context) {
       if (conversations) batch = conversations->next();
     }
   };
-  std::vector<double> passes, updates, steps;  // seconds
-  context.progress->start("bench train", arguments.warmup + arguments.steps, "steps");
-  for (std::int64_t i = 0; i < arguments.warmup + arguments.steps && !interrupt_requested(); ++i) {
-    StepResult result;
-    const double loading = seconds_of(runtime.device, load);
-    const double training = seconds_of(runtime.device, [&] { result = train_step(model, optimizer, batches, {}); });
-    context.progress->advance(1);
-    if (i < arguments.warmup) continue;
-    passes.push_back(loading + result.forward_backward_seconds);
-    updates.push_back(training - result.forward_backward_seconds);
-    steps.push_back(loading + training);
-  }
-  context.progress->finish();
-  if (steps.empty()) return ExitCode::kPartial;
+  const auto train = [&] { return train_step(model, optimizer, batches, {}); };
+  const TrainTimes times = time_training(arguments, runtime.device, context, load, train);
+  if (times.steps.empty()) return ExitCode::kPartial;
   if (!arguments.profile.empty()) {
     print_profile(arguments.profile, [&] {
       load();
-      train_step(model, optimizer, batches, {});
+      train();
       ops::synchronize(runtime.device);
     });
   }
-
-  const double step = median(steps), tokens_per_second = static_cast<double>(tokens) / step;
-  const double mfu = peak.utilization(tokens_per_second * config.flops_per_token());
-  ordered_json report = describe("train", arguments, config, runtime);
-  report.update({{"steps", steps.size()},
-                 {"tokens_per_second", tokens_per_second},
-                 {"step_ms", 1e3 * step},
-                 {"fastest_step_ms", 1e3 * *std::min_element(steps.begin(), steps.end())},
-                 {"forward_backward_ms", 1e3 * median(passes)},
-                 {"optimizer_ms", 1e3 * median(updates)},
-                 {"peak_flops", peak.flops()},
-                 {"mfu", mfu},
-                 {"memory_bytes", peak_memory(runtime.device)}});
-  Table table;
-  begin_table(table, config, runtime);
-  table.emplace_back("tokens/s", rate(tokens_per_second));
-  table.emplace_back("step", fmt::format("{:.1f} ms", 1e3 * step));
-  table.emplace_back("forward, backward", fmt::format("{:.1f} ms", 1e3 * median(passes)));
-  table.emplace_back("optimizer", fmt::format("{:.1f} ms", 1e3 * median(updates)));
-  table.emplace_back("matrix rate", fmt::format("{:.3g} TFLOP/s", peak.flops() / 1e12));
-  table.emplace_back("MFU", fmt::format("{:.1f} %", 100.0 * mfu));
-  table.emplace_back("memory", human_bytes(static_cast<double>(peak_memory(runtime.device))));
-  if (conversations) add_conversations(*conversations, tokens_per_second / static_cast<double>(arguments.sequence_len), table, report);
-  print(table, report, context);
+  print_training(arguments, config, runtime, times, peak, conversations ? &*conversations : nullptr, context);
   return ExitCode::kOk;
 }
 
 // ------------------------------------------------------------------------------------------------------------ infer
 
+// Seconds of each run that was timed; `alone`: the prompt of a run that has no other.
+struct InferTimes {
+  std::vector<double> prefill, decode, alone;
+};
+
+InferTimes time_inference(const BenchArguments& arguments, Gpt& model, const std::vector<std::vector<std::int32_t>>& prompts,
+                          const GenerationOptions& options, Context& context) {
+  GenerationOptions first_only = options;
+  first_only.max_tokens = 1;
+  InferTimes times;
+  context.progress->start("bench infer", arguments.warmup + arguments.steps, "runs");
+  for (std::int64_t i = 0; i < arguments.warmup + arguments.steps && !interrupt_requested(); ++i) {
+    const std::vector<Generation> batch = generate(model, prompts, options);
+    const std::vector<Generation> single = generate(model, {prompts[0]}, first_only);
+    context.progress->advance(1);
+    if (i < arguments.warmup || interrupt_requested()) continue;
+    double prefilled = 0.0;
+    for (const Generation& generation : batch) prefilled = std::max(prefilled, generation.prefill_seconds);
+    const Generation& last = batch.back();
+    times.prefill.push_back(prefilled);
+    times.decode.push_back(last.prefill_seconds + last.decode_seconds - prefilled);
+    times.alone.push_back(single[0].prefill_seconds);
+  }
+  context.progress->finish();
+  return times;
+}
+
+void print_inference(const BenchArguments& arguments, const GptConfig& config, const Runtime& runtime,
+                     std::int64_t prompt_tokens, std::int64_t max_tokens, const InferTimes& times, const Context& context) {
+  const auto rows = static_cast<double>(arguments.device_batch_size);
+  const double prefill_rate = rows * static_cast<double>(prompt_tokens) / median(times.prefill);
+  const double step = median(times.decode) / static_cast<double>(max_tokens - 1);
+  const double decode_rate = rows / step;
+  const double first_token_ms = 1e3 * median(times.alone);
+  const std::int64_t memory = peak_memory(runtime.device);
+  ordered_json report = describe("infer", arguments, config, runtime);
+  report.update({{"prompt_tokens", prompt_tokens},
+                 {"generated_tokens", max_tokens},
+                 {"prefill_tokens_per_second", prefill_rate},
+                 {"decode_tokens_per_second", decode_rate},
+                 {"decode_step_ms", 1e3 * step},
+                 {"ttft_ms", first_token_ms},
+                 {"memory_bytes", memory}});
+  Table table;
+  begin_table(table, config, runtime);
+  table.emplace_back("prefill tokens/s", rate(prefill_rate));
+  table.emplace_back("decode tokens/s", rate(decode_rate));
+  table.emplace_back("decode step", fmt::format("{:.2f} ms", 1e3 * step));
+  table.emplace_back("TTFT, one prompt", fmt::format("{:.1f} ms", first_token_ms));
+  table.emplace_back("memory", human_bytes(static_cast<double>(memory)));
+  print(table, report, context);
+}
+
 ExitCode bench_infer(const BenchArguments& arguments, Context& context) {
   const GptConfig config = config_of(arguments);
-  const std::int64_t prompt_tokens =
-      arguments.prompt_tokens > 0 ? arguments.prompt_tokens : std::max<std::int64_t>(1, arguments.sequence_len / 2);
+  const std::int64_t prompt_tokens = arguments.prompt_tokens > 0 ? arguments.prompt_tokens
+                                                                 : std::max<std::int64_t>(1, arguments.sequence_len / 2);
   const std::int64_t max_tokens = std::min(arguments.max_tokens, arguments.sequence_len - prompt_tokens);
   if (max_tokens < 2) {
     throw ConfigError(fmt::format("--prompt-tokens {} leaves {} of a context of {}, expected at least 2 to generate",
@@ -271,60 +347,22 @@ ExitCode bench_infer(const BenchArguments& arguments, Context& context) {
   GenerationOptions options;
   options.sampling.temperature = 1.0;
   options.max_tokens = max_tokens;
-  options.max_batch = arguments.device_batch_size;
-  GenerationOptions first_only = options;
-  first_only.max_tokens = 1;
-
-  std::vector<double> prefill, decode, alone;  // seconds
-  context.progress->start("bench infer", arguments.warmup + arguments.steps, "runs");
-  for (std::int64_t i = 0; i < arguments.warmup + arguments.steps && !interrupt_requested(); ++i) {
-    const std::vector<Generation> batch = generate(model, prompts, options);
-    const std::vector<Generation> single = generate(model, {prompts[0]}, first_only);
-    context.progress->advance(1);
-    if (i < arguments.warmup || interrupt_requested()) continue;
-    const double prefilled = std::max_element(batch.begin(), batch.end(), [](const auto& a, const auto& b) {
-                               return a.prefill_seconds < b.prefill_seconds;
-                             })->prefill_seconds;
-    const Generation& last = batch.back();
-    prefill.push_back(prefilled);
-    decode.push_back(last.prefill_seconds + last.decode_seconds - prefilled);
-    alone.push_back(single[0].prefill_seconds);
-  }
-  context.progress->finish();
-  if (prefill.empty()) return ExitCode::kPartial;
-
-  const auto rows = static_cast<double>(arguments.device_batch_size);
-  const double prefill_rate = rows * static_cast<double>(prompt_tokens) / median(prefill);
-  const double decode_rate = rows * static_cast<double>(max_tokens - 1) / median(decode);
-  const double step = median(decode) / static_cast<double>(max_tokens - 1);
-  ordered_json report = describe("infer", arguments, config, runtime);
-  report.update({{"prompt_tokens", prompt_tokens},
-                 {"generated_tokens", max_tokens},
-                 {"prefill_tokens_per_second", prefill_rate},
-                 {"decode_tokens_per_second", decode_rate},
-                 {"decode_step_ms", 1e3 * step},
-                 {"ttft_ms", 1e3 * median(alone)},
-                 {"memory_bytes", peak_memory(runtime.device)}});
-  Table table;
-  begin_table(table, config, runtime);
-  table.emplace_back("prefill tokens/s", rate(prefill_rate));
-  table.emplace_back("decode tokens/s", rate(decode_rate));
-  table.emplace_back("decode step", fmt::format("{:.2f} ms", 1e3 * step));
-  table.emplace_back("TTFT, one prompt", fmt::format("{:.1f} ms", 1e3 * median(alone)));
-  table.emplace_back("memory", human_bytes(static_cast<double>(peak_memory(runtime.device))));
-  print(table, report, context);
+  options.max_running = arguments.device_batch_size;
+  const InferTimes times = time_inference(arguments, model, prompts, options, context);
+  if (times.prefill.empty()) return ExitCode::kPartial;
+  print_inference(arguments, config, runtime, prompt_tokens, max_tokens, times, context);
   return ExitCode::kOk;
 }
 
 Subcommand& add_shape(CommandLine& command_line, const char* path, const char* summary, const char* example,
                       BenchArguments& arguments) {
   Subcommand& command = command_line.add(path, summary, example);
-  command.option("depth", &arguments.depth, "layers of the model; width is 64 times this").at_least(1);
-  command.option("sequence_len", &arguments.sequence_len, "tokens a row").at_least(1);
-  command.option("device_batch_size", &arguments.device_batch_size, "rows at a time").at_least(1);
-  command.option("vocab_size", &arguments.vocab_size, "tokens of the vocabulary").at_least(1);
-  command.option("steps", &arguments.steps, "runs that are timed; the median counts").at_least(1);
-  command.option("warmup", &arguments.warmup, "runs before them that are not").at_least(0);
+  command.option("depth", &arguments.depth, "Number of layers. The model is 64 times as wide.").at_least(1);
+  command.option("sequence_len", &arguments.sequence_len, "Number of tokens in a row.").at_least(1);
+  command.option("device_batch_size", &arguments.device_batch_size, "Number of rows in a forward pass.").at_least(1);
+  command.option("vocab_size", &arguments.vocab_size, "Number of tokens in the vocabulary.").at_least(1);
+  command.option("steps", &arguments.steps, "Number of timed runs; the median is reported.").at_least(1);
+  command.option("warmup", &arguments.warmup, "Number of runs before timing starts.").at_least(0);
   declare_runtime_options(command.options(), arguments.runtime);
   return command;
 }
@@ -332,19 +370,25 @@ Subcommand& add_shape(CommandLine& command_line, const char* path, const char* s
 }  // namespace
 
 void add_bench(CommandLine& command_line) {
-  command_line.group("bench", "Time a model of any shape, with random weights");
+  command_line.group("bench", "Measure the speed of models of any shape, with random weights.");
   auto train = std::make_shared<BenchArguments>();
   Subcommand& training = add_shape(
       command_line, "bench train",
-      "Time training steps: forward, backward, optimizer. MFU is relative to the data sheet of a GPU, or to the measured "
-      "rate of a large matrix product in the same dtype on this machine",
+      "Measure training steps: forward, backward and optimizer. MFU is relative to the data-sheet rate of a GPU, "
+      "or to the measured rate of a large matrix product in the same dtype on a CPU.",
       "nanochat bench train --depth 4 --sequence-len 256 --device-batch-size 16 --vocab-size 4096", *train);
-  training.option("profile", &train->profile, "GPU only: run one more step under a profiler, list its kernels on standard "
-                                              "error and write a Chrome trace to this file");
-  training.option("mixture", &train->mixture, "train on packed conversations instead of random tokens, as `sft` does: a mixture of tasks, "
-                                              "a JSON file or the JSON itself");
-  training.option("tokenizer", &train->tokenizer, "to render them with; its vocabulary takes the place of --vocab-size");
-  training.option("micro_batches", &train->micro_batches, "batches whose gradients are added up in a step").at_least(1);
+  training.option("profile", &train->profile,
+                  "GPU only: run one more step under a profiler, list its kernels on standard error and write a Chrome trace "
+                  "to this file.");
+  training.option("mixture", &train->mixture,
+                  "Train on packed conversations, as `sft` does, instead of random tokens. A mixture of tasks: a JSON file, or "
+                  "the JSON itself.");
+  training.option("tokenizer", &train->tokenizer,
+                  "Tokenizer for the conversations of --mixture. Its vocabulary replaces --vocab-size.");
+  training
+      .option("micro_batches", &train->micro_batches,
+              "Number of forward and backward passes per step whose gradients are accumulated.")
+      .at_least(1);
   training.run([train](Context& context) { return bench_train(*train, context); });
 
   auto infer = std::make_shared<BenchArguments>();
@@ -352,12 +396,13 @@ void add_bench(CommandLine& command_line) {
   infer->warmup = 1;
   Subcommand& command = add_shape(
       command_line, "bench infer",
-      "Time generation: prompts through the model (prefill), then a token at a time for all rows (decode). TTFT, the "
-      "time to the first token, is that of one prompt alone",
+      "Measure generation: processing of the prompts (prefill), then one token at a time for all rows (decode). "
+      "The time to first token (TTFT) is measured with a single prompt.",
       "nanochat bench infer --depth 4 --sequence-len 256 --device-batch-size 16 --vocab-size 4096", *infer);
-  command.option("prompt_tokens", &infer->prompt_tokens, "tokens of each prompt; 0: half of --sequence-len")
+  command.option("prompt_tokens", &infer->prompt_tokens, "Number of tokens in each prompt; 0 uses half of --sequence-len.")
       .at_least(0);
-  command.option("max_tokens", &infer->max_tokens, "tokens to generate, at most what the context leaves").at_least(2);
+  command.option("max_tokens", &infer->max_tokens, "Maximum number of tokens to generate; the context may allow fewer.")
+      .at_least(2);
   command.run([infer](Context& context) { return bench_infer(*infer, context); });
   add_bench_serve(command_line);
 }

@@ -1,11 +1,10 @@
 #include "bench_conversations.h"
 
-#include <chrono>
-
 #include <nlohmann/json.hpp>
 
-#include "data/conversation_loader.h"
-#include "data/tasks/mixture.h"
+#include "core/elapsed.h"
+#include "data/batches/conversation_loader.h"
+#include "tasks/task_mixture.h"
 #include "tokenizer/special_tokens.h"
 #include "tokenizer/tokenizer.h"
 #include "training/finetune/conversation_data.h"
@@ -21,17 +20,17 @@ struct BenchConversations::Impl {
 BenchConversations::BenchConversations(const std::string& mixture, const Tokenizer& tokenizer, std::int64_t rows,
                                        std::int64_t sequence_len)
     : impl_(std::make_unique<Impl>()) {
-  using Clock = std::chrono::steady_clock;
-  const auto rate_since = [](Clock::time_point start, std::size_t count) {
-    return static_cast<double>(count) / std::chrono::duration<double>(Clock::now() - start).count();
+  const auto rate_since = [](SteadyClock::time_point start, std::size_t count) {
+    return static_cast<double>(count) / seconds_since(start);
   };
   const std::shared_ptr<const TaskMixture> tasks = mixture_of(mixture, "--mixture");
-  auto start = Clock::now();
+  auto start = SteadyClock::now();
   impl_->rendered = std::make_shared<RenderedConversations>(render_conversations(
       tokenizer, tasks->size(), [&](std::int64_t i) { return tasks->example(i).conversation; }, sequence_len + 1));
   rendered_per_second_ = rate_since(start, impl_->rendered->size());
-  impl_->options = {.rows = rows, .sequence_len = sequence_len, .padding_id = tokenizer.require_special(kAssistantEnd), .loop = false};
-  start = Clock::now();
+  impl_->options = {
+      .rows = rows, .sequence_len = sequence_len, .padding_id = tokenizer.require_special(kAssistantEnd), .loop = false};
+  start = SteadyClock::now();
   const auto epoch = make_conversation_loader(impl_->rendered, impl_->options, nullptr);
   for (TokenBatch batch; epoch->next(batch);) {
   }

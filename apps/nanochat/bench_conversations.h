@@ -5,7 +5,7 @@
 #include <memory>
 #include <string>
 
-#include "data/batch.h"
+#include "data/batches/batch.h"
 
 namespace nanochat {
 class Loader;

@@ -1,6 +1,5 @@
 // nanochat bench serve: times the batching engine at several numbers of streams, on random weights.
 #include <algorithm>
-#include <chrono>
 #include <condition_variable>
 #include <mutex>
 
@@ -9,17 +8,17 @@
 
 #include "command_line.h"
 #include "commands.h"
+#include "core/elapsed.h"
 #include "core/errors.h"
 #include "core/interrupt.h"
 #include "core/random.h"
 #include "inference/engine.h"
 #include "model/gpt.h"
-#include "training/trainer/runtime.h"
+#include "runtime/runtime.h"
 
 namespace nanochat::cli {
 namespace {
 
-using Clock = std::chrono::steady_clock;
 using nlohmann::ordered_json;
 
 struct BenchServeArguments {
@@ -57,8 +56,8 @@ Run run_streams(Engine& engine, std::int64_t streams, std::int64_t max_tokens, c
   std::condition_variable done;
   std::int64_t unfinished = streams;
   std::string error;
-  std::vector<std::vector<Clock::time_point>> times(static_cast<std::size_t>(streams));
-  const Clock::time_point begin = Clock::now();
+  std::vector<std::vector<SteadyClock::time_point>> times(static_cast<std::size_t>(streams));
+  const SteadyClock::time_point begin = SteadyClock::now();
   for (std::int64_t i = 0; i < streams; ++i) {
     EngineRequest request;
     for (std::int64_t t = 0; t < arguments.prompt_tokens; ++t) {
@@ -69,7 +68,7 @@ Run run_streams(Engine& engine, std::int64_t streams, std::int64_t max_tokens, c
     request.sampling.seed = rng.next();
     request.max_tokens = max_tokens;
     request.on_event = [&, i](const EngineEvent& event) {
-      if (event.kind == EngineEventKind::kToken) times[static_cast<std::size_t>(i)].push_back(Clock::now());
+      if (event.kind == EngineEventKind::kToken) times[static_cast<std::size_t>(i)].push_back(SteadyClock::now());
       if (event.kind != EngineEventKind::kDone) return true;
       const std::scoped_lock lock(mutex);
       if (event.reason == FinishReason::kError) error = event.error;
@@ -86,15 +85,12 @@ Run run_streams(Engine& engine, std::int64_t streams, std::int64_t max_tokens, c
   std::unique_lock lock(mutex);
   done.wait(lock, [&] { return unfinished == 0; });
   if (!error.empty()) throw NumericalError(error);
-  const auto seconds = [](Clock::time_point from, Clock::time_point to) {
-    return std::chrono::duration<double>(to - from).count();
-  };
   Run run;
-  run.total = seconds(begin, Clock::now());
+  run.total = seconds_since(begin);
   std::vector<double> first, between;
-  for (const std::vector<Clock::time_point>& stream : times) {
-    first.push_back(seconds(begin, stream.front()));
-    for (std::size_t t = 1; t < stream.size(); ++t) between.push_back(seconds(stream[t - 1], stream[t]));
+  for (const std::vector<SteadyClock::time_point>& stream : times) {
+    first.push_back(seconds_between(begin, stream.front()));
+    for (std::size_t t = 1; t < stream.size(); ++t) between.push_back(seconds_between(stream[t - 1], stream[t]));
   }
   run.first_token = median(first);
   run.between_tokens = median(between);
@@ -129,10 +125,15 @@ ExitCode bench_serve(const BenchServeArguments& arguments, Context& context) {
   Rng rng(kSeed);
   run_streams(engine, 1, arguments.max_tokens, arguments, rng);  // warm
 
-  ordered_json report = {{"benchmark", "serve"}, {"depth", arguments.depth}, {"vocab_size", arguments.vocab_size},
-                         {"parameters", config.parameter_count()}, {"dtype", dtype_name(runtime.dtype)},
-                         {"threads", runtime.threads}, {"device", runtime.description},
-                         {"prompt_tokens", arguments.prompt_tokens}, {"max_tokens", arguments.max_tokens}};
+  ordered_json report = {{"benchmark", "serve"},
+                         {"depth", arguments.depth},
+                         {"vocab_size", arguments.vocab_size},
+                         {"parameters", config.parameter_count()},
+                         {"dtype", dtype_name(runtime.dtype)},
+                         {"threads", runtime.threads},
+                         {"device", runtime.description},
+                         {"prompt_tokens", arguments.prompt_tokens},
+                         {"max_tokens", arguments.max_tokens}};
   const auto best_of = [&](std::int64_t streams, std::int64_t max_tokens) {
     Run best;
     for (std::int64_t i = 0; i < arguments.steps && !interrupt_requested(); ++i) {
@@ -156,7 +157,8 @@ ExitCode bench_serve(const BenchServeArguments& arguments, Context& context) {
                               {"tokens_per_second", rate},
                               {"ttft_ms", 1e3 * run.first_token},
                               {"between_tokens_ms", 1e3 * run.between_tokens}});
-    if (!context.json) fmt::print("{:>8} {:>12.1f} {:>12.1f} {:>16.2f}\n", streams, rate, 1e3 * run.first_token, 1e3 * run.between_tokens);
+    if (!context.json)
+      fmt::print("{:>8} {:>12.1f} {:>12.1f} {:>16.2f}\n", streams, rate, 1e3 * run.first_token, 1e3 * run.between_tokens);
   }
   fmt::print("{}\n", report.dump());
   return ExitCode::kOk;
@@ -168,18 +170,19 @@ void add_bench_serve(CommandLine& command_line) {
   auto arguments = std::make_shared<BenchServeArguments>();
   Subcommand& command = command_line.add(
       "bench serve",
-      "Time the batching engine without HTTP: output tokens a second, prompts included, at several numbers of streams that "
-      "begin at once. The best of --steps runs counts",
+      "Measure the batching engine without HTTP: output tokens per second with several numbers of concurrent "
+      "requests. The time to process the prompts is included. The fastest of --steps runs is reported.",
       "nanochat bench serve --depth 12 --streams 1,8,32");
-  command.option("depth", &arguments->depth, "layers of the model; width is 64 times this").at_least(1);
-  command.option("sequence_len", &arguments->sequence_len, "the model's context").at_least(2);
-  command.option("vocab_size", &arguments->vocab_size, "tokens of the vocabulary").at_least(1);
-  command.option("streams", &arguments->streams, "requests at a time, each number by itself").comma_separated();
-  command.option("prompt_tokens", &arguments->prompt_tokens, "tokens of each prompt").at_least(1);
-  command.option("max_tokens", &arguments->max_tokens, "tokens of each answer").at_least(1);
-  command.option("max_batch_tokens", &arguments->max_batch_tokens, "tokens through the model in a step").at_least(1);
-  command.option("temperature", &arguments->temperature, "of the sampling; 0: greedy").at_least(0);
-  command.option("steps", &arguments->steps, "runs that are timed").at_least(1);
+  command.option("depth", &arguments->depth, "Number of layers. The model is 64 times as wide.").at_least(1);
+  command.option("sequence_len", &arguments->sequence_len, "Context length of the model in tokens.").at_least(2);
+  command.option("vocab_size", &arguments->vocab_size, "Number of tokens in the vocabulary.").at_least(1);
+  command.option("streams", &arguments->streams, "Numbers of concurrent requests, each measured separately.").comma_separated();
+  command.option("prompt_tokens", &arguments->prompt_tokens, "Number of tokens in each prompt.").at_least(1);
+  command.option("max_tokens", &arguments->max_tokens, "Number of tokens in each answer.").at_least(1);
+  command.option("max_batch_tokens", &arguments->max_batch_tokens, "Maximum number of tokens in one forward pass.").at_least(1);
+  command.option("temperature", &arguments->temperature, "Sampling temperature; 0 always takes the most likely token.")
+      .at_least(0);
+  command.option("steps", &arguments->steps, "Number of timed runs.").at_least(1);
   declare_runtime_options(command.options(), arguments->runtime);
   command.run([arguments](Context& context) { return bench_serve(*arguments, context); });
 }

@@ -195,22 +195,20 @@ Subcommand& CommandLine::add(std::string path, std::string summary, std::string 
   if (find(path) != nullptr) throw std::logic_error("command " + path + " is declared twice");
   commands_.push_back(std::make_unique<Subcommand>(std::move(path), std::move(summary), std::move(example)));
   Subcommand& command = *commands_.back();
-  command.option("quiet", &common_->quiet, "no progress; warnings and errors only").not_in_resolved();
-  command.option("json", &common_->json, "machine-readable standard output").not_in_resolved();
-  command.option("log_level", &common_->log_level, "least severe message that is logged")
+  command.option("quiet", &common_->quiet, "Print no progress, only warnings and errors.").not_in_resolved();
+  command.option("json", &common_->json, "Print results on standard output as JSON.").not_in_resolved();
+  command.option("log_level", &common_->log_level, "Lowest severity of messages to log.")
       .one_of({"trace", "debug", "info", "warn", "error", "off"})
       .not_in_resolved();
-  command.option("log_file", &common_->log_file, "also append the log to this file").not_in_resolved();
-  command.option("log_format", &common_->log_format, "plain lines, or one JSON object a line")
+  command.option("log_file", &common_->log_file, "Also append log messages to this file.").not_in_resolved();
+  command.option("log_format", &common_->log_format, "Format of log messages: plain text, or one JSON object per line.")
       .one_of({"text", "json"})
       .not_in_resolved();
   command.common_count_ = command.options_.all().size();
   return command;
 }
 
-void CommandLine::group(std::string name, std::string summary) {
-  groups_.emplace_back(std::move(name), std::move(summary));
-}
+void CommandLine::group(std::string name, std::string summary) { groups_.emplace_back(std::move(name), std::move(summary)); }
 
 Subcommand* CommandLine::find(const std::string& path) const {
   for (const auto& command : commands_) {

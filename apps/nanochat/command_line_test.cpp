@@ -93,8 +93,8 @@ class CommandLineTest : public ::testing::Test {
 };
 
 TEST_F(CommandLineTest, FlagsOfEveryKind) {
-  const Outcome outcome = run({"train", "--depth=6", "--no-compile", "--lr", "-3", "--data-dir", "a", "b", "--dtype",
-                               "float32", "--benchmarks", "core,arc", "--benchmarks", "gsm8k", "--data-dir", "c"});
+  const Outcome outcome = run({"train", "--depth=6", "--no-compile", "--lr", "-3", "--data-dir", "a", "b", "--dtype", "float32",
+                               "--benchmarks", "core,arc", "--benchmarks", "gsm8k", "--data-dir", "c"});
   EXPECT_EQ(outcome.code, 0);
   EXPECT_EQ(outcome.err, "");
   EXPECT_EQ(config_.depth, 6);
@@ -111,7 +111,7 @@ TEST_F(CommandLineTest, TheLastOfTwoFlagsCounts) {
   EXPECT_FALSE(config_.compile);
 }
 
-TEST_F(CommandLineTest, Positionals) {
+TEST_F(CommandLineTest, WordsWithoutAFlagArePositionalArguments) {
   EXPECT_EQ(run({"train", "--benchmarks", "core,arc", "train", "bench", "--depth", "2"}).code, 0);
   EXPECT_THAT(config_.data_dir, ElementsAre("train", "bench"));  // names of commands are words like any other here
   EXPECT_THAT(config_.benchmarks, ElementsAre("core", "arc"));
@@ -150,10 +150,8 @@ TEST_F(CommandLineTest, UsageErrorsNameTheNearest) {
   expect_error({"train", "--dpeth", "3"}, 2, "nanochat train: unknown option --dpeth, did you mean \"--depth\"?");
   expect_error({"train", "--batch-size=3"}, 2,
                "nanochat train: unknown option --batch-size, did you mean \"--device-batch-size\"?");
-  expect_error({"train", "--no-compil"}, 2,
-               "nanochat train: unknown option --no-compil, did you mean \"--no-compile\"?");
-  expect_error({"train", "--zzzzzzzzzzzz"}, 2,
-               "nanochat train: unknown option --zzzzzzzzzzzz; --help lists the options");
+  expect_error({"train", "--no-compil"}, 2, "nanochat train: unknown option --no-compil, did you mean \"--no-compile\"?");
+  expect_error({"train", "--zzzzzzzzzzzz"}, 2, "nanochat train: unknown option --zzzzzzzzzzzz; --help lists the options");
   expect_error({"trian"}, 2, "nanochat: unknown command \"trian\", did you mean \"train\"?");
   expect_error({"frobnicate"}, 2, "nanochat: unknown command \"frobnicate\"; `nanochat --help` lists the commands");
   expect_error({"--verbose"}, 2, "nanochat: unknown option --verbose; `nanochat --help` lists the commands");
@@ -164,8 +162,7 @@ TEST_F(CommandLineTest, UsageErrorsNameTheNearest) {
 
 TEST_F(CommandLineTest, ValueErrorsNameTheOption) {
   expect_error({"train", "--depth", "0"}, 2, "nanochat train: --depth: found 0, expected a number of at least 1");
-  expect_error({"train", "--dtype", "int4"}, 2,
-               "nanochat train: --dtype: found \"int4\", expected one of auto, float32");
+  expect_error({"train", "--dtype", "int4"}, 2, "nanochat train: --dtype: found \"int4\", expected one of auto, float32");
   expect_error({"bench", "infer"}, 2,
                "nanochat bench infer: --model: is required (or NANOCHAT_MODEL, or \"model\" in a --config file); "
                "usage: nanochat bench infer [options] MODEL");
@@ -182,7 +179,7 @@ TEST_F(CommandLineTest, ValueErrorsNameTheOption) {
   EXPECT_EQ(no_file.err, "nanochat train: /absent.json: no such file\n");
 }
 
-TEST_F(CommandLineTest, Help) {
+TEST_F(CommandLineTest, HelpShowsUsageTypesChoicesAndDefaults) {
   const Outcome help = run({"train", "--depth", "3", "--help"});
   EXPECT_EQ(help.code, 0);
   EXPECT_EQ(help.err, "");
@@ -214,7 +211,7 @@ TEST_F(CommandLineTest, HelpLinesFitAHundredColumns) {
   EXPECT_EQ(words, 101);
 }
 
-TEST_F(CommandLineTest, ListsOfCommands) {
+TEST_F(CommandLineTest, WithoutACommandTheCommandsAreListed) {
   const Outcome none = run({});
   EXPECT_EQ(none.code, 2);
   EXPECT_THAT(none.out, HasSubstr("  bench infer                     Times generation.\n"));
@@ -232,7 +229,7 @@ TEST_F(CommandLineTest, ListsOfCommands) {
   EXPECT_THAT(version.out, MatchesRegex("nanochat [0-9]+\\.[0-9]+\\.[0-9]+\n"));
 }
 
-TEST_F(CommandLineTest, Markdown) {
+TEST_F(CommandLineTest, MarkdownHasTheUsageAndEveryOptionOfEachCommand) {
   const std::string text = line_.markdown();
   EXPECT_EQ(run({"help", "--markdown"}).out, text);
   EXPECT_THAT(text, HasSubstr("## nanochat train\n\nTrains a model.\n\n"
@@ -290,8 +287,8 @@ TEST_F(CommandLineTest, ContextAndLogFollowTheOptionsOfEveryCommand) {
 TEST_F(CommandLineTest, ErrorsFollowTheLog) {
   const testing::TemporaryDirectory folder;
   body_ = [](Context&) -> ExitCode { throw DataError("a.txt: is empty"); };
-  const Outcome outcome =
-      run({"train", "--log-format", "json", "--log-file", (folder / "log").string(), "--log-level", "error"});
+  const Outcome outcome = run({"train", "--log-format", "json", "--log-file", (folder / "log").string(), "--log-level",
+                               "error"});
   EXPECT_EQ(outcome.code, 3);
   const auto line = nlohmann::json::parse(outcome.err);
   EXPECT_EQ(line["level"], "error");

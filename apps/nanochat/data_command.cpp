@@ -12,8 +12,8 @@
 #include "core/errors.h"
 #include "core/format.h"
 #include "core/interrupt.h"
-#include "data/prepare.h"
-#include "data/toy.h"
+#include "data/shards/prepare.h"
+#include "data/toy/toy.h"
 #include "reader_options.h"
 #include "tokenizer/load.h"
 
@@ -37,7 +37,7 @@ double parse_weight(const std::string& text) {
   double weight = 0.0;
   const auto parsed = std::from_chars(text.data(), text.data() + text.size(), weight);
   if (parsed.ec == std::errc() && parsed.ptr == text.data() + text.size()) return weight;
-  throw ConfigError(fmt::format("--weights: \"{}\" is no number", text));
+  throw ConfigError(fmt::format("--weights: found \"{}\", expected a number", text));
 }
 
 ExitCode prepare(PrepareArguments& arguments, Context& context) {
@@ -47,8 +47,8 @@ ExitCode prepare(PrepareArguments& arguments, Context& context) {
   }
   arguments.skip_bad.apply(arguments.options.reader);
   const auto tokenizer = load_tokenizer(arguments.tokenizer, {.bos_token = arguments.bos_token});
-  const PrepareResult result =
-      prepare_shards(arguments.data_dir, *tokenizer, arguments.output_dir, arguments.options, *context.progress);
+  const PrepareResult result = prepare_shards(arguments.data_dir, *tokenizer, arguments.output_dir, arguments.options,
+                                              *context.progress);
   const ReaderOptions& reader = arguments.options.reader;
   if (reader.bad_rows) reader.bad_rows->log();
   if (context.json) {
@@ -133,57 +133,73 @@ ExitCode toy(const ToyArguments& arguments, Context& context) {
 void add_prepare(CommandLine& command_line) {
   auto arguments = std::make_shared<PrepareArguments>();
   PrepareOptions& options = arguments->options;
-  Subcommand& command = command_line.add(
-      "data prepare", "Turn text into token shards that training reads without tokenizing again",
-      "nanochat data prepare --data-dir books/ --tokenizer tokenizer/ --output-dir shards/");
+  Subcommand& command = command_line.add("data prepare",
+                                         "Tokenize text into shards that training reads without tokenizing again.",
+                                         "nanochat data prepare --data-dir books/ --tokenizer tokenizer/ --output-dir shards/");
   command.option("data_dir", &arguments->data_dir,
-                 "text: files, folders or globs of .txt, .jsonl, each also .gz or .zst, and .parquet; - for standard input");
-  command.option("weights", &arguments->weights,
-                 "mix the paths: one weight for each, its share of the bytes of text, e.g. 0.7,0.3; empty: one path after "
-                 "the other").comma_separated();
+                 "Text to tokenize: files, folders or globs of .txt, .jsonl (each also .gz or .zst) and .parquet; "
+                 "- reads standard input.");
+  command
+      .option("weights", &arguments->weights,
+              "Mix the paths of --data-dir: one weight per path, its share of the bytes of text, such as "
+              "0.7,0.3. Empty reads the paths one after the other.")
+      .comma_separated();
   command.option("mix_until_all", &options.mixture.until_all,
-                 "a mixture ends when every path was read to its end once, and shorter ones begin anew; otherwise with the "
-                 "first that ends");
-  command.option("tokenizer", &arguments->tokenizer, "the tokenizer: a folder or file that `tokenizer train` wrote");
+                 "End a mixture when every path has been read once, and repeat the shorter ones until then. By "
+                 "default a mixture ends with the first path that ends.");
+  command.option("tokenizer", &arguments->tokenizer, "Tokenizer: a folder or file written by `tokenizer train`.");
   command.option("bos_token", &arguments->bos_token,
-                 "special token that begins every document, stored with the tokenizer for all later stages; empty: the one "
-                 "that its tokenizer_config.json names, or <|bos|>, or <|endoftext|>");
-  command.option("output_dir", &arguments->output_dir, "folder for the shards, the tokenizer and manifest.json");
-  command.option("validation_every", &options.validation_every, "hold out every N-th document for validation; 0: none")
+                 "Special token that begins every document (BOS). It is stored with the tokenizer for all later "
+                 "stages. Empty takes the one named by tokenizer_config.json, otherwise <|bos|>, otherwise "
+                 "<|endoftext|>.");
+  command.option("output_dir", &arguments->output_dir, "Folder for the shards, a copy of the tokenizer and manifest.json.");
+  command
+      .option("validation_every", &options.validation_every, "Hold out every N-th document for validation; 0 holds out none.")
       .above(1, 0);
-  command.option("tokens_per_shard", &options.tokens_per_shard, "begin another shard after this many tokens").at_least(1);
-  command.option("min_document_bytes", &options.reader.min_document_bytes,
-                 "cut a .txt at blank lines into documents of at least this many bytes").at_least(1);
+  command.option("tokens_per_shard", &options.tokens_per_shard, "Start a new shard after this many tokens.").at_least(1);
+  command
+      .option("min_document_bytes", &options.reader.min_document_bytes,
+              "Split .txt files at blank lines into documents of at least this many bytes.")
+      .at_least(1);
   add_text_column(command, options.reader.text_column);
   arguments->skip_bad.declare(command);
   FilterOptions& filters = options.filters;
-  command.option("min_bytes", &filters.min_bytes, "drop documents of fewer bytes").at_least(0);
-  command.option("max_bytes", &filters.max_bytes, "drop documents of more bytes; 0: none").at_least(0);
-  command.option("max_symbols", &filters.max_symbols,
-                 "drop documents with a larger share of characters other than letters, digits and white space").at_least(0);
-  command.option("max_repetition", &filters.max_repetition,
-                 "drop documents of whose text a larger share was in them before").at_least(0);
-  command.option("drop_duplicates", &filters.drop_duplicates, "drop documents that are equal to an earlier one");
+  command.option("min_bytes", &filters.min_bytes, "Drop documents shorter than this many bytes.").at_least(0);
+  command.option("max_bytes", &filters.max_bytes, "Drop documents longer than this many bytes; 0 means no limit.").at_least(0);
+  command
+      .option("max_symbols", &filters.max_symbols,
+              "Drop documents in which a larger share of the characters is neither letter, digit nor white "
+              "space. A share from 0 to 1; 1 keeps all.")
+      .at_least(0);
+  command
+      .option("max_repetition", &filters.max_repetition,
+              "Drop documents in which a larger share of the text repeats earlier text of the same document. A "
+              "share from 0 to 1; 1 keeps all.")
+      .at_least(0);
+  command.option("drop_duplicates", &filters.drop_duplicates, "Drop documents that are identical to an earlier one.");
   command.option("drop_near_duplicates", &filters.drop_near_duplicates,
-                 "drop documents that are mostly an earlier one (MinHash)");
-  command.option("seed", &filters.seed, "seed of the hashes that find duplicates");
-  command.option("workers", &options.workers, "threads that tokenize; 0: all").at_least(0);
-  command.option("resume", &options.resume, "continue where an interrupted preparation of the same text stopped");
-  command.option("overwrite", &options.overwrite, "replace what was prepared in the output folder before");
+                 "Drop documents that are nearly the same as an earlier one (MinHash).");
+  command.option("seed", &filters.seed, "Random seed of the hashes that find duplicates.");
+  command.option("workers", &options.workers, "Number of threads that tokenize; 0 uses all cores.").at_least(0);
+  command.option("resume", &options.resume, "Continue an interrupted run of this command on the same text.");
+  command.option("overwrite", &options.overwrite, "Replace shards from an earlier run in the output folder.");
   command.positional("data_dir").required("data_dir").required("tokenizer").required("output_dir");
   command.run([arguments](Context& context) { return prepare(*arguments, context); });
 }
 
 void add_toy(CommandLine& command_line) {
   auto arguments = std::make_shared<ToyArguments>();
-  Subcommand& command = command_line.add("data toy", "Write a generated corpus that a small model learns in minutes",
+  Subcommand& command = command_line.add("data toy", "Write a generated toy corpus that a small model learns in minutes.",
                                          "nanochat data toy --output-dir toy/ --bytes 8000000");
   command.option("output_dir", &arguments->output_dir,
-                 "folder for toy.jsonl, test_prompts.jsonl and quickstart_prompts.jsonl");
-  command.option("bytes", &arguments->options.bytes, "size of the text; a larger corpus begins with the smaller one")
+                 "Folder for toy.jsonl, test_prompts.jsonl and quickstart_prompts.jsonl.");
+  command
+      .option("bytes", &arguments->options.bytes,
+              "Size of the corpus in bytes. A larger corpus begins with the same text as a smaller one.")
       .at_least(1);
-  command.option("prompts", &arguments->prompts, "test prompts, in phrasings that the corpus never uses").at_least(0);
-  command.option("seed", &arguments->options.seed, "seed of the corpus and of the choice of prompts");
+  command.option("prompts", &arguments->prompts, "Number of test prompts. Their phrasings do not occur in the corpus.")
+      .at_least(0);
+  command.option("seed", &arguments->options.seed, "Random seed for the corpus and the test prompts.");
   command.positional("output_dir").required("output_dir");
   command.run([arguments](Context& context) { return toy(*arguments, context); });
 }
@@ -191,7 +207,9 @@ void add_toy(CommandLine& command_line) {
 }  // namespace
 
 void add_data(CommandLine& command_line) {
-  command_line.group("data", "Download data sets, prepare text for training, and make a toy corpus");
+  command_line.group("data",
+                     "Download data sets, prepare text for training, inspect and validate data, write a "
+                     "toy corpus.");
   add_download(command_line);
   add_prepare(command_line);
   add_toy(command_line);

@@ -18,12 +18,12 @@
 #include "core/json_input.h"
 #include "core/progress.h"
 #include "core/terminal.h"
-#include "data/byte_source.h"
-#include "data/contamination.h"
-#include "data/documents.h"
-#include "data/paths.h"
-#include "data/rows.h"
-#include "data/shard.h"
+#include "data/checks/contamination.h"
+#include "data/rows/byte_source.h"
+#include "data/rows/paths.h"
+#include "data/rows/rows.h"
+#include "data/shards/shard.h"
+#include "data/text/documents.h"
 #include "reader_options.h"
 #include "tokenizer/load.h"
 #include "tokenizer/tokenizer.h"
@@ -163,7 +163,8 @@ ExitCode inspect(const InspectArguments& arguments, Context& context) {
   const auto tokenizer = load_tokenizer(tokenizer_path);
   std::unique_ptr<Documents> documents;
   if (shards.empty()) {
-    documents = std::make_unique<TextDocuments>(expand_paths(arguments.data_dir, arguments.reader), arguments.reader, *tokenizer);
+    documents = std::make_unique<TextDocuments>(expand_paths(arguments.data_dir, arguments.reader), arguments.reader,
+                                                *tokenizer);
   } else {
     documents = std::make_unique<ShardDocuments>(shards);
   }
@@ -193,10 +194,11 @@ ExitCode inspect(const InspectArguments& arguments, Context& context) {
       fmt::print("\n");
     }
   }
-  const double bytes_per_token =
-      lengths.total() > 0 ? static_cast<double>(all_bytes) / static_cast<double>(lengths.total()) : 0.0;
+  const double bytes_per_token = lengths.total() > 0 ? static_cast<double>(all_bytes) / static_cast<double>(lengths.total())
+                                                     : 0.0;
   if (context.json) {
-    fmt::print("{}\n", ordered_json{{"lengths", lengths.to_json()}, {"bytes_per_token", bytes_per_token}, {"documents", shown}}.dump());
+    fmt::print("{}\n",
+               ordered_json{{"lengths", lengths.to_json()}, {"bytes_per_token", bytes_per_token}, {"documents", shown}}.dump());
   } else {
     lengths.print("tokens");
     fmt::print("{:.3f} bytes per token\n", bytes_per_token);
@@ -251,9 +253,10 @@ void for_each_row(const fs::path& file, const std::function<void(const std::stri
 ExitCode contamination(const ContaminationArguments& arguments, Context& context) {
   ContaminationCheck check(arguments.words);
   std::uint64_t too_short = 0;
-  const auto sets = expand_paths(
-      arguments.against, {FileFormat::kText, FileFormat::kJsonLines, FileFormat::kJson, FileFormat::kParquet}, "evaluation sets",
-      /*streams=*/true);
+  const auto sets = expand_paths(arguments.against,
+                                 {FileFormat::kText, FileFormat::kJsonLines, FileFormat::kJson, FileFormat::kParquet},
+                                 "evaluation sets",
+                                 /*streams=*/true);
   for (const fs::path& file : sets) {
     for_each_row(file, [&](const std::string& where, const std::string& text) {
       if (!text.empty()) too_short += check.add_row(where, text) ? 0 : 1;
@@ -277,8 +280,13 @@ ExitCode contamination(const ContaminationArguments& arguments, Context& context
     for (const auto& row : rows) {
       list.push_back({{"row", row.name}, {"overlap", row.share()}, {"ngrams", row.grams}, {"first", row.first}});
     }
-    fmt::print("{}\n", ordered_json{{"documents", documents}, {"rows", check.rows()}, {"too_short", too_short}, {"words", arguments.words},
-                                    {"contaminated", rows.size()}, {"found", list}}.dump());
+    fmt::print("{}\n", ordered_json{{"documents", documents},
+                                    {"rows", check.rows()},
+                                    {"too_short", too_short},
+                                    {"words", arguments.words},
+                                    {"contaminated", rows.size()},
+                                    {"found", list}}
+                           .dump());
     return ExitCode::kOk;
   }
   fmt::print("{} of {} rows share {} words in a row with the corpus of {} documents; {} rows are shorter\n",
@@ -294,27 +302,33 @@ ExitCode contamination(const ContaminationArguments& arguments, Context& context
 
 void add_data_inspect(CommandLine& command_line) {
   auto inspected = std::make_shared<InspectArguments>();
-  Subcommand& show = command_line.add("data inspect", "Show documents in their tokens, and how long documents are",
+  Subcommand& show = command_line.add("data inspect", "Show documents split into tokens, and a histogram of document lengths.",
                                       "nanochat data inspect shards/ --documents 2");
-  show.option("data_dir", &inspected->data_dir, "token shards (a folder or .tok files) or text");
-  show.option("tokenizer", &inspected->tokenizer, "tokenizer folder or file; default: the one beside the token shards");
-  show.option("documents", &inspected->documents, "documents to show").at_least(0);
-  show.option("first", &inspected->first, "the first one to show, from 0").at_least(0);
-  show.option("max_tokens", &inspected->max_tokens, "tokens of a document to show").at_least(1);
-  show.option("histogram_documents", &inspected->histogram_documents, "documents to measure, at most").at_least(1);
+  show.option("data_dir", &inspected->data_dir, "Token shards (a folder or .tok files) or text.");
+  show.option("tokenizer", &inspected->tokenizer, "Tokenizer folder or file; default: the one beside the token shards.");
+  show.option("documents", &inspected->documents, "Number of documents to show.").at_least(0);
+  show.option("first", &inspected->first, "Number of the first document to show, counted from 0.").at_least(0);
+  show.option("max_tokens", &inspected->max_tokens, "Number of tokens to show of each document.").at_least(1);
+  show.option("histogram_documents", &inspected->histogram_documents, "Measure the lengths of at most this many documents.")
+      .at_least(1);
   add_text_column(show, inspected->reader.text_column);
-  show.option("color", &inspected->color, "tokens in colours by turns; auto: on a terminal, unless NO_COLOR is set or TERM is dumb").one_of({"auto", "always", "never"});
+  show.option("color", &inspected->color,
+              "Show neighbouring tokens in different colours. auto does so on a terminal, unless NO_COLOR is set or TERM "
+              "is dumb.")
+      .one_of({"auto", "always", "never"});
   show.positional("data_dir").required("data_dir");
   show.run([inspected](Context& context) { return inspect(*inspected, context); });
 
   auto checked = std::make_shared<ContaminationArguments>();
-  Subcommand& check = command_line.add(
-      "data contamination", "Look for rows of evaluation sets in a corpus, by n-grams of words",
-      "nanochat data contamination corpus.jsonl --against gsm8k/test.jsonl arc/test.jsonl");
-  check.option("data_dir", &checked->data_dir, "the corpus: .txt and .jsonl, each also .gz or .zst, and .parquet; files, folders, globs");
-  check.option("against", &checked->against, "evaluation sets: .jsonl or .txt, a row each line, .json or .parquet; every string of a row counts");
-  check.option("words", &checked->words, "words of an n-gram").at_least(1);
-  check.option("max_rows", &checked->max_rows, "rows to print").at_least(0);
+  Subcommand& check = command_line.add("data contamination",
+                                       "Search a corpus for rows of evaluation sets by matching word n-grams.",
+                                       "nanochat data contamination corpus.jsonl --against gsm8k/test.jsonl arc/test.jsonl");
+  check.option("data_dir", &checked->data_dir,
+               "Corpus to search: files, folders or globs of .txt, .jsonl (each also .gz or .zst) and .parquet.");
+  check.option("against", &checked->against,
+               "Evaluation sets: .jsonl or .txt with one row per line, .json or .parquet. Every string of a row is compared.");
+  check.option("words", &checked->words, "Length of an n-gram in words.").at_least(1);
+  check.option("max_rows", &checked->max_rows, "Print at most this many contaminated rows.").at_least(0);
   add_text_column(check, checked->reader.text_column);
   check.positional("data_dir").required("data_dir").required("against");
   check.run([checked](Context& context) { return contamination(*checked, context); });

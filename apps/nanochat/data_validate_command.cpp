@@ -6,8 +6,8 @@
 #include "commands.h"
 #include "core/errors.h"
 #include "core/format.h"
-#include "data/conversations.h"
-#include "data/validate.h"
+#include "data/checks/validate.h"
+#include "data/conversations/conversations.h"
 #include "reader_options.h"
 #include "tokenizer/load.h"
 #include "tokenizer/tokenizer.h"
@@ -36,7 +36,8 @@ ExitCode validate(const ValidateArguments& arguments, Context& context) {
              with_commas(static_cast<std::int64_t>(report.documents)),
              with_commas(static_cast<std::int64_t>(report.conversations)), human_bytes(static_cast<double>(report.bytes)),
              report.tokens > 0 ? fmt::format(", {} tokens", with_commas(static_cast<std::int64_t>(report.tokens))) : "");
-  if (!report.unread.empty()) fmt::print("keys of conversations that are not read: {}\n", replace_invalid_utf8(describe(report.unread)));
+  if (!report.unread.empty())
+    fmt::print("keys of conversations that are not read: {}\n", replace_invalid_utf8(describe(report.unread)));
   if (report.clean()) {
     fmt::print("no faults found\n");
     return code;
@@ -60,14 +61,17 @@ void add_data_validate(CommandLine& command_line) {
   ValidateOptions& options = arguments->options;
   Subcommand& command = command_line.add(
       "data validate",
-      "Look for faults in text, conversations and token shards, and report them all; exit code 3 when there are any",
+      "Check text, conversations and token shards, and report every problem. The exit code is 3 when there are any.",
       "nanochat data validate shards/ conversations.jsonl");
   command.option("data_dir", &arguments->data_dir,
-                 "what to look at: .txt, .jsonl and .json, each also .gz or .zst, .parquet, folders of token shards, globs; - for standard input");
-  command.option("tokenizer", &arguments->tokenizer, "the tokenizer that token shards must have been made with");
+                 "What to check: files, folders or globs of .txt, .jsonl and .json (each also .gz or .zst), "
+                 ".parquet, or folders of token shards; - reads standard input.");
+  command.option("tokenizer", &arguments->tokenizer,
+                 "Report token shards that were made with another tokenizer than this one.");
   add_text_column(command, options.text_column);
-  command.option("max_document_bytes", &options.max_document_bytes, "report longer documents").at_least(1);
-  command.option("max_examples", &options.max_examples, "examples to show of each kind of fault").at_least(0);
+  command.option("max_document_bytes", &options.max_document_bytes, "Report documents longer than this many bytes.")
+      .at_least(1);
+  command.option("max_examples", &options.max_examples, "Number of examples to show for each kind of problem.").at_least(0);
   command.positional("data_dir").required("data_dir");
   command.run([arguments](Context& context) { return validate(*arguments, context); });
 }

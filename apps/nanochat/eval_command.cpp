@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <chrono>
 #include <iostream>
 #include <map>
 
@@ -7,26 +6,27 @@
 #include <spdlog/fmt/fmt.h>
 #include <spdlog/fmt/ranges.h>
 
-#include "benchmark_files.h"
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/run_folder.h"
 #include "command_line.h"
 #include "commands.h"
 #include "core/atomic_file.h"
+#include "core/elapsed.h"
 #include "core/interrupt.h"
 #include "core/log.h"
-#include "data/corpus.h"
-#include "data/loader.h"
-#include "data/paths.h"
+#include "data/batches/loader.h"
+#include "data/rows/paths.h"
+#include "data/shards/corpus.h"
 #include "eval_tables.h"
-#include "evaluation/benchmarks.h"
 #include "evaluation/chat_eval.h"
+#include "evaluation/chat_tasks.h"
 #include "evaluation/completion.h"
 #include "evaluation/core_eval.h"
 #include "evaluation/sandbox.h"
+#include "evaluation_files.h"
 #include "reader_options.h"
+#include "runtime/runtime.h"
 #include "training/trainer/bits_per_byte.h"
-#include "training/trainer/runtime.h"
 
 namespace nanochat::cli {
 namespace {
@@ -55,7 +55,8 @@ Workload workload_of(const EvalConfig& config) {
   const auto only_scored = [](const std::string& name) {
     return name == "core" || name == "bpb" || name == "mmlu" || name.starts_with("arc-");
   };
-  const bool scored = config.custom_tasks.empty() && std::all_of(config.benchmarks.begin(), config.benchmarks.end(), only_scored);
+  const bool scored = config.custom_tasks.empty() &&
+                      std::all_of(config.benchmarks.begin(), config.benchmarks.end(), only_scored);
   return scored ? Workload::kTraining : Workload::kDecoding;
 }
 
@@ -73,7 +74,7 @@ class Evaluator {
       : config_(config), context_(context), runtime_(select_runtime(config.runtime, workload_of(config))),
         files_(config.data_dir.empty() ? fs::path() : fs::path(config.data_dir.front()), config.task_files, "--data-dir") {
     if (config.rank >= config.world_size) {
-      throw ConfigError(fmt::format("--rank is {}, but must be below --world-size, {}", config.rank, config.world_size));
+      throw ConfigError(fmt::format("--rank is {}, expected a number below --world-size, {}", config.rank, config.world_size));
     }
     for (const std::string& path : config.compare) compared_.emplace_back(path, find_evaluation(path));
     if (asks_for(config, "humaneval") || asks_for(config, "chat")) {
@@ -97,7 +98,7 @@ class Evaluator {
   }
 
   ExitCode run() {
-    for (const std::string& name : expand_benchmarks(config_.benchmarks)) attempt(name, [&] { ask(name); });
+    for (const std::string& name : expand_task_names(config_.benchmarks)) attempt(name, [&] { ask(name); });
     for (const std::string& file : config_.custom_tasks) attempt(file, [&] { ask_custom(file); });
     require_a_figure();
     if (!output_.empty() && config_.world_size == 1) write_files();
@@ -113,7 +114,8 @@ class Evaluator {
     fs::path newest;
     if (fs::is_directory(path / "eval")) {
       for (const fs::directory_entry& entry : fs::directory_iterator(path / "eval")) {
-        if (fs::is_regular_file(entry.path() / "eval.json") && entry.path().filename() > newest.filename()) newest = entry.path();
+        if (fs::is_regular_file(entry.path() / "eval.json") && entry.path().filename() > newest.filename())
+          newest = entry.path();
       }
     }
     if (newest.empty()) throw DataError(fmt::format("{}: no eval.json there, nor in its folder eval/", path.string()));
@@ -130,10 +132,14 @@ class Evaluator {
       if (state.contains("sha256")) evaluation_.model["weights_sha256"] = state["sha256"].value("model.safetensors", "");
     }
     evaluation_.model["parameters"] = loaded_.model->config().parameter_count();
-    evaluation_.settings = {{"dtype", dtype_name(runtime_.dtype)}, {"max_per_task", config_.max_per_task},
-                            {"truncate", config_.truncate},        {"task_files", config_.task_files},
-                            {"num_samples", config_.num_samples},  {"max_tokens", config_.max_tokens},
-                            {"temperature", config_.temperature},  {"top_k", config_.top_k},
+    evaluation_.settings = {{"dtype", dtype_name(runtime_.dtype)},
+                            {"max_per_task", config_.max_per_task},
+                            {"truncate", config_.truncate},
+                            {"task_files", config_.task_files},
+                            {"num_samples", config_.num_samples},
+                            {"max_tokens", config_.max_tokens},
+                            {"temperature", config_.temperature},
+                            {"top_k", config_.top_k},
                             {"seed", config_.seed}};
   }
 
@@ -145,7 +151,7 @@ class Evaluator {
       action();
     } catch (const DataError& error) {
       TaskResult failed;
-      failed.benchmark = name == "core" || name == "bpb" || name == "completion" ? name : "chat";
+      failed.suite = name == "core" || name == "bpb" || name == "completion" ? name : "chat";
       failed.task = name;
       failed.error = error.what();
       evaluation_.results.push_back(std::move(failed));
@@ -154,16 +160,18 @@ class Evaluator {
 
   void ask(const std::string& name) {
     if (name == "core") {
-      const auto results = evaluate_core(*loaded_.model, *loaded_.tokenizer, read_core_bundle(files_.core_bundle(), files_.core_tasks()),
-                                         core_options(), store_, *context_.progress);
+      const auto results = evaluate_core(*loaded_.model, *loaded_.tokenizer,
+                                         read_core_bundle(files_.core_bundle(), files_.core_tasks()), core_options(), store_,
+                                         *context_.progress);
       evaluation_.results.insert(evaluation_.results.end(), results.begin(), results.end());
     } else if (name == "bpb") {
       bits_per_byte();
     } else if (name == "completion") {
       completions();
     } else {
-      evaluation_.results.push_back(evaluate_chat_task(*loaded_.model, *loaded_.tokenizer, *open_chat_benchmark(name, files_.of(name)),
-                                                       chat_options(), store_, *context_.progress));
+      evaluation_.results.push_back(evaluate_chat_task(*loaded_.model, *loaded_.tokenizer,
+                                                       *open_chat_task(name, files_.of(name)), chat_options(), store_,
+                                                       *context_.progress));
     }
   }
 
@@ -179,7 +187,7 @@ class Evaluator {
     }
     TaskResult result = evaluate_core_task(*loaded_.model, *loaded_.tokenizer, task.base, task.rows, core_options(), store_,
                                            *context_.progress);
-    result.benchmark = "custom";
+    result.suite = "custom";
     evaluation_.results.push_back(std::move(result));
   }
 
@@ -209,7 +217,7 @@ class Evaluator {
     options.temperature = config_.temperature;
     options.top_k = config_.top_k;
     options.seed = config_.seed;
-    options.device_batch_size = config_.device_batch_size;
+    options.max_running = config_.device_batch_size;
     options.sandbox = sandbox_.get();
     options.rank = config_.rank;
     options.world = config_.world_size;
@@ -254,31 +262,31 @@ class Evaluator {
       options.loop = false;
       return open(options);
     };
-    const auto start = std::chrono::steady_clock::now();
+    const auto start = SteadyClock::now();
     context_.progress->start(fmt::format("bpb {}", name), 0, "batches");
     const BitsPerByte bpb = evaluate_bits_per_byte(*loaded_.model, open_shape, rows, length, config_.eval_tokens,
                                                    loaded_.tokenizer->token_byte_lengths());
     context_.progress->finish();
     TaskResult result;
-    result.benchmark = "bpb";
+    result.suite = "bpb";
     result.task = name;
     result.metric = "bits per byte";
     result.value = bpb.value();
     result.notes.push_back(fmt::format("{} tokens, {} bytes", bpb.tokens, bpb.bytes));
-    result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    result.seconds = seconds_since(start);
     evaluation_.results.push_back(std::move(result));
   }
 
   void completions() {
     const fs::path* named = files_.named("completion");
     const auto items = read_completion_items(named != nullptr ? *named : files_.root());
-    const CompletionResult scores =
-        evaluate_completions(*loaded_.model, *loaded_.tokenizer, items, config_.device_batch_size, *context_.progress);
+    const CompletionResult scores = evaluate_completions(*loaded_.model, *loaded_.tokenizer, items, config_.device_batch_size,
+                                                         *context_.progress);
     for (std::size_t i = 0; config_.show && !context_.json && i < items.size(); ++i) {
       std::cout << fmt::format("{} {}{}\n", scores.correct[i] ? "✓" : "✗", items[i].prompt, scores.continuations[i]);
     }
     TaskResult result;
-    result.benchmark = result.task = "completion";
+    result.suite = result.task = "completion";
     take_accuracy(result, {scores.all.correct, scores.all.total});
     for (const auto& [topic, score] : scores.by_topic) result.groups[topic] = {score.correct, score.total};
     evaluation_.results.push_back(std::move(result));
@@ -299,7 +307,9 @@ class Evaluator {
   // Where nothing could be scored there is no table to show, and the first error is the command's.
   void require_a_figure() const {
     const auto& results = evaluation_.results;
-    if (interrupt_requested() || std::any_of(results.begin(), results.end(), [](const TaskResult& result) { return result.ok(); })) return;
+    if (interrupt_requested() ||
+        std::any_of(results.begin(), results.end(), [](const TaskResult& result) { return result.ok(); }))
+      return;
     for (std::size_t i = 1; i < results.size(); ++i) log_error("{}", results[i].error);
     throw DataError(results.empty() ? std::string("--benchmarks names nothing to score") : results.front().error);
   }
@@ -322,7 +332,7 @@ class Evaluator {
   const EvalConfig& config_;
   Context& context_;
   Runtime runtime_;
-  BenchmarkFiles files_;
+  EvaluationFiles files_;
   Compared compared_;
   std::unique_ptr<Sandbox> sandbox_;
   LoadedModel loaded_;
@@ -335,50 +345,76 @@ class Evaluator {
 
 void add_eval(CommandLine& command_line) {
   auto config = std::make_shared<EvalConfig>();
-  Subcommand& command = command_line.add("eval", "Score a model",
-                                         "nanochat eval runs/first --benchmarks core,bpb --data-dir data --task-file bpb=shards");
-  command.option("model", config->model, "run or checkpoint to score");
+  Subcommand& command = command_line.add(
+      "eval", "Score a model on CORE, bits per byte, chat tasks or custom tasks.",
+      "nanochat eval runs/first --benchmarks core,bpb --data-dir data --task-file bpb=shards");
+  command.option("model", config->model, "Run or checkpoint to score.");
   command.positional("model", /*required=*/true);
   std::vector<std::string> names = {"completion", "core", "bpb", "chat"};
-  names.insert(names.end(), chat_benchmarks().begin(), chat_benchmarks().end());
-  const Option& benchmarks = command.option("benchmarks", config->benchmarks,
-                 "what to score: core (the 22 tasks of an evaluation bundle), bpb (bits per byte of token shards or text), chat (the six "
-                 "of ChatCORE), one of these, or completion (rows of prompt, answers and topic); with --custom-task alone: none")
-      .comma_separated()
-      .one_of(names);
-  command.option("custom_task", config->custom_tasks, "JSON file that describes a task of one's own; may be repeated");
+  names.insert(names.end(), chat_task_names().begin(), chat_task_names().end());
+  const Option& benchmarks =
+      command
+          .option("benchmarks", config->benchmarks,
+                  "What to score. core: the 22 tasks of the CORE evaluation bundle. bpb: bits per byte of token "
+                  "shards or text. chat: the six tasks of ChatCORE, which can also be named one by one. completion: "
+                  "rows with a prompt, its possible answers and a topic. With --custom-task, only the custom task "
+                  "is scored unless this is given.")
+          .comma_separated()
+          .one_of(names);
+  command.option("custom_task", config->custom_tasks, "JSON file that describes a custom task. May be repeated.");
   command.option("data_dir", config->data_dir,
-                 "folder with the sets as `data download` leaves them; of completion the file, of bpb token shards, or text, .jsonl or .parquet");
+                 "Folder with the data of the tasks, as written by `data download`. For completion, the file of "
+                 "prompts. For bpb, token shards or text.");
   add_text_column(command, config->text_column);
   command.option("task_file", config->task_files,
-                 "NAME=PATH: another data file for a task of CORE, or the files of a benchmark; may be repeated");
+                 "NAME=PATH: use another data file for the CORE task NAME, or these files for the benchmark NAME. "
+                 "May be repeated.");
   declare_runtime_options(command.options(), config->runtime);
   command.option("output_dir", config->output_dir,
-                 "folder for eval.json, eval.csv and examples.jsonl; of a checkpoint of a run RUN/eval/STEP when not given");
-  command.option("resume", config->resume, "go on with the examples that the output folder holds, of all ranks");
-  command.option("save_samples", config->save_samples, "keep token ids, spans and answers of every example too");
-  command.option("compare", config->compare, "earlier evaluations (eval.json, their folders, runs) to show beside");
-  command.option("max_per_task", config->max_per_task, "score this many examples of each task; -1: all").at_least(-1);
-  command.option("truncate", config->truncate,
-                 "where prompts of CORE are cut on the left: longest (ten times the context, as the reference) or context")
+                 "Folder for eval.json, eval.csv and examples.jsonl; default for a checkpoint of a run: "
+                 "RUN/eval/STEP.");
+  command.option("resume", config->resume,
+                 "Reuse the results in the output folder, including those of other processes, and score only the remaining "
+                 "examples.");
+  command.option("save_samples", config->save_samples, "Also save token ids, scored spans and answers of every example.");
+  command.option("compare", config->compare,
+                 "Earlier evaluations to show in the same table: eval.json files, folders with one, or runs.");
+  command.option("max_per_task", config->max_per_task, "Score at most this many examples of each task; -1 scores all.")
+      .at_least(-1);
+  command
+      .option("truncate", config->truncate,
+              "Where to cut long CORE prompts on the left. longest: at ten times the context, as the Python "
+              "nanochat does. context: at the context.")
       .one_of({"longest", "context"});
-  command.option("batch_tokens", config->batch_tokens, "tokens in one pass; 0: 8192, on a GPU 65536").at_least(0);
-  command.option("device_batch_size", config->device_batch_size, "prompts to continue at a time").at_least(1);
-  command.option("eval_tokens", config->eval_tokens, "tokens of each split for bits per byte").at_least(1);
-  command.option("num_samples", config->num_samples, "answers to each example, right when any is (pass@k)").at_least(1);
-  command.option("max_tokens", config->max_tokens, "longest answer").at_least(1);
-  command.option("temperature", config->temperature, "of answers; 0: the most likely token").at_least(0);
-  command.option("top_k", config->top_k, "draw from the k most likely tokens; 0: all").at_least(0);
-  command.option("seed", config->seed, "of answers that are drawn");
-  command.option("allow_unsandboxed", config->allow_unsandboxed,
-                 "run programs that the model writes even where they cannot be isolated");
-  command.option("rank", config->rank, "this process's share of the examples").at_least(0);
-  command.option("world_size", config->world_size, "processes that share the examples; then once more alone with --resume")
+  command
+      .option("batch_tokens", config->batch_tokens,
+              "Number of tokens in one forward pass; 0 uses 8192 on a CPU and 65536 on a GPU.")
+      .at_least(0);
+  command.option("device_batch_size", config->device_batch_size, "Number of prompts to complete at a time.").at_least(1);
+  command.option("eval_tokens", config->eval_tokens, "Number of tokens of each split for bits per byte.").at_least(1);
+  command
+      .option("num_samples", config->num_samples,
+              "Number of answers sampled for each question. A question counts as correct if any answer is (pass@k).")
       .at_least(1);
-  command.option("show", config->show, "print every prompt of completion with its continuation");
+  command.option("max_tokens", config->max_tokens, "Maximum number of tokens in an answer.").at_least(1);
+  command.option("temperature", config->temperature, "Sampling temperature of answers; 0 always takes the most likely token.")
+      .at_least(0);
+  command.option("top_k", config->top_k, "Sample from the k most likely tokens; 0 samples from all.").at_least(0);
+  command.option("seed", config->seed, "Random seed for sampling answers.");
+  command.option("allow_unsandboxed", config->allow_unsandboxed,
+                 "Run programs written by the model even where the sandbox cannot isolate them.");
+  command.option("rank", config->rank, "Number of this process, from 0, when several processes split the examples.")
+      .at_least(0);
+  command
+      .option("world_size", config->world_size,
+              "Number of processes that split the examples. Run once more with --resume and a world size of 1 to merge "
+              "their results.")
+      .at_least(1);
+  command.option("show", config->show, "Print every prompt of completion with the model's continuation.");
   command.run([config, &benchmarks](Context& context) {
     // A task of one's own brings its data; nobody asked for the benchmark that is scored by default.
-    if (!config->custom_tasks.empty() && benchmarks.source() == "default" && config->data_dir.empty() && config->task_files.empty()) {
+    if (!config->custom_tasks.empty() && benchmarks.source() == "default" && config->data_dir.empty() &&
+        config->task_files.empty()) {
       config->benchmarks.clear();
     }
     return Evaluator(*config, context).run();

@@ -23,7 +23,7 @@ std::string figure(const TaskResult& result) {
 
 std::optional<double> value_of(const EvaluationResult& evaluation, const TaskResult& wanted) {
   for (const TaskResult& result : evaluation.results) {
-    if (result.ok() && result.benchmark == wanted.benchmark && result.task == wanted.task) return result.value;
+    if (result.ok() && result.suite == wanted.suite && result.task == wanted.task) return result.value;
   }
   return std::nullopt;
 }
@@ -50,18 +50,19 @@ const PublishedCore* published(const std::string& model) {
   return found == rows.end() ? nullptr : &*found;
 }
 
-std::string benchmark_table(const EvaluationResult& evaluation, const std::string& benchmark, const Compared& compared) {
-  const std::vector<TaskResult> results = evaluation.of(benchmark);
-  const bool core = benchmark == "core";
+std::string suite_table(const EvaluationResult& evaluation, const std::string& suite, const Compared& compared) {
+  const std::vector<TaskResult> results = evaluation.of(suite);
+  const bool core = suite == "core";
   std::size_t width = 10;
   for (const TaskResult& result : results) width = std::max(width, result.task.size());
   Table table(width);
   std::vector<std::string> head = {results.front().metric, "centred"};
   for (const auto& [name, other] : compared) head.push_back(name);
-  const std::vector<const PublishedCore*> gpt2 =
-      core ? std::vector<const PublishedCore*>{published("GPT-2"), published("GPT-2 XL")} : std::vector<const PublishedCore*>{};
+  const std::vector<const PublishedCore*> gpt2 = core ? std::vector<const PublishedCore*>{published("GPT-2"),
+                                                                                          published("GPT-2 XL")}
+                                                      : std::vector<const PublishedCore*>{};
   for (const PublishedCore* model : gpt2) head.push_back(model->model);
-  table.row(benchmark, head);
+  table.row(suite, head);
   for (const TaskResult& result : results) {
     std::vector<std::string> cells = {figure(result), number(result.centered())};
     for (const auto& [name, other] : compared) cells.push_back(number(value_of(other, result)));
@@ -79,22 +80,22 @@ std::string benchmark_table(const EvaluationResult& evaluation, const std::strin
     table.row(name, cells);
   };
   if (core) mean("CORE", [](const EvaluationResult& e) { return e.core(); });
-  if (benchmark == "chat") mean("ChatCORE", [](const EvaluationResult& e) { return e.chat_core(); });
+  if (suite == "chat") mean("ChatCORE", [](const EvaluationResult& e) { return e.chat_core(); });
   return table.take();
 }
 
 }  // namespace
 
 std::string evaluation_table(const EvaluationResult& evaluation, const Compared& compared) {
-  std::vector<std::string> benchmarks;
+  std::vector<std::string> suites;
   for (const TaskResult& result : evaluation.results) {
-    if (std::find(benchmarks.begin(), benchmarks.end(), result.benchmark) == benchmarks.end()) {
-      benchmarks.push_back(result.benchmark);
+    if (std::find(suites.begin(), suites.end(), result.suite) == suites.end()) {
+      suites.push_back(result.suite);
     }
   }
   std::string text;
-  for (const std::string& benchmark : benchmarks) {
-    text += (text.empty() ? "" : "\n") + benchmark_table(evaluation, benchmark, compared);
+  for (const std::string& suite : suites) {
+    text += (text.empty() ? "" : "\n") + suite_table(evaluation, suite, compared);
   }
   if (const auto most = evaluation.settings.value("max_per_task", std::int64_t{-1}); most > 0) {
     text += fmt::format("at most {} examples of each task\n", most);

@@ -50,8 +50,7 @@ ExitCode export_model(const ExportArguments& arguments, const Context& context) 
                                            {"notes", result.notes}};
     fmt::print("{}\n", report.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
   } else if (!context.quiet) {
-    fmt::print("{}: {} files, {}\n", arguments.output.string(), result.files.size(),
-               human_bytes(static_cast<double>(bytes)));
+    fmt::print("{}: {} files, {}\n", arguments.output.string(), result.files.size(), human_bytes(static_cast<double>(bytes)));
   }
   return ExitCode::kOk;
 }
@@ -61,32 +60,33 @@ ExitCode export_model(const ExportArguments& arguments, const Context& context) 
 void add_export(CommandLine& command_line) {
   auto arguments = std::make_shared<ExportArguments>();
   Subcommand& command = command_line.add(
-      "export", "Write a model for other programs: transformers, tiktoken, or the Python nanochat",
+      "export", "Convert a model for transformers, tiktoken or the Python nanochat.",
       "nanochat export runs/quickstart --format huggingface --dtype bfloat16 --output quickstart-hf/");
-  command.option("model", arguments->model, "the checkpoint, or a run (its latest checkpoint)");
-  command.option("output", arguments->output,
-                 "huggingface and reference: a folder to write into; tiktoken: a file to write");
+  command.option("model", arguments->model, "A checkpoint, or a run (its latest checkpoint).");
+  command.option("output", arguments->output, "Folder to write; for tiktoken, file to write.");
   command
       .option("format", arguments->format,
-              "huggingface: a folder for transformers; reference: model_NNNNNN.pt, meta_NNNNNN.json and "
-              "tokenizer.pkl for "
-              "the Python nanochat; tiktoken: the tokenizer's rank file")
+              "huggingface: a folder for transformers. reference: model_NNNNNN.pt, meta_NNNNNN.json and "
+              "tokenizer.pkl for the Python nanochat. tiktoken: the tokenizer's rank file.")
       .one_of({"huggingface", "reference", "tiktoken"});
   command
       .option("dtype", arguments->dtype,
-              "type of the weights; with reference, bfloat16 is for the embedding alone, as it saves from a GPU")
+              "Type of the weights. With --format reference, bfloat16 applies to the embedding only, as in files "
+              "that the Python nanochat saves on a GPU.")
       .one_of({"float32", "bfloat16"});
   command
       .option("max_shard_size", arguments->max_shard_size,
-              "huggingface: spread the weights over files of at most this size, such as 5GB; empty: one file")
+              "With --format huggingface: split the weights into files of at most this size, such as 5GB; empty "
+              "writes one file.")
       .check([](const nlohmann::json& value) {
         const auto& text = value.get_ref<const std::string&>();
         return text.empty() || parse_bytes(text) ? std::string() : std::string("a size such as 500MB or 5GiB");
       });
-  command.option("step", arguments->step, "reference: the number in the files' names; -1: the checkpoint's own")
+  command
+      .option("step", arguments->step, "With --format reference: step number in the file names; -1 uses the checkpoint's step.")
       .at_least(-1)
       .at_most(999'999'999'999.0);
-  command.option("overwrite", arguments->options.overwrite, "replace files or a folder that are there already");
+  command.option("overwrite", arguments->options.overwrite, "Replace existing output files.");
   command.positional("model", /*required=*/true).required("output");
   command.run([arguments](Context& context) { return export_model(*arguments, context); });
 }

@@ -57,8 +57,8 @@ void report(const ImportArguments& arguments, const ImportResult& result, const 
   fmt::print("{}: {} parameters in {} layers, from {} ({})\n", arguments.output_dir.string(),
              with_commas(config.parameter_count()), config.n_layer, result.weights.string(), result.dtype);
   if (result.tokenizer != nullptr) {
-    fmt::print("tokenizer: {}, {} tokens, from {}\n", result.tokenizer->type(),
-               with_commas(result.tokenizer->vocab_size()), result.tokenizer_at.string());
+    fmt::print("tokenizer: {}, {} tokens, from {}\n", result.tokenizer->type(), with_commas(result.tokenizer->vocab_size()),
+               result.tokenizer_at.string());
   }
 }
 
@@ -70,8 +70,7 @@ ExitCode import(const ImportArguments& arguments, const Context& context) {
       values += fmt::format("{}{} {}", values.empty() ? "" : ", ", name,
                             value.is_string() ? value.get<std::string>() : value.dump());
     }
-    log_info("taken from the reference's code at {}, since its files do not say it: {}", arguments.options.reference,
-             values);
+    log_info("taken from the reference's code at {}, since its files do not say it: {}", arguments.options.reference, values);
   }
   if (!result.tied.empty()) log_info("tied embeddings: {}", result.tied);
   if (result.tokenizer == nullptr) {
@@ -94,20 +93,27 @@ void add_config_options(Subcommand& command, ImportArguments& arguments) {
             .softcap = 0,
             .rms_norm_eps = 0};
   const auto size = [&](const char* name, std::int64_t& field, const char* help) {
-    command.option(name, field, fmt::format("{}; only where the model's files do not say it", help)).at_least(1);
+    command.option(name, field, fmt::format("{}. Use only if the model's files do not say it.", help)).at_least(1);
   };
-  size("sequence_len", config.sequence_len, "longest row in training");
-  size("vocab_size", config.vocab_size, "tokens, special ones included, padding not");
-  size("n_layer", config.n_layer, "layers");
-  size("n_head", config.n_head, "query heads");
-  size("n_kv_head", config.n_kv_head, "key and value heads");
-  size("n_embd", config.n_embd, "width");
-  size("intermediate_size", config.intermediate_size, "size of the MLP");
-  command.option("rope_base", config.rope_base, "base of the rotary frequencies; likewise").above(1, 0);
-  command.option("rope_table_dtype", arguments.rope_table_dtype, "precision of the rotary table; likewise")
+  size("sequence_len", config.sequence_len, "Context length");
+  size("vocab_size", config.vocab_size, "Number of tokens, including special tokens but not padding");
+  size("n_layer", config.n_layer, "Number of layers");
+  size("n_head", config.n_head, "Number of query heads");
+  size("n_kv_head", config.n_kv_head, "Number of key/value heads");
+  size("n_embd", config.n_embd, "Width of the model");
+  size("intermediate_size", config.intermediate_size, "Hidden size of the MLP");
+  command.option("rope_base", config.rope_base, "Base of the RoPE frequencies. Use only if the model's files do not say it.")
+      .above(1, 0);
+  command
+      .option("rope_table_dtype", arguments.rope_table_dtype,
+              "Precision of the RoPE table. Use only if the model's files do not say it.")
       .one_of({"", "float32", "bfloat16"});
-  command.option("softcap", config.softcap, "soft-cap of the logits, 0 for none; likewise").at_least(0);
-  command.option("rms_norm_eps", config.rms_norm_eps, "added to the mean square in every RMSNorm; likewise")
+  command
+      .option("softcap", config.softcap, "Soft cap of the logits; 0 means none. Use only if the model's files do not say it.")
+      .at_least(0);
+  command
+      .option("rms_norm_eps", config.rms_norm_eps,
+              "Epsilon that every RMSNorm adds to the mean square. Use only if the model's files do not say it.")
       .at_least(0);
 }
 
@@ -116,30 +122,31 @@ void add_config_options(Subcommand& command, ImportArguments& arguments) {
 void add_import(CommandLine& command_line) {
   auto arguments = std::make_shared<ImportArguments>();
   ImportOptions& options = arguments->options;
-  Subcommand& command = command_line.add(
-      "import",
-      "Turn a Hugging Face NanoChat folder, or a checkpoint of the Python nanochat, into one of this program",
-      "nanochat import ~/.cache/nanochat/chatsft_checkpoints/d20 --output-dir models/d20");
+  Subcommand& command = command_line.add("import",
+                                         "Convert a Hugging Face NanoChat folder or a checkpoint of the Python nanochat.",
+                                         "nanochat import ~/.cache/nanochat/chatsft_checkpoints/d20 --output-dir models/d20");
   command.option("path", arguments->path,
-                 "a folder with model.safetensors (or several files and their index) and config.json; or with "
-                 "model_NNNNNN.pt and meta_NNNNNN.json, the highest step or the .pt that is named");
-  command.option("output_dir", arguments->output_dir, "folder for the checkpoint");
-  command.option(
-      "tokenizer", options.tokenizer,
-      "tokenizer.json, tokenizer.model, tokenizer.pkl, a .tiktoken rank file, or a folder with one; empty: "
-      "beside the weights, or where the Python nanochat keeps it");
+                 "Folder with config.json and model.safetensors (or several .safetensors files with an index), or "
+                 "with model_NNNNNN.pt and meta_NNNNNN.json. Of several .pt files the one with the highest step is "
+                 "read; name a file to choose another.");
+  command.option("output_dir", arguments->output_dir, "Folder for the converted checkpoint.");
+  command.option("tokenizer", options.tokenizer,
+                 "tokenizer.json, tokenizer.model, tokenizer.pkl, a .tiktoken rank file, or a folder with one of them. Empty "
+                 "looks beside the weights and where the Python nanochat stores its tokenizer.");
   command.option("pattern", options.tokenizer_options.pattern,
-                 "split pattern of a rank file: nanochat, gpt2, cl100k or a regular expression");
+                 "Split pattern of a .tiktoken rank file: nanochat, gpt2, cl100k or a regular expression.");
   command
-      .option("special", options.tokenizer_options.special, "special tokens added to a rank file: nanochat or none")
+      .option("special", options.tokenizer_options.special,
+              "Special tokens to add to a .tiktoken rank file. nanochat adds nanochat's nine, none adds nothing.")
       .one_of({"", "nanochat", "none"});
   command
       .option("reference", options.reference,
-              "version of the Python nanochat whose code fixes what a .pt does not say (an MLP of 4 times the width, "
-              "RoPE base 10000 with bfloat16 tables, soft-cap 15); none: give each")
+              "Commit of the Python nanochat that wrote the .pt file. Its code defines what the file does not "
+              "store: an MLP of 4 times the width, RoPE base 10000 with bfloat16 tables, soft cap 15. With none, "
+              "give these as options.")
       .one_of({"d314e96", "none"});
   add_config_options(command, *arguments);
-  command.option("overwrite", options.overwrite, "replace the output folder when it is there");
+  command.option("overwrite", options.overwrite, "Replace the output folder if it exists.");
   command.positional("path", /*required=*/true).required("output_dir");
   command.run([arguments, &command](Context& context) {
     for (const char* name : kConfigOptions) {

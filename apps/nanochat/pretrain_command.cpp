@@ -14,7 +14,7 @@ void add_pretrain(CommandLine& command_line) {
   auto config = std::make_shared<PretrainConfig>();
   auto scores = std::make_shared<ScoreOptions>();
   Subcommand& command = command_line.add(
-      "pretrain", "Train a base model from token shards or text",
+      "pretrain", "Train a base model on token shards or text.",
       "nanochat pretrain --data-dir shards --depth 4 --sequence-len 256 --device-batch-size 16 "
       "--total-batch-size 4096 --num-iterations 1000 --output-dir runs/first");
   declare_pretrain_options(command.options(), *config);

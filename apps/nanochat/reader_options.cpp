@@ -11,15 +11,15 @@ namespace nanochat::cli {
 void add_text_column(Subcommand& command, std::string& field) {
   command
       .option("text_column", &field,
-              "key of a JSON row, or column of a .parquet, that holds the text; empty: text, or the only column of strings of a "
-              ".parquet")
+              "Key of JSON rows, or column of .parquet files, that holds the text. Empty means the key text, or "
+              "the only string column of a .parquet file.")
       .formerly("text_key");
 }
 
 void SkipBad::declare(Subcommand& command) {
   command.option("skip_bad", &value,
-                 "pass over up to this many rows that cannot be read, list the first and count them; all: any number; 0: the "
-                 "first is an error");
+                 "Skip up to this many unreadable rows, count them and list the first ones. all skips any number; "
+                 "0 stops at the first.");
 }
 
 void SkipBad::apply(ReaderOptions& reader) const {

@@ -6,7 +6,7 @@
 #include <nlohmann/json_fwd.hpp>
 
 #include "command_line.h"
-#include "data/documents.h"
+#include "data/text/documents.h"
 
 namespace nanochat::cli {
 

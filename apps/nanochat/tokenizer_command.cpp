@@ -1,7 +1,6 @@
 // nanochat tokenizer train | info | encode | decode
 #include <algorithm>
 #include <charconv>
-#include <chrono>
 #include <cstdio>
 #include <fstream>
 #include <iostream>
@@ -13,14 +12,15 @@
 
 #include "command_line.h"
 #include "commands.h"
+#include "core/elapsed.h"
 #include "core/folder_lock.h"
 #include "core/format.h"
 #include "core/git_lfs.h"
 #include "core/json_input.h"
 #include "core/log.h"
 #include "core/random.h"
-#include "data/byte_source.h"
-#include "data/documents.h"
+#include "data/rows/byte_source.h"
+#include "data/text/documents.h"
 #include "reader_options.h"
 #include "tokenizer/byte_bpe.h"
 #include "tokenizer/document_sample.h"
@@ -50,12 +50,7 @@ struct Corpus {
   std::vector<std::string> held_out;       // a sample of the others
 };
 
-double seconds_since(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
-std::shared_ptr<const Tokenizer> train_on(const TrainArguments& arguments, ProgressReporter& progress,
-                                          Corpus& corpus) {
+std::shared_ptr<const Tokenizer> train_on(const TrainArguments& arguments, ProgressReporter& progress, Corpus& corpus) {
   constexpr std::int64_t kHeldOutBytes = 4 << 20;
   const auto reader = open_documents(expand_paths(arguments.data_dir, arguments.reader), arguments.reader);
   DocumentSample held_out(kHeldOutBytes, derive_seed(arguments.options.seed, "tokenizer held-out sample"));
@@ -87,7 +82,7 @@ ExitCode train(TrainArguments& arguments, Context& context) {
   arguments.skip_bad.apply(arguments.reader);
   // Made before the work, so that a folder that cannot be is told at once; taken back if the work comes to nothing.
   const FolderLock lock(arguments.output_dir, "tokenizer train");
-  const auto start = std::chrono::steady_clock::now();
+  const auto start = SteadyClock::now();
   Corpus corpus;
   const std::shared_ptr<const Tokenizer> tokenizer = train_on(arguments, *context.progress, corpus);
   if (arguments.reader.bad_rows) arguments.reader.bad_rows->log();
@@ -99,18 +94,17 @@ ExitCode train(TrainArguments& arguments, Context& context) {
   for (const std::string& document : corpus.held_out) bytes += document.size();
   const double bytes_per_token = tokens > 0 ? static_cast<double>(bytes) / static_cast<double>(tokens) : 0.0;
   if (context.json) {
-    const ordered_json report = {
-        {"output_dir", arguments.output_dir.string()},
-        {"type", tokenizer->type()},
-        {"vocab_size", tokenizer->vocab_size()},
-        {"fingerprint", tokenizer->fingerprint()},
-        {"train_documents", corpus.documents},
-        {"train_bytes", corpus.bytes},
-        {"skipped_rows", skipped_to_json(arguments.reader)},
-        {"held_out_documents", corpus.held_out.size()},
-        {"held_out_bytes", bytes},
-        {"bytes_per_token", tokens > 0 ? ordered_json(bytes_per_token) : ordered_json(nullptr)},
-        {"seconds", seconds}};
+    const ordered_json report = {{"output_dir", arguments.output_dir.string()},
+                                 {"type", tokenizer->type()},
+                                 {"vocab_size", tokenizer->vocab_size()},
+                                 {"fingerprint", tokenizer->fingerprint()},
+                                 {"train_documents", corpus.documents},
+                                 {"train_bytes", corpus.bytes},
+                                 {"skipped_rows", skipped_to_json(arguments.reader)},
+                                 {"held_out_documents", corpus.held_out.size()},
+                                 {"held_out_bytes", bytes},
+                                 {"bytes_per_token", tokens > 0 ? ordered_json(bytes_per_token) : ordered_json(nullptr)},
+                                 {"seconds", seconds}};
     fmt::print("{}\n", report.dump());
   } else if (!context.quiet) {
     fmt::print("{}: {} tokens, trained on {} documents ({}) in {}\n", arguments.output_dir.string(),
@@ -127,39 +121,44 @@ ExitCode train(TrainArguments& arguments, Context& context) {
 void add_train_command(CommandLine& command_line) {
   auto arguments = std::make_shared<TrainArguments>();
   TokenizerTrainOptions& options = arguments->options;
-  Subcommand& command =
-      command_line.add("tokenizer train", "Train a lossless tokenizer on text: sentencepiece or byte-level BPE",
-                       "nanochat tokenizer train --data-dir books/ --vocab-size 4096 --output-dir tokenizer/");
+  Subcommand& command = command_line.add(
+      "tokenizer train", "Train a tokenizer on text: SentencePiece BPE or byte-level BPE.",
+      "nanochat tokenizer train --data-dir books/ --vocab-size 4096 --output-dir tokenizer/");
   command.option("data_dir", &arguments->data_dir,
-                 "text: files, folders or globs of .txt, .jsonl, each also .gz or .zst, and .parquet; - for standard input");
-  command.option("output_dir", &arguments->output_dir, "folder for tokenizer.json (and tokenizer.model)");
+                 "Training text: files, folders or globs of .txt, .jsonl (each also .gz or .zst) and .parquet; - "
+                 "reads standard input.");
+  command.option("output_dir", &arguments->output_dir,
+                 "Folder to write tokenizer.json into; SentencePiece also writes tokenizer.model.");
   command
       .option("type", &arguments->type,
-              "sentencepiece BPE, or bpe: byte-level as GPT-4's, the reference's kind, many times faster to train")
+              "Kind of tokenizer. sentencepiece: SentencePiece BPE. bpe: byte-level BPE as in GPT-4 and the Python "
+              "nanochat, which trains many times faster.")
       .one_of({"sentencepiece", "bpe"});
   command.option("pattern", &options.pattern,
-                 "bpe: what merges do not cross: nanochat, gpt2, cl100k or a regular expression");
-  command.option("vocab_size", &options.vocab_size, "tokens, the nine special ones included")
+                 "With --type bpe: pattern that splits text into words, which merges do not cross: nanochat, gpt2, "
+                 "cl100k or a regular expression.");
+  command.option("vocab_size", &options.vocab_size, "Number of tokens in the vocabulary, including the nine special tokens.")
       .at_least(265)
       .at_most(1 << 17);
-  command.option("max_bytes", &options.max_bytes, "train on at most this much text; 0: 1 GB sampled over the whole corpus (sentencepiece), the first 10 GB "
-                 "(bpe)")
-      .at_least(0);
   command
-      .option("max_document_bytes", &options.max_document_bytes, "use no more than the beginning of longer documents")
+      .option("max_bytes", &options.max_bytes,
+              "Train on at most this many bytes of text. 0 uses the default of the type: for sentencepiece a sample of 1 "
+              "GB over the whole corpus, for bpe the first 10 GB.")
+      .at_least(0);
+  command.option("max_document_bytes", &options.max_document_bytes, "Use only the first N bytes of a longer document.")
       .at_least(4);
   command
       .option("validation_every", &arguments->validation_every,
-              "hold out every N-th document, as the other commands do; 0: none")
+              "Leave out every N-th document, the ones that training holds out for validation; 0 leaves out none.")
       .above(1, 0);
   command
       .option("min_document_bytes", &arguments->reader.min_document_bytes,
-              "cut a .txt at blank lines into documents of at least this many bytes")
+              "Split .txt files at blank lines into documents of at least this many bytes.")
       .at_least(1);
   add_text_column(command, arguments->reader.text_column);
   arguments->skip_bad.declare(command);
-  command.option("threads", &options.threads, "threads; 0: all").at_least(0);
-  command.option("seed", &options.seed, "seed of the sample");
+  command.option("threads", &options.threads, "Number of threads; 0 uses all cores.").at_least(0);
+  command.option("seed", &options.seed, "Random seed for sampling documents.");
   command.positional("data_dir").required("data_dir").required("output_dir");
   command.run([arguments](Context& context) { return train(*arguments, context); });
 }
@@ -173,19 +172,21 @@ struct TokenizerArguments {
 };
 
 void add_tokenizer_options(Subcommand& command, TokenizerArguments& arguments) {
-  command.option(
-      "tokenizer", &arguments.tokenizer,
-      "a folder or checkpoint with tokenizer.json, a tokenizer.json, a tokenizer.model or a .tiktoken rank file");
-  command.option(
-      "pattern", &arguments.load.pattern,
-      "split pattern of a rank file: nanochat, gpt2, cl100k or a regular expression; empty: known from the file");
+  command.option("tokenizer", &arguments.tokenizer,
+                 "Tokenizer to load: a folder or checkpoint with tokenizer.json, or a tokenizer.json, tokenizer.model or "
+                 ".tiktoken rank file.");
+  command.option("pattern", &arguments.load.pattern,
+                 "Split pattern of a .tiktoken rank file: nanochat, gpt2, cl100k or a regular expression; empty detects it "
+                 "from the file.");
   command
       .option("special", &arguments.load.special,
-              "special tokens added to a rank file or bare tokenizer.model: nanochat or none; empty: none for a "
-              "published gpt2 or cl100k file, else nanochat")
+              "Special tokens to add to a .tiktoken rank file or a tokenizer.model that comes alone. nanochat adds "
+              "nanochat's nine, none adds nothing. Empty adds nothing to the published gpt2 and cl100k files and "
+              "nanochat's to others.")
       .one_of({"", "nanochat", "none"});
   command.option("bos_token", &arguments.load.bos_token,
-                 "special token that begins a document; empty: the one that tokenizer_config.json names, or <|bos|>, or <|endoftext|>");
+                 "Special token that begins every document (BOS). Empty takes the one named by "
+                 "tokenizer_config.json, otherwise <|bos|>, otherwise <|endoftext|>.");
   command.required("tokenizer");
 }
 
@@ -212,8 +213,7 @@ class Input {
 };
 
 void write_output(std::string_view text) {
-  if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size())
-    throw IoError("cannot write to standard output");
+  if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size()) throw IoError("cannot write to standard output");
 }
 
 // Calls visit(object, place) for each line of JSON that is not blank.
@@ -223,7 +223,8 @@ void for_each_row(const Input& input, const std::function<void(const nlohmann::j
   for (std::string line; lines.next(line, kLongestLine);) {
     if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
     const std::string where = fmt::format("{}:{}", input.name(), lines.line_number());
-    if (!lines.ends_line()) throw DataError(fmt::format("{}: a line of more than {} is no row", where, human_bytes(kLongestLine)));
+    if (!lines.ends_line())
+      throw DataError(fmt::format("{}: a line of more than {} is no row", where, human_bytes(kLongestLine)));
     visit(parse_json_input(line, where), where);
   }
 }
@@ -285,21 +286,19 @@ ExitCode info(const TokenizerArguments& arguments, Context& context) {
     return ExitCode::kOk;
   }
   fmt::print("type            {}\n", tokenizer->type());
-  fmt::print("vocabulary      {} tokens, {} of them special\n", with_commas(tokenizer->vocab_size()),
-             specials.size());
+  fmt::print("vocabulary      {} tokens, {} of them special\n", with_commas(tokenizer->vocab_size()), specials.size());
   if (bpe != nullptr) print_steps(*bpe);
   fmt::print("longest token   {} bytes\n", *std::max_element(lengths.begin(), lengths.end()));
   fmt::print("fingerprint     {}\n", tokenizer->fingerprint());
   for (const auto& [name, id] : specials.items()) fmt::print("special         {:>6} {}\n", id.get<TokenId>(), name);
-  fmt::print("sample          {} is {} tokens: {}\n", ordered_json(kSample).dump(), sample.size(),
-             ordered_json(sample).dump());
+  fmt::print("sample          {} is {} tokens: {}\n", ordered_json(kSample).dump(), sample.size(), ordered_json(sample).dump());
   return ExitCode::kOk;
 }
 
 void add_info_command(CommandLine& command_line) {
   auto arguments = std::make_shared<TokenizerArguments>();
-  Subcommand& command =
-      command_line.add("tokenizer info", "Describe a tokenizer", "nanochat tokenizer info tokenizer/");
+  Subcommand& command = command_line.add("tokenizer info", "Describe a tokenizer: type, vocabulary size, special tokens.",
+                                         "nanochat tokenizer info tokenizer/");
   add_tokenizer_options(command, *arguments);
   command.positional("tokenizer");
   command.run([arguments](Context& context) { return info(*arguments, context); });
@@ -363,15 +362,16 @@ ExitCode encode(const EncodeArguments& arguments, Context& context) {
 
 void add_encode_command(CommandLine& command_line) {
   auto arguments = std::make_shared<EncodeArguments>();
-  Subcommand& command =
-      command_line.add("tokenizer encode", "Turn text into token ids: one text, or a row each of a .jsonl",
-                       "nanochat tokenizer encode --tokenizer tokenizer/ --jsonl < texts.jsonl > ids.jsonl");
+  Subcommand& command = command_line.add("tokenizer encode",
+                                         "Encode text as token ids: one text, or with --jsonl one text per line.",
+                                         "nanochat tokenizer encode --tokenizer tokenizer/ --jsonl < texts.jsonl > ids.jsonl");
   add_tokenizer_options(command, arguments->tokenizer);
-  command.option("input", &arguments->input, "file to read; standard input when empty");
-  command.option("jsonl", &arguments->jsonl, "read lines {\"text\":...} and write lines {\"ids\":[...]}");
-  command.option("text_column", &arguments->text_column, "key that holds the text with --jsonl; empty: text").formerly("text_key");
-  command.option("add_bos", &arguments->add_bos, "begin with the token that begins a document");
-  command.option("threads", &arguments->threads, "threads that encode rows; 0: all").at_least(0);
+  command.option("input", &arguments->input, "File to read; empty reads standard input.");
+  command.option("jsonl", &arguments->jsonl, "Read lines of {\"text\":...} and write lines of {\"ids\":[...]}.");
+  command.option("text_column", &arguments->text_column, "With --jsonl: key of the text in each row; empty means text.")
+      .formerly("text_key");
+  command.option("add_bos", &arguments->add_bos, "Put the BOS token before the text.");
+  command.option("threads", &arguments->threads, "Number of threads that encode rows; 0 uses all cores.").at_least(0);
   command.positional("input");
   command.run([arguments](Context& context) { return encode(*arguments, context); });
 }
@@ -432,12 +432,12 @@ ExitCode decode(const DecodeArguments& arguments, Context& context) {
 
 void add_decode_command(CommandLine& command_line) {
   auto arguments = std::make_shared<DecodeArguments>();
-  Subcommand& command = command_line.add("tokenizer decode", "Turn token ids back into text, byte for byte",
+  Subcommand& command = command_line.add("tokenizer decode", "Decode token ids into text, byte for byte.",
                                          "nanochat tokenizer encode --tokenizer tokenizer/ text.txt | "
                                          "nanochat tokenizer decode --tokenizer tokenizer/");
   add_tokenizer_options(command, arguments->tokenizer);
-  command.option("input", &arguments->input, "file to read; standard input when empty");
-  command.option("jsonl", &arguments->jsonl, "read lines {\"ids\":[...]} and write lines {\"text\":...}");
+  command.option("input", &arguments->input, "File to read; empty reads standard input.");
+  command.option("jsonl", &arguments->jsonl, "Read lines of {\"ids\":[...]} and write lines of {\"text\":...}.");
   command.positional("input");
   command.run([arguments](Context& context) { return decode(*arguments, context); });
 }
@@ -445,7 +445,7 @@ void add_decode_command(CommandLine& command_line) {
 }  // namespace
 
 void add_tokenizer(CommandLine& command_line) {
-  command_line.group("tokenizer", "Train a tokenizer, look at one, encode and decode with it");
+  command_line.group("tokenizer", "Train, inspect and compare tokenizers; encode and decode text.");
   add_train_command(command_line);
   add_info_command(command_line);
   add_encode_command(command_line);

@@ -1,6 +1,5 @@
 // nanochat tokenizer eval: how well, and how fast, tokenizers compress given texts.
 #include <algorithm>
-#include <chrono>
 #include <limits>
 
 #include <nlohmann/json.hpp>
@@ -8,10 +7,11 @@
 
 #include "command_line.h"
 #include "commands.h"
+#include "core/elapsed.h"
 #include "core/errors.h"
 #include "core/format.h"
-#include "data/byte_source.h"
-#include "data/documents.h"
+#include "data/rows/byte_source.h"
+#include "data/text/documents.h"
 #include "reader_options.h"
 #include "tokenizer/load.h"
 #include "tokenizer/tokenizer.h"
@@ -55,17 +55,16 @@ struct Score {
 };
 
 Score score(const Tokenizer& tokenizer, const std::vector<Text>& texts, const EvalArguments& arguments) {
-  using Clock = std::chrono::steady_clock;
   Score result;
   for (std::int64_t repeat = 0; repeat < arguments.repeats; ++repeat) {
     result.tokens.clear();
-    const auto start = Clock::now();
+    const auto start = SteadyClock::now();
     for (const Text& text : texts) {
       std::size_t tokens = 0;
       for (const auto& ids : tokenizer.encode_batch(text.documents, arguments.threads)) tokens += ids.size();
       result.tokens.push_back(tokens);
     }
-    result.seconds = std::min(result.seconds, std::chrono::duration<double>(Clock::now() - start).count());
+    result.seconds = std::min(result.seconds, seconds_since(start));
   }
   return result;
 }
@@ -137,18 +136,19 @@ ExitCode eval_tokenizers(const EvalArguments& arguments, Context& context) {
 void add_tokenizer_eval(CommandLine& command_line) {
   auto arguments = std::make_shared<EvalArguments>();
   Subcommand& command = command_line.add(
-      "tokenizer eval", "Compare tokenizers: bytes per token over given texts, and the speed of encoding them",
+      "tokenizer eval", "Compare tokenizers by bytes per token and encoding speed on given texts.",
       "nanochat tokenizer eval --tokenizer tokenizer/ gpt2.tiktoken --data-dir english.txt code.txt");
-  command.option("tokenizer", &arguments->tokenizers, "what to compare: folders or files, as for the other commands");
+  command.option("tokenizer", &arguments->tokenizers, "Tokenizers to compare: folders or files, as for the other commands.");
   command.option("data_dir", &arguments->data_dir,
-                 "text: files, folders or globs of .txt, .jsonl, each also .gz or .zst, and .parquet; a row for each file");
+                 "Text to encode: files, folders or globs of .txt, .jsonl (each also .gz or .zst) and .parquet. "
+                 "Each file gets its own row in the table.");
   add_text_column(command, arguments->reader.text_column);
   command
       .option("min_document_bytes", &arguments->reader.min_document_bytes,
-              "cut a .txt at blank lines into documents of at least this many bytes")
+              "Split .txt files at blank lines into documents of at least this many bytes.")
       .at_least(1);
-  command.option("threads", &arguments->threads, "threads that encode; 0: all").at_least(0);
-  command.option("repeats", &arguments->repeats, "times to encode; the fastest counts").at_least(1);
+  command.option("threads", &arguments->threads, "Number of threads that encode; 0 uses all cores.").at_least(0);
+  command.option("repeats", &arguments->repeats, "Encode each text this many times and report the fastest.").at_least(1);
   command.required("tokenizer").required("data_dir");
   command.run([arguments](Context& context) { return eval_tokenizers(*arguments, context); });
 }

@@ -6,14 +6,14 @@
 #include <nlohmann/json.hpp>
 #include <spdlog/fmt/fmt.h>
 
-#include "benchmark_files.h"
 #include "core/errors.h"
 #include "core/log.h"
 #include "core/progress.h"
-#include "evaluation/benchmarks.h"
 #include "evaluation/chat_eval.h"
+#include "evaluation/chat_tasks.h"
 #include "evaluation/core_eval.h"
 #include "evaluation/sandbox.h"
+#include "evaluation_files.h"
 #include "model/gpt.h"
 
 namespace nanochat::cli {
@@ -49,7 +49,7 @@ nlohmann::json task_figures(const EvaluationResult& evaluation) {
 
 std::vector<ScheduledScore> core_scores(const ScoreOptions& options) {
   if (options.every == 0) return {};
-  const BenchmarkFiles files(options.data, options.task_files, "--core-bundle");
+  const EvaluationFiles files(options.data, options.task_files, "--core-bundle");
   const std::vector<CoreTask> tasks = read_core_bundle(files.core_bundle(), files.core_tasks());
   for (const CoreTask& task : tasks) read_core_rows(task);
   const auto ask = [tasks, max_per_task = options.max_per_task](Gpt& model, const Tokenizer& tokenizer) {
@@ -68,14 +68,15 @@ std::vector<ScheduledScore> core_scores(const ScoreOptions& options) {
 std::vector<ScheduledScore> task_scores(const ScoreOptions& options) {
   if (options.every == 0) return {};
   if (options.benchmarks.empty()) throw ConfigError("--benchmarks is missing: name the tasks that --task-every scores");
-  const BenchmarkFiles files(options.data, options.task_files, "--benchmark-dir");
+  const EvaluationFiles files(options.data, options.task_files, "--benchmark-dir");
   std::vector<std::shared_ptr<const Task>> tasks;
   std::shared_ptr<const Sandbox> sandbox;
-  for (const std::string& name : expand_benchmarks(options.benchmarks)) {
-    tasks.push_back(open_chat_benchmark(name, files.of(name)));
+  for (const std::string& name : expand_task_names(options.benchmarks)) {
+    tasks.push_back(open_chat_task(name, files.of(name)));
     if (name == "humaneval" && !sandbox) sandbox = std::make_shared<Sandbox>();
   }
-  const auto ask = [tasks, sandbox, max_per_task = options.max_per_task, max_tokens = options.max_tokens](Gpt& model, const Tokenizer& tokenizer) {
+  const auto ask = [tasks, sandbox, max_per_task = options.max_per_task,
+                    max_tokens = options.max_tokens](Gpt& model, const Tokenizer& tokenizer) {
     ChatOptions chat;
     chat.scoring = default_scoring(model.device());
     chat.max_examples = max_per_task;

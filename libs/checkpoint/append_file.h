@@ -1,6 +1,6 @@
 #pragma once
-// A file that grows by whole records, each of which is with the operating system when
-// append() returns.
+// A file that grows by whole records. The operating
+// system has each record when append() returns.
 
 #include <filesystem>
 #include <string_view>

@@ -1,5 +1,5 @@
 #pragma once
-// Internal to checkpoint: the names of its files, and how training_state.json is read.
+// Internal to checkpoint: file names, and reading of training_state.json.
 
 #include <filesystem>
 #include <string>
@@ -20,13 +20,13 @@ inline constexpr const char* kTrainingStateFile = "training_state.json";
 // One process holds the whole state; sharded states count ranks up.
 inline constexpr const char* kOptimizerFile = "optimizer.rank-0-of-1.safetensors";
 
-bool is_file(const std::filesystem::path& path);  // false also for what cannot be looked at
-// Throws CheckpointError when the file cannot be opened or is no file.
+bool is_file(const std::filesystem::path& path);  // false also for a path that cannot be accessed
+// Throws CheckpointError if the file cannot be opened or is not a file.
 MappedFile map_checkpoint_file(const std::filesystem::path& path);
 
-// SHA-256 of the object without its key "checksum", as compact JSON with sorted keys: what that key must hold.
+// SHA-256 of the object without its key "checksum", as compact JSON with sorted keys: the value of that key.
 std::string training_state_checksum(const nlohmann::json& state);
-// Throws CheckpointError for anything that save_checkpoint did not write so.
+// Throws CheckpointError for anything that save_checkpoint does not write in this way.
 nlohmann::json parse_training_state(std::string_view text, const std::filesystem::path& path);
 
 }  // namespace nanochat

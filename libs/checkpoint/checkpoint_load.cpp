@@ -6,12 +6,12 @@
 
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/checkpoint_files.h"
+#include "checkpoint/internal/model_tensors.h"
+#include "checkpoint/internal/open_checkpoint.h"
+#include "checkpoint/internal/sharded_safetensors.h"
 #include "checkpoint/json_file.h"
 #include "checkpoint/model_config.h"
-#include "checkpoint/model_tensors.h"
-#include "checkpoint/open_checkpoint.h"
 #include "checkpoint/run_folder.h"
-#include "checkpoint/sharded_safetensors.h"
 #include "core/errors.h"
 #include "core/git_lfs.h"
 #include "core/mapped_file.h"
@@ -40,8 +40,9 @@ json check_training_state(json state, const fs::path& path) {
   }
   const auto checksum = state.find("checksum");
   if (checksum == state.end() || *checksum != training_state_checksum(state)) {
-    fail("its checksum is not that of its contents; it was damaged or changed (delete it to use the weights as they "
-         "are)");
+    fail(
+        "its checksum is not that of its contents; it was damaged or changed (delete it to use the weights as they "
+        "are)");
   }
   const auto list = state.find("sha256");
   if (list == state.end() || !list->is_object()) fail("\"sha256\" must be an object");
@@ -75,9 +76,7 @@ bool verify_file(const fs::path& path, const json& training_state) {
   return true;
 }
 
-bool has_weights(const fs::path& folder) {
-  return is_file(folder / kWeightsFile) || is_file(folder / kWeightsIndexFile);
-}
+bool has_weights(const fs::path& folder) { return is_file(folder / kWeightsFile) || is_file(folder / kWeightsIndexFile); }
 
 bool is_weights_file(const fs::path& path) {
   return path.extension() == ".safetensors" || path.filename().string().ends_with(".safetensors.index.json");
@@ -124,8 +123,7 @@ fs::path find_checkpoint(const fs::path& given) {
   const fs::path path = locate_run(given);
   if (is_file(path)) {
     if (is_weights_file(path)) return path;
-    throw CheckpointError(path.string() +
-                          ": is a file, expected a checkpoint folder, a run folder or a .safetensors file");
+    throw CheckpointError(path.string() + ": is a file, expected a checkpoint folder, a run folder or a .safetensors file");
   }
   if (!is_folder(path)) {
     throw CheckpointError(path.string() + ": no such checkpoint or run; there is no " + places_of_run(path));
@@ -135,8 +133,7 @@ fs::path find_checkpoint(const fs::path& given) {
     if (auto newest = newest_of_run(path)) return *newest;
     throw CheckpointError(path.string() + ": this run has no checkpoint yet");
   }
-  throw CheckpointError(path.string() + ": holds neither " + kWeightsFile +
-                        " (a checkpoint) nor checkpoints/ (a run)");
+  throw CheckpointError(path.string() + ": holds neither " + kWeightsFile + " (a checkpoint) nor checkpoints/ (a run)");
 }
 
 std::unique_ptr<TensorSource> open_weights(const fs::path& path) {
@@ -169,8 +166,7 @@ void verify_weights(const OpenCheckpoint& checkpoint) {
 }
 
 bool has_tokenizer(const fs::path& folder) {
-  return is_file(folder / "tokenizer.json") || is_file(folder / "tokenizer.model") ||
-         is_file(folder / "tokenizer.pkl");
+  return is_file(folder / "tokenizer.json") || is_file(folder / "tokenizer.model") || is_file(folder / "tokenizer.pkl");
 }
 
 std::shared_ptr<const Tokenizer> checkpoint_tokenizer(const OpenCheckpoint& checkpoint) {

@@ -6,13 +6,13 @@
 
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/checkpoint_files.h"
-#include "checkpoint/hugging_face_files.h"
+#include "checkpoint/internal/hugging_face_files.h"
 #include "checkpoint/json_file.h"
-#include "checkpoint/versions.h"
 #include "core/atomic_file.h"
 #include "core/errors.h"
 #include "core/sha256.h"
 #include "core/thread_pool.h"
+#include "runtime/versions.h"
 
 namespace nanochat {
 namespace {

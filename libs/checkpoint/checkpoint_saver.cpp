@@ -4,16 +4,13 @@
 
 #include <sys/resource.h>
 
-#include <chrono>
 #include <utility>
 
+#include "core/elapsed.h"
 #include "core/log.h"
 
 namespace nanochat {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
 // Into `copies`, which are made where names or shapes differ from the last time.
 void copy_tensors(const NamedTensors& live, NamedTensors& copies) {
@@ -52,11 +49,11 @@ CheckpointSaver::~CheckpointSaver() {
 void CheckpointSaver::save(const std::filesystem::path& folder, CheckpointContents contents,
                            std::function<void(const SaveTimes&)> afterwards) {
   SaveTimes times;
-  auto start = Clock::now();
+  auto start = SteadyClock::now();
   wait();
   if (!thread_.joinable()) return write(folder, contents, times, afterwards);
   times.waited = seconds_since(start);
-  start = Clock::now();
+  start = SteadyClock::now();
   copy_tensors(contents.weights, weights_);
   copy_tensors(contents.optimizer, optimizer_);
   contents.weights = weights_;
@@ -69,7 +66,7 @@ void CheckpointSaver::save(const std::filesystem::path& folder, CheckpointConten
 
 void CheckpointSaver::write(const std::filesystem::path& folder, const CheckpointContents& contents, SaveTimes times,
                             const std::function<void(const SaveTimes&)>& afterwards) {
-  const auto start = Clock::now();
+  const auto start = SteadyClock::now();
   save_checkpoint(folder, contents);
   times.written = seconds_since(start);
   times.stalled = times.waited + times.copied + (thread_.joinable() ? 0.0 : times.written);

@@ -1,9 +1,9 @@
 #pragma once
-// Saves checkpoints while training goes on: save() copies the tensors in memory and returns, a thread of lower priority
-// writes them. One save at a time; the next waits for the one before. A save that fails leaves every checkpoint before
-// it as it was, and its error comes out of the next call of check(), wait() or save(), once.
+// Saves checkpoints during training. save() copies the tensors in memory and returns; a thread of lower
+// priority writes them. One save at a time: the next waits for the one before. A failed save does not
+// affect earlier checkpoints; its error is thrown once, by the next call of check(), wait() or save().
 //
-// For one thread, which is not that of the tasks.
+// For use by one thread, not from within the tasks.
 
 #include <condition_variable>
 #include <deque>
@@ -18,30 +18,29 @@
 
 namespace nanochat {
 
-// Seconds of one save.
+// Durations of one save in seconds.
 struct SaveTimes {
-  double waited = 0.0;   // for the save before
-  double copied = 0.0;   // the tensors in memory
-  double written = 0.0;  // the whole checkpoint, hashed and flushed
-  double stalled = 0.0;  // training: waited + copied, or all of it when not in the background
+  double waited = 0.0;   // waiting for the previous save
+  double copied = 0.0;   // copying the tensors in memory
+  double written = 0.0;  // writing, hashing and flushing the whole checkpoint
+  double stalled = 0.0;  // time that training waited: waited + copied, or all of it when not in the background
 };
 
 class CheckpointSaver {
  public:
-  // background false: save() returns when the checkpoint stands, and nothing is copied.
+  // background false: save() returns when the checkpoint is complete, and nothing is copied.
   explicit CheckpointSaver(bool background);
-  ~CheckpointSaver();  // waits; an error that nobody asked for is logged
+  ~CheckpointSaver();  // waits; logs an error that was not thrown yet
   CheckpointSaver(const CheckpointSaver&) = delete;
   CheckpointSaver& operator=(const CheckpointSaver&) = delete;
 
-  // As save_checkpoint(), then `afterwards` on the thread that wrote. Contents' config and tokenizer must outlive the save.
-  void save(const std::filesystem::path& folder, CheckpointContents contents,
-            std::function<void(const SaveTimes&)> afterwards);
-  // After the saves so far; dropped when one of them fails.
+  // As save_checkpoint(), then calls `afterwards` on the writing thread. Config and tokenizer must outlive the save.
+  void save(const std::filesystem::path& folder, CheckpointContents contents, std::function<void(const SaveTimes&)> afterwards);
+  // Runs after the earlier saves; dropped if one of them fails.
   void then(std::function<void()> task);
-  void check();  // throws what went wrong, without waiting
-  void wait();   // until all is done; throws what went wrong
-  // The last checkpoint that was saved and stands; empty when there is none.
+  void check();  // throws an earlier error, without waiting
+  void wait();   // waits until all is done; throws an earlier error
+  // The last checkpoint that was saved completely; empty if there is none.
   std::filesystem::path last_saved() const;
 
  private:
@@ -49,13 +48,13 @@ class CheckpointSaver {
   void write(const std::filesystem::path& folder, const CheckpointContents& contents, SaveTimes times,
              const std::function<void(const SaveTimes&)>& afterwards);
 
-  NamedTensors weights_, optimizer_;  // the copies; kept, so that later saves need not allocate
+  NamedTensors weights_, optimizer_;  // the copies; kept for reuse
   mutable std::mutex mutex_;
   std::condition_variable_any changed_;
   std::deque<std::function<void()>> tasks_;  // the first is being done
   std::exception_ptr error_;
   std::filesystem::path last_saved_;
-  std::jthread thread_;  // last: ends before what it uses
+  std::jthread thread_;  // last, because it must end before the members that it uses
 };
 
 }  // namespace nanochat

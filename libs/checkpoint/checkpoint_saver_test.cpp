@@ -7,7 +7,7 @@
 
 #include <future>
 
-#include "checkpoint/checkpoint_testing.h"
+#include "checkpoint/testing.h"
 #include "core/errors.h"
 
 namespace nanochat {

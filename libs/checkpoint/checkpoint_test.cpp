@@ -12,12 +12,13 @@
 #include <functional>
 
 #include "checkpoint/checkpoint_files.h"
-#include "checkpoint/checkpoint_testing.h"
 #include "checkpoint/model_config.h"
 #include "checkpoint/run_folder.h"
+#include "checkpoint/testing.h"
 #include "core/atomic_file.h"
 #include "core/errors.h"
 #include "core/sha256.h"
+#include "core/testing_memory.h"
 #include "tokenizer/special_tokens.h"
 
 namespace nanochat {
@@ -69,7 +70,7 @@ class CheckpointTest : public ::testing::Test {
   std::shared_ptr<const Tokenizer> tokenizer_ = testing::byte_tokenizer(temporary_.path());
 };
 
-TEST_F(CheckpointTest, RoundTrip) {
+TEST_F(CheckpointTest, LoadingGivesBackWhatWasSaved) {
   save_checkpoint(folder_, contents());
   LoadedModel loaded = load_model(folder_, at::kFloat);
   EXPECT_EQ(loaded.folder, fs::canonical(folder_));
@@ -77,8 +78,7 @@ TEST_F(CheckpointTest, RoundTrip) {
   ASSERT_EQ(loaded.model->parameters().size(), model_.parameters().size());
   for (std::size_t i = 0; i < model_.parameters().size(); ++i) {
     EXPECT_EQ(loaded.model->parameters()[i].name, model_.parameters()[i].name);
-    EXPECT_TRUE(loaded.model->parameters()[i].value.equal(model_.parameters()[i].value))
-        << model_.parameters()[i].name;
+    EXPECT_TRUE(loaded.model->parameters()[i].value.equal(model_.parameters()[i].value)) << model_.parameters()[i].name;
   }
   const at::Tensor ids = some_ids(265);
   EXPECT_TRUE(loaded.model->forward(ids).equal(model_.forward(ids)));
@@ -140,11 +140,9 @@ TEST_F(CheckpointTest, OptimizerStateComesBack) {
   NamedTensors renamed = {state[0], {"b", at::zeros({3, 2})}};
   EXPECT_THAT(message_of([&] { load_optimizer_state(folder_, renamed); }), HasSubstr("tensor b is missing"));
   NamedTensors reshaped = {state[0], {"a.exp_avg_sq", at::zeros({2, 3})}};
-  EXPECT_THAT(message_of([&] { load_optimizer_state(folder_, reshaped); }),
-              HasSubstr("a.exp_avg_sq has shape (3, 2)"));
+  EXPECT_THAT(message_of([&] { load_optimizer_state(folder_, reshaped); }), HasSubstr("a.exp_avg_sq has shape (3, 2)"));
   fs::remove(folder_ / "optimizer.rank-0-of-1.safetensors");
-  EXPECT_THAT(message_of([&] { load_optimizer_state(folder_, state); }),
-              HasSubstr("saved without what resuming needs"));
+  EXPECT_THAT(message_of([&] { load_optimizer_state(folder_, state); }), HasSubstr("saved without what resuming needs"));
 }
 
 TEST_F(CheckpointTest, MinimumIsWeightsAndConfig) {
@@ -196,8 +194,7 @@ TEST_F(CheckpointTest, FailureLeavesTheOlderOne) {
 
 TEST_F(CheckpointTest, MakesParentsOrSaysWhyNot) {
   save_checkpoint(temporary_ / "a/b/c", contents());
-  EXPECT_EQ(verify_checkpoint(temporary_ / "a/b/c"),
-            verify_checkpoint(fs::path((temporary_ / "a/b/c").string() + "/")));
+  EXPECT_EQ(verify_checkpoint(temporary_ / "a/b/c"), verify_checkpoint(fs::path((temporary_ / "a/b/c").string() + "/")));
   testing::write_text(temporary_ / "file", "x");
   EXPECT_THROW(save_checkpoint(temporary_ / "file/checkpoint", contents()), IoError);
   EXPECT_THROW(save_checkpoint(temporary_ / "file", contents()), IoError);
@@ -230,15 +227,6 @@ TEST_F(CheckpointTest, LoadsForBfloat16Compute) {
   }
 }
 
-// A line of /proc/self/status in bytes, such as VmHWM: the most that was resident.
-std::int64_t status_bytes(const std::string& key) {
-  std::ifstream status("/proc/self/status");
-  for (std::string line; std::getline(status, line);) {
-    if (line.starts_with(key + ":")) return std::stoll(line.substr(key.size() + 1)) * 1024;
-  }
-  return 0;
-}
-
 // Neither a second model nor the pages of the file stand beside the model that is read.
 TEST_F(CheckpointTest, LoadingTakesTheMemoryOfOneModel) {
   const GptConfig large = GptConfig::from_depth(4, 65536, 64);
@@ -252,15 +240,15 @@ TEST_F(CheckpointTest, LoadingTakesTheMemoryOfOneModel) {
   }
   const StoredModel stored = open_model(folder_);
   load_model(folder_, at::kBFloat16);  // what libraries take on first use
-  if (!(std::ofstream("/proc/self/clear_refs") << "5" << std::flush)) GTEST_SKIP() << "the peak cannot be reset";
-  const std::int64_t before = status_bytes("VmRSS");
-  Gpt model(stored.config, at::kBFloat16, at::kCPU, Purpose::kInference);
-  read_weights(stored, model);
-  const auto taken = static_cast<double>(status_bytes("VmHWM") - before);
-  const auto weights = static_cast<double>(large.parameter_count());
-  constexpr double kPart = 24 << 20;  // of the file, and what the allocator rounds up
-  EXPECT_LE(taken, 2.0 * weights + kPart);
-  EXPECT_GE(taken, 0.5 * weights) << "the peak was not measured";
+  const auto taken = testing::peak_memory_of([&] {
+    Gpt model(stored.config, at::kBFloat16, at::kCPU, Purpose::kInference);
+    read_weights(stored, model);
+  });
+  if (!taken) GTEST_SKIP() << "the peak cannot be reset";
+  const std::int64_t weights = 2 * large.parameter_count();
+  constexpr std::int64_t kPart = 24 << 20;  // of the file, and what the allocator rounds up
+  EXPECT_LE(*taken, weights + kPart);
+  EXPECT_GE(*taken, weights - kPart) << "the peak was not measured";
 }
 
 // transformers stores as many rows as there are tokens.
@@ -304,8 +292,7 @@ TEST_F(CheckpointTest, FindsCheckpointsOfRuns) {
 TEST_F(CheckpointTest, SaysWhatIsNotThere) {
   EXPECT_THAT(load_error(temporary_ / "absent"), HasSubstr("no such checkpoint or run"));
   EXPECT_THAT(load_error("nothing-of-this-name"), HasSubstr("there is no nothing-of-this-name, nor runs/nothing-of-this-name"));
-  EXPECT_THAT(load_error(temporary_.path()),
-              HasSubstr("holds neither model.safetensors (a checkpoint) nor checkpoints/"));
+  EXPECT_THAT(load_error(temporary_.path()), HasSubstr("holds neither model.safetensors (a checkpoint) nor checkpoints/"));
   testing::write_text(temporary_ / "notes.txt", "x");
   EXPECT_THAT(load_error(temporary_ / "notes.txt"), HasSubstr("is a file, expected a checkpoint folder"));
   save_checkpoint(folder_, contents());

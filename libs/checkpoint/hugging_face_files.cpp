@@ -1,4 +1,4 @@
-#include "checkpoint/hugging_face_files.h"
+#include "checkpoint/internal/hugging_face_files.h"
 
 #include <algorithm>
 #include <system_error>

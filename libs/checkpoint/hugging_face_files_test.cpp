@@ -1,9 +1,9 @@
-#include "checkpoint/hugging_face_files.h"
+#include "checkpoint/internal/hugging_face_files.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "checkpoint/checkpoint_testing.h"
+#include "checkpoint/testing.h"
 #include "core/errors.h"
 #include "tokenizer/special_tokens.h"
 #include "tokenizer/tokenizer.h"
@@ -17,8 +17,8 @@ using ::testing::HasSubstr;
 TEST(HuggingFaceFiles, GenerationEndsWhereTheAssistantDoes) {
   const testing::TemporaryDirectory folder;
   const auto chat = testing::byte_tokenizer(folder.path());
-  EXPECT_EQ(json(generation_config(chat.get())), json({{"bos_token_id", chat->require_special(kBos)},
-                                                       {"eos_token_id", chat->require_special(kAssistantEnd)}}));
+  EXPECT_EQ(json(generation_config(chat.get())),
+            json({{"bos_token_id", chat->require_special(kBos)}, {"eos_token_id", chat->require_special(kAssistantEnd)}}));
   const auto plain = testing::byte_tokenizer(folder.path(), "none");
   EXPECT_EQ(json(generation_config(plain.get())), json::object());
   EXPECT_EQ(json(generation_config(nullptr)), json::object());

@@ -6,11 +6,11 @@
 
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/checkpoint_files.h"
-#include "checkpoint/import_config.h"
+#include "checkpoint/internal/import_config.h"
+#include "checkpoint/internal/model_tensors.h"
+#include "checkpoint/internal/open_checkpoint.h"
+#include "checkpoint/internal/tied_weights.h"
 #include "checkpoint/json_file.h"
-#include "checkpoint/model_tensors.h"
-#include "checkpoint/open_checkpoint.h"
-#include "checkpoint/tied_weights.h"
 #include "checkpoint/torch_file.h"
 #include "core/errors.h"
 #include "tokenizer/tokenizer.h"
@@ -79,12 +79,10 @@ Source open_reference(const fs::path& path, const ImportOptions& options, Import
   result.format = "reference";
   result.step = step_of(path);
   const std::string name = path.stem().string();
-  const fs::path meta =
-      path.parent_path() / ("meta" + (name.starts_with("model") ? name.substr(5) : "_" + name) + ".json");
+  const fs::path meta = path.parent_path() / ("meta" + (name.starts_with("model") ? name.substr(5) : "_" + name) + ".json");
   const bool has_meta = is_file(meta);
-  result.config =
-      reference_config(has_meta ? read_python_json(meta) : json::object(), options.given, options.reference,
-                       meta.string() + (has_meta ? "" : " (which is absent)"), result.assumed);
+  result.config = reference_config(has_meta ? read_python_json(meta) : json::object(), options.given, options.reference,
+                                   meta.string() + (has_meta ? "" : " (which is absent)"), result.assumed);
   Source source{untie_weights(std::make_unique<TorchFile>(path), Naming::kReference, /*tied=*/false, result.tied),
                 Naming::kReference};
   check_model_tensors(result.config, *source.weights, source.naming, meta.filename().string());
@@ -96,8 +94,7 @@ void load_its_tokenizer(const fs::path& folder, const ImportOptions& options, Im
     result.tokenizer_at = options.tokenizer;
   } else if (has_tokenizer(folder)) {
     result.tokenizer_at = folder;
-  } else if (const fs::path kept = folder / ".." / ".." / "tokenizer";
-             result.format == "reference" && has_tokenizer(kept)) {
+  } else if (const fs::path kept = folder / ".." / ".." / "tokenizer"; result.format == "reference" && has_tokenizer(kept)) {
     result.tokenizer_at = kept.lexically_normal();
   } else {
     return;
@@ -114,8 +111,7 @@ void load_its_tokenizer(const fs::path& folder, const ImportOptions& options, Im
 
 void require_absent(const fs::path& output, bool overwrite) {
   std::error_code error;
-  if (overwrite || !fs::exists(output, error) || (fs::is_directory(output, error) && fs::is_empty(output, error)))
-    return;
+  if (overwrite || !fs::exists(output, error) || (fs::is_directory(output, error) && fs::is_empty(output, error))) return;
   throw ConfigError(output.string() + ": is there already; name another place, or give --overwrite to replace it");
 }
 
@@ -135,8 +131,8 @@ ImportResult import_checkpoint(const fs::path& path, const fs::path& output, con
     model = *newest;
   }
   if (!fs::exists(model, ignored)) throw CheckpointError(path.string() + ": no such file or folder");
-  const Source source =
-      model.extension() == ".pt" ? open_reference(model, options, result) : open_hugging_face(model, options, result);
+  const Source source = model.extension() == ".pt" ? open_reference(model, options, result)
+                                                   : open_hugging_face(model, options, result);
   result.weights = source.weights->path();
   result.dtype = source.weights->dtype_text();
   load_its_tokenizer(result.weights.parent_path(), options, result);

@@ -1,6 +1,6 @@
 #pragma once
-// Other people's models, turned into checkpoints of this program: Hugging Face NanoChat folders, and what the
-// reference saves. What is read is in docs/formats/checkpoint.md, torch-checkpoint.md and tokenizer.md.
+// Converts models of other programs to checkpoints of this program: Hugging Face NanoChat folders and files
+// of the reference. docs/formats/checkpoint.md, torch-checkpoint.md and tokenizer.md describe what is read.
 
 #include <cstdint>
 #include <filesystem>
@@ -16,17 +16,17 @@
 namespace nanochat {
 
 struct ImportOptions {
-  // A file or folder as load_tokenizer takes it. Empty: tokenizer.json, .model or .pkl beside the weights, else the
-  // folder `tokenizer` two levels up, where the reference keeps its own; the model may have none.
+  // A file or folder as load_tokenizer takes it. Empty: tokenizer.json, .model or .pkl beside the weights,
+  // otherwise the folder `tokenizer` two levels up, where the reference stores its own; the model may have none.
   std::filesystem::path tokenizer;
   TokenizerLoadOptions tokenizer_options;
-  // What the source's configuration does not say, by the names of GptConfig's fields (rope_table_dtype "float32" or
-  // "bfloat16" for rope_table_bf16). Whatever both leave open is an error that names the flags.
+  // Values that the source's configuration does not have, by the names of GptConfig's fields (rope_table_dtype
+  // "float32" or "bfloat16" for rope_table_bf16). A value missing in both is an error that names the flags.
   nlohmann::json given = nlohmann::json::object();
-  // The version of the reference whose code says what its checkpoints do not: an MLP of four times the width, RoPE of
-  // base 10,000 with tables in bfloat16, a soft-cap of 15, RMSNorm with 1e-6. "none": they must be given.
+  // The version of the reference whose code defines what its checkpoints do not store: an MLP of four times the
+  // width, RoPE base 10,000 with bfloat16 tables, soft-cap 15, RMSNorm with 1e-6. "none": the values must be given.
   std::string reference = "d314e96";
-  bool overwrite = false;  // replace the output folder when it is there
+  bool overwrite = false;  // replace the output folder if it exists
 };
 
 struct ImportResult {
@@ -34,21 +34,21 @@ struct ImportResult {
   std::filesystem::path weights;  // the file that was read, or its index
   std::string dtype;              // of its weights, "BF16 and F32"
   GptConfig config;
-  nlohmann::json assumed;              // names and values that the reference's code decided
-  std::string tied;                    // what became of a head that is the embedding; empty where it is not
-  std::optional<std::int64_t> step;    // where the file's name says it
-  std::filesystem::path tokenizer_at;  // empty when there is none
+  nlohmann::json assumed;              // names and values from the reference's code
+  std::string tied;                    // describes a head tied to the embedding; empty if it is not
+  std::optional<std::int64_t> step;    // from the file name, if it has one
+  std::filesystem::path tokenizer_at;  // empty if there is none
   std::shared_ptr<const Tokenizer> tokenizer;
 };
 
-// `path`: a Hugging Face folder (model.safetensors, or several files and their index) or one of its files; or a
-// folder with model_NNNNNN.pt, of which the highest step is taken, or such a file, with meta_NNNNNN.json beside it.
-// A head that is the embedding becomes a table of its own. Writes a checkpoint in float32. Throws CheckpointError, TokenizerError, ConfigError or IoError; then nothing is
-// left behind.
+// `path`: a Hugging Face folder (model.safetensors, or several files and their index) or one of its
+// files; or a folder with model_NNNNNN.pt (the highest step is read) or such a file, with
+// meta_NNNNNN.json in the same folder. A tied head becomes a separate table. Writes a checkpoint in
+// float32. Throws CheckpointError, TokenizerError, ConfigError or IoError and then leaves nothing behind.
 ImportResult import_checkpoint(const std::filesystem::path& path, const std::filesystem::path& output,
                                const ImportOptions& options);
 
-// Refuses to replace what is there: an existing file, or a folder that is not empty. Throws ConfigError.
+// Refuses to replace an existing file or a folder that is not empty. Throws ConfigError.
 void require_absent(const std::filesystem::path& output, bool overwrite);
 
 }  // namespace nanochat

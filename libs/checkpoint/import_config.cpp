@@ -1,4 +1,4 @@
-#include "checkpoint/import_config.h"
+#include "checkpoint/internal/import_config.h"
 
 #include <algorithm>
 #include <array>
@@ -9,6 +9,7 @@
 #include "checkpoint/model_config.h"
 #include "core/atomic_file.h"
 #include "core/errors.h"
+#include "core/json_message.h"
 
 namespace nanochat {
 namespace {
@@ -20,17 +21,12 @@ constexpr std::size_t kMaxMetaBytes = std::size_t{1} << 20;
 
 constexpr std::array<const char*, 6> kModelConfigKeys = {"sequence_len", "vocab_size", "n_layer",
                                                          "n_head",       "n_kv_head",  "n_embd"};
-constexpr std::array<const char*, 5> kArchitectureKeys = {"intermediate_size", "rope_base", "rope_table_dtype",
-                                                          "softcap", "rms_norm_eps"};
+constexpr std::array<const char*, 5> kArchitectureKeys = {"intermediate_size", "rope_base", "rope_table_dtype", "softcap",
+                                                          "rms_norm_eps"};
 
 std::string flag(std::string name) {
   std::replace(name.begin(), name.end(), '_', '-');
   return "--" + name;
-}
-
-std::string shown(const json& value) {
-  const std::string text = value.dump(-1, ' ', true, json::error_handler_t::replace);
-  return text.size() <= 60 ? text : text.substr(0, 60) + "...";
 }
 
 // Takes `name` from the file or from what was given.
@@ -46,7 +42,7 @@ class Merger {
       return in_file;
     }
     if (in_file.is_null() || in_file == *found) return *found;
-    throw ConfigError(flag(name) + " is " + shown(*found) + ", but " + where_ + " says " + shown(in_file));
+    throw ConfigError(flag(name) + " is " + shown_json(*found) + ", but " + where_ + " says " + shown_json(in_file));
   }
   // The values that nobody gave, all in one message.
   void finish() const {
@@ -73,8 +69,7 @@ json value_or_null(const json& object, const char* key) {
 json object_or_empty(const json& parent, const char* key, const std::string& where) {
   const auto found = parent.find(key);
   if (found == parent.end()) return json::object();
-  if (!found->is_object())
-    throw CheckpointError(where + ": \"" + key + "\" is " + shown(*found) + ", expected an object");
+  if (!found->is_object()) throw CheckpointError(where + ": \"" + key + "\" is " + shown_json(*found) + ", expected an object");
   return *found;
 }
 
@@ -82,21 +77,19 @@ json object_or_empty(const json& parent, const char* key, const std::string& whe
 json constants_of(const std::string& reference, const json& n_embd, const std::string& where) {
   if (reference == "none") return json::object();
   if (reference != "d314e96") throw ConfigError("reference \"" + reference + "\": expected d314e96 or none");
-  json constants = {
-      {"rope_base", 10000.0}, {"rope_table_dtype", "bfloat16"}, {"softcap", 15.0}, {"rms_norm_eps", 1e-6}};
+  json constants = {{"rope_base", 10000.0}, {"rope_table_dtype", "bfloat16"}, {"softcap", 15.0}, {"rms_norm_eps", 1e-6}};
   // A wrong n_embd is reported where it is read.
   if (n_embd.is_number_integer() && n_embd > 0 && n_embd < (1 << 24)) {
     constants["intermediate_size"] = 4 * n_embd.get<std::int64_t>();
   } else {
-    throw CheckpointError(where + ": n_embd is " + shown(n_embd) + ", expected an integer from 1 to 16,777,215");
+    throw CheckpointError(where + ": n_embd is " + shown_json(n_embd) + ", expected an integer from 1 to 16,777,215");
   }
   return constants;
 }
 
 void refuse_unknown_keys(const json& object, const char* name, const auto& known, const std::string& where) {
   for (const auto& [key, value] : object.items()) {
-    if (std::any_of(known.begin(), known.end(), [&, &k = key](const char* candidate) { return k == candidate; }))
-      continue;
+    if (std::any_of(known.begin(), known.end(), [&, &k = key](const char* candidate) { return k == candidate; })) continue;
     throw CheckpointError(where + ": \"" + name + "\" has the key \"" + key +
                           "\", which models of the reference at d314e96 do not; another version made this one");
   }
@@ -120,8 +113,7 @@ GptConfig complete_hugging_face_config(json config, const json& given, const std
   for (const auto& [name, key] : kRequired) {
     json in_file = value_or_null(config, key);
     // null says that the logits are not capped; only an absent key leaves it open.
-    if (std::string_view(key) == "final_logit_softcapping" && in_file.is_null() && config.contains(key))
-      in_file = 0.0;
+    if (std::string_view(key) == "final_logit_softcapping" && in_file.is_null() && config.contains(key)) in_file = 0.0;
     const json parameters = value_or_null(config, "rope_parameters");
     if (std::string_view(key) == "rope_theta" && parameters.is_object() && parameters.contains(key)) {
       in_file = parameters.at(key);
@@ -131,8 +123,7 @@ GptConfig complete_hugging_face_config(json config, const json& given, const std
     config[key] = std::string_view(name) == "softcap" && value == 0 ? json() : value;
   }
   // These have a meaning when they are absent, so that nothing is missing; given values make it another.
-  for (const auto& [name, key] :
-       {Field{"n_kv_head", "num_key_value_heads"}, Field{"rope_table_dtype", "rope_table_dtype"}}) {
+  for (const auto& [name, key] : {Field{"n_kv_head", "num_key_value_heads"}, Field{"rope_table_dtype", "rope_table_dtype"}}) {
     if (given.contains(name)) config[key] = merger.take(name, value_or_null(config, key));
   }
   if (given.contains("vocab_size")) {

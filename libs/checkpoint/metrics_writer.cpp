@@ -9,8 +9,8 @@
 #include <nlohmann/json.hpp>
 
 #include "checkpoint/append_file.h"
+#include "checkpoint/internal/tensorboard.h"
 #include "checkpoint/run_folder.h"
-#include "checkpoint/tensorboard.h"
 #include "core/atomic_file.h"
 #include "core/errors.h"
 

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/errors.h"
+#include "core/json_message.h"
 
 namespace nanochat {
 namespace {
@@ -20,9 +21,7 @@ class Reader {
 
   [[noreturn]] void fail(const std::string& what) const { throw CheckpointError(where_ + ": " + what); }
   [[noreturn]] void fail(const char* key, const json& found, const std::string& expected) const {
-    std::string shown = found.dump(-1, ' ', true, json::error_handler_t::replace);
-    if (shown.size() > 60) shown = shown.substr(0, 60) + "...";
-    fail("\"" + std::string(key) + "\" is " + shown + ", expected " + expected);
+    fail("\"" + std::string(key) + "\" is " + shown_json(found) + ", expected " + expected);
   }
 
   // Null when the key is absent: transformers writes either.
@@ -36,10 +35,9 @@ class Reader {
     return object_.at(key);
   }
   std::int64_t integer(const char* key, const json& value) const {
-    const bool fits =
-        value.is_number_integer() &&
-        (!value.is_number_unsigned() ||
-         value.get<std::uint64_t>() <= static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max()));
+    const bool fits = value.is_number_integer() &&
+                      (!value.is_number_unsigned() ||
+                       value.get<std::uint64_t>() <= static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max()));
     if (!fits) fail(key, value, "an integer");
     return value.get<std::int64_t>();
   }
@@ -152,8 +150,7 @@ GptConfig from_hugging_face_config(const json& object, const std::filesystem::pa
     config.vocab_size = reader.integer("unpadded_vocab_size", unpadded);
     if (config.vocab_size < 1 || config.vocab_size > rows || config.padded_vocab_size() != rows) {
       reader.fail("unpadded_vocab_size", unpadded,
-                  "a size that fills up to vocab_size " + std::to_string(rows) +
-                      " when it is rounded up to a multiple of 64");
+                  "a size that fills up to vocab_size " + std::to_string(rows) + " when it is rounded up to a multiple of 64");
     }
   }
   if (const json& head_dim = reader.optional("head_dim"); !head_dim.is_null()) {

@@ -1,6 +1,6 @@
 #pragma once
-// config.json of a checkpoint: the layout of transformers' NanoChatForCausalLM, and back. Every field is described in
-// docs/formats/checkpoint.md. Source: configuration_nanochat.py and modeling_nanochat.py of transformers.
+// Conversion of config.json of a checkpoint, in the layout of transformers' NanoChatForCausalLM. docs/formats/checkpoint.md
+// describes every field. Source: configuration_nanochat.py and modeling_nanochat.py of transformers.
 
 #include <filesystem>
 
@@ -10,7 +10,7 @@
 
 namespace nanochat {
 
-// The newest meaning of the tensors and fields that this program knows; a checkpoint of a later one is refused.
+// The newest version of tensors and fields that this program supports; checkpoints of a newer one are refused.
 inline constexpr int kArchitectureVersion = 1;
 
 // Fields: architectures, model_type "nanochat", architecture_version, vocab_size (padded, as the tables are),
@@ -21,10 +21,10 @@ inline constexpr int kArchitectureVersion = 1;
 // transformers would assume ids; save_checkpoint fills in those that the tokenizer has.
 nlohmann::ordered_json to_hugging_face_config(const GptConfig& config);
 
-// Takes rope_theta in rope_parameters or beside it, and rope_table_dtype absent (float32). Throws CheckpointError
-// naming the key that is missing, of the wrong type, or of a value this program cannot compute (another activation,
-// attention bias, tied embeddings, a scaled RoPE, a newer architecture_version). Without unpadded_vocab_size every
-// row of the tables is a token.
+// Reads rope_theta in rope_parameters or beside it; rope_table_dtype may be absent (float32).
+// Throws CheckpointError with the key that is missing, has a wrong type, or has an unsupported
+// value (another activation, attention bias, tied embeddings, a scaled RoPE, a newer
+// architecture_version). Without unpadded_vocab_size, every row of the tables is a token.
 GptConfig from_hugging_face_config(const nlohmann::json& json, const std::filesystem::path& where);
 
 }  // namespace nanochat

@@ -1,7 +1,7 @@
 #pragma once
 // A run: runs/NAME/ with config.json (resolved), metrics.jsonl, TensorBoard events, log.txt, checkpoints/step-000100/
-// and checkpoints/latest and best (symbolic links, replaced by rename). Described in docs/formats/run-folder.md. One
-// process writes a run; readers may come at any time. Not thread-safe.
+// and checkpoints/latest and best (symbolic links, replaced by rename). docs/formats/run-folder.md describes it. One
+// process writes a run; others may read it at any time. Not thread-safe.
 
 #include <cstdint>
 #include <filesystem>
@@ -16,8 +16,8 @@ namespace nanochat {
 
 class RunFolder {
  public:
-  // Opens or creates. A new run in a folder that already holds one is refused with ConfigError (naming --resume),
-  // unless `resume`, which also removes what a crash left half-written. Throws IoError.
+  // Opens or creates a run. A new run in a folder with a run is refused with ConfigError (which names
+  // --resume), unless `resume`, which also removes incomplete files left by a crash. Throws IoError.
   RunFolder(std::filesystem::path folder, bool resume);
 
   const std::filesystem::path& path() const { return folder_; }
@@ -27,8 +27,8 @@ class RunFolder {
   void mark_latest(std::int64_t step) { mark("latest", step); }
   void mark_best(std::int64_t step) { mark("best", step); }  // checkpoints/best, likewise
   std::vector<std::int64_t> checkpoint_steps() const { return checkpoint_steps(folder_); }
-  // Removes checkpoints but the newest `keep_last` (<= 0: keep all), those in `keep`, the latest and the best. A reader
-  // sees a checkpoint whole or not at all. Throws IoError.
+  // Removes checkpoints except the newest `keep_last` (<= 0: keep all), those in `keep`, the
+  // latest and the best. A reader sees a checkpoint completely or not at all. Throws IoError.
   void prune_checkpoints(std::int64_t keep_last, const std::vector<std::int64_t>& keep = {});
 
   // The same for a run that is only read.
@@ -42,23 +42,23 @@ class RunFolder {
   std::filesystem::path folder_;
 };
 
-// What users mean by a run or a checkpoint: `path` itself, or runs/`path` when only that exists; `path` when neither does.
+// A run or checkpoint as users name it: `path`, or runs/`path` if only that exists; `path` if neither exists.
 std::filesystem::path locate_run(const std::filesystem::path& path);
-// Where locate_run() looks, for errors: "NAME, nor runs/NAME".
+// The places where locate_run() looks, for errors: "NAME, nor runs/NAME".
 std::string places_of_run(const std::filesystem::path& path);
 
-// Appends one JSON object a line to metrics.jsonl and its numbers to a TensorBoard event file. On resume, lines of
-// steps after `resume_step` are dropped from metrics.jsonl first, so that the file reads as one uninterrupted run;
-// TensorBoard is told to forget the same steps. Not thread-safe.
+// Appends one JSON object per line to metrics.jsonl, and its numbers to a TensorBoard event file.
+// On resume, lines of steps after `resume_step` are first removed from metrics.jsonl, so the file
+// is that of one uninterrupted run; TensorBoard is told to ignore the same steps. Not thread-safe.
 class MetricsWriter {
  public:
-  // resume_step nullopt: nothing is dropped; -1: every step is. Throws IoError.
+  // resume_step nullopt: nothing is removed; -1: all steps are removed. Throws IoError.
   MetricsWriter(const std::filesystem::path& run_folder, std::optional<std::int64_t> resume_step = std::nullopt);
   ~MetricsWriter();
   MetricsWriter(const MetricsWriter&) = delete;
   MetricsWriter& operator=(const MetricsWriter&) = delete;
-  // `values` must be an object with number, string or bool values; "step" is added. A number that is not finite is
-  // null in the line. Both files have the values when this returns. Throws IoError (disk full).
+  // `values` must be an object with number, string or bool values; "step" is added. A number that is not
+  // finite becomes null in the line. Both files have the values when this returns. Throws IoError (disk full).
   void write(std::int64_t step, const nlohmann::json& values);
 
  private:

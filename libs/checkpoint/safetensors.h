@@ -15,19 +15,19 @@
 
 namespace nanochat {
 
-// Writes atomically. The data begins at a multiple of 64 bytes; tensors follow each other in the given order, wider
-// element types first, so that each is aligned to its element. Any strides and devices are taken. Throws IoError;
-// c10::Error for a name given twice, an undefined tensor or an element type that the format lacks.
+// Writes atomically. The data begins at a multiple of 64 bytes. Tensors are in the given order, wider
+// element types first, so each is aligned to its element size. Any strides and devices are accepted. Throws
+// IoError, and c10::Error for a name that occurs twice, an undefined tensor or an unsupported element type.
 void write_safetensors(const std::filesystem::path& path, const NamedTensors& tensors,
                        const std::map<std::string, std::string>& metadata = {});
 
-// A mapped file, immutable and thread-safe. The constructor checks header length, JSON, dtypes and shapes, and that
-// the byte ranges match the shapes and cover the data exactly, without gap or overlap; it throws CheckpointError
-// naming the file and tensor. Nothing is allocated by a size that the file merely claims.
+// A mapped file, immutable and thread-safe. The constructor checks header length, JSON, dtypes and shapes,
+// and that the byte ranges match the shapes and cover the data exactly, without gap or overlap. It throws
+// CheckpointError with file and tensor. Nothing is allocated by a size that the file only claims.
 class SafetensorsFile final : public TensorSource {
  public:
   explicit SafetensorsFile(const std::filesystem::path& path);
-  SafetensorsFile(MappedFile file, std::filesystem::path name);  // of bytes at hand; messages call them `name`
+  SafetensorsFile(MappedFile file, std::filesystem::path name);  // of bytes in memory; messages call them `name`
 
   using Entry = StoredTensor;
   const std::filesystem::path& path() const override { return path_; }

@@ -5,11 +5,11 @@
 #include <nlohmann/json.hpp>
 
 #include "checkpoint/checkpoint_files.h"
+#include "checkpoint/internal/safetensors_dtype.h"
 #include "checkpoint/json_file.h"
 #include "checkpoint/safetensors.h"
-#include "checkpoint/safetensors_dtype.h"
 #include "core/errors.h"
-#include "core/format.h"
+#include "core/json_message.h"
 
 namespace nanochat {
 namespace {
@@ -19,20 +19,13 @@ using nlohmann::json;
 constexpr std::uint64_t kMaxHeaderBytes = 100'000'000;  // the limit of the format's own library
 constexpr std::size_t kMaxDimensions = 64;              // what LibTorch's iterators take
 
-// A value as a message shows it: a damaged header may hold a very long one.
-std::string shown(const json& value) {
-  const std::string text = value.dump();
-  return text.size() <= 60 ? text : replace_invalid_utf8(text.substr(0, 60)) + "...";
-}
-
 // One tensor of the header; every message begins with `where`, the file and the tensor.
 class EntryParser {
  public:
   EntryParser(const json& value, std::string where) : value_(value), where_(std::move(where)) {}
 
   SafetensorsFile::Entry parse(std::size_t data_begin, std::size_t file_size) const {
-    if (!value_.is_object())
-      fail("is described by a JSON " + std::string(value_.type_name()) + ", expected an object");
+    if (!value_.is_object()) fail("is described by a JSON " + std::string(value_.type_name()) + ", expected an object");
     SafetensorsFile::Entry entry;
     entry.dtype = dtype();
     entry.shape = shape();
@@ -41,8 +34,8 @@ class EntryParser {
     const std::uint64_t begin = number(offsets[0], "data_offsets"), end = number(offsets[1], "data_offsets");
     const std::size_t data_size = file_size - data_begin;
     if (begin > end || end > data_size) {
-      fail("bytes " + std::to_string(begin) + " to " + std::to_string(end) + " do not lie in the " +
-           std::to_string(data_size) + " bytes of data that the file has; it is truncated or damaged");
+      fail("bytes " + std::to_string(begin) + " to " + std::to_string(end) + " do not lie in the " + std::to_string(data_size) +
+           " bytes of data that the file has; it is truncated or damaged");
     }
     const std::uint64_t needed = byte_count(entry);
     if (end - begin != needed) {
@@ -64,8 +57,7 @@ class EntryParser {
   }
 
   std::uint64_t number(const json& value, const char* key) const {
-    if (!value.is_number_unsigned())
-      fail(std::string(key) + " holds " + shown(value) + ", expected an integer from 0");
+    if (!value.is_number_unsigned()) fail(std::string(key) + " holds " + shown_json(value) + ", expected an integer from 0");
     return value.get<std::uint64_t>();
   }
 
@@ -76,7 +68,7 @@ class EntryParser {
       if (name.is_string() && name.get_ref<const std::string&>() == text) return type;
       known += (known.empty() ? "" : ", ") + std::string(text);
     }
-    fail("dtype " + shown(name) + " is not supported, expected one of " + known);
+    fail("dtype " + shown_json(name) + " is not supported, expected one of " + known);
   }
 
   std::vector<std::int64_t> shape() const {
@@ -159,9 +151,8 @@ void SafetensorsFile::check_coverage(std::size_t data_begin) const {
   for (const auto* entry : order) {
     if (entry->second.begin != covered) {
       throw CheckpointError(path_.string() + ": " + entry->first + ": its bytes begin at " +
-                            std::to_string(entry->second.begin - data_begin) +
-                            ", but those of the tensors before end at " + std::to_string(covered - data_begin) +
-                            "; tensors may not overlap or leave gaps");
+                            std::to_string(entry->second.begin - data_begin) + ", but those of the tensors before end at " +
+                            std::to_string(covered - data_begin) + "; tensors may not overlap or leave gaps");
     }
     covered = entry->second.end;
   }

@@ -1,6 +1,6 @@
 #pragma once
-// Zip archives whose entries are stored as they are, which is how torch.save packs a checkpoint. Source: PKWARE,
-// APPNOTE.TXT 6.3.10 (zip64 included).
+// Zip archives with uncompressed entries, as torch.save writes
+// them. Source: PKWARE, APPNOTE.TXT 6.3.10 (zip64 included).
 
 #include <cstddef>
 #include <cstdint>
@@ -17,13 +17,13 @@ namespace nanochat {
 
 class AtomicFile;
 
-// A mapped archive, immutable and thread-safe. The constructor checks the directory at the end of the file and that
-// each entry lies, uncompressed, where it says; nothing is allocated by a size that the archive merely claims.
+// A mapped archive, immutable and thread-safe. The constructor checks the directory at the end of the file and
+// that each entry is uncompressed and in its place. Nothing is allocated by a size that the archive only claims.
 class ZipFile {
  public:
-  // Throws CheckpointError naming the file, and the entry, at fault.
+  // Throws CheckpointError with the file and the entry.
   explicit ZipFile(const std::filesystem::path& path);
-  ZipFile(MappedFile file, std::filesystem::path name);  // of bytes at hand; messages call them `name`
+  ZipFile(MappedFile file, std::filesystem::path name);  // of bytes in memory; messages call them `name`
 
   struct Entry {
     std::size_t begin = 0, end = 0;  // byte range in the file
@@ -33,8 +33,8 @@ class ZipFile {
   std::span<const std::byte> bytes() const { return file_.bytes(); }
   std::size_t size() const { return file_.bytes().size(); }
   const std::map<std::string, Entry>& entries() const { return entries_; }
-  // The bytes of an entry, valid as long as the object, after comparing their CRC-32. Throws CheckpointError when
-  // there is no such entry or they differ.
+  // The bytes of an entry, valid as long as the object, after a check of their
+  // CRC-32. Throws CheckpointError if there is no such entry or if they differ.
   std::span<const std::byte> read(const std::string& name) const;
 
  private:
@@ -51,12 +51,12 @@ class ZipFile {
   std::map<std::string, Entry> entries_;
 };
 
-// Writes such an archive; every entry has zip64 fields, so that large files take no other path than small ones.
+// Writes such an archive. Every entry has zip64 fields, so large files need no separate code.
 class ZipWriter {
  public:
   // The caller commits the file after finish().
   explicit ZipWriter(AtomicFile& file) : file_(file) {}
-  // The bytes begin at a multiple of 64 of the file, as torch.save has them. Throws IoError.
+  // The bytes begin at a multiple of 64 of the file, as in torch.save. Throws IoError.
   void add(std::string_view name, const void* data, std::size_t bytes);
   void add(std::string_view name, std::string_view text) { add(name, text.data(), text.size()); }
   void finish();

@@ -1,6 +1,6 @@
 #pragma once
-// Files and folders that appear whole or not at all: written under a temporary name beside the target, flushed with
-// fsync (file, then folder), then renamed. Used for everything this program leaves on disk.
+// Files and folders that appear complete or not at all. They are written under a temporary name beside
+// the target, flushed with fsync (file, then folder) and renamed. All output of this program uses this.
 
 #include <cstddef>
 #include <filesystem>
@@ -9,8 +9,8 @@
 
 namespace nanochat {
 
-// A file under construction. Destroyed without commit(), it removes its temporary and leaves the target untouched.
-// Not thread-safe. Throws IoError (disk full, read-only, missing folder) naming the target.
+// A file that is being written. If it is destroyed without commit(), it removes the temporary file and does not change
+// the target. Not thread-safe. Throws IoError with the name of the target (disk full, read-only, missing folder).
 class AtomicFile {
  public:
   explicit AtomicFile(std::filesystem::path target);
@@ -20,8 +20,8 @@ class AtomicFile {
 
   void write(const void* data, std::size_t bytes);  // buffered
   void write(std::string_view text) { write(text.data(), text.size()); }
-  void write_at(std::size_t offset, const void* data, std::size_t bytes);  // overwrites, e.g. a header
-  std::size_t size() const { return size_; }  // bytes written so far
+  void write_at(std::size_t offset, const void* data, std::size_t bytes);  // overwrites, for example a header
+  std::size_t size() const { return size_; }  // number of bytes written so far
   void commit();                              // flush, fsync, rename, fsync the folder
 
  private:
@@ -32,11 +32,11 @@ class AtomicFile {
   std::string buffer_;
 };
 
-// Writes a whole small file at once.
+// Writes a whole small file.
 void write_file_atomically(const std::filesystem::path& target, std::string_view contents);
 
-// A folder under construction beside `target`: fill path(), then commit(). commit() fsyncs every file in it and
-// renames; an existing target is replaced and removed only after the new one stands.
+// A folder that is being written beside `target`. Fill path(), then call commit(), which flushes every file
+// in it with fsync and renames the folder. An existing target is removed only after the new one is in place.
 class AtomicDirectory {
  public:
   explicit AtomicDirectory(std::filesystem::path target);
@@ -51,8 +51,8 @@ class AtomicDirectory {
   bool committed_ = false;
 };
 
-// Whole file as bytes, or all that comes out of a pipe. Throws DataError if it is missing, neither a regular file nor a
-// pipe, larger than max_bytes, or a Git LFS pointer (core/git_lfs.h).
+// Content of a file, or everything from a pipe. Throws DataError if it is missing, is neither a
+// regular file nor a pipe, is larger than max_bytes, or is a Git LFS pointer (core/git_lfs.h).
 std::string read_file(const std::filesystem::path& path, std::size_t max_bytes = std::size_t{1} << 31);
 
 }  // namespace nanochat

@@ -1,8 +1,8 @@
 #pragma once
-// Errors that users and files cause. Libraries throw them; apps/ turns them into an exit code and one line on
+// Errors caused by users and files. Libraries throw them. apps/ turns them into an exit code and one line on
 // standard error, serving/ into an error object. Tensor contracts inside the program use TORCH_CHECK instead.
 //
-// A message says where (file, line or key), what was found, and what would be right, in one line without a full stop.
+// A message says where (file, line or key), what was found and what was expected, in one line without a full stop.
 
 #include <stdexcept>
 #include <string>
@@ -12,11 +12,11 @@ namespace nanochat {
 // Exit codes of the `nanochat` program.
 enum class ExitCode : int {
   kOk = 0,
-  kOther = 1,             // anything not below, running out of memory included
+  kOther = 1,             // any other error, including out of memory
   kUsage = 2,             // usage or configuration
   kData = 3,              // data or tokenizer files
   kCheckpoint = 4,        // checkpoints
-  kPartial = 5,           // done in part
+  kPartial = 5,           // partly done
   kInterrupted = 130,     // interrupted twice
 };
 
@@ -51,19 +51,19 @@ class CheckpointError : public Error {
   explicit CheckpointError(const std::string& message) : Error(ExitCode::kCheckpoint, message) {}
 };
 
-// The operating system refused (no such directory, read-only, disk full); the message carries strerror.
+// Error of the operating system (missing folder, read-only, disk full); the message has the text of strerror.
 class IoError : public Error {
  public:
   explicit IoError(const std::string& message) : Error(ExitCode::kOther, message) {}
 };
 
-// Memory (host or device) ran out; the message says what was asked for and what to lower.
+// Out of memory (host or device). The message says how much was requested and which option to lower.
 class OutOfMemoryError : public Error {
  public:
   explicit OutOfMemoryError(const std::string& message) : Error(ExitCode::kOther, message) {}
 };
 
-// A NaN or Inf, with the layer and tensor where it appeared first.
+// A NaN or Inf. The message names the layer and tensor where it first appeared.
 class NumericalError : public Error {
  public:
   explicit NumericalError(const std::string& message) : Error(ExitCode::kOther, message) {}

@@ -5,47 +5,12 @@
 #include <charconv>
 #include <cmath>
 #include <cstddef>
-#include <cstring>
 
-#include <fmt/core.h>
+#include <spdlog/fmt/fmt.h>
+
+#include "core/utf8.h"
 
 namespace nanochat {
-namespace {
-
-// Length of the valid UTF-8 character at the start of `bytes`, or 0 and in `bad` the length of the maximal part that
-// could have begun one (Unicode 15, table 3-7): what a decoder replaces by one U+FFFD.
-std::size_t valid_prefix(std::string_view bytes, std::size_t& bad) {
-  const auto at = [&](std::size_t i) { return static_cast<unsigned char>(bytes[i]); };
-  const unsigned char lead = at(0);
-  bad = 1;
-  if (lead < 0x80) return 1;
-  std::size_t length = 0;
-  unsigned char low = 0x80, high = 0xbf;  // bounds of the second byte: no overlong forms, no surrogates, <= U+10FFFF
-  if (lead >= 0xc2 && lead <= 0xdf) {
-    length = 2;
-  } else if (lead >= 0xe0 && lead <= 0xef) {
-    length = 3;
-    if (lead == 0xe0) low = 0xa0;
-    if (lead == 0xed) high = 0x9f;
-  } else if (lead >= 0xf0 && lead <= 0xf4) {
-    length = 4;
-    if (lead == 0xf0) low = 0x90;
-    if (lead == 0xf4) high = 0x8f;
-  } else {
-    return 0;
-  }
-  for (std::size_t i = 1; i < length; ++i) {
-    if (i >= bytes.size() || at(i) < low || at(i) > high) {
-      bad = i;
-      return 0;
-    }
-    low = 0x80;
-    high = 0xbf;
-  }
-  return length;
-}
-
-}  // namespace
 
 std::string with_commas(std::int64_t value) {
   std::string text = std::to_string(value);
@@ -103,30 +68,17 @@ std::optional<std::int64_t> parse_bytes(std::string_view text) {
   return static_cast<std::int64_t>(bytes);
 }
 
-bool is_valid_utf8(std::string_view bytes) {
-  std::size_t bad = 0;
-  while (!bytes.empty()) {
-    std::uint64_t eight = 0;  // at once, while they are ASCII
-    while (bytes.size() >= 8 && (std::memcpy(&eight, bytes.data(), 8), (eight & 0x8080808080808080ULL) == 0)) {
-      bytes.remove_prefix(8);
-    }
-    if (bytes.empty()) return true;
-    const std::size_t length = valid_prefix(bytes, bad);
-    if (length == 0) return false;
-    bytes.remove_prefix(length);
-  }
-  return true;
-}
+bool is_valid_utf8(std::string_view bytes) { return utf8::valid_prefix(bytes) == bytes.size(); }
 
 std::string replace_invalid_utf8(std::string_view bytes) {
   std::string text;
   text.reserve(bytes.size());
-  std::size_t bad = 0;
   while (!bytes.empty()) {
-    const std::size_t length = valid_prefix(bytes, bad);
+    std::size_t begun = 0;
+    const std::size_t length = utf8::character_length(bytes, &begun);
     if (length == 0) {
       text += "\xef\xbf\xbd";
-      bytes.remove_prefix(bad);
+      bytes.remove_prefix(std::max<std::size_t>(begun, 1));
     } else {
       text += bytes.substr(0, length);
       bytes.remove_prefix(length);

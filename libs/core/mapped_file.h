@@ -1,5 +1,5 @@
 #pragma once
-// A read-only memory map of a whole file, or a view of bytes that are in memory already.
+// A read-only memory map of a whole file, or a view of bytes in memory.
 
 #include <cstddef>
 #include <filesystem>
@@ -9,10 +9,10 @@ namespace nanochat {
 
 class MappedFile {
  public:
-  // Throws DataError naming the path when it is missing, a folder, unreadable or a Git LFS pointer, OutOfMemoryError when
-  // there is no room to map it. An empty file maps to an empty span.
+  // Throws DataError with the path if the file is missing, a folder, unreadable or a Git LFS
+  // pointer, and OutOfMemoryError if it cannot be mapped. An empty file gives an empty span.
   explicit MappedFile(const std::filesystem::path& path);
-  // Bytes that someone else keeps, for at least as long, at a multiple of 8: readers of files read them as a file.
+  // A view of bytes, aligned to 8, that the caller keeps at least as long. File readers can use it like a file.
   static MappedFile view(std::span<const std::byte> bytes);
   ~MappedFile();
   MappedFile(MappedFile&& other) noexcept;
@@ -21,7 +21,7 @@ class MappedFile {
   MappedFile& operator=(const MappedFile&) = delete;
 
   std::span<const std::byte> bytes() const { return {data_, size_}; }
-  // Gives the pages that were read back to the system; reading them again fetches them again.
+  // Releases the pages that were read. Reading them again loads them again.
   void drop_resident() const noexcept;
 
  private:
@@ -29,7 +29,7 @@ class MappedFile {
 
   const std::byte* data_ = nullptr;
   std::size_t size_ = 0;
-  bool mapped_ = false;  // and to be unmapped
+  bool mapped_ = false;  // mapped, and must be unmapped
 };
 
 }  // namespace nanochat

@@ -1,15 +1,15 @@
 #pragma once
-// The permutations of NumPy's Generator: numpy.random.default_rng(seed).permutation(n), exact in every draw. Hugging
-// Face's datasets shuffle with them (Dataset.shuffle(seed=…)), so the first rows of a shuffled set are the same here only
-// if these are. PCG64 (O'Neill 2014, PCG XSL RR 128/64) seeded by NumPy's SeedSequence; Fisher-Yates from the end, each
-// index by masking 32 bits and drawing again above the bound.
+// The permutations of NumPy's Generator, numpy.random.default_rng(seed).permutation(n), exact in
+// every draw. Hugging Face's datasets use them for Dataset.shuffle(seed=…), so the first rows of a
+// shuffled set are the same here. PCG64 (O'Neill 2014, PCG XSL RR 128/64) seeded by NumPy's
+// SeedSequence. Fisher-Yates from the end; each index is 32 masked bits, drawn again above the bound.
 
 #include <cstdint>
 #include <vector>
 
 namespace nanochat {
 
-// Of 0 … n - 1; n at most 2^32, above which NumPy draws 64 bits. Throws std::invalid_argument.
+// A permutation of 0 … n - 1. n is at most 2^32; above that NumPy draws 64 bits. Throws std::invalid_argument.
 std::vector<std::uint32_t> numpy_permutation(std::uint64_t n, std::uint64_t seed);
 
 }  // namespace nanochat

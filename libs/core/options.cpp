@@ -9,11 +9,12 @@
 #include <type_traits>
 #include <utility>
 
-#include <fmt/core.h>
 #include <nlohmann/json.hpp>
+#include <spdlog/fmt/fmt.h>
 
 #include "core/atomic_file.h"
 #include "core/errors.h"
+#include "core/json_message.h"
 
 namespace nanochat {
 namespace {
@@ -29,13 +30,6 @@ std::string joined(const std::vector<std::string>& words, std::string_view separ
     if (!text.empty()) text += separator;
     text += word;
   }
-  return text;
-}
-
-// A value as an error shows it; long ones are cut.
-std::string shown(const json& value) {
-  std::string text = value.dump(-1, ' ', false, json::error_handler_t::replace);
-  if (text.size() > 60) text = text.substr(0, 57) + "...";
   return text;
 }
 
@@ -64,8 +58,8 @@ std::optional<T> integer_from(const json& value) {
 template <class T>
 T integer_or_reject(const json& value, const std::string& where) {
   if (const std::optional<T> number = integer_from<T>(value)) return *number;
-  reject(where, shown(value), fmt::format("an integer from {} to {}", std::numeric_limits<T>::min(),
-                                          std::numeric_limits<T>::max()));
+  reject(where, shown_json(value),
+         fmt::format("an integer from {} to {}", std::numeric_limits<T>::min(), std::numeric_limits<T>::max()));
 }
 
 // A number as written on a command line, exact for 64-bit integers; nullopt when the text is anything else.
@@ -123,7 +117,7 @@ std::vector<std::string> list_from_text(const std::string& text, const std::stri
     }
   }
   if (!array.is_array() || items.size() != array.size()) {
-    reject(where, shown(json(text)), "a JSON array of strings, or items separated by commas");
+    reject(where, shown_json(json(text)), "a JSON array of strings, or items separated by commas");
   }
   return items;
 }
@@ -180,7 +174,8 @@ Option& Option::at_most(double maximum) {
 Option& Option::above(double minimum, double otherwise) {
   checks_.push_back([minimum, otherwise](const json& value) {
     const auto number = value.get<double>();
-    return number > minimum || number == otherwise ? std::string() : fmt::format("a number above {}, or {}", minimum, otherwise);
+    return number > minimum || number == otherwise ? std::string()
+                                                   : fmt::format("a number above {}, or {}", minimum, otherwise);
   });
   return *this;
 }
@@ -222,9 +217,8 @@ std::string Option::former_flag() const { return former_.empty() ? "" : flag_of(
 std::string Option::environment() const { return variable_of(name_); }
 
 std::string Option::type_name() const {
-  return std::visit(Overloaded{[](bool*) { return ""; }, [](int*) { return "INT"; },
-                               [](std::int64_t*) { return "INT"; }, [](std::uint64_t*) { return "INT"; },
-                               [](double*) { return "FLOAT"; },
+  return std::visit(Overloaded{[](bool*) { return ""; }, [](int*) { return "INT"; }, [](std::int64_t*) { return "INT"; },
+                               [](std::uint64_t*) { return "INT"; }, [](double*) { return "FLOAT"; },
                                [](std::string*) { return "TEXT"; }, [](std::filesystem::path*) { return "PATH"; },
                                [](std::vector<std::string>*) { return "TEXT..."; }},
                     field_);
@@ -237,13 +231,13 @@ json Option::value() const {
 }
 
 void Option::set_json(const json& value, const std::string& where, const std::string& source) {
-  const auto checked = [&](json normal) {  // a field changes only when every check has passed
+  const auto checked = [&](const json& normal) {  // a field changes only when every check has passed
     const auto item_is_choice = [&](const json& item) {
       const std::string text = item.get<std::string>();
       for (const std::string& choice : choices_) {
         if (text == choice) return;
       }
-      reject(where, shown(item), "one of " + joined(choices_, ", "));
+      reject(where, shown_json(item), "one of " + joined(choices_, ", "));
     };
     if (!choices_.empty()) {
       if (normal.is_array()) {
@@ -253,16 +247,16 @@ void Option::set_json(const json& value, const std::string& where, const std::st
       }
     }
     for (const auto& check : checks_) {
-      if (const std::string expected = check(normal); !expected.empty()) reject(where, shown(normal), expected);
+      if (const std::string expected = check(normal); !expected.empty()) reject(where, shown_json(normal), expected);
     }
   };
   std::visit(Overloaded{[&](bool* field) {
-                          if (!value.is_boolean()) reject(where, shown(value), "true or false");
+                          if (!value.is_boolean()) reject(where, shown_json(value), "true or false");
                           checked(value);
                           *field = value.get<bool>();
                         },
                         [&](double* field) {
-                          if (!value.is_number()) reject(where, shown(value), "a number");
+                          if (!value.is_number()) reject(where, shown_json(value), "a number");
                           checked(value);
                           *field = value.get<double>();
                         },
@@ -271,9 +265,9 @@ void Option::set_json(const json& value, const std::string& where, const std::st
                           if (value.is_string()) {
                             items.push_back(value.get<std::string>());
                           } else {
-                            if (!value.is_array()) reject(where, shown(value), "an array of strings");
+                            if (!value.is_array()) reject(where, shown_json(value), "an array of strings");
                             for (const json& item : value) {
-                              if (!item.is_string()) reject(where, shown(item) + " in the array", "strings only");
+                              if (!item.is_string()) reject(where, shown_json(item) + " in the array", "strings only");
                               items.push_back(item.get<std::string>());
                             }
                           }
@@ -287,7 +281,7 @@ void Option::set_json(const json& value, const std::string& where, const std::st
                             checked(json(number));
                             *field = number;
                           } else {
-                            if (!value.is_string()) reject(where, shown(value), "a string");
+                            if (!value.is_string()) reject(where, shown_json(value), "a string");
                             checked(value);
                             *field = value.get<std::string>();
                           }
@@ -311,8 +305,7 @@ void Option::set_text(const std::vector<std::string>& values, const std::string&
   if (values.size() != 1) reject(where, fmt::format("{} values", values.size()), "one value");
   const std::string& text = values.front();
   if (is_flag()) return set_json(bool_from_text(text), where, source);
-  const bool is_text =
-      std::holds_alternative<std::string*>(field_) || std::holds_alternative<std::filesystem::path*>(field_);
+  const bool is_text = std::holds_alternative<std::string*>(field_) || std::holds_alternative<std::filesystem::path*>(field_);
   set_json(is_text ? json(text) : number_from_text(text).value_or(json(text)), where, source);
 }
 
@@ -328,7 +321,7 @@ Option* OptionList::find(std::string_view name) {
 }
 
 void OptionList::apply_json(const json& object, const std::string& where) {
-  if (!object.is_object()) reject(where, shown(object), "a JSON object of options");
+  if (!object.is_object()) reject(where, shown_json(object), "a JSON object of options");
   for (const auto& [key, value] : object.items()) {
     Option* option = find(key);
     if (option == nullptr) {
@@ -373,8 +366,7 @@ void OptionList::apply_environment() {
       text = std::getenv(name.c_str());
     }
     if (is_unset()) continue;
-    option.set_text(option.is_list() ? list_from_text(text, name) : std::vector<std::string>{text}, name,
-                    "environment");
+    option.set_text(option.is_list() ? list_from_text(text, name) : std::vector<std::string>{text}, name, "environment");
   }
 }
 
@@ -394,7 +386,8 @@ std::vector<OptionDifference> OptionList::differences(const json& saved) const {
     if (!option.in_resolved() || found == saved.end()) continue;
     const json now = option.value();
     if (*found == now) continue;
-    found_differences.push_back({option.name(), option.name() + ": " + shown(*found) + " → " + shown(now), option.is_changeable()});
+    found_differences.push_back({option.name(), option.name() + ": " + shown_json(*found) + " → " + shown_json(now),
+                                 option.is_changeable()});
   }
   return found_differences;
 }

@@ -1,10 +1,10 @@
 #pragma once
-// Options declared once: name, default, help and check, bound to the field of a plain struct. The list drives the
-// command line, --help, the environment, configuration files and the resolved configuration stored with a run.
+// Options declared once with name, default, help text and checks, and bound to a field of a struct. The command
+// line, --help, environment variables, configuration files and a run's resolved configuration use the list.
 //
 //   PretrainConfig config;
 //   OptionList options;
-//   options.add("depth", config.depth, "layers of the model; width is 64 times this").at_least(1);
+// options.add("depth", config.depth, "Number of layers. The model is 64 times as wide.").at_least(1);
 //
 // One option "device_batch_size" is --device-batch-size on the command line, NANOCHAT_DEVICE_BATCH_SIZE in the
 // environment and "device_batch_size" in JSON. Precedence: flags > environment > file > defaults. Fields must outlive
@@ -25,24 +25,24 @@
 
 namespace nanochat {
 
-using OptionField = std::variant<bool*, int*, std::int64_t*, std::uint64_t*, double*, std::string*,
-                                 std::filesystem::path*, std::vector<std::string>*>;
+using OptionField = std::variant<bool*, int*, std::int64_t*, std::uint64_t*, double*, std::string*, std::filesystem::path*,
+                                 std::vector<std::string>*>;
 
 class Option {
  public:
   Option(std::string name, OptionField field, std::string help);
 
-  // Checks, applied whenever a value is set. Return *this for chaining.
+  // Checks for every new value. They return *this for chaining.
   Option& at_least(double minimum);
   Option& at_most(double maximum);
   Option& above(double minimum, double otherwise);  // more than `minimum`, or exactly `otherwise`: above(0, -1)
   Option& one_of(std::vector<std::string> choices);
-  // Returns what would be right ("a power of two") when the value is not.
+  // The function returns the expected value in words ("a power of two") if the value is wrong, otherwise an empty string.
   Option& check(std::function<std::string(const nlohmann::json&)> expected_or_empty);
-  Option& comma_separated();  // a list that flags may also give as "a,b" (the environment always may)
-  Option& formerly(std::string name);  // an earlier name, which flags, environment and files may still use
-  Option& not_in_resolved();  // belongs to the invocation, not to the run (e.g. quiet)
-  // A resumed run may have another value: it changes nothing of what is learnt, or whoever resumes checks it otherwise.
+  Option& comma_separated();  // a list that flags may also give as "a,b" (environment variables always may)
+  Option& formerly(std::string name);  // an earlier name, still accepted in flags, environment and files
+  Option& not_in_resolved();  // belongs to the invocation and not to the run (for example quiet)
+  // A resumed run may have another value: the value does not affect what is learned, or resuming checks it separately.
   Option& may_change();
 
   const std::string& name() const { return name_; }      // device_batch_size
@@ -62,8 +62,8 @@ class Option {
   const std::string& source() const { return source_; }  // default | file path | environment | flag
 
   nlohmann::json value() const;
-  // Throw ConfigError naming `where` (flag, variable or file), what was found and what would be right; the field is
-  // then unchanged. Integers may be written 1e6; fractions and what the field cannot hold are errors.
+  // Throw ConfigError with `where` (flag, variable or file), the value found and the value expected; the field is
+  // then unchanged. Integers may be written as 1e6. Fractions and values that do not fit the field are errors.
   void set_json(const nlohmann::json& value, const std::string& where, const std::string& source);
   void set_text(const std::vector<std::string>& values, const std::string& where, const std::string& source);
 
@@ -78,9 +78,9 @@ class Option {
   bool may_change_ = false;
 };
 
-// From a saved resolved configuration.
+// A difference from a saved resolved configuration.
 struct OptionDifference {
-  std::string name, text;   // "depth: 6 → 4": saved and now
+  std::string name, text;   // "depth: 6 → 4": saved value and current value
   bool changeable = false;  // see Option::may_change()
 };
 
@@ -97,21 +97,21 @@ class OptionList {
   const std::deque<Option>& all() const { return options_; }
   Option* find(std::string_view name);
 
-  // Applies a JSON object. An unknown key throws ConfigError naming the nearest known key.
+  // Applies a JSON object. An unknown key throws ConfigError with the nearest known key.
   void apply_json(const nlohmann::json& object, const std::string& where);
   void apply_file(const std::filesystem::path& file);          // JSON with // comments allowed
-  // NANOCHAT_*; unknown variables are left alone, empty ones count as unset. Lists: a JSON array, or items between
-  // commas.
+  // NANOCHAT_* variables. Unknown variables are ignored, and empty ones
+  // count as not set. A list is a JSON array or items separated by commas.
   void apply_environment();
-  nlohmann::json resolved() const;                             // every option that belongs to the run
-  // Each option of the run that differs from a saved resolved configuration.
+  nlohmann::json resolved() const;                             // all options that belong to the run
+  // All options of the run that differ from a saved resolved configuration.
   std::vector<OptionDifference> differences(const nlohmann::json& saved) const;
 
  private:
   std::deque<Option> options_;
 };
 
-// The candidate with the smallest edit distance (Damerau-Levenshtein); empty when none is close.
+// The candidate with the smallest edit distance (Damerau-Levenshtein); empty if none is close.
 std::string nearest(std::string_view word, const std::vector<std::string>& candidates);
 
 }  // namespace nanochat

@@ -72,7 +72,7 @@ class OptionsTest : public ::testing::Test {
   OptionList options_;
 };
 
-TEST_F(OptionsTest, Names) {
+TEST_F(OptionsTest, OneNameGivesFlagVariableTypeAndDefault) {
   Option& option = *options_.find("output_dir");
   EXPECT_EQ(option.flag(), "--output-dir");
   EXPECT_EQ(option.environment(), "NANOCHAT_OUTPUT_DIR");
@@ -121,8 +121,7 @@ TEST_F(OptionsTest, TextOfEveryType) {
 }
 
 TEST_F(OptionsTest, WrongTextSaysWhatWasFoundAndExpectedAndChangesNothing) {
-  EXPECT_EQ(error_of_text("depth", {"many"}),
-            "--depth: found \"many\", expected an integer from -2147483648 to 2147483647");
+  EXPECT_EQ(error_of_text("depth", {"many"}), "--depth: found \"many\", expected an integer from -2147483648 to 2147483647");
   EXPECT_THAT(error_of_text("depth", {"1.5"}), HasSubstr("found 1.5, expected an integer"));
   EXPECT_THAT(error_of_text("depth", {"3000000000"}), HasSubstr("found 3000000000, expected an integer from"));
   EXPECT_THAT(error_of_text("tokens", {"9223372036854775808"}), HasSubstr("expected an integer from"));
@@ -135,8 +134,7 @@ TEST_F(OptionsTest, WrongTextSaysWhatWasFoundAndExpectedAndChangesNothing) {
   EXPECT_EQ(error_of_text("depth", {"65"}), "--depth: found 65, expected a number of at most 64");
   EXPECT_EQ(error_of_text("dtype", {"bf16"}), "--dtype: found \"bf16\", expected one of auto, float32, bfloat16");
   EXPECT_EQ(error_of_text("benchmarks", {"core,mmlu"}), "--benchmarks: found \"mmlu\", expected one of core, arc");
-  EXPECT_THAT(error_of_text("benchmarks", {"[1]"}),
-              HasSubstr("expected a JSON array of strings, or items separated"));
+  EXPECT_THAT(error_of_text("benchmarks", {"[1]"}), HasSubstr("expected a JSON array of strings, or items separated"));
   EXPECT_THAT(error_of_text("compile", {"maybe"}), HasSubstr("expected true or false"));
   EXPECT_EQ(error_of_text("depth", {"1", "2"}), "--depth: found 2 values, expected one value");
   EXPECT_EQ(config_.depth, 4);
@@ -145,7 +143,7 @@ TEST_F(OptionsTest, WrongTextSaysWhatWasFoundAndExpectedAndChangesNothing) {
   EXPECT_EQ(option("depth").source(), "default");
 }
 
-TEST_F(OptionsTest, OwnChecks) {
+TEST_F(OptionsTest, AnOptionsOwnCheckRefusesBeforeTheFieldChanges) {
   options_.add("width", &config_.tokens, "width").check([](const json& value) {
     return value.get<int>() % 64 == 0 ? std::string() : std::string("a multiple of 64");
   });
@@ -179,7 +177,7 @@ TEST_F(OptionsTest, JsonOfEveryType) {
   EXPECT_EQ(option("depth").source(), "c.json");
 }
 
-TEST_F(OptionsTest, WrongJson) {
+TEST_F(OptionsTest, RefusesJsonOfUnknownKeysAndOtherTypes) {
   EXPECT_EQ(error_of_json({{"depht", 3}}), "c.json: unknown key \"depht\", did you mean \"depth\"?");
   EXPECT_EQ(error_of_json({{"zzzzzzzzzz", 3}}), "c.json: unknown key \"zzzzzzzzzz\"; --help lists the options");
   EXPECT_EQ(error_of_json({{"depth", "4"}}),
@@ -223,7 +221,7 @@ class Environment {
   const char* name_;
 };
 
-TEST_F(OptionsTest, Environment) {
+TEST_F(OptionsTest, VariablesOfTheEnvironmentSetOptions) {
   const Environment depth("NANOCHAT_DEPTH", "9"), data("NANOCHAT_DATA_DIR", "x,y"),
       benchmarks("NANOCHAT_BENCHMARKS", "[\"core\",\"arc\"]"), empty("NANOCHAT_DTYPE", ""),
       unknown("NANOCHAT_UNKNOWN_THING", "1");
@@ -279,8 +277,8 @@ TEST_F(OptionsTest, DifferencesNameOldAndNew) {
 }
 
 TEST_F(OptionsTest, ResolvedConfigurationRoundTrips) {
-  EXPECT_TRUE(rc::check([](bool compile, int depth, std::int64_t tokens, std::uint64_t seed, double lr,
-                           const std::string& text, const std::vector<std::string>& items) {
+  EXPECT_TRUE(rc::check([](bool compile, int depth, std::int64_t tokens, std::uint64_t seed, double lr, const std::string& text,
+                           const std::vector<std::string>& items) {
     RC_PRE(std::isfinite(lr));
     Config config, restored;
     OptionList source, target;

@@ -1,10 +1,10 @@
 #pragma once
-// Python's pickles, read as data: nothing is looked up, constructed or called. A class or function is a pair of
-// names, an object is the names, arguments and state that Python would have used. Enough for what torch.save and
-// pickle.dump write of dictionaries, numbers, strings and a few known classes; other opcodes are refused.
+// Reads Python pickles as data: nothing is looked up, constructed or called. A class or function is a pair
+// of names; an object is the names, arguments and state that Python would use. Supports what torch.save and
+// pickle.dump write for dictionaries, numbers, strings and a few known classes. Other opcodes are refused.
 //
-// The pickle may be damaged or hostile: every length is compared with the bytes that are there, and numbers of values
-// are limited, so that reading takes at most about 64 MB beside the pickle itself. Nothing recurses.
+// The pickle may be damaged or hostile. Every length is compared with the available bytes, and the number
+// of values is limited. Reading takes at most about 64 MB in addition to the pickle. There is no recursion.
 //
 // Source: CPython, Lib/pickletools.py (opcodes of protocols 0 to 5).
 
@@ -32,28 +32,28 @@ class Pickle {
     kList,
     kDict,
     kGlobal,      // the name of a class or function
-    kObject,      // a callable's names, its arguments, and what was then put into it
-    kPersistent,  // stands for something outside of the pickle
+    kObject,      // names of a callable, its arguments, and what was added to it afterwards
+    kPersistent,  // a reference to something outside the pickle
   };
 
-  // A place in the pickle, valid as long as it. Each accessor throws DataError when the value is of another kind.
+  // A value in the pickle, valid as long as the pickle. Each accessor throws DataError if the value has another type.
   class Value {
    public:
     Kind kind() const;
     const char* kind_name() const;  // "a string"
     bool is_none() const { return kind() == Kind::kNone; }
     std::int64_t integer() const;
-    std::string_view string() const;  // bytes as they lie in the pickle, not checked to be UTF-8
+    std::string_view string() const;  // bytes as in the pickle, not checked to be UTF-8
     std::string_view bytes() const;
     bool is_global(std::string_view module, std::string_view name) const;
     std::string global_name() const;  // "module.name"
     std::size_t size() const;         // items of a tuple or list, entries of a dict or object
     Value item(std::size_t i) const;  // of a tuple or list
-    Value key(std::size_t i) const;   // of a dict or object; a key may occur twice, then Python keeps the last
+    Value key(std::size_t i) const;   // of a dict or object; a key may occur twice, and Python keeps the last
     Value value(std::size_t i) const;
     Value callable() const;   // of an object: a global
     Value arguments() const;  // a tuple
-    Value state() const;      // what its __setstate__ would get; None without
+    Value state() const;      // the argument of its __setstate__; None if it has none
     Value persistent_id() const;
 
    private:
@@ -64,8 +64,8 @@ class Pickle {
     std::uint32_t index_;
   };
 
-  // `bytes` must outlive the object. Throws DataError naming the byte at which it is damaged or asks for more than
-  // this reader does.
+  // `bytes` must outlive the object. Throws DataError with the
+  // position of the byte that is damaged or not supported.
   explicit Pickle(std::string_view bytes);
   Value root() const { return {*this, root_}; }
 
@@ -74,7 +74,7 @@ class Pickle {
   struct Node {
     Kind kind = Kind::kNone;
     std::uint32_t size = 0;     // of a string or bytes
-    std::uint64_t payload = 0;  // the number, the offset of the bytes, the place in containers_ or the persistent id
+    std::uint64_t payload = 0;  // the number, the offset of the bytes, the index in containers_ or the persistent id
   };
   struct Container {
     std::vector<std::uint32_t> items;  // a dict's keys and values alternate; a global has module and name
@@ -87,8 +87,8 @@ class Pickle {
   std::uint32_t root_ = 0;
 };
 
-// Writes a pickle, an opcode each call; the caller keeps the order that the format asks for. torch.load knows
-// protocol 2, which has no bytes().
+// Writes a pickle, one opcode per call; the caller keeps the order that the
+// format requires. torch.load supports protocol 2, which has no bytes().
 class PickleWriter {
  public:
   explicit PickleWriter(int protocol);
@@ -98,14 +98,14 @@ class PickleWriter {
   void string(std::string_view utf8);
   void bytes(std::string_view bytes);
   void global(std::string_view module, std::string_view name);
-  void mark();   // begins a tuple(), or the entries that set_items() puts into the dict below them
-  void tuple();  // of everything since the mark
+  void mark();   // begins a tuple(), or the entries that set_items() adds to the dict below them
+  void tuple();  // a tuple of everything since the mark
   void empty_tuple();
   void empty_dict();
   void set_items();
-  void reduce();      // callable and arguments become what the call returns
-  void new_object();  // class and arguments become an object
-  void build();       // hands the object its state
+  void reduce();      // replaces callable and arguments by the result of the call
+  void new_object();  // replaces class and arguments by an object
+  void build();       // gives the object its state
   void persistent_id();
   std::string finish();
 

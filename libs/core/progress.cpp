@@ -6,8 +6,9 @@
 #include <chrono>
 #include <mutex>
 
-#include <fmt/core.h>
+#include <spdlog/fmt/fmt.h>
 
+#include "core/elapsed.h"
 #include "core/format.h"
 #include "core/status_line.h"
 #include "core/terminal.h"
@@ -15,13 +16,9 @@
 namespace nanochat {
 namespace {
 
-using Clock = std::chrono::steady_clock;
-
 constexpr double kRedrawSeconds = 0.1;
 constexpr std::size_t kBarCells = 24;
 constexpr std::size_t kMaxParts = 16;  // the terminal must hold them all, or they could not be taken away again
-
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
 class ProgressBar : public ProgressReporter {
  public:
@@ -39,7 +36,7 @@ class ProgressBar : public ProgressReporter {
     parts_.clear();
     total_ = total;
     done_ = 0;
-    started_ = shown_ = Clock::now();
+    started_ = shown_ = SteadyClock::now();
     running_ = true;
     if (terminal_) status_line::draw(fd_, lines());
   }
@@ -73,7 +70,7 @@ class ProgressBar : public ProgressReporter {
  private:
   void show_when_due() {
     if (!running_ || seconds_since(shown_) < interval_) return;
-    shown_ = Clock::now();
+    shown_ = SteadyClock::now();
     if (terminal_) {
       status_line::draw(fd_, lines());
     } else {
@@ -173,7 +170,7 @@ class ProgressBar : public ProgressReporter {
   std::string what_, unit_, note_;
   std::vector<ProgressPart> parts_;
   std::int64_t total_ = 0, done_ = 0;
-  Clock::time_point started_, shown_;
+  SteadyClock::time_point started_, shown_;
   bool running_ = false;
 };
 

@@ -1,6 +1,6 @@
 #pragma once
-// Progress of a long operation. On a terminal one line that redraws itself; otherwise a plain line every few seconds.
-// Written to a caller-given sink so that libraries never print: apps/ hands in a reporter, tests a recorder.
+// Progress of a long operation: one line that is redrawn on a terminal, otherwise a plain line every few seconds.
+// Libraries report to an object from the caller and never print: apps/ passes a reporter, tests a recorder.
 
 #include <cstdint>
 #include <memory>
@@ -10,14 +10,14 @@
 
 namespace nanochat {
 
-// One of several things that go on at once within the whole, e.g. a file of a download. Total 0: unknown.
+// One of several parallel parts of an operation, for example a file of a download. Total 0: unknown.
 struct ProgressPart {
   std::string name;
   std::int64_t done = 0;
   std::int64_t total = 0;
 };
 
-// What a library reports to. Implementations are thread-safe.
+// The interface that libraries report to. Implementations are thread-safe.
 class ProgressReporter {
  public:
   virtual ~ProgressReporter() = default;
@@ -25,8 +25,8 @@ class ProgressReporter {
   virtual void advance(std::int64_t amount) = 0;
   virtual void note(std::string_view text) = 0;  // shown after the bar, e.g. "loss 3.2 | 9,100 tok/s"
   virtual void finish() = 0;
-  virtual void set_total(std::int64_t) {}                       // it turned out to be another
-  virtual void set_parts(const std::vector<ProgressPart>&) {}  // what goes on now, each with a bar of its own
+  virtual void set_total(std::int64_t) {}                       // corrects the total
+  virtual void set_parts(const std::vector<ProgressPart>&) {}  // the current parts, each with its own bar
 };
 
 // Discards everything (--quiet, tests).
@@ -38,8 +38,8 @@ class SilentProgress : public ProgressReporter {
   void finish() override {}
 };
 
-// Writes to a file descriptor: a redrawn bar with percentage, rate and time left when it is a terminal, else a line
-// every `plain_interval_seconds`. Parts have a line each below it, on a terminal alone, and go when they end.
+// Writes to a file descriptor. On a terminal: a redrawn bar with percentage, rate and remaining time, and
+// a line for each part below it until the part ends. Otherwise: a line every `plain_interval_seconds`.
 std::unique_ptr<ProgressReporter> make_progress_bar(int fd, double plain_interval_seconds = 10.0);
 
 }  // namespace nanochat

@@ -1,6 +1,6 @@
 #pragma once
-// Seeded random numbers that are the same on every machine and compiler (the standard library's distributions are
-// not). The classes are not thread-safe: give each thread a stream of its own (derive_seed).
+// Seeded random numbers that are the same on every machine and with every compiler, unlike the standard
+// library's distributions. Not thread-safe: use a separate stream for each thread (derive_seed).
 
 #include <array>
 #include <cstddef>
@@ -26,7 +26,9 @@ class Rng {
     for (std::size_t i = items.size(); i > 1; --i) std::swap(items[i - 1], items[below(i)]);
   }
   template <class T>
-  const T& choose(const std::vector<T>& items) { return items[below(items.size())]; }
+  const T& choose(const std::vector<T>& items) {
+    return items[below(items.size())];
+  }
 
   std::array<std::uint64_t, 4> state() const { return state_; }
   void set_state(const std::array<std::uint64_t, 4>& state) { state_ = state; }
@@ -35,11 +37,11 @@ class Rng {
   std::array<std::uint64_t, 4> state_;
 };
 
-// A seed for an independent stream: mixes a seed with a label, so that streams do not depend on the order of use.
+// A seed for an independent stream, mixed from a seed and a label. Streams do not depend on the order of their use.
 std::uint64_t derive_seed(std::uint64_t seed, std::string_view label);
 
-// CPython's random.Random(seed): MT19937 seeded by init_by_array of the absolute integer, exact in every draw. The
-// reference's evaluation draws few-shot examples with it, so scores agree only if these do.
+// CPython's random.Random(seed): MT19937 seeded by init_by_array of the absolute integer, exact in every draw.
+// The reference's evaluation draws few-shot examples with it, so scores are comparable only with the same draws.
 class PythonRandom {
  public:
   explicit PythonRandom(std::uint64_t seed);

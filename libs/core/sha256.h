@@ -1,6 +1,6 @@
 #pragma once
-// SHA-256 (FIPS 180-4) by OpenSSL, which uses the processor's instructions for it: for checkpoints, token shards and for
-// recognising published tokenizers.
+// SHA-256 (FIPS 180-4) from OpenSSL, which uses the processor's instructions. Used
+// for checkpoints, token shards and the identification of published tokenizers.
 
 #include <array>
 #include <cstddef>
@@ -17,12 +17,12 @@ namespace nanochat {
 class Sha256 {
  public:
   Sha256();
-  Sha256(const Sha256& other);  // goes on from the same point
+  Sha256(const Sha256& other);  // continues from the same state
   Sha256& operator=(Sha256 other) noexcept;
   ~Sha256();
   void update(const void* data, std::size_t bytes);
   void update(std::string_view text) { update(text.data(), text.size()); }
-  std::array<std::uint8_t, 32> digest();  // finishes; the object is then spent
+  std::array<std::uint8_t, 32> digest();  // finishes; do not use the object afterwards
 
  private:
   struct Free {
@@ -33,6 +33,6 @@ class Sha256 {
 
 std::string to_hex(const std::array<std::uint8_t, 32>& digest);
 std::string sha256_hex(std::string_view bytes);
-std::string sha256_hex_of_file(const std::filesystem::path& path);  // streams; throws DataError
+std::string sha256_hex_of_file(const std::filesystem::path& path);  // reads the file as a stream; throws DataError
 
 }  // namespace nanochat

@@ -1,6 +1,6 @@
 #pragma once
-// Internal to core: the redrawn lines (mostly one) of a terminal, shared by the progress bar, which draws it, and the log,
-// which must write above it. All writes to a terminal go through here, under one lock. Thread-safe.
+// Internal to core: the redrawn lines of a terminal (usually one). The progress bar draws them and
+// the log writes above them. All writes to a terminal go through here under one lock. Thread-safe.
 
 #include <functional>
 #include <string>
@@ -8,13 +8,13 @@
 
 namespace nanochat::status_line {
 
-// Replaces the line, or the lines where `text` holds newlines; each must fit the terminal's width.
+// Replaces the line, or the lines if `text` has newlines. Each must fit the terminal's width.
 void draw(int fd, std::string_view text);
-// Ends them: leaves `text` standing as an ordinary one.
+// Ends redrawing: leaves `text` as an ordinary line.
 void finish(int fd, std::string_view text);
-// Takes them away, calls `write`, and draws it again.
+// Removes the lines, calls `write`, and draws them again.
 void write_above(const std::function<void()>& write);
-// Writes all of `text`; errors are ignored, as there is nowhere left to report them.
+// Writes all of `text`. Errors are ignored, because there is nowhere to report them.
 void write_all(int fd, std::string_view text);
 
 }  // namespace nanochat::status_line

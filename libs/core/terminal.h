@@ -1,11 +1,11 @@
 #pragma once
-// What may be written to a file descriptor besides text.
+// What a file descriptor supports besides text.
 
 namespace nanochat {
 
-// A terminal that understands control sequences: not one with TERM=dumb.
+// True for a terminal that understands control sequences; false with TERM=dumb.
 bool is_terminal(int fd);
-// Such a terminal, unless the user asks for none by NO_COLOR (https://no-color.org: set and not empty).
+// True for such a terminal unless the user disables colours with NO_COLOR (https://no-color.org: set and not empty).
 bool wants_color(int fd);
 
 }  // namespace nanochat

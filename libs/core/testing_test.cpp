@@ -5,12 +5,14 @@
 #include <set>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include <gtest/gtest.h>
 
 #include "core/atomic_file.h"
-#include "core/corruption.h"
 #include "core/random.h"
+#include "core/testing_corruption.h"
+#include "core/testing_memory.h"
 
 namespace nanochat::testing {
 namespace {
@@ -40,6 +42,17 @@ TEST(TestingTest, CorruptedBytesAreOthersAndFollowTheSeed) {
   }
   EXPECT_GT(seen.size(), 50U);
   EXPECT_NE(corrupted("", first), "");
+}
+
+TEST(TestingTest, PeakMemoryIsSeenThoughItIsGivenBack) {
+  constexpr std::int64_t kBytes = 64 << 20, kSlack = 4 << 20;
+  const auto taken = peak_memory_of([] {
+    std::vector<char> bytes(kBytes, 'x');
+    ASSERT_EQ(bytes[kBytes / 2], 'x');
+  });
+  if (!taken) GTEST_SKIP() << "the peak cannot be reset";
+  EXPECT_NEAR(static_cast<double>(*taken), static_cast<double>(kBytes), static_cast<double>(kSlack));
+  EXPECT_LT(peak_memory_of([] {}).value(), kSlack);
 }
 
 TEST(TestingTest, SharedPathFollowsTheEnvironment) {

@@ -30,7 +30,7 @@ TEST(ThreadPoolTest, UsesAtMostTheThreadsAskedFor) {
   EXPECT_LE(ids.size(), 2u);
 }
 
-TEST(ThreadPoolTest, NothingToDo) {
+TEST(ThreadPoolTest, WithoutIndicesNothingIsCalled) {
   for_each_index(0, 4, [](std::size_t) { FAIL() << "there is no index"; });
   EXPECT_GE(available_threads(), 1);
 }

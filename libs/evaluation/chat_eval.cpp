@@ -1,22 +1,22 @@
 #include "evaluation/chat_eval.h"
 
 #include <algorithm>
-#include <chrono>
 #include <map>
 
 #include <spdlog/fmt/fmt.h>
 
+#include "core/elapsed.h"
 #include "core/errors.h"
 #include "core/format.h"
 #include "core/interrupt.h"
 #include "core/progress.h"
 #include "core/random.h"
 #include "core/thread_pool.h"
-#include "data/tasks/answers.h"
 #include "evaluation/core_prompts.h"
 #include "evaluation/sandbox.h"
 #include "inference/generator.h"
 #include "model/gpt.h"
+#include "tasks/answers.h"
 #include "tokenizer/special_tokens.h"
 
 namespace nanochat {
@@ -35,7 +35,7 @@ class ChatTaskRun {
     if (task_.kind() == TaskKind::kConversation) {
       throw DataError(fmt::format("task {}: its conversations are to train on; there is no answer to compare", task_.name()));
     }
-    const auto start = std::chrono::steady_clock::now();
+    const auto start = SteadyClock::now();
     size_ = options_.max_examples > 0 ? std::min(options_.max_examples, task_.size()) : task_.size();
     std::vector<std::int64_t> open;
     for (std::int64_t i = options_.rank; i < size_; i += options_.world) {
@@ -54,14 +54,14 @@ class ChatTaskRun {
     }
     progress_.finish();
     TaskResult result = count();
-    result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    result.seconds = seconds_since(start);
     return result;
   }
 
  private:
   // Twice what is written at a time, so that the places of short answers are filled.
   std::size_t generative_window() const {
-    return static_cast<std::size_t>(std::max<std::int64_t>(1, 2 * options_.device_batch_size / options_.num_samples));
+    return static_cast<std::size_t>(std::max<std::int64_t>(1, 2 * options_.max_running / options_.num_samples));
   }
 
   std::int64_t prompt_limit() const { return std::min(kDefaultConversationTokens, longest_prompt(model_)); }
@@ -72,8 +72,8 @@ class ChatTaskRun {
       const std::vector<TokenId> ids = tokenizer_.encode(letter);
       if (ids.size() != 1) {
         letters_.erase(found);
-        throw DataError(fmt::format("task {}: the letter \"{}\" is {} tokens in this tokenizer, but must be one",
-                                    task_.name(), letter, ids.size()));
+        throw DataError(fmt::format("task {}: the letter \"{}\" is {} tokens in this tokenizer, expected one", task_.name(),
+                                    letter, ids.size()));
       }
       found->second = ids.front();
     }
@@ -114,7 +114,7 @@ class ChatTaskRun {
     if (prompts.empty()) return;
     GenerationOptions generation;
     generation.max_tokens = options_.max_tokens;
-    generation.max_batch = options_.device_batch_size;
+    generation.max_running = options_.max_running;
     generation.sampling.temperature = options_.temperature;
     generation.sampling.top_k = options_.top_k;
     generation.sampling.seed = derive_seed(options_.seed, fmt::format("{} {}", key_, indices.front()));
@@ -176,7 +176,7 @@ class ChatTaskRun {
 
   TaskResult count() const {
     TaskResult result;
-    result.benchmark = "chat";
+    result.suite = "chat";
     result.task = task_.name();
     if (options_.num_samples > 1) result.metric = fmt::format("pass@{}", options_.num_samples);
     result.baseline = baseline();

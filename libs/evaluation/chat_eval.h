@@ -1,17 +1,17 @@
 #pragma once
-// How well a chat model answers the examples of a task (data/tasks/): the letters of a multiple choice read off the
+// How well a chat model answers the examples of a task (tasks/): the letters of a multiple choice read off the
 // logits, everything else written, with the calculator, and compared. What counts as right is the task's to say
-// (data/tasks/answers.h); programs run in a sandbox. Source: the reference's scripts/chat_eval.py.
+// (tasks/answers.h); programs run in a sandbox. Source: the reference's scripts/chat_eval.py.
 
 #include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include "data/tasks/task.h"
 #include "evaluation/example_store.h"
 #include "evaluation/prompt_scoring.h"
 #include "evaluation/task_result.h"
+#include "tasks/task.h"
 
 namespace nanochat {
 
@@ -21,30 +21,30 @@ class Sandbox;
 class Tokenizer;
 
 struct ChatOptions {
-  ScoringOptions scoring;          // of categorical tasks
-  std::int64_t max_examples = -1;  // the first of a task; <= 0: all
-  std::int64_t num_samples = 1;    // answers to each example; right when any is, pass@k
-  std::int64_t max_tokens = 512;   // of an answer; cut to what the context leaves
+  ScoringOptions scoring;          // for categorical tasks
+  std::int64_t max_examples = -1;  // the first N of a task; <= 0: all
+  std::int64_t num_samples = 1;    // answers to each example; correct if any is (pass@k)
+  std::int64_t max_tokens = 512;   // maximum per answer; limited to the context
   double temperature = 0.0;
   std::int64_t top_k = 50;
   std::uint64_t seed = 42;
-  std::int64_t device_batch_size = 64;  // answers written at a time
+  std::int64_t max_running = 64;        // answers generated at a time
   const Sandbox* sandbox = nullptr;     // for programs; without one they are an error
-  int rank = 0, world = 1;              // this process answers examples rank, rank + world, …
-  bool save_samples = false;            // prompts, completions or logits go to the store's file
+  int rank = 0, world = 1;              // this process scores examples rank, rank + world, …
+  bool save_samples = false;            // write prompts, completions or logits to the store's file
 };
 
-// Examples that `store` holds under "chat/NAME" are not asked again; new ones are added as {"correct", "group",
-// "sample"}. On an interrupt what is done is counted, and a note says so. Throws DataError when a letter is no single
-// token or the task is none to be examined with, ConfigError for a program without a sandbox.
+// Examples in `store` under "chat/NAME" are not scored again; new ones are added as {"correct", "group",
+// "sample"}. On an interrupt, the finished examples are counted, with a note. Throws DataError if a letter
+// is not a single token or the task cannot be scored, and ConfigError for a program without a sandbox.
 TaskResult evaluate_chat_task(Gpt& model, const Tokenizer& tokenizer, const Task& task, const ChatOptions& options,
                               ExampleStore& store, ProgressReporter& progress);
 
-// The same without a store or progress: what training asks at intervals. `.counts` and `.value` hold the accuracy.
+// The same without a store or progress, for use during training. `.counts` and `.value` have the accuracy.
 TaskResult task_accuracy(Gpt& model, const Tokenizer& tokenizer, const Task& task, const ChatOptions& options = {});
 
-// The Python program that an answer to an example of rule kProgram makes: the imports at the head of the prompt, the
-// answer's first code block (or all of it), the test, and a call of it.
+// The Python program from an answer to an example of rule kProgram: the imports at the head
+// of the prompt, the answer's first code block (or all of it), the test, and a call of it.
 std::string program_of(const TaskExample& example, std::string_view answer);
 
 }  // namespace nanochat

@@ -8,7 +8,7 @@
 #include "core/errors.h"
 #include "core/json_input.h"
 #include "core/progress.h"
-#include "data/byte_source.h"
+#include "data/rows/byte_source.h"
 #include "inference/generator.h"
 #include "model/gpt.h"
 #include "tokenizer/tokenizer.h"
@@ -27,8 +27,8 @@ std::vector<CompletionItem> read_completion_items(const std::filesystem::path& f
       items.push_back({row.at("prompt").get<std::string>(), row.at("answers").get<std::vector<std::string>>(),
                        row.value("topic", "")});
     } catch (const nlohmann::json::exception&) {
-      throw DataError(fmt::format(
-          R"({}: expected {{"prompt": "…", "answers": ["…"], "topic": "…"}}, found {})", where, line.substr(0, 60)));
+      throw DataError(fmt::format(R"({}: found {}, expected {{"prompt": "…", "answers": ["…"], "topic": "…"}})", where,
+                                  line.substr(0, 60)));
     }
     if (items.back().answers.empty()) {
       throw DataError(fmt::format("{}: \"answers\" is empty; give at least one", where));
@@ -47,11 +47,11 @@ bool begins_with_answer(const std::string& continuation, const std::string& answ
 }
 
 CompletionResult evaluate_completions(Gpt& model, const Tokenizer& tokenizer, const std::vector<CompletionItem>& items,
-                                      std::int64_t batch_size, ProgressReporter& progress) {
+                                      std::int64_t max_running, ProgressReporter& progress) {
   CompletionResult result;
   progress.start("completions", static_cast<std::int64_t>(items.size()), "prompts");
-  for (std::size_t first = 0; first < items.size(); first += static_cast<std::size_t>(batch_size)) {
-    const std::size_t last = std::min(items.size(), first + static_cast<std::size_t>(batch_size));
+  for (std::size_t first = 0; first < items.size(); first += static_cast<std::size_t>(max_running)) {
+    const std::size_t last = std::min(items.size(), first + static_cast<std::size_t>(max_running));
     std::vector<std::vector<std::int32_t>> prompts;
     std::int64_t longest_answer = 0;
     for (std::size_t i = first; i < last; ++i) {

@@ -1,6 +1,6 @@
 #pragma once
-// Completion tasks: a base model continues each prompt greedily, and is right when the continuation begins with one of
-// the answers. The toy world's held-out phrasings are such a task.
+// Completion tasks: a base model continues each prompt greedily. It is correct if the continuation
+// begins with one of the answers. The toy world's held-out phrasings are such a task.
 
 #include <cstdint>
 #include <filesystem>
@@ -35,11 +35,11 @@ struct CompletionResult {
 // Rows {"prompt", "answers": [...], "topic"} of a .jsonl file. Throws DataError with file and line.
 std::vector<CompletionItem> read_completion_items(const std::filesystem::path& file);
 
-// White space before it aside, `continuation` begins with `answer`, and the word ends there: "Parisian" is not "Paris".
+// True if `continuation`, after white space, begins with `answer` and the word ends there: not "Parisian" for "Paris".
 bool begins_with_answer(const std::string& continuation, const std::string& answer);
 
-// Generates in batches of `batch_size` prompts, BOS first.
+// Continues max_running prompts at a time, BOS first.
 CompletionResult evaluate_completions(Gpt& model, const Tokenizer& tokenizer, const std::vector<CompletionItem>& items,
-                                      std::int64_t batch_size, ProgressReporter& progress);
+                                      std::int64_t max_running, ProgressReporter& progress);
 
 }  // namespace nanochat

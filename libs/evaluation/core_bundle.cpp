@@ -11,8 +11,8 @@
 #include "core/json_input.h"
 #include "core/options.h"
 #include "core/random.h"
-#include "data/byte_source.h"
-#include "evaluation/core_yaml.h"
+#include "data/rows/byte_source.h"
+#include "evaluation/internal/core_yaml.h"
 
 namespace nanochat {
 namespace {
@@ -54,15 +54,15 @@ std::int64_t parse_fewshot(const std::string& text, const std::string& where) {
     const auto value = parse_number<std::int64_t>(std::string_view(text).substr(1, end - 1));
     if (value && *value >= 0) return *value;
   }
-  throw DataError(fmt::format("{}: num_fewshot is \"{}\", but must be a list such as [10]", where, text));
+  throw DataError(fmt::format("{}: num_fewshot is \"{}\", expected a list such as [10]", where, text));
 }
 
 CoreTaskType parse_type(const std::string& text, const std::string& where) {
   if (text == "multiple_choice") return CoreTaskType::kMultipleChoice;
   if (text == "schema") return CoreTaskType::kSchema;
   if (text == "language_modeling") return CoreTaskType::kLanguageModeling;
-  throw DataError(fmt::format(
-      "{}: icl_task_type is \"{}\", but must be multiple_choice, schema or language_modeling", where, text));
+  throw DataError(fmt::format("{}: icl_task_type is \"{}\", expected multiple_choice, schema or language_modeling", where,
+                              text));
 }
 
 fs::path find_data(const fs::path& folder, const std::string& uri) {
@@ -92,7 +92,7 @@ CoreTask make_task(const fs::path& folder, const fs::path& yaml, const YamlEntry
 std::string text_of(const nlohmann::json& row, const char* key, const std::string& where) {
   const auto found = row.find(key);
   if (found == row.end() || !found->is_string()) {
-    throw DataError(fmt::format("{}: \"{}\" is {}, but must be a string", where, key,
+    throw DataError(fmt::format("{}: \"{}\" is {}, expected a string", where, key,
                                 found == row.end() ? "missing" : found->type_name()));
   }
   return found->get<std::string>();
@@ -101,18 +101,21 @@ std::string text_of(const nlohmann::json& row, const char* key, const std::strin
 void take_options(const nlohmann::json& json, const char* key, const std::string& where, CoreRow& row) {
   const auto found = json.find(key);
   if (found == json.end() || !found->is_array() || found->empty()) {
-    throw DataError(fmt::format("{}: \"{}\" is {}, but must be a list of strings", where, key,
-                                found == json.end() ? "missing" : found->is_array() ? "empty" : found->type_name()));
+    throw DataError(fmt::format("{}: \"{}\" is {}, expected a list of strings", where, key,
+                                found == json.end() ? "missing"
+                                : found->is_array() ? "empty"
+                                                    : found->type_name()));
   }
   for (const nlohmann::json& option : *found) {
-    if (!option.is_string()) throw DataError(fmt::format("{}: \"{}\" holds {}, but must hold strings", where, key, option.type_name()));
+    if (!option.is_string())
+      throw DataError(fmt::format("{}: \"{}\" holds {}, but must hold strings", where, key, option.type_name()));
     row.options.push_back(option.get<std::string>());
   }
   const auto gold = json.find("gold");
   if (gold == json.end()) throw DataError(fmt::format("{}: the row has no \"gold\"", where));
   const std::int64_t count = static_cast<std::int64_t>(row.options.size());
   if (!gold->is_number_integer() || gold->get<std::int64_t>() < 0 || gold->get<std::int64_t>() >= count) {
-    throw DataError(fmt::format("{}: \"gold\" is {}, but must be an index of the {} options, 0 to {}", where,
+    throw DataError(fmt::format("{}: \"gold\" is {}, expected an index of the {} options, 0 to {}", where,
                                 gold->dump().substr(0, 40), count, count - 1));
   }
   row.gold = gold->get<std::size_t>();
@@ -120,7 +123,7 @@ void take_options(const nlohmann::json& json, const char* key, const std::string
 
 CoreRow parse_row(CoreTaskType type, const std::string& line, const std::string& where) {
   const nlohmann::json json = parse_json_input(line, where);
-  if (!json.is_object()) throw DataError(fmt::format("{}: expected a JSON object, found {}", where, line.substr(0, 60)));
+  if (!json.is_object()) throw DataError(fmt::format("{}: found {}, expected a JSON object", where, line.substr(0, 60)));
   CoreRow row;
   switch (type) {
     case CoreTaskType::kMultipleChoice:
@@ -143,8 +146,10 @@ CoreRow parse_row(CoreTaskType type, const std::string& line, const std::string&
 
 std::vector<CoreTask> read_core_bundle(const fs::path& folder, const std::map<std::string, fs::path>& task_files) {
   if (!fs::is_directory(folder)) {
-    throw DataError(fmt::format("{}: no such folder; expected an evaluation bundle with core.yaml, eval_data/ and "
-                                "eval_meta_data.csv", folder.string()));
+    throw DataError(
+        fmt::format("{}: no such folder; expected an evaluation bundle with core.yaml, eval_data/ and "
+                    "eval_meta_data.csv",
+                    folder.string()));
   }
   const fs::path yaml = folder / "core.yaml";
   std::vector<CoreTask> tasks;

@@ -1,11 +1,11 @@
 #include "evaluation/core_eval.h"
 
-#include <chrono>
 #include <cmath>
 #include <exception>
 
 #include <spdlog/fmt/fmt.h>
 
+#include "core/elapsed.h"
 #include "core/errors.h"
 #include "core/interrupt.h"
 #include "core/progress.h"
@@ -40,11 +40,11 @@ class CoreTaskRun {
  public:
   CoreTaskRun(Gpt& model, const Tokenizer& tokenizer, const CoreTask& task, const std::vector<CoreRow>& rows,
               const CoreOptions& options, ExampleStore& store, ProgressReporter& progress)
-      : model_(model), tokenizer_(tokenizer), task_(task), rows_(rows), options_(options), store_(store),
-        progress_(progress), key_("core/" + task.label) {}
+      : model_(model), tokenizer_(tokenizer), task_(task), rows_(rows), options_(options), store_(store), progress_(progress),
+        key_("core/" + task.label) {}
 
   TaskResult run() {
-    const auto start = std::chrono::steady_clock::now();
+    const auto start = SteadyClock::now();
     std::vector<std::size_t> open;
     for (auto i = static_cast<std::size_t>(options_.rank); i < rows_.size(); i += static_cast<std::size_t>(options_.world)) {
       if (!store_.of(key_).contains(static_cast<std::int64_t>(i))) open.push_back(i);
@@ -56,7 +56,7 @@ class CoreTaskRun {
     }
     progress_.finish();
     TaskResult result = count();
-    result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    result.seconds = seconds_since(start);
     return result;
   }
 
@@ -64,9 +64,8 @@ class CoreTaskRun {
   void answer(const std::vector<std::size_t>& indices) {
     const std::int64_t limit = options_.max_prompt_tokens > 0 ? options_.max_prompt_tokens : longest_prompt(model_);
     std::vector<CorePrompts> prompts(indices.size());
-    for_each_index(indices.size(), 0, [&](std::size_t i) {
-      prompts[i] = core_prompts(tokenizer_, task_, rows_, indices[i], limit);
-    });
+    for_each_index(indices.size(), 0,
+                   [&](std::size_t i) { prompts[i] = core_prompts(tokenizer_, task_, rows_, indices[i], limit); });
     std::vector<Question> questions(indices.size());
     for (std::size_t i = 0; i < indices.size(); ++i) questions[i].options = prompts[i].options;
     score_questions(model_, questions, options_.scoring, [&](std::size_t i, const std::vector<SpanScore>& scores) {
@@ -81,7 +80,7 @@ class CoreTaskRun {
 
   TaskResult count() const {
     TaskResult result;
-    result.benchmark = "core";
+    result.suite = "core";
     result.task = task_.label;
     result.baseline = task_.random_baseline;
     TaskCounts counts;
@@ -117,8 +116,8 @@ class CoreTaskRun {
 }  // namespace
 
 TaskResult evaluate_core_task(Gpt& model, const Tokenizer& tokenizer, const CoreTask& task,
-                              const std::vector<CoreRow>& shuffled_rows, const CoreOptions& options,
-                              ExampleStore& store, ProgressReporter& progress) {
+                              const std::vector<CoreRow>& shuffled_rows, const CoreOptions& options, ExampleStore& store,
+                              ProgressReporter& progress) {
   return CoreTaskRun(model, tokenizer, task, shuffled_rows, options, store, progress).run();
 }
 
@@ -136,7 +135,7 @@ std::vector<TaskResult> evaluate_core(Gpt& model, const Tokenizer& tokenizer, co
       results.push_back(evaluate_core_task(model, tokenizer, task, rows, options, store, progress));
     } catch (const DataError& error) {
       TaskResult failed;
-      failed.benchmark = "core";
+      failed.suite = "core";
       failed.task = task.label;
       failed.error = error.what();
       results.push_back(std::move(failed));

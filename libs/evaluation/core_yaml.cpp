@@ -1,4 +1,4 @@
-#include "evaluation/core_yaml.h"
+#include "evaluation/internal/core_yaml.h"
 
 #include <spdlog/fmt/fmt.h>
 
@@ -88,7 +88,7 @@ class YamlReader {
         value += text[i];
       }
     }
-    fail(fmt::format("expected a quoted value and nothing after it, found {}", text));
+    fail(fmt::format("found {}, expected a quoted value and nothing after it", text));
   }
 
   char unescape(char c) const {

@@ -8,10 +8,10 @@
 #include "core/errors.h"
 #include "core/json_input.h"
 #include "core/options.h"
-#include "data/byte_source.h"
-#include "data/tasks/example_list.h"
-#include "data/tasks/row_tasks.h"
-#include "evaluation/benchmarks.h"
+#include "data/rows/byte_source.h"
+#include "evaluation/chat_tasks.h"
+#include "tasks/example_list.h"
+#include "tasks/row_tasks.h"
 
 namespace nanochat {
 namespace {
@@ -53,10 +53,11 @@ class CustomTaskReader {
     declare(options, d_);
     options.apply_file(file);
     for (const char* key : {"name", "form", "data"}) require(options, key);
-    static const std::map<std::string, std::vector<const char*>> needed = {
-        {"multiple_choice", {"query", "choices", "gold"}},  {"schema", {"contexts", "continuation", "gold"}},
-        {"language_modeling", {"context", "continuation"}}, {"categorical", {"prompt", "choices", "gold"}},
-        {"generative", {"prompt", "answer"}}};
+    static const std::map<std::string, std::vector<const char*>> needed = {{"multiple_choice", {"query", "choices", "gold"}},
+                                                                           {"schema", {"contexts", "continuation", "gold"}},
+                                                                           {"language_modeling", {"context", "continuation"}},
+                                                                           {"categorical", {"prompt", "choices", "gold"}},
+                                                                           {"generative", {"prompt", "answer"}}};
     for (const char* key : needed.at(d_.form)) require(options, key);
   }
 
@@ -73,7 +74,7 @@ class CustomTaskReader {
         nlohmann::json row;
         JsonFault fault;
         if (!parse_json_input(line, row, fault)) throw DataError(fault.what);
-        if (!row.is_object()) throw DataError(fmt::format("expected a JSON object, found {}", line.substr(0, 60)));
+        if (!row.is_object()) throw DataError(fmt::format("found {}, expected a JSON object", line.substr(0, 60)));
         d_.prompt.empty() ? task.rows.push_back(base_row(row)) : examples.push_back(chat_example(row));
       } catch (const DataError& error) {
         throw DataError(fmt::format("task {}: {}: {}", d_.name, where_, error.what()));
@@ -94,7 +95,8 @@ class CustomTaskReader {
     task.base.continuation_delimiter = d_.delimiter;
     task.base.random_baseline = d_.random_baseline;
     if (static_cast<std::int64_t>(task.rows.size()) <= d_.num_fewshot) {
-      throw DataError(fmt::format("task {}: {} rows are too few to show {} before each", d_.name, task.rows.size(), d_.num_fewshot));
+      throw DataError(fmt::format("task {}: {} rows are too few to show {} before each", d_.name, task.rows.size(),
+                                  d_.num_fewshot));
     }
     return task;
   }
@@ -119,8 +121,9 @@ class CustomTaskReader {
   std::size_t gold(const nlohmann::json& row, std::size_t count) const {
     const auto found = row.find(d_.gold);
     if (found == row.end()) throw DataError(fmt::format("the row has no \"{}\"", d_.gold));
-    if (!found->is_number_integer() || found->get<std::int64_t>() < 0 || found->get<std::int64_t>() >= static_cast<std::int64_t>(count)) {
-      throw DataError(fmt::format("\"{}\" is {}, but must be an index, 0 to {}", d_.gold, found->dump().substr(0, 40), count - 1));
+    if (!found->is_number_integer() || found->get<std::int64_t>() < 0 ||
+        found->get<std::int64_t>() >= static_cast<std::int64_t>(count)) {
+      throw DataError(fmt::format("\"{}\" is {}, expected an index, 0 to {}", d_.gold, found->dump().substr(0, 40), count - 1));
     }
     return found->get<std::size_t>();
   }

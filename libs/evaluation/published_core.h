@@ -1,5 +1,5 @@
 #pragma once
-// CORE of models that everybody knows, to read one's own figures by.
+// CORE scores of well-known models, for comparison.
 
 #include <map>
 #include <string>

@@ -20,7 +20,7 @@
 
 #include "core/atomic_file.h"
 #include "core/errors.h"
-#include "evaluation/sandbox_child.h"
+#include "evaluation/internal/sandbox_child.h"
 
 namespace nanochat {
 namespace {
@@ -145,7 +145,8 @@ std::string last_line(const std::string& text) {
   const std::size_t end = text.find_last_not_of("\n ");
   if (end == std::string::npos) return "";
   const std::size_t begin = text.find_last_of('\n', end);
-  return text.substr(begin == std::string::npos ? 0 : begin + 1, std::min<std::size_t>(200, end - (begin == std::string::npos ? -1UL : begin)));
+  return text.substr(begin == std::string::npos ? 0 : begin + 1,
+                     std::min<std::size_t>(200, end - (begin == std::string::npos ? -1UL : begin)));
 }
 
 // How a program is held.
@@ -162,133 +163,109 @@ struct Outcome {
   int error = 0, status = 0;
 };
 
-}  // namespace
-
-struct Sandbox::Impl {
-  SandboxLimits limits;
-  PythonInterpreter python;
-  SandboxProtections protections;
-  Hold hold;  // the best that works here
-
-  SandboxResult run(const std::string& program, const Hold& how) const;
-  // Why an empty program does not run to its end; empty when it does.
-  std::string failure(const Hold& how) const {
-    try {
-      return run("", how).error;
-    } catch (const IoError& error) {
-      return error.what();
-    }
-  }
-  void find_protections();
+// A plan and the strings that it points into.
+struct PreparedPlan {
+  Plan plan;
+  std::vector<std::string> words, environment;
 };
 
-SandboxResult Sandbox::Impl::run(const std::string& program, const Hold& how) const {
-  const int namespaces = how.namespaces;
-  const ScratchFolder scratch;
-  Plan plan;
-  plan.namespaces = (namespaces & CLONE_NEWNS) != 0;
-  plan.seccomp = how.seccomp;
-  plan.drop_to_nobody = how.drop_to_nobody;
-  plan.root = scratch.path().string();
-  plan.tmpfs_options = "mode=755,size=1m,nr_inodes=2048";
-  plan.tmp_options = fmt::format("mode=1777,size={},nr_inodes=1024", limits.tmp_bytes);
-  plan.limits = limits;
-  plan.program = &program;
-  std::string path = "/tmp/program.py";
-  if (plan.namespaces) {
-    plan_root(plan, python);
-  } else {
-    path = (scratch.path() / "program.py").string();
-    write_file_atomically(path, program);
-    fs::permissions(path, fs::perms::owner_all | fs::perms::others_read);
-    if (how.drop_to_nobody && ::geteuid() == 0 && ::chown(plan.root.c_str(), sandbox::kNobody, sandbox::kNobody) != 0) {
-      throw IoError(fmt::format("sandbox: {}: {}", plan.root, std::strerror(errno)));
-    }
-  }
-  std::vector<std::string> words = {python.executable.string(), "-I", "-S", "-B", "-c", kDriver, path};
-  std::vector<std::string> environment = {"PATH=/nonexistent", "HOME=/tmp", "TMPDIR=/tmp", "LANG=C.UTF-8", "OMP_NUM_THREADS=1"};
-  for (std::string& word : words) plan.arguments.push_back(word.data());
-  for (std::string& word : environment) plan.environment.push_back(word.data());
-  plan.arguments.push_back(nullptr);
-  plan.environment.push_back(nullptr);
-
+// What a run and the process that it starts say to each other.
+struct Channels {
   Pipe go, report, output, errors;
-  const File nothing(::open("/dev/null", O_RDONLY | O_CLOEXEC));
-  if (nothing.get() < 0) throw IoError(fmt::format("sandbox: /dev/null: {}", std::strerror(errno)));
-  plan.go = go.read.get();
-  plan.report = report.write.get();
-  plan.standard_input = nothing.get();
-  plan.standard_output = output.write.get();
-  plan.standard_error = errors.write.get();
+  File nothing;  // the program's standard input
 
-  // As fork() does, but into new namespaces. The child touches nothing but `plan`.
-  const auto child = static_cast<pid_t>(::syscall(SYS_clone, namespaces | SIGCHLD, nullptr, nullptr, nullptr, nullptr));
-  if (child < 0) throw IoError(fmt::format("sandbox: no process can be started: {}", std::strerror(errno)));
-  if (child == 0) sandbox::run_init(plan);
-  go.read.reset();
-  report.write.reset();
-  output.write.reset();
-  errors.write.reset();
-  const bool mapped = (namespaces & CLONE_NEWUSER) == 0 || map_user(child);
-  SandboxResult result;
-  Outcome outcome;
-  if (!mapped || ::write(go.write.get(), "g", 1) != 1) {
-    outcome.stage = Stage::kGo;
-    outcome.error = errno;
+  Channels() : nothing(::open("/dev/null", O_RDONLY | O_CLOEXEC)) {
+    if (nothing.get() < 0) throw IoError(fmt::format("sandbox: /dev/null: {}", std::strerror(errno)));
   }
-  go.write.reset();
+  void give_to(Plan& plan) const {
+    plan.go = go.read.get();
+    plan.report = report.write.get();
+    plan.standard_input = nothing.get();
+    plan.standard_output = output.write.get();
+    plan.standard_error = errors.write.get();
+  }
+  // The ends that are the child's alone, so that the others see its end.
+  void close_childs_ends() {
+    go.read.reset();
+    report.write.reset();
+    output.write.reset();
+    errors.write.reset();
+  }
+};
+
+// Appends what has come of the program's output to `result`; returns how many bytes.
+std::size_t read_output(Channels& channels, const pollfd (&waiting)[3], SandboxResult& result) {
+  std::size_t bytes = 0;
+  for (int i = 0; i < 2; ++i) {
+    if ((waiting[i].revents & (POLLIN | POLLHUP)) == 0) continue;
+    char buffer[1 << 16];
+    const ssize_t got = ::read(waiting[i].fd, buffer, sizeof buffer);
+    if (got <= 0) {
+      (i == 0 ? channels.output : channels.errors).read.reset();  // poll passes over what is closed
+      continue;
+    }
+    bytes += static_cast<std::size_t>(got);
+    append_kept(i == 0 ? result.standard_output : result.standard_error, buffer, static_cast<std::size_t>(got));
+  }
+  return bytes;
+}
+
+void read_report(const Channels& channels, Outcome& outcome) {
+  Report now;
+  if (::read(channels.report.read.get(), &now, sizeof now) != static_cast<ssize_t>(sizeof now)) {
+    outcome.lost = true;
+    return;
+  }
+  outcome.error = now.error;
+  if (now.stage != Stage::kReady) {
+    outcome.stage = now.stage;
+  } else if (outcome.started) {
+    outcome.status = now.status;
+    outcome.ended = true;
+  } else {
+    outcome.started = true;
+  }
+}
+
+// Collects output and reports until the program has ended, failed to start, or used up its time or output.
+void watch(Channels& channels, const SandboxLimits& limits, SandboxResult& result, Outcome& outcome) {
   std::size_t written = 0;
   const auto deadline = Clock::now() + std::chrono::duration<double>(limits.wall_seconds);
-  while (!outcome.ended && outcome.stage == Stage::kReady) {
+  while (!outcome.ended && !outcome.lost && outcome.stage == Stage::kReady) {
     const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now()).count();
     if (left <= 0) {
       result.timed_out = true;
-      break;
+      return;
     }
-    pollfd waiting[3] = {{output.read.get(), POLLIN, 0}, {errors.read.get(), POLLIN, 0}, {report.read.get(), POLLIN, 0}};
-    if (::poll(waiting, 3, static_cast<int>(left)) < 0 && errno != EINTR) break;
-    bool read_any = false;
-    for (int i = 0; i < 2; ++i) {
-      if ((waiting[i].revents & (POLLIN | POLLHUP)) == 0) continue;
-      char buffer[1 << 16];
-      const ssize_t got = ::read(waiting[i].fd, buffer, sizeof buffer);
-      if (got <= 0) {
-        (i == 0 ? output : errors).read.reset();  // poll passes over what is closed
-        continue;
-      }
-      read_any = true;
-      written += static_cast<std::size_t>(got);
-      append_kept(i == 0 ? result.standard_output : result.standard_error, buffer, static_cast<std::size_t>(got));
-    }
+    pollfd waiting[3] = {{channels.output.read.get(), POLLIN, 0},
+                         {channels.errors.read.get(), POLLIN, 0},
+                         {channels.report.read.get(), POLLIN, 0}};
+    if (::poll(waiting, 3, static_cast<int>(left)) < 0 && errno != EINTR) return;
+    const std::size_t got = read_output(channels, waiting, result);
+    written += got;
     if (written > limits.output_bytes) {
       result.output_exceeded = true;
-      break;
+      return;
     }
-    if (read_any || (waiting[2].revents & (POLLIN | POLLHUP)) == 0) continue;  // what was written before the end comes first
-    Report now;
-    if (::read(report.read.get(), &now, sizeof now) != static_cast<ssize_t>(sizeof now)) {
-      outcome.lost = true;
-      break;
-    }
-    outcome.error = now.error;
-    if (now.stage != Stage::kReady) {
-      outcome.stage = now.stage;
-    } else if (outcome.started) {
-      outcome.status = now.status;
-      outcome.ended = true;
-    } else {
-      outcome.started = true;
-    }
+    // What was written before the end comes first.
+    if (got == 0 && (waiting[2].revents & (POLLIN | POLLHUP)) != 0) read_report(channels, outcome);
   }
+}
+
+// Ends and collects `child` and all that it started.
+void stop(pid_t child, const Hold& how, bool ended) {
   // The namespace's first process takes all others along; without one, the session's process group is what there is.
-  if (!outcome.ended) {
+  if (!ended) {
     ::kill(-child, SIGKILL);
     ::kill(child, SIGKILL);
   }
   while (::waitpid(child, nullptr, 0) < 0 && errno == EINTR) {
   }
-  if ((namespaces & CLONE_NEWPID) == 0) ::kill(-child, SIGKILL);
+  if ((how.namespaces & CLONE_NEWPID) == 0) ::kill(-child, SIGKILL);
+}
 
+// Fills in how the program ended. Throws IoError where it was never started.
+void conclude(const Outcome& outcome, const SandboxLimits& limits, SandboxResult& result) {
   if (outcome.stage != Stage::kReady) {
     throw IoError(fmt::format("sandbox: {}: {}", sandbox::describe(outcome.stage), std::strerror(outcome.error)));
   }
@@ -312,13 +289,92 @@ SandboxResult Sandbox::Impl::run(const std::string& program, const Hold& how) co
     result.error = last_line(result.standard_error);
     if (result.error.empty()) result.error = fmt::format("it ended with exit code {}", code);
   }
+}
+
+}  // namespace
+
+struct Sandbox::Impl {
+  SandboxLimits limits;
+  PythonInterpreter python;
+  SandboxProtections protections;
+  Hold hold;  // the best that works here
+
+  SandboxResult run(const std::string& program, const Hold& how) const;
+  // Why an empty program does not run to its end; empty when it does.
+  std::string failure(const Hold& how) const {
+    try {
+      return run("", how).error;
+    } catch (const IoError& error) {
+      return error.what();
+    }
+  }
+  void find_protections();
+
+ private:
+  PreparedPlan prepare(const std::string& program, const Hold& how, const fs::path& scratch) const;
+};
+
+// `scratch`, an empty folder, and `program` must outlive the plan.
+PreparedPlan Sandbox::Impl::prepare(const std::string& program, const Hold& how, const fs::path& scratch) const {
+  PreparedPlan prepared;
+  Plan& plan = prepared.plan;
+  plan.namespaces = (how.namespaces & CLONE_NEWNS) != 0;
+  plan.seccomp = how.seccomp;
+  plan.drop_to_nobody = how.drop_to_nobody;
+  plan.root = scratch.string();
+  plan.tmpfs_options = "mode=755,size=1m,nr_inodes=2048";
+  plan.tmp_options = fmt::format("mode=1777,size={},nr_inodes=1024", limits.tmp_bytes);
+  plan.limits = limits;
+  plan.program = &program;
+  std::string path = "/tmp/program.py";
+  if (plan.namespaces) {
+    plan_root(plan, python);
+  } else {
+    path = (scratch / "program.py").string();
+    write_file_atomically(path, program);
+    fs::permissions(path, fs::perms::owner_all | fs::perms::others_read);
+    if (how.drop_to_nobody && ::geteuid() == 0 && ::chown(plan.root.c_str(), sandbox::kNobody, sandbox::kNobody) != 0) {
+      throw IoError(fmt::format("sandbox: {}: {}", plan.root, std::strerror(errno)));
+    }
+  }
+  prepared.words = {python.executable.string(), "-I", "-S", "-B", "-c", kDriver, path};
+  prepared.environment = {"PATH=/nonexistent", "HOME=/tmp", "TMPDIR=/tmp", "LANG=C.UTF-8", "OMP_NUM_THREADS=1"};
+  for (std::string& word : prepared.words) plan.arguments.push_back(word.data());
+  for (std::string& word : prepared.environment) plan.environment.push_back(word.data());
+  plan.arguments.push_back(nullptr);
+  plan.environment.push_back(nullptr);
+  return prepared;
+}
+
+SandboxResult Sandbox::Impl::run(const std::string& program, const Hold& how) const {
+  const ScratchFolder scratch;
+  PreparedPlan prepared = prepare(program, how, scratch.path());
+  Channels channels;
+  channels.give_to(prepared.plan);
+
+  // As fork() does, but into new namespaces. The child touches nothing but the plan.
+  const auto child = static_cast<pid_t>(::syscall(SYS_clone, how.namespaces | SIGCHLD, nullptr, nullptr, nullptr, nullptr));
+  if (child < 0) throw IoError(fmt::format("sandbox: no process can be started: {}", std::strerror(errno)));
+  if (child == 0) sandbox::run_init(prepared.plan);
+  channels.close_childs_ends();
+  const bool mapped = (how.namespaces & CLONE_NEWUSER) == 0 || map_user(child);
+  SandboxResult result;
+  Outcome outcome;
+  if (!mapped || ::write(channels.go.write.get(), "g", 1) != 1) {
+    outcome.stage = Stage::kGo;
+    outcome.error = errno;
+  }
+  channels.go.write.reset();
+  watch(channels, limits, result, outcome);
+  stop(child, how, outcome.ended);
+  conclude(outcome, limits, result);
   return result;
 }
 
 void Sandbox::Impl::find_protections() {
   constexpr int kAll = CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS;
-  const Hold from_best[] = {{kAll, true, true}, {kAll, false, true},  {0, true, true},
-                            {0, false, true},   {0, true, false}, {0, false, false}};
+  const Hold from_best[] = {{kAll, true, true}, {kAll, false, true}, {0, true, true},
+                            {0, false, true},   {0, true, false},    {0, false, false}};
   std::string failed;
   for (const Hold& candidate : from_best) {
     hold = candidate;
@@ -359,8 +415,10 @@ Sandbox::Sandbox(bool allow_unsandboxed, const SandboxLimits& limits, const std:
   impl->python = *found;
   impl->find_protections();
   if (!impl->protections.isolated() && !allow_unsandboxed) {
-    throw ConfigError(fmt::format("programs that a model writes cannot be isolated here: {}; --allow-unsandboxed runs them "
-                                  "all the same", impl->protections.describe()));
+    throw ConfigError(
+        fmt::format("programs that a model writes cannot be isolated here: {}; --allow-unsandboxed runs them "
+                    "all the same",
+                    impl->protections.describe()));
   }
   impl_ = std::move(impl);
 }

@@ -17,8 +17,8 @@ nlohmann::json optional_number(const std::optional<double>& value) {
 }
 
 nlohmann::json to_json(const TaskResult& result) {
-  nlohmann::json json{{"benchmark", result.benchmark}, {"task", result.task}, {"metric", result.metric},
-                      {"seconds", result.seconds}};
+  nlohmann::json json{
+      {"benchmark", result.suite}, {"task", result.task}, {"metric", result.metric}, {"seconds", result.seconds}};
   if (!result.notes.empty()) json["notes"] = result.notes;
   if (!result.ok()) {
     json["error"] = result.error;
@@ -42,7 +42,7 @@ nlohmann::json to_json(const TaskResult& result) {
 
 TaskResult result_from_json(const nlohmann::json& json) {
   TaskResult result;
-  result.benchmark = json.at("benchmark");
+  result.suite = json.at("benchmark");
   result.task = json.at("task");
   result.metric = json.at("metric");
   result.seconds = json.value("seconds", 0.0);
@@ -101,19 +101,18 @@ std::optional<double> mean_centered(std::span<const TaskResult> results) {
   return sum / static_cast<double>(results.size());
 }
 
-std::vector<TaskResult> EvaluationResult::of(const std::string& benchmark) const {
+std::vector<TaskResult> EvaluationResult::of(const std::string& suite) const {
   std::vector<TaskResult> chosen;
   std::copy_if(results.begin(), results.end(), std::back_inserter(chosen),
-               [&](const TaskResult& result) { return result.benchmark == benchmark; });
+               [&](const TaskResult& result) { return result.suite == suite; });
   return chosen;
 }
 
 std::optional<double> EvaluationResult::core() const { return mean_centered(of("core")); }
 
 const std::map<std::string, double>& chat_core_baselines() {
-  static const std::map<std::string, double> baselines = {{"arc-easy", 0.25},  {"arc-challenge", 0.25},
-                                                          {"mmlu", 0.25},      {"gsm8k", 0.0},
-                                                          {"humaneval", 0.0},  {"spelling-bee", 0.0}};
+  static const std::map<std::string, double> baselines = {{"arc-easy", 0.25}, {"arc-challenge", 0.25}, {"mmlu", 0.25},
+                                                          {"gsm8k", 0.0},     {"humaneval", 0.0},      {"spelling-bee", 0.0}};
   return baselines;
 }
 
@@ -125,7 +124,9 @@ std::optional<double> EvaluationResult::chat_core() const {
 }
 
 nlohmann::json to_json(const EvaluationResult& evaluation) {
-  nlohmann::json json{{"format_version", 1}, {"model", evaluation.model}, {"settings", evaluation.settings},
+  nlohmann::json json{{"format_version", 1},
+                      {"model", evaluation.model},
+                      {"settings", evaluation.settings},
                       {"results", nlohmann::json::array()}};
   for (const TaskResult& result : evaluation.results) json["results"].push_back(to_json(result));
   if (const auto core = evaluation.core()) json["core"] = *core;
@@ -159,7 +160,7 @@ std::string to_csv(const EvaluationResult& evaluation) {
   for (const TaskResult& result : evaluation.results) {
     const std::string notes = result.ok() ? fmt::format("{}", fmt::join(result.notes, "; ")) : "error: " + result.error;
     const bool counted = result.ok() && result.counts.total > 0;
-    csv += fmt::format("{},{},{},{},{},{},{},{},{},{}\n", csv_field(result.benchmark), csv_field(result.task),
+    csv += fmt::format("{},{},{},{},{},{},{},{},{},{}\n", csv_field(result.suite), csv_field(result.task),
                        csv_field(result.metric), result.ok() ? fmt::format("{:.6f}", result.value) : "",
                        csv_number(result.standard_error), counted ? std::to_string(result.counts.correct) : "",
                        counted ? std::to_string(result.counts.total) : "", csv_number(result.baseline),
@@ -174,7 +175,7 @@ void merge_earlier(EvaluationResult& now, const EvaluationResult& earlier) {
   if (now.model != earlier.model) return;
   for (const TaskResult& old : earlier.results) {
     const bool renewed = std::any_of(now.results.begin(), now.results.end(), [&](const TaskResult& result) {
-      return result.benchmark == old.benchmark && result.task == old.task;
+      return result.suite == old.suite && result.task == old.task;
     });
     if (!renewed) now.results.push_back(old);
   }

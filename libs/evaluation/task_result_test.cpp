@@ -8,7 +8,7 @@
 #include "core/errors.h"
 #include "core/testing.h"
 #include "evaluation/core_bundle.h"
-#include "evaluation/core_yaml.h"
+#include "evaluation/internal/core_yaml.h"
 
 namespace nanochat {
 namespace {
@@ -16,9 +16,9 @@ namespace {
 using ::testing::HasSubstr;
 using ::testing::ThrowsMessage;
 
-TaskResult accuracy(const std::string& benchmark, const std::string& task, std::int64_t correct, double baseline) {
+TaskResult accuracy(const std::string& suite, const std::string& task, std::int64_t correct, double baseline) {
   TaskResult result;
-  result.benchmark = benchmark;
+  result.suite = suite;
   result.task = task;
   result.baseline = baseline;
   take_accuracy(result, {correct, 10});
@@ -32,7 +32,7 @@ TEST(TaskResult, CentresAndTellsItsError) {
   EXPECT_DOUBLE_EQ(*result.centered(), 0.6);
 }
 
-TEST(EvaluationResult, HasAMeanOnlyOfWholeBenchmarks) {
+TEST(EvaluationResult, HasAMeanOnlyOfWholeSuites) {
   EvaluationResult evaluation;
   evaluation.results = {accuracy("core", "a", 7, 0.25), accuracy("core", "b", 5, 0.5), accuracy("chat", "gsm8k", 1, 0)};
   EXPECT_DOUBLE_EQ(*evaluation.core(), 0.3);
@@ -53,7 +53,7 @@ TEST(EvaluationResult, ComesBackFromJson) {
   evaluation.results[0].notes = {"cut, twice"};
   evaluation.results[0].groups["g"] = {1, 2};
   TaskResult failed;
-  failed.benchmark = "core";
+  failed.suite = "core";
   failed.task = "b";
   failed.error = "no \"file\"";
   evaluation.results.push_back(failed);
@@ -92,19 +92,20 @@ TEST(EvaluationResult, KeepsEarlierFiguresOfTheSameCheckpoint) {
 TEST(Core, IsTheReferencesForGpt2) {
   NANOCHAT_SHARED_OR_SKIP(bundle, "data/core");
   const auto tasks = read_core_bundle(bundle);
-  const std::map<std::string, double> expected = {{"gpt2", 0.113891}, {"gpt2-medium", 0.184903},
-                                                  {"gpt2-large", 0.214641}, {"gpt2-xl", 0.256525}};
+  const std::map<std::string, double> expected = {
+      {"gpt2", 0.113891}, {"gpt2-medium", 0.184903}, {"gpt2-large", 0.214641}, {"gpt2-xl", 0.256525}};
   for (const auto& [model, core] : expected) {
     const auto rows = read_csv(bundle / "reference" / ("openai-community-" + model + ".csv"));
     EvaluationResult evaluation;
     for (std::size_t i = 0; i < tasks.size(); ++i) {
       ASSERT_THAT(rows.at(i + 1).at(0), ::testing::StartsWith(tasks[i].label + " "));
       TaskResult result;
-      result.benchmark = "core";
+      result.suite = "core";
       result.baseline = tasks[i].random_baseline;
       result.value = std::stod(rows[i + 1][1]);
       // Six printed digits of the accuracy are divided by 1 - baseline.
-      EXPECT_NEAR(*result.centered(), std::stod(rows[i + 1][2]), 1e-6 / (1 - *result.baseline)) << model << " " << tasks[i].label;
+      EXPECT_NEAR(*result.centered(), std::stod(rows[i + 1][2]), 1e-6 / (1 - *result.baseline))
+          << model << " " << tasks[i].label;
       evaluation.results.push_back(result);
     }
     std::printf("%s: CORE %.6f\n", model.c_str(), *evaluation.core());

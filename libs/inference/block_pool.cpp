@@ -1,4 +1,4 @@
-#include "inference/block_pool.h"
+#include "inference/internal/block_pool.h"
 
 #include <c10/util/Exception.h>
 

@@ -1,6 +1,6 @@
 #pragma once
-// Context-free grammars over bytes, and the automaton that reads them byte by byte: a state is the set of all stacks that
-// the bytes so far allow, made and remembered when it is first reached.
+// Context-free grammars over bytes, and the automaton that reads them byte by byte. A state is the
+// set of all stacks that the bytes so far allow; it is created and stored when it is first reached.
 
 #include <bitset>
 #include <cstdint>
@@ -22,17 +22,17 @@ class ByteGrammar {
     std::int32_t index = 0;                  // of a rule, or of a set of bytes
   };
   using Sequence = std::vector<Symbol>;
-  static constexpr std::int64_t kNever = std::int64_t{1} << 40;  // the length of what cannot end
+  static constexpr std::int64_t kNever = std::int64_t{1} << 40;  // the length of something that cannot end
   static constexpr std::size_t kMaxSymbols = 1'000'000;          // of all alternatives together
 
-  Rule add_rule();                           // without an alternative it matches nothing
-  // Throws ConfigError when the grammar has more than kMaxSymbols.
+  Rule add_rule();                           // matches nothing until it has an alternative
+  // Throws ConfigError if the grammar has more than kMaxSymbols.
   void add_alternative(Rule rule, const Sequence& sequence);
   Symbol one_of(const Bytes& bytes);
   static Symbol use(Rule rule) { return {true, rule}; }
   static Bytes range(unsigned char first, unsigned char last);
   void append_literal(Sequence& sequence, std::string_view text);
-  // After the last alternative: computes shortest lengths. The automaton begins at `start`.
+  // Call after the last alternative: computes shortest lengths. The automaton begins at `start`.
   void finish(Rule start);
 
  private:
@@ -51,7 +51,7 @@ class ByteGrammar {
   Rule start_ = 0;
 };
 
-// Not thread-safe: states are made as they are met.
+// Not thread-safe: states are created when they are reached.
 class ByteAutomaton {
  public:
   using State = std::int32_t;
@@ -59,26 +59,26 @@ class ByteAutomaton {
 
   explicit ByteAutomaton(ByteGrammar grammar);
   State start() const { return start_; }
-  State next(State state, unsigned char byte);       // kDead: no word goes on like this
+  State next(State state, unsigned char byte);       // kDead: no text continues like this
   bool accepts(State state) const { return states_[static_cast<std::size_t>(state)].accepts; }
   bool has_next(State state) const { return !states_[static_cast<std::size_t>(state)].stacks.empty(); }
-  // Bytes of the shortest ending; 0 when the state accepts. ByteGrammar::kNever: there is none.
+  // Length in bytes of the shortest ending; 0 if the state accepts. ByteGrammar::kNever: there is none.
   std::int64_t shortest(State state) const { return states_[static_cast<std::size_t>(state)].shortest; }
-  // One short ending for each stack of a state that does not accept, the shortest among them. After the first byte of an
-  // ending of a state, the rest of it is an ending of the state that follows. Endings of more than kLongestEnding bytes
-  // are left out.
+  // One short ending for each stack of a state that does not accept, including the
+  // shortest. After the first byte of an ending of a state, the rest of it is an
+  // ending of the next state. Endings of more than kLongestEnding bytes are omitted.
   std::vector<std::string> endings(State state) const;
   static constexpr std::int64_t kLongestEnding = 32'768;
 
-  // A grammar that reads the same bytes in several ways has a stack for each of them, and their number can double with each
-  // byte. A state keeps the kMaxStacks with the shortest endings: what it goes on to accept is a part of the grammar.
+  // A grammar that reads the same bytes in several ways has a stack for each, and their number can double with each
+  // byte. A state keeps the kMaxStacks with the shortest endings; what it accepts is then a part of the grammar.
   static constexpr std::size_t kMaxStacks = 2048;
 
  private:
   using Item = ByteGrammar::Item;
   using ItemKind = ByteGrammar::ItemKind;
   static constexpr std::int32_t kBottom = -1;
-  struct Frame {              // where to go on, and on top of what
+  struct Frame {              // where to continue, and the frame below
     std::int32_t item, below;
     std::int64_t shortest;    // bytes to the end of everything
   };
@@ -92,10 +92,10 @@ class ByteAutomaton {
 
   const Item& item(std::int32_t index) const { return grammar_.items_[static_cast<std::size_t>(index)]; }
   const Frame& frame(std::int32_t index) const { return frames_[static_cast<std::size_t>(index)]; }
-  // What expand() has been at. A list for the few of most states, a set for many.
+  // The set of keys that expand() has visited: a list for the few keys of most states, a set for many.
   class Seen {
    public:
-    bool add(std::uint64_t key);  // false: it was there
+    bool add(std::uint64_t key);  // false: already there
 
    private:
     std::vector<std::uint64_t> list_;

@@ -1,6 +1,6 @@
 #pragma once
-// What holds a conversation together between a model's tokens and its messages: for the chat of the command line, and for
-// servers. Pure functions.
+// Conversion between a model's tokens and the messages of a conversation,
+// for the command-line chat and for servers. Pure functions.
 
 #include <cstdint>
 #include <span>
@@ -13,24 +13,24 @@ namespace nanochat {
 
 struct ChatPrompt {
   std::vector<TokenId> ids;   // ends with <|assistant_start|>
-  std::size_t dropped = 0;    // messages left out
+  std::size_t dropped = 0;    // number of messages left out
 };
 
-// The prompt of a conversation that ends with the user's message, in at most `max_tokens` tokens: the oldest exchanges (the
-// user's message and its answer) are left out until the rest fits; a system message stays. Throws DataError as
-// render_prompt, and with both lengths when the last message alone does not fit.
+// The prompt of a conversation that ends with the user's message, in at most `max_tokens` tokens. The
+// oldest exchanges (a user message and its answer) are left out until the rest fits; a system message is
+// kept. Throws DataError as render_prompt, and with both lengths if the last message alone does not fit.
 ChatPrompt fit_prompt(const Tokenizer& tokenizer, const Conversation& conversation, std::int64_t max_tokens);
 
-// Tokens that end what a model writes: those of the tokenizer among <|bos|>, <|endoftext|> and <|assistant_end|>, and the
-// token that begins a document where that has another name.
+// Tokens that end a generated text: those of <|bos|>, <|endoftext|> and <|assistant_end|>
+// that the tokenizer has, and the token that begins a document if it has another name.
 std::vector<TokenId> end_tokens(const Tokenizer& tokenizer);
 
-// The parts of an answer: text, calls of the calculator, what these gave. A part that was cut off is kept; special tokens
-// that have no place in an answer are left out. Invalid UTF-8 is replaced.
+// The parts of an answer: text, calls of the calculator, and their results. An incomplete part is
+// kept; special tokens that do not belong into an answer are left out. Invalid UTF-8 is replaced.
 std::vector<MessagePart> answer_parts(const Tokenizer& tokenizer, std::span<const TokenId> ids);
 
-// What an answer is shown as while it comes: text as it is, a call and its result as "<<6*7=42>>", without ever ending
-// inside a character. One for each answer.
+// Text of an answer for display while it is generated: text unchanged, a call and its
+// result as "<<6*7=42>>", never ending inside a character. Use one object per answer.
 class AnswerView {
  public:
   explicit AnswerView(const Tokenizer& tokenizer) : tokenizer_(tokenizer), decoder_(tokenizer) {}

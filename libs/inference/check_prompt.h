@@ -1,5 +1,5 @@
 #pragma once
-// The one place that says which prompts a model can take.
+// Checks whether the model can take a prompt. All callers use this.
 
 #include <cstdint>
 #include <span>
@@ -9,12 +9,12 @@
 
 namespace nanochat {
 
-// Throws DataError when `id` is outside the vocabulary; the message begins with `what`.
+// Throws DataError if `id` is outside the vocabulary; the message begins with `what`.
 void check_token_id(std::int32_t id, const GptConfig& config, const std::string& what);
 
-// Throws DataError, whose message begins with `what` ("the prompt", "prompts.txt:3"), for a prompt that is empty, holds an
-// id outside the vocabulary, or leaves no room for a token in the context. prompt_only: nothing is to be generated, so
-// the prompt may fill the context.
+// Throws DataError for a prompt that is empty, has an id outside the vocabulary, or leaves no
+// room for a token in the context; the message begins with `what` ("the prompt",
+// "prompts.txt:3"). prompt_only: nothing will be generated, so the prompt may fill the context.
 void check_prompt(std::span<const std::int32_t> prompt, const GptConfig& config, const std::string& what,
                   bool prompt_only = false);
 

@@ -1,6 +1,6 @@
 #pragma once
-// The simplest KvCache: one slab per layer, (rows, positions, NKV, D), rows at their own lengths. A slab grows by
-// doubling as rows get longer, up to `max_positions`; dropping rows keeps it.
+// The simplest KvCache: one tensor per layer, (rows, positions, NKV, D), with a separate length for
+// each row. The tensor doubles as rows get longer, up to `max_positions`; dropping rows keeps it.
 
 #include <ATen/core/Tensor.h>
 
@@ -24,17 +24,17 @@ class ContiguousKvCache : public KvCache {
   at::Tensor attend(std::int64_t layer, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) override;
   void advance(std::int64_t tokens) override;
 
-  // Sets how many positions of each row count (a prompt shorter than the padded batch), or resets to 0.
+  // Sets the number of valid positions of each row (for a prompt shorter than the padded batch), or resets to 0.
   void set_start(const std::vector<std::int64_t>& positions);
   // Keeps only these rows, in this order: drops finished sequences, or copies one row to many.
   void select_rows(const std::vector<std::int64_t>& rows);
-  // A cache of copies of these rows, each as often as it is named, with place for `room` more positions.
+  // A cache with copies of these rows, which may be repeated, with room for `room` more positions.
   ContiguousKvCache copy_rows(const std::vector<std::int64_t>& rows, std::int64_t room) const;
   // Appends all rows of another cache of the same model, dtype and max_positions.
   void append_rows(const ContiguousKvCache& other);
 
  private:
-  std::int64_t longest() const;  // positions cached in the longest row
+  std::int64_t longest() const;  // number of positions in the longest row
   void reserve(std::int64_t rows, std::int64_t positions);
 
   std::vector<at::Tensor> keys_, values_;  // per layer; (allocated rows, allocated positions, NKV, D)

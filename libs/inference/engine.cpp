@@ -11,20 +11,20 @@
 #include <spdlog/fmt/fmt.h>
 
 #include "core/errors.h"
-#include "inference/engine_core.h"
+#include "inference/internal/engine_core.h"
 #include "ops/device.h"
 #include "ops/parallel.h"
 
 namespace nanochat {
 
 void EngineOptions::validate() const {
-  const auto at_least = [](std::int64_t value, std::int64_t least, const char* name) {
-    if (value < least) throw ConfigError(fmt::format("{} is {}, but must be at least {}", name, value, least));
+  const auto at_least = [](std::int64_t value, std::int64_t least, const char* name, const char* why = "") {
+    if (value < least) throw ConfigError(fmt::format("{}: expected at least {}{}, found {}", name, least, why, value));
   };
   at_least(block_size, 1, "block_size");
   at_least(kv_blocks, 0, "kv_blocks");
   at_least(max_running, 1, "max_running");
-  at_least(max_batch_tokens, max_running, "max_batch_tokens (at least max_running)");
+  at_least(max_batch_tokens, max_running, "max_batch_tokens", " (max_running)");
   at_least(max_queued, 1, "max_queued");
   at_least(max_queued_tokens, 0, "max_queued_tokens");
 }
@@ -120,14 +120,14 @@ class Engine::Impl {
     if (stopped_) return Refusal::kStopped;
     if (draining_) return Refusal::kDraining;
     const bool full = queued() >= options_.max_queued ||
-                      (options_.max_queued_tokens > 0 && queued() > 0 &&
-                       queued_tokens() + tokens > options_.max_queued_tokens);
+                      (options_.max_queued_tokens > 0 && queued() > 0 && queued_tokens() + tokens > options_.max_queued_tokens);
     return full ? Refusal::kQueueFull : Refusal::kNone;
   }
 
   void run() {
     ops::use_device(core_.model().device());
-    const at::AutoDispatchBelowADInplaceOrView no_autograd;  // its bookkeeping of views costs as much as a small model's products
+    const at::AutoDispatchBelowADInplaceOrView
+        no_autograd;  // its bookkeeping of views costs as much as a small model's products
     {
       const std::scoped_lock lock(mutex_);
       ready_ = true;

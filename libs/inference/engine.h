@@ -1,90 +1,67 @@
 #pragma once
-// The batching engine behind serving, chat and reinforcement learning. One thread owns the model, the paged KV cache and
-// the scheduler; everybody else talks to it by messages. Each step spends a budget of tokens: sequences that decode
-// first, the rest on prompts, in chunks and in order of arrival, so that a long prompt never stalls running streams
-// (chunked prefill: Agrawal et al. 2023). Prompts that begin alike share blocks of the cache (PagedAttention: Kwon et
-// al. 2023); when blocks run out, the sequence that came last waits and is computed again.
+// The batching engine for serving. (Chat, evaluation and reinforcement learning use the same core without
+// a thread: generator.h.) One thread owns the model, the paged KV cache and the scheduler; other threads
+// send it messages. Each step has a budget of tokens: first one for each decoding sequence, the rest for
+// prompts, in chunks and in order of arrival (chunked prefill: Agrawal et al. 2023). Requests reuse cached
+// prefixes (PagedAttention: Kwon et al. 2023). When blocks run out, the newest sequence is preempted.
 //
-// A sampled token depends on the seed, the index of its sequence and its position alone, never on what else is in the
-// batch: on a CPU an answer is the same, bit for bit, alone or in company, with or without the prefix cache, its prompt in one
-// piece or in many. On a GPU, the same up to the rounding of matrix products.
+// Results are batch-invariant. The random numbers of a token depend only on the seed, the index of its sequence and its
+// position. On a CPU an answer is the same, bit for bit, whatever else is in the batch, with or without the prefix cache,
+// and whether its prompt is computed in one chunk or in several. On a GPU it is the same up to the rounding of matrix
+// products.
 
 #include <cstdint>
 #include <functional>
 #include <memory>
 #include <span>
 
-#include "inference/engine_request.h"
+#include "inference/inference_backend.h"
 
 namespace nanochat {
 
 class Gpt;
 
 struct EngineOptions {
-  std::int64_t block_size = 16;         // positions a block of the KV cache holds
+  std::int64_t block_size = 16;         // positions in a block of the KV cache
   std::int64_t kv_blocks = 0;           // 0: one context for each of max_running, or what a quarter of free memory holds
-  std::int64_t max_batch_tokens = 256;  // tokens through the model in a step
-  std::int64_t max_running = 64;        // sequences that hold blocks at a time; an n > 1 counts n
-  std::int64_t max_queued = 256;        // requests that wait beyond those; more are refused
-  std::int64_t max_queued_tokens = 0;   // tokens of their prompts together; 0: no limit
+  std::int64_t max_batch_tokens = 256;  // maximum number of tokens in a forward pass
+  std::int64_t max_running = 64;        // maximum number of running sequences; a request with n > 1 counts n
+  std::int64_t max_queued = 256;        // maximum number of waiting requests; further ones are refused
+  std::int64_t max_queued_tokens = 0;   // maximum number of prompt tokens of all waiting requests; 0: no limit
   bool prefix_cache = true;
-  bool warm_up = true;                  // take the cache's memory and pass over the weights once before ready()
+  bool warm_up = true;                  // allocate the cache and read the weights once before ready()
   std::function<std::unique_ptr<TokenTool>()> make_tool;  // for requests with `tools`; empty: those are refused
   void validate() const;                // throws ConfigError
 };
 
-enum class Refusal { kNone, kQueueFull, kDraining, kStopped };
-
-struct Submission {
-  RequestId id = 0;
-  Refusal refusal = Refusal::kNone;
-  explicit operator bool() const { return refusal == Refusal::kNone; }
-};
-
-struct EngineStats {
-  bool ready = false;
-  bool draining = false;
-  std::int64_t running = 0, queued = 0, queued_tokens = 0;       // sequences, requests, tokens of those requests
-  std::int64_t kv_blocks_used = 0, kv_blocks_cached = 0, kv_blocks_total = 0;  // cached: held by the prefix cache alone
-  std::int64_t cache_hits = 0, cache_misses = 0;                 // full blocks of prompts, found or computed
-  std::int64_t requests = 0, finished = 0, cancelled = 0, failed = 0, refused = 0, preemptions = 0;  // since the start
-  std::int64_t prompt_tokens = 0, cached_tokens = 0, completion_tokens = 0, steps = 0;               // since the start
-  double prompt_tokens_per_second = 0.0, completion_tokens_per_second = 0.0;  // over the last ten seconds
-};
-
-class Engine {
+class Engine final : public InferenceBackend {
  public:
-  // The model is used on the engine's thread alone while the engine lives. Throws ConfigError for options out of range
-  // or a cache that does not hold one context, OutOfMemoryError.
+  // Only the engine's thread uses the model while the engine lives. Throws ConfigError for
+  // options out of range or a cache that is too small for one context, and OutOfMemoryError.
   Engine(std::unique_ptr<Gpt> model, const EngineOptions& options);
-  ~Engine();  // stop()
+  ~Engine() override;  // stop()
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
 
-  void start();  // warms up, then the thread; once. Requests may be submitted before
-  void drain();  // refuses new requests, returns when those it has are done
-  void stop();   // ends what is left with kCancelled, returns when the thread has ended
+  void start();  // warms up and starts the thread; call once. Requests may be submitted before
+  void drain();  // refuses new requests, returns when the others are done
+  void stop();   // ends all requests with kCancelled, returns when the thread has ended
 
-  // Everything below is thread-safe. Throws, before anything is queued, DataError for a prompt that is empty, fills the
-  // context (with both lengths) or holds an id outside the vocabulary, and ConfigError for other fields out of range or a
-  // max_tokens below the constraint's shortest answer. A refused request gets no event.
-  Submission submit(EngineRequest request);
-  // Ends a request, or one of its sequences that has had a token, with kCancelled at the next step, wherever it is;
-  // unknown ids do nothing.
-  void cancel(RequestId id);
+  // Everything below is thread-safe; inference_backend.h says what it does.
+  Submission submit(EngineRequest request) override;
+  void cancel(RequestId id) override;
+  // Ends one sequence of a request, which has had a token, with kCancelled at the next step.
   void cancel(RequestId id, std::int32_t sequence);
+  void invalidate(std::function<bool(std::span<const std::int32_t>)> matches,
+                  std::function<void(std::int64_t)> done = {}) override;
+  EngineStats stats() const override;
+  bool ready() const override;
+  std::int64_t context_length() const override;
+  std::int64_t vocab_size() const override;
 
-  // Runs `task`, which must not throw, on the engine's thread between two steps, with the model. When it changes weights, it
-  // also calls refresh_compute(), and invalidate() must follow.
+  // Runs `task`, which must not throw, on the engine's thread between two steps, with the model.
+  // If it changes weights, it must also call refresh_compute(), and invalidate() must follow.
   void at_step(std::function<void(Gpt&)> task);
-  // Forgets cached blocks of which `matches` says so, and all that follow them; it is given all tokens from the start of a
-  // prompt to the end of a block. Empty: every block. `done`, on the engine's thread, gets the number forgotten.
-  void invalidate(std::function<bool(std::span<const std::int32_t>)> matches, std::function<void(std::int64_t)> done = {});
-
-  EngineStats stats() const;   // as of the last step
-  bool ready() const;
-  std::int64_t context_length() const;
-  std::int64_t vocab_size() const;
 
  private:
   class Impl;

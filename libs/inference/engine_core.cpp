@@ -1,4 +1,4 @@
-#include "inference/engine_core.h"
+#include "inference/internal/engine_core.h"
 
 #include <ATen/ops/empty.h>
 #include <ATen/ops/tensor.h>
@@ -9,11 +9,12 @@
 
 #include <spdlog/fmt/fmt.h>
 
+#include "core/elapsed.h"
 #include "core/errors.h"
 #include "core/format.h"
 #include "inference/check_prompt.h"
-#include "model/memory.h"
 #include "ops/parallel.h"
+#include "runtime/memory_limits.h"
 
 namespace nanochat {
 namespace {
@@ -36,7 +37,7 @@ void check_request(const EngineRequest& request, const GptConfig& config, const 
   for (const auto& [id, bias] : request.sampling.logit_bias) check_token_id(id, config, "logit_bias");
   const auto in_range = [](std::int64_t value, std::int64_t low, std::int64_t high, const char* name) {
     if (value < low || value > high) {
-      throw ConfigError(fmt::format("{} is {}, but must be between {} and {}", name, value, low, high));
+      throw ConfigError(fmt::format("{}: expected {} to {}, found {}", name, low, high, value));
     }
   };
   in_range(request.n, 1, options.max_running, "n");
@@ -49,10 +50,6 @@ void check_request(const EngineRequest& request, const GptConfig& config, const 
   }
 }
 
-double seconds_between(EngineClock::time_point begin, EngineClock::time_point end) {
-  return std::chrono::duration<double>(end - begin).count();
-}
-
 }  // namespace
 
 std::int64_t default_kv_blocks(const Gpt& model, const EngineOptions& options) {
@@ -60,9 +57,10 @@ std::int64_t default_kv_blocks(const Gpt& model, const EngineOptions& options) {
   const std::int64_t bytes = PagedKvCache::bytes_per_block(model.config(), model.dtype(), options.block_size);
   const std::int64_t fitting = available_memory_bytes(model.device()) / 4 / bytes;
   if (fitting >= context) return std::min(fitting, context * options.max_running);
-  throw OutOfMemoryError(fmt::format("the KV cache of one context of {} tokens takes {}, more than a quarter of the memory "
-                                     "that is left; use a smaller model or free memory",
-                                     model.config().sequence_len, human_bytes(static_cast<double>(bytes * context))));
+  throw OutOfMemoryError(
+      fmt::format("the KV cache of one context of {} tokens takes {}, more than a quarter of the memory "
+                  "that is left; use a smaller model or free memory",
+                  model.config().sequence_len, human_bytes(static_cast<double>(bytes * context))));
 }
 
 EngineCore::EngineCore(Gpt& model, const EngineOptions& options)
@@ -88,7 +86,7 @@ void EngineCore::warm_up() {
   cache_.commit();
   cache_.set_batch({{{0, 1, {0}}}});
   const at::Tensor id = at::empty({1, 1}, at::kInt).fill_(0);
-  model_.logits(model_.forward_states(id, cache_), cache_.rows_stand_alone());
+  model_.logits(model_.forward_states(id, cache_), cache_.batch_invariant());
 }
 
 // ------------------------------------------------------------------------------------------------------------ events
@@ -131,17 +129,18 @@ void EngineCore::finish(Sequence& sequence, FinishReason reason, std::int32_t st
   EngineEvent event;
   event.reason = reason;
   event.stop_token = stop_token;
-  finish(sequence, std::move(event));
+  finish(sequence, event);
 }
 
-void EngineCore::finish(Sequence& sequence, EngineEvent what) {
+void EngineCore::finish(Sequence& sequence, const EngineEvent& what) {
   if (sequence.finished) return;
   ActiveRequest& request = *sequence.request;
   const std::int64_t missing = request.spec.n - static_cast<std::int64_t>(request.sequences.size());
   scheduler_.finish(sequence);
   finish_index(request, sequence.index, what);
   // Before the prompt is through its first sequence stands for all n.
-  for (std::int64_t i = 0; i < missing; ++i) finish_index(request, static_cast<std::int32_t>(request.spec.n - missing + i), what);
+  for (std::int64_t i = 0; i < missing; ++i)
+    finish_index(request, static_cast<std::int32_t>(request.spec.n - missing + i), what);
 }
 
 void EngineCore::cancel_request(ActiveRequest& request) {
@@ -161,7 +160,8 @@ void EngineCore::cancel(RequestId id, std::optional<std::int32_t> sequence) {
   const bool one_of_many = sequence && request->spec.n > 1;
   if (!one_of_many) {
     cancel_request(*request);
-  } else if (*sequence >= 0 && *sequence < static_cast<std::int32_t>(request->sequences.size()) && !request->sequences.front()->forks()) {
+  } else if (*sequence >= 0 && *sequence < static_cast<std::int32_t>(request->sequences.size()) &&
+             !request->sequences.front()->forks()) {
     finish(*request->sequences[static_cast<std::size_t>(*sequence)], FinishReason::kCancelled);
   }
   purge();
@@ -203,7 +203,7 @@ void EngineCore::step() {
     std::vector<Draw> draws = plan_draws(batch, rows);
     if (!draws.empty()) {
       const at::Tensor wanted = states.index_select(0, at::tensor(rows, at::kLong).to(states.device()));
-      draw(draws, model_.logits(wanted, cache_.rows_stand_alone()).cpu());
+      draw(draws, model_.logits(wanted, cache_.batch_invariant()).cpu());
       for (const Draw& drawn : draws) accept(drawn);
     }
   } catch (...) {
@@ -242,13 +242,14 @@ void EngineCore::report_prompt(const ScheduledChunk& chunk, const at::Tensor& st
   const std::int64_t end = std::min(sequence.computed + chunk.tokens, request.prompt_size() - 1);
   for (std::int64_t first = sequence.computed; first < end; first += kLogitRows) {
     const std::int64_t rows = std::min(kLogitRows, end - first);
-    const at::Tensor logits = model_.logits(states.narrow(0, first - sequence.computed, rows), cache_.rows_stand_alone()).cpu();
+    const at::Tensor logits = model_.logits(states.narrow(0, first - sequence.computed, rows), cache_.batch_invariant()).cpu();
     const auto vocab = static_cast<std::size_t>(logits.size(1));
     for (std::int64_t i = 0; i < rows; ++i) {
       if (first + i != static_cast<std::int64_t>(request.prompt_logprobs.size())) continue;  // computed again after preemption
       const std::span<const float> row(logits.const_data_ptr<float>() + static_cast<std::size_t>(i) * vocab, vocab);
       const std::int32_t id = sequence.tokens[static_cast<std::size_t>(first + i + 1)];
-      request.prompt_logprobs.push_back({{id, Sampler::logprob(row, id)}, Sampler::most_likely(row, request.spec.top_logprobs)});
+      request.prompt_logprobs.push_back({{id, Sampler::logprob(row, id)},
+                                         Sampler::most_likely(row, request.spec.top_logprobs)});
     }
   }
   const bool complete = sequence.computed + chunk.tokens >= request.prompt_size();
@@ -259,7 +260,8 @@ void EngineCore::report_prompt(const ScheduledChunk& chunk, const at::Tensor& st
   emit(request, event);
 }
 
-std::vector<EngineCore::Draw> EngineCore::plan_draws(const std::vector<ScheduledChunk>& batch, std::vector<std::int64_t>& rows) {
+std::vector<EngineCore::Draw> EngineCore::plan_draws(const std::vector<ScheduledChunk>& batch,
+                                                     std::vector<std::int64_t>& rows) {
   std::vector<Draw> draws;
   std::int64_t token = 0;
   for (const ScheduledChunk& chunk : batch) {
@@ -273,7 +275,8 @@ std::vector<EngineCore::Draw> EngineCore::plan_draws(const std::vector<Scheduled
     }
     std::size_t from = static_cast<std::size_t>(sequence.index), to = from + 1;
     if (sequence.generated() == 0) {
-      if (request.spec.constraint != nullptr && sequence.constraint == nullptr) sequence.constraint = request.spec.constraint->clone();
+      if (request.spec.constraint != nullptr && sequence.constraint == nullptr)
+        sequence.constraint = request.spec.constraint->clone();
       if (sequence.forks()) {
         scheduler_.fork(sequence, [&](std::int32_t source, std::int32_t target) { cache_.copy_block(source, target); });
         to = request.sequences.size();
@@ -324,7 +327,8 @@ void EngineCore::draw_one(Draw& draw, std::span<const float> logits) const {
   if (sequence.constraint != nullptr) context.allowed = sequence.allowed;
   if (sequence.generated() < spec.min_tokens && !spec.ignore_eos) context.forbidden = spec.stop_tokens;
   context.logprob = spec.logprobs;
-  context.uniform = uniform_at(spec.sampling.seed, spec.first_stream + static_cast<std::uint64_t>(sequence.index), tokens.size());
+  context.uniform = uniform_at(spec.sampling.seed, spec.first_stream + static_cast<std::uint64_t>(sequence.index),
+                               tokens.size());
   try {
     draw.token = sequence.sampler.sample(logits, context);
     if (spec.top_logprobs > 0) draw.top = Sampler::most_likely(logits, spec.top_logprobs);
@@ -393,7 +397,7 @@ void EngineCore::fail(Sequence& sequence, const std::exception_ptr& error, const
   } catch (...) {
     event.error = doing + "an unknown exception";
   }
-  finish(sequence, std::move(event));
+  finish(sequence, event);
 }
 
 EngineStats EngineCore::stats() const {

@@ -13,8 +13,8 @@
 
 #include "core/errors.h"
 #include "core/random.h"
-#include "inference/engine_testing.h"
 #include "inference/generator.h"
+#include "inference/testing_engine.h"
 #include "model/gpt.h"
 #include "model/testing.h"
 #include "model/testing_config.h"
@@ -22,10 +22,10 @@
 namespace nanochat {
 namespace {
 
-using ::testing::HasSubstr;
-using ::testing::ThrowsMessage;
 using testing::EngineAnswer;
+using ::testing::HasSubstr;
 using testing::Receiver;
+using ::testing::ThrowsMessage;
 using Ids = std::vector<std::int32_t>;
 
 GptConfig small_config() { return testing::grouped_config(90, 96); }  // 90 tokens are padded to 128
@@ -421,15 +421,28 @@ TEST(Engine, NamesWhatIsWrongWithARequest) {
     change(request);
     return engine.submit(std::move(request));
   };
-  EXPECT_THAT([&] { submit([](EngineRequest& r) { r.prompt.clear(); }); }, ThrowsMessage<DataError>(HasSubstr("empty")));
+  EXPECT_THAT([&] { submit([](EngineRequest& r) { r.prompt.clear(); }); },
+              ThrowsMessage<DataError>(HasSubstr("the prompt is empty")));
   EXPECT_THAT([&] { submit([](EngineRequest& r) { r.prompt.assign(96, 1); }); },
               ThrowsMessage<DataError>(HasSubstr("has 96 tokens; the model's context of 96 leaves room for at most 95")));
   EXPECT_THAT([&] { submit([](EngineRequest& r) { r.prompt = {90}; }); },
               ThrowsMessage<DataError>(HasSubstr("token id 90 is outside the model's vocabulary of 90")));
-  EXPECT_THAT([&] { submit([](EngineRequest& r) { r.n = 33; }); }, ThrowsMessage<ConfigError>(HasSubstr("n is 33")));
-  EXPECT_THAT([&] { submit([](EngineRequest& r) { r.tools = true; }); }, ThrowsMessage<ConfigError>(HasSubstr("tools")));
-  EXPECT_THAT([&] { submit([](EngineRequest& r) { r.sampling.top_p = 2; }); }, ThrowsMessage<ConfigError>(HasSubstr("top_p")));
+  EXPECT_THAT([&] { submit([](EngineRequest& r) { r.n = 33; }); },
+              ThrowsMessage<ConfigError>(HasSubstr("n: expected 1 to 32, found 33")));
+  EXPECT_THAT([&] { submit([](EngineRequest& r) { r.tools = true; }); },
+              ThrowsMessage<ConfigError>(HasSubstr("tools are asked for, but this engine has none")));
+  EXPECT_THAT([&] { submit([](EngineRequest& r) { r.sampling.top_p = 2; }); },
+              ThrowsMessage<ConfigError>(HasSubstr("top_p: expected a number above 0 and at most 1, found 2")));
   EXPECT_EQ(engine.stats().queued, 0);
+}
+
+TEST(Engine, KnowsItsModelBeforeItStarts) {
+  const Engine engine(small_model(), small_options());
+  const InferenceBackend& backend = engine;  // as serving sees it
+  EXPECT_FALSE(backend.ready());
+  EXPECT_EQ(backend.context_length(), 96);
+  EXPECT_EQ(backend.vocab_size(), 90);
+  EXPECT_EQ(backend.stats().requests, 0);
 }
 
 TEST(Engine, OptionsAreChecked) {
@@ -438,7 +451,8 @@ TEST(Engine, OptionsAreChecked) {
   EXPECT_THAT([&] { Engine(small_model(), options); }, ThrowsMessage<ConfigError>(HasSubstr("takes 12 blocks of 8")));
   options = small_options();
   options.max_batch_tokens = 31;
-  EXPECT_THAT([&] { Engine(small_model(), options); }, ThrowsMessage<ConfigError>(HasSubstr("max_batch_tokens")));
+  EXPECT_THAT([&] { Engine(small_model(), options); },
+              ThrowsMessage<ConfigError>(HasSubstr("max_batch_tokens: expected at least 32 (max_running), found 31")));
   options.kv_blocks = 0;
   options.max_batch_tokens = 64;
   EXPECT_EQ(Engine(small_model(), options).stats().kv_blocks_total, 32 * 12);
@@ -490,7 +504,8 @@ TEST(Engine, NewWeightsTakeEffectBetweenSteps) {
     const Ids before = ask(engine, wish).sequences[0].ids;
     engine.at_step([dtype](Gpt& model) {
       const Gpt other = testing::random_model(small_config(), dtype, 8);
-      for (std::size_t i = 0; i < other.parameters().size(); ++i) model.parameters()[i].value.copy_(other.parameters()[i].value);
+      for (std::size_t i = 0; i < other.parameters().size(); ++i)
+        model.parameters()[i].value.copy_(other.parameters()[i].value);
       model.refresh_compute();
     });
     engine.invalidate({});

@@ -3,26 +3,25 @@
 #include <ATen/core/LegacyTypeDispatch.h>
 
 #include <algorithm>
-#include <chrono>
 #include <exception>
 #include <functional>
 #include <numeric>
 
 #include <spdlog/fmt/fmt.h>
 
+#include "core/elapsed.h"
 #include "core/errors.h"
 #include "core/format.h"
 #include "core/interrupt.h"
-#include "inference/block_pool.h"
 #include "inference/calculator_tool.h"
 #include "inference/check_prompt.h"
-#include "inference/engine_core.h"
-#include "model/memory.h"
+#include "inference/internal/block_pool.h"
+#include "inference/internal/engine_core.h"
+#include "runtime/memory_limits.h"
 
 namespace nanochat {
 namespace {
 
-using Clock = std::chrono::steady_clock;
 using Prompts = std::vector<std::vector<std::int32_t>>;
 
 // Tokens in one pass through the model, which bounds its activations.
@@ -32,12 +31,15 @@ constexpr std::int64_t kBatchTokens = 4096;
 void check_room(at::Device device) {
   constexpr std::int64_t kRoom = 24 << 20;
   if (!device.is_cpu() || available_memory_bytes() >= kRoom) return;
-  throw OutOfMemoryError(fmt::format("less than {} of memory are left to generate with; lower --device-batch-size or raise the limit "
-                                     "of memory (ulimit -v)", human_bytes(static_cast<double>(kRoom))));
+  throw OutOfMemoryError(
+      fmt::format("less than {} of memory are left to generate with; lower --device-batch-size or raise the limit "
+                  "of memory (ulimit -v)",
+                  human_bytes(static_cast<double>(kRoom))));
 }
 
 // The largest number of blocks that these prompts can use at a time.
-std::int64_t blocks_in_use(const GptConfig& config, const Prompts& prompts, std::int64_t max_tokens, const EngineOptions& options) {
+std::int64_t blocks_in_use(const GptConfig& config, const Prompts& prompts, std::int64_t max_tokens,
+                           const EngineOptions& options) {
   std::vector<std::int64_t> blocks;
   for (const auto& prompt : prompts) {
     const std::int64_t length = std::min(static_cast<std::int64_t>(prompt.size()) + max_tokens, config.sequence_len);
@@ -45,14 +47,16 @@ std::int64_t blocks_in_use(const GptConfig& config, const Prompts& prompts, std:
   }
   std::sort(blocks.begin(), blocks.end(), std::greater<>());
   const auto running = std::min<std::ptrdiff_t>(options.max_running, static_cast<std::ptrdiff_t>(blocks.size()));
-  return std::max(blocks_for(config.sequence_len, options.block_size), std::accumulate(blocks.begin(), blocks.begin() + running, std::int64_t{0}));
+  return std::max(blocks_for(config.sequence_len, options.block_size),
+                  std::accumulate(blocks.begin(), blocks.begin() + running, std::int64_t{0}));
 }
 
 EngineOptions engine_options(const Gpt& model, const Prompts& prompts, const GenerationOptions& options) {
   EngineOptions engine;
-  engine.max_running = std::min(options.max_batch, static_cast<std::int64_t>(prompts.size()));
+  engine.max_running = std::min(options.max_running, static_cast<std::int64_t>(prompts.size()));
   engine.max_batch_tokens = std::max(kBatchTokens, engine.max_running);
-  engine.kv_blocks = std::min(blocks_in_use(model.config(), prompts, options.max_tokens, engine), default_kv_blocks(model, engine));
+  engine.kv_blocks = std::min(blocks_in_use(model.config(), prompts, options.max_tokens, engine),
+                              default_kv_blocks(model, engine));
   if (options.tools != nullptr) engine.make_tool = [tokenizer = options.tools] { return make_calculator_tool(*tokenizer); };
   return engine;
 }
@@ -67,7 +71,9 @@ class Generator {
     // Equal prompts that follow each other pass through the model once.
     for (std::size_t row = 0; row < prompts_.size();) {
       std::size_t end = row + 1;
-      while (end < prompts_.size() && static_cast<std::int64_t>(end - row) < engine_options_.max_running && prompts_[end] == prompts_[row]) ++end;
+      while (end < prompts_.size() && static_cast<std::int64_t>(end - row) < engine_options_.max_running &&
+             prompts_[end] == prompts_[row])
+        ++end;
       auto prepared = EngineCore::prepare(request(row, end - row), core_.model().config(), engine_options_);
       prepared->id = row;
       core_.add(std::move(prepared));
@@ -108,7 +114,7 @@ class Generator {
   // Books one token; false when its receiver has had enough.
   bool take(std::size_t row, const EngineEvent& event) {
     Generation& result = results_[row];
-    const double now = std::chrono::duration<double>(Clock::now() - begin_).count();
+    const double now = seconds_since(begin_);
     if (result.ids.empty()) {
       result.prefill_seconds = now;
     } else {
@@ -142,7 +148,7 @@ class Generator {
   const Prompts& prompts_;
   const GenerationOptions& options_;
   const TokenCallback& on_token_;
-  Clock::time_point begin_ = Clock::now();
+  SteadyClock::time_point begin_ = SteadyClock::now();
   std::vector<Generation> results_;
   std::exception_ptr error_;  // the first
   std::size_t failed_row_ = 0;
@@ -154,8 +160,8 @@ class Generator {
 
 void GenerationOptions::validate() const {
   sampling.validate();
-  if (max_tokens < 0) throw ConfigError(fmt::format("max_tokens is {}, but must not be negative", max_tokens));
-  if (max_batch < 1) throw ConfigError(fmt::format("max_batch is {}, but must be at least 1", max_batch));
+  if (max_tokens < 0) throw ConfigError(fmt::format("max_tokens: expected at least 0, found {}", max_tokens));
+  if (max_running < 1) throw ConfigError(fmt::format("max_running: expected at least 1, found {}", max_running));
 }
 
 std::vector<Generation> generate(Gpt& model, const std::vector<std::vector<std::int32_t>>& prompts,

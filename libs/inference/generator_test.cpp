@@ -86,7 +86,7 @@ TEST(Generate, FewerRowsThanPromptsChangeNothing) {
   const auto all = generate(model, prompts, options);
   EXPECT_EQ(all[2].ids.size(), 4U);
   for (const std::int64_t rows : {1, 2, 5}) {
-    options.max_batch = rows;
+    options.max_running = rows;
     const auto some = generate(model, prompts, options);
     for (std::size_t r = 0; r < prompts.size(); ++r) {
       EXPECT_EQ(some[r].ids, all[r].ids) << rows << " rows, prompt " << r;
@@ -156,7 +156,7 @@ TEST(Generate, AnInterruptEndsEveryRow) {
   Gpt model = testing::random_model(small_config(), at::kFloat, 3);
   install_interrupt_handlers();
   GenerationOptions options = greedy(10);
-  options.max_batch = 1;
+  options.max_running = 1;
   const auto results = generate(model, {{1, 2, 3}, {4, 5, 6}}, options, [](std::size_t, std::int32_t) {
     if (!interrupt_requested()) std::raise(SIGINT);
     return true;
@@ -202,11 +202,11 @@ class GenerateWithTools : public ::testing::Test {
     config_.n_embd = 64;
     config_.intermediate_size = 64;
     const auto special = [&](std::string_view name) { return tokenizer_.require_special(name); };
-    model_ = std::make_unique<Gpt>(testing::scripted_model(
-        config_, {special(kAssistantStart), special(kPythonStart), '6', '*', '7', special(kPythonEnd)}));
+    model_ = std::make_unique<Gpt>(testing::scripted_model(config_, {special(kAssistantStart), special(kPythonStart), '6', '*',
+                                                                     '7', special(kPythonEnd)}));
     // What the model says after a result, and after a call that has none.
-    after_ = std::make_unique<Gpt>(testing::scripted_model(
-        config_, {special(kAssistantStart), special(kPythonStart), '6', '*', '7', special(kPythonEnd), '!', special(kAssistantEnd)}));
+    after_ = std::make_unique<Gpt>(testing::scripted_model(config_, {special(kAssistantStart), special(kPythonStart), '6', '*',
+                                                                     '7', special(kPythonEnd), '!', special(kAssistantEnd)}));
     options_ = greedy(20);
     options_.stop_tokens = {special(kAssistantEnd)};
     options_.tools = &tokenizer_;
@@ -280,8 +280,11 @@ TEST(Generate, NamesTheTokenWhereALogitIsNan) {
   const std::int64_t poison = free[2];
   ASSERT_TRUE(std::find(free.begin(), free.begin() + 2, poison) == free.begin() + 2);
   model.parameters().front().value[poison].fill_(std::numeric_limits<double>::quiet_NaN());
-  EXPECT_THAT([&] { generate(model, {{1, 2, 3}}, greedy(6)); },
-              ThrowsMessage<NumericalError>(HasSubstr("generating token 4 of prompt 1: the logit of token 0 is")));
+  EXPECT_THAT(
+      [&] {
+        generate(model, {{1, 2, 3}}, greedy(6));
+      },
+      ThrowsMessage<NumericalError>(HasSubstr("generating token 4 of prompt 1: the logit of token 0 is")));
 }
 
 TEST(GenerationOptions, AreChecked) {
@@ -289,7 +292,7 @@ TEST(GenerationOptions, AreChecked) {
   GenerationOptions options = greedy(-1);
   EXPECT_THROW(generate(model, {{1}}, options), ConfigError);
   options = greedy(1);
-  options.max_batch = 0;
+  options.max_running = 0;
   EXPECT_THROW(options.validate(), ConfigError);
   options = greedy(1);
   options.sampling.top_p = 0.0;

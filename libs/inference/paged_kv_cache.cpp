@@ -1,4 +1,4 @@
-#include "inference/paged_kv_cache.h"
+#include "inference/internal/paged_kv_cache.h"
 
 #include <ATen/ops/empty.h>
 #include <c10/core/ScalarType.h>

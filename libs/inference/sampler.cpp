@@ -10,19 +10,19 @@ namespace nanochat {
 
 void SamplingOptions::validate() const {
   const auto require = [](bool right, const char* name, auto value, const char* expected) {
-    if (!right) throw ConfigError(fmt::format("{} is {}, but must be {}", name, value, expected));
+    if (!right) throw ConfigError(fmt::format("{}: expected {}, found {}", name, expected, value));
   };
-  require(temperature >= 0.0 && std::isfinite(temperature), "temperature", temperature, "0 (greedy) or positive");
-  require(top_k >= 0, "top_k", top_k, "0 (all) or positive");
-  require(top_p > 0.0 && top_p <= 1.0, "top_p", top_p, "above 0 and at most 1");
-  require(min_p >= 0.0 && min_p <= 1.0, "min_p", min_p, "between 0 and 1");
+  require(temperature >= 0.0 && std::isfinite(temperature), "temperature", temperature, "0 (greedy) or a positive number");
+  require(top_k >= 0, "top_k", top_k, "0 (all) or a positive number");
+  require(top_p > 0.0 && top_p <= 1.0, "top_p", top_p, "a number above 0 and at most 1");
+  require(min_p >= 0.0 && min_p <= 1.0, "min_p", min_p, "0 to 1");
   require(repetition_penalty >= 0.01 && repetition_penalty <= 100.0, "repetition_penalty", repetition_penalty,
-          "between 0.01 and 100 (1: none)");
-  require(std::abs(frequency_penalty) <= 2.0, "frequency_penalty", frequency_penalty, "between -2 and 2");
-  require(std::abs(presence_penalty) <= 2.0, "presence_penalty", presence_penalty, "between -2 and 2");
+          "0.01 to 100 (1: none)");
+  require(std::abs(frequency_penalty) <= 2.0, "frequency_penalty", frequency_penalty, "-2 to 2");
+  require(std::abs(presence_penalty) <= 2.0, "presence_penalty", presence_penalty, "-2 to 2");
   for (const auto& [id, bias] : logit_bias) {
-    require(id >= 0, "a token of logit_bias", id, "an id of the vocabulary");
-    require(std::abs(bias) <= 100.0, "a logit_bias", bias, "between -100 and 100");
+    require(id >= 0, "logit_bias", id, "an id of the vocabulary");
+    require(std::abs(bias) <= 100.0, "logit_bias", bias, "-100 to 100");
   }
 }
 

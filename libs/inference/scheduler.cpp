@@ -1,4 +1,4 @@
-#include "inference/scheduler.h"
+#include "inference/internal/scheduler.h"
 
 #include <c10/util/Exception.h>
 

@@ -1,4 +1,4 @@
-#include "inference/token_rate.h"
+#include "inference/internal/token_rate.h"
 
 namespace nanochat {
 namespace {

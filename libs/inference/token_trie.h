@@ -1,6 +1,6 @@
 #pragma once
-// The tokens of a vocabulary by their bytes, in an order in which all tokens that begin alike lie together: walking it
-// beside an automaton leaves out whole branches. Immutable: every member is thread-safe.
+// The tokens of a vocabulary sorted by their bytes. All tokens with a common prefix are adjacent,
+// so traversing it together with an automaton skips whole branches. Immutable and thread-safe.
 
 #include <cstdint>
 #include <functional>
@@ -12,7 +12,7 @@ namespace nanochat {
 
 class TokenTrie {
  public:
-  // bytes_of(id) for id in [0, vocab_size); empty for tokens that no text has, such as special tokens.
+  // bytes_of(id) for id in [0, vocab_size); empty for tokens that never occur in text, such as special tokens.
   TokenTrie(std::int64_t vocab_size, const std::function<std::string_view(std::int32_t)>& bytes_of);
 
   // Preorder. Node 0 is the root; the bytes of a node are those of its ancestors and its own.
@@ -20,13 +20,13 @@ class TokenTrie {
     unsigned char byte = 0;
     std::int32_t depth = 0;      // bytes so far
     std::int32_t end = 0;        // the first node that is not below this one
-    std::int32_t first_token = 0, tokens = 0;  // in token_ids(): those that end here
+    std::int32_t first_token = 0, tokens = 0;  // in token_ids(): the tokens that end here
   };
   const std::vector<Node>& nodes() const { return nodes_; }
   const std::vector<std::int32_t>& token_ids() const { return token_ids_; }
   std::int64_t vocab_size() const { return static_cast<std::int64_t>(bytes_.size()); }
   const std::string& bytes(std::int32_t id) const { return bytes_[static_cast<std::size_t>(id)]; }
-  // The fewest tokens that spell `text`; a value above any length when none do.
+  // The minimum number of tokens that spell `text`; a value above any length if none do.
   std::int64_t tokens_to_spell(std::string_view text) const;
 
  private:

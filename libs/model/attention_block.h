@@ -1,6 +1,6 @@
 #pragma once
-// Internal to model: the attention of one layer, from a reading of the residual stream to the branch that is added to it.
-// RoPE, QK-norm, grouped queries.
+// Internal to model: attention of one layer, from a reading of the residual
+// stream to the branch that is added to it. RoPE, QK-norm, grouped queries.
 
 #include <ATen/core/Tensor.h>
 
@@ -14,14 +14,14 @@ namespace nanochat {
 
 class AttentionBlock {
  public:
-  // What forward() leaves for backward(). N = B * T tokens.
+  // Kept by forward() for backward(). N = B * T tokens.
   struct Kept {
     Reading input;
     at::Tensor qkv;            // (N, (NH + 2 NKV) D); the value heads are read in place
     at::Tensor q, k, rstd_qk;  // (B, T, NH, D), (B, T, NKV, D), (B, T, NH + NKV)
     ops::AttentionForward attention;
   };
-  // What backward() works in, which all layers share.
+  // Buffers of backward(), shared by all layers.
   struct Scratch {
     at::Tensor d_qkv;  // as qkv
   };
@@ -33,11 +33,11 @@ class AttentionBlock {
 
   // branch (N, C) = attention(kept.input).
   void forward(const Pass& pass, Kept& kept, at::Tensor& branch) const;
-  // d_input (N, C) from the gradient of the branch; adds to the weights' gradients. Gives back what attention kept.
+  // d_input (N, C) from the gradient of the branch; accumulates the weights' gradients. Releases what attention kept.
   void backward(const Pass& pass, Kept& kept, const at::Tensor& d_branch, Scratch& scratch, at::Tensor& d_input) const;
 
  private:
-  // The value heads inside the fused projection, (B, T, NKV, D), without a copy.
+  // The value heads in the fused projection, (B, T, NKV, D), without a copy.
   at::Tensor values(const Pass& pass, const at::Tensor& qkv) const;
   at::Tensor by_token(const Pass& pass, const at::Tensor& heads) const;  // (B, T, NH, D) -> (N, NH D)
 

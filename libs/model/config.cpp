@@ -43,7 +43,7 @@ double GptConfig::flops_per_token() const {
 
 void GptConfig::validate() const {
   const auto positive = [](const char* name, std::int64_t value) {
-    if (value < 1) throw ConfigError(fmt::format("{} is {}, but must be at least 1", name, value));
+    if (value < 1) throw ConfigError(fmt::format("{} is {}, expected at least 1", name, value));
   };
   positive("sequence_len", sequence_len);
   positive("vocab_size", vocab_size);
@@ -63,8 +63,8 @@ void GptConfig::validate() const {
   if (n_head % n_kv_head != 0) {
     throw ConfigError(fmt::format("n_head {} is not a multiple of n_kv_head {}", n_head, n_kv_head));
   }
-  if (!(rope_base > 1.0)) throw ConfigError(fmt::format("rope_base is {}, but must be greater than 1", rope_base));
-  if (!(softcap >= 0.0)) throw ConfigError(fmt::format("softcap is {}, but must be 0 (none) or positive", softcap));
+  if (!(rope_base > 1.0)) throw ConfigError(fmt::format("rope_base is {}, expected a number above 1", rope_base));
+  if (!(softcap >= 0.0)) throw ConfigError(fmt::format("softcap is {}, expected 0 (none) or a positive number", softcap));
   if (!(rms_norm_eps >= 0.0)) throw ConfigError(fmt::format("rms_norm_eps is {}, but must not be negative", rms_norm_eps));
 }
 

@@ -1,6 +1,6 @@
 #pragma once
-// Shape and constants of a model. Everything that changes its numbers is here and is stored in a checkpoint's
-// config.json; nothing is assumed by a reader. Source: GPTConfig and scripts/base_train.py of the reference.
+// Shape and constants of a model. Everything that affects its results is here and in a checkpoint's
+// config.json; readers assume nothing. Source: GPTConfig and scripts/base_train.py of the reference.
 
 #include <cstdint>
 
@@ -8,31 +8,31 @@ namespace nanochat {
 
 struct GptConfig {
   std::int64_t sequence_len = 2048;    // longest row in training
-  std::int64_t vocab_size = 65536;     // tokens that exist; the tables are padded to a multiple of 64
+  std::int64_t vocab_size = 65536;     // number of tokens; the tables are padded to a multiple of 64
   std::int64_t n_layer = 20;
   std::int64_t n_head = 10;            // query heads
   std::int64_t n_kv_head = 10;         // key/value heads; divides n_head
   std::int64_t n_embd = 1280;          // width
-  std::int64_t intermediate_size = 5120;  // of the MLP, 4 * n_embd in the reference
+  std::int64_t intermediate_size = 5120;  // hidden size of the MLP, 4 * n_embd in the reference
   double rope_base = 10000.0;
-  bool rope_table_bf16 = false;        // cos/sin rounded to bfloat16, as the reference computes; transformers does not
+  bool rope_table_bf16 = false;        // cos/sin rounded to bfloat16, as in the reference; transformers does not round
   double softcap = 15.0;               // of the logits; 0: none
   double rms_norm_eps = 1e-6;
 
-  // The depth dial: width 64 * depth, heads of 128 (64 below depth 12), no grouping.
+  // Shape from the depth: width 64 * depth, heads of 128 (64 below depth 12), no grouped queries.
   static GptConfig from_depth(std::int64_t depth, std::int64_t vocab_size, std::int64_t sequence_len);
 
   std::int64_t head_dim() const { return n_embd / n_head; }
   std::int64_t padded_vocab_size() const { return (vocab_size + 63) / 64 * 64; }
   std::int64_t qkv_size() const { return (n_head + 2 * n_kv_head) * head_dim(); }
 
-  // Parameters, vocabulary padding included, as the reference counts them.
+  // Number of parameters including vocabulary padding, as the reference counts them.
   std::int64_t parameter_count() const;
   // Floating-point operations of forward and backward per token (PaLM, Chowdhery et al. 2022, appendix B):
   // 6 * (parameters that multiply every token) + 12 * width * (positions attended to, summed over the layers).
   double flops_per_token() const;
 
-  // Throws ConfigError naming the field that does not fit.
+  // Throws ConfigError with the field that is wrong.
   void validate() const;
 
   bool operator==(const GptConfig&) const = default;

@@ -57,23 +57,37 @@ TEST(GptConfig, NamesTheFieldThatDoesNotFit) {
     change(config);
     return [config] { config.validate(); };
   };
-  EXPECT_THAT(broken([](GptConfig& c) { c.n_head = 3; }), ThrowsMessage<ConfigError>(HasSubstr("n_head 3")));
-  EXPECT_THAT(broken([](GptConfig& c) { c.n_kv_head = 3; }), ThrowsMessage<ConfigError>(HasSubstr("n_kv_head 3")));
-  EXPECT_THAT(broken([](GptConfig& c) { c.vocab_size = 0; }), ThrowsMessage<ConfigError>(HasSubstr("vocab_size")));
-  EXPECT_THAT(broken([](GptConfig& c) { c.n_layer = -1; }), ThrowsMessage<ConfigError>(HasSubstr("n_layer")));
-  EXPECT_THAT(broken([](GptConfig& c) { c.n_head = c.n_kv_head = 256; }), ThrowsMessage<ConfigError>(HasSubstr("odd")));
-  EXPECT_THAT(broken([](GptConfig& c) { c.softcap = -1; }), ThrowsMessage<ConfigError>(HasSubstr("softcap")));
-  EXPECT_THAT(broken([](GptConfig& c) { c.rope_base = 1; }), ThrowsMessage<ConfigError>(HasSubstr("rope_base")));
-  EXPECT_THAT(broken([](GptConfig& c) { c.rms_norm_eps = -1; }), ThrowsMessage<ConfigError>(HasSubstr("rms_norm_eps")));
-  EXPECT_THAT(broken([](GptConfig& c) { c.vocab_size = std::int64_t{1} << 40; }), ThrowsMessage<ConfigError>(HasSubstr("limit")));
+  EXPECT_THAT(broken([](GptConfig& c) { c.n_head = 3; }),
+              ThrowsMessage<ConfigError>(HasSubstr("n_embd 256 is not a multiple of n_head 3")));
+  EXPECT_THAT(broken([](GptConfig& c) { c.n_kv_head = 3; }),
+              ThrowsMessage<ConfigError>(HasSubstr("n_head 4 is not a multiple of n_kv_head 3")));
+  EXPECT_THAT(broken([](GptConfig& c) { c.vocab_size = 0; }), ThrowsMessage<ConfigError>(HasSubstr("vocab_size is 0")));
+  EXPECT_THAT(broken([](GptConfig& c) { c.n_layer = -1; }), ThrowsMessage<ConfigError>(HasSubstr("n_layer is -1")));
+  EXPECT_THAT(broken([](GptConfig& c) { c.n_head = c.n_kv_head = 256; }),
+              ThrowsMessage<ConfigError>(HasSubstr("head size 1 is odd")));
+  EXPECT_THAT(broken([](GptConfig& c) { c.softcap = -1; }), ThrowsMessage<ConfigError>(HasSubstr("softcap is -1")));
+  EXPECT_THAT(broken([](GptConfig& c) { c.rope_base = 1; }), ThrowsMessage<ConfigError>(HasSubstr("rope_base is 1,")));
+  EXPECT_THAT(broken([](GptConfig& c) { c.rms_norm_eps = -1; }), ThrowsMessage<ConfigError>(HasSubstr("rms_norm_eps is -1")));
+  EXPECT_THAT(broken([](GptConfig& c) { c.vocab_size = std::int64_t{1} << 40; }),
+              ThrowsMessage<ConfigError>(HasSubstr("a model dimension of 1099511627776 is beyond the limit of ")));
 }
 
 TEST(GptConfig, ComparesEveryField) {
   const GptConfig config = GptConfig::from_depth(4, 1024, 128);
-  GptConfig other = config;
-  EXPECT_EQ(config, other);
-  other.rope_table_bf16 = true;
-  EXPECT_NE(config, other);
+  EXPECT_EQ(config, GptConfig::from_depth(4, 1024, 128));
+  const auto with = [&](auto GptConfig::*field, auto value) {
+    GptConfig other = config;
+    other.*field = value;
+    return other;
+  };
+  for (const auto field : {&GptConfig::sequence_len, &GptConfig::vocab_size, &GptConfig::n_layer, &GptConfig::n_head,
+                           &GptConfig::n_kv_head, &GptConfig::n_embd, &GptConfig::intermediate_size}) {
+    EXPECT_NE(config, with(field, config.*field + 1));
+  }
+  for (const auto field : {&GptConfig::rope_base, &GptConfig::softcap, &GptConfig::rms_norm_eps}) {
+    EXPECT_NE(config, with(field, config.*field + 1.0));
+  }
+  EXPECT_NE(config, with(&GptConfig::rope_table_bf16, !config.rope_table_bf16));
 }
 
 }  // namespace

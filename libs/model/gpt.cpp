@@ -15,9 +15,7 @@
 namespace nanochat {
 namespace {
 
-ops::HeadOptions head_options(const GptConfig& config) {
-  return {.vocab_size = config.vocab_size, .softcap = config.softcap};
-}
+ops::HeadOptions head_options(const GptConfig& config) { return {.vocab_size = config.vocab_size, .softcap = config.softcap}; }
 
 // From pinned memory, so that the copy waits for nothing that the GPU still has to do.
 at::Tensor to_device(const at::Tensor& x, at::Device device) {
@@ -40,8 +38,8 @@ struct Gpt::Activations {
 
   AttentionBlock::Kept& attention_of(std::size_t layer) { return attention[training ? layer : 0]; }
   MlpBlock::Kept& mlp_of(std::size_t layer) { return mlp[training ? layer : 0]; }
-  void allocate(const Network& network, const GptConfig& config, const at::TensorOptions& options,
-                std::int64_t batch_size, std::int64_t tokens, bool train);
+  void allocate(const Network& network, const GptConfig& config, const at::TensorOptions& options, std::int64_t batch_size,
+                std::int64_t tokens, bool train);
 };
 
 struct Gpt::Network {
@@ -112,8 +110,7 @@ at::Tensor Gpt::take_ids(const at::Tensor& ids, std::int32_t lowest) const {
   const std::int32_t* id = ids.const_data_ptr<std::int32_t>();
   const std::int64_t end = lowest < 0 ? config_.vocab_size : config_.padded_vocab_size();
   for (std::int64_t i = 0; i < ids.numel(); ++i) {
-    TORCH_CHECK(id[i] >= lowest && id[i] < end, "Gpt: token id ", id[i],
-                " is outside the vocabulary of ", config_.vocab_size);
+    TORCH_CHECK(id[i] >= lowest && id[i] < end, "Gpt: token id ", id[i], " is outside the vocabulary of ", config_.vocab_size);
   }
   return to_device(ids, device_);
 }
@@ -145,9 +142,9 @@ Sequences Gpt::sequences(const at::Tensor& ids, KvCache& cache) {
 
 Pass Gpt::make_pass(Sequences where) const {
   const KvCache* cache = where.cache;
-  const LinearMode mode = cache == nullptr            ? LinearMode::kTraining
-                          : cache->rows_stand_alone() ? LinearMode::kBatchInvariant
-                                                      : LinearMode::kInference;
+  const LinearMode mode = cache == nullptr           ? LinearMode::kTraining
+                          : cache->batch_invariant() ? LinearMode::kBatchInvariant
+                                                     : LinearMode::kInference;
   return {.sequences = std::move(where), .mode = mode, .observer = &observer_};
 }
 
@@ -231,15 +228,15 @@ at::Tensor Gpt::forward_states(const at::Tensor& ids, KvCache& cache) {
   return states;
 }
 
-at::Tensor Gpt::logits(const at::Tensor& states, bool rows_stand_alone) {
+at::Tensor Gpt::logits(const at::Tensor& states, bool batch_invariant) {
   at::Tensor z = at::empty({states.size(0), network_->head.out_features()}, states.options());
-  network_->head.forward(states, z, rows_stand_alone ? LinearMode::kBatchInvariant : LinearMode::kInference);
+  network_->head.forward(states, z, batch_invariant ? LinearMode::kBatchInvariant : LinearMode::kInference);
   return ops::softcap_logits(z, head_options(config_));
 }
 
 at::Tensor Gpt::forward_cache(const at::Tensor& ids, KvCache& cache) {
   const at::Tensor states = forward_states(ids, cache).view({ids.size(0), ids.size(1), -1});
-  return logits(states.select(1, ids.size(1) - 1).contiguous(), cache.rows_stand_alone());
+  return logits(states.select(1, ids.size(1) - 1).contiguous(), cache.batch_invariant());
 }
 
 double Gpt::loss(const at::Tensor& ids, const at::Tensor& targets) {

@@ -2,13 +2,13 @@
 // The GPT of the reference's gpt.py: token embedding, RMSNorm, blocks of attention (RoPE, QK-norm, grouped queries) and
 // ReLU-squared MLP on a residual stream, RMSNorm, untied head with soft-capped logits.
 //
-// Forward and backward are written out; there is no autograd graph. A model for training has float32 master weights and
-// gradients; with compute dtype bfloat16 each weight has a bf16 copy besides, which matrix products read. The optimizer
-// changes `value` and then calls (or is told to fill) `compute`. A model for inference has the weights in the compute
-// dtype and nothing else. Not thread-safe: activations live in the object.
+// Forward and backward are written by hand; there is no autograd graph. A model for training has float32
+// master weights and gradients. With compute dtype bfloat16, each weight also has a bf16 copy, which
+// matrix products read; the optimizer changes `value` and updates `compute`. A model for inference has
+// only the weights in the compute dtype. Not thread-safe: activations are members of the object.
 //
-// Where to find what: layout.h is the table of all tensors, weights.h holds them, attention_block.h, mlp_block.h and
-// residual_stream.h are the network, gpt.cpp puts it together.
+// Files: layout.h is the table of all tensors, weights.h holds them, attention_block.h,
+// mlp_block.h and residual_stream.h are the network, and gpt.cpp combines them.
 
 #include <ATen/core/Tensor.h>
 
@@ -28,12 +28,12 @@ class KvCache;
 struct Sequences;
 struct Pass;
 
-// Sees intermediate tensors by name, to look for a NaN: see stability.h.
+// Called with intermediate tensors by name, to find a NaN; see stability.h.
 using TensorObserver = std::function<void(const std::string& name, const at::Tensor& tensor)>;
 
-// Told during the backward pass that the gradients of all parameters with this TensorSpec::layer are final for this batch:
-// first kAfterLayers, then the layers from the last to the first, then kBeforeLayers. On a GPU the gradients may still be
-// being computed; work that is queued on the same stream comes after them.
+// Called during the backward pass when the gradients of all parameters with this TensorSpec::layer are
+// final for this batch: first kAfterLayers, then the layers from the last to the first, then kBeforeLayers.
+// On a GPU the gradients may still be computing; work queued on the same stream runs after them.
 using GradientsFinal = std::function<void(std::int64_t layer)>;
 
 class Gpt {
@@ -49,46 +49,46 @@ class Gpt {
   std::vector<Parameter>& parameters();
   const std::vector<Parameter>& parameters() const;
 
-  // As the reference: embedding N(0, 1), matrices N(0, 1/fan_in * min(1, fan_out/fan_in)), head and the projections
-  // back into the residual stream zero. Drawn in the reference's order from LibTorch's generator, so that one seed
-  // gives the reference's weights, on any device.
+  // As in the reference: embedding N(0, 1); matrices N(0, 1/fan_in * min(1, fan_out/fan_in));
+  // head and projections back into the residual stream zero. Drawn in the reference's order
+  // from LibTorch's generator: one seed gives the reference's weights on any device.
   void init_weights(std::uint64_t seed);
-  // compute := value, after values changed, and so what is packed of it. No-op in float32.
+  // compute := value, after a change of values; also updates the packed copy. No-op in float32.
   void refresh_compute();
-  // For inference on CPUs with kernels that want weights laid out for them (ops/matrix_product.h): lays out a copy, which
-  // forward_states() and logits() then read. Once; elsewhere a no-op.
+  // For inference on CPUs with kernels for packed weights (ops/matrix_product.h): packs
+  // a copy once, which forward_states() and logits() then read. Elsewhere a no-op.
   void pack_weights();
   void zero_grad();  // of a model for training
 
-  // ids, targets: int32 (B, T), contiguous, on the CPU or on device(); target -1: ignored. What is returned lies on
-  // device(), and on a GPU may still be being computed. Ids outside the vocabulary are a TORCH_CHECK error; of those
-  // that came on a GPU, where checking would wait for it, the results are NaN.
+  // ids, targets: int32 (B, T), contiguous, on the CPU or on device(); target -1: ignored.
+  // Results are on device(), and on a GPU may still be computing. Ids outside the vocabulary are
+  // a TORCH_CHECK error. For ids on a GPU, where a check would have to wait, the results are NaN.
   //
-  // documents: undefined when a row is one document; else int32 (S + 1) on the CPU, the first of the B * T positions of
-  // each document and B * T, every row's beginning among them. Attention then stays inside each document and positions
-  // count from its beginning, so that it is as if alone.
+  // documents: undefined when a row is one document; else their offsets (cu_seqlens), int32 (S + 1) on the CPU: the first of
+  // the B * T positions of each document, and B * T. Every row begins a document. Attention then stays inside each document
+  // and positions count from its beginning.
   //
   // float32 losses (B, T) in nats, 0 where ignored.
   at::Tensor token_losses(const at::Tensor& ids, const at::Tensor& targets, const at::Tensor& documents = {});
-  // The same, and adds gradients of sum(scale * losses) to every grad. scale: float32 (B, T).
+  // The same, and accumulates gradients of sum(scale * losses) in every grad. scale: float32 (B, T).
   at::Tensor forward_backward(const at::Tensor& ids, const at::Tensor& targets, const at::Tensor& scale,
                               const at::Tensor& documents = {});
   // Soft-capped logits (B, T, vocab_size) float32.
   at::Tensor forward(const at::Tensor& ids);
-  // Continues each row of `cache` by ids (B, T) and advances it. Logits (B, vocab_size) of the last position.
+  // Continues each row of `cache` with ids (B, T) and advances it. Logits (B, vocab_size) of the last position.
   at::Tensor forward_cache(const at::Tensor& ids, KvCache& cache);
 
   // The two halves of forward_cache, for a batch of which other logits are wanted: normalised states (B * T, C), and soft-
   // capped logits (M, vocab_size) float32 of M states. A cache whose rows are single tokens takes ids (N, 1), wherever
-  // in their sequences they stand. rows_stand_alone: KvCache's.
+  // in their sequences they stand. batch_invariant: as KvCache::batch_invariant().
   at::Tensor forward_states(const at::Tensor& ids, KvCache& cache);
-  at::Tensor logits(const at::Tensor& states, bool rows_stand_alone = false);
+  at::Tensor logits(const at::Tensor& states, bool batch_invariant = false);
 
-  // Mean over supervised tokens; 0 when there is none.
+  // Mean over supervised tokens; 0 if there are none.
   double loss(const at::Tensor& ids, const at::Tensor& targets);
 
   void set_observer(TensorObserver observer) { observer_ = std::move(observer); }
-  // For every backward pass from now on; an empty function costs nothing.
+  // Applies to every later backward pass; an empty function costs nothing.
   void set_gradients_final(GradientsFinal callback) { gradients_final_ = std::move(callback); }
 
  private:
@@ -96,16 +96,16 @@ class Gpt {
   struct Network;      // weights, blocks, and the activations of training
 
   at::TensorOptions options() const;  // of activations
-  // The rotary table for at least so many positions.
+  // The rotary table for at least this many positions.
   const ops::RopeTable& rope_for(std::int64_t positions);
   Sequences sequences(const at::Tensor& ids, const at::Tensor& documents);
   Sequences sequences(const at::Tensor& ids, KvCache& cache);
   Pass make_pass(Sequences where) const;
   // Embedding and blocks: the final normalised (B*T, C).
   const at::Tensor& run(const at::Tensor& ids, const Pass& pass, Activations& activations) const;
-  // From the gradient that the head left.
+  // Backward pass from the gradient that the head left.
   void run_backward(const at::Tensor& ids, const Pass& pass, Activations& activations) const;
-  // Checked, and on the device; `lowest`: 0, or -1 where that means "ignored".
+  // Checks ids and moves them to the device. `lowest`: 0, or -1 if that means "ignored".
   at::Tensor take_ids(const at::Tensor& ids, std::int32_t lowest) const;
 
   GptConfig config_;

@@ -114,7 +114,8 @@ TEST(Gradients, PackedDocumentsAreAsEachAlone) {
     }
     for (std::size_t i = 0; i < packed.size(); ++i) {
       const Parameter& parameter = model.parameters()[i];
-      EXPECT_LT(parameter.grad.sub(packed[i]).norm().item<double>(), kTolerance * packed[i].norm().item<double>()) << parameter.name;
+      EXPECT_LT(parameter.grad.sub(packed[i]).norm().item<double>(), kTolerance * packed[i].norm().item<double>())
+          << parameter.name;
     }
   }
 }

@@ -1,7 +1,7 @@
 #pragma once
-// Keys and values of the positions already seen, as the model sees them. Row b of a batch has start()[b] cached
-// positions; attend() adds T more for one layer and answers the queries, advance() makes them part of the past once
-// every layer has them. Implementations: inference/contiguous_kv_cache.h and inference/paged_kv_cache.h.
+// Keys and values of earlier positions, as used by the model. Row b of a batch has start()[b] cached positions.
+// attend() adds T positions for one layer and answers the queries; advance() makes them part of the past when
+// all layers have them. Implementations: inference/contiguous_kv_cache.h and inference/paged_kv_cache.h.
 
 #include <ATen/core/Tensor.h>
 
@@ -12,15 +12,16 @@ namespace nanochat {
 class KvCache {
  public:
   virtual ~KvCache() = default;
-  // int64 (B) on the CPU: positions cached per row, which is where the next token of the row stands.
+  // int64 (B) on the CPU: number of cached positions per row, which is the position of the row's next token.
   virtual const at::Tensor& start() const = 0;
-  // Positions a row can hold.
+  // Maximum number of positions in a row.
   virtual std::int64_t capacity() const = 0;
   // q: (B, T, NH, D); k, v: (B, T, NKV, D), of the positions start() + 0 .. T-1. Stores k and v for `layer` and returns
   // causal attention over everything cached for it, (B, T, NH, D). TORCH_CHECK error beyond capacity.
   virtual at::Tensor attend(std::int64_t layer, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) = 0;
-  // Whether a row must come out the same, bit for bit, whatever rows stand beside it (ops/linear.h).
-  virtual bool rows_stand_alone() const { return false; }
+  // Whether results must be batch-invariant: a row comes out the same, bit for bit, whatever the other rows of the batch
+  // are (ops/linear.h).
+  virtual bool batch_invariant() const { return false; }
   // After the last layer: start() += tokens.
   virtual void advance(std::int64_t tokens) = 0;
 };

@@ -45,8 +45,8 @@ TensorSpec head(const GptConfig& config) {
 }
 
 // A matrix of the blocks (rows, columns).
-TensorSpec matrix(const char* name, const char* reference_name, WeightSlot slot, std::int64_t first_row,
-                  std::int64_t rows, std::int64_t columns, bool zeroed = false) {
+TensorSpec matrix(const char* name, const char* reference_name, WeightSlot slot, std::int64_t first_row, std::int64_t rows,
+                  std::int64_t columns, bool zeroed = false) {
   TensorSpec spec;
   spec.name_pattern = name;
   spec.reference_name_pattern = reference_name;

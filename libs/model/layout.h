@@ -1,7 +1,7 @@
 #pragma once
-// What a model consists of, as a function of its configuration: the plan of each layer, and one table of all tensors.
-// Everything that must know the tensors of a model reads this table: the weights in memory, their initial values, the
-// optimizer, parameter counts and memory estimates, checkpoints, import and export.
+// The tensors of a model as a function of its configuration: the plan of each layer, and one table
+// of all tensors. All code that needs a model's tensors reads this table: weights in memory,
+// initial values, optimizer, parameter counts, memory estimates, checkpoints, import and export.
 //
 //   for_each_tensor(config, [](const TensorSpec& spec) { fmt::print("{} {}\n", spec.name(), spec.numel()); });
 
@@ -15,7 +15,7 @@ namespace nanochat {
 
 struct GptConfig;
 
-// What differs from layer to layer.
+// What differs between layers.
 struct LayerPlan {
   std::optional<std::int64_t> window = {};  // of the attention (ops::AttentionScope); none: all earlier positions
 };
@@ -23,16 +23,16 @@ LayerPlan plan_layer(const GptConfig& config, std::int64_t layer);
 
 enum class TensorRole {
   kTable,   // rows looked up by token id
-  kMatrix,  // multiplies the activations of every token
+  kMatrix,  // multiplied with the activations of every token
 };
 
 enum class OptimizerGroup { kEmbedding, kHead, kMatrix };
 
-// A weight as it lies in memory. Query, key and value are the rows of one, since they share a product.
+// A weight in memory. Query, key and value are rows of one weight, because they share a product.
 enum class WeightSlot { kTokenEmbedding, kQkv, kAttentionOut, kMlpIn, kMlpOut, kHead };
 
-// Normal with mean 0. A tensor that is zeroed is drawn all the same, since the reference does so and the draws after it
-// depend on that.
+// Normal with mean 0. A tensor of zeros is drawn too, as
+// in the reference, because later draws depend on it.
 struct InitialValues {
   double deviation = 1.0;
   bool zeroed = false;
@@ -40,8 +40,8 @@ struct InitialValues {
 
 // One tensor of the table.
 struct TensorSpec {
-  const char* name_pattern = "";            // of transformers; {} stands for the layer
-  const char* reference_name_pattern = "";  // of the state dict of the reference
+  const char* name_pattern = "";            // name in transformers; {} is the layer
+  const char* reference_name_pattern = "";  // name in the reference's state dict
   // 0 .. n_layer - 1, or one of the two below. Gradients become final in the order of the backward pass: head, layers
   // from the last to the first, embedding (Gpt::set_gradients_final).
   std::int64_t layer = 0;
@@ -49,9 +49,9 @@ struct TensorSpec {
   TensorRole role = TensorRole::kMatrix;
   InitialValues initial;
   OptimizerGroup group = OptimizerGroup::kMatrix;
-  WeightSlot slot = WeightSlot::kQkv;  // the weight of that layer that holds it, from row first_row on
+  WeightSlot slot = WeightSlot::kQkv;  // the weight of that layer that holds it, from row first_row
   std::int64_t first_row = 0;
-  bool by_token = false;  // one row per token: files may leave out the rows that pad the vocabulary
+  bool by_token = false;  // one row per token: files may omit the rows that pad the vocabulary
 
   std::string name() const;            // model.layers.0.self_attn.q_proj.weight
   std::string reference_name() const;  // transformer.h.0.attn.c_q.weight
@@ -60,9 +60,9 @@ struct TensorSpec {
 inline constexpr std::int64_t kBeforeLayers = -1;  // TensorSpec::layer of the embedding
 inline constexpr std::int64_t kAfterLayers = -2;   // of the head
 
-// Calls `visit` for each tensor in the order of Gpt::parameters(), which is also the order of the reference's state dict.
-// Nothing is allocated in proportion to the number of layers, so a visitor that throws may stop early at a configuration
-// that is damaged.
+// Calls `visit` for each tensor in the order of Gpt::parameters(), which is also that
+// of the reference's state dict. Allocates nothing in proportion to the number of
+// layers; a visitor that throws can therefore stop early at a damaged configuration.
 void for_each_tensor(const GptConfig& config, const std::function<void(const TensorSpec&)>& visit);
 
 }  // namespace nanochat

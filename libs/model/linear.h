@@ -1,7 +1,7 @@
 #pragma once
-// Internal to model: a linear layer without bias, y = x wᵀ. It is the one place where a weight meets the activations of
-// tokens, and where the weight's gradient is made, so that another form of weight (packed, quantised, with adapters) has
-// this one place to go. The exception is the loss, which the head computes in chunks of tokens (ops/cross_entropy.h).
+// Internal to model: a linear layer without bias, y = x wᵀ. The one place where a weight is multiplied with
+// activations and where its gradient is computed. Another form of weight (packed, quantised, with adapters) needs a
+// change only here. The exception is the loss, which the head computes in chunks of tokens (ops/cross_entropy.h).
 
 #include <ATen/core/Tensor.h>
 
@@ -11,8 +11,8 @@ namespace nanochat {
 
 enum class LinearMode {
   kTraining,        // forward and backward passes, and evaluation without a cache
-  kInference,       // by whichever kernel is the fastest one for the number of rows
-  kBatchInvariant,  // inference in which a row does not depend on the rows beside it, bit for bit
+  kInference,       // uses the fastest kernel for the number of rows
+  kBatchInvariant,  // inference in which a row does not depend on the other rows, bit for bit
 };
 
 class Linear {
@@ -21,10 +21,10 @@ class Linear {
 
   // x: (N, K), y: (N, M) of the compute type, for a weight (M, K).
   void forward(const at::Tensor& x, at::Tensor& y, LinearMode mode) const;
-  // dx (N, K) = dy w; and adds dyᵀ x to the weight's gradient if it is trained. scratch: make_scratch() of a weight at
-  // least as large.
+  // dx (N, K) = dy w; accumulates dyᵀ x in the weight's gradient if it
+  // is trained. scratch: make_scratch() of a weight at least as large.
   void backward(const at::Tensor& dy, const at::Tensor& x, at::Tensor& dx, const at::Tensor& scratch) const;
-  // What backward() needs for weights of up to `elements`: undefined where it needs none.
+  // Scratch for backward() of weights of up to `elements`; undefined if it needs none.
   static at::Tensor make_scratch(std::int64_t elements, const at::TensorOptions& options);
 
   std::int64_t out_features() const { return weight_->compute.size(0); }

@@ -1,22 +1,14 @@
 #include "model/memory.h"
 
-#include <sys/resource.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <fstream>
-#include <limits>
-#include <string>
 
 #include "model/layout.h"
 #include "ops/cross_entropy.h"
-#include "ops/device.h"
 
 namespace nanochat {
 
-MemoryEstimate estimate_training_memory(const GptConfig& config, std::int64_t device_batch_size,
-                                        std::int64_t sequence_len, int compute_bytes,
-                                        bool gpu) {
+MemoryEstimate estimate_training_memory(const GptConfig& config, std::int64_t device_batch_size, std::int64_t sequence_len,
+                                        int compute_bytes, bool gpu) {
   MemoryEstimate estimate;
   for_each_tensor(config, [&](const TensorSpec& tensor) {
     const bool muon = tensor.group == OptimizerGroup::kMatrix;  // one moment, AdamW two
@@ -50,8 +42,8 @@ MemoryEstimate estimate_training_memory(const GptConfig& config, std::int64_t de
   return estimate;
 }
 
-std::int64_t largest_batch_that_fits(const GptConfig& config, std::int64_t sequence_len, int compute_bytes,
-                                     std::int64_t bytes, bool gpu) {
+std::int64_t largest_batch_that_fits(const GptConfig& config, std::int64_t sequence_len, int compute_bytes, std::int64_t bytes,
+                                     bool gpu) {
   std::int64_t low = 0, high = 1 << 16;
   while (low < high) {
     const std::int64_t middle = (low + high + 1) / 2;
@@ -62,39 +54,6 @@ std::int64_t largest_batch_that_fits(const GptConfig& config, std::int64_t seque
     }
   }
   return low;
-}
-
-std::int64_t available_memory_bytes() {
-  std::int64_t available = std::numeric_limits<std::int64_t>::max();
-  std::ifstream meminfo("/proc/meminfo");
-  for (std::string key, unit; meminfo >> key;) {
-    std::int64_t kilobytes = 0;
-    meminfo >> kilobytes;
-    std::getline(meminfo, unit);
-    if (key == "MemAvailable:") available = kilobytes * 1024;
-  }
-  // A container's own limit, cgroup version 2 then 1; "max" fails to parse and means none.
-  for (const auto& [limit_file, usage_file] : {std::pair{"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"},
-                                               std::pair{"/sys/fs/cgroup/memory/memory.limit_in_bytes",
-                                                         "/sys/fs/cgroup/memory/memory.usage_in_bytes"}}) {
-    std::int64_t limit = 0, usage = 0;
-    if (std::ifstream(limit_file) >> limit && std::ifstream(usage_file) >> usage) {
-      available = std::min(available, std::max<std::int64_t>(0, limit - usage));
-    }
-  }
-  // A limit of the address space (ulimit -v), less what is mapped already.
-  rlimit limit{};
-  std::int64_t pages = 0;
-  if (::getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY &&
-      std::ifstream("/proc/self/statm") >> pages) {
-    const auto room = static_cast<std::int64_t>(limit.rlim_cur) - pages * ::sysconf(_SC_PAGESIZE);
-    available = std::min(available, std::max<std::int64_t>(0, room));
-  }
-  return available;
-}
-
-std::int64_t available_memory_bytes(c10::Device device) {
-  return device.is_cuda() ? ops::describe_gpu(device.index()).free_bytes : available_memory_bytes();
 }
 
 }  // namespace nanochat

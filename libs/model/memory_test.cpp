@@ -2,14 +2,9 @@
 
 #include <ATen/ops/ones.h>
 
-#include <sys/resource.h>
-#include <unistd.h>
-
-#include <cstdio>
-#include <fstream>
-
 #include <gtest/gtest.h>
 
+#include "core/testing_memory.h"
 #include "model/testing.h"
 #include "ops/device.h"
 
@@ -27,29 +22,23 @@ TEST(MemoryEstimate, CountsWeightsGradientsAndState) {
   EXPECT_EQ(exact.total(), exact.weights + exact.gradients + exact.optimizer + exact.activations);
 }
 
-// Resident memory of this process in bytes.
-std::int64_t resident_bytes() {
-  std::int64_t pages = 0, resident = 0;
-  FILE* file = std::fopen("/proc/self/statm", "r");
-  if (file == nullptr || std::fscanf(file, "%ld %ld", &pages, &resident) != 2) resident = 0;
-  if (file != nullptr) std::fclose(file);
-  return resident * 4096;
-}
-
-TEST(MemoryEstimate, ActivationsCoverWhatAStepTakes) {
+TEST(MemoryEstimate, ActivationsAreWhatAStepTakes) {
+  // The estimate in units of the peak, measured: 1.06 in float32; in bfloat16 0.93 on AVX2 and 1.14 with AMX, whose kernels keep
+  // no copies in float32.
+  constexpr double kLeast = 0.9, kMost = 1.2;
   for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
     const GptConfig config = GptConfig::from_depth(6, 256, 512);
     Gpt model = testing::random_model(config, dtype, 1);
     model.zero_grad();
     const at::Tensor ids = testing::random_ids(16, 512, 256, 2);
-    const std::int64_t before = resident_bytes();
-    model.forward_backward(ids, ids, at::ones({16, 512}));
-    const auto taken = static_cast<double>(resident_bytes() - before);
-    const auto estimate =
-        static_cast<double>(estimate_training_memory(config, 16, 512, dtype == at::kFloat ? 4 : 2).activations);
-    // After the step the attention's outputs have been given back, so what is seen is a lower bound.
-    EXPECT_GT(estimate, 0.9 * taken) << at::toString(dtype);
-    EXPECT_LT(estimate, 2.0 * taken) << at::toString(dtype);
+    Gpt small = testing::random_model(GptConfig::from_depth(1, 256, 512), dtype, 1);
+    small.zero_grad();
+    small.forward_backward(ids.narrow(0, 0, 1), ids.narrow(0, 0, 1), at::ones({1, 512}));  // what libraries take at first
+    const auto taken = testing::peak_memory_of([&] { model.forward_backward(ids, ids, at::ones({16, 512})); });
+    if (!taken) GTEST_SKIP() << "the peak cannot be reset";
+    const std::int64_t estimate = estimate_training_memory(config, 16, 512, dtype == at::kFloat ? 4 : 2).activations;
+    EXPECT_GE(static_cast<double>(estimate), kLeast * static_cast<double>(*taken)) << at::toString(dtype);
+    EXPECT_LE(static_cast<double>(estimate), kMost * static_cast<double>(*taken)) << at::toString(dtype);
   }
 }
 
@@ -76,27 +65,6 @@ TEST(MemoryEstimate, OfAGpuCoversWhatAStepTakes) {
   // The optimizer's state is not there, nor what other libraries take beside LibTorch's allocator.
   EXPECT_GT(static_cast<double>(estimate.total() - estimate.optimizer), 0.9 * taken);
   EXPECT_LT(static_cast<double>(estimate.total() - estimate.optimizer), 1.6 * taken);
-}
-
-TEST(AvailableMemory, IsAPlausibleNumber) {
-  EXPECT_EQ(available_memory_bytes(c10::kCPU) >> 40, available_memory_bytes() >> 40);
-  EXPECT_GT(available_memory_bytes(), std::int64_t{64} << 20);
-  EXPECT_LT(available_memory_bytes(), std::int64_t{1} << 50);
-}
-
-TEST(AvailableMemory, KnowsALimitOfTheAddressSpace) {
-  std::int64_t pages = 0;
-  std::ifstream("/proc/self/statm") >> pages;
-  rlimit before{};
-  ASSERT_EQ(::getrlimit(RLIMIT_AS, &before), 0);
-  constexpr std::int64_t kRoom = std::int64_t{1} << 28;
-  rlimit limit = before;
-  limit.rlim_cur = static_cast<rlim_t>(pages * ::sysconf(_SC_PAGESIZE) + kRoom);
-  ASSERT_EQ(::setrlimit(RLIMIT_AS, &limit), 0);
-  const std::int64_t available = available_memory_bytes();
-  ::setrlimit(RLIMIT_AS, &before);
-  EXPECT_LE(available, kRoom);
-  EXPECT_GT(available, kRoom / 2);
 }
 
 }  // namespace

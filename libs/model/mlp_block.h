@@ -1,6 +1,6 @@
 #pragma once
-// Internal to model: the MLP of one layer, from a reading of the residual stream to the branch that is added to it: two
-// linear layers with ReLU squared between them.
+// Internal to model: the MLP of one layer, from a reading of the residual stream to
+// the branch that is added to it: two linear layers with ReLU squared between them.
 
 #include <ATen/core/Tensor.h>
 
@@ -13,14 +13,14 @@ namespace nanochat {
 
 class MlpBlock {
  public:
-  // What forward() leaves for backward(). N tokens, F = size of the MLP.
+  // Kept by forward() for backward(). N tokens, F = hidden size of the MLP.
   struct Kept {
     Reading input;
     at::Tensor hidden;  // (N, F) before the activation
   };
-  // What both work in, which all layers share.
+  // Buffers of both, shared by all layers.
   struct Scratch {
-    at::Tensor activated;  // (N, F): computed again in backward(), which is cheaper than keeping it
+    at::Tensor activated;  // (N, F); recomputed in backward(), which is cheaper than keeping it
     at::Tensor d_hidden;   // (N, F); undefined when there is no backward pass
   };
 
@@ -31,9 +31,8 @@ class MlpBlock {
 
   // branch (N, C) = mlp(kept.input).
   void forward(const Pass& pass, Kept& kept, Scratch& scratch, at::Tensor& branch) const;
-  // d_input (N, C) from the gradient of the branch; adds to the weights' gradients.
-  void backward(const Pass& pass, const Kept& kept, const at::Tensor& d_branch, Scratch& scratch,
-                at::Tensor& d_input) const;
+  // d_input (N, C) from the gradient of the branch; accumulates the weights' gradients.
+  void backward(const Pass& pass, const Kept& kept, const at::Tensor& d_branch, Scratch& scratch, at::Tensor& d_input) const;
 
  private:
   std::int64_t layer_;

@@ -1,5 +1,5 @@
 #pragma once
-// A tensor that a model learns, as the optimizer and checkpoints see it.
+// A trainable tensor of a model, as the optimizer and checkpoints use it.
 
 #include <ATen/core/Tensor.h>
 
@@ -9,14 +9,14 @@
 
 namespace nanochat {
 
-// What a model is made for. A model for inference has no state of training: no master weights and no gradients.
+// Purpose of a model. A model for inference has no training state: no master weights and no gradients.
 enum class Purpose { kTraining, kInference };
 
 struct Parameter {
   TensorSpec spec;
   std::string name;    // as in transformers' NanoChatForCausalLM: "model.layers.0.self_attn.q_proj.weight"
-  at::Tensor value;    // its numbers: float32 master weights in a model for training, else the same tensor as `compute`
-  at::Tensor compute;  // what the model computes with: `value` itself, or its bfloat16 copy
+  at::Tensor value;    // float32 master weights in a model for training, otherwise the same tensor as `compute`
+  at::Tensor compute;  // what the model computes with: `value`, or its bfloat16 copy
   at::Tensor grad;     // float32; undefined in a model for inference, and before the first forward_backward
 };
 

@@ -13,8 +13,8 @@ Reading Reading::make(std::int64_t tokens, std::int64_t width, const at::TensorO
 
 ResidualStream::ResidualStream(std::int64_t tokens, std::int64_t width, const at::TensorOptions& options, bool train,
                                double eps)
-    : eps_(eps), embedded_(Reading::make(tokens, width, options, train)),
-      stream_(at::empty({tokens, width}, options)), branch_(at::empty({tokens, width}, options)) {
+    : eps_(eps), embedded_(Reading::make(tokens, width, options, train)), stream_(at::empty({tokens, width}, options)),
+      branch_(at::empty({tokens, width}, options)) {
   if (!train) return;
   gradient_ = at::empty({tokens, width}, options);
   d_reading_ = at::empty({tokens, width}, options);
@@ -33,9 +33,7 @@ void ResidualStream::begin_backward(Weight& table, const at::Tensor& ids) {
   ops::embedding_backward(d_reading_, ids, table.grad);
 }
 
-void ResidualStream::add_branch(Reading& reading) {
-  ops::add_rms_norm(stream_, branch_, reading.y, reading.rstd, eps_);
-}
+void ResidualStream::add_branch(Reading& reading) { ops::add_rms_norm(stream_, branch_, reading.y, reading.rstd, eps_); }
 
 void ResidualStream::add_branch_backward(const Reading& reading) {
   ops::rms_norm_backward(d_reading_, reading.y, reading.rstd, gradient_, /*accumulate=*/true);

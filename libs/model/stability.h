@@ -1,6 +1,6 @@
 #pragma once
-// Finding where a NaN or Inf came from. A training step looks at its loss and its gradient norm, which any bad number
-// reaches; only when one is bad is the step run again under observation to name the first layer and tensor.
+// Finds the origin of a NaN or Inf. A training step checks its loss and gradient norm, which any bad number
+// reaches. Only if one of them is bad, the step runs again under observation to name the first layer and tensor.
 
 #include <ATen/core/Tensor.h>
 
@@ -11,13 +11,13 @@ namespace nanochat {
 
 class Gpt;
 
-// "layer 3: mlp has 12 NaN of 32768 values", for the first tensor that is not finite when the forward and backward pass
-// of this batch is run again, in the order of computation: weights, activations, losses, gradients. nullopt when all
-// are finite. Leaves gradients zero.
-std::optional<std::string> find_non_finite(Gpt& model, const at::Tensor& ids, const at::Tensor& targets, const at::Tensor& scale,
-                                           const at::Tensor& documents = {});
+// "layer 3: mlp has 12 NaN of 32768 values" for the first tensor that is not finite when
+// this batch's forward and backward pass runs again, in the order of computation: weights,
+// activations, losses, gradients. nullopt if all are finite. Leaves gradients zero.
+std::optional<std::string> find_non_finite(Gpt& model, const at::Tensor& ids, const at::Tensor& targets,
+                                           const at::Tensor& scale, const at::Tensor& documents = {});
 
-// "NAME has 3 NaN and 1 Inf of 4096 values", or nullopt when every value is finite.
+// "NAME has 3 NaN and 1 Inf of 4096 values", or nullopt if every value is finite.
 std::optional<std::string> describe_non_finite(const std::string& name, const at::Tensor& tensor);
 
 }  // namespace nanochat

@@ -1,5 +1,5 @@
 #pragma once
-// Internal to model: the weights as they lie in memory, made from the table of layout.h.
+// Internal to model: the weights in memory, created from the table of layout.h.
 
 #include <ATen/core/Tensor.h>
 
@@ -16,11 +16,11 @@
 
 namespace nanochat {
 
-// One weight, which several parameters may share as slices of its rows.
+// One weight; several parameters may share it as slices of its rows.
 struct Weight {
   TensorRole role = TensorRole::kMatrix;
   at::Tensor value, compute, grad;          // as in Parameter; a weight without `grad` is not trained
-  std::optional<ops::PackedMatrix> packed;  // `compute` transposed and laid out for the kernels, after pack()
+  std::optional<ops::PackedMatrix> packed;  // `compute` transposed and packed for the kernels, after pack()
 };
 
 class Weights {
@@ -31,13 +31,13 @@ class Weights {
   Weights& operator=(const Weights&) = delete;
 
   Purpose purpose() const { return purpose_; }
-  // Stays where it is as long as this object lives.
+  // Stays in place as long as this object lives.
   Weight& at(std::int64_t layer, WeightSlot slot) { return weights_.at({layer, slot}); }
   std::vector<Parameter>& parameters() { return parameters_; }
 
-  void zero_grad();        // makes gradients on first use
-  void refresh_compute();  // compute := value, and packs again what was packed
-  void pack();             // every matrix, where the processor has kernels that want it
+  void zero_grad();        // creates gradients on first use
+  void refresh_compute();  // compute := value; also updates the packed copy
+  void pack();             // packs every matrix if the processor has kernels for it
 
  private:
   Purpose purpose_;

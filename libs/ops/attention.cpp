@@ -15,15 +15,15 @@
 #include "ops/cpu/attention_kernels.h"
 #include "ops/cpu/row_products.h"
 #include "ops/cuda/backend.h"
-#include "ops/dispatch.h"
-#include "ops/documents.h"
+#include "ops/document_bounds.h"
+#include "ops/internal/dispatch.h"
 
 namespace nanochat::ops {
 namespace {
 
 void check_shapes(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
-  TORCH_CHECK(q.dim() == 4 && k.dim() == 4 && v.dim() == 4, "attention: expected (B, T, heads, D), got ", q.sizes(),
-              ", ", k.sizes(), ", ", v.sizes());
+  TORCH_CHECK(q.dim() == 4 && k.dim() == 4 && v.dim() == 4, "attention: expected (B, T, heads, D), got ", q.sizes(), ", ",
+              k.sizes(), ", ", v.sizes());
   TORCH_CHECK(k.sizes() == v.sizes() && q.size(0) == k.size(0) && q.size(3) == k.size(3) && q.size(2) % k.size(2) == 0,
               "attention: q ", q.sizes(), ", k ", k.sizes(), " and v ", v.sizes(), " do not fit together");
 }
@@ -81,29 +81,27 @@ void for_each_head(std::int64_t n, std::size_t scratch_bytes, const Body& body) 
 
 // Document i holds positions offsets[i] to offsets[i + 1], the longest of them `longest`. Its part of logsumexp begins at
 // offsets[i] * NH, a head after the other.
-AttentionForward forward_by_head(const cpu::AttentionKernels& kernels, const at::Tensor& queries,
-                                 const at::Tensor& keys, const at::Tensor& values,
-                                 const std::vector<std::int32_t>& offsets, std::int64_t longest) {
+AttentionForward forward_by_head(const cpu::AttentionKernels& kernels, const at::Tensor& queries, const at::Tensor& keys,
+                                 const at::Tensor& values, const std::vector<std::int32_t>& offsets, std::int64_t longest) {
   const at::Tensor q = one_row(dense_heads(queries)), k = one_row(dense_heads(keys)), v = one_row(dense_heads(values));
   const std::int64_t n_head = q.size(2), d = q.size(3), group = n_head / k.size(2);
-  AttentionForward forward{at::empty(queries.sizes(), q.options()),
-                           at::empty({queries.size(0), n_head, queries.size(1)}, at::kFloat), {}, {}};
+  AttentionForward forward{
+      at::empty(queries.sizes(), q.options()), at::empty({queries.size(0), n_head, queries.size(1)}, at::kFloat), {}, {}};
   const at::Tensor out = one_row(forward.out);
   const auto documents = static_cast<std::int64_t>(offsets.size()) - 1;
   for_each_head(documents * n_head, kernels.forward_scratch(longest, d), [&](std::int64_t i, void* scratch) {
     const auto document = static_cast<std::size_t>(i / n_head);
     const std::int64_t head = i % n_head, begin = offsets[document], time = offsets[document + 1] - begin;
     kernels.forward(rows_of(q, begin, head), rows_of(k, begin, head / group), rows_of(v, begin, head / group),
-                    mutable_rows_of(out, begin, head), typed<float>(forward.logsumexp) + begin * n_head + head * time,
-                    time, d, softmax_scale(d), scratch);
+                    mutable_rows_of(out, begin, head), typed<float>(forward.logsumexp) + begin * n_head + head * time, time, d,
+                    softmax_scale(d), scratch);
   });
   return forward;
 }
 
-AttentionBackward backward_by_head(const cpu::AttentionKernels& kernels, const at::Tensor& gradient,
-                                   const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
-                                   const AttentionForward& forward, const std::vector<std::int32_t>& offsets,
-                                   std::int64_t longest) {
+AttentionBackward backward_by_head(const cpu::AttentionKernels& kernels, const at::Tensor& gradient, const at::Tensor& queries,
+                                   const at::Tensor& keys, const at::Tensor& values, const AttentionForward& forward,
+                                   const std::vector<std::int32_t>& offsets, std::int64_t longest) {
   // The heads of a group are found d numbers apart.
   const at::Tensor q = one_row(queries.contiguous()), dout = one_row(gradient.contiguous());
   const at::Tensor out = one_row(forward.out.contiguous());
@@ -117,11 +115,10 @@ AttentionBackward backward_by_head(const cpu::AttentionKernels& kernels, const a
     const auto document = static_cast<std::size_t>(i / n_kv_head);
     const std::int64_t head = i % n_kv_head, first = head * group;
     const std::int64_t begin = offsets[document], time = offsets[document + 1] - begin;
-    kernels.backward(rows_of(q, begin, first), rows_of(k, begin, head), rows_of(v, begin, head),
-                     rows_of(out, begin, first), rows_of(dout, begin, first),
-                     typed<float>(forward.logsumexp) + begin * n_head + first * time, mutable_rows_of(dq, begin, first),
-                     mutable_rows_of(dk, begin, head), mutable_rows_of(dv, begin, head), group, time, d,
-                     softmax_scale(d), scratch);
+    kernels.backward(rows_of(q, begin, first), rows_of(k, begin, head), rows_of(v, begin, head), rows_of(out, begin, first),
+                     rows_of(dout, begin, first), typed<float>(forward.logsumexp) + begin * n_head + first * time,
+                     mutable_rows_of(dq, begin, first), mutable_rows_of(dk, begin, head), mutable_rows_of(dv, begin, head),
+                     group, time, d, softmax_scale(d), scratch);
   });
   return backward;
 }
@@ -136,9 +133,10 @@ at::Tensor sum_groups(const at::Tensor& dx, std::int64_t n_kv_head) {
 
 // By ATen's kernels for CPUs, in float32 whatever the type.
 AttentionForward aten_forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
-  auto [out, logsumexp] = at::_scaled_dot_product_flash_attention_for_cpu(
-      as_float(q).transpose(1, 2), per_query_head(as_float(k), q.size(2)), per_query_head(as_float(v), q.size(2)), 0.0,
-      /*is_causal=*/true);
+  auto [out, logsumexp] = at::_scaled_dot_product_flash_attention_for_cpu(as_float(q).transpose(1, 2),
+                                                                          per_query_head(as_float(k), q.size(2)),
+                                                                          per_query_head(as_float(v), q.size(2)), 0.0,
+                                                                          /*is_causal=*/true);
   return {out.transpose(1, 2).to(q.scalar_type()), logsumexp, {}, {}};
 }
 
@@ -191,8 +189,8 @@ AttentionBackward aten_backward_by_document(const at::Tensor& dout, const at::Te
   const at::Tensor dq = one_row(backward.dq), dk = one_row(backward.dk), dv = one_row(backward.dv);
   for_each_document(documents, [&](const Document& document) {
     const AttentionForward of_document{document.of(out), document.logsumexp_of(forward.logsumexp, q.size(2)), {}, {}};
-    const AttentionBackward part =
-        aten_backward(document.of(gradient), document.of(queries), document.of(keys), document.of(values), of_document);
+    const AttentionBackward part = aten_backward(document.of(gradient), document.of(queries), document.of(keys),
+                                                 document.of(values), of_document);
     document.of(dq).copy_(part.dq);
     document.of(dk).copy_(part.dk);
     document.of(dv).copy_(part.dv);
@@ -209,8 +207,7 @@ void check_scope(const at::Tensor& q, const AttentionScope& scope) {
 
 }  // namespace
 
-AttentionForward causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                                  const AttentionScope& scope) {
+AttentionForward causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionScope& scope) {
   check_shapes(q, k, v);
   check_scope(q, scope);
   const DocumentBounds* documents = scope.documents;
@@ -223,16 +220,14 @@ AttentionForward causal_attention(const at::Tensor& q, const at::Tensor& k, cons
 }
 
 AttentionBackward causal_attention_backward(const at::Tensor& dout, const at::Tensor& q, const at::Tensor& k,
-                                            const at::Tensor& v, const AttentionForward& forward,
-                                            const AttentionScope& scope) {
+                                            const at::Tensor& v, const AttentionForward& forward, const AttentionScope& scope) {
   check_shapes(q, k, v);
   check_scope(q, scope);
   const DocumentBounds* documents = scope.documents;
   if (q.is_cuda()) return cuda::causal_attention_backward(dout, q, k, v, forward, scope);
   if (const auto* kernels = own_kernels(q)) {
-    return documents != nullptr
-               ? backward_by_head(*kernels, dout, q, k, v, forward, documents->offsets, documents->longest)
-               : backward_by_head(*kernels, dout, q, k, v, forward, row_offsets(q), q.size(1));
+    return documents != nullptr ? backward_by_head(*kernels, dout, q, k, v, forward, documents->offsets, documents->longest)
+                                : backward_by_head(*kernels, dout, q, k, v, forward, row_offsets(q), q.size(1));
   }
   return documents != nullptr ? aten_backward_by_document(dout, q, k, v, forward, *documents)
                               : aten_backward(dout, q, k, v, forward);
@@ -312,17 +307,17 @@ at::Tensor cached_attention(const at::Tensor& q, const at::Tensor& k, const at::
   const std::int64_t queries = q.size(1), keys = k.size(1);
   const std::int64_t* starts = start.const_data_ptr<std::int64_t>();
   for (std::int64_t b = 0; b < q.size(0); ++b) {
-    TORCH_CHECK(starts[b] >= 0 && starts[b] + queries <= keys, "cached_attention: row ", b, " needs ",
-                starts[b] + queries, " keys, but there are ", keys);
+    TORCH_CHECK(starts[b] >= 0 && starts[b] + queries <= keys, "cached_attention: row ", b, " needs ", starts[b] + queries,
+                " keys, but there are ", keys);
   }
   if (q.is_cpu() && rows_dense(k, v)) {
-    const bool many = q.scalar_type() == at::kFloat && queries >= kManyQueries && q.size(3) % cpu::prompt_attention().d_multiple == 0;
+    const bool many = q.scalar_type() == at::kFloat && queries >= kManyQueries &&
+                      q.size(3) % cpu::prompt_attention().d_multiple == 0;
     return many ? attend_by_prompt(q, k, v, starts) : attend_by_head(q, k, v, starts);
   }
   const auto positions = at::TensorOptions(at::kLong).device(q.device());
   const at::Tensor key = at::arange(keys, positions).view({1, 1, 1, keys});
-  const at::Tensor last =
-      start.to(q.device()).view({-1, 1, 1, 1}).add(at::arange(queries, positions).view({1, 1, queries, 1}));
+  const at::Tensor last = start.to(q.device()).view({-1, 1, 1, 1}).add(at::arange(queries, positions).view({1, 1, queries, 1}));
   return at::scaled_dot_product_attention(q.transpose(1, 2), per_query_head(k, q.size(2)), per_query_head(v, q.size(2)),
                                           key.le(last))
       .transpose(1, 2);

@@ -1,8 +1,8 @@
 #pragma once
-// Causal scaled dot-product attention with grouped queries (Vaswani et al. 2017; Ainslie et al. 2023), tiled so that
-// the T x T scores never stand in memory (Dao et al. 2022). On CPUs by our own kernels in bfloat16, and for inference in
-// float32, and by ATen's flash kernels otherwise; on GPUs through LibTorch: cuDNN or FlashAttention in bfloat16, memory-efficient attention in
-// float32.
+// Causal scaled dot-product attention with grouped queries (Vaswani et al. 2017; Ainslie
+// et al. 2023), tiled: the T x T scores are never stored (Dao et al. 2022). On CPUs,
+// bfloat16 and float32 inference use our kernels, the rest ATen's flash kernels. On GPUs,
+// LibTorch's: cuDNN or FlashAttention in bfloat16, memory-efficient attention in float32.
 
 #include <ATen/core/Tensor.h>
 
@@ -13,9 +13,10 @@ namespace nanochat::ops {
 
 struct DocumentBounds;
 
-// Which keys a query sees: those of its own document, up to its own position.
+// The keys that a query sees: those of its own document, up to its own position.
 struct AttentionScope {
-  const DocumentBounds* documents = nullptr;  // where documents begin (ops/documents.h); null: every row is one document
+  const DocumentBounds* documents =
+      nullptr;  // their offsets, or cu_seqlens (ops/document_bounds.h); null: a row is one document
   // Sliding window: how many earlier positions a query sees at most; none: all of its document. No kernel has windows
   // yet: giving one is a TORCH_CHECK error.
   std::optional<std::int64_t> window = {};
@@ -24,7 +25,7 @@ struct AttentionScope {
 struct AttentionForward {
   at::Tensor out;         // (B, T, NH, D), dense
   at::Tensor logsumexp;   // (B, NH, T[, 1]) float32, for the backward pass; with documents the kernels choose the layout
-  at::Tensor philox_seed, philox_offset;  // GPUs only: what LibTorch's backward functions ask for
+  at::Tensor philox_seed, philox_offset;  // GPUs only: inputs of LibTorch's backward functions
 };
 
 // q: (B, T, NH, D); k, v: (B, T, NKV, D) with the last dimension dense, NH a multiple of NKV. Query head h reads
@@ -40,11 +41,11 @@ AttentionBackward causal_attention_backward(const at::Tensor& dout, const at::Te
                                             const at::Tensor& v, const AttentionForward& forward,
                                             const AttentionScope& scope = {});
 
-// Queries against a cache: q (B, Tq, NH, D); k, v (B, Tk, NKV, D). Query i of row b sees keys [0, start[b] + i]; start
-// is int64 (B) on the CPU, wherever the others are. Returns (B, Tq, NH, D). Inference only.
+// Attention of queries to a cache: q (B, Tq, NH, D); k, v (B, Tk, NKV, D). Query i of row b sees keys [0, start[b]
+// + i]. start is int64 (B) on the CPU, for any device of the others. Returns (B, Tq, NH, D). Inference only.
 at::Tensor cached_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& start);
-// Whether that is faster than causal_attention() for prompts that begin with these queries: with one token, and in float32
-// where MKL, on which LibTorch's kernels rest, takes half of what the processor can (linear.h).
+// True if this is faster than causal_attention() for prompts that begin with these queries: with one token,
+// and in float32 where LibTorch's kernels, which use MKL, reach only half of the processor's rate (linear.h).
 bool prefers_cached_attention(const at::Tensor& q);
 
 }  // namespace nanochat::ops

@@ -97,7 +97,8 @@ INSTANTIATE_TEST_SUITE_P(Shapes, CachedAttention,
 
 TEST(Attention, PromptsComeToTheSameWhicheverWayIsPreferred) {
   for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
-    const at::Tensor q = at::randn({2, 90, 4, 32}).to(dtype), k = at::randn({2, 90, 2, 32}).to(dtype), v = at::randn(k.sizes()).to(dtype);
+    const at::Tensor q = at::randn({2, 90, 4, 32}).to(dtype), k = at::randn({2, 90, 2, 32}).to(dtype),
+                     v = at::randn(k.sizes()).to(dtype);
     const at::Tensor by_cache = cached_attention(q, k, v, at::zeros({2}, at::kLong));
     EXPECT_LT(relative_error(by_cache, causal_attention(q, k, v).out.to(at::kDouble)), tolerance(dtype));
     EXPECT_TRUE(prefers_cached_attention(q.narrow(1, 0, 1)));

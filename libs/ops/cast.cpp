@@ -1,6 +1,6 @@
 #include "ops/cast.h"
 
-#include "ops/dispatch.h"
+#include "ops/internal/dispatch.h"
 
 namespace nanochat::ops {
 

@@ -1,12 +1,12 @@
 #pragma once
-// Element types: what the processor computes fast in, and conversions between master and compute copies.
+// Element types: which ones the processor computes fast, and conversions between master and compute copies.
 
 #include <ATen/core/Tensor.h>
 
 namespace nanochat::ops {
 
-// True when this processor multiplies bf16 matrices natively (AVX512-BF16 or AMX): then bf16 is about four times as
-// fast as fp32; without, LibTorch emulates it and is slower.
+// True if this processor multiplies bf16 matrices natively (AVX512-BF16 or AMX). Then bf16
+// is about four times as fast as fp32; otherwise LibTorch emulates it and it is slower.
 bool cpu_has_fast_bf16();
 
 // to = from, converting between float32 and bfloat16 (round to nearest even). Contiguous, same number of elements.

@@ -1,6 +1,6 @@
 #pragma once
-// The language-model head: logits, soft-cap (Gemma 2, 2024) and cross-entropy in one pass over chunks of rows, so that
-// the full (tokens x vocabulary) logits never stand in memory, in any precision. In the reference's gpt.py they do.
+// The language-model head: logits, soft-cap (Gemma 2, 2024) and cross-entropy in one pass over chunks of rows.
+// The full (tokens x vocabulary) logits are never stored, in any precision; the reference's gpt.py stores them.
 
 #include <ATen/core/Tensor.h>
 
@@ -12,26 +12,25 @@ inline constexpr std::int64_t kMinimumChunkRows = 1024;
 inline constexpr std::int64_t kGpuChunkBytes = std::int64_t{1} << 30;
 
 struct HeadOptions {
-  std::int64_t vocab_size = 0;   // logits beyond are padding: no probability, no gradient
+  std::int64_t vocab_size = 0;   // logits beyond this are padding: no probability, no gradient
   double softcap = 15.0;         // softcap * tanh(z / softcap); 0: none
-  // Of logits at a time. 0: kGpuChunkBytes on a GPU, else 8 MiB, but at least kMinimumChunkRows rows, since each chunk
-  // passes once over the head's gradient, which is large where the vocabulary is.
+  // Bytes of logits in a chunk. 0: kGpuChunkBytes on a GPU, otherwise 8 MiB, but at least kMinimumChunkRows
+  // rows, because each chunk passes once over the head's gradient, which is large for a large vocabulary.
   std::int64_t chunk_bytes = 0;
 };
 
-// x: (N, C), w: (padded V, C) of one dtype (float32 or bfloat16); targets int32 (N), negative: ignored.
-// losses (N) float32 receives the loss of each token in nats, 0 where ignored.
+// x: (N, C), w: (padded V, C) of one dtype (float32 or bfloat16); targets int32 (N), negative:
+// ignored. losses (N) float32 receives the loss of each token in nats, 0 for ignored targets.
 void head_losses(const at::Tensor& x, const at::Tensor& w, const at::Tensor& targets, const HeadOptions& options,
                  at::Tensor& losses);
 
-// The same, and gradients of sum_i scale[i] * loss[i]: dx (N, C) is written, dw (padded V, C) float32 is added to, or
-// undefined when the weight is not trained.
-// scale: (N) float32; rows with an ignored target contribute nothing.
-void head_losses_and_gradients(const at::Tensor& x, const at::Tensor& w, const at::Tensor& targets,
-                               const at::Tensor& scale, const HeadOptions& options, at::Tensor& losses, at::Tensor& dx,
-                               at::Tensor& dw);
+// The same, and gradients of sum_i scale[i] * loss[i]. dx (N, C) is written;
+// dw (padded V, C) float32 is accumulated, or undefined if the weight is not
+// trained. scale: (N) float32; rows with an ignored target contribute nothing.
+void head_losses_and_gradients(const at::Tensor& x, const at::Tensor& w, const at::Tensor& targets, const at::Tensor& scale,
+                               const HeadOptions& options, at::Tensor& losses, at::Tensor& dx, at::Tensor& dw);
 
-// Raw logits z (N, padded V) as soft-capped logits (N, vocab_size) float32, for sampling and evaluation.
+// Converts raw logits z (N, padded V) to soft-capped logits (N, vocab_size) float32, for sampling and evaluation.
 at::Tensor softcap_logits(const at::Tensor& z, const HeadOptions& options);
 
 }  // namespace nanochat::ops

@@ -1,6 +1,6 @@
 #pragma once
-// Where tensors live: this machine's processor, or one of its NVIDIA GPUs in a build with CUDA. Nothing here needs a
-// CUDA header, and everything works in a build without: there are then no GPUs.
+// Devices of tensors: the CPU, or an NVIDIA GPU in a build with CUDA. Needs
+// no CUDA header. A build without CUDA has all functions and no GPUs.
 
 #include <c10/core/Device.h>
 #include <c10/core/ScalarType.h>
@@ -10,27 +10,27 @@
 
 namespace nanochat::ops {
 
-bool cuda_built();   // whether this build has CUDA kernels
-int cuda_devices();  // GPUs that this process can use; 0 without a driver
+bool cuda_built();   // true if this build has CUDA kernels
+int cuda_devices();  // number of GPUs that this process can use; 0 without a driver
 
 struct DeviceDescription {
   std::string name;  // "NVIDIA H100 80GB HBM3"
   int major = 0, minor = 0;
   std::int64_t total_bytes = 0, free_bytes = 0;
 };
-// index: of a device; a negative one, which a device without an index has, means the first GPU, as in use_device().
+// index: device index. A negative index (a device without an index) means the first GPU, as in use_device().
 DeviceDescription describe_gpu(int index);
 
-// Makes a GPU the current one of this thread; nothing for the CPU.
+// Makes a GPU the current device of this thread; does nothing for the CPU.
 void use_device(c10::Device device);
-// Waits until everything enqueued on the device is done; nothing for the CPU.
+// Waits until all enqueued work of the device is done; does nothing for the CPU.
 void synchronize(c10::Device device);
-// Bytes of device memory that this process has held at most, as LibTorch's caching allocator counts them (what it got
-// from the driver); 0 for the CPU.
+// Peak of device memory held by this process in bytes, as counted by
+// LibTorch's caching allocator (memory from the driver); 0 for the CPU.
 std::int64_t peak_device_memory(c10::Device device);
 
-// True when this process computes with the ATen reference on a GPU instead of with the kernels:
-// NANOCHAT_CUDA_KERNELS=reference in the environment, for comparison.
+// True if this process uses the ATen reference on GPUs instead of the kernels,
+// for comparison: NANOCHAT_CUDA_KERNELS=reference in the environment.
 bool use_reference_kernels();
 
 }  // namespace nanochat::ops

@@ -3,7 +3,7 @@
 #include <cstring>
 
 #include "ops/cuda/backend.h"
-#include "ops/dispatch.h"
+#include "ops/internal/dispatch.h"
 #include "ops/reference.h"
 
 namespace nanochat::ops {
@@ -11,8 +11,8 @@ namespace nanochat::ops {
 void embedding(const at::Tensor& table, const at::Tensor& ids, at::Tensor& y) {
   const std::int64_t width = table.size(1), rows = table.size(0), n = ids.numel();
   TORCH_CHECK(ids.scalar_type() == at::kInt, "embedding: expected int32 ids, got ", ids.scalar_type());
-  TORCH_CHECK(y.numel() == n * width && y.scalar_type() == table.scalar_type(), "embedding: y ", y.sizes(),
-              " does not fit ", n, " rows of table ", table.sizes());
+  TORCH_CHECK(y.numel() == n * width && y.scalar_type() == table.scalar_type(), "embedding: y ", y.sizes(), " does not fit ", n,
+              " rows of table ", table.sizes());
   // Where ids are out of range the kernel gives NaN.
   if (table.is_cuda()) return on_gpu(cuda::embedding, reference::embedding)(table, ids, y);
   const std::int32_t* id = typed<std::int32_t>(ids);

@@ -1,31 +1,31 @@
 #pragma once
-// Matrix products of a linear layer without bias, y = x wᵀ: in bfloat16 by kernels of our own where the processor has products
-// of such numbers (ops/matrix_product.h), else through ATen (on CPUs MKL in float32 and oneDNN in bfloat16, on GPUs cuBLAS).
-// x: (N, K), w: (M, K), y: (N, M); all of one dtype; outputs are given by the caller and may be row-strided.
+// Matrix products of a linear layer without bias, y = x wᵀ. In bfloat16 with our kernels where the processor
+// supports them (ops/matrix_product.h), otherwise with ATen (CPU: MKL in float32, oneDNN in bfloat16; GPU: cuBLAS).
+// x: (N, K), w: (M, K), y: (N, M), all of one dtype; the caller provides outputs, which may be row-strided.
 
 #include <ATen/core/Tensor.h>
 
 namespace nanochat::ops {
 
 void linear(const at::Tensor& x, const at::Tensor& w, at::Tensor& y);                     // y = x wᵀ
-// The same for inference. Few rows read w at the speed of memory (cpu/row_products.h, cuda/linear_rows.cu). Batch-invariant:
-// every row of y is computed alike whatever rows stand beside it and however many; on a GPU up to 64 rows.
+// The same for inference. Few rows read w at the speed of memory (cpu/row_products.h, cuda/linear_rows.cu).
+// Batch-invariant: a row of y does not depend on the other rows or their number; on a GPU up to 64 rows.
 void linear_rows(const at::Tensor& x, const at::Tensor& w, at::Tensor& y);
-// The same with what stands before and behind a product in the model: on a GPU one kernel, where launches count as much as
-// bytes do. Elsewhere one pass each.
+// The same with the operations before and after the product in the model: one
+// kernel on a GPU, where launches cost as much as reading. Elsewhere one pass each.
 struct LinearFusion {
   bool normalise = false;     // x is the output of rms_norm(x, eps), not rounded
   double eps = 0.0;
   bool relu_squared = false;  // y = max(x wᵀ, 0)^2
-  bool add = false;           // y += that
+  bool add = false;           // y += the result
 };
 void linear_rows(const at::Tensor& x, const at::Tensor& w, at::Tensor& y, const LinearFusion& fusion);
-// The same where rows may depend on their company: whichever of the two is the faster one for so many.
+// The same where the result need not be batch-invariant: whichever of the two is faster for so many rows.
 void linear_inference(const at::Tensor& x, const at::Tensor& w, at::Tensor& y);
 void linear_backward_input(const at::Tensor& dy, const at::Tensor& w, at::Tensor& dx);    // dx = dy w
-// dw (float32) += dyᵀ x. In bfloat16 on a CPU without kernels of our own the product is rounded once before it is added, as
-// under autocast in the reference, and `scratch` (M, K) of the dtype of x holds it; elsewhere it is added in float32 and
-// scratch may be undefined.
+// dw (float32) += dyᵀ x. In bfloat16 on a CPU without our kernels, the product is rounded
+// once before it is added, as under autocast in the reference; `scratch` (M, K) of the
+// dtype of x holds it. Elsewhere it is added in float32, and scratch may be undefined.
 void linear_backward_weight(const at::Tensor& dy, const at::Tensor& x, at::Tensor& dw, at::Tensor& scratch);
 bool needs_weight_scratch(const at::Tensor& x);
 

@@ -1,8 +1,8 @@
 #pragma once
-// Attention over a cache in blocks (PagedAttention: Kwon et al. 2023), for a flat list of tokens that belong to sequences
-// of any length: decodes and chunks of prompts side by side. On CPUs by our own kernels (cpu/row_products.h), where the result
-// of a token does not depend on the others. On GPUs by kernels for heads of 64 and 128 (cuda/paged_attention.cu), other heads
-// sequence by sequence through ATen.
+// Attention over a cache in blocks (PagedAttention: Kwon et al. 2023) for a flat list
+// of tokens of several sequences: decodes and chunks of prompts together. On CPUs with
+// our kernels (cpu/row_products.h), batch-invariant. On GPUs with kernels for heads of
+// 64 and 128 (cuda/paged_attention.cu); other heads use ATen, sequence by sequence.
 
 #include <ATen/core/Tensor.h>
 
@@ -13,12 +13,12 @@
 
 namespace nanochat::ops {
 
-// Where the tokens of a batch stand: N tokens, those of a sequence together and in order.
+// The positions of the tokens of a batch: N tokens; those of one sequence are consecutive and in order.
 struct PagedBatch {
   struct Sequence {
     std::int64_t start = 0;             // position of its first token of this batch
     std::int64_t tokens = 0;
-    std::vector<std::int32_t> blocks;   // block table: position p lies in blocks[p / block_size]
+    std::vector<std::int32_t> blocks;   // block table: position p is in blocks[p / block_size]
   };
   std::vector<Sequence> sequences;
   std::int64_t tokens() const;
@@ -33,44 +33,44 @@ at::Tensor paged_attention(const at::Tensor& q, const at::Tensor& keys, const at
 at::Tensor paged_attention_reference(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values,
                                      const PagedBatch& batch);
 
-// How the kernels of a GPU share out the work.
+// How GPU kernels divide the work.
 struct PagedOptions {
-  // A token comes out the same, bit for bit, whatever else is in the batch and however its prompt is cut into chunks.
-  // Prompts are slower.
+  // The result for a token is equal bit for bit, whatever else is in the
+  // batch and however its prompt is split into chunks. Prompts are slower.
   bool batch_invariant = false;
-  // Keys that one block of threads reads, a multiple of 64; 0: chosen by the size of the batch.
+  // Number of keys that one thread block reads, a multiple of 64; 0: chosen by the size of the batch.
   std::int64_t split = 0;
 };
 
 // A batch in the memory of a GPU, for all layers of a pass:
 //   DevicePagedBatch device(batch, keys, n_head);
 //   for each layer: rope_qk_norm_store(qkv, table, device, q, keys, values, eps); out = paged_attention(q, keys, values, device);
-// The functions below take it on a GPU only, and enqueue without waiting.
+// The functions below take it on a GPU only, and enqueue work without waiting.
 class DevicePagedBatch {
  public:
   // keys: a cache of any layer; all have its shape and device.
   DevicePagedBatch(const PagedBatch& batch, const at::Tensor& keys, std::int64_t n_head, const PagedOptions& options = {});
-  // Room for `sequences` decodes of up to `longest` positions, for a recorded graph (device_graph.h): the lists stay where
-  // they are, and assign() changes what is in them.
+  // Room for `sequences` decodes of up to `longest` positions, for a recorded graph
+  // (device_graph.h): the lists stay in place, and assign() changes their content.
   DevicePagedBatch(std::int64_t sequences, std::int64_t longest, const at::Tensor& keys, std::int64_t n_head,
                    const PagedOptions& options = {});
-  // Sequences of one token each, as many as there is room for or fewer: for the tokens beyond, nothing is stored, and
-  // attention leaves what is in its output.
+  // Sets sequences of one token each, at most as many as there is room for. For
+  // unused tokens, nothing is stored and attention does not write its output.
   void assign(const PagedBatch& batch);
-  // Whether there are kernels for such a cache; the others of these functions take no other.
+  // True if there are kernels for such a cache. The other functions require this.
   static bool takes(const at::Tensor& keys);
 
   std::int64_t tokens() const { return tokens_; }
-  // int32 (tokens), on the device: where each stands in its sequence, and in the cache as block * block_size + offset; -1
-  // where there is no token.
+  // int32 (tokens), on the device: position of each token in its sequence,
+  // and in the cache as block * block_size + offset; -1 for unused tokens.
   at::Tensor positions() const { return lists_.narrow(0, positions_, tokens_); }
   at::Tensor slots() const { return lists_.narrow(0, slots_, tokens_); }
 
-  // For the kernels' callers: tiles of one kind (cuda/kernels.h), and the scratch memory that they share.
+  // For callers of the kernels: tiles of one kind (cuda/kernels.h), and their shared scratch memory.
   struct Tiles {
-    std::int64_t begin = 0, count = 0;          // in lists(); two numbers each
-    std::int64_t rows = 0;                      // most that one of them has
-    std::int64_t longest = 0, split = 0;        // keys of the longest sequence, and of a split
+    std::int64_t begin = 0, count = 0;  // in lists(); two numbers each
+    std::int64_t rows = 0;  // maximum number of rows of a tile
+    std::int64_t longest = 0, split = 0;  // keys of the longest sequence, and of a split
     std::int64_t splits() const { return count == 0 ? 0 : (longest + split - 1) / split; }
   };
   const at::Tensor& lists() const { return lists_; }  // int32
@@ -91,11 +91,11 @@ class DevicePagedBatch {
 };
 
 void paged_store(const at::Tensor& k, const at::Tensor& v, const DevicePagedBatch& batch, at::Tensor& keys, at::Tensor& values);
-// In one pass after the fused projection qkv (N, (NH + 2 NKV) * D): rope_qk_norm() of the query heads into q (N, NH, D), and
-// of the key heads into the cache, with the values (ops/rope.h).
+// One pass after the fused projection qkv (N, (NH + 2 NKV) * D): rope_qk_norm() of the query heads
+// into q (N, NH, D) and of the key heads into the cache, and the values into the cache (ops/rope.h).
 void rope_qk_norm_store(const at::Tensor& qkv, const RopeTable& table, const DevicePagedBatch& batch, at::Tensor& q,
                         at::Tensor& keys, at::Tensor& values, double eps);
-// window: a token at position p sees positions p - window to p; -1: all up to its own.
+// window: a token at position p sees positions p - window to p; -1: all positions up to its own.
 at::Tensor paged_attention(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values, const DevicePagedBatch& batch,
                            std::int64_t window = -1);
 

@@ -75,7 +75,8 @@ class PagedAttention : public ::testing::TestWithParam<Shape> {
     for (std::size_t i = 0; i < q_.size(); ++i) {
       const at::Tensor start = at::full({1}, batch_.sequences[i].start, at::kLong);
       parts.push_back(cached_attention(q_[i].unsqueeze(0).to(at::kFloat), k_[i].unsqueeze(0).to(at::kFloat),
-                                       v_[i].unsqueeze(0).to(at::kFloat), start).squeeze(0));
+                                       v_[i].unsqueeze(0).to(at::kFloat), start)
+                          .squeeze(0));
     }
     return join(parts);
   }

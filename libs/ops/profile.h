@@ -1,5 +1,5 @@
 #pragma once
-// Where time goes on a GPU, kernel by kernel, through LibTorch's profiler (Kineto over CUPTI).
+// Time of each kernel on a GPU, from LibTorch's profiler (Kineto over CUPTI).
 
 #include <cstdint>
 #include <filesystem>
@@ -15,9 +15,9 @@ struct KernelTime {
   double milliseconds = 0.0;
 };
 
-// Runs `work`, which must wait for the GPU, and returns the kernels, copies and fills that ran there meanwhile, those
-// with the most time first. `trace`, when not empty, receives a Chrome trace (for chrome://tracing or Perfetto). One
-// at a time in a process.
+// Runs `work`, which must wait for the GPU, and returns the kernels, copies and fills
+// that ran there, sorted by decreasing time. `trace`, if not empty, is the file for a
+// Chrome trace (chrome://tracing or Perfetto). Only one at a time in a process.
 std::vector<KernelTime> profile_gpu(const std::function<void()>& work, const std::filesystem::path& trace = {});
 
 }  // namespace nanochat::ops

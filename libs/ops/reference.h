@@ -1,7 +1,7 @@
 #pragma once
-// Every operation of ops/*.h in plain ATen, on any device and for any layout: what the kernels are compared with, and
-// what a GPU computes with when NANOCHAT_CUDA_KERNELS=reference is set. Same contracts as in ops/*.h; arithmetic in
-// float32, rounded once to the type of the output.
+// The elementwise operations of training and the optimizers in plain ATen, on any device and for any layout. Kernels
+// are compared with them, and GPUs use them with NANOCHAT_CUDA_KERNELS=reference. Contracts as in ops/*.h; arithmetic
+// in float32, rounded once to the output's type. Products and attention have none here: LibTorch's are the reference.
 
 #include <ATen/core/Tensor.h>
 
@@ -24,15 +24,14 @@ void relu_squared(const at::Tensor& x, at::Tensor& y);
 void relu_squared_backward(const at::Tensor& dy, const at::Tensor& x, at::Tensor& dx);
 void embedding(const at::Tensor& table, const at::Tensor& ids, at::Tensor& y);
 void embedding_backward(const at::Tensor& dy, const at::Tensor& ids, at::Tensor& dtable);
-// Raw logits z (rows, padded V), replaced by their gradient when scale is defined; losses (rows) float32.
+// Replaces raw logits z (rows, padded V) by their gradient if scale is defined; losses (rows) float32.
 void softcap_cross_entropy(at::Tensor& z, const at::Tensor& targets, const at::Tensor& scale, at::Tensor& losses,
                            std::int64_t vocab, double softcap);
 at::Tensor softcap(const at::Tensor& z, std::int64_t vocab, double softcap);
 
 void adamw(at::Tensor& value, const at::Tensor& gradient, at::Tensor& first_moment, at::Tensor& second_moment,
            at::Tensor& compute, const AdamWArguments& arguments);
-at::Tensor muon_directions(const MatrixList& matrices, at::ScalarType dtype, double grad_scale, double momentum,
-                           bool nesterov);
+at::Tensor muon_directions(const MatrixList& matrices, at::ScalarType dtype, double grad_scale, double momentum, bool nesterov);
 at::Tensor sum_of_squares(const std::vector<at::Tensor>& tensors);  // float64, no dimensions
 
 }  // namespace nanochat::ops::reference

@@ -1,6 +1,6 @@
 #pragma once
-// RMSNorm without learnable parameters (Zhang & Sennrich 2019; `norm` in the reference's gpt.py). Rows are the last
-// dimension; float32 or bfloat16, statistics in float32. All tensors contiguous; outputs are given by the caller.
+// RMSNorm without learnable parameters (Zhang & Sennrich 2019; `norm` in the reference's gpt.py) over the last
+// dimension. float32 or bfloat16, statistics in float32. All tensors are contiguous; the caller provides outputs.
 
 #include <ATen/core/Tensor.h>
 

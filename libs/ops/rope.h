@@ -1,6 +1,6 @@
 #pragma once
-// Rotary position embedding (Su et al. 2021), halves rotated as in the reference's apply_rotary_emb, followed by
-// QK-norm: RMSNorm over each head (Henry et al. 2020). Both in one pass over the fused projection.
+// Rotary position embedding (Su et al. 2021) with rotated halves, as in the reference's apply_rotary_emb, followed
+// by QK-norm, which is RMSNorm over each head (Henry et al. 2020). Both in one pass over the fused projection.
 
 #include <ATen/core/Tensor.h>
 
@@ -17,7 +17,7 @@ RopeTable make_rope_table(std::int64_t positions, std::int64_t head_dim, double 
 
 // qkv: (B, T, (NH + 2 NKV) * D), the fused projection. Rotates and normalises its query and key heads into
 // q (B, T, NH, D) and k (B, T, NKV, D), contiguous; rstd (B, T, NH + NKV) float32 or undefined. Values stay in qkv.
-// Row b stands at positions start[b] + 0 .. T-1; start may be undefined (all zero) or int64 (B) on the CPU.
+// Row b has the positions start[b] + 0 .. T-1; start may be undefined (all zero) or int64 (B) on the CPU.
 void rope_qk_norm(const at::Tensor& qkv, const RopeTable& table, const at::Tensor& start, at::Tensor& q, at::Tensor& k,
                   at::Tensor& rstd, double eps);
 

@@ -39,7 +39,8 @@ TEST_P(LinearRows, MultipliesAnyShape) {
 }
 
 TEST_P(LinearRows, TakesRowsThatLieApart) {
-  const at::Tensor x = random_tensor({6, 100}, GetParam(), 1).narrow(1, 10, 50), w = random_tensor({9, 80}, GetParam(), 2).narrow(1, 3, 50);
+  const at::Tensor x = random_tensor({6, 100}, GetParam(), 1).narrow(1, 10, 50),
+                   w = random_tensor({9, 80}, GetParam(), 2).narrow(1, 3, 50);
   at::Tensor whole = at::empty({6, 30}, x.options()).fill_(7);
   at::Tensor y = whole.narrow(1, 5, 9);
   linear_rows(x, w, y);
@@ -47,8 +48,8 @@ TEST_P(LinearRows, TakesRowsThatLieApart) {
   EXPECT_TRUE(whole.narrow(1, 0, 5).eq(7).all().item<bool>() && whole.narrow(1, 14, 16).eq(7).all().item<bool>());
 }
 
-// What lets an answer be the same alone and in company.
-TEST_P(LinearRows, ARowIsTheSameBitForBitWhateverStandsBesideIt) {
+// What makes the answers of the engine batch-invariant.
+TEST_P(LinearRows, IsBatchInvariantBitForBit) {
   const int threads = at::get_num_threads();
   for (const std::int64_t n : {33, 256}) {
     const at::Tensor x = random_tensor({37, n}, GetParam(), 3), w = random_tensor({131, n}, GetParam(), 4);

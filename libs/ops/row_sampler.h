@@ -1,10 +1,10 @@
 #pragma once
-// The next token from one row of logits: penalties and bias, what is not allowed, temperature, top-k, top-p, min-p, draw, in
-// this order. On a CPU; ops/sample.h draws for many rows, on GPUs too.
+// Samples the next token from one row of logits: penalties and bias, disallowed tokens, temperature,
+// top-k, top-p, min-p, draw, in this order. On a CPU; ops/sample.h samples many rows, also on GPUs.
 //
-// What is drawn is defined exactly, so that both give the same tokens. Weights are float32 numbers; the tokens that are kept
-// follow from comparing them, the lower id first among equals; the draw goes through the kept tokens in the order of their
-// ids, until the sum of weights, in float64, is above `uniform` times their total.
+// The result is defined exactly, so that CPU and GPU give the same tokens. Weights are float32 numbers. Comparing
+// them determines the tokens that are kept; among equals, the lower id comes first. The draw adds the weights of
+// the kept tokens in the order of their ids, in float64, until the sum is above `uniform` times their total.
 
 #include <cstdint>
 #include <span>
@@ -14,38 +14,38 @@
 
 namespace nanochat::ops {
 
-// A token and the logarithm of its probability (nats) under the unmodified distribution: temperature 1, nothing cut.
+// A token and the logarithm of its probability (nats) in the unmodified distribution: temperature 1, no cut.
 struct SampledToken {
   std::int32_t id = 0;
   double logprob = 0.0;
 };
 
 struct SampleRow {
-  std::int64_t row = 0;             // of the logits; several draws may read one row
+  std::int64_t row = 0;             // row of the logits; several draws may use one row
   double temperature = 1.0;         // 0: greedy, the most likely token
   std::int64_t top_k = 0;           // keep the k most likely; 0: all
-  double top_p = 1.0;               // of those, keep the fewest that have this share of their probability
-  double min_p = 0.0;               // of those, drop the ones below min_p times the most likely token
+  double top_p = 1.0;               // of those, keep the smallest set with this share of their probability
+  double min_p = 0.0;               // of those, drop tokens below min_p times the most likely one
   double repetition_penalty = 1.0;  // divides (positive) or multiplies the logits of `seen`, once each
   double frequency_penalty = 0.0;   // subtracted for each occurrence in `generated`
   double presence_penalty = 0.0;    // subtracted once for a token of `generated`
   std::span<const std::pair<std::int32_t, double>> logit_bias = {};  // added
   std::span<const std::int32_t> seen = {}, generated = {};
-  std::span<const std::uint64_t> allowed = {};    // a bit for each token of the vocabulary; empty: all may be drawn
-  std::span<const std::int32_t> forbidden = {};   // not to be drawn, allowed or not
+  std::span<const std::uint64_t> allowed = {};    // a bit for each token of the vocabulary; empty: all are allowed
+  std::span<const std::int32_t> forbidden = {};   // excluded, whether allowed or not
   double uniform = 0.0;             // the random number of this draw, in [0, 1)
   bool logprob = true;              // false: SampledToken::logprob stays 0, which saves a pass
-  std::int64_t top_logprobs = 0;    // alternatives wanted, at most kMostTopLogprobs
+  std::int64_t top_logprobs = 0;    // number of alternatives, at most kMostTopLogprobs
 };
 inline constexpr std::int64_t kMostTopLogprobs = 128;
 
-// With memory that is reused; not thread-safe.
+// Keeps memory for reuse; not thread-safe.
 class RowSampler {
  public:
-  // Throws NumericalError naming a token whose logit is NaN or +Inf, or if nothing may be drawn; -Inf is a token that is
-  // never drawn. Options are in range (SamplingOptions).
+  // Throws NumericalError with a token whose logit is NaN or +Inf, or if no token is
+  // allowed. A token with -Inf is never drawn. Options must be in range (SamplingOptions).
   SampledToken sample(std::span<const float> logits, const SampleRow& row);
-  // The `count` most likely tokens of the unmodified distribution, most likely first; the lowest id among equals.
+  // The `count` most likely tokens of the unmodified distribution, most likely first; among equals the lowest id.
   static std::vector<SampledToken> most_likely(std::span<const float> logits, std::int64_t count);
   static double logprob(std::span<const float> logits, std::int32_t id);
 
@@ -61,7 +61,7 @@ class RowSampler {
   std::vector<double> block_weights_;  // sums of the weights of neighbouring tokens
 };
 
-// Why there is no token: the messages of those errors.
+// The messages of errors when there is no token.
 std::string message_not_finite(std::int64_t id, float logit);
 std::string message_none_finite(std::int64_t vocab);
 std::string message_none_allowed(std::int64_t vocab);

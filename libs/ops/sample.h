@@ -1,6 +1,6 @@
 #pragma once
-// The next token of each row of logits (ops/row_sampler.h has the steps). On a CPU row by row; on a GPU all rows in one
-// kernel, and no logits leave the device. A row's token is the same on both, and with any other rows beside it.
+// Samples the next token of each row of logits (the steps are in ops/row_sampler.h). Row by row on a CPU; all rows in one
+// kernel on a GPU, where the logits stay on the device. The token of a row is the same on both, whatever the other rows.
 //
 //   std::vector<SampleRow> rows = {{.row = 0, .temperature = 0.0}, {.row = 1, .uniform = 0.25}};
 //   for (const SampledRow& row : sample(logits, rows)) use(row.token.id);
@@ -19,19 +19,19 @@ namespace nanochat::ops {
 struct SampledRow {
   SampledToken token;
   std::vector<SampledToken> top;  // the most likely tokens of the unmodified distribution, most likely first
-  std::string error;              // why there is no token: a logit that is NaN or +Inf, or nothing may be drawn
+  std::string error;              // the reason if there is no token: a logit is NaN or +Inf, or no token is allowed
 };
 
 // logits: (rows, vocab) float32, dense.
 std::vector<SampledRow> sample(const at::Tensor& logits, std::span<const SampleRow> rows);
 
-// The same on a GPU without waiting for it: the tokens may go into the next pass of the model before the host has them.
+// The same on a GPU without waiting: the tokens can go into the model's next pass before the host has them.
 class DeviceSamples {
  public:
   DeviceSamples(const at::Tensor& logits, std::span<const SampleRow> rows);
-  // int32 (rows) on the device; -1 where there is an error.
+  // int32 (rows) on the device; -1 for an error.
   const at::Tensor& tokens() const { return tokens_; }
-  // Waits for the draws.
+  // Waits until the tokens are drawn.
   std::vector<SampledRow> read() const;
 
  private:

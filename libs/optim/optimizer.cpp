@@ -19,9 +19,8 @@ Optimizer::Optimizer(std::vector<Parameter>& parameters, std::int64_t width, con
       adamw_.push_back({&parameter, rate * width_scale, zeros(), zeros()});
       continue;
     }
-    auto group = std::find_if(muon_.begin(), muon_.end(), [&](const MuonGroup& g) {
-      return g.matrices.value.front().sizes() == parameter.value.sizes();
-    });
+    auto group = std::find_if(muon_.begin(), muon_.end(),
+                              [&](const MuonGroup& g) { return g.matrices.value.front().sizes() == parameter.value.sizes(); });
     if (group == muon_.end()) group = muon_.emplace(muon_.end());
     group->names.push_back(parameter.name);
     group->matrices.add(parameter.value, at::Tensor(), zeros(), parameter.compute);

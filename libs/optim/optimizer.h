@@ -1,6 +1,6 @@
 #pragma once
-// The optimizer of a whole model: Muon for the matrices of the blocks, AdamW for embedding and head, each with its
-// learning rate. Source: setup_optimizers in the reference's gpt.py.
+// The optimizer of a whole model: Muon for the matrices of the blocks, AdamW for embedding and
+// head, each with its own learning rate. Source: setup_optimizers in the reference's gpt.py.
 
 #include <ATen/core/Tensor.h>
 
@@ -17,7 +17,7 @@ namespace nanochat {
 
 struct OptimizerOptions {
   double embedding_lr = 0.2;      // AdamW; scaled by (width / 768)^-0.5
-  double unembedding_lr = 0.004;  // AdamW, of the head; scaled likewise
+  double unembedding_lr = 0.004;  // AdamW, for the head; scaled in the same way
   double matrix_lr = 0.02;        // Muon
   AdamWOptions adamw;
   MuonOptions muon;
@@ -28,12 +28,12 @@ class Optimizer {
  public:
   Optimizer(std::vector<Parameter>& parameters, std::int64_t width, const OptimizerOptions& options);
 
-  // Updates value and compute of every parameter from grad * grad_scale. lr_multiplier scales every learning rate.
+  // Updates value and compute of every parameter with grad * grad_scale. lr_multiplier scales every learning rate.
   void step(double lr_multiplier, double muon_momentum, double grad_scale);
   std::int64_t steps() const { return steps_; }
 
-  // State by name for a checkpoint: "NAME.exp_avg", "NAME.exp_avg_sq" or "NAME.momentum_buffer". The tensors are the
-  // live ones: loading copies into them. set_steps() restores the count that corrects AdamW's bias.
+  // State by name for a checkpoint: "NAME.exp_avg", "NAME.exp_avg_sq" or "NAME.momentum_buffer". These are the
+  // live tensors: loading copies into them. set_steps() restores the step count for AdamW's bias correction.
   std::vector<std::pair<std::string, at::Tensor>> state() const;
   void set_steps(std::int64_t steps) { steps_ = steps; }
 

@@ -2,26 +2,19 @@
 
 #include <algorithm>
 
+#include "core/elapsed.h"
 #include "core/log.h"
 #include "serving/api_error.h"
 
 namespace nanochat {
 namespace {
 
-using Json = nlohmann::ordered_json;
-
-std::string dump(const Json& value) { return value.dump(-1, ' ', false, Json::error_handler_t::replace); }
-
-double seconds_between(std::chrono::steady_clock::time_point begin, std::chrono::steady_clock::time_point end) {
-  return std::chrono::duration<double>(end - begin).count();
-}
-
-const char* reason_text(FinishReason reason) {
+ChoiceEnd end_of(FinishReason reason) {
   switch (reason) {
-    case FinishReason::kStop: return "stop";
-    case FinishReason::kLength: return "length";
-    case FinishReason::kCancelled: return "cancelled";
-    default: return "error";
+    case FinishReason::kStop: return ChoiceEnd::kStop;
+    case FinishReason::kLength: return ChoiceEnd::kLength;
+    case FinishReason::kCancelled: return ChoiceEnd::kCancelled;
+    default: return ChoiceEnd::kError;
   }
 }
 
@@ -30,24 +23,23 @@ const char* reason_text(FinishReason reason) {
 AnswerSession::AnswerSession(std::shared_ptr<const ServedModel> model, std::shared_ptr<ServerMetrics> metrics,
                              std::shared_ptr<HttpExchange> exchange, AnswerPlan plan)
     : model_(std::move(model)), metrics_(std::move(metrics)), exchange_(std::move(exchange)), plan_(std::move(plan)),
-      usages_(plan_.requests.size()), remaining_(plan_.requests.size()) {
-  for (std::size_t r = 0; r < plan_.requests.size(); ++r) {
-    for (std::int64_t i = 0; i < plan_.fields.n; ++i) {
-      Choice choice{.text = AnswerText(*model_->tokenizer, plan_.fields.stop, plan_.head.chat)};
-      if (plan_.echo) choice.prefix = plan_.echo_texts[r];
+      usages_(plan_.prompts.size()), remaining_(plan_.prompts.size()) {
+  for (const AnswerPrompt& prompt : plan_.prompts) {
+    for (std::int64_t i = 0; i < plan_.n; ++i) {
+      Choice choice{.text = AnswerText(*model_->tokenizer, plan_.stop, plan_.hide_calculator)};
+      choice.prefix = prompt.echo;
       if (plan_.tool_call) choice.call.emplace();
-      if (plan_.tool_call) choice.call_id = new_id("call_");
       choices_.push_back(std::move(choice));
     }
-    prompts_.push_back(plan_.echo && plan_.fields.logprobs ? plan_.requests[r].prompt : std::vector<TokenId>());
+    scored_prompts_.push_back(prompt.request.prompt_logprobs ? prompt.request.prompt : std::vector<TokenId>());
   }
 }
 
 void AnswerSession::start() {
   const auto self = shared_from_this();
   try {
-    for (std::size_t r = 0; r < plan_.requests.size(); ++r) {
-      EngineRequest request = std::move(plan_.requests[r]);
+    for (std::size_t r = 0; r < plan_.prompts.size(); ++r) {
+      EngineRequest request = std::move(plan_.prompts[r].request);
       request.on_event = [self, r](const EngineEvent& event) { return self->on_event(r, event); };
       const Submission submission = model_->engine->submit(std::move(request));
       if (submission.refusal == Refusal::kQueueFull) throw ApiError::busy("too many requests are waiting; try again later");
@@ -62,9 +54,9 @@ void AnswerSession::start() {
   const std::weak_ptr<AnswerSession> weak = self;
   exchange_->on_quiet([weak] {
     const auto session = weak.lock();
-    if (session == nullptr || !session->plan_.fields.stream) return;
+    if (session == nullptr || !session->plan_.stream) return;
     const std::lock_guard lock(session->mutex_);
-    if (session->error_.empty()) session->begin_stream();
+    if (!session->error_) session->begin_stream();
   });
   exchange_->on_gone([self] { self->cancel(); });  // the exchange forgets it when the request is over
 }
@@ -83,7 +75,8 @@ AnswerOutcome AnswerSession::outcome() const {
   const std::lock_guard lock(mutex_);
   AnswerOutcome outcome{total_usage(), {}};
   for (const Choice& choice : choices_) {
-    outcome.finish_reasons += (outcome.finish_reasons.empty() ? "" : ",") + (choice.finish_reason.empty() ? "none" : choice.finish_reason);
+    if (!outcome.finish_reasons.empty()) outcome.finish_reasons += ',';
+    outcome.finish_reasons += choice.end ? name_of(*choice.end) : "none";
   }
   return outcome;
 }
@@ -104,23 +97,23 @@ bool AnswerSession::on_event(std::size_t request, const EngineEvent& event) {
   const std::lock_guard lock(mutex_);
   usages_[request] = event.usage;
   if (cancelled_) return true;  // ends as a cancelled one at the engine's next step, not as one that found its end
-  Choice& choice = choices_[request * static_cast<std::size_t>(plan_.fields.n) + static_cast<std::size_t>(event.sequence)];
+  Choice& choice = choices_[request * static_cast<std::size_t>(plan_.n) + static_cast<std::size_t>(event.sequence)];
   bool go_on = true;
   switch (event.kind) {
     case EngineEventKind::kPromptLogprobs: take_prompt(request, event); break;
     case EngineEventKind::kToken: go_on = take_token(choice, event); break;
     case EngineEventKind::kFinish:
       choice.text.finish();
-      choice.finish_reason = choice.stopped ? "stop" : reason_text(event.reason);
-      if (choice.call && choice.finish_reason == "stop") choice.finish_reason = "tool_calls";
+      choice.end = choice.stopped ? ChoiceEnd::kStop : end_of(event.reason);
+      if (choice.call && choice.end == ChoiceEnd::kStop) choice.end = ChoiceEnd::kCall;
       if (event.reason == FinishReason::kError) fail(event.error);
       break;
     case EngineEventKind::kDone:
       --remaining_;
-      if (remaining_ == 0 && !plan_.fields.stream && error_.empty()) respond_whole();
+      if (remaining_ == 0 && !plan_.stream && !error_) respond_whole();
       break;
   }
-  if (plan_.fields.stream && error_.empty()) begin_stream();
+  if (plan_.stream && !error_) begin_stream();
   if (streaming_) exchange_->wake();
   return go_on;
 }
@@ -128,7 +121,7 @@ bool AnswerSession::on_event(std::size_t request, const EngineEvent& event) {
 void AnswerSession::take_prompt(std::size_t request, const EngineEvent& event) {
   std::vector<AnswerToken> tokens;
   std::size_t offset = 0;
-  const std::vector<TokenId>& ids = prompts_[request];
+  const std::vector<TokenId>& ids = scored_prompts_[request];
   for (std::size_t i = 0; i < ids.size(); ++i) {
     AnswerToken one{{ids[i], 0.0}, {}, offset};
     if (i > 0 && i - 1 < event.prompt.size()) {
@@ -139,8 +132,8 @@ void AnswerSession::take_prompt(std::size_t request, const EngineEvent& event) {
     if (ids[i] < tokenizer.vocab_size() && !tokenizer.is_special(ids[i])) offset += tokenizer.token_bytes(ids[i]).size();
     tokens.push_back(std::move(one));
   }
-  for (std::int64_t i = 0; i < plan_.fields.n; ++i) {
-    choices_[request * static_cast<std::size_t>(plan_.fields.n) + static_cast<std::size_t>(i)].prefix_tokens = tokens;
+  for (std::int64_t i = 0; i < plan_.n; ++i) {
+    choices_[request * static_cast<std::size_t>(plan_.n) + static_cast<std::size_t>(i)].prefix_tokens = tokens;
   }
 }
 
@@ -157,12 +150,11 @@ bool AnswerSession::take_token(Choice& choice, const EngineEvent& event) {
   return !choice.stopped;
 }
 
-void AnswerSession::fail(std::string message) {
-  if (!error_.empty()) return;
+void AnswerSession::fail(const std::string& message) {
+  if (error_) return;
   log_error("an answer failed: {}", message);
-  error_ = message.empty() ? "the engine failed" : std::move(message);
-  if (streaming_) return;  // read() tells it
-  exchange_->respond(ApiError(500, "server_error", error_, {}, "internal_error").response());
+  error_ = ApiError::internal(message.empty() ? "the engine failed" : message);
+  if (!streaming_) exchange_->respond(plan_.format->failure(*error_));  // else read() tells it
 }
 
 void AnswerSession::begin_stream() {
@@ -178,89 +170,50 @@ ChoicePart AnswerSession::part_of(std::size_t index) {
   ChoicePart part;
   part.index = static_cast<std::int64_t>(index);
   part.tokens = std::exchange(choice.prefix_tokens, {});
-  const std::string prefix = std::exchange(choice.prefix, {});
+  part.begins_with_prompt = !part.tokens.empty();
   std::vector<AnswerToken> tokens = choice.text.take_tokens();
+  if (!plan_.logprobs) tokens.clear();
   for (AnswerToken& token : tokens) {
-    token.offset += plan_.echo ? plan_.echo_texts[index / static_cast<std::size_t>(plan_.fields.n)].size() : 0;
+    token.offset += plan_.prompts[index / static_cast<std::size_t>(plan_.n)].echo.size();
     part.tokens.push_back(std::move(token));
   }
-  part.text = prefix + choice.text.take_text();
-  if (plan_.head.chat) part.calculations = choice.text.take_calculations();
-  if (choice.call) {
-    part.call = choice.call->push(std::exchange(part.text, {}));
-    part.call_id = choice.call_id;
-  }
-  part.begins = !std::exchange(choice.begun, true);
-  part.finish_reason = choice.finish_reason;
+  part.text = std::exchange(choice.prefix, {}) + choice.text.take_text();
+  if (plan_.hide_calculator) part.calculations = choice.text.take_calculations();
+  if (choice.call) part.call = choice.call->push(std::exchange(part.text, {}));
+  part.end = choice.end;
+  if (part.end) part.stop_string = choice.text.stop_string();
   return part;
 }
 
-Json AnswerSession::logprobs_of(const ChoicePart& part, bool with_prompt) const {
-  if (!plan_.fields.logprobs) return nullptr;
-  const Tokenizer& tokenizer = *model_->tokenizer;
-  if (plan_.head.chat) return chat_logprobs(tokenizer, part.tokens, plan_.fields.top_logprobs);
-  return completion_logprobs(tokenizer, part.tokens, plan_.fields.top_logprobs, with_prompt, 0);
-}
-
 void AnswerSession::respond_whole() {
-  Json choices = Json::array();
-  for (std::size_t i = 0; i < choices_.size(); ++i) {
-    const bool with_prompt = !choices_[i].prefix_tokens.empty();
-    const ChoicePart part = part_of(i);
-    choices.push_back(whole_choice(plan_.head, part, logprobs_of(part, with_prompt)));
-  }
-  Json answer = answer_json(plan_.head, false, std::move(choices));
-  answer["usage"] = usage_json(total_usage());
-  exchange_->respond(HttpResponse{.body = dump(answer)});
+  std::vector<ChoicePart> parts;
+  for (std::size_t i = 0; i < choices_.size(); ++i) parts.push_back(part_of(i));
+  exchange_->respond(HttpResponse{.body = plan_.format->whole(parts, total_usage())});
 }
 
 // ------------------------------------------------------------------------------------------- on the connection's thread
 
-void AnswerSession::write_event(std::string_view choice, std::string& out, bool last) {
-  if (event_head_.empty()) {
-    event_head_ = "data: " + dump(answer_json(plan_.head, true, Json::array()));
-    event_head_.resize(event_head_.size() - 2);  // all but the end of the choices, "]}"
-  }
-  const GenerationFields& fields = plan_.fields;
-  out.append(event_head_).append(choice);
-  if (fields.continuous_usage || last) {
-    out.append(R"(],"usage":)").append(dump(usage_json(total_usage()))).append("}\n\n");
-  } else {
-    out.append(fields.include_usage ? "],\"usage\":null}\n\n" : "]}\n\n");
-  }
-}
-
-void AnswerSession::write_choice(std::size_t index, std::string& out) {
+void AnswerSession::write_choice(std::size_t index, const EngineUsage& usage, std::string& out) {
   Choice& choice = choices_[index];
-  const bool with_prompt = !choice.prefix_tokens.empty();
-  ChoicePart part = part_of(index);
-  const std::string reason = std::exchange(part.finish_reason, {});
-  if (plan_.head.chat && part.begins) {
-    ChoicePart begin{.index = part.index, .begins = true};
-    if (part.call) begin.call.emplace();
-    write_event(dump(chunk_choice(plan_.head, begin, nullptr)), out);
-  }
-  part.begins = false;
-  const bool calls = part.call && !part.call->empty();
-  if (!part.text.empty() || calls || !part.calculations.empty() || (plan_.fields.logprobs && !part.tokens.empty())) {
-    const bool text_alone = !part.call && !plan_.fields.logprobs && part.calculations.empty();
-    write_event(text_alone ? text_chunk_choice(plan_.head, part.index, part.text)
-                           : dump(chunk_choice(plan_.head, part, logprobs_of(part, with_prompt))), out);
-  }
-  if (reason.empty() || std::exchange(choice.finish_sent, true)) return;
-  write_event(dump(chunk_choice(plan_.head, {.index = part.index, .finish_reason = reason}, nullptr)), out);
+  if (choice.finish_sent) return;
+  const ChoicePart part = part_of(index);
+  if (!std::exchange(choice.begun, true)) plan_.format->begin(part, usage, out);
+  if (part.has_content()) plan_.format->delta(part, usage, out);
+  if (!part.end) return;
+  plan_.format->finish(part, usage, out);
+  choice.finish_sent = true;
 }
 
 bool AnswerSession::read(std::string& out) {
   const std::lock_guard lock(mutex_);
-  for (std::size_t i = 0; i < choices_.size() && error_.empty(); ++i) write_choice(i, out);
-  if (!error_.empty()) {
-    out += "data: " + ApiError(500, "server_error", error_, {}, "internal_error").json() + "\n\ndata: [DONE]\n\n";
+  if (error_) {
+    plan_.format->fail(*error_, out);
     return false;
   }
+  const EngineUsage usage = total_usage();
+  for (std::size_t i = 0; i < choices_.size(); ++i) write_choice(i, usage, out);
   if (remaining_ > 0) return true;
-  if (plan_.fields.include_usage) write_event({}, out, true);
-  out += "data: [DONE]\n\n";
+  plan_.format->end(usage, out);
   return false;
 }
 

@@ -10,9 +10,8 @@
 #include <string_view>
 #include <vector>
 
-#include "serving/api_request.h"
+#include "serving/answer_format.h"
 #include "serving/http_message.h"
-#include "serving/response_json.h"
 #include "serving/served_model.h"
 #include "serving/server_metrics.h"
 
@@ -24,14 +23,23 @@ struct AnswerOutcome {
   std::string finish_reasons;  // of all choices: "stop,length"
 };
 
+// One prompt of an answer.
+struct AnswerPrompt {
+  EngineRequest request;  // without on_event
+  std::string echo = {};  // stands before each of its choices; empty: nothing does
+};
+
+// What to generate and how to answer with it: what a protocol makes of the body of a request.
 struct AnswerPlan {
-  AnswerHead head;
-  GenerationFields fields;
-  bool echo = false;
-  bool tool_call = false;                    // the answer is a call (tool_call.h)
-  std::vector<std::string> echo_texts = {};  // of each request's prompt
-  std::vector<EngineRequest> requests = {};  // one for each prompt, without on_event
-  std::vector<TokenId> ends = {};           // an answer ends behind these, and they count (ignore_eos being set)
+  std::unique_ptr<AnswerFormat> format = {};
+  std::vector<AnswerPrompt> prompts = {};
+  std::int64_t n = 1;  // choices of each prompt, as in its request
+  bool stream = false;
+  bool logprobs = false;  // the format is given the tokens of the text
+  bool tool_call = false;  // each choice is a call (tool_call.h)
+  bool hide_calculator = false;  // calls of the calculator are no part of the text; the format is given them apart
+  std::vector<std::string> stop = {};  // a choice ends before these
+  std::vector<TokenId> ends = {};  // a choice ends behind these, and they count (ignore_eos being set)
 };
 
 class AnswerSession : public HttpBodyStream, public std::enable_shared_from_this<AnswerSession> {
@@ -51,10 +59,9 @@ class AnswerSession : public HttpBodyStream, public std::enable_shared_from_this
   struct Choice {
     AnswerText text;
     std::optional<ToolCallText> call = {};
-    std::string call_id = {};
-    std::string prefix = {};                // the prompt, for echo
+    std::string prefix = {};  // the prompt, for echo
     std::vector<AnswerToken> prefix_tokens = {};
-    std::string finish_reason = {};
+    std::optional<ChoiceEnd> end = {};
     Clock::time_point last_token{};
     bool begun = false, finish_sent = false, stopped = false;
   };
@@ -63,12 +70,10 @@ class AnswerSession : public HttpBodyStream, public std::enable_shared_from_this
   bool on_event(std::size_t request, const EngineEvent& event);
   void take_prompt(std::size_t request, const EngineEvent& event);
   bool take_token(Choice& choice, const EngineEvent& event);
-  void fail(std::string message);
+  void fail(const std::string& message);
   void respond_whole();
   ChoicePart part_of(std::size_t index);
-  nlohmann::ordered_json logprobs_of(const ChoicePart& part, bool with_prompt) const;
-  void write_choice(std::size_t index, std::string& out);
-  void write_event(std::string_view choice, std::string& out, bool last = false);
+  void write_choice(std::size_t index, const EngineUsage& usage, std::string& out);
   EngineUsage total_usage() const;
 
   const std::shared_ptr<const ServedModel> model_;
@@ -76,18 +81,17 @@ class AnswerSession : public HttpBodyStream, public std::enable_shared_from_this
   const std::shared_ptr<HttpExchange> exchange_;
   const Clock::time_point begin_ = Clock::now();
   AnswerPlan plan_;
-  std::vector<std::vector<TokenId>> prompts_;  // kept for echo with logprobs
+  std::vector<std::vector<TokenId>> scored_prompts_;  // of each request; empty where its tokens are not asked for
 
   mutable std::mutex mutex_;
   std::vector<Choice> choices_;
   std::vector<RequestId> ids_;
   std::vector<EngineUsage> usages_;
   std::size_t remaining_ = 0;  // requests without kDone
-  std::string event_head_;     // of every event, up to its choice
-  bool streaming_ = false;     // the head of the stream is out
+  bool streaming_ = false;  // the head of the stream is out
   bool seen_token_ = false;
   bool cancelled_ = false;
-  std::string error_;          // of the engine
+  std::optional<ApiError> error_;  // of the engine
 };
 
 }  // namespace nanochat

@@ -5,8 +5,8 @@
 #include <utility>
 
 #include "core/format.h"
+#include "core/utf8.h"
 #include "tokenizer/special_tokens.h"
-#include "tokenizer/utf8.h"
 
 namespace nanochat {
 namespace {
@@ -22,9 +22,17 @@ std::size_t begun_stop(std::string_view text, const std::vector<std::string>& st
   return longest;
 }
 
-std::size_t find_stop(std::string_view text, const std::vector<std::string>& stops) {
-  std::size_t first = std::string_view::npos;
-  for (const std::string& stop : stops) first = std::min(first, text.find(stop));
+struct FoundStop {
+  std::size_t position = std::string_view::npos;
+  std::string_view stop = {};
+};
+
+// The stop string that begins first; of several at one place, the first in the list.
+FoundStop find_stop(std::string_view text, const std::vector<std::string>& stops) {
+  FoundStop first;
+  for (const std::string& stop : stops) {
+    if (const std::size_t position = text.find(stop); position < first.position) first = {position, stop};
+  }
   return first;
 }
 
@@ -45,7 +53,8 @@ void AnswerText::see_special(TokenId id, bool forced) {
     result_is_forced_ = forced;
   } else if (id == python_end_ || id == output_end_) {
     if (place_ == Place::kResult && std::exchange(result_is_forced_, false)) {
-      calculations_.push_back({{{replace_invalid_utf8(expression_), replace_invalid_utf8(result_), characters_}, calculated_++}, decoded_});
+      calculations_.push_back({{{replace_invalid_utf8(expression_), replace_invalid_utf8(result_), characters_}, calculated_++},
+                               decoded_});
     }
     place_ = Place::kText;
   }
@@ -69,9 +78,10 @@ void AnswerText::add(const std::string& text) {
   decoded_ += text.size();
   characters_ += utf8::count_characters(text);
   waiting_ += text;
-  if (const std::size_t stop = find_stop(waiting_, stops_); stop != std::string::npos) {
-    ready_ += waiting_.substr(0, stop);
-    settled_ += stop;
+  if (const FoundStop found = find_stop(waiting_, stops_); !found.stop.empty()) {
+    ready_ += waiting_.substr(0, found.position);
+    settled_ += found.position;
+    stop_string_ = found.stop;
     waiting_.clear();
     ended_ = true;
     std::erase_if(tokens_, [&](const AnswerToken& one) { return one.offset >= settled_; });
@@ -97,9 +107,9 @@ std::string AnswerText::take_text() { return std::exchange(ready_, {}); }
 
 std::vector<AnswerToken> AnswerText::take_tokens() {
   // Without stop strings nothing is taken back; with them, a token whose text waits does too.
-  const auto first_waiting = stops_.empty() ? tokens_.end() : std::find_if(tokens_.begin(), tokens_.end(), [&](const AnswerToken& one) {
-    return one.offset >= settled_;
-  });
+  const auto first_waiting = stops_.empty() ? tokens_.end()
+                                            : std::find_if(tokens_.begin(), tokens_.end(),
+                                                           [&](const AnswerToken& one) { return one.offset >= settled_; });
   std::vector<AnswerToken> taken(std::make_move_iterator(tokens_.begin()), std::make_move_iterator(first_waiting));
   tokens_.erase(tokens_.begin(), first_waiting);
   return taken;
@@ -107,7 +117,8 @@ std::vector<AnswerToken> AnswerText::take_tokens() {
 
 std::vector<AnswerCalculation> AnswerText::take_calculations() {
   std::vector<AnswerCalculation> taken;
-  const auto waiting = std::find_if(calculations_.begin(), calculations_.end(), [&](const Placed& one) { return one.offset > settled_; });
+  const auto waiting = std::find_if(calculations_.begin(), calculations_.end(),
+                                    [&](const Placed& one) { return one.offset > settled_; });
   for (auto one = calculations_.begin(); one != waiting; ++one) taken.push_back(std::move(one->calculation));
   calculations_.erase(calculations_.begin(), waiting);
   return taken;

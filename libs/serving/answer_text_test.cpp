@@ -29,6 +29,15 @@ TEST(AnswerText, EndsBeforeAStopStringAcrossTokens) {
   EXPECT_EQ(feed(text, "one ENOUGH EN END more"), "one ENOUGH EN ");
 }
 
+TEST(AnswerText, NamesTheStopStringThatItFound) {
+  for (const auto& [text, found] :
+       std::vector<std::pair<std::string, std::string>>{{"one enough", "enough"}, {"EN END", "END"}, {"EN", ""}}) {
+    AnswerText answer(tokenizer(), {"END", "enough"}, false);
+    feed(answer, text);
+    EXPECT_EQ(answer.stop_string(), found) << text;
+  }
+}
+
 TEST(AnswerText, HandsOutNoPartOfAStopString) {
   AnswerText text(tokenizer(), {"abc"}, false);
   EXPECT_EQ(feed(text, "xab", false), "x");
@@ -39,6 +48,7 @@ TEST(AnswerText, HandsOutNoPartOfAStopString) {
 TEST(AnswerText, FindsTheFirstOfOverlappingStops) {
   AnswerText text(tokenizer(), {"aab", "ab"}, false);
   EXPECT_EQ(feed(text, "aaab"), "a");
+  EXPECT_EQ(text.stop_string(), "aab");
 }
 
 TEST(AnswerText, HandsOutWholeCharacters) {

@@ -1,5 +1,5 @@
 #pragma once
-// OpenAI's protocol: routes, keys, CORS, and what each endpoint does. Takes exchanges, so that tests need no socket. Thread-safe.
+// Routes, keys, CORS, and what each endpoint does. Takes exchanges, so that tests need no socket. Thread-safe.
 //
 // The model may come after the server has started: until set_model(), and while draining, /health says 503 and so does everything
 // that needs a model.
@@ -21,11 +21,12 @@
 namespace nanochat {
 
 struct ApiOptions {
-  std::vector<std::string> api_keys = {};      // empty: everybody is served
-  std::vector<std::string> cors_origins = {};  // origins of pages that may use the server, as normalized_origin takes them; "*": any
+  std::vector<std::string> api_keys = {};  // empty: everybody is served
+  std::vector<std::string> cors_origins =
+      {};  // origins of pages that may use the server, as normalized_origin takes them; "*": any
   RequestDefaults defaults = {};
-  bool page = true;                            // the chat page at /
-  std::string version = {};                    // of the program
+  bool page = true;  // the chat page at /
+  std::string version = {};  // of the program
 };
 
 class Api {
@@ -51,11 +52,10 @@ class Api {
   std::string_view allowed_origin(const HttpRequest& request) const;  // for Access-Control-Allow-Origin; empty: none
   HttpHeaders cors_headers(const HttpRequest& request) const;
   HttpResponse preflight(const HttpRequest& request) const;
-  std::shared_ptr<const ServedModel> model() const;          // null: none yet
+  std::shared_ptr<const ServedModel> model() const;  // null: none yet
   std::shared_ptr<const ServedModel> require_model() const;  // throws 503
 
-  HttpResponse chat(Call& call);
-  HttpResponse completion(Call& call);
+  HttpResponse answer(Call& call);
   HttpResponse models(Call& call);
   HttpResponse one_model(Call& call);
   HttpResponse tokenize(Call& call);
@@ -68,8 +68,6 @@ class Api {
   HttpResponse openapi(Call& call);
   HttpResponse version(Call& call);
   HttpResponse page(Call& call);
-
-  HttpResponse start_answer(Call& call, const std::shared_ptr<const ServedModel>& model, AnswerPlan plan);
 
   const ApiOptions options_;
   const std::shared_ptr<ServerMetrics> metrics_ = std::make_shared<ServerMetrics>();

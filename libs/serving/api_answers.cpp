@@ -1,32 +1,28 @@
-// The endpoints that generate.
+#include "serving/api_answers.h"
+
 #include <ctime>
-#include <random>
 
-#include <fmt/format.h>
+#include <spdlog/fmt/fmt.h>
 
-#include "serving/api_call.h"
 #include "core/errors.h"
 #include "serving/api_error.h"
-#include "serving/json_fields.h"
+#include "serving/chat_format.h"
+#include "serving/completion_format.h"
 
 namespace nanochat {
 namespace {
 
-RequestDefaults with_fresh_seed(RequestDefaults defaults) {
-  thread_local std::mt19937_64 random{std::random_device{}()};
-  defaults.seed = random();
-  return defaults;
-}
-
 void check_model(const ServedModel& model, const std::string& name) {
   if (name.empty() || name == model.id) return;
-  throw ApiError(404, "invalid_request_error", fmt::format("the model \"{}\" is not served here; this is \"{}\"", name, model.id), "model",
+  throw ApiError(404, "invalid_request_error",
+                 fmt::format("the model \"{}\" is not served here; this is \"{}\"", name, model.id), "model",
                  "model_not_found");
 }
 
 void check_token(const ServedModel& model, TokenId id, const char* field) {
   if (id < model.engine->vocab_size()) return;
-  throw ApiError::invalid(fmt::format("{}: token id {} is outside the vocabulary of {}", field, id, model.engine->vocab_size()), field);
+  throw ApiError::invalid(fmt::format("{}: token id {} is outside the vocabulary of {}", field, id, model.engine->vocab_size()),
+                          field);
 }
 
 // What the engine would refuse too, with a code that clients know.
@@ -36,8 +32,9 @@ void check_length(const ServedModel& model, const EngineRequest& request, const 
   if (length == 0) throw ApiError::invalid(fmt::format("{}: has no tokens", field), field);
   const std::int64_t room = request.max_tokens == 0 ? context : context - 1;
   if (length > room) {
-    throw ApiError::invalid(fmt::format("{}: has {} tokens, but the model's context of {} leaves room for at most {}", field, length,
-                                        context, room), field, "context_length_exceeded");
+    throw ApiError::invalid(fmt::format("{}: has {} tokens, but the model's context of {} leaves room for at most {}", field,
+                                        length, context, room),
+                            field, "context_length_exceeded");
   }
 }
 
@@ -58,12 +55,22 @@ EngineRequest engine_request(const ServedModel& model, const GenerationFields& f
   return request;
 }
 
-AnswerHead answer_head(const ServedModel& model, bool chat) {
-  return {chat, new_id(chat ? "chatcmpl-" : "cmpl-"), model.id, model.fingerprint, static_cast<std::int64_t>(std::time(nullptr))};
+AnswerHead answer_head(const ServedModel& model, std::string_view id_prefix) {
+  return {new_id(id_prefix), model.id, model.fingerprint, static_cast<std::int64_t>(std::time(nullptr))};
+}
+
+// What chats and completions plan alike; `prompts` is left empty.
+AnswerPlan answer_plan(GenerationFields fields, std::unique_ptr<AnswerFormat> format) {
+  return {.format = std::move(format),
+          .n = fields.n,
+          .stream = fields.stream,
+          .logprobs = fields.logprobs,
+          .stop = std::move(fields.stop)};
 }
 
 // The prompt of one entry of "prompt": a text gets <|bos|> in front if that is wanted, ids are taken as they are.
-std::vector<TokenId> prompt_ids(const ServedModel& model, const std::variant<std::string, std::vector<TokenId>>& prompt, bool with_bos) {
+std::vector<TokenId> prompt_ids(const ServedModel& model, const std::variant<std::string, std::vector<TokenId>>& prompt,
+                                bool with_bos) {
   const Tokenizer& tokenizer = *model.tokenizer;
   if (const auto* text = std::get_if<std::string>(&prompt)) {
     std::vector<TokenId> ids;
@@ -85,7 +92,7 @@ std::string echo_text(const ServedModel& model, const std::variant<std::string, 
 }
 
 // Null for text. One for each prompt: those of one schema share tables that one thread at a time may use.
-std::unique_ptr<TokenConstraint> constraint(const ServedModel& model, const AnswerFormat& wanted) {
+std::unique_ptr<TokenConstraint> constraint(const ServedModel& model, const RequestedFormat& wanted) {
   if (wanted.format == ResponseFormat::kText) return nullptr;
   const std::string& field = wanted.format_field;
   if (!model.make_constraint) throw ApiError::invalid(field + ": this server answers in text only", field, "unsupported");
@@ -100,7 +107,8 @@ std::unique_ptr<TokenConstraint> constraint(const ServedModel& model, const Answ
 bool with_tools(const ServedModel& model, const ChatRequest& chat) {
   const bool constrained = chat.format != ResponseFormat::kText;
   if (chat.nanochat_tools.value_or(false) && !model.has_tools) {
-    throw ApiError::invalid("nanochat_tools: this model's tokenizer has no tokens for a calculator", "nanochat_tools", "unsupported");
+    throw ApiError::invalid("nanochat_tools: this model's tokenizer has no tokens for a calculator", "nanochat_tools",
+                            "unsupported");
   }
   if (chat.nanochat_tools.value_or(false) && constrained) {
     throw ApiError::invalid(fmt::format("nanochat_tools: cannot be had together with {}", chat.format_field), "nanochat_tools");
@@ -110,48 +118,43 @@ bool with_tools(const ServedModel& model, const ChatRequest& chat) {
 
 }  // namespace
 
-HttpResponse Api::start_answer(Call& call, const std::shared_ptr<const ServedModel>& served, AnswerPlan plan) {
-  call.session = std::make_shared<AnswerSession>(served, metrics_, call.exchange, std::move(plan));
-  call.session->start();
-  return later();
-}
-
-HttpResponse Api::chat(Call& call) {
-  const auto served = require_model();
-  ChatRequest chat = parse_chat_request(call.request().body, with_fresh_seed(options_.defaults));
-  check_model(*served, chat.fields.model);
+AnswerPlan plan_chat(const ServedModel& served, std::string_view body, const RequestDefaults& defaults) {
+  ChatRequest chat = parse_chat_request(body, defaults);
+  check_model(served, chat.fields.model);
   // Longer than any context: what does not fit is an error here, not cut as in training.
-  std::vector<TokenId> prompt = render_prompt(*served->tokenizer, chat.conversation, INT32_MAX);
-  EngineRequest request = engine_request(*served, chat.fields, std::move(prompt));
-  check_length(*served, request, "messages");
-  request.tools = with_tools(*served, chat);
-  request.constraint = constraint(*served, chat);
-  const bool calls = chat.format == ResponseFormat::kToolCall;
-  if (calls) chat.fields.stop.clear();  // they are for text
-  AnswerPlan plan{.head = answer_head(*served, true), .fields = std::move(chat.fields), .tool_call = calls};
-  plan.requests.push_back(std::move(request));
-  return start_answer(call, served, std::move(plan));
+  std::vector<TokenId> prompt = render_prompt(*served.tokenizer, chat.conversation, INT32_MAX);
+  EngineRequest request = engine_request(served, chat.fields, std::move(prompt));
+  check_length(served, request, "messages");
+  request.tools = with_tools(served, chat);
+  request.constraint = constraint(served, chat);
+  auto format = std::make_unique<ChatFormat>(answer_head(served, "chatcmpl-"), chat.fields, served.tokenizer);
+  AnswerPlan plan = answer_plan(std::move(chat.fields), std::move(format));
+  plan.tool_call = chat.format == ResponseFormat::kToolCall;
+  if (plan.tool_call) plan.stop.clear();  // they are for text
+  plan.hide_calculator = true;
+  plan.prompts.push_back({std::move(request)});
+  return plan;
 }
 
-HttpResponse Api::completion(Call& call) {
-  const auto served = require_model();
-  CompletionRequest completion = parse_completion_request(call.request().body, with_fresh_seed(options_.defaults));
-  check_model(*served, completion.fields.model);
-  AnswerPlan plan{.head = answer_head(*served, false), .fields = std::move(completion.fields), .echo = completion.echo};
-  const bool scored = plan.echo && plan.fields.logprobs;
+AnswerPlan plan_completion(const ServedModel& served, std::string_view body, const RequestDefaults& defaults) {
+  const CompletionRequest completion = parse_completion_request(body, defaults);
+  const GenerationFields& fields = completion.fields;
+  check_model(served, fields.model);
+  AnswerPlan plan = answer_plan(fields,
+                                std::make_unique<CompletionFormat>(answer_head(served, "cmpl-"), fields, served.tokenizer));
+  const bool scored = completion.echo && fields.logprobs;
   // Scoring a text (lm-eval) takes one generated token for granted, even where the model would end instead.
-  if (scored && !plan.fields.ignore_eos) plan.ends = served->stop_tokens;
-  if (scored) plan.ends.insert(plan.ends.end(), plan.fields.stop_token_ids.begin(), plan.fields.stop_token_ids.end());
+  if (scored && !fields.ignore_eos) plan.ends = served.stop_tokens;
+  if (scored) plan.ends.insert(plan.ends.end(), fields.stop_token_ids.begin(), fields.stop_token_ids.end());
   for (const auto& prompt : completion.prompts) {
-    EngineRequest request = engine_request(*served, plan.fields, prompt_ids(*served, prompt, completion.add_special_tokens));
-    check_length(*served, request, "prompt");
-    request.constraint = constraint(*served, completion);
+    EngineRequest request = engine_request(served, fields, prompt_ids(served, prompt, completion.add_special_tokens));
+    check_length(served, request, "prompt");
+    request.constraint = constraint(served, completion);
     request.prompt_logprobs = scored;
     request.ignore_eos = request.ignore_eos || scored;
-    plan.requests.push_back(std::move(request));
-    plan.echo_texts.push_back(plan.echo ? echo_text(*served, prompt) : std::string());
+    plan.prompts.push_back({std::move(request), completion.echo ? echo_text(served, prompt) : std::string()});
   }
-  return start_answer(call, served, std::move(plan));
+  return plan;
 }
 
 }  // namespace nanochat

@@ -7,6 +7,8 @@
 #include <string>
 
 #include "serving/api.h"
+#include "serving/api_answers.h"
+#include "serving/api_error.h"
 
 namespace nanochat {
 
@@ -15,6 +17,8 @@ struct Api::Route {
   const char* path;        // "/v1/models/{id}": the last part is any text
   HttpResponse (Api::*function)(Call&);
   bool open = false;       // needs no key
+  PlanAnswer plan = nullptr;  // of an endpoint that generates (Api::answer)
+  HttpResponse (*failure)(const ApiError&) = openai_failure;  // how its protocol writes an error
 };
 
 struct Api::Call {

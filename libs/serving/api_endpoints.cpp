@@ -1,7 +1,9 @@
-// The endpoints that answer at once.
+// What each endpoint does.
 #include <fnmatch.h>
 
-#include <fmt/format.h>
+#include <random>
+
+#include <spdlog/fmt/fmt.h>
 
 #include "core/format.h"
 #include "serving/api_call.h"
@@ -39,6 +41,18 @@ std::string plain_text(const Tokenizer& tokenizer, std::span<const std::int32_t>
 }
 
 }  // namespace
+
+// Those that generate: what differs between them is in the plan.
+HttpResponse Api::answer(Call& call) {
+  thread_local std::mt19937_64 random{std::random_device{}()};
+  const auto served = require_model();
+  RequestDefaults defaults = options_.defaults;
+  defaults.seed = random();
+  AnswerPlan plan = call.route->plan(*served, call.request().body, defaults);
+  call.session = std::make_shared<AnswerSession>(served, metrics_, call.exchange, std::move(plan));
+  call.session->start();
+  return later();
+}
 
 HttpResponse Api::models(Call&) {
   const auto served = require_model();
@@ -88,7 +102,8 @@ HttpResponse Api::detokenize(Call& call) {
   const std::vector<TokenId> ids = parse_token_ids(*tokens, "tokens");
   for (const TokenId id : ids) {
     if (id < served->tokenizer->vocab_size()) continue;
-    throw ApiError::invalid(fmt::format("tokens: id {} is outside the vocabulary of {}", id, served->tokenizer->vocab_size()), "tokens");
+    throw ApiError::invalid(fmt::format("tokens: id {} is outside the vocabulary of {}", id, served->tokenizer->vocab_size()),
+                            "tokens");
   }
   const std::string text = replace_invalid_utf8(served->tokenizer->decode(ids));
   return json_response({{"content", text}, {"prompt", text}});

@@ -11,7 +11,9 @@
 namespace nanochat {
 
 std::string ApiError::json() const {
-  const auto or_null = [](const std::string& text) { return text.empty() ? nlohmann::ordered_json() : nlohmann::ordered_json(text); };
+  const auto or_null = [](const std::string& text) {
+    return text.empty() ? nlohmann::ordered_json() : nlohmann::ordered_json(text);
+  };
   nlohmann::ordered_json error;
   error["message"] = replace_invalid_utf8(what());
   error["type"] = type_;
@@ -20,8 +22,13 @@ std::string ApiError::json() const {
   return nlohmann::ordered_json{{"error", error}}.dump();
 }
 
+ApiError ApiError::with_header(std::string name, std::string value) && {
+  headers_.emplace_back(std::move(name), std::move(value));
+  return std::move(*this);
+}
+
 HttpResponse ApiError::response() const {
-  HttpResponse response{.status = status_, .body = json()};
+  HttpResponse response{.status = status_, .headers = headers_, .body = json()};
   if (status_ == 429 || status_ == 503) response.headers.emplace_back("Retry-After", "1");
   if (status_ == 401) response.headers.emplace_back("WWW-Authenticate", "Bearer");
   return response;
@@ -45,7 +52,7 @@ ApiError current_api_error() {
   } catch (const std::exception& error) {
     log_error("a request failed: {}", error.what());
   }
-  return {500, "server_error", "the server failed on this request; its log says why", {}, "internal_error"};
+  return ApiError::internal("the server failed on this request; its log says why");
 }
 
 HttpResponse http_error_response(int status, std::string_view reason) {

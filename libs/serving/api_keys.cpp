@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include <fmt/format.h>
+#include <spdlog/fmt/fmt.h>
 
 #include "core/errors.h"
 #include "core/format.h"

@@ -46,19 +46,19 @@ struct GenerationFields {
 enum class ResponseFormat { kText, kJsonObject, kJsonSchema, kToolCall };
 
 // What the answer must be.
-struct AnswerFormat {
+struct RequestedFormat {
   ResponseFormat format = ResponseFormat::kText;
   nlohmann::ordered_json schema = {};  // null: any object (kJsonObject). kToolCall: call_schema()
   std::string format_field = {};       // where the request says so: response_format, guided_json or tools
 };
 
-struct ChatRequest : AnswerFormat {
+struct ChatRequest : RequestedFormat {
   GenerationFields fields;
   Conversation conversation;            // as render_prompt takes it
   std::optional<bool> nanochat_tools;   // the model's own calculator; nullopt: as the model can and the format allows
 };
 
-struct CompletionRequest : AnswerFormat {
+struct CompletionRequest : RequestedFormat {
   GenerationFields fields;
   std::vector<std::variant<std::string, std::vector<TokenId>>> prompts;  // at least one
   bool echo = false;

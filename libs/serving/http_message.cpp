@@ -2,7 +2,7 @@
 
 #include <ctime>
 
-#include <fmt/format.h>
+#include <spdlog/fmt/fmt.h>
 
 namespace nanochat {
 namespace {

@@ -8,7 +8,7 @@
 #include <boost/beast/http/parser.hpp>
 #include <boost/beast/http/rfc7230.hpp>
 #include <boost/beast/http/string_body.hpp>
-#include <fmt/format.h>
+#include <spdlog/fmt/fmt.h>
 
 namespace nanochat {
 namespace {

@@ -1,4 +1,4 @@
-#include "tokenizer/bpe_merges.h"
+#include "tokenizer/internal/bpe_merges.h"
 
 #include <algorithm>
 #include <queue>

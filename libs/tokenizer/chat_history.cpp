@@ -8,7 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <spdlog/fmt/fmt.h>
 
-#include "tokenizer/utf8.h"
+#include "core/utf8.h"
 
 namespace nanochat {
 namespace {

@@ -1,4 +1,4 @@
-#include "tokenizer/derive_merges.h"
+#include "tokenizer/internal/derive_merges.h"
 
 #include <string_view>
 #include <unordered_map>

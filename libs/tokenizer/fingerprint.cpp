@@ -1,4 +1,4 @@
-#include "tokenizer/fingerprint.h"
+#include "tokenizer/internal/fingerprint.h"
 
 #include <array>
 #include <cstdint>

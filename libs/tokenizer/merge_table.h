@@ -1,10 +1,10 @@
 #pragma once
-// The merge loop of byte pair encoding, shared by both kinds of tokenizer: a table from adjacent pairs of tokens to
-// the token that replaces them, applied lowest rank first and leftmost among equals until no pair is left.
+// The merge loop of byte pair encoding, shared by both types of tokenizer: a table from adjacent pairs of tokens to the
+// token that replaces them. The lowest rank is applied first, among equal ranks the leftmost, until no pair is left.
 //
 // Sources: Sennrich, Haddow & Birch 2016, "Neural Machine Translation of Rare Words with Subword Units" (the
-// algorithm); tiktoken's _byte_pair_merge (a scan over an array for short pieces). Long pieces use a heap over a
-// linked list, as in Kudo & Richardson's sentencepiece, so that one megabyte without a boundary costs O(n log n).
+// algorithm); tiktoken's _byte_pair_merge (a scan over an array, for short pieces). Long pieces use a heap over
+// a linked list, as in Kudo & Richardson's SentencePiece: one megabyte without a boundary costs O(n log n).
 //
 // Immutable after construction; merge() is thread-safe.
 
@@ -20,7 +20,7 @@ namespace nanochat {
 
 struct Merge {
   TokenId left = 0, right = 0, result = 0;
-  std::uint32_t rank = 0;  // lower merges first; several ways to make one token may share a rank
+  std::uint32_t rank = 0;  // lower ranks merge first; several ways to make one token may share a rank
 };
 
 class MergeTable {
@@ -34,9 +34,9 @@ class MergeTable {
 
   explicit MergeTable(std::size_t expected_merges = 0);
 
-  // The first of several merges of one pair stands.
+  // Of several merges of one pair, the first is used.
   void add(const Merge& merge);
-  // rank is kNoRank when the pair does not merge.
+  // rank is kNoRank if the pair does not merge.
   Target find(TokenId left, TokenId right) const {
     const std::uint64_t key = key_of(left, right);
     for (std::size_t slot = slot_of(key);; slot = (slot + 1) & mask_) {
@@ -44,7 +44,7 @@ class MergeTable {
       if (slots_[slot].key == kEmpty) return {};
     }
   }
-  // Merges `symbols` as far as they go and appends what is left to `ids`.
+  // Merges `symbols` as far as possible and appends the result to `ids`.
   void merge(std::span<const TokenId> symbols, std::vector<TokenId>& ids) const;
   std::size_t size() const { return size_; }
 

@@ -1,4 +1,4 @@
-#include "tokenizer/regex_dialect.h"
+#include "tokenizer/internal/regex_dialect.h"
 
 #include <gmock/gmock.h>
 

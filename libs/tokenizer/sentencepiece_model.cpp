@@ -1,9 +1,9 @@
-#include "tokenizer/sentencepiece_model.h"
+#include "tokenizer/internal/sentencepiece_model.h"
 
 #include <bit>
 #include <cstdint>
 
-#include <fmt/format.h>
+#include <spdlog/fmt/fmt.h>
 
 #include "core/errors.h"
 #include "core/format.h"

@@ -1,5 +1,5 @@
 #pragma once
-// The special tokens of a chat model, in id order, always the last ids of the vocabulary.
+// The special tokens of a chat model in the order of their ids, which are the last ids of the vocabulary.
 // Source: nanochat/tokenizer.py of the reference.
 
 #include <array>

@@ -1,10 +1,10 @@
 #pragma once
-// What a tokenizer.json does to a text before it is cut: Unicode normalization forms, lower case and replacements, as the
-// normalizers of Hugging Face's `tokenizers` do it, character for character (unicode_versions.h). Immutable after
-// construction; thread-safe.
+// Changes that a tokenizer.json makes to a text before it is split: Unicode normalization forms,
+// lower case and replacements. They equal the normalizers of Hugging Face's `tokenizers`,
+// character for character (unicode_versions.h). Immutable after construction; thread-safe.
 //
-// Sources: Unicode Standard Annex #15 (normalization forms); huggingface/tokenizers, its normalizers. Decomposition and
-// composition are utf8proc's.
+// Sources: Unicode Standard Annex #15 (normalization forms); huggingface/tokenizers,
+// its normalizers. Decomposition and composition are from utf8proc.
 
 #include <string>
 #include <string_view>
@@ -25,11 +25,11 @@ struct NormalizerStep {
 class TextNormalizer {
  public:
   TextNormalizer() = default;
-  // Throws TokenizerError when a pattern does not compile.
+  // Throws TokenizerError if a pattern does not compile.
   explicit TextNormalizer(std::vector<NormalizerStep> steps);
 
   bool empty() const { return steps_.empty(); }
-  // `text` must be valid UTF-8; so is the result.
+  // `text` must be valid UTF-8; the result is valid too.
   std::string apply(std::string_view text) const;
 
  private:

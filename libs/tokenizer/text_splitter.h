@@ -1,6 +1,6 @@
 #pragma once
-// The chain of pre-tokenizers of a tokenizer.json: each step cuts the pieces of the one before it. Immutable after
-// construction; thread-safe.
+// The chain of pre-tokenizers of a tokenizer.json: each step splits the
+// pieces of the step before. Immutable after construction; thread-safe.
 //
 // Source: huggingface/tokenizers, its pre-tokenizers Split and ByteLevel; Digits and Punctuation are Splits by a pattern.
 
@@ -15,19 +15,19 @@ namespace nanochat {
 
 struct SplitStep {
   enum class Kind { kSplit, kByteLevel };
-  // What becomes of a match: a piece, nothing, one piece with the matches beside it, part of the piece before or behind.
+  // How a match is used: a piece, removed, merged with adjacent matches, or part of the piece before or after it.
   enum class Behavior { kIsolated, kRemoved, kContiguous, kMergedWithPrevious, kMergedWithNext };
   Kind kind = Kind::kSplit;
   std::string pattern;  // in the dialect of pretokenizer.h; of kByteLevel GPT-2's, or none
   Behavior behavior = Behavior::kIsolated;
-  bool invert = false;            // what lies between the matches is what matches
-  bool add_prefix_space = false;  // kByteLevel: a space before each piece that has none
+  bool invert = false;            // what is between the matches is the match
+  bool add_prefix_space = false;  // kByteLevel: add a space before each piece that has none
 };
 
 class TextSplitter {
  public:
-  // Steps behind kByteLevel see bytes as GPT-2's printable characters (hf_tokenizer_json.h). Throws TokenizerError when a
-  // pattern does not compile.
+  // Steps after kByteLevel see bytes as GPT-2's printable characters
+  // (hf_tokenizer_json.h). Throws TokenizerError if a pattern does not compile.
   explicit TextSplitter(std::vector<SplitStep> steps);
 
   // Calls visit(bytes) for each piece of valid UTF-8, in order; no piece is empty.
@@ -38,8 +38,7 @@ class TextSplitter {
     SplitStep step;
     std::vector<Pretokenizer> pattern;  // one or none
   };
-  void run(std::size_t index, std::string_view text, bool printable,
-           const std::function<void(std::string_view)>& visit) const;
+  void run(std::size_t index, std::string_view text, bool printable, const std::function<void(std::string_view)>& visit) const;
 
   std::vector<Step> steps_;
 };

@@ -3,9 +3,9 @@
 #include <gmock/gmock.h>
 
 #include "core/errors.h"
-#include "tokenizer/hf_tokenizer_json.h"
+#include "tokenizer/internal/hf_tokenizer_json.h"
+#include "tokenizer/internal/unicode_versions.h"
 #include "tokenizer/testing_tokenizers.h"
-#include "tokenizer/unicode_versions.h"
 
 namespace nanochat {
 namespace {

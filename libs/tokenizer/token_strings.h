@@ -1,6 +1,6 @@
 #pragma once
-// The bytes of every token, one after the other in one block, with a hash table from bytes to id that takes a
-// string_view and allocates nothing. Immutable after construction; thread-safe.
+// The bytes of all tokens in one block, with a hash table from bytes to id that takes
+// a string_view and does not allocate. Immutable after construction; thread-safe.
 
 #include <cstddef>
 #include <cstdint>
@@ -15,7 +15,7 @@ namespace nanochat {
 class TokenStrings {
  public:
   TokenStrings() = default;
-  // `findable(id)` false keeps a token out of find(). Of equal strings the first is found.
+  // `findable(id)` false excludes a token from find(). Of equal strings, the first is found.
   template <class Findable>
   TokenStrings(const std::vector<std::string>& tokens, Findable findable) {
     store(tokens);
@@ -34,7 +34,7 @@ class TokenStrings {
 
  private:
   struct Slot {
-    std::uint32_t tag = 0;  // upper half of the hash: spares most comparisons of strings
+    std::uint32_t tag = 0;  // upper half of the hash; avoids most string comparisons
     TokenId id = -1;
   };
   void store(const std::vector<std::string>& tokens);

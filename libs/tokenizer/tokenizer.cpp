@@ -2,13 +2,13 @@
 
 #include <algorithm>
 
-#include <fmt/format.h>
+#include <spdlog/fmt/fmt.h>
 
 #include "core/errors.h"
 #include "core/format.h"
 #include "core/thread_pool.h"
+#include "core/utf8.h"
 #include "tokenizer/special_tokens.h"
-#include "tokenizer/utf8.h"
 
 namespace nanochat {
 
@@ -39,9 +39,8 @@ std::optional<TokenId> Tokenizer::special_id(std::string_view name) const {
 
 TokenId Tokenizer::require_special(std::string_view name) const {
   if (const auto id = special_id(name)) return *id;
-  throw TokenizerError(
-      fmt::format("the tokenizer has no special token {}; it has {}", name,
-                  special_tokens().empty() ? "none" : fmt::format("{}", fmt::join(special_tokens(), " "))));
+  throw TokenizerError(fmt::format("the tokenizer has no special token {}; it has {}", name,
+                                   special_tokens().empty() ? "none" : fmt::format("{}", fmt::join(special_tokens(), " "))));
 }
 
 std::optional<TokenId> Tokenizer::find_bos() const {

@@ -1,4 +1,4 @@
-#include "tokenizer/training_text.h"
+#include "tokenizer/internal/training_text.h"
 
 #include "core/format.h"
 

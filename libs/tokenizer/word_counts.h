@@ -1,8 +1,8 @@
 #pragma once
-// How often each distinct piece of text occurs in a stream of documents: what training byte pair encoding starts from.
+// Counts the distinct pieces of text in a stream of documents, which is the input of BPE training.
 //
-// Documents are split by a regular expression in batches, on all threads; counts live in a fixed number of shards by
-// hash, so that neither the result nor what is dropped when memory runs short depends on the number of threads.
+// Documents are split by a regular expression in batches on all threads. Counts are kept in a fixed number of
+// shards by hash. The result, and what is dropped when memory runs short, do not depend on the number of threads.
 
 #include <cstddef>
 #include <cstdint>
@@ -14,7 +14,7 @@
 
 namespace nanochat {
 
-// A hash table from strings to counts; the bytes of the strings lie in one arena. Not thread-safe.
+// A hash table from strings to counts; the bytes of the strings are in one arena. Not thread-safe.
 class StringCounts {
  public:
   StringCounts();
@@ -41,14 +41,14 @@ class StringCounts {
 
 std::uint64_t hash_bytes(std::string_view text);
 
-// Not thread-safe; add() uses threads of its own.
+// Not thread-safe; add() uses several threads itself.
 class WordCounts {
  public:
-  // max_bytes: memory to hold at most, about. When a batch exceeds it, strings that occurred once are dropped, then
-  // those that occurred twice, and so on until half of it is free; dropped() counts them.
+  // max_bytes: approximate memory limit. If a batch exceeds it, strings that occurred once are dropped,
+  // then those that occurred twice, and so on until half of it is free. dropped() counts them.
   WordCounts(const Pretokenizer& pretokenizer, std::size_t max_bytes, int threads);
 
-  // Valid UTF-8. Counted as one batch.
+  // Valid UTF-8, counted as one batch.
   void add(const std::vector<std::string>& documents);
   std::size_t dropped() const { return dropped_; }
   const std::vector<StringCounts>& shards() const { return shards_; }

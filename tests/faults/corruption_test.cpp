@@ -9,12 +9,12 @@
 #include <nlohmann/json.hpp>
 
 #include "checkpoint/checkpoint.h"
-#include "checkpoint/checkpoint_testing.h"
+#include "checkpoint/testing.h"
 #include "core/atomic_file.h"
-#include "core/corruption.h"
 #include "core/random.h"
 #include "core/sha256.h"
-#include "data/loader.h"
+#include "core/testing_corruption.h"
+#include "data/batches/loader.h"
 #include "formats.h"
 #include "model/config.h"
 #include "tokenizer/testing_tokenizers.h"
@@ -114,7 +114,8 @@ INSTANTIATE_TEST_SUITE_P(Files, CheckpointCorruption,
                                            "training_state.json", "tokenizer.json", "tokenizer.model"),
                          [](const auto& file) {
                            std::string name = file.param;
-                           std::replace_if(name.begin(), name.end(), [](char c) { return std::isalnum(c) == 0; }, '_');
+                           std::replace_if(
+                               name.begin(), name.end(), [](char c) { return std::isalnum(c) == 0; }, '_');
                            return name;
                          });
 
@@ -148,7 +149,8 @@ TEST(CorruptionHarness, FindsWhatItLooksFor) {
   };
   const auto damaged = [](const std::string& bytes) { return bytes != std::string(100, 'a'); };
   EXPECT_EQ(failures([](const std::string&) { return "same"; }), "");
-  EXPECT_NE(failures([](const std::string& bytes) { return bytes; }, true).find("was read as something else"), std::string::npos);
+  EXPECT_NE(failures([](const std::string& bytes) { return bytes; }, true).find("was read as something else"),
+            std::string::npos);
   EXPECT_NE(failures([&](const std::string& bytes) -> std::string {
               if (damaged(bytes)) std::abort();
               return "";

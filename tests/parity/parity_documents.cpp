@@ -6,7 +6,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "data/documents.h"
+#include "data/text/documents.h"
 
 int main(int argc, char** argv) {
   if (argc < 3) return 2;

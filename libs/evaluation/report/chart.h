@@ -1,6 +1,6 @@
 #pragma once
-// Line charts as SVG text, for a page that has the style sheet of report.h: colours are classes, so that one drawing
-// suits light and dark. Pure functions.
+// Line charts as SVG text, for a page with the style sheet of report.h.
+// Colours are classes, so one drawing works in light and dark. Pure functions.
 
 #include <cstdint>
 #include <string>
@@ -15,18 +15,18 @@ struct ChartPoint {
 struct ChartLine {
   std::string name;
   std::vector<ChartPoint> points;  // in the order of x
-  bool marked = false;             // few figures: a dot on each
+  bool marked = false;             // few points: draw a dot on each
 };
 
 struct Chart {
   std::string title, x_label, y_label;
   std::vector<ChartLine> lines;
-  bool settles = false;  // as losses do: the y axis shows the bulk, the first tenth of a line may leave it
+  bool settles = false;  // for losses: the y axis shows most of the values; the first tenth of a line may leave it
 };
 
-// 640 x 300 units, scaled by the page. Every line is a <polyline> with data-name and data-points (how many figures it
-// stands for) and a <title>; long ones are drawn by means of groups, so that the page stays small. Axes have labels and
-// round ticks.
+// 640 x 300 units, scaled by the page. Every line is a <polyline> with data-name,
+// data-points (the number of points) and a <title>. Long lines are drawn as means
+// of groups, which keeps the page small. Axes have labels and round ticks.
 std::string render_svg(const Chart& chart);
 
 // About `count` round numbers in [low, high].

@@ -1,6 +1,6 @@
 #pragma once
-// What a run has left on disk, as a report needs it: its curves over steps, tokens, FLOPs and time, its evaluations,
-// what it wrote, and how it was made. Nothing but the run folder is read.
+// The data of a run for a report: curves over steps, tokens, FLOPs and
+// time, evaluations, samples, and configuration. Reads only the run folder.
 
 #include <filesystem>
 #include <map>
@@ -16,7 +16,7 @@ namespace nanochat {
 
 struct CurvePoint {
   double step = 0.0, value = 0.0;
-  std::optional<double> tokens, flops, seconds;  // of training until then
+  std::optional<double> tokens, flops, seconds;  // of training up to this point
 };
 
 struct RunSample {
@@ -26,22 +26,22 @@ struct RunSample {
 
 struct RunRecord {
   std::string name;   // of the folder
-  std::string stage;  // "pretrain", "midtrain", "sft", "rl"; "pretrain" where nothing says it
+  std::string stage;  // "pretrain", "midtrain", "sft", "rl"; "pretrain" if not recorded
   std::map<std::string, std::vector<CurvePoint>> curves;  // by key of metrics.jsonl
-  std::vector<RunSample> samples;                            // of the last step that has some
+  std::vector<RunSample> samples;                            // of the last step that has samples
   std::map<std::string, EvaluationResult> evaluations;    // by folder of eval/, in order of steps
   nlohmann::json config = nlohmann::json::object();       // resolved options
-  nlohmann::json environment = nlohmann::json::object();  // device, processor, versions, parameters, FLOPs a token
+  nlohmann::json environment = nlohmann::json::object();  // device, processor, versions, parameters, FLOPs per token
   double training_seconds = 0.0;
   std::int64_t steps = 0;
 
   std::optional<double> last(const std::string& key) const;
-  // The newest evaluation's figure of a task ("core" benchmark's mean: CORE, ChatCORE); nullopt when there is none.
+  // The newest evaluation's figure of a task (CORE, ChatCORE: the mean of a suite); nullopt when there is none.
   std::optional<double> score(const std::string& task) const;
 };
 
-// Throws DataError when the folder has no metrics.jsonl; lines of it that are no objects are passed over, as a run may be
-// writing them.
+// Throws DataError if the folder has no metrics.jsonl. Lines that
+// are not objects are skipped, because a run may be writing them.
 RunRecord read_run(const std::filesystem::path& run);
 
 }  // namespace nanochat

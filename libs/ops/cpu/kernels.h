@@ -1,10 +1,10 @@
 #pragma once
-// Row kernels for CPUs, compiled once per instruction set from one source (kernels_impl.inc) and picked at run time.
-// Plain pointers and plain integers only: the implementation is built with wider instructions than the rest of the
-// program, so it must not instantiate any inline function that another file could share.
+// Row kernels for CPUs, compiled once per instruction set from one source (kernels_impl.inc) and selected
+// at run time. Only plain pointers and integers: the implementation is compiled with wider instructions
+// than the rest of the program, and must not instantiate an inline function that another file could share.
 //
-// A row is the last dimension. bf16 values travel as std::uint16_t; all arithmetic is in float. Functions work on
-// `rows` consecutive rows on the calling thread; the callers in ops/*.cpp share rows out with parallel_for.
+// A row is the last dimension. bf16 values are std::uint16_t; all arithmetic is in float. Functions process
+// `rows` consecutive rows on the calling thread; the callers in ops/*.cpp divide rows with parallel_for.
 
 #include <cstdint>
 
@@ -21,16 +21,16 @@ struct Kernels {
   // dx = rstd * (dy - y * mean(dy * y)); added to dx when accumulate.
   void (*rms_norm_backward)(const T* dy, const T* y, const float* rstd, T* dx, std::int64_t rows, std::int64_t n,
                             bool accumulate);
-  // One token a row: heads of size d at `x` (stride d) are rotated by cos/sin (d/2 each), normalised, written to `y`.
-  void (*rope_norm)(const T* x, T* y, float* rstd, const float* cos, const float* sin, std::int64_t heads,
-                    std::int64_t d, float eps);
-  // dx of the same: through the norm, then through the inverse rotation.
+  // One token per row: heads of size d at `x` (stride d) are rotated by cos/sin (d/2 each), normalised and written to `y`.
+  void (*rope_norm)(const T* x, T* y, float* rstd, const float* cos, const float* sin, std::int64_t heads, std::int64_t d,
+                    float eps);
+  // dx of this: through the norm, then through the inverse rotation.
   void (*rope_norm_backward)(const T* dy, const T* y, const float* rstd, const float* cos, const float* sin, T* dx,
                              std::int64_t heads, std::int64_t d);
   void (*relu_squared)(const T* x, T* y, std::int64_t n);                          // y = max(x, 0)^2
   void (*relu_squared_backward)(const T* dy, const T* x, T* dx, std::int64_t n);   // dx = dy * 2 max(x, 0)
-  // Soft-cap (none when it is 0) and cross-entropy of one row of raw logits z[0, vocab). Returns the loss in nats of
-  // `target`; with `gradient`, z becomes d(grad_scale * loss)/dz, zero from vocab up to padded. scratch: 2 * vocab.
+  // Soft-cap (0: none) and cross-entropy of one row of raw logits z[0, vocab). Returns the loss of `target` in
+  // nats. With `gradient`, z becomes d(grad_scale * loss)/dz, zero from vocab to padded. scratch: 2 * vocab.
   float (*softcap_cross_entropy)(T* z, float* scratch, std::int64_t vocab, std::int64_t padded, std::int64_t target,
                                  float softcap, bool gradient, float grad_scale);
   void (*softcap)(const T* z, float* out, std::int64_t n, float softcap);          // softcap * tanh(z / softcap)
@@ -39,8 +39,8 @@ struct Kernels {
   void (*from_float)(const float* x, T* y, std::int64_t n);                        // rounds to nearest even
 };
 
-// y = exp((x - shift) * scale), 0 where the exponent is below -87; returns the sum. For softmax over one row of
-// logits: with shift their maximum (and scale not negative) nothing overflows. y may be null or x. NaN stays NaN.
+// y = exp((x - shift) * scale), 0 if the exponent is below -87; returns the sum. For softmax over one row of logits:
+// if shift is their maximum (and scale is not negative), nothing overflows. y may be null or x. NaN stays NaN.
 using Exponentials = double (*)(const float* x, float* y, std::int64_t n, float shift, float scale);
 Exponentials exponentials();
 
@@ -50,13 +50,13 @@ struct OptimizerKernels {
                 float beta2, float lr, float weight_decay, float eps, float bias1, float sqrt_bias2);
   // momentum buffer: m = lerp(g, m, momentum); out = nesterov ? lerp(g, m, momentum) : m, as bf16 and as float (either
   // may be null). Returns the sum of squares of the bf16 (or float, when bf16 is null) output.
-  double (*muon_momentum)(float* m, const float* g, bf16* out16, float* out32, std::int64_t n, float grad_scale,
-                          float momentum, bool nesterov);
+  double (*muon_momentum)(float* m, const float* g, bf16* out16, float* out32, std::int64_t n, float grad_scale, float momentum,
+                          bool nesterov);
   double (*sum_of_squares)(const float* x, std::int64_t n);
 };
 
-// The best implementation for this processor. NANOCHAT_CPU=baseline|avx2|avx512 in the environment asks for a lesser
-// one (tests compare them).
+// The best implementation for this processor. NANOCHAT_CPU=baseline|avx2|avx512
+// in the environment selects a lower one (for comparisons in tests).
 template <class T>
 const Kernels<T>& kernels();
 template <>

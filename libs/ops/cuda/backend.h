@@ -1,6 +1,6 @@
 #pragma once
-// What ops/*.cpp call for tensors on a GPU: the operations of ops/*.h under the same names and contracts, shapes
-// already checked. backend.cpp has them; a build without CUDA has unavailable.cpp, where each throws.
+// Functions that ops/*.cpp call for tensors on a GPU: the operations of ops/*.h with the same names and contracts;
+// shapes are already checked. Implemented in backend.cpp; a build without CUDA has unavailable.cpp, where each throws.
 
 #include <ATen/core/Tensor.h>
 
@@ -32,17 +32,15 @@ void relu_squared(const at::Tensor& x, at::Tensor& y);
 void relu_squared_backward(const at::Tensor& dy, const at::Tensor& x, at::Tensor& dx);
 void embedding(const at::Tensor& table, const at::Tensor& ids, at::Tensor& y);
 void embedding_backward(const at::Tensor& dy, const at::Tensor& ids, at::Tensor& dtable);
-// z (rows, padded): raw logits, replaced by their gradient when scale is defined.
+// z (rows, padded): raw logits, replaced by their gradient if scale is defined.
 void softcap_cross_entropy(at::Tensor& z, const at::Tensor& targets, const at::Tensor& scale, at::Tensor& losses,
                            std::int64_t vocab, double softcap);
 at::Tensor softcap(const at::Tensor& z, std::int64_t vocab, double softcap);
-AttentionForward causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                                  const AttentionScope& scope);
+AttentionForward causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionScope& scope);
 AttentionBackward causal_attention_backward(const at::Tensor& dout, const at::Tensor& q, const at::Tensor& k,
-                                            const at::Tensor& v, const AttentionForward& forward,
-                                            const AttentionScope& scope);
+                                            const at::Tensor& v, const AttentionForward& forward, const AttentionScope& scope);
 
-// False where no kernel takes the layout or so many rows.
+// False if no kernel supports the layout or this number of rows.
 bool linear_rows(const at::Tensor& x, const at::Tensor& w, at::Tensor& y, const LinearFusion& fusion);
 
 bool paged_attention_takes(std::int64_t d);
@@ -52,18 +50,18 @@ void rope_qk_norm_store(const at::Tensor& qkv, const RopeTable& table, const Dev
                         at::Tensor& keys, at::Tensor& values, double eps);
 at::Tensor paged_attention(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values, const DevicePagedBatch& batch,
                            std::int64_t window);
-// Tokens, int32 (rows), and what DeviceSamples::read() reads, as bytes.
-std::tuple<at::Tensor, at::Tensor> sample(const at::Tensor& logits, std::span<const ops::SampleRow> rows, std::int64_t most_top);
+// Tokens, int32 (rows), and the bytes that DeviceSamples::read() reads.
+std::tuple<at::Tensor, at::Tensor> sample(const at::Tensor& logits, std::span<const ops::SampleRow> rows,
+                                          std::int64_t most_top);
 
 void adamw(at::Tensor& value, const at::Tensor& gradient, at::Tensor& first_moment, at::Tensor& second_moment,
            at::Tensor& compute, const AdamWArguments& arguments);
-at::Tensor muon_directions(const MatrixList& matrices, at::ScalarType dtype, double grad_scale, double momentum,
-                           bool nesterov);
+at::Tensor muon_directions(const MatrixList& matrices, at::ScalarType dtype, double grad_scale, double momentum, bool nesterov);
 void muon_apply(const MatrixList& matrices, const at::Tensor& update, double rate);
-// Sum of squares of every tensor (float32), on the device: float64, no dimensions.
+// Sum of squares of all tensors (float32), on the device: float64, no dimensions.
 at::Tensor sum_of_squares(const std::vector<at::Tensor>& tensors);
 
-// ops/device.h without the distinction of devices. Without CUDA: 0 devices; the others throw.
+// ops/device.h without the distinction of devices. Without CUDA: 0 devices; the other functions throw.
 bool built();
 int device_count();
 DeviceDescription describe(int index);

@@ -131,8 +131,8 @@ __global__ void __launch_bounds__(kThreads) linear_rows_bf16(const __grid_consta
       const int row = 16 * t + quad_row + 8 * half;
 #pragma unroll
       for (int c = 0; c < kColumns; ++c) {
-        *reinterpret_cast<float2*>(&partial[warp][row][8 * c + 2 * quad]) =
-            make_float2(sums[t][c][2 * half], sums[t][c][2 * half + 1]);
+        *reinterpret_cast<float2*>(&partial[warp][row][8 * c + 2 * quad]) = make_float2(sums[t][c][2 * half],
+                                                                                        sums[t][c][2 * half + 1]);
       }
       if constexpr (kNormalise) {
         float sum = squares[t][half];

@@ -14,12 +14,11 @@ namespace {
 void rms_norm(const at::Tensor&, at::Tensor&, at::Tensor&, double) { unavailable(); }
 void add_rms_norm(at::Tensor&, const at::Tensor&, at::Tensor&, at::Tensor&, double) { unavailable(); }
 void rms_norm_backward(const at::Tensor&, const at::Tensor&, const at::Tensor&, at::Tensor&, bool) { unavailable(); }
-void rope_qk_norm(const at::Tensor&, const RopeTable&, const at::Tensor&, at::Tensor&, at::Tensor&, at::Tensor&,
-                  double) {
+void rope_qk_norm(const at::Tensor&, const RopeTable&, const at::Tensor&, at::Tensor&, at::Tensor&, at::Tensor&, double) {
   unavailable();
 }
-void rope_qk_norm_backward(const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&,
-                           const at::Tensor&, const at::Tensor&, const RopeTable&, at::Tensor&) {
+void rope_qk_norm_backward(const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                           const at::Tensor&, const RopeTable&, at::Tensor&) {
   unavailable();
 }
 void relu_squared(const at::Tensor&, at::Tensor&) { unavailable(); }
@@ -33,8 +32,8 @@ at::Tensor softcap(const at::Tensor&, std::int64_t, double) { unavailable(); }
 AttentionForward causal_attention(const at::Tensor&, const at::Tensor&, const at::Tensor&, const AttentionScope&) {
   unavailable();
 }
-AttentionBackward causal_attention_backward(const at::Tensor&, const at::Tensor&, const at::Tensor&,
-                                            const at::Tensor&, const AttentionForward&, const AttentionScope&) {
+AttentionBackward causal_attention_backward(const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                                            const AttentionForward&, const AttentionScope&) {
   unavailable();
 }
 bool linear_rows(const at::Tensor&, const at::Tensor&, at::Tensor&, const LinearFusion&) { unavailable(); }
@@ -49,9 +48,7 @@ at::Tensor paged_attention(const at::Tensor&, const at::Tensor&, const at::Tenso
   unavailable();
 }
 std::tuple<at::Tensor, at::Tensor> sample(const at::Tensor&, std::span<const ops::SampleRow>, std::int64_t) { unavailable(); }
-void adamw(at::Tensor&, const at::Tensor&, at::Tensor&, at::Tensor&, at::Tensor&, const AdamWArguments&) {
-  unavailable();
-}
+void adamw(at::Tensor&, const at::Tensor&, at::Tensor&, at::Tensor&, at::Tensor&, const AdamWArguments&) { unavailable(); }
 at::Tensor muon_directions(const MatrixList&, at::ScalarType, double, double, bool) { unavailable(); }
 void muon_apply(const MatrixList&, const at::Tensor&, double) { unavailable(); }
 at::Tensor sum_of_squares(const std::vector<at::Tensor>&) { unavailable(); }

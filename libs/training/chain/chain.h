@@ -1,5 +1,5 @@
 #pragma once
-// A whole chain of commands, from text to a chat model, as a file says it: `nanochat run` runs or resumes it.
+// A chain of commands, from text to a chat model, read from a JSON file. `nanochat run` runs or resumes it.
 //
 //   {"name": "toy",                                   // the chain's folder: runs/toy, or "output_dir"
 //    "hardware": {"name": "two CPU cores", "gpu": false, "flops_per_second": 1.2e11},
@@ -8,8 +8,8 @@
 //      {"name": "base", "command": "pretrain", "options": {"data_dir": ["{run}/shards"], "output_dir": "{run}/base", …}},
 //      …]}
 //
-// "{run}" in any text stands for the chain's folder. An option that is an object, or a list of objects (a mixture), is
-// handed on as JSON text. "plan" of a step says what only its data would: see plan.h. Comments (//) are allowed.
+// "{run}" in any string is the chain's folder. An option that is an object, or a list of objects (a mixture), is passed
+// on as JSON text. "plan" of a step has values that only its data would tell: see plan.h. Comments (//) are allowed.
 
 #include <filesystem>
 #include <optional>
@@ -23,14 +23,14 @@ namespace nanochat {
 struct ChainStep {
   std::string name;        // unique
   std::string command;     // "data toy", "pretrain"
-  nlohmann::json options;  // as a --config file of the command, "{run}" replaced
+  nlohmann::json options;  // as in a --config file of the command, with "{run}" replaced
   nlohmann::json plan;     // an object
 };
 
 struct ChainHardware {
   std::string name;
   bool gpu = true;
-  double flops_per_second = 0.0;  // that training really does, all in all; 0: unknown
+  double flops_per_second = 0.0;  // effective rate of training; 0: unknown
 };
 
 struct Chain {
@@ -40,14 +40,14 @@ struct Chain {
   std::vector<ChainStep> steps;
 };
 
-// Throws ConfigError naming file, step and key.
+// Throws ConfigError with file, step and key.
 Chain load_chain(const std::filesystem::path& file);
 
-// Which steps are done, in the chain's folder (chain.json): a step that ended well is on record with its options.
+// The finished steps, in the chain's folder (chain.json). A finished step is recorded with its options.
 class ChainRecord {
  public:
   explicit ChainRecord(const Chain& chain);
-  // Throws ConfigError, naming the options, when the step was done with others.
+  // Throws ConfigError with the options if the step was done with others.
   bool done(const ChainStep& step) const;
   void mark_done(const ChainStep& step, double seconds);  // throws IoError
   std::filesystem::path options_file(const ChainStep& step) const;
@@ -57,7 +57,7 @@ class ChainRecord {
   nlohmann::json record_;
 };
 
-// What to add to the step's command to go on where an earlier attempt stopped; empty when it begins.
+// Options to add to the step's command so that it resumes an earlier attempt; empty for a new start.
 std::vector<std::string> resume_flags(const ChainStep& step);
 
 }  // namespace nanochat

@@ -1,8 +1,8 @@
 #pragma once
-// What each step of a chain will take, before it is run: parameters, tokens, memory, time, disk.
+// Estimates for each step of a chain before it runs: parameters, tokens, memory, time, disk space.
 //
-// Numbers that only the data would tell are taken from "plan" of a step: "bytes" of text, "tokens" that they make,
-// "conversations". Time is floating-point operations (GptConfig::flops_per_token) over the chain's flops_per_second.
+// Numbers that depend on the data are taken from "plan" of a step: "bytes" of text, "tokens" in it, "conversations".
+// Time is floating-point operations (GptConfig::flops_per_token) divided by the chain's flops_per_second.
 
 #include <cstdint>
 #include <string>
@@ -14,15 +14,15 @@ namespace nanochat {
 
 struct StepPlan {
   std::string name, command;
-  std::int64_t parameters = 0;  // of the model that is trained; 0: none is
-  std::int64_t steps = 0;       // of the optimizer
-  std::int64_t tokens = 0;      // trained on, or prepared; RL: of questions and answers
-  std::int64_t memory = 0;      // bytes, of the device that trains
-  std::int64_t disk = 0;        // bytes that stay
-  double seconds = 0.0;         // 0: unknown, or next to nothing
+  std::int64_t parameters = 0;  // of the trained model; 0: none
+  std::int64_t steps = 0;       // optimizer steps
+  std::int64_t tokens = 0;      // trained or prepared tokens; RL: of questions and answers
+  std::int64_t memory = 0;      // bytes, on the device that trains
+  std::int64_t disk = 0;        // bytes that are kept
+  double seconds = 0.0;         // 0: unknown or negligible
 };
 
-// Throws ConfigError for options that a command does not have, and as the commands for those that do not fit together.
+// Throws ConfigError for unknown options, and like the commands for options that do not fit together.
 std::vector<StepPlan> plan_chain(const Chain& chain);
 
 }  // namespace nanochat

@@ -10,11 +10,9 @@
 #include "core/format.h"
 #include "core/interrupt.h"
 #include "core/log.h"
-#include "optim/schedule.h"
 #include "tokenizer/special_tokens.h"
 #include "tokenizer/tokenizer.h"
 #include "training/trainer/batch_tensors.h"
-#include "training/trainer/memory_check.h"
 #include "training/trainer/train_on.h"
 
 namespace nanochat {
@@ -22,46 +20,42 @@ namespace {
 
 class ConversationTraining : public Stage {
  public:
-  ConversationTraining(const FinetuneConfig& config, const ConversationDataOptions& data, const ConversationPlan& plan,
-                       ProgressReporter& progress)
-      : config_(config), plan_(plan), runtime_(select_runtime(config.runtime, Workload::kTraining)),
-        base_(open_base_model(config, plan.stage)), model_config_(base_.stored.config),
+  ConversationTraining(const FinetuneConfig& config, const ConversationDataOptions& data, const ConversationPlan& plan)
+      : config_(config), plan_(plan), base_(open_base_model(config, plan.stage)), model_config_(base_.stored.config),
         tokenizer_(base_.stored.tokenizer), token_bytes_(tokenizer_->token_byte_lengths()) {
     // A row of T inputs is made of T + 1 tokens; a stream has no rows to fit.
-    const std::int64_t longest = plan.packing == ConversationPacking::kStream ? kDefaultConversationTokens : model_config_.sequence_len + 1;
+    const std::int64_t longest = plan.packing == ConversationPacking::kStream ? kDefaultConversationTokens
+                                                                              : model_config_.sequence_len + 1;
     data_ = load_conversation_data(data, *tokenizer_, longest, config.seed, config.workers, plan.packing);
     shape_ = plan_shape();
-    const bool background = save_in_background(config, model_config_, runtime_, shape_.rows, model_config_.sequence_len);
-    schedule_ = {.num_iterations = horizon(), .warmdown_ratio = plan.warmdown_ratio};
-    trainer_.emplace(TrainerParts{.stage = plan.stage,
-                                  .score = plan.judge_by_bpb ? "bpb" : "loss",
-                                  .options = config,
-                                  .runtime = runtime_,
-                                  .model = model_config_,
-                                  .tokenizer = tokenizer_,
-                                  .horizon = {.steps = steps_to_take(config, schedule_.num_iterations)},
-                                  .scheduled_steps = schedule_.num_iterations,
-                                  .invariants = {{"tokens_per_step", shape_.rows_of_step() * model_config_.sequence_len,
-                                                  {"device_batch_size", "base_model"}}},
-                                  .save_in_background = background,
-                                  .declare = plan.declare,
-                                  .initialize = [this](Gpt& model) { read_weights(base_.stored, model); },
-                                  .announcement = [this] { return announcement(); },
-                                  .scores = plan.scores},
-                     *this, progress);
   }
 
-  TrainingResult run() { return trainer_->run(); }
+  TrainerParts parts(const Runtime& runtime) const {
+    const std::int64_t iterations = num_iterations();
+    return {.stage = plan_.stage,
+            .score = plan_.judge_by_bpb ? "bpb" : "loss",
+            .options = config_,
+            .runtime = runtime,
+            .model = model_config_,
+            .tokenizer = tokenizer_,
+            .device_batch_size = shape_.device_batch_size,
+            .horizon = {.steps = steps_to_take(config_, iterations)},
+            .scheduled_steps = iterations,
+            .schedule = {.warmdown_ratio = plan_.warmdown_ratio},
+            .muon_warmup = plan_.muon_warmup,
+            .invariants = {{"tokens_per_step",
+                            shape_.rows_of_step() * model_config_.sequence_len,
+                            {"device_batch_size", "base_model"}}},
+            .declare = plan_.declare,
+            .initialize = [this](Gpt& model) { read_weights(base_.stored, model); },
+            .announcement = announcement(iterations),
+            .scores = plan_.scores};
+  }
 
-  StepReport step(Learner learner, std::int64_t step) override {
-    std::vector<TokenBatch> batches(static_cast<std::size_t>(shape_.micro_batches));
+  StepReport step(Learner learner, std::int64_t, const StepSettings& settings) override {
+    std::vector<TokenBatch> batches(static_cast<std::size_t>(shape_.grad_accum_steps));
     for (TokenBatch& batch : batches) loader_->next(batch);
-    constexpr double kMomentum = 0.95;
-    StepReport report = train_on(learner, batches,
-                                 {.lr_multiplier = schedule_.multiplier(step),
-                                  .muon_momentum = plan_.muon_warmup ? muon_momentum(step) : kMomentum,
-                                  .grad_clip = config_.grad_clip},
-                                 token_bytes_);
+    StepReport report = train_on(learner, batches, settings, token_bytes_);
     std::int64_t supervised = 0;
     for (const TokenBatch& batch : batches) {
       supervised += std::count_if(batch.targets.begin(), batch.targets.end(), [](std::int32_t target) { return target >= 0; });
@@ -70,14 +64,14 @@ class ConversationTraining : public Stage {
     return report;
   }
 
-  std::optional<Evaluation> evaluate(Learner learner, std::int64_t) override {
+  std::optional<Evaluation> evaluate(Gpt& model, std::int64_t) override {
     if (!data_.validation) return std::nullopt;
-    return plan_.judge_by_bpb ? evaluate_bpb(learner.model) : evaluate_loss(learner.model);
+    return plan_.judge_by_bpb ? evaluate_bpb(model) : evaluate_loss(model);
   }
 
   nlohmann::json position() const override { return loader_->position(); }
   void seek(const nlohmann::json& position) override {
-    loader_ = make_conversation_loader(data_.training, loader_options(plan_.packing, shape_.rows), position);
+    loader_ = make_conversation_loader(data_.training, loader_options(plan_.packing, shape_.device_batch_size), position);
   }
 
  private:
@@ -94,41 +88,45 @@ class ConversationTraining : public Stage {
 
   StepShape plan_shape() const {
     constexpr std::int64_t kRows = 8;
-    const std::int64_t device = config_.device_batch_size > 0 ? config_.device_batch_size : base_.inherit("device_batch_size", kRows);
+    const std::int64_t most = config_.device_batch_size > 0 ? config_.device_batch_size
+                                                            : base_.inherit("device_batch_size", kRows);
     if (plan_.total_batch_size > 0) {
       if (plan_.total_batch_size % time() != 0) {
         throw ConfigError(fmt::format("--total-batch-size {} is not a multiple of the model's context of {}; the nearest is {}",
                                       plan_.total_batch_size, time(),
                                       std::max<std::int64_t>(1, (plan_.total_batch_size + time() / 2) / time()) * time()));
       }
-      return step_shape(plan_.total_batch_size / time(), device);
+      return step_shape(plan_.total_batch_size / time(), most);
     }
     if (plan_.examples_per_step == 0) {
-      return step_shape(std::max<std::int64_t>(1, base_.inherit("total_batch_size", device * time()) / time()), device);
+      return step_shape(std::max<std::int64_t>(1, base_.inherit("total_batch_size", most * time()) / time()), most);
     }
     // As many rows as that many conversations take on average: the rows of every step are equal.
     const double rows_of_one = static_cast<double>(rows_of_training()) / static_cast<double>(data_.training->size());
-    return step_shape(std::max<std::int64_t>(1, std::llround(rows_of_one * static_cast<double>(plan_.examples_per_step))), device);
+    return step_shape(std::max<std::int64_t>(1, std::llround(rows_of_one * static_cast<double>(plan_.examples_per_step))),
+                      most);
   }
 
-  std::int64_t horizon() const {
+  std::int64_t num_iterations() const {
     if (config_.num_iterations >= 0) return config_.num_iterations;
     if (config_.num_epochs == 0.0) return 0;
     const double rows = config_.num_epochs * static_cast<double>(rows_of_training());
     return std::max<std::int64_t>(1, static_cast<std::int64_t>(rows / static_cast<double>(shape_.rows_of_step())));
   }
 
-  std::string announcement() const {
-    const std::int64_t iterations = schedule_.num_iterations, rows = shape_.rows_of_step();
-    return fmt::format("training: {} steps of {} rows ({} micro-batches of {} x {}), about {:.0f} conversations a step, {:.1f} epochs",
-                       with_commas(iterations), rows, shape_.micro_batches, shape_.rows, time(),
-                       static_cast<double>(data_.training->size() * static_cast<std::size_t>(rows)) / static_cast<double>(std::max<std::int64_t>(1, rows_of_training())),
-                       static_cast<double>(iterations * rows) / static_cast<double>(std::max<std::int64_t>(1, rows_of_training())));
+  std::string announcement(std::int64_t iterations) const {
+    const std::int64_t rows = shape_.rows_of_step();
+    return fmt::format(
+        "training: {} steps of {} rows ({} micro-batches of {} x {}), about {:.0f} conversations a step, {:.1f} epochs",
+        with_commas(iterations), rows, shape_.grad_accum_steps, shape_.device_batch_size, time(),
+        static_cast<double>(data_.training->size() * static_cast<std::size_t>(rows)) /
+            static_cast<double>(std::max<std::int64_t>(1, rows_of_training())),
+        static_cast<double>(iterations * rows) / static_cast<double>(std::max<std::int64_t>(1, rows_of_training())));
   }
 
   // Over the validation conversations as one stream, so that figures compare with those of pretraining.
   std::optional<Evaluation> evaluate_bpb(Gpt& model) const {
-    ConversationLoaderOptions options = loader_options(ConversationPacking::kStream, shape_.rows);
+    ConversationLoaderOptions options = loader_options(ConversationPacking::kStream, shape_.device_batch_size);
     options.loop = options.shuffle = false;
     // Where there is less than a batch: fewer rows, then a shorter one.
     const auto tokens = static_cast<std::int64_t>(data_.validation->tokens());
@@ -139,14 +137,15 @@ class ConversationTraining : public Stage {
     const BitsPerByte bpb = evaluate_bits_per_byte(model, *loader, batches, token_bytes_);
     if (bpb.bytes == 0 && interrupt_requested()) return std::nullopt;  // before the first batch
     if (bpb.bytes == 0) {
-      throw DataError(fmt::format("validation: bits per byte cannot be measured, because no text is a target in the first {} tokens",
-                                  with_commas(batches * options.rows * options.sequence_len)));
+      throw DataError(
+          fmt::format("validation: bits per byte cannot be measured, because no text is a target in the first {} tokens",
+                      with_commas(batches * options.rows * options.sequence_len)));
     }
     return Evaluation{bpb.value(), {{"validation_tokens", bpb.tokens}}, fmt::format("validation bpb {:.4f}", bpb.value())};
   }
 
   std::optional<Evaluation> evaluate_loss(Gpt& model) const {
-    ConversationLoaderOptions options = loader_options(plan_.packing, shape_.rows);
+    ConversationLoaderOptions options = loader_options(plan_.packing, shape_.device_batch_size);
     options.loop = options.shuffle = false;
     const auto loader = make_conversation_loader(data_.validation, options, nullptr);
     double nats = 0.0;
@@ -164,30 +163,27 @@ class ConversationTraining : public Stage {
 
   const FinetuneConfig& config_;
   const ConversationPlan& plan_;
-  Runtime runtime_;
   BaseModel base_;
   GptConfig model_config_;
   std::shared_ptr<const Tokenizer> tokenizer_;
   std::vector<std::int32_t> token_bytes_;
   ConversationData data_;
   StepShape shape_;
-  LearningRateSchedule schedule_;
   std::unique_ptr<Loader> loader_;
-  std::optional<Trainer> trainer_;  // last: it uses the rest
 };
 
 }  // namespace
 
-StepShape step_shape(std::int64_t rows_wanted, std::int64_t device_batch_size) {
-  const std::int64_t micro_batches = (rows_wanted + device_batch_size - 1) / device_batch_size;
-  return {micro_batches, (rows_wanted + micro_batches - 1) / micro_batches};
+StepShape step_shape(std::int64_t rows_wanted, std::int64_t largest_device_batch_size) {
+  const std::int64_t steps = (rows_wanted + largest_device_batch_size - 1) / largest_device_batch_size;
+  return {steps, (rows_wanted + steps - 1) / steps};
 }
 
-TrainingResult train_on_conversations(const FinetuneConfig& config, const ConversationDataOptions& data, const ConversationPlan& plan,
-                                      ProgressReporter& progress) {
-  if (config.output_dir.empty()) throw ConfigError("--output-dir is missing: name the folder of the run");
-  ConversationTraining training(config, data, plan, progress);
-  return training.run();
+TrainingResult train_on_conversations(const FinetuneConfig& config, const ConversationDataOptions& data,
+                                      const ConversationPlan& plan, ProgressReporter& progress) {
+  const Runtime runtime = select_training_runtime(config);
+  ConversationTraining stage(config, data, plan);
+  return run_stage(stage.parts(runtime), stage, progress);
 }
 
 }  // namespace nanochat

@@ -1,6 +1,6 @@
 #pragma once
-// Training on conversations: midtraining and SFT, which differ in how conversations become rows, in the schedule, and in
-// how the model is judged.
+// Training on conversations, for midtraining and SFT. They differ in how
+// conversations become rows, in the schedule, and in the validation score.
 
 #include <cstdint>
 #include <functional>
@@ -9,7 +9,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "data/conversation_loader.h"
+#include "data/batches/conversation_loader.h"
 #include "training/finetune/conversation_data.h"
 #include "training/finetune/finetune_options.h"
 
@@ -19,25 +19,26 @@ struct ConversationPlan {
   std::string stage;                    // "midtrain" or "sft"
   ConversationPacking packing = ConversationPacking::kBestFit;
   std::int64_t total_batch_size = 0;    // tokens of a step; 0: see examples_per_step
-  std::int64_t examples_per_step = 0;   // conversations of a step, on average (kPadded: exactly)
-  double warmdown_ratio = 0.2;          // share of the steps in which learning rates fall to zero
-  bool muon_warmup = true;              // momentum as in pretraining, else 0.95
+  std::int64_t examples_per_step = 0;   // conversations in a step, on average (kPadded: exactly)
+  double warmdown_ratio = 0.2;          // fraction of the steps in which learning rates fall to zero
+  bool muon_warmup = true;              // momentum as in pretraining, otherwise 0.95
   std::int64_t eval_tokens = 0;
-  // Judged by bits per byte over a stream of all tokens, else by the loss of what is supervised.
+  // The score is bits per byte over a stream of all tokens, otherwise the loss of the supervised tokens.
   bool judge_by_bpb = true;
   std::function<void(OptionList&)> declare;
   std::vector<ScheduledScore> scores = {};
 };
 
-// Rows of a step, as equal micro-batches of at most device_batch_size rows.
+// Rows of a step, as grad_accum_steps equal micro-batches of device_batch_size rows.
 struct StepShape {
-  std::int64_t micro_batches = 1, rows = 1;  // of a micro-batch
-  std::int64_t rows_of_step() const { return micro_batches * rows; }
+  std::int64_t grad_accum_steps = 1, device_batch_size = 1;
+  std::int64_t rows_of_step() const { return grad_accum_steps * device_batch_size; }
 };
-StepShape step_shape(std::int64_t rows_wanted, std::int64_t device_batch_size);
+// At least rows_wanted rows, in micro-batches of at most largest_device_batch_size.
+StepShape step_shape(std::int64_t rows_wanted, std::int64_t largest_device_batch_size);
 
-// Throws as Trainer, open_base_model and load_conversation_data.
-TrainingResult train_on_conversations(const FinetuneConfig& config, const ConversationDataOptions& data, const ConversationPlan& plan,
-                                      ProgressReporter& progress);
+// Throws as run_stage, open_base_model and load_conversation_data.
+TrainingResult train_on_conversations(const FinetuneConfig& config, const ConversationDataOptions& data,
+                                      const ConversationPlan& plan, ProgressReporter& progress);
 
 }  // namespace nanochat

@@ -48,10 +48,12 @@ TEST_F(BaseModels, OfTheSameOrAnEarlierStageAreTaken) {
 
 TEST_F(BaseModels, ThatDoNotFitAreRefusedWithTheReason) {
   EXPECT_THAT(opening(testing::save_base_model(folder_.path(), tokenizer_.get(), "rl"), "midtrain"),
-              ThrowsMessage<ConfigError>(HasSubstr("comes from rl, which midtrain would undo; begin from a checkpoint of pretrain, midtrain")));
+              ThrowsMessage<ConfigError>(
+                  HasSubstr("comes from rl, which midtrain would undo; begin from a checkpoint of pretrain, midtrain")));
   EXPECT_THAT(opening(testing::save_base_model(folder_.path(), tokenizer_.get(), "pretrain"), "rl"),
               ThrowsMessage<ConfigError>(HasSubstr("never seen a conversation")));
-  EXPECT_THAT(opening(testing::save_base_model(folder_.path(), nullptr), "sft"), ThrowsMessage<CheckpointError>(HasSubstr("no tokenizer")));
+  EXPECT_THAT(opening(testing::save_base_model(folder_.path(), nullptr), "sft"),
+              ThrowsMessage<CheckpointError>(HasSubstr("no tokenizer")));
   EXPECT_THAT(opening("", "sft"), ThrowsMessage<ConfigError>(HasSubstr("--base-model is missing")));
   EXPECT_THROW(opening("/nowhere", "sft")(), CheckpointError);
 }
@@ -74,9 +76,9 @@ TEST(FinetuneConfig, ATrialEndsEarly) {
 }
 
 TEST(StepShape, HasEqualMicroBatchesWithinTheDevicesSize) {
-  const auto shape = [](std::int64_t rows, std::int64_t device) {
-    const StepShape found = step_shape(rows, device);
-    return std::pair(found.micro_batches, found.rows);
+  const auto shape = [](std::int64_t rows, std::int64_t largest) {
+    const StepShape found = step_shape(rows, largest);
+    return std::pair(found.grad_accum_steps, found.device_batch_size);
   };
   EXPECT_EQ(shape(8, 8), std::pair(std::int64_t{1}, std::int64_t{8}));
   EXPECT_EQ(shape(3, 8), std::pair(std::int64_t{1}, std::int64_t{3}));

@@ -1,8 +1,8 @@
 #include "training/finetune/sampled_answers.h"
 
-#include "data/tasks/answers.h"
 #include "inference/generator.h"
 #include "model/gpt.h"
+#include "tasks/answers.h"
 #include "tokenizer/special_tokens.h"
 
 namespace nanochat {
@@ -28,7 +28,7 @@ std::vector<AnsweredQuestion> sample_answers(Gpt& model, const Tokenizer& tokeni
   generation.sampling.top_k = options.top_k;
   generation.sampling.seed = options.seed;
   generation.stop_tokens = {tokenizer.require_special(kAssistantEnd), tokenizer.bos_id()};
-  generation.max_batch = options.max_batch;
+  generation.max_running = options.max_running;
   generation.tools = &tokenizer;
   std::vector<Generation> generated = generate(model, prompts, generation);
   for (std::size_t i = 0; i < generated.size(); ++i) {
@@ -36,7 +36,8 @@ std::vector<AnsweredQuestion> sample_answers(Gpt& model, const Tokenizer& tokeni
     answers[i]->forced = std::move(generated[i].forced);
   }
   for (std::size_t q = 0; q < questions.size(); ++q) {
-    for (SampledAnswer& answer : answered[q].answers) answer.right = is_right_answer(questions[q], tokenizer.decode(answer.ids));
+    for (SampledAnswer& answer : answered[q].answers)
+      answer.right = is_right_answer(questions[q], tokenizer.decode(answer.ids));
   }
   return answered;
 }

@@ -1,12 +1,12 @@
 #pragma once
-// A model's own answers to the questions of a task, and whether they are right: what RL learns from.
+// A model's own answers to the questions of a task, and whether they are correct; RL learns from them.
 
 #include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
 
-#include "data/tasks/task.h"
+#include "tasks/task.h"
 #include "tokenizer/tokenizer.h"
 
 namespace nanochat {
@@ -14,17 +14,17 @@ namespace nanochat {
 class Gpt;
 
 struct AnswerOptions {
-  std::int64_t samples = 1;       // answers to each question
-  std::int64_t max_tokens = 256;  // of an answer
-  double temperature = 0.0;       // 0: the likeliest
+  std::int64_t samples = 1;       // number of answers to each question
+  std::int64_t max_tokens = 256;  // maximum number of tokens in an answer
+  double temperature = 0.0;       // 0: the most likely token
   std::int64_t top_k = 0;
   std::uint64_t seed = 42;
-  std::int64_t max_batch = 64;    // sequences that are generated at a time
+  std::int64_t max_running = 64;    // sequences that are generated at a time
 };
 
 struct SampledAnswer {
-  std::vector<TokenId> ids;           // without the token that ended it
-  std::vector<std::uint8_t> forced;   // one each; 1: put in by the calculator
+  std::vector<TokenId> ids;           // without the token that ended the answer
+  std::vector<std::uint8_t> forced;   // one per token; 1: forced by the calculator
   bool right = false;
 };
 
@@ -33,8 +33,8 @@ struct AnsweredQuestion {
   std::vector<SampledAnswer> answers;
 };
 
-// With the calculator on. The seed fixes every answer, whatever the size of the batch, up to rounding. After an interrupt
-// answers are cut short. A question that leaves no room for an answer in the model's context has empty, wrong ones.
+// Generates with the calculator on. The seed determines every answer, up to rounding. After an interrupt,
+// answers are incomplete. A question that leaves no room for an answer in the context has empty, wrong answers.
 std::vector<AnsweredQuestion> sample_answers(Gpt& model, const Tokenizer& tokenizer, const std::vector<TaskExample>& questions,
                                              const AnswerOptions& options);
 

@@ -4,8 +4,8 @@
 #include <gtest/gtest.h>
 
 #include "core/interrupt.h"
-#include "data/tasks/toy_tasks.h"
 #include "model/gpt.h"
+#include "tasks/toy_tasks.h"
 #include "tokenizer/special_tokens.h"
 #include "training/finetune/testing_base.h"
 
@@ -29,7 +29,7 @@ class SampledAnswers : public ::testing::Test {
 TEST_F(SampledAnswers, AreAsManyAsAskedForAndTheSameForASeed) {
   AnswerOptions options{.samples = 4, .max_tokens = 8, .temperature = 1.0, .seed = 3};
   const auto once = sample_answers(model_, *tokenizer_, questions_, options);
-  options.max_batch = 2;
+  options.max_running = 2;
   const auto again = sample_answers(model_, *tokenizer_, questions_, options);
   options.seed = 4;
   const auto other = sample_answers(model_, *tokenizer_, questions_, options);

@@ -1,5 +1,5 @@
 #pragma once
-// Pretraining: text or token shards to a base model, in a run folder.
+// Pretraining: trains a base model on text or token shards and writes a run folder.
 
 #include <string>
 #include <vector>
@@ -13,14 +13,15 @@ class ProgressReporter;
 
 struct PretrainResult : TrainingResult {
   explicit PretrainResult(const TrainingResult& result) : TrainingResult(result) {}
-  double validation_bpb() const { return score; }          // last measured; NaN when never
-  std::vector<std::string> samples;                        // prompt and continuation, of the last time
+  double validation_bpb() const { return score; }          // last measured value; NaN if never measured
+  std::vector<std::string> samples;                        // prompt and continuation of the last samples
 };
 
-// Trains as the configuration says. Writes checkpoints before any evaluation that could fail, while training goes on; a
-// save that fails ends training at the next step and harms no checkpoint before it. On an interrupt request it saves and
-// returns. Throws ConfigError (options that do not fit together, or memory that will not do, with the
-// batch size that does), DataError, CheckpointError, NumericalError (the last good checkpoint stands), IoError.
-PretrainResult pretrain(const PretrainConfig& config, ProgressReporter& progress, const std::vector<ScheduledScore>& scores = {});
+// Trains with the given configuration. Checkpoints are saved before any evaluation that could fail, in the
+// background. A failed save ends training at the next step and does not affect earlier checkpoints. On an interrupt
+// request, saves and returns. Throws ConfigError (options that do not fit together, or too little memory, with a
+// batch size that fits), DataError, CheckpointError, NumericalError (the last good checkpoint is kept), IoError.
+PretrainResult pretrain(const PretrainConfig& config, ProgressReporter& progress,
+                        const std::vector<ScheduledScore>& scores = {});
 
 }  // namespace nanochat

@@ -1,5 +1,5 @@
 #pragma once
-// Configuration of `nanochat pretrain`. Defaults are the reference's (scripts/base_train.py) unless said otherwise.
+// Configuration of `nanochat pretrain`. Defaults are those of the reference (scripts/base_train.py) unless said otherwise.
 
 #include <cstdint>
 #include <filesystem>
@@ -17,17 +17,17 @@ class OptionList;
 struct PretrainConfig : TrainerOptions {
   std::vector<std::string> data_dir;
   std::filesystem::path tokenizer;   // empty: the one beside the token shards
-  std::string bos_token;             // of TokenizerLoadOptions
-  std::string text_column;           // of ReaderOptions, for raw text
+  std::string bos_token;             // see TokenizerLoadOptions
+  std::string text_column;           // see ReaderOptions; for raw text
 
-  // Model. 0 or negative: derived from depth.
+  // Model. 0 or a negative number: derived from depth.
   std::int64_t depth = 20, sequence_len = 2048;
   std::int64_t n_head = 0, n_kv_head = 0, n_embd = 0, intermediate_size = 0;
   double rope_base = 10000.0, softcap = 15.0;
   std::string rope_table_dtype = "float32";
 
-  // Horizon: the first of these that is given counts.
-  double target_minutes = -1.0;             // inside steps; num_iterations is then the least number of steps
+  // Horizon: the first of these that is given applies.
+  double target_minutes = -1.0;             // minutes of steps; num_iterations is then the minimum number of steps
   std::int64_t num_iterations = -1;
   double target_flops = -1.0;
   double target_param_data_ratio = 20.0;
@@ -37,7 +37,7 @@ struct PretrainConfig : TrainerOptions {
   double warmup_ratio = 0.0, warmdown_ratio = 0.2, final_lr_frac = 0.0;
 
   std::string packing = "best-fit";
-  std::int64_t validation_every = 20;       // raw text only; 0: nothing is held out
+  std::int64_t validation_every = 20;       // raw text only; 0: none held out
   std::int64_t eval_tokens = 20 * 524288;
   std::vector<std::string> sample_prompts;
 
@@ -46,7 +46,7 @@ struct PretrainConfig : TrainerOptions {
   Horizon horizon(const GptConfig& model) const;          // throws ConfigError when none is given
 };
 
-// Declares every option. The runs' resolved configuration holds them all but those of the invocation.
+// Declares every option. The resolved configuration of a run has all except those that belong to the invocation.
 void declare_pretrain_options(OptionList& options, PretrainConfig& config);
 
 }  // namespace nanochat

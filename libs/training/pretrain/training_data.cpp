@@ -6,8 +6,8 @@
 #include <spdlog/fmt/fmt.h>
 
 #include "core/errors.h"
-#include "data/corpus.h"
-#include "data/paths.h"
+#include "data/rows/paths.h"
+#include "data/shards/corpus.h"
 #include "tokenizer/load.h"
 
 namespace nanochat {
@@ -35,7 +35,9 @@ TrainingData::TrainingData(const PretrainConfig& config) : config_(config) {
   fs::path tokenizer = config.tokenizer;
   if (tokenizer.empty() && shards_) tokenizer = tokenizer_beside(config.data_dir.front());
   if (tokenizer.empty()) {
-    throw ConfigError("--tokenizer is missing: name a folder that `nanochat tokenizer train` made, or use token shards with a tokenizer beside them");
+    throw ConfigError(
+        "--tokenizer is missing: name a folder that `nanochat tokenizer train` made, or use token shards with a tokenizer "
+        "beside them");
   }
   tokenizer_ = load_tokenizer(tokenizer, {.bos_token = config.bos_token});
 }

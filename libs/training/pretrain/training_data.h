@@ -1,12 +1,12 @@
 #pragma once
-// For the implementation of pretrain() only: which loader and tokenizer the options mean.
+// For the implementation of pretrain() only: loaders and tokenizer from the options.
 
 #include <memory>
 #include <string>
 
 #include <nlohmann/json_fwd.hpp>
 
-#include "data/loader.h"
+#include "data/batches/loader.h"
 #include "tokenizer/tokenizer.h"
 #include "training/pretrain/pretrain_options.h"
 
@@ -14,15 +14,15 @@ namespace nanochat {
 
 class TrainingData {
  public:
-  // Tells token shards from text. Throws ConfigError when a tokenizer is needed and none is given, DataError when the
-  // data is missing or was made with another tokenizer.
+  // Detects token shards or text. Throws ConfigError if a tokenizer is needed and none
+  // is given, and DataError if the data is missing or was made with another tokenizer.
   explicit TrainingData(const PretrainConfig& config);
 
   const std::shared_ptr<const Tokenizer>& tokenizer() const { return tokenizer_; }
   std::unique_ptr<Loader> training(const nlohmann::json& position) const;
-  // Why no document is held out, as a warning says it; empty when some are.
+  // The reason why no document is held out, for a warning; empty if some are.
   std::string reason_without_validation() const;
-  // Once through them, packed as the reference does, so that figures compare. `rows` of sequence_len a batch.
+  // One pass, packed as in the reference so that scores are comparable. `rows` rows of sequence_len per batch.
   std::unique_ptr<Loader> validation(std::int64_t rows, std::int64_t sequence_len) const;
   std::string fingerprint() const;  // corpus_fingerprint() of the data
 

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <numeric>
 
-#include "data/conversation_loader.h"
+#include "data/batches/conversation_loader.h"
 #include "training/finetune/conversation_training.h"
 
 namespace nanochat {
@@ -21,7 +21,8 @@ struct Sequence {
 
 std::int64_t drawn_tokens(const AnsweredQuestion& question) {
   std::int64_t drawn = 0;
-  for (const SampledAnswer& answer : question.answers) drawn += std::count(answer.forced.begin(), answer.forced.end(), std::uint8_t{0});
+  for (const SampledAnswer& answer : question.answers)
+    drawn += std::count(answer.forced.begin(), answer.forced.end(), std::uint8_t{0});
   return drawn;
 }
 
@@ -29,7 +30,8 @@ std::vector<Sequence> sequences_of(const std::vector<AnsweredQuestion>& question
   std::vector<Sequence> sequences;
   for (const AnsweredQuestion& question : questions) {
     const double mean = mean_reward(question);
-    const double weight = 1.0 / (static_cast<double>(std::max<std::int64_t>(1, drawn_tokens(question))) * static_cast<double>(questions.size()));
+    const double weight = 1.0 / (static_cast<double>(std::max<std::int64_t>(1, drawn_tokens(question))) *
+                                 static_cast<double>(questions.size()));
     for (const SampledAnswer& answer : question.answers) {
       const double advantage = (answer.right ? 1.0 : 0.0) - mean;
       if (advantage != 0.0 && !answer.ids.empty()) {
@@ -61,12 +63,13 @@ void fill(TokenBatch& batch, std::size_t end, TokenId padding_id) {
 }  // namespace
 
 double mean_reward(const AnsweredQuestion& question) {
-  const auto right = std::count_if(question.answers.begin(), question.answers.end(), [](const SampledAnswer& a) { return a.right; });
+  const auto right = std::count_if(question.answers.begin(), question.answers.end(),
+                                   [](const SampledAnswer& a) { return a.right; });
   return static_cast<double>(right) / static_cast<double>(std::max<std::size_t>(1, question.answers.size()));
 }
 
-std::vector<TokenBatch> policy_batches(const std::vector<AnsweredQuestion>& questions, std::int64_t rows,
-                                        std::int64_t sequence_len, TokenId padding_id) {
+std::vector<TokenBatch> policy_batches(const std::vector<AnsweredQuestion>& questions, std::int64_t device_batch_size,
+                                       std::int64_t sequence_len, TokenId padding_id) {
   const std::vector<Sequence> sequences = sequences_of(questions);
   std::vector<std::size_t> order(sequences.size());
   std::iota(order.begin(), order.end(), std::size_t{0});
@@ -74,7 +77,8 @@ std::vector<TokenBatch> policy_batches(const std::vector<AnsweredQuestion>& ques
   const auto packed = best_fit_rows([&](std::size_t i) { return sequences[i].positions(); }, std::move(order), room);
   std::vector<TokenBatch> batches;
   if (packed.empty()) return batches;
-  const auto rows_each = static_cast<std::size_t>(step_shape(static_cast<std::int64_t>(packed.size()), rows).rows);
+  const StepShape shape = step_shape(static_cast<std::int64_t>(packed.size()), device_batch_size);
+  const auto rows_each = static_cast<std::size_t>(shape.device_batch_size);
   for (std::size_t begin = 0; begin < packed.size(); begin += rows_each) {
     TokenBatch& batch = batches.emplace_back();
     batch.rows = static_cast<std::int64_t>(rows_each);

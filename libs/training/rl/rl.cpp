@@ -6,79 +6,81 @@
 
 #include <spdlog/fmt/fmt.h>
 
+#include "core/elapsed.h"
 #include "core/errors.h"
 #include "core/format.h"
 #include "core/interrupt.h"
 #include "core/options.h"
 #include "core/random.h"
-#include "data/tasks/factory.h"
-#include "optim/schedule.h"
+#include "tasks/factory.h"
 #include "tokenizer/special_tokens.h"
 #include "training/finetune/conversation_data.h"
 #include "training/rl/pass_at_k.h"
 #include "training/rl/policy_batches.h"
-#include "training/trainer/memory_check.h"
 #include "training/trainer/train_step.h"
 
 namespace nanochat {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
 void require_reward(const TaskMixture& tasks, const std::string& flag) {
-  for (const MixtureEntry& entry : tasks.entries()) {
+  for (const TaskMixtureEntry& entry : tasks.entries()) {
     const AnswerRule rule = entry.task->size() > 0 ? entry.task->example(0).rule : AnswerRule::kNone;
     if (rule != AnswerRule::kNone && rule != AnswerRule::kProgram) continue;
-    throw ConfigError(fmt::format("{}: answers to the task {} cannot be checked, so none would earn a reward; tasks with a right "
-                                  "answer are gsm8k, arc, mmlu, spelling, spelling-bee and those of the toy world", flag, entry.task->name()));
+    throw ConfigError(
+        fmt::format("{}: answers to the task {} cannot be checked, so none would earn a reward; tasks with a right "
+                    "answer are gsm8k, arc, mmlu, spelling, spelling-bee and those of the toy world",
+                    flag, entry.task->name()));
   }
 }
 
 class Reinforcement : public Stage {
  public:
-  Reinforcement(const RlConfig& config, ProgressReporter& progress)
-      : config_(config), runtime_(select_runtime(config.runtime, Workload::kTraining)), base_(open_base_model(config, "rl")),
-        model_config_(base_.stored.config), tokenizer_(base_.stored.tokenizer),
-        training_(mixture_of(config.mixture, "--mixture")), validation_(mixture_of(config.validation_mixture, "--validation-mixture")) {
+  explicit Reinforcement(const RlConfig& config)
+      : config_(config), base_(open_base_model(config, "rl")), model_config_(base_.stored.config),
+        tokenizer_(base_.stored.tokenizer), training_(mixture_of(config.mixture, "--mixture")),
+        validation_(mixture_of(config.validation_mixture, "--validation-mixture")) {
     require_reward(*training_, "--mixture");
     require_reward(*validation_, "--validation-mixture");
     constexpr std::int64_t kRows = 8;
-    rows_ = config.device_batch_size > 0 ? config.device_batch_size : base_.inherit("device_batch_size", kRows);
-    const bool background = save_in_background(config, model_config_, runtime_, rows_, model_config_.sequence_len);
-    schedule_ = {.num_iterations = horizon(), .warmdown_ratio = 1.0};
-    trainer_.emplace(TrainerParts{.stage = "rl",
-                                  .shown = "reward",
-                                  .score = "failure_rate",
-                                  .options = config,
-                                  .runtime = runtime_,
-                                  .model = model_config_,
-                                  .tokenizer = tokenizer_,
-                                  .horizon = {.steps = steps_to_take(config, schedule_.num_iterations)},
-                                  .scheduled_steps = schedule_.num_iterations,
-                                  .save_in_background = background,
-                                  .declare = [copy = config](OptionList& options) mutable { declare_rl_options(options, copy); },
-                                  .initialize = [this](Gpt& model) { read_weights(base_.stored, model); },
-                                  .announcement = [this] { return announcement(); }},
-                     *this, progress);
+    device_batch_size_ = config.device_batch_size > 0 ? config.device_batch_size : base_.inherit("device_batch_size", kRows);
   }
 
-  TrainingResult run() { return trainer_->run(); }
+  TrainerParts parts(const Runtime& runtime) const {
+    const std::int64_t iterations = num_iterations();
+    return {.stage = "rl",
+            .shown = "reward",
+            .score = "failure_rate",
+            .options = config_,
+            .runtime = runtime,
+            .model = model_config_,
+            .tokenizer = tokenizer_,
+            .device_batch_size = device_batch_size_,
+            .horizon = {.steps = steps_to_take(config_, iterations)},
+            .scheduled_steps = iterations,
+            .schedule = {.warmdown_ratio = 1.0},
+            .muon_warmup = false,
+            .declare = [copy = config_](OptionList& options) mutable { declare_rl_options(options, copy); },
+            .initialize = [this](Gpt& model) { read_weights(base_.stored, model); },
+            .announcement = announcement(iterations)};
+  }
 
-  StepReport step(Learner learner, std::int64_t step) override {
+  StepReport step(Learner learner, std::int64_t, const StepSettings& settings) override {
     const auto start = Clock::now();
     const std::vector<AnsweredQuestion> questions = roll_out(learner.model);
     const double rollout_seconds = seconds_since(start);
-    StepReport report = learn(learner, questions, schedule_.multiplier(step));
+    StepReport report = learn(learner, questions, settings);
     report.seconds = seconds_since(start);
     report.metrics["rollout_ms"] = 1e3 * rollout_seconds;
     return report;
   }
 
-  std::optional<Evaluation> evaluate(Learner learner, std::int64_t) override {
+  std::optional<Evaluation> evaluate(Gpt& model, std::int64_t) override {
     std::vector<TaskExample> examples;
-    for (std::int64_t i = 0; i < std::min(config_.eval_examples, validation_->size()); ++i) examples.push_back(validation_->example(i));
-    const auto questions = sample_answers(learner.model, *tokenizer_, examples,
+    for (std::int64_t i = 0; i < std::min(config_.eval_examples, validation_->size()); ++i)
+      examples.push_back(validation_->example(i));
+    const auto questions = sample_answers(model, *tokenizer_, examples,
                                           answer_options(config_.eval_samples, derive_seed(config_.seed, "validation")));
     if (interrupt_requested()) return std::nullopt;
     Evaluation evaluation;
@@ -110,17 +112,17 @@ class Reinforcement : public Stage {
   }
 
  private:
-  std::int64_t horizon() const {
+  std::int64_t num_iterations() const {
     if (config_.num_iterations >= 0) return config_.num_iterations;
     if (config_.num_epochs == 0.0) return 0;
     const double steps = config_.num_epochs * static_cast<double>(training_->size() / config_.examples_per_step);
     return std::max<std::int64_t>(1, static_cast<std::int64_t>(steps));
   }
 
-  std::string announcement() const {
+  std::string announcement(std::int64_t iterations) const {
     return fmt::format("training: {} steps of {} questions, {} answers to each of at most {} tokens; {} questions in all",
-                       with_commas(schedule_.num_iterations), config_.examples_per_step, config_.num_samples,
-                       config_.max_new_tokens, with_commas(training_->size()));
+                       with_commas(iterations), config_.examples_per_step, config_.num_samples, config_.max_new_tokens,
+                       with_commas(training_->size()));
   }
 
   AnswerOptions answer_options(std::int64_t samples, std::uint64_t seed) const {
@@ -129,7 +131,7 @@ class Reinforcement : public Stage {
             .temperature = config_.temperature,
             .top_k = config_.top_k,
             .seed = seed,
-            .max_batch = config_.generation_batch};
+            .max_running = config_.max_running};
   }
 
   // The next questions, in the order of the mixture's epochs, answered by the model as it is.
@@ -146,13 +148,11 @@ class Reinforcement : public Stage {
     return sample_answers(model, *tokenizer_, examples, answer_options(config_.num_samples, seed));
   }
 
-  StepReport learn(Learner learner, const std::vector<AnsweredQuestion>& questions, double lr_multiplier) {
-    const auto batches = policy_batches(questions, rows_, model_config_.sequence_len, tokenizer_->require_special(kAssistantEnd));
-    constexpr double kMomentum = 0.95;
-    const StepResult result = train_step(
-        learner.model, learner.optimizer, batches,
-        {.lr_multiplier = lr_multiplier, .muon_momentum = kMomentum, .grad_clip = config_.grad_clip});
-    return report(questions, result.loss, result.grad_norm, lr_multiplier);
+  StepReport learn(Learner learner, const std::vector<AnsweredQuestion>& questions, const StepSettings& settings) {
+    const auto batches = policy_batches(questions, device_batch_size_, model_config_.sequence_len,
+                                        tokenizer_->require_special(kAssistantEnd));
+    const StepResult result = train_step(learner.model, learner.optimizer, batches, settings);
+    return report(questions, result.loss, result.grad_norm, settings.lr_multiplier);
   }
 
   StepReport report(const std::vector<AnsweredQuestion>& questions, double loss, double norm, double lr_multiplier) const {
@@ -169,20 +169,18 @@ class Reinforcement : public Stage {
     }
     report.value = reward;
     const double length = static_cast<double>(answer_tokens) / static_cast<double>(answers);
-    report.metrics = {{"reward", reward}, {"loss", loss}, {"grad_norm", norm}, {"lr_multiplier", lr_multiplier}, {"answer_tokens", length}};
+    report.metrics = {
+        {"reward", reward}, {"loss", loss}, {"grad_norm", norm}, {"lr_multiplier", lr_multiplier}, {"answer_tokens", length}};
     report.summary = fmt::format("answers of {:.0f} tokens | norm {:.4f}", length, norm);
     return report;
   }
 
   const RlConfig& config_;
-  Runtime runtime_;
   BaseModel base_;
   GptConfig model_config_;
   std::shared_ptr<const Tokenizer> tokenizer_;
   std::shared_ptr<const TaskMixture> training_, validation_, epoch_;
-  std::int64_t epoch_number_ = 0, next_ = 0, rows_ = 1;
-  LearningRateSchedule schedule_;
-  std::optional<Trainer> trainer_;  // last: it uses the rest
+  std::int64_t epoch_number_ = 0, next_ = 0, device_batch_size_ = 1;
 };
 
 }  // namespace
@@ -194,27 +192,30 @@ RlConfig::RlConfig() {
 }
 
 void declare_rl_options(OptionList& options, RlConfig& config) {
-  options.add("mixture", config.mixture, "tasks to answer, each with a reward: a JSON file, or the JSON itself");
-  options.add("validation_mixture", config.validation_mixture, "tasks to be judged by").may_change();
+  options.add("mixture", config.mixture,
+              "Mixture of tasks to train on, whose answers can be checked for a reward: a JSON file, or the JSON itself.");
+  options
+      .add("validation_mixture", config.validation_mixture, "Mixture of tasks to validate on: a JSON file, or the JSON itself.")
+      .may_change();
   declare_finetune_options(options, config);
   options.add("examples_per_step", config.examples_per_step, "questions of one optimizer step").at_least(1);
   options.add("num_samples", config.num_samples, "answers to each question").at_least(2);
   options.add("max_new_tokens", config.max_new_tokens, "longest answer").at_least(1);
   options.add("temperature", config.temperature, "of the answers").at_least(0.01);
   options.add("top_k", config.top_k, "draw from so many of the likeliest tokens; 0: from all").at_least(0);
-  options.add("generation_batch", config.generation_batch, "answers that are generated at a time").at_least(1).may_change();
+  options.add("generation_batch", config.max_running, "answers that are generated at a time").at_least(1).may_change();
   options.add("eval_examples", config.eval_examples, "questions to be judged by").at_least(1).may_change();
   options.add("eval_samples", config.eval_samples, "answers to each of them: pass@1 up to pass@ this").at_least(1).may_change();
   declare_measuring_options(options, config, "pass@k");
 }
 
 TrainingResult rl(const RlConfig& config, ProgressReporter& progress) {
-  if (config.output_dir.empty()) throw ConfigError("--output-dir is missing: name the folder of the run");
+  const Runtime runtime = select_training_runtime(config);
   if (config.mixture.empty() || config.validation_mixture.empty()) {
     throw ConfigError("--mixture and --validation-mixture are missing: name tasks to learn from and to be judged by");
   }
-  Reinforcement reinforcement(config, progress);
-  return reinforcement.run();
+  Reinforcement stage(config);
+  return run_stage(stage.parts(runtime), stage, progress);
 }
 
 }  // namespace nanochat

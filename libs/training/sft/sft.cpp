@@ -12,11 +12,18 @@ SftConfig::SftConfig() {
 void declare_sft_options(OptionList& options, SftConfig& config) {
   declare_conversation_data(options, config.data);
   declare_finetune_options(options, config);
-  options.add("packing", config.packing, "rows: best-fit fills each with whole conversations that do not see each other, padding has one a row")
+  options
+      .add("packing", config.packing,
+           "How conversations fill rows. best-fit packs whole conversations into each row, without attention between "
+           "them. padding puts one conversation in each row.")
       .one_of({"best-fit", "padding"});
-  options.add("examples_per_step", config.examples_per_step, "conversations of one optimizer step, on average").at_least(1);
-  options.add("total_batch_size", config.total_batch_size, "instead: tokens of one optimizer step; 0: from the conversations").at_least(0);
-  options.add("eval_tokens", config.eval_tokens, "positions to validate on, at most").at_least(1).may_change();
+  options.add("examples_per_step", config.examples_per_step, "Number of conversations in one optimizer step, on average.")
+      .at_least(1);
+  options
+      .add("total_batch_size", config.total_batch_size,
+           "Number of tokens in one optimizer step, instead of --examples-per-step; 0 disables this.")
+      .at_least(0);
+  options.add("eval_tokens", config.eval_tokens, "Validate on at most this many tokens.").at_least(1).may_change();
   declare_measuring_options(options, config, "validation loss");
 }
 

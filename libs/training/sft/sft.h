@@ -1,7 +1,7 @@
 #pragma once
-// Supervised fine-tuning: the model learns what the assistant has to write, and that alone. Whole conversations are packed
-// into rows of the model's context, attention stays inside each; the loss is the mean over the supervised tokens of a
-// step. The learning rate falls linearly to zero. Source: scripts/chat_sft.py of the reference, which pads instead.
+// Supervised fine-tuning: the model learns only what the assistant writes. Whole conversations are packed into rows
+// of the model's context, with attention inside each conversation. The loss is the mean over the supervised tokens of
+// a step. The learning rate falls linearly to zero. Source: scripts/chat_sft.py of the reference, which pads instead.
 
 #include "training/finetune/conversation_training.h"
 
@@ -10,8 +10,8 @@ namespace nanochat {
 struct SftConfig : FinetuneConfig {
   ConversationDataOptions data;
   std::string packing = "best-fit";     // best-fit | padding
-  std::int64_t examples_per_step = 32;  // conversations of an optimizer step
-  std::int64_t total_batch_size = 0;    // or tokens; 0: from the examples
+  std::int64_t examples_per_step = 32;  // conversations in an optimizer step
+  std::int64_t total_batch_size = 0;    // tokens in an optimizer step, instead; 0: from examples_per_step
   std::int64_t eval_tokens = 1 << 20;
   SftConfig();
 };

@@ -6,7 +6,7 @@
 
 #include "core/errors.h"
 #include "core/interrupt.h"
-#include "data/loader.h"
+#include "data/batches/loader.h"
 #include "model/gpt.h"
 #include "training/trainer/batch_tensors.h"
 
@@ -33,7 +33,8 @@ double BitsPerByte::value() const {
 namespace {
 
 // nullopt when the loader has no batch.
-std::optional<BitsPerByte> measure(Gpt& model, Loader& loader, std::int64_t max_batches, const std::vector<std::int32_t>& token_bytes) {
+std::optional<BitsPerByte> measure(Gpt& model, Loader& loader, std::int64_t max_batches,
+                                   const std::vector<std::int32_t>& token_bytes) {
   BitsPerByte total;
   TokenBatch batch;
   std::int64_t batches = 0;

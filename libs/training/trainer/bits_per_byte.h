@@ -1,6 +1,6 @@
 #pragma once
-// Bits per byte: total loss over the bytes that the targets stand for, comparable across vocabularies. Special tokens
-// and ignored targets count on neither side. Source: nanochat/loss_eval.py of the reference.
+// Bits per byte: total loss divided by the bytes of the targets, comparable across vocabularies. Special tokens
+// and ignored targets count neither as loss nor as bytes. Source: nanochat/loss_eval.py of the reference.
 
 #include <cstdint>
 #include <functional>
@@ -9,30 +9,30 @@
 
 #include <ATen/core/Tensor.h>
 
-#include "data/batch.h"
+#include "data/batches/batch.h"
 
 namespace nanochat {
 
 class Gpt;
 class Loader;
 
-// Sums that bits per byte is made of.
+// The sums for bits per byte.
 struct BitsPerByte {
   double nats = 0.0;
   std::int64_t bytes = 0;
-  std::int64_t tokens = 0;  // that stand for at least one byte
+  std::int64_t tokens = 0;  // tokens with at least one byte
 
   // losses: float32 (B, T) in nats, on any device; token_bytes[id] = bytes of a token, 0 for special tokens.
   void add(const at::Tensor& losses, const TokenBatch& batch, const std::vector<std::int32_t>& token_bytes);
-  double value() const;  // infinite when there are no bytes
+  double value() const;  // infinite if there are no bytes
 };
 
-// Over at most max_batches batches of the loader (all when it ends before). Throws DataError when it has none.
+// Over at most max_batches batches of the loader (all if it ends before). Throws DataError if it has none.
 BitsPerByte evaluate_bits_per_byte(Gpt& model, Loader& loader, std::int64_t max_batches,
                                    const std::vector<std::int32_t>& token_bytes);
 
-// Over at most `tokens` of what open(rows, sequence_len) gives, in batches of that shape, or of a smaller one where the text
-// does not fill a single one. Throws DataError for a text of less than three tokens.
+// Over at most `tokens` tokens of open(rows, sequence_len), in batches of that shape, or of a smaller
+// shape if the text does not fill one batch. Throws DataError for a text of less than three tokens.
 using OpenLoader = std::function<std::unique_ptr<Loader>(std::int64_t rows, std::int64_t sequence_len)>;
 BitsPerByte evaluate_bits_per_byte(Gpt& model, const OpenLoader& open, std::int64_t rows, std::int64_t sequence_len,
                                    std::int64_t tokens, const std::vector<std::int32_t>& token_bytes);

@@ -9,7 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/errors.h"
-#include "data/loader.h"
+#include "data/batches/loader.h"
 #include "model/testing.h"
 #include "training/trainer/batch_tensors.h"
 

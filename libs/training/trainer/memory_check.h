@@ -1,17 +1,17 @@
 #pragma once
-// Whether training fits into memory, before it is tried.
+// Whether training on rows of model.sequence_len tokens fits into memory, before it is tried.
 
 #include <cstdint>
 
 #include "model/config.h"
-#include "training/trainer/runtime.h"
-#include "training/trainer/trainer.h"
+#include "runtime/runtime.h"
+#include "training/trainer/trainer_options.h"
 
 namespace nanochat {
 
-// Logs the estimate and what is there. True when checkpoints shall be saved while training goes on: options.async_save,
-// and there is also room for the copy, which lies in host memory. Throws ConfigError with the batch size that does fit.
+// Logs the estimate and the available memory. True if checkpoints can be saved in the background:
+// options.async_save is set, and host memory also holds the copy. Throws ConfigError with a batch size that fits.
 bool save_in_background(const TrainerOptions& options, const GptConfig& model, const Runtime& runtime,
-                        std::int64_t device_batch_size, std::int64_t sequence_len);
+                        std::int64_t device_batch_size);
 
 }  // namespace nanochat

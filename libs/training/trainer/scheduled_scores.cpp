@@ -13,19 +13,28 @@ bool ScheduledScore::due(std::int64_t step, bool last) const {
 
 void declare_core_scores(OptionList& options, ScoreOptions& config) {
   config.max_per_task = 500;  // the reference's
-  options.add("core_every", config.every, "steps between scores of CORE, each after a checkpoint; 0: never, -1: at the end only").at_least(-1);
-  options.add("core_bundle", config.data, "folder of the evaluation bundle of CORE");
-  options.add("task_file", config.task_files, "NAME=PATH: another data file for a task of CORE; may be repeated");
-  options.add("max_per_task", config.max_per_task, "examples of each task of CORE; -1: all").at_least(-1);
+  options
+      .add("core_every", config.every,
+           "Score the CORE tasks every N steps, after saving a checkpoint; 0 never, -1 only at the end.")
+      .at_least(-1);
+  options.add("core_bundle", config.data, "Folder with the CORE evaluation bundle.");
+  options.add("task_file", config.task_files, "NAME=PATH: use another data file for the CORE task NAME. May be repeated.");
+  options.add("max_per_task", config.max_per_task, "Number of examples of each CORE task; -1 uses all.").at_least(-1);
 }
 
 void declare_task_scores(OptionList& options, ScoreOptions& config) {
-  options.add("task_every", config.every, "steps between scores of chat tasks, each after a checkpoint; 0: never, -1: at the end only").at_least(-1);
-  options.add("benchmarks", config.benchmarks, "chat tasks to score, as `eval` names them; chat: the six of ChatCORE").comma_separated();
-  options.add("benchmark_dir", config.data, "folder with the sets of the tasks, as `data download` leaves them");
-  options.add("task_file", config.task_files, "NAME=PATH: the files of a task; may be repeated");
-  options.add("max_per_task", config.max_per_task, "examples of each task; -1: all").at_least(-1);
-  options.add("max_tokens", config.max_tokens, "longest answer to a task").at_least(1);
+  options
+      .add("task_every", config.every,
+           "Score chat tasks every N steps, after saving a checkpoint; 0 never, -1 only at the end.")
+      .at_least(-1);
+  options
+      .add("benchmarks", config.benchmarks,
+           "Chat tasks to score, by the names that `eval` uses; chat means the six tasks of ChatCORE.")
+      .comma_separated();
+  options.add("benchmark_dir", config.data, "Folder with the data of the tasks, as written by `data download`.");
+  options.add("task_file", config.task_files, "NAME=PATH: use these files for the task NAME. May be repeated.");
+  options.add("max_per_task", config.max_per_task, "Number of examples of each task; -1 uses all.").at_least(-1);
+  options.add("max_tokens", config.max_tokens, "Maximum number of tokens in an answer.").at_least(1);
 }
 
 }  // namespace nanochat

@@ -1,6 +1,6 @@
 #pragma once
-// Scores of a model that take long, asked at intervals while it trains: CORE, tasks. Whoever starts a stage gives them;
-// the libraries of training know nothing of evaluation.
+// Scores of a model that take long, computed at intervals during training: CORE, chat tasks.
+// The caller of a stage provides them; the training libraries do not depend on evaluation.
 
 #include <cstdint>
 #include <filesystem>
@@ -16,23 +16,23 @@ class Gpt;
 class OptionList;
 class Tokenizer;
 
-// Asked after every so many steps and at the end, when a checkpoint of the step is on disk.
+// Computed every N steps and at the end, after a checkpoint of the step has been saved.
 struct ScheduledScore {
-  std::int64_t every = 0;  // steps; 0: never; -1: at the end only
-  // Figures for metrics.jsonl: {"accuracy_gsm8k": 0.12, …}; none when there is nothing to say.
+  std::int64_t every = 0;  // steps; 0: never; -1: only at the end
+  // Values for metrics.jsonl: {"accuracy_gsm8k": 0.12, …}; empty if there are none.
   std::function<nlohmann::json(Gpt&, const Tokenizer&)> ask;
 
   bool due(std::int64_t step, bool last) const;
 };
 
-// What users say of them, as `nanochat eval` names it.
+// Settings from the user, with the names of `nanochat eval`.
 struct ScoreOptions {
   std::int64_t every = 0;
-  std::filesystem::path data;           // the bundle, or the folder with the sets
+  std::filesystem::path data;           // the bundle, or the folder with the data sets
   std::vector<std::string> benchmarks;  // chat tasks
   std::vector<std::string> task_files;  // NAME=PATH
   std::int64_t max_per_task = -1;
-  std::int64_t max_tokens = 512;        // of a written answer
+  std::int64_t max_tokens = 512;        // maximum number of tokens in a generated answer
 };
 
 void declare_core_scores(OptionList& options, ScoreOptions& config);  // --core-every, --core-bundle, …

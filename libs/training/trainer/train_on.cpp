@@ -1,17 +1,17 @@
 #include "training/trainer/train_on.h"
 
-#include <chrono>
-
 #include <spdlog/fmt/fmt.h>
+
+#include "core/elapsed.h"
 
 namespace nanochat {
 
 StepReport train_on(Learner learner, const std::vector<TokenBatch>& batches, const StepSettings& settings,
                     const std::vector<std::int32_t>& token_bytes) {
-  const auto start = std::chrono::steady_clock::now();
+  const auto start = SteadyClock::now();
   const StepResult result = train_step(learner.model, learner.optimizer, batches, settings, token_bytes);
   StepReport report;
-  report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  report.seconds = seconds_since(start);
   report.value = result.loss;
   report.tokens = result.tokens;
   report.metrics = {{"loss", result.loss},

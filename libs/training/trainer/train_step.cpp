@@ -4,9 +4,9 @@
 #include <spdlog/fmt/fmt.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 
+#include "core/elapsed.h"
 #include "core/errors.h"
 #include "model/stability.h"
 #include "optim/gradient.h"
@@ -49,29 +49,30 @@ double total_loss(const std::vector<TokenBatch>& micro_batches, const std::vecto
 [[noreturn]] void report_non_finite(Gpt& model, const std::vector<TokenBatch>& micro_batches, std::int64_t supervised,
                                     double loss, double norm) {
   for (const TokenBatch& batch : micro_batches) {
-    const auto found = find_non_finite(model, inputs_of(batch), targets_of(batch),
-                                       scale_of(batch, supervised, model.device()), documents_of(batch));
+    const auto found = find_non_finite(model, inputs_of(batch), targets_of(batch), scale_of(batch, supervised, model.device()),
+                                       documents_of(batch));
     if (found) throw NumericalError(*found);
   }
-  throw NumericalError(fmt::format("the loss is {} and the gradient norm {}, though every tensor is finite by itself", loss, norm));
+  throw NumericalError(fmt::format("the loss is {} and the gradient norm {}, though every tensor is finite by itself", loss,
+                                   norm));
 }
 
 }  // namespace
 
 StepResult train_step(Gpt& model, Optimizer& optimizer, const std::vector<TokenBatch>& micro_batches,
                       const StepSettings& settings, const std::vector<std::int32_t>& token_bytes) {
-  const auto start = std::chrono::steady_clock::now();
+  const auto start = SteadyClock::now();
   const std::int64_t supervised = supervised_tokens(micro_batches);
   StepResult result;
   model.zero_grad();
   std::vector<at::Tensor> losses;
   for (const TokenBatch& batch : micro_batches) {
-    losses.push_back(model.forward_backward(inputs_of(batch), targets_of(batch),
-                                            scale_of(batch, supervised, model.device()), documents_of(batch)));
+    losses.push_back(model.forward_backward(inputs_of(batch), targets_of(batch), scale_of(batch, supervised, model.device()),
+                                            documents_of(batch)));
     result.tokens += batch.rows * batch.sequence_len;
   }
   result.loss = total_loss(micro_batches, losses, supervised);
-  result.forward_backward_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  result.forward_backward_seconds = seconds_since(start);
   for (std::size_t i = 0; i < micro_batches.size() && !token_bytes.empty(); ++i) {
     result.bits_per_byte.add(losses[i], micro_batches[i], token_bytes);
   }

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "data/batch.h"
+#include "data/batches/batch.h"
 #include "model/gpt.h"
 #include "optim/optimizer.h"
 #include "training/trainer/bits_per_byte.h"
@@ -14,23 +14,23 @@ namespace nanochat {
 struct StepSettings {
   double lr_multiplier = 1.0;
   double muon_momentum = 0.95;
-  double grad_clip = 1.0;  // of the global norm; 0: none
+  double grad_clip = 1.0;  // maximum global norm; 0: no clipping
 };
 
 struct StepResult {
   double loss = 0.0;           // nats: mean over supervised tokens of every micro-batch, or sum of weights * losses
   double grad_norm = 0.0;      // before clipping
   BitsPerByte bits_per_byte;   // of the training tokens
-  std::int64_t tokens = 0;     // positions computed
-  double forward_backward_seconds = 0.0;  // until the losses were there
+  std::int64_t tokens = 0;     // number of positions computed
+  double forward_backward_seconds = 0.0;  // until the losses were available
 };
 
-// Zeroes the gradients, passes every micro-batch forward and backward, clips and applies the optimizer. Gradients are
-// those of the mean loss over the supervised tokens of all micro-batches together (with every token supervised that is
-// the reference's mean of means), or of the sum of weights * losses where batches have weights. Losses are read after the
-// last micro-batch, so a GPU does not stand still between two of them. When the loss or the gradient norm is not finite
-// nothing is applied and NumericalError names the first layer and tensor that is not.
-// token_bytes: bytes of each token, for the bits per byte; empty: those are not taken.
+// Zeroes the gradients, runs forward and backward passes for every micro-batch, clips, and applies the
+// optimizer. Gradients are those of the mean loss over the supervised tokens of all micro-batches together
+// (if every token is supervised, the reference's mean of means), or of the sum of weights * losses if batches
+// have weights. Losses are read after the last micro-batch, so a GPU does not wait between two of them. If
+// the loss or the gradient norm is not finite, nothing is applied, and NumericalError names the first layer
+// and tensor that is not. token_bytes: bytes of each token, for bits per byte; empty: not computed.
 StepResult train_step(Gpt& model, Optimizer& optimizer, const std::vector<TokenBatch>& micro_batches,
                       const StepSettings& settings, const std::vector<std::int32_t>& token_bytes = {});
 

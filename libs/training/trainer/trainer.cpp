@@ -12,6 +12,7 @@
 #include "checkpoint/checkpoint_saver.h"
 #include "checkpoint/json_file.h"
 #include "checkpoint/run_folder.h"
+#include "core/elapsed.h"
 #include "core/errors.h"
 #include "core/folder_lock.h"
 #include "core/format.h"
@@ -20,14 +21,14 @@
 #include "core/options.h"
 #include "core/progress.h"
 #include "ops/peak.h"
-#include "training/trainer/environment.h"
+#include "runtime/environment.h"
+#include "training/trainer/memory_check.h"
 
 namespace nanochat {
 namespace {
 
 namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
 // What a resumed run needs besides weights and optimizer; stored under "loop".
 struct LoopState {
@@ -39,7 +40,8 @@ struct LoopState {
 
   nlohmann::json to_json(const std::string& shown, const std::string& score_name) const {
     nlohmann::json json{{"smooth_" + shown, smooth}, {"training_seconds", training_seconds}, {"skipped_steps", skipped_steps}};
-    if (std::isfinite(minimum_score)) json.update({{"validation_" + score_name, score}, {"minimum_" + score_name, minimum_score}});
+    if (std::isfinite(minimum_score))
+      json.update({{"validation_" + score_name, score}, {"minimum_" + score_name, minimum_score}});
     return json;
   }
   static LoopState from_json(const nlohmann::json& json, const std::string& shown, const std::string& score_name) {
@@ -53,12 +55,12 @@ struct LoopState {
   }
 };
 
-}  // namespace
-
-struct Trainer::Impl {
-  Impl(TrainerParts given, Stage& given_stage, ProgressReporter& given_progress)
-      : parts(std::move(given)), stage(given_stage), progress(given_progress), lock(parts.options.output_dir, parts.stage),
-        model(parts.model, parts.runtime.dtype, parts.runtime.device),
+// One call of run_stage().
+struct Loop {
+  Loop(TrainerParts given, Stage& given_stage, ProgressReporter& given_progress)
+      : parts(std::move(given)), stage(given_stage), progress(given_progress),
+        background(save_in_background(parts.options, parts.model, parts.runtime, parts.device_batch_size)),
+        lock(parts.options.output_dir, parts.stage), model(parts.model, parts.runtime.dtype, parts.runtime.device),
         optimizer(model.parameters(), parts.model.n_embd, parts.options.optimizer_options(parts.runtime)) {
     if (const auto folder = checkpoint_to_resume()) {
       restore(*folder);
@@ -74,10 +76,8 @@ struct Trainer::Impl {
     add_log_file(run_folder->path() / "log.txt");
     std::error_code ignored;
     if (fs::equivalent(checkpoint, run_folder->checkpoint_path(step), ignored)) saved_step = step;
-    saver.emplace(parts.save_in_background);
+    saver.emplace(background);
   }
-
-  Learner learner() { return {model, optimizer, loop.training_seconds}; }
 
   nlohmann::json invariants() const {
     nlohmann::json json = nlohmann::json::object();
@@ -123,7 +123,8 @@ struct Trainer::Impl {
     for (std::string& text : changes) {  // it may be one of these that makes the number of steps another
       refused.push_back(std::move(text) + " (which may change)");
     }
-    throw ConfigError(fmt::format("--resume: {} was trained with another configuration: {}", where.string(), fmt::join(refused, "; ")));
+    throw ConfigError(fmt::format("--resume: {} was trained with another configuration: {}", where.string(),
+                                  fmt::join(refused, "; ")));
   }
 
   // nullopt: training begins. So it does, too, in a run that ended before its first checkpoint.
@@ -152,7 +153,8 @@ struct Trainer::Impl {
     }
     compare_configuration(state.value("config", nlohmann::json::object()), state, folder);
     if (!(stored.config == parts.model)) {
-      throw CheckpointError(fmt::format("{}: the model in the checkpoint has another shape than the options give", folder.string()));
+      throw CheckpointError(fmt::format("{}: the model in the checkpoint has another shape than the options give",
+                                        folder.string()));
     }
     read_weights(stored, model);
     NamedTensors tensors = optimizer.state();
@@ -163,7 +165,8 @@ struct Trainer::Impl {
       loop = LoopState::from_json(state.at("loop"), parts.shown, parts.score);
       stage.seek(state.at("loader"));
     } catch (const nlohmann::json::exception& error) {  // written by another program
-      throw CheckpointError(fmt::format("{}: training_state.json is not one of {}: {}", folder.string(), parts.stage, error.what()));
+      throw CheckpointError(fmt::format("{}: training_state.json is not one of {}: {}", folder.string(), parts.stage,
+                                        error.what()));
     }
     checkpoint = folder;
     const std::string device = state.value("environment", nlohmann::json::object()).value("device", parts.runtime.description);
@@ -171,14 +174,16 @@ struct Trainer::Impl {
   }
 
   void announce() const {
+    for (const std::string& warning : parts.warnings) log_warn("{}", warning);
     log_info("{}", parts.runtime.description);
-    log_info("model: depth {}, width {}, {} heads, vocabulary {}, {} parameters, {:.2e} FLOPs per token",
-             parts.model.n_layer, parts.model.n_embd, parts.model.n_head, with_commas(parts.model.vocab_size),
+    log_info("model: depth {}, width {}, {} heads, vocabulary {}, {} parameters, {:.2e} FLOPs per token", parts.model.n_layer,
+             parts.model.n_embd, parts.model.n_head, with_commas(parts.model.vocab_size),
              with_commas(parts.model.parameter_count()), parts.model.flops_per_token());
-    log_info("{}", parts.announcement());
+    log_info("{}", parts.announcement);
     if (!checkpoint.empty()) log_info("resumed at step {} from {}", step, checkpoint.string());
     if (!changes.empty()) log_info("resumed with other options: {}", fmt::join(changes, "; "));
-    if (!computed_before.empty()) log_info("computed until here by {}; weights and optimizer state are float32 in every precision", computed_before);
+    if (!computed_before.empty())
+      log_info("computed until here by {}; weights and optimizer state are float32 in every precision", computed_before);
   }
 
   TrainingResult run() {
@@ -218,11 +223,20 @@ struct Trainer::Impl {
   bool reached() const { return parts.horizon.reached(step, loop.training_seconds); }
   std::int64_t expected_steps() const { return parts.horizon.expected_steps(step, loop.training_seconds); }
 
+  StepSettings step_settings() const {
+    constexpr double kMomentum = 0.95;
+    LearningRateSchedule schedule = parts.schedule;
+    schedule.num_iterations = parts.scheduled_steps > 0 ? parts.scheduled_steps : expected_steps();
+    return {.lr_multiplier = schedule.multiplier(step),
+            .muon_momentum = parts.muon_warmup ? muon_momentum(step) : kMomentum,
+            .grad_clip = parts.options.grad_clip};
+  }
+
   // False when the batch was not finite and may be skipped.
   bool take_step() {
     StepReport report;
     try {
-      report = stage.step(learner(), step);
+      report = stage.step({model, optimizer}, step, step_settings());
     } catch (const NumericalError& error) {
       skip_or_fail(error);
       return false;
@@ -269,22 +283,19 @@ struct Trainer::Impl {
     contents.weights = model_weights(model);
     contents.optimizer = optimizer.state();
     contents.tokenizer = parts.tokenizer.get();
-    contents.training_state = {{"stage", parts.stage},
-                               {"step", step},
-                               {"loader", stage.position()},
-                               {"loop", loop.to_json(parts.shown, parts.score)},
-                               {"config", resolved()},
-                               {"scheduled_steps", scheduled_steps()},
-                               {"invariants", invariants()},
-                               {"environment", describe_environment(parts.runtime)}};
+    contents.training_state = {{"stage", parts.stage},       {"step", step},
+                               {"loader", stage.position()}, {"loop", loop.to_json(parts.shown, parts.score)},
+                               {"config", resolved()},       {"scheduled_steps", scheduled_steps()},
+                               {"invariants", invariants()}, {"environment", describe_environment(parts.runtime)}};
     const auto start = Clock::now();
     surface([&] {
       saver->save(run_folder->checkpoint_path(step), contents, [this, at = step](const SaveTimes& times) {
         run_folder->mark_latest(at);
         run_folder->prune_checkpoints(parts.options.keep_last);
-        log_debug("step {:06d} | checkpoint {} written in {:.0f} ms; training stood still for {:.0f} ms, {:.0f} of them for "
-                  "the one before",
-                  at, run_folder->checkpoint_path(at).string(), 1e3 * times.written, 1e3 * times.stalled, 1e3 * times.waited);
+        log_debug(
+            "step {:06d} | checkpoint {} written in {:.0f} ms; training stood still for {:.0f} ms, {:.0f} of them for "
+            "the one before",
+            at, run_folder->checkpoint_path(at).string(), 1e3 * times.written, 1e3 * times.stalled, 1e3 * times.waited);
       });
     });
     checkpoint_seconds += seconds_since(start);
@@ -318,7 +329,7 @@ struct Trainer::Impl {
   }
 
   void validate() {
-    std::optional<Evaluation> evaluation = stage.evaluate(learner(), step);
+    std::optional<Evaluation> evaluation = stage.evaluate(model, step);
     if (!evaluation) return;
     loop.score = evaluation->score;
     // Equal: resumed after a kill between the best checkpoint and its mark.
@@ -336,7 +347,7 @@ struct Trainer::Impl {
   }
 
   void examine() {
-    const nlohmann::json found = stage.examine(learner(), step);
+    const nlohmann::json found = stage.examine(model, step);
     if (!found.empty()) metrics->write(step, found);
   }
 
@@ -354,6 +365,7 @@ struct Trainer::Impl {
   TrainerParts parts;
   Stage& stage;
   ProgressReporter& progress;
+  bool background;  // whether training goes on while checkpoints are written
   FolderLock lock;  // before anything that reads or writes the run
   Gpt model;
   Optimizer optimizer;
@@ -370,10 +382,16 @@ struct Trainer::Impl {
   std::optional<CheckpointSaver> saver;  // last: it waits for a save, which uses the rest
 };
 
-Trainer::Trainer(TrainerParts parts, Stage& stage, ProgressReporter& progress)
-    : impl_(std::make_unique<Impl>(std::move(parts), stage, progress)) {}
-Trainer::~Trainer() = default;
+}  // namespace
 
-TrainingResult Trainer::run() { return impl_->run(); }
+Runtime select_training_runtime(const TrainerOptions& options) {
+  if (options.output_dir.empty()) throw ConfigError("--output-dir is missing: name the folder of the run");
+  return select_runtime(options.runtime, Workload::kTraining);
+}
+
+TrainingResult run_stage(TrainerParts parts, Stage& stage, ProgressReporter& progress) {
+  Loop loop(std::move(parts), stage, progress);
+  return loop.run();
+}
 
 }  // namespace nanochat

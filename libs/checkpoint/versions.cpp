@@ -1,8 +1,0 @@
-#include "checkpoint/versions.h"
-
-namespace nanochat {
-
-const char* program_version() { return NANOCHAT_VERSION; }
-const char* libtorch_version() { return NANOCHAT_LIBTORCH_VERSION; }
-
-}  // namespace nanochat

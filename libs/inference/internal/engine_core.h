@@ -1,0 +1,88 @@
+#pragma once
+// For this library only: model, cache and scheduler on one thread. It has two users:
+// engine.cpp adds a thread and messages; generator.cpp calls it until nothing is left to do.
+
+#include <atomic>
+#include <cstdint>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "inference/engine.h"
+#include "inference/internal/paged_kv_cache.h"
+#include "inference/internal/scheduler.h"
+#include "inference/internal/token_rate.h"
+#include "model/gpt.h"
+
+namespace nanochat {
+
+// Number of blocks of a KV cache for max_running contexts, or for a quarter of
+// the available memory. Throws OutOfMemoryError if not even one context fits.
+std::int64_t default_kv_blocks(const Gpt& model, const EngineOptions& options);
+
+class EngineCore {
+ public:
+  // The model must outlive it. Throws as Engine's constructor.
+  EngineCore(Gpt& model, const EngineOptions& options);
+
+  // Creates a request with max_tokens limited to the context. Throws as Engine::submit(). Thread-safe.
+  static std::unique_ptr<ActiveRequest> prepare(EngineRequest request, const GptConfig& config, const EngineOptions& options);
+
+  void warm_up();
+  void add(std::unique_ptr<ActiveRequest> request) { scheduler_.add(std::move(request)); }
+  void cancel(RequestId id, std::optional<std::int32_t> sequence);
+  void cancel_all();
+  std::int64_t invalidate(const std::function<bool(std::span<const std::int32_t>)>& matches);
+  void step();  // one forward pass, and a new token for each sequence whose tokens are all processed
+  bool idle() const { return scheduler_.idle(); }
+
+  Gpt& model() { return model_; }
+  // Number of requests that have left the queue since the start, and of their prompt tokens. Readable
+  // from any thread: when a request's events have been seen, its place in the queue is free.
+  std::int64_t dequeued() const { return dequeued_.load(); }
+  std::int64_t dequeued_tokens() const { return dequeued_tokens_.load(); }
+  EngineStats stats() const;
+
+ private:
+  struct Draw {  // one token to be drawn, and its result
+    Sequence* sequence = nullptr;
+    std::int64_t row = 0;  // of the logits
+    SampledToken token;
+    std::vector<SampledToken> top;
+    std::exception_ptr error;
+  };
+
+  at::Tensor forward(const std::vector<ScheduledChunk>& batch);
+  void report_prompt(const ScheduledChunk& chunk, const at::Tensor& states);
+  std::vector<Draw> plan_draws(const std::vector<ScheduledChunk>& batch, std::vector<std::int64_t>& rows);
+  void draw(std::vector<Draw>& draws, const at::Tensor& logits) const;
+  void draw_one(Draw& draw, std::span<const float> logits) const;
+  void accept(const Draw& draw);
+  void force(Sequence& sequence, const std::vector<std::int32_t>& tokens);
+  bool end_if_full(Sequence& sequence);
+  // Adds one token; false if its receiver ended the sequence.
+  bool append(Sequence& sequence, const EngineEvent& event);
+  void finish(Sequence& sequence, FinishReason reason, std::int32_t stop_token = -1);
+  void finish(Sequence& sequence, const EngineEvent& what);
+  void finish_index(ActiveRequest& request, std::int32_t index, const EngineEvent& event);
+  void cancel_request(ActiveRequest& request);
+  void fail(Sequence& sequence, const std::exception_ptr& error, const std::string& doing = {});
+  bool emit(ActiveRequest& request, EngineEvent event);
+  void leave_queue(ActiveRequest& request);
+  void purge();  // removes finished requests
+
+  Gpt& model_;
+  EngineOptions options_;
+  PagedKvCache cache_;
+  Scheduler scheduler_;
+  std::vector<RequestId> done_;
+  EngineStats totals_;
+  TokenRate prompt_rate_, completion_rate_;
+  std::atomic<std::int64_t> dequeued_ = 0, dequeued_tokens_ = 0;
+};
+
+}  // namespace nanochat

@@ -1,0 +1,56 @@
+#pragma once
+// For json_schema.cpp only: rules for the parts of JSON that do not need a schema.
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "inference/byte_grammar.h"
+
+namespace nanochat {
+
+class JsonGrammar {
+ public:
+  using Rule = ByteGrammar::Rule;
+  using Sequence = ByteGrammar::Sequence;
+
+  JsonGrammar();
+  ByteGrammar& grammar() { return grammar_; }
+
+  Rule space() const { return space_; }      // up to kSpace white-space characters
+  Rule string(std::int64_t min_length, std::optional<std::int64_t> max_length);
+  Rule number() const { return number_; }
+  Rule integer(std::int64_t minimum, std::int64_t maximum);
+  Rule value();                              // any value, kDepth deep
+  Rule object();                             // with any keys and values
+  Rule literal(const std::string& text) { return any_literal({text}); }
+  Rule any_literal(std::vector<std::string> texts);  // one of these; at least one
+  // '{' key ':' value, ... '}' with any keys.
+  Rule map_of(Rule value_rule);
+  Rule list_of(Rule item, std::int64_t min_items, std::optional<std::int64_t> max_items);
+  // One rule that matches what any of these do.
+  Rule any_of(const std::vector<Rule>& rules);
+
+  static constexpr std::int64_t kDigits = 15;
+  static constexpr std::int64_t kLargest = 999'999'999'999'999;
+
+ private:
+  ByteGrammar::Symbol byte(char c) {
+    return grammar_.one_of(ByteGrammar::range(static_cast<unsigned char>(c), static_cast<unsigned char>(c)));
+  }
+  ByteGrammar::Symbol use(Rule rule) const { return ByteGrammar::use(rule); }
+  Rule rule_of(const std::vector<Sequence>& alternatives);
+  Rule make_character();
+  Rule at_most(ByteGrammar::Symbol symbol, std::int64_t most);  // zero or more
+  Rule magnitude(std::int64_t low, std::int64_t high);          // non-negative integers
+  Rule digits_between(const std::string& low, const std::string& high);
+  Rule literals_between(const std::vector<std::string>& texts, std::size_t first, std::size_t last, std::size_t offset);
+  void make_values();
+
+  ByteGrammar grammar_;
+  Rule space_ = 0, character_ = 0, characters_ = 0, number_ = 0;
+  std::vector<Rule> values_, objects_, arrays_;  // by depth; filled on first use
+};
+
+}  // namespace nanochat

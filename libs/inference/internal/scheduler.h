@@ -1,0 +1,68 @@
+#pragma once
+// For the engine only: selects the tokens of the next step and assigns
+// the blocks that they need. Does not use the model. Not thread-safe.
+//
+// Order of a step: decodes; then the rest of the budget for prompts (and tokens forced by tools) in order
+// of arrival; then preempted sequences; then new requests, if there are blocks for their whole prompt. A
+// step always makes progress: the oldest sequence can take every block, and the cache holds one context.
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "inference/engine.h"
+#include "inference/internal/block_pool.h"
+#include "inference/internal/sequence.h"
+
+namespace nanochat {
+
+struct ScheduledChunk {
+  Sequence* sequence = nullptr;
+  std::int64_t tokens = 0;        // from sequence->computed on
+};
+
+class Scheduler {
+ public:
+  Scheduler(const EngineOptions& options, std::int64_t blocks);
+
+  void add(std::unique_ptr<ActiveRequest> request);         // to the end of the queue
+  // The next batch; empty if there is nothing to do. Chunks are in the order given above.
+  std::vector<ScheduledChunk> schedule();
+  // Call after the model has processed the chunk: publishes the blocks that it filled.
+  void computed(const ScheduledChunk& chunk);
+  // Creates sequences 1 .. n-1 of a finished prompt, sharing its full blocks; `copy` copies a block that is not full.
+  void fork(Sequence& first, const std::function<void(std::int32_t, std::int32_t)>& copy);
+  void finish(Sequence& sequence);                          // frees its blocks
+  // Removes a request whose sequences have all finished, or that waits.
+  std::unique_ptr<ActiveRequest> remove(RequestId id);
+  ActiveRequest* find(RequestId id);
+  std::vector<RequestId> requests() const;                  // in order of arrival
+  std::int64_t invalidate(const std::function<bool(std::span<const std::int32_t>)>& matches);
+
+  bool idle() const { return requests_.empty(); }
+  void count(EngineStats& stats) const;                     // fills what the scheduler knows
+
+ private:
+  bool reserve(Sequence& sequence,
+               std::int64_t tokens);    // blocks up to computed + tokens; may preempt others; false: preempted itself
+  void release(Sequence& sequence);
+  void preempt(Sequence& sequence);
+  bool admit(ActiveRequest& request);
+  bool take_prefix(Sequence& sequence);                     // blocks for all its tokens; false: too few
+  void add_chunk(Sequence& sequence, std::int64_t tokens);
+
+  std::int64_t block_size_, max_batch_tokens_, max_running_;
+  bool prefix_cache_;
+  BlockPool pool_;
+  std::vector<std::unique_ptr<ActiveRequest>> requests_;    // all, in order of arrival
+  std::deque<ActiveRequest*> waiting_;
+  std::deque<Sequence*> preempted_;
+  std::vector<Sequence*> running_;                          // in order of arrival
+  std::vector<ScheduledChunk> batch_;
+  std::int64_t epoch_ = 0, hits_ = 0, misses_ = 0, preemptions_ = 0;
+};
+
+}  // namespace nanochat

@@ -1,0 +1,58 @@
+#pragma once
+// For the engine only: a request and its sequences, from the queue to the last event.
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "inference/engine_request.h"
+#include "inference/internal/block_pool.h"
+#include "inference/sampler.h"
+
+namespace nanochat {
+
+using EngineClock = std::chrono::steady_clock;
+
+struct Sequence;
+
+struct ActiveRequest {
+  RequestId id = 0;
+  EngineRequest spec;
+  std::int64_t max_tokens = 0;                       // as in spec, limited to the context
+  EngineClock::time_point submitted, first_step, first_token;
+  EngineUsage usage;
+  std::vector<std::unique_ptr<Sequence>> sequences;  // n of them after the prompt is processed, one before
+  std::int64_t unfinished = 0;                       // of the n
+  std::vector<EngineEvent::PromptToken> prompt_logprobs;
+  bool started = false;                              // left the queue
+  bool prompt_reported = false;                      // kPromptLogprobs was sent
+
+  std::int64_t prompt_size() const { return static_cast<std::int64_t>(spec.prompt.size()); }
+};
+
+struct Sequence {
+  ActiveRequest* request = nullptr;
+  std::int32_t index = 0;
+  std::vector<std::int32_t> tokens;                  // prompt and generated tokens
+  std::int64_t computed = 0;                         // number of tokens whose keys and values are in blocks
+  std::vector<std::int32_t> blocks;                  // block table
+  std::int64_t published = 0;                        // number of blocks in the prefix cache
+  BlockPool::Name name = BlockPool::kRoot;           // name of the last published block
+  std::int64_t epoch = 0;                            // the prefix cache's epoch when `name` began
+  Sampler sampler;
+  std::unique_ptr<TokenConstraint> constraint;
+  std::unique_ptr<TokenTool> tool;
+  std::vector<std::uint64_t> allowed;                // scratch: the constraint's tokens and stop tokens
+  bool finished = false;
+
+  explicit Sequence(ActiveRequest* of, std::int32_t i) : request(of), index(i), sampler(of->spec.sampling) {}
+  std::int64_t size() const { return static_cast<std::int64_t>(tokens.size()); }
+  std::int64_t pending() const { return size() - computed; }  // tokens that the model has not processed
+  std::int64_t generated() const { return size() - request->prompt_size(); }
+  // True if the prompt is processed and the other sequences of n > 1 have not been created.
+  bool forks() const { return request->spec.n > static_cast<std::int64_t>(request->sequences.size()); }
+};
+
+}  // namespace nanochat

@@ -1,0 +1,94 @@
+#include "runtime/runtime.h"
+
+#include <ATen/Parallel.h>
+#include <spdlog/fmt/fmt.h>
+
+#include "core/errors.h"
+#include "core/options.h"
+#include "core/thread_pool.h"
+#include "ops/cpu/kernels.h"
+#include "ops/device.h"
+#include "runtime/host_memory.h"
+#include "runtime/precision.h"
+
+namespace nanochat {
+
+void declare_runtime_options(OptionList& options, RuntimeOptions& runtime) {
+  options
+      .add("device", runtime.device,
+           "Device to compute on: cpu, cuda or cuda:N; auto uses the first GPU if "
+           "there is one.")
+      .may_change();
+  options
+      .add("dtype", runtime.dtype,
+           "Precision of matrix products. auto uses bfloat16 on a GPU that supports it; on a CPU, it measures "
+           "both and uses the faster one (see `nanochat info`).")
+      .one_of({"auto", "float32", "bfloat16"})
+      .may_change();
+  options.add("threads", runtime.threads, "Number of threads that compute; 0 uses every core available to the process.")
+      .at_least(0)
+      .not_in_resolved();
+}
+
+namespace {
+
+// The device of --device; nothing is asked of the driver unless a GPU may be meant.
+at::Device parse_device(const std::string& name) {
+  if (name == "cpu") return at::kCPU;
+  if (name == "auto") return ops::cuda_devices() > 0 ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU);
+  const std::string digits = name.size() > 5 ? name.substr(5) : "";
+  const bool indexed = name.starts_with("cuda:") && !digits.empty() && digits.size() <= 2 &&
+                       digits.find_first_not_of("0123456789") == std::string::npos;
+  if (name != "cuda" && !indexed) {
+    throw ConfigError(fmt::format("--device {}: unknown device; use auto, cpu or cuda[:N]", name));
+  }
+  if (!ops::cuda_built()) {
+    throw ConfigError(
+        fmt::format("--device {}: this build has no CUDA backend; use --device cpu, or configure with "
+                    "-DNANOCHAT_CUDA=ON",
+                    name));
+  }
+  const int index = indexed ? std::stoi(digits) : 0, devices = ops::cuda_devices();
+  if (devices == 0) {
+    throw ConfigError(fmt::format("--device {}: no usable NVIDIA GPU (or no driver) on this machine; use --device cpu", name));
+  }
+  if (index >= devices) {
+    throw ConfigError(fmt::format("--device {}: this machine has GPUs 0 to {}", name, devices - 1));
+  }
+  return {at::kCUDA, static_cast<at::DeviceIndex>(index)};
+}
+
+}  // namespace
+
+at::ScalarType faster_on(at::Device device, int threads, Workload workload) {
+  if (device.is_cpu()) return faster_dtype(precision_rates(workload, threads));
+  constexpr int kAmpere = 8;
+  return ops::describe_gpu(device.index()).major >= kAmpere ? at::kBFloat16 : at::kFloat;
+}
+
+Runtime select_runtime(const RuntimeOptions& options, Workload workload) {
+  prepare_host_memory();
+  Runtime runtime;
+  runtime.device = parse_device(options.device);
+  runtime.threads = options.threads > 0 ? options.threads : available_threads();
+  at::set_num_threads(runtime.threads);
+  if (options.dtype == "auto") {
+    runtime.dtype = faster_on(runtime.device, runtime.threads, workload);
+  } else {
+    runtime.dtype = options.dtype == "bfloat16" ? at::kBFloat16 : at::kFloat;
+  }
+  if (runtime.device.is_cuda()) {
+    ops::use_device(runtime.device);
+    runtime.description = fmt::format("GPU {}, {}, {}{}", static_cast<int>(runtime.device.index()),
+                                      ops::describe_gpu(runtime.device.index()).name, dtype_name(runtime.dtype),
+                                      ops::use_reference_kernels() ? ", ATen reference kernels" : "");
+  } else {
+    runtime.description = fmt::format("CPU, {} thread{}, {}, {} kernels", runtime.threads, runtime.threads == 1 ? "" : "s",
+                                      dtype_name(runtime.dtype), ops::cpu::kernel_level());
+  }
+  return runtime;
+}
+
+const char* dtype_name(at::ScalarType dtype) { return dtype == at::kFloat ? "float32" : "bfloat16"; }
+
+}  // namespace nanochat

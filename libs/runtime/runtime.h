@@ -1,0 +1,39 @@
+#pragma once
+// Device and precision of a model, from the options --device, --dtype and --threads.
+
+#include <ATen/core/Tensor.h>
+
+#include <string>
+
+namespace nanochat {
+
+class OptionList;
+
+struct RuntimeOptions {
+  std::string device = "auto";  // auto | cpu | cuda | cuda:N
+  std::string dtype = "auto";   // auto | float32 | bfloat16
+  int threads = 0;              // 0: every core this process may use
+};
+
+void declare_runtime_options(OptionList& options, RuntimeOptions& runtime);
+
+// What a command does most: products of thousands of rows, or a row at a time through all weights.
+enum class Workload { kTraining, kDecoding };
+
+// Sets the number of threads and the current GPU, and says what was chosen. auto means the first GPU where this build
+// and machine have one, else the CPU; and, for what is to be done, the precision of faster_on(). Throws ConfigError for a
+// device that this build or machine does not have.
+struct Runtime {
+  at::Device device = at::kCPU;
+  at::ScalarType dtype = at::kFloat;
+  int threads = 1;
+  std::string description;  // "CPU, 2 threads, bfloat16, avx512 kernels"; "GPU 0, NVIDIA H100 80GB HBM3, bfloat16"
+};
+Runtime select_runtime(const RuntimeOptions& options, Workload workload);
+
+// bfloat16 on GPUs that multiply it (compute capability 8 and later); on a CPU the one that was measured to be faster.
+at::ScalarType faster_on(at::Device device, int threads, Workload workload);
+
+const char* dtype_name(at::ScalarType dtype);  // "float32", "bfloat16"
+
+}  // namespace nanochat

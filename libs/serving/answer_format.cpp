@@ -1,0 +1,25 @@
+#include "serving/answer_format.h"
+
+#include <random>
+
+#include <spdlog/fmt/fmt.h>
+
+namespace nanochat {
+
+std::string_view name_of(ChoiceEnd end) {
+  switch (end) {
+    case ChoiceEnd::kStop: return "stop";
+    case ChoiceEnd::kLength: return "length";
+    case ChoiceEnd::kCall: return "tool_calls";
+    case ChoiceEnd::kCancelled: return "cancelled";
+    case ChoiceEnd::kError: break;
+  }
+  return "error";
+}
+
+std::string new_id(std::string_view prefix) {
+  thread_local std::mt19937_64 random{std::random_device{}()};
+  return fmt::format("{}{:016x}{:08x}", prefix, random(), random() & 0xffffffffu);
+}
+
+}  // namespace nanochat

@@ -1,0 +1,101 @@
+#include "serving/chat_format.h"
+
+#include <algorithm>
+
+namespace nanochat {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+Json token_json(const Tokenizer& tokenizer, const SampledToken& token) {
+  Json object;
+  object["token"] = token_text(tokenizer, token.id);
+  object["logprob"] = json_logprob(token.logprob);
+  Json bytes = Json::array();
+  if (token.id < tokenizer.vocab_size()) {
+    for (const char c : tokenizer.token_bytes(token.id)) bytes.push_back(static_cast<unsigned char>(c));
+  }
+  object["bytes"] = std::move(bytes);
+  return object;
+}
+
+// With an id, type and name where the name is: in the part that begins the call.
+void add_call(const ToolCallPart& call, Json& object) {
+  Json function = Json::object();
+  if (!call.name.empty()) {
+    object["id"] = new_id("call_");
+    object["type"] = "function";
+    function["name"] = call.name;
+  }
+  function["arguments"] = call.arguments;
+  object["function"] = std::move(function);
+}
+
+// With `indexed`, as entries of a list that comes in pieces have it.
+Json calculations_json(const std::vector<AnswerCalculation>& calculations, bool indexed) {
+  Json list = Json::array();
+  for (const AnswerCalculation& one : calculations) {
+    Json entry = Json::object();
+    if (indexed) entry["index"] = one.index;
+    entry["expression"] = one.expression;
+    entry["result"] = one.result;
+    entry["offset"] = one.offset;
+    list.push_back(std::move(entry));
+  }
+  return list;
+}
+
+}  // namespace
+
+Json ChatFormat::logprobs_json(const std::vector<AnswerToken>& tokens) const {
+  if (!logprobs()) return nullptr;
+  Json content = Json::array();
+  for (const AnswerToken& one : tokens) {
+    Json entry = token_json(tokenizer(), one.token);
+    Json alternatives = Json::array();
+    for (std::size_t i = 0; i < std::min(static_cast<std::size_t>(top_logprobs()), one.top.size()); ++i) {
+      alternatives.push_back(token_json(tokenizer(), one.top[i]));
+    }
+    entry["top_logprobs"] = std::move(alternatives);
+    content.push_back(std::move(entry));
+  }
+  return {{"content", std::move(content)}, {"refusal", nullptr}};
+}
+
+Json ChatFormat::whole_choice(const ChoicePart& part) const {
+  Json message = {{"role", "assistant"}, {"content", part.call ? Json() : Json(part.text)}, {"refusal", nullptr}};
+  if (part.call) {
+    Json call = Json::object();
+    add_call(*part.call, call);
+    message["tool_calls"] = Json::array({std::move(call)});
+  }
+  if (!part.calculations.empty()) message["nanochat_calculations"] = calculations_json(part.calculations, false);
+  return choice_json(part.index, "message", std::move(message), logprobs_json(part.tokens), part.end);
+}
+
+void ChatFormat::begin(const ChoicePart& part, const EngineUsage& usage, std::string& out) {
+  Json delta = {{"role", "assistant"}, {"content", part.call ? Json() : Json("")}};
+  write_chunk(dump(choice_json(part.index, "delta", std::move(delta), nullptr, {})), usage, out);
+}
+
+void ChatFormat::delta(const ChoicePart& part, const EngineUsage& usage, std::string& out) {
+  if (!part.call && !logprobs() && part.calculations.empty()) {
+    write_chunk(plain_choice(part.index, "delta", R"({"content":)" + dump(part.text) + "}"), usage, out);
+    return;
+  }
+  Json delta = Json::object();
+  if (!part.text.empty()) delta["content"] = part.text;
+  if (part.call && !part.call->empty()) {
+    Json call = {{"index", 0}};
+    add_call(*part.call, call);
+    delta["tool_calls"] = Json::array({std::move(call)});
+  }
+  if (!part.calculations.empty()) delta["nanochat_calculations"] = calculations_json(part.calculations, true);
+  write_chunk(dump(choice_json(part.index, "delta", std::move(delta), logprobs_json(part.tokens), {})), usage, out);
+}
+
+void ChatFormat::finish(const ChoicePart& part, const EngineUsage& usage, std::string& out) {
+  write_chunk(dump(choice_json(part.index, "delta", Json::object(), nullptr, part.end)), usage, out);
+}
+
+}  // namespace nanochat

@@ -1,0 +1,22 @@
+#pragma once
+// The answers of POST /v1/completions: text, with logprobs as lists side by side, those of the prompt included (echo).
+
+#include "serving/openai_format.h"
+
+namespace nanochat {
+
+class CompletionFormat final : public OpenAiFormat {
+ public:
+  CompletionFormat(AnswerHead head, const GenerationFields& fields, std::shared_ptr<const Tokenizer> tokenizer)
+      : OpenAiFormat(std::move(head), fields, std::move(tokenizer), "text_completion", "text_completion") {}
+
+  void begin(const ChoicePart&, const EngineUsage&, std::string&) override {}
+  void delta(const ChoicePart& part, const EngineUsage& usage, std::string& out) override;
+  void finish(const ChoicePart& part, const EngineUsage& usage, std::string& out) override;
+
+ private:
+  Json whole_choice(const ChoicePart& part) const override;
+  Json logprobs_json(const ChoicePart& part) const;  // null when they are not asked for
+};
+
+}  // namespace nanochat
