@@ -407,6 +407,7 @@ void add_bench(CommandLine& command_line) {
   command.option("max_tokens", &infer->max_tokens,
       "Maximum number of tokens to generate; the context may allow fewer.").at_least(2);
   command.run([infer](Context& context) { return bench_infer(*infer, context); });
+  add_bench_comm(command_line);
   add_bench_serve(command_line);
 }
 
