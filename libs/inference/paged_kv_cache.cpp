@@ -14,11 +14,16 @@ PagedKvCache::PagedKvCache(const GptConfig& config, at::ScalarType dtype, std::i
                            at::Device device)
     : capacity_(config.sequence_len), n_head_(config.n_head), positions_(at::empty({0}, at::kLong)) {
   TORCH_CHECK(blocks > 0 && block_size > 0, "paged KV cache: ", blocks, " blocks of ", block_size, " positions");
-  // On a CPU memory is taken as blocks are first written, unless commit() comes before.
-  for (std::vector<at::Tensor>* slabs : {&keys_, &values_}) {
+  const at::TensorOptions options = at::TensorOptions(dtype).device(device);
+  // On a GPU all layers are one piece of memory: a cache of the same size that is made later is then likely to lie where this
+  // one does, and passes that were recorded for it can be used again. On a CPU memory is taken as blocks are first written,
+  // unless commit() comes before.
+  at::Tensor all;
+  if (device.is_cuda()) all = at::empty({2, config.n_layer, blocks, config.n_kv_head, block_size, config.head_dim()}, options);
+  for (const std::int64_t kind : {0, 1}) {
     for (std::int64_t layer = 0; layer < config.n_layer; ++layer) {
-      slabs->push_back(at::empty({blocks, config.n_kv_head, block_size, config.head_dim()},
-                                 at::TensorOptions(dtype).device(device)));
+      (kind == 0 ? keys_ : values_).push_back(all.defined() ? all[kind][layer]
+                                                            : at::empty({blocks, config.n_kv_head, block_size, config.head_dim()}, options));
     }
   }
 }

@@ -98,6 +98,7 @@ Gpt::Gpt(Gpt&&) noexcept = default;
 
 std::vector<Parameter>& Gpt::parameters() { return network_->weights.parameters(); }
 const std::vector<Parameter>& Gpt::parameters() const { return network_->weights.parameters(); }
+Weights& Gpt::weights() { return network_->weights; }
 void Gpt::refresh_compute() { network_->weights.refresh_compute(); }
 void Gpt::pack_weights() { network_->weights.pack(); }
 void Gpt::zero_grad() { network_->weights.zero_grad(); }

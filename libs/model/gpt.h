@@ -25,6 +25,7 @@
 namespace nanochat {
 
 class KvCache;
+class Weights;
 struct Sequences;
 struct Pass;
 
@@ -87,6 +88,17 @@ class Gpt {
   // Mean over supervised tokens; 0 if there are none.
   double loss(const at::Tensor& ids, const at::Tensor& targets);
 
+  // What an engine leaves with the model for the engine after it, such as recorded passes (inference/device_runner.h).
+  struct Kept {
+    virtual ~Kept() = default;
+  };
+  std::shared_ptr<Kept>& kept() { return kept_; }
+
+  // For other parts of this library.
+  Weights& weights();
+  // The rotary table for at least so many positions. A later call for more makes a new one; the tensors of this one stay.
+  const ops::RopeTable& rope_for(std::int64_t positions);
+
   void set_observer(TensorObserver observer) { observer_ = std::move(observer); }
   // Applies to every later backward pass; an empty function costs nothing.
   void set_gradients_final(GradientsFinal callback) { gradients_final_ = std::move(callback); }
@@ -96,8 +108,6 @@ class Gpt {
   struct Network;      // weights, blocks, and the activations of training
 
   at::TensorOptions options() const;  // of activations
-  // The rotary table for at least this many positions.
-  const ops::RopeTable& rope_for(std::int64_t positions);
   Sequences sequences(const at::Tensor& ids, const at::Tensor& documents);
   Sequences sequences(const at::Tensor& ids, KvCache& cache);
   Pass make_pass(Sequences where) const;
@@ -113,6 +123,7 @@ class Gpt {
   at::Device device_;
   std::unique_ptr<Network> network_;
   ops::RopeTable rope_;
+  std::shared_ptr<Kept> kept_;  // may refer to network_
   TensorObserver observer_;
   GradientsFinal gradients_final_;
 };

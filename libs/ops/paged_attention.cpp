@@ -26,16 +26,17 @@ void check(const at::Tensor& x, const at::Tensor& keys, const at::Tensor& values
               keys.sizes(), " ", keys.scalar_type());
 }
 
-void check(const PagedBatch& batch, const at::Tensor& keys) {
+void check(const PagedBatch& batch, std::int64_t blocks, std::int64_t block_size) {
   for (const PagedBatch::Sequence& sequence : batch.sequences) {
-    const auto held = static_cast<std::int64_t>(sequence.blocks.size()) * keys.size(2);
+    const auto held = static_cast<std::int64_t>(sequence.blocks.size()) * block_size;
     TORCH_CHECK(sequence.start >= 0 && sequence.start + sequence.tokens <= held, "paged attention: position ",
                 sequence.start + sequence.tokens - 1, " is beyond a table of ", sequence.blocks.size(), " blocks");
     for (const std::int32_t block : sequence.blocks) {
-      TORCH_CHECK(block >= 0 && block < keys.size(0), "paged attention: no block ", block, " of ", keys.size(0));
+      TORCH_CHECK(block >= 0 && block < blocks, "paged attention: no block ", block, " of ", blocks);
     }
   }
 }
+void check(const PagedBatch& batch, const at::Tensor& keys) { check(batch, keys.size(0), keys.size(2)); }
 
 bool has_kernels(const at::Tensor& keys) { return DevicePagedBatch::takes(keys) && !use_reference_kernels(); }
 
@@ -248,7 +249,7 @@ std::int64_t fixed_split(const PagedOptions& options) {
 }  // namespace
 
 DevicePagedBatch::DevicePagedBatch(const PagedBatch& batch, const at::Tensor& keys, std::int64_t n_head, const PagedOptions& options)
-    : keys_(keys), tokens_(batch.tokens()) {
+    : blocks_(keys.size(0)), block_size_(keys.size(2)), tokens_(batch.tokens()) {
   check(keys, n_head, options);
   check(batch, keys);
   const std::int64_t n_kv_head = keys.size(1), group = n_head / n_kv_head;
@@ -280,7 +281,7 @@ DevicePagedBatch::DevicePagedBatch(const PagedBatch& batch, const at::Tensor& ke
 
 DevicePagedBatch::DevicePagedBatch(std::int64_t sequences, std::int64_t longest, const at::Tensor& keys, std::int64_t n_head,
                                    const PagedOptions& options)
-    : keys_(keys), tokens_(sequences) {
+    : blocks_(keys.size(0)), block_size_(keys.size(2)), tokens_(sequences) {
   check(keys, n_head, options);
   const std::int64_t group = n_head / keys.size(1), blocks = (longest + keys.size(2) - 1) / keys.size(2);
   TORCH_CHECK(sequences > 0 && longest > 0 && group <= cuda::kTileRows, "paged attention: no room for ", sequences,
@@ -298,14 +299,14 @@ DevicePagedBatch::DevicePagedBatch(std::int64_t sequences, std::int64_t longest,
 }
 
 void DevicePagedBatch::assign(const PagedBatch& batch) {
-  check(batch, keys_);
+  check(batch, blocks_, block_size_);
   TORCH_CHECK(batch.tokens() == static_cast<std::int64_t>(batch.sequences.size()) && batch.tokens() <= tiles_.count &&
                   tall_tiles_.count == 0,
               "paged attention: a batch of ", batch.tokens(), " tokens does not fit one of ", tiles_.count, " decodes");
   Lists lists;
   for (const PagedBatch::Sequence& sequence : batch.sequences) {
     TORCH_CHECK(sequence.start < tiles_.longest, "paged attention: position ", sequence.start, " is beyond ", tiles_.longest);
-    lists.add(sequence, keys_.size(2));
+    lists.add(sequence, block_size_);
   }
   const auto count = static_cast<std::size_t>(tiles_.count);
   lists.sequences.resize(count);  // without tokens
@@ -348,8 +349,16 @@ void rope_qk_norm_store(const at::Tensor& qkv, const RopeTable& table, const Dev
 
 at::Tensor paged_attention(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values, const DevicePagedBatch& batch,
                            std::int64_t window) {
+  at::Tensor out = at::empty(q.sizes(), q.options());
+  paged_attention(q, keys, values, batch, window, out);
+  return out;
+}
+
+void paged_attention(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values, const DevicePagedBatch& batch,
+                     std::int64_t window, at::Tensor& out) {
   check(q, keys, values, batch.tokens());
-  return cuda::paged_attention(q, keys, values, batch, window);
+  TORCH_CHECK(out.sizes() == q.sizes(), "paged attention: out ", out.sizes(), " does not fit q ", q.sizes());
+  cuda::paged_attention(q, keys, values, batch, window, out);
 }
 
 }  // namespace nanochat::ops

@@ -85,7 +85,8 @@ class DevicePagedBatch {
   struct Lists;
   void reserve_scratch(const at::Tensor& keys);
 
-  at::Tensor lists_, partial_, counters_, keys_;
+  at::Tensor lists_, partial_, counters_;
+  std::int64_t blocks_ = 0, block_size_ = 0;  // of the cache, whose memory may go before this does
   std::int64_t tokens_ = 0, sequences_ = 0, tables_ = 0, positions_ = 0, slots_ = 0;  // where each list begins
   Tiles tiles_, tall_tiles_;
 };
@@ -98,5 +99,8 @@ void rope_qk_norm_store(const at::Tensor& qkv, const RopeTable& table, const Dev
 // window: a token at position p sees positions p - window to p; -1: all positions up to its own.
 at::Tensor paged_attention(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values, const DevicePagedBatch& batch,
                            std::int64_t window = -1);
+// The same to `out`, dense as q.
+void paged_attention(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values, const DevicePagedBatch& batch,
+                     std::int64_t window, at::Tensor& out);
 
 }  // namespace nanochat::ops

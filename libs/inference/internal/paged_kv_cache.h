@@ -22,7 +22,10 @@ class PagedKvCache : public KvCache {
   static std::int64_t bytes_per_block(const GptConfig& config, at::ScalarType dtype, std::int64_t block_size);
 
   std::int64_t blocks() const { return keys_.front().size(0); }
-  // Allocates all blocks now. Otherwise the kernel clears each page at its first write, which takes half of prefill's time.
+  // Of each layer: (blocks, NKV, block_size, D).
+  std::vector<at::Tensor>& keys() { return keys_; }
+  std::vector<at::Tensor>& values() { return values_; }
+  // Takes the memory of all blocks now: the kernel clears each page when it is first written, at half of prefill's time.
   void commit();
   // The input of the next forward pass: ids (N, 1) in the order of the sequences. Blocks must reach their ends.
   void set_batch(ops::PagedBatch batch);

@@ -46,7 +46,8 @@ class Scheduler {
   void count(EngineStats& stats) const;                     // fills what the scheduler knows
 
  private:
-  bool reserve(Sequence& sequence, std::int64_t tokens);    // blocks up to computed + tokens; may preempt others; false: preempted itself
+  bool reserve(Sequence& sequence, std::int64_t tokens);    // blocks up to computed + tokens; preempts; false: preempted itself
+  void publish(Sequence& sequence);                         // to the prefix cache, the blocks that it has filled
   void release(Sequence& sequence);
   void preempt(Sequence& sequence);
   bool admit(ActiveRequest& request);
