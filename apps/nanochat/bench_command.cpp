@@ -247,7 +247,7 @@ ExitCode bench_train(const BenchArguments& arguments, Context& context) {
   model.init_weights(kSeed);
   model.zero_grad();
   // As a training by default has it: Newton-Schulz in the faster precision.
-  Optimizer optimizer(model.parameters(), config.n_embd, TrainerOptions().optimizer_options(runtime));
+  Optimizer optimizer(model.parameters(), config.n_embd, TrainerOptions().optimizer_options(runtime, config));
   Rng rng(kSeed);
   std::vector<TokenBatch> batches(static_cast<std::size_t>(arguments.micro_batches));
   for (TokenBatch& batch : batches) {

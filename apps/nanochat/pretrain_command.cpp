@@ -6,6 +6,7 @@
 #include "commands.h"
 #include "ranks.h"
 #include "training/pretrain/pretrain.h"
+#include "training/pretrain/pretrain_options.h"
 #include "training_report.h"
 #include "training_scores.h"
 
@@ -24,6 +25,7 @@ void add_pretrain(CommandLine& command_line) {
   declare_distributed_options(command.options(), *distributed);
   command.required("data_dir").required("output_dir");
   command.run([config, scores, distributed, &command](Context& context) {
+    apply_recipe(command.options(), *config);
     Ranks ranks(*distributed, config->runtime, shared_configuration(command));
     const PretrainResult result =
         pretrain(*config, ranks.progress(context), ranks.is_root() ? core_scores(*scores) : others_scores(*scores), ranks.communicator());

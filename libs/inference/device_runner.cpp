@@ -106,7 +106,7 @@ class DeviceRunner : public StepRunner {
     logits(row);
   }
 
-  void forward(const ops::PagedBatch& batch, std::span<const std::int32_t> inputs) override {
+  void forward(const ops::PagedBatch& batch, std::span<const std::int32_t> inputs, std::span<const std::int32_t> /*before*/) override {
     const std::int64_t tokens = batch.tokens();
     TORCH_CHECK(tokens > 0 && tokens == static_cast<std::int64_t>(inputs.size()), "a step of ", tokens, " tokens has ",
                 inputs.size(), " inputs");
@@ -206,6 +206,7 @@ class DeviceRunner : public StepRunner {
 }  // namespace
 
 std::unique_ptr<StepRunner> make_device_runner(Gpt& model, PagedKvCache& cache, const EngineOptions& options) {
+  if (!ServingPass::supports(model.config())) return nullptr;
   if (!ops::DevicePagedBatch::takes(cache.keys().front()) || ops::use_reference_kernels()) return nullptr;
   return std::make_unique<DeviceRunner>(model, cache, options);
 }

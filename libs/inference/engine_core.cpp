@@ -55,6 +55,12 @@ void check_request(const EngineRequest& request, const GptConfig& config, const 
   }
 }
 
+// The token before the next one that the model computes, or -1 at the beginning. At most the last token is still under way,
+// and it has not been computed, so that the one before it is here.
+std::int32_t token_before(const Sequence& sequence) {
+  return sequence.computed == 0 ? -1 : sequence.tokens.at(static_cast<std::size_t>(sequence.computed) - 1);
+}
+
 }  // namespace
 
 std::int64_t default_kv_blocks(const Gpt& model, const EngineOptions& options) {
@@ -245,18 +251,19 @@ void EngineCore::step_alone(const std::vector<ScheduledChunk>& batch) {
 void EngineCore::start(const std::vector<ScheduledChunk>& batch) {
   begin_step(batch);
   ops::PagedBatch paged;
-  std::vector<std::int32_t> inputs;
+  std::vector<std::int32_t> inputs, before;
   for (const ScheduledChunk& chunk : batch) {
     const Sequence& sequence = *chunk.sequence;
     const std::int64_t end = sequence.computed + chunk.tokens;
     const auto blocks = static_cast<std::ptrdiff_t>(blocks_for(end, options_.block_size));
     paged.sequences.push_back({sequence.computed, chunk.tokens, {sequence.blocks.begin(), sequence.blocks.begin() + blocks}});
+    before.push_back(token_before(sequence));
     for (std::int64_t i = sequence.computed; i < end; ++i) {
       inputs.push_back(i < sequence.size() ? sequence.tokens[static_cast<std::size_t>(i)] : StepRunner::drawn(sequence.last_draw));
     }
   }
   try {
-    runner_->forward(paged, inputs);
+    runner_->forward(paged, inputs, before);
     std::int64_t row = 0;
     for (const ScheduledChunk& chunk : batch) {
       if (chunk.sequence->request->spec.prompt_logprobs) {
@@ -328,8 +335,11 @@ void EngineCore::read_oldest() {
 
 at::Tensor EngineCore::forward(const std::vector<ScheduledChunk>& batch) {
   ops::PagedBatch paged;
+  std::vector<std::int32_t> before;
   for (const ScheduledChunk& chunk : batch) {
-    paged.sequences.push_back({chunk.sequence->computed, chunk.tokens, chunk.sequence->blocks});
+    const Sequence& sequence = *chunk.sequence;
+    paged.sequences.push_back({sequence.computed, chunk.tokens, sequence.blocks});
+    before.push_back(token_before(sequence));
   }
   const at::Tensor ids = at::empty({paged.tokens(), 1}, at::kInt);
   std::int32_t* id = ids.data_ptr<std::int32_t>();
@@ -337,7 +347,7 @@ at::Tensor EngineCore::forward(const std::vector<ScheduledChunk>& batch) {
     const auto first = chunk.sequence->tokens.begin() + chunk.sequence->computed;
     id = std::copy(first, first + chunk.tokens, id);
   }
-  cache_.set_batch(std::move(paged));
+  cache_.set_batch(std::move(paged), std::move(before));
   const at::Tensor states = model_.forward_states(ids, cache_);
   std::int64_t row = 0;
   for (const ScheduledChunk& chunk : batch) {

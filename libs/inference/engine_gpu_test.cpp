@@ -16,6 +16,7 @@
 #include "inference/testing_engine.h"
 #include "inference/generator.h"
 #include "model/gpt.h"
+#include "model/serving_pass.h"
 #include "model/testing.h"
 #include "ops/device.h"
 
@@ -115,6 +116,32 @@ TEST_F(EngineOnAGpu, AnswersAreThoseOfTheCpu) {
           EXPECT_NEAR(one.logprobs[t], expected[i].sequences[s].logprobs[t], kTolerance);
         }
       }
+    }
+  }
+}
+
+// nanochat-2026-07 has no ServingPass: its steps go through the model's own passes, with windows shorter than the context.
+TEST_F(EngineOnAGpu, AnswersOfTheNewestArchitectureAreThoseOfTheCpu) {
+  constexpr double kTolerance = 1e-3;
+  GptConfig config = gpu_config();
+  config.architecture = Architecture::kNanochat2026_07;
+  config.sequence_len = 200;
+  config.window_pattern = "SL";
+  config.qk_scale = 1.2;
+  ASSERT_FALSE(ServingPass::supports(config));
+  const std::vector<Wish> wishes = many_wishes(1, kVocab, /*longest=*/160);
+  const auto answers_on = [&](at::Device device) {
+    auto model = std::make_unique<Gpt>(config, at::kFloat, device, Purpose::kInference);
+    copy_weights(testing::random_model(config, at::kFloat, 3), *model);
+    Engine engine(std::move(model), gpu_options());
+    return answers(engine, wishes);
+  };
+  const std::vector<EngineAnswer> expected = answers_on(at::kCPU), got = answers_on(at::kCUDA);
+  for (std::size_t i = 0; i < wishes.size(); ++i) {
+    for (std::size_t s = 0; s < expected[i].sequences.size(); ++s) {
+      const EngineAnswer::Sequence &one = got[i].sequences[s], &other = expected[i].sequences[s];
+      ASSERT_EQ(one.ids, other.ids) << "request " << i << " sequence " << s;
+      for (std::size_t t = 0; t < one.logprobs.size(); ++t) EXPECT_NEAR(one.logprobs[t], other.logprobs[t], kTolerance);
     }
   }
 }

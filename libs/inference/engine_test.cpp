@@ -35,12 +35,17 @@ using testing::submit;
 using testing::Wish;
 using Ids = std::vector<std::int32_t>;
 
-GptConfig small_config() { return testing::grouped_config(90, 96); }  // 90 tokens are padded to 128
+constexpr Architecture kOlder = Architecture::kNanochat2025_12, kNewest = Architecture::kNanochat2026_07;
+
+// 90 tokens are padded to 128. The contexts of the newest architecture are longer than its short window of 128.
+GptConfig small_config(Architecture architecture = kOlder) {
+  return architecture == kNewest ? testing::newest_config(90, 200) : testing::grouped_config(90, 96);
+}
 
 // On one thread: the products are so small that a second only waits.
-std::unique_ptr<Gpt> small_model(std::uint64_t seed = 3, at::ScalarType dtype = at::kFloat) {
+std::unique_ptr<Gpt> small_model(std::uint64_t seed = 3, at::ScalarType dtype = at::kFloat, Architecture architecture = kOlder) {
   at::set_num_threads(1);
-  return std::make_unique<Gpt>(testing::random_model(small_config(), dtype, seed));
+  return std::make_unique<Gpt>(testing::random_model(small_config(architecture), dtype, seed));
 }
 
 // Whether steps overlap (EngineOptions::overlap). On a CPU they do in tests alone, where every test is run both ways.
@@ -62,6 +67,11 @@ EngineOptions small_options() {
   return options;
 }
 
+// The requests of many_wishes(), with prompts that are longer than the short window of the newest architecture.
+std::vector<Wish> wishes_for(Architecture architecture, std::uint64_t seed) {
+  return many_wishes(seed, 90, architecture == kNewest ? 160 : 60);
+}
+
 // The answer of an engine that runs, and goes on running.
 EngineAnswer ask(Engine& engine, const Wish& wish) {
   Receiver receiver(static_cast<std::size_t>(wish.n));
@@ -70,41 +80,45 @@ EngineAnswer ask(Engine& engine, const Wish& wish) {
 }
 
 std::vector<EngineAnswer> answers_together(const std::vector<Wish>& wishes, const EngineOptions& options,
-                                           at::ScalarType dtype = at::kFloat) {
-  Engine engine(small_model(3, dtype), options);
+                                           at::ScalarType dtype = at::kFloat, Architecture architecture = kOlder) {
+  Engine engine(small_model(3, dtype, architecture), options);
   return answers(engine, wishes);
 }
 
 // Logprobs are compared for equality too: nothing but the request goes into an answer.
 TEST_P(EngineSteps, AnswersAreTheSameAloneAndAmid31Others) {
-  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
-    const std::vector<Wish> wishes = many_wishes(1);
-    const std::vector<EngineAnswer> together = answers_together(wishes, small_options(), dtype);
+  for (const auto& [dtype, architecture] : {std::pair{at::kFloat, kOlder}, std::pair{at::kBFloat16, kOlder},
+                                            std::pair{at::kFloat, kNewest}, std::pair{at::kBFloat16, kNewest}}) {
+    const std::vector<Wish> wishes = wishes_for(architecture, 1);
+    const std::vector<EngineAnswer> together = answers_together(wishes, small_options(), dtype, architecture);
     for (std::size_t i = 0; i < wishes.size(); i += 3) {
-      expect_same(answers_together({wishes[i]}, small_options(), dtype), {together[i]}, "alone");
+      expect_same(answers_together({wishes[i]}, small_options(), dtype, architecture), {together[i]}, "alone");
     }
   }
 }
 
 TEST_P(EngineSteps, AnswersDoNotDependOnCacheChunksBlocksOrPreemption) {
-  for (const std::uint64_t seed : {1U, 2U, 3U}) {
-    const std::vector<Wish> wishes = many_wishes(seed);
-    const std::vector<EngineAnswer> expected = answers_together(wishes, small_options());
+  for (const auto& [seed, architecture] : {std::pair{1U, kOlder}, std::pair{2U, kOlder}, std::pair{3U, kOlder}, std::pair{1U, kNewest}}) {
+    const std::vector<Wish> wishes = wishes_for(architecture, seed);
+    const auto of = [&wishes = wishes, architecture = architecture](const EngineOptions& options) {
+      return answers_together(wishes, options, at::kFloat, architecture);
+    };
+    const std::vector<EngineAnswer> expected = of(small_options());
     EngineOptions options = small_options();
     options.prefix_cache = false;
-    expect_same(answers_together(wishes, options), expected, "without a prefix cache");
+    expect_same(of(options), expected, "without a prefix cache");
     options = small_options();
     options.max_batch_tokens = 32;
-    expect_same(answers_together(wishes, options), expected, "small chunks");
+    expect_same(of(options), expected, "small chunks");
     options.max_batch_tokens = 4096;
-    expect_same(answers_together(wishes, options), expected, "whole prompts");
+    expect_same(of(options), expected, "whole prompts");
     options.block_size = 16;
-    expect_same(answers_together(wishes, options), expected, "other blocks");
+    expect_same(of(options), expected, "other blocks");
     options = small_options();
-    options.kv_blocks = 14;  // one context takes 12
-    expect_same(answers_together(wishes, options), expected, "hardly any blocks");
+    options.kv_blocks = small_config(architecture).sequence_len / options.block_size + 2;  // for one context and two blocks
+    expect_same(of(options), expected, "hardly any blocks");
     options.max_running = 3;
-    expect_same(answers_together(wishes, options), expected, "three at a time");
+    expect_same(of(options), expected, "three at a time");
   }
 }
 
@@ -175,32 +189,34 @@ TEST_P(EngineSteps, ThePrefixCacheIsCountedAndCanBeForgotten) {
 }
 
 TEST_P(EngineSteps, PromptLogprobsAreThoseOfAFullPass) {
-  Rng rng(6);
-  const Ids prompt = random_prompt(70, rng);
-  auto model = small_model();
-  at::Tensor ids = at::empty({1, 70}, at::kInt);
-  std::copy(prompt.begin(), prompt.end(), ids.data_ptr<std::int32_t>());
-  const at::Tensor expected = model->forward(ids)[0].to(at::kDouble).log_softmax(-1);
-  Engine engine(std::move(model), small_options());  // a budget of 64: two chunks
-  Receiver receiver;
-  EngineRequest request = request_of({prompt, {}, 0, 1});
-  request.prompt_logprobs = true;
-  request.top_logprobs = 3;
-  request.on_event = receiver.callback();
-  engine.submit(std::move(request));
-  engine.start();
-  const EngineAnswer& answer = receiver.wait();
-  ASSERT_EQ(answer.prompt.size(), 69U);
-  for (std::int64_t i = 0; i < 69; ++i) {
-    const auto& token = answer.prompt[static_cast<std::size_t>(i)];
-    EXPECT_EQ(token.token.id, prompt[static_cast<std::size_t>(i + 1)]);
-    EXPECT_NEAR(token.token.logprob, expected[i][token.token.id].item<double>(), 1e-4);
-    ASSERT_EQ(token.top.size(), 3U);
-    EXPECT_NEAR(token.top[0].logprob, expected[i].max().item<double>(), 1e-4);
-    EXPECT_GE(token.top[0].logprob, token.top[1].logprob);
+  for (const auto& [architecture, length] : {std::pair{kOlder, std::int64_t{70}}, std::pair{kNewest, std::int64_t{190}}}) {
+    Rng rng(6);
+    const Ids prompt = random_prompt(static_cast<std::size_t>(length), rng);
+    auto model = small_model(3, at::kFloat, architecture);
+    at::Tensor ids = at::empty({1, length}, at::kInt);
+    std::copy(prompt.begin(), prompt.end(), ids.data_ptr<std::int32_t>());
+    const at::Tensor expected = model->forward(ids)[0].to(at::kDouble).log_softmax(-1);
+    Engine engine(std::move(model), small_options());  // a budget of 64: several chunks
+    Receiver receiver;
+    EngineRequest request = request_of({prompt, {}, 0, 1});
+    request.prompt_logprobs = true;
+    request.top_logprobs = 3;
+    request.on_event = receiver.callback();
+    engine.submit(std::move(request));
+    engine.start();
+    const EngineAnswer& answer = receiver.wait();
+    ASSERT_EQ(static_cast<std::int64_t>(answer.prompt.size()), length - 1);
+    for (std::int64_t i = 0; i + 1 < length; ++i) {
+      const auto& token = answer.prompt[static_cast<std::size_t>(i)];
+      EXPECT_EQ(token.token.id, prompt[static_cast<std::size_t>(i + 1)]);
+      EXPECT_NEAR(token.token.logprob, expected[i][token.token.id].item<double>(), 1e-4);
+      ASSERT_EQ(token.top.size(), 3U);
+      EXPECT_NEAR(token.top[0].logprob, expected[i].max().item<double>(), 1e-4);
+      EXPECT_GE(token.top[0].logprob, token.top[1].logprob);
+    }
+    EXPECT_TRUE(answer.sequences[0].ids.empty());
+    EXPECT_EQ(answer.sequences[0].reason, FinishReason::kLength);
   }
-  EXPECT_TRUE(answer.sequences[0].ids.empty());
-  EXPECT_EQ(answer.sequences[0].reason, FinishReason::kLength);
 }
 
 TEST_P(EngineSteps, StopTokensMinTokensAndIgnoreEos) {

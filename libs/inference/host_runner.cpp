@@ -25,16 +25,16 @@ class HostRunner : public StepRunner {
 
   void warm_up() override {
     const std::int32_t input = 0;
-    forward({{{0, 1, {0}}}}, {&input, 1});
+    forward({{{0, 1, {0}}}}, {&input, 1}, {});
     std::vector<std::int64_t> row = {0};
     logits(row);
   }
 
-  void forward(const ops::PagedBatch& batch, std::span<const std::int32_t> inputs) override {
+  void forward(const ops::PagedBatch& batch, std::span<const std::int32_t> inputs, std::span<const std::int32_t> before) override {
     ids_.clear();
     for (const std::int32_t input : inputs) ids_.push_back(input >= 0 ? input : drawn_.at(static_cast<std::size_t>(-1 - input)));
     const at::Tensor ids = at::tensor(ids_, at::kInt).unsqueeze(1);
-    cache_.set_batch(batch);
+    cache_.set_batch(batch, {before.begin(), before.end()});
     states_ = model_.forward_states(ids, cache_);
   }
 

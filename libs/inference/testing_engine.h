@@ -109,13 +109,14 @@ inline EngineRequest request_of(const Wish& wish) {
 }
 
 // 32 wishes of all kinds: greedy and seeded, short and long, some with a beginning in common, some with n > 1.
-inline std::vector<Wish> many_wishes(std::uint64_t seed, std::uint64_t vocab = 90) {
+// Prompts have up to `longest` tokens, and those with the common beginning 20 more.
+inline std::vector<Wish> many_wishes(std::uint64_t seed, std::uint64_t vocab = 90, std::uint64_t longest = 60) {
   Rng rng(seed);
   const std::vector<std::int32_t> common = random_prompt(20, rng, vocab);
   std::vector<Wish> wishes;
   for (std::size_t i = 0; i < 32; ++i) {
     Wish wish;
-    wish.prompt = random_prompt(1 + rng.below(60), rng, vocab);
+    wish.prompt = random_prompt(1 + rng.below(longest), rng, vocab);
     if (i % 3 == 0) wish.prompt.insert(wish.prompt.begin(), common.begin(), common.end());
     wish.sampling.temperature = i % 2 == 0 ? 0.0 : 1.0;
     wish.sampling.seed = rng.next();

@@ -38,7 +38,7 @@ struct Sequences {
                                          const ops::AttentionForward& forward) const;
 
  private:
-  ops::AttentionScope scope(const LayerPlan& plan) const;
+  ops::AttentionScope scope(const LayerPlan& plan) const;  // with the documents
 };
 
 }  // namespace nanochat

@@ -17,6 +17,8 @@ constexpr std::int64_t kMostFusedRows = 64;
 
 }  // namespace
 
+bool ServingPass::supports(const GptConfig& config) { return !config.is_2026(); }
+
 bool ServingPass::fuses(std::int64_t rows) const { return batch_invariant_ || rows <= kMostFusedRows; }
 
 ServingPass::ServingPass(Gpt& model, std::int64_t tokens, std::int64_t logit_rows, bool batch_invariant)
@@ -24,6 +26,7 @@ ServingPass::ServingPass(Gpt& model, std::int64_t tokens, std::int64_t logit_row
       table_(model.weights().at(kBeforeLayers, WeightSlot::kTokenEmbedding).compute), eps_(model.config().rms_norm_eps),
       batch_invariant_(batch_invariant || model.dtype() == at::kFloat) {
   const GptConfig& config = model.config();
+  TORCH_CHECK(supports(config), "ServingPass: no kernels for ", architecture_name(config.architecture));
   Weights& weights = model.weights();
   for (std::int64_t layer = 0; layer < config.n_layer; ++layer) {
     layers_.push_back({plan_layer(config, layer), Linear(weights.at(layer, WeightSlot::kQkv)),

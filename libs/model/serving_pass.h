@@ -24,11 +24,16 @@
 namespace nanochat {
 
 class Gpt;
+struct GptConfig;
 
 // Not thread-safe. The model must outlive it.
 class ServingPass {
  public:
-  // Room for passes of up to `tokens`, and for the logits of `logit_rows` of them. batch_invariant: in bfloat16, too.
+  // False for nanochat-2026-07: its smear, value embeddings and scales of the stream have no kernels for GPUs yet. Such
+  // models are served through Gpt::forward_states().
+  static bool supports(const GptConfig& config);
+
+  // Throws a TORCH_CHECK error for a model that is not supported. Room for passes of up to `tokens`, and for the logits of `logit_rows` of them. batch_invariant: in bfloat16, too.
   ServingPass(Gpt& model, std::int64_t tokens, std::int64_t logit_rows, bool batch_invariant = false);
 
   // inputs: int32 (N), ids or references to elements of `drawn` (ops::embedding_rms_norm). keys, values: of each layer,

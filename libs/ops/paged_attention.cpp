@@ -6,6 +6,7 @@
 #include <c10/util/Exception.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <limits>
 
@@ -110,18 +111,22 @@ void paged_store(const at::Tensor& k, const at::Tensor& v, const PagedBatch& bat
   each(v, values);
 }
 
-at::Tensor paged_attention(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values, const PagedBatch& batch) {
+at::Tensor paged_attention(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values, const PagedBatch& batch,
+                           const AttentionScope& scope) {
   check(q, keys, values, batch.tokens());
   check(batch, keys);
-  if (has_kernels(keys)) return paged_attention(q, keys, values, DevicePagedBatch(batch, keys, q.size(1)));
-  if (!q.is_cpu()) return paged_attention_reference(q, keys, values, batch);
+  if (has_kernels(keys)) {
+    const at::Tensor scaled = scope.scale == 1.0 ? q : q.mul(scope.scale);
+    return paged_attention(scaled, keys, values, DevicePagedBatch(batch, keys, q.size(1)), scope.window.value_or(-1));
+  }
+  if (!q.is_cpu()) return paged_attention_reference(q, keys, values, batch, scope);
   const std::int64_t n_head = q.size(1), d = q.size(2), heads = keys.size(1), block_size = keys.size(2);
   const std::int64_t group = n_head / heads;
   const std::vector<Queries> all = queries_of(batch);
   const auto n = static_cast<std::int64_t>(all.size());
   std::int64_t longest = 0;
   for (const Queries& queries : all) longest = std::max(longest, queries.position + queries.count);
-  const float scale = softmax_scale(d);
+  const auto scale = static_cast<float>(scope.scale / std::sqrt(static_cast<double>(d)));
   at::Tensor out = at::empty(q.sizes(), q.options());
   visit_dtype(q, "paged_attention", [&]<class T>(T) {
     const auto attend = cpu::row_kernels<T>(d).attend;
@@ -133,8 +138,8 @@ at::Tensor paged_attention(const at::Tensor& q, const at::Tensor& keys, const at
         const std::int64_t head = i / n, first = (queries.row * n_head + head) * d, offset = head / group * block_size * d;
         const cpu::PagedHead<T> paged{typed<T>(keys) + offset, typed<T>(values) + offset, queries.sequence->blocks.data(),
                                       block_size, heads * block_size * d, d};
-        attend(typed<T>(q) + first, n_head * d, queries.count, paged, typed<T>(out) + first, n_head * d, scratch.data(),
-               queries.position + 1, d, scale);
+        attend_in_window(attend, typed<T>(q) + first, n_head * d, queries.count, paged, typed<T>(out) + first, scratch.data(),
+                         queries.position + 1, d, scale, scope.window);
       }
     });
   });
@@ -142,7 +147,7 @@ at::Tensor paged_attention(const at::Tensor& q, const at::Tensor& keys, const at
 }
 
 at::Tensor paged_attention_reference(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values,
-                                     const PagedBatch& batch) {
+                                     const PagedBatch& batch, const AttentionScope& scope) {
   check(q, keys, values, batch.tokens());
   check(batch, keys);
   at::Tensor out = at::empty(q.sizes(), q.options());
@@ -156,7 +161,7 @@ at::Tensor paged_attention_reference(const at::Tensor& q, const at::Tensor& keys
     };
     const at::Tensor start = at::tensor({sequence.start}, at::kLong);
     const at::Tensor queries = q.narrow(0, token, sequence.tokens).unsqueeze(0);
-    out.narrow(0, token, sequence.tokens).copy_(cached_attention(queries, gather(keys), gather(values), start).squeeze(0));
+    out.narrow(0, token, sequence.tokens).copy_(cached_attention(queries, gather(keys), gather(values), start, scope).squeeze(0));
     token += sequence.tokens;
   }
   return out;

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "ops/attention.h"
 #include "ops/rope.h"
 
 namespace nanochat::ops {
@@ -27,11 +28,13 @@ struct PagedBatch {
 // k, v: (N, NKV, D) of the batch's tokens, D dense. Writes them to keys and values: (blocks, NKV, block_size, D).
 void paged_store(const at::Tensor& k, const at::Tensor& v, const PagedBatch& batch, at::Tensor& keys, at::Tensor& values);
 
-// q: (N, NH, D), dense, NH a multiple of NKV. Token i of a sequence sees positions [0, start + i]. Returns (N, NH, D).
-at::Tensor paged_attention(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values, const PagedBatch& batch);
+// q: (N, NH, D), dense, NH a multiple of NKV. Token i of a sequence sees positions [0, start + i], or as many of the last of
+// them as the scope's window says; of the scope, window and scale count. Returns (N, NH, D).
+at::Tensor paged_attention(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values, const PagedBatch& batch,
+                           const AttentionScope& scope = {});
 // The same in ATen, for any device and layout.
 at::Tensor paged_attention_reference(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values,
-                                     const PagedBatch& batch);
+                                     const PagedBatch& batch, const AttentionScope& scope = {});
 
 // How GPU kernels divide the work.
 struct PagedOptions {

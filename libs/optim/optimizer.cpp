@@ -10,27 +10,46 @@
 
 namespace nanochat {
 
+AdamWRule adamw_rule(const OptimizerOptions& options, OptimizerGroup group, std::int64_t width) {
+  const double width_scale = 1.0 / std::sqrt(static_cast<double>(width) / 768.0);
+  if (options.rules == OptimizerRules::kNanochat2025_12) {
+    TORCH_CHECK(group == OptimizerGroup::kEmbedding || group == OptimizerGroup::kHead,
+                "Optimizer: the rules of nanochat-2025-12 have none for the parts of nanochat-2026-07");
+    return {(group == OptimizerGroup::kEmbedding ? options.embedding_lr : options.unembedding_lr) * width_scale, options.adamw};
+  }
+  const auto rule = [&](double rate, double beta1, double beta2, double decay) {
+    return AdamWRule{rate, {.beta1 = beta1, .beta2 = beta2, .eps = options.adamw.eps, .weight_decay = decay}};
+  };
+  switch (group) {
+    case OptimizerGroup::kHead: return rule(options.unembedding_lr * width_scale, 0.8, 0.96, 0.01);
+    case OptimizerGroup::kEmbedding: return rule(options.embedding_lr * width_scale, 0.8, 0.995, 0.001);
+    case OptimizerGroup::kValueEmbedding: return rule(options.embedding_lr * width_scale * 0.5, 0.8, 0.995, 0.01);
+    case OptimizerGroup::kResidualScale: return rule(options.scalar_lr * 0.01, 0.8, 0.95, 0.05);
+    case OptimizerGroup::kEmbeddingScale: return rule(options.scalar_lr, 0.96, 0.95, 0.0);
+    case OptimizerGroup::kSmear: return rule(options.smear_lr, 0.8, 0.95, 0.0);
+    case OptimizerGroup::kMatrix: break;
+  }
+  TORCH_CHECK(false, "Optimizer: matrices are Muon's");
+}
+
 Optimizer::Optimizer(std::vector<Parameter>& parameters, std::int64_t width, const OptimizerOptions& options,
                      Communicator& communicator)
     : options_(options), communicator_(communicator) {
-  const double width_scale = 1.0 / std::sqrt(static_cast<double>(width) / 768.0);
   const std::vector<std::vector<OwnedRows>> divided = divide_parameters(parameters, communicator.size());
   for (std::size_t i = 0; i < parameters.size(); ++i) {
     for (const OwnedRows& rows : divided[i]) {
-      if (rows.owner == communicator.rank()) own(parameters[i], rows, width_scale);
+      if (rows.owner == communicator.rank()) own(parameters[i], rows, width);
     }
     if (!communicator.alone()) layers_[parameters[i].spec.layer].push_back({&parameters[i], divided[i]});
   }
 }
 
-void Optimizer::own(Parameter& parameter, const OwnedRows& rows, double width_scale) {
+void Optimizer::own(Parameter& parameter, const OwnedRows& rows, std::int64_t width) {
   std::vector<std::int64_t> shape = parameter.value.sizes().vec();
   shape[0] = rows.end - rows.first;
   const auto zeros = [&] { return at::zeros(shape, parameter.value.options()); };
   if (parameter.spec.group != OptimizerGroup::kMatrix) {
-    const bool embedding = parameter.spec.group == OptimizerGroup::kEmbedding;
-    const double rate = embedding ? options_.embedding_lr : options_.unembedding_lr;
-    adamw_.push_back({&parameter, rows, rate * width_scale, zeros(), zeros()});
+    adamw_.push_back({&parameter, rows, adamw_rule(options_, parameter.spec.group, width), zeros(), zeros()});
     return;
   }
   auto group = std::find_if(muon_.begin(), muon_.end(), [&](const MuonGroup& g) {
@@ -40,6 +59,7 @@ void Optimizer::own(Parameter& parameter, const OwnedRows& rows, double width_sc
   group->names.push_back(parameter.name);
   group->matrices.add(parameter.value, at::Tensor(), zeros(), parameter.compute);
   group->parameters.push_back(&parameter);
+  if (options_.rules == OptimizerRules::kNanochat2026_07) group->second_moments.push_back(make_second_moment(parameter.value));
 }
 
 std::vector<OwnedTensor> Optimizer::parts_of(const std::vector<Divided>& parameters, at::Tensor Parameter::* which) {
@@ -86,21 +106,29 @@ void Optimizer::update_adamw(AdamWState& state, double lr_multiplier, double gra
   };
   at::Tensor value = rows(parameter.value), compute = rows(parameter.compute);
   adamw_step(value, rows(parameter.grad), state.first_moment, state.second_moment, compute, steps_,
-             state.learning_rate * lr_multiplier, grad_scale, options_.adamw);
+             state.rule.learning_rate * lr_multiplier, grad_scale, state.rule.options);
 }
 
-void Optimizer::update_muon(MuonGroup& group, double lr_multiplier, double muon_momentum, double grad_scale) {
+void Optimizer::update_matrices(MuonGroup& group, const NorMuonStep& step) {
   for (std::size_t i = 0; i < group.names.size(); ++i) {
     TORCH_CHECK(group.parameters[i]->grad.defined(), "Optimizer: ", group.names[i], " has no gradient");
     group.matrices.gradient[i] = group.parameters[i]->grad;
   }
-  muon_step(group.matrices, options_.matrix_lr * lr_multiplier, muon_momentum, grad_scale, options_.muon);
+  if (options_.rules == OptimizerRules::kNanochat2026_07) {
+    normuon_step(group.matrices, group.second_moments, step, options_.normuon);
+  } else {
+    muon_step(group.matrices, step.learning_rate, step.momentum, step.grad_scale, options_.muon);
+  }
 }
 
-void Optimizer::step(double lr_multiplier, double muon_momentum, double grad_scale) {
+void Optimizer::step(double lr_multiplier, double muon_momentum, double grad_scale, double muon_weight_decay) {
   ++steps_;
   for (AdamWState& state : adamw_) update_adamw(state, lr_multiplier, grad_scale);
-  for (MuonGroup& group : muon_) update_muon(group, lr_multiplier, muon_momentum, grad_scale);
+  const NorMuonStep matrices{.learning_rate = options_.matrix_lr * lr_multiplier,
+                             .momentum = muon_momentum,
+                             .weight_decay = muon_weight_decay,
+                             .grad_scale = grad_scale};
+  for (MuonGroup& group : muon_) update_matrices(group, matrices);
   std::vector<Work> gathered;
   for (const auto& [layer, parameters] : layers_) {
     gathered.push_back(communicator_.spread_from_owners(parts_of(parameters, &Parameter::compute)));
@@ -110,8 +138,10 @@ void Optimizer::step(double lr_multiplier, double muon_momentum, double grad_sca
 
 void Optimizer::gather_values() {
   for (const auto& [layer, parameters] : layers_) {
-    if (parameters.front().parameter->compute.scalar_type() == at::kFloat) continue;  // step() has spread them
-    communicator_.spread_from_owners(parts_of(parameters, &Parameter::value)).wait();
+    std::vector<Divided> stale = parameters;
+    // What the model computes with in float32, step() has spread.
+    std::erase_if(stale, [](const Divided& divided) { return divided.parameter->compute.scalar_type() == at::kFloat; });
+    if (!stale.empty()) communicator_.spread_from_owners(parts_of(stale, &Parameter::value)).wait();
   }
 }
 
@@ -124,6 +154,9 @@ std::vector<std::pair<std::string, at::Tensor>> Optimizer::state() const {
   for (const MuonGroup& group : muon_) {
     for (std::size_t i = 0; i < group.names.size(); ++i) {
       tensors.emplace_back(group.names[i] + ".momentum_buffer", group.matrices.momentum[i]);
+      if (i < group.second_moments.size()) {
+        tensors.emplace_back(group.names[i] + ".second_momentum_buffer", group.second_moments[i]);
+      }
     }
   }
   return tensors;
@@ -132,7 +165,7 @@ std::vector<std::pair<std::string, at::Tensor>> Optimizer::state() const {
 std::vector<std::int64_t> Optimizer::state_first_rows() const {
   std::vector<std::int64_t> first_rows;
   for (const AdamWState& state : adamw_) first_rows.insert(first_rows.end(), 2, state.rows.first);
-  for (const MuonGroup& group : muon_) first_rows.insert(first_rows.end(), group.names.size(), 0);
+  for (const MuonGroup& group : muon_) first_rows.insert(first_rows.end(), group.names.size() + group.second_moments.size(), 0);
   return first_rows;
 }
 

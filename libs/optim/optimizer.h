@@ -1,6 +1,6 @@
 #pragma once
-// The optimizer of a whole model: Muon for the matrices of the blocks, AdamW for embedding and head, each with its
-// learning rate. Source: setup_optimizers in the reference's gpt.py.
+// The optimizer of a whole model: Muon for the matrices of the blocks, AdamW for the rest, each group with its learning
+// rate. Source: setup_optimizers in the reference's gpt.py.
 //
 // Several processes share its state (ownership.h). Each calls reduce_gradients() for every TensorSpec::layer when the
 // gradients of its last micro-batch are final, then wait_for_gradients() and step(). What goes over the network:
@@ -24,17 +24,35 @@
 #include "model/parameter.h"
 #include "optim/adamw.h"
 #include "optim/muon.h"
+#include "optim/normuon.h"
 #include "optim/ownership.h"
 
 namespace nanochat {
 
+// The rules of a version of the reference.
+enum class OptimizerRules {
+  kNanochat2025_12,  // Muon and one AdamW for embedding and head
+  kNanochat2026_07,  // NorMuon, and betas and decays by group
+};
+
 struct OptimizerOptions {
+  OptimizerRules rules = OptimizerRules::kNanochat2025_12;
   double embedding_lr = 0.2;      // AdamW; scaled by (width / 768)^-0.5
   double unembedding_lr = 0.004;  // AdamW, for the head; scaled in the same way
   double matrix_lr = 0.02;        // Muon
-  AdamWOptions adamw;
-  MuonOptions muon;
+  double scalar_lr = 0.5;         // AdamW, for the scales of the embedding in each layer; a hundredth for the scales of the stream
+  double smear_lr = 0.2;          // AdamW, for smear and backout
+  AdamWOptions adamw;             // betas and weight decay for kNanochat2025_12; eps for both
+  MuonOptions muon;               // for kNanochat2025_12
+  NorMuonOptions normuon;         // for kNanochat2026_07
 };
+
+// The learning rate and the other options of AdamW for a group without matrices. The width is that of the model.
+struct AdamWRule {
+  double learning_rate = 0.0;
+  AdamWOptions options;
+};
+AdamWRule adamw_rule(const OptimizerOptions& options, OptimizerGroup group, std::int64_t width);
 
 // Keeps references to the model's parameters and to the communicator, which must outlive it. Not thread-safe.
 class Optimizer {
@@ -54,15 +72,16 @@ class Optimizer {
   double sum_of_squares() const;
 
   // Updates value and compute of every parameter with grad * grad_scale. lr_multiplier scales every learning rate.
-  void step(double lr_multiplier, double muon_momentum, double grad_scale);
+  // muon_weight_decay: of the matrices; only for kNanochat2026_07.
+  void step(double lr_multiplier, double muon_momentum, double grad_scale, double muon_weight_decay = 0.0);
   std::int64_t steps() const { return steps_; }
 
   // The owners' `value` of every parameter to all. All processes call it; a no-op when alone or in float32.
   void gather_values();
 
-  // State of what this process owns, by name for a checkpoint: "NAME.exp_avg", "NAME.exp_avg_sq" or
-  // "NAME.momentum_buffer". The tensors are the live ones: loading copies into them. set_steps() restores the count that
-  // corrects AdamW's bias.
+  // State of what this process owns, by name for a checkpoint: "NAME.exp_avg", "NAME.exp_avg_sq", "NAME.momentum_buffer"
+  // or "NAME.second_momentum_buffer". The tensors are the live ones: loading copies into them. set_steps() restores the
+  // count that corrects AdamW's bias.
   std::vector<std::pair<std::string, at::Tensor>> state() const;
   // For each of these tensors the row of the whole parameter's that it begins with.
   std::vector<std::int64_t> state_first_rows() const;
@@ -72,12 +91,13 @@ class Optimizer {
   struct AdamWState {
     Parameter* parameter;
     OwnedRows rows;
-    double learning_rate;
+    AdamWRule rule;
     at::Tensor first_moment, second_moment;
   };
   struct MuonGroup {  // matrices of one shape
     std::vector<std::string> names;
     ops::MatrixList matrices;
+    std::vector<at::Tensor> second_moments;  // of kNanochat2026_07
     std::vector<Parameter*> parameters;
   };
   struct Divided {
@@ -85,9 +105,9 @@ class Optimizer {
     std::vector<OwnedRows> parts;
   };
 
-  void own(Parameter& parameter, const OwnedRows& rows, double width_scale);
+  void own(Parameter& parameter, const OwnedRows& rows, std::int64_t width);
   void update_adamw(AdamWState& state, double lr_multiplier, double grad_scale);
-  void update_muon(MuonGroup& group, double lr_multiplier, double muon_momentum, double grad_scale);
+  void update_matrices(MuonGroup& group, const NorMuonStep& step);
   // The parts of some tensor of these parameters with their owners.
   static std::vector<OwnedTensor> parts_of(const std::vector<Divided>& parameters, at::Tensor Parameter::* which);
 

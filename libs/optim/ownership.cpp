@@ -26,6 +26,10 @@ std::vector<std::vector<OwnedRows>> divide_parameters(const std::vector<Paramete
       matrices.push_back(i);
       continue;
     }
+    if (spec.role == TensorRole::kScalars) {
+      divided[i].push_back({0, spec.shape[0], 0});
+      continue;
+    }
     for (int rank = 0; rank < ranks; ++rank) {
       const std::int64_t first = first_row_of(spec.shape[0], rank, ranks), end = first_row_of(spec.shape[0], rank + 1, ranks);
       if (first < end) divided[i].push_back({first, end, rank});

@@ -1,6 +1,7 @@
 #pragma once
 // Which process updates what, where several share the state of the optimizer (ZeRO-2: Rajbhandari et al. 2020). A matrix
-// of Muon has one owner, since Newton-Schulz needs all of it. Of a tensor of AdamW each process owns some rows.
+// of Muon has one owner, since its orthogonalisation needs all of it. Of a tensor of AdamW each process owns some rows;
+// scalars belong to process 0.
 //
 // The division is a function of the model and of the number of processes alone, so that every process knows it.
 

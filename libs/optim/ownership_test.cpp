@@ -5,18 +5,22 @@
 #include <gtest/gtest.h>
 
 #include "model/testing.h"
+#include "model/testing_config.h"
 
 namespace nanochat {
 namespace {
 
 class Ownership : public ::testing::TestWithParam<int> {};
 
-// Every row of every parameter has one owner.
-TEST_P(Ownership, CoversEveryRowOnce) {
+GptConfig four_layers() {
   GptConfig config = GptConfig::from_depth(4, 90, 16);
   config.n_kv_head = 1;
+  return config;
+}
+
+void expect_one_owner_of_every_row(const GptConfig& config, int ranks) {
   const Gpt model = testing::random_model(config, at::kFloat, 1);
-  const auto divided = divide_parameters(model.parameters(), GetParam());
+  const auto divided = divide_parameters(model.parameters(), ranks);
   ASSERT_EQ(divided.size(), model.parameters().size());
   for (std::size_t i = 0; i < divided.size(); ++i) {
     std::int64_t next = 0;
@@ -24,14 +28,23 @@ TEST_P(Ownership, CoversEveryRowOnce) {
       EXPECT_EQ(rows.first, next);
       EXPECT_GT(rows.end, rows.first);
       EXPECT_GE(rows.owner, 0);
-      EXPECT_LT(rows.owner, GetParam());
+      EXPECT_LT(rows.owner, ranks);
       next = rows.end;
     }
     EXPECT_EQ(next, model.parameters()[i].value.size(0));
     if (model.parameters()[i].spec.group == OptimizerGroup::kMatrix) {
-      EXPECT_EQ(divided[i].size(), 1u) << "Newton-Schulz needs the whole matrix";
+      EXPECT_EQ(divided[i].size(), 1u) << "the orthogonalisation needs the whole matrix";
+    }
+    if (model.parameters()[i].spec.role == TensorRole::kScalars) {
+      EXPECT_EQ(divided[i].size(), 1u);
+      EXPECT_EQ(divided[i].front().owner, 0);
     }
   }
+}
+
+TEST_P(Ownership, CoversEveryRowOnce) { expect_one_owner_of_every_row(four_layers(), GetParam()); }
+TEST_P(Ownership, CoversEveryRowOfTheNewestArchitectureOnce) {
+  expect_one_owner_of_every_row(testing::newest_config(90, 16), GetParam());
 }
 
 INSTANTIATE_TEST_SUITE_P(Ranks, Ownership, ::testing::Values(1, 2, 3, 4, 7));

@@ -179,6 +179,27 @@ TEST_F(ManyProcesses, ResumeWithAnotherNumber) {
   expect_same_figures(folder_ / "one", output, "loss", 30);
 }
 
+TEST_F(ManyProcesses, TrainTheNewestRecipeAsOneDoes) {
+  const Arguments recipe = {"--recipe", "nanochat-2026-07", "--warmup-steps", "0"};
+  ASSERT_EQ(run(1, pretraining(folder_ / "one", 30, recipe)).exit_code, 0);
+  const ProgramResult two = run(2, pretraining(folder_ / "two", 30, recipe));
+  ASSERT_EQ(two.exit_code, 0) << two.err;
+  expect_same_figures(folder_ / "one", folder_ / "two", "loss", 30);
+  expect_same_figures(folder_ / "one", folder_ / "two", "validation_bpb", 1);
+
+  // The decay of the matrices follows the number of steps, which changes here.
+  const Arguments without_decay = joined(recipe, {"--weight-decay", "0"});
+  ASSERT_EQ(run(1, pretraining(folder_ / "whole", 30, without_decay)).exit_code, 0);
+  int steps = 0;
+  for (const int processes : {2, 1, 4}) {
+    steps += 10;
+    const Arguments resume = steps > 10 ? Arguments{"--resume", "latest"} : Arguments{};
+    const ProgramResult part = run(processes, pretraining(folder_ / "changing", steps, joined(without_decay, resume)));
+    ASSERT_EQ(part.exit_code, 0) << part.err;
+  }
+  expect_same_figures(folder_ / "whole", folder_ / "changing", "loss", 30);
+}
+
 TEST_F(ManyProcesses, SaveWhenOneIsInterrupted) {
   const fs::path output = folder_ / "run";
   Program program(launched(2, pretraining(output, 1000000)), {.environment = kOneThread});

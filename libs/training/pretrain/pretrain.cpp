@@ -33,10 +33,11 @@ class Pretraining : public Stage {
   Pretraining(const PretrainConfig& config, Communicator& communicator)
       : config_(config),
         communicator_(communicator),
-        data_(config, communicator.rank(), communicator.size()),
+        data_(config_, communicator.rank(), communicator.size()),
         model_config_(config.model_config(data_.tokenizer()->vocab_size())),
         token_bytes_(data_.tokenizer()->token_byte_lengths()) {
-    check_batch_sizes(config, communicator.size());
+    if (config_.total_batch_size < 0) config_.total_batch_size = config_.scaling(model_config_).total_batch_size;
+    check_batch_sizes(config_, communicator.size());
     reason_without_validation_ = data_.reason_without_validation();
   }
 
@@ -47,15 +48,17 @@ class Pretraining : public Stage {
       warnings.push_back("no document is held out, so there is no validation score: " + reason_without_validation_);
     }
     return {.stage = "pretrain",
-            .options = config_,
+            .options = config_.trainer_options(model_config_),
             .runtime = runtime,
             .model = model_config_,
             .tokenizer = data_.tokenizer(),
             .device_batch_size = config_.device_batch_size,
             .horizon = horizon,
             .schedule = {.warmup_ratio = config_.warmup_ratio,
+                         .warmup_steps = config_.warmup_steps,
                          .warmdown_ratio = config_.warmdown_ratio,
                          .final_lr_frac = config_.final_lr_frac},
+            .muon = muon_schedule(),
             .invariants = {{"data", data_.fingerprint(), {"data_dir"}},
                            {"tokenizer", data_.tokenizer()->fingerprint(), {"tokenizer"}}},
             .declare = [copy = config_](OptionList& options) mutable { declare_pretrain_options(options, copy); },
@@ -127,6 +130,11 @@ class Pretraining : public Stage {
     return communicator_.alone() ? "" : fmt::format(" in each of {} processes", communicator_.size());
   }
 
+  std::optional<NorMuonSchedule> muon_schedule() const {
+    if (!config_.is_2026()) return std::nullopt;
+    return NorMuonSchedule{.warmdown_ratio = config_.warmdown_ratio, .weight_decay = config_.scaling(model_config_).weight_decay};
+  }
+
   std::string announcement(const Horizon& horizon) const {
     const std::int64_t iterations = horizon.steps, tokens = iterations * config_.total_batch_size;
     if (horizon.seconds > 0.0) {
@@ -140,7 +148,7 @@ class Pretraining : public Stage {
                        static_cast<double>(tokens) / static_cast<double>(model_config_.parameter_count()));
   }
 
-  const PretrainConfig& config_;
+  PretrainConfig config_;
   Communicator& communicator_;
   TrainingData data_;
   GptConfig model_config_;

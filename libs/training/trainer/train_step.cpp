@@ -138,7 +138,8 @@ StepResult train_step(Gpt& model, Optimizer& optimizer, const std::vector<TokenB
   if (!std::isfinite(result.loss) || !std::isfinite(result.grad_norm)) {
     report_non_finite(model, communicator, micro_batches, supervised, result, own_loss);
   }
-  optimizer.step(settings.lr_multiplier, settings.muon_momentum, clip_scale(result.grad_norm, settings.grad_clip));
+  optimizer.step(settings.lr_multiplier, settings.muon_momentum, clip_scale(result.grad_norm, settings.grad_clip),
+                 settings.muon_weight_decay);
   return result;
 }
 

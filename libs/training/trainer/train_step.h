@@ -14,6 +14,7 @@ namespace nanochat {
 struct StepSettings {
   double lr_multiplier = 1.0;
   double muon_momentum = 0.95;
+  double muon_weight_decay = 0.0;  // of the matrices; only for nanochat-2026-07
   double grad_clip = 1.0;  // maximum global norm; 0: no clipping
 };
 

@@ -7,10 +7,13 @@
 #include <cmath>
 #include <limits>
 #include <mutex>
+#include <string>
+#include <tuple>
 
 #include "core/errors.h"
 #include "distributed/testing.h"
 #include "model/testing.h"
+#include "model/testing_config.h"
 #include "training/trainer/train_step.h"
 
 namespace nanochat {
@@ -22,7 +25,8 @@ using ::testing::ThrowsMessage;
 
 constexpr std::int64_t kVocab = 90, kTime = 16;
 
-GptConfig config() {
+GptConfig config_of(Architecture architecture) {
+  if (architecture == Architecture::kNanochat2026_07) return testing::newest_config(kVocab, kTime);
   GptConfig c = GptConfig::from_depth(2, kVocab, kTime);
   c.n_kv_head = 1;  // queries, keys and values of different shapes
   return c;
@@ -53,9 +57,10 @@ std::vector<TokenBatch> share_of(const std::vector<TokenBatch>& batches, const C
   return mine;
 }
 
-OptimizerOptions options() {
+OptimizerOptions options(const GptConfig& config) {
   OptimizerOptions o;
-  o.muon.dtype = at::kFloat;
+  if (config.is_2026()) o.rules = OptimizerRules::kNanochat2026_07;
+  o.muon.dtype = o.normuon.dtype = at::kFloat;
   return o;
 }
 
@@ -65,15 +70,15 @@ struct Trained {
   std::size_t state_elements = 0;
 };
 
-Trained train(Communicator& communicator, int steps, int micro_batches, at::ScalarType dtype) {
+Trained train(Communicator& communicator, const GptConfig& config, int steps, int micro_batches, at::ScalarType dtype) {
   at::set_num_threads(1);
-  Gpt model = testing::random_model(config(), dtype, 1);
-  Optimizer optimizer(model.parameters(), config().n_embd, options(), communicator);
+  Gpt model = testing::random_model(config, dtype, 1);
+  Optimizer optimizer(model.parameters(), config.n_embd, options(config), communicator);
   const std::vector<std::int32_t> bytes(kVocab, 1);
   Trained run;
   for (int step = 0; step < steps; ++step) {
     run.steps.push_back(train_step(model, optimizer, share_of(batches_of(static_cast<std::uint64_t>(step), micro_batches), communicator),
-                                   {.grad_clip = 0.5}, bytes));
+                                   {.muon_weight_decay = 0.1, .grad_clip = 0.5}, bytes));
   }
   optimizer.gather_values();
   for (const Parameter& parameter : model.parameters()) {
@@ -84,20 +89,24 @@ Trained train(Communicator& communicator, int steps, int micro_batches, at::Scal
   return run;
 }
 
-class Ranks : public ::testing::TestWithParam<int> {};
+class Ranks : public ::testing::TestWithParam<std::tuple<int, Architecture>> {
+ protected:
+  static int ranks() { return std::get<0>(GetParam()); }
+  static GptConfig config() { return config_of(std::get<1>(GetParam())); }
+};
 
 TEST_P(Ranks, TakeTheStepsOfOneProcess) {
   constexpr int kSteps = 12, kMicroBatches = 6;
   constexpr double kLoss = 1e-5, kNorm = 1e-4;
-  const Trained whole = train(alone(), kSteps, kMicroBatches, at::kFloat);
+  const Trained whole = train(alone(), config(), kSteps, kMicroBatches, at::kFloat);
   std::mutex mutex;
   std::vector<Trained> runs;
-  testing::run_ranks(GetParam(), [&](Communicator& communicator) {
-    Trained run = train(communicator, kSteps, kMicroBatches, at::kFloat);
+  testing::run_ranks(ranks(), [&](Communicator& communicator) {
+    Trained run = train(communicator, config(), kSteps, kMicroBatches, at::kFloat);
     const std::scoped_lock lock(mutex);
     runs.push_back(std::move(run));
   });
-  ASSERT_EQ(runs.size(), static_cast<std::size_t>(GetParam()));
+  ASSERT_EQ(runs.size(), static_cast<std::size_t>(ranks()));
   for (const Trained& run : runs) {
     for (std::size_t step = 0; step < kSteps; ++step) {
       EXPECT_NEAR(run.steps[step].loss, whole.steps[step].loss, kLoss) << "step " << step;
@@ -112,13 +121,13 @@ TEST_P(Ranks, TakeTheStepsOfOneProcess) {
 }
 
 TEST_P(Ranks, ShareTheStateOfTheOptimizer) {
-  const std::size_t whole = train(alone(), 1, 6, at::kFloat).state_elements;
+  const std::size_t whole = train(alone(), config(), 1, 6, at::kFloat).state_elements;
   std::mutex mutex;
   std::size_t sum = 0;
-  testing::run_ranks(GetParam(), [&](Communicator& communicator) {
-    const std::size_t mine = train(communicator, 1, 6, at::kFloat).state_elements;
+  testing::run_ranks(ranks(), [&](Communicator& communicator) {
+    const std::size_t mine = train(communicator, config(), 1, 6, at::kFloat).state_elements;
     const std::scoped_lock lock(mutex);
-    EXPECT_LE(mine, whole * 5 / 4 / static_cast<std::size_t>(GetParam()) + 1) << "no rank has much more than its share";
+    EXPECT_LE(mine, whole * 5 / 4 / static_cast<std::size_t>(ranks()) + 1) << "no rank has much more than its share";
     sum += mine;
   });
   EXPECT_EQ(sum, whole);
@@ -128,28 +137,28 @@ TEST_P(Ranks, ShareTheStateOfTheOptimizer) {
 TEST_P(Ranks, AgreeInBFloat16) {
   std::mutex mutex;
   std::vector<Trained> runs;
-  testing::run_ranks(GetParam(), [&](Communicator& communicator) {
-    Trained run = train(communicator, 3, 6, at::kBFloat16);
+  testing::run_ranks(ranks(), [&](Communicator& communicator) {
+    Trained run = train(communicator, config(), 3, 6, at::kBFloat16);
     const std::scoped_lock lock(mutex);
     runs.push_back(std::move(run));
   });
   for (const Trained& run : runs) {
     for (std::size_t i = 0; i < run.values.size(); ++i) {
       EXPECT_TRUE(at::equal(run.values[i], runs.front().values[i]));
-      EXPECT_TRUE(at::equal(run.computes[i], run.values[i].to(at::kBFloat16)));
+      EXPECT_TRUE(at::equal(run.computes[i], run.values[i].to(run.computes[i].scalar_type())));
     }
   }
 }
 
 TEST_P(Ranks, SayTheSameOfAGradientThatIsNotFinite) {
-  const int bad = GetParam() - 1;
-  testing::run_ranks(GetParam(), [&](Communicator& communicator) {
+  const int bad = ranks() - 1;
+  testing::run_ranks(ranks(), [&](Communicator& communicator) {
     at::set_num_threads(1);
     Gpt model = testing::random_model(config(), at::kFloat, 1);
-    Optimizer optimizer(model.parameters(), config().n_embd, options(), communicator);
+    Optimizer optimizer(model.parameters(), config().n_embd, options(config()), communicator);
     std::vector<at::Tensor> before;
     for (const Parameter& parameter : model.parameters()) before.push_back(parameter.value.clone());
-    std::vector<TokenBatch> batches = share_of(batches_of(1, GetParam()), communicator);
+    std::vector<TokenBatch> batches = share_of(batches_of(1, ranks()), communicator);
     for (TokenBatch& batch : batches) batch.weights.assign(batch.targets.size(), 0.01F);
     if (communicator.rank() == bad) batches[0].weights.back() = std::numeric_limits<float>::quiet_NaN();
     EXPECT_THAT([&] { train_step(model, optimizer, batches, {}); },
@@ -157,7 +166,7 @@ TEST_P(Ranks, SayTheSameOfAGradientThatIsNotFinite) {
     for (std::size_t i = 0; i < before.size(); ++i) EXPECT_TRUE(at::equal(model.parameters()[i].value, before[i])) << "not applied";
     EXPECT_EQ(optimizer.steps(), 0);
     // And they go on together.
-    batches = share_of(batches_of(2, GetParam()), communicator);
+    batches = share_of(batches_of(2, ranks()), communicator);
     EXPECT_TRUE(std::isfinite(train_step(model, optimizer, batches, {}).loss));
   });
 }
@@ -165,18 +174,24 @@ TEST_P(Ranks, SayTheSameOfAGradientThatIsNotFinite) {
 // Gradients go out once a step, and weights come back once, however many micro-batches there are.
 TEST_P(Ranks, SendGradientsOfTheLastMicroBatchAlone) {
   const GptConfig c = config();
-  const double share = (GetParam() - 1.0) / GetParam();
+  const double share = (ranks() - 1.0) / ranks();
   const double expected = share * 8.0 * static_cast<double>(c.parameter_count());
   for (const int micro_batches : {1, 3}) {
-    testing::run_ranks(GetParam(), [&](Communicator& communicator) {
+    testing::run_ranks(ranks(), [&](Communicator& communicator) {
       const std::int64_t before = communicator.bytes_sent();
-      train(communicator, 1, micro_batches * communicator.size(), at::kFloat);
+      train(communicator, config(), 1, micro_batches * communicator.size(), at::kFloat);
       EXPECT_NEAR(static_cast<double>(communicator.bytes_sent() - before), expected, 2000) << micro_batches;
     });
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Sizes, Ranks, ::testing::Values(2, 3, 4));
+INSTANTIATE_TEST_SUITE_P(Sizes, Ranks,
+                         ::testing::Combine(::testing::Values(2, 3, 4), ::testing::Values(Architecture::kNanochat2025_12,
+                                                                                          Architecture::kNanochat2026_07)),
+                         [](const auto& tested) {
+                           const bool newest = std::get<1>(tested.param) == Architecture::kNanochat2026_07;
+                           return std::to_string(std::get<0>(tested.param)) + (newest ? "Newest" : "Older");
+                         });
 
 }  // namespace
 }  // namespace nanochat

@@ -94,8 +94,8 @@ struct Loop {
 
   // Rank 0's, where each would measure for itself which precision is the faster one.
   OptimizerOptions optimizer_options() const {
-    OptimizerOptions options = parts.options.optimizer_options(parts.runtime);
-    options.muon.dtype = same_dtype(communicator, options.muon.dtype);
+    OptimizerOptions options = parts.options.optimizer_options(parts.runtime, parts.model);
+    options.muon.dtype = options.normuon.dtype = same_dtype(communicator, options.muon.dtype);
     return options;
   }
 
@@ -286,9 +286,16 @@ struct Loop {
     constexpr double kMomentum = 0.95;
     LearningRateSchedule schedule = parts.schedule;
     schedule.num_iterations = parts.scheduled_steps > 0 ? parts.scheduled_steps : expected_steps();
-    return {.lr_multiplier = schedule.multiplier(step),
-            .muon_momentum = parts.muon_warmup ? muon_momentum(step) : kMomentum,
-            .grad_clip = parts.options.grad_clip};
+    StepSettings settings{.lr_multiplier = schedule.multiplier(step),
+                          .muon_momentum = parts.muon_warmup ? muon_momentum(step) : kMomentum,
+                          .grad_clip = parts.options.grad_clip};
+    if (parts.muon) {
+      NorMuonSchedule muon = *parts.muon;
+      muon.num_iterations = schedule.num_iterations;
+      settings.muon_momentum = muon.momentum(step);
+      settings.muon_weight_decay = muon.decay(step);
+    }
+    return settings;
   }
 
   // False when the batch was not finite and may be skipped.

@@ -91,6 +91,7 @@ struct TrainerParts {
   std::int64_t scheduled_steps = 0;           // of the whole where the horizon is that of a trial; 0: horizon.steps
   LearningRateSchedule schedule = {};         // its shape; the loop sets num_iterations by the horizon
   bool muon_warmup = true;                    // muon_momentum() of the step; false: 0.95 always
+  std::optional<NorMuonSchedule> muon = {};   // of pretraining nanochat-2026-07: decides momentum and decay of the matrices
   std::vector<Invariant> invariants = {};
   std::function<void(OptionList&)> declare;   // the resolved configuration, which resuming compares
   std::function<void(Gpt&)> initialize;       // weights of a run that is not resumed
