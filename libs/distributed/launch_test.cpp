@@ -168,7 +168,7 @@ TEST(Launch, GivesUpAfterTheLastRestart) {
 TEST(Launch, DoesNotRepeatWrongUsage) {
   const TemporaryDirectory folder;
   const Launched launched =
-      run({.processes = 2, .max_restarts = 5}, shell("echo again >> " + folder.path().string() + "/$RANK; exit 2"));
+      run({.processes = 2, .max_restarts = 5}, shell("cd " + folder.path().string() + "; echo again >> $RANK; until [ -e 1 ]; do sleep 0.01; done; exit 2"));
   EXPECT_EQ(launched.code, 2);
   EXPECT_EQ(read_file(folder / "1"), "again\n");
 }

@@ -11,6 +11,7 @@
 #include <array>
 #include <cerrno>
 #include <climits>
+#include <csignal>
 #include <cstdlib>
 #include <cstring>
 #include <exception>
@@ -209,6 +210,8 @@ StoreClient::StoreClient(const std::string& address, int port, Clock::time_point
     std::this_thread::sleep_for(pause);
   }
   const Milliseconds limit = std::min(kHandshake, until(deadline) + Milliseconds(1000));
+  // A write to a process that is gone is then an error of c10d, which names it, and not the silent end of this one.
+  std::signal(SIGPIPE, SIG_IGN);
   const auto store = std::make_shared<c10::intrusive_ptr<c10d::Store>>();
   bool answered = false;
   try {
