@@ -225,14 +225,15 @@ void declare_rl_options(OptionList& options, RlConfig& config) {
   options.add("validation_mixture", config.validation_mixture,
       "Mixture of tasks to validate on: a JSON file, or the JSON itself.").may_change();
   declare_finetune_options(options, config);
-  options.add("examples_per_step", config.examples_per_step, "questions of one optimizer step").at_least(1);
-  options.add("num_samples", config.num_samples, "answers to each question").at_least(2);
-  options.add("max_new_tokens", config.max_new_tokens, "longest answer").at_least(1);
-  options.add("temperature", config.temperature, "of the answers").at_least(0.01);
-  options.add("top_k", config.top_k, "draw from so many of the likeliest tokens; 0: from all").at_least(0);
-  options.add("generation_batch", config.max_running, "answers that are generated at a time").at_least(1).may_change();
-  options.add("eval_examples", config.eval_examples, "questions to be judged by").at_least(1).may_change();
-  options.add("eval_samples", config.eval_samples, "answers to each of them: pass@1 up to pass@ this").at_least(1).may_change();
+  options.add("examples_per_step", config.examples_per_step, "Number of questions in one optimizer step.").at_least(1);
+  options.add("num_samples", config.num_samples, "Number of answers sampled for each question.").at_least(2);
+  options.add("max_new_tokens", config.max_new_tokens, "Maximum number of tokens in an answer.").at_least(1);
+  options.add("temperature", config.temperature, "Sampling temperature of the answers.").at_least(0.01);
+  options.add("top_k", config.top_k, "Sample from the k most likely tokens; 0 samples from all.").at_least(0);
+  options.add("generation_batch", config.max_running, "Number of answers to generate at a time.").at_least(1).may_change();
+  options.add("eval_examples", config.eval_examples, "Number of validation questions.").at_least(1).may_change();
+  options.add("eval_samples", config.eval_samples,
+      "Number of answers sampled for each validation question; pass@1 to pass@N are reported.").at_least(1).may_change();
   declare_measuring_options(options, config, "pass@k");
 }
 
