@@ -19,8 +19,7 @@ Inputs inputs_of(const benchmark::State& state) {
   const at::ScalarType dtype = dtype_of(state.range(5));
   const std::vector<std::int64_t> queries = {state.range(0), state.range(1), state.range(2), state.range(4)};
   const std::vector<std::int64_t> keys = {state.range(0), state.range(1), state.range(3), state.range(4)};
-  return {random_tensor(queries, dtype), random_tensor(keys, dtype), random_tensor(keys, dtype),
-          random_tensor(queries, dtype)};
+  return {random_tensor(queries, dtype), random_tensor(keys, dtype), random_tensor(keys, dtype), random_tensor(queries, dtype)};
 }
 
 // `products`: matrix products over all pairs of positions, 2 forward, 5 backward.

@@ -20,9 +20,7 @@ constexpr std::int64_t kHidden = 4 * kWidth, kVocabulary = 65536, kRowsOfLogits 
 constexpr double kEps = 1e-6;
 constexpr int kLaunches = 10;  // between two waits, as in a model, where the GPU is never waited for
 
-at::Tensor random(at::IntArrayRef shape) {
-  return at::randn(shape, at::TensorOptions(at::kBFloat16).device(at::kCUDA));
-}
+at::Tensor random(at::IntArrayRef shape) { return at::randn(shape, at::TensorOptions(at::kBFloat16).device(at::kCUDA)); }
 at::Tensor floats(at::IntArrayRef shape) { return at::zeros(shape, at::TensorOptions(at::kFloat).device(at::kCUDA)); }
 
 // Times kernels(args...) or reference(args...). `bytes`: what must move through memory at the least.
@@ -47,16 +45,16 @@ void gpu_add_rms_norm(benchmark::State& state) {
   if (skip(state)) return;
   at::Tensor residual = random({kTokens, kWidth}), y = random({kTokens, kWidth}), rstd = floats({kTokens});
   const at::Tensor branch = floats({kTokens, kWidth}).to(at::kBFloat16);
-  compare(state, kTokens * kWidth * 2 * 4, ops::cuda::add_rms_norm, ops::reference::add_rms_norm, residual, branch, y,
-          rstd, kEps);
+  compare(state, kTokens * kWidth * 2 * 4, ops::cuda::add_rms_norm, ops::reference::add_rms_norm, residual, branch, y, rstd,
+          kEps);
 }
 
 void gpu_rms_norm_backward(benchmark::State& state) {
   if (skip(state)) return;
   const at::Tensor dy = random({kTokens, kWidth}), y = random({kTokens, kWidth}), rstd = floats({kTokens});
   at::Tensor dx = random({kTokens, kWidth});
-  compare(state, kTokens * kWidth * 2 * 4, ops::cuda::rms_norm_backward, ops::reference::rms_norm_backward, dy, y, rstd,
-          dx, true);
+  compare(state, kTokens * kWidth * 2 * 4, ops::cuda::rms_norm_backward, ops::reference::rms_norm_backward, dy, y, rstd, dx,
+          true);
 }
 
 struct Projection {
@@ -69,16 +67,16 @@ struct Projection {
 void gpu_rope_qk_norm(benchmark::State& state) {
   if (skip(state)) return;
   Projection p;
-  compare(state, kTokens * kWidth * 2 * 4, ops::cuda::rope_qk_norm, ops::reference::rope_qk_norm, p.qkv, p.table,
-          at::Tensor(), p.q, p.k, p.rstd, kEps);
+  compare(state, kTokens * kWidth * 2 * 4, ops::cuda::rope_qk_norm, ops::reference::rope_qk_norm, p.qkv, p.table, at::Tensor(),
+          p.q, p.k, p.rstd, kEps);
 }
 
 void gpu_rope_qk_norm_backward(benchmark::State& state) {
   if (skip(state)) return;
   Projection p;
   const at::Tensor dq = random(p.q.sizes()), dk = random(p.q.sizes());
-  compare(state, kTokens * kWidth * 2 * 8, ops::cuda::rope_qk_norm_backward, ops::reference::rope_qk_norm_backward, dq,
-          dk, p.v, p.q, p.k, p.rstd, p.table, p.qkv);
+  compare(state, kTokens * kWidth * 2 * 8, ops::cuda::rope_qk_norm_backward, ops::reference::rope_qk_norm_backward, dq, dk, p.v,
+          p.q, p.k, p.rstd, p.table, p.qkv);
 }
 
 void gpu_relu_squared(benchmark::State& state) {
@@ -92,13 +90,10 @@ void gpu_relu_squared_backward(benchmark::State& state) {
   if (skip(state)) return;
   const at::Tensor x = random({kTokens, kHidden}), dy = random({kTokens, kHidden});
   at::Tensor dx = random({kTokens, kHidden});
-  compare(state, kTokens * kHidden * 2 * 3, ops::cuda::relu_squared_backward, ops::reference::relu_squared_backward, dy,
-          x, dx);
+  compare(state, kTokens * kHidden * 2 * 3, ops::cuda::relu_squared_backward, ops::reference::relu_squared_backward, dy, x, dx);
 }
 
-at::Tensor random_ids(std::int64_t n) {
-  return at::randint(kVocabulary, {n}, at::TensorOptions(at::kInt).device(at::kCUDA));
-}
+at::Tensor random_ids(std::int64_t n) { return at::randint(kVocabulary, {n}, at::TensorOptions(at::kInt).device(at::kCUDA)); }
 
 void gpu_embedding(benchmark::State& state) {
   if (skip(state)) return;
@@ -119,8 +114,8 @@ void gpu_softcap_cross_entropy(benchmark::State& state) {
   if (skip(state)) return;
   at::Tensor z = random({kRowsOfLogits, kVocabulary}), losses = floats({kRowsOfLogits});
   const at::Tensor targets = random_ids(kRowsOfLogits), scale = floats({kRowsOfLogits}).add(1.0);
-  compare(state, kRowsOfLogits * kVocabulary * 2 * 2, ops::cuda::softcap_cross_entropy,
-          ops::reference::softcap_cross_entropy, z, targets, scale, losses, kVocabulary, 15.0);
+  compare(state, kRowsOfLogits * kVocabulary * 2 * 2, ops::cuda::softcap_cross_entropy, ops::reference::softcap_cross_entropy,
+          z, targets, scale, losses, kVocabulary, 15.0);
 }
 
 void gpu_adamw(benchmark::State& state) {
@@ -140,8 +135,8 @@ void gpu_muon_directions(benchmark::State& state) {
     const at::Tensor gradient = random({kHidden, kWidth}).to(at::kFloat);
     matrices.add(gradient, gradient, floats({kHidden, kWidth}), gradient);
   }
-  compare(state, kCount * kHidden * kWidth * (3 * 4 + 3 * 2), ops::cuda::muon_directions,
-          ops::reference::muon_directions, matrices, at::kBFloat16, 1.0, 0.95, true);
+  compare(state, kCount * kHidden * kWidth * (3 * 4 + 3 * 2), ops::cuda::muon_directions, ops::reference::muon_directions,
+          matrices, at::kBFloat16, 1.0, 0.95, true);
 }
 
 // Forward and backward; the rate is of floating-point operations, causal half counted.

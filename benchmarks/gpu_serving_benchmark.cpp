@@ -62,7 +62,8 @@ void time_graph(benchmark::State& state, std::int64_t times, double bytes, doubl
     ops::synchronize(gpu());
   }
   using Counter = benchmark::Counter;
-  state.counters["us"] = Counter(static_cast<double>(kReplays * times) * 1e-6, Counter::kIsIterationInvariantRate | Counter::kInvert);
+  state.counters["us"] = Counter(static_cast<double>(kReplays * times) * 1e-6,
+                                 Counter::kIsIterationInvariantRate | Counter::kInvert);
   if (bytes > 0) state.counters["GB/s"] = Counter(kReplays * bytes * 1e-9, Counter::kIsIterationInvariantRate);
   if (flops > 0) state.counters["TFLOP/s"] = Counter(kReplays * flops * 1e-12, Counter::kIsIterationInvariantRate);
 }
@@ -94,7 +95,8 @@ void gpu_linear_rows(benchmark::State& state) {
 }
 void linear_shapes(benchmark::internal::Benchmark* b) {
   b->ArgNames({"rows", "m", "k", "cublas"});
-  for (const auto& [m, k] : {std::pair{3840, 1280}, {1280, 1280}, {5120, 1280}, {1280, 5120}, {65536, 1280}, {2304, 768}, {768, 3072}}) {
+  for (const auto& [m, k] :
+       {std::pair{3840, 1280}, {1280, 1280}, {5120, 1280}, {1280, 5120}, {65536, 1280}, {2304, 768}, {768, 3072}}) {
     for (const int rows : {1, 2, 4, 8, 16, 32, 64, 128}) {
       for (const int library : {0, 1}) {
         if (library == 1 || rows <= 64) b->Args({rows, m, k, library});
@@ -145,9 +147,11 @@ void gpu_decode_attention(benchmark::State& state) {
     for (std::size_t i = 0; i < cache.keys.size(); ++i) ops::paged_attention(q, cache.keys[i], cache.values[i], batch);
   });
 }
-BENCHMARK(gpu_decode_attention)->ArgNames({"sequences", "context", "split", "heads", "kv_heads"})
+BENCHMARK(gpu_decode_attention)
+    ->ArgNames({"sequences", "context", "split", "heads", "kv_heads"})
     ->ArgsProduct({{1, 8, 32, 128}, {512, 2048}, {0, 64, 128, 256, 512}, {10}, {10}})
-    ->ArgsProduct({{1, 32}, {2048}, {0}, {12}, {2, 3}})->UseRealTime();
+    ->ArgsProduct({{1, 32}, {2048}, {0}, {12}, {2, 3}})
+    ->UseRealTime();
 
 // sequences, start, tokens, 0: our kernel over the cache, 1: causal attention of LibTorch over dense keys.
 void gpu_prompt_attention(benchmark::State& state) {
@@ -169,9 +173,18 @@ void gpu_prompt_attention(benchmark::State& state) {
     for (std::size_t i = 0; i < cache.keys.size(); ++i) ops::paged_attention(q, cache.keys[i], cache.values[i], batch);
   });
 }
-BENCHMARK(gpu_prompt_attention)->ArgNames({"sequences", "start", "tokens", "dense", "invariant"})
-    ->Args({32, 0, 512, 0, 0})->Args({32, 0, 512, 0, 1})->Args({32, 0, 512, 1, 0})->Args({8, 0, 2048, 0, 0})->Args({8, 0, 2048, 1, 0})
-    ->Args({1, 1536, 512, 0, 0})->Args({1, 2000, 16, 0, 0})->Args({1, 2000, 17, 0, 0})->Args({1, 0, 128, 0, 0})->UseRealTime();
+BENCHMARK(gpu_prompt_attention)
+    ->ArgNames({"sequences", "start", "tokens", "dense", "invariant"})
+    ->Args({32, 0, 512, 0, 0})
+    ->Args({32, 0, 512, 0, 1})
+    ->Args({32, 0, 512, 1, 0})
+    ->Args({8, 0, 2048, 0, 0})
+    ->Args({8, 0, 2048, 1, 0})
+    ->Args({1, 1536, 512, 0, 0})
+    ->Args({1, 2000, 16, 0, 0})
+    ->Args({1, 2000, 17, 0, 0})
+    ->Args({1, 0, 128, 0, 0})
+    ->UseRealTime();
 
 // ------------------------------------------------------------------------------------------------ rows, between those
 
@@ -180,7 +193,8 @@ void gpu_decode_rope_store(benchmark::State& state) {
   const std::int64_t sequences = state.range(0), heads = 10;
   Cache cache(1, sequences, 512, 1, heads);
   const ops::DevicePagedBatch batch(cache.batch, cache.keys.front(), heads);
-  const ops::RopeTable table = {space({1024, kHeadDim / 2}, at::kFloat).fill_(1.0), space({1024, kHeadDim / 2}, at::kFloat).fill_(0.0)};
+  const ops::RopeTable table = {space({1024, kHeadDim / 2}, at::kFloat).fill_(1.0),
+                                space({1024, kHeadDim / 2}, at::kFloat).fill_(0.0)};
   const at::Tensor qkv = random({sequences, 3 * heads * kHeadDim});
   at::Tensor q = space({sequences, heads, kHeadDim});
   time_graph(state, 20, 0, 0, [&] {
@@ -210,7 +224,8 @@ void gpu_sample(benchmark::State& state) {
   for (std::size_t i = 0; i < history.size(); ++i) history[i] = static_cast<std::int32_t>(i * 61 % kVocabulary);
   const std::vector<std::uint64_t> mask(kVocabulary / 64, 0x5555555555555555ULL);
   std::vector<ops::SampleRow> rows(static_cast<std::size_t>(n));
-  static const char* const kKinds[] = {"greedy", "all", "top-k 50", "top-p 0.95", "top-k 50, top-p 0.95, min-p", "penalties, mask, logprobs"};
+  static const char* const kKinds[] = {
+      "greedy", "all", "top-k 50", "top-p 0.95", "top-k 50, top-p 0.95, min-p", "penalties, mask, logprobs"};
   Rng rng(1);
   for (std::size_t i = 0; i < rows.size(); ++i) {
     ops::SampleRow& row = rows[i];
@@ -235,8 +250,7 @@ void gpu_sample(benchmark::State& state) {
     for (int i = 0; i < 10; ++i) benchmark::DoNotOptimize(ops::DeviceSamples(logits, rows));
     ops::synchronize(gpu());
   }
-  state.counters["us"] =
-      benchmark::Counter(10e-6, benchmark::Counter::kIsIterationInvariantRate | benchmark::Counter::kInvert);
+  state.counters["us"] = benchmark::Counter(10e-6, benchmark::Counter::kIsIterationInvariantRate | benchmark::Counter::kInvert);
 }
 BENCHMARK(gpu_sample)->ArgNames({"rows", "kind"})->ArgsProduct({{1, 32, 128}, {0, 1, 2, 3, 4, 5}})->UseRealTime();
 
@@ -255,14 +269,17 @@ void gpu_decode_step(benchmark::State& state) {
   };
   std::vector<Layer> weights;
   for (std::int64_t i = 0; i < layers; ++i) {
-    weights.push_back({random({3 * width, width}), random({width, width}), random({4 * width, width}), random({width, 4 * width})});
+    weights.push_back({random({3 * width, width}), random({width, width}), random({4 * width, width}),
+                       random({width, 4 * width})});
   }
   const at::Tensor head = random({kVocabulary, width});
   Cache cache(layers, n, context - 1, 1, heads);
   const ops::DevicePagedBatch batch(cache.batch, cache.keys.front(), heads);
-  const ops::RopeTable table = {space({4096, kHeadDim / 2}, at::kFloat).fill_(1.0), space({4096, kHeadDim / 2}, at::kFloat).fill_(0.0)};
+  const ops::RopeTable table = {space({4096, kHeadDim / 2}, at::kFloat).fill_(1.0),
+                                space({4096, kHeadDim / 2}, at::kFloat).fill_(0.0)};
   at::Tensor residual = random({n, width}), norm = space({n, width}), branch = space({n, width}), none;
-  at::Tensor qkv = space({n, 3 * width}), q = space({n, heads, kHeadDim}), hidden = space({n, 4 * width}), logits = space({n, kVocabulary});
+  at::Tensor qkv = space({n, 3 * width}), q = space({n, heads, kHeadDim}), hidden = space({n, 4 * width}),
+             logits = space({n, kVocabulary});
   const auto multiply = [&](const at::Tensor& x, const at::Tensor& w, at::Tensor& y) {
     library ? static_cast<void>(at::mm_out(y, x, w.t())) : ops::linear_rows(x, w, y);
   };
@@ -276,7 +293,8 @@ void gpu_decode_step(benchmark::State& state) {
       if (fused) {
         ops::linear_rows(residual, layer.qkv, qkv, normalised);
         ops::rope_qk_norm_store(qkv, table, batch, q, cache.keys[i], cache.values[i], kEps);
-        ops::linear_rows(ops::paged_attention(q, cache.keys[i], cache.values[i], batch).view({n, width}), layer.out, residual, added);
+        ops::linear_rows(ops::paged_attention(q, cache.keys[i], cache.values[i], batch).view({n, width}), layer.out, residual,
+                         added);
         ops::linear_rows(residual, layer.fc1, hidden, activated);
         ops::linear_rows(hidden, layer.fc2, residual, added);
         continue;
@@ -295,8 +313,11 @@ void gpu_decode_step(benchmark::State& state) {
   });
   state.counters["tokens/s"] = benchmark::Counter(4.0 * static_cast<double>(n), benchmark::Counter::kIsIterationInvariantRate);
 }
-BENCHMARK(gpu_decode_step)->ArgNames({"sequences", "layers", "context", "cublas"})
-    ->ArgsProduct({{1, 8, 32, 64, 128}, {20}, {512}, {0, 1, 2}})->ArgsProduct({{1, 32}, {12}, {512}, {0, 1, 2}})->UseRealTime();
+BENCHMARK(gpu_decode_step)
+    ->ArgNames({"sequences", "layers", "context", "cublas"})
+    ->ArgsProduct({{1, 8, 32, 64, 128}, {20}, {512}, {0, 1, 2}})
+    ->ArgsProduct({{1, 32}, {12}, {512}, {0, 1, 2}})
+    ->UseRealTime();
 
 }  // namespace
 }  // namespace nanochat::benchmarks

@@ -71,8 +71,7 @@ void rope_norm(benchmark::State& state) {
   const std::vector<float> cos(kHeadSize / 2, 0.6F), sin(kHeadSize / 2, 0.8F);
   std::vector<float> rstd(kElements / kHeadSize);
   for (auto _ : state) {
-    kernels<T>().rope_norm(x.data(), y.data(), rstd.data(), cos.data(), sin.data(), kElements / kHeadSize, kHeadSize,
-                           1e-6F);
+    kernels<T>().rope_norm(x.data(), y.data(), rstd.data(), cos.data(), sin.data(), kElements / kHeadSize, kHeadSize, 1e-6F);
     benchmark::ClobberMemory();
   }
   count_bytes<T>(state, 2);
@@ -98,8 +97,8 @@ void softcap_cross_entropy(benchmark::State& state) {
   std::vector<float> scratch(static_cast<std::size_t>(2 * vocab));
   for (auto _ : state) {
     z = logits;
-    benchmark::DoNotOptimize(kernels<T>().softcap_cross_entropy(z.data(), scratch.data(), vocab, vocab, vocab / 2,
-                                                                15.0F, true, 1.0F));
+    benchmark::DoNotOptimize(kernels<T>().softcap_cross_entropy(z.data(), scratch.data(), vocab, vocab, vocab / 2, 15.0F, true,
+                                                                1.0F));
   }
   state.SetItemsProcessed(state.iterations() * vocab);
 }
@@ -117,8 +116,8 @@ void adamw(benchmark::State& state) {
   const auto g = ones<float>();
   std::vector<bf16> copy(p.size());
   for (auto _ : state) {
-    ops::cpu::optimizer_kernels().adamw(p.data(), g.data(), m.data(), v.data(), copy.data(), kElements, 1.0F, 0.8F,
-                                        0.95F, 1e-3F, 0.0F, 1e-10F, 0.2F, 0.2F);
+    ops::cpu::optimizer_kernels().adamw(p.data(), g.data(), m.data(), v.data(), copy.data(), kElements, 1.0F, 0.8F, 0.95F,
+                                        1e-3F, 0.0F, 1e-10F, 0.2F, 0.2F);
     benchmark::ClobberMemory();
   }
   count_bytes<float>(state, 7);

@@ -31,8 +31,7 @@ struct BenchCommArguments {
 
 at::Device device_of(const std::string& name, int local_rank) {
   const int gpus = name == "cpu" ? 0 : ops::cuda_devices();
-  if (name == "cuda" && gpus == 0)
-    throw ConfigError("--device cuda: no usable NVIDIA GPU on this machine; use --device cpu");
+  if (name == "cuda" && gpus == 0) throw ConfigError("--device cuda: no usable NVIDIA GPU on this machine; use --device cpu");
   if (gpus == 0) return at::kCPU;
   if (local_rank >= gpus && gpus > 1) {
     throw ConfigError(fmt::format("local rank {} has no GPU of its own: this machine has {}", local_rank, gpus));
@@ -48,8 +47,8 @@ struct Measured {
   double seconds, sent;  // the median call, and what a rank sends in it by the ring algorithm
 };
 
-Measured measure(Communicator& communicator, const BenchCommArguments& arguments, const char* operation,
-                 std::int64_t bytes, double sent, const std::function<void()>& call) {
+Measured measure(Communicator& communicator, const BenchCommArguments& arguments, const char* operation, std::int64_t bytes,
+                 double sent, const std::function<void()>& call) {
   std::vector<double> seconds;
   for (std::int64_t step = 0; step < arguments.steps + 2; ++step) {  // two to warm up
     communicator.barrier();
@@ -67,17 +66,14 @@ std::vector<Measured> measure_all(Communicator& communicator, const BenchCommArg
   const at::ScalarType dtype = arguments.dtype == "float32" ? at::kFloat : at::kBFloat16;
   const auto ranks = static_cast<std::int64_t>(communicator.size());
   const double share = static_cast<double>(ranks - 1) / static_cast<double>(ranks);
-  std::vector<Measured> all{
-      measure(communicator, arguments, "agree", 8, 0, [&] { agree(communicator, RankStatus::kFine); })};
+  std::vector<Measured> all{measure(communicator, arguments, "agree", 8, 0, [&] { agree(communicator, RankStatus::kFine); })};
   for (std::int64_t bytes = std::min<std::int64_t>(4096, arguments.bytes); bytes <= arguments.bytes; bytes *= 16) {
-    const std::int64_t piece =
-        std::max<std::int64_t>(1, bytes / static_cast<std::int64_t>(at::elementSize(dtype)) / ranks);
+    const std::int64_t piece = std::max<std::int64_t>(1, bytes / static_cast<std::int64_t>(at::elementSize(dtype)) / ranks);
     at::Tensor whole = at::ones({piece * ranks}, at::TensorOptions(dtype).device(arguments.communicator.device));
     at::Tensor part = at::ones({piece}, whole.options());
     const double size = static_cast<double>(whole.nbytes());
     const auto add = [&](const char* operation, double sent, const std::function<void()>& call) {
-      all.push_back(
-          measure(communicator, arguments, operation, static_cast<std::int64_t>(whole.nbytes()), sent, call));
+      all.push_back(measure(communicator, arguments, operation, static_cast<std::int64_t>(whole.nbytes()), sent, call));
     };
     add("all_reduce", 2 * share * size, [&] { communicator.all_reduce(whole, ReduceOp::kMean).wait(); });
     add("reduce_scatter", share * size, [&] { communicator.reduce_scatter(whole, part, ReduceOp::kMean).wait(); });
@@ -103,8 +99,8 @@ void print(const std::vector<Measured>& all, const BenchCommArguments& arguments
                            .dump());
     return;
   }
-  fmt::print("{} ranks, {}, {}\n{:<16}{:>12}{:>14}{:>20}\n", ranks, arguments.communicator.device.str(),
-             arguments.dtype, "operation", "bytes", "time", "sent by a rank");
+  fmt::print("{} ranks, {}, {}\n{:<16}{:>12}{:>14}{:>20}\n", ranks, arguments.communicator.device.str(), arguments.dtype,
+             "operation", "bytes", "time", "sent by a rank");
   for (const Measured& one : all) {
     fmt::print("{:<16}{:>12}{:>11.3f} ms{:>18}/s\n", one.operation, human_bytes(static_cast<double>(one.bytes)),
                1e3 * one.seconds, human_bytes(one.sent / one.seconds));
@@ -130,8 +126,8 @@ void add_bench_comm(CommandLine& command_line) {
     const WorldConfig world = read_world();
     arguments->communicator.device = device_of(arguments->device, world.local_rank);
     Communicator communicator(world, arguments->communicator);
-    communicator.require_same(
-        "configuration", {{"dtype", arguments->dtype}, {"bytes", arguments->bytes}, {"steps", arguments->steps}});
+    communicator.require_same("configuration",
+                              {{"dtype", arguments->dtype}, {"bytes", arguments->bytes}, {"steps", arguments->steps}});
     const std::vector<Measured> all = measure_all(communicator, *arguments);
     if (communicator.is_root()) print(all, *arguments, communicator.size(), context.json);
     return ExitCode::kOk;

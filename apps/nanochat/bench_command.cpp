@@ -79,9 +79,8 @@ std::int64_t peak_memory(at::Device device) {
 
 at::Tensor random_ids(std::int64_t rows, std::int64_t columns, std::int64_t vocab_size, Rng& rng) {
   at::Tensor ids = at::full({rows, columns}, 0, at::kInt);
-  std::generate_n(ids.data_ptr<std::int32_t>(), ids.numel(), [&] {
-    return static_cast<std::int32_t>(rng.below(static_cast<std::uint64_t>(vocab_size)));
-  });
+  std::generate_n(ids.data_ptr<std::int32_t>(), ids.numel(),
+                  [&] { return static_cast<std::int32_t>(rng.below(static_cast<std::uint64_t>(vocab_size))); });
   return ids;
 }
 
@@ -92,8 +91,7 @@ GptConfig config_of(const BenchArguments& arguments) {
 }
 
 // What both tables begin with.
-ordered_json describe(const char* what, const BenchArguments& arguments, const GptConfig& config,
-                      const Runtime& runtime) {
+ordered_json describe(const char* what, const BenchArguments& arguments, const GptConfig& config, const Runtime& runtime) {
   return {{"benchmark", what},
           {"depth", arguments.depth},
           {"sequence_len", arguments.sequence_len},
@@ -132,8 +130,8 @@ void print_profile(const std::filesystem::path& trace, const std::function<void(
   constexpr std::size_t kRows = 40, kNameWidth = 100;
   fmt::print(stderr, "{:>10} {:>6} {:>7}  kernel\n", "ms", "%", "calls");
   for (std::size_t i = 0; i < std::min(kRows, kernels.size()); ++i) {
-    fmt::print(stderr, "{:>10.3f} {:>6.2f} {:>7}  {}\n", kernels[i].milliseconds,
-               100.0 * kernels[i].milliseconds / total, kernels[i].calls, kernels[i].name.substr(0, kNameWidth));
+    fmt::print(stderr, "{:>10.3f} {:>6.2f} {:>7}  {}\n", kernels[i].milliseconds, 100.0 * kernels[i].milliseconds / total,
+               kernels[i].calls, kernels[i].name.substr(0, kNameWidth));
   }
   fmt::print(stderr, "{:>10.3f} {:>6} {:>7}  all kernels\n", total, "", "");
 }
@@ -155,7 +153,8 @@ void add_conversations(const BenchConversations& conversations, double rows_per_
                  {"rendered_per_second", conversations.rendered_per_second()},
                  {"packed_per_second", conversations.packed_per_second()},
                  {"loaded_per_second", conversations.loaded_per_second()}});
-  table.emplace_back("conversations", fmt::format("{} of {:.0f} tokens", with_commas(conversations.conversations()), conversations.tokens_each()));
+  table.emplace_back("conversations", fmt::format("{} of {:.0f} tokens", with_commas(conversations.conversations()),
+                                                  conversations.tokens_each()));
   table.emplace_back("trained on", rate(trained) + " conversations/s");
   table.emplace_back("rendered, packed", rate(conversations.loaded_per_second()) + " conversations/s");
 }
@@ -167,10 +166,10 @@ void require_memory(const BenchArguments& arguments, const GptConfig& config, co
                                   .total();
   const std::int64_t available = available_memory_bytes(runtime.device);
   if (needed <= available) return;
-  throw OutOfMemoryError(fmt::format("this shape takes about {}, but {} are available; lower --depth, "
-                                     "--device-batch-size, --sequence-len or --vocab-size",
-                                     human_bytes(static_cast<double>(needed)),
-                                     human_bytes(static_cast<double>(available))));
+  throw OutOfMemoryError(
+      fmt::format("this shape takes about {}, but {} are available; lower --depth, "
+                  "--device-batch-size, --sequence-len or --vocab-size",
+                  human_bytes(static_cast<double>(needed)), human_bytes(static_cast<double>(available))));
 }
 
 // Seconds of each step that was timed.
@@ -197,9 +196,8 @@ TrainTimes time_training(const BenchArguments& arguments, at::Device device, Con
   return times;
 }
 
-void print_training(const BenchArguments& arguments, const GptConfig& config, const Runtime& runtime,
-                    const TrainTimes& times, ops::PeakRate& peak, const BenchConversations* conversations,
-                    const Context& context) {
+void print_training(const BenchArguments& arguments, const GptConfig& config, const Runtime& runtime, const TrainTimes& times,
+                    ops::PeakRate& peak, const BenchConversations* conversations, const Context& context) {
   const double step = median(times.steps);
   const double rows_per_second = static_cast<double>(arguments.device_batch_size * arguments.micro_batches) / step;
   const double tokens_per_second = rows_per_second * static_cast<double>(arguments.sequence_len);
@@ -280,9 +278,8 @@ struct InferTimes {
   std::vector<double> prefill, decode, alone;
 };
 
-InferTimes time_inference(const BenchArguments& arguments, Gpt& model,
-                          const std::vector<std::vector<std::int32_t>>& prompts, const GenerationOptions& options,
-                          Context& context) {
+InferTimes time_inference(const BenchArguments& arguments, Gpt& model, const std::vector<std::vector<std::int32_t>>& prompts,
+                          const GenerationOptions& options, Context& context) {
   GenerationOptions first_only = options;
   first_only.max_tokens = 1;
   InferTimes times;
@@ -304,8 +301,7 @@ InferTimes time_inference(const BenchArguments& arguments, Gpt& model,
 }
 
 void print_inference(const BenchArguments& arguments, const GptConfig& config, const Runtime& runtime,
-                     std::int64_t prompt_tokens, std::int64_t max_tokens, const InferTimes& times,
-                     const Context& context) {
+                     std::int64_t prompt_tokens, std::int64_t max_tokens, const InferTimes& times, const Context& context) {
   const auto rows = static_cast<double>(arguments.device_batch_size);
   const double prefill_rate = rows * static_cast<double>(prompt_tokens) / median(times.prefill);
   const double step = median(times.decode) / static_cast<double>(max_tokens - 1);
@@ -332,8 +328,8 @@ void print_inference(const BenchArguments& arguments, const GptConfig& config, c
 
 ExitCode bench_infer(const BenchArguments& arguments, Context& context) {
   const GptConfig config = config_of(arguments);
-  const std::int64_t prompt_tokens =
-      arguments.prompt_tokens > 0 ? arguments.prompt_tokens : std::max<std::int64_t>(1, arguments.sequence_len / 2);
+  const std::int64_t prompt_tokens = arguments.prompt_tokens > 0 ? arguments.prompt_tokens
+                                                                 : std::max<std::int64_t>(1, arguments.sequence_len / 2);
   const std::int64_t max_tokens = std::min(arguments.max_tokens, arguments.sequence_len - prompt_tokens);
   if (max_tokens < 2) {
     throw ConfigError(fmt::format("--prompt-tokens {} leaves {} of a context of {}, expected at least 2 to generate",
@@ -382,15 +378,17 @@ void add_bench(CommandLine& command_line) {
       "or to the measured rate of a large matrix product in the same dtype on a CPU.",
       "nanochat bench train --depth 4 --sequence-len 256 --device-batch-size 16 --vocab-size 4096", *train);
   training.option("profile", &train->profile,
-      "GPU only: run one more step under a profiler, list its kernels on standard error and write a Chrome trace "
-      "to this file.");
+                  "GPU only: run one more step under a profiler, list its kernels on standard error and write a Chrome trace "
+                  "to this file.");
   training.option("mixture", &train->mixture,
-      "Train on packed conversations, as `sft` does, instead of random tokens. A mixture of tasks: a JSON file, or "
-      "the JSON itself.");
+                  "Train on packed conversations, as `sft` does, instead of random tokens. A mixture of tasks: a JSON file, or "
+                  "the JSON itself.");
   training.option("tokenizer", &train->tokenizer,
-      "Tokenizer for the conversations of --mixture. Its vocabulary replaces --vocab-size.");
-  training.option("micro_batches", &train->micro_batches,
-      "Number of forward and backward passes per step whose gradients are accumulated.").at_least(1);
+                  "Tokenizer for the conversations of --mixture. Its vocabulary replaces --vocab-size.");
+  training
+      .option("micro_batches", &train->micro_batches,
+              "Number of forward and backward passes per step whose gradients are accumulated.")
+      .at_least(1);
   training.run([train](Context& context) { return bench_train(*train, context); });
 
   auto infer = std::make_shared<BenchArguments>();
@@ -401,11 +399,10 @@ void add_bench(CommandLine& command_line) {
       "Measure generation: processing of the prompts (prefill), then one token at a time for all rows (decode). "
       "The time to first token (TTFT) is measured with a single prompt.",
       "nanochat bench infer --depth 4 --sequence-len 256 --device-batch-size 16 --vocab-size 4096", *infer);
-  command.option("prompt_tokens", &infer->prompt_tokens,
-      "Number of tokens in each prompt; 0 uses half of --sequence-len.")
+  command.option("prompt_tokens", &infer->prompt_tokens, "Number of tokens in each prompt; 0 uses half of --sequence-len.")
       .at_least(0);
-  command.option("max_tokens", &infer->max_tokens,
-      "Maximum number of tokens to generate; the context may allow fewer.").at_least(2);
+  command.option("max_tokens", &infer->max_tokens, "Maximum number of tokens to generate; the context may allow fewer.")
+      .at_least(2);
   command.run([infer](Context& context) { return bench_infer(*infer, context); });
   add_bench_comm(command_line);
   add_bench_serve(command_line);

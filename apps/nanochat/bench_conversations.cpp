@@ -1,6 +1,5 @@
 #include "bench_conversations.h"
 
-
 #include <nlohmann/json.hpp>
 
 #include "core/elapsed.h"
@@ -29,7 +28,8 @@ BenchConversations::BenchConversations(const std::string& mixture, const Tokeniz
   impl_->rendered = std::make_shared<RenderedConversations>(render_conversations(
       tokenizer, tasks->size(), [&](std::int64_t i) { return tasks->example(i).conversation; }, sequence_len + 1));
   rendered_per_second_ = rate_since(start, impl_->rendered->size());
-  impl_->options = {.rows = rows, .sequence_len = sequence_len, .padding_id = tokenizer.require_special(kAssistantEnd), .loop = false};
+  impl_->options = {
+      .rows = rows, .sequence_len = sequence_len, .padding_id = tokenizer.require_special(kAssistantEnd), .loop = false};
   start = SteadyClock::now();
   const auto epoch = make_conversation_loader(impl_->rendered, impl_->options, nullptr);
   for (TokenBatch batch; epoch->next(batch);) {

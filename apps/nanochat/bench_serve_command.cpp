@@ -125,10 +125,15 @@ ExitCode bench_serve(const BenchServeArguments& arguments, Context& context) {
   Rng rng(kSeed);
   run_streams(engine, 1, arguments.max_tokens, arguments, rng);  // warm
 
-  ordered_json report = {{"benchmark", "serve"}, {"depth", arguments.depth}, {"vocab_size", arguments.vocab_size},
-                         {"parameters", config.parameter_count()}, {"dtype", dtype_name(runtime.dtype)},
-                         {"threads", runtime.threads}, {"device", runtime.description},
-                         {"prompt_tokens", arguments.prompt_tokens}, {"max_tokens", arguments.max_tokens}};
+  ordered_json report = {{"benchmark", "serve"},
+                         {"depth", arguments.depth},
+                         {"vocab_size", arguments.vocab_size},
+                         {"parameters", config.parameter_count()},
+                         {"dtype", dtype_name(runtime.dtype)},
+                         {"threads", runtime.threads},
+                         {"device", runtime.description},
+                         {"prompt_tokens", arguments.prompt_tokens},
+                         {"max_tokens", arguments.max_tokens}};
   const auto best_of = [&](std::int64_t streams, std::int64_t max_tokens) {
     Run best;
     for (std::int64_t i = 0; i < arguments.steps && !interrupt_requested(); ++i) {
@@ -152,7 +157,8 @@ ExitCode bench_serve(const BenchServeArguments& arguments, Context& context) {
                               {"tokens_per_second", rate},
                               {"ttft_ms", 1e3 * run.first_token},
                               {"between_tokens_ms", 1e3 * run.between_tokens}});
-    if (!context.json) fmt::print("{:>8} {:>12.1f} {:>12.1f} {:>16.2f}\n", streams, rate, 1e3 * run.first_token, 1e3 * run.between_tokens);
+    if (!context.json)
+      fmt::print("{:>8} {:>12.1f} {:>12.1f} {:>16.2f}\n", streams, rate, 1e3 * run.first_token, 1e3 * run.between_tokens);
   }
   fmt::print("{}\n", report.dump());
   return ExitCode::kOk;
@@ -173,10 +179,12 @@ void add_bench_serve(CommandLine& command_line) {
   command.option("streams", &arguments->streams, "Numbers of concurrent requests, each measured separately.").comma_separated();
   command.option("prompt_tokens", &arguments->prompt_tokens, "Number of tokens in each prompt.").at_least(1);
   command.option("max_tokens", &arguments->max_tokens, "Number of tokens in each answer.").at_least(1);
-  command.option("max_batch_tokens", &arguments->max_batch_tokens,
-      "Maximum number of tokens in one forward pass; 0 uses 256 on a CPU and 8192 on a GPU.").at_least(0);
-  command.option("temperature", &arguments->temperature,
-      "Sampling temperature; 0 always takes the most likely token.").at_least(0);
+  command
+      .option("max_batch_tokens", &arguments->max_batch_tokens,
+              "Maximum number of tokens in one forward pass; 0 uses 256 on a CPU and 8192 on a GPU.")
+      .at_least(0);
+  command.option("temperature", &arguments->temperature, "Sampling temperature; 0 always takes the most likely token.")
+      .at_least(0);
   command.option("steps", &arguments->steps, "Number of timed runs.").at_least(1);
   declare_runtime_options(command.options(), arguments->runtime);
   command.run([arguments](Context& context) { return bench_serve(*arguments, context); });

@@ -158,8 +158,9 @@ std::string CommandLine::help(const std::string& group) const {
     text += left;
     append_wrapped(text, command->summary_, left.size());
   }
-  return text + "\n`nanochat COMMAND --help` describes the options of a command."
-                " `nanochat --version` prints the version.\n";
+  return text +
+         "\n`nanochat COMMAND --help` describes the options of a command."
+         " `nanochat --version` prints the version.\n";
 }
 
 std::string CommandLine::markdown() const {

@@ -201,17 +201,14 @@ Subcommand& CommandLine::add(std::string path, std::string summary, std::string 
       .one_of({"trace", "debug", "info", "warn", "error", "off"})
       .not_in_resolved();
   command.option("log_file", &common_->log_file, "Also append log messages to this file.").not_in_resolved();
-  command.option("log_format", &common_->log_format,
-      "Format of log messages: plain text, or one JSON object per line.")
+  command.option("log_format", &common_->log_format, "Format of log messages: plain text, or one JSON object per line.")
       .one_of({"text", "json"})
       .not_in_resolved();
   command.common_count_ = command.options_.all().size();
   return command;
 }
 
-void CommandLine::group(std::string name, std::string summary) {
-  groups_.emplace_back(std::move(name), std::move(summary));
-}
+void CommandLine::group(std::string name, std::string summary) { groups_.emplace_back(std::move(name), std::move(summary)); }
 
 Subcommand* CommandLine::find(const std::string& path) const {
   for (const auto& command : commands_) {

@@ -93,8 +93,8 @@ class CommandLineTest : public ::testing::Test {
 };
 
 TEST_F(CommandLineTest, FlagsOfEveryKind) {
-  const Outcome outcome = run({"train", "--depth=6", "--no-compile", "--lr", "-3", "--data-dir", "a", "b", "--dtype",
-                               "float32", "--benchmarks", "core,arc", "--benchmarks", "gsm8k", "--data-dir", "c"});
+  const Outcome outcome = run({"train", "--depth=6", "--no-compile", "--lr", "-3", "--data-dir", "a", "b", "--dtype", "float32",
+                               "--benchmarks", "core,arc", "--benchmarks", "gsm8k", "--data-dir", "c"});
   EXPECT_EQ(outcome.code, 0);
   EXPECT_EQ(outcome.err, "");
   EXPECT_EQ(config_.depth, 6);
@@ -150,10 +150,8 @@ TEST_F(CommandLineTest, UsageErrorsNameTheNearest) {
   expect_error({"train", "--dpeth", "3"}, 2, "nanochat train: unknown option --dpeth, did you mean \"--depth\"?");
   expect_error({"train", "--batch-size=3"}, 2,
                "nanochat train: unknown option --batch-size, did you mean \"--device-batch-size\"?");
-  expect_error({"train", "--no-compil"}, 2,
-               "nanochat train: unknown option --no-compil, did you mean \"--no-compile\"?");
-  expect_error({"train", "--zzzzzzzzzzzz"}, 2,
-               "nanochat train: unknown option --zzzzzzzzzzzz; --help lists the options");
+  expect_error({"train", "--no-compil"}, 2, "nanochat train: unknown option --no-compil, did you mean \"--no-compile\"?");
+  expect_error({"train", "--zzzzzzzzzzzz"}, 2, "nanochat train: unknown option --zzzzzzzzzzzz; --help lists the options");
   expect_error({"trian"}, 2, "nanochat: unknown command \"trian\", did you mean \"train\"?");
   expect_error({"frobnicate"}, 2, "nanochat: unknown command \"frobnicate\"; `nanochat --help` lists the commands");
   expect_error({"--verbose"}, 2, "nanochat: unknown option --verbose; `nanochat --help` lists the commands");
@@ -164,8 +162,7 @@ TEST_F(CommandLineTest, UsageErrorsNameTheNearest) {
 
 TEST_F(CommandLineTest, ValueErrorsNameTheOption) {
   expect_error({"train", "--depth", "0"}, 2, "nanochat train: --depth: found 0, expected a number of at least 1");
-  expect_error({"train", "--dtype", "int4"}, 2,
-               "nanochat train: --dtype: found \"int4\", expected one of auto, float32");
+  expect_error({"train", "--dtype", "int4"}, 2, "nanochat train: --dtype: found \"int4\", expected one of auto, float32");
   expect_error({"bench", "infer"}, 2,
                "nanochat bench infer: --model: is required (or NANOCHAT_MODEL, or \"model\" in a --config file); "
                "usage: nanochat bench infer [options] MODEL");
@@ -290,8 +287,8 @@ TEST_F(CommandLineTest, ContextAndLogFollowTheOptionsOfEveryCommand) {
 TEST_F(CommandLineTest, ErrorsFollowTheLog) {
   const testing::TemporaryDirectory folder;
   body_ = [](Context&) -> ExitCode { throw DataError("a.txt: is empty"); };
-  const Outcome outcome =
-      run({"train", "--log-format", "json", "--log-file", (folder / "log").string(), "--log-level", "error"});
+  const Outcome outcome = run({"train", "--log-format", "json", "--log-file", (folder / "log").string(), "--log-level",
+                               "error"});
   EXPECT_EQ(outcome.code, 3);
   const auto line = nlohmann::json::parse(outcome.err);
   EXPECT_EQ(line["level"], "error");

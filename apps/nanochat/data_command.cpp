@@ -47,8 +47,8 @@ ExitCode prepare(PrepareArguments& arguments, Context& context) {
   }
   arguments.skip_bad.apply(arguments.options.reader);
   const auto tokenizer = load_tokenizer(arguments.tokenizer, {.bos_token = arguments.bos_token});
-  const PrepareResult result =
-      prepare_shards(arguments.data_dir, *tokenizer, arguments.output_dir, arguments.options, *context.progress);
+  const PrepareResult result = prepare_shards(arguments.data_dir, *tokenizer, arguments.output_dir, arguments.options,
+                                              *context.progress);
   const ReaderOptions& reader = arguments.options.reader;
   if (reader.bad_rows) reader.bad_rows->log();
   if (context.json) {
@@ -133,15 +133,17 @@ ExitCode toy(const ToyArguments& arguments, Context& context) {
 void add_prepare(CommandLine& command_line) {
   auto arguments = std::make_shared<PrepareArguments>();
   PrepareOptions& options = arguments->options;
-  Subcommand& command = command_line.add(
-      "data prepare", "Tokenize text into shards that training reads without tokenizing again.",
-      "nanochat data prepare --data-dir books/ --tokenizer tokenizer/ --output-dir shards/");
+  Subcommand& command = command_line.add("data prepare",
+                                         "Tokenize text into shards that training reads without tokenizing again.",
+                                         "nanochat data prepare --data-dir books/ --tokenizer tokenizer/ --output-dir shards/");
   command.option("data_dir", &arguments->data_dir,
                  "Text to tokenize: files, folders or globs of .txt, .jsonl (each also .gz or .zst) and .parquet; "
                  "- reads standard input.");
-  command.option("weights", &arguments->weights,
-                 "Mix the paths of --data-dir: one weight per path, its share of the bytes of text, such as "
-                 "0.7,0.3. Empty reads the paths one after the other.").comma_separated();
+  command
+      .option("weights", &arguments->weights,
+              "Mix the paths of --data-dir: one weight per path, its share of the bytes of text, such as "
+              "0.7,0.3. Empty reads the paths one after the other.")
+      .comma_separated();
   command.option("mix_until_all", &options.mixture.until_all,
                  "End a mixture when every path has been read once, and repeat the shorter ones until then. By "
                  "default a mixture ends with the first path that ends.");
@@ -150,25 +152,30 @@ void add_prepare(CommandLine& command_line) {
                  "Special token that begins every document (BOS). It is stored with the tokenizer for all later "
                  "stages. Empty takes the one named by tokenizer_config.json, otherwise <|bos|>, otherwise "
                  "<|endoftext|>.");
-  command.option("output_dir", &arguments->output_dir,
-      "Folder for the shards, a copy of the tokenizer and manifest.json.");
-  command.option("validation_every", &options.validation_every,
-      "Hold out every N-th document for validation; 0 holds out none.")
+  command.option("output_dir", &arguments->output_dir, "Folder for the shards, a copy of the tokenizer and manifest.json.");
+  command
+      .option("validation_every", &options.validation_every, "Hold out every N-th document for validation; 0 holds out none.")
       .above(1, 0);
   command.option("tokens_per_shard", &options.tokens_per_shard, "Start a new shard after this many tokens.").at_least(1);
-  command.option("min_document_bytes", &options.reader.min_document_bytes,
-                 "Split .txt files at blank lines into documents of at least this many bytes.").at_least(1);
+  command
+      .option("min_document_bytes", &options.reader.min_document_bytes,
+              "Split .txt files at blank lines into documents of at least this many bytes.")
+      .at_least(1);
   add_text_column(command, options.reader.text_column);
   arguments->skip_bad.declare(command);
   FilterOptions& filters = options.filters;
   command.option("min_bytes", &filters.min_bytes, "Drop documents shorter than this many bytes.").at_least(0);
   command.option("max_bytes", &filters.max_bytes, "Drop documents longer than this many bytes; 0 means no limit.").at_least(0);
-  command.option("max_symbols", &filters.max_symbols,
-                 "Drop documents in which a larger share of the characters is neither letter, digit nor white "
-                 "space. A share from 0 to 1; 1 keeps all.").at_least(0);
-  command.option("max_repetition", &filters.max_repetition,
-                 "Drop documents in which a larger share of the text repeats earlier text of the same document. A "
-                 "share from 0 to 1; 1 keeps all.").at_least(0);
+  command
+      .option("max_symbols", &filters.max_symbols,
+              "Drop documents in which a larger share of the characters is neither letter, digit nor white "
+              "space. A share from 0 to 1; 1 keeps all.")
+      .at_least(0);
+  command
+      .option("max_repetition", &filters.max_repetition,
+              "Drop documents in which a larger share of the text repeats earlier text of the same document. A "
+              "share from 0 to 1; 1 keeps all.")
+      .at_least(0);
   command.option("drop_duplicates", &filters.drop_duplicates, "Drop documents that are identical to an earlier one.");
   command.option("drop_near_duplicates", &filters.drop_near_duplicates,
                  "Drop documents that are nearly the same as an earlier one (MinHash).");
@@ -182,16 +189,16 @@ void add_prepare(CommandLine& command_line) {
 
 void add_toy(CommandLine& command_line) {
   auto arguments = std::make_shared<ToyArguments>();
-  Subcommand& command = command_line.add("data toy",
-      "Write a generated toy corpus that a small model learns in minutes.",
+  Subcommand& command = command_line.add("data toy", "Write a generated toy corpus that a small model learns in minutes.",
                                          "nanochat data toy --output-dir toy/ --bytes 8000000");
   command.option("output_dir", &arguments->output_dir,
                  "Folder for toy.jsonl, test_prompts.jsonl and quickstart_prompts.jsonl.");
-  command.option("bytes", &arguments->options.bytes,
-      "Size of the corpus in bytes. A larger corpus begins with the same text as a smaller one.")
+  command
+      .option("bytes", &arguments->options.bytes,
+              "Size of the corpus in bytes. A larger corpus begins with the same text as a smaller one.")
       .at_least(1);
-  command.option("prompts", &arguments->prompts,
-      "Number of test prompts. Their phrasings do not occur in the corpus.").at_least(0);
+  command.option("prompts", &arguments->prompts, "Number of test prompts. Their phrasings do not occur in the corpus.")
+      .at_least(0);
   command.option("seed", &arguments->options.seed, "Random seed for the corpus and the test prompts.");
   command.positional("output_dir").required("output_dir");
   command.run([arguments](Context& context) { return toy(*arguments, context); });
@@ -200,8 +207,9 @@ void add_toy(CommandLine& command_line) {
 }  // namespace
 
 void add_data(CommandLine& command_line) {
-  command_line.group("data", "Download data sets, prepare text for training, inspect and validate data, write a "
-                             "toy corpus.");
+  command_line.group("data",
+                     "Download data sets, prepare text for training, inspect and validate data, write a "
+                     "toy corpus.");
   add_download(command_line);
   add_prepare(command_line);
   add_toy(command_line);

@@ -163,7 +163,8 @@ ExitCode inspect(const InspectArguments& arguments, Context& context) {
   const auto tokenizer = load_tokenizer(tokenizer_path);
   std::unique_ptr<Documents> documents;
   if (shards.empty()) {
-    documents = std::make_unique<TextDocuments>(expand_paths(arguments.data_dir, arguments.reader), arguments.reader, *tokenizer);
+    documents = std::make_unique<TextDocuments>(expand_paths(arguments.data_dir, arguments.reader), arguments.reader,
+                                                *tokenizer);
   } else {
     documents = std::make_unique<ShardDocuments>(shards);
   }
@@ -193,10 +194,11 @@ ExitCode inspect(const InspectArguments& arguments, Context& context) {
       fmt::print("\n");
     }
   }
-  const double bytes_per_token =
-      lengths.total() > 0 ? static_cast<double>(all_bytes) / static_cast<double>(lengths.total()) : 0.0;
+  const double bytes_per_token = lengths.total() > 0 ? static_cast<double>(all_bytes) / static_cast<double>(lengths.total())
+                                                     : 0.0;
   if (context.json) {
-    fmt::print("{}\n", ordered_json{{"lengths", lengths.to_json()}, {"bytes_per_token", bytes_per_token}, {"documents", shown}}.dump());
+    fmt::print("{}\n",
+               ordered_json{{"lengths", lengths.to_json()}, {"bytes_per_token", bytes_per_token}, {"documents", shown}}.dump());
   } else {
     lengths.print("tokens");
     fmt::print("{:.3f} bytes per token\n", bytes_per_token);
@@ -251,9 +253,10 @@ void for_each_row(const fs::path& file, const std::function<void(const std::stri
 ExitCode contamination(const ContaminationArguments& arguments, Context& context) {
   ContaminationCheck check(arguments.words);
   std::uint64_t too_short = 0;
-  const auto sets = expand_paths(
-      arguments.against, {FileFormat::kText, FileFormat::kJsonLines, FileFormat::kJson, FileFormat::kParquet}, "evaluation sets",
-      /*streams=*/true);
+  const auto sets = expand_paths(arguments.against,
+                                 {FileFormat::kText, FileFormat::kJsonLines, FileFormat::kJson, FileFormat::kParquet},
+                                 "evaluation sets",
+                                 /*streams=*/true);
   for (const fs::path& file : sets) {
     for_each_row(file, [&](const std::string& where, const std::string& text) {
       if (!text.empty()) too_short += check.add_row(where, text) ? 0 : 1;
@@ -277,8 +280,13 @@ ExitCode contamination(const ContaminationArguments& arguments, Context& context
     for (const auto& row : rows) {
       list.push_back({{"row", row.name}, {"overlap", row.share()}, {"ngrams", row.grams}, {"first", row.first}});
     }
-    fmt::print("{}\n", ordered_json{{"documents", documents}, {"rows", check.rows()}, {"too_short", too_short}, {"words", arguments.words},
-                                    {"contaminated", rows.size()}, {"found", list}}.dump());
+    fmt::print("{}\n", ordered_json{{"documents", documents},
+                                    {"rows", check.rows()},
+                                    {"too_short", too_short},
+                                    {"words", arguments.words},
+                                    {"contaminated", rows.size()},
+                                    {"found", list}}
+                           .dump());
     return ExitCode::kOk;
   }
   fmt::print("{} of {} rows share {} words in a row with the corpus of {} documents; {} rows are shorter\n",
@@ -294,32 +302,31 @@ ExitCode contamination(const ContaminationArguments& arguments, Context& context
 
 void add_data_inspect(CommandLine& command_line) {
   auto inspected = std::make_shared<InspectArguments>();
-  Subcommand& show = command_line.add("data inspect",
-      "Show documents split into tokens, and a histogram of document lengths.",
+  Subcommand& show = command_line.add("data inspect", "Show documents split into tokens, and a histogram of document lengths.",
                                       "nanochat data inspect shards/ --documents 2");
   show.option("data_dir", &inspected->data_dir, "Token shards (a folder or .tok files) or text.");
-  show.option("tokenizer", &inspected->tokenizer,
-      "Tokenizer folder or file; default: the one beside the token shards.");
+  show.option("tokenizer", &inspected->tokenizer, "Tokenizer folder or file; default: the one beside the token shards.");
   show.option("documents", &inspected->documents, "Number of documents to show.").at_least(0);
   show.option("first", &inspected->first, "Number of the first document to show, counted from 0.").at_least(0);
   show.option("max_tokens", &inspected->max_tokens, "Number of tokens to show of each document.").at_least(1);
-  show.option("histogram_documents", &inspected->histogram_documents,
-      "Measure the lengths of at most this many documents.").at_least(1);
+  show.option("histogram_documents", &inspected->histogram_documents, "Measure the lengths of at most this many documents.")
+      .at_least(1);
   add_text_column(show, inspected->reader.text_column);
   show.option("color", &inspected->color,
-      "Show neighbouring tokens in different colours. auto does so on a terminal, unless NO_COLOR is set or TERM "
-      "is dumb.").one_of({"auto", "always", "never"});
+              "Show neighbouring tokens in different colours. auto does so on a terminal, unless NO_COLOR is set or TERM "
+              "is dumb.")
+      .one_of({"auto", "always", "never"});
   show.positional("data_dir").required("data_dir");
   show.run([inspected](Context& context) { return inspect(*inspected, context); });
 
   auto checked = std::make_shared<ContaminationArguments>();
-  Subcommand& check = command_line.add(
-      "data contamination", "Search a corpus for rows of evaluation sets by matching word n-grams.",
-      "nanochat data contamination corpus.jsonl --against gsm8k/test.jsonl arc/test.jsonl");
+  Subcommand& check = command_line.add("data contamination",
+                                       "Search a corpus for rows of evaluation sets by matching word n-grams.",
+                                       "nanochat data contamination corpus.jsonl --against gsm8k/test.jsonl arc/test.jsonl");
   check.option("data_dir", &checked->data_dir,
-      "Corpus to search: files, folders or globs of .txt, .jsonl (each also .gz or .zst) and .parquet.");
+               "Corpus to search: files, folders or globs of .txt, .jsonl (each also .gz or .zst) and .parquet.");
   check.option("against", &checked->against,
-      "Evaluation sets: .jsonl or .txt with one row per line, .json or .parquet. Every string of a row is compared.");
+               "Evaluation sets: .jsonl or .txt with one row per line, .json or .parquet. Every string of a row is compared.");
   check.option("words", &checked->words, "Length of an n-gram in words.").at_least(1);
   check.option("max_rows", &checked->max_rows, "Print at most this many contaminated rows.").at_least(0);
   add_text_column(check, checked->reader.text_column);

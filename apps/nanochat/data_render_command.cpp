@@ -52,7 +52,8 @@ std::string shown(std::string_view bytes) {
 }
 
 // Tokens with a bar between them: in colours, or with supervised ones in braces.
-std::string view(const Tokenizer& tokenizer, const RenderedConversation& rendered, const RenderArguments& arguments, bool colored) {
+std::string view(const Tokenizer& tokenizer, const RenderedConversation& rendered, const RenderArguments& arguments,
+                 bool colored) {
   std::string line;
   for (std::size_t i = 0; i < rendered.ids.size(); ++i) {
     const bool supervised = rendered.mask[i] != 0;
@@ -88,11 +89,12 @@ ExitCode render(const RenderArguments& arguments, const Context& context) {
       continue;
     }
     const std::string whole = rendered.cut() ? fmt::format(" of {}", rendered.whole_length) : "";
-    write(fmt::format("{}{}: {}{} tokens, {} supervised{}\n{}\n", colored ? kFaint : "", reader.where(), rendered.ids.size(), whole,
-                      supervised, colored ? kReset : "", view(*tokenizer, rendered, arguments, colored)));
+    write(fmt::format("{}{}: {}{} tokens, {} supervised{}\n{}\n", colored ? kFaint : "", reader.where(), rendered.ids.size(),
+                      whole, supervised, colored ? kReset : "", view(*tokenizer, rendered, arguments, colored)));
   }
   log_report(reader.report());
-  if (cut > 0) log_warn("{} of {} conversations have more than {} tokens; the rest of each is cut off", cut, count, arguments.max_tokens);
+  if (cut > 0)
+    log_warn("{} of {} conversations have more than {} tokens; the rest of each is cut off", cut, count, arguments.max_tokens);
   if (useless > 0) log_warn("{} of {} conversations have no supervised token", useless, count);
   if (std::fflush(stdout) != 0) throw IoError("cannot write to standard output");
   return reader.report().bad > 0 ? ExitCode::kPartial : ExitCode::kOk;
@@ -103,21 +105,22 @@ ExitCode render(const RenderArguments& arguments, const Context& context) {
 void add_data_render(CommandLine& command_line) {
   auto arguments = std::make_shared<RenderArguments>();
   Subcommand& command = command_line.add(
-      "data render", "Show conversations as tokens and mark the tokens that training learns (green). With --json, "
-                     "print one {\"ids\",\"mask\"} object per line.",
+      "data render",
+      "Show conversations as tokens and mark the tokens that training learns (green). With --json, "
+      "print one {\"ids\",\"mask\"} object per line.",
       "nanochat data render chat.jsonl --tokenizer tokenizer/ --limit 3");
   command.option("data_dir", &arguments->data_dir,
                  "Conversations: files, folders or globs of .jsonl and .json (each also .gz or .zst) and .parquet; "
                  "- reads standard input.");
   command.option("tokenizer", &arguments->tokenizer,
-      "Tokenizer that has the special tokens of conversations: a folder, a file or a checkpoint.");
+                 "Tokenizer that has the special tokens of conversations: a folder, a file or a checkpoint.");
   command.option("max_tokens", &arguments->max_tokens, "Truncate conversations to this many tokens.").at_least(1);
   command.option("limit", &arguments->limit, "Stop after this many conversations; 0 shows all.").at_least(0);
   command.option("ids", &arguments->ids, "Show the id of each token.");
   command.option("skip_bad", &arguments->skip_bad,
-      "Skip rows that are not conversations and count them; the exit code is then 5.");
-  command.option("color", &arguments->color,
-      "Use colours. auto does so on a terminal, unless NO_COLOR is set or TERM is dumb.").one_of({"auto", "always", "never"});
+                 "Skip rows that are not conversations and count them; the exit code is then 5.");
+  command.option("color", &arguments->color, "Use colours. auto does so on a terminal, unless NO_COLOR is set or TERM is dumb.")
+      .one_of({"auto", "always", "never"});
   command.positional("data_dir").required("data_dir").required("tokenizer");
   command.run([arguments](Context& context) { return render(*arguments, context); });
 }

@@ -36,7 +36,8 @@ ExitCode validate(const ValidateArguments& arguments, Context& context) {
              with_commas(static_cast<std::int64_t>(report.documents)),
              with_commas(static_cast<std::int64_t>(report.conversations)), human_bytes(static_cast<double>(report.bytes)),
              report.tokens > 0 ? fmt::format(", {} tokens", with_commas(static_cast<std::int64_t>(report.tokens))) : "");
-  if (!report.unread.empty()) fmt::print("keys of conversations that are not read: {}\n", replace_invalid_utf8(describe(report.unread)));
+  if (!report.unread.empty())
+    fmt::print("keys of conversations that are not read: {}\n", replace_invalid_utf8(describe(report.unread)));
   if (report.clean()) {
     fmt::print("no faults found\n");
     return code;
@@ -66,9 +67,10 @@ void add_data_validate(CommandLine& command_line) {
                  "What to check: files, folders or globs of .txt, .jsonl and .json (each also .gz or .zst), "
                  ".parquet, or folders of token shards; - reads standard input.");
   command.option("tokenizer", &arguments->tokenizer,
-      "Report token shards that were made with another tokenizer than this one.");
+                 "Report token shards that were made with another tokenizer than this one.");
   add_text_column(command, options.text_column);
-  command.option("max_document_bytes", &options.max_document_bytes, "Report documents longer than this many bytes.").at_least(1);
+  command.option("max_document_bytes", &options.max_document_bytes, "Report documents longer than this many bytes.")
+      .at_least(1);
   command.option("max_examples", &options.max_examples, "Number of examples to show for each kind of problem.").at_least(0);
   command.positional("data_dir").required("data_dir");
   command.run([arguments](Context& context) { return validate(*arguments, context); });

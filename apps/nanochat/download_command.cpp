@@ -45,23 +45,28 @@ ExitCode list(const DatasetTable& table, const Context& context) {
   if (context.json) {
     json sets = json::array();
     for (const Dataset& set : table.all()) {
-      sets.push_back({{"name", set.name}, {"description", set.description}, {"licence", set.licence},
-                      {"homepage", set.homepage}, {"files", set.files.size()}});
+      sets.push_back({{"name", set.name},
+                      {"description", set.description},
+                      {"licence", set.licence},
+                      {"homepage", set.homepage},
+                      {"files", set.files.size()}});
     }
     fmt::print("{}\n", json{{"sets", std::move(sets)}}.dump());
     return ExitCode::kOk;
   }
   for (const Dataset& set : table.all()) {
-    fmt::print("{}: {}\n  {} {}{}{}\n", set.name, set.description, set.files.size(),
-               set.files.size() == 1 ? "file" : "files", set.licence.empty() ? "" : ", licence: " + set.licence,
-               set.homepage.empty() ? "" : ", " + set.homepage);
+    fmt::print("{}: {}\n  {} {}{}{}\n", set.name, set.description, set.files.size(), set.files.size() == 1 ? "file" : "files",
+               set.licence.empty() ? "" : ", licence: " + set.licence, set.homepage.empty() ? "" : ", " + set.homepage);
   }
   return ExitCode::kOk;
 }
 
 json to_json(const FileReport& file) {
-  json object = {{"path", file.path.string()}, {"url", shown_url(file.file.url)}, {"state", name_of(file.state)},
-                 {"bytes", nullptr}, {"received_bytes", file.received_bytes}};
+  json object = {{"path", file.path.string()},
+                 {"url", shown_url(file.file.url)},
+                 {"state", name_of(file.state)},
+                 {"bytes", nullptr},
+                 {"received_bytes", file.received_bytes}};
   if (file.bytes) object["bytes"] = *file.bytes;
   if (file.partial_bytes > 0 && file.state != State::kDownloaded) object["partial_bytes"] = file.partial_bytes;
   if (!file.sha256.empty()) object["sha256"] = file.sha256;
@@ -115,8 +120,7 @@ ExitCode conclude(const DownloadReport& report, const Context& context) {
   if (failed == 0 && rest == 0) return ExitCode::kOk;
   if (report.interrupted) {
     if (!context.quiet) {
-      fmt::print(stderr, "interrupted with {} of {} files whole; the same command continues\n", good,
-                 report.files.size());
+      fmt::print(stderr, "interrupted with {} of {} files whole; the same command continues\n", good, report.files.size());
     }
     return ExitCode::kPartial;
   }
@@ -170,32 +174,33 @@ ExitCode download(const DownloadArguments& arguments, Context& context) {
 void add_download(CommandLine& command_line) {
   auto arguments = std::make_shared<DownloadArguments>();
   DownloadOptions& options = arguments->options;
-  Subcommand& command =
-      command_line.add("data download", "Download a data set in parallel, resume interrupted downloads and verify "
-                                        "every file.",
-                       "nanochat data download fineweb-edu --first 8 --output-dir data/fineweb-edu");
+  Subcommand& command = command_line.add("data download",
+                                         "Download a data set in parallel, resume interrupted downloads and verify "
+                                         "every file.",
+                                         "nanochat data download fineweb-edu --first 8 --output-dir data/fineweb-edu");
   command.option("set", &arguments->set, "Name of the data set; --list shows all names.");
   command.option("output_dir", &arguments->output_dir, "Folder for the files; default data/SET.");
   command.option("list", &arguments->list, "List the known data sets and exit.");
   command.option("datasets", &arguments->datasets,
-      "JSON file that describes more data sets, in the format of configs/datasets.json.");
-  command.option("shards", &arguments->shards,
-      "Download only these files of the set, numbered from 0: \"0-7,1822\".");
+                 "JSON file that describes more data sets, in the format of configs/datasets.json.");
+  command.option("shards", &arguments->shards, "Download only these files of the set, numbered from 0: \"0-7,1822\".");
   command.option("first", &arguments->first, "Download only the first N files; 0 downloads all.").at_least(0);
   command.option("dry_run", &arguments->dry_run, "Show what would be downloaded and its size, without downloading.");
-  command.option("mirror", &options.mirror,
-      "URL to download from instead of the scheme and host of the data set's URL.");
+  command.option("mirror", &options.mirror, "URL to download from instead of the scheme and host of the data set's URL.");
   command.option("verify", &options.verify, "Read files that are already there again and compare their SHA-256.");
   command.option("workers", &options.workers, "Number of files to download at a time.").at_least(1).at_most(64);
   command.option("retries", &options.retry.retries, "Give up on a file after this many consecutive failures.").at_least(0);
-  command.option("retry_delay", &options.retry.first_delay_seconds,
-                 "Upper bound in seconds of the random delay before the first retry. It doubles with each retry, "
-                 "up to 60 seconds.").at_least(0);
-  command.option("connect_timeout", &options.limits.connect_timeout_seconds,
-      "Give up connecting after this many seconds.")
+  command
+      .option("retry_delay", &options.retry.first_delay_seconds,
+              "Upper bound in seconds of the random delay before the first retry. It doubles with each retry, "
+              "up to 60 seconds.")
+      .at_least(0);
+  command.option("connect_timeout", &options.limits.connect_timeout_seconds, "Give up connecting after this many seconds.")
       .at_least(0.1);
-  command.option("stall_timeout", &options.limits.stall_seconds,
-                 "Reconnect when the rate stays below 1 kB per second for this many seconds.").at_least(0.1);
+  command
+      .option("stall_timeout", &options.limits.stall_seconds,
+              "Reconnect when the rate stays below 1 kB per second for this many seconds.")
+      .at_least(0.1);
   command.positional("set");
   command.run([arguments](Context& context) { return download(*arguments, context); });
 }

@@ -57,7 +57,8 @@ Workload workload_of(const EvalConfig& config) {
   const auto only_scored = [](const std::string& name) {
     return name == "core" || name == "bpb" || name == "mmlu" || name.starts_with("arc-");
   };
-  const bool scored = config.custom_tasks.empty() && std::all_of(config.benchmarks.begin(), config.benchmarks.end(), only_scored);
+  const bool scored = config.custom_tasks.empty() &&
+                      std::all_of(config.benchmarks.begin(), config.benchmarks.end(), only_scored);
   return scored ? Workload::kTraining : Workload::kDecoding;
 }
 
@@ -142,7 +143,8 @@ class Evaluator {
     fs::path newest;
     if (fs::is_directory(path / "eval")) {
       for (const fs::directory_entry& entry : fs::directory_iterator(path / "eval")) {
-        if (fs::is_regular_file(entry.path() / "eval.json") && entry.path().filename() > newest.filename()) newest = entry.path();
+        if (fs::is_regular_file(entry.path() / "eval.json") && entry.path().filename() > newest.filename())
+          newest = entry.path();
       }
     }
     if (newest.empty()) throw DataError(fmt::format("{}: no eval.json there, nor in its folder eval/", path.string()));
@@ -159,10 +161,14 @@ class Evaluator {
       if (state.contains("sha256")) evaluation_.model["weights_sha256"] = state["sha256"].value("model.safetensors", "");
     }
     evaluation_.model["parameters"] = loaded_.model->config().parameter_count();
-    evaluation_.settings = {{"dtype", dtype_name(runtime_.dtype)}, {"max_per_task", config_.max_per_task},
-                            {"truncate", config_.truncate},        {"task_files", config_.task_files},
-                            {"num_samples", config_.num_samples},  {"max_tokens", config_.max_tokens},
-                            {"temperature", config_.temperature},  {"top_k", config_.top_k},
+    evaluation_.settings = {{"dtype", dtype_name(runtime_.dtype)},
+                            {"max_per_task", config_.max_per_task},
+                            {"truncate", config_.truncate},
+                            {"task_files", config_.task_files},
+                            {"num_samples", config_.num_samples},
+                            {"max_tokens", config_.max_tokens},
+                            {"temperature", config_.temperature},
+                            {"top_k", config_.top_k},
                             {"seed", config_.seed}};
   }
 
@@ -183,16 +189,17 @@ class Evaluator {
 
   void ask(const std::string& name) {
     if (name == "core") {
-      const auto results = evaluate_core(*loaded_.model, *loaded_.tokenizer, read_core_bundle(files_.core_bundle(), files_.core_tasks()),
-                                         core_options(), store_, progress_);
+      const auto results = evaluate_core(*loaded_.model, *loaded_.tokenizer,
+                                         read_core_bundle(files_.core_bundle(), files_.core_tasks()), core_options(), store_,
+                                         progress_);
       evaluation_.results.insert(evaluation_.results.end(), results.begin(), results.end());
     } else if (name == "bpb") {
       bits_per_byte();
     } else if (name == "completion") {
       completions();
     } else {
-      evaluation_.results.push_back(evaluate_chat_task(*loaded_.model, *loaded_.tokenizer, *open_chat_task(name, files_.of(name)),
-                                                       chat_options(), store_, progress_));
+      evaluation_.results.push_back(evaluate_chat_task(
+          *loaded_.model, *loaded_.tokenizer, *open_chat_task(name, files_.of(name)), chat_options(), store_, progress_));
     }
   }
 
@@ -301,8 +308,8 @@ class Evaluator {
   void completions() {
     const fs::path* named = files_.named("completion");
     const auto items = read_completion_items(named != nullptr ? *named : files_.root());
-    const CompletionResult scores =
-        evaluate_completions(*loaded_.model, *loaded_.tokenizer, items, config_.device_batch_size, progress_);
+    const CompletionResult scores = evaluate_completions(*loaded_.model, *loaded_.tokenizer, items, config_.device_batch_size,
+                                                         progress_);
     for (std::size_t i = 0; config_.show && !context_.json && i < items.size(); ++i) {
       std::cout << fmt::format("{} {}{}\n", scores.correct[i] ? "✓" : "✗", items[i].prompt, scores.continuations[i]);
     }
@@ -328,7 +335,9 @@ class Evaluator {
   // Where nothing could be scored there is no table to show, and the first error is the command's.
   void require_a_figure() const {
     const auto& results = evaluation_.results;
-    if (interrupt_requested() || std::any_of(results.begin(), results.end(), [](const TaskResult& result) { return result.ok(); })) return;
+    if (interrupt_requested() ||
+        std::any_of(results.begin(), results.end(), [](const TaskResult& result) { return result.ok(); }))
+      return;
     for (std::size_t i = 1; i < results.size(); ++i) log_error("{}", results[i].error);
     throw DataError(results.empty() ? std::string("--benchmarks names nothing to score") : results.front().error);
   }
@@ -368,19 +377,22 @@ class Evaluator {
 
 void add_eval(CommandLine& command_line) {
   auto config = std::make_shared<EvalConfig>();
-  Subcommand& command = command_line.add("eval", "Score a model on CORE, bits per byte, chat tasks or custom tasks.",
-                                         "nanochat eval runs/first --benchmarks core,bpb --data-dir data --task-file bpb=shards");
+  Subcommand& command = command_line.add(
+      "eval", "Score a model on CORE, bits per byte, chat tasks or custom tasks.",
+      "nanochat eval runs/first --benchmarks core,bpb --data-dir data --task-file bpb=shards");
   command.option("model", config->model, "Run or checkpoint to score.");
   command.positional("model", /*required=*/true);
   std::vector<std::string> names = {"completion", "core", "bpb", "chat"};
   names.insert(names.end(), chat_task_names().begin(), chat_task_names().end());
-  const Option& benchmarks = command.option("benchmarks", config->benchmarks,
-                 "What to score. core: the 22 tasks of the CORE evaluation bundle. bpb: bits per byte of token "
-                 "shards or text. chat: the six tasks of ChatCORE, which can also be named one by one. completion: "
-                 "rows with a prompt, its possible answers and a topic. With --custom-task, only the custom task "
-                 "is scored unless this is given.")
-      .comma_separated()
-      .one_of(names);
+  const Option& benchmarks =
+      command
+          .option("benchmarks", config->benchmarks,
+                  "What to score. core: the 22 tasks of the CORE evaluation bundle. bpb: bits per byte of token "
+                  "shards or text. chat: the six tasks of ChatCORE, which can also be named one by one. completion: "
+                  "rows with a prompt, its possible answers and a topic. With --custom-task, only the custom task "
+                  "is scored unless this is given.")
+          .comma_separated()
+          .one_of(names);
   command.option("custom_task", config->custom_tasks, "JSON file that describes a custom task. May be repeated.");
   command.option("data_dir", config->data_dir,
                  "Folder with the data of the tasks, as written by `data download`. For completion, the file of "
@@ -394,42 +406,49 @@ void add_eval(CommandLine& command_line) {
                  "Folder for eval.json, eval.csv and examples.jsonl; default for a checkpoint of a run: "
                  "RUN/eval/STEP.");
   command.option("resume", config->resume,
-      "Reuse the results in the output folder, including those of other processes, and score only the remaining "
-      "examples.");
-  command.option("save_samples", config->save_samples,
-      "Also save token ids, scored spans and answers of every example.");
+                 "Reuse the results in the output folder, including those of other processes, and score only the remaining "
+                 "examples.");
+  command.option("save_samples", config->save_samples, "Also save token ids, scored spans and answers of every example.");
   command.option("compare", config->compare,
-      "Earlier evaluations to show in the same table: eval.json files, folders with one, or runs.");
-  command.option("max_per_task", config->max_per_task,
-      "Score at most this many examples of each task; -1 scores all.").at_least(-1);
-  command.option("truncate", config->truncate,
-                 "Where to cut long CORE prompts on the left. longest: at ten times the context, as the Python "
-                 "nanochat does. context: at the context.")
+                 "Earlier evaluations to show in the same table: eval.json files, folders with one, or runs.");
+  command.option("max_per_task", config->max_per_task, "Score at most this many examples of each task; -1 scores all.")
+      .at_least(-1);
+  command
+      .option("truncate", config->truncate,
+              "Where to cut long CORE prompts on the left. longest: at ten times the context, as the Python "
+              "nanochat does. context: at the context.")
       .one_of({"longest", "context"});
-  command.option("batch_tokens", config->batch_tokens,
-      "Number of tokens in one forward pass; 0 uses 8192 on a CPU and 65536 on a GPU.").at_least(0);
+  command
+      .option("batch_tokens", config->batch_tokens,
+              "Number of tokens in one forward pass; 0 uses 8192 on a CPU and 65536 on a GPU.")
+      .at_least(0);
   command.option("device_batch_size", config->device_batch_size, "Number of prompts to complete at a time.").at_least(1);
   command.option("eval_tokens", config->eval_tokens, "Number of tokens of each split for bits per byte.").at_least(1);
-  command.option("num_samples", config->num_samples,
-      "Number of answers sampled for each question. A question counts as correct if any answer is (pass@k).").at_least(1);
+  command
+      .option("num_samples", config->num_samples,
+              "Number of answers sampled for each question. A question counts as correct if any answer is (pass@k).")
+      .at_least(1);
   command.option("max_tokens", config->max_tokens, "Maximum number of tokens in an answer.").at_least(1);
-  command.option("temperature", config->temperature,
-      "Sampling temperature of answers; 0 always takes the most likely token.").at_least(0);
+  command.option("temperature", config->temperature, "Sampling temperature of answers; 0 always takes the most likely token.")
+      .at_least(0);
   command.option("top_k", config->top_k, "Sample from the k most likely tokens; 0 samples from all.").at_least(0);
   command.option("seed", config->seed, "Random seed for sampling answers.");
   command.option("allow_unsandboxed", config->allow_unsandboxed,
                  "Run programs written by the model even where the sandbox cannot isolate them.");
-  command.option("rank", config->rank, "Number of this process, from 0, when several processes split the examples.").at_least(0);
-  command.option("world_size", config->world_size,
-      "Number of processes that split the examples. Run once more with --resume and a world size of 1 to merge "
-      "their results.")
+  command.option("rank", config->rank, "Number of this process, from 0, when several processes split the examples.")
+      .at_least(0);
+  command
+      .option("world_size", config->world_size,
+              "Number of processes that split the examples. Run once more with --resume and a world size of 1 to merge "
+              "their results.")
       .at_least(1);
   command.option("show", config->show, "Print every prompt of completion with the model's continuation.");
   auto distributed = std::make_shared<CommunicatorOptions>(communicator_options("eval"));
   declare_distributed_options(command.options(), *distributed);
   command.run([config, distributed, &command, &benchmarks](Context& context) {
     // A task of one's own brings its data; nobody asked for the benchmark that is scored by default.
-    if (!config->custom_tasks.empty() && benchmarks.source() == "default" && config->data_dir.empty() && config->task_files.empty()) {
+    if (!config->custom_tasks.empty() && benchmarks.source() == "default" && config->data_dir.empty() &&
+        config->task_files.empty()) {
       config->benchmarks.clear();
     }
     nlohmann::json configuration = command.options().resolved();

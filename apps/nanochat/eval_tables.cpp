@@ -58,8 +58,9 @@ std::string suite_table(const EvaluationResult& evaluation, const std::string& s
   Table table(width);
   std::vector<std::string> head = {results.front().metric, "centred"};
   for (const auto& [name, other] : compared) head.push_back(name);
-  const std::vector<const PublishedCore*> gpt2 =
-      core ? std::vector<const PublishedCore*>{published("GPT-2"), published("GPT-2 XL")} : std::vector<const PublishedCore*>{};
+  const std::vector<const PublishedCore*> gpt2 = core ? std::vector<const PublishedCore*>{published("GPT-2"),
+                                                                                          published("GPT-2 XL")}
+                                                      : std::vector<const PublishedCore*>{};
   for (const PublishedCore* model : gpt2) head.push_back(model->model);
   table.row(suite, head);
   for (const TaskResult& result : results) {

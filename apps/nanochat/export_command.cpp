@@ -50,8 +50,7 @@ ExitCode export_model(const ExportArguments& arguments, const Context& context) 
                                            {"notes", result.notes}};
     fmt::print("{}\n", report.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
   } else if (!context.quiet) {
-    fmt::print("{}: {} files, {}\n", arguments.output.string(), result.files.size(),
-               human_bytes(static_cast<double>(bytes)));
+    fmt::print("{}: {} files, {}\n", arguments.output.string(), result.files.size(), human_bytes(static_cast<double>(bytes)));
   }
   return ExitCode::kOk;
 }
@@ -64,8 +63,7 @@ void add_export(CommandLine& command_line) {
       "export", "Convert a model for transformers, tiktoken or the Python nanochat.",
       "nanochat export runs/quickstart --format huggingface --dtype bfloat16 --output quickstart-hf/");
   command.option("model", arguments->model, "A checkpoint, or a run (its latest checkpoint).");
-  command.option("output", arguments->output,
-                 "Folder to write; for tiktoken, file to write.");
+  command.option("output", arguments->output, "Folder to write; for tiktoken, file to write.");
   command
       .option("format", arguments->format,
               "huggingface: a folder for transformers. reference: model_NNNNNN.pt, meta_NNNNNN.json and "
@@ -84,8 +82,8 @@ void add_export(CommandLine& command_line) {
         const auto& text = value.get_ref<const std::string&>();
         return text.empty() || parse_bytes(text) ? std::string() : std::string("a size such as 500MB or 5GiB");
       });
-  command.option("step", arguments->step,
-      "With --format reference: step number in the file names; -1 uses the checkpoint's step.")
+  command
+      .option("step", arguments->step, "With --format reference: step number in the file names; -1 uses the checkpoint's step.")
       .at_least(-1)
       .at_most(999'999'999'999.0);
   command.option("overwrite", arguments->options.overwrite, "Replace existing output files.");

@@ -26,10 +26,9 @@ struct ImportArguments {
   std::string rope_table_dtype;
 };
 
-constexpr const char* kConfigOptions[] = {"sequence_len",     "vocab_size", "n_layer",           "n_head",
-                                          "n_kv_head",        "n_embd",     "intermediate_size", "rope_base",
-                                          "rope_table_dtype", "softcap",    "rms_norm_eps",      "window_pattern",
-                                          "qk_scale"};
+constexpr const char* kConfigOptions[] = {"sequence_len", "vocab_size",        "n_layer",   "n_head",           "n_kv_head",
+                                          "n_embd",       "intermediate_size", "rope_base", "rope_table_dtype", "softcap",
+                                          "rms_norm_eps", "window_pattern",    "qk_scale"};
 
 void report(const ImportArguments& arguments, const ImportResult& result, const Context& context) {
   const GptConfig& config = result.config;
@@ -58,8 +57,8 @@ void report(const ImportArguments& arguments, const ImportResult& result, const 
   fmt::print("{}: {} parameters in {} layers, from {} ({})\n", arguments.output_dir.string(),
              with_commas(config.parameter_count()), config.n_layer, result.weights.string(), result.dtype);
   if (result.tokenizer != nullptr) {
-    fmt::print("tokenizer: {}, {} tokens, from {}\n", result.tokenizer->type(),
-               with_commas(result.tokenizer->vocab_size()), result.tokenizer_at.string());
+    fmt::print("tokenizer: {}, {} tokens, from {}\n", result.tokenizer->type(), with_commas(result.tokenizer->vocab_size()),
+               result.tokenizer_at.string());
   }
 }
 
@@ -71,8 +70,7 @@ ExitCode import(const ImportArguments& arguments, const Context& context) {
       values += fmt::format("{}{} {}", values.empty() ? "" : ", ", name,
                             value.is_string() ? value.get<std::string>() : value.dump());
     }
-    log_info("taken from the reference's code at {}, since its files do not say it: {}", result.reference,
-             values);
+    log_info("taken from the reference's code at {}, since its files do not say it: {}", result.reference, values);
   }
   if (!result.tied.empty()) log_info("tied embeddings: {}", result.tied);
   if (result.tokenizer == nullptr) {
@@ -106,21 +104,27 @@ void add_config_options(Subcommand& command, ImportArguments& arguments) {
   size("n_kv_head", config.n_kv_head, "Number of key/value heads");
   size("n_embd", config.n_embd, "Width of the model");
   size("intermediate_size", config.intermediate_size, "Hidden size of the MLP");
-  command.option("window_pattern", config.window_pattern,
+  command.option(
+      "window_pattern", config.window_pattern,
       "For nanochat-2026-07: attention windows of the layers, repeated, as letters S (a quarter of the context) and L (all of "
       "it). Use only if the model's files do not say it.");
-  command.option("qk_scale", config.qk_scale,
-      "For nanochat-2026-07: factor of queries and keys after normalisation. Use only if the model's files do not say it.")
+  command
+      .option(
+          "qk_scale", config.qk_scale,
+          "For nanochat-2026-07: factor of queries and keys after normalisation. Use only if the model's files do not say it.")
       .above(0, 0);
-  command.option("rope_base", config.rope_base,
-      "Base of the RoPE frequencies. Use only if the model's files do not say it.").above(1, 0);
-  command.option("rope_table_dtype", arguments.rope_table_dtype,
-      "Precision of the RoPE table. Use only if the model's files do not say it.")
+  command.option("rope_base", config.rope_base, "Base of the RoPE frequencies. Use only if the model's files do not say it.")
+      .above(1, 0);
+  command
+      .option("rope_table_dtype", arguments.rope_table_dtype,
+              "Precision of the RoPE table. Use only if the model's files do not say it.")
       .one_of({"", "float32", "bfloat16"});
-  command.option("softcap", config.softcap,
-      "Soft cap of the logits; 0 means none. Use only if the model's files do not say it.").at_least(0);
-  command.option("rms_norm_eps", config.rms_norm_eps,
-      "Epsilon that every RMSNorm adds to the mean square. Use only if the model's files do not say it.")
+  command
+      .option("softcap", config.softcap, "Soft cap of the logits; 0 means none. Use only if the model's files do not say it.")
+      .at_least(0);
+  command
+      .option("rms_norm_eps", config.rms_norm_eps,
+              "Epsilon that every RMSNorm adds to the mean square. Use only if the model's files do not say it.")
       .at_least(0);
 }
 
@@ -129,24 +133,22 @@ void add_config_options(Subcommand& command, ImportArguments& arguments) {
 void add_import(CommandLine& command_line) {
   auto arguments = std::make_shared<ImportArguments>();
   ImportOptions& options = arguments->options;
-  Subcommand& command = command_line.add(
-      "import",
-      "Convert a Hugging Face NanoChat folder or a checkpoint of the Python nanochat.",
-      "nanochat import ~/.cache/nanochat/chatsft_checkpoints/d20 --output-dir models/d20");
+  Subcommand& command = command_line.add("import",
+                                         "Convert a Hugging Face NanoChat folder or a checkpoint of the Python nanochat.",
+                                         "nanochat import ~/.cache/nanochat/chatsft_checkpoints/d20 --output-dir models/d20");
   command.option("path", arguments->path,
                  "Folder with config.json and model.safetensors (or several .safetensors files with an index), or "
                  "with model_NNNNNN.pt and meta_NNNNNN.json. Of several .pt files the one with the highest step is "
                  "read; name a file to choose another.");
   command.option("output_dir", arguments->output_dir, "Folder for the converted checkpoint.");
-  command.option(
-      "tokenizer", options.tokenizer,
-      "tokenizer.json, tokenizer.model, tokenizer.pkl, a .tiktoken rank file, or a folder with one of them. Empty "
-      "looks beside the weights and where the Python nanochat stores its tokenizer.");
+  command.option("tokenizer", options.tokenizer,
+                 "tokenizer.json, tokenizer.model, tokenizer.pkl, a .tiktoken rank file, or a folder with one of them. Empty "
+                 "looks beside the weights and where the Python nanochat stores its tokenizer.");
   command.option("pattern", options.tokenizer_options.pattern,
                  "Split pattern of a .tiktoken rank file: nanochat, gpt2, cl100k or a regular expression.");
   command
       .option("special", options.tokenizer_options.special,
-          "Special tokens to add to a .tiktoken rank file. nanochat adds nanochat's nine, none adds nothing.")
+              "Special tokens to add to a .tiktoken rank file. nanochat adds nanochat's nine, none adds nothing.")
       .one_of({"", "nanochat", "none"});
   command
       .option("reference", options.reference,

@@ -100,8 +100,9 @@ class ChatSession {
   void command(const std::string& line) {
     const std::size_t space = line.find_first_of(" \t\r");
     const std::string name = line.substr(0, space);
-    std::string argument =
-        space == std::string::npos ? "" : line.substr(std::min(line.find_first_not_of(" \t\r", space), line.size()));
+    std::string argument = space == std::string::npos
+                               ? ""
+                               : line.substr(std::min(line.find_first_not_of(" \t\r", space), line.size()));
     argument.resize(argument.find_last_not_of(" \t\r") + 1);
     if (name == "/exit" || name == "/quit") {
       ended_ = true;
@@ -218,7 +219,8 @@ ExitCode chat(const LoadedModel& loaded, const GenerationOptions& generation, co
   const auto missing = std::find_if(kChatSpecialTokens.begin(), kChatSpecialTokens.end(), is_missing);
   if (missing != kChatSpecialTokens.end()) {
     throw CheckpointError(fmt::format("{}: {}, so it cannot chat; --prompt continues a text", loaded.folder.string(),
-                                      tokenizer == nullptr ? "no tokenizer beside the model" : fmt::format("its tokenizer has no {}", *missing)));
+                                      tokenizer == nullptr ? "no tokenizer beside the model"
+                                                           : fmt::format("its tokenizer has no {}", *missing)));
   }
   log_debug("chat with {}", loaded.folder.string());
   return ChatSession(loaded, generation, context).run();

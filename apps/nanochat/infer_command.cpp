@@ -110,8 +110,8 @@ class Session {
       ids.push_back(prompt.ids);
     }
     const bool streamed = prompts.size() == 1 && !context_.json;
-    const std::vector<Generation> results =
-        streamed ? std::vector<Generation>{stream(prompts[0])} : generate(*loaded_.model, ids, options_);
+    const std::vector<Generation> results = streamed ? std::vector<Generation>{stream(prompts[0])}
+                                                     : generate(*loaded_.model, ids, options_);
     bool cancelled = false;
     for (std::size_t i = 0; i < results.size(); ++i) {
       if (context_.json) {
@@ -155,8 +155,8 @@ class Session {
       return true;
     })[0];
     write((view ? view->flush() : decoder ? decoder->flush() : "") + "\n");
-    log_info("{} tokens, the first after {:.0f} ms, then {:.1f} tokens/s", result.ids.size(),
-             1e3 * result.prefill_seconds, decode_rate(result));
+    log_info("{} tokens, the first after {:.0f} ms, then {:.1f} tokens/s", result.ids.size(), 1e3 * result.prefill_seconds,
+             decode_rate(result));
     return result;
   }
 
@@ -249,38 +249,36 @@ void add_infer(CommandLine& command_line) {
   auto arguments = std::make_shared<InferArguments>();
   GenerationOptions& generation = arguments->generation;
   SamplingOptions& sampling = generation.sampling;
-  Subcommand& command =
-      command_line.add("infer", "Complete prompts or chat with a trained model.",
-                       "nanochat infer runs/first --prompt \"The capital of France is\" --temperature 0");
+  Subcommand& command = command_line.add("infer", "Complete prompts or chat with a trained model.",
+                                         "nanochat infer runs/first --prompt \"The capital of France is\" --temperature 0");
   command.option("model", &arguments->model,
-      "A run, a checkpoint, or a .safetensors file with config.json in the same folder.");
+                 "A run, a checkpoint, or a .safetensors file with config.json in the same folder.");
   const Option& prompt = command.option("prompt", &arguments->prompt,
-      "Text to complete. The completion is printed as it is generated.");
-  command.option("prompt_ids", &arguments->prompt_ids, "Token ids to complete; no tokenizer is needed.")
-      .comma_separated();
+                                        "Text to complete. The completion is printed as it is generated.");
+  command.option("prompt_ids", &arguments->prompt_ids, "Token ids to complete; no tokenizer is needed.").comma_separated();
   command.option("prompts_file", &arguments->prompts_file,
                  "File of prompts to complete in batches: one prompt per line, or rows of {\"prompt\":...}, "
                  "{\"prompt_ids\":[...]} or {\"messages\":[...]} (.jsonl, .json, .parquet); - reads standard input.");
   command.option("interactive", &arguments->interactive,
                  "Complete each line that you type. /quit exits; Ctrl-C stops a completion.");
-  command.option("chat", &arguments->chat,
-                 "Chat with a chat model, which can use the calculator. /help lists the commands.");
+  command.option("chat", &arguments->chat, "Chat with a chat model, which can use the calculator. /help lists the commands.");
   command.option("echo", &arguments->echo, "Print the prompt before its completion. Ignored with --json.");
-  command.option("max_tokens", &generation.max_tokens,
-      "Maximum number of tokens to generate; the context may allow fewer.")
+  command.option("max_tokens", &generation.max_tokens, "Maximum number of tokens to generate; the context may allow fewer.")
       .at_least(1);
-  command.option("temperature", &sampling.temperature, "Sampling temperature; 0 always takes the most likely token.").at_least(0);
+  command.option("temperature", &sampling.temperature, "Sampling temperature; 0 always takes the most likely token.")
+      .at_least(0);
   command.option("top_k", &sampling.top_k, "Sample from the k most likely tokens; 0 samples from all.").at_least(0);
-  command.option("top_p", &sampling.top_p,
-      "Sample from the smallest set of most likely tokens whose probabilities sum to p (nucleus sampling).")
+  command
+      .option("top_p", &sampling.top_p,
+              "Sample from the smallest set of most likely tokens whose probabilities sum to p (nucleus sampling).")
       .at_least(0)
       .at_most(1);
-  command.option("min_p", &sampling.min_p,
-      "Exclude tokens whose probability is below this fraction of the highest one.")
+  command.option("min_p", &sampling.min_p, "Exclude tokens whose probability is below this fraction of the highest one.")
       .at_least(0)
       .at_most(1);
-  command.option("repetition_penalty", &sampling.repetition_penalty,
-                 "Values above 1 make tokens that already occurred less likely.")
+  command
+      .option("repetition_penalty", &sampling.repetition_penalty,
+              "Values above 1 make tokens that already occurred less likely.")
       .at_least(0.01)
       .at_most(100);
   command.option("seed", &sampling.seed, "of the draws");
@@ -291,9 +289,7 @@ void add_infer(CommandLine& command_line) {
                  "slows prompts down");
   declare_runtime_options(command.options(), arguments->runtime);
   command.positional("model").required("model");
-  command.run([arguments, &prompt](Context& context) {
-    return infer(*arguments, prompt.source() != "default", context);
-  });
+  command.run([arguments, &prompt](Context& context) { return infer(*arguments, prompt.source() != "default", context); });
 }
 
 }  // namespace nanochat::cli

@@ -43,13 +43,14 @@ void print(const ordered_json& report) {
 
 // What `--dtype auto` goes by on the CPU, with every thread; `unit`: of the rates.
 ordered_json precision_report(const PrecisionRates& rates, const char* unit) {
-  return {{"float32", rates.float32}, {"bfloat16", rates.bfloat16}, {"unit", unit}, {"choice", dtype_name(faster_dtype(rates))}};
+  return {
+      {"float32", rates.float32}, {"bfloat16", rates.bfloat16}, {"unit", unit}, {"choice", dtype_name(faster_dtype(rates))}};
 }
 
 std::string precision_text(const PrecisionRates& rates, const char* unit) {
   constexpr double kBillion = 1e9;
-  return fmt::format("{} with --dtype auto: {:.3g} {} in float32, {:.3g} in bfloat16, as measured", dtype_name(faster_dtype(rates)),
-                     rates.float32 / kBillion, unit, rates.bfloat16 / kBillion);
+  return fmt::format("{} with --dtype auto: {:.3g} {} in float32, {:.3g} in bfloat16, as measured",
+                     dtype_name(faster_dtype(rates)), rates.float32 / kBillion, unit, rates.bfloat16 / kBillion);
 }
 
 ExitCode describe_program(const Context& context) {
@@ -73,7 +74,8 @@ ExitCode describe_program(const Context& context) {
   line("nanochat", "{}", program_version());
   line("LibTorch", "{}", libtorch_version());
   line("CPU kernels", "{}", ops::cpu::kernel_level());
-  line("bfloat16", "{}", fast_bf16 ? "the processor multiplies it (AVX512-BF16)" : "emulated: the processor does not multiply it");
+  line("bfloat16", "{}",
+       fast_bf16 ? "the processor multiplies it (AVX512-BF16)" : "emulated: the processor does not multiply it");
   line("threads", "{}", threads);
   line("training", "{}", precision_text(training, "GFLOP/s"));
   line("decoding", "{}", precision_text(decoding, "billion weights/s"));
@@ -122,9 +124,8 @@ ordered_json checkpoint_report(const CheckpointSummary& summary, const Tokenizer
                          {"training_state", summary.training_state},
                          {"tokenizer", nullptr}};
   if (tokenizer != nullptr) {
-    report["tokenizer"] = {{"type", tokenizer->type()},
-                           {"vocab_size", tokenizer->vocab_size()},
-                           {"fingerprint", tokenizer->fingerprint()}};
+    report["tokenizer"] = {
+        {"type", tokenizer->type()}, {"vocab_size", tokenizer->vocab_size()}, {"fingerprint", tokenizer->fingerprint()}};
   }
   return report;
 }
@@ -136,8 +137,7 @@ std::string training_text(const nlohmann::json& state) {
   if (!state.is_object()) return "no training state";
   std::string text;
   const auto add = [&](const nlohmann::json& object, const char* key, const std::string& label) {
-    if (object.is_object() && object.contains(key))
-      text += (text.empty() ? "" : ", ") + label + " " + plain(object.at(key));
+    if (object.is_object() && object.contains(key)) text += (text.empty() ? "" : ", ") + label + " " + plain(object.at(key));
   };
   add(state, "stage", "stage");
   add(state, "step", "step");
@@ -159,8 +159,7 @@ ExitCode describe_model(const InfoArguments& arguments, const Context& context) 
   line("checkpoint", "{}", summary.folder.string());
   line("model", "{} layers, width {}, {} heads of {} ({} for keys and values), MLP {}", config.n_layer, config.n_embd,
        config.n_head, config.head_dim(), config.n_kv_head, config.intermediate_size);
-  line("vocabulary", "{} tokens, tables of {}", with_commas(config.vocab_size),
-       with_commas(config.padded_vocab_size()));
+  line("vocabulary", "{} tokens, tables of {}", with_commas(config.vocab_size), with_commas(config.padded_vocab_size()));
   line("context", "{} tokens, RoPE base {}, tables in {}", with_commas(config.sequence_len), config.rope_base,
        config.rope_table_bf16 ? "bfloat16" : "float32");
   line("logits", "{}", config.softcap > 0 ? fmt::format("soft-capped at {}", config.softcap) : "not capped");
@@ -171,8 +170,7 @@ ExitCode describe_model(const InfoArguments& arguments, const Context& context) 
   line("training", "{}", training_text(summary.training_state));
   line("optimizer", "{}", summary.has_optimizer ? "saved: training can resume" : "not saved");
   if (tokenizer != nullptr) {
-    line("tokenizer", "{}, {} tokens, {}", tokenizer->type(), with_commas(tokenizer->vocab_size()),
-         tokenizer->fingerprint());
+    line("tokenizer", "{}, {} tokens, {}", tokenizer->type(), with_commas(tokenizer->vocab_size()), tokenizer->fingerprint());
   } else {
     line("tokenizer", "none in this folder");
   }
@@ -188,10 +186,10 @@ ExitCode describe_model(const InfoArguments& arguments, const Context& context) 
 
 void add_info(CommandLine& command_line) {
   auto arguments = std::make_shared<InfoArguments>();
-  Subcommand& command =
-      command_line.add("info", "Describe a checkpoint or a token shard; without an argument, describe this build "
-                               "and machine.",
-                       "nanochat info runs/quickstart --verify");
+  Subcommand& command = command_line.add("info",
+                                         "Describe a checkpoint or a token shard; without an argument, describe this build "
+                                         "and machine.",
+                                         "nanochat info runs/quickstart --verify");
   command.option("model", &arguments->model,
                  "A checkpoint, a run (its latest checkpoint) or a .tok shard; empty describes the program.");
   command.option("verify", &arguments->verify, "Read every file and compare it with the stored checksums.");

@@ -35,8 +35,8 @@ void check(LaunchArguments& arguments, bool address_given) {
     throw ConfigError(fmt::format("--node-rank {}: must be below --nnodes {}", options.node_rank, options.nodes));
   }
   if (options.nodes > 1 && (!address_given || options.master_port == 0)) {
-    throw ConfigError(
-        fmt::format("--nnodes {}: needs --master-addr and --master-port, the same on all machines", options.nodes));
+    throw ConfigError(fmt::format("--nnodes {}: needs --master-addr and --master-port, the same on all machines",
+                                  options.nodes));
   }
 }
 
@@ -44,14 +44,12 @@ void check(LaunchArguments& arguments, bool address_given) {
 std::vector<std::string> resume_words(const CommandLine& command_line, const std::vector<std::string>& command) {
   Subcommand* found = command_line.find_command(command);
   if (found == nullptr) {
-    throw ConfigError(
-        fmt::format("\"{}\" is no command of nanochat; after -- comes one, such as: pretrain --data-dir shards",
-                    command.front()));
+    throw ConfigError(fmt::format("\"{}\" is no command of nanochat; after -- comes one, such as: pretrain --data-dir shards",
+                                  command.front()));
   }
   const Option* resume = found->options().find("resume");
   if (resume == nullptr) return {};
-  return resume->is_flag() ? std::vector<std::string>{resume->flag()}
-                           : std::vector<std::string>{resume->flag(), "latest"};
+  return resume->is_flag() ? std::vector<std::string>{resume->flag()} : std::vector<std::string>{resume->flag(), "latest"};
 }
 
 }  // namespace
@@ -59,17 +57,14 @@ std::vector<std::string> resume_words(const CommandLine& command_line, const std
 void add_launch(CommandLine& command_line) {
   auto arguments = std::make_shared<LaunchArguments>();
   LaunchOptions& options = arguments->options;
-  Subcommand& command =
-      command_line.add("launch", "Run a command as several processes, one for each GPU, on one or more machines",
-                       "nanochat launch --nproc 8 -- pretrain --data-dir shards --depth 20 --output-dir runs/base");
+  Subcommand& command = command_line.add(
+      "launch", "Run a command as several processes, one for each GPU, on one or more machines",
+      "nanochat launch --nproc 8 -- pretrain --data-dir shards --depth 20 --output-dir runs/base");
   options.processes = 0;
-  command.option("nproc", options.processes, "processes on this machine; 0: one for each GPU")
-      .at_least(0)
-      .at_most(1024);
+  command.option("nproc", options.processes, "processes on this machine; 0: one for each GPU").at_least(0).at_most(1024);
   command.option("nnodes", options.nodes, "machines; each runs this command with the same --nproc").at_least(1);
   command.option("node_rank", options.node_rank, "number of this machine, from 0").at_least(0);
-  Option& address =
-      command.option("master_addr", options.master_addr, "address of machine 0, at which the others reach it");
+  Option& address = command.option("master_addr", options.master_addr, "address of machine 0, at which the others reach it");
   command.option("master_port", options.master_port, "port of machine 0; 0: a free one, on one machine alone")
       .at_least(0)
       .at_most(65535);
@@ -77,9 +72,7 @@ void add_launch(CommandLine& command_line) {
       .option("max_restarts", options.max_restarts,
               "start all processes again, with --resume, up to N times when one fails; not after wrong usage")
       .at_least(0);
-  command
-      .option("grace", options.grace_seconds,
-              "seconds that the others have to end when one fails, before they are killed")
+  command.option("grace", options.grace_seconds, "seconds that the others have to end when one fails, before they are killed")
       .at_least(0);
   command.option("log_dir", options.log_dir,
                  "write the output of ranks other than 0 to DIR/rank-R.log; empty: to standard error, "

@@ -27,8 +27,9 @@ void add_pretrain(CommandLine& command_line) {
   command.run([config, scores, distributed, &command](Context& context) {
     apply_recipe(command.options(), *config);
     Ranks ranks(*distributed, config->runtime, shared_configuration(command));
-    const PretrainResult result =
-        pretrain(*config, ranks.progress(context), ranks.is_root() ? core_scores(*scores) : others_scores(*scores), ranks.communicator());
+    const PretrainResult result = pretrain(*config, ranks.progress(context),
+                                           ranks.is_root() ? core_scores(*scores) : others_scores(*scores),
+                                           ranks.communicator());
     if (!ranks.is_root()) return ExitCode::kOk;
     if (context.json) {
       nlohmann::json json = training_json(result, "bpb");

@@ -39,8 +39,7 @@ Prompt prompt_of_row(const Row& row) {
   int given = 0;
   for (const char* key : {"prompt", "prompt_ids", "messages"}) given += value.is_object() && value.contains(key) ? 1 : 0;
   if (given != 1) {
-    throw DataError(
-        fmt::format("{}: expected an object with one of \"prompt\", \"prompt_ids\" and \"messages\"", where));
+    throw DataError(fmt::format("{}: expected an object with one of \"prompt\", \"prompt_ids\" and \"messages\"", where));
   }
   if (value.contains("messages")) return prompt_of_messages(value, where);
   if (const auto text = value.find("prompt"); text != value.end()) {

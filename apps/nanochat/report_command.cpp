@@ -42,15 +42,15 @@ ExitCode report(const ReportConfig& config, const Context& context) {
 
 void add_report(CommandLine& command_line) {
   auto config = std::make_shared<ReportConfig>();
-  Subcommand& command = command_line.add("report",
-      "Write a report of one or several runs: curves, evaluations, samples and configuration.",
-                                         "nanochat report runs/base runs/mid runs/sft --output-dir reports");
+  Subcommand& command = command_line.add(
+      "report", "Write a report of one or several runs: curves, evaluations, samples and configuration.",
+      "nanochat report runs/base runs/mid runs/sft --output-dir reports");
   command.option("runs", config->runs, "Run folders, in the order of their stages, or in the order to compare them.");
   command.positional("runs", /*required=*/true);
   command.option("output_dir", config->output_dir,
-      "Folder for report.html and report.md; default: the folder of the first run.");
-  command.option("hourly_rate", config->options.hourly_rate,
-      "Price of the machine in dollars per hour, to estimate the cost.").at_least(0);
+                 "Folder for report.html and report.md; default: the folder of the first run.");
+  command.option("hourly_rate", config->options.hourly_rate, "Price of the machine in dollars per hour, to estimate the cost.")
+      .at_least(0);
   command.run([config](Context& context) { return report(*config, context); });
 }
 

@@ -41,8 +41,8 @@ void print_plan(const Chain& chain, const std::vector<StepPlan>& plans, bool as_
   nlohmann::json json = nlohmann::json::array();
   if (!as_json) {
     if (!chain.hardware.name.empty()) std::cout << fmt::format("{}: {}\n", chain.name, chain.hardware.name);
-    std::cout << fmt::format("{:<10} {:<16} {:>15} {:>8} {:>16} {:>11} {:>11} {:>9}\n", "step", "command", "parameters", "steps",
-                             "tokens", "memory", "disk", "time");
+    std::cout << fmt::format("{:<10} {:<16} {:>15} {:>8} {:>16} {:>11} {:>11} {:>9}\n", "step", "command", "parameters",
+                             "steps", "tokens", "memory", "disk", "time");
   }
   const auto bytes = [](std::int64_t n) { return n > 0 ? human_bytes(static_cast<double>(n)) : std::string("-"); };
   for (const StepPlan& plan : plans) {
@@ -50,19 +50,25 @@ void print_plan(const Chain& chain, const std::vector<StepPlan>& plans, bool as_
     total.seconds += plan.seconds;
     total.memory = std::max(total.memory, plan.memory);
     if (as_json) {
-      json.push_back({{"step", plan.name}, {"command", plan.command}, {"parameters", plan.parameters}, {"steps", plan.steps},
-                      {"tokens", plan.tokens}, {"memory_bytes", plan.memory}, {"disk_bytes", plan.disk}, {"seconds", plan.seconds}});
+      json.push_back({{"step", plan.name},
+                      {"command", plan.command},
+                      {"parameters", plan.parameters},
+                      {"steps", plan.steps},
+                      {"tokens", plan.tokens},
+                      {"memory_bytes", plan.memory},
+                      {"disk_bytes", plan.disk},
+                      {"seconds", plan.seconds}});
     } else {
       std::cout << fmt::format("{:<10} {:<16} {:>15} {:>8} {:>16} {:>11} {:>11} {:>9}\n", plan.name, plan.command,
-                               human_count(plan.parameters), human_count(plan.steps), human_count(plan.tokens), bytes(plan.memory),
-                               bytes(plan.disk), plan.seconds > 0 ? human_duration(plan.seconds) : "-");
+                               human_count(plan.parameters), human_count(plan.steps), human_count(plan.tokens),
+                               bytes(plan.memory), bytes(plan.disk), plan.seconds > 0 ? human_duration(plan.seconds) : "-");
     }
   }
   if (as_json) {
     std::cout << json.dump() << '\n';
   } else {
-    std::cout << fmt::format("in all: {} of disk, {} of memory at most, {} of training\n", bytes(total.disk), bytes(total.memory),
-                             human_duration(total.seconds));
+    std::cout << fmt::format("in all: {} of disk, {} of memory at most, {} of training\n", bytes(total.disk),
+                             bytes(total.memory), human_duration(total.seconds));
   }
 }
 
@@ -133,7 +139,8 @@ ExitCode run_chain(const RunArguments& arguments, const Context& context) {
     if (record.done(step)) {
       log_info("step {}: done before", step.name);
     } else if (const ExitCode code = run_step(step, record, context); code != ExitCode::kOk) {
-      fmt::print(stderr, "nanochat run: step {} did not end well; `nanochat run {}` goes on from there\n", step.name, arguments.file.string());
+      fmt::print(stderr, "nanochat run: step {} did not end well; `nanochat run {}` goes on from there\n", step.name,
+                 arguments.file.string());
       return code;
     }
     if (step.name == arguments.until) break;
@@ -146,11 +153,10 @@ ExitCode run_chain(const RunArguments& arguments, const Context& context) {
 void add_run(CommandLine& command_line) {
   auto arguments = std::make_shared<RunArguments>();
   Subcommand& command = command_line.add("run",
-      "Run or resume a chain of commands: tokenizer, data preparation and training stages.",
+                                         "Run or resume a chain of commands: tokenizer, data preparation and training stages.",
                                          "nanochat run configs/toy.json");
   command.option("chain", arguments->file, "JSON file that lists the steps, such as those in configs/.");
-  command.option("plan", arguments->plan,
-      "Print the expected memory, disk space and time of each step, without running any.");
+  command.option("plan", arguments->plan, "Print the expected memory, disk space and time of each step, without running any.");
   command.option("until", arguments->until, "Stop after the step with this name.");
   command.positional("chain").required("chain");
   command.run([arguments](Context& context) { return run_chain(*arguments, context); });

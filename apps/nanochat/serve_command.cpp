@@ -43,7 +43,9 @@ struct ServeArguments {
 // Those of --api-key, a flag, a variable or a key of a file (`source`), and those of --api-key-file. A way that was given and
 // holds no key is an error: without keys everybody is served.
 void gather_api_keys(const ServeArguments& arguments, const std::string& source, std::vector<std::string>& keys) {
-  const std::string where = source == "environment" ? "NANOCHAT_API_KEY" : source == "flag" ? "--api-key" : source + ": \"api_key\"";
+  const std::string where = source == "environment" ? "NANOCHAT_API_KEY"
+                            : source == "flag"      ? "--api-key"
+                                                    : source + ": \"api_key\"";
   if (keys.empty() && source != "default") throw ConfigError(fmt::format("{}: holds no key, expected one", where));
   for (std::string& key : keys) key = parse_api_key(key, where);
   if (arguments.api_key_file.empty()) return;
@@ -69,11 +71,12 @@ std::shared_ptr<ServedModel> describe(const ServeArguments& arguments, const Loa
   auto served = std::make_shared<ServedModel>();
   served->id = arguments.model_name.empty() ? default_name(loaded.folder) : arguments.model_name;
   const auto age = fs::file_time_type::clock::now() - fs::last_write_time(loaded.folder);
-  served->created = std::chrono::duration_cast<std::chrono::seconds>(
-                        (std::chrono::system_clock::now() - age).time_since_epoch()).count();
+  served->created =
+      std::chrono::duration_cast<std::chrono::seconds>((std::chrono::system_clock::now() - age).time_since_epoch()).count();
   served->tokenizer = loaded.tokenizer;
   served->fingerprint = "fp_" + sha256_hex(loaded.training_state.dump() + loaded.tokenizer->fingerprint() +
-                                           std::to_string(served->created)).substr(0, 12);
+                                           std::to_string(served->created))
+                                    .substr(0, 12);
   served->stop_tokens = end_tokens(*loaded.tokenizer);
   served->has_tools = has_calculator_tokens(*loaded.tokenizer);
   const auto trie = std::make_shared<const TokenTrie>(loaded.tokenizer->vocab_size(), [&](std::int32_t id) {
@@ -94,7 +97,8 @@ ExitCode serve(ServeArguments& arguments, const std::string& key_source) {
 
   // Listens before the model is there: a load balancer asks /health meanwhile.
   auto api = std::make_shared<Api>(arguments.api);
-  HttpServer server(arguments.http, [api](std::shared_ptr<HttpExchange> exchange) { api->handle(exchange); }, http_error_response);
+  HttpServer server(
+      arguments.http, [api](std::shared_ptr<HttpExchange> exchange) { api->handle(exchange); }, http_error_response);
   server.start();
   log_info("listening on {}", url_of(arguments.http, server.port()));
 
@@ -111,7 +115,8 @@ ExitCode serve(ServeArguments& arguments, const std::string& key_source) {
   engine->start();
   api->set_model(served);
   while (!engine->ready() && !interrupt_requested()) std::this_thread::sleep_for(std::chrono::milliseconds(10));
-  if (!interrupt_requested()) log_info("ready: \"{}\" with a context of {}, {}", served->id, engine->context_length(), runtime.description);
+  if (!interrupt_requested())
+    log_info("ready: \"{}\" with a context of {}, {}", served->id, engine->context_length(), runtime.description);
 
   while (!interrupt_requested()) std::this_thread::sleep_for(std::chrono::milliseconds(50));
   log_info("shutting down: {} requests are finished first", engine->stats().running + engine->stats().queued);
@@ -133,9 +138,8 @@ void add_serve(CommandLine& command_line) {
   Subcommand& command = command_line.add("serve", "Serve a model through the OpenAI API, with a chat page at /.",
                                          "nanochat serve runs/first --port 8000");
   command.option("model", &arguments->model,
-      "A run, a checkpoint, or a .safetensors file with config.json in the same folder.");
-  command.option("model_name", &arguments->model_name,
-      "Model id in the API; default: the name of the model's folder.");
+                 "A run, a checkpoint, or a .safetensors file with config.json in the same folder.");
+  command.option("model_name", &arguments->model_name, "Model id in the API; default: the name of the model's folder.");
   command.option("host", &http.host, "Address to listen on; 0.0.0.0 listens on all network interfaces.");
   command.option("port", &http.port, "Port to listen on; 0 picks a free port.").at_least(0).at_most(65535);
   Option& api_key = command.option("api_key", &api.api_keys,
@@ -143,31 +147,43 @@ void add_serve(CommandLine& command_line) {
                                    "NANOCHAT_API_KEY so that keys do not appear in the process list.");
   api_key.comma_separated().not_in_resolved();
   command.option("api_key_file", &arguments->api_key_file,
-      "File with one API key per line. Empty lines and lines that begin with # are skipped.");
-  command.option("cors_origins", &api.cors_origins,
-                 "Origins of web pages that may call the API (CORS), such as http://localhost:3000; * allows all.").comma_separated();
+                 "File with one API key per line. Empty lines and lines that begin with # are skipped.");
+  command
+      .option("cors_origins", &api.cors_origins,
+              "Origins of web pages that may call the API (CORS), such as http://localhost:3000; * allows all.")
+      .comma_separated();
   command.option("tls_cert", &http.tls_certificate, "Certificate chain in PEM format; serves HTTPS instead of HTTP.");
   command.option("tls_key", &http.tls_key, "Private key of --tls-cert in PEM format.");
   command.option("page", &api.page, "Serve the chat page at /.");
-  command.option("temperature", &api.defaults.temperature, "Sampling temperature for requests that do not set one.").at_least(0);
-  command.option("top_k", &api.defaults.top_k,
-      "top_k for requests that do not set one: sample from the k most likely tokens; 0 samples from all.").at_least(0);
+  command.option("temperature", &api.defaults.temperature, "Sampling temperature for requests that do not set one.")
+      .at_least(0);
+  command
+      .option("top_k", &api.defaults.top_k,
+              "top_k for requests that do not set one: sample from the k most likely tokens; 0 samples from all.")
+      .at_least(0);
   command.option("max_running", &engine.max_running, "Maximum number of answers generated at the same time.").at_least(1);
-  command.option("max_queued", &engine.max_queued,
-      "Maximum number of waiting requests; further ones get status 429.").at_least(0);
-  command.option("max_queued_tokens", &engine.max_queued_tokens,
-      "Maximum number of prompt tokens of all waiting requests; 0 means no limit.").at_least(0);
-  command.option("max_batch_tokens", &engine.max_batch_tokens,
-      "Maximum number of tokens in one forward pass; 0 uses 256 on a CPU and 8192 on a GPU.").at_least(0);
-  command.option("kv_blocks", &engine.kv_blocks,
-      "Number of blocks of the KV cache. 0 fits --max-running full contexts, or as many as a quarter of free "
-      "memory holds.").at_least(0);
+  command.option("max_queued", &engine.max_queued, "Maximum number of waiting requests; further ones get status 429.")
+      .at_least(0);
+  command
+      .option("max_queued_tokens", &engine.max_queued_tokens,
+              "Maximum number of prompt tokens of all waiting requests; 0 means no limit.")
+      .at_least(0);
+  command
+      .option("max_batch_tokens", &engine.max_batch_tokens,
+              "Maximum number of tokens in one forward pass; 0 uses 256 on a CPU and 8192 on a GPU.")
+      .at_least(0);
+  command
+      .option("kv_blocks", &engine.kv_blocks,
+              "Number of blocks of the KV cache. 0 fits --max-running full contexts, or as many as a quarter of free "
+              "memory holds.")
+      .at_least(0);
   command.option("block_size", &engine.block_size, "Number of tokens in a block of the KV cache.").at_least(1);
   command.option("prefix_cache", &engine.prefix_cache, "Reuse cached prompt prefixes across requests.");
   command.option("deterministic", &engine.batch_invariant,
-      "On a GPU in bfloat16, make results independent of the other requests in the batch. Prompts are slower.");
+                 "On a GPU in bfloat16, make results independent of the other requests in the batch. Prompts are slower.");
   command.option("max_body_mb", &arguments->max_body_mb, "Maximum size of a request body in MiB.").at_least(1).at_most(1024);
-  command.option("max_connections", &http.max_connections, "Maximum number of open connections; further ones wait.").at_least(1);
+  command.option("max_connections", &http.max_connections, "Maximum number of open connections; further ones wait.")
+      .at_least(1);
   command.option("io_threads", &http.io_threads, "Number of threads that handle network connections.").at_least(1).at_most(16);
   declare_runtime_options(command.options(), arguments->runtime);
   command.positional("model").required("model");

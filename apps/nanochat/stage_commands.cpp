@@ -32,9 +32,9 @@ struct Scored : Config {
 
 void add_midtrain(CommandLine& command_line) {
   auto config = std::make_shared<Scored<MidtrainConfig>>();
-  Subcommand& command = command_line.add("midtrain",
-      "Train a base model on conversations, all tokens of them, so that it learns their format.",
-                                         "nanochat midtrain --base-model runs/base --mixture configs/toy_mixture.json --output-dir runs/mid");
+  Subcommand& command = command_line.add(
+      "midtrain", "Train a base model on conversations, all tokens of them, so that it learns their format.",
+      "nanochat midtrain --base-model runs/base --mixture configs/toy_mixture.json --output-dir runs/mid");
   declare_midtrain_options(command.options(), *config);
   declare_task_scores(command.options(), config->scores);
   command.required("base_model").required("output_dir");
@@ -53,7 +53,7 @@ void add_sft(CommandLine& command_line) {
   auto config = std::make_shared<Scored<SftConfig>>();
   config->output_dir = "runs/sft";
   Subcommand& command = command_line.add("sft",
-      "Fine-tune a model on conversations; only the assistant's messages are learned.",
+                                         "Fine-tune a model on conversations; only the assistant's messages are learned.",
                                          "nanochat sft --base-model runs/base --data-dir my.jsonl");
   declare_sft_options(command.options(), *config);
   declare_task_scores(command.options(), config->scores);
@@ -71,10 +71,10 @@ void add_sft(CommandLine& command_line) {
 
 void add_rl(CommandLine& command_line) {
   auto config = std::make_shared<RlConfig>();
-  Subcommand& command = command_line.add("rl",
-      "Train a chat model by reinforcement learning on its own answers to tasks with checkable answers.",
-                                         "nanochat rl --base-model runs/sft --mixture '[{\"task\": \"toy-spelling\"}]' "
-                                         "--validation-mixture '[{\"task\": \"toy-spelling\", \"split\": \"test\"}]' --output-dir runs/rl");
+  Subcommand& command = command_line.add(
+      "rl", "Train a chat model by reinforcement learning on its own answers to tasks with checkable answers.",
+      "nanochat rl --base-model runs/sft --mixture '[{\"task\": \"toy-spelling\"}]' "
+      "--validation-mixture '[{\"task\": \"toy-spelling\", \"split\": \"test\"}]' --output-dir runs/rl");
   declare_rl_options(command.options(), *config);
   command.required("base_model").required("mixture").required("validation_mixture").required("output_dir");
   auto distributed = std::make_shared<CommunicatorOptions>(communicator_options("rl"));

@@ -50,8 +50,7 @@ struct Corpus {
   std::vector<std::string> held_out;       // a sample of the others
 };
 
-std::shared_ptr<const Tokenizer> train_on(const TrainArguments& arguments, ProgressReporter& progress,
-                                          Corpus& corpus) {
+std::shared_ptr<const Tokenizer> train_on(const TrainArguments& arguments, ProgressReporter& progress, Corpus& corpus) {
   constexpr std::int64_t kHeldOutBytes = 4 << 20;
   const auto reader = open_documents(expand_paths(arguments.data_dir, arguments.reader), arguments.reader);
   DocumentSample held_out(kHeldOutBytes, derive_seed(arguments.options.seed, "tokenizer held-out sample"));
@@ -95,18 +94,17 @@ ExitCode train(TrainArguments& arguments, Context& context) {
   for (const std::string& document : corpus.held_out) bytes += document.size();
   const double bytes_per_token = tokens > 0 ? static_cast<double>(bytes) / static_cast<double>(tokens) : 0.0;
   if (context.json) {
-    const ordered_json report = {
-        {"output_dir", arguments.output_dir.string()},
-        {"type", tokenizer->type()},
-        {"vocab_size", tokenizer->vocab_size()},
-        {"fingerprint", tokenizer->fingerprint()},
-        {"train_documents", corpus.documents},
-        {"train_bytes", corpus.bytes},
-        {"skipped_rows", skipped_to_json(arguments.reader)},
-        {"held_out_documents", corpus.held_out.size()},
-        {"held_out_bytes", bytes},
-        {"bytes_per_token", tokens > 0 ? ordered_json(bytes_per_token) : ordered_json(nullptr)},
-        {"seconds", seconds}};
+    const ordered_json report = {{"output_dir", arguments.output_dir.string()},
+                                 {"type", tokenizer->type()},
+                                 {"vocab_size", tokenizer->vocab_size()},
+                                 {"fingerprint", tokenizer->fingerprint()},
+                                 {"train_documents", corpus.documents},
+                                 {"train_bytes", corpus.bytes},
+                                 {"skipped_rows", skipped_to_json(arguments.reader)},
+                                 {"held_out_documents", corpus.held_out.size()},
+                                 {"held_out_bytes", bytes},
+                                 {"bytes_per_token", tokens > 0 ? ordered_json(bytes_per_token) : ordered_json(nullptr)},
+                                 {"seconds", seconds}};
     fmt::print("{}\n", report.dump());
   } else if (!context.quiet) {
     fmt::print("{}: {} tokens, trained on {} documents ({}) in {}\n", arguments.output_dir.string(),
@@ -123,14 +121,14 @@ ExitCode train(TrainArguments& arguments, Context& context) {
 void add_train_command(CommandLine& command_line) {
   auto arguments = std::make_shared<TrainArguments>();
   TokenizerTrainOptions& options = arguments->options;
-  Subcommand& command =
-      command_line.add("tokenizer train", "Train a tokenizer on text: SentencePiece BPE or byte-level BPE.",
-                       "nanochat tokenizer train --data-dir books/ --vocab-size 4096 --output-dir tokenizer/");
+  Subcommand& command = command_line.add(
+      "tokenizer train", "Train a tokenizer on text: SentencePiece BPE or byte-level BPE.",
+      "nanochat tokenizer train --data-dir books/ --vocab-size 4096 --output-dir tokenizer/");
   command.option("data_dir", &arguments->data_dir,
                  "Training text: files, folders or globs of .txt, .jsonl (each also .gz or .zst) and .parquet; - "
                  "reads standard input.");
   command.option("output_dir", &arguments->output_dir,
-      "Folder to write tokenizer.json into; SentencePiece also writes tokenizer.model.");
+                 "Folder to write tokenizer.json into; SentencePiece also writes tokenizer.model.");
   command
       .option("type", &arguments->type,
               "Kind of tokenizer. sentencepiece: SentencePiece BPE. bpe: byte-level BPE as in GPT-4 and the Python "
@@ -139,16 +137,15 @@ void add_train_command(CommandLine& command_line) {
   command.option("pattern", &options.pattern,
                  "With --type bpe: pattern that splits text into words, which merges do not cross: nanochat, gpt2, "
                  "cl100k or a regular expression.");
-  command.option("vocab_size", &options.vocab_size,
-      "Number of tokens in the vocabulary, including the nine special tokens.")
+  command.option("vocab_size", &options.vocab_size, "Number of tokens in the vocabulary, including the nine special tokens.")
       .at_least(265)
       .at_most(1 << 17);
-  command.option("max_bytes", &options.max_bytes,
-      "Train on at most this many bytes of text. 0 uses the default of the type: for sentencepiece a sample of 1 "
-      "GB over the whole corpus, for bpe the first 10 GB.")
-      .at_least(0);
   command
-      .option("max_document_bytes", &options.max_document_bytes, "Use only the first N bytes of a longer document.")
+      .option("max_bytes", &options.max_bytes,
+              "Train on at most this many bytes of text. 0 uses the default of the type: for sentencepiece a sample of 1 "
+              "GB over the whole corpus, for bpe the first 10 GB.")
+      .at_least(0);
+  command.option("max_document_bytes", &options.max_document_bytes, "Use only the first N bytes of a longer document.")
       .at_least(4);
   command
       .option("validation_every", &arguments->validation_every,
@@ -175,14 +172,12 @@ struct TokenizerArguments {
 };
 
 void add_tokenizer_options(Subcommand& command, TokenizerArguments& arguments) {
-  command.option(
-      "tokenizer", &arguments.tokenizer,
-      "Tokenizer to load: a folder or checkpoint with tokenizer.json, or a tokenizer.json, tokenizer.model or "
-      ".tiktoken rank file.");
-  command.option(
-      "pattern", &arguments.load.pattern,
-      "Split pattern of a .tiktoken rank file: nanochat, gpt2, cl100k or a regular expression; empty detects it "
-      "from the file.");
+  command.option("tokenizer", &arguments.tokenizer,
+                 "Tokenizer to load: a folder or checkpoint with tokenizer.json, or a tokenizer.json, tokenizer.model or "
+                 ".tiktoken rank file.");
+  command.option("pattern", &arguments.load.pattern,
+                 "Split pattern of a .tiktoken rank file: nanochat, gpt2, cl100k or a regular expression; empty detects it "
+                 "from the file.");
   command
       .option("special", &arguments.load.special,
               "Special tokens to add to a .tiktoken rank file or a tokenizer.model that comes alone. nanochat adds "
@@ -218,8 +213,7 @@ class Input {
 };
 
 void write_output(std::string_view text) {
-  if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size())
-    throw IoError("cannot write to standard output");
+  if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size()) throw IoError("cannot write to standard output");
 }
 
 // Calls visit(object, place) for each line of JSON that is not blank.
@@ -229,7 +223,8 @@ void for_each_row(const Input& input, const std::function<void(const nlohmann::j
   for (std::string line; lines.next(line, kLongestLine);) {
     if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
     const std::string where = fmt::format("{}:{}", input.name(), lines.line_number());
-    if (!lines.ends_line()) throw DataError(fmt::format("{}: a line of more than {} is no row", where, human_bytes(kLongestLine)));
+    if (!lines.ends_line())
+      throw DataError(fmt::format("{}: a line of more than {} is no row", where, human_bytes(kLongestLine)));
     visit(parse_json_input(line, where), where);
   }
 }
@@ -291,21 +286,19 @@ ExitCode info(const TokenizerArguments& arguments, Context& context) {
     return ExitCode::kOk;
   }
   fmt::print("type            {}\n", tokenizer->type());
-  fmt::print("vocabulary      {} tokens, {} of them special\n", with_commas(tokenizer->vocab_size()),
-             specials.size());
+  fmt::print("vocabulary      {} tokens, {} of them special\n", with_commas(tokenizer->vocab_size()), specials.size());
   if (bpe != nullptr) print_steps(*bpe);
   fmt::print("longest token   {} bytes\n", *std::max_element(lengths.begin(), lengths.end()));
   fmt::print("fingerprint     {}\n", tokenizer->fingerprint());
   for (const auto& [name, id] : specials.items()) fmt::print("special         {:>6} {}\n", id.get<TokenId>(), name);
-  fmt::print("sample          {} is {} tokens: {}\n", ordered_json(kSample).dump(), sample.size(),
-             ordered_json(sample).dump());
+  fmt::print("sample          {} is {} tokens: {}\n", ordered_json(kSample).dump(), sample.size(), ordered_json(sample).dump());
   return ExitCode::kOk;
 }
 
 void add_info_command(CommandLine& command_line) {
   auto arguments = std::make_shared<TokenizerArguments>();
-  Subcommand& command =
-      command_line.add("tokenizer info", "Describe a tokenizer: type, vocabulary size, special tokens.", "nanochat tokenizer info tokenizer/");
+  Subcommand& command = command_line.add("tokenizer info", "Describe a tokenizer: type, vocabulary size, special tokens.",
+                                         "nanochat tokenizer info tokenizer/");
   add_tokenizer_options(command, *arguments);
   command.positional("tokenizer");
   command.run([arguments](Context& context) { return info(*arguments, context); });
@@ -369,14 +362,14 @@ ExitCode encode(const EncodeArguments& arguments, Context& context) {
 
 void add_encode_command(CommandLine& command_line) {
   auto arguments = std::make_shared<EncodeArguments>();
-  Subcommand& command =
-      command_line.add("tokenizer encode", "Encode text as token ids: one text, or with --jsonl one text per line.",
-                       "nanochat tokenizer encode --tokenizer tokenizer/ --jsonl < texts.jsonl > ids.jsonl");
+  Subcommand& command = command_line.add("tokenizer encode",
+                                         "Encode text as token ids: one text, or with --jsonl one text per line.",
+                                         "nanochat tokenizer encode --tokenizer tokenizer/ --jsonl < texts.jsonl > ids.jsonl");
   add_tokenizer_options(command, arguments->tokenizer);
   command.option("input", &arguments->input, "File to read; empty reads standard input.");
   command.option("jsonl", &arguments->jsonl, "Read lines of {\"text\":...} and write lines of {\"ids\":[...]}.");
-  command.option("text_column", &arguments->text_column,
-      "With --jsonl: key of the text in each row; empty means text.").formerly("text_key");
+  command.option("text_column", &arguments->text_column, "With --jsonl: key of the text in each row; empty means text.")
+      .formerly("text_key");
   command.option("add_bos", &arguments->add_bos, "Put the BOS token before the text.");
   command.option("threads", &arguments->threads, "Number of threads that encode rows; 0 uses all cores.").at_least(0);
   command.positional("input");

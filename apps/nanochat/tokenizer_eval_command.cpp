@@ -138,8 +138,7 @@ void add_tokenizer_eval(CommandLine& command_line) {
   Subcommand& command = command_line.add(
       "tokenizer eval", "Compare tokenizers by bytes per token and encoding speed on given texts.",
       "nanochat tokenizer eval --tokenizer tokenizer/ gpt2.tiktoken --data-dir english.txt code.txt");
-  command.option("tokenizer", &arguments->tokenizers,
-      "Tokenizers to compare: folders or files, as for the other commands.");
+  command.option("tokenizer", &arguments->tokenizers, "Tokenizers to compare: folders or files, as for the other commands.");
   command.option("data_dir", &arguments->data_dir,
                  "Text to encode: files, folders or globs of .txt, .jsonl (each also .gz or .zst) and .parquet. "
                  "Each file gets its own row in the table.");

@@ -32,7 +32,8 @@ void print_training(const TrainingResult& result, const std::string& score, cons
     std::cout << fmt::format("validation {} {:.4f}, at best {:.4f}\n", score, result.score, result.minimum_score);
   }
   if (!result.checkpoint.empty()) std::cout << "checkpoint " << result.checkpoint.string() << '\n';
-  if (result.interrupted) std::cout << fmt::format("interrupted; continue with --resume latest --output-dir {}\n", output_dir.string());
+  if (result.interrupted)
+    std::cout << fmt::format("interrupted; continue with --resume latest --output-dir {}\n", output_dir.string());
 }
 
 }  // namespace nanochat::cli

@@ -80,7 +80,8 @@ std::vector<ScheduledScore> task_scores(const ScoreOptions& options) {
     tasks.push_back(open_chat_task(name, files.of(name)));
     if (name == "humaneval" && !sandbox) sandbox = std::make_shared<Sandbox>();
   }
-  const auto ask = [tasks, sandbox, max_per_task = options.max_per_task, max_tokens = options.max_tokens](Gpt& model, const Tokenizer& tokenizer) {
+  const auto ask = [tasks, sandbox, max_per_task = options.max_per_task,
+                    max_tokens = options.max_tokens](Gpt& model, const Tokenizer& tokenizer) {
     ChatOptions chat;
     chat.scoring = default_scoring(model.device());
     chat.max_examples = max_per_task;

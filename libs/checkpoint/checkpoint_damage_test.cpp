@@ -61,8 +61,8 @@ TEST_F(CheckpointDamageTest, FlippedWeightIsFound) {
 
 TEST_F(CheckpointDamageTest, EveryFileTruncatedOrFlipped) {
   Rng rng(4);
-  for (const char* name : {"model.safetensors", "optimizer.rank-0-of-1.safetensors", "config.json",
-                           "training_state.json", "tokenizer.json"}) {
+  for (const char* name :
+       {"model.safetensors", "optimizer.rank-0-of-1.safetensors", "config.json", "training_state.json", "tokenizer.json"}) {
     const std::string original = read_file(folder_ / name);
     for (int round = 0; round < 40; ++round) {
       std::string damaged = original;

@@ -44,8 +44,9 @@ json check_training_state(json state, const fs::path& path) {
   }
   const auto checksum = state.find("checksum");
   if (checksum == state.end() || *checksum != training_state_checksum(state)) {
-    fail("its checksum is not that of its contents; it was damaged or changed (delete it to use the weights as they "
-         "are)");
+    fail(
+        "its checksum is not that of its contents; it was damaged or changed (delete it to use the weights as they "
+        "are)");
   }
   const auto list = state.find("sha256");
   if (list == state.end() || !list->is_object()) fail("\"sha256\" must be an object");
@@ -79,9 +80,7 @@ bool verify_file(const fs::path& path, const json& training_state) {
   return true;
 }
 
-bool has_weights(const fs::path& folder) {
-  return is_file(folder / kWeightsFile) || is_file(folder / kWeightsIndexFile);
-}
+bool has_weights(const fs::path& folder) { return is_file(folder / kWeightsFile) || is_file(folder / kWeightsIndexFile); }
 
 bool is_weights_file(const fs::path& path) {
   return path.extension() == ".safetensors" || path.filename().string().ends_with(".safetensors.index.json");
@@ -128,8 +127,7 @@ fs::path find_checkpoint(const fs::path& given) {
   const fs::path path = locate_run(given);
   if (is_file(path)) {
     if (is_weights_file(path)) return path;
-    throw CheckpointError(path.string() +
-                          ": is a file, expected a checkpoint folder, a run folder or a .safetensors file");
+    throw CheckpointError(path.string() + ": is a file, expected a checkpoint folder, a run folder or a .safetensors file");
   }
   if (!is_folder(path)) {
     throw CheckpointError(path.string() + ": no such checkpoint or run; there is no " + places_of_run(path));
@@ -139,8 +137,7 @@ fs::path find_checkpoint(const fs::path& given) {
     if (auto newest = newest_of_run(path)) return *newest;
     throw CheckpointError(path.string() + ": this run has no checkpoint yet");
   }
-  throw CheckpointError(path.string() + ": holds neither " + kWeightsFile +
-                        " (a checkpoint) nor checkpoints/ (a run)");
+  throw CheckpointError(path.string() + ": holds neither " + kWeightsFile + " (a checkpoint) nor checkpoints/ (a run)");
 }
 
 std::unique_ptr<TensorSource> open_weights(const fs::path& path) {
@@ -173,8 +170,7 @@ void verify_weights(const OpenCheckpoint& checkpoint) {
 }
 
 bool has_tokenizer(const fs::path& folder) {
-  return is_file(folder / "tokenizer.json") || is_file(folder / "tokenizer.model") ||
-         is_file(folder / "tokenizer.pkl");
+  return is_file(folder / "tokenizer.json") || is_file(folder / "tokenizer.model") || is_file(folder / "tokenizer.pkl");
 }
 
 std::shared_ptr<const Tokenizer> checkpoint_tokenizer(const OpenCheckpoint& checkpoint) {
@@ -222,12 +218,14 @@ std::vector<fs::path> optimizer_files(const fs::path& checkpoint) {
   for (const fs::directory_entry& entry : fs::directory_iterator(checkpoint, ignored)) {
     int rank = 0, ranks = 0;
     const std::string name = entry.path().filename().string();
-    if (std::sscanf(name.c_str(), "optimizer.rank-%d-of-%d", &rank, &ranks) != 2 || name != optimizer_file_name(rank, ranks)) continue;
+    if (std::sscanf(name.c_str(), "optimizer.rank-%d-of-%d", &rank, &ranks) != 2 || name != optimizer_file_name(rank, ranks))
+      continue;
     if (rank < 0 || rank >= ranks) continue;
     if (files.empty()) files.resize(static_cast<std::size_t>(ranks));
     if (files.size() != static_cast<std::size_t>(ranks)) {
-      throw CheckpointError(entry.path().string() + ": is one of " + std::to_string(ranks) + " files, but there are also files of " +
-                            std::to_string(files.size()) + "; they do not belong together");
+      throw CheckpointError(entry.path().string() + ": is one of " + std::to_string(ranks) +
+                            " files, but there are also files of " + std::to_string(files.size()) +
+                            "; they do not belong together");
     }
     files[static_cast<std::size_t>(rank)] = entry.path();
   }
@@ -244,7 +242,8 @@ namespace {
 // The optimizer's state as several processes wrote it. Files are checked when they are first read.
 class OptimizerState {
  public:
-  OptimizerState(const fs::path& folder, json training_state) : paths_(optimizer_files(folder)), training_state_(std::move(training_state)) {
+  OptimizerState(const fs::path& folder, json training_state)
+      : paths_(optimizer_files(folder)), training_state_(std::move(training_state)) {
     if (paths_.empty()) {
       throw CheckpointError((folder / optimizer_file_name(0, 1)).string() +
                             ": no such file; this checkpoint was saved without what resuming needs");

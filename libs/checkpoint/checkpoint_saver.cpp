@@ -12,7 +12,6 @@
 namespace nanochat {
 namespace {
 
-
 // Into `copies`, which are made where names or shapes differ from the last time.
 void copy_tensors(const NamedTensors& live, NamedTensors& copies) {
   copies.resize(live.size());

@@ -35,8 +35,7 @@ class CheckpointSaver {
   CheckpointSaver& operator=(const CheckpointSaver&) = delete;
 
   // As save_checkpoint(), then calls `afterwards` on the writing thread. Config and tokenizer must outlive the save.
-  void save(const std::filesystem::path& folder, CheckpointContents contents,
-            std::function<void(const SaveTimes&)> afterwards);
+  void save(const std::filesystem::path& folder, CheckpointContents contents, std::function<void(const SaveTimes&)> afterwards);
   // Runs after the earlier saves; dropped if one of them fails.
   void then(std::function<void()> task);
   void check();  // throws an earlier error, without waiting

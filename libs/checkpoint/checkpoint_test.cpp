@@ -78,8 +78,7 @@ TEST_F(CheckpointTest, LoadingGivesBackWhatWasSaved) {
   ASSERT_EQ(loaded.model->parameters().size(), model_.parameters().size());
   for (std::size_t i = 0; i < model_.parameters().size(); ++i) {
     EXPECT_EQ(loaded.model->parameters()[i].name, model_.parameters()[i].name);
-    EXPECT_TRUE(loaded.model->parameters()[i].value.equal(model_.parameters()[i].value))
-        << model_.parameters()[i].name;
+    EXPECT_TRUE(loaded.model->parameters()[i].value.equal(model_.parameters()[i].value)) << model_.parameters()[i].name;
   }
   const at::Tensor ids = some_ids(265);
   EXPECT_TRUE(loaded.model->forward(ids).equal(model_.forward(ids)));
@@ -141,11 +140,9 @@ TEST_F(CheckpointTest, OptimizerStateComesBack) {
   NamedTensors renamed = {state[0], {"b", at::zeros({3, 2})}};
   EXPECT_THAT(message_of([&] { load_optimizer_state(folder_, renamed); }), HasSubstr("tensor b is missing"));
   NamedTensors reshaped = {state[0], {"a.exp_avg_sq", at::zeros({2, 3})}};
-  EXPECT_THAT(message_of([&] { load_optimizer_state(folder_, reshaped); }),
-              HasSubstr("a.exp_avg_sq has shape (3, 2)"));
+  EXPECT_THAT(message_of([&] { load_optimizer_state(folder_, reshaped); }), HasSubstr("a.exp_avg_sq has shape (3, 2)"));
   fs::remove(folder_ / "optimizer.rank-0-of-1.safetensors");
-  EXPECT_THAT(message_of([&] { load_optimizer_state(folder_, state); }),
-              HasSubstr("saved without what resuming needs"));
+  EXPECT_THAT(message_of([&] { load_optimizer_state(folder_, state); }), HasSubstr("saved without what resuming needs"));
 }
 
 TEST_F(CheckpointTest, MinimumIsWeightsAndConfig) {
@@ -197,8 +194,7 @@ TEST_F(CheckpointTest, FailureLeavesTheOlderOne) {
 
 TEST_F(CheckpointTest, MakesParentsOrSaysWhyNot) {
   save_checkpoint(temporary_ / "a/b/c", contents());
-  EXPECT_EQ(verify_checkpoint(temporary_ / "a/b/c"),
-            verify_checkpoint(fs::path((temporary_ / "a/b/c").string() + "/")));
+  EXPECT_EQ(verify_checkpoint(temporary_ / "a/b/c"), verify_checkpoint(fs::path((temporary_ / "a/b/c").string() + "/")));
   testing::write_text(temporary_ / "file", "x");
   EXPECT_THROW(save_checkpoint(temporary_ / "file/checkpoint", contents()), IoError);
   EXPECT_THROW(save_checkpoint(temporary_ / "file", contents()), IoError);
@@ -296,8 +292,7 @@ TEST_F(CheckpointTest, FindsCheckpointsOfRuns) {
 TEST_F(CheckpointTest, SaysWhatIsNotThere) {
   EXPECT_THAT(load_error(temporary_ / "absent"), HasSubstr("no such checkpoint or run"));
   EXPECT_THAT(load_error("nothing-of-this-name"), HasSubstr("there is no nothing-of-this-name, nor runs/nothing-of-this-name"));
-  EXPECT_THAT(load_error(temporary_.path()),
-              HasSubstr("holds neither model.safetensors (a checkpoint) nor checkpoints/"));
+  EXPECT_THAT(load_error(temporary_.path()), HasSubstr("holds neither model.safetensors (a checkpoint) nor checkpoints/"));
   testing::write_text(temporary_ / "notes.txt", "x");
   EXPECT_THAT(load_error(temporary_ / "notes.txt"), HasSubstr("is a file, expected a checkpoint folder"));
   save_checkpoint(folder_, contents());

@@ -41,8 +41,8 @@ void make_folder(const fs::path& folder) {
 // What the reference cannot be told, since its code fixes it.
 void require_reference_constants(const GptConfig& config, const fs::path& folder) {
   const auto fail = [&](const char* name, auto found, auto expected) {
-    throw CheckpointError(
-        fmt::format("{}: {} is {}, but the reference computes with {} only", folder.string(), name, found, expected));
+    throw CheckpointError(fmt::format("{}: {} is {}, but the reference computes with {} only", folder.string(), name, found,
+                                      expected));
   };
   if (config.intermediate_size != 4 * config.n_embd) {
     fail("intermediate_size", config.intermediate_size, 4 * config.n_embd);
@@ -70,13 +70,12 @@ ExportResult export_hugging_face(const fs::path& checkpoint, const fs::path& out
   require_absent(output, options.overwrite);
   const OpenCheckpoint opened = open_checkpoint(checkpoint);
   if (opened.config.is_2026()) {
-    throw CheckpointError(opened.folder.string() + ": transformers has no class for " + architecture_name(opened.config.architecture) +
-                          "; use --format reference");
+    throw CheckpointError(opened.folder.string() + ": transformers has no class for " +
+                          architecture_name(opened.config.architecture) + "; use --format reference");
   }
   verify_weights(opened);
   const auto tokenizer = checkpoint_tokenizer(opened);
-  const NamedTensors tensors =
-      read_model_tensors(opened.config, *opened.weights, Naming::kHuggingFace, options.dtype);
+  const NamedTensors tensors = read_model_tensors(opened.config, *opened.weights, Naming::kHuggingFace, options.dtype);
   ExportResult result;
   if (opened.config.rope_table_bf16) {
     result.notes.emplace_back(
@@ -86,10 +85,8 @@ ExportResult export_hugging_face(const fs::path& checkpoint, const fs::path& out
   make_folder(fs::absolute(output).parent_path());
   AtomicDirectory folder(output);
   write_weights(folder.path(), tensors, options.max_shard_bytes);
-  write_hugging_face_files(folder.path(), opened.config, tokenizer.get(),
-                           options.dtype == at::kFloat ? "float32" : "bfloat16");
-  for (const auto& entry : fs::directory_iterator(folder.path()))
-    result.files.push_back(output / entry.path().filename());
+  write_hugging_face_files(folder.path(), opened.config, tokenizer.get(), options.dtype == at::kFloat ? "float32" : "bfloat16");
+  for (const auto& entry : fs::directory_iterator(folder.path())) result.files.push_back(output / entry.path().filename());
   std::sort(result.files.begin(), result.files.end());
   folder.commit();
   return result;
@@ -115,9 +112,8 @@ ExportResult export_reference(const fs::path& checkpoint, const fs::path& output
   const auto* bpe = dynamic_cast<const ByteBpeTokenizer*>(tokenizer.get());
   const std::string pickle = bpe != nullptr ? to_tokenizer_pickle(*bpe) : "";
   if (tokenizer != nullptr && tokenizer->vocab_size() != opened.config.vocab_size) {
-    result.notes.push_back(
-        fmt::format("the tokenizer has {} tokens, the model {}: the reference asks for equal numbers",
-                    tokenizer->vocab_size(), opened.config.vocab_size));
+    result.notes.push_back(fmt::format("the tokenizer has {} tokens, the model {}: the reference asks for equal numbers",
+                                       tokenizer->vocab_size(), opened.config.vocab_size));
   }
   NamedTensors tensors;
   for_each_tensor(opened.config, [&](const TensorSpec& tensor) {
@@ -159,13 +155,11 @@ ExportResult export_tiktoken(const fs::path& given, const fs::path& output, cons
   ExportResult result;
   if (const std::string_view published = published_pattern(ranks), pattern = bpe->pattern();
       pattern != (published.empty() ? kNanochatPattern : published)) {
-    result.notes.push_back(
-        fmt::format("a rank file does not say its split pattern; load this one with --pattern '{}'",
-                    pattern_name(pattern) == "custom" ? pattern : pattern_name(pattern)));
+    result.notes.push_back(fmt::format("a rank file does not say its split pattern; load this one with --pattern '{}'",
+                                       pattern_name(pattern) == "custom" ? pattern : pattern_name(pattern)));
   }
   if (!bpe->special_tokens().empty() && bpe->special_tokens() != chat_tokens()) {
-    result.notes.emplace_back(
-        "a rank file does not say its special tokens; this tokenizer has others than nanochat's nine");
+    result.notes.emplace_back("a rank file does not say its special tokens; this tokenizer has others than nanochat's nine");
   }
   make_folder(fs::absolute(output).parent_path());
   write_file_atomically(output, ranks);

@@ -45,9 +45,7 @@ class ExportTest : public ::testing::Test {
     config.rope_table_bf16 = true;
     return config;
   }
-  static std::shared_ptr<const Tokenizer> bpe() {
-    return std::make_shared<ByteBpeTokenizer>(testing::small_bpe_definition());
-  }
+  static std::shared_ptr<const Tokenizer> bpe() { return std::make_shared<ByteBpeTokenizer>(testing::small_bpe_definition()); }
   // Imports what was exported and compares everything.
   void expect_circle(const fs::path& exported, at::ScalarType tables = at::kFloat, at::ScalarType rest = at::kFloat) {
     ImportOptions options;
@@ -105,15 +103,10 @@ TEST_F(ExportTest, WritesTheFilesOfTheReference) {
   make(reference_shape(), bpe());
   const ExportResult result = export_reference(checkpoint_, output_);
   EXPECT_THAT(result.notes, IsEmpty());
-  EXPECT_THAT(result.files,
-              ElementsAre(output_ / "model_000077.pt", output_ / "meta_000077.json", output_ / "tokenizer.pkl"));
+  EXPECT_THAT(result.files, ElementsAre(output_ / "model_000077.pt", output_ / "meta_000077.json", output_ / "tokenizer.pkl"));
   const json meta = json::parse(read_file(output_ / "meta_000077.json"));
-  EXPECT_EQ(meta.at("model_config"), (json{{"sequence_len", 32},
-                                           {"vocab_size", 276},
-                                           {"n_layer", 2},
-                                           {"n_head", 4},
-                                           {"n_kv_head", 2},
-                                           {"n_embd", 32}}));
+  EXPECT_EQ(meta.at("model_config"),
+            (json{{"sequence_len", 32}, {"vocab_size", 276}, {"n_layer", 2}, {"n_head", 4}, {"n_kv_head", 2}, {"n_embd", 32}}));
   const TorchFile file(output_ / "model_000077.pt");
   EXPECT_EQ(file.entries().size(), 14U);
   EXPECT_EQ(file.entry("transformer.wte.weight").shape, (std::vector<std::int64_t>{320, 32}));
@@ -153,8 +146,7 @@ TEST_F(ExportTest, RefusesWhatTheReferenceWouldComputeOtherwise) {
               HasSubstr("intermediate_size is 96, but the reference computes with 128 only"));
   EXPECT_THAT(refused([](GptConfig& c) { c.rope_base = 5e5; }), HasSubstr("rope_base is 500000"));
   EXPECT_THAT(refused([](GptConfig& c) { c.softcap = 0; }), HasSubstr("softcap is 0"));
-  EXPECT_THAT(refused([](GptConfig& c) { c.rope_table_bf16 = false; }),
-              HasSubstr("note: the reference rounds rotary tables"));
+  EXPECT_THAT(refused([](GptConfig& c) { c.rope_table_bf16 = false; }), HasSubstr("note: the reference rounds rotary tables"));
   EXPECT_EQ(refused([](GptConfig& c) { c.rms_norm_eps = 1e-5; }), "") << "kept in the file for importing it again";
 }
 

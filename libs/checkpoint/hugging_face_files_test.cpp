@@ -17,8 +17,8 @@ using ::testing::HasSubstr;
 TEST(HuggingFaceFiles, GenerationEndsWhereTheAssistantDoes) {
   const testing::TemporaryDirectory folder;
   const auto chat = testing::byte_tokenizer(folder.path());
-  EXPECT_EQ(json(generation_config(chat.get())), json({{"bos_token_id", chat->require_special(kBos)},
-                                                       {"eos_token_id", chat->require_special(kAssistantEnd)}}));
+  EXPECT_EQ(json(generation_config(chat.get())),
+            json({{"bos_token_id", chat->require_special(kBos)}, {"eos_token_id", chat->require_special(kAssistantEnd)}}));
   const auto plain = testing::byte_tokenizer(folder.path(), "none");
   EXPECT_EQ(json(generation_config(plain.get())), json::object());
   EXPECT_EQ(json(generation_config(nullptr)), json::object());

@@ -80,17 +80,14 @@ Source open_reference(const fs::path& path, const ImportOptions& options, Import
   result.format = "reference";
   result.step = step_of(path);
   const std::string name = path.stem().string();
-  const fs::path meta =
-      path.parent_path() / ("meta" + (name.starts_with("model") ? name.substr(5) : "_" + name) + ".json");
+  const fs::path meta = path.parent_path() / ("meta" + (name.starts_with("model") ? name.substr(5) : "_" + name) + ".json");
   const bool has_meta = is_file(meta);
   auto weights = std::make_unique<TorchFile>(path);
   const auto architecture = weights->contains("smear_lambda") ? Architecture::kNanochat2026_07 : Architecture::kNanochat2025_12;
   result.reference = options.reference == "auto" ? reference_commit(architecture) : options.reference;
-  result.config =
-      reference_config(has_meta ? read_python_json(meta) : json::object(), options.given, result.reference, architecture,
-                       meta.string() + (has_meta ? "" : " (which is absent)"), result.assumed);
-  Source source{untie_weights(std::move(weights), Naming::kReference, /*tied=*/false, result.tied),
-                Naming::kReference};
+  result.config = reference_config(has_meta ? read_python_json(meta) : json::object(), options.given, result.reference,
+                                   architecture, meta.string() + (has_meta ? "" : " (which is absent)"), result.assumed);
+  Source source{untie_weights(std::move(weights), Naming::kReference, /*tied=*/false, result.tied), Naming::kReference};
   check_model_tensors(result.config, *source.weights, source.naming, meta.filename().string());
   return source;
 }
@@ -100,8 +97,7 @@ void load_its_tokenizer(const fs::path& folder, const ImportOptions& options, Im
     result.tokenizer_at = options.tokenizer;
   } else if (has_tokenizer(folder)) {
     result.tokenizer_at = folder;
-  } else if (const fs::path kept = folder / ".." / ".." / "tokenizer";
-             result.format == "reference" && has_tokenizer(kept)) {
+  } else if (const fs::path kept = folder / ".." / ".." / "tokenizer"; result.format == "reference" && has_tokenizer(kept)) {
     result.tokenizer_at = kept.lexically_normal();
   } else {
     return;
@@ -118,8 +114,7 @@ void load_its_tokenizer(const fs::path& folder, const ImportOptions& options, Im
 
 void require_absent(const fs::path& output, bool overwrite) {
   std::error_code error;
-  if (overwrite || !fs::exists(output, error) || (fs::is_directory(output, error) && fs::is_empty(output, error)))
-    return;
+  if (overwrite || !fs::exists(output, error) || (fs::is_directory(output, error) && fs::is_empty(output, error))) return;
   throw ConfigError(output.string() + ": is there already; name another place, or give --overwrite to replace it");
 }
 
@@ -139,8 +134,8 @@ ImportResult import_checkpoint(const fs::path& path, const fs::path& output, con
     model = *newest;
   }
   if (!fs::exists(model, ignored)) throw CheckpointError(path.string() + ": no such file or folder");
-  const Source source =
-      model.extension() == ".pt" ? open_reference(model, options, result) : open_hugging_face(model, options, result);
+  const Source source = model.extension() == ".pt" ? open_reference(model, options, result)
+                                                   : open_hugging_face(model, options, result);
   result.weights = source.weights->path();
   result.dtype = source.weights->dtype_text();
   load_its_tokenizer(result.weights.parent_path(), options, result);

@@ -76,8 +76,7 @@ json value_or_null(const json& object, const char* key) {
 json object_or_empty(const json& parent, const char* key, const std::string& where) {
   const auto found = parent.find(key);
   if (found == parent.end()) return json::object();
-  if (!found->is_object())
-    throw CheckpointError(where + ": \"" + key + "\" is " + shown_json(*found) + ", expected an object");
+  if (!found->is_object()) throw CheckpointError(where + ": \"" + key + "\" is " + shown_json(*found) + ", expected an object");
   return *found;
 }
 
@@ -88,14 +87,17 @@ json constants_of(const std::string& reference, Architecture architecture, const
     throw ConfigError("reference \"" + reference + "\": expected d314e96, 92d63d4 or none");
   }
   if (reference != reference_commit(architecture)) {
-    throw ConfigError("reference " + reference + ": the tensors beside " + where + " are those of " + reference_commit(architecture));
+    throw ConfigError("reference " + reference + ": the tensors beside " + where + " are those of " +
+                      reference_commit(architecture));
   }
-  json constants = {
-      {"rope_base", 10000.0}, {"rope_table_dtype", "bfloat16"}, {"softcap", 15.0}, {"rms_norm_eps", 1e-6}};
+  json constants = {{"rope_base", 10000.0}, {"rope_table_dtype", "bfloat16"}, {"softcap", 15.0}, {"rms_norm_eps", 1e-6}};
   if (architecture == Architecture::kNanochat2026_07) {
     // Its tables have the compute type: float32 on CPUs. In bfloat16 the difference is that of rounding.
-    constants = {
-        {"rope_base", 100000.0}, {"rope_table_dtype", "float32"}, {"softcap", 15.0}, {"rms_norm_eps", 0x1p-23}, {"qk_scale", 1.2}};
+    constants = {{"rope_base", 100000.0},
+                 {"rope_table_dtype", "float32"},
+                 {"softcap", 15.0},
+                 {"rms_norm_eps", 0x1p-23},
+                 {"qk_scale", 1.2}};
   }
   // A wrong n_embd is reported where it is read.
   if (n_embd.is_number_integer() && n_embd > 0 && n_embd < (1 << 24)) {
@@ -109,11 +111,9 @@ json constants_of(const std::string& reference, Architecture architecture, const
 void refuse_unknown_keys(const json& object, const char* name, const auto& known, Architecture architecture,
                          const std::string& where) {
   for (const auto& [key, value] : object.items()) {
-    if (std::any_of(known.begin(), known.end(), [&, &k = key](const char* candidate) { return k == candidate; }))
-      continue;
-    throw CheckpointError(where + ": \"" + name + "\" has the key \"" + key +
-                          "\", which models of the reference at " + reference_commit(architecture) +
-                          " do not; another version made this one");
+    if (std::any_of(known.begin(), known.end(), [&, &k = key](const char* candidate) { return k == candidate; })) continue;
+    throw CheckpointError(where + ": \"" + name + "\" has the key \"" + key + "\", which models of the reference at " +
+                          reference_commit(architecture) + " do not; another version made this one");
   }
 }
 
@@ -135,8 +135,7 @@ GptConfig complete_hugging_face_config(json config, const json& given, const std
   for (const auto& [name, key] : kRequired) {
     json in_file = value_or_null(config, key);
     // null says that the logits are not capped; only an absent key leaves it open.
-    if (std::string_view(key) == "final_logit_softcapping" && in_file.is_null() && config.contains(key))
-      in_file = 0.0;
+    if (std::string_view(key) == "final_logit_softcapping" && in_file.is_null() && config.contains(key)) in_file = 0.0;
     const json parameters = value_or_null(config, "rope_parameters");
     if (std::string_view(key) == "rope_theta" && parameters.is_object() && parameters.contains(key)) {
       in_file = parameters.at(key);
@@ -146,8 +145,7 @@ GptConfig complete_hugging_face_config(json config, const json& given, const std
     config[key] = std::string_view(name) == "softcap" && value == 0 ? json() : value;
   }
   // These have a meaning when they are absent, so that nothing is missing; given values make it another.
-  for (const auto& [name, key] :
-       {Field{"n_kv_head", "num_key_value_heads"}, Field{"rope_table_dtype", "rope_table_dtype"}}) {
+  for (const auto& [name, key] : {Field{"n_kv_head", "num_key_value_heads"}, Field{"rope_table_dtype", "rope_table_dtype"}}) {
     if (given.contains(name)) config[key] = merger.take(name, value_or_null(config, key));
   }
   if (given.contains("vocab_size")) {
@@ -161,8 +159,8 @@ GptConfig complete_hugging_face_config(json config, const json& given, const std
   return from_hugging_face_config(config, where);
 }
 
-GptConfig reference_config(const json& meta, const json& given, const std::string& reference,
-                           Architecture architecture, const std::filesystem::path& where, json& assumed) {
+GptConfig reference_config(const json& meta, const json& given, const std::string& reference, Architecture architecture,
+                           const std::filesystem::path& where, json& assumed) {
   const std::string file = where.string();
   const json model = object_or_empty(meta, "model_config", file);
   const json stored = object_or_empty(meta, "architecture", file);

@@ -236,11 +236,8 @@ TEST_F(ImportTest, AsksForWhatTheReferenceDoesNotSay) {
               HasSubstr("meta_000012.json: does not say intermediate_size, rope_base, rope_table_dtype, softcap, "
                         "rms_norm_eps, which is not guessed; give --intermediate-size, --rope-base, "
                         "--rope-table-dtype, --softcap, --rms-norm-eps"));
-  options_.given = {{"intermediate_size", 128},
-                    {"rope_base", 500},
-                    {"rope_table_dtype", "float32"},
-                    {"softcap", 0},
-                    {"rms_norm_eps", 1e-5}};
+  options_.given = {
+      {"intermediate_size", 128}, {"rope_base", 500}, {"rope_table_dtype", "float32"}, {"softcap", 0}, {"rms_norm_eps", 1e-5}};
   EXPECT_TRUE(import(source_).assumed.empty());
   const GptConfig config = load_model(output_, at::kFloat).model->config();
   EXPECT_EQ(config.rope_base, 500.0);
@@ -263,10 +260,8 @@ TEST_F(ImportTest, AsksForWhatTheReferenceDoesNotSay) {
   EXPECT_THAT(error_of(source_), AllOf(HasSubstr("--n-head is 8, but"), HasSubstr("meta_000012.json says 4")));
 
   fs::remove(meta);
-  EXPECT_THAT(error_of(source_),
-              HasSubstr("meta_000012.json (which is absent): does not say vocab_size, n_layer, n_embd"));
-  options_.given = {{"sequence_len", 32}, {"vocab_size", 265}, {"n_layer", 2},
-                    {"n_head", 4},        {"n_kv_head", 2},    {"n_embd", 32}};
+  EXPECT_THAT(error_of(source_), HasSubstr("meta_000012.json (which is absent): does not say vocab_size, n_layer, n_embd"));
+  options_.given = {{"sequence_len", 32}, {"vocab_size", 265}, {"n_layer", 2}, {"n_head", 4}, {"n_kv_head", 2}, {"n_embd", 32}};
   import(source_);
   expect_same_model();
 }
@@ -287,14 +282,11 @@ TEST_F(ImportTest, RefusesModelsOfOtherVersions) {
   EXPECT_THAT(with([](json& object) { object["model_config"]["n_layer"] = 1; }),
               HasSubstr("holds 14 tensors, but the 1 layers"));
   EXPECT_THAT(with([](json& object) { object["model_config"]["n_layer"] = 16'777'216; }), HasSubstr("is missing"));
-  EXPECT_THAT(
-      with([](json& object) { object["model_config"]["n_kv_head"] = 4; }),
-      HasSubstr("transformer.h.0.attn.c_k.weight has shape (16, 32), but meta_000012.json asks for (32, 32)"));
+  EXPECT_THAT(with([](json& object) { object["model_config"]["n_kv_head"] = 4; }),
+              HasSubstr("transformer.h.0.attn.c_k.weight has shape (16, 32), but meta_000012.json asks for (32, 32)"));
   EXPECT_THAT(with([](json& object) { object["model_config"]["n_embd"] = "32"; }), HasSubstr("n_embd is \"32\""));
-  EXPECT_THAT(with([](json& object) { object["model_config"]["n_head"] = 3; }),
-              HasSubstr("not a multiple of n_head 3"));
-  EXPECT_THAT(with([](json& object) { object["model_config"] = 3; }),
-              HasSubstr("\"model_config\" is 3, expected an object"));
+  EXPECT_THAT(with([](json& object) { object["model_config"]["n_head"] = 3; }), HasSubstr("not a multiple of n_head 3"));
+  EXPECT_THAT(with([](json& object) { object["model_config"] = 3; }), HasSubstr("\"model_config\" is 3, expected an object"));
   testing::write_text(meta, "{");
   EXPECT_THAT(error_of(source_), HasSubstr("meta_000012.json: not valid JSON"));
   options_.reference = "1.0";
@@ -381,10 +373,9 @@ TEST_F(ImportTest, AsksForWhatAConfigurationLacks) {
       object.erase(key);
     }
   });
-  EXPECT_THAT(error_of(source_),
-              HasSubstr("config.json: does not say sequence_len, rms_norm_eps, softcap, rope_base, "
-                        "vocab_size, which is not guessed; give --sequence-len, --rms-norm-eps, "
-                        "--softcap, --rope-base, --vocab-size"));
+  EXPECT_THAT(error_of(source_), HasSubstr("config.json: does not say sequence_len, rms_norm_eps, softcap, rope_base, "
+                                           "vocab_size, which is not guessed; give --sequence-len, --rms-norm-eps, "
+                                           "--softcap, --rope-base, --vocab-size"));
   options_.given = {{"sequence_len", 32}, {"rms_norm_eps", 1e-6}, {"softcap", 15},
                     {"rope_base", 10000}, {"vocab_size", 265},    {"rope_table_dtype", "bfloat16"}};
   import(source_);

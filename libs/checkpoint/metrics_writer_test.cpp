@@ -73,9 +73,8 @@ TEST_F(MetricsWriterTest, ResumedRunReadsAsOne) {
 }
 
 TEST_F(MetricsWriterTest, ResumingDropsWhatACrashLeft) {
-  testing::write_text(
-      folder_ / "metrics.jsonl",
-      "{\"step\":0,\"loss\":1}\n{\"event\":\"note\"}\nnot json\n{\"step\":9}\n{\"step\":1}\n{\"step\":2,\"lo");
+  testing::write_text(folder_ / "metrics.jsonl",
+                      "{\"step\":0,\"loss\":1}\n{\"event\":\"note\"}\nnot json\n{\"step\":9}\n{\"step\":1}\n{\"step\":2,\"lo");
   MetricsWriter writer(folder_.path(), 2);
   writer.write(3, json::object());
   EXPECT_THAT(steps(), ElementsAre(0, -1, 1, 3)) << "a line without a step stays";

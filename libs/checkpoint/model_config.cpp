@@ -35,10 +35,9 @@ class Reader {
     return object_.at(key);
   }
   std::int64_t integer(const char* key, const json& value) const {
-    const bool fits =
-        value.is_number_integer() &&
-        (!value.is_number_unsigned() ||
-         value.get<std::uint64_t>() <= static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max()));
+    const bool fits = value.is_number_integer() &&
+                      (!value.is_number_unsigned() ||
+                       value.get<std::uint64_t>() <= static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max()));
     if (!fits) fail(key, value, "an integer");
     return value.get<std::int64_t>();
   }
@@ -85,8 +84,7 @@ Architecture read_architecture(const Reader& reader) {
   const int expected = is_newest ? kArchitectureVersion : kFirstArchitectureVersion;
   if (const json& version = reader.optional("architecture_version"); !version.is_null()) {
     if (reader.integer("architecture_version", version) != expected) {
-      reader.fail("architecture_version", version,
-                  std::to_string(expected) + "; a newer program wrote it, or it is damaged");
+      reader.fail("architecture_version", version, std::to_string(expected) + "; a newer program wrote it, or it is damaged");
     }
   }
   const Architecture architecture = is_newest ? Architecture::kNanochat2026_07 : Architecture::kNanochat2025_12;
@@ -180,8 +178,7 @@ GptConfig from_hugging_face_config(const json& object, const std::filesystem::pa
     config.vocab_size = reader.integer("unpadded_vocab_size", unpadded);
     if (config.vocab_size < 1 || config.vocab_size > rows || config.padded_vocab_size() != rows) {
       reader.fail("unpadded_vocab_size", unpadded,
-                  "a size that fills up to vocab_size " + std::to_string(rows) +
-                      " when it is rounded up to a multiple of 64");
+                  "a size that fills up to vocab_size " + std::to_string(rows) + " when it is rounded up to a multiple of 64");
     }
   }
   if (const json& head_dim = reader.optional("head_dim"); !head_dim.is_null()) {

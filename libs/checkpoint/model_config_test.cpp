@@ -140,22 +140,18 @@ TEST(ModelConfig, NamesTheKeyThatIsMissing) {
   for (const char* key :
        {"model_type", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
         "max_position_embeddings", "hidden_act", "rms_norm_eps", "final_logit_softcapping", "rope_theta"}) {
-    EXPECT_EQ(message_of([&](json& object) { object.erase(key); }),
-              "dir/config.json: \"" + std::string(key) + "\" is missing");
+    EXPECT_EQ(message_of([&](json& object) { object.erase(key); }), "dir/config.json: \"" + std::string(key) + "\" is missing");
   }
 }
 
 TEST(ModelConfig, NamesTheValueThatDoesNotFit) {
-  const auto with = [](const char* key, const json& value) {
-    return message_of([&](json& object) { object[key] = value; });
-  };
+  const auto with = [](const char* key, const json& value) { return message_of([&](json& object) { object[key] = value; }); };
   EXPECT_THAT(with("model_type", "llama"),
               AllOf(StartsWith("dir/config.json: \"model_type\" is \"llama\""), HasSubstr("\"nanochat\"")));
   EXPECT_THAT(with("hidden_act", "gelu"), HasSubstr("expected \"relu2\""));
   EXPECT_THAT(with("attention_bias", true), HasSubstr("\"attention_bias\" is true, expected false"));
   EXPECT_THAT(with("tie_word_embeddings", true), HasSubstr("\"tie_word_embeddings\" is true, expected false"));
-  EXPECT_THAT(with("architecture_version", 2),
-              HasSubstr("\"architecture_version\" is 2, expected 1; a newer program"));
+  EXPECT_THAT(with("architecture_version", 2), HasSubstr("\"architecture_version\" is 2, expected 1; a newer program"));
   EXPECT_THAT(with("hidden_size", "128"), HasSubstr("\"hidden_size\" is \"128\", expected an integer"));
   EXPECT_THAT(with("hidden_size", 128.5), HasSubstr("expected an integer"));
   EXPECT_THAT(with("hidden_size", 18446744073709551615ull), HasSubstr("expected an integer"));

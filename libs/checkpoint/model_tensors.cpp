@@ -11,11 +11,8 @@ std::string named(const TensorSpec& tensor, Naming naming) {
   return naming == Naming::kReference ? tensor.reference_name() : tensor.name();
 }
 
-void check_model_tensors(const GptConfig& config, const TensorSource& source, Naming naming,
-                         const std::string& config_name) {
-  const auto fail = [&](const std::string& what) {
-    throw CheckpointError(source.path().string() + ": " + what);
-  };
+void check_model_tensors(const GptConfig& config, const TensorSource& source, Naming naming, const std::string& config_name) {
+  const auto fail = [&](const std::string& what) { throw CheckpointError(source.path().string() + ": " + what); };
   std::size_t expected = 0;
   // The first tensor that is missing ends this, so an n_layer that is nonsense costs no more than the file has tensors.
   for_each_tensor(config, [&](const TensorSpec& tensor) {
@@ -28,8 +25,7 @@ void check_model_tensors(const GptConfig& config, const TensorSource& source, Na
     std::vector<std::int64_t> unpadded = tensor.shape;
     if (tensor.by_token) unpadded[0] = config.vocab_size;
     if (entry.shape != tensor.shape && entry.shape != unpadded) {
-      fail(name + " has shape " + shape_text(entry.shape) + ", but " + config_name + " asks for " +
-           shape_text(tensor.shape));
+      fail(name + " has shape " + shape_text(entry.shape) + ", but " + config_name + " asks for " + shape_text(tensor.shape));
     }
   });
   if (source.entries().size() == expected) return;
@@ -45,8 +41,7 @@ void read_model_tensor(const TensorSpec& tensor, const TensorSource& source, Nam
   if (rows < target.size(0)) target.narrow(0, rows, target.size(0) - rows).zero_();
 }
 
-NamedTensors read_model_tensors(const GptConfig& config, const TensorSource& source, Naming naming,
-                                at::ScalarType dtype) {
+NamedTensors read_model_tensors(const GptConfig& config, const TensorSource& source, Naming naming, at::ScalarType dtype) {
   NamedTensors result;
   for_each_tensor(config, [&](const TensorSpec& tensor) {
     at::Tensor values = at::empty(tensor.shape, dtype);

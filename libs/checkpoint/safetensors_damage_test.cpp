@@ -16,16 +16,13 @@ namespace {
 enum class Damage { kTruncate, kFlipBit, kFlipHeaderBit, kSwap, kInsert, kDigit };
 
 std::string damaged(std::string bytes, Damage damage, Rng& rng) {
-  const std::size_t header_end =
-      8 + static_cast<unsigned char>(bytes[0]) + 256 * static_cast<unsigned char>(bytes[1]);
+  const std::size_t header_end = 8 + static_cast<unsigned char>(bytes[0]) + 256 * static_cast<unsigned char>(bytes[1]);
   switch (damage) {
     case Damage::kTruncate: bytes.resize(rng.below(bytes.size())); break;
     case Damage::kFlipBit: bytes[rng.below(bytes.size())] ^= static_cast<char>(1 << rng.below(8)); break;
     case Damage::kFlipHeaderBit: bytes[rng.below(header_end)] ^= static_cast<char>(1 << rng.below(8)); break;
     case Damage::kSwap: std::swap(bytes[rng.below(header_end)], bytes[rng.below(bytes.size())]); break;
-    case Damage::kInsert:
-      bytes.insert(rng.below(bytes.size()), 1 + rng.below(9), static_cast<char>(rng.below(256)));
-      break;
+    case Damage::kInsert: bytes.insert(rng.below(bytes.size()), 1 + rng.below(9), static_cast<char>(rng.below(256))); break;
     case Damage::kDigit: {  // keeps the JSON valid and makes its numbers lie
       std::size_t at = 8 + rng.below(header_end - 8);
       while (at < header_end && (bytes[at] < '0' || bytes[at] > '9')) ++at;
@@ -39,11 +36,9 @@ std::string damaged(std::string bytes, Damage damage, Rng& rng) {
 TEST(SafetensorsDamage, IsFoundOrHarmless) {
   const nanochat::testing::TemporaryDirectory folder;
   const std::filesystem::path path = folder / "a.safetensors";
-  write_safetensors(path,
-                    {{"w", at::arange(12, at::kFloat).view({3, 4})},
-                     {"n", at::arange(5, at::kInt)},
-                     {"h", at::arange(6, at::kHalf)}},
-                    {{"format", "pt"}});
+  write_safetensors(
+      path, {{"w", at::arange(12, at::kFloat).view({3, 4})}, {"n", at::arange(5, at::kInt)}, {"h", at::arange(6, at::kHalf)}},
+      {{"format", "pt"}});
   const std::string original = read_file(path);
   Rng rng(20251123);
   int refused = 0, accepted = 0;

@@ -25,8 +25,7 @@ class EntryParser {
   EntryParser(const json& value, std::string where) : value_(value), where_(std::move(where)) {}
 
   SafetensorsFile::Entry parse(std::size_t data_begin, std::size_t file_size) const {
-    if (!value_.is_object())
-      fail("is described by a JSON " + std::string(value_.type_name()) + ", expected an object");
+    if (!value_.is_object()) fail("is described by a JSON " + std::string(value_.type_name()) + ", expected an object");
     SafetensorsFile::Entry entry;
     entry.dtype = dtype();
     entry.shape = shape();
@@ -35,8 +34,8 @@ class EntryParser {
     const std::uint64_t begin = number(offsets[0], "data_offsets"), end = number(offsets[1], "data_offsets");
     const std::size_t data_size = file_size - data_begin;
     if (begin > end || end > data_size) {
-      fail("bytes " + std::to_string(begin) + " to " + std::to_string(end) + " do not lie in the " +
-           std::to_string(data_size) + " bytes of data that the file has; it is truncated or damaged");
+      fail("bytes " + std::to_string(begin) + " to " + std::to_string(end) + " do not lie in the " + std::to_string(data_size) +
+           " bytes of data that the file has; it is truncated or damaged");
     }
     const std::uint64_t needed = byte_count(entry);
     if (end - begin != needed) {
@@ -58,8 +57,7 @@ class EntryParser {
   }
 
   std::uint64_t number(const json& value, const char* key) const {
-    if (!value.is_number_unsigned())
-      fail(std::string(key) + " holds " + shown_json(value) + ", expected an integer from 0");
+    if (!value.is_number_unsigned()) fail(std::string(key) + " holds " + shown_json(value) + ", expected an integer from 0");
     return value.get<std::uint64_t>();
   }
 
@@ -153,9 +151,8 @@ void SafetensorsFile::check_coverage(std::size_t data_begin) const {
   for (const auto* entry : order) {
     if (entry->second.begin != covered) {
       throw CheckpointError(path_.string() + ": " + entry->first + ": its bytes begin at " +
-                            std::to_string(entry->second.begin - data_begin) +
-                            ", but those of the tensors before end at " + std::to_string(covered - data_begin) +
-                            "; tensors may not overlap or leave gaps");
+                            std::to_string(entry->second.begin - data_begin) + ", but those of the tensors before end at " +
+                            std::to_string(covered - data_begin) + "; tensors may not overlap or leave gaps");
     }
     covered = entry->second.end;
   }

@@ -68,8 +68,7 @@ RC_GTEST_FIXTURE_PROP(SafetensorsTest, RoundTrip, ()) {
   NamedTensors tensors;
   const int count = *rc::gen::inRange(0, 6);
   for (int i = 0; i < count; ++i) {
-    const auto shape =
-        *rc::gen::resize(4, rc::gen::container<std::vector<std::int64_t>>(rc::gen::inRange<std::int64_t>(0, 5)));
+    const auto shape = *rc::gen::resize(4, rc::gen::container<std::vector<std::int64_t>>(rc::gen::inRange<std::int64_t>(0, 5)));
     const at::ScalarType dtype = kDtypes[*rc::gen::inRange<std::size_t>(0, std::size(kDtypes))];
     at::Tensor tensor = at::empty(shape, dtype);
     auto* bytes = static_cast<unsigned char*>(tensor.mutable_data_ptr());
@@ -80,8 +79,7 @@ RC_GTEST_FIXTURE_PROP(SafetensorsTest, RoundTrip, ()) {
     const auto suffix = *rc::gen::element<std::string>("", ".weight", "\"quoted\\\n", "\xc3\xa9");
     tensors.emplace_back("t" + std::to_string(i) + suffix, tensor);
   }
-  const std::map<std::string, std::string> metadata = {{"format", "pt"},
-                                                       {"note", *rc::gen::element<std::string>("", "x\"y")}};
+  const std::map<std::string, std::string> metadata = {{"format", "pt"}, {"note", *rc::gen::element<std::string>("", "x\"y")}};
   write_safetensors(path_, tensors, metadata);
 
   const SafetensorsFile file(path_);
@@ -98,8 +96,7 @@ RC_GTEST_FIXTURE_PROP(SafetensorsTest, RoundTrip, ()) {
 }
 
 TEST_F(SafetensorsTest, LayoutIsTheFormats) {
-  write_safetensors(path_, {{"b", at::full({3}, 2, at::kByte)}, {"a", at::arange(2, at::kFloat)}},
-                    {{"format", "pt"}});
+  write_safetensors(path_, {{"b", at::full({3}, 2, at::kByte)}, {"a", at::arange(2, at::kFloat)}}, {{"format", "pt"}});
   const std::string bytes = read_file(path_);
   std::uint64_t length = 0;
   std::memcpy(&length, bytes.data(), sizeof length);
@@ -113,8 +110,7 @@ TEST_F(SafetensorsTest, LayoutIsTheFormats) {
 
 TEST_F(SafetensorsTest, ReadIntoConvertsFloatingTypes) {
   const at::Tensor values = at::randn({4, 3});
-  write_safetensors(path_,
-                    {{"h", values.to(at::kHalf)}, {"b", values.to(at::kBFloat16)}, {"d", values.to(at::kDouble)}});
+  write_safetensors(path_, {{"h", values.to(at::kHalf)}, {"b", values.to(at::kBFloat16)}, {"d", values.to(at::kDouble)}});
   const SafetensorsFile file(path_);
   for (const char* name : {"h", "b", "d"}) {
     at::Tensor wide = at::zeros({6, 3});
@@ -200,24 +196,17 @@ TEST_F(SafetensorsTest, RefusesTensorsThatDoNotFitTheirBytes) {
   EXPECT_THAT(entry(R"("dtype":"F32","shape":2,"data_offsets":[0,8])", eight), HasSubstr("shape must be an array"));
   EXPECT_THAT(entry(R"("dtype":"F32","shape":[-2],"data_offsets":[0,8])", eight), HasSubstr("shape holds -2"));
   EXPECT_THAT(entry(R"("dtype":"F32","shape":[2.0],"data_offsets":[0,8])", eight), HasSubstr("shape holds 2.0"));
-  EXPECT_THAT(entry(R"("dtype":"F32","shape":[18446744073709551615],"data_offsets":[0,8])", eight),
-              HasSubstr("too large"));
+  EXPECT_THAT(entry(R"("dtype":"F32","shape":[18446744073709551615],"data_offsets":[0,8])", eight), HasSubstr("too large"));
   // 2^62 * 4 bytes wraps around to 0 in 64 bits, and so does 2^33 * 2^33.
-  EXPECT_THAT(entry(R"("dtype":"F32","shape":[4611686018427387904],"data_offsets":[0,0])", ""),
-              HasSubstr("is too large"));
-  EXPECT_THAT(entry(R"("dtype":"U8","shape":[8589934592,8589934592],"data_offsets":[0,0])", ""),
-              HasSubstr("is too large"));
+  EXPECT_THAT(entry(R"("dtype":"F32","shape":[4611686018427387904],"data_offsets":[0,0])", ""), HasSubstr("is too large"));
+  EXPECT_THAT(entry(R"("dtype":"U8","shape":[8589934592,8589934592],"data_offsets":[0,0])", ""), HasSubstr("is too large"));
   std::string ones = "1";
   for (int i = 0; i < 64; ++i) ones += ",1";
-  EXPECT_THAT(entry(R"("dtype":"F64","data_offsets":[0,8],"shape":[)" + ones + "]", eight),
-              HasSubstr("65 dimensions"));
+  EXPECT_THAT(entry(R"("dtype":"F64","data_offsets":[0,8],"shape":[)" + ones + "]", eight), HasSubstr("65 dimensions"));
   EXPECT_THAT(entry(R"("dtype":"F32","shape":[2],"data_offsets":[0])", eight), HasSubstr("array of two numbers"));
-  EXPECT_THAT(entry(R"("dtype":"F32","shape":[2],"data_offsets":[0,"8"])", eight),
-              HasSubstr("data_offsets holds \"8\""));
-  EXPECT_THAT(entry(R"("dtype":"F32","shape":[2],"data_offsets":[8,0])", eight),
-              HasSubstr("do not lie in the 8 bytes"));
-  EXPECT_THAT(entry(R"("dtype":"F32","shape":[2],"data_offsets":[0,8])", "1234567"),
-              HasSubstr("truncated or damaged"));
+  EXPECT_THAT(entry(R"("dtype":"F32","shape":[2],"data_offsets":[0,"8"])", eight), HasSubstr("data_offsets holds \"8\""));
+  EXPECT_THAT(entry(R"("dtype":"F32","shape":[2],"data_offsets":[8,0])", eight), HasSubstr("do not lie in the 8 bytes"));
+  EXPECT_THAT(entry(R"("dtype":"F32","shape":[2],"data_offsets":[0,8])", "1234567"), HasSubstr("truncated or damaged"));
   EXPECT_THAT(entry(R"("dtype":"F32","shape":[1],"data_offsets":[0,8])", eight),
               HasSubstr("has 8 bytes, but its shape (1) needs 4"));
 }
@@ -225,13 +214,11 @@ TEST_F(SafetensorsTest, RefusesTensorsThatDoNotFitTheirBytes) {
 TEST_F(SafetensorsTest, RangesMustCoverTheDataExactly) {
   const auto two = [](int a, int b) {
     return R"({"a":{"dtype":"U8","shape":[4],"data_offsets":[)" + std::to_string(a) + "," + std::to_string(a + 4) +
-           R"(]},"b":{"dtype":"U8","shape":[4],"data_offsets":[)" + std::to_string(b) + "," + std::to_string(b + 4) +
-           "]}}";
+           R"(]},"b":{"dtype":"U8","shape":[4],"data_offsets":[)" + std::to_string(b) + "," + std::to_string(b + 4) + "]}}";
   };
   EXPECT_EQ(error_of(two(0, 4), "12345678"), "");
   EXPECT_EQ(error_of(two(4, 0), "12345678"), "");
-  EXPECT_THAT(error_of(two(0, 2), "123456"),
-              HasSubstr("b: its bytes begin at 2, but those of the tensors before end at 4"));
+  EXPECT_THAT(error_of(two(0, 2), "123456"), HasSubstr("b: its bytes begin at 2, but those of the tensors before end at 4"));
   EXPECT_THAT(error_of(two(0, 0), "1234"), HasSubstr("may not overlap"));
   EXPECT_THAT(error_of(two(0, 5), "123456789"), HasSubstr("leave gaps"));
   EXPECT_THAT(error_of(two(0, 4), "123456789"), HasSubstr("1 bytes at the end belong to no tensor"));

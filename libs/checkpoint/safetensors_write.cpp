@@ -28,8 +28,8 @@ void write_safetensors(const std::filesystem::path& path, const NamedTensors& te
     TORCH_CHECK(named.second.defined(), "write_safetensors: ", named.first, " is undefined");
     TORCH_CHECK(!safetensors_dtype_name(named.second.scalar_type()).empty(), "write_safetensors: ", named.first,
                 " has element type ", named.second.scalar_type(), ", which the format lacks");
-    TORCH_CHECK(named.first != "__metadata__" && names.insert(named.first).second, "write_safetensors: the name ",
-                named.first, " is taken");
+    TORCH_CHECK(named.first != "__metadata__" && names.insert(named.first).second, "write_safetensors: the name ", named.first,
+                " is taken");
     order.push_back(&named);
   }
   std::stable_sort(order.begin(), order.end(),

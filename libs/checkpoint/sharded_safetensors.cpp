@@ -32,8 +32,7 @@ ShardedSafetensors::ShardedSafetensors(const fs::path& index) : path_(index) {
   for (const auto& [tensor, file] : map->items()) {
     if (!file.is_string()) fail(tensor + " is mapped to no file name");
     const auto& name = file.get_ref<const std::string&>();
-    if (name.find_first_of(std::string("/\\\0", 3)) != std::string::npos || name.empty() || name == "." ||
-        name == "..") {
+    if (name.find_first_of(std::string("/\\\0", 3)) != std::string::npos || name.empty() || name == "." || name == "..") {
       fail(tensor + " is mapped to \"" + name + "\", expected the name of a file beside the index");
     }
     const auto [place, is_new] = place_of.emplace(name, files_.size());

@@ -40,8 +40,7 @@ class ShardedTest : public ::testing::Test {
     original_ = read_file(index_);
   }
   testing::TemporaryDirectory folder_;
-  NamedTensors tensors_ = {
-      {"a", at::rand({5, 4})}, {"b", at::rand({3})}, {"c", at::rand({2, 50})}, {"d", at::rand({1})}};
+  NamedTensors tensors_ = {{"a", at::rand({5, 4})}, {"b", at::rand({3})}, {"c", at::rand({2, 50})}, {"d", at::rand({1})}};
   std::vector<std::string> names_;
   fs::path index_ = folder_ / "model.safetensors.index.json";
   std::string original_;

@@ -107,7 +107,8 @@ TEST_F(SharedSaveTest, AnyNumberOfProcessesReadsWhatAnyNumberWrote) {
         const std::int64_t first = first_row(rank, readers), rows = first_row(rank + 1, readers) - first;
         NamedTensors state{{"table.exp_avg", at::zeros({rows, 3})}, {"matrix.momentum_buffer", at::zeros({4, 2})}};
         load_optimizer_state(folder_, state, {first, 0});
-        EXPECT_TRUE(state[0].second.equal(whole_table().narrow(0, first, rows))) << writers << " to " << readers << ", rank " << rank;
+        EXPECT_TRUE(state[0].second.equal(whole_table().narrow(0, first, rows)))
+            << writers << " to " << readers << ", rank " << rank;
         EXPECT_TRUE(state[1].second.equal(matrix()));
       }
     }
@@ -127,7 +128,8 @@ TEST_F(SharedSaveTest, OneThatFailsFailsAllAndHarmsNothing) {
       EXPECT_THAT(errors[1], HasSubstr("rank 2: "));
     }
     EXPECT_EQ(verify_checkpoint(folder_), 6u);
-    EXPECT_EQ(std::distance(fs::directory_iterator(parent_.path()), fs::directory_iterator()), 1) << "nothing half-written is left";
+    EXPECT_EQ(std::distance(fs::directory_iterator(parent_.path()), fs::directory_iterator()), 1)
+        << "nothing half-written is left";
   }
 }
 
@@ -142,7 +144,8 @@ TEST_F(SharedSaveTest, RefusesAStateWithMissingParts) {
     NamedTensors state{{"table.exp_avg", at::zeros({2, 3})}};
     load_optimizer_state(folder_, state, {kRows - 1});
   };
-  EXPECT_THAT(beyond, ThrowsMessage<CheckpointError>(HasSubstr("has 10 rows of table.exp_avg, but 2 from row 9 on are needed")));
+  EXPECT_THAT(beyond,
+              ThrowsMessage<CheckpointError>(HasSubstr("has 10 rows of table.exp_avg, but 2 from row 9 on are needed")));
   const fs::path file = folder_ / "optimizer.rank-1-of-3.safetensors", elsewhere = parent_ / "elsewhere";
   fs::rename(file, elsewhere);
   EXPECT_THAT(load, ThrowsMessage<CheckpointError>(HasSubstr("rank-1-of-3.safetensors: is missing")));

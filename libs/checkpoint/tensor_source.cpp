@@ -62,9 +62,8 @@ void copy_elements(const StoredTensor& stored, const std::byte* data, const std:
   }
   const bool floats = c10::isFloatingType(stored.dtype) && c10::isFloatingType(target.scalar_type());
   if (!floats && stored.dtype != target.scalar_type()) {
-    throw CheckpointError(where.string() + ": " + name + " holds " +
-                          std::string(safetensors_dtype_name(stored.dtype)) + ", expected " +
-                          std::string(safetensors_dtype_name(target.scalar_type())));
+    throw CheckpointError(where.string() + ": " + name + " holds " + std::string(safetensors_dtype_name(stored.dtype)) +
+                          ", expected " + std::string(safetensors_dtype_name(target.scalar_type())));
   }
   const std::size_t bytes = stored.end - stored.begin;
   if (bytes == 0) return;

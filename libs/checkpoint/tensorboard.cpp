@@ -46,9 +46,7 @@ void append_bytes(std::string& out, std::uint64_t field, std::string_view bytes)
   out += bytes;
 }
 
-double seconds_now() {
-  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
-}
+double seconds_now() { return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count(); }
 
 // Event: wall_time = 1 (double), step = 2 (int64), and one of file_version = 3, summary = 5, session_log = 7.
 std::string event(std::int64_t step, std::uint64_t payload_field, std::string_view payload) {

@@ -71,7 +71,9 @@ TEST(EventFile, FirstRecordByteForByte) {
   const std::string bytes = read_file(testing::event_files(folder.path()).at(0));
   ASSERT_EQ(bytes.size(), 40u);
   EXPECT_EQ(bytes.substr(0, 13), std::string("\x18\0\0\0\0\0\0\0\xA3\x7F\x4B\x22\x09", 13));
-  EXPECT_EQ(bytes.substr(21, 15), "\x1A\x0D" "brain.Event:2");
+  EXPECT_EQ(bytes.substr(21, 15),
+            "\x1A\x0D"
+            "brain.Event:2");
 }
 
 TEST(EventFile, EachRunOfAProcessHasItsOwnLaterFile) {

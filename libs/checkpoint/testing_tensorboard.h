@@ -105,8 +105,7 @@ inline std::vector<TensorBoardEvent> read_event_file(const std::filesystem::path
   for (ProtoReader reader{bytes}; !reader.rest.empty();) {
     const std::string_view length_bytes = reader.rest.substr(0, 8);
     const auto length = reader.fixed<std::uint64_t>();
-    if (reader.fixed<std::uint32_t>() != slow_masked_crc32c(length_bytes))
-      throw std::runtime_error("CRC of a length");
+    if (reader.fixed<std::uint32_t>() != slow_masked_crc32c(length_bytes)) throw std::runtime_error("CRC of a length");
     const std::string_view data = reader.take(length);
     if (reader.fixed<std::uint32_t>() != slow_masked_crc32c(data)) throw std::runtime_error("CRC of a record");
     events.push_back(parse_event(data));

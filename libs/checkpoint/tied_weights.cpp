@@ -34,8 +34,7 @@ class AliasedSource final : public TensorSource {
 
 }  // namespace
 
-std::unique_ptr<TensorSource> untie_weights(std::unique_ptr<TensorSource> source, Naming naming, bool tied,
-                                            std::string& note) {
+std::unique_ptr<TensorSource> untie_weights(std::unique_ptr<TensorSource> source, Naming naming, bool tied, std::string& note) {
   const bool reference = naming == Naming::kReference;
   std::string embedding = reference ? "transformer.wte.weight" : "model.embed_tokens.weight", head = "lm_head.weight";
   const bool has_embedding = source->contains(embedding), has_head = source->contains(head);

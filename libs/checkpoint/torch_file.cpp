@@ -75,8 +75,8 @@ class TensorReader {
     const std::int64_t offset = size_of(arguments.item(1));
     const std::int64_t count = read_shape(arguments.item(2), arguments.item(3), tensor.shape);
     if (offset > elements || count > elements - offset) {
-      fail("needs " + std::to_string(count) + " elements from " + std::to_string(offset) +
-           " on, but its storage has " + std::to_string(elements));
+      fail("needs " + std::to_string(count) + " elements from " + std::to_string(offset) + " on, but its storage has " +
+           std::to_string(elements));
     }
     const std::size_t width = c10::elementSize(tensor.dtype);
     tensor.begin = storage.begin + static_cast<std::size_t>(offset) * width;
@@ -105,8 +105,8 @@ class TensorReader {
     }
     const std::size_t bytes = entry->second.end - entry->second.begin, width = c10::elementSize(dtype);
     if (bytes % width != 0 || bytes / width != static_cast<std::uint64_t>(elements)) {
-      fail("claims " + std::to_string(elements) + " elements of " + std::to_string(width) + " bytes, but " + name +
-           " has " + std::to_string(bytes) + " bytes");
+      fail("claims " + std::to_string(elements) + " elements of " + std::to_string(width) + " bytes, but " + name + " has " +
+           std::to_string(bytes) + " bytes");
     }
     if (verified_.insert(name).second) archive_.read(name);
     return entry->second;
@@ -115,15 +115,13 @@ class TensorReader {
   // Returns the number of elements.
   static std::int64_t read_shape(const Value& sizes, const Value& strides, std::vector<std::int64_t>& shape) {
     constexpr std::size_t kMaxDimensions = 64;
-    if (sizes.size() != strides.size() || sizes.size() > kMaxDimensions)
-      fail("has sizes and strides that do not fit");
+    if (sizes.size() != strides.size() || sizes.size() > kMaxDimensions) fail("has sizes and strides that do not fit");
     for (std::size_t i = 0; i < sizes.size(); ++i) shape.push_back(size_of(sizes.item(i)));
     std::int64_t count = 1;
     bool dense = true;
     for (std::size_t i = shape.size(); i-- > 0;) {
       dense = dense && (shape[i] == 1 || strides.item(i).integer() == count);
-      if (__builtin_mul_overflow(count, shape[i], &count))
-        fail("has a shape of too many elements, " + shape_text(shape));
+      if (__builtin_mul_overflow(count, shape[i], &count)) fail("has a shape of too many elements, " + shape_text(shape));
     }
     if (!dense && count > 0) fail("is not stored row by row; save a contiguous tensor");
     return count;
@@ -141,11 +139,10 @@ std::map<std::string, StoredTensor> read_dictionary(const ZipFile& archive) {
   }
   const Pickle pickle(text_of(archive.read(folder + "data.pkl")));
   const Value root = pickle.root();
-  const bool ordered = root.kind() == Pickle::Kind::kObject &&
-                       root.callable().is_global("collections", "OrderedDict") && root.arguments().size() == 0;
+  const bool ordered = root.kind() == Pickle::Kind::kObject && root.callable().is_global("collections", "OrderedDict") &&
+                       root.arguments().size() == 0;
   if (root.kind() != Pickle::Kind::kDict && !ordered) {
-    fail(std::string("holds ") +
-         (root.kind() == Pickle::Kind::kObject ? root.callable().global_name() : root.kind_name()) +
+    fail(std::string("holds ") + (root.kind() == Pickle::Kind::kObject ? root.callable().global_name() : root.kind_name()) +
          ", expected a dictionary of tensors");
   }
   std::map<std::string, StoredTensor> entries;
@@ -170,8 +167,7 @@ std::map<std::string, StoredTensor> read_dictionary(const ZipFile& archive) {
 
 TorchFile::TorchFile(const std::filesystem::path& path) : TorchFile(ZipFile(path)) {}
 
-TorchFile::TorchFile(MappedFile file, std::filesystem::path name)
-    : TorchFile(ZipFile(std::move(file), std::move(name))) {}
+TorchFile::TorchFile(MappedFile file, std::filesystem::path name) : TorchFile(ZipFile(std::move(file), std::move(name))) {}
 
 TorchFile::TorchFile(ZipFile archive) : archive_(std::move(archive)) {
   try {

@@ -177,8 +177,7 @@ TEST_F(TorchFileTest, RefusesWhatDoesNotFit) {
               HasSubstr("claims 4611686018427387904 elements"));
   EXPECT_THAT(error_with([](Tensor& t) { t.elements = -1; }), HasSubstr("negative size"));
   EXPECT_THAT(error_with([](Tensor& t) { t.type = "DoubleStorage"; }), HasSubstr("claims 6 elements of 8 bytes"));
-  EXPECT_THAT(error_with([](Tensor& t) { t.type = "LongStorage"; }),
-              HasSubstr("w: has elements of torch.LongStorage"));
+  EXPECT_THAT(error_with([](Tensor& t) { t.type = "LongStorage"; }), HasSubstr("w: has elements of torch.LongStorage"));
   EXPECT_THAT(error_with([](Tensor& t) {
                 t.module = "os";
                 t.type = "system";
@@ -187,8 +186,7 @@ TEST_F(TorchFileTest, RefusesWhatDoesNotFit) {
   EXPECT_THAT(error_with([](Tensor& t) { t.key = "1"; }), HasSubstr("its storage archive/data/1 is missing"));
   EXPECT_THAT(error_with([](Tensor& t) { t.key = "../data.pkl\n"; }), HasSubstr("is missing"));
   EXPECT_THAT(error_with([](Tensor& t) { t.storage_kind = "module"; }), HasSubstr("something else than a storage"));
-  EXPECT_THAT(error_with([](Tensor& t) { t.offset = 1; }),
-              HasSubstr("needs 6 elements from 1 on, but its storage has 6"));
+  EXPECT_THAT(error_with([](Tensor& t) { t.offset = 1; }), HasSubstr("needs 6 elements from 1 on, but its storage has 6"));
   EXPECT_THAT(error_with([](Tensor& t) { t.offset = -1; }), HasSubstr("negative size"));
   EXPECT_THAT(error_with([](Tensor& t) {
                 t.sizes = {2, 4};
@@ -272,8 +270,7 @@ TEST_F(TorchFileTest, DamageIsAnErrorOrChangesNothing) {
     try {
       const TorchFile file(path_);
       ASSERT_EQ(file.entries().size(), tensors.size());
-      for (const auto& [name, tensor] : tensors)
-        ASSERT_TRUE(at::equal(file.tensor(name), tensor)) << "round " << round;
+      for (const auto& [name, tensor] : tensors) ASSERT_TRUE(at::equal(file.tensor(name), tensor)) << "round " << round;
     } catch (const CheckpointError& error) {
       ASSERT_THAT(error.what(), HasSubstr(path_.string()));
       ASSERT_EQ(std::string(error.what()).find('\n'), std::string::npos) << error.what();

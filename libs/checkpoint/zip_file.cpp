@@ -35,8 +35,7 @@ void ZipFile::fail(const std::string& what) const { throw CheckpointError(path_.
 
 // The little-endian number at a place of the file.
 std::uint64_t ZipFile::number(std::uint64_t at, std::size_t bytes) const {
-  if (at > size() || bytes > size() - at)
-    fail("ends within the directory of the archive; it is truncated or damaged");
+  if (at > size() || bytes > size() - at) fail("ends within the directory of the archive; it is truncated or damaged");
   std::uint64_t value = 0;
   std::memcpy(&value, file_.bytes().data() + at, bytes);
   return value;
@@ -58,8 +57,7 @@ ZipFile::Directory ZipFile::find_directory() const {
   std::size_t limit = end;
   if (end >= kLocator64Bytes && number(end - kLocator64Bytes, 4) == kLocator64Signature) {
     const std::uint64_t end64 = number(end - kLocator64Bytes + 8, 8);
-    if (end64 > end - kLocator64Bytes || end - kLocator64Bytes - end64 < kEnd64Bytes ||
-        number(end64, 4) != kEnd64Signature) {
+    if (end64 > end - kLocator64Bytes || end - kLocator64Bytes - end64 < kEnd64Bytes || number(end64, 4) != kEnd64Signature) {
       fail("its zip64 directory is not where it says; it is damaged");
     }
     limit = static_cast<std::size_t>(end64);
@@ -80,8 +78,8 @@ ZipFile::ZipFile(MappedFile file, std::filesystem::path name) : path_(std::move(
   const std::size_t end = at + static_cast<std::size_t>(directory.size);
   while (at < end) at = read_entry(at, directory);
   if (at != end || entries_.size() != directory.entries) {
-    fail("its directory claims " + std::to_string(directory.entries) + " entries, but has " +
-         std::to_string(entries_.size()) + "; it is damaged");
+    fail("its directory claims " + std::to_string(directory.entries) + " entries, but has " + std::to_string(entries_.size()) +
+         "; it is damaged");
   }
 }
 
@@ -117,19 +115,15 @@ std::size_t ZipFile::read_entry(std::size_t at, const Directory& directory) {
     }
     field = field_end;
   }
-  if (method != 0 || (flags & 1) != 0 || stored != plain)
-    fail_entry("is compressed or encrypted, which torch.save never does");
+  if (method != 0 || (flags & 1) != 0 || stored != plain) fail_entry("is compressed or encrypted, which torch.save never does");
   if (local > directory.offset || directory.offset - local < kLocalBytes || number(local, 4) != kLocalSignature) {
     fail_entry("does not lie where the directory says; the archive is damaged");
   }
-  const std::uint64_t local_name = number(local + 26, 2),
-                      begin = local + kLocalBytes + local_name + number(local + 28, 2);
+  const std::uint64_t local_name = number(local + 26, 2), begin = local + kLocalBytes + local_name + number(local + 28, 2);
   if (begin > directory.offset || plain > directory.offset - begin) {
-    fail_entry("claims " + std::to_string(plain) +
-               " bytes, more than the archive has there; it is truncated or damaged");
+    fail_entry("claims " + std::to_string(plain) + " bytes, more than the archive has there; it is truncated or damaged");
   }
-  if (local_name != name_bytes ||
-      std::memcmp(file_.bytes().data() + local + kLocalBytes, name_begin, name_bytes) != 0) {
+  if (local_name != name_bytes || std::memcmp(file_.bytes().data() + local + kLocalBytes, name_begin, name_bytes) != 0) {
     fail_entry("has another name where it lies; the archive is damaged");
   }
   const Entry entry = {static_cast<std::size_t>(begin), static_cast<std::size_t>(begin + plain),

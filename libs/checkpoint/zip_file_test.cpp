@@ -14,9 +14,7 @@ namespace fs = std::filesystem;
 using ::testing::HasSubstr;
 using namespace std::string_literals;
 
-std::string text_of(std::span<const std::byte> bytes) {
-  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
-}
+std::string text_of(std::span<const std::byte> bytes) { return {reinterpret_cast<const char*>(bytes.data()), bytes.size()}; }
 
 class ZipFileTest : public ::testing::Test {
  protected:
@@ -40,8 +38,7 @@ std::string plain_archive() {
   const std::string crc = "\x86\xa6\x10\x36"s, five = "\x05\0\0\0"s;
   const std::string rest = "\0\0\0\0\x21\0"s + crc + five + five;  // method, time, date, checksum, sizes
   const std::string local = "PK\x03\x04\x0a\0\0\0"s + rest + "\x03\0\0\0"s + "a/b" + "hello";
-  const std::string central =
-      "PK\x01\x02\x1e\x03\x0a\0\0\0"s + rest + "\x03\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"s + "a/b";
+  const std::string central = "PK\x01\x02\x1e\x03\x0a\0\0\0"s + rest + "\x03\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"s + "a/b";
   const std::string end = "PK\x05\x06\0\0\0\0\x01\0\x01\0"s + static_cast<char>(central.size()) + "\0\0\0"s +
                           static_cast<char>(local.size()) + "\0\0\0\0\0"s;
   return local + central + end;
@@ -96,10 +93,8 @@ TEST_F(ZipFileTest, SaysWhatIsDamaged) {
   EXPECT_THAT(with(central + 10, "\x08"), HasSubstr("entry a/b is compressed or encrypted"));
   EXPECT_THAT(with(central + 8, "\x01"), HasSubstr("entry a/b is compressed or encrypted"));
   EXPECT_THAT(with(central + 20, "\x06"), HasSubstr("entry a/b is compressed or encrypted"));
-  EXPECT_THAT(with(central + 20, "\xf0\xff\xff\x7f\xf0\xff\xff\x7f"),
-              HasSubstr("claims 2147483632 bytes, more than"));
-  EXPECT_THAT(with(central + 20, "\xff\xff\xff\xff\xff\xff\xff\xff"),
-              HasSubstr("claims 4294967295 bytes, more than"));
+  EXPECT_THAT(with(central + 20, "\xf0\xff\xff\x7f\xf0\xff\xff\x7f"), HasSubstr("claims 2147483632 bytes, more than"));
+  EXPECT_THAT(with(central + 20, "\xff\xff\xff\xff\xff\xff\xff\xff"), HasSubstr("claims 4294967295 bytes, more than"));
   EXPECT_THAT(with(central + 28, "\xff\xff"), HasSubstr("is cut off"));
   EXPECT_THAT(with(central + 42, "\xff\xff\xff\x7f"), HasSubstr("does not lie where the directory says"));
   EXPECT_THAT(with(end + 10, "\x02"), HasSubstr("claims 2 entries, but has 1"));

@@ -36,8 +36,8 @@ fs::path without_trailing_slash(fs::path path) {
 // A name beside the target that no other process or thread of this program uses: rename stays within one file system.
 fs::path temporary_beside(const fs::path& target) {
   static std::atomic<unsigned> counter{0};
-  return target.parent_path() / ("." + target.filename().string() + ".tmp-" + std::to_string(::getpid()) + "-" +
-                                 std::to_string(counter.fetch_add(1)));
+  return target.parent_path() /
+         ("." + target.filename().string() + ".tmp-" + std::to_string(::getpid()) + "-" + std::to_string(counter.fetch_add(1)));
 }
 
 void write_fully(int fd, const char* data, std::size_t bytes, const fs::path& target) {
@@ -63,9 +63,7 @@ void sync_path(const fs::path& path, const fs::path& target) {
   if (result != 0 && error != EINVAL) fail(target, "flush", error);
 }
 
-fs::path parent_or_current(const fs::path& path) {
-  return path.has_parent_path() ? path.parent_path() : fs::path(".");
-}
+fs::path parent_or_current(const fs::path& path) { return path.has_parent_path() ? path.parent_path() : fs::path("."); }
 
 [[noreturn]] void fail_too_large(const fs::path& path, std::uintmax_t size, std::size_t max_bytes) {
   throw DataError(path.string() + ": is " + std::to_string(size) + " bytes, more than the " + std::to_string(max_bytes) +
@@ -218,8 +216,8 @@ std::string read_file(const fs::path& path, std::size_t max_bytes) {
   std::string contents(static_cast<std::size_t>(size), '\0');
   stream.read(contents.data(), static_cast<std::streamsize>(size));
   if (stream.gcount() != static_cast<std::streamsize>(size)) {
-    throw DataError(path.string() + ": ended after " + std::to_string(stream.gcount()) + " of " +
-                    std::to_string(size) + " bytes while it was read");
+    throw DataError(path.string() + ": ended after " + std::to_string(stream.gcount()) + " of " + std::to_string(size) +
+                    " bytes while it was read");
   }
   refuse_lfs_pointer(contents, path);
   return contents;

@@ -94,8 +94,7 @@ TEST_F(AtomicFileTest, AFullDiskIsAnErrorAndLeavesNothing) {
   small.rlim_cur = 4096;
   std::signal(SIGXFSZ, SIG_IGN);
   ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &small), 0);
-  const std::string message =
-      message_of<IoError>([&] { write_file_atomically(folder_ / "out", std::string(100000, 'x')); });
+  const std::string message = message_of<IoError>([&] { write_file_atomically(folder_ / "out", std::string(100000, 'x')); });
   ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &before), 0);
   EXPECT_THAT(message, HasSubstr("cannot write"));
   EXPECT_EQ(entries(folder_.path()), 0u);
@@ -158,15 +157,16 @@ TEST_F(AtomicFileTest, ReadFileReadsAPipe) {
     const std::jthread writer = write(text);
     EXPECT_EQ(read_file(folder_ / "pipe"), text);
   }
-  const std::jthread writer = write("more than is read, and less than the pipe holds, so that writing never fails: " + std::string(100, 'x'));
-  EXPECT_THAT(message_of<DataError>([&] { read_file(folder_ / "pipe", 100); }), HasSubstr("more than the 100 that are read at once"));
+  const std::jthread writer = write("more than is read, and less than the pipe holds, so that writing never fails: " +
+                                    std::string(100, 'x'));
+  EXPECT_THAT(message_of<DataError>([&] { read_file(folder_ / "pipe", 100); }),
+              HasSubstr("more than the 100 that are read at once"));
 }
 
 TEST_F(AtomicFileTest, ReadFileSaysWhatIsWrong) {
   testing::write_text(folder_ / "file", std::string("a\0b", 3));
   EXPECT_EQ(read_file(folder_ / "file"), std::string("a\0b", 3));
-  EXPECT_THAT(message_of<DataError>([&] { read_file(folder_ / "file", 2); }),
-              HasSubstr("is 3 bytes, more than the 2"));
+  EXPECT_THAT(message_of<DataError>([&] { read_file(folder_ / "file", 2); }), HasSubstr("is 3 bytes, more than the 2"));
   EXPECT_THAT(message_of<DataError>([&] { read_file(folder_ / "absent"); }), HasSubstr("no such file"));
   EXPECT_THAT(message_of<DataError>([&] { read_file(folder_.path()); }), HasSubstr("is a folder"));
   EXPECT_THAT(message_of<DataError>([&] { read_file("/dev/null"); }), HasSubstr("not a regular file"));

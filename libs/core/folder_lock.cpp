@@ -53,7 +53,8 @@ void forget(int fd) {
 }
 
 bool is_named(int fd, const fs::path& path) {
-  struct stat opened {}, named {};
+  struct stat opened {
+  }, named{};
   return ::fstat(fd, &opened) == 0 && ::stat(path.c_str(), &named) == 0 && opened.st_ino == named.st_ino &&
          opened.st_dev == named.st_dev;
 }
@@ -79,8 +80,7 @@ std::string holder_of(int fd) {
 
 }  // namespace
 
-FolderLock::FolderLock(fs::path folder, const std::string& what)
-    : folder_(std::move(folder)), what_(what), owner_(::getpid()) {
+FolderLock::FolderLock(fs::path folder, const std::string& what) : folder_(std::move(folder)), what_(what), owner_(::getpid()) {
   if (folder_.empty()) folder_ = ".";
   if (!folder_.has_filename() && folder_.has_parent_path()) folder_ = folder_.parent_path();  // "runs/a/"
   file_ = folder_ / kFileName;
@@ -101,8 +101,9 @@ bool FolderLock::try_lock() {
     const std::string holder = refused == EWOULDBLOCK ? holder_of(fd_) : "";
     ::close(std::exchange(fd_, -1));
     if (refused == EWOULDBLOCK) {
-      throw ConfigError(fmt::format("{}: another process is writing to this folder{}; wait until it ends, or name another folder",
-                                    folder_.string(), holder.empty() ? "" : " (nanochat " + holder + ")"));
+      throw ConfigError(
+          fmt::format("{}: another process is writing to this folder{}; wait until it ends, or name another folder",
+                      folder_.string(), holder.empty() ? "" : " (nanochat " + holder + ")"));
     }
     log_warn("{}: this file system cannot lock files ({}); see to it that no other process writes to the folder",
              folder_.string(), std::strerror(refused));

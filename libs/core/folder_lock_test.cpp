@@ -26,7 +26,8 @@ using ::testing::ThrowsMessage;
 // A process of its own that locks the folder, runs `after` and waits until it is ended.
 class Holder {
  public:
-  explicit Holder(const fs::path& folder, const std::function<void()>& after = [] {}) {
+  explicit Holder(
+      const fs::path& folder, const std::function<void()>& after = [] {}) {
     int ready[2];
     EXPECT_EQ(::pipe(ready), 0);
     child_ = ::fork();

@@ -18,9 +18,7 @@ TEST(FormatTest, WithCommas) {
   EXPECT_EQ(with_commas(std::numeric_limits<std::int64_t>::min()), "-9,223,372,036,854,775,808");
 }
 
-TEST(FormatTest, OnOneLine) {
-  EXPECT_EQ(on_one_line(std::string("a\nb\t\x01\0 \x7f\xc3\xa9", 10)), "a?b??? \x7f\xc3\xa9");
-}
+TEST(FormatTest, OnOneLine) { EXPECT_EQ(on_one_line(std::string("a\nb\t\x01\0 \x7f\xc3\xa9", 10)), "a?b??? \x7f\xc3\xa9"); }
 
 TEST(FormatTest, HumanBytes) {
   EXPECT_EQ(human_bytes(0), "0 B");

@@ -27,8 +27,10 @@ void refuse_lfs_pointer(std::string_view contents, const std::filesystem::path& 
       real = fmt::format(" of {}", human_bytes(static_cast<double>(bytes)));
     }
   }
-  throw DataError(fmt::format("{}: is a Git LFS pointer, not the file itself{}; run `git lfs pull` in its repository, or "
-                              "download the file", path.string(), real));
+  throw DataError(
+      fmt::format("{}: is a Git LFS pointer, not the file itself{}; run `git lfs pull` in its repository, or "
+                  "download the file",
+                  path.string(), real));
 }
 
 void refuse_lfs_pointer(const std::filesystem::path& path) {

@@ -23,9 +23,10 @@ const std::string kPointer =
     "size 5368709120\n";
 
 TEST(GitLfs, APointerIsNamedWithTheSizeOfTheFile) {
-  EXPECT_THAT([] { refuse_lfs_pointer(kPointer, "model.safetensors"); },
-              ThrowsMessage<DataError>(AllOf(HasSubstr("model.safetensors: is a Git LFS pointer, not the file itself of 5.0 GiB"),
-                                             HasSubstr("git lfs pull"))));
+  EXPECT_THAT(
+      [] { refuse_lfs_pointer(kPointer, "model.safetensors"); },
+      ThrowsMessage<DataError>(AllOf(HasSubstr("model.safetensors: is a Git LFS pointer, not the file itself of 5.0 GiB"),
+                                     HasSubstr("git lfs pull"))));
 }
 
 TEST(GitLfs, OtherFilesPass) {

@@ -35,9 +35,12 @@ JsonFault fault_of(std::string_view text) {
 }
 
 TEST(JsonInput, HalfASurrogatePairIsTheReplacementCharacter) {
-  EXPECT_EQ(value_of(R"({"text":"a\ud800b"})"), json({{"text", "a\xef\xbf\xbd" "b"}}));
+  EXPECT_EQ(value_of(R"({"text":"a\ud800b"})"), json({{"text",
+                                                       "a\xef\xbf\xbd"
+                                                       "b"}}));
   EXPECT_EQ(value_of(R"("\ud83d\ud83d\ude00\ude00")"), json("\xef\xbf\xbd\xf0\x9f\x98\x80\xef\xbf\xbd"));
-  EXPECT_EQ(value_of(R"("\\ud83d\u00e9\udc00")"), json("\\ud83d\xc3\xa9\xef\xbf\xbd")) << "an escaped backslash begins no escape";
+  EXPECT_EQ(value_of(R"("\\ud83d\u00e9\udc00")"), json("\\ud83d\xc3\xa9\xef\xbf\xbd"))
+      << "an escaped backslash begins no escape";
   EXPECT_EQ(value_of(R"({"\uDBFF":1})"), json({{"\xef\xbf\xbd", 1}}));
 }
 
@@ -82,7 +85,8 @@ TEST(JsonInput, RefusesNestingThatNobodyNeeds) {
 
 TEST(JsonInput, TheErrorBeginsWithThePlace) {
   EXPECT_EQ(parse_json_input(R"({"n":1e999})", "a.jsonl:3"), json({{"n", kLargest}}));
-  EXPECT_THAT([] { parse_json_input("{", "a.jsonl:3"); }, ThrowsMessage<DataError>(HasSubstr("a.jsonl:3: malformed JSON at byte 2")));
+  EXPECT_THAT([] { parse_json_input("{", "a.jsonl:3"); },
+              ThrowsMessage<DataError>(HasSubstr("a.jsonl:3: malformed JSON at byte 2")));
 }
 
 // Whatever the bytes: no exception of the library, and text that the library reads is left as it is.

@@ -16,9 +16,7 @@ TEST(ShownJson, KeepsWhatFits) {
   EXPECT_EQ(shown_json(exactly), '"' + exactly + '"');
 }
 
-TEST(ShownJson, CutsWhatIsLonger) {
-  EXPECT_EQ(shown_json(std::string(59, 'x')), '"' + std::string(56, 'x') + "...");
-}
+TEST(ShownJson, CutsWhatIsLonger) { EXPECT_EQ(shown_json(std::string(59, 'x')), '"' + std::string(56, 'x') + "..."); }
 
 TEST(ShownJson, CutsBetweenCharacters) {
   for (std::size_t ascii = 0; ascii < 4; ++ascii) {

@@ -48,8 +48,8 @@ class JsonFormatter : public spdlog::formatter {
     std::tm utc{};
     ::gmtime_r(&seconds, &utc);
     nlohmann::ordered_json line;
-    line["time"] = fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z", utc.tm_year + 1900, utc.tm_mon + 1,
-                               utc.tm_mday, utc.tm_hour, utc.tm_min, utc.tm_sec, milliseconds);
+    line["time"] = fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z", utc.tm_year + 1900, utc.tm_mon + 1, utc.tm_mday,
+                               utc.tm_hour, utc.tm_min, utc.tm_sec, milliseconds);
     for (const LevelName& known : kLevels) {
       if (known.spdlog_level == message.level) line["level"] = known.name;
     }
@@ -114,8 +114,7 @@ LogLevel parse_log_level(std::string_view name) {
   for (const LevelName& known : kLevels) {
     if (known.name == name) return known.level;
   }
-  throw ConfigError("log level: found \"" + std::string(name) +
-                    "\", expected trace, debug, info, warn, error or off");
+  throw ConfigError("log level: found \"" + std::string(name) + "\", expected trace, debug, info, warn, error or off");
 }
 
 void configure_logging(const LogOptions& options) {

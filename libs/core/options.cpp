@@ -58,8 +58,8 @@ std::optional<T> integer_from(const json& value) {
 template <class T>
 T integer_or_reject(const json& value, const std::string& where) {
   if (const std::optional<T> number = integer_from<T>(value)) return *number;
-  reject(where, shown_json(value), fmt::format("an integer from {} to {}", std::numeric_limits<T>::min(),
-                                          std::numeric_limits<T>::max()));
+  reject(where, shown_json(value),
+         fmt::format("an integer from {} to {}", std::numeric_limits<T>::min(), std::numeric_limits<T>::max()));
 }
 
 // A number as written on a command line, exact for 64-bit integers; nullopt when the text is anything else.
@@ -174,7 +174,8 @@ Option& Option::at_most(double maximum) {
 Option& Option::above(double minimum, double otherwise) {
   checks_.push_back([minimum, otherwise](const json& value) {
     const auto number = value.get<double>();
-    return number > minimum || number == otherwise ? std::string() : fmt::format("a number above {}, or {}", minimum, otherwise);
+    return number > minimum || number == otherwise ? std::string()
+                                                   : fmt::format("a number above {}, or {}", minimum, otherwise);
   });
   return *this;
 }
@@ -216,9 +217,8 @@ std::string Option::former_flag() const { return former_.empty() ? "" : flag_of(
 std::string Option::environment() const { return variable_of(name_); }
 
 std::string Option::type_name() const {
-  return std::visit(Overloaded{[](bool*) { return ""; }, [](int*) { return "INT"; },
-                               [](std::int64_t*) { return "INT"; }, [](std::uint64_t*) { return "INT"; },
-                               [](double*) { return "FLOAT"; },
+  return std::visit(Overloaded{[](bool*) { return ""; }, [](int*) { return "INT"; }, [](std::int64_t*) { return "INT"; },
+                               [](std::uint64_t*) { return "INT"; }, [](double*) { return "FLOAT"; },
                                [](std::string*) { return "TEXT"; }, [](std::filesystem::path*) { return "PATH"; },
                                [](std::vector<std::string>*) { return "TEXT..."; }},
                     field_);
@@ -305,8 +305,7 @@ void Option::set_text(const std::vector<std::string>& values, const std::string&
   if (values.size() != 1) reject(where, fmt::format("{} values", values.size()), "one value");
   const std::string& text = values.front();
   if (is_flag()) return set_json(bool_from_text(text), where, source);
-  const bool is_text =
-      std::holds_alternative<std::string*>(field_) || std::holds_alternative<std::filesystem::path*>(field_);
+  const bool is_text = std::holds_alternative<std::string*>(field_) || std::holds_alternative<std::filesystem::path*>(field_);
   set_json(is_text ? json(text) : number_from_text(text).value_or(json(text)), where, source);
 }
 
@@ -367,8 +366,7 @@ void OptionList::apply_environment() {
       text = std::getenv(name.c_str());
     }
     if (is_unset()) continue;
-    option.set_text(option.is_list() ? list_from_text(text, name) : std::vector<std::string>{text}, name,
-                    "environment");
+    option.set_text(option.is_list() ? list_from_text(text, name) : std::vector<std::string>{text}, name, "environment");
   }
 }
 
@@ -388,7 +386,8 @@ std::vector<OptionDifference> OptionList::differences(const json& saved) const {
     if (!option.in_resolved() || found == saved.end()) continue;
     const json now = option.value();
     if (*found == now) continue;
-    found_differences.push_back({option.name(), option.name() + ": " + shown_json(*found) + " → " + shown_json(now), option.is_changeable()});
+    found_differences.push_back({option.name(), option.name() + ": " + shown_json(*found) + " → " + shown_json(now),
+                                 option.is_changeable()});
   }
   return found_differences;
 }

@@ -25,8 +25,8 @@
 
 namespace nanochat {
 
-using OptionField = std::variant<bool*, int*, std::int64_t*, std::uint64_t*, double*, std::string*,
-                                 std::filesystem::path*, std::vector<std::string>*>;
+using OptionField = std::variant<bool*, int*, std::int64_t*, std::uint64_t*, double*, std::string*, std::filesystem::path*,
+                                 std::vector<std::string>*>;
 
 class Option {
  public:

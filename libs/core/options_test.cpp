@@ -121,8 +121,7 @@ TEST_F(OptionsTest, TextOfEveryType) {
 }
 
 TEST_F(OptionsTest, WrongTextSaysWhatWasFoundAndExpectedAndChangesNothing) {
-  EXPECT_EQ(error_of_text("depth", {"many"}),
-            "--depth: found \"many\", expected an integer from -2147483648 to 2147483647");
+  EXPECT_EQ(error_of_text("depth", {"many"}), "--depth: found \"many\", expected an integer from -2147483648 to 2147483647");
   EXPECT_THAT(error_of_text("depth", {"1.5"}), HasSubstr("found 1.5, expected an integer"));
   EXPECT_THAT(error_of_text("depth", {"3000000000"}), HasSubstr("found 3000000000, expected an integer from"));
   EXPECT_THAT(error_of_text("tokens", {"9223372036854775808"}), HasSubstr("expected an integer from"));
@@ -135,8 +134,7 @@ TEST_F(OptionsTest, WrongTextSaysWhatWasFoundAndExpectedAndChangesNothing) {
   EXPECT_EQ(error_of_text("depth", {"65"}), "--depth: found 65, expected a number of at most 64");
   EXPECT_EQ(error_of_text("dtype", {"bf16"}), "--dtype: found \"bf16\", expected one of auto, float32, bfloat16");
   EXPECT_EQ(error_of_text("benchmarks", {"core,mmlu"}), "--benchmarks: found \"mmlu\", expected one of core, arc");
-  EXPECT_THAT(error_of_text("benchmarks", {"[1]"}),
-              HasSubstr("expected a JSON array of strings, or items separated"));
+  EXPECT_THAT(error_of_text("benchmarks", {"[1]"}), HasSubstr("expected a JSON array of strings, or items separated"));
   EXPECT_THAT(error_of_text("compile", {"maybe"}), HasSubstr("expected true or false"));
   EXPECT_EQ(error_of_text("depth", {"1", "2"}), "--depth: found 2 values, expected one value");
   EXPECT_EQ(config_.depth, 4);
@@ -279,8 +277,8 @@ TEST_F(OptionsTest, DifferencesNameOldAndNew) {
 }
 
 TEST_F(OptionsTest, ResolvedConfigurationRoundTrips) {
-  EXPECT_TRUE(rc::check([](bool compile, int depth, std::int64_t tokens, std::uint64_t seed, double lr,
-                           const std::string& text, const std::vector<std::string>& items) {
+  EXPECT_TRUE(rc::check([](bool compile, int depth, std::int64_t tokens, std::uint64_t seed, double lr, const std::string& text,
+                           const std::vector<std::string>& items) {
     RC_PRE(std::isfinite(lr));
     Config config, restored;
     OptionList source, target;

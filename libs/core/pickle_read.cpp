@@ -91,8 +91,7 @@ class PickleReader {
 
   std::string_view take(std::uint64_t count) {
     if (count > bytes_.size() - at_) {
-      fail(fmt::format("{} bytes are claimed, but {} are left; it is truncated or damaged", count,
-                       bytes_.size() - at_));
+      fail(fmt::format("{} bytes are claimed, but {} are left; it is truncated or damaged", count, bytes_.size() - at_));
     }
     const std::string_view taken = bytes_.substr(at_, static_cast<std::size_t>(count));
     at_ += taken.size();
@@ -118,12 +117,10 @@ class PickleReader {
   }
   std::uint32_t add_text(Kind kind, std::string_view text) {
     if (text.size() > std::numeric_limits<std::uint32_t>::max()) fail("holds a text of more than 4 GiB");
-    return add(kind, static_cast<std::uint32_t>(text.size()),
-               static_cast<std::uint64_t>(text.data() - bytes_.data()));
+    return add(kind, static_cast<std::uint32_t>(text.size()), static_cast<std::uint64_t>(text.data() - bytes_.data()));
   }
   std::uint32_t add_container(Kind kind) {
-    if (pickle_.containers_.size() == kMaxContainers)
-      fail(fmt::format("has more than {} containers", kMaxContainers));
+    if (pickle_.containers_.size() == kMaxContainers) fail(fmt::format("has more than {} containers", kMaxContainers));
     pickle_.containers_.emplace_back();
     return add(kind, 0, pickle_.containers_.size() - 1);
   }
@@ -176,8 +173,7 @@ class PickleReader {
     const std::size_t count = stack_.size() - begin;
     if (begin <= floor()) fail("fills a container that was never given");
     const std::uint32_t target = stack_[begin - 1];
-    const bool fits =
-        pairs ? kind(target) == Kind::kDict || kind(target) == Kind::kObject : kind(target) == Kind::kList;
+    const bool fits = pairs ? kind(target) == Kind::kDict || kind(target) == Kind::kObject : kind(target) == Kind::kList;
     if (!fits || (pairs && count % 2 != 0)) fail("puts values where none can be put");
     fill(target, begin);
   }
@@ -369,8 +365,7 @@ Pickle::Value Pickle::Value::item(std::size_t i) const {
   expect(kind() == Kind::kTuple || kind() == Kind::kList, "a tuple or list");
   const Container& container = pickle_->containers_[static_cast<std::size_t>(pickle_->nodes_[index_].payload)];
   if (i >= container.items.size()) {
-    throw DataError(
-        fmt::format("pickle: a tuple or list of {} items, expected at least {}", container.items.size(), i + 1));
+    throw DataError(fmt::format("pickle: a tuple or list of {} items, expected at least {}", container.items.size(), i + 1));
   }
   return {*pickle_, container.items[i]};
 }
@@ -382,8 +377,7 @@ Pickle::Value Pickle::Value::key(std::size_t i) const {
 
 Pickle::Value Pickle::Value::value(std::size_t i) const {
   expect(kind() == Kind::kDict || kind() == Kind::kObject, "a dict");
-  return {*pickle_,
-          pickle_->containers_[static_cast<std::size_t>(pickle_->nodes_[index_].payload)].items.at(2 * i + 1)};
+  return {*pickle_, pickle_->containers_[static_cast<std::size_t>(pickle_->nodes_[index_].payload)].items.at(2 * i + 1)};
 }
 
 Pickle::Value Pickle::Value::callable() const {

@@ -71,28 +71,27 @@ TEST(Pickle, ReadsPersistentIdsAndTheMemo) {
 }
 
 TEST(Pickle, ReturnsWhatWasWritten) {
-  EXPECT_TRUE(
-      rc::check("integers, strings and bytes", [](const std::vector<std::int64_t>& numbers, const std::string& text) {
-        PickleWriter writer(4);
-        writer.mark();
-        for (const std::int64_t number : numbers) writer.integer(number);
-        writer.string(text);
-        writer.bytes(text);
-        writer.none();
-        writer.boolean(true);
-        writer.tuple();
-        const std::string bytes = writer.finish();
-        const Pickle pickle(bytes);
-        const Pickle::Value tuple = pickle.root();
-        RC_ASSERT(tuple.size() == numbers.size() + 4);
-        for (std::size_t i = 0; i < numbers.size(); ++i) RC_ASSERT(tuple.item(i).integer() == numbers[i]);
-        RC_ASSERT(tuple.item(numbers.size()).string() == text);
-        RC_ASSERT(tuple.item(numbers.size() + 1).bytes() == text);
-        RC_ASSERT(tuple.item(numbers.size() + 2).is_none());
-      }));
+  EXPECT_TRUE(rc::check("integers, strings and bytes", [](const std::vector<std::int64_t>& numbers, const std::string& text) {
+    PickleWriter writer(4);
+    writer.mark();
+    for (const std::int64_t number : numbers) writer.integer(number);
+    writer.string(text);
+    writer.bytes(text);
+    writer.none();
+    writer.boolean(true);
+    writer.tuple();
+    const std::string bytes = writer.finish();
+    const Pickle pickle(bytes);
+    const Pickle::Value tuple = pickle.root();
+    RC_ASSERT(tuple.size() == numbers.size() + 4);
+    for (std::size_t i = 0; i < numbers.size(); ++i) RC_ASSERT(tuple.item(i).integer() == numbers[i]);
+    RC_ASSERT(tuple.item(numbers.size()).string() == text);
+    RC_ASSERT(tuple.item(numbers.size() + 1).bytes() == text);
+    RC_ASSERT(tuple.item(numbers.size() + 2).is_none());
+  }));
   for (const std::int64_t number :
-       {std::int64_t{0}, std::int64_t{255}, std::int64_t{256}, std::int64_t{65535}, std::int64_t{65536},
-        std::int64_t{-1}, std::int64_t{1} << 31, std::numeric_limits<std::int64_t>::min()}) {
+       {std::int64_t{0}, std::int64_t{255}, std::int64_t{256}, std::int64_t{65535}, std::int64_t{65536}, std::int64_t{-1},
+        std::int64_t{1} << 31, std::numeric_limits<std::int64_t>::min()}) {
     PickleWriter writer(2);
     writer.integer(number);
     const std::string bytes = writer.finish();
@@ -166,8 +165,7 @@ TEST(Pickle, AccessorsSayWhatTheyFound) {
 
 TEST(Pickle, SurvivesNoise) {
   Rng rng(11);
-  const std::string opcodes =
-      "(.0GJKMNQRXabcehjqrstu)]}BC\x80\x81\x85\x86\x87\x88\x89\x8a\x8c\x8d\x8e\x93\x94\x95\n"s;
+  const std::string opcodes = "(.0GJKMNQRXabcehjqrstu)]}BC\x80\x81\x85\x86\x87\x88\x89\x8a\x8c\x8d\x8e\x93\x94\x95\n"s;
   int read = 0;
   for (int round = 0; round < 20'000; ++round) {
     std::string bytes;

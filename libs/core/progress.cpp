@@ -16,11 +16,9 @@
 namespace nanochat {
 namespace {
 
-
 constexpr double kRedrawSeconds = 0.1;
 constexpr std::size_t kBarCells = 24;
 constexpr std::size_t kMaxParts = 16;  // the terminal must hold them all, or they could not be taken away again
-
 
 class ProgressBar : public ProgressReporter {
  public:

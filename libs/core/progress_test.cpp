@@ -164,9 +164,8 @@ TEST(ProgressTest, PartsHaveALineEachBelowTheWhole) {
   progress->set_total(2000);
   std::this_thread::sleep_for(std::chrono::milliseconds(150));  // longer than from one drawing to the next
   progress->set_parts({{"a.parquet", 500, 1000}, {"long.parquet", 70, 0}});
-  EXPECT_THAT(terminal.shown(),
-              EndsWith("downloading   0% [------------------------] 0/2,000 B\r\n"
-                       "  a.parquet     50% [############------------] 500/1,000 B\r\n  long.parquet 70 B"));
+  EXPECT_THAT(terminal.shown(), EndsWith("downloading   0% [------------------------] 0/2,000 B\r\n"
+                                         "  a.parquet     50% [############------------] 500/1,000 B\r\n  long.parquet 70 B"));
   status_line::write_above([] {});
   const std::string again = terminal.shown();
   EXPECT_THAT(again, HasSubstr("\r\x1b[A\x1b[A\x1b[J"));  // two lines up, then all below away

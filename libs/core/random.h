@@ -26,7 +26,9 @@ class Rng {
     for (std::size_t i = items.size(); i > 1; --i) std::swap(items[i - 1], items[below(i)]);
   }
   template <class T>
-  const T& choose(const std::vector<T>& items) { return items[below(items.size())]; }
+  const T& choose(const std::vector<T>& items) {
+    return items[below(items.size())];
+  }
 
   std::array<std::uint64_t, 4> state() const { return state_; }
   void set_state(const std::array<std::uint64_t, 4>& state) { state_ = state; }

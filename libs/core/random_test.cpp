@@ -19,8 +19,8 @@ using ::testing::ElementsAre;
 
 TEST(RngTest, SeedsThroughSplitMix64AsPublished) {
   // Outputs of the public-domain splitmix64.c for seed 1234567.
-  const std::array<std::uint64_t, 4> expected = {6457827717110365317ULL, 3203168211198807973ULL,
-                                                 9817491932198370423ULL, 4593380528125082431ULL};
+  const std::array<std::uint64_t, 4> expected = {6457827717110365317ULL, 3203168211198807973ULL, 9817491932198370423ULL,
+                                                 4593380528125082431ULL};
   EXPECT_EQ(Rng(1234567).state(), expected);
 }
 
@@ -149,17 +149,41 @@ TEST(PythonRandomTest, DrawsAsCPython) {
     double first, second;
     std::uint64_t bit, bits40, bits64;
   };
-  const Case cases[] = {
-      {0, {3626764237U, 1654615998U, 3255389356U}, 0.890243920837131, 0.04048437818077755, 1, 534771852898ULL,
-       16938433693753131896ULL},
-      {42, {2746317213U, 478163327U, 107420369U}, 0.7415504997598329, 0.24489185380347622, 0, 114832269481ULL,
-       13662908291426823533ULL},
-      {1234, {4150886329U, 3342196574U, 1892932127U}, 0.11685051774599753, 0.09064360641670188, 1, 888797392593ULL,
-       644274044980223449ULL},
-      {4294967303ULL, {968553300U, 3287823873U, 1540179448U}, 0.34300734698201063, 0.062261983456882164, 0,
-       721220457554ULL, 916974717966235440ULL},
-      {9223372036854775813ULL, {1478493593U, 736485321U, 1981690036U}, 0.6235683418995158, 0.034315528002349494, 0,
-       130025610127ULL, 5198360912670466567ULL}};
+  const Case cases[] = {{0,
+                         {3626764237U, 1654615998U, 3255389356U},
+                         0.890243920837131,
+                         0.04048437818077755,
+                         1,
+                         534771852898ULL,
+                         16938433693753131896ULL},
+                        {42,
+                         {2746317213U, 478163327U, 107420369U},
+                         0.7415504997598329,
+                         0.24489185380347622,
+                         0,
+                         114832269481ULL,
+                         13662908291426823533ULL},
+                        {1234,
+                         {4150886329U, 3342196574U, 1892932127U},
+                         0.11685051774599753,
+                         0.09064360641670188,
+                         1,
+                         888797392593ULL,
+                         644274044980223449ULL},
+                        {4294967303ULL,
+                         {968553300U, 3287823873U, 1540179448U},
+                         0.34300734698201063,
+                         0.062261983456882164,
+                         0,
+                         721220457554ULL,
+                         916974717966235440ULL},
+                        {9223372036854775813ULL,
+                         {1478493593U, 736485321U, 1981690036U},
+                         0.6235683418995158,
+                         0.034315528002349494,
+                         0,
+                         130025610127ULL,
+                         5198360912670466567ULL}};
   for (const Case& c : cases) {
     SCOPED_TRACE(c.seed);
     PythonRandom random(c.seed);
@@ -175,9 +199,8 @@ TEST(PythonRandomTest, DrawsAsCPython) {
 TEST(PythonRandomTest, RandbelowAsCPython) {
   PythonRandom random(1234);
   std::vector<std::uint64_t> drawn;
-  for (const std::uint64_t n :
-       {std::uint64_t{1}, std::uint64_t{2}, std::uint64_t{3}, std::uint64_t{10}, std::uint64_t{1000},
-        std::uint64_t{1} << 32, (std::uint64_t{1} << 40) + 1}) {
+  for (const std::uint64_t n : {std::uint64_t{1}, std::uint64_t{2}, std::uint64_t{3}, std::uint64_t{10}, std::uint64_t{1000},
+                                std::uint64_t{1} << 32, (std::uint64_t{1} << 40) + 1}) {
     drawn.push_back(random.randbelow(n));
   }
   EXPECT_THAT(drawn, ElementsAre(0, 0, 0, 1, 932, 2976787804ULL, 521214191144ULL));
@@ -193,12 +216,10 @@ TEST(PythonRandomTest, SampleAsCPythonOnBothSidesOfItsSetSize) {
   EXPECT_THAT(sample(7, 85, 6), ElementsAre(41, 19, 50, 6, 9, 68));
   EXPECT_THAT(sample(7, 86, 6), ElementsAre(41, 19, 50, 83, 6, 9));
   EXPECT_THAT(sample(1237, 1000, 10), ElementsAre(152, 908, 405, 316, 245, 973, 233, 359, 512, 639));
-  EXPECT_THAT(sample(99, 277, 25),
-              ElementsAre(206, 194, 102, 91, 117, 127, 68, 44, 128, 196, 45, 250, 274, 215, 110, 191, 198, 108, 77,
-                          236, 273, 173, 21, 242, 183));
-  EXPECT_THAT(sample(99, 278, 25),
-              ElementsAre(206, 194, 102, 91, 117, 127, 68, 44, 128, 196, 271, 275, 45, 250, 215, 110, 191, 198, 108,
-                          77, 236, 173, 42, 270, 240));
+  EXPECT_THAT(sample(99, 277, 25), ElementsAre(206, 194, 102, 91, 117, 127, 68, 44, 128, 196, 45, 250, 274, 215, 110, 191, 198,
+                                               108, 77, 236, 273, 173, 21, 242, 183));
+  EXPECT_THAT(sample(99, 278, 25), ElementsAre(206, 194, 102, 91, 117, 127, 68, 44, 128, 196, 271, 275, 45, 250, 215, 110, 191,
+                                               198, 108, 77, 236, 173, 42, 270, 240));
   EXPECT_THAT(sample(3, 5, 5), ElementsAre(1, 4, 3, 2, 0));
   EXPECT_THAT(sample(3, 5, 0), ElementsAre());
 }

@@ -30,7 +30,7 @@ void write_text(const std::filesystem::path& path, const std::string& text);
 }  // namespace nanochat::testing
 
 // Skips the current test, saying which file is missing, when shared data is absent.
-#define NANOCHAT_SHARED_OR_SKIP(variable, relative)                                                \
-  const auto variable##_optional = ::nanochat::testing::shared_path(relative);                     \
-  if (!variable##_optional) GTEST_SKIP() << "needs shared/" << (relative) << ", which is absent";  \
+#define NANOCHAT_SHARED_OR_SKIP(variable, relative)                                               \
+  const auto variable##_optional = ::nanochat::testing::shared_path(relative);                    \
+  if (!variable##_optional) GTEST_SKIP() << "needs shared/" << (relative) << ", which is absent"; \
   const std::filesystem::path variable = *variable##_optional

@@ -43,7 +43,6 @@ int __sanitizer_install_malloc_and_free_hooks(void (*on_malloc)(const volatile v
 namespace nanochat::testing {
 namespace {
 
-
 // Begin and end of every run of decimal digits.
 std::vector<std::pair<std::size_t, std::size_t>> numbers_in(const std::string& bytes) {
   std::vector<std::pair<std::size_t, std::size_t>> found;
@@ -63,11 +62,26 @@ std::size_t position_in(const std::string& bytes, Rng& rng) {
 }
 
 void corrupt_once(std::string& bytes, Rng& rng) {
-  static const std::vector<std::string> kNumbers = {"0",          "1",         "-1",         "2",
-                                                    "255",        "65536",     "2147483648", "4294967296",
-                                                    "1000000000", "1e9",       "1e308",      "1e999",
-                                                    "1e-400",     "9223372036854775807", "18446744073709551615",
-                                                    "18446744073709551616", "-9223372036854775809", "null", "\"1\"", "[]"};
+  static const std::vector<std::string> kNumbers = {"0",
+                                                    "1",
+                                                    "-1",
+                                                    "2",
+                                                    "255",
+                                                    "65536",
+                                                    "2147483648",
+                                                    "4294967296",
+                                                    "1000000000",
+                                                    "1e9",
+                                                    "1e308",
+                                                    "1e999",
+                                                    "1e-400",
+                                                    "9223372036854775807",
+                                                    "18446744073709551615",
+                                                    "18446744073709551616",
+                                                    "-9223372036854775809",
+                                                    "null",
+                                                    "\"1\"",
+                                                    "[]"};
   if (bytes.empty()) {
     bytes.push_back(static_cast<char>(rng.below(256)));
     return;
@@ -96,10 +110,19 @@ void corrupt_once(std::string& bytes, Rng& rng) {
     }
     case 7: {  // a binary length lies
       const auto size = static_cast<std::uint64_t>(bytes.size());
-      const std::uint64_t values[] = {0,        1,        size - 1, size,     size + 1,          2 * size,
-                                      UINT64_C(1) << 31, UINT64_C(1) << 32, UINT64_C(1) << 40, UINT64_C(1) << 62,
+      const std::uint64_t values[] = {0,
+                                      1,
+                                      size - 1,
+                                      size,
+                                      size + 1,
+                                      2 * size,
+                                      UINT64_C(1) << 31,
+                                      UINT64_C(1) << 32,
+                                      UINT64_C(1) << 40,
+                                      UINT64_C(1) << 62,
                                       static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max()),
-                                      std::numeric_limits<std::uint64_t>::max(), rng.next()};
+                                      std::numeric_limits<std::uint64_t>::max(),
+                                      rng.next()};
       const std::uint64_t value = values[rng.below(std::size(values))];
       const std::size_t width = rng.below(2) == 0 ? 4 : 8, aligned = at / 4 * 4;
       std::memcpy(bytes.data() + aligned, &value, std::min(width, bytes.size() - aligned));
@@ -139,7 +162,8 @@ void on_malloc(const volatile void*, std::size_t bytes) {
   if (now > peak_bytes) peak_bytes = now;
 }
 void on_free(const volatile void* pointer) {
-  if (pointer != nullptr) live_bytes -= static_cast<std::int64_t>(__sanitizer_get_allocated_size(const_cast<const void*>(pointer)));
+  if (pointer != nullptr)
+    live_bytes -= static_cast<std::int64_t>(__sanitizer_get_allocated_size(const_cast<const void*>(pointer)));
 }
 #endif
 

@@ -11,8 +11,8 @@ TEST(Utf8, MeasuresCharacters) {
   EXPECT_EQ(utf8::character_length("\xC3\xA9"), 2U);
   EXPECT_EQ(utf8::character_length("\xE2\x82\xACx"), 3U);
   EXPECT_EQ(utf8::character_length("\xF4\x8F\xBF\xBF"), 4U);
-  for (const char* malformed : {"", "\x80", "\xC1\x81", "\xE0\x9F\xBF", "\xED\xA0\x80", "\xF0\x8F\xBF\xBF",
-                                "\xF4\x90\x80\x80", "\xF5\x80\x80\x80", "\xE2\x82", "\xE2\x28\xA1"}) {
+  for (const char* malformed : {"", "\x80", "\xC1\x81", "\xE0\x9F\xBF", "\xED\xA0\x80", "\xF0\x8F\xBF\xBF", "\xF4\x90\x80\x80",
+                                "\xF5\x80\x80\x80", "\xE2\x82", "\xE2\x28\xA1"}) {
     EXPECT_EQ(utf8::character_length(malformed), 0U) << malformed;
   }
 }

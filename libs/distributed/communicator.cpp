@@ -70,8 +70,7 @@ std::vector<std::string> differences(const nlohmann::json& mine, const nlohmann:
   };
   const auto compare = [&](const std::string& key) {
     const std::string here = say(mine, key), there = say(roots, key);
-    if (mine.value(key, nlohmann::json()) != roots.value(key, nlohmann::json()) ||
-        mine.contains(key) != roots.contains(key)) {
+    if (mine.value(key, nlohmann::json()) != roots.value(key, nlohmann::json()) || mine.contains(key) != roots.contains(key)) {
       found.push_back(fmt::format("{} is {}, rank 0 has {}", key, here, there));
     }
   };
@@ -98,8 +97,10 @@ struct Work::State {
   static WorkStatus status(const std::vector<c10::intrusive_ptr<c10::ivalue::Future>>& futures) {
     WorkStatus all = WorkStatus::kDone;
     for (const auto& future : futures) {
-      if (!future->completed()) all = WorkStatus::kPending;
-      else if (future->hasError()) return WorkStatus::kFailed;
+      if (!future->completed())
+        all = WorkStatus::kPending;
+      else if (future->hasError())
+        return WorkStatus::kFailed;
     }
     return all;
   }
@@ -117,12 +118,11 @@ void Work::wait() {
   if (state->futures.empty()) {
     for (const auto& work : state->works) work->wait();  // the current stream's wait, not the host's
   } else {
-    const bool ready = state->failure->wait_until(
-        distributed::never(), [&] { return State::status(state->futures) != WorkStatus::kPending; });
+    const bool ready = state->failure->wait_until(distributed::never(),
+                                                  [&] { return State::status(state->futures) != WorkStatus::kPending; });
     if (!ready) state->failure->throw_if_set();
     for (const auto& future : state->futures) {
-      if (future->completed() && future->hasError())
-        state->watchdog->blame(state->number, text_of(future->exception_ptr()));
+      if (future->completed() && future->hasError()) state->watchdog->blame(state->number, text_of(future->exception_ptr()));
     }
     state->watchdog->end(state->number);
   }
@@ -141,9 +141,7 @@ void declare_distributed_options(OptionList& options, CommunicatorOptions& confi
 
 struct Communicator::Impl {
   Impl(const WorldConfig& given_world, CommunicatorOptions given)
-      : world(given_world),
-        options(std::move(given)),
-        timeout(static_cast<std::int64_t>(options.timeout_seconds * 1e3)),
+      : world(given_world), options(std::move(given)), timeout(static_cast<std::int64_t>(options.timeout_seconds * 1e3)),
         failure(std::make_shared<Failure>()) {}
 
   void join() {
@@ -155,8 +153,7 @@ struct Communicator::Impl {
       start_watchdog();
       make_groups();
     } catch (const StoreLost& lost) {
-      throw DistributedError(ExitCode::kOther,
-                             fmt::format("{} is gone or cannot be reached: {}", holder(), lost.what()));
+      throw DistributedError(ExitCode::kOther, fmt::format("{} is gone or cannot be reached: {}", holder(), lost.what()));
     } catch (const Error& error) {
       if (watchdog && !failure->get()) fail(error.code(), error.what());
       watchdog.reset();
@@ -171,8 +168,7 @@ struct Communicator::Impl {
     if (world.rank == 0 && !world.launcher_has_store) {
       // A name that means the loopback address here may mean another one elsewhere.
       const bool one_machine = world.master_addr == "localhost" || world.local_size == world.size;
-      server.emplace(world.master_addr, world.master_port,
-                     !one_machine && distributed::is_host_name(world.master_addr),
+      server.emplace(world.master_addr, world.master_port, !one_machine && distributed::is_host_name(world.master_addr),
                      distributed::Said{"MASTER_ADDR", "MASTER_PORT"});
     }
     store = connect(deadline);
@@ -192,8 +188,7 @@ struct Communicator::Impl {
   static std::string label_of(int rank, const std::optional<std::string>& hello) {
     if (!hello) return fmt::format("rank {}", rank);
     const nlohmann::json json = nlohmann::json::parse(*hello);
-    return fmt::format("rank {} ({}, process {})", rank, json.at("host").get<std::string>(),
-                       json.at("process").get<int>());
+    return fmt::format("rank {} ({}, process {})", rank, json.at("host").get<std::string>(), json.at("process").get<int>());
   }
   static std::string label(StoreClient& client, int rank) { return label_of(rank, client.find(key("hello", rank))); }
 
@@ -206,10 +201,10 @@ struct Communicator::Impl {
                               {"world size", world.size}};
     me = label_of(world.rank, mine.dump());
     if (store->add(key("join", world.rank), 1) > 1) {
-      throw ConfigError(fmt::format(
-          "{} is the second process that is rank {} of {} at {}:{}; the first is {}: each needs a rank of "
-          "its own, and each run a MASTER_PORT of its own",
-          me, world.rank, world.size, world.master_addr, world.master_port, label(*store, world.rank)));
+      throw ConfigError(
+          fmt::format("{} is the second process that is rank {} of {} at {}:{}; the first is {}: each needs a rank of "
+                      "its own, and each run a MASTER_PORT of its own",
+                      me, world.rank, world.size, world.master_addr, world.master_port, label(*store, world.rank)));
     }
     store->set(key("hello", world.rank), mine.dump());
     wait_for(key("hello", 0), deadline, [&] { return std::vector<int>{0}; });
@@ -217,8 +212,8 @@ struct Communicator::Impl {
     std::vector<std::string> different;
     for (const char* name : {"world size", "build"}) {
       if (mine.at(name) != root.at(name)) {
-        different.push_back(
-            fmt::format("the {} is {}, rank 0 has {}", name, shortened(mine.at(name)), shortened(root.at(name))));
+        different.push_back(fmt::format("the {} is {}, rank 0 has {}", name, shortened(mine.at(name)),
+                                        shortened(root.at(name))));
       }
     }
     if (!different.empty()) {
@@ -227,14 +222,12 @@ struct Communicator::Impl {
     const char* interface = std::getenv("GLOO_SOCKET_IFNAME");
     for (const nlohmann::json& one : {mine, root}) {
       const std::string address = one.at("address").get<std::string>();
-      if (mine.at("host") != root.at("host") && is_loopback(address) &&
-          (interface == nullptr || *interface == '\0')) {
+      if (mine.at("host") != root.at("host") && is_loopback(address) && (interface == nullptr || *interface == '\0')) {
         end_with(
             {ExitCode::kUsage,
-             fmt::format(
-                 "MASTER_ADDR {} means {} on {}, which no other machine can reach; give it as a number, or name the "
-                 "network interface by GLOO_SOCKET_IFNAME",
-                 world.master_addr, address, one.at("host").get<std::string>())});
+             fmt::format("MASTER_ADDR {} means {} on {}, which no other machine can reach; give it as a number, or name the "
+                         "network interface by GLOO_SOCKET_IFNAME",
+                         world.master_addr, address, one.at("host").get<std::string>())});
       }
     }
   }
@@ -251,8 +244,7 @@ struct Communicator::Impl {
   }
 
   // Before there is a watchdog.
-  void wait_for(const std::string& name, Clock::time_point deadline,
-                const std::function<std::vector<int>()>& missing) {
+  void wait_for(const std::string& name, Clock::time_point deadline, const std::function<std::vector<int>()>& missing) {
     while (!store->wait(name, Milliseconds(500))) {
       if (const auto verdict = store->find("verdict")) end_with(Verdict::from_text(*verdict));
       if (Clock::now() < deadline) continue;
@@ -298,9 +290,7 @@ struct Communicator::Impl {
     // Longer than the watchdog waits: it says more.
     const distributed::GroupPlace place{world.rank, world.size, timeout * 2};
     const auto made = std::make_shared<c10::intrusive_ptr<c10d::Backend>>();
-    const auto prefixed = [&](const char* name) {
-      return c10::make_intrusive<c10d::PrefixStore>(name, store->c10d_store());
-    };
+    const auto prefixed = [&](const char* name) { return c10::make_intrusive<c10d::PrefixStore>(name, store->c10d_store()); };
     // On a thread: a rank may be lost meanwhile.
     const auto make = [&](const std::function<void()>& work, const char* name) {
       const std::uint64_t number = watchdog->begin(name);
@@ -334,8 +324,7 @@ struct Communicator::Impl {
   // --- collectives
 
   c10d::Backend& group_of(const at::Tensor& tensor) const {
-    TORCH_CHECK(tensor.is_cpu() || groups->nccl, "Communicator: a tensor on ", tensor.device(),
-                " but no group over NCCL");
+    TORCH_CHECK(tensor.is_cpu() || groups->nccl, "Communicator: a tensor on ", tensor.device(), " but no group over NCCL");
     return tensor.is_cpu() ? *groups->gloo : *groups->nccl;
   }
 
@@ -368,8 +357,10 @@ struct Communicator::Impl {
       watchdog->watch(state.number, [works = state.works] {
         WorkStatus all = WorkStatus::kDone;
         for (const auto& one : works) {
-          if (!one->isCompleted()) all = WorkStatus::kPending;
-          else if (one->exception()) return WorkStatus::kFailed;
+          if (!one->isCompleted())
+            all = WorkStatus::kPending;
+          else if (one->exception())
+            return WorkStatus::kFailed;
         }
         return all;
       });
@@ -458,8 +449,7 @@ struct Communicator::Impl {
 
   // Together with the others, where all is well.
   void leave() {
-    if (std::uncaught_exceptions() > exceptions)
-      fail(ExitCode::kOther, "it ended with an error, which it tells itself");
+    if (std::uncaught_exceptions() > exceptions) fail(ExitCode::kOther, "it ended with an error, which it tells itself");
     if (!failure->get()) {
       try {
         watchdog->leave();
@@ -559,7 +549,8 @@ class StoreBoard : public MessageBoard {
       action();
     } catch (const StoreLost& lost) {
       failure_->throw_if_set();
-      throw DistributedError(ExitCode::kOther, fmt::format("the store of the run is gone or cannot be reached: {}", lost.what()));
+      throw DistributedError(ExitCode::kOther,
+                             fmt::format("the store of the run is gone or cannot be reached: {}", lost.what()));
     }
   }
 
@@ -636,8 +627,8 @@ Work Communicator::reduce_scatter(const at::Tensor& input, at::Tensor output, Re
 Work Communicator::all_gather(const at::Tensor& piece, at::Tensor output) {
   Impl::require_plain(piece);
   Impl::require_plain(output);
-  TORCH_CHECK(output.numel() == piece.numel() * size(), "all_gather: ", size(), " pieces of ", piece.numel(),
-              " elements for ", output.numel());
+  TORCH_CHECK(output.numel() == piece.numel() * size(), "all_gather: ", size(), " pieces of ", piece.numel(), " elements for ",
+              output.numel());
   if (piece.numel() == 0) return {};
   if (!impl_) {
     if (output.data_ptr() != piece.data_ptr()) output.copy_(piece.view(output.sizes()));
@@ -689,8 +680,8 @@ void Communicator::require_same(const std::string& what, const nlohmann::json& m
       while (!impl_->store->wait("same/" + what, Milliseconds(1000))) impl_->failure->throw_if_set();
       const auto different = differences(mine, nlohmann::json::parse(*impl_->store->find("same/" + what)));
       if (!different.empty()) {
-        impl_->end_with({ExitCode::kUsage, fmt::format("{} has another {} than rank 0: {}", impl_->me, what,
-                                                       fmt::join(different, "; "))});
+        impl_->end_with({ExitCode::kUsage,
+                         fmt::format("{} has another {} than rank 0: {}", impl_->me, what, fmt::join(different, "; "))});
       }
     }
   } catch (const StoreLost& lost) {

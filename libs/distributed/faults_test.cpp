@@ -171,8 +171,8 @@ void expect_refused(RankProcess& rank, ExitCode code, const std::string& message
 TEST(Start, RefusesATakenPort) {
   const Listener other;
   RankProcess rank({"work"}, environment(0, 2, other.port()));
-  expect_refused(rank, ExitCode::kUsage,
-                 "MASTER_PORT " + std::to_string(other.port()) + " is taken by another program on ", 20);
+  expect_refused(rank, ExitCode::kUsage, "MASTER_PORT " + std::to_string(other.port()) + " is taken by another program on ",
+                 20);
 }
 
 TEST(Start, RefusesAPortThatAnotherProgramAnswers) {
@@ -226,8 +226,7 @@ TEST(Start, RefusesTheSameRankTwice) {
 TEST(Start, RefusesAnotherNumberOfRanks) {
   const int port = testing::free_port();
   RankProcess zero({"work"}, environment(0, 2, port, 20)), one({"work"}, environment(1, 3, port, 20));
-  for (RankProcess* rank : {&zero, &one})
-    expect_refused(*rank, ExitCode::kUsage, "the world size is 3, rank 0 has 2", 30);
+  for (RankProcess* rank : {&zero, &one}) expect_refused(*rank, ExitCode::kUsage, "the world size is 3, rank 0 has 2", 30);
 }
 
 }  // namespace

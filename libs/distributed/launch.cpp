@@ -203,14 +203,12 @@ class Launcher {
       } else {
         const std::filesystem::path file = options_.log_dir / fmt::format("rank-{}.log", process.rank);
         write_end = Descriptor(::open(file.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666));
-        if (write_end.get() < 0)
-          throw IoError(fmt::format("{}: cannot be opened: {}", file.string(), system_error()));
+        if (write_end.get() < 0) throw IoError(fmt::format("{}: cannot be opened: {}", file.string(), system_error()));
       }
     }
     // In a process group of its own a terminal's signals do not reach it twice, and it could not read from a
     // terminal.
-    if (process.rank != 0 || ::isatty(STDIN_FILENO) == 1)
-      input = Descriptor(::open("/dev/null", O_RDONLY | O_CLOEXEC));
+    if (process.rank != 0 || ::isatty(STDIN_FILENO) == 1) input = Descriptor(::open("/dev/null", O_RDONLY | O_CLOEXEC));
 
     std::vector<std::string> words = command, variables = environment(local, process.rank, attempt);
     const auto pointers = [](std::vector<std::string>& texts) {
@@ -276,11 +274,11 @@ class Launcher {
       const int code = killed ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
       if (code == 0 || first_failure_) continue;
       first_failure_ = code;
-      const std::string how =
-          killed ? fmt::format("was ended by signal {} ({})", WTERMSIG(status), ::strsignal(WTERMSIG(status)))
-                 : fmt::format("ended with exit code {}", code);
-      const std::string message =
-          fmt::format("rank {} ({}, process {}) {}", process.rank, distributed::host_name(), process.id, how);
+      const std::string how = killed
+                                  ? fmt::format("was ended by signal {} ({})", WTERMSIG(status), ::strsignal(WTERMSIG(status)))
+                                  : fmt::format("ended with exit code {}", code);
+      const std::string message = fmt::format("rank {} ({}, process {}) {}", process.rank, distributed::host_name(), process.id,
+                                              how);
       if (interrupted_ && killed) {  // by what was handed on to it
         log_warn("{}", message);
         continue;
@@ -332,8 +330,8 @@ class Launcher {
 
 }  // namespace
 
-int launch(const LaunchOptions& options, const std::vector<std::string>& command,
-           const std::vector<std::string>& resume, const std::function<void(std::string_view)>& relay) {
+int launch(const LaunchOptions& options, const std::vector<std::string>& command, const std::vector<std::string>& resume,
+           const std::function<void(std::string_view)>& relay) {
   if (!options.log_dir.empty()) std::filesystem::create_directories(options.log_dir);
   Launcher launcher(options, relay);
   std::vector<std::string> words = command;

@@ -25,7 +25,7 @@ struct LaunchOptions {
 // than 0, without their newline; rank 0 has the output of this process. The exit code: 0, or that of the first
 // process that failed, 128 + N when signal N ended it. For one call at a time; signals that come meanwhile are taken
 // by it. Throws ConfigError for a taken port or an address of another machine, IoError.
-int launch(const LaunchOptions& options, const std::vector<std::string>& command,
-           const std::vector<std::string>& resume, const std::function<void(std::string_view)>& relay);
+int launch(const LaunchOptions& options, const std::vector<std::string>& command, const std::vector<std::string>& resume,
+           const std::function<void(std::string_view)>& relay);
 
 }  // namespace nanochat

@@ -47,9 +47,8 @@ std::vector<std::string> shell(const std::string& script) { return {"/bin/sh", "
 
 TEST(Launch, TellsEachProcessWhoItIs) {
   const TemporaryDirectory folder;
-  const Launched launched =
-      run({.processes = 3}, shell("echo $RANK $WORLD_SIZE $LOCAL_RANK $LOCAL_WORLD_SIZE $MASTER_ADDR > " +
-                                  folder.path().string() + "/$RANK; echo out; echo err >&2"));
+  const Launched launched = run({.processes = 3}, shell("echo $RANK $WORLD_SIZE $LOCAL_RANK $LOCAL_WORLD_SIZE $MASTER_ADDR > " +
+                                                        folder.path().string() + "/$RANK; echo out; echo err >&2"));
   EXPECT_EQ(launched.code, 0);
   for (const std::string rank : {"0", "1", "2"}) {
     EXPECT_EQ(read_file(folder / rank), rank + " 3 " + rank + " 3 127.0.0.1\n");
@@ -75,23 +74,20 @@ TEST(Launch, WritesOutputToFiles) {
 }
 
 TEST(Launch, EndsAllWhenOneFails) {
-  const Launched launched =
-      run({.processes = 3, .grace_seconds = 20}, shell("[ $RANK = 1 ] && exit 3; exec sleep 60"));
+  const Launched launched = run({.processes = 3, .grace_seconds = 20}, shell("[ $RANK = 1 ] && exit 3; exec sleep 60"));
   EXPECT_EQ(launched.code, 3) << "of the first that failed, not of those that were ended";
   EXPECT_LT(launched.seconds, 10);
 }
 
 TEST(Launch, SaysWhichSignalEndedOne) {
-  const Launched launched =
-      run({.processes = 2, .grace_seconds = 20}, shell("[ $RANK = 1 ] && kill -9 $$; exec sleep 60"));
+  const Launched launched = run({.processes = 2, .grace_seconds = 20}, shell("[ $RANK = 1 ] && kill -9 $$; exec sleep 60"));
   EXPECT_EQ(launched.code, 128 + SIGKILL);
   EXPECT_LT(launched.seconds, 10);
 }
 
 TEST(Launch, KillsWhatDoesNotEnd) {
-  const Launched launched =
-      run({.processes = 2, .grace_seconds = 1},
-          shell("[ $RANK = 1 ] && { sleep 0.3; exit 4; }; trap '' TERM; while true; do sleep 0.1; done"));
+  const Launched launched = run({.processes = 2, .grace_seconds = 1},
+                                shell("[ $RANK = 1 ] && { sleep 0.3; exit 4; }; trap '' TERM; while true; do sleep 0.1; done"));
   EXPECT_EQ(launched.code, 4);
   EXPECT_GE(launched.seconds, 1);
   EXPECT_LT(launched.seconds, 10);
@@ -100,8 +96,7 @@ TEST(Launch, KillsWhatDoesNotEnd) {
 TEST(Launch, NamesTheKilledRankToTheOthers) {
   const TemporaryDirectory folder;
   // The shell hands rank 1's number to the killer, and becomes the rank.
-  const std::string script =
-      "echo $$ > " + folder.path().string() + "/$RANK; exec " + testing::rank_program() + " steps";
+  const std::string script = "echo $$ > " + folder.path().string() + "/$RANK; exec " + testing::rank_program() + " steps";
   std::thread killer([&] {
     const std::filesystem::path file = folder / "1";
     for (int i = 0; i < 1000 && (!std::filesystem::exists(file) || std::filesystem::file_size(file) == 0); ++i) {
@@ -127,17 +122,16 @@ TEST(Launch, HandsOnSignals) {
       sigset_t all;
       sigfillset(&all);
       ::pthread_sigmask(SIG_BLOCK, &all, nullptr);  // launch() takes the signal, not this thread
-      for (int i = 0;
-           i < 1000 && !(std::filesystem::exists(folder / "ready0") && std::filesystem::exists(folder / "ready1"));
+      for (int i = 0; i < 1000 && !(std::filesystem::exists(folder / "ready0") && std::filesystem::exists(folder / "ready1"));
            ++i) {
         std::this_thread::sleep_for(std::chrono::milliseconds(10));
       }
       ::kill(::getpid(), signal);
     });
-    const Launched launched =
-        run({.processes = 2, .max_restarts = 3},
-            shell("cd " + folder.path().string() + "; trap 'echo got >> got$RANK; exit 0' " + name +
-                  "; touch ready$RANK; i=0; while [ $i -lt 300 ]; do sleep 0.1; i=$((i+1)); done; exit 9"));
+    const Launched launched = run(
+        {.processes = 2, .max_restarts = 3},
+        shell("cd " + folder.path().string() + "; trap 'echo got >> got$RANK; exit 0' " + name +
+              "; touch ready$RANK; i=0; while [ $i -lt 300 ]; do sleep 0.1; i=$((i+1)); done; exit 9"));
     sender.join();
     EXPECT_EQ(launched.code, 0) << "they saved and ended";
     EXPECT_EQ(read_file(folder / "got0"), "got\n") << "once";
@@ -158,17 +152,17 @@ TEST(Launch, StartsAgainFromTheLastCheckpoint) {
 
 TEST(Launch, GivesUpAfterTheLastRestart) {
   const TemporaryDirectory folder;
-  const Launched launched =
-      run({.processes = 2, .max_restarts = 2},
-          shell("echo again >> " + folder.path().string() + "/$RANK; [ $RANK = 1 ] && exit 6; exit 0"));
+  const Launched launched = run({.processes = 2, .max_restarts = 2},
+                                shell("echo again >> " + folder.path().string() + "/$RANK; [ $RANK = 1 ] && exit 6; exit 0"));
   EXPECT_EQ(launched.code, 6);
   EXPECT_EQ(read_file(folder / "1"), "again\nagain\nagain\n");
 }
 
 TEST(Launch, DoesNotRepeatWrongUsage) {
   const TemporaryDirectory folder;
-  const Launched launched =
-      run({.processes = 2, .max_restarts = 5}, shell("cd " + folder.path().string() + "; echo again >> $RANK; until [ -e 1 ]; do sleep 0.01; done; exit 2"));
+  const Launched launched = run({.processes = 2, .max_restarts = 5},
+                                shell("cd " + folder.path().string() +
+                                      "; echo again >> $RANK; until [ -e 1 ]; do sleep 0.01; done; exit 2"));
   EXPECT_EQ(launched.code, 2);
   EXPECT_EQ(read_file(folder / "1"), "again\n");
 }
@@ -198,8 +192,8 @@ TEST(Launch, RunsRanksOfSeveralMachines) {
     }
     ::_exit(code);
   }
-  const Launched launched =
-      run({.processes = 2, .nodes = 2, .node_rank = 0, .master_port = port}, {testing::rank_program(), "work"});
+  const Launched launched = run({.processes = 2, .nodes = 2, .node_rank = 0, .master_port = port},
+                                {testing::rank_program(), "work"});
   EXPECT_EQ(launched.code, 0);
   EXPECT_THAT(launched.lines, Contains("[rank 1] 1: sum 4"));
   int status = 0;

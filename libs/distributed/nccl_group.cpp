@@ -6,8 +6,8 @@
 
 namespace nanochat::distributed {
 
-c10::intrusive_ptr<c10d::Backend> make_nccl_group(const c10::intrusive_ptr<c10d::Store>& store,
-                                                  const GroupPlace& place, at::Device device) {
+c10::intrusive_ptr<c10d::Backend> make_nccl_group(const c10::intrusive_ptr<c10d::Store>& store, const GroupPlace& place,
+                                                  at::Device device) {
   // The watchdog of this library names the rank at fault, aborts and lets the caller end; c10d's would end the
   // process.
   ::setenv("TORCH_NCCL_ASYNC_ERROR_HANDLING", "0", 0);

@@ -6,8 +6,7 @@
 
 namespace nanochat::distributed {
 
-c10::intrusive_ptr<c10d::Backend> make_nccl_group(const c10::intrusive_ptr<c10d::Store>&, const GroupPlace&,
-                                                  at::Device) {
+c10::intrusive_ptr<c10d::Backend> make_nccl_group(const c10::intrusive_ptr<c10d::Store>&, const GroupPlace&, at::Device) {
   throw ConfigError(
       "this build has no CUDA backend, so its processes cannot share GPUs; use --device cpu, or configure with "
       "-DNANOCHAT_CUDA=ON");

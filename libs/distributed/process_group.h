@@ -24,11 +24,11 @@ struct GroupPlace {
 
 // `address`: of this machine, at which the other ranks reach it. GLOO_SOCKET_IFNAME, where set, goes before it. Throws
 // ConfigError in a build without Gloo's headers.
-c10::intrusive_ptr<c10d::Backend> make_gloo_group(const c10::intrusive_ptr<c10d::Store>& store,
-                                                  const GroupPlace& place, const std::string& address);
+c10::intrusive_ptr<c10d::Backend> make_gloo_group(const c10::intrusive_ptr<c10d::Store>& store, const GroupPlace& place,
+                                                  const std::string& address);
 
 // Connects at once. Throws ConfigError in a build without CUDA or NCCL's header.
-c10::intrusive_ptr<c10d::Backend> make_nccl_group(const c10::intrusive_ptr<c10d::Store>& store,
-                                                  const GroupPlace& place, at::Device device);
+c10::intrusive_ptr<c10d::Backend> make_nccl_group(const c10::intrusive_ptr<c10d::Store>& store, const GroupPlace& place,
+                                                  at::Device device);
 
 }  // namespace nanochat::distributed

@@ -78,8 +78,7 @@ Socket listen_at(const addrinfo& place, int& error) {
   if (socket.get() >= 0) {
     ::setsockopt(socket.get(), SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
     if (place.ai_family == AF_INET6) ::setsockopt(socket.get(), IPPROTO_IPV6, IPV6_V6ONLY, &no, sizeof no);
-    if (::bind(socket.get(), place.ai_addr, place.ai_addrlen) == 0 && ::listen(socket.get(), 4096) == 0)
-      return socket;
+    if (::bind(socket.get(), place.ai_addr, place.ai_addrlen) == 0 && ::listen(socket.get(), 4096) == 0) return socket;
   }
   error = errno;
   return Socket(-1);
@@ -163,15 +162,14 @@ StoreServer::StoreServer(const std::string& address, int port, bool everywhere, 
     }
   }
   if (error == EADDRINUSE) {
-    throw ConfigError(
-        fmt::format("{} {} is taken by another program on {}; choose another", said.port, port, host_name()));
+    throw ConfigError(fmt::format("{} {} is taken by another program on {}; choose another", said.port, port, host_name()));
   }
   if (error == EADDRNOTAVAIL) {
-    throw ConfigError(fmt::format("{} {} is no address of {}, where rank 0 runs; give one of that machine",
-                                  said.address, address, host_name()));
+    throw ConfigError(fmt::format("{} {} is no address of {}, where rank 0 runs; give one of that machine", said.address,
+                                  address, host_name()));
   }
-  throw ConfigError(
-      fmt::format("cannot listen at {} {}, {} {}: {}", said.address, address, said.port, port, std::strerror(error)));
+  throw ConfigError(fmt::format("cannot listen at {} {}, {} {}: {}", said.address, address, said.port, port,
+                                std::strerror(error)));
 }
 
 StoreServer::~StoreServer() = default;
@@ -198,10 +196,9 @@ StoreClient::StoreClient(const std::string& address, int port, Clock::time_point
       throw ConfigError(fmt::format("MASTER_ADDR {}: {}", address, why));
     }
     if (Clock::now() + pause >= deadline) {
-      throw DistributedError(
-          ExitCode::kOther,
-          fmt::format("rank 0 cannot be reached at {}:{} (MASTER_ADDR, MASTER_PORT) within {:.0f} s: {}", address,
-                      port, std::chrono::duration<double>(deadline - start).count(), why));
+      throw DistributedError(ExitCode::kOther,
+                             fmt::format("rank 0 cannot be reached at {}:{} (MASTER_ADDR, MASTER_PORT) within {:.0f} s: {}",
+                                         address, port, std::chrono::duration<double>(deadline - start).count(), why));
     }
     if (!spoke && waiting && Clock::now() - start > kSpeakAfter) {
       spoke = true;
@@ -225,9 +222,8 @@ StoreClient::StoreClient(const std::string& address, int port, Clock::time_point
   } catch (const std::exception&) {  // it closed the connection, or spoke another protocol
   }
   if (!answered) {
-    throw ConfigError(
-        fmt::format("what answers at {}:{} (MASTER_ADDR, MASTER_PORT) is not rank 0 of a run; choose another port",
-                    address, port));
+    throw ConfigError(fmt::format(
+        "what answers at {}:{} (MASTER_ADDR, MASTER_PORT) is not rank 0 of a run; choose another port", address, port));
   }
   connection_ = std::make_unique<Connection>(Connection{*store, *store});
 }
@@ -250,8 +246,7 @@ void StoreClient::call(std::function<void(c10d::Store&)> work, Milliseconds extr
   } catch (const std::exception&) {
     throw StoreLost("the connection broke");
   }
-  if (!answered)
-    throw StoreLost(fmt::format("no answer for {:.1f} s", std::chrono::duration<double>(limit_).count()));
+  if (!answered) throw StoreLost(fmt::format("no answer for {:.1f} s", std::chrono::duration<double>(limit_).count()));
 }
 
 void StoreClient::set(const std::string& key, const std::string& value) {

@@ -29,8 +29,7 @@ Clock::duration in_seconds(double seconds) {
 
 std::string rank_program() { return NANOCHAT_RANK_PROGRAM; }
 
-RankProcess::RankProcess(const std::vector<std::string>& arguments,
-                         const std::map<std::string, std::string>& environment) {
+RankProcess::RankProcess(const std::vector<std::string>& arguments, const std::map<std::string, std::string>& environment) {
   std::vector<std::string> words = {rank_program()};
   words.insert(words.end(), arguments.begin(), arguments.end());
   std::vector<char*> argv;

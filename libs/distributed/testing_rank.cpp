@@ -111,8 +111,10 @@ void owners(Communicator& c, at::ScalarType type) {
   }
   c.reduce_to_owners(mine).wait();
   for (std::size_t i = 0; i < mine.size(); ++i) {
-    if (mine[i].owner == c.rank()) expect_equal(mine[i].tensor, right[i], "reduce_to_owners");
-    else mine[i].tensor.zero_();
+    if (mine[i].owner == c.rank())
+      expect_equal(mine[i].tensor, right[i], "reduce_to_owners");
+    else
+      mine[i].tensor.zero_();
   }
   c.spread_from_owners(mine).wait();
   for (std::size_t i = 0; i < mine.size(); ++i) expect_equal(mine[i].tensor, right[i], "spread_from_owners");
@@ -190,8 +192,7 @@ void rounding(Communicator& c) {
   for (int r = 0; r < c.size(); ++r) exact += values(r);
   constexpr double kFloatRounding = 1.2e-7,
                    kBFloat16Rounding = 1.0 / 128;  // of one sum, relative to its largest operand
-  for (const auto& [type, rounding] :
-       {std::pair{at::kFloat, kFloatRounding}, std::pair{at::kBFloat16, kBFloat16Rounding}}) {
+  for (const auto& [type, rounding] : {std::pair{at::kFloat, kFloatRounding}, std::pair{at::kBFloat16, kBFloat16Rounding}}) {
     at::Tensor sum = values(c.rank()).to(type);
     c.all_reduce(sum).wait();
     const double error = sum.to(at::kDouble).sub(exact).abs().max().item<double>();
@@ -281,8 +282,8 @@ void work(Communicator& c) {
 
 int run(const std::string& scenario) {
   const std::map<std::string, std::function<void(Communicator&)>> scenarios{
-      {"collectives", collectives}, {"rounding", rounding}, {"async", async_calls}, {"texts", texts}, {"traffic", traffic},
-      {"agree", agreement},         {"steps", steps},       {"alone", alone_for_long},
+      {"collectives", collectives}, {"rounding", rounding}, {"async", async_calls}, {"texts", texts},
+      {"traffic", traffic},         {"agree", agreement},   {"steps", steps},       {"alone", alone_for_long},
       {"same", same_configuration}, {"work", work},         {"gpu", collectives}};
   const auto found = scenarios.find(scenario);
   if (found == scenarios.end()) throw std::logic_error("no scenario " + scenario);

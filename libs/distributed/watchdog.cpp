@@ -39,11 +39,8 @@ LastCall last_call_in(const std::string& beat) {
 
 struct Watchdog::Shared {
   Shared(std::unique_ptr<StoreClient> client, std::shared_ptr<Failure> known, WatchdogOptions given)
-      : store(std::move(client)),
-        failure(std::move(known)),
-        options(std::move(given)),
-        interval(beat_interval(options.timeout)),
-        silence(std::min(options.timeout / 2, Milliseconds(60'000))),
+      : store(std::move(client)), failure(std::move(known)), options(std::move(given)),
+        interval(beat_interval(options.timeout)), silence(std::min(options.timeout / 2, Milliseconds(60'000))),
         short_silence(std::min(silence, std::max(interval * 4, Milliseconds(3000)))) {
     store->set_limit(silence);
   }
@@ -99,8 +96,7 @@ struct Watchdog::Shared {
       }
     } catch (const StoreLost& lost) {
       published = true;  // nobody is left to be told
-      failure->set(
-          {.message = fmt::format("{} is gone or cannot be reached: {}", options.store_holder, lost.what())});
+      failure->set({.message = fmt::format("{} is gone or cannot be reached: {}", options.store_holder, lost.what())});
     }
   }
 
@@ -143,12 +139,11 @@ struct Watchdog::Shared {
     }
     const double waited = seconds(now - work.since);
     if (behind >= 0) {
-      publish(fmt::format("{} has not come to {} number {} in {:.1f} s; it {} after {} calls",
-                          options.label(*store, behind), work.name, work.number, waited,
-                          least.name == kLeft ? "left" : "hangs", least.number));
+      publish(fmt::format("{} has not come to {} number {} in {:.1f} s; it {} after {} calls", options.label(*store, behind),
+                          work.name, work.number, waited, least.name == kLeft ? "left" : "hangs", least.number));
     } else {
-      publish(fmt::format("{} number {} did not end in {:.1f} s, though every rank began it, says {}", work.name,
-                          work.number, waited, options.label(*store, options.rank)));
+      publish(fmt::format("{} number {} did not end in {:.1f} s, though every rank began it, says {}", work.name, work.number,
+                          waited, options.label(*store, options.rank)));
     }
   }
 
@@ -243,8 +238,7 @@ void Watchdog::blame(std::uint64_t number, const std::string& symptom) {
   {
     const std::scoped_lock lock(shared_->mutex);
     if (!shared_->suspicion) {
-      shared_->suspicion = {Clock::now(),
-                            fmt::format("{} number {} failed: {}", shared_->last_name, number, symptom)};
+      shared_->suspicion = {Clock::now(), fmt::format("{} number {} failed: {}", shared_->last_name, number, symptom)};
     }
   }
   while (!shared_->failure->get()) {

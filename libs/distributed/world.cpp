@@ -30,8 +30,7 @@ class Variables {
     const char* end = value->data() + value->size();
     const auto [stopped, error] = std::from_chars(value->data(), end, parsed);
     if (error != std::errc() || stopped != end || parsed < minimum || parsed > maximum) {
-      throw ConfigError(
-          fmt::format("{} is \"{}\", expected a whole number from {} to {}", name, *value, minimum, maximum));
+      throw ConfigError(fmt::format("{} is \"{}\", expected a whole number from {} to {}", name, *value, minimum, maximum));
     }
     return parsed;
   }
@@ -56,24 +55,21 @@ void require(const Variables& variables, const Names& names, const std::vector<s
   std::vector<std::string> missing, present;
   for (const std::string& name : needed) (variables.has(name) ? present : missing).push_back(name);
   if (missing.empty()) return;
-  throw ConfigError(
-      fmt::format("{} {} set but {} {} not; {} sets all of {}", fmt::join(present, ", "),
-                  present.size() == 1 ? "is" : "are", fmt::join(missing, ", "), missing.size() == 1 ? "is" : "are",
-                  std::string(names.launcher) == "torchrun" ? "torchrun or nanochat launch" : names.launcher,
-                  fmt::join(needed, ", ")));
+  throw ConfigError(fmt::format("{} {} set but {} {} not; {} sets all of {}", fmt::join(present, ", "),
+                                present.size() == 1 ? "is" : "are", fmt::join(missing, ", "),
+                                missing.size() == 1 ? "is" : "are",
+                                std::string(names.launcher) == "torchrun" ? "torchrun or nanochat launch" : names.launcher,
+                                fmt::join(needed, ", ")));
 }
 
 void require_consistent(const WorldConfig& world, const Names& names) {
   const auto contradiction = [](const char* small, int a, const char* large, int b, const char* relation) {
-    throw ConfigError(
-        fmt::format("{} is {} and {} is {}: {} must be {} {}", small, a, large, b, small, relation, large));
+    throw ConfigError(fmt::format("{} is {} and {} is {}: {} must be {} {}", small, a, large, b, small, relation, large));
   };
   if (world.rank >= world.size) contradiction(names.rank, world.rank, names.size, world.size, "below");
-  if (world.local_rank > world.rank)
-    contradiction(names.local_rank, world.local_rank, names.rank, world.rank, "at most");
+  if (world.local_rank > world.rank) contradiction(names.local_rank, world.local_rank, names.rank, world.rank, "at most");
   if (world.local_size == 0) return;
-  if (world.local_size > world.size)
-    contradiction(names.local_size, world.local_size, names.size, world.size, "at most");
+  if (world.local_size > world.size) contradiction(names.local_size, world.local_size, names.size, world.size, "at most");
   if (world.local_rank >= world.local_size) {
     contradiction(names.local_rank, world.local_rank, names.local_size, world.local_size, "below");
   }
@@ -136,8 +132,8 @@ WorldConfig read_slurm(const Variables& variables) {
   if (world.alone()) return world;
   const auto nodes = variables.number(step ? "SLURM_STEP_NUM_NODES" : "SLURM_NNODES", 1, kMost);
   if (nodes == 1) world.local_size = world.size;
-  world.master_port =
-      port_of_job(variables.text("SLURM_JOB_ID").value_or("") + "." + variables.text("SLURM_STEP_ID").value_or(""));
+  world.master_port = port_of_job(variables.text("SLURM_JOB_ID").value_or("") + "." +
+                                  variables.text("SLURM_STEP_ID").value_or(""));
   for (const char* list : {"SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST", "SLURM_NODELIST"}) {
     if (const auto hosts = variables.text(list)) {
       world.master_addr = first_slurm_host(*hosts);
@@ -183,8 +179,7 @@ std::string first_slurm_host(const std::string& list) {
 
 WorldConfig read_world(const EnvironmentLookup& lookup) {
   const Variables variables(lookup);
-  if (variables.has("RANK") || variables.has("WORLD_SIZE") || variables.has("LOCAL_RANK"))
-    return read_torchrun(variables);
+  if (variables.has("RANK") || variables.has("WORLD_SIZE") || variables.has("LOCAL_RANK")) return read_torchrun(variables);
   if (variables.has("OMPI_COMM_WORLD_RANK") || variables.has("OMPI_COMM_WORLD_SIZE")) return read_open_mpi(variables);
   // The script of a batch job has SLURM_PROCID too, but is one process: srun alone starts the tasks, as a step.
   const bool batch_script = variables.has("SLURM_JOB_ID") && !variables.has("SLURM_STEP_ID");

@@ -40,12 +40,9 @@ Variables without(Variables variables, const std::string& name) {
   return variables;
 }
 
-const Variables kTorchrun{{"RANK", "5"},
-                          {"WORLD_SIZE", "8"},
-                          {"LOCAL_RANK", "1"},
-                          {"LOCAL_WORLD_SIZE", "4"},
-                          {"MASTER_ADDR", "gpu-1"},
-                          {"MASTER_PORT", "29500"}};
+const Variables kTorchrun{
+    {"RANK", "5"},           {"WORLD_SIZE", "8"}, {"LOCAL_RANK", "1"}, {"LOCAL_WORLD_SIZE", "4"}, {"MASTER_ADDR", "gpu-1"},
+    {"MASTER_PORT", "29500"}};
 const Variables kMpi{{"OMPI_COMM_WORLD_RANK", "1"},
                      {"OMPI_COMM_WORLD_SIZE", "2"},
                      {"OMPI_COMM_WORLD_LOCAL_RANK", "1"},
@@ -62,8 +59,8 @@ TEST(World, IsOneProcessWithoutVariables) {
 }
 
 TEST(World, ReadsTorchruns) {
-  const WorldConfig world =
-      read(with(kTorchrun, {{"TORCHELASTIC_USE_AGENT_STORE", "True"}, {"TORCHELASTIC_RESTART_COUNT", "3"}}));
+  const WorldConfig world = read(with(kTorchrun,
+                                      {{"TORCHELASTIC_USE_AGENT_STORE", "True"}, {"TORCHELASTIC_RESTART_COUNT", "3"}}));
   EXPECT_EQ(world.rank, 5);
   EXPECT_EQ(world.size, 8);
   EXPECT_EQ(world.local_rank, 1);
@@ -93,11 +90,9 @@ TEST(World, NamesWhatIsMissing) {
 TEST(World, NamesWhatContradicts) {
   EXPECT_THAT(error_of(with(kTorchrun, {{"RANK", "8"}})),
               HasSubstr("RANK is 8 and WORLD_SIZE is 8: RANK must be below WORLD_SIZE"));
-  EXPECT_THAT(error_of(with(kTorchrun, {{"LOCAL_RANK", "4"}})),
-              HasSubstr("LOCAL_RANK must be below LOCAL_WORLD_SIZE"));
+  EXPECT_THAT(error_of(with(kTorchrun, {{"LOCAL_RANK", "4"}})), HasSubstr("LOCAL_RANK must be below LOCAL_WORLD_SIZE"));
   EXPECT_THAT(error_of(with(kTorchrun, {{"RANK", "0"}})), HasSubstr("LOCAL_RANK must be at most RANK"));
-  EXPECT_THAT(error_of(with(kTorchrun, {{"LOCAL_WORLD_SIZE", "9"}})),
-              HasSubstr("LOCAL_WORLD_SIZE must be at most WORLD_SIZE"));
+  EXPECT_THAT(error_of(with(kTorchrun, {{"LOCAL_WORLD_SIZE", "9"}})), HasSubstr("LOCAL_WORLD_SIZE must be at most WORLD_SIZE"));
   EXPECT_THAT(error_of(with(kSlurm, {{"SLURM_PROCID", "16"}})), HasSubstr("SLURM_PROCID must be below SLURM_NTASKS"));
 }
 
@@ -119,8 +114,7 @@ TEST(World, ReadsOpenMpis) {
   EXPECT_LT(world.master_port, 32768) << "below the ports of outgoing connections";
   EXPECT_EQ(world.master_port,
             read(with(kMpi, {{"OMPI_COMM_WORLD_RANK", "0"}, {"OMPI_COMM_WORLD_LOCAL_RANK", "0"}})).master_port);
-  EXPECT_NE(world.master_port, read(with(kMpi, {{"PMIX_NAMESPACE", "prterun-host-4712@1"}})).master_port)
-      << "another job";
+  EXPECT_NE(world.master_port, read(with(kMpi, {{"PMIX_NAMESPACE", "prterun-host-4712@1"}})).master_port) << "another job";
   const Variables several = with(kMpi, {{"OMPI_COMM_WORLD_SIZE", "4"}});
   EXPECT_THAT(error_of(several), HasSubstr("mpirun -x MASTER_ADDR"));
   const WorldConfig told = read(with(several, {{"MASTER_ADDR", "node7"}, {"MASTER_PORT", "5000"}}));
@@ -144,10 +138,8 @@ TEST(World, ReadsSlurms) {
   EXPECT_EQ(read(step).master_addr, "gpu004");
   // A batch script is one process, though the job has tasks.
   EXPECT_TRUE(read(without(kSlurm, "SLURM_STEP_ID")).alone());
-  EXPECT_EQ(
-      read({{"SLURM_PROCID", "0"}, {"SLURM_NTASKS", "2"}, {"SLURM_LOCALID", "0"}, {"SLURM_NODELIST", "localhost"}})
-          .size,
-      2);
+  EXPECT_EQ(read({{"SLURM_PROCID", "0"}, {"SLURM_NTASKS", "2"}, {"SLURM_LOCALID", "0"}, {"SLURM_NODELIST", "localhost"}}).size,
+            2);
 }
 
 TEST(World, TakesTheInnermostLauncher) {

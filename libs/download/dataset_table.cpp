@@ -115,8 +115,10 @@ Dataset parse_set(const std::string& name, const json& object, const std::string
   std::set<std::filesystem::path> paths;
   for (const RemoteFile& file : set.files) {
     if (paths.insert(file.path).second) continue;
-    throw ConfigError(fmt::format("{}: two files go to {}; give each a \"path\" of its own ({{index}} where \"count\" is "
-                                  "more than 1)", where, file.path.string()));
+    throw ConfigError(
+        fmt::format("{}: two files go to {}; give each a \"path\" of its own ({{index}} where \"count\" is "
+                    "more than 1)",
+                    where, file.path.string()));
   }
   return set;
 }

@@ -38,12 +38,13 @@ TEST(DatasetTableTest, BuiltInSetsAreThoseOfTheReference) {
     EXPECT_FALSE(set.licence.empty()) << set.name;
     for (const RemoteFile& file : set.files) EXPECT_TRUE(file.url.starts_with("https://")) << file.url;
   }
-  EXPECT_THAT(names, ElementsAre("arc", "climbmix", "core", "fineweb-edu", "gsm8k", "humaneval", "identity", "mmlu",
-                                 "smoltalk", "words"));
+  EXPECT_THAT(names, ElementsAre("arc", "climbmix", "core", "fineweb-edu", "gsm8k", "humaneval", "identity", "mmlu", "smoltalk",
+                                 "words"));
   const Dataset& fineweb = table.find("fineweb-edu");
   ASSERT_EQ(fineweb.files.size(), 1823u);
-  EXPECT_EQ(fineweb.files.back().url, "https://huggingface.co/datasets/karpathy/fineweb-edu-100b-shuffle/resolve/main/"
-                                      "shard_01822.parquet");
+  EXPECT_EQ(fineweb.files.back().url,
+            "https://huggingface.co/datasets/karpathy/fineweb-edu-100b-shuffle/resolve/main/"
+            "shard_01822.parquet");
   EXPECT_EQ(fineweb.files.back().path, "shard_01822.parquet");
   EXPECT_EQ(table.find("core").files[0].path, "eval_bundle.zip");
   EXPECT_EQ(table.find("smoltalk").files.size(), 5u);

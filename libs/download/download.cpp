@@ -28,8 +28,7 @@ using State = FileReport::State;
 
 constexpr double kRedrawSeconds = 0.1;
 
-DownloadReport empty_report(const std::vector<RemoteFile>& files, const fs::path& output_dir,
-                            const DownloadOptions& options) {
+DownloadReport empty_report(const std::vector<RemoteFile>& files, const fs::path& output_dir, const DownloadOptions& options) {
   if (!options.mirror.empty()) {
     if (const std::string problem = url_problem(options.mirror); !problem.empty()) {
       throw ConfigError(fmt::format("mirror: found \"{}\", {}", shown_url(options.mirror), problem));
@@ -156,8 +155,8 @@ class TransferPool {
 }  // namespace
 
 std::size_t DownloadReport::count(FileReport::State state) const {
-  return static_cast<std::size_t>(
-      std::count_if(files.begin(), files.end(), [state](const FileReport& file) { return file.state == state; }));
+  return static_cast<std::size_t>(std::count_if(files.begin(), files.end(),
+                                                [state](const FileReport& file) { return file.state == state; }));
 }
 
 std::uint64_t DownloadReport::received_bytes() const {
@@ -166,8 +165,8 @@ std::uint64_t DownloadReport::received_bytes() const {
   return bytes;
 }
 
-DownloadReport download_files(const std::vector<RemoteFile>& files, const fs::path& output_dir,
-                              const DownloadOptions& options, ProgressReporter& progress) {
+DownloadReport download_files(const std::vector<RemoteFile>& files, const fs::path& output_dir, const DownloadOptions& options,
+                              ProgressReporter& progress) {
   DownloadReport report = empty_report(files, output_dir, options);
   const FolderLock lock(output_dir, "data download");
   DownloadRecord record(output_dir);
@@ -202,15 +201,13 @@ DownloadReport download_files(const std::vector<RemoteFile>& files, const fs::pa
   return report;
 }
 
-DownloadReport plan_download(const std::vector<RemoteFile>& files, const fs::path& output_dir,
-                             const DownloadOptions& options, ProgressReporter& progress) {
+DownloadReport plan_download(const std::vector<RemoteFile>& files, const fs::path& output_dir, const DownloadOptions& options,
+                             ProgressReporter& progress) {
   DownloadReport report = empty_report(files, output_dir, options);
   DownloadRecord record(output_dir);
   TransferPool transfers(options.limits);
   std::atomic<int> failures_in_a_row{0};
-  const auto stopped = [&] {
-    return interrupt_requested() || failures_in_a_row.load() >= options.failures_in_a_row_limit;
-  };
+  const auto stopped = [&] { return interrupt_requested() || failures_in_a_row.load() >= options.failures_in_a_row_limit; };
   progress.start("asking for sizes", static_cast<std::int64_t>(files.size()), "files");
   for_each_index(files.size(), options.workers, [&](std::size_t i) {
     FileReport& file = report.files[i];

@@ -45,10 +45,12 @@ std::optional<DownloadRecord::Entry> DownloadRecord::find(const std::string& pat
 
 void DownloadRecord::add(const Entry& entry) {
   const std::lock_guard lock(mutex_);
-  const nlohmann::json object = {{"path", entry.path}, {"url", entry.url}, {"bytes", entry.bytes},
-                                 {"modified_ns", entry.modified_ns}, {"sha256", entry.sha256}};
-  const std::string line =
-      (torn_ ? "\n" : "") + object.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+  const nlohmann::json object = {{"path", entry.path},
+                                 {"url", entry.url},
+                                 {"bytes", entry.bytes},
+                                 {"modified_ns", entry.modified_ns},
+                                 {"sha256", entry.sha256}};
+  const std::string line = (torn_ ? "\n" : "") + object.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
   const int fd = ::open(file_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
   // One write: lines of two processes do not mix.
   const bool written = fd >= 0 && ::write(fd, line.data(), line.size()) == static_cast<ssize_t>(line.size()) &&

@@ -25,13 +25,13 @@ namespace {
 
 namespace fs = std::filesystem;
 using State = FileReport::State;
+using ::testing::AllOf;
 using testing::Fault;
+using ::testing::HasSubstr;
 using testing::SeenRequest;
 using testing::ServedFile;
-using testing::TestingServer;
-using ::testing::AllOf;
-using ::testing::HasSubstr;
 using ::testing::StartsWith;
+using testing::TestingServer;
 using Clock = std::chrono::steady_clock;
 
 std::string random_bytes(std::size_t size, std::uint64_t seed = 1) {
@@ -40,7 +40,6 @@ std::string random_bytes(std::size_t size, std::uint64_t seed = 1) {
   for (char& c : bytes) c = static_cast<char>(random.next());
   return bytes;
 }
-
 
 class DownloadTest : public ::testing::Test {
  protected:
@@ -154,8 +153,8 @@ TEST_F(DownloadTest, DropsAreGivenUpWhenNothingIsGained) {
 }
 
 TEST_F(DownloadTest, ChunkedAnswerThatBreaksIsNotTakenForWhole) {
-  const FileReport report = expect_whole({.contents = random_bytes(100'000), .etag = "",
-                                          .faults = {{.drop_after = 60'000, .chunked = true}}});
+  const FileReport report = expect_whole(
+      {.contents = random_bytes(100'000), .etag = "", .faults = {{.drop_after = 60'000, .chunked = true}}});
   EXPECT_EQ(report.tries, 2);
 }
 
@@ -169,9 +168,8 @@ TEST_F(DownloadTest, AnswerWithoutAnyEndIsRefused) {
 }
 
 TEST_F(DownloadTest, BusyServersAreAskedAgain) {
-  const FileReport report = expect_whole(
-      {.contents = random_bytes(1000),
-       .faults = {{.status = 500}, {.status = 503}, {.status = 429}, {.status = 408}}});
+  const FileReport report = expect_whole({.contents = random_bytes(1000),
+                                          .faults = {{.status = 500}, {.status = 503}, {.status = 429}, {.status = 408}}});
   EXPECT_EQ(report.tries, 5);
 }
 
@@ -213,14 +211,16 @@ TEST_F(DownloadTest, RangeThatIsIgnoredBeginsAnew) {
 
 TEST_F(DownloadTest, RangeFromAnotherPlaceBeginsAnew) {
   const std::string contents = random_bytes(500'000);
-  const std::string other = "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 5-499999/500000\r\nETag: \"one\"\r\n"
-                            "Content-Length: 499995\r\nConnection: close\r\n\r\n" + contents.substr(5);
+  const std::string other =
+      "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 5-499999/500000\r\nETag: \"one\"\r\n"
+      "Content-Length: 499995\r\nConnection: close\r\n\r\n" +
+      contents.substr(5);
   expect_whole({.contents = contents, .faults = {{.drop_after = 100'000}, {.raw = other}}});
 }
 
 TEST_F(DownloadTest, FileThatChangedOnTheServerBeginsAnew) {
-  server_.serve("/x", {.contents = random_bytes(500'000, 1), .etag = "\"old\"",
-                       .faults = {{.drop_after = 100'000}, {.status = 404}}});
+  server_.serve(
+      "/x", {.contents = random_bytes(500'000, 1), .etag = "\"old\"", .faults = {{.drop_after = 100'000}, {.status = 404}}});
   EXPECT_EQ(download(remote("/x")).state, State::kFailed);
   EXPECT_EQ(fs::file_size(output() / "x.part"), 100'000u);
   expect_whole({.contents = random_bytes(500'000, 2), .etag = "\"new\""});
@@ -229,11 +229,12 @@ TEST_F(DownloadTest, FileThatChangedOnTheServerBeginsAnew) {
 
 TEST_F(DownloadTest, ChangedFileIsSeenAlsoWhereIfRangeIsNotKnown) {
   const std::string changed = random_bytes(500'000, 2);
-  const std::string ignoring = "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 100000-499999/500000\r\n"
-                               "ETag: \"new\"\r\nContent-Length: 400000\r\nConnection: close\r\n\r\n" +
-                               changed.substr(100'000);
-  server_.serve("/x", {.contents = random_bytes(500'000, 1), .etag = "\"old\"",
-                       .faults = {{.drop_after = 100'000}, {.status = 404}}});
+  const std::string ignoring =
+      "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 100000-499999/500000\r\n"
+      "ETag: \"new\"\r\nContent-Length: 400000\r\nConnection: close\r\n\r\n" +
+      changed.substr(100'000);
+  server_.serve(
+      "/x", {.contents = random_bytes(500'000, 1), .etag = "\"old\"", .faults = {{.drop_after = 100'000}, {.status = 404}}});
   download(remote("/x"));
   expect_whole({.contents = changed, .etag = "\"new\"", .faults = {{.raw = ignoring}}});
 }
@@ -244,7 +245,9 @@ TEST_F(DownloadTest, WithoutAVersionNothingIsContinued) {
 }
 
 TEST_F(DownloadTest, DateOfTheFileServesWhereThereIsNoTag) {
-  expect_whole({.contents = random_bytes(500'000), .etag = "", .last_modified = "Mon, 01 Dec 2025 10:00:00 GMT",
+  expect_whole({.contents = random_bytes(500'000),
+                .etag = "",
+                .last_modified = "Mon, 01 Dec 2025 10:00:00 GMT",
                 .faults = {{.drop_after = 100'000}}});
   EXPECT_EQ(server_.requests("/x").back().range, "bytes=100000-");
   EXPECT_EQ(server_.requests("/x").back().if_range, "Mon, 01 Dec 2025 10:00:00 GMT");
@@ -266,8 +269,9 @@ TEST_F(DownloadTest, WrongBeginningIsFoundWhenTheRestArrives) {
   const std::string contents = random_bytes(100'000);
   RemoteFile asked = remote("/x");
   asked.sha256 = sha256_hex(contents);
-  EXPECT_EQ(expect_whole({.contents = contents, .faults = {{.drop_after = 50'000, .body = random_bytes(100'000, 7)}}},
-                         asked).tries, 3);
+  EXPECT_EQ(
+      expect_whole({.contents = contents, .faults = {{.drop_after = 50'000, .body = random_bytes(100'000, 7)}}}, asked).tries,
+      3);
 }
 
 TEST_F(DownloadTest, WrongSizes) {
@@ -303,8 +307,10 @@ TEST_F(DownloadTest, RedirectsAreFollowedButNotInACircle) {
 
 TEST_F(DownloadTest, RedirectsOutOfHttpAreNotFollowed) {
   testing::write_text(folder_ / "secret", "secret");
-  EXPECT_THAT(expect_failure({.contents = "", .faults = {{.status = 302,
-                  .headers = "Location: file://" + (folder_ / "secret").string() + "\r\n", .for_ever = true}}}),
+  EXPECT_THAT(expect_failure({.contents = "",
+                              .faults = {{.status = 302,
+                                          .headers = "Location: file://" + (folder_ / "secret").string() + "\r\n",
+                                          .for_ever = true}}}),
               HasSubstr("rotocol"));
 }
 
@@ -332,7 +338,8 @@ TEST_F(DownloadTest, WebPagesAndCompressedAnswersAreNotTheFile) {
 TEST_F(DownloadTest, ContentsNamedByTheServerMustHold) {
   const std::string contents = random_bytes(200'000);
   const auto linked = [&](const std::string& digest) {
-    return Fault{.status = 302, .headers = "Location: /x\r\nX-Linked-Size: 200000\r\nX-Linked-Etag: \"" + digest + "\"\r\n",
+    return Fault{.status = 302,
+                 .headers = "Location: /x\r\nX-Linked-Size: 200000\r\nX-Linked-Etag: \"" + digest + "\"\r\n",
                  .for_ever = true};
   };
   RemoteFile asked = {.url = server_.url() + "/hub", .path = "x"};
@@ -498,8 +505,8 @@ TEST_F(DownloadTest, PlanSaysWhatIsThereAndWritesNothing) {
   };
   const std::string before = listing();
   SilentProgress progress;
-  const DownloadReport plan = plan_download({remote("/x"), remote("/y"), remote("/z"), remote("/none")}, output(),
-                                            options_, progress);
+  const DownloadReport plan = plan_download({remote("/x"), remote("/y"), remote("/z"), remote("/none")}, output(), options_,
+                                            progress);
   EXPECT_EQ(plan.files[0].state, State::kNotFetched);
   EXPECT_EQ(plan.files[0].bytes, 5000u);
   EXPECT_EQ(plan.files[0].partial_bytes, 2000u);

@@ -38,8 +38,8 @@ bool is_page(const fs::path& path) { return path.extension() == ".html" || path.
 
 }  // namespace
 
-FileDownload::FileDownload(FileReport& report, const DownloadOptions& options, DownloadRecord& record,
-                           Transfer& transfer, const FileEvents& events)
+FileDownload::FileDownload(FileReport& report, const DownloadOptions& options, DownloadRecord& record, Transfer& transfer,
+                           const FileEvents& events)
     : report_(report), options_(options), record_(record), transfer_(transfer), events_(events),
       url_(with_mirror(report.file.url, options.mirror)),
       jitter_(std::uint64_t{std::random_device()()} << 32 | std::random_device()()) {}
@@ -113,25 +113,25 @@ bool FileDownload::wait(double seconds) const {
 std::optional<FileDownload::Try> FileDownload::refuse(const TransferResponse& response, const TransferRequest& request,
                                                       const PartialFile& part) const {
   if (!response.content_encoding.empty() && response.content_encoding != "identity") {
-    return Try{Try::Kind::kNever, fmt::format("the server sends it as {}, expected the plain file",
-                                              response.content_encoding)};
+    return Try{Try::Kind::kNever, fmt::format("the server sends it as {}, expected the plain file", response.content_encoding)};
   }
   if (response.content_type.starts_with("text/html") && !is_page(report_.path)) {
-    return Try{Try::Kind::kNever, "the server sends a web page, expected the file itself (is a login or a consent asked "
-                                  "for, by the site or by the network?)"};
+    return Try{Try::Kind::kNever,
+               "the server sends a web page, expected the file itself (is a login or a consent asked "
+               "for, by the site or by the network?)"};
   }
   const auto bytes = response.version.bytes;
   if (report_.file.bytes && bytes && *bytes != *report_.file.bytes) {
-    return Try{Try::Kind::kWrongContents, fmt::format("the server offers {}, expected {}", count_of(*bytes),
-                                                      count_of(*report_.file.bytes))};
+    return Try{Try::Kind::kWrongContents,
+               fmt::format("the server offers {}, expected {}", count_of(*bytes), count_of(*report_.file.bytes))};
   }
   if (response.status == 200) {
-    const bool size_known = report_.file.bytes || bytes || !report_.file.sha256.empty() ||
-                            !response.version.sha256.empty();
+    const bool size_known = report_.file.bytes || bytes || !report_.file.sha256.empty() || !response.version.sha256.empty();
     if (!response.delimited && !size_known) {
       // Worth another try: so does an answer look that broke off within its headers.
-      return Try{Try::Kind::kAgain, "the server does not say how long the file is, so that a broken connection could not "
-                                    "be told from its end; give \"bytes\" or \"sha256\" in the table of sets"};
+      return Try{Try::Kind::kAgain,
+                 "the server does not say how long the file is, so that a broken connection could not "
+                 "be told from its end; give \"bytes\" or \"sha256\" in the table of sets"};
     }
     return std::nullopt;
   }
@@ -192,8 +192,8 @@ FileDownload::Try FileDownload::attempt(PartialFile& part) {
   return judge(end, response, request, part);
 }
 
-FileDownload::Try FileDownload::judge(const TransferEnd& end, const TransferResponse& response,
-                                      const TransferRequest& request, PartialFile& part) const {
+FileDownload::Try FileDownload::judge(const TransferEnd& end, const TransferResponse& response, const TransferRequest& request,
+                                      PartialFile& part) const {
   switch (end.kind) {
     case TransferEnd::Kind::kStopped: return {Try::Kind::kStopped};
     case TransferEnd::Kind::kDropped: return {Try::Kind::kAgain, end.reason};
@@ -226,8 +226,8 @@ FileDownload::Try FileDownload::verify(PartialFile& part, bool resumed) const {
   if (expected.empty()) return {Try::Kind::kWhole};
   const std::string found = part.sha256();
   if (found == expected) return {Try::Kind::kWhole};
-  return {Try::Kind::kWrongContents, fmt::format("SHA-256 of the {} is {}, expected {}",
-                                                 resumed ? "continued file" : "file", found, expected)};
+  return {Try::Kind::kWrongContents,
+          fmt::format("SHA-256 of the {} is {}, expected {}", resumed ? "continued file" : "file", found, expected)};
 }
 
 void FileDownload::keep(PartialFile& part) {
@@ -268,9 +268,8 @@ void FileDownload::run() {
     const std::uint64_t before = report_.received_bytes;
     // An earlier run may have ended between the last byte and the final name.
     const auto expected = expected_bytes(*part);
-    const Try outcome = expected && part->size() == *expected && (part->size() > 0 || report_.tries > 0)
-                            ? verify(*part, true)
-                            : attempt(*part);
+    const Try outcome = expected && part->size() == *expected && (part->size() > 0 || report_.tries > 0) ? verify(*part, true)
+                                                                                                         : attempt(*part);
     report_.partial_bytes = part->size();
     switch (outcome.kind) {
       case Try::Kind::kWhole: return keep(*part);
@@ -283,8 +282,7 @@ void FileDownload::run() {
         break;
       case Try::Kind::kAgain: break;
     }
-    if (report_.received_bytes - before >= options_.retry.reset_after_bytes &&
-        outcome.kind == Try::Kind::kAgain) {
+    if (report_.received_bytes - before >= options_.retry.reset_after_bytes && outcome.kind == Try::Kind::kAgain) {
       failures = 0;
     }
     if (++failures > options_.retry.retries) {

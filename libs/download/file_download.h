@@ -39,10 +39,8 @@ class FileDownload {
     std::optional<double> retry_after = {};
   };
   Try attempt(PartialFile& part);
-  std::optional<Try> refuse(const TransferResponse& response, const TransferRequest& request,
-                            const PartialFile& part) const;
-  Try judge(const TransferEnd& end, const TransferResponse& response, const TransferRequest& request,
-            PartialFile& part) const;
+  std::optional<Try> refuse(const TransferResponse& response, const TransferRequest& request, const PartialFile& part) const;
+  Try judge(const TransferEnd& end, const TransferResponse& response, const TransferRequest& request, PartialFile& part) const;
   Try verify(PartialFile& part, bool resumed) const;
   std::optional<std::uint64_t> expected_bytes(const PartialFile& part) const;
   void keep(PartialFile& part);

@@ -27,8 +27,8 @@ namespace fs = std::filesystem;
 bool differ(const std::string& a, const std::string& b) { return !a.empty() && !b.empty() && a != b; }
 
 nlohmann::json to_json(const RemoteVersion& version) {
-  nlohmann::json object = {{"url", version.url}, {"etag", version.etag}, {"last_modified", version.last_modified},
-                           {"sha256", version.sha256}};
+  nlohmann::json object = {
+      {"url", version.url}, {"etag", version.etag}, {"last_modified", version.last_modified}, {"sha256", version.sha256}};
   if (version.bytes) object["bytes"] = *version.bytes;
   return object;
 }
@@ -53,9 +53,7 @@ RemoteVersion read_info(const fs::path& path) {
 
 }  // namespace
 
-std::string RemoteVersion::if_range() const {
-  return !etag.empty() && !etag.starts_with("W/") ? etag : last_modified;
-}
+std::string RemoteVersion::if_range() const { return !etag.empty() && !etag.starts_with("W/") ? etag : last_modified; }
 
 bool RemoteVersion::may_equal(const RemoteVersion& other) const {
   if (bytes && other.bytes && *bytes != *other.bytes) return false;
@@ -97,7 +95,8 @@ void PartialFile::open_locked() {
       throw DataError(target_.string() + ": another process is downloading this file; wait for it or end it");
     }
     // Between open and lock its owner may have given the file its final name: then this is not ours to write to.
-    struct stat opened {}, named {};
+    struct stat opened {
+    }, named{};
     if (::fstat(fd_, &opened) == 0 && ::stat(part_.c_str(), &named) == 0 && opened.st_ino == named.st_ino &&
         opened.st_dev == named.st_dev) {
       return;

@@ -124,9 +124,8 @@ struct TestingServer::State {
     if (!file) return send_all(fd, "HTTP/1.1 404 Not Found\r\nContent-Length: 7\r\n\r\nnothing");
     if (fault.status != 0) {
       const std::string page = "<html>not the file</html>";  // must never be taken for it
-      return send_all(fd, "HTTP/1.1 " + std::to_string(fault.status) + " Fault\r\n" + fault.headers +
-                              "Content-Length: " + std::to_string(page.size()) + "\r\n\r\n" +
-                              (request.method == "HEAD" ? "" : page));
+      return send_all(fd, "HTTP/1.1 " + std::to_string(fault.status) + " Fault\r\n" + fault.headers + "Content-Length: " +
+                              std::to_string(page.size()) + "\r\n\r\n" + (request.method == "HEAD" ? "" : page));
     }
     return send_file(fd, request, *file, fault);
   }
@@ -153,8 +152,7 @@ struct TestingServer::State {
     if (fault.chunked) {
       head += "Transfer-Encoding: chunked\r\n";
     } else if (fault.claim_length != "none") {
-      head += "Content-Length: " + (fault.claim_length.empty() ? std::to_string(body.size()) : fault.claim_length) +
-              "\r\n";
+      head += "Content-Length: " + (fault.claim_length.empty() ? std::to_string(body.size()) : fault.claim_length) + "\r\n";
     }
     if (!send_all(fd, head + fault.headers + "\r\n")) return false;
     if (request.method == "HEAD") return true;

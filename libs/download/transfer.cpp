@@ -24,7 +24,6 @@ using Clock = std::chrono::steady_clock;
 
 constexpr int kPollMilliseconds = 50;
 
-
 std::string_view trimmed(std::string_view text) {
   while (!text.empty() && std::isspace(static_cast<unsigned char>(text.front()))) text.remove_prefix(1);
   while (!text.empty() && std::isspace(static_cast<unsigned char>(text.back()))) text.remove_suffix(1);
@@ -78,10 +77,8 @@ bool is_impossible(CURLcode code) {
     case CURLE_SSL_CERTPROBLEM:
     case CURLE_SSL_ISSUER_ERROR:
     case CURLE_SSL_PINNEDPUBKEYNOTMATCH:
-    case CURLE_LOGIN_DENIED:
-      return true;
-    default:
-      return false;
+    case CURLE_LOGIN_DENIED: return true;
+    default: return false;
   }
 }
 
@@ -200,7 +197,12 @@ struct Transfer::State {
 
   static std::size_t on_header(char* data, std::size_t size, std::size_t count, void* self) {
     State& state = *static_cast<State*>(self);
-    return state.guarded([&] { state.header({data, size * count}); return true; }) ? size * count : 0;
+    return state.guarded([&] {
+      state.header({data, size * count});
+      return true;
+    })
+               ? size * count
+               : 0;
   }
 
   static std::size_t on_body(char* data, std::size_t size, std::size_t count, void* self) {
@@ -289,8 +291,7 @@ struct Transfer::State {
 Transfer::Transfer(const TransferLimits& limits) : state_(std::make_unique<State>(limits)) {}
 Transfer::~Transfer() = default;
 
-TransferEnd Transfer::perform(const TransferRequest& request, const TransferHandlers& handlers,
-                              TransferResponse& response) {
+TransferEnd Transfer::perform(const TransferRequest& request, const TransferHandlers& handlers, TransferResponse& response) {
   State& state = *state_;
   response = {};
   state.request = &request;

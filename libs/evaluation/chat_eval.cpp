@@ -72,8 +72,8 @@ class ChatTaskRun {
       const std::vector<TokenId> ids = tokenizer_.encode(letter);
       if (ids.size() != 1) {
         letters_.erase(found);
-        throw DataError(fmt::format("task {}: the letter \"{}\" is {} tokens in this tokenizer, expected one",
-                                    task_.name(), letter, ids.size()));
+        throw DataError(fmt::format("task {}: the letter \"{}\" is {} tokens in this tokenizer, expected one", task_.name(),
+                                    letter, ids.size()));
       }
       found->second = ids.front();
     }

@@ -70,7 +70,9 @@ TEST(CategoricalTask, ChoosesTheLetterWithTheGreatestLogit) {
     const at::Tensor logits = model.forward(ids)[0][static_cast<std::int64_t>(prompt.size()) - 1];
     std::size_t best = 0;
     for (std::size_t l = 1; l < 3; ++l) {
-      if (logits['A' + static_cast<std::int64_t>(l)].item<float>() > logits['A' + static_cast<std::int64_t>(best)].item<float>()) best = l;
+      if (logits['A' + static_cast<std::int64_t>(l)].item<float>() >
+          logits['A' + static_cast<std::int64_t>(best)].item<float>())
+        best = l;
     }
     EXPECT_EQ(store.of("chat/questions").at(i).at("chosen"), example.letters[best]) << i;
     correct += example.letters[best] == example.answers[0] ? 1 : 0;
@@ -102,7 +104,8 @@ TEST(GenerativeTask, ComparesWhatIsWrittenAndCountsSamples) {
   Gpt model(GptConfig::from_depth(1, tokenizer.vocab_size(), 32), at::kFloat);
   model.init_weights(1);
   std::vector<TaskExample> examples;
-  for (const auto& [question, answer] : {std::pair<std::string, std::string>{"q", std::string(3, '\0')}, {"r", "no"}, {std::string(40, 'x'), "long"}}) {
+  for (const auto& [question, answer] :
+       {std::pair<std::string, std::string>{"q", std::string(3, '\0')}, {"r", "no"}, {std::string(40, 'x'), "long"}}) {
     TaskExample example;
     example.conversation.messages = {{"user", question}, {"assistant", answer}};
     example.rule = AnswerRule::kExact;
@@ -142,7 +145,8 @@ std::string program(const std::string& prompt, const std::string& answer) {
 
 TEST(ProgramOf, IsPutTogetherAsTheReferenceDoes) {
   const std::string end = "\n\nTEST\ncheck(f)";
-  EXPECT_EQ(program("\n# c\nimport a\n\nfrom b import c\n\ndef f():\nimport d", "  x\n"), "import a\nfrom b import c\n\nx" + end);
+  EXPECT_EQ(program("\n# c\nimport a\n\nfrom b import c\n\ndef f():\nimport d", "  x\n"),
+            "import a\nfrom b import c\n\nx" + end);
   EXPECT_EQ(program("def f():", "Sure:\n```python\nx\ny\n```\nand\n```\nz\n```"), "\n\nx\ny" + end);
   EXPECT_EQ(program("", "```\n\n  x\n```"), "\n\nx" + end);
   EXPECT_EQ(program("", "```py\nx\n```"), "\n\n```py\nx\n```" + end) << "another word is no fence of the reference's";

@@ -17,7 +17,8 @@ using ::testing::ThrowsMessage;
 
 TEST(ChatBenchmarks, AreThoseOfTheReference) {
   NANOCHAT_SHARED_OR_SKIP(data, "data");
-  const std::map<std::string, std::int64_t> sizes = {{"arc-easy", 2376}, {"arc-challenge", 1172}, {"mmlu", 14042}, {"gsm8k", 1319}, {"humaneval", 164}};
+  const std::map<std::string, std::int64_t> sizes = {
+      {"arc-easy", 2376}, {"arc-challenge", 1172}, {"mmlu", 14042}, {"gsm8k", 1319}, {"humaneval", 164}};
   for (const auto& [name, size] : sizes) {
     const auto task = open_chat_task(name, data / (name.starts_with("arc") ? "arc" : name));
     EXPECT_EQ(task->size(), size) << name;
@@ -64,31 +65,53 @@ class Custom : public ::testing::Test {
 };
 
 TEST_F(Custom, MakesTasksOfEachForm) {
-  const CustomTask choice = load({{"name", "c"}, {"form", "multiple_choice"}, {"data", "rows.jsonl"}, {"query", "{q}:"}, {"choices", "options"}, {"gold", "label"}, {"random_baseline", 0.5}},
+  const CustomTask choice = load({{"name", "c"},
+                                  {"form", "multiple_choice"},
+                                  {"data", "rows.jsonl"},
+                                  {"query", "{q}:"},
+                                  {"choices", "options"},
+                                  {"gold", "label"},
+                                  {"random_baseline", 0.5}},
                                  "{\"q\":\"2+2\",\"options\":[\"3\",\"4\"],\"label\":1}\n");
   EXPECT_EQ(choice.base.type, CoreTaskType::kMultipleChoice);
   EXPECT_EQ(choice.rows.at(0).context, "2+2:");
   EXPECT_EQ(choice.rows[0].gold, 1U);
   EXPECT_DOUBLE_EQ(*choice.base.random_baseline, 0.5);
-  const CustomTask schema = load({{"name", "s"}, {"form", "schema"}, {"data", "rows.jsonl"}, {"contexts", "c"}, {"continuation", "{e}"}, {"gold", "g"}},
-                                 "{\"c\":[\"a\",\"b\"],\"e\":\"z\",\"g\":0}\n");
+  const CustomTask schema = load(
+      {{"name", "s"}, {"form", "schema"}, {"data", "rows.jsonl"}, {"contexts", "c"}, {"continuation", "{e}"}, {"gold", "g"}},
+      "{\"c\":[\"a\",\"b\"],\"e\":\"z\",\"g\":0}\n");
   EXPECT_EQ(schema.rows.at(0).options.size(), 2U);
-  const CustomTask model = load({{"name", "l"}, {"form", "language_modeling"}, {"data", "rows.jsonl"}, {"context", "{a}"}, {"continuation", "{b}"}}, "{\"a\":\"x\",\"b\":7}\n");
+  const CustomTask model = load(
+      {{"name", "l"}, {"form", "language_modeling"}, {"data", "rows.jsonl"}, {"context", "{a}"}, {"continuation", "{b}"}},
+      "{\"a\":\"x\",\"b\":7}\n");
   EXPECT_EQ(model.rows.at(0).continuation, "7");
-  const CustomTask letter = load({{"name", "k"}, {"form", "categorical"}, {"data", "rows.jsonl"}, {"prompt", "{q}"}, {"choices", "o"}, {"gold", "g"}, {"group", "t"}},
+  const CustomTask letter = load({{"name", "k"},
+                                  {"form", "categorical"},
+                                  {"data", "rows.jsonl"},
+                                  {"prompt", "{q}"},
+                                  {"choices", "o"},
+                                  {"gold", "g"},
+                                  {"group", "t"}},
                                  "{\"q\":\"Which?\",\"o\":[\"x\",\"y\"],\"g\":1,\"t\":\"topic\"}\n");
   const TaskExample example = letter.chat->example(0);
   EXPECT_EQ(example.letters, (std::vector<std::string>{"A", "B"}));
   EXPECT_EQ(example.answers, (std::vector<std::string>{"B"}));
   EXPECT_EQ(example.group, "topic");
   EXPECT_THAT(example.conversation.messages[0].joined_text(), HasSubstr("- y=B"));
-  const CustomTask written = load({{"name", "w"}, {"form", "generative"}, {"data", "rows.jsonl"}, {"prompt", "{q}"}, {"answer", "{a}"}, {"metric", "stated"}}, "{\"q\":\"x\",\"a\":\"y\"}\n");
+  const CustomTask written = load({{"name", "w"},
+                                   {"form", "generative"},
+                                   {"data", "rows.jsonl"},
+                                   {"prompt", "{q}"},
+                                   {"answer", "{a}"},
+                                   {"metric", "stated"}},
+                                  "{\"q\":\"x\",\"a\":\"y\"}\n");
   EXPECT_EQ(written.chat->kind(), TaskKind::kGenerative);
   EXPECT_EQ(written.chat->example(0).rule, AnswerRule::kStated);
 }
 
 TEST_F(Custom, NamesWhatIsWrong) {
-  const nlohmann::json good = {{"name", "c"}, {"form", "multiple_choice"}, {"data", "rows.jsonl"}, {"query", "{q}"}, {"choices", "o"}, {"gold", "g"}};
+  const nlohmann::json good = {
+      {"name", "c"}, {"form", "multiple_choice"}, {"data", "rows.jsonl"}, {"query", "{q}"}, {"choices", "o"}, {"gold", "g"}};
   const auto without = [&](const char* key) {
     nlohmann::json description = good;
     description.erase(key);
@@ -99,7 +122,8 @@ TEST_F(Custom, NamesWhatIsWrong) {
   misspelt["chioces"] = "o";
   EXPECT_THAT([&] { load(misspelt, ""); }, ThrowsMessage<ConfigError>(HasSubstr("choices")));
   EXPECT_THAT([&] { load(good, "\n"); }, ThrowsMessage<DataError>(HasSubstr("no rows")));
-  EXPECT_THAT([&] { load(good, "{\"q\":\"x\",\"o\":[\"a\"]}\n"); }, ThrowsMessage<DataError>(HasSubstr("rows.jsonl:1: the row has no \"g\"")));
+  EXPECT_THAT([&] { load(good, "{\"q\":\"x\",\"o\":[\"a\"]}\n"); },
+              ThrowsMessage<DataError>(HasSubstr("rows.jsonl:1: the row has no \"g\"")));
   EXPECT_THAT([&] { load(good, "{\"q\":\"x\",\"o\":[\"a\"],\"g\":1}\n"); }, ThrowsMessage<DataError>(HasSubstr("0 to 0")));
   EXPECT_THAT([&] { load(good, "{\"q\":\"x\",\"o\":3,\"g\":1}\n"); }, ThrowsMessage<DataError>(HasSubstr("list of strings")));
   EXPECT_THAT([&] { load(good, "[]\n"); }, ThrowsMessage<DataError>(HasSubstr("JSON object")));

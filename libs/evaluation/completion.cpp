@@ -27,8 +27,8 @@ std::vector<CompletionItem> read_completion_items(const std::filesystem::path& f
       items.push_back({row.at("prompt").get<std::string>(), row.at("answers").get<std::vector<std::string>>(),
                        row.value("topic", "")});
     } catch (const nlohmann::json::exception&) {
-      throw DataError(fmt::format(
-          R"({}: found {}, expected {{"prompt": "…", "answers": ["…"], "topic": "…"}})", where, line.substr(0, 60)));
+      throw DataError(fmt::format(R"({}: found {}, expected {{"prompt": "…", "answers": ["…"], "topic": "…"}})", where,
+                                  line.substr(0, 60)));
     }
     if (items.back().answers.empty()) {
       throw DataError(fmt::format("{}: \"answers\" is empty; give at least one", where));

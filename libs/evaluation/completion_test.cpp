@@ -28,8 +28,9 @@ TEST(BeginsWithAnswer, TakesWholeWordsAfterWhiteSpace) {
 
 TEST(ReadCompletionItems, ReadsRowsAndNamesBadLines) {
   const testing::TemporaryDirectory folder;
-  testing::write_text(folder / "good.jsonl",
-                      "{\"prompt\":\"a\",\"answers\":[\"b\",\"c\"],\"topic\":\"t\"}\n\n{\"prompt\":\"d\",\"answers\":[\"e\"]}\n");
+  testing::write_text(
+      folder / "good.jsonl",
+      "{\"prompt\":\"a\",\"answers\":[\"b\",\"c\"],\"topic\":\"t\"}\n\n{\"prompt\":\"d\",\"answers\":[\"e\"]}\n");
   const auto items = read_completion_items(folder / "good.jsonl");
   ASSERT_EQ(items.size(), 2U);
   EXPECT_EQ(items[0].answers, (std::vector<std::string>{"b", "c"}));

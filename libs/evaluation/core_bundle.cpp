@@ -61,8 +61,8 @@ CoreTaskType parse_type(const std::string& text, const std::string& where) {
   if (text == "multiple_choice") return CoreTaskType::kMultipleChoice;
   if (text == "schema") return CoreTaskType::kSchema;
   if (text == "language_modeling") return CoreTaskType::kLanguageModeling;
-  throw DataError(fmt::format(
-      "{}: icl_task_type is \"{}\", expected multiple_choice, schema or language_modeling", where, text));
+  throw DataError(fmt::format("{}: icl_task_type is \"{}\", expected multiple_choice, schema or language_modeling", where,
+                              text));
 }
 
 fs::path find_data(const fs::path& folder, const std::string& uri) {
@@ -102,10 +102,13 @@ void take_options(const nlohmann::json& json, const char* key, const std::string
   const auto found = json.find(key);
   if (found == json.end() || !found->is_array() || found->empty()) {
     throw DataError(fmt::format("{}: \"{}\" is {}, expected a list of strings", where, key,
-                                found == json.end() ? "missing" : found->is_array() ? "empty" : found->type_name()));
+                                found == json.end() ? "missing"
+                                : found->is_array() ? "empty"
+                                                    : found->type_name()));
   }
   for (const nlohmann::json& option : *found) {
-    if (!option.is_string()) throw DataError(fmt::format("{}: \"{}\" holds {}, but must hold strings", where, key, option.type_name()));
+    if (!option.is_string())
+      throw DataError(fmt::format("{}: \"{}\" holds {}, but must hold strings", where, key, option.type_name()));
     row.options.push_back(option.get<std::string>());
   }
   const auto gold = json.find("gold");
@@ -143,8 +146,10 @@ CoreRow parse_row(CoreTaskType type, const std::string& line, const std::string&
 
 std::vector<CoreTask> read_core_bundle(const fs::path& folder, const std::map<std::string, fs::path>& task_files) {
   if (!fs::is_directory(folder)) {
-    throw DataError(fmt::format("{}: no such folder; expected an evaluation bundle with core.yaml, eval_data/ and "
-                                "eval_meta_data.csv", folder.string()));
+    throw DataError(
+        fmt::format("{}: no such folder; expected an evaluation bundle with core.yaml, eval_data/ and "
+                    "eval_meta_data.csv",
+                    folder.string()));
   }
   const fs::path yaml = folder / "core.yaml";
   std::vector<CoreTask> tasks;

@@ -15,12 +15,14 @@ using ::testing::ThrowsMessage;
 class CoreBundle : public ::testing::Test {
  protected:
   CoreBundle() {
-    write("core.yaml", "icl_tasks:\n- label: mc\n  dataset_uri: a/mc.jsonl\n  num_fewshot: [1]\n"
-                       "  icl_task_type: multiple_choice\n- label: lm\n  dataset_uri: lm.jsonl\n  num_fewshot: [0]\n"
-                       "  icl_task_type: language_modeling\n  continuation_delimiter: \"\\n\"\n");
+    write("core.yaml",
+          "icl_tasks:\n- label: mc\n  dataset_uri: a/mc.jsonl\n  num_fewshot: [1]\n"
+          "  icl_task_type: multiple_choice\n- label: lm\n  dataset_uri: lm.jsonl\n  num_fewshot: [0]\n"
+          "  icl_task_type: language_modeling\n  continuation_delimiter: \"\\n\"\n");
     write("eval_meta_data.csv", "Eval Task,x,Random baseline\nmc,\"a,b\",25\nlm,,0\n");
-    write("eval_data/a/mc.jsonl", "{\"query\":\"q\",\"choices\":[\"a\",\"b\"],\"gold\":1}\n\n"
-                                  "{\"query\":\"r\",\"choices\":[\"c\",\"d\"],\"gold\":0}\n");
+    write("eval_data/a/mc.jsonl",
+          "{\"query\":\"q\",\"choices\":[\"a\",\"b\"],\"gold\":1}\n\n"
+          "{\"query\":\"r\",\"choices\":[\"c\",\"d\"],\"gold\":0}\n");
   }
   void write(const std::string& name, const std::string& text) {
     std::filesystem::create_directories((folder_ / name).parent_path());
@@ -28,8 +30,7 @@ class CoreBundle : public ::testing::Test {
   }
   void expect_error(const std::string& rows, const std::string& part) {
     write("eval_data/a/mc.jsonl", rows);
-    EXPECT_THAT([&] { read_core_rows(read_core_bundle(folder_.path()).front()); },
-                ThrowsMessage<DataError>(HasSubstr(part)));
+    EXPECT_THAT([&] { read_core_rows(read_core_bundle(folder_.path()).front()); }, ThrowsMessage<DataError>(HasSubstr(part)));
   }
   testing::TemporaryDirectory folder_;
 };
@@ -56,8 +57,11 @@ TEST_F(CoreBundle, TakesAnotherFileForATask) {
   EXPECT_TRUE(tasks[1].replaced);
   EXPECT_FALSE(tasks[0].replaced);
   EXPECT_EQ(read_core_rows(tasks[1]).front().continuation, "d");
-  EXPECT_THAT([&] { read_core_bundle(folder_.path(), {{"lmm", "x"}}); },
-              ThrowsMessage<ConfigError>(HasSubstr("did you mean \"lm\"?")));
+  EXPECT_THAT(
+      [&] {
+        read_core_bundle(folder_.path(), {{"lmm", "x"}});
+      },
+      ThrowsMessage<ConfigError>(HasSubstr("did you mean \"lm\"?")));
 }
 
 TEST_F(CoreBundle, NamesBadRows) {

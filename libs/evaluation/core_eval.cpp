@@ -40,8 +40,8 @@ class CoreTaskRun {
  public:
   CoreTaskRun(Gpt& model, const Tokenizer& tokenizer, const CoreTask& task, const std::vector<CoreRow>& rows,
               const CoreOptions& options, ExampleStore& store, ProgressReporter& progress)
-      : model_(model), tokenizer_(tokenizer), task_(task), rows_(rows), options_(options), store_(store),
-        progress_(progress), key_("core/" + task.label) {}
+      : model_(model), tokenizer_(tokenizer), task_(task), rows_(rows), options_(options), store_(store), progress_(progress),
+        key_("core/" + task.label) {}
 
   TaskResult run() {
     const auto start = SteadyClock::now();
@@ -64,9 +64,8 @@ class CoreTaskRun {
   void answer(const std::vector<std::size_t>& indices) {
     const std::int64_t limit = options_.max_prompt_tokens > 0 ? options_.max_prompt_tokens : longest_prompt(model_);
     std::vector<CorePrompts> prompts(indices.size());
-    for_each_index(indices.size(), 0, [&](std::size_t i) {
-      prompts[i] = core_prompts(tokenizer_, task_, rows_, indices[i], limit);
-    });
+    for_each_index(indices.size(), 0,
+                   [&](std::size_t i) { prompts[i] = core_prompts(tokenizer_, task_, rows_, indices[i], limit); });
     std::vector<Question> questions(indices.size());
     for (std::size_t i = 0; i < indices.size(); ++i) questions[i].options = prompts[i].options;
     score_questions(model_, questions, options_.scoring, [&](std::size_t i, const std::vector<SpanScore>& scores) {
@@ -117,8 +116,8 @@ class CoreTaskRun {
 }  // namespace
 
 TaskResult evaluate_core_task(Gpt& model, const Tokenizer& tokenizer, const CoreTask& task,
-                              const std::vector<CoreRow>& shuffled_rows, const CoreOptions& options,
-                              ExampleStore& store, ProgressReporter& progress) {
+                              const std::vector<CoreRow>& shuffled_rows, const CoreOptions& options, ExampleStore& store,
+                              ProgressReporter& progress) {
   return CoreTaskRun(model, tokenizer, task, shuffled_rows, options, store, progress).run();
 }
 

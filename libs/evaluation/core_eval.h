@@ -28,8 +28,8 @@ struct CoreOptions {
 // "core/LABEL" as {"correct", "losses" (of each option) or nothing, "sample"}. On an interrupt,
 // finished rows are counted, with a note. Throws DataError for rows that cannot be scored.
 TaskResult evaluate_core_task(Gpt& model, const Tokenizer& tokenizer, const CoreTask& task,
-                              const std::vector<CoreRow>& shuffled_rows, const CoreOptions& options,
-                              ExampleStore& store, ProgressReporter& progress);
+                              const std::vector<CoreRow>& shuffled_rows, const CoreOptions& options, ExampleStore& store,
+                              ProgressReporter& progress);
 
 // Scores every task in turn. A problem of one task (DataError) becomes its result's `error`, and the next one runs.
 std::vector<TaskResult> evaluate_core(Gpt& model, const Tokenizer& tokenizer, const std::vector<CoreTask>& tasks,

@@ -37,6 +37,7 @@ TEST(CoreEvaluation, AgreesWithTheReferenceOnATinyModel) {
     std::string_view token_bytes(TokenId id) const override { return inner_->token_bytes(id); }
     const std::vector<std::string>& special_tokens() const override { return special_; }
     void save(const std::filesystem::path&) const override {}
+
    private:
     std::shared_ptr<const Tokenizer> inner_;
     std::vector<std::string> special_{"<|bos|>"};
@@ -87,7 +88,8 @@ class CoreTasks : public ::testing::Test {
   CoreTasks() {
     std::string rows;
     for (int i = 0; i < 30; ++i) {
-      rows += nlohmann::json{{"query", "q" + std::to_string(i)}, {"choices", {"yes", "no", "maybe"}}, {"gold", i % 3}}.dump() + "\n";
+      rows += nlohmann::json{{"query", "q" + std::to_string(i)}, {"choices", {"yes", "no", "maybe"}}, {"gold", i % 3}}.dump() +
+              "\n";
     }
     testing::write_text(folder_ / "mc.jsonl", rows);
     testing::write_text(folder_ / "bad.jsonl", "{\"query\":\"q\",\"choices\":[\"a\"]}\n");

@@ -98,8 +98,7 @@ std::vector<std::size_t> core_fewshot_rows(std::size_t rows, std::size_t index, 
   if (static_cast<std::int64_t>(rows) <= num_fewshot) {
     throw DataError(fmt::format("{} rows are too few to show {} examples before each", rows, num_fewshot));
   }
-  std::vector<std::size_t> sample =
-      PythonRandom(kFewshotSeed + index).sample(rows - 1, static_cast<std::size_t>(num_fewshot));
+  std::vector<std::size_t> sample = PythonRandom(kFewshotSeed + index).sample(rows - 1, static_cast<std::size_t>(num_fewshot));
   for (std::size_t& row : sample) row += row >= index ? 1 : 0;
   return sample;
 }
@@ -129,8 +128,8 @@ std::vector<std::string> core_prompt_texts(const CoreTask& task, const std::vect
   return texts;
 }
 
-CorePrompts core_prompts(const Tokenizer& tokenizer, const CoreTask& task, const std::vector<CoreRow>& rows,
-                         std::size_t index, std::int64_t max_tokens) {
+CorePrompts core_prompts(const Tokenizer& tokenizer, const CoreTask& task, const std::vector<CoreRow>& rows, std::size_t index,
+                         std::int64_t max_tokens) {
   CorePrompts prompts;
   for (const std::string& text : core_prompt_texts(task, rows, index)) {
     PromptSpan option{encode(tokenizer, text), 0, 0};

@@ -37,8 +37,8 @@ std::vector<std::string> core_prompt_texts(const CoreTask& task, const std::vect
 // common end. Language modelling: the continuation. If the prompt's tokens are not a prefix of the whole (where
 // the reference stops), the span begins at the first difference, and `boundary_moved` is set. Sequences longer
 // than `max_tokens` are cut on the left. Throws DataError with the row if its continuation has no tokens.
-CorePrompts core_prompts(const Tokenizer& tokenizer, const CoreTask& task, const std::vector<CoreRow>& rows,
-                         std::size_t index, std::int64_t max_tokens);
+CorePrompts core_prompts(const Tokenizer& tokenizer, const CoreTask& task, const std::vector<CoreRow>& rows, std::size_t index,
+                         std::int64_t max_tokens);
 
 // As Python's str.strip(): removes white space of Unicode, not only of ASCII, at both ends.
 std::string_view python_strip(std::string_view utf8);

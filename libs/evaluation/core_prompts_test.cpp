@@ -125,10 +125,12 @@ TEST(CorePrompts, AreTheReferencesToTheToken) {
       EXPECT_EQ(option.tokens.size(), golden["lengths"][i].get<std::size_t>());
       EXPECT_EQ(option.start, golden["start"][i].get<std::int64_t>());
       EXPECT_EQ(option.end, golden["end"][i].get<std::int64_t>());
-      EXPECT_EQ(sha256_hex(fmt::format("{}", fmt::join(option.tokens, ","))), golden["sha256"][i].get<std::string>()) << label << " " << index;
+      EXPECT_EQ(sha256_hex(fmt::format("{}", fmt::join(option.tokens, ","))), golden["sha256"][i].get<std::string>())
+          << label << " " << index;
     }
   }
-  std::printf("%ld prompts of %zu tasks, %ld sequences\n", static_cast<long>(checked), tasks.size(), static_cast<long>(sequences));
+  std::printf("%ld prompts of %zu tasks, %ld sequences\n", static_cast<long>(checked), tasks.size(),
+              static_cast<long>(sequences));
   EXPECT_GT(checked, 40);
 }
 

@@ -22,7 +22,8 @@ class YamlList : public ::testing::Test {
 };
 
 TEST_F(YamlList, ReadsBothFormsOfAnEntryWithQuotesAndComments) {
-  const auto entries = read("# c\ntasks:\n-\n  label: a b # why\n  delimiter: \"\\nAnswer: \"\n- label: 'it''s'\n  shots: [10]\n\n");
+  const auto entries = read(
+      "# c\ntasks:\n-\n  label: a b # why\n  delimiter: \"\\nAnswer: \"\n- label: 'it''s'\n  shots: [10]\n\n");
   ASSERT_EQ(entries.size(), 2U);
   EXPECT_EQ(entries[0].line, 3U);
   EXPECT_EQ(entries[0].values.at("label"), "a b");
@@ -56,9 +57,10 @@ TEST_F(YamlList, NamesTheLineOfWhatItDoesNotRead) {
 
 TEST(Csv, ReadsQuotedFields) {
   const testing::TemporaryDirectory folder;
-  testing::write_text(folder / "t.csv", "\xEF\xBB\xBF" "a,b\r\n\"1,\"\"2\"\"\n3\",4\n5,6");
-  EXPECT_EQ(read_csv(folder / "t.csv"),
-            (std::vector<std::vector<std::string>>{{"a", "b"}, {"1,\"2\"\n3", "4"}, {"5", "6"}}));
+  testing::write_text(folder / "t.csv",
+                      "\xEF\xBB\xBF"
+                      "a,b\r\n\"1,\"\"2\"\"\n3\",4\n5,6");
+  EXPECT_EQ(read_csv(folder / "t.csv"), (std::vector<std::vector<std::string>>{{"a", "b"}, {"1,\"2\"\n3", "4"}, {"5", "6"}}));
   testing::write_text(folder / "open.csv", "a,\"b\n");
   EXPECT_THAT([&] { read_csv(folder / "open.csv"); }, ThrowsMessage<DataError>(HasSubstr("does not end")));
 }

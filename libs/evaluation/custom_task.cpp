@@ -53,10 +53,11 @@ class CustomTaskReader {
     declare(options, d_);
     options.apply_file(file);
     for (const char* key : {"name", "form", "data"}) require(options, key);
-    static const std::map<std::string, std::vector<const char*>> needed = {
-        {"multiple_choice", {"query", "choices", "gold"}},  {"schema", {"contexts", "continuation", "gold"}},
-        {"language_modeling", {"context", "continuation"}}, {"categorical", {"prompt", "choices", "gold"}},
-        {"generative", {"prompt", "answer"}}};
+    static const std::map<std::string, std::vector<const char*>> needed = {{"multiple_choice", {"query", "choices", "gold"}},
+                                                                           {"schema", {"contexts", "continuation", "gold"}},
+                                                                           {"language_modeling", {"context", "continuation"}},
+                                                                           {"categorical", {"prompt", "choices", "gold"}},
+                                                                           {"generative", {"prompt", "answer"}}};
     for (const char* key : needed.at(d_.form)) require(options, key);
   }
 
@@ -94,7 +95,8 @@ class CustomTaskReader {
     task.base.continuation_delimiter = d_.delimiter;
     task.base.random_baseline = d_.random_baseline;
     if (static_cast<std::int64_t>(task.rows.size()) <= d_.num_fewshot) {
-      throw DataError(fmt::format("task {}: {} rows are too few to show {} before each", d_.name, task.rows.size(), d_.num_fewshot));
+      throw DataError(fmt::format("task {}: {} rows are too few to show {} before each", d_.name, task.rows.size(),
+                                  d_.num_fewshot));
     }
     return task;
   }
@@ -119,7 +121,8 @@ class CustomTaskReader {
   std::size_t gold(const nlohmann::json& row, std::size_t count) const {
     const auto found = row.find(d_.gold);
     if (found == row.end()) throw DataError(fmt::format("the row has no \"{}\"", d_.gold));
-    if (!found->is_number_integer() || found->get<std::int64_t>() < 0 || found->get<std::int64_t>() >= static_cast<std::int64_t>(count)) {
+    if (!found->is_number_integer() || found->get<std::int64_t>() < 0 ||
+        found->get<std::int64_t>() >= static_cast<std::int64_t>(count)) {
       throw DataError(fmt::format("\"{}\" is {}, expected an index, 0 to {}", d_.gold, found->dump().substr(0, 40), count - 1));
     }
     return found->get<std::size_t>();

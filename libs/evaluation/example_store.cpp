@@ -79,9 +79,8 @@ std::string ExampleStore::read(const fs::path& file, const nlohmann::json& setti
     nlohmann::json row = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
     const bool header = number == 1;
     const bool good = row.is_object() && (header ? row.contains("settings")
-                                                 : row.contains("task") && row["task"].is_string() &&
-                                                       row.contains("example") && row["example"].is_number_integer() &&
-                                                       row.contains("correct"));
+                                                 : row.contains("task") && row["task"].is_string() && row.contains("example") &&
+                                                       row["example"].is_number_integer() && row.contains("correct"));
     if (!good) {
       throw DataError(fmt::format("{}:{}: found {}, expected {}", file.string(), number, line.substr(0, 60),
                                   header ? "the settings of an evaluation" : "an example with its task and verdict"));

@@ -55,7 +55,8 @@ std::vector<std::vector<std::size_t>> pack(const std::vector<std::int64_t>& leng
   std::vector<std::vector<std::size_t>> batches;
   for (const std::size_t index : order) {
     const bool full = batches.empty() || static_cast<std::int64_t>(batches.back().size() + 1) *
-                                                 std::max<std::int64_t>(1, lengths[batches.back().front()]) > budget;
+                                                 std::max<std::int64_t>(1, lengths[batches.back().front()]) >
+                                             budget;
     if (full) batches.emplace_back();
     batches.back().push_back(index);
   }
@@ -72,8 +73,8 @@ std::size_t shared_length(const Question& question) {
                     option.end <= static_cast<std::int64_t>(option.tokens.size()),
                 "span [", option.start, ", ", option.end, ") does not fit ", option.tokens.size(), " tokens");
     length = std::min(length, static_cast<std::size_t>(option.start - 1));
-    const auto [a, b] = std::mismatch(first.begin(), first.begin() + static_cast<std::ptrdiff_t>(length),
-                                      option.tokens.begin(), option.tokens.end());
+    const auto [a, b] = std::mismatch(first.begin(), first.begin() + static_cast<std::ptrdiff_t>(length), option.tokens.begin(),
+                                      option.tokens.end());
     length = static_cast<std::size_t>(a - first.begin());
     alone = alone && option == question.options.front();
   }
@@ -91,8 +92,7 @@ struct Request {
 
 // The options of the questions in `batch` that are not the same as an earlier one, and where the others are found.
 std::vector<Request> list_requests(std::span<const Question> questions, const std::vector<std::size_t>& batch,
-                                   const std::vector<std::size_t>& shared,
-                                   std::vector<std::vector<std::size_t>>& same_as) {
+                                   const std::vector<std::size_t>& shared, std::vector<std::vector<std::size_t>>& same_as) {
   std::vector<Request> requests;
   for (std::size_t row = 0; row < batch.size(); ++row) {
     const std::vector<PromptSpan>& options = questions[batch[row]].options;
@@ -129,8 +129,8 @@ void read_scores(Gpt& model, const at::Tensor& states, std::span<const Request> 
     SpanScore& score = scores[request.question][request.option];
     score = {};
     for (std::size_t i = 0; i < request.span.size(); ++i) {
-      predictions.push_back({static_cast<std::int64_t>(r) * time + request.first + static_cast<std::int64_t>(i), request.span[i],
-                             &score, 1.0 / static_cast<double>(request.span.size())});
+      predictions.push_back({static_cast<std::int64_t>(r) * time + request.first + static_cast<std::int64_t>(i),
+                             request.span[i], &score, 1.0 / static_cast<double>(request.span.size())});
     }
   }
   const auto most = static_cast<std::size_t>(std::max<std::int64_t>(1, logit_bytes / 4 / model.config().vocab_size));
@@ -206,9 +206,8 @@ void score_questions(Gpt& model, std::span<const Question> questions, const Scor
     }
     std::vector<Request> requests = list_requests(questions, batch, shared, same_as);
     // Remainders of like length beside each other: a pass is as wide as its longest.
-    std::stable_sort(requests.begin(), requests.end(), [](const Request& a, const Request& b) {
-      return a.remainder.size() > b.remainder.size();
-    });
+    std::stable_sort(requests.begin(), requests.end(),
+                     [](const Request& a, const Request& b) { return a.remainder.size() > b.remainder.size(); });
     const ContiguousKvCache cache = prefill(model, prefixes);
     for (std::size_t begin = 0; begin < requests.size();) {
       const std::size_t count = count_for_pass(requests, begin, longest, options);

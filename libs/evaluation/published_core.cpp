@@ -10,8 +10,8 @@ struct Model {
   const char* name;
   double core;
 };
-constexpr std::array kModels = {Model{"GPT-2", 0.113891}, Model{"GPT-2 medium", 0.184903},
-                                Model{"GPT-2 large", 0.214641}, Model{"GPT-2 XL", 0.256525}};
+constexpr std::array kModels = {Model{"GPT-2", 0.113891}, Model{"GPT-2 medium", 0.184903}, Model{"GPT-2 large", 0.214641},
+                                Model{"GPT-2 XL", 0.256525}};
 
 // Accuracies that the reference's base_eval.py measured of the weights on Hugging Face.
 struct Accuracies {

@@ -18,8 +18,11 @@ constexpr const char* kQuestion =
     "print(sysconfig.get_config_var('LIBDIR') or '')";
 
 // Where a dynamic linker looks, on the systems this program runs on.
-constexpr std::array kLibraryFolders = {"/lib64", "/usr/lib64", "/lib/x86_64-linux-gnu",
-                                        "/usr/lib/x86_64-linux-gnu", "/lib/aarch64-linux-gnu",
+constexpr std::array kLibraryFolders = {"/lib64",
+                                        "/usr/lib64",
+                                        "/lib/x86_64-linux-gnu",
+                                        "/usr/lib/x86_64-linux-gnu",
+                                        "/lib/aarch64-linux-gnu",
                                         "/usr/lib/aarch64-linux-gnu"};
 
 std::string quoted(const std::string& word) {

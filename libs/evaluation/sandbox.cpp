@@ -145,7 +145,8 @@ std::string last_line(const std::string& text) {
   const std::size_t end = text.find_last_not_of("\n ");
   if (end == std::string::npos) return "";
   const std::size_t begin = text.find_last_of('\n', end);
-  return text.substr(begin == std::string::npos ? 0 : begin + 1, std::min<std::size_t>(200, end - (begin == std::string::npos ? -1UL : begin)));
+  return text.substr(begin == std::string::npos ? 0 : begin + 1,
+                     std::min<std::size_t>(200, end - (begin == std::string::npos ? -1UL : begin)));
 }
 
 // How a program is held.
@@ -352,8 +353,7 @@ SandboxResult Sandbox::Impl::run(const std::string& program, const Hold& how) co
   channels.give_to(prepared.plan);
 
   // As fork() does, but into new namespaces. The child touches nothing but the plan.
-  const auto child =
-      static_cast<pid_t>(::syscall(SYS_clone, how.namespaces | SIGCHLD, nullptr, nullptr, nullptr, nullptr));
+  const auto child = static_cast<pid_t>(::syscall(SYS_clone, how.namespaces | SIGCHLD, nullptr, nullptr, nullptr, nullptr));
   if (child < 0) throw IoError(fmt::format("sandbox: no process can be started: {}", std::strerror(errno)));
   if (child == 0) sandbox::run_init(prepared.plan);
   channels.close_childs_ends();
@@ -373,8 +373,8 @@ SandboxResult Sandbox::Impl::run(const std::string& program, const Hold& how) co
 
 void Sandbox::Impl::find_protections() {
   constexpr int kAll = CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS;
-  const Hold from_best[] = {{kAll, true, true}, {kAll, false, true},  {0, true, true},
-                            {0, false, true},   {0, true, false}, {0, false, false}};
+  const Hold from_best[] = {{kAll, true, true}, {kAll, false, true}, {0, true, true},
+                            {0, false, true},   {0, true, false},    {0, false, false}};
   std::string failed;
   for (const Hold& candidate : from_best) {
     hold = candidate;
@@ -415,8 +415,10 @@ Sandbox::Sandbox(bool allow_unsandboxed, const SandboxLimits& limits, const std:
   impl->python = *found;
   impl->find_protections();
   if (!impl->protections.isolated() && !allow_unsandboxed) {
-    throw ConfigError(fmt::format("programs that a model writes cannot be isolated here: {}; --allow-unsandboxed runs them "
-                                  "all the same", impl->protections.describe()));
+    throw ConfigError(
+        fmt::format("programs that a model writes cannot be isolated here: {}; --allow-unsandboxed runs them "
+                    "all the same",
+                    impl->protections.describe()));
   }
   impl_ = std::move(impl);
 }

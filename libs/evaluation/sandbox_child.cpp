@@ -68,10 +68,12 @@ class Child {
 
   // Read-only, with every mount below. The flags that the source has must stay: they may be locked.
   static bool make_read_only(const char* path) {
-    struct { std::uint64_t set, clear, propagation, user; } attributes{1 /* MOUNT_ATTR_RDONLY */ | 2 /* NOSUID */, 0, 0, 0};
+    struct {
+      std::uint64_t set, clear, propagation, user;
+    } attributes{1 /* MOUNT_ATTR_RDONLY */ | 2 /* NOSUID */, 0, 0, 0};
     constexpr int kRecursive = 0x8000;
     if (::syscall(SYS_mount_setattr, AT_FDCWD, path, kRecursive, &attributes, sizeof attributes) == 0) return true;
-    struct statvfs now{};
+    struct statvfs now {};
     if (::statvfs(path, &now) != 0) return false;
     unsigned long flags = MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NOSUID;
     if ((now.f_flag & ST_NODEV) != 0) flags |= MS_NODEV;
@@ -145,8 +147,8 @@ class Child {
 
   [[noreturn]] void start_program() {
     ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-    check(::dup2(plan_.standard_input, 0) == 0 && ::dup2(plan_.standard_output, 1) == 1 &&
-              ::dup2(plan_.standard_error, 2) == 2, Stage::kExec);
+    check(::dup2(plan_.standard_input, 0) == 0 && ::dup2(plan_.standard_output, 1) == 1 && ::dup2(plan_.standard_error, 2) == 2,
+          Stage::kExec);
     // Above the three, the report alone stays open, until exec.
     check(::dup2(plan_.report, 3) == 3 && ::fcntl(3, F_SETFD, FD_CLOEXEC) == 0, Stage::kExec);
     report_ = 3;

@@ -63,8 +63,9 @@ TEST(SandboxStages, HaveNamesOfTheirOwn) {
 }
 
 TEST_F(SandboxTest, RunsAProgram) {
-  const SandboxResult result = run("import math, re, collections, hashlib\nassert math.gcd(12, 18) == 6\nprint('six')\n"
-                                   "if __name__ == '__main__': raise SystemExit('not the main program')\n");
+  const SandboxResult result = run(
+      "import math, re, collections, hashlib\nassert math.gcd(12, 18) == 6\nprint('six')\n"
+      "if __name__ == '__main__': raise SystemExit('not the main program')\n");
   EXPECT_TRUE(result.success) << result.error;
   EXPECT_EQ(result.standard_output, "six\n");
 }
@@ -114,7 +115,8 @@ TEST_F(SandboxTest, StartsNoProcesses) {
   const SandboxResult bomb = Sandbox(false, limits).run("import os\nwhile True:\n  try: os.fork()\n  except OSError: pass\n");
   EXPECT_TRUE(bomb.timed_out);
   // Threads are processes too where the limit counts.
-  EXPECT_FALSE(run("import threading, time\nfor _ in range(100): threading.Thread(target=time.sleep, args=(1,)).start()").success);
+  EXPECT_FALSE(
+      run("import threading, time\nfor _ in range(100): threading.Thread(target=time.sleep, args=(1,)).start()").success);
   EXPECT_TRUE(run("import threading\nt = threading.Thread(target=print, args=('t',)); t.start(); t.join()").success);
 }
 
@@ -167,7 +169,8 @@ TEST_F(Unisolated, StillHasTheFilterAndTheLimits) {
   for (const char* victim : {"os.getppid()", "0", "-1", "1"}) {
     EXPECT_THAT(run(fmt::format("import os\nos.kill({}, 9)", victim)).error, HasSubstr("PermissionError")) << victim;
   }
-  EXPECT_THAT(run("import os, resource\nresource.prlimit(os.getppid(), resource.RLIMIT_CPU, (1, 1))").error, HasSubstr("PermissionError"));
+  EXPECT_THAT(run("import os, resource\nresource.prlimit(os.getppid(), resource.RLIMIT_CPU, (1, 1))").error,
+              HasSubstr("PermissionError"));
   EXPECT_THAT(run("import os; os.kill(os.getpid(), 11)").error, HasSubstr("signal 11"));
 }
 
@@ -192,7 +195,9 @@ bool become_nobody() {
   return ::setgroups(0, nullptr) == 0 && ::setresgid(65534, 65534, 65534) == 0 && ::setresuid(65534, 65534, 65534) == 0;
 }
 
-bool write_proc(const char* file, const std::string& text) { return static_cast<bool>(std::ofstream(file) << text << std::flush); }
+bool write_proc(const char* file, const std::string& text) {
+  return static_cast<bool>(std::ofstream(file) << text << std::flush);
+}
 
 // A user namespace with this user alone, who is `inside` there.
 bool enter_namespace(unsigned inside) {
@@ -212,7 +217,8 @@ TEST(SandboxElsewhere, HoldsAsAnotherUser) {
 }
 
 TEST(SandboxElsewhere, HoldsAsRootOfANamespaceWithoutOtherUsers) {
-  const int code = run_elsewhere("SandboxTest.*Other*:SandboxTest.*Files*:SandboxTest.*Network", [] { return enter_namespace(0); });
+  const int code = run_elsewhere("SandboxTest.*Other*:SandboxTest.*Files*:SandboxTest.*Network",
+                                 [] { return enter_namespace(0); });
   if (code == kCannot) GTEST_SKIP() << "no user namespaces here";
   EXPECT_EQ(code, 0);
 }
@@ -252,7 +258,8 @@ TEST_F(SandboxTest, PassesTheCanonicalSolutionsOfHumanEval) {
   for (std::string line; lines.next(line, 1 << 20);) {
     const nlohmann::json row = nlohmann::json::parse(line);
     std::string solution = row.at("canonical_solution");
-    const std::string end = fmt::format("\n\n{}\ncheck({})", row.at("test").get<std::string>(), row.at("entry_point").get<std::string>());
+    const std::string end = fmt::format("\n\n{}\ncheck({})", row.at("test").get<std::string>(),
+                                        row.at("entry_point").get<std::string>());
     whole.push_back(row.at("prompt").get<std::string>() + "\n" + solution + end);
     solution.resize(solution.find_last_not_of('\n') + 1);
     solution.resize(solution.rfind('\n') == std::string::npos ? 0 : solution.rfind('\n'));

@@ -17,8 +17,8 @@ nlohmann::json optional_number(const std::optional<double>& value) {
 }
 
 nlohmann::json to_json(const TaskResult& result) {
-  nlohmann::json json{{"benchmark", result.suite}, {"task", result.task}, {"metric", result.metric},
-                      {"seconds", result.seconds}};
+  nlohmann::json json{
+      {"benchmark", result.suite}, {"task", result.task}, {"metric", result.metric}, {"seconds", result.seconds}};
   if (!result.notes.empty()) json["notes"] = result.notes;
   if (!result.ok()) {
     json["error"] = result.error;
@@ -111,9 +111,8 @@ std::vector<TaskResult> EvaluationResult::of(const std::string& suite) const {
 std::optional<double> EvaluationResult::core() const { return mean_centered(of("core")); }
 
 const std::map<std::string, double>& chat_core_baselines() {
-  static const std::map<std::string, double> baselines = {{"arc-easy", 0.25},  {"arc-challenge", 0.25},
-                                                          {"mmlu", 0.25},      {"gsm8k", 0.0},
-                                                          {"humaneval", 0.0},  {"spelling-bee", 0.0}};
+  static const std::map<std::string, double> baselines = {{"arc-easy", 0.25}, {"arc-challenge", 0.25}, {"mmlu", 0.25},
+                                                          {"gsm8k", 0.0},     {"humaneval", 0.0},      {"spelling-bee", 0.0}};
   return baselines;
 }
 
@@ -125,7 +124,9 @@ std::optional<double> EvaluationResult::chat_core() const {
 }
 
 nlohmann::json to_json(const EvaluationResult& evaluation) {
-  nlohmann::json json{{"format_version", 1}, {"model", evaluation.model}, {"settings", evaluation.settings},
+  nlohmann::json json{{"format_version", 1},
+                      {"model", evaluation.model},
+                      {"settings", evaluation.settings},
                       {"results", nlohmann::json::array()}};
   for (const TaskResult& result : evaluation.results) json["results"].push_back(to_json(result));
   if (const auto core = evaluation.core()) json["core"] = *core;

@@ -92,8 +92,8 @@ TEST(EvaluationResult, KeepsEarlierFiguresOfTheSameCheckpoint) {
 TEST(Core, IsTheReferencesForGpt2) {
   NANOCHAT_SHARED_OR_SKIP(bundle, "data/core");
   const auto tasks = read_core_bundle(bundle);
-  const std::map<std::string, double> expected = {{"gpt2", 0.113891}, {"gpt2-medium", 0.184903},
-                                                  {"gpt2-large", 0.214641}, {"gpt2-xl", 0.256525}};
+  const std::map<std::string, double> expected = {
+      {"gpt2", 0.113891}, {"gpt2-medium", 0.184903}, {"gpt2-large", 0.214641}, {"gpt2-xl", 0.256525}};
   for (const auto& [model, core] : expected) {
     const auto rows = read_csv(bundle / "reference" / ("openai-community-" + model + ".csv"));
     EvaluationResult evaluation;
@@ -104,7 +104,8 @@ TEST(Core, IsTheReferencesForGpt2) {
       result.baseline = tasks[i].random_baseline;
       result.value = std::stod(rows[i + 1][1]);
       // Six printed digits of the accuracy are divided by 1 - baseline.
-      EXPECT_NEAR(*result.centered(), std::stod(rows[i + 1][2]), 1e-6 / (1 - *result.baseline)) << model << " " << tasks[i].label;
+      EXPECT_NEAR(*result.centered(), std::stod(rows[i + 1][2]), 1e-6 / (1 - *result.baseline))
+          << model << " " << tasks[i].label;
       evaluation.results.push_back(result);
     }
     std::printf("%s: CORE %.6f\n", model.c_str(), *evaluation.core());

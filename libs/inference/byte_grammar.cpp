@@ -106,11 +106,13 @@ void ByteAutomaton::find_classes() {
 }
 
 std::int32_t ByteAutomaton::intern_frame(std::int32_t item_index, std::int32_t below) {
-  const std::uint64_t key = (static_cast<std::uint64_t>(static_cast<std::uint32_t>(item_index)) << 32) | static_cast<std::uint32_t>(below);
+  const std::uint64_t key = (static_cast<std::uint64_t>(static_cast<std::uint32_t>(item_index)) << 32) |
+                            static_cast<std::uint32_t>(below);
   const auto [place, added] = frame_index_.try_emplace(key, static_cast<std::int32_t>(frames_.size()));
   if (added) {
     const std::int64_t rest = below == kBottom ? 0 : frame(below).shortest;
-    frames_.push_back({item_index, below, std::min(ByteGrammar::kNever, grammar_.shortest_[static_cast<std::size_t>(item_index)] + rest)});
+    frames_.push_back({item_index, below,
+                       std::min(ByteGrammar::kNever, grammar_.shortest_[static_cast<std::size_t>(item_index)] + rest)});
   }
   return place->second;
 }
@@ -125,7 +127,8 @@ void ByteAutomaton::expand(std::int32_t item_index, std::int32_t below, StateDat
     item_index = frame(below).item;
     below = frame(below).below;
   }
-  const std::uint64_t key = (static_cast<std::uint64_t>(static_cast<std::uint32_t>(item_index)) << 32) | static_cast<std::uint32_t>(below);
+  const std::uint64_t key = (static_cast<std::uint64_t>(static_cast<std::uint32_t>(item_index)) << 32) |
+                            static_cast<std::uint32_t>(below);
   if (!seen.add(key)) return;
   if (item(item_index).kind == ItemKind::kBytes) {
     const std::int32_t stack = intern_frame(item_index, below);

@@ -87,11 +87,14 @@ TEST(ByteAutomaton, TheRestOfAnEndingIsAnEnding) {
         auto after = automaton.next(state, static_cast<unsigned char>(ending[0]));
         ASSERT_NE(after, ByteAutomaton::kDead);
         const auto rest = automaton.endings(after);
-        EXPECT_TRUE(ending.size() == 1 ? automaton.accepts(after) : automaton.accepts(after) || std::find(rest.begin(), rest.end(), ending.substr(1)) != rest.end());
+        EXPECT_TRUE(ending.size() == 1
+                        ? automaton.accepts(after)
+                        : automaton.accepts(after) || std::find(rest.begin(), rest.end(), ending.substr(1)) != rest.end());
       }
       EXPECT_EQ(shortest, automaton.shortest(state));
       ByteAutomaton::State next_state = ByteAutomaton::kDead;
-      while (next_state == ByteAutomaton::kDead) next_state = automaton.next(state, static_cast<unsigned char>("0123[],"[rng.below(7)]));
+      while (next_state == ByteAutomaton::kDead)
+        next_state = automaton.next(state, static_cast<unsigned char>("0123[],"[rng.below(7)]));
       state = next_state;
     }
   }

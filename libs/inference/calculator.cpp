@@ -290,8 +290,7 @@ std::optional<std::string> calculate(std::string_view expression) {
     const auto* integer = std::get_if<std::int64_t>(&*result);
     return integer != nullptr ? std::to_string(*integer) : python_float(std::get<double>(*result));
   }
-  constexpr std::string_view kCountCharacters =
-      "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789'\"()._ ";
+  constexpr std::string_view kCountCharacters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789'\"()._ ";
   if (!consists_of(text, kCountCharacters) || text.find(".count(") == std::string::npos) return std::nullopt;
   // Three quotes in a row begin another kind of literal.
   if (text.find("'''") != std::string::npos || text.find("\"\"\"") != std::string::npos) return std::nullopt;

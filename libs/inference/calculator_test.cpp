@@ -52,34 +52,117 @@ void check(const std::vector<Case>& cases) {
 
 // Results as CPython 3.11 prints them.
 TEST(Calculator, ComputesAsPython) {
-  check({{"12/60", "0.2"}, {"0.2*50", "10.0"}, {"1/3", "0.3333333333333333"}, {"10/5", "2.0"}, {"0.1+0.2", "0.30000000000000004"},
-         {"80,000+50,000", "130000"}, {"1,0,0", "100"}, {"10/3*3", "10.0"}, {"2+3*4", "14"}, {"(2+3)*4", "20"}, {"7-2-1", "4"},
-         {"16/4/2", "2.0"}, {"  1 + 1  ", "2"}, {"--5", "5"}, {"+-+5", "-5"}, {"2*-3", "-6"}, {"2--3", "5"}, {"-0.0", "-0.0"},
-         {"5.", "5.0"}, {".5", "0.5"}, {"1.-.5", "0.5"}, {"00", "0"}, {"0777.", "777.0"}, {"7//2", "3"}, {"-7//2", "-4"}, {"5//-2", "-3"},
-         {"1.5//0.5", "3.0"}, {"-7//2.0", "-4.0"}, {"7.5//-2", "-4.0"}, {"0.0//1", "0.0"}, {"-0.0//1", "-0.0"}, {"1/7", "0.14285714285714285"},
-         {"123456789*987654321", "121932631112635269"}, {"9223372036854775807", "9223372036854775807"},
-         {"1000000*1000000*10000.0", "1e+16"}, {"1/100000", "1e-05"}, {"1/10000", "0.0001"}, {"25/1000000", "2.5e-05"},
-         {"9999999999999998.0", "9999999999999998.0"}, {"1.0", "1.0"}, {"((((1))))", "1"}});
+  check({{"12/60", "0.2"},
+         {"0.2*50", "10.0"},
+         {"1/3", "0.3333333333333333"},
+         {"10/5", "2.0"},
+         {"0.1+0.2", "0.30000000000000004"},
+         {"80,000+50,000", "130000"},
+         {"1,0,0", "100"},
+         {"10/3*3", "10.0"},
+         {"2+3*4", "14"},
+         {"(2+3)*4", "20"},
+         {"7-2-1", "4"},
+         {"16/4/2", "2.0"},
+         {"  1 + 1  ", "2"},
+         {"--5", "5"},
+         {"+-+5", "-5"},
+         {"2*-3", "-6"},
+         {"2--3", "5"},
+         {"-0.0", "-0.0"},
+         {"5.", "5.0"},
+         {".5", "0.5"},
+         {"1.-.5", "0.5"},
+         {"00", "0"},
+         {"0777.", "777.0"},
+         {"7//2", "3"},
+         {"-7//2", "-4"},
+         {"5//-2", "-3"},
+         {"1.5//0.5", "3.0"},
+         {"-7//2.0", "-4.0"},
+         {"7.5//-2", "-4.0"},
+         {"0.0//1", "0.0"},
+         {"-0.0//1", "-0.0"},
+         {"1/7", "0.14285714285714285"},
+         {"123456789*987654321", "121932631112635269"},
+         {"9223372036854775807", "9223372036854775807"},
+         {"1000000*1000000*10000.0", "1e+16"},
+         {"1/100000", "1e-05"},
+         {"1/10000", "0.0001"},
+         {"25/1000000", "2.5e-05"},
+         {"9999999999999998.0", "9999999999999998.0"},
+         {"1.0", "1.0"},
+         {"((((1))))", "1"}});
 }
 
 TEST(Calculator, CountsAsPython) {
-  check({{"'strawberry'.count('r')", "3"}, {"\"banana\".count(\"an\")", "2"}, {"'aaa'.count('aa')", "1"}, {"'a'.count('')", "2"},
-         {"''.count('')", "1"}, {"\"it's\".count('s')", "1"}, {"'a' 'b'.count('b')", "1"}, {"('abc').count('a')", "1"},
-         {"('abc'.count('a'))", "1"}, {"(('abc')).count((('a')))", "1"}, {" 'abc'.count( 'a' ) ", "1"}, {"'Abc'.count('a')", "0"},
-         {"'a b c'.count(' ')", "2"}, {"'a,b'.count(',')", "3"}, {"'a'.count('a', 'b')", "0"},  // the commas go first, as in the reference
-         {"'opening'.count('n')", "2"}, {"'abc' .count('c')", "1"}});
+  check({{"'strawberry'.count('r')", "3"},
+         {"\"banana\".count(\"an\")", "2"},
+         {"'aaa'.count('aa')", "1"},
+         {"'a'.count('')", "2"},
+         {"''.count('')", "1"},
+         {"\"it's\".count('s')", "1"},
+         {"'a' 'b'.count('b')", "1"},
+         {"('abc').count('a')", "1"},
+         {"('abc'.count('a'))", "1"},
+         {"(('abc')).count((('a')))", "1"},
+         {" 'abc'.count( 'a' ) ", "1"},
+         {"'Abc'.count('a')", "0"},
+         {"'a b c'.count(' ')", "2"},
+         {"'a,b'.count(',')", "3"},
+         {"'a'.count('a', 'b')", "0"},  // the commas go first, as in the reference
+         {"'opening'.count('n')", "2"},
+         {"'abc' .count('c')", "1"}});
 }
 
 TEST(Calculator, HasNoResultForAnythingElse) {
-  check({{"", nullptr}, {" ", nullptr}, {"1+", nullptr}, {"*1", nullptr}, {"2**3", nullptr}, {"2* *3", nullptr}, {"1/0", nullptr},
-         {"1//0", nullptr}, {"1/0.0", nullptr}, {"1.0//0", nullptr}, {"()", nullptr}, {"(1", nullptr}, {"1)", nullptr}, {"1 1", nullptr},
-         {"(1)(2)", nullptr}, {"0777", nullptr}, {"1..2", nullptr}, {".", nullptr}, {"1.2.3", nullptr}, {"7%3", nullptr}, {"1e5", nullptr},
-         {"1_000", nullptr}, {"0x10", nullptr}, {"9223372036854775808", nullptr}, {"9223372036854775807+1", nullptr},
-         {"9007199254740993/3", nullptr}, {"1\n", nullptr}, {"x", nullptr}, {"print(1)", nullptr}, {"\xff", nullptr}, {"1+\xc3\xa9", nullptr},
-         {"'a'", nullptr}, {"'a'.count()", nullptr}, {"'a'.count('a'", nullptr}, {"'a'.count('a')+1", nullptr}, {"'a.count('a')", nullptr},
-         {"'a'.upper()", nullptr}, {"a.count('a')", nullptr}, {"'a'.count(1)", nullptr}, {"'a'.count('a').real", nullptr},
-         {"'a'.count ('a')", nullptr}, {"'''a'''.count('a')", nullptr}, {"b'a'.count(b'a')", nullptr}, {"('a'.count)('a')", nullptr},
-         {"('a'.count('a')", nullptr}, {"'a\\'b'.count('b')", nullptr}, {"__import__('os').count('a')", nullptr}});
+  check({{"", nullptr},
+         {" ", nullptr},
+         {"1+", nullptr},
+         {"*1", nullptr},
+         {"2**3", nullptr},
+         {"2* *3", nullptr},
+         {"1/0", nullptr},
+         {"1//0", nullptr},
+         {"1/0.0", nullptr},
+         {"1.0//0", nullptr},
+         {"()", nullptr},
+         {"(1", nullptr},
+         {"1)", nullptr},
+         {"1 1", nullptr},
+         {"(1)(2)", nullptr},
+         {"0777", nullptr},
+         {"1..2", nullptr},
+         {".", nullptr},
+         {"1.2.3", nullptr},
+         {"7%3", nullptr},
+         {"1e5", nullptr},
+         {"1_000", nullptr},
+         {"0x10", nullptr},
+         {"9223372036854775808", nullptr},
+         {"9223372036854775807+1", nullptr},
+         {"9007199254740993/3", nullptr},
+         {"1\n", nullptr},
+         {"x", nullptr},
+         {"print(1)", nullptr},
+         {"\xff", nullptr},
+         {"1+\xc3\xa9", nullptr},
+         {"'a'", nullptr},
+         {"'a'.count()", nullptr},
+         {"'a'.count('a'", nullptr},
+         {"'a'.count('a')+1", nullptr},
+         {"'a.count('a')", nullptr},
+         {"'a'.upper()", nullptr},
+         {"a.count('a')", nullptr},
+         {"'a'.count(1)", nullptr},
+         {"'a'.count('a').real", nullptr},
+         {"'a'.count ('a')", nullptr},
+         {"'''a'''.count('a')", nullptr},
+         {"b'a'.count(b'a')", nullptr},
+         {"('a'.count)('a')", nullptr},
+         {"('a'.count('a')", nullptr},
+         {"'a\\'b'.count('b')", nullptr},
+         {"__import__('os').count('a')", nullptr}});
 }
 
 TEST(Calculator, HasLimits) {
@@ -101,10 +184,21 @@ TEST(Calculator, HasLimits) {
 }
 
 TEST(PythonFloat, IsRepr) {
-  const std::vector<std::pair<double, const char*>> cases = {
-      {0.1, "0.1"},       {-1.5, "-1.5"},     {100.0, "100.0"},       {1e15, "1000000000000000.0"}, {1e16, "1e+16"},   {1.25e20, "1.25e+20"},
-      {1e-4, "0.0001"},   {1.5e-5, "1.5e-05"}, {1e100, "1e+100"},     {-1e-300, "-1e-300"},         {5e-324, "5e-324"}, {0.0, "0.0"},
-      {-0.0, "-0.0"},     {123456.789, "123456.789"}, {1.7976931348623157e308, "1.7976931348623157e+308"}};
+  const std::vector<std::pair<double, const char*>> cases = {{0.1, "0.1"},
+                                                             {-1.5, "-1.5"},
+                                                             {100.0, "100.0"},
+                                                             {1e15, "1000000000000000.0"},
+                                                             {1e16, "1e+16"},
+                                                             {1.25e20, "1.25e+20"},
+                                                             {1e-4, "0.0001"},
+                                                             {1.5e-5, "1.5e-05"},
+                                                             {1e100, "1e+100"},
+                                                             {-1e-300, "-1e-300"},
+                                                             {5e-324, "5e-324"},
+                                                             {0.0, "0.0"},
+                                                             {-0.0, "-0.0"},
+                                                             {123456.789, "123456.789"},
+                                                             {1.7976931348623157e308, "1.7976931348623157e+308"}};
   for (const auto& [value, text] : cases) EXPECT_EQ(python_float(value), text);
   EXPECT_EQ(python_float(INFINITY), "inf");
   EXPECT_EQ(python_float(-INFINITY), "-inf");
@@ -168,7 +262,10 @@ Tree grow(Rng& rng, int depth) {
   tree.real = a.real || b.real || sign == '/';
   tree.defined = a.defined && b.defined && !(sign == '/' && b.value == 0.0);
   if (!tree.defined) return tree;
-  tree.value = sign == '+' ? a.value + b.value : sign == '-' ? a.value - b.value : sign == '*' ? a.value * b.value : a.value / b.value;
+  tree.value = sign == '+'   ? a.value + b.value
+               : sign == '-' ? a.value - b.value
+               : sign == '*' ? a.value * b.value
+                             : a.value / b.value;
   tree.integer = sign == '+' ? a.integer + b.integer : sign == '-' ? a.integer - b.integer : a.integer * b.integer;
   if (!tree.real) tree.value = static_cast<double>(tree.integer);  // an integer has no negative zero
   return tree;
@@ -206,9 +303,34 @@ double thread_seconds() {
 
 // A million inputs made of what expressions are made of: none is slow or takes much memory, none has a long result.
 TEST(Calculator, AnswersAMillionInputsAtOnce) {
-  static constexpr std::array<const char*, 28> kPieces = {
-      "0", "1", "9", "25", "3.5", ".", "(", ")", "+", "-", "*", "/", "//", " ", ",", "'", "\"", "a", "banana", ".count(", "'a'", "')",
-      "_", "\n", "\xff", "9999999999999999999", "'abc'.count('", "0000"};
+  static constexpr std::array<const char*, 28> kPieces = {"0",
+                                                          "1",
+                                                          "9",
+                                                          "25",
+                                                          "3.5",
+                                                          ".",
+                                                          "(",
+                                                          ")",
+                                                          "+",
+                                                          "-",
+                                                          "*",
+                                                          "/",
+                                                          "//",
+                                                          " ",
+                                                          ",",
+                                                          "'",
+                                                          "\"",
+                                                          "a",
+                                                          "banana",
+                                                          ".count(",
+                                                          "'a'",
+                                                          "')",
+                                                          "_",
+                                                          "\n",
+                                                          "\xff",
+                                                          "9999999999999999999",
+                                                          "'abc'.count('",
+                                                          "0000"};
   Rng rng(17);
   std::size_t results = 0;
   double slowest = 0.0;

@@ -57,9 +57,12 @@ class CalculatorTool : public TokenTool {
 
 bool has_calculator_tokens(const Tokenizer& tokenizer) {
   constexpr std::array kNames = {kPythonStart, kPythonEnd, kOutputStart, kOutputEnd};
-  return std::all_of(kNames.begin(), kNames.end(), [&](std::string_view name) { return tokenizer.special_id(name).has_value(); });
+  return std::all_of(kNames.begin(), kNames.end(),
+                     [&](std::string_view name) { return tokenizer.special_id(name).has_value(); });
 }
 
-std::unique_ptr<TokenTool> make_calculator_tool(const Tokenizer& tokenizer) { return std::make_unique<CalculatorTool>(tokenizer); }
+std::unique_ptr<TokenTool> make_calculator_tool(const Tokenizer& tokenizer) {
+  return std::make_unique<CalculatorTool>(tokenizer);
+}
 
 }  // namespace nanochat

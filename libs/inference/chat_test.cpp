@@ -43,14 +43,19 @@ class Chat : public ::testing::Test {
 };
 
 TEST_F(Chat, PromptsLoseTheirOldestExchanges) {
-  Conversation conversation{{{"system", "S"}, {"user", "aaa"}, {"assistant", "bbb"}, {"user", "c"}, {"assistant", "d"}, {"user", "e"}}};
-  const auto text = [&](std::int64_t max_tokens) { return tokenizer_.decode(fit_prompt(tokenizer_, conversation, max_tokens).ids); };
+  Conversation conversation{
+      {{"system", "S"}, {"user", "aaa"}, {"assistant", "bbb"}, {"user", "c"}, {"assistant", "d"}, {"user", "e"}}};
+  const auto text = [&](std::int64_t max_tokens) {
+    return tokenizer_.decode(fit_prompt(tokenizer_, conversation, max_tokens).ids);
+  };
   const std::string last = "<|bos|><|user_start|>S\n\ne<|user_end|><|assistant_start|>";
   EXPECT_EQ(fit_prompt(tokenizer_, conversation, 100).dropped, 0U);
   EXPECT_EQ(text(100), tokenizer_.decode(render_prompt(tokenizer_, conversation, 100)));
   EXPECT_EQ(text(static_cast<std::int64_t>(ids(last).size())), last);
   EXPECT_EQ(fit_prompt(tokenizer_, conversation, static_cast<std::int64_t>(ids(last).size())).dropped, 4U);
-  const std::string two = "<|bos|><|user_start|>S\n\nc<|user_end|><|assistant_start|>d<|assistant_end|><|user_start|>e<|user_end|><|assistant_start|>";
+  const std::string two =
+      "<|bos|><|user_start|>S\n\nc<|user_end|><|assistant_start|>d<|assistant_end|><|user_start|>e<|user_end|><|assistant_"
+      "start|>";
   EXPECT_EQ(text(static_cast<std::int64_t>(ids(two).size())), two);
   EXPECT_THAT([&] { text(static_cast<std::int64_t>(ids(last).size()) - 1); },
               ThrowsMessage<DataError>(HasSubstr("the message has 7 tokens with what belongs to it, where 6 have room")));
@@ -73,13 +78,17 @@ TEST_F(Chat, VeryLongConversationsFitToo) {
 
 TEST_F(Chat, AnswersHaveParts) {
   const auto parts = [&](const std::string& text) { return answer_parts(tokenizer_, ids(text)); };
-  EXPECT_EQ(parts("It is <|python_start|>6*7<|python_end|><|output_start|>42<|output_end|>42."),
-            (Parts{{PartType::kText, "It is "}, {PartType::kPython, "6*7"}, {PartType::kPythonOutput, "42"}, {PartType::kText, "42."}}));
+  EXPECT_EQ(
+      parts("It is <|python_start|>6*7<|python_end|><|output_start|>42<|output_end|>42."),
+      (Parts{
+          {PartType::kText, "It is "}, {PartType::kPython, "6*7"}, {PartType::kPythonOutput, "42"}, {PartType::kText, "42."}}));
   EXPECT_EQ(parts("<|python_start|>6*"), (Parts{{PartType::kPython, "6*"}})) << "cut off";
   EXPECT_EQ(parts("<|python_start|><|python_end|>x"), (Parts{{PartType::kPython, ""}, {PartType::kText, "x"}}));
   EXPECT_EQ(parts("a<|user_start|>b<|python_end|>c"), (Parts{{PartType::kText, "abc"}}));
   EXPECT_EQ(parts(""), Parts{});
-  EXPECT_EQ(answer_parts(tokenizer_, std::vector<TokenId>{0xC3, 0x41, -5, 100000}), (Parts{{PartType::kText, "\xef\xbf\xbd" "A"}}));
+  EXPECT_EQ(answer_parts(tokenizer_, std::vector<TokenId>{0xC3, 0x41, -5, 100000}), (Parts{{PartType::kText,
+                                                                                            "\xef\xbf\xbd"
+                                                                                            "A"}}));
 }
 
 TEST_F(Chat, AnswersAreShownWithTheirCalls) {

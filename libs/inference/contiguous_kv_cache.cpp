@@ -49,8 +49,7 @@ ContiguousKvCache::ContiguousKvCache(const GptConfig& config, at::ScalarType dty
   TORCH_CHECK(batch >= 0 && max_positions > 0, "KV cache: ", batch, " rows of ", max_positions, " positions");
   for (std::vector<at::Tensor>* slabs : {&keys_, &values_}) {
     for (std::int64_t layer = 0; layer < config.n_layer; ++layer) {
-      slabs->push_back(at::empty({batch, 0, config.n_kv_head, config.head_dim()},
-                                at::TensorOptions(dtype).device(device)));
+      slabs->push_back(at::empty({batch, 0, config.n_kv_head, config.head_dim()}, at::TensorOptions(dtype).device(device)));
     }
   }
   if (config.is_2026()) tokens_.push_back(at::empty({batch, 0, 1, 1}, at::TensorOptions(at::kInt).device(device)));
@@ -63,8 +62,7 @@ std::int64_t ContiguousKvCache::longest() const {
 }
 
 void ContiguousKvCache::reserve(std::int64_t rows, std::int64_t positions) {
-  TORCH_CHECK(positions <= max_positions_, "KV cache: ", positions, " positions exceed its capacity of ",
-              max_positions_);
+  TORCH_CHECK(positions <= max_positions_, "KV cache: ", positions, " positions exceed its capacity of ", max_positions_);
   const std::int64_t old_rows = keys_.front().size(0), old_positions = keys_.front().size(1);
   if (rows <= old_rows && positions <= old_positions) return;
   const std::int64_t new_rows = rows <= old_rows ? old_rows : std::max(rows, 2 * old_rows);
@@ -77,7 +75,8 @@ void ContiguousKvCache::reserve(std::int64_t rows, std::int64_t positions) {
     for (at::Tensor& slab : *slabs) {
       // Zero, not uninitialised: masked attention multiplies what it masks by 0, and 0 * NaN is NaN.
       const at::Tensor grown = at::zeros({new_rows, new_positions, slab.size(2), slab.size(3)}, slab.options());
-      grown.narrow(0, 0, used_rows).narrow(1, 0, used_positions)
+      grown.narrow(0, 0, used_rows)
+          .narrow(1, 0, used_positions)
           .copy_(slab.narrow(0, 0, used_rows).narrow(1, 0, used_positions));
       slab = grown;
     }
@@ -85,8 +84,8 @@ void ContiguousKvCache::reserve(std::int64_t rows, std::int64_t positions) {
 }
 
 at::Tensor ContiguousKvCache::tokens_before(const at::Tensor& ids) {
-  TORCH_CHECK(!tokens_.empty() && ids.dim() == 2 && ids.size(0) == batch(), "KV cache: ids ", ids.sizes(), " do not fit ", batch(),
-              " rows of tokens");
+  TORCH_CHECK(!tokens_.empty() && ids.dim() == 2 && ids.size(0) == batch(), "KV cache: ids ", ids.sizes(), " do not fit ",
+              batch(), " rows of tokens");
   reserve(batch(), longest() + ids.size(1));
   at::Tensor& tokens = tokens_.front();
   const std::int64_t* start = start_.const_data_ptr<std::int64_t>();
@@ -99,14 +98,13 @@ at::Tensor ContiguousKvCache::tokens_before(const at::Tensor& ids) {
   return before;
 }
 
-at::Tensor ContiguousKvCache::attend(std::int64_t layer, const at::Tensor& q, const at::Tensor& k,
-                                     const at::Tensor& v) {
+at::Tensor ContiguousKvCache::attend(std::int64_t layer, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
   TORCH_CHECK(layer >= 0 && layer < static_cast<std::int64_t>(keys_.size()), "KV cache: no layer ", layer);
-  TORCH_CHECK(k.dim() == 4 && k.size(0) == batch() && v.sizes() == k.sizes() &&
-                  k.size(2) == keys_.front().size(2) && k.size(3) == keys_.front().size(3) &&
-                  k.scalar_type() == keys_.front().scalar_type() && v.scalar_type() == k.scalar_type(),
-              "KV cache: k ", k.sizes(), " ", k.scalar_type(), " and v ", v.sizes(), " ", v.scalar_type(),
-              " do not fit ", batch(), " rows of ", keys_.front().sizes(), " ", keys_.front().scalar_type());
+  TORCH_CHECK(k.dim() == 4 && k.size(0) == batch() && v.sizes() == k.sizes() && k.size(2) == keys_.front().size(2) &&
+                  k.size(3) == keys_.front().size(3) && k.scalar_type() == keys_.front().scalar_type() &&
+                  v.scalar_type() == k.scalar_type(),
+              "KV cache: k ", k.sizes(), " ", k.scalar_type(), " and v ", v.sizes(), " ", v.scalar_type(), " do not fit ",
+              batch(), " rows of ", keys_.front().sizes(), " ", keys_.front().scalar_type());
   const std::int64_t past = longest(), end = past + k.size(1);
   reserve(batch(), end);
   at::Tensor& keys = keys_[static_cast<std::size_t>(layer)];
@@ -123,8 +121,8 @@ at::Tensor ContiguousKvCache::attend(std::int64_t layer, const at::Tensor& q, co
 void ContiguousKvCache::advance(std::int64_t tokens) { start_.add_(tokens); }
 
 void ContiguousKvCache::set_start(const std::vector<std::int64_t>& positions) {
-  TORCH_CHECK(static_cast<std::int64_t>(positions.size()) == batch(), "KV cache: ", positions.size(),
-              " lengths for ", batch(), " rows");
+  TORCH_CHECK(static_cast<std::int64_t>(positions.size()) == batch(), "KV cache: ", positions.size(), " lengths for ", batch(),
+              " rows");
   const std::int64_t held = keys_.front().size(1);
   for (const std::int64_t n : positions) {
     TORCH_CHECK(n >= 0 && n <= held, "KV cache: length ", n, " of a row is outside the ", held, " positions stored");
@@ -151,7 +149,8 @@ void ContiguousKvCache::select_rows(const std::vector<std::int64_t>& rows) {
       }
       for (std::size_t i = 0; i < rows.size(); ++i) {
         if (rows[i] == static_cast<std::int64_t>(i)) continue;
-        slab.select(0, static_cast<std::int64_t>(i)).narrow(0, 0, start[rows[i]])
+        slab.select(0, static_cast<std::int64_t>(i))
+            .narrow(0, 0, start[rows[i]])
             .copy_(slab.select(0, rows[i]).narrow(0, 0, start[rows[i]]));
       }
     }
@@ -186,8 +185,7 @@ void ContiguousKvCache::append_rows(const ContiguousKvCache& other) {
   reserve(before + added, std::max(longest(), positions));
   const auto append = [&](const std::vector<at::Tensor>& from, std::vector<at::Tensor>& to) {
     for (std::size_t layer = 0; layer < to.size(); ++layer) {
-      to[layer].narrow(0, before, added).narrow(1, 0, positions)
-          .copy_(from[layer].narrow(0, 0, added).narrow(1, 0, positions));
+      to[layer].narrow(0, before, added).narrow(1, 0, positions).copy_(from[layer].narrow(0, 0, added).narrow(1, 0, positions));
     }
   };
   append(other.keys_, keys_);

@@ -101,8 +101,7 @@ TEST(ContiguousKvCache, RowsStandAtTheirOwnLengths) {
     const at::Tensor answer = attend(cache, stack(next));
     for (std::size_t r = 0; r < 3; ++r) {
       const at::Tensor expected = whole(rows[r])[0].narrow(0, lengths[r] + step, 1);
-      EXPECT_LT(relative_error(answer[static_cast<std::int64_t>(r)], expected), kTolerance)
-          << "row " << r << " step " << step;
+      EXPECT_LT(relative_error(answer[static_cast<std::int64_t>(r)], expected), kTolerance) << "row " << r << " step " << step;
     }
   }
 }
@@ -187,7 +186,8 @@ TEST(ContiguousKvCache, AnswersAWholeModelAsWithoutACache) {
     const at::Tensor ids = testing::random_ids(2, 12, config.vocab_size, 6);
     const at::Tensor expected = model.forward(ids);
     ContiguousKvCache cache(config, at::kFloat, 2, 40);
-    const at::Tensor prefill = model.logits(model.forward_states(ids.narrow(1, 0, 7).contiguous(), cache)).view({ids.size(0), 7, -1});
+    const at::Tensor prefill = model.logits(model.forward_states(ids.narrow(1, 0, 7).contiguous(), cache))
+                                   .view({ids.size(0), 7, -1});
     EXPECT_LT(relative_error(prefill, expected.narrow(1, 0, 7)), kTolerance);
     for (std::int64_t t = 7; t < 12; ++t) {
       const at::Tensor logits = model.forward_cache(ids.narrow(1, t, 1).contiguous(), cache);
@@ -216,7 +216,8 @@ TEST(ContiguousKvCache, RefusesWhatDoesNotFit) {
 }
 
 at::Tensor ids_of(const std::vector<std::vector<std::int32_t>>& rows) {
-  const at::Tensor ids = at::empty({static_cast<std::int64_t>(rows.size()), static_cast<std::int64_t>(rows[0].size())}, at::kInt);
+  const at::Tensor ids = at::empty({static_cast<std::int64_t>(rows.size()), static_cast<std::int64_t>(rows[0].size())},
+                                   at::kInt);
   std::int32_t* to = ids.data_ptr<std::int32_t>();
   for (const auto& row : rows) to = std::copy(row.begin(), row.end(), to);
   return ids;

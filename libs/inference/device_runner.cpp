@@ -58,17 +58,17 @@ struct RecordedPasses {
   static at::TensorOptions int_options(PagedKvCache& cache) { return cache.keys().front().options().dtype(at::kInt); }
 
   bool fits(PagedKvCache& cache, std::int64_t wanted_rows, std::int64_t draws, const ops::PagedOptions& wanted_options) const {
-    return rows >= wanted_rows && drawn.numel() >= draws && options.batch_invariant == wanted_options.batch_invariant && options.split == wanted_options.split &&
-           place == place_of(cache) && cache.keys().front().sizes() == shape;
+    return rows >= wanted_rows && drawn.numel() >= draws && options.batch_invariant == wanted_options.batch_invariant &&
+           options.split == wanted_options.split && place == place_of(cache) && cache.keys().front().sizes() == shape;
   }
 
-  const std::int64_t rows;                 // of the largest
+  const std::int64_t rows;  // of the largest
   const ops::PagedOptions options;
-  const std::vector<const void*> place;    // of the cache
+  const std::vector<const void*> place;  // of the cache
   const std::vector<std::int64_t> shape;
-  ServingPass pass;                        // all write to the same memory
-  at::Tensor inputs;                       // int32 (rows)
-  at::Tensor drawn;                        // int32: the tokens of the last draws
+  ServingPass pass;  // all write to the same memory
+  at::Tensor inputs;  // int32 (rows)
+  at::Tensor drawn;  // int32: the tokens of the last draws
   std::map<std::pair<std::int64_t, std::int64_t>, Pass> passes;  // by rows and positions
 };
 
@@ -90,8 +90,8 @@ class DeviceDraws : public PendingDraws {
 class DeviceRunner : public StepRunner {
  public:
   DeviceRunner(Gpt& model, PagedKvCache& cache, const EngineOptions& options)
-      : model_(model), cache_(cache), n_head_(model.config().n_head), graphs_(options.graphs), max_running_(options.max_running),
-        most_rows_(recorded_rows(std::min(options.max_running, kMostRecordedRows))),
+      : model_(model), cache_(cache), n_head_(model.config().n_head), graphs_(options.graphs),
+        max_running_(options.max_running), most_rows_(recorded_rows(std::min(options.max_running, kMostRecordedRows))),
         drawn_(at::zeros({options.max_running}, RecordedPasses::int_options(cache))) {
     options_.batch_invariant = options.batch_invariant || model.dtype() == at::kFloat;
   }
@@ -106,7 +106,8 @@ class DeviceRunner : public StepRunner {
     logits(row);
   }
 
-  void forward(const ops::PagedBatch& batch, std::span<const std::int32_t> inputs, std::span<const std::int32_t> /*before*/) override {
+  void forward(const ops::PagedBatch& batch, std::span<const std::int32_t> inputs,
+               std::span<const std::int32_t> /*before*/) override {
     const std::int64_t tokens = batch.tokens();
     TORCH_CHECK(tokens > 0 && tokens == static_cast<std::int64_t>(inputs.size()), "a step of ", tokens, " tokens has ",
                 inputs.size(), " inputs");
@@ -132,8 +133,8 @@ class DeviceRunner : public StepRunner {
   }
 
   std::unique_ptr<PendingDraws> draw(const at::Tensor& logits, std::span<const ops::SampleRow> rows) override {
-    return std::make_unique<DeviceDraws>(ops::DeviceSamples(
-        logits, rows, drawn_, unrecorded_ ? unrecorded_->ids() : recorded_->pass.ids()));
+    return std::make_unique<DeviceDraws>(ops::DeviceSamples(logits, rows, drawn_,
+                                                            unrecorded_ ? unrecorded_->ids() : recorded_->pass.ids()));
   }
 
  private:
@@ -196,11 +197,11 @@ class DeviceRunner : public StepRunner {
   std::int64_t n_head_;
   bool graphs_;
   std::int64_t max_running_, most_rows_;
-  at::Tensor drawn_;                        // int32: the tokens of the last draws
+  at::Tensor drawn_;  // int32: the tokens of the last draws
   ops::PagedOptions options_;
   std::shared_ptr<RecordedPasses> recorded_;
-  std::optional<ServingPass> unrecorded_;   // the last pass, where it was not recorded
-  RecordedPasses::Pass* last_ = nullptr;    // where it was
+  std::optional<ServingPass> unrecorded_;  // the last pass, where it was not recorded
+  RecordedPasses::Pass* last_ = nullptr;  // where it was
 };
 
 }  // namespace

@@ -122,14 +122,14 @@ class Engine::Impl {
     if (stopped_) return Refusal::kStopped;
     if (draining_) return Refusal::kDraining;
     const bool full = queued() >= options_.max_queued ||
-                      (options_.max_queued_tokens > 0 && queued() > 0 &&
-                       queued_tokens() + tokens > options_.max_queued_tokens);
+                      (options_.max_queued_tokens > 0 && queued() > 0 && queued_tokens() + tokens > options_.max_queued_tokens);
     return full ? Refusal::kQueueFull : Refusal::kNone;
   }
 
   void run() {
     ops::use_device(core_.model().device());
-    const at::AutoDispatchBelowADInplaceOrView no_autograd;  // its bookkeeping of views costs as much as a small model's products
+    const at::AutoDispatchBelowADInplaceOrView
+        no_autograd;  // its bookkeeping of views costs as much as a small model's products
     {
       const std::scoped_lock lock(mutex_);
       ready_ = true;

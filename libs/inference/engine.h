@@ -34,10 +34,10 @@ struct EngineOptions {
   // Start a step before the tokens of the step before it are read: they go back into the model on the device. Answers are the
   // same. Unset: on a GPU.
   std::optional<bool> overlap;
-  bool graphs = true;                   // on a GPU: record decoding steps and start each of them as one launch
-  bool batch_invariant = false;         // on a GPU in bfloat16: attention that is batch-invariant, which slows prompts down
+  bool graphs = true;  // on a GPU: record decoding steps and start each of them as one launch
+  bool batch_invariant = false;  // on a GPU in bfloat16: attention that is batch-invariant, which slows prompts down
   std::function<std::unique_ptr<TokenTool>()> make_tool;  // for requests with `tools`; empty: those are refused
-  void validate() const;                // throws ConfigError
+  void validate() const;  // throws ConfigError
 };
 
 // A step on a GPU is long enough for its rate with so many tokens, and short enough for streams that wait for it.
@@ -54,14 +54,15 @@ class Engine final : public InferenceBackend {
 
   void start();  // warms up and starts the thread; call once. Requests may be submitted before
   void drain();  // refuses new requests, returns when the others are done
-  void stop();   // ends all requests with kCancelled, returns when the thread has ended
+  void stop();  // ends all requests with kCancelled, returns when the thread has ended
 
   // Everything below is thread-safe; inference_backend.h says what it does.
   Submission submit(EngineRequest request) override;
   void cancel(RequestId id) override;
   // Ends one sequence of a request, which has had a token, with kCancelled at the next step.
   void cancel(RequestId id, std::int32_t sequence);
-  void invalidate(std::function<bool(std::span<const std::int32_t>)> matches, std::function<void(std::int64_t)> done = {}) override;
+  void invalidate(std::function<bool(std::span<const std::int32_t>)> matches,
+                  std::function<void(std::int64_t)> done = {}) override;
   EngineStats stats() const override;
   bool ready() const override;
   std::int64_t context_length() const override;

@@ -68,9 +68,10 @@ std::int64_t default_kv_blocks(const Gpt& model, const EngineOptions& options) {
   const std::int64_t bytes = PagedKvCache::bytes_per_block(model.config(), model.dtype(), options.block_size);
   const std::int64_t fitting = available_memory_bytes(model.device()) / 4 / bytes;
   if (fitting >= context) return std::min(fitting, context * options.max_running);
-  throw OutOfMemoryError(fmt::format("the KV cache of one context of {} tokens takes {}, more than a quarter of the memory "
-                                     "that is left; use a smaller model or free memory",
-                                     model.config().sequence_len, human_bytes(static_cast<double>(bytes * context))));
+  throw OutOfMemoryError(
+      fmt::format("the KV cache of one context of {} tokens takes {}, more than a quarter of the memory "
+                  "that is left; use a smaller model or free memory",
+                  model.config().sequence_len, human_bytes(static_cast<double>(bytes * context))));
 }
 
 EngineCore::EngineCore(Gpt& model, const EngineOptions& options)
@@ -154,7 +155,8 @@ void EngineCore::finish(Sequence& sequence, const EngineEvent& what) {
   scheduler_.finish(sequence);
   finish_index(request, sequence.index, what);
   // Before the prompt is through its first sequence stands for all n.
-  for (std::int64_t i = 0; i < missing; ++i) finish_index(request, static_cast<std::int32_t>(request.spec.n - missing + i), what);
+  for (std::int64_t i = 0; i < missing; ++i)
+    finish_index(request, static_cast<std::int32_t>(request.spec.n - missing + i), what);
 }
 
 void EngineCore::cancel_request(ActiveRequest& request) {
@@ -174,7 +176,8 @@ void EngineCore::cancel(RequestId id, std::optional<std::int32_t> sequence) {
   const bool one_of_many = sequence && request->spec.n > 1;
   if (!one_of_many) {
     cancel_request(*request);
-  } else if (*sequence >= 0 && *sequence < static_cast<std::int32_t>(request->sequences.size()) && !request->sequences.front()->forks()) {
+  } else if (*sequence >= 0 && *sequence < static_cast<std::int32_t>(request->sequences.size()) &&
+             !request->sequences.front()->forks()) {
     finish(*request->sequences[static_cast<std::size_t>(*sequence)], FinishReason::kCancelled);
   }
   purge();
@@ -191,7 +194,8 @@ void EngineCore::purge() {
     totals_.prompt_tokens += request->usage.prompt_tokens;
     totals_.cached_tokens += request->usage.cached_tokens;
     totals_.completion_tokens += request->usage.completion_tokens;
-    if (!under_way_.empty()) leaving_.emplace_back(steps_read_ + static_cast<std::int64_t>(under_way_.size()), std::move(request));
+    if (!under_way_.empty())
+      leaving_.emplace_back(steps_read_ + static_cast<std::int64_t>(under_way_.size()), std::move(request));
   }
 }
 
@@ -259,7 +263,8 @@ void EngineCore::start(const std::vector<ScheduledChunk>& batch) {
     paged.sequences.push_back({sequence.computed, chunk.tokens, {sequence.blocks.begin(), sequence.blocks.begin() + blocks}});
     before.push_back(token_before(sequence));
     for (std::int64_t i = sequence.computed; i < end; ++i) {
-      inputs.push_back(i < sequence.size() ? sequence.tokens[static_cast<std::size_t>(i)] : StepRunner::drawn(sequence.last_draw));
+      inputs.push_back(i < sequence.size() ? sequence.tokens[static_cast<std::size_t>(i)]
+                                           : StepRunner::drawn(sequence.last_draw));
     }
   }
   try {
@@ -296,7 +301,8 @@ void EngineCore::start_draws(std::vector<Draw> draws, std::vector<std::int64_t> 
     if (draw.sequence->in_flight > 0) row.last_input = tokens[static_cast<std::size_t>(draw.row)];
     if (draw.sequence->request->spec.top_logprobs <= ops::kMostTopLogprobs) continue;
     draw.error = std::make_exception_ptr(ConfigError(fmt::format("top_logprobs is {}, but must be at most {} on a GPU",
-                                                                 draw.sequence->request->spec.top_logprobs, ops::kMostTopLogprobs)));
+                                                                 draw.sequence->request->spec.top_logprobs,
+                                                                 ops::kMostTopLogprobs)));
   }
   under_way_.push_back({{}, runner_->draw(logits, sample_rows)});
   for (std::size_t i = 0; i < draws.size(); ++i) {
@@ -375,7 +381,8 @@ void EngineCore::report_prompt(const ScheduledChunk& chunk, const ChunkLogits& c
       if (first + i != static_cast<std::int64_t>(request.prompt_logprobs.size())) continue;  // computed again after preemption
       const std::span<const float> row(logits.const_data_ptr<float>() + static_cast<std::size_t>(i) * vocab, vocab);
       const std::int32_t id = sequence.tokens[static_cast<std::size_t>(first + i + 1)];
-      request.prompt_logprobs.push_back({{id, Sampler::logprob(row, id)}, Sampler::most_likely(row, request.spec.top_logprobs)});
+      request.prompt_logprobs.push_back({{id, Sampler::logprob(row, id)},
+                                         Sampler::most_likely(row, request.spec.top_logprobs)});
     }
   }
   const bool complete = sequence.computed + chunk.tokens >= request.prompt_size();
@@ -386,7 +393,8 @@ void EngineCore::report_prompt(const ScheduledChunk& chunk, const ChunkLogits& c
   emit(request, event);
 }
 
-std::vector<EngineCore::Draw> EngineCore::plan_draws(const std::vector<ScheduledChunk>& batch, std::vector<std::int64_t>& rows) {
+std::vector<EngineCore::Draw> EngineCore::plan_draws(const std::vector<ScheduledChunk>& batch,
+                                                     std::vector<std::int64_t>& rows) {
   std::vector<Draw> draws;
   std::int64_t token = 0;
   for (const ScheduledChunk& chunk : batch) {
@@ -400,7 +408,8 @@ std::vector<EngineCore::Draw> EngineCore::plan_draws(const std::vector<Scheduled
     }
     std::size_t from = static_cast<std::size_t>(sequence.index), to = from + 1;
     if (sequence.generated() == 0) {
-      if (request.spec.constraint != nullptr && sequence.constraint == nullptr) sequence.constraint = request.spec.constraint->clone();
+      if (request.spec.constraint != nullptr && sequence.constraint == nullptr)
+        sequence.constraint = request.spec.constraint->clone();
       if (sequence.forks()) {
         scheduler_.fork(sequence, [&](std::int32_t source, std::int32_t target) { cache_.copy_block(source, target); });
         to = request.sequences.size();

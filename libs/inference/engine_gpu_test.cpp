@@ -23,10 +23,10 @@
 namespace nanochat {
 namespace {
 
-using ::testing::HasSubstr;
 using testing::answers;
 using testing::EngineAnswer;
 using testing::expect_same;
+using ::testing::HasSubstr;
 using testing::many_wishes;
 using testing::random_prompt;
 using testing::Receiver;
@@ -68,7 +68,8 @@ EngineOptions gpu_options() {
   return options;
 }
 
-std::vector<EngineAnswer> gpu_answers(const std::vector<Wish>& wishes, const EngineOptions& options, at::ScalarType dtype = at::kFloat) {
+std::vector<EngineAnswer> gpu_answers(const std::vector<Wish>& wishes, const EngineOptions& options,
+                                      at::ScalarType dtype = at::kFloat) {
   Engine engine(model_on(at::kCUDA, dtype), options);
   return answers(engine, wishes);
 }
@@ -98,7 +99,8 @@ TEST_F(EngineOnAGpu, AnswersAreTheSameHoweverTheyAreComputed) {
     same("other blocks", [](EngineOptions& options) { options.block_size = 32; });
     same("hardly any blocks", [](EngineOptions& options) { options.kv_blocks = 11; });  // one context takes 10
     same("three at a time", [](EngineOptions& options) { options.max_running = 3; });
-    for (std::size_t i = 0; i < wishes.size(); i += 5) expect_same(gpu_answers({wishes[i]}, gpu_options()), {expected[i]}, "alone");
+    for (std::size_t i = 0; i < wishes.size(); i += 5)
+      expect_same(gpu_answers({wishes[i]}, gpu_options()), {expected[i]}, "alone");
   }
 }
 
@@ -261,7 +263,8 @@ TEST_F(EngineOnAGpu, ToolsAmidOthersGiveTheAnswersOfTheCpu) {
     std::vector<std::unique_ptr<Receiver>> receivers;
     for (std::uint64_t i = 0; i < 20; ++i) {
       receivers.push_back(std::make_unique<Receiver>());
-      EngineRequest request = request_of({{1, 2, static_cast<std::int32_t>(i)}, SamplingOptions{.temperature = 1.0, .seed = i}, 40, 1});
+      EngineRequest request = request_of(
+          {{1, 2, static_cast<std::int32_t>(i)}, SamplingOptions{.temperature = 1.0, .seed = i}, 40, 1});
       request.tools = i % 2 == 0;
       if (request.tools) request.sampling.logit_bias = {{7, 12.0}};
       request.on_event = receivers.back()->callback();

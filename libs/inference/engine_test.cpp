@@ -22,16 +22,16 @@
 namespace nanochat {
 namespace {
 
-using ::testing::HasSubstr;
-using ::testing::ThrowsMessage;
 using testing::answers;
 using testing::EngineAnswer;
 using testing::expect_same;
+using ::testing::HasSubstr;
 using testing::many_wishes;
 using testing::random_prompt;
 using testing::Receiver;
 using testing::request_of;
 using testing::submit;
+using ::testing::ThrowsMessage;
 using testing::Wish;
 using Ids = std::vector<std::int32_t>;
 
@@ -43,7 +43,8 @@ GptConfig small_config(Architecture architecture = kOlder) {
 }
 
 // On one thread: the products are so small that a second only waits.
-std::unique_ptr<Gpt> small_model(std::uint64_t seed = 3, at::ScalarType dtype = at::kFloat, Architecture architecture = kOlder) {
+std::unique_ptr<Gpt> small_model(std::uint64_t seed = 3, at::ScalarType dtype = at::kFloat,
+                                 Architecture architecture = kOlder) {
   at::set_num_threads(1);
   return std::make_unique<Gpt>(testing::random_model(small_config(architecture), dtype, seed));
 }
@@ -55,7 +56,8 @@ class EngineSteps : public ::testing::TestWithParam<bool> {
  protected:
   void SetUp() override { overlapping = GetParam(); }
 };
-INSTANTIATE_TEST_SUITE_P(Engine, EngineSteps, ::testing::Bool(), [](const auto& tested) { return tested.param ? "Overlapping" : "Alone"; });
+INSTANTIATE_TEST_SUITE_P(Engine, EngineSteps, ::testing::Bool(),
+                         [](const auto& tested) { return tested.param ? "Overlapping" : "Alone"; });
 
 EngineOptions small_options() {
   EngineOptions options;
@@ -98,7 +100,8 @@ TEST_P(EngineSteps, AnswersAreTheSameAloneAndAmid31Others) {
 }
 
 TEST_P(EngineSteps, AnswersDoNotDependOnCacheChunksBlocksOrPreemption) {
-  for (const auto& [seed, architecture] : {std::pair{1U, kOlder}, std::pair{2U, kOlder}, std::pair{3U, kOlder}, std::pair{1U, kNewest}}) {
+  for (const auto& [seed, architecture] :
+       {std::pair{1U, kOlder}, std::pair{2U, kOlder}, std::pair{3U, kOlder}, std::pair{1U, kNewest}}) {
     const std::vector<Wish> wishes = wishes_for(architecture, seed);
     const auto of = [&wishes = wishes, architecture = architecture](const EngineOptions& options) {
       return answers_together(wishes, options, at::kFloat, architecture);
@@ -392,14 +395,18 @@ TEST_P(EngineSteps, NamesWhatIsWrongWithARequest) {
     change(request);
     return engine.submit(std::move(request));
   };
-  EXPECT_THAT([&] { submit([](EngineRequest& r) { r.prompt.clear(); }); }, ThrowsMessage<DataError>(HasSubstr("the prompt is empty")));
+  EXPECT_THAT([&] { submit([](EngineRequest& r) { r.prompt.clear(); }); },
+              ThrowsMessage<DataError>(HasSubstr("the prompt is empty")));
   EXPECT_THAT([&] { submit([](EngineRequest& r) { r.prompt.assign(96, 1); }); },
               ThrowsMessage<DataError>(HasSubstr("has 96 tokens; the model's context of 96 leaves room for at most 95")));
   EXPECT_THAT([&] { submit([](EngineRequest& r) { r.prompt = {90}; }); },
               ThrowsMessage<DataError>(HasSubstr("token id 90 is outside the model's vocabulary of 90")));
-  EXPECT_THAT([&] { submit([](EngineRequest& r) { r.n = 33; }); }, ThrowsMessage<ConfigError>(HasSubstr("n: expected 1 to 32, found 33")));
-  EXPECT_THAT([&] { submit([](EngineRequest& r) { r.tools = true; }); }, ThrowsMessage<ConfigError>(HasSubstr("tools are asked for, but this engine has none")));
-  EXPECT_THAT([&] { submit([](EngineRequest& r) { r.sampling.top_p = 2; }); }, ThrowsMessage<ConfigError>(HasSubstr("top_p: expected a number above 0 and at most 1, found 2")));
+  EXPECT_THAT([&] { submit([](EngineRequest& r) { r.n = 33; }); },
+              ThrowsMessage<ConfigError>(HasSubstr("n: expected 1 to 32, found 33")));
+  EXPECT_THAT([&] { submit([](EngineRequest& r) { r.tools = true; }); },
+              ThrowsMessage<ConfigError>(HasSubstr("tools are asked for, but this engine has none")));
+  EXPECT_THAT([&] { submit([](EngineRequest& r) { r.sampling.top_p = 2; }); },
+              ThrowsMessage<ConfigError>(HasSubstr("top_p: expected a number above 0 and at most 1, found 2")));
   EXPECT_EQ(engine.stats().queued, 0);
 }
 
@@ -418,7 +425,8 @@ TEST_P(EngineSteps, OptionsAreChecked) {
   EXPECT_THAT([&] { Engine(small_model(), options); }, ThrowsMessage<ConfigError>(HasSubstr("takes 12 blocks of 8")));
   options = small_options();
   options.max_batch_tokens = 31;
-  EXPECT_THAT([&] { Engine(small_model(), options); }, ThrowsMessage<ConfigError>(HasSubstr("max_batch_tokens: expected at least 32 (max_running), found 31")));
+  EXPECT_THAT([&] { Engine(small_model(), options); },
+              ThrowsMessage<ConfigError>(HasSubstr("max_batch_tokens: expected at least 32 (max_running), found 31")));
   options.kv_blocks = 0;
   options.max_batch_tokens = 64;
   EXPECT_EQ(Engine(small_model(), options).stats().kv_blocks_total, 32 * 12);
@@ -470,7 +478,8 @@ TEST_P(EngineSteps, NewWeightsTakeEffectBetweenSteps) {
     const Ids before = ask(engine, wish).sequences[0].ids;
     engine.at_step([dtype](Gpt& model) {
       const Gpt other = testing::random_model(small_config(), dtype, 8);
-      for (std::size_t i = 0; i < other.parameters().size(); ++i) model.parameters()[i].value.copy_(other.parameters()[i].value);
+      for (std::size_t i = 0; i < other.parameters().size(); ++i)
+        model.parameters()[i].value.copy_(other.parameters()[i].value);
       model.refresh_compute();
     });
     engine.invalidate({});

@@ -39,12 +39,15 @@ std::int64_t rounded_blocks(std::int64_t blocks) {
 void check_room(at::Device device) {
   constexpr std::int64_t kRoom = 24 << 20;
   if (!device.is_cpu() || available_memory_bytes() >= kRoom) return;
-  throw OutOfMemoryError(fmt::format("less than {} of memory are left to generate with; lower --device-batch-size or raise the limit "
-                                     "of memory (ulimit -v)", human_bytes(static_cast<double>(kRoom))));
+  throw OutOfMemoryError(
+      fmt::format("less than {} of memory are left to generate with; lower --device-batch-size or raise the limit "
+                  "of memory (ulimit -v)",
+                  human_bytes(static_cast<double>(kRoom))));
 }
 
 // The largest number of blocks that these prompts can use at a time.
-std::int64_t blocks_in_use(const GptConfig& config, const Prompts& prompts, std::int64_t max_tokens, const EngineOptions& options) {
+std::int64_t blocks_in_use(const GptConfig& config, const Prompts& prompts, std::int64_t max_tokens,
+                           const EngineOptions& options) {
   std::vector<std::int64_t> blocks;
   for (const auto& prompt : prompts) {
     const std::int64_t length = std::min(static_cast<std::int64_t>(prompt.size()) + max_tokens, config.sequence_len);
@@ -52,7 +55,8 @@ std::int64_t blocks_in_use(const GptConfig& config, const Prompts& prompts, std:
   }
   std::sort(blocks.begin(), blocks.end(), std::greater<>());
   const auto running = std::min<std::ptrdiff_t>(options.max_running, static_cast<std::ptrdiff_t>(blocks.size()));
-  return std::max(blocks_for(config.sequence_len, options.block_size), std::accumulate(blocks.begin(), blocks.begin() + running, std::int64_t{0}));
+  return std::max(blocks_for(config.sequence_len, options.block_size),
+                  std::accumulate(blocks.begin(), blocks.begin() + running, std::int64_t{0}));
 }
 
 EngineOptions engine_options(const Gpt& model, const Prompts& prompts, const GenerationOptions& options) {
@@ -77,7 +81,9 @@ class Generator {
     // Equal prompts that follow each other pass through the model once.
     for (std::size_t row = 0; row < prompts_.size();) {
       std::size_t end = row + 1;
-      while (end < prompts_.size() && static_cast<std::int64_t>(end - row) < engine_options_.max_running && prompts_[end] == prompts_[row]) ++end;
+      while (end < prompts_.size() && static_cast<std::int64_t>(end - row) < engine_options_.max_running &&
+             prompts_[end] == prompts_[row])
+        ++end;
       auto prepared = EngineCore::prepare(request(row, end - row), core_.model().config(), engine_options_);
       prepared->id = row;
       core_.add(std::move(prepared));

@@ -202,11 +202,11 @@ class GenerateWithTools : public ::testing::Test {
     config_.n_embd = 64;
     config_.intermediate_size = 64;
     const auto special = [&](std::string_view name) { return tokenizer_.require_special(name); };
-    model_ = std::make_unique<Gpt>(testing::scripted_model(
-        config_, {special(kAssistantStart), special(kPythonStart), '6', '*', '7', special(kPythonEnd)}));
+    model_ = std::make_unique<Gpt>(testing::scripted_model(config_, {special(kAssistantStart), special(kPythonStart), '6', '*',
+                                                                     '7', special(kPythonEnd)}));
     // What the model says after a result, and after a call that has none.
-    after_ = std::make_unique<Gpt>(testing::scripted_model(
-        config_, {special(kAssistantStart), special(kPythonStart), '6', '*', '7', special(kPythonEnd), '!', special(kAssistantEnd)}));
+    after_ = std::make_unique<Gpt>(testing::scripted_model(config_, {special(kAssistantStart), special(kPythonStart), '6', '*',
+                                                                     '7', special(kPythonEnd), '!', special(kAssistantEnd)}));
     options_ = greedy(20);
     options_.stop_tokens = {special(kAssistantEnd)};
     options_.tools = &tokenizer_;
@@ -280,8 +280,11 @@ TEST(Generate, NamesTheTokenWhereALogitIsNan) {
   const std::int64_t poison = free[2];
   ASSERT_TRUE(std::find(free.begin(), free.begin() + 2, poison) == free.begin() + 2);
   model.parameters().front().value[poison].fill_(std::numeric_limits<double>::quiet_NaN());
-  EXPECT_THAT([&] { generate(model, {{1, 2, 3}}, greedy(6)); },
-              ThrowsMessage<NumericalError>(HasSubstr("generating token 4 of prompt 1: the logit of token 0 is")));
+  EXPECT_THAT(
+      [&] {
+        generate(model, {{1, 2, 3}}, greedy(6));
+      },
+      ThrowsMessage<NumericalError>(HasSubstr("generating token 4 of prompt 1: the logit of token 0 is")));
 }
 
 TEST(GenerationOptions, AreChecked) {

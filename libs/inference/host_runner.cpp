@@ -30,9 +30,11 @@ class HostRunner : public StepRunner {
     logits(row);
   }
 
-  void forward(const ops::PagedBatch& batch, std::span<const std::int32_t> inputs, std::span<const std::int32_t> before) override {
+  void forward(const ops::PagedBatch& batch, std::span<const std::int32_t> inputs,
+               std::span<const std::int32_t> before) override {
     ids_.clear();
-    for (const std::int32_t input : inputs) ids_.push_back(input >= 0 ? input : drawn_.at(static_cast<std::size_t>(-1 - input)));
+    for (const std::int32_t input : inputs)
+      ids_.push_back(input >= 0 ? input : drawn_.at(static_cast<std::size_t>(-1 - input)));
     const at::Tensor ids = at::tensor(ids_, at::kInt).unsqueeze(1);
     cache_.set_batch(batch, {before.begin(), before.end()});
     states_ = model_.forward_states(ids, cache_);
@@ -71,6 +73,8 @@ class HostRunner : public StepRunner {
 
 }  // namespace
 
-std::unique_ptr<StepRunner> make_host_runner(Gpt& model, PagedKvCache& cache) { return std::make_unique<HostRunner>(model, cache); }
+std::unique_ptr<StepRunner> make_host_runner(Gpt& model, PagedKvCache& cache) {
+  return std::make_unique<HostRunner>(model, cache);
+}
 
 }  // namespace nanochat

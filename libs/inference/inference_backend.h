@@ -42,7 +42,8 @@ class InferenceBackend {
   virtual void cancel(RequestId id) = 0;
   // Forgets cached blocks of which `matches` says so, and all that follow them; it is given all tokens from the start of a
   // prompt to the end of a block. Empty: every block. `done`, on the engine's thread, gets the number forgotten.
-  virtual void invalidate(std::function<bool(std::span<const std::int32_t>)> matches, std::function<void(std::int64_t)> done) = 0;
+  virtual void invalidate(std::function<bool(std::span<const std::int32_t>)> matches,
+                          std::function<void(std::int64_t)> done) = 0;
 
   virtual EngineStats stats() const = 0;  // as of the last step
   virtual bool ready() const = 0;

@@ -22,7 +22,8 @@ using State = ByteAutomaton::State;
 class Tables {
  public:
   Tables(ByteGrammar grammar, std::shared_ptr<const TokenTrie> trie) : automaton_(std::move(grammar)), trie_(std::move(trie)) {
-    if (automaton_.start() == ByteAutomaton::kDead) throw ConfigError("json_schema: no finite value fits it, or none that is short enough to be written");
+    if (automaton_.start() == ByteAutomaton::kDead)
+      throw ConfigError("json_schema: no finite value fits it, or none that is short enough to be written");
     if (const std::int64_t bytes = automaton_.shortest(automaton_.start()); bytes > ByteAutomaton::kLongestEnding) {
       throw ConfigError(fmt::format("json_schema: the shortest value that fits it has {} bytes; at most {} are supported",
                                     with_commas(bytes), with_commas(ByteAutomaton::kLongestEnding)));
@@ -118,7 +119,8 @@ class Tables {
 
 class GrammarConstraint : public TokenConstraint {
  public:
-  explicit GrammarConstraint(std::shared_ptr<Tables> tables) : tables_(std::move(tables)), state_(tables_->automaton().start()) {}
+  explicit GrammarConstraint(std::shared_ptr<Tables> tables)
+      : tables_(std::move(tables)), state_(tables_->automaton().start()) {}
 
   std::span<const std::uint64_t> allowed(std::int64_t room) override { return tables_->allowed(state_, room); }
   void accept(std::int32_t token) override { state_ = tables_->after(state_, token); }
@@ -134,7 +136,8 @@ class GrammarConstraint : public TokenConstraint {
 
 }  // namespace
 
-std::unique_ptr<TokenConstraint> json_schema_constraint(const nlohmann::ordered_json& schema, std::shared_ptr<const TokenTrie> trie) {
+std::unique_ptr<TokenConstraint> json_schema_constraint(const nlohmann::ordered_json& schema,
+                                                        std::shared_ptr<const TokenTrie> trie) {
   return std::make_unique<GrammarConstraint>(std::make_shared<Tables>(json_grammar(schema), std::move(trie)));
 }
 

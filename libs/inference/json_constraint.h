@@ -17,7 +17,8 @@ namespace nanochat {
 // Answers that match the schema (see json_schema.h), or any JSON object. Throws ConfigError for an
 // unsupported schema, or if the vocabulary cannot spell what it requires. The constraint and its
 // clones share tables; only one thread at a time may use them. Requests do not share compiled schemas.
-std::unique_ptr<TokenConstraint> json_schema_constraint(const nlohmann::ordered_json& schema, std::shared_ptr<const TokenTrie> trie);
+std::unique_ptr<TokenConstraint> json_schema_constraint(const nlohmann::ordered_json& schema,
+                                                        std::shared_ptr<const TokenTrie> trie);
 std::unique_ptr<TokenConstraint> json_object_constraint(std::shared_ptr<const TokenTrie> trie);
 
 }  // namespace nanochat

@@ -29,9 +29,11 @@ using Json = nlohmann::ordered_json;
 std::vector<std::string> vocabulary() {
   std::vector<std::string> tokens;
   for (int byte = 0; byte < 256; ++byte) tokens.emplace_back(1, static_cast<char>(byte));
-  for (const char* piece : {"{\"", "\":", "\": ", "\", \"", "\"}", "\"]", "}}", "]}", "[]", "{}", "[[", "[{", "},{", "true", "false", "null", "tru",
-                            "10", "2.5", "-1", "e5", "\\n", "\\u00", "\\ud83d", "name", "\"name\"", "age", "\"age\": ", "ab", "abc", " the", "the ",
-                            "  ", "\n  ", "\xc3\xa9", "\xf0\x9f", "\x98\x80", "value", "items", "red", "green", "blue", "\"a\":1", ",\"b\":", "\"kind\""}) {
+  for (const char* piece : {"{\"",       "\":",   "\": ",  "\", \"", "\"}",   "\"]",     "}}",      "]}",       "[]",
+                            "{}",        "[[",    "[{",    "},{",    "true",  "false",   "null",    "tru",      "10",
+                            "2.5",       "-1",    "e5",    "\\n",    "\\u00", "\\ud83d", "name",    "\"name\"", "age",
+                            "\"age\": ", "ab",    "abc",   " the",   "the ",  "  ",      "\n  ",    "\xc3\xa9", "\xf0\x9f",
+                            "\x98\x80",  "value", "items", "red",    "green", "blue",    "\"a\":1", ",\"b\":",  "\"kind\""}) {
     tokens.emplace_back(piece);
   }
   tokens.emplace_back();  // a special token
@@ -81,9 +83,10 @@ bool fits(const Json& value, const Json& schema, const Json& root) {
   if (schema.contains("type")) {
     const Json types = schema["type"].is_array() ? schema["type"] : Json::array({schema["type"]});
     const bool typed = std::any_of(types.begin(), types.end(), [&](const Json& type) {
-      return (type == "object" && value.is_object()) || (type == "array" && value.is_array()) || (type == "string" && value.is_string()) ||
-             (type == "integer" && value.is_number_integer()) || (type == "number" && value.is_number()) ||
-             (type == "boolean" && value.is_boolean()) || (type == "null" && value.is_null());
+      return (type == "object" && value.is_object()) || (type == "array" && value.is_array()) ||
+             (type == "string" && value.is_string()) || (type == "integer" && value.is_number_integer()) ||
+             (type == "number" && value.is_number()) || (type == "boolean" && value.is_boolean()) ||
+             (type == "null" && value.is_null());
     });
     if (!typed) return false;
   }
@@ -93,12 +96,15 @@ bool fits(const Json& value, const Json& schema, const Json& root) {
     return length >= schema.value("minLength", std::int64_t{0}) && length <= schema.value("maxLength", std::int64_t{1} << 40);
   }
   if (value.is_number_integer()) {
-    return value.get<std::int64_t>() >= schema.value("minimum", -(std::int64_t{1} << 60)) && value.get<std::int64_t>() <= schema.value("maximum", std::int64_t{1} << 60);
+    return value.get<std::int64_t>() >= schema.value("minimum", -(std::int64_t{1} << 60)) &&
+           value.get<std::int64_t>() <= schema.value("maximum", std::int64_t{1} << 60);
   }
   if (value.is_array()) {
     const auto size = static_cast<std::int64_t>(value.size());
-    if (size < schema.value("minItems", std::int64_t{0}) || size > schema.value("maxItems", std::int64_t{1} << 40)) return false;
-    return !schema.contains("items") || std::all_of(value.begin(), value.end(), [&](const Json& item) { return fits(item, schema["items"], root); });
+    if (size < schema.value("minItems", std::int64_t{0}) || size > schema.value("maxItems", std::int64_t{1} << 40))
+      return false;
+    return !schema.contains("items") ||
+           std::all_of(value.begin(), value.end(), [&](const Json& item) { return fits(item, schema["items"], root); });
   }
   if (!value.is_object()) return true;
   for (const Json& name : schema.value("required", Json::array())) {
@@ -214,7 +220,8 @@ TEST(JsonConstraint, ALimitBelowTheShortestAnswerIsRefused) {
     request.constraint = json_schema_constraint(Json::parse(R"({"enum":["red","green"]})"), make_trie(tokens));
     return engine.submit(std::move(request));
   };
-  EXPECT_THAT([&] { submit(2); }, ThrowsMessage<ConfigError>(HasSubstr("max_tokens is 2, but the shortest answer that fits the format takes 3 tokens")));
+  EXPECT_THAT([&] { submit(2); }, ThrowsMessage<ConfigError>(HasSubstr(
+                                      "max_tokens is 2, but the shortest answer that fits the format takes 3 tokens")));
   EXPECT_TRUE(submit(3));
 }
 
@@ -236,10 +243,15 @@ TEST(JsonConstraint, RefusesWhatTheVocabularyCannotSpell) {
 TEST(JsonConstraint, RefusesWhatTakesTooLongToWrite) {
   const auto trie = make_trie(vocabulary());
   const auto constraint = [&](const char* schema) { return json_schema_constraint(Json::parse(schema), trie); };
-  EXPECT_THAT([&] { constraint(R"({"type":"array","minItems":4096,"items":{"type":"array","minItems":4096,"items":{"type":"null"}}})"); },
-              ThrowsMessage<ConfigError>(HasSubstr("the shortest value that fits it has 83,894,273 bytes; at most 32,768 are supported")));
+  EXPECT_THAT(
+      [&] {
+        constraint(R"({"type":"array","minItems":4096,"items":{"type":"array","minItems":4096,"items":{"type":"null"}}})");
+      },
+      ThrowsMessage<ConfigError>(
+          HasSubstr("the shortest value that fits it has 83,894,273 bytes; at most 32,768 are supported")));
   // What is only possible and not needed costs nothing.
-  const auto possible = constraint(R"({"anyOf":[{"type":"array","minItems":4096,"items":{"type":"array","minItems":4096}},{"type":"null"}]})");
+  const auto possible = constraint(
+      R"({"anyOf":[{"type":"array","minItems":4096,"items":{"type":"array","minItems":4096}},{"type":"null"}]})");
   EXPECT_EQ(possible->closing_length(), 1);
   EXPECT_GT(std::popcount(possible->allowed(100)[0]) + std::popcount(possible->allowed(100)[1]), 0);
 }
@@ -249,8 +261,10 @@ TEST(JsonConstraint, ManyWaysToReadAnAnswerAreNoMatter) {
   const std::vector<std::string> tokens = vocabulary();
   const auto trie = make_trie(tokens);
   Rng rng(4);
-  for (const char* text : {R"({"$ref":"#/$defs/n","$defs":{"n":{"anyOf":[{"type":"array","items":{"$ref":"#/$defs/n"}},{"type":"array","items":{"$ref":"#/$defs/n"},"maxItems":9},{"type":"null"}]}}})",
-                           R"({"$ref":"#/$defs/n","$defs":{"n":{"anyOf":[{"type":"object","properties":{"a":{"$ref":"#/$defs/n"}}},{"type":"object","additionalProperties":{"$ref":"#/$defs/n"}}]}}})"}) {
+  for (
+      const char* text :
+      {R"({"$ref":"#/$defs/n","$defs":{"n":{"anyOf":[{"type":"array","items":{"$ref":"#/$defs/n"}},{"type":"array","items":{"$ref":"#/$defs/n"},"maxItems":9},{"type":"null"}]}}})",
+       R"({"$ref":"#/$defs/n","$defs":{"n":{"anyOf":[{"type":"object","properties":{"a":{"$ref":"#/$defs/n"}}},{"type":"object","additionalProperties":{"$ref":"#/$defs/n"}}]}}})"}) {
     for (int walk = 0; walk < 5; ++walk) {
       const auto constraint = json_schema_constraint(Json::parse(text), trie);
       std::string answer;
@@ -259,7 +273,8 @@ TEST(JsonConstraint, ManyWaysToReadAnAnswerAreNoMatter) {
         std::vector<std::int32_t> choices;
         for (std::size_t id = 0; id < tokens.size(); ++id) {
           const bool opens = tokens[id].find_first_of("[{") != std::string::npos;  // as deep as it goes
-          if ((allowed[id / 64] >> (id % 64) & 1U) != 0) choices.insert(choices.end(), opens ? 50 : 1, static_cast<std::int32_t>(id));
+          if ((allowed[id / 64] >> (id % 64) & 1U) != 0)
+            choices.insert(choices.end(), opens ? 50 : 1, static_cast<std::int32_t>(id));
         }
         ASSERT_FALSE(choices.empty()) << answer;
         const std::int32_t token = rng.choose(choices);

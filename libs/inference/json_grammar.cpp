@@ -14,7 +14,9 @@ constexpr std::int64_t kDepth = 24;
 
 using Bytes = ByteGrammar::Bytes;
 
-Bytes range(int first, int last) { return ByteGrammar::range(static_cast<unsigned char>(first), static_cast<unsigned char>(last)); }
+Bytes range(int first, int last) {
+  return ByteGrammar::range(static_cast<unsigned char>(first), static_cast<unsigned char>(last));
+}
 
 Bytes of(const char* characters) {
   Bytes bytes;
@@ -64,7 +66,8 @@ JsonGrammar::Rule JsonGrammar::make_character() {
       {grammar_.one_of(of("\"\\/bfnrt"))},
       {byte('u'), grammar_.one_of(not_d), hex, hex, hex},
       {byte('u'), d, grammar_.one_of(of("01234567")), hex, hex},
-      {byte('u'), d, grammar_.one_of(of("89abAB")), hex, hex, byte('\\'), byte('u'), d, grammar_.one_of(of("cdefCDEF")), hex, hex},
+      {byte('u'), d, grammar_.one_of(of("89abAB")), hex, hex, byte('\\'), byte('u'), d, grammar_.one_of(of("cdefCDEF")), hex,
+       hex},
   });
   return rule_of({
       {grammar_.one_of(plain)},

@@ -112,12 +112,14 @@ class Compiler {
 
   // A schema says one thing here: $ref, anyOf, oneOf or allOf stand alone; const and enum beside each other and a type.
   void check_keywords(const Json& node, const std::string& where) const {
-    static const std::set<std::string> annotations = {"title", "description", "default", "examples", "$schema", "$id", "$comment",
-                                                      "$defs", "definitions", "deprecated", "readOnly", "writeOnly", "discriminator"};
+    static const std::set<std::string> annotations = {"title",    "description", "default",      "examples",    "$schema",
+                                                      "$id",      "$comment",    "$defs",        "definitions", "deprecated",
+                                                      "readOnly", "writeOnly",   "discriminator"};
     static const std::map<std::string, std::string> of_type = {
-        {"properties", "object"}, {"required", "object"}, {"additionalProperties", "object"}, {"items", "array"},
-        {"minItems", "array"}, {"maxItems", "array"}, {"minLength", "string"}, {"maxLength", "string"},
-        {"minimum", "integer"}, {"maximum", "integer"}, {"exclusiveMinimum", "integer"}, {"exclusiveMaximum", "integer"}};
+        {"properties", "object"}, {"required", "object"},          {"additionalProperties", "object"},
+        {"items", "array"},       {"minItems", "array"},           {"maxItems", "array"},
+        {"minLength", "string"},  {"maxLength", "string"},         {"minimum", "integer"},
+        {"maximum", "integer"},   {"exclusiveMinimum", "integer"}, {"exclusiveMaximum", "integer"}};
     static const std::set<std::string> alone = {"$ref", "anyOf", "oneOf", "allOf"};
     static const std::set<std::string> values = {"const", "enum"};
     std::string single;
@@ -152,8 +154,10 @@ class Compiler {
     std::vector<std::string> declared;
     const Json& type = node["type"];
     for (const Json& one : type.is_array() ? type : Json::array({type})) {
-      const bool known = one.is_string() && (one == "integer" || std::find(all.begin(), all.end(), one.get<std::string>()) != all.end());
-      if (!known) refuse(where, fmt::format("type is {}, expected object, array, string, number, integer, boolean or null", shown(one)));
+      const bool known = one.is_string() &&
+                         (one == "integer" || std::find(all.begin(), all.end(), one.get<std::string>()) != all.end());
+      if (!known)
+        refuse(where, fmt::format("type is {}, expected object, array, string, number, integer, boolean or null", shown(one)));
       // Once each: what a type that is named twice holds would be written twice, and so on inside of it.
       const std::string name = one.get<std::string>();
       if (std::find(declared.begin(), declared.end(), name) == declared.end()) declared.push_back(name);
@@ -196,12 +200,15 @@ class Compiler {
       if (!node.contains(key)) return;
       const double value = node[key].is_number() ? node[key].get<double>() : std::nan("");
       if (!(std::abs(value) <= static_cast<double>(JsonGrammar::kLargest))) {
-        refuse(where, fmt::format("{} is {}, expected a number of at most {} digits", key, shown(node[key]), JsonGrammar::kDigits));
+        refuse(where,
+               fmt::format("{} is {}, expected a number of at most {} digits", key, shown(node[key]), JsonGrammar::kDigits));
       }
       const auto whole = static_cast<std::int64_t>(lower ? std::ceil(value) : std::floor(value));
       const bool hit = exclusive && static_cast<double>(whole) == value;
-      if (lower) low = std::max(low, whole + (hit ? 1 : 0));
-      else high = std::min(high, whole - (hit ? 1 : 0));
+      if (lower)
+        low = std::max(low, whole + (hit ? 1 : 0));
+      else
+        high = std::min(high, whole - (hit ? 1 : 0));
     };
     bound("minimum", true, false);
     bound("maximum", false, false);
@@ -219,7 +226,8 @@ class Compiler {
     std::vector<std::string> texts;
     for (const Json& value : values) {
       if (node.contains("const") && value != node["const"]) continue;
-      const bool fits = std::any_of(declared.begin(), declared.end(), [&](const std::string& type) { return has_type(value, type); });
+      const bool fits = std::any_of(declared.begin(), declared.end(),
+                                    [&](const std::string& type) { return has_type(value, type); });
       if (fits || declared.empty()) texts.push_back(value.dump());
     }
     if (texts.empty()) {
@@ -239,12 +247,15 @@ class Compiler {
   // The same as anyOf where no value fits two of the schemas: unions that a property tells apart, as Pydantic writes them.
   Rule one_of(const Json& schemas, const std::string& where) {
     constexpr std::size_t kMost = 100;  // each is compared with each
-    if (schemas.is_array() && schemas.size() > kMost) refuse(where, fmt::format("has {} schemas; at most {} are supported", schemas.size(), kMost));
+    if (schemas.is_array() && schemas.size() > kMost)
+      refuse(where, fmt::format("has {} schemas; at most {} are supported", schemas.size(), kMost));
     for (std::size_t i = 0; schemas.is_array() && i < schemas.size(); ++i) {
       for (std::size_t j = 0; j < i; ++j) {
         if (exclude_each_other(schemas[j], schemas[i], where)) continue;
-        refuse(where, fmt::format("keyword 'oneOf' is supported for schemas that exclude each other, by their types or by the const or "
-                                  "enum of a property that both require; of {} and {} this cannot be seen", j, i));
+        refuse(where, fmt::format(
+                          "keyword 'oneOf' is supported for schemas that exclude each other, by their types or by the const or "
+                          "enum of a property that both require; of {} and {} this cannot be seen",
+                          j, i));
       }
     }
     return any_of(schemas, where);
@@ -256,7 +267,8 @@ class Compiler {
     for (int hops = 0; place != nullptr && place->is_object() && place->contains("$ref"); ++hops) {
       const Json& reference = (*place)["$ref"];
       place = nullptr;
-      for (std::size_t level = resources_.size(); reference.is_string() && hops < kDeepest && place == nullptr && level-- > 0;) {
+      for (std::size_t level = resources_.size();
+           reference.is_string() && hops < kDeepest && place == nullptr && level-- > 0;) {
         place = find_reference(*resources_[level], reference.get_ref<const std::string&>());
       }
     }
@@ -291,9 +303,13 @@ class Compiler {
     const Json values_a = listed(a), values_b = listed(b);
     if (!values_a.is_null() && !values_b.is_null()) return !share_a_value(values_a, values_b);
     const auto may_be = [&](const Json& node, const Json& values, const std::string& type) {
-      if (!values.is_null()) return std::any_of(values.begin(), values.end(), [&](const Json& value) { return has_type(value, type); });
-      const std::vector<std::string> declared = node.contains("anyOf") || node.contains("oneOf") || node.contains("allOf") ? kTypes : types(node, where);
-      return std::any_of(declared.begin(), declared.end(), [&](const std::string& of) { return of == type || (of == "integer" && type == "number"); });
+      if (!values.is_null())
+        return std::any_of(values.begin(), values.end(), [&](const Json& value) { return has_type(value, type); });
+      const std::vector<std::string> declared = node.contains("anyOf") || node.contains("oneOf") || node.contains("allOf")
+                                                    ? kTypes
+                                                    : types(node, where);
+      return std::any_of(declared.begin(), declared.end(),
+                         [&](const std::string& of) { return of == type || (of == "integer" && type == "number"); });
     };
     bool objects = false;
     for (const std::string& type : kTypes) {
@@ -307,7 +323,9 @@ class Compiler {
   bool told_apart(const Json& a, const Json& b) const {
     constexpr std::size_t kMost = 1000;
     const Json *required_a = member(a, "required"), *required_b = member(b, "required");
-    const auto readable = [&](const Json* required) { return required != nullptr && required->is_array() && required->size() <= kMost; };
+    const auto readable = [&](const Json* required) {
+      return required != nullptr && required->is_array() && required->size() <= kMost;
+    };
     if (!readable(required_a) || !readable(required_b)) return false;
     const auto values_of = [&](const Json& node, const std::string& name) {
       const Json* properties = member(node, "properties");
@@ -366,7 +384,8 @@ class Compiler {
       if (additional.is_boolean()) return additional.get<bool>() ? json_.object() : json_.literal("{}");
       return json_.map_of(schema(additional, where + "/additionalProperties"));
     }
-    if (!additional.is_boolean()) refuse(where, "keyword 'additionalProperties' with a schema is not supported beside properties");
+    if (!additional.is_boolean())
+      refuse(where, "keyword 'additionalProperties' with a schema is not supported beside properties");
     return declared_object(properties, needed, where);
   }
 
@@ -400,7 +419,8 @@ class Compiler {
     for (auto property = declared.rbegin(); property != declared.rend(); ++property) {
       ByteGrammar::Sequence next = comma;
       next.insert(next.end(), {ByteGrammar::use(property->pair), ByteGrammar::use(after_some)});
-      const Rule some = rule_with(next), none = rule_with({space, ByteGrammar::use(property->pair), ByteGrammar::use(after_some)});
+      const Rule some = rule_with(next),
+                 none = rule_with({space, ByteGrammar::use(property->pair), ByteGrammar::use(after_some)});
       if (!property->required) {
         grammar.add_alternative(some, {ByteGrammar::use(after_some)});
         grammar.add_alternative(none, {ByteGrammar::use(after_none)});
@@ -440,7 +460,8 @@ const Json* find_reference(const Json& root, std::string_view reference) {
     } else if (place->is_array()) {
       std::size_t index = 0;
       const auto [last, error] = std::from_chars(part->data(), part->data() + part->size(), index);
-      const bool number = error == std::errc() && last == part->data() + part->size() && (part->size() == 1 || part->front() != '0');
+      const bool number = error == std::errc() && last == part->data() + part->size() &&
+                          (part->size() == 1 || part->front() != '0');
       if (!number || index >= place->size()) return nullptr;
       place = &(*place)[index];
     } else {

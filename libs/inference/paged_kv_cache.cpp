@@ -26,8 +26,9 @@ PagedKvCache::PagedKvCache(const GptConfig& config, at::ScalarType dtype, std::i
   if (device.is_cuda()) all = at::empty({2, config.n_layer, blocks, config.n_kv_head, block_size, config.head_dim()}, options);
   for (const std::int64_t kind : {0, 1}) {
     for (std::int64_t layer = 0; layer < config.n_layer; ++layer) {
-      (kind == 0 ? keys_ : values_).push_back(all.defined() ? all[kind][layer]
-                                                            : at::empty({blocks, config.n_kv_head, block_size, config.head_dim()}, options));
+      (kind == 0 ? keys_ : values_)
+          .push_back(all.defined() ? all[kind][layer]
+                                   : at::empty({blocks, config.n_kv_head, block_size, config.head_dim()}, options));
     }
   }
 }

@@ -142,8 +142,7 @@ TEST(Sampler, MinPDropsTokensFarBelowTheMostLikely) {
 TEST(Sampler, RepetitionPenaltyDividesPositiveAndMultipliesNegativeOnce) {
   const std::vector<float> logits = {2.0F, -1.0F, 1.2F, -1.5F};
   const std::vector<float> penalised = {1.0F, -2.0F, 1.2F, -1.5F};
-  const auto counts =
-      histogram({.temperature = 1.0, .repetition_penalty = 2.0}, logits, kDraws, {0, 1, 0, 0, -1, 4});
+  const auto counts = histogram({.temperature = 1.0, .repetition_penalty = 2.0}, logits, kDraws, {0, 1, 0, 0, -1, 4});
   EXPECT_LT(chi_square(counts, softmax(penalised)), kChiSquareBound);
   Sampler greedy({.temperature = 0.0, .repetition_penalty = 2.0});
   EXPECT_EQ(greedy.sample(logits, {}).id, 0);
@@ -198,7 +197,8 @@ TEST(Sampler, ServesALargeVocabulary) {
   for (const SamplingOptions& options :
        {SamplingOptions{.temperature = 1.0}, SamplingOptions{.temperature = 1.0, .top_k = 50},
         SamplingOptions{.temperature = 1.0, .top_p = 0.95}, SamplingOptions{.temperature = 1.0, .min_p = 0.1}}) {
-    for (const double uniform : {0.001, 0.5, 0.999}) EXPECT_EQ(Sampler(options).sample(logits, {.uniform = uniform}).id, 100000);
+    for (const double uniform : {0.001, 0.5, 0.999})
+      EXPECT_EQ(Sampler(options).sample(logits, {.uniform = uniform}).id, 100000);
   }
 }
 
@@ -282,13 +282,19 @@ TEST(UniformAt, IsUniformAndTellsItsArgumentsApart) {
 TEST(SamplingOptions, NamesTheOptionThatIsOutOfRange) {
   const auto validate = [](const SamplingOptions& options) { return [options] { options.validate(); }; };
   EXPECT_NO_THROW(SamplingOptions().validate());
-  EXPECT_THAT(validate({.temperature = -0.1}), ThrowsMessage<ConfigError>(HasSubstr("temperature: expected 0 (greedy) or a positive number, found -0.1")));
-  EXPECT_THAT(validate({.temperature = kNan}), ThrowsMessage<ConfigError>(HasSubstr("temperature: expected 0 (greedy) or a positive number, found nan")));
-  EXPECT_THAT(validate({.top_k = -1}), ThrowsMessage<ConfigError>(HasSubstr("top_k: expected 0 (all) or a positive number, found -1")));
-  EXPECT_THAT(validate({.top_p = 0.0}), ThrowsMessage<ConfigError>(HasSubstr("top_p: expected a number above 0 and at most 1, found 0")));
-  EXPECT_THAT(validate({.top_p = 1.1}), ThrowsMessage<ConfigError>(HasSubstr("top_p: expected a number above 0 and at most 1, found 1.1")));
+  EXPECT_THAT(validate({.temperature = -0.1}),
+              ThrowsMessage<ConfigError>(HasSubstr("temperature: expected 0 (greedy) or a positive number, found -0.1")));
+  EXPECT_THAT(validate({.temperature = kNan}),
+              ThrowsMessage<ConfigError>(HasSubstr("temperature: expected 0 (greedy) or a positive number, found nan")));
+  EXPECT_THAT(validate({.top_k = -1}),
+              ThrowsMessage<ConfigError>(HasSubstr("top_k: expected 0 (all) or a positive number, found -1")));
+  EXPECT_THAT(validate({.top_p = 0.0}),
+              ThrowsMessage<ConfigError>(HasSubstr("top_p: expected a number above 0 and at most 1, found 0")));
+  EXPECT_THAT(validate({.top_p = 1.1}),
+              ThrowsMessage<ConfigError>(HasSubstr("top_p: expected a number above 0 and at most 1, found 1.1")));
   EXPECT_THAT(validate({.min_p = -0.5}), ThrowsMessage<ConfigError>(HasSubstr("min_p: expected 0 to 1, found -0.5")));
-  EXPECT_THAT(validate({.repetition_penalty = 0.0}), ThrowsMessage<ConfigError>(HasSubstr("repetition_penalty: expected 0.01 to 100 (1: none), found 0")));
+  EXPECT_THAT(validate({.repetition_penalty = 0.0}),
+              ThrowsMessage<ConfigError>(HasSubstr("repetition_penalty: expected 0.01 to 100 (1: none), found 0")));
   EXPECT_THROW(Sampler({.top_p = 2.0}), ConfigError);
 }
 

@@ -27,7 +27,8 @@ std::vector<ScheduledChunk> Scheduler::schedule() {
     const std::vector<Sequence*> in_order = running_;  // preemption takes from the end of running_
     for (Sequence* sequence : in_order) {
       if (budget == 0) return;
-      if ((sequence->pending() == 1) != decoding || sequence->blocks.empty() || !sequence->ready() || scheduled(sequence)) continue;
+      if ((sequence->pending() == 1) != decoding || sequence->blocks.empty() || !sequence->ready() || scheduled(sequence))
+        continue;
       const std::int64_t tokens = std::min(budget, sequence->pending());
       if (reserve(*sequence, tokens)) add_chunk(*sequence, tokens);
       budget = max_batch_tokens_;

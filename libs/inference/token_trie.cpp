@@ -17,8 +17,10 @@ TokenTrie::TokenTrie(std::int64_t vocab_size, const std::function<std::string_vi
   std::vector<std::int32_t> path = {0};  // nodes from the root to the last token
   std::string_view last;
   for (const auto& [bytes, id] : tokens) {
-    const auto common = static_cast<std::size_t>(std::mismatch(bytes.begin(), bytes.end(), last.begin(), last.end()).first - bytes.begin());
-    for (; path.size() > common + 1; path.pop_back()) nodes_[static_cast<std::size_t>(path.back())].end = static_cast<std::int32_t>(nodes_.size());
+    const auto common = static_cast<std::size_t>(std::mismatch(bytes.begin(), bytes.end(), last.begin(), last.end()).first -
+                                                 bytes.begin());
+    for (; path.size() > common + 1; path.pop_back())
+      nodes_[static_cast<std::size_t>(path.back())].end = static_cast<std::int32_t>(nodes_.size());
     for (std::size_t i = common; i < bytes.size(); ++i) {
       path.push_back(static_cast<std::int32_t>(nodes_.size()));
       nodes_.push_back({static_cast<unsigned char>(bytes[i]), static_cast<std::int32_t>(i + 1), 0, 0, 0});

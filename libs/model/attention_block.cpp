@@ -62,10 +62,9 @@ void AttentionBlock::backward(const Pass& pass, Kept& kept, const at::Tensor& d_
   const at::Tensor attended = by_token(pass, kept.attention.out);
   at::Tensor d_attended = at::empty(attended.sizes(), attended.options());
   out_.backward(d_branch, attended, d_attended, pass.weight_scratch);
-  pass.sequences.rotate_backward(
-      pass.sequences.attend_backward(plan_, d_attended.view(kept.q.sizes()), kept.q, kept.k, values(pass, kept.qkv),
-                                     kept.attention),
-      kept.q, kept.k, kept.rstd_qk, scratch.d_qkv);
+  pass.sequences.rotate_backward(pass.sequences.attend_backward(plan_, d_attended.view(kept.q.sizes()), kept.q, kept.k,
+                                                                values(pass, kept.qkv), kept.attention),
+                                 kept.q, kept.k, kept.rstd_qk, scratch.d_qkv);
   kept.attention = {};  // the largest buffers that are not reused: give them back as soon as they are read
   qkv_.backward(scratch.d_qkv, kept.input.y, d_input, pass.weight_scratch);
   if (plan_.value_embedding) {

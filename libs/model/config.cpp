@@ -95,7 +95,8 @@ void GptConfig::validate() const {
       throw ConfigError(fmt::format("window_pattern is \"{}\", expected letters S (short) and L (long)", window_pattern));
     }
     if (n_embd < kSmearChannels) {
-      throw ConfigError(fmt::format("n_embd is {}, expected at least {}, the channels that smear reads", n_embd, kSmearChannels));
+      throw ConfigError(fmt::format("n_embd is {}, expected at least {}, the channels that smear reads", n_embd,
+                                    kSmearChannels));
     }
   } else if (!window_pattern.empty() || qk_scale != 1.0) {
     throw ConfigError(fmt::format("window_pattern \"{}\" and qk_scale {} belong to nanochat-2026-07, not to {}", window_pattern,

@@ -18,20 +18,20 @@ std::optional<Architecture> architecture_of_name(std::string_view name);
 
 struct GptConfig {
   Architecture architecture = Architecture::kNanochat2025_12;
-  std::int64_t sequence_len = 2048;    // longest row in training
-  std::int64_t vocab_size = 65536;     // number of tokens; the tables are padded to a multiple of 64
+  std::int64_t sequence_len = 2048;  // longest row in training
+  std::int64_t vocab_size = 65536;  // number of tokens; the tables are padded to a multiple of 64
   std::int64_t n_layer = 20;
-  std::int64_t n_head = 10;            // query heads
-  std::int64_t n_kv_head = 10;         // key/value heads; divides n_head
-  std::int64_t n_embd = 1280;          // width
+  std::int64_t n_head = 10;  // query heads
+  std::int64_t n_kv_head = 10;  // key/value heads; divides n_head
+  std::int64_t n_embd = 1280;  // width
   std::int64_t intermediate_size = 5120;  // hidden size of the MLP, 4 * n_embd in the reference
   double rope_base = 10000.0;
-  bool rope_table_bf16 = false;        // cos/sin rounded to bfloat16, as in the reference; transformers does not round
-  double softcap = 15.0;               // of the logits; 0: none
+  bool rope_table_bf16 = false;  // cos/sin rounded to bfloat16, as in the reference; transformers does not round
+  double softcap = 15.0;  // of the logits; 0: none
   double rms_norm_eps = 1e-6;
   // Of nanochat-2026-07 alone, and their neutral values otherwise.
-  std::string window_pattern = "";     // repeated over the layers: S (short window) and L (sequence_len); the last is long
-  double qk_scale = 1.0;               // factor of queries and of keys after QK-norm
+  std::string window_pattern = "";  // repeated over the layers: S (short window) and L (sequence_len); the last is long
+  double qk_scale = 1.0;  // factor of queries and of keys after QK-norm
 
   // Shape from the depth, without grouped queries. nanochat-2025-12: width 64 * depth, heads of 128 (64 below depth 12).
   // nanochat-2026-07: width 64 * depth, rounded up to whole heads of 128; RoPE base 100,000, window pattern SSSL, eps 2^-23.

@@ -57,19 +57,25 @@ TEST(GptConfig, NamesTheFieldThatDoesNotFit) {
     change(config);
     return [config] { config.validate(); };
   };
-  EXPECT_THAT(broken([](GptConfig& c) { c.n_head = 3; }), ThrowsMessage<ConfigError>(HasSubstr("n_embd 256 is not a multiple of n_head 3")));
-  EXPECT_THAT(broken([](GptConfig& c) { c.n_kv_head = 3; }), ThrowsMessage<ConfigError>(HasSubstr("n_head 4 is not a multiple of n_kv_head 3")));
+  EXPECT_THAT(broken([](GptConfig& c) { c.n_head = 3; }),
+              ThrowsMessage<ConfigError>(HasSubstr("n_embd 256 is not a multiple of n_head 3")));
+  EXPECT_THAT(broken([](GptConfig& c) { c.n_kv_head = 3; }),
+              ThrowsMessage<ConfigError>(HasSubstr("n_head 4 is not a multiple of n_kv_head 3")));
   EXPECT_THAT(broken([](GptConfig& c) { c.vocab_size = 0; }), ThrowsMessage<ConfigError>(HasSubstr("vocab_size is 0")));
   EXPECT_THAT(broken([](GptConfig& c) { c.n_layer = -1; }), ThrowsMessage<ConfigError>(HasSubstr("n_layer is -1")));
-  EXPECT_THAT(broken([](GptConfig& c) { c.n_head = c.n_kv_head = 256; }), ThrowsMessage<ConfigError>(HasSubstr("head size 1 is odd")));
+  EXPECT_THAT(broken([](GptConfig& c) { c.n_head = c.n_kv_head = 256; }),
+              ThrowsMessage<ConfigError>(HasSubstr("head size 1 is odd")));
   EXPECT_THAT(broken([](GptConfig& c) { c.softcap = -1; }), ThrowsMessage<ConfigError>(HasSubstr("softcap is -1")));
   EXPECT_THAT(broken([](GptConfig& c) { c.rope_base = 1; }), ThrowsMessage<ConfigError>(HasSubstr("rope_base is 1,")));
   EXPECT_THAT(broken([](GptConfig& c) { c.rms_norm_eps = -1; }), ThrowsMessage<ConfigError>(HasSubstr("rms_norm_eps is -1")));
-  EXPECT_THAT(broken([](GptConfig& c) { c.vocab_size = std::int64_t{1} << 40; }), ThrowsMessage<ConfigError>(HasSubstr("a model dimension of 1099511627776 is beyond the limit of ")));
+  EXPECT_THAT(broken([](GptConfig& c) { c.vocab_size = std::int64_t{1} << 40; }),
+              ThrowsMessage<ConfigError>(HasSubstr("a model dimension of 1099511627776 is beyond the limit of ")));
 }
 
 TEST(GptConfig, DepthDialOfTheNewestArchitecture) {
-  const auto of_depth = [](std::int64_t depth) { return GptConfig::from_depth(depth, 32768, 2048, Architecture::kNanochat2026_07); };
+  const auto of_depth = [](std::int64_t depth) {
+    return GptConfig::from_depth(depth, 32768, 2048, Architecture::kNanochat2026_07);
+  };
   const GptConfig d12 = of_depth(12);
   EXPECT_EQ(d12.n_embd, 768);
   EXPECT_EQ(d12.n_head, 6);

@@ -16,9 +16,7 @@
 namespace nanochat {
 namespace {
 
-ops::HeadOptions head_options(const GptConfig& config) {
-  return {.vocab_size = config.vocab_size, .softcap = config.softcap};
-}
+ops::HeadOptions head_options(const GptConfig& config) { return {.vocab_size = config.vocab_size, .softcap = config.softcap}; }
 
 // From pinned memory, so that the copy waits for nothing that the GPU still has to do.
 at::Tensor to_device(const at::Tensor& x, at::Device device) {
@@ -41,14 +39,13 @@ struct Gpt::Activations {
 
   AttentionBlock::Kept& attention_of(std::size_t layer) { return attention[training ? layer : 0]; }
   MlpBlock::Kept& mlp_of(std::size_t layer) { return mlp[training ? layer : 0]; }
-  void allocate(const Network& network, const GptConfig& config, const at::TensorOptions& options,
-                std::int64_t batch_size, std::int64_t tokens, bool train);
+  void allocate(const Network& network, const GptConfig& config, const at::TensorOptions& options, std::int64_t batch_size,
+                std::int64_t tokens, bool train);
 };
 
 struct Gpt::Network {
   Network(const GptConfig& config, at::ScalarType dtype, at::Device device, Purpose purpose)
-      : weights(config, dtype, device, purpose), stream(config, weights),
-        head(weights.at(kAfterLayers, WeightSlot::kHead)) {
+      : weights(config, dtype, device, purpose), stream(config, weights), head(weights.at(kAfterLayers, WeightSlot::kHead)) {
     for (std::int64_t layer = 0; layer < config.n_layer; ++layer) {
       attention.emplace_back(config, layer, weights);
       mlp.emplace_back(layer, weights);
@@ -114,8 +111,7 @@ at::Tensor Gpt::take_ids(const at::Tensor& ids, std::int32_t lowest) const {
   const std::int32_t* id = ids.const_data_ptr<std::int32_t>();
   const std::int64_t end = lowest < 0 ? config_.vocab_size : config_.padded_vocab_size();
   for (std::int64_t i = 0; i < ids.numel(); ++i) {
-    TORCH_CHECK(id[i] >= lowest && id[i] < end, "Gpt: token id ", id[i],
-                " is outside the vocabulary of ", config_.vocab_size);
+    TORCH_CHECK(id[i] >= lowest && id[i] < end, "Gpt: token id ", id[i], " is outside the vocabulary of ", config_.vocab_size);
   }
   return to_device(ids, device_);
 }
@@ -164,9 +160,9 @@ at::Tensor tokens_before(const at::Tensor& ids, const Sequences& where) {
 
 Pass Gpt::make_pass(const at::Tensor& ids, Sequences where) const {
   KvCache* cache = where.cache;
-  const LinearMode mode = cache == nullptr            ? LinearMode::kTraining
+  const LinearMode mode = cache == nullptr           ? LinearMode::kTraining
                           : cache->batch_invariant() ? LinearMode::kBatchInvariant
-                                                      : LinearMode::kInference;
+                                                     : LinearMode::kInference;
   TokenIds tokens{.ids = ids.view({-1}), .before_is_above = cache == nullptr};
   if (network_->stream.mixed) tokens.before = tokens_before(ids, where).view({-1});
   return {.tokens = std::move(tokens), .sequences = std::move(where), .mode = mode, .observer = &observer_};

@@ -106,7 +106,7 @@ class Gpt {
 
  private:
   struct Activations;  // the buffers of one pass
-  struct Network;      // weights, blocks, and the activations of training
+  struct Network;  // weights, blocks, and the activations of training
 
   at::TensorOptions options() const;  // of activations
   Sequences sequences(const at::Tensor& ids, const at::Tensor& documents);

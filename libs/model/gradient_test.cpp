@@ -150,7 +150,8 @@ TEST(Gradients, PackedDocumentsAreAsEachAlone) {
     }
     for (std::size_t i = 0; i < packed.size(); ++i) {
       const Parameter& parameter = model.parameters()[i];
-      EXPECT_LT(parameter.grad.sub(packed[i]).norm().item<double>(), kTolerance * packed[i].norm().item<double>()) << parameter.name;
+      EXPECT_LT(parameter.grad.sub(packed[i]).norm().item<double>(), kTolerance * packed[i].norm().item<double>())
+          << parameter.name;
     }
   }
 }
@@ -159,8 +160,9 @@ TEST(Gradients, PackedDocumentsAreAsEachAlone) {
 TEST(Gradients, AreFinalWhenAnnounced) {
   GptConfig newest = testing::newest_config(90, 16);
   newest.n_layer = 3;
-  for (const auto& [config, dtype] : {std::pair{GptConfig::from_depth(3, 90, 16), at::kFloat}, std::pair{newest, at::kFloat},
-                                      std::pair{GptConfig::from_depth(3, 90, 16), at::kBFloat16}, std::pair{newest, at::kBFloat16}}) {
+  for (const auto& [config, dtype] :
+       {std::pair{GptConfig::from_depth(3, 90, 16), at::kFloat}, std::pair{newest, at::kFloat},
+        std::pair{GptConfig::from_depth(3, 90, 16), at::kBFloat16}, std::pair{newest, at::kBFloat16}}) {
     Gpt model = random_model(config, dtype, 1);
     std::vector<std::int64_t> announced;
     std::vector<std::pair<const Parameter*, at::Tensor>> then;
@@ -186,8 +188,8 @@ TEST(Gradients, AreFinalWhenAnnounced) {
 
 TEST(Gradients, RepeatBitForBit) {
   const GptConfig older = GptConfig::from_depth(2, 90, 16), newest = testing::newest_config(90, 16);
-  for (const auto& [config, dtype] : {std::pair{older, at::kFloat}, std::pair{older, at::kBFloat16}, std::pair{newest, at::kFloat},
-                                      std::pair{newest, at::kBFloat16}}) {
+  for (const auto& [config, dtype] : {std::pair{older, at::kFloat}, std::pair{older, at::kBFloat16},
+                                      std::pair{newest, at::kFloat}, std::pair{newest, at::kBFloat16}}) {
     Gpt model = random_model(config, dtype, 1);
     const at::Tensor ids = random_ids(4, 16, 90, 2);
     const at::Tensor scale = at::ones({4, 16});

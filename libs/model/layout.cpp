@@ -143,18 +143,20 @@ std::vector<TensorSpec> block(const GptConfig& config) {
   const std::int64_t q = config.n_head * config.head_dim(), kv = config.n_kv_head * config.head_dim();
   constexpr double kWhole = 1.0, kZero = 0.0;  // zero: the projections back into the residual stream
   const auto make = [&](const char* name, const char* reference, WeightSlot slot, std::int64_t first_row, std::int64_t rows,
-                        std::int64_t columns, double share) {
-    return matrix(config, name, reference, slot, first_row, rows, columns, share);
-  };
+                        std::int64_t columns,
+                        double share) { return matrix(config, name, reference, slot, first_row, rows, columns, share); };
   std::vector<TensorSpec> tensors = {
-      make("model.layers.{}.self_attn.q_proj.weight", "transformer.h.{}.attn.c_q.weight", WeightSlot::kQkv, 0, q, width, kWhole),
-      make("model.layers.{}.self_attn.k_proj.weight", "transformer.h.{}.attn.c_k.weight", WeightSlot::kQkv, q, kv, width, kWhole),
+      make("model.layers.{}.self_attn.q_proj.weight", "transformer.h.{}.attn.c_q.weight", WeightSlot::kQkv, 0, q, width,
+           kWhole),
+      make("model.layers.{}.self_attn.k_proj.weight", "transformer.h.{}.attn.c_k.weight", WeightSlot::kQkv, q, kv, width,
+           kWhole),
       make("model.layers.{}.self_attn.v_proj.weight", "transformer.h.{}.attn.c_v.weight", WeightSlot::kQkv, q + kv, kv, width,
            kWhole),
-      make("model.layers.{}.self_attn.o_proj.weight", "transformer.h.{}.attn.c_proj.weight", WeightSlot::kAttentionOut, 0, width,
-           q, kZero),
+      make("model.layers.{}.self_attn.o_proj.weight", "transformer.h.{}.attn.c_proj.weight", WeightSlot::kAttentionOut, 0,
+           width, q, kZero),
       make("model.layers.{}.mlp.fc1.weight", "transformer.h.{}.mlp.c_fc.weight", WeightSlot::kMlpIn, 0, hidden, width, 0.4),
-      make("model.layers.{}.mlp.fc2.weight", "transformer.h.{}.mlp.c_proj.weight", WeightSlot::kMlpOut, 0, width, hidden, kZero),
+      make("model.layers.{}.mlp.fc2.weight", "transformer.h.{}.mlp.c_proj.weight", WeightSlot::kMlpOut, 0, width, hidden,
+           kZero),
   };
   if (config.is_2026()) tensors.insert(tensors.begin() + 4, value_gate(config));
   return tensors;

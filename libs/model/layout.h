@@ -24,7 +24,8 @@ struct LayerPlan {
 LayerPlan plan_layer(const GptConfig& config, std::int64_t layer);
 
 // Of nanochat-2026-07.
-inline constexpr std::int64_t kValueGateChannels = 12;  // the gate of value embeddings reads the first channels of its layer's input
+inline constexpr std::int64_t kValueGateChannels =
+    12;  // the gate of value embeddings reads the first channels of its layer's input
 inline constexpr std::int64_t kSmearChannels = 24;      // the gate of smear reads the first channels of the embedding
 // The layer whose output, scaled, is taken from the stream before the head (backout).
 std::int64_t backout_layer(const GptConfig& config);
@@ -40,8 +41,19 @@ enum class OptimizerGroup { kEmbedding, kHead, kMatrix, kValueEmbedding, kResidu
 
 // A weight in memory. Query, key and value are rows of one weight, because they share a product.
 enum class WeightSlot {
-  kTokenEmbedding, kQkv, kAttentionOut, kMlpIn, kMlpOut, kHead,
-  kResidualScale, kEmbeddingScale, kSmearScale, kBackoutScale, kSmearGate, kValueGate, kValueEmbedding,
+  kTokenEmbedding,
+  kQkv,
+  kAttentionOut,
+  kMlpIn,
+  kMlpOut,
+  kHead,
+  kResidualScale,
+  kEmbeddingScale,
+  kSmearScale,
+  kBackoutScale,
+  kSmearGate,
+  kValueGate,
+  kValueEmbedding,
 };
 
 // Initial values of a tensor.

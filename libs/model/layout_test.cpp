@@ -97,9 +97,10 @@ TEST(Layout, AVisitorMayStopEarly) {
   GptConfig config = testing::grouped_config(100, 32);
   config.n_layer = std::int64_t{1} << 40;  // of a damaged file
   int visited = 0;
-  EXPECT_THROW(for_each_tensor(config, [&](const TensorSpec&) {
-                 if (++visited == 20) throw std::runtime_error("enough");
-               }),
+  EXPECT_THROW(for_each_tensor(config,
+                               [&](const TensorSpec&) {
+                                 if (++visited == 20) throw std::runtime_error("enough");
+                               }),
                std::runtime_error);
   EXPECT_EQ(visited, 20);
 }

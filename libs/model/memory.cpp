@@ -7,9 +7,8 @@
 
 namespace nanochat {
 
-MemoryEstimate estimate_training_memory(const GptConfig& config, std::int64_t device_batch_size,
-                                        std::int64_t sequence_len, int compute_bytes,
-                                        bool gpu) {
+MemoryEstimate estimate_training_memory(const GptConfig& config, std::int64_t device_batch_size, std::int64_t sequence_len,
+                                        int compute_bytes, bool gpu) {
   MemoryEstimate estimate;
   for_each_tensor(config, [&](const TensorSpec& tensor) {
     const bool muon = tensor.group == OptimizerGroup::kMatrix;  // one moment, AdamW two
@@ -52,8 +51,8 @@ MemoryEstimate estimate_training_memory(const GptConfig& config, std::int64_t de
   return estimate;
 }
 
-std::int64_t largest_batch_that_fits(const GptConfig& config, std::int64_t sequence_len, int compute_bytes,
-                                     std::int64_t bytes, bool gpu) {
+std::int64_t largest_batch_that_fits(const GptConfig& config, std::int64_t sequence_len, int compute_bytes, std::int64_t bytes,
+                                     bool gpu) {
   std::int64_t low = 0, high = 1 << 16;
   while (low < high) {
     const std::int64_t middle = (low + high + 1) / 2;

@@ -32,8 +32,7 @@ class MlpBlock {
   // branch (N, C) = mlp(kept.input).
   void forward(const Pass& pass, Kept& kept, Scratch& scratch, at::Tensor& branch) const;
   // d_input (N, C) from the gradient of the branch; accumulates the weights' gradients.
-  void backward(const Pass& pass, const Kept& kept, const at::Tensor& d_branch, Scratch& scratch,
-                at::Tensor& d_input) const;
+  void backward(const Pass& pass, const Kept& kept, const at::Tensor& d_branch, Scratch& scratch, at::Tensor& d_input) const;
 
  private:
   std::int64_t layer_;

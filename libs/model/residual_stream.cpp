@@ -42,8 +42,8 @@ StreamWeights::StreamWeights(const GptConfig& config, Weights& weights)
 
 ResidualStream::ResidualStream(const StreamWeights& weights, std::int64_t tokens, std::int64_t width,
                                const at::TensorOptions& options, bool train)
-    : weights_(&weights), embedded_(Reading::make(tokens, width, options, train)),
-      stream_(at::empty({tokens, width}, options)), branch_(at::empty({tokens, width}, options)) {
+    : weights_(&weights), embedded_(Reading::make(tokens, width, options, train)), stream_(at::empty({tokens, width}, options)),
+      branch_(at::empty({tokens, width}, options)) {
   const auto make = [&](const at::TensorOptions& with) { return at::empty({tokens, width}, with); };
   if (train) {
     gradient_ = make(options);
@@ -71,7 +71,8 @@ void ResidualStream::smear(const TokenIds& tokens) {
     ops::embedding(weights_->table.compute, tokens.before.clamp_min(0), branch_);
     ops::rms_norm(branch_, previous, none, weights_->eps);
   }
-  ops::smear(embedded_.y, previous, tokens.before, weights_->smear_gate->compute, weights_->smear_scale->value, smeared_, smear_opened_);
+  ops::smear(embedded_.y, previous, tokens.before, weights_->smear_gate->compute, weights_->smear_scale->value, smeared_,
+             smear_opened_);
 }
 
 void ResidualStream::begin(const TokenIds& tokens, Reading& reading) {
@@ -116,8 +117,8 @@ void ResidualStream::begin_layer_backward(std::int64_t layer, const Reading& rea
   add_branch_backward(reading);
   if (!weights_->mixed) return;
   ops::residual_mix_backward(gradient_, before_mix(layer), smeared_, scale_of(*weights_->residual_scale, layer),
-                             scale_of(*weights_->embedding_scale, layer), d_smeared_, gradient_of(*weights_->residual_scale, layer),
-                             gradient_of(*weights_->embedding_scale, layer));
+                             scale_of(*weights_->embedding_scale, layer), d_smeared_,
+                             gradient_of(*weights_->residual_scale, layer), gradient_of(*weights_->embedding_scale, layer));
   join_halfway_gradient(layer - 1);
 }
 
@@ -135,8 +136,8 @@ void ResidualStream::mix(std::int64_t layer, const at::Tensor& branch, Reading& 
   // The stream before layer 0 is smeared_ itself.
   at::Tensor nowhere;
   ops::residual_mix(stream_, branch, smeared_, scale_of(*weights_->residual_scale, layer),
-                    scale_of(*weights_->embedding_scale, layer), layer == 0 ? nowhere : before_mix(layer), reading.y, reading.rstd,
-                    weights_->eps);
+                    scale_of(*weights_->embedding_scale, layer), layer == 0 ? nowhere : before_mix(layer), reading.y,
+                    reading.rstd, weights_->eps);
 }
 
 void ResidualStream::back_out(Reading& reading) {
@@ -149,7 +150,8 @@ void ResidualStream::back_out(Reading& reading) {
 
 void ResidualStream::back_out_backward() {
   const at::TensorOptions options = weights_->backout_scale->value.options();
-  const at::Tensor one = at::ones({1}, options), share = weights_->backout_scale->value.neg(), d_share = at::zeros({1}, options);
+  const at::Tensor one = at::ones({1}, options), share = weights_->backout_scale->value.neg(),
+                   d_share = at::zeros({1}, options);
   d_smeared_.zero_();
   d_halfway_.zero_();
   ops::residual_mix_backward(gradient_, kNone, halfway_, one, share, d_halfway_, kNone, d_share);

@@ -31,7 +31,8 @@ struct StreamWeights {
   std::int64_t layers, backout_after;  // the latter: backout_layer()
   Weight& table;
   bool mixed;  // whether there are those below
-  Weight *residual_scale = nullptr, *embedding_scale = nullptr, *smear_scale = nullptr, *smear_gate = nullptr, *backout_scale = nullptr;
+  Weight *residual_scale = nullptr, *embedding_scale = nullptr, *smear_scale = nullptr, *smear_gate = nullptr,
+         *backout_scale = nullptr;
 };
 
 // The tokens of one pass. int32 (N), on the device.
@@ -85,7 +86,8 @@ class ResidualStream {
   at::Tensor stream_, branch_, gradient_, d_reading_;  // (N, C)
   // Of nanochat-2026-07.
   at::Tensor smeared_, smear_opened_;        // (N, C): the start of the stream; (N) float32: how far the gate was open
-  std::vector<at::Tensor> before_mix_;       // (N, C) of each layer: the stream after the layer before; undefined where nothing reads it
+  std::vector<at::Tensor>
+      before_mix_;       // (N, C) of each layer: the stream after the layer before; undefined where nothing reads it
   at::Tensor halfway_;                       // (N, C): the stream after layer backout_after
   at::Tensor d_smeared_, d_halfway_;         // (N, C) float32
 };

@@ -29,8 +29,8 @@ ops::AttentionScope Sequences::scope(const LayerPlan& plan) const {
   return scope;
 }
 
-ops::AttentionForward Sequences::attend(std::int64_t layer, const LayerPlan& plan, const at::Tensor& q,
-                                        const at::Tensor& k, const at::Tensor& v) const {
+ops::AttentionForward Sequences::attend(std::int64_t layer, const LayerPlan& plan, const at::Tensor& q, const at::Tensor& k,
+                                        const at::Tensor& v) const {
   if (cache == nullptr) return ops::causal_attention(q, k, v, scope(plan));
   ops::AttentionForward forward;
   forward.out = cache->attend(layer, q, k, v);

@@ -34,8 +34,7 @@ struct Sequences {
   ops::AttentionForward attend(std::int64_t layer, const LayerPlan& plan, const at::Tensor& q, const at::Tensor& k,
                                const at::Tensor& v) const;
   ops::AttentionBackward attend_backward(const LayerPlan& plan, const at::Tensor& d_out, const at::Tensor& q,
-                                         const at::Tensor& k, const at::Tensor& v,
-                                         const ops::AttentionForward& forward) const;
+                                         const at::Tensor& k, const at::Tensor& v, const ops::AttentionForward& forward) const;
 
  private:
   ops::AttentionScope scope(const LayerPlan& plan) const;  // with the documents

@@ -63,8 +63,8 @@ class ServingPass {
   bool batch_invariant_;
   at::Tensor ids_;
   at::Tensor residual_, norm_, branch_, qkv_, q_, attended_, hidden_;  // (tokens, ...)
-  at::Tensor raw_logits_, logits_;                                     // (logit_rows, padded vocabulary), (.., vocab_size)
-  std::int64_t tokens_ = 0;                                            // of the last pass
+  at::Tensor raw_logits_, logits_;  // (logit_rows, padded vocabulary), (.., vocab_size)
+  std::int64_t tokens_ = 0;  // of the last pass
 };
 
 }  // namespace nanochat

@@ -14,8 +14,8 @@ class Gpt;
 // "layer 3: mlp has 12 NaN of 32768 values" for the first tensor that is not finite when
 // this batch's forward and backward pass runs again, in the order of computation: weights,
 // activations, losses, gradients. nullopt if all are finite. Leaves gradients zero.
-std::optional<std::string> find_non_finite(Gpt& model, const at::Tensor& ids, const at::Tensor& targets, const at::Tensor& scale,
-                                           const at::Tensor& documents = {});
+std::optional<std::string> find_non_finite(Gpt& model, const at::Tensor& ids, const at::Tensor& targets,
+                                           const at::Tensor& scale, const at::Tensor& documents = {});
 
 // "NAME has 3 NaN and 1 Inf of 4096 values", or nullopt if every value is finite.
 std::optional<std::string> describe_non_finite(const std::string& name, const at::Tensor& tensor);

@@ -8,9 +8,7 @@
 namespace nanochat::testing {
 namespace {
 
-at::Tensor naive_norm(const at::Tensor& x, double eps) {
-  return x * (x.pow(2).mean(-1, true) + eps).rsqrt();
-}
+at::Tensor naive_norm(const at::Tensor& x, double eps) { return x * (x.pow(2).mean(-1, true) + eps).rsqrt(); }
 
 at::Tensor naive_rotate(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin) {
   const auto halves = x.chunk(2, -1);

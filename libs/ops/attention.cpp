@@ -28,8 +28,8 @@ namespace nanochat::ops {
 namespace {
 
 void check_shapes(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
-  TORCH_CHECK(q.dim() == 4 && k.dim() == 4 && v.dim() == 4, "attention: expected (B, T, heads, D), got ", q.sizes(),
-              ", ", k.sizes(), ", ", v.sizes());
+  TORCH_CHECK(q.dim() == 4 && k.dim() == 4 && v.dim() == 4, "attention: expected (B, T, heads, D), got ", q.sizes(), ", ",
+              k.sizes(), ", ", v.sizes());
   TORCH_CHECK(k.sizes() == v.sizes() && q.size(0) == k.size(0) && q.size(3) == k.size(3) && q.size(2) % k.size(2) == 0,
               "attention: q ", q.sizes(), ", k ", k.sizes(), " and v ", v.sizes(), " do not fit together");
 }
@@ -87,29 +87,28 @@ void for_each_head(std::int64_t n, std::size_t scratch_bytes, const Body& body) 
 
 // Document i holds positions offsets[i] to offsets[i + 1], the longest of them `longest`. Its part of logsumexp begins at
 // offsets[i] * NH, a head after the other.
-AttentionForward forward_by_head(const cpu::AttentionKernels& kernels, const at::Tensor& queries,
-                                 const at::Tensor& keys, const at::Tensor& values,
-                                 const std::vector<std::int32_t>& offsets, std::int64_t longest, float scale) {
+AttentionForward forward_by_head(const cpu::AttentionKernels& kernels, const at::Tensor& queries, const at::Tensor& keys,
+                                 const at::Tensor& values, const std::vector<std::int32_t>& offsets, std::int64_t longest,
+                                 float scale) {
   const at::Tensor q = one_row(dense_heads(queries)), k = one_row(dense_heads(keys)), v = one_row(dense_heads(values));
   const std::int64_t n_head = q.size(2), d = q.size(3), group = n_head / k.size(2);
-  AttentionForward forward{at::empty(queries.sizes(), q.options()),
-                           at::empty({queries.size(0), n_head, queries.size(1)}, at::kFloat), {}, {}};
+  AttentionForward forward{
+      at::empty(queries.sizes(), q.options()), at::empty({queries.size(0), n_head, queries.size(1)}, at::kFloat), {}, {}};
   const at::Tensor out = one_row(forward.out);
   const auto documents = static_cast<std::int64_t>(offsets.size()) - 1;
   for_each_head(documents * n_head, kernels.forward_scratch(longest, d), [&](std::int64_t i, void* scratch) {
     const auto document = static_cast<std::size_t>(i / n_head);
     const std::int64_t head = i % n_head, begin = offsets[document], time = offsets[document + 1] - begin;
     kernels.forward(rows_of(q, begin, head), rows_of(k, begin, head / group), rows_of(v, begin, head / group),
-                    mutable_rows_of(out, begin, head), typed<float>(forward.logsumexp) + begin * n_head + head * time,
-                    time, d, scale, scratch);
+                    mutable_rows_of(out, begin, head), typed<float>(forward.logsumexp) + begin * n_head + head * time, time, d,
+                    scale, scratch);
   });
   return forward;
 }
 
-AttentionBackward backward_by_head(const cpu::AttentionKernels& kernels, const at::Tensor& gradient,
-                                   const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
-                                   const AttentionForward& forward, const std::vector<std::int32_t>& offsets,
-                                   std::int64_t longest, float scale) {
+AttentionBackward backward_by_head(const cpu::AttentionKernels& kernels, const at::Tensor& gradient, const at::Tensor& queries,
+                                   const at::Tensor& keys, const at::Tensor& values, const AttentionForward& forward,
+                                   const std::vector<std::int32_t>& offsets, std::int64_t longest, float scale) {
   // The heads of a group are found d numbers apart.
   const at::Tensor q = one_row(queries.contiguous()), dout = one_row(gradient.contiguous());
   const at::Tensor out = one_row(forward.out.contiguous());
@@ -123,11 +122,10 @@ AttentionBackward backward_by_head(const cpu::AttentionKernels& kernels, const a
     const auto document = static_cast<std::size_t>(i / n_kv_head);
     const std::int64_t head = i % n_kv_head, first = head * group;
     const std::int64_t begin = offsets[document], time = offsets[document + 1] - begin;
-    kernels.backward(rows_of(q, begin, first), rows_of(k, begin, head), rows_of(v, begin, head),
-                     rows_of(out, begin, first), rows_of(dout, begin, first),
-                     typed<float>(forward.logsumexp) + begin * n_head + first * time, mutable_rows_of(dq, begin, first),
-                     mutable_rows_of(dk, begin, head), mutable_rows_of(dv, begin, head), group, time, d,
-                     scale, scratch);
+    kernels.backward(rows_of(q, begin, first), rows_of(k, begin, head), rows_of(v, begin, head), rows_of(out, begin, first),
+                     rows_of(dout, begin, first), typed<float>(forward.logsumexp) + begin * n_head + first * time,
+                     mutable_rows_of(dq, begin, first), mutable_rows_of(dk, begin, head), mutable_rows_of(dv, begin, head),
+                     group, time, d, scale, scratch);
   });
   return backward;
 }
@@ -171,11 +169,11 @@ at::Tensor window_scores(const at::Tensor& q, const at::Tensor& k, std::int64_t 
 AttentionForward windowed_forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionScope& scope) {
   const at::Tensor queries = as_float(q).transpose(1, 2), keys = per_query_head(as_float(k), q.size(2));
   const at::Tensor values = per_query_head(as_float(v), q.size(2));
-  AttentionForward forward{at::empty(q.sizes(), q.options()),
-                           at::empty({q.size(0), q.size(2), q.size(1)}, q.options().dtype(at::kFloat)), {}, {}};
+  AttentionForward forward{
+      at::empty(q.sizes(), q.options()), at::empty({q.size(0), q.size(2), q.size(1)}, q.options().dtype(at::kFloat)), {}, {}};
   for_each_window(q.size(1), *scope.window, [&](std::int64_t query, std::int64_t count, std::int64_t key, std::int64_t seen) {
-    const at::Tensor scores = window_scores(queries.narrow(2, query, count), keys.narrow(2, key, seen), query, key, *scope.window,
-                                            score_scale(q, scope));
+    const at::Tensor scores = window_scores(queries.narrow(2, query, count), keys.narrow(2, key, seen), query, key,
+                                            *scope.window, score_scale(q, scope));
     const at::Tensor logsumexp = at::logsumexp(scores, {3}, /*keepdim=*/true);
     const at::Tensor out = at::matmul(scores.sub(logsumexp).exp_(), values.narrow(2, key, seen));
     forward.out.narrow(1, query, count).copy_(out.transpose(1, 2));
@@ -257,7 +255,8 @@ AttentionForward aten_forward_by_document(const at::Tensor& q, const at::Tensor&
                                           const AttentionScope& scope) {
   const DocumentBounds& documents = *scope.documents;
   const std::int64_t n_head = q.size(2);
-  AttentionForward forward{at::empty(q.sizes(), q.options()), at::empty({q.size(0), n_head, q.size(1)}, q.options().dtype(at::kFloat)), {}, {}};
+  AttentionForward forward{
+      at::empty(q.sizes(), q.options()), at::empty({q.size(0), n_head, q.size(1)}, q.options().dtype(at::kFloat)), {}, {}};
   const at::Tensor queries = one_row(q), keys = one_row(k), values = one_row(v), out = one_row(forward.out);
   for_each_document(documents, [&](const Document& document) {
     const AttentionForward part = aten_forward(document.of(queries), document.of(keys), document.of(values), scope);
@@ -268,8 +267,7 @@ AttentionForward aten_forward_by_document(const at::Tensor& q, const at::Tensor&
 }
 
 AttentionBackward aten_backward_by_document(const at::Tensor& dout, const at::Tensor& q, const at::Tensor& k,
-                                            const at::Tensor& v, const AttentionForward& forward,
-                                            const AttentionScope& scope) {
+                                            const at::Tensor& v, const AttentionForward& forward, const AttentionScope& scope) {
   const DocumentBounds& documents = *scope.documents;
   const at::Tensor gradient = one_row(dout), queries = one_row(q), keys = one_row(k), values = one_row(v);
   const at::Tensor out = one_row(forward.out);
@@ -278,8 +276,8 @@ AttentionBackward aten_backward_by_document(const at::Tensor& dout, const at::Te
   const at::Tensor dq = one_row(backward.dq), dk = one_row(backward.dk), dv = one_row(backward.dv);
   for_each_document(documents, [&](const Document& document) {
     const AttentionForward of_document{document.of(out), document.logsumexp_of(forward.logsumexp, q.size(2)), {}, {}};
-    const AttentionBackward part =
-        aten_backward(document.of(gradient), document.of(queries), document.of(keys), document.of(values), of_document, scope);
+    const AttentionBackward part = aten_backward(document.of(gradient), document.of(queries), document.of(keys),
+                                                 document.of(values), of_document, scope);
     document.of(dq).copy_(part.dq);
     document.of(dk).copy_(part.dk);
     document.of(dv).copy_(part.dv);
@@ -303,8 +301,7 @@ float kernel_scale(const at::Tensor& q, const AttentionScope& scope) { return st
 
 }  // namespace
 
-AttentionForward causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                                  const AttentionScope& scope) {
+AttentionForward causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionScope& scope) {
   check_shapes(q, k, v);
   check_scope(q, scope);
   const DocumentBounds* documents = scope.documents;
@@ -321,8 +318,7 @@ AttentionForward causal_attention(const at::Tensor& q, const at::Tensor& k, cons
 }
 
 AttentionBackward causal_attention_backward(const at::Tensor& dout, const at::Tensor& q, const at::Tensor& k,
-                                            const at::Tensor& v, const AttentionForward& forward,
-                                            const AttentionScope& scope) {
+                                            const at::Tensor& v, const AttentionForward& forward, const AttentionScope& scope) {
   check_shapes(q, k, v);
   check_scope(q, scope);
   const DocumentBounds* documents = scope.documents;
@@ -421,20 +417,22 @@ at::Tensor cached_attention(const at::Tensor& q, const at::Tensor& k, const at::
   const std::int64_t queries = q.size(1), keys = k.size(1);
   const std::int64_t* starts = start.const_data_ptr<std::int64_t>();
   for (std::int64_t b = 0; b < q.size(0); ++b) {
-    TORCH_CHECK(starts[b] >= 0 && starts[b] + queries <= keys, "cached_attention: row ", b, " needs ",
-                starts[b] + queries, " keys, but there are ", keys);
+    TORCH_CHECK(starts[b] >= 0 && starts[b] + queries <= keys, "cached_attention: row ", b, " needs ", starts[b] + queries,
+                " keys, but there are ", keys);
   }
   if (q.is_cpu() && rows_dense(k, v)) {
-    const bool many = q.scalar_type() == at::kFloat && queries >= kManyQueries && q.size(3) % cpu::prompt_attention().d_multiple == 0;
-    return many && !window_cuts(scope, keys) ? attend_by_prompt(q, k, v, starts, scope) : attend_by_head(q, k, v, starts, scope);
+    const bool many = q.scalar_type() == at::kFloat && queries >= kManyQueries &&
+                      q.size(3) % cpu::prompt_attention().d_multiple == 0;
+    return many && !window_cuts(scope, keys) ? attend_by_prompt(q, k, v, starts, scope)
+                                             : attend_by_head(q, k, v, starts, scope);
   }
   const auto positions = at::TensorOptions(at::kLong).device(q.device());
   const at::Tensor key = at::arange(keys, positions).view({1, 1, 1, keys});
-  const at::Tensor last =
-      start.to(q.device()).view({-1, 1, 1, 1}).add(at::arange(queries, positions).view({1, 1, queries, 1}));
+  const at::Tensor last = start.to(q.device()).view({-1, 1, 1, 1}).add(at::arange(queries, positions).view({1, 1, queries, 1}));
   at::Tensor visible = key.le(last);
   if (scope.window) visible = visible.logical_and_(key.ge(last.sub(*scope.window)));
-  return at::scaled_dot_product_attention(q.transpose(1, 2), per_query_head(k, q.size(2)), per_query_head(v, q.size(2)), visible,
+  return at::scaled_dot_product_attention(q.transpose(1, 2), per_query_head(k, q.size(2)), per_query_head(v, q.size(2)),
+                                          visible,
                                           /*dropout_p=*/0.0, /*is_causal=*/false, aten_scale(q, scope))
       .transpose(1, 2);
 }

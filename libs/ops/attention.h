@@ -15,7 +15,8 @@ struct DocumentBounds;
 
 // The keys that a query sees: those of its own document, up to its own position.
 struct AttentionScope {
-  const DocumentBounds* documents = nullptr;  // their offsets, or cu_seqlens (ops/document_bounds.h); null: a row is one document
+  const DocumentBounds* documents =
+      nullptr;  // their offsets, or cu_seqlens (ops/document_bounds.h); null: a row is one document
   // Sliding window: how many earlier positions a query sees at most, besides its own; none: all of its document. Keys outside
   // are skipped, not masked. Where a window ends before a row or document does, training goes through products of blocks in
   // float32 whatever the type, on GPUs too; decoding has kernels.
@@ -24,8 +25,8 @@ struct AttentionScope {
 };
 
 struct AttentionForward {
-  at::Tensor out;         // (B, T, NH, D), dense
-  at::Tensor logsumexp;   // (B, NH, T[, 1]) float32, for the backward pass; with documents the kernels choose the layout
+  at::Tensor out;  // (B, T, NH, D), dense
+  at::Tensor logsumexp;  // (B, NH, T[, 1]) float32, for the backward pass; with documents the kernels choose the layout
   at::Tensor philox_seed, philox_offset;  // GPUs only: inputs of LibTorch's backward functions
 };
 

@@ -119,8 +119,7 @@ INSTANTIATE_TEST_SUITE_P(Shapes, AttentionKernels,
                                            Shape{1, 9, 2, 2, 64}, Shape{1, 31, 3, 1, 32}, Shape{1, 32, 2, 2, 96},
                                            Shape{2, 33, 2, 1, 64}, Shape{1, 63, 2, 2, 64}, Shape{1, 64, 4, 4, 64},
                                            Shape{1, 65, 6, 3, 64}, Shape{2, 97, 2, 2, 128}, Shape{3, 128, 2, 1, 64},
-                                           Shape{1, 250, 4, 4, 64}, Shape{1, 515, 2, 2, 128},
-                                           Shape{1, 200, 1, 1, 256}));
+                                           Shape{1, 250, 4, 4, 64}, Shape{1, 515, 2, 2, 128}, Shape{1, 200, 1, 1, 256}));
 
 TEST(AttentionKernelsOfHugeScores, NeitherOverflowNorVanish) {
   if (cpu::attention_kernels() == nullptr) GTEST_SKIP() << "this processor has no AVX512-BF16";

@@ -28,7 +28,8 @@ at::Tensor plain(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, 
                  const AttentionScope& scope = {}) {
   const std::int64_t group = q.size(2) / k.size(2);
   const at::Tensor keys = k.repeat_interleave(group, 2), values = v.repeat_interleave(group, 2);
-  const at::Tensor scores = at::einsum("bqhd,bkhd->bhqk", {q, keys}).mul(scope.scale / std::sqrt(static_cast<double>(q.size(3))));
+  const at::Tensor scores = at::einsum("bqhd,bkhd->bhqk", {q, keys})
+                                .mul(scope.scale / std::sqrt(static_cast<double>(q.size(3))));
   const at::Tensor last = start.view({-1, 1, 1, 1}).add(at::arange(q.size(1), at::kLong).view({1, 1, -1, 1}));
   const at::Tensor key = at::arange(k.size(1), at::kLong).view({1, 1, 1, -1});
   const at::Tensor unseen = key.gt(last).logical_or(key.lt(last.sub(scope.window.value_or(k.size(1)))));
@@ -134,7 +135,8 @@ TEST_P(CachedAttention, EachRowSeesItsOwnPast) {
     for (const std::int64_t window : {0, 3, 40, 500}) {
       const AttentionScope scope{.window = window, .scale = 1.44};
       const at::Tensor in_window = plain(q.to(at::kDouble), k.to(at::kDouble), v.to(at::kDouble), start, scope);
-      EXPECT_LT(relative_error(cached_attention(q, k, v, start, scope), in_window), tolerance(c.dtype)) << queries << " " << window;
+      EXPECT_LT(relative_error(cached_attention(q, k, v, start, scope), in_window), tolerance(c.dtype))
+          << queries << " " << window;
     }
   }
 }
@@ -145,7 +147,8 @@ INSTANTIATE_TEST_SUITE_P(Shapes, CachedAttention,
 
 TEST(Attention, PromptsComeToTheSameWhicheverWayIsPreferred) {
   for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
-    const at::Tensor q = at::randn({2, 90, 4, 32}).to(dtype), k = at::randn({2, 90, 2, 32}).to(dtype), v = at::randn(k.sizes()).to(dtype);
+    const at::Tensor q = at::randn({2, 90, 4, 32}).to(dtype), k = at::randn({2, 90, 2, 32}).to(dtype),
+                     v = at::randn(k.sizes()).to(dtype);
     const at::Tensor by_cache = cached_attention(q, k, v, at::zeros({2}, at::kLong));
     EXPECT_LT(relative_error(by_cache, causal_attention(q, k, v).out.to(at::kDouble)), tolerance(dtype));
     EXPECT_TRUE(prefers_cached_attention(q.narrow(1, 0, 1)));

@@ -63,9 +63,9 @@ void losses_of_rows(at::Tensor& z, const at::Tensor& targets, const at::Tensor& 
         if (scales != nullptr) std::fill(logits, logits + padded, T{});
         continue;
       }
-      loss[row] = cpu::kernels<T>().softcap_cross_entropy(logits, scratch.data(), options.vocab_size, padded,
-                                                          target[row], static_cast<float>(options.softcap),
-                                                          scales != nullptr, scales != nullptr ? scales[row] : 0.0F);
+      loss[row] = cpu::kernels<T>().softcap_cross_entropy(logits, scratch.data(), options.vocab_size, padded, target[row],
+                                                          static_cast<float>(options.softcap), scales != nullptr,
+                                                          scales != nullptr ? scales[row] : 0.0F);
     }
   });
 }
@@ -73,8 +73,8 @@ void losses_of_rows(at::Tensor& z, const at::Tensor& targets, const at::Tensor& 
 void chunk_losses(at::Tensor& z, const at::Tensor& targets, const at::Tensor& scale, const HeadOptions& options,
                   at::Tensor& losses) {
   if (z.is_cuda()) {
-    return on_gpu(cuda::softcap_cross_entropy, reference::softcap_cross_entropy)(z, targets, scale, losses,
-                                                                                 options.vocab_size, options.softcap);
+    return on_gpu(cuda::softcap_cross_entropy, reference::softcap_cross_entropy)(z, targets, scale, losses, options.vocab_size,
+                                                                                 options.softcap);
   }
   visit_dtype(z, "head", [&]<class T>(T) { losses_of_rows<T>(z, targets, scale, options, losses); });
 }
@@ -110,9 +110,8 @@ void head_losses(const at::Tensor& x, const at::Tensor& w, const at::Tensor& tar
   }
 }
 
-void head_losses_and_gradients(const at::Tensor& x, const at::Tensor& w, const at::Tensor& targets,
-                               const at::Tensor& scale, const HeadOptions& options, at::Tensor& losses, at::Tensor& dx,
-                               at::Tensor& dw) {
+void head_losses_and_gradients(const at::Tensor& x, const at::Tensor& w, const at::Tensor& targets, const at::Tensor& scale,
+                               const HeadOptions& options, at::Tensor& losses, at::Tensor& dx, at::Tensor& dw) {
   check(x, w, targets, options);
   const std::int64_t chunk = rows_per_chunk(x, w, options);
   const at::Tensor buffer = logit_buffer(x, w, chunk);

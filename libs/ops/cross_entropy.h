@@ -27,9 +27,8 @@ void head_losses(const at::Tensor& x, const at::Tensor& w, const at::Tensor& tar
 // The same, and gradients of sum_i scale[i] * loss[i]. dx (N, C) is written;
 // dw (padded V, C) float32 is accumulated, or undefined if the weight is not
 // trained. scale: (N) float32; rows with an ignored target contribute nothing.
-void head_losses_and_gradients(const at::Tensor& x, const at::Tensor& w, const at::Tensor& targets,
-                               const at::Tensor& scale, const HeadOptions& options, at::Tensor& losses, at::Tensor& dx,
-                               at::Tensor& dw);
+void head_losses_and_gradients(const at::Tensor& x, const at::Tensor& w, const at::Tensor& targets, const at::Tensor& scale,
+                               const HeadOptions& options, at::Tensor& losses, at::Tensor& dx, at::Tensor& dw);
 
 // Converts raw logits z (N, padded V) to soft-capped logits (N, vocab_size) float32, for sampling and evaluation.
 at::Tensor softcap_logits(const at::Tensor& z, const HeadOptions& options);

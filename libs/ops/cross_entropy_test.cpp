@@ -38,8 +38,7 @@ at::Tensor reference_logits(const at::Tensor& x, const at::Tensor& w, const Head
   return options.softcap > 0.0 ? options.softcap * (z / options.softcap).tanh() : z;
 }
 
-at::Tensor reference_losses(const at::Tensor& x, const at::Tensor& w, const at::Tensor& targets,
-                            const HeadOptions& options) {
+at::Tensor reference_losses(const at::Tensor& x, const at::Tensor& w, const at::Tensor& targets, const HeadOptions& options) {
   const at::Tensor index = targets.to(at::kLong);
   const at::Tensor nll = -reference_logits(x, w, options).log_softmax(1).gather(1, index.clamp_min(0).unsqueeze(1));
   return nll.squeeze(1) * index.ge(0).to(at::kDouble);
@@ -103,12 +102,11 @@ TEST_P(Head, LogitsEqualTheFormula) {
 
 INSTANTIATE_TEST_SUITE_P(
     Cases, Head,
-    ::testing::Values(
-        Case{at::kFloat, 7, 24, 50, 64, 15.0, 8 << 20}, Case{at::kFloat, 33, 16, 37, 64, 0.0, 1000},
-        Case{at::kFloat, 20, 32, 64, 64, 60.0, 1}, Case{at::kFloat, 1, 8, 2, 64, 15.0, 4096},
-        Case{at::kFloat, 130, 48, 1003, 1024, 15.0, 100000}, Case{at::kFloat, 9, 64, 129, 192, 39.0, 2000},
-        Case{at::kBFloat16, 7, 24, 50, 64, 15.0, 8 << 20}, Case{at::kBFloat16, 33, 16, 37, 64, 0.0, 1000},
-        Case{at::kBFloat16, 20, 32, 64, 64, 60.0, 1}, Case{at::kBFloat16, 130, 48, 1003, 1024, 15.0, 100000}));
+    ::testing::Values(Case{at::kFloat, 7, 24, 50, 64, 15.0, 8 << 20}, Case{at::kFloat, 33, 16, 37, 64, 0.0, 1000},
+                      Case{at::kFloat, 20, 32, 64, 64, 60.0, 1}, Case{at::kFloat, 1, 8, 2, 64, 15.0, 4096},
+                      Case{at::kFloat, 130, 48, 1003, 1024, 15.0, 100000}, Case{at::kFloat, 9, 64, 129, 192, 39.0, 2000},
+                      Case{at::kBFloat16, 7, 24, 50, 64, 15.0, 8 << 20}, Case{at::kBFloat16, 33, 16, 37, 64, 0.0, 1000},
+                      Case{at::kBFloat16, 20, 32, 64, 64, 60.0, 1}, Case{at::kBFloat16, 130, 48, 1003, 1024, 15.0, 100000}));
 
 TEST(HeadGradients, EqualFiniteDifferences) {
   constexpr double kStep = 1e-2;

@@ -50,7 +50,8 @@ TEST_P(DocumentAttention, IsThatOfEachDocumentAlone) {
     const double tolerance = window.window && c.dtype == at::kBFloat16 ? kRounded : kExact;
     const std::vector<std::int32_t> lengths = {1, 33, 66, 64, 36};  // rows of 100
     const DocumentBounds bounds = make_document_bounds(offsets_of(lengths), 2, 100, at::kCPU);
-    const at::Tensor q = random_tensor({2, 100, c.n_head, c.d}, c.dtype, 1), k = random_tensor({2, 100, c.n_kv_head, c.d}, c.dtype, 2);
+    const at::Tensor q = random_tensor({2, 100, c.n_head, c.d}, c.dtype, 1),
+                     k = random_tensor({2, 100, c.n_kv_head, c.d}, c.dtype, 2);
     const at::Tensor v = random_tensor({2, 100, 3 * c.n_kv_head, c.d}, c.dtype, 3).narrow(2, c.n_kv_head, c.n_kv_head);
     const at::Tensor dout = random_tensor(q.sizes(), c.dtype, 4);
     AttentionScope scope = window;

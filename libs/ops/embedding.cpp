@@ -11,8 +11,8 @@ namespace nanochat::ops {
 void embedding(const at::Tensor& table, const at::Tensor& ids, at::Tensor& y) {
   const std::int64_t width = table.size(1), rows = table.size(0), n = ids.numel();
   TORCH_CHECK(ids.scalar_type() == at::kInt, "embedding: expected int32 ids, got ", ids.scalar_type());
-  TORCH_CHECK(y.numel() == n * width && y.scalar_type() == table.scalar_type(), "embedding: y ", y.sizes(),
-              " does not fit ", n, " rows of table ", table.sizes());
+  TORCH_CHECK(y.numel() == n * width && y.scalar_type() == table.scalar_type(), "embedding: y ", y.sizes(), " does not fit ", n,
+              " rows of table ", table.sizes());
   // Where ids are out of range the kernel gives NaN.
   if (table.is_cuda()) return on_gpu(cuda::embedding, reference::embedding)(table, ids, y);
   const std::int32_t* id = typed<std::int32_t>(ids);
@@ -28,11 +28,12 @@ void embedding(const at::Tensor& table, const at::Tensor& ids, at::Tensor& y) {
   });
 }
 
-void embedding_rms_norm(const at::Tensor& table, const at::Tensor& inputs, const at::Tensor& drawn, at::Tensor& ids, at::Tensor& y,
-                        double eps) {
-  TORCH_CHECK(table.is_cuda() && inputs.scalar_type() == at::kInt && drawn.scalar_type() == at::kInt && inputs.is_contiguous() &&
-                  drawn.is_contiguous() && ids.is_contiguous() && ids.scalar_type() == at::kInt &&
-                  ids.numel() == inputs.numel() && y.numel() == inputs.numel() * table.size(1) && y.scalar_type() == table.scalar_type(),
+void embedding_rms_norm(const at::Tensor& table, const at::Tensor& inputs, const at::Tensor& drawn, at::Tensor& ids,
+                        at::Tensor& y, double eps) {
+  TORCH_CHECK(table.is_cuda() && inputs.scalar_type() == at::kInt && drawn.scalar_type() == at::kInt &&
+                  inputs.is_contiguous() && drawn.is_contiguous() && ids.is_contiguous() && ids.scalar_type() == at::kInt &&
+                  ids.numel() == inputs.numel() && y.numel() == inputs.numel() * table.size(1) &&
+                  y.scalar_type() == table.scalar_type(),
               "embedding_rms_norm: y ", y.sizes(), " does not fit ", inputs.numel(), " rows of table ", table.sizes());
   cuda::embedding_rms_norm(table, inputs, drawn, ids, y, eps);
 }

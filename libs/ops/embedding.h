@@ -11,8 +11,8 @@ void embedding(const at::Tensor& table, const at::Tensor& ids, at::Tensor& y);
 // On a GPU only: y = rms_norm() of such rows in one pass. Input i is an id, or -1 - j for element j of `drawn` (int32), so that
 // tokens which the host has not seen yet go back into the model; ids (int32, as inputs) become what the inputs stand for. Where
 // an id is out of range, y is NaN.
-void embedding_rms_norm(const at::Tensor& table, const at::Tensor& inputs, const at::Tensor& drawn, at::Tensor& ids, at::Tensor& y,
-                        double eps);
+void embedding_rms_norm(const at::Tensor& table, const at::Tensor& inputs, const at::Tensor& drawn, at::Tensor& ids,
+                        at::Tensor& y, double eps);
 
 // dtable[ids[i]] += dy[i]; dtable (V, C) float32. Rows are shared out by id, so sums keep the order of the tokens and
 // repeat bit for bit whatever the number of threads.

@@ -96,24 +96,26 @@ struct PagedCase {
   at::Tensor expected() const { return paged_attention_reference(exact(q), exact(keys), exact(values), batch); }
   at::Tensor got(const PagedOptions& options = {}, std::int64_t window = -1) const {
     const at::Tensor gpu_keys = on_gpu(keys);
-    return paged_attention(on_gpu(q), gpu_keys, on_gpu(values), DevicePagedBatch(batch, gpu_keys, q.size(1), options), window).cpu();
+    return paged_attention(on_gpu(q), gpu_keys, on_gpu(values), DevicePagedBatch(batch, gpu_keys, q.size(1), options), window)
+        .cpu();
   }
 };
 
 const Lengths kDecodes = {{0, 1}, {40, 1}, {63, 1}, {64, 1}, {65, 1}, {511, 1}, {1000, 1}, {15, 1}, {4095, 1}, {2048, 1}};
-const Lengths kMixed = {{0, 1}, {40, 1}, {0, 37}, {5, 20}, {130, 1}, {0, 300}, {700, 65}, {16, 1}, {30, 7}, {3000, 129}, {999, 1}};
+const Lengths kMixed = {{0, 1},    {40, 1}, {0, 37}, {5, 20},     {130, 1}, {0, 300},
+                        {700, 65}, {16, 1}, {30, 7}, {3000, 129}, {999, 1}};
 
 TEST_P(GpuServing, PagedAttentionOfDecodesAndPrompts) {
-  for (const CacheShape& s : {CacheShape{4, 4, 128, 16}, CacheShape{4, 2, 64, 16}, CacheShape{8, 1, 128, 5}, CacheShape{6, 2, 64, 32},
-                              CacheShape{3, 3, 64, 1}}) {
+  for (const CacheShape& s : {CacheShape{4, 4, 128, 16}, CacheShape{4, 2, 64, 16}, CacheShape{8, 1, 128, 5},
+                              CacheShape{6, 2, 64, 32}, CacheShape{3, 3, 64, 1}}) {
     for (const Lengths& lengths : {kDecodes, kMixed}) {
       const PagedCase c(s, dtype_, lengths);
       const at::Tensor expected = c.expected();
-      for (const PagedOptions& options : {PagedOptions{}, PagedOptions{.batch_invariant = true}, PagedOptions{.split = 64},
-                                          PagedOptions{.split = 4096}}) {
+      for (const PagedOptions& options :
+           {PagedOptions{}, PagedOptions{.batch_invariant = true}, PagedOptions{.split = 64}, PagedOptions{.split = 4096}}) {
         const at::Tensor got = c.got(options);
-        EXPECT_LT(relative_error(got, expected), bound_)
-            << s.n_head << "/" << s.n_kv_head << " heads of " << s.d << ", split " << options.split << (options.batch_invariant ? " invariant" : "");
+        EXPECT_LT(relative_error(got, expected), bound_) << s.n_head << "/" << s.n_kv_head << " heads of " << s.d << ", split "
+                                                         << options.split << (options.batch_invariant ? " invariant" : "");
         EXPECT_FALSE(any_nan(got));
       }
       EXPECT_TRUE(paged_attention(on_gpu(c.q), on_gpu(c.keys), on_gpu(c.values), c.batch).cpu().equal(c.got()));
@@ -149,7 +151,9 @@ TEST_P(GpuServing, PagedAttentionIsBatchInvariant) {
     const PagedBatch one{{decodes.batch.sequences[i]}};
     const auto n = static_cast<std::int64_t>(i);
     EXPECT_TRUE(paged_attention(on_gpu(decodes.q.narrow(0, n, 1)), gpu_keys, on_gpu(decodes.values),
-                                DevicePagedBatch(one, gpu_keys, 4, {.split = 128})).cpu().equal(all.narrow(0, n, 1)));
+                                DevicePagedBatch(one, gpu_keys, 4, {.split = 128}))
+                    .cpu()
+                    .equal(all.narrow(0, n, 1)));
   }
 }
 
@@ -166,7 +170,8 @@ TEST_P(GpuServing, PagedAttentionOverAWindow) {
         const auto gather = [&](const at::Tensor& slab) {
           std::vector<at::Tensor> rows;
           for (std::int64_t p = first; p <= position; ++p) {
-            rows.push_back(slab.select(0, sequence.blocks[static_cast<std::size_t>(p / s.block_size)]).select(1, p % s.block_size));
+            rows.push_back(
+                slab.select(0, sequence.blocks[static_cast<std::size_t>(p / s.block_size)]).select(1, p % s.block_size));
           }
           return exact(at::stack(rows));  // (keys, NKV, D)
         };
@@ -192,7 +197,8 @@ TEST_P(GpuServing, PagedStoreAndFusedRope) {
     at::Tensor keys = on_gpu(c.keys), values = on_gpu(c.values), fused_keys = keys.clone(), fused_values = values.clone();
     const DevicePagedBatch batch(c.batch, keys, s.n_head);
 
-    at::Tensor q = on_gpu(at::empty({n, 1, s.n_head, s.d}, dtype_)), k = on_gpu(at::empty({n, 1, s.n_kv_head, s.d}, dtype_)), none;
+    at::Tensor q = on_gpu(at::empty({n, 1, s.n_head, s.d}, dtype_)), k = on_gpu(at::empty({n, 1, s.n_kv_head, s.d}, dtype_)),
+               none;
     rope_qk_norm(gpu_qkv.view({n, 1, heads * s.d}), gpu_table, batch.positions().to(at::kLong).cpu(), q, k, none, 1e-6);
     paged_store(k.select(1, 0), rows.narrow(1, s.n_head + s.n_kv_head, s.n_kv_head), batch, keys, values);
     at::Tensor fused_q = on_gpu(at::full({n, s.n_head, s.d}, kNan, dtype_));
@@ -200,9 +206,11 @@ TEST_P(GpuServing, PagedStoreAndFusedRope) {
     EXPECT_TRUE(fused_q.equal(q.select(1, 0)));
 
     at::Tensor host_keys = c.keys.clone(), host_values = c.values.clone();
-    paged_store(k.select(1, 0).cpu(), qkv.view({n, heads, s.d}).narrow(1, s.n_head + s.n_kv_head, s.n_kv_head), c.batch, host_keys,
-                host_values);
-    const auto same = [](const at::Tensor& a, const at::Tensor& b) { return a.cpu().nan_to_num(7.0).equal(b.cpu().nan_to_num(7.0)); };
+    paged_store(k.select(1, 0).cpu(), qkv.view({n, heads, s.d}).narrow(1, s.n_head + s.n_kv_head, s.n_kv_head), c.batch,
+                host_keys, host_values);
+    const auto same = [](const at::Tensor& a, const at::Tensor& b) {
+      return a.cpu().nan_to_num(7.0).equal(b.cpu().nan_to_num(7.0));
+    };
     EXPECT_TRUE(same(keys, host_keys));
     EXPECT_TRUE(same(values, host_values));
     EXPECT_TRUE(same(fused_keys, host_keys));
@@ -230,9 +238,11 @@ TEST_P(GpuServing, ARecordedDecodeTakesOneBatchAfterTheOther) {
     q.narrow(0, 0, count).copy_(some);
     room.assign(batch);
     graph.replay();
-    const at::Tensor expected = paged_attention(on_gpu(some), keys, values, DevicePagedBatch(batch, keys, s.n_head, {.split = 256}));
+    const at::Tensor expected = paged_attention(on_gpu(some), keys, values,
+                                                DevicePagedBatch(batch, keys, s.n_head, {.split = 256}));
     EXPECT_TRUE(out.narrow(0, 0, count).equal(expected)) << count;
-    EXPECT_LT(relative_error(expected.cpu(), paged_attention_reference(exact(some), exact(c.keys), exact(c.values), batch)), bound_);
+    EXPECT_LT(relative_error(expected.cpu(), paged_attention_reference(exact(some), exact(c.keys), exact(c.values), batch)),
+              bound_);
     // Tokens that are not there are stored nowhere.
     const at::Tensor one = on_gpu(random_tensor({kRoom, s.n_kv_head, s.d}, dtype_, 4));
     at::Tensor stored = at::full_like(keys, 7.0), other = stored.clone();
@@ -247,8 +257,8 @@ TEST_P(GpuServing, RefusesAPositionWithoutABlockOrAnAngle) {
   PagedCase c({2, 2, 64, 16}, dtype_, {{0, 5}});
   at::Tensor keys = on_gpu(c.keys), values = on_gpu(c.values), q = on_gpu(c.q);
   const RopeTable table = make_rope_table(4, 64, 10000.0, false), gpu_table{on_gpu(table.cos), on_gpu(table.sin)};
-  EXPECT_THROW(rope_qk_norm_store(on_gpu(random_tensor({5, 6 * 64}, dtype_, 1)), gpu_table, DevicePagedBatch(c.batch, keys, 2), q, keys,
-                                  values, 1e-6),
+  EXPECT_THROW(rope_qk_norm_store(on_gpu(random_tensor({5, 6 * 64}, dtype_, 1)), gpu_table, DevicePagedBatch(c.batch, keys, 2),
+                                  q, keys, values, 1e-6),
                c10::Error);
   c.batch.sequences[0].start = 16;
   EXPECT_THROW(DevicePagedBatch(c.batch, keys, 2), c10::Error);
@@ -266,7 +276,8 @@ TEST_P(GpuServing, LinearRowsAreExactAndBatchInvariant) {
     const at::Tensor w = random_tensor({c.m, c.k}, dtype_, 1), gpu_w = on_gpu(w);
     for (const std::int64_t rows : {1, 2, 7, 8, 9, 16, 17, 32, 33, 64}) {
       // Rows that lie apart, in x and in y.
-      const at::Tensor wide = random_tensor({rows, c.k + 16}, dtype_, static_cast<std::uint64_t>(rows)), x = wide.narrow(1, 0, c.k);
+      const at::Tensor wide = random_tensor({rows, c.k + 16}, dtype_, static_cast<std::uint64_t>(rows)),
+                       x = wide.narrow(1, 0, c.k);
       const at::Tensor gpu_x = on_gpu(wide).narrow(1, 0, c.k);
       const at::Tensor result = on_gpu(at::full({rows, c.m + 3}, 7.0, dtype_));
       at::Tensor y = result.narrow(1, 0, c.m);
@@ -296,7 +307,8 @@ TEST_P(GpuServing, LinearRowsWithWhatStandsBeforeAndBehind) {
     const at::Tensor x = random_tensor({rows, 1280}, dtype_, 1, 3.0), w = random_tensor({200, 1280}, dtype_, 2);
     const at::Tensor before = random_tensor({rows, 200}, dtype_, 3, 20.0), wide = x.to(at::kDouble);
     for (int kind = 0; kind < 8; ++kind) {
-      const LinearFusion fusion{.normalise = (kind & 1) != 0, .eps = kEps, .relu_squared = (kind & 2) != 0, .add = (kind & 4) != 0};
+      const LinearFusion fusion{
+          .normalise = (kind & 1) != 0, .eps = kEps, .relu_squared = (kind & 2) != 0, .add = (kind & 4) != 0};
       at::Tensor expected = wide.matmul(w.to(at::kDouble).t());
       if (fusion.normalise) expected = expected.mul(wide.square().mean(1, /*keepdim=*/true).add(kEps).rsqrt());
       if (fusion.relu_squared) expected = expected.clamp_min(0.0).square();
@@ -330,7 +342,8 @@ TEST_P(GpuServing, EmbeddingsTakeTokensFromTheDevice) {
   constexpr double kEps = 1e-6;
   for (const std::int64_t width : {768, 1280, 20, 5120}) {
     const at::Tensor table = random_tensor({50, width}, dtype_, 1, 2.0);
-    const at::Tensor inputs = at::tensor({3, -1, -3, 49, -2, 50, -5, -4}, at::kInt), drawn = at::tensor({7, 8, 0, -1}, at::kInt);
+    const at::Tensor inputs = at::tensor({3, -1, -3, 49, -2, 50, -5, -4}, at::kInt),
+                     drawn = at::tensor({7, 8, 0, -1}, at::kInt);
     at::Tensor y = on_gpu(at::full({8, width}, 7.0, dtype_)), ids = on_gpu(at::full({8}, 77, at::kInt));
     embedding_rms_norm(on_gpu(table), on_gpu(inputs), on_gpu(drawn), ids, y, kEps);
     EXPECT_TRUE(ids.cpu().equal(at::tensor({3, 7, 0, 49, 8, 50, -1, -1}, at::kInt)));
@@ -378,7 +391,8 @@ struct RandomRows {
         if (pick(3) == 0) generated[i].push_back(seen[i].back());
       }
       if (pick(3) == 0) {
-        for (std::int64_t n = pick(40); n > 0; --n) bias[i].push_back({pick(4) == 0 ? 3 : token(), 20.0 * rng.uniform() - 10.0});
+        for (std::int64_t n = pick(40); n > 0; --n)
+          bias[i].push_back({pick(4) == 0 ? 3 : token(), 20.0 * rng.uniform() - 10.0});
       }
       if (pick(4) == 0) {
         for (std::int64_t n = pick(8); n > 0; --n) forbidden[i].push_back(token());
@@ -423,7 +437,9 @@ TEST_F(GpuSampling, DrawsTheTokensOfTheCpu) {
     ASSERT_EQ(got.size(), expected.size());
     for (std::size_t i = 0; i < got.size(); ++i) {
       const SampleRow& row = random.rows[i];
-      const auto name = [&] { return "vocabulary " + std::to_string(vocab) + ", draw " + std::to_string(i) + " of row " + std::to_string(row.row); };
+      const auto name = [&] {
+        return "vocabulary " + std::to_string(vocab) + ", draw " + std::to_string(i) + " of row " + std::to_string(row.row);
+      };
       EXPECT_EQ(got[i].error, expected[i].error) << name();
       const std::int32_t next = tokens.const_data_ptr<std::int32_t>()[i];
       if (!expected[i].error.empty()) {
@@ -468,7 +484,8 @@ TEST_F(GpuSampling, ATokenThatTheDeviceAloneKnowsIsPenalisedToo) {
   std::vector<SampleRow> ahead = random.rows;
   for (std::size_t i = 0; i < 64; ++i) {
     // Often the most likely token, so that it matters.
-    last[i] = i % 2 == 0 ? logits[random.rows[i].row].argmax().item<std::int32_t>() : static_cast<std::int32_t>(rng.below(kVocab));
+    last[i] = i % 2 == 0 ? logits[random.rows[i].row].argmax().item<std::int32_t>()
+                         : static_cast<std::int32_t>(rng.below(kVocab));
     ahead[i].last_input = static_cast<std::int64_t>(i);
     random.seen[i].push_back(last[i]);
     random.generated[i].push_back(last[i]);
@@ -483,7 +500,8 @@ TEST_F(GpuSampling, ATokenThatTheDeviceAloneKnowsIsPenalisedToo) {
   const std::vector<SampledRow> got = samples.read();
   for (std::size_t i = 0; i < 64; ++i) {
     EXPECT_EQ(got[i].token.id, expected[i].token.id) << i;
-    EXPECT_EQ(tokens[static_cast<std::int64_t>(i)].item<std::int32_t>(), expected[i].error.empty() ? expected[i].token.id : -1) << i;
+    EXPECT_EQ(tokens[static_cast<std::int64_t>(i)].item<std::int32_t>(), expected[i].error.empty() ? expected[i].token.id : -1)
+        << i;
   }
   EXPECT_TRUE(tokens.narrow(0, 64, 6).eq(-7).all().item<bool>());
   EXPECT_THROW(DeviceSamples(on_gpu(logits), random.rows, tokens.narrow(0, 0, 63)), c10::Error);

@@ -108,8 +108,7 @@ TEST_P(Gpu, RopeAndQkNormForwardAndBackward) {
       const at::Tensor dv = random_tensor(k.sizes(), dtype_, 4);
       at::Tensor dqkv = at::full(qkv.sizes(), 7.0, qkv.options()), gpu_dqkv = on_gpu(dqkv);
       reference::rope_qk_norm_backward(dq, dk, dv, q, k, rstd, table, dqkv);
-      rope_qk_norm_backward(on_gpu(dq), on_gpu(dk), on_gpu(dv), on_gpu(q), on_gpu(k), on_gpu(rstd), gpu_table,
-                            gpu_dqkv);
+      rope_qk_norm_backward(on_gpu(dq), on_gpu(dk), on_gpu(dv), on_gpu(q), on_gpu(k), on_gpu(rstd), gpu_table, gpu_dqkv);
       EXPECT_LT(relative_error(gpu_dqkv.cpu(), dqkv), tolerance_) << d;
     }
   }
@@ -172,7 +171,9 @@ TEST_P(Gpu, HeadLossesAndGradients) {
     at::Tensor alone = on_gpu(at::zeros({c.tokens}));
     head_losses(on_gpu(x), on_gpu(w), on_gpu(targets), options, alone);
     EXPECT_TRUE(alone.equal(gpu_losses));
-    EXPECT_LT(relative_error(softcap_logits(on_gpu(x).matmul(on_gpu(w).t()), options).cpu(), softcap_logits(x.matmul(w.t()), options)), bound);
+    EXPECT_LT(relative_error(softcap_logits(on_gpu(x).matmul(on_gpu(w).t()), options).cpu(),
+                             softcap_logits(x.matmul(w.t()), options)),
+              bound);
   }
   at::Tensor losses = on_gpu(at::zeros({1}));
   head_losses(on_gpu(random_tensor({1, 64}, dtype_, 1)), on_gpu(random_tensor({64, 64}, dtype_, 2)),
@@ -220,12 +221,12 @@ TEST_P(Gpu, DocumentAttention) {
       const DocumentBounds bounds = make_document_bounds(offsets, 2, 200, at::kCUDA);
       const auto exact = [](const at::Tensor& x) { return x.to(at::kFloat); };
       const AttentionForward expected = causal_attention(exact(q), exact(k), values(exact(v)), {&host});
-      const AttentionBackward gradients =
-          causal_attention_backward(exact(dout), exact(q), exact(k), values(exact(v)), expected, {&host});
+      const AttentionBackward gradients = causal_attention_backward(exact(dout), exact(q), exact(k), values(exact(v)), expected,
+                                                                    {&host});
       const at::Tensor gpu_v = values(on_gpu(v));
       const AttentionForward forward = causal_attention(on_gpu(q), on_gpu(k), gpu_v, {&bounds});
-      const AttentionBackward backward =
-          causal_attention_backward(on_gpu(dout), on_gpu(q), on_gpu(k), gpu_v, forward, {&bounds});
+      const AttentionBackward backward = causal_attention_backward(on_gpu(dout), on_gpu(q), on_gpu(k), gpu_v, forward,
+                                                                   {&bounds});
       const double bound = dtype_ == at::kFloat ? 1e-5 : kBf16Chain;
       EXPECT_LT(relative_error(forward.out.cpu(), expected.out), bound) << d;
       EXPECT_LT(relative_error(backward.dq.cpu(), gradients.dq), bound) << d;
@@ -238,8 +239,7 @@ TEST_P(Gpu, DocumentAttention) {
 TEST_P(Gpu, LinearWeightGradientsAddUp) {
   const at::Tensor x = random_tensor({300, 64}, dtype_, 1), dy = random_tensor({300, 96}, dtype_, 2);
   at::Tensor dw = on_gpu(random_tensor({96, 64}, at::kFloat, 3)), none;
-  const at::Tensor expected =
-      dw.cpu().to(at::kDouble).add(dy.to(at::kDouble).t().matmul(x.to(at::kDouble)));
+  const at::Tensor expected = dw.cpu().to(at::kDouble).add(dy.to(at::kDouble).t().matmul(x.to(at::kDouble)));
   linear_backward_weight(on_gpu(dy), on_gpu(x), dw, none);
   EXPECT_LT(relative_error(dw.cpu(), expected), 1e-5);  // in float32 whatever the type of x
 }
@@ -271,8 +271,14 @@ TEST_P(Gpu, OptimizerSteps) {
   const double sum = sum_of_squares(matrices.gradient);
   EXPECT_NEAR(sum, reference::sum_of_squares(expected.gradient).item<double>(), 1e-6 * sum);
 
-  const AdamWArguments step{.grad_scale = 0.5, .beta1 = 0.8, .beta2 = 0.95, .learning_rate = 0.1, .weight_decay = 0.01,
-                            .eps = 1e-10, .bias1 = 0.36, .sqrt_bias2 = 0.3};
+  const AdamWArguments step{.grad_scale = 0.5,
+                            .beta1 = 0.8,
+                            .beta2 = 0.95,
+                            .learning_rate = 0.1,
+                            .weight_decay = 0.01,
+                            .eps = 1e-10,
+                            .bias1 = 0.36,
+                            .sqrt_bias2 = 0.3};
   at::Tensor p = random_tensor({1001}, at::kFloat, 1), m = random_tensor({1001}, at::kFloat, 2);
   const at::Tensor g = random_tensor({1001}, at::kFloat, 4);
   at::Tensor v = random_tensor({1001}, at::kFloat, 3).square(), copy = p.to(at::kBFloat16);
@@ -339,7 +345,8 @@ TEST(Reference, AgreesWithTheCpusKernels) {
   at::Tensor losses = at::empty({21}), expected_losses = at::empty({21}), dw = at::zeros_like(w);
   head_losses_and_gradients(x, w, targets, scale, options, expected_losses, expected_dx, dw);
   at::Tensor z = x.matmul(w.t());
-  EXPECT_LT(relative_error(reference::softcap(z, 60, 15.0), softcap_logits(x.matmul(w.t()), options)), testing::kFloatTolerance);
+  EXPECT_LT(relative_error(reference::softcap(z, 60, 15.0), softcap_logits(x.matmul(w.t()), options)),
+            testing::kFloatTolerance);
   reference::softcap_cross_entropy(z, targets, scale, losses, 60, 15.0);
   EXPECT_LT(relative_error(losses, expected_losses), testing::kFloatTolerance);
   EXPECT_LT(relative_error(z.matmul(w), expected_dx), 2 * testing::kFloatTolerance);

@@ -66,9 +66,14 @@ void PrintTo(const Level& level, std::ostream* out) { *out << level.name; }
 
 // What this processor can run.
 std::vector<Level> levels() {
-#define NANOCHAT_LEVEL(level) \
-  Level { #level, &level::kFloatKernels, &level::kBf16Kernels, &level::kOptimizerKernels, level::kExponentials, &level::kFloatRowKernels, \
-          &level::kBf16RowKernels }
+#define NANOCHAT_LEVEL(level)      \
+  Level{#level,                    \
+        &level::kFloatKernels,     \
+        &level::kBf16Kernels,      \
+        &level::kOptimizerKernels, \
+        level::kExponentials,      \
+        &level::kFloatRowKernels,  \
+        &level::kBf16RowKernels}
   std::vector<Level> found = {NANOCHAT_LEVEL(baseline)};
 #if defined(__x86_64__)
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) found.push_back(NANOCHAT_LEVEL(avx2));
@@ -275,8 +280,7 @@ TEST_P(KernelLevels, SoftcapCrossEntropy) {
         auto z = raw;
         std::vector<float> scratch(static_cast<std::size_t>(2 * vocab));
         const auto run = [&](std::vector<T>& logits, bool gradient) {
-          return kernels<T>().softcap_cross_entropy(logits.data(), scratch.data(), vocab, padded, target, cap,
-                                                    gradient, 0.5F);
+          return kernels<T>().softcap_cross_entropy(logits.data(), scratch.data(), vocab, padded, target, cap, gradient, 0.5F);
         };
         const float loss = run(z, true);
         std::vector<double> capped, slope;
@@ -363,7 +367,7 @@ TEST_P(KernelLevels, AttendIsSoftmaxOverTheKeys) {
         std::vector<float> scratch(static_cast<std::size_t>(attend_scratch(positions)));
         const PagedHead<T> head{k.data(), v.data(), blocks.data(), kBlock, kBlock * stride, stride};
         GetParam().template row_kernels<T>().attend(q.data(), apart, kQueries, head, y.data(), apart, scratch.data(), keys, d,
-                                                   static_cast<float>(scale));
+                                                    static_cast<float>(scale));
         for (std::int64_t query = 0; query < kQueries; ++query) {
           std::vector<double> expected(static_cast<std::size_t>(d));
           double total = 0.0;
@@ -378,7 +382,8 @@ TEST_P(KernelLevels, AttendIsSoftmaxOverTheKeys) {
               expected[static_cast<std::size_t>(i)] += weight * value(v[static_cast<std::size_t>(at(key) + i)]);
             }
           }
-          const std::string where = "keys " + std::to_string(keys) + " d " + std::to_string(d) + " query " + std::to_string(query);
+          const std::string where = "keys " + std::to_string(keys) + " d " + std::to_string(d) + " query " +
+                                    std::to_string(query);
           for (std::int64_t i = 0; i < d; ++i) {
             expect_near(y[static_cast<std::size_t>(query * apart + i)], expected[static_cast<std::size_t>(i)] / total, where);
           }
@@ -395,8 +400,8 @@ TEST_P(KernelLevels, AdamWFollowsItsFormula) {
     for (float& x : v) x = x * x;
     const auto v0 = v;
     std::vector<bf16> copy(p.size());
-    GetParam().optimizer->adamw(p.data(), g.data(), m.data(), v.data(), copy.data(), n, 0.5F, 0.8F, 0.95F, 0.01F,
-                                0.1F, 1e-10F, 0.2F, 0.25F);
+    GetParam().optimizer->adamw(p.data(), g.data(), m.data(), v.data(), copy.data(), n, 0.5F, 0.8F, 0.95F, 0.01F, 0.1F, 1e-10F,
+                                0.2F, 0.25F);
     for (std::size_t i = 0; i < p.size(); ++i) {
       const double gradient = 0.5 * value(g[i]);
       const double first = 0.8 * value(m0[i]) + 0.2 * gradient;

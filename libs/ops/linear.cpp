@@ -88,7 +88,9 @@ void linear_backward_input(const at::Tensor& dy, const at::Tensor& w, at::Tensor
   has_own_product(dy) ? product(dy, PackedMatrix(w), dx) : static_cast<void>(at::mm_out(dx, dy, w));
 }
 
-bool needs_weight_scratch(const at::Tensor& x) { return x.scalar_type() != at::kFloat && !x.is_cuda() && !has_fastest_products(x); }
+bool needs_weight_scratch(const at::Tensor& x) {
+  return x.scalar_type() != at::kFloat && !x.is_cuda() && !has_fastest_products(x);
+}
 
 void linear_backward_weight(const at::Tensor& dy, const at::Tensor& x, at::Tensor& dw, at::Tensor& scratch) {
   if (has_fastest_products(x)) {

@@ -29,7 +29,8 @@ const cpu::ProductKernels& kernels() {
 // `depth`: the dimension that the sums run over.
 cpu::ProductOperand operand(const at::Tensor& x, std::int64_t depth) {
   TORCH_CHECK(x.dim() == 2 && x.is_cpu() && x.scalar_type() == at::kBFloat16 && x.numel() > 0,
-              "matrix_product: expected a bfloat16 matrix on the CPU, got ", x.scalar_type(), " ", x.sizes(), " on ", x.device());
+              "matrix_product: expected a bfloat16 matrix on the CPU, got ", x.scalar_type(), " ", x.sizes(), " on ",
+              x.device());
   const auto* data = static_cast<const cpu::bf16*>(x.const_data_ptr());
   const std::int64_t other = 1 - depth;
   if (x.stride(depth) == 1 || x.size(depth) == 1) return {data, x.stride(other), true};
@@ -75,10 +76,11 @@ void multiply(const at::Tensor& a, const PackedMatrix& b, const cpu::ProductResu
   });
 }
 
-cpu::ProductResult rounded_result(const at::Tensor& a, const PackedMatrix& b, at::Tensor& y, double alpha, const at::Tensor& addend,
-                                  double beta) {
+cpu::ProductResult rounded_result(const at::Tensor& a, const PackedMatrix& b, at::Tensor& y, double alpha,
+                                  const at::Tensor& addend, double beta) {
   const auto fits = [&](const at::Tensor& x) {
-    return x.dim() == 2 && x.size(0) == a.size(0) && x.size(1) == b.columns() && x.scalar_type() == at::kBFloat16 && dense_rows(x);
+    return x.dim() == 2 && x.size(0) == a.size(0) && x.size(1) == b.columns() && x.scalar_type() == at::kBFloat16 &&
+           dense_rows(x);
   };
   TORCH_CHECK(a.dim() == 2 && a.size(1) == b.depth() && fits(y), "matrix_product: ", a.sizes(), " times (", b.depth(), ", ",
               b.columns(), ") does not fit y ", y.sizes());
@@ -108,9 +110,8 @@ PackedMatrix::PackedMatrix(const at::Tensor& b) : depth_(b.size(0)), columns_(b.
   const cpu::ProductOperand right = operand(b, 0);
   data_ = at::empty({k.packed_size(columns_, depth_)}, at::kBFloat16);
   auto* packed = static_cast<cpu::bf16*>(data_.data_ptr());
-  parallel_for(strips_of(*this), row_grain(k.strip * depth_), [&](std::int64_t first, std::int64_t last) {
-    k.pack(right, columns_, depth_, first, last, packed);
-  });
+  parallel_for(strips_of(*this), row_grain(k.strip * depth_),
+               [&](std::int64_t first, std::int64_t last) { k.pack(right, columns_, depth_, first, last, packed); });
 }
 
 void product(const at::Tensor& a, const PackedMatrix& b, at::Tensor& y, double alpha, const at::Tensor& addend, double beta) {
@@ -118,8 +119,8 @@ void product(const at::Tensor& a, const PackedMatrix& b, at::Tensor& y, double a
 }
 
 void add_product(const at::Tensor& a, const PackedMatrix& b, at::Tensor& sum) {
-  TORCH_CHECK(a.dim() == 2 && a.size(1) == b.depth() && sum.dim() == 2 && sum.size(0) == a.size(0) && sum.size(1) == b.columns() &&
-                  sum.scalar_type() == at::kFloat && dense_rows(sum),
+  TORCH_CHECK(a.dim() == 2 && a.size(1) == b.depth() && sum.dim() == 2 && sum.size(0) == a.size(0) &&
+                  sum.size(1) == b.columns() && sum.scalar_type() == at::kFloat && dense_rows(sum),
               "matrix_product: ", a.sizes(), " times (", b.depth(), ", ", b.columns(), ") does not fit the sum ", sum.sizes());
   cpu::ProductResult result;
   result.sum = static_cast<float*>(sum.data_ptr());

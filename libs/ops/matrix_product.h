@@ -37,6 +37,7 @@ void product(const at::Tensor& a, const PackedMatrix& b, at::Tensor& y, double a
 // sum (m, n; float32) += a b.
 void add_product(const at::Tensor& a, const PackedMatrix& b, at::Tensor& sum);
 // y (m, m) = alpha x xᵀ + beta addend for x (m, depth) and a symmetric addend; computes half and mirrors it.
-void symmetric_product(const at::Tensor& x, at::Tensor& y, double alpha = 1.0, const at::Tensor& addend = {}, double beta = 0.0);
+void symmetric_product(const at::Tensor& x, at::Tensor& y, double alpha = 1.0, const at::Tensor& addend = {},
+                       double beta = 0.0);
 
 }  // namespace nanochat::ops

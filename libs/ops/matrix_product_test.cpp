@@ -26,7 +26,8 @@ constexpr double kSumTolerance = 2e-6;
 class MatrixProduct : public ::testing::Test {
  protected:
   void SetUp() override {
-    if (!has_product_kernels(at::empty({1, 1}, at::kBFloat16))) GTEST_SKIP() << "no products of bfloat16 numbers on this processor";
+    if (!has_product_kernels(at::empty({1, 1}, at::kBFloat16)))
+      GTEST_SKIP() << "no products of bfloat16 numbers on this processor";
   }
 };
 
@@ -40,8 +41,16 @@ at::Tensor exact(const at::Tensor& a, const at::Tensor& b) { return at::mm(a.to(
 
 TEST_F(MatrixProduct, MultipliesAnyShapeAndOrder) {
   std::uint64_t seed = 1;
-  for (const auto& [m, n, depth] : {std::tuple{1, 1, 1}, {8, 48, 32}, {7, 47, 31}, {9, 49, 33}, {33, 8, 2}, {31, 9, 64}, {40, 24, 769},
-                                    {70, 100, 1537}, {257, 130, 65}, {3, 500, 1000}}) {
+  for (const auto& [m, n, depth] : {std::tuple{1, 1, 1},
+                                    {8, 48, 32},
+                                    {7, 47, 31},
+                                    {9, 49, 33},
+                                    {33, 8, 2},
+                                    {31, 9, 64},
+                                    {40, 24, 769},
+                                    {70, 100, 1537},
+                                    {257, 130, 65},
+                                    {3, 500, 1000}}) {
     for (const bool a_along : {true, false}) {
       for (const bool b_along : {true, false}) {
         const at::Tensor a = matrix(m, depth, a_along, seed++), b = matrix(depth, n, b_along, seed++);
@@ -62,7 +71,8 @@ TEST_F(MatrixProduct, MultipliesAnyShapeAndOrder) {
 
 TEST_F(MatrixProduct, ScalesAndAdds) {
   for (const std::int64_t depth : {64, 1600}) {
-    const at::Tensor a = matrix(37, depth, true, 1), b = matrix(depth, 75, true, 2), addend = random_tensor({37, 75}, at::kBFloat16, 3);
+    const at::Tensor a = matrix(37, depth, true, 1), b = matrix(depth, 75, true, 2),
+                     addend = random_tensor({37, 75}, at::kBFloat16, 3);
     at::Tensor y = at::empty({37, 75}, at::kBFloat16);
     product(a, PackedMatrix(b), y, 0.5, addend, -3.0);
     EXPECT_LE(relative_error(y, exact(a, b).mul(0.5).sub(addend.to(at::kDouble), 3.0)), testing::kBfloatTolerance);

@@ -40,11 +40,11 @@ void adamw(at::Tensor& value, const at::Tensor& gradient, at::Tensor& first_mome
   auto* v = typed<float>(second_moment);
   auto* copy = compute.scalar_type() == at::kBFloat16 ? typed<cpu::bf16>(compute) : nullptr;
   parallel_for(value.numel(), kChunk, [&](std::int64_t begin, std::int64_t end) {
-    cpu::optimizer_kernels().adamw(
-        p + begin, g + begin, m + begin, v + begin, copy != nullptr ? copy + begin : nullptr, end - begin,
-        static_cast<float>(a.grad_scale), static_cast<float>(a.beta1), static_cast<float>(a.beta2),
-        static_cast<float>(a.learning_rate), static_cast<float>(a.weight_decay), static_cast<float>(a.eps),
-        static_cast<float>(a.bias1), static_cast<float>(a.sqrt_bias2));
+    cpu::optimizer_kernels().adamw(p + begin, g + begin, m + begin, v + begin, copy != nullptr ? copy + begin : nullptr,
+                                   end - begin, static_cast<float>(a.grad_scale), static_cast<float>(a.beta1),
+                                   static_cast<float>(a.beta2), static_cast<float>(a.learning_rate),
+                                   static_cast<float>(a.weight_decay), static_cast<float>(a.eps), static_cast<float>(a.bias1),
+                                   static_cast<float>(a.sqrt_bias2));
   });
 }
 
@@ -100,8 +100,8 @@ double sum_of_squares(const std::vector<at::Tensor>& tensors) {
     std::vector<double> partial(static_cast<std::size_t>((n + kRun - 1) / kRun));
     parallel_for(static_cast<std::int64_t>(partial.size()), 1, [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t i = begin; i < end; ++i) {
-        partial[static_cast<std::size_t>(i)] =
-            cpu::optimizer_kernels().sum_of_squares(x + i * kRun, std::min(kRun, n - i * kRun));
+        partial[static_cast<std::size_t>(i)] = cpu::optimizer_kernels().sum_of_squares(x + i * kRun,
+                                                                                       std::min(kRun, n - i * kRun));
       }
     });
     for (const double sum : partial) total += sum;

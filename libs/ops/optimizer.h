@@ -24,8 +24,7 @@ struct MatrixList {
 };
 // momentum := lerp(gradient * grad_scale, momentum, momentum factor). The direction is the momentum, or with `nesterov`
 // one step further, divided by its Frobenius norm + 1e-7. Returns (n, R, C) of `dtype` (float32 or bfloat16).
-at::Tensor muon_directions(const MatrixList& matrices, at::ScalarType dtype, double grad_scale, double momentum,
-                           bool nesterov);
+at::Tensor muon_directions(const MatrixList& matrices, at::ScalarType dtype, double grad_scale, double momentum, bool nesterov);
 // value -= rate * update (n, R, C), and updates compute.
 void muon_apply(const MatrixList& matrices, const at::Tensor& update, double rate);
 

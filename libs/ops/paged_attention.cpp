@@ -21,8 +21,8 @@ namespace {
 
 void check(const at::Tensor& x, const at::Tensor& keys, const at::Tensor& values, std::int64_t tokens) {
   TORCH_CHECK(x.dim() == 3 && keys.dim() == 4 && keys.sizes() == values.sizes() && keys.is_contiguous() &&
-                  values.is_contiguous() && x.size(0) == tokens && x.size(2) == keys.size(3) &&
-                  x.size(1) % keys.size(1) == 0 && x.scalar_type() == keys.scalar_type(),
+                  values.is_contiguous() && x.size(0) == tokens && x.size(2) == keys.size(3) && x.size(1) % keys.size(1) == 0 &&
+                  x.scalar_type() == keys.scalar_type(),
               "paged attention: ", x.sizes(), " ", x.scalar_type(), " of ", tokens, " tokens does not fit blocks ",
               keys.sizes(), " ", keys.scalar_type());
 }
@@ -85,8 +85,8 @@ std::int64_t PagedBatch::tokens() const {
 void paged_store(const at::Tensor& k, const at::Tensor& v, const PagedBatch& batch, at::Tensor& keys, at::Tensor& values) {
   check(k, keys, values, batch.tokens());
   check(batch, keys);
-  TORCH_CHECK(k.size(1) == keys.size(1) && v.sizes() == k.sizes() && k.stride(2) == 1 && v.stride(2) == 1,
-              "paged_store: k ", k.sizes(), " and v ", v.sizes(), " do not fit blocks ", keys.sizes());
+  TORCH_CHECK(k.size(1) == keys.size(1) && v.sizes() == k.sizes() && k.stride(2) == 1 && v.stride(2) == 1, "paged_store: k ",
+              k.sizes(), " and v ", v.sizes(), " do not fit blocks ", keys.sizes());
   if (has_kernels(keys)) return paged_store(k, v, DevicePagedBatch(batch, keys, keys.size(1)), keys, values);
   const std::int64_t heads = keys.size(1), block_size = keys.size(2), d = keys.size(3);
   const auto each = [&](const at::Tensor& from, at::Tensor& to) {
@@ -136,8 +136,9 @@ at::Tensor paged_attention(const at::Tensor& q, const at::Tensor& keys, const at
       for (std::int64_t i = begin; i < end; ++i) {
         const Queries& queries = all[static_cast<std::size_t>(i % n)];
         const std::int64_t head = i / n, first = (queries.row * n_head + head) * d, offset = head / group * block_size * d;
-        const cpu::PagedHead<T> paged{typed<T>(keys) + offset, typed<T>(values) + offset, queries.sequence->blocks.data(),
-                                      block_size, heads * block_size * d, d};
+        const cpu::PagedHead<T> paged{typed<T>(keys) + offset,         typed<T>(values) + offset,
+                                      queries.sequence->blocks.data(), block_size,
+                                      heads * block_size * d,          d};
         attend_in_window(attend, typed<T>(q) + first, n_head * d, queries.count, paged, typed<T>(out) + first, scratch.data(),
                          queries.position + 1, d, scale, scope.window);
       }
@@ -155,13 +156,15 @@ at::Tensor paged_attention_reference(const at::Tensor& q, const at::Tensor& keys
   for (const PagedBatch::Sequence& sequence : batch.sequences) {
     const std::int64_t seen = sequence.start + sequence.tokens, blocks = (seen + keys.size(2) - 1) / keys.size(2);
     const at::Tensor table = at::tensor(at::ArrayRef<std::int32_t>(sequence.blocks.data(), static_cast<std::size_t>(blocks)),
-                                        at::kInt).to(keys.device());
+                                        at::kInt)
+                                 .to(keys.device());
     const auto gather = [&](const at::Tensor& slab) {  // (1, positions, NKV, D)
       return slab.index_select(0, table).transpose(1, 2).flatten(0, 1).narrow(0, 0, seen).unsqueeze(0);
     };
     const at::Tensor start = at::tensor({sequence.start}, at::kLong);
     const at::Tensor queries = q.narrow(0, token, sequence.tokens).unsqueeze(0);
-    out.narrow(0, token, sequence.tokens).copy_(cached_attention(queries, gather(keys), gather(values), start, scope).squeeze(0));
+    out.narrow(0, token, sequence.tokens)
+        .copy_(cached_attention(queries, gather(keys), gather(values), start, scope).squeeze(0));
     token += sequence.tokens;
   }
   return out;
@@ -253,7 +256,8 @@ std::int64_t fixed_split(const PagedOptions& options) {
 
 }  // namespace
 
-DevicePagedBatch::DevicePagedBatch(const PagedBatch& batch, const at::Tensor& keys, std::int64_t n_head, const PagedOptions& options)
+DevicePagedBatch::DevicePagedBatch(const PagedBatch& batch, const at::Tensor& keys, std::int64_t n_head,
+                                   const PagedOptions& options)
     : blocks_(keys.size(0)), block_size_(keys.size(2)), tokens_(batch.tokens()) {
   check(keys, n_head, options);
   check(batch, keys);
@@ -335,7 +339,8 @@ void DevicePagedBatch::reserve_scratch(const at::Tensor& keys) {
   counters_ = at::zeros({counters}, keys.options().dtype(at::kInt));
 }
 
-void paged_store(const at::Tensor& k, const at::Tensor& v, const DevicePagedBatch& batch, at::Tensor& keys, at::Tensor& values) {
+void paged_store(const at::Tensor& k, const at::Tensor& v, const DevicePagedBatch& batch, at::Tensor& keys,
+                 at::Tensor& values) {
   check(k, keys, values, batch.tokens());
   TORCH_CHECK(k.size(1) == keys.size(1) && v.sizes() == k.sizes(), "paged_store: k ", k.sizes(), " and v ", v.sizes(),
               " do not fit blocks ", keys.sizes());
@@ -348,7 +353,8 @@ void rope_qk_norm_store(const at::Tensor& qkv, const RopeTable& table, const Dev
   TORCH_CHECK(qkv.numel() == q.size(0) * (q.size(1) + 2 * keys.size(1)) * q.size(2) && table.cos.size(1) == q.size(2) / 2,
               "rope_qk_norm_store: qkv ", qkv.sizes(), " does not fit q ", q.sizes(), " and blocks ", keys.sizes());
   const std::int64_t longest = std::max(batch.tiles().longest, batch.tall_tiles().longest);
-  TORCH_CHECK(longest <= table.cos.size(0), "rope_qk_norm_store: position ", longest - 1, " is beyond the table of ", table.cos.size(0));
+  TORCH_CHECK(longest <= table.cos.size(0), "rope_qk_norm_store: position ", longest - 1, " is beyond the table of ",
+              table.cos.size(0));
   cuda::rope_qk_norm_store(qkv, table, batch, q, keys, values, eps);
 }
 

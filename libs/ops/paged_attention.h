@@ -71,9 +71,9 @@ class DevicePagedBatch {
 
   // For callers of the kernels: tiles of one kind (cuda/kernels.h), and their shared scratch memory.
   struct Tiles {
-    std::int64_t begin = 0, count = 0;          // in lists(); two numbers each
-    std::int64_t rows = 0;                      // maximum number of rows of a tile
-    std::int64_t longest = 0, split = 0;        // keys of the longest sequence, and of a split
+    std::int64_t begin = 0, count = 0;  // in lists(); two numbers each
+    std::int64_t rows = 0;  // maximum number of rows of a tile
+    std::int64_t longest = 0, split = 0;  // keys of the longest sequence, and of a split
     std::int64_t splits() const { return count == 0 ? 0 : (longest + split - 1) / split; }
   };
   const at::Tensor& lists() const { return lists_; }  // int32

@@ -75,7 +75,8 @@ class PagedAttention : public ::testing::TestWithParam<Shape> {
     for (std::size_t i = 0; i < q_.size(); ++i) {
       const at::Tensor start = at::full({1}, batch_.sequences[i].start, at::kLong);
       parts.push_back(cached_attention(q_[i].unsqueeze(0).to(at::kFloat), k_[i].unsqueeze(0).to(at::kFloat),
-                                       v_[i].unsqueeze(0).to(at::kFloat), start, scope).squeeze(0));
+                                       v_[i].unsqueeze(0).to(at::kFloat), start, scope)
+                          .squeeze(0));
     }
     return join(parts);
   }
@@ -100,7 +101,8 @@ TEST_P(PagedAttention, WindowsEqualEachSequenceByItself) {
     const at::Tensor got = paged_attention(join(q_), keys_, values_, batch_, scope);
     EXPECT_LE(relative_error(got, expected(scope)), testing::tolerance(GetParam().dtype)) << window;
     EXPECT_LE(relative_error(paged_attention_reference(join(q_), keys_, values_, batch_, scope), expected(scope)),
-              testing::tolerance(GetParam().dtype)) << window;
+              testing::tolerance(GetParam().dtype))
+        << window;
   }
 }
 

@@ -24,10 +24,9 @@ double peak_flops(c10::Device device, at::ScalarType dtype) {
       double flops;
     };
     // Dense bfloat16 with float32 accumulation, SXM parts; the first name that a GPU's own contains counts.
-    static constexpr Sheet kSheets[] = {{"B200", 2250e12},    {"H200", 989e12},     {"H100 PCIe", 756e12},
-                                        {"H100 NVL", 835e12}, {"H100", 989e12},     {"GH200", 989e12},
-                                        {"A100", 312e12},     {"A800", 312e12},     {"H800", 989e12},
-                                        {"L40S", 362e12},     {"RTX 4090", 165e12}, {"A10G", 70e12}};
+    static constexpr Sheet kSheets[] = {{"B200", 2250e12}, {"H200", 989e12},  {"H100 PCIe", 756e12}, {"H100 NVL", 835e12},
+                                        {"H100", 989e12},  {"GH200", 989e12}, {"A100", 312e12},      {"A800", 312e12},
+                                        {"H800", 989e12},  {"L40S", 362e12},  {"RTX 4090", 165e12},  {"A10G", 70e12}};
     const std::string name = describe_gpu(device.index()).name;
     for (const Sheet& sheet : kSheets) {
       if (name.find(sheet.name) != std::string::npos) return sheet.flops;
@@ -37,7 +36,6 @@ double peak_flops(c10::Device device, at::ScalarType dtype) {
 }
 
 namespace {
-
 
 // The fastest of the products of one size within `seconds`; at least one.
 double fastest_product(std::int64_t size, at::ScalarType dtype, c10::Device device, double seconds) {
@@ -62,8 +60,8 @@ double fastest_product(std::int64_t size, at::ScalarType dtype, c10::Device devi
 }  // namespace
 
 double measured_matmul_flops(at::ScalarType dtype, double seconds, c10::Device device) {
-  TORCH_CHECK(dtype == at::kFloat || dtype == at::kBFloat16,
-              "measured_matmul_flops: expected float32 or bfloat16, got ", dtype);
+  TORCH_CHECK(dtype == at::kFloat || dtype == at::kBFloat16, "measured_matmul_flops: expected float32 or bfloat16, got ",
+              dtype);
   if (device.is_cuda()) return fastest_product(8192, dtype, device, seconds);
   constexpr double kSizes[] = {512, 1024, 2048};
   const double share = seconds / static_cast<double>(std::size(kSizes));

@@ -22,8 +22,8 @@ at::Tensor as_float(const at::Tensor& x) { return x.to(at::kFloat); }
 RopeTable rows_of(const RopeTable& table, const at::Tensor& start, std::int64_t time) {
   const auto rows = [&](const at::Tensor& x) {
     if (!start.defined()) return x.narrow(0, 0, time).view({1, time, 1, x.size(1)});
-    const at::Tensor positions =
-        start.to(x.device()).view({-1, 1}) + at::arange(time, at::TensorOptions(at::kLong).device(x.device()));
+    const at::Tensor positions = start.to(x.device()).view({-1, 1}) +
+                                 at::arange(time, at::TensorOptions(at::kLong).device(x.device()));
     return at::index_select(x, 0, positions.flatten()).view({start.numel(), time, 1, x.size(1)});
   };
   return {rows(table.cos), rows(table.sin)};
@@ -60,8 +60,7 @@ void add_rms_norm(at::Tensor& residual, const at::Tensor& branch, at::Tensor& y,
   rms_norm(residual, y, rstd, eps);
 }
 
-void rms_norm_backward(const at::Tensor& dy, const at::Tensor& y, const at::Tensor& rstd, at::Tensor& dx,
-                       bool accumulate) {
+void rms_norm_backward(const at::Tensor& dy, const at::Tensor& y, const at::Tensor& rstd, at::Tensor& dx, bool accumulate) {
   const at::Tensor gradient = norm_gradient(as_float(dy), as_float(y), rstd.unsqueeze(-1));
   dx.copy_(accumulate ? as_float(dx) + gradient : gradient);
 }
@@ -177,8 +176,8 @@ void smear_backward(const at::Tensor& dy, const at::Tensor& x, const at::Tensor&
   d_gate.add_(at::matmul(slope.t(), first_channels(x, gate)));
 }
 
-void add_value_embedding(at::Tensor v, const at::Tensor& h, const at::Tensor& gate, const at::Tensor& table, const at::Tensor& ids,
-                         at::Tensor& g) {
+void add_value_embedding(at::Tensor v, const at::Tensor& h, const at::Tensor& gate, const at::Tensor& table,
+                         const at::Tensor& ids, at::Tensor& g) {
   const at::Tensor opened = at::sigmoid(at::matmul(first_channels(h, gate), as_float(gate).t())) * 3.0;
   const at::Tensor rows = as_float(table.index_select(0, ids.flatten())).view(v.sizes());
   v.copy_(as_float(v) + opened.unsqueeze(2) * rows);

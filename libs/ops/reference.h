@@ -38,16 +38,15 @@ void smear(const at::Tensor& x, const at::Tensor& previous, const at::Tensor& be
            const at::Tensor& lambda, at::Tensor& y, at::Tensor& s);
 void smear_backward(const at::Tensor& dy, const at::Tensor& x, const at::Tensor& before, const at::Tensor& gate,
                     const at::Tensor& lambda, const at::Tensor& s, at::Tensor& dx, at::Tensor d_gate, at::Tensor d_lambda);
-void add_value_embedding(at::Tensor v, const at::Tensor& h, const at::Tensor& gate, const at::Tensor& table, const at::Tensor& ids,
-                         at::Tensor& g);
+void add_value_embedding(at::Tensor v, const at::Tensor& h, const at::Tensor& gate, const at::Tensor& table,
+                         const at::Tensor& ids, at::Tensor& g);
 void add_value_embedding_backward(const at::Tensor& dv, const at::Tensor& h, const at::Tensor& gate, const at::Tensor& table,
                                   const at::Tensor& ids, const at::Tensor& g, at::Tensor& dh, at::Tensor& d_gate,
                                   at::Tensor& d_table);
 
 void adamw(at::Tensor& value, const at::Tensor& gradient, at::Tensor& first_moment, at::Tensor& second_moment,
            at::Tensor& compute, const AdamWArguments& arguments);
-at::Tensor muon_directions(const MatrixList& matrices, at::ScalarType dtype, double grad_scale, double momentum,
-                           bool nesterov);
+at::Tensor muon_directions(const MatrixList& matrices, at::ScalarType dtype, double grad_scale, double momentum, bool nesterov);
 at::Tensor sum_of_squares(const std::vector<at::Tensor>& tensors);  // float64, no dimensions
 
 }  // namespace nanochat::ops::reference

@@ -9,8 +9,8 @@ namespace nanochat::ops {
 namespace {
 
 float number(const at::Tensor& x) {
-  TORCH_CHECK(x.numel() == 1 && x.scalar_type() == at::kFloat, "residual_mix: expected one float32 number, got ", x.sizes(), " ",
-              x.scalar_type());
+  TORCH_CHECK(x.numel() == 1 && x.scalar_type() == at::kFloat, "residual_mix: expected one float32 number, got ", x.sizes(),
+              " ", x.scalar_type());
   return *x.const_data_ptr<float>();
 }
 
@@ -59,7 +59,8 @@ void residual_mix_backward(at::Tensor& gradient, const at::Tensor& before, const
     T *du = typed<T>(gradient), *kept = typed_or_null<T>(before);
     parallel_for(rows, row_grain(n), [&](std::int64_t first, std::int64_t last) {
       cpu::kernels<T>().mix_backward(du + first * n, kept != nullptr ? kept + first * n : nullptr, typed<T>(x0) + first * n,
-                                     typed<float>(dx0) + first * n, typed<float>(sums) + 2 * first, last - first, n, scale, share);
+                                     typed<float>(dx0) + first * n, typed<float>(sums) + 2 * first, last - first, n, scale,
+                                     share);
     });
   });
   double of_before = 0.0, of_x0 = 0.0;

@@ -54,14 +54,16 @@ TEST_P(ResidualMix, EqualsTheReferenceWithAndWithoutWhatIsOptional) {
   for (const bool with : {true, false}) {
     const at::Tensor added = with ? branch : at::Tensor();
     at::Tensor ours = stream.clone(), theirs = stream.clone(), y = at::empty_like(stream), plain_y = at::empty_like(stream);
-    at::Tensor before = with ? at::empty_like(stream) : at::Tensor(), plain_before = with ? at::empty_like(stream) : at::Tensor();
+    at::Tensor before = with ? at::empty_like(stream) : at::Tensor(),
+               plain_before = with ? at::empty_like(stream) : at::Tensor();
     at::Tensor rstd = with ? at::empty({kRows}) : at::Tensor(), plain_rstd = with ? at::empty({kRows}) : at::Tensor();
     residual_mix(ours, added, x0, a_, b_, before, y, rstd, kEps);
     reference::residual_mix(theirs, added, x0, a_, b_, plain_before, plain_y, plain_rstd, kEps);
     EXPECT_LT(relative_error(ours, theirs), tolerance(GetParam()));
     EXPECT_LT(relative_error(y, plain_y), tolerance(GetParam()));
     at::Tensor gradient = branch.clone(), plain_gradient = branch.clone();
-    at::Tensor dx0 = at::zeros({kRows, kWidth}), plain_dx0 = at::zeros({kRows, kWidth}), d_b = at::zeros({1}), plain_d_b = at::zeros({1});
+    at::Tensor dx0 = at::zeros({kRows, kWidth}), plain_dx0 = at::zeros({kRows, kWidth}), d_b = at::zeros({1}),
+               plain_d_b = at::zeros({1});
     const at::Tensor d_a = with ? at::zeros({1}) : at::Tensor(), plain_d_a = with ? at::zeros({1}) : at::Tensor();
     residual_mix_backward(gradient, before, x0, a_, b_, dx0, d_a, d_b);
     reference::residual_mix_backward(plain_gradient, plain_before, x0, a_, b_, plain_dx0, plain_d_a, plain_d_b);

@@ -18,38 +18,35 @@ void rms_norm(const at::Tensor& x, at::Tensor& y, at::Tensor& rstd, double eps) 
   float* scale = optional_rows(rstd);
   visit_dtype(x, "rms_norm", [&]<class T>(T) {
     parallel_for(x.numel() / n, row_grain(n), [&](std::int64_t begin, std::int64_t end) {
-      cpu::kernels<T>().rms_norm(typed<T>(x) + begin * n, typed<T>(y) + begin * n,
-                                 scale != nullptr ? scale + begin : nullptr, end - begin, n, static_cast<float>(eps));
+      cpu::kernels<T>().rms_norm(typed<T>(x) + begin * n, typed<T>(y) + begin * n, scale != nullptr ? scale + begin : nullptr,
+                                 end - begin, n, static_cast<float>(eps));
     });
   });
 }
 
 void add_rms_norm(at::Tensor& residual, const at::Tensor& branch, at::Tensor& y, at::Tensor& rstd, double eps) {
   const std::int64_t n = residual.size(-1);
-  TORCH_CHECK(residual.numel() == branch.numel() && residual.numel() == y.numel(), "add_rms_norm: sizes ",
-              residual.sizes(), ", ", branch.sizes(), " and ", y.sizes(), " differ");
+  TORCH_CHECK(residual.numel() == branch.numel() && residual.numel() == y.numel(), "add_rms_norm: sizes ", residual.sizes(),
+              ", ", branch.sizes(), " and ", y.sizes(), " differ");
   if (residual.is_cuda()) return on_gpu(cuda::add_rms_norm, reference::add_rms_norm)(residual, branch, y, rstd, eps);
   float* scale = optional_rows(rstd);
   visit_dtype(residual, "add_rms_norm", [&]<class T>(T) {
     parallel_for(residual.numel() / n, row_grain(n), [&](std::int64_t begin, std::int64_t end) {
-      cpu::kernels<T>().add_rms_norm(typed<T>(residual) + begin * n, typed<T>(branch) + begin * n,
-                                     typed<T>(y) + begin * n, scale != nullptr ? scale + begin : nullptr, end - begin,
-                                     n, static_cast<float>(eps));
+      cpu::kernels<T>().add_rms_norm(typed<T>(residual) + begin * n, typed<T>(branch) + begin * n, typed<T>(y) + begin * n,
+                                     scale != nullptr ? scale + begin : nullptr, end - begin, n, static_cast<float>(eps));
     });
   });
 }
 
-void rms_norm_backward(const at::Tensor& dy, const at::Tensor& y, const at::Tensor& rstd, at::Tensor& dx,
-                       bool accumulate) {
+void rms_norm_backward(const at::Tensor& dy, const at::Tensor& y, const at::Tensor& rstd, at::Tensor& dx, bool accumulate) {
   const std::int64_t n = y.size(-1);
-  TORCH_CHECK(dy.numel() == y.numel() && dx.numel() == y.numel() && rstd.numel() == y.numel() / n,
-              "rms_norm_backward: sizes ", dy.sizes(), ", ", y.sizes(), ", ", dx.sizes(), ", ", rstd.sizes(), " differ");
+  TORCH_CHECK(dy.numel() == y.numel() && dx.numel() == y.numel() && rstd.numel() == y.numel() / n, "rms_norm_backward: sizes ",
+              dy.sizes(), ", ", y.sizes(), ", ", dx.sizes(), ", ", rstd.sizes(), " differ");
   if (y.is_cuda()) return on_gpu(cuda::rms_norm_backward, reference::rms_norm_backward)(dy, y, rstd, dx, accumulate);
   visit_dtype(y, "rms_norm_backward", [&]<class T>(T) {
     parallel_for(y.numel() / n, row_grain(n), [&](std::int64_t begin, std::int64_t end) {
-      cpu::kernels<T>().rms_norm_backward(typed<T>(dy) + begin * n, typed<T>(y) + begin * n,
-                                          typed<float>(rstd) + begin, typed<T>(dx) + begin * n, end - begin, n,
-                                          accumulate);
+      cpu::kernels<T>().rms_norm_backward(typed<T>(dy) + begin * n, typed<T>(y) + begin * n, typed<float>(rstd) + begin,
+                                          typed<T>(dx) + begin * n, end - begin, n, accumulate);
     });
   });
 }

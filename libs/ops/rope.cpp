@@ -28,8 +28,8 @@ void rope_qk_norm(const at::Tensor& qkv, const RopeTable& table, const at::Tenso
                   at::Tensor& rstd, double eps) {
   const std::int64_t batch = q.size(0), time = q.size(1), n_head = q.size(2), n_kv_head = k.size(2), d = q.size(3);
   const std::int64_t width = (n_head + 2 * n_kv_head) * d;
-  TORCH_CHECK(qkv.numel() == batch * time * width, "rope_qk_norm: qkv ", qkv.sizes(), " does not fit q ", q.sizes(),
-              " and k ", k.sizes());
+  TORCH_CHECK(qkv.numel() == batch * time * width, "rope_qk_norm: qkv ", qkv.sizes(), " does not fit q ", q.sizes(), " and k ",
+              k.sizes());
   const std::int64_t positions = table.cos.size(0);
   const std::int64_t* starts = start.defined() ? start.const_data_ptr<std::int64_t>() : nullptr;
   for (std::int64_t b = 0; b < batch; ++b) {
@@ -51,8 +51,8 @@ void rope_qk_norm(const at::Tensor& qkv, const RopeTable& table, const at::Tenso
         const T* x = typed<T>(qkv) + row * width;
         float* rows = scale != nullptr ? scale + row * (n_head + n_kv_head) : nullptr;
         kernel(x, typed<T>(q) + row * n_head * d, rows, c, s, n_head, d, static_cast<float>(eps));
-        kernel(x + n_head * d, typed<T>(k) + row * n_kv_head * d, rows != nullptr ? rows + n_head : nullptr, c, s,
-               n_kv_head, d, static_cast<float>(eps));
+        kernel(x + n_head * d, typed<T>(k) + row * n_kv_head * d, rows != nullptr ? rows + n_head : nullptr, c, s, n_kv_head, d,
+               static_cast<float>(eps));
       }
     });
   });
@@ -65,7 +65,8 @@ void rope_qk_norm_backward(const at::Tensor& dq, const at::Tensor& dk, const at:
   TORCH_CHECK(dqkv.numel() == batch * time * width && dq.numel() == q.numel() && dk.numel() == k.numel() &&
                   dv.numel() == k.numel(),
               "rope_qk_norm_backward: dqkv ", dqkv.sizes(), " does not fit q ", q.sizes(), " and k ", k.sizes());
-  if (q.is_cuda()) return on_gpu(cuda::rope_qk_norm_backward, reference::rope_qk_norm_backward)(dq, dk, dv, q, k, rstd, table, dqkv);
+  if (q.is_cuda())
+    return on_gpu(cuda::rope_qk_norm_backward, reference::rope_qk_norm_backward)(dq, dk, dv, q, k, rstd, table, dqkv);
   visit_dtype(q, "rope_qk_norm_backward", [&]<class T>(T) {
     const auto kernel = cpu::kernels<T>().rope_norm_backward;
     parallel_for(batch * time, row_grain(width), [&](std::int64_t begin, std::int64_t end) {
@@ -75,8 +76,8 @@ void rope_qk_norm_backward(const at::Tensor& dq, const at::Tensor& dk, const at:
         const float* rows = typed<float>(rstd) + row * (n_head + n_kv_head);
         T* dx = typed<T>(dqkv) + row * width;
         kernel(typed<T>(dq) + row * n_head * d, typed<T>(q) + row * n_head * d, rows, c, s, dx, n_head, d);
-        kernel(typed<T>(dk) + row * n_kv_head * d, typed<T>(k) + row * n_kv_head * d, rows + n_head, c, s,
-               dx + n_head * d, n_kv_head, d);
+        kernel(typed<T>(dk) + row * n_kv_head * d, typed<T>(k) + row * n_kv_head * d, rows + n_head, c, s, dx + n_head * d,
+               n_kv_head, d);
         std::memcpy(dx + (n_head + n_kv_head) * d, typed<T>(dv) + row * n_kv_head * d,
                     static_cast<std::size_t>(n_kv_head * d) * sizeof(T));
       }

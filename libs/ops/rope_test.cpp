@@ -54,7 +54,8 @@ TEST_P(RopeQkNorm, ForwardAndBackwardEqualAutograd) {
   const auto [dtype, d, rounded] = GetParam();
   const RopeTable table = make_rope_table(32, d, 10000.0, rounded);
   const at::Tensor qkv = random_tensor({kBatch * kTime, (kHeads + 2 * kKvHeads) * d}, dtype, 1);
-  const at::Tensor dq = random_tensor({kBatch, kTime, kHeads, d}, dtype, 2), dk = random_tensor({kBatch, kTime, kKvHeads, d}, dtype, 3);
+  const at::Tensor dq = random_tensor({kBatch, kTime, kHeads, d}, dtype, 2),
+                   dk = random_tensor({kBatch, kTime, kKvHeads, d}, dtype, 3);
   const at::Tensor leaf = qkv.to(at::kDouble).requires_grad_(true);
   const at::Tensor expected_q = plain(leaf, table, d, 0, kHeads, 0), expected_k = plain(leaf, table, d, kHeads, kKvHeads, 0);
   expected_q.mul(dq.to(at::kDouble)).sum().add(expected_k.mul(dk.to(at::kDouble)).sum()).backward();

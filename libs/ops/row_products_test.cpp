@@ -39,7 +39,8 @@ TEST_P(LinearRows, MultipliesAnyShape) {
 }
 
 TEST_P(LinearRows, TakesRowsThatLieApart) {
-  const at::Tensor x = random_tensor({6, 100}, GetParam(), 1).narrow(1, 10, 50), w = random_tensor({9, 80}, GetParam(), 2).narrow(1, 3, 50);
+  const at::Tensor x = random_tensor({6, 100}, GetParam(), 1).narrow(1, 10, 50),
+                   w = random_tensor({9, 80}, GetParam(), 2).narrow(1, 3, 50);
   at::Tensor whole = at::empty({6, 30}, x.options()).fill_(7);
   at::Tensor y = whole.narrow(1, 5, 9);
   linear_rows(x, w, y);

@@ -118,9 +118,8 @@ std::vector<SampledToken> RowSampler::most_likely(std::span<const float> logits,
   std::iota(ids.begin(), ids.end(), 0);
   const auto logit = [&](std::int32_t id) { return logits[static_cast<std::size_t>(id)]; };
   const auto kept = ids.begin() + std::min<std::ptrdiff_t>(count, static_cast<std::ptrdiff_t>(ids.size()));
-  std::partial_sort(ids.begin(), kept, ids.end(), [&](std::int32_t a, std::int32_t b) {
-    return logit(a) != logit(b) ? logit(a) > logit(b) : a < b;
-  });
+  std::partial_sort(ids.begin(), kept, ids.end(),
+                    [&](std::int32_t a, std::int32_t b) { return logit(a) != logit(b) ? logit(a) > logit(b) : a < b; });
   const double log_sum = log_sum_exp(logits, checked_maximum(logits));
   std::vector<SampledToken> tokens;
   for (auto id = ids.begin(); id != kept; ++id) tokens.push_back({*id, static_cast<double>(logit(*id)) - log_sum});
@@ -177,7 +176,8 @@ std::size_t RowSampler::draw(const SampleRow& row, float best) {
   // leaves only the maximum: its exponent stays 0, all others run to -Inf.
   using Float = std::numeric_limits<float>;
   const double inverse = std::clamp(1.0 / row.temperature, double{Float::min()}, double{Float::max()});
-  cpu::exponentials()(scores_.data(), scores_.data(), static_cast<std::int64_t>(scores_.size()), best, static_cast<float>(inverse));
+  cpu::exponentials()(scores_.data(), scores_.data(), static_cast<std::int64_t>(scores_.size()), best,
+                      static_cast<float>(inverse));
   keep_most_likely(row);
   if (row.min_p > 0.0) {  // the largest weight is 1
     for (float& weight : scores_) weight = static_cast<double>(weight) >= row.min_p ? weight : 0.0F;

@@ -49,7 +49,8 @@ std::vector<SampledRow> sample(const at::Tensor& logits, std::span<const SampleR
   return sampled;
 }
 
-DeviceSamples::DeviceSamples(const at::Tensor& logits, std::span<const SampleRow> rows, at::Tensor tokens, const at::Tensor& inputs)
+DeviceSamples::DeviceSamples(const at::Tensor& logits, std::span<const SampleRow> rows, at::Tensor tokens,
+                             const at::Tensor& inputs)
     : tokens_(std::move(tokens)), rows_(static_cast<std::int64_t>(rows.size())), vocab_(logits.size(1)) {
   check(logits, rows);
   if (!tokens_.defined()) tokens_ = at::empty({rows_}, logits.options().dtype(at::kInt));

@@ -35,7 +35,8 @@ class DeviceSamples {
  public:
   // tokens: where they go, int32 with at least as many elements as there are rows, on the device of the logits; undefined:
   // memory of its own. inputs: int32, of SampleRow::last_input.
-  DeviceSamples(const at::Tensor& logits, std::span<const SampleRow> rows, at::Tensor tokens = {}, const at::Tensor& inputs = {});
+  DeviceSamples(const at::Tensor& logits, std::span<const SampleRow> rows, at::Tensor tokens = {},
+                const at::Tensor& inputs = {});
   // int32 (rows) on the device; -1 where there is an error.
   const at::Tensor& tokens() const { return tokens_; }
   // Waits for the draws, and for nothing that was enqueued behind them.

@@ -48,8 +48,8 @@ void smear(const at::Tensor& x, const at::Tensor& previous, const at::Tensor& be
         if (token[i] < 0) {
           std::memcpy(typed<T>(y) + i * width, rows + i * width, static_cast<std::size_t>(width) * sizeof(T));
         } else {
-          opened = cpu::kernels<T>().smear(rows + i * width, earlier + i * width, typed<T>(gate), typed<T>(y) + i * width, channels,
-                                           width, share);
+          opened = cpu::kernels<T>().smear(rows + i * width, earlier + i * width, typed<T>(gate), typed<T>(y) + i * width,
+                                           channels, width, share);
         }
         if (gates != nullptr) gates[i] = opened;
       }

@@ -33,7 +33,8 @@ at::Tensor tokens_before() {
 
 class Smear : public ::testing::TestWithParam<at::ScalarType> {
  protected:
-  const at::Tensor x_ = random_tensor({kRows, kWidth}, GetParam(), 1), gate_ = random_tensor({1, kChannels}, GetParam(), 2, 0.3);
+  const at::Tensor x_ = random_tensor({kRows, kWidth}, GetParam(), 1),
+                   gate_ = random_tensor({1, kChannels}, GetParam(), 2, 0.3);
   const at::Tensor lambda_ = at::full({1}, 0.4), before_ = tokens_before(), d_ = random_tensor({kRows, kWidth}, at::kFloat, 3);
   const at::Tensor none_;
 };
@@ -87,7 +88,8 @@ TEST_P(Smear, TakesTheNeighbourFromElsewhere) {
 INSTANTIATE_TEST_SUITE_P(Types, Smear, ::testing::Values(at::kFloat, at::kBFloat16));
 
 TEST(SmearEdges, RefusesWhatDoesNotFit) {
-  const at::Tensor x = at::zeros({4, 32}), before = at::full({4}, -1, at::kInt), gate = at::zeros({1, 24}), lambda = at::zeros({1});
+  const at::Tensor x = at::zeros({4, 32}), before = at::full({4}, -1, at::kInt), gate = at::zeros({1, 24}),
+                   lambda = at::zeros({1});
   at::Tensor y = at::zeros({4, 32}), none;
   EXPECT_THROW(smear(x, {}, before.to(at::kLong), gate, lambda, y, none), c10::Error);
   EXPECT_THROW(smear(x, {}, before, at::zeros({1, 33}), lambda, y, none), c10::Error);

@@ -18,12 +18,13 @@ struct Shape {
 };
 
 Shape check(const at::Tensor& v, const at::Tensor& h, const at::Tensor& gate, const at::Tensor& table, const at::Tensor& ids) {
-  TORCH_CHECK(v.dim() == 3 && v.stride(2) == 1 && (v.size(1) == 1 || v.stride(1) == v.size(2)), "value embedding: expected dense heads of (N, heads, D), got ",
-              v.sizes(), " with strides ", v.strides());
-  TORCH_CHECK(h.dim() == 2 && h.size(0) == v.size(0) && gate.dim() == 2 && gate.size(0) == v.size(1) && gate.size(1) <= h.size(1) &&
-                  h.scalar_type() == v.scalar_type() && gate.scalar_type() == v.scalar_type(),
+  TORCH_CHECK(v.dim() == 3 && v.stride(2) == 1 && (v.size(1) == 1 || v.stride(1) == v.size(2)),
+              "value embedding: expected dense heads of (N, heads, D), got ", v.sizes(), " with strides ", v.strides());
+  TORCH_CHECK(h.dim() == 2 && h.size(0) == v.size(0) && gate.dim() == 2 && gate.size(0) == v.size(1) &&
+                  gate.size(1) <= h.size(1) && h.scalar_type() == v.scalar_type() && gate.scalar_type() == v.scalar_type(),
               "value embedding: h ", h.sizes(), " or gate ", gate.sizes(), " does not fit v ", v.sizes());
-  TORCH_CHECK(table.dim() == 2 && table.size(1) == v.size(1) * v.size(2) && ids.numel() == v.size(0) && ids.scalar_type() == at::kInt &&
+  TORCH_CHECK(table.dim() == 2 && table.size(1) == v.size(1) * v.size(2) && ids.numel() == v.size(0) &&
+                  ids.scalar_type() == at::kInt &&
                   (table.scalar_type() == v.scalar_type() || table.scalar_type() == at::kFloat),
               "value embedding: table ", table.sizes(), " or ids ", ids.sizes(), " does not fit v ", v.sizes());
   return {v.size(0), v.size(1), v.size(2), h.size(1), gate.size(1)};
@@ -50,13 +51,14 @@ class Rows {
 
 }  // namespace
 
-void add_value_embedding(at::Tensor v, const at::Tensor& h, const at::Tensor& gate, const at::Tensor& table, const at::Tensor& ids,
-                         at::Tensor& g) {
+void add_value_embedding(at::Tensor v, const at::Tensor& h, const at::Tensor& gate, const at::Tensor& table,
+                         const at::Tensor& ids, at::Tensor& g) {
   const Shape shape = check(v, h, gate, table, ids);
   if (v.is_cuda()) return reference::add_value_embedding(v, h, gate, table, ids, g);
   const std::int32_t* id = typed<std::int32_t>(ids);
   for (std::int64_t i = 0; i < shape.tokens; ++i) {
-    TORCH_CHECK(id[i] >= 0 && id[i] < table.size(0), "value embedding: token id ", id[i], " is outside the vocabulary of ", table.size(0));
+    TORCH_CHECK(id[i] >= 0 && id[i] < table.size(0), "value embedding: token id ", id[i], " is outside the vocabulary of ",
+                table.size(0));
   }
   float* gates = g.defined() ? typed<float>(g) : nullptr;
   visit_dtype(v, "value embedding", [&]<class T>(T) {
@@ -118,7 +120,8 @@ void add_value_embedding_backward(const at::Tensor& dv, const at::Tensor& h, con
           float* sum = sums + id[i] * shape.row();
           for (std::int64_t head = 0; head < shape.heads; ++head) {
             const float factor = gates[i * shape.heads + head];
-            for (std::int64_t c = head * shape.d; c < (head + 1) * shape.d; ++c) sum[c] += factor * gradient[static_cast<std::size_t>(c)];
+            for (std::int64_t c = head * shape.d; c < (head + 1) * shape.d; ++c)
+              sum[c] += factor * gradient[static_cast<std::size_t>(c)];
           }
         }
       });
@@ -133,7 +136,8 @@ void add_value_embedding_backward(const at::Tensor& dv, const at::Tensor& h, con
           const auto factor = static_cast<double>(slope[i * shape.heads + head]);
           for (std::size_t c = 0; c < total.size(); ++c) total[c] += factor * static_cast<double>(beginning[c]);
         }
-        for (std::size_t c = 0; c < total.size(); ++c) sums[head * shape.channels + static_cast<std::int64_t>(c)] += static_cast<float>(total[c]);
+        for (std::size_t c = 0; c < total.size(); ++c)
+          sums[head * shape.channels + static_cast<std::int64_t>(c)] += static_cast<float>(total[c]);
       }
     });
   });

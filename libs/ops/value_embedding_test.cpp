@@ -32,7 +32,7 @@ class ValueEmbedding : public ::testing::TestWithParam<std::tuple<at::ScalarType
   // Heads lie inside a fused projection.
   const at::Tensor fused_ = random_tensor({kTokens, 5, kD}, dtype_, 1);
   const at::Tensor h_ = random_tensor({kTokens, kWidth}, dtype_, 2), gate_ = random_tensor({kHeads, kChannels}, dtype_, 3, 0.3);
-  const at::Tensor table_ = random_tensor({kVocab, kHeads * kD}, std::get<1>(GetParam()), 4);
+  const at::Tensor table_ = random_tensor({kVocab, kHeads* kD}, std::get<1>(GetParam()), 4);
   const at::Tensor ids_ = at::randint(0, kVocab, {kTokens}, at::kInt), d_ = random_tensor({kTokens, 5, kD}, dtype_, 5);
   at::Tensor heads(const at::Tensor& fused) const { return fused.narrow(1, 2, kHeads); }
 };
@@ -98,7 +98,8 @@ INSTANTIATE_TEST_SUITE_P(Types, ValueEmbedding,
                                            std::tuple(at::kBFloat16, at::kBFloat16)));
 
 TEST(ValueEmbeddingEdges, RefusesWhatDoesNotFit) {
-  const at::Tensor h = at::zeros({4, 16}), gate = at::zeros({2, 12}), table = at::zeros({8, 16}), ids = at::zeros({4}, at::kInt);
+  const at::Tensor h = at::zeros({4, 16}), gate = at::zeros({2, 12}), table = at::zeros({8, 16}),
+                   ids = at::zeros({4}, at::kInt);
   at::Tensor g;
   EXPECT_THROW(add_value_embedding(at::zeros({4, 2, 4}), h, gate, table, ids, g), c10::Error);
   EXPECT_THROW(add_value_embedding(at::zeros({4, 2, 8}), h, gate, table, at::full({4}, 8, at::kInt), g), c10::Error);

@@ -9,8 +9,7 @@
 namespace nanochat {
 
 void adamw_step(at::Tensor& value, const at::Tensor& gradient, at::Tensor& first_moment, at::Tensor& second_moment,
-                at::Tensor& compute, std::int64_t step, double learning_rate, double grad_scale,
-                const AdamWOptions& options) {
+                at::Tensor& compute, std::int64_t step, double learning_rate, double grad_scale, const AdamWOptions& options) {
   TORCH_CHECK(step >= 1, "adamw_step: step ", step, " must count from 1");
   const auto exponent = static_cast<double>(step);
   ops::adamw(value, gradient, first_moment, second_moment, compute,

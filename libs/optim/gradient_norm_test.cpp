@@ -19,8 +19,8 @@ std::vector<Parameter> parameters_with_gradients(std::initializer_list<at::Tenso
 
 TEST(GradientNorm, IsTheEuclideanNormOfAllTogether) {
   const at::Tensor a = at::randn({300, 1000}), b = at::randn({3});
-  const double expected =
-      std::sqrt(a.to(at::kDouble).square().sum().item<double>() + b.to(at::kDouble).square().sum().item<double>());
+  const double expected = std::sqrt(a.to(at::kDouble).square().sum().item<double>() +
+                                    b.to(at::kDouble).square().sum().item<double>());
   EXPECT_NEAR(gradient_norm(parameters_with_gradients({a, b})), expected, 1e-6 * expected);
   EXPECT_EQ(gradient_norm(parameters_with_gradients({at::zeros({4})})), 0.0);
 }

@@ -103,8 +103,7 @@ void muon_step(const ops::MatrixList& matrices, double learning_rate, double mom
                const MuonOptions& options) {
   if (matrices.value.empty()) return;
   // A Frobenius norm of 1 bounds the spectral norm by 1.
-  const at::Tensor directions =
-      ops::muon_directions(matrices, options.dtype, grad_scale, momentum, options.nesterov);
+  const at::Tensor directions = ops::muon_directions(matrices, options.dtype, grad_scale, momentum, options.nesterov);
   const at::Tensor update = newton_schulz(directions, options.newton_schulz_steps);
   const auto rows = static_cast<double>(update.size(1)), columns = static_cast<double>(update.size(2));
   ops::muon_apply(matrices, update, learning_rate * std::sqrt(std::max(1.0, rows / columns)));

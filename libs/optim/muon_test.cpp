@@ -55,13 +55,15 @@ TEST(NewtonSchulz, InBfloat16HoweverManyMatrices) {
   at::set_num_threads(2);
   for (const std::int64_t count : {1, 2, 3, 10}) {
     for (const auto& [rows, columns] : {std::pair{40, 40}, std::pair{24, 70}, std::pair{70, 24}}) {
-      const at::Tensor x = at::randn({count, rows, columns}).div(std::sqrt(static_cast<double>(rows * columns))).to(at::kBFloat16);
+      const at::Tensor x =
+          at::randn({count, rows, columns}).div(std::sqrt(static_cast<double>(rows * columns))).to(at::kBFloat16);
       for (const int steps : {0, 1, 2, 5}) {
         const at::Tensor result = newton_schulz(x, steps).to(at::kDouble);
         for (std::int64_t i = 0; i < count; ++i) {
           const at::Tensor expected = plain_newton_schulz(x[i].to(at::kDouble), steps);
           const double scale = expected.abs().max().item<double>();
-          EXPECT_LT(result[i].sub(expected).abs().max().item<double>(), kTolerance * scale) << count << ": " << rows << " x " << columns;
+          EXPECT_LT(result[i].sub(expected).abs().max().item<double>(), kTolerance * scale)
+              << count << ": " << rows << " x " << columns;
         }
       }
     }

@@ -52,9 +52,8 @@ void Optimizer::own(Parameter& parameter, const OwnedRows& rows, std::int64_t wi
     adamw_.push_back({&parameter, rows, adamw_rule(options_, parameter.spec.group, width), zeros(), zeros()});
     return;
   }
-  auto group = std::find_if(muon_.begin(), muon_.end(), [&](const MuonGroup& g) {
-    return g.matrices.value.front().sizes() == parameter.value.sizes();
-  });
+  auto group = std::find_if(muon_.begin(), muon_.end(),
+                            [&](const MuonGroup& g) { return g.matrices.value.front().sizes() == parameter.value.sizes(); });
   if (group == muon_.end()) group = muon_.emplace(muon_.end());
   group->names.push_back(parameter.name);
   group->matrices.add(parameter.value, at::Tensor(), zeros(), parameter.compute);
@@ -62,11 +61,12 @@ void Optimizer::own(Parameter& parameter, const OwnedRows& rows, std::int64_t wi
   if (options_.rules == OptimizerRules::kNanochat2026_07) group->second_moments.push_back(make_second_moment(parameter.value));
 }
 
-std::vector<OwnedTensor> Optimizer::parts_of(const std::vector<Divided>& parameters, at::Tensor Parameter::* which) {
+std::vector<OwnedTensor> Optimizer::parts_of(const std::vector<Divided>& parameters, at::Tensor Parameter::*which) {
   std::vector<OwnedTensor> parts;
   for (const Divided& divided : parameters) {
     const at::Tensor& whole = divided.parameter->*which;
-    for (const OwnedRows& rows : divided.parts) parts.push_back({whole.narrow(0, rows.first, rows.end - rows.first), rows.owner});
+    for (const OwnedRows& rows : divided.parts)
+      parts.push_back({whole.narrow(0, rows.first, rows.end - rows.first), rows.owner});
   }
   return parts;
 }

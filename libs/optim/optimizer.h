@@ -40,11 +40,11 @@ struct OptimizerOptions {
   double embedding_lr = 0.2;      // AdamW; scaled by (width / 768)^-0.5
   double unembedding_lr = 0.004;  // AdamW, for the head; scaled in the same way
   double matrix_lr = 0.02;        // Muon
-  double scalar_lr = 0.5;         // AdamW, for the scales of the embedding in each layer; a hundredth for the scales of the stream
-  double smear_lr = 0.2;          // AdamW, for smear and backout
-  AdamWOptions adamw;             // betas and weight decay for kNanochat2025_12; eps for both
-  MuonOptions muon;               // for kNanochat2025_12
-  NorMuonOptions normuon;         // for kNanochat2026_07
+  double scalar_lr = 0.5;  // AdamW, for the scales of the embedding in each layer; a hundredth for the scales of the stream
+  double smear_lr = 0.2;  // AdamW, for smear and backout
+  AdamWOptions adamw;  // betas and weight decay for kNanochat2025_12; eps for both
+  MuonOptions muon;  // for kNanochat2025_12
+  NorMuonOptions normuon;  // for kNanochat2026_07
 };
 
 // The learning rate and the other options of AdamW for a group without matrices. The width is that of the model.
@@ -109,7 +109,7 @@ class Optimizer {
   void update_adamw(AdamWState& state, double lr_multiplier, double grad_scale);
   void update_matrices(MuonGroup& group, const NorMuonStep& step);
   // The parts of some tensor of these parameters with their owners.
-  static std::vector<OwnedTensor> parts_of(const std::vector<Divided>& parameters, at::Tensor Parameter::* which);
+  static std::vector<OwnedTensor> parts_of(const std::vector<Divided>& parameters, at::Tensor Parameter::*which);
 
   OptimizerOptions options_;
   Communicator& communicator_;

@@ -64,9 +64,9 @@ TEST(OwnershipOfState, FallsWithTheNumberOfProcesses) {
     for (std::size_t i = 0; i < divided.size(); ++i) {
       const Parameter& parameter = model.parameters()[i];
       for (const OwnedRows& rows : divided[i]) {
-        of_rank[static_cast<std::size_t>(rows.owner)] +=
-            static_cast<double>((rows.end - rows.first) * parameter.value.numel() / parameter.value.size(0)) *
-            (parameter.spec.group == OptimizerGroup::kMatrix ? 1 : 2);
+        of_rank[static_cast<std::size_t>(rows.owner)] += static_cast<double>((rows.end - rows.first) * parameter.value.numel() /
+                                                                             parameter.value.size(0)) *
+                                                         (parameter.spec.group == OptimizerGroup::kMatrix ? 1 : 2);
       }
     }
     EXPECT_LE(*std::max_element(of_rank.begin(), of_rank.end()), kUneven * whole / ranks) << ranks << " processes";

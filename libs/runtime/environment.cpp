@@ -30,9 +30,10 @@ std::string processor_name() {
 }  // namespace
 
 nlohmann::json describe_environment(const Runtime& runtime) {
-  nlohmann::json environment{{"device", runtime.description},
-                             {"processor", fmt::format("{}, {} cores for this process", processor_name(), available_threads())}};
-  struct sysinfo memory{};
+  nlohmann::json environment{
+      {"device", runtime.description},
+      {"processor", fmt::format("{}, {} cores for this process", processor_name(), available_threads())}};
+  struct sysinfo memory {};
   if (::sysinfo(&memory) == 0) {
     environment["memory"] = human_bytes(static_cast<double>(memory.totalram) * static_cast<double>(memory.mem_unit));
   }

@@ -23,9 +23,9 @@ std::int64_t available_memory_bytes() {
     if (key == "MemAvailable:") available = kilobytes * 1024;
   }
   // A container's own limit, cgroup version 2 then 1; "max" fails to parse and means none.
-  for (const auto& [limit_file, usage_file] : {std::pair{"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"},
-                                               std::pair{"/sys/fs/cgroup/memory/memory.limit_in_bytes",
-                                                         "/sys/fs/cgroup/memory/memory.usage_in_bytes"}}) {
+  for (const auto& [limit_file, usage_file] :
+       {std::pair{"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"},
+        std::pair{"/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"}}) {
     std::int64_t limit = 0, usage = 0;
     if (std::ifstream(limit_file) >> limit && std::ifstream(usage_file) >> usage) {
       available = std::min(available, std::max<std::int64_t>(0, limit - usage));
@@ -34,8 +34,7 @@ std::int64_t available_memory_bytes() {
   // A limit of the address space (ulimit -v), less what is mapped already.
   rlimit limit{};
   std::int64_t pages = 0;
-  if (::getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY &&
-      std::ifstream("/proc/self/statm") >> pages) {
+  if (::getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY && std::ifstream("/proc/self/statm") >> pages) {
     const auto room = static_cast<std::int64_t>(limit.rlim_cur) - pages * ::sysconf(_SC_PAGESIZE);
     available = std::min(available, std::max<std::int64_t>(0, room));
   }

@@ -59,7 +59,8 @@ std::string processor() {
     const std::string value = line.find(": ") == std::string::npos ? "" : line.substr(line.find(": ") + 2);
     if (key == "flags" || key == "Features") {
       text += fmt::format("flags: {:.16}\n", sha256_hex(value));
-    } else if (key == "vendor_id" || key == "cpu family" || key == "model" || key == "model name" || key == "stepping" || key == "cache size") {
+    } else if (key == "vendor_id" || key == "cpu family" || key == "model" || key == "model name" || key == "stepping" ||
+               key == "cache size") {
       text += key + ": " + value + "\n";
     }
   }
@@ -105,13 +106,17 @@ PrecisionRates measure(Workload workload, int threads) {
 
 }  // namespace
 
-at::ScalarType faster_dtype(const PrecisionRates& rates) { return rates.bfloat16 >= rates.float32 ? at::kBFloat16 : at::kFloat; }
+at::ScalarType faster_dtype(const PrecisionRates& rates) {
+  return rates.bfloat16 >= rates.float32 ? at::kBFloat16 : at::kFloat;
+}
 
 std::string describe_measured_machine(int threads) {
-  std::string text = processor() + fmt::format("hypervisor: {}\nthreads: {} on {}\nversions: nanochat {}, LibTorch {}\n", hypervisor(),
-                                               threads, available_threads(), program_version(), libtorch_version());
-  for (const char* name : {"NANOCHAT_CPU", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ONEDNN_DEFAULT_FPMATH_MODE",
-                           "MKL_ENABLE_INSTRUCTIONS", "MKL_CBWR", "OMP_WAIT_POLICY", "OMP_PROC_BIND", "GOMP_CPU_AFFINITY"}) {
+  std::string text = processor() + fmt::format("hypervisor: {}\nthreads: {} on {}\nversions: nanochat {}, LibTorch {}\n",
+                                               hypervisor(), threads, available_threads(), program_version(),
+                                               libtorch_version());
+  for (const char* name :
+       {"NANOCHAT_CPU", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ONEDNN_DEFAULT_FPMATH_MODE",
+        "MKL_ENABLE_INSTRUCTIONS", "MKL_CBWR", "OMP_WAIT_POLICY", "OMP_PROC_BIND", "GOMP_CPU_AFFINITY"}) {
     if (const char* value = std::getenv(name); value != nullptr) text += fmt::format("{}={}\n", name, value);
   }
   return text;
@@ -144,10 +149,10 @@ PrecisionRates precision_rates(Workload workload, int threads) {
   const std::lock_guard lock(mutex);
   const auto found = known.find({workload, threads});
   if (found != known.end()) return found->second;
-  const PrecisionRates rates =
-      cached_rates(precision_cache_folder(), describe_measured_machine(threads), workload, [&] { return measure(workload, threads); });
-  log_debug("products for {}, {} threads: {:.3g} a second in float32, {:.3g} in bfloat16", name_of(workload), threads, rates.float32,
-            rates.bfloat16);
+  const PrecisionRates rates = cached_rates(precision_cache_folder(), describe_measured_machine(threads), workload,
+                                            [&] { return measure(workload, threads); });
+  log_debug("products for {}, {} threads: {:.3g} a second in float32, {:.3g} in bfloat16", name_of(workload), threads,
+            rates.float32, rates.bfloat16);
   return known[{workload, threads}] = rates;
 }
 

@@ -29,6 +29,6 @@ std::filesystem::path precision_cache_folder();
 // The file of `folder` for this machine and workload, when it is whole; otherwise what measure() returns, which is
 // written there. An empty folder, or one that cannot be written, is no error: the next process measures again.
 PrecisionRates cached_rates(const std::filesystem::path& folder, const std::string& machine, Workload workload,
-                                 const std::function<PrecisionRates()>& measure);
+                            const std::function<PrecisionRates()>& measure);
 
 }  // namespace nanochat

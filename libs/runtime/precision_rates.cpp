@@ -15,7 +15,6 @@
 namespace nanochat {
 namespace {
 
-
 constexpr int kTurns = 4;              // of each precision
 constexpr double kMostSeconds = 0.25;  // begin no further turn after so long: a slow processor shows a difference soon
 

@@ -1,6 +1,5 @@
 #include "runtime/precision_rates.h"
 
-
 #include <gtest/gtest.h>
 
 #include "core/elapsed.h"

@@ -16,15 +16,18 @@
 namespace nanochat {
 
 void declare_runtime_options(OptionList& options, RuntimeOptions& runtime) {
-  options.add("device", runtime.device, "Device to compute on: cpu, cuda or cuda:N; auto uses the first GPU if "
-                                        "there is one.").may_change();
-  options.add("dtype", runtime.dtype,
-              "Precision of matrix products. auto uses bfloat16 on a GPU that supports it; on a CPU, it measures "
-              "both and uses the faster one (see `nanochat info`).")
+  options
+      .add("device", runtime.device,
+           "Device to compute on: cpu, cuda or cuda:N; auto uses the first GPU if "
+           "there is one.")
+      .may_change();
+  options
+      .add("dtype", runtime.dtype,
+           "Precision of matrix products. auto uses bfloat16 on a GPU that supports it; on a CPU, it measures "
+           "both and uses the faster one (see `nanochat info`).")
       .one_of({"auto", "float32", "bfloat16"})
       .may_change();
-  options.add("threads", runtime.threads,
-      "Number of threads that compute; 0 uses every core available to the process.")
+  options.add("threads", runtime.threads, "Number of threads that compute; 0 uses every core available to the process.")
       .at_least(0)
       .not_in_resolved();
 }
@@ -41,8 +44,10 @@ at::Device parse_device(const std::string& name, ProcessPlace place) {
     throw ConfigError(fmt::format("--device {}: unknown device; use auto, cpu or cuda[:N]", name));
   }
   if (!ops::cuda_built()) {
-    throw ConfigError(fmt::format("--device {}: this build has no CUDA backend; use --device cpu, or configure with "
-                                  "-DNANOCHAT_CUDA=ON", name));
+    throw ConfigError(
+        fmt::format("--device {}: this build has no CUDA backend; use --device cpu, or configure with "
+                    "-DNANOCHAT_CUDA=ON",
+                    name));
   }
   const int devices = ops::cuda_devices();
   if (indexed && place.local_size > 1) {
@@ -52,11 +57,11 @@ at::Device parse_device(const std::string& name, ProcessPlace place) {
   // Where a launcher shows each process its own GPU alone, that is number 0.
   const int index = indexed ? std::stoi(digits) : devices == 1 ? 0 : place.local_rank;
   if (devices == 0) {
-    throw ConfigError(fmt::format("--device {}: no usable NVIDIA GPU (or no driver) on this machine; use --device cpu",
-                                  name));
+    throw ConfigError(fmt::format("--device {}: no usable NVIDIA GPU (or no driver) on this machine; use --device cpu", name));
   }
   if (index >= devices && !indexed) {
-    throw ConfigError(fmt::format("local rank {} has no GPU of its own: this machine has {}; start so many processes", index, devices));
+    throw ConfigError(fmt::format("local rank {} has no GPU of its own: this machine has {}; start so many processes", index,
+                                  devices));
   }
   if (index >= devices) {
     throw ConfigError(fmt::format("--device {}: this machine has GPUs 0 to {}", name, devices - 1));
@@ -97,9 +102,8 @@ void set_dtype(Runtime& runtime, at::ScalarType dtype) {
                                       ops::describe_gpu(runtime.device.index()).name, dtype_name(dtype),
                                       ops::use_reference_kernels() ? ", ATen reference kernels" : "");
   } else {
-    runtime.description = fmt::format("CPU, {} thread{}, {}, {} kernels", runtime.threads,
-                                      runtime.threads == 1 ? "" : "s", dtype_name(dtype),
-                                      ops::cpu::kernel_level());
+    runtime.description = fmt::format("CPU, {} thread{}, {}, {} kernels", runtime.threads, runtime.threads == 1 ? "" : "s",
+                                      dtype_name(dtype), ops::cpu::kernel_level());
   }
 }
 

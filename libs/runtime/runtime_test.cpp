@@ -39,7 +39,8 @@ TEST(SelectRuntime, TakesExplicitChoices) {
 
 TEST(SelectRuntime, RefusesDevicesItDoesNotHave) {
   for (const char* name : {"tpu", "cuda:", "cuda:x", "cuda:123", "cuda0", "gpu"}) {
-    EXPECT_THAT([&] { select_runtime({.device = name}, Workload::kTraining); }, ThrowsMessage<ConfigError>(HasSubstr("unknown device")));
+    EXPECT_THAT([&] { select_runtime({.device = name}, Workload::kTraining); },
+                ThrowsMessage<ConfigError>(HasSubstr("unknown device")));
   }
   const auto last = [] { select_runtime({.device = "cuda:99"}, Workload::kTraining); };
   if (!ops::cuda_built()) {

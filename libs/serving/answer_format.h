@@ -44,11 +44,11 @@ struct ChoicePart {
   std::int64_t index = 0;
   std::string text = {};
   std::vector<AnswerToken> tokens = {};   // of the text, where the plan asks for logprobs
-  bool begins_with_prompt = false;        // `tokens` begins with the first token of the prompt, which has no probability (echo)
+  bool begins_with_prompt = false;  // `tokens` begins with the first token of the prompt, which has no probability (echo)
   std::optional<ToolCallPart> call = {};  // of a choice that is a call, in place of the text
   std::vector<AnswerCalculation> calculations = {};  // where the plan hides the calculator
-  std::optional<ChoiceEnd> end = {};      // nullopt: more may follow
-  std::string stop_string = {};           // with `end`: the stop string that the text ended before, if it was one
+  std::optional<ChoiceEnd> end = {};  // nullopt: more may follow
+  std::string stop_string = {};  // with `end`: the stop string that the text ended before, if it was one
 
   bool has_content() const { return !text.empty() || !tokens.empty() || (call && !call->empty()) || !calculations.empty(); }
 };

@@ -33,13 +33,13 @@ struct AnswerPrompt {
 struct AnswerPlan {
   std::unique_ptr<AnswerFormat> format = {};
   std::vector<AnswerPrompt> prompts = {};
-  std::int64_t n = 1;                           // choices of each prompt, as in its request
+  std::int64_t n = 1;  // choices of each prompt, as in its request
   bool stream = false;
-  bool logprobs = false;                        // the format is given the tokens of the text
-  bool tool_call = false;                       // each choice is a call (tool_call.h)
-  bool hide_calculator = false;                 // calls of the calculator are no part of the text; the format is given them apart
-  std::vector<std::string> stop = {};           // a choice ends before these
-  std::vector<TokenId> ends = {};               // a choice ends behind these, and they count (ignore_eos being set)
+  bool logprobs = false;  // the format is given the tokens of the text
+  bool tool_call = false;  // each choice is a call (tool_call.h)
+  bool hide_calculator = false;  // calls of the calculator are no part of the text; the format is given them apart
+  std::vector<std::string> stop = {};  // a choice ends before these
+  std::vector<TokenId> ends = {};  // a choice ends behind these, and they count (ignore_eos being set)
 };
 
 class AnswerSession : public HttpBodyStream, public std::enable_shared_from_this<AnswerSession> {
@@ -59,7 +59,7 @@ class AnswerSession : public HttpBodyStream, public std::enable_shared_from_this
   struct Choice {
     AnswerText text;
     std::optional<ToolCallText> call = {};
-    std::string prefix = {};                // the prompt, for echo
+    std::string prefix = {};  // the prompt, for echo
     std::vector<AnswerToken> prefix_tokens = {};
     std::optional<ChoiceEnd> end = {};
     Clock::time_point last_token{};
@@ -88,7 +88,7 @@ class AnswerSession : public HttpBodyStream, public std::enable_shared_from_this
   std::vector<RequestId> ids_;
   std::vector<EngineUsage> usages_;
   std::size_t remaining_ = 0;  // requests without kDone
-  bool streaming_ = false;     // the head of the stream is out
+  bool streaming_ = false;  // the head of the stream is out
   bool seen_token_ = false;
   bool cancelled_ = false;
   std::optional<ApiError> error_;  // of the engine

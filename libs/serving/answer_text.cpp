@@ -53,7 +53,8 @@ void AnswerText::see_special(TokenId id, bool forced) {
     result_is_forced_ = forced;
   } else if (id == python_end_ || id == output_end_) {
     if (place_ == Place::kResult && std::exchange(result_is_forced_, false)) {
-      calculations_.push_back({{{replace_invalid_utf8(expression_), replace_invalid_utf8(result_), characters_}, calculated_++}, decoded_});
+      calculations_.push_back({{{replace_invalid_utf8(expression_), replace_invalid_utf8(result_), characters_}, calculated_++},
+                               decoded_});
     }
     place_ = Place::kText;
   }
@@ -106,9 +107,9 @@ std::string AnswerText::take_text() { return std::exchange(ready_, {}); }
 
 std::vector<AnswerToken> AnswerText::take_tokens() {
   // Without stop strings nothing is taken back; with them, a token whose text waits does too.
-  const auto first_waiting = stops_.empty() ? tokens_.end() : std::find_if(tokens_.begin(), tokens_.end(), [&](const AnswerToken& one) {
-    return one.offset >= settled_;
-  });
+  const auto first_waiting = stops_.empty() ? tokens_.end()
+                                            : std::find_if(tokens_.begin(), tokens_.end(),
+                                                           [&](const AnswerToken& one) { return one.offset >= settled_; });
   std::vector<AnswerToken> taken(std::make_move_iterator(tokens_.begin()), std::make_move_iterator(first_waiting));
   tokens_.erase(tokens_.begin(), first_waiting);
   return taken;
@@ -116,7 +117,8 @@ std::vector<AnswerToken> AnswerText::take_tokens() {
 
 std::vector<AnswerCalculation> AnswerText::take_calculations() {
   std::vector<AnswerCalculation> taken;
-  const auto waiting = std::find_if(calculations_.begin(), calculations_.end(), [&](const Placed& one) { return one.offset > settled_; });
+  const auto waiting = std::find_if(calculations_.begin(), calculations_.end(),
+                                    [&](const Placed& one) { return one.offset > settled_; });
   for (auto one = calculations_.begin(); one != waiting; ++one) taken.push_back(std::move(one->calculation));
   calculations_.erase(calculations_.begin(), waiting);
   return taken;

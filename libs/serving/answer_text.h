@@ -58,17 +58,17 @@ class AnswerText {
   bool result_is_forced_ = false;
   bool ended_ = false;
   std::string stop_string_;
-  std::string waiting_;            // may be the beginning of a stop string
-  std::string ready_;              // handed out by the next take_text()
-  std::size_t decoded_ = 0;        // bytes of the answer so far, waiting ones included
-  std::size_t settled_ = 0;        // bytes that are certainly part of the answer
-  std::int64_t characters_ = 0;    // of decoded_
+  std::string waiting_;  // may be the beginning of a stop string
+  std::string ready_;  // handed out by the next take_text()
+  std::size_t decoded_ = 0;  // bytes of the answer so far, waiting ones included
+  std::size_t settled_ = 0;  // bytes that are certainly part of the answer
+  std::int64_t characters_ = 0;  // of decoded_
   std::vector<AnswerToken> tokens_;
   std::string expression_, result_;  // of the last call, as bytes
   std::int64_t calculated_ = 0;
   struct Placed {
     AnswerCalculation calculation;
-    std::size_t offset;            // in bytes
+    std::size_t offset;  // in bytes
   };
   std::vector<Placed> calculations_;
 };

@@ -30,7 +30,8 @@ TEST(AnswerText, EndsBeforeAStopStringAcrossTokens) {
 }
 
 TEST(AnswerText, NamesTheStopStringThatItFound) {
-  for (const auto& [text, found] : std::vector<std::pair<std::string, std::string>>{{"one enough", "enough"}, {"EN END", "END"}, {"EN", ""}}) {
+  for (const auto& [text, found] :
+       std::vector<std::pair<std::string, std::string>>{{"one enough", "enough"}, {"EN END", "END"}, {"EN", ""}}) {
     AnswerText answer(tokenizer(), {"END", "enough"}, false);
     feed(answer, text);
     EXPECT_EQ(answer.stop_string(), found) << text;

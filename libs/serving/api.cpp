@@ -44,7 +44,8 @@ bool is_identity(std::string_view encoding) {
 std::string header_names(std::string_view list) {
   constexpr std::string_view kSigns = "!#$%&'*+-.^_`|~";
   const auto is_token = [&](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || kSigns.find(c) != std::string_view::npos;
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+           kSigns.find(c) != std::string_view::npos;
   };
   std::string names;
   while (!list.empty()) {
@@ -139,8 +140,10 @@ bool Api::authorized(const HttpRequest& request) const {
   const std::string_view authorization = request.header("authorization");
   if (given.empty() && authorization.size() > 7) {
     std::string scheme(authorization.substr(0, 7));
-    std::transform(scheme.begin(), scheme.end(), scheme.begin(), [](char c) { return c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c; });
-    if (scheme == "bearer ") given = authorization.substr(std::min(authorization.find_first_not_of(' ', 7), authorization.size()));
+    std::transform(scheme.begin(), scheme.end(), scheme.begin(),
+                   [](char c) { return c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c; });
+    if (scheme == "bearer ")
+      given = authorization.substr(std::min(authorization.find_first_not_of(' ', 7), authorization.size()));
   }
   bool known = false;  // all keys are compared, whichever fits
   for (const std::string& key : options_.api_keys) known = equal_in_constant_time(given, key) || known;
@@ -175,7 +178,8 @@ HttpResponse Api::preflight(const HttpRequest& request) const {
   for (const Route& route : table()) {
     const bool fits = request.path == "*" || matches(route.path, request.path, ignored);
     if (!fits || methods.find(route.method) != std::string::npos) continue;
-    methods += fmt::format("{}{}", methods.empty() ? "" : ", ", std::string_view(route.method) == "GET" ? "GET, HEAD" : route.method);
+    methods += fmt::format("{}{}", methods.empty() ? "" : ", ",
+                           std::string_view(route.method) == "GET" ? "GET, HEAD" : route.method);
   }
   if (methods.empty()) throw ApiError(404, "invalid_request_error", "there is nothing at this path");
   methods += ", OPTIONS";
@@ -184,7 +188,8 @@ HttpResponse Api::preflight(const HttpRequest& request) const {
   // Clients have headers of their own (the openai package x-stainless-*): nothing here depends on what a page may send.
   const std::string names = header_names(request.header("access-control-request-headers"));
   response.headers.emplace_back("Access-Control-Allow-Methods", methods);
-  response.headers.emplace_back("Access-Control-Allow-Headers", names.empty() ? "Authorization, Content-Type, X-Api-Key" : names);
+  response.headers.emplace_back("Access-Control-Allow-Headers",
+                                names.empty() ? "Authorization, Content-Type, X-Api-Key" : names);
   response.headers.emplace_back("Access-Control-Max-Age", "600");
   response.headers.emplace_back("Vary", "Access-Control-Request-Headers");
   return response;
@@ -204,18 +209,22 @@ HttpResponse Api::dispatch(Call& call) {
       call.route = &route;
       break;
     }
-    allowed += std::string(allowed.empty() ? "" : ", ") + (std::string_view(route.method) == "GET" ? "GET, HEAD" : route.method);
+    allowed += std::string(allowed.empty() ? "" : ", ") +
+               (std::string_view(route.method) == "GET" ? "GET, HEAD" : route.method);
   }
   if ((call.route == nullptr || !call.route->open) && !authorized(request)) {
     throw ApiError(401, "authentication_error",
-                   "no valid API key: expected one in \"Authorization: Bearer KEY\" or \"X-Api-Key: KEY\"", {}, "invalid_api_key");
+                   "no valid API key: expected one in \"Authorization: Bearer KEY\" or \"X-Api-Key: KEY\"", {},
+                   "invalid_api_key");
   }
   if (call.route == nullptr && !allowed.empty()) {
-    throw ApiError(405, "invalid_request_error", fmt::format("{} is not allowed here; expected {}", request.method, allowed), {},
-                   "method_not_allowed").with_header("Allow", allowed);
+    throw ApiError(405, "invalid_request_error", fmt::format("{} is not allowed here; expected {}", request.method, allowed),
+                   {}, "method_not_allowed")
+        .with_header("Allow", allowed);
   }
   if (call.route == nullptr) {
-    throw ApiError(404, "invalid_request_error", "there is nothing at this path; /openapi.json lists what there is", {}, "not_found");
+    throw ApiError(404, "invalid_request_error", "there is nothing at this path; /openapi.json lists what there is", {},
+                   "not_found");
   }
   if (method == "POST" && !request.body.empty() && !is_json_type(request.header("content-type"))) {
     throw ApiError(415, "invalid_request_error",
@@ -225,8 +234,10 @@ HttpResponse Api::dispatch(Call& call) {
   for (const auto& [name, value] : request.headers) {
     if (name != "content-encoding" || request.body.empty() || is_identity(value)) continue;
     throw ApiError(415, "invalid_request_error",
-                   fmt::format("expected a body without Content-Encoding, found \"Content-Encoding: {}\"", replace_invalid_utf8(value)),
-                   {}, "unsupported_content_encoding").with_header("Accept-Encoding", "identity");
+                   fmt::format("expected a body without Content-Encoding, found \"Content-Encoding: {}\"",
+                               replace_invalid_utf8(value)),
+                   {}, "unsupported_content_encoding")
+        .with_header("Accept-Encoding", "identity");
   }
   return (this->*call.route->function)(call);
 }
@@ -248,8 +259,8 @@ void Api::handle(const std::shared_ptr<HttpExchange>& exchange) {
     const auto quoted = [](std::string_view text) {
       return nlohmann::json(replace_invalid_utf8(text.substr(0, kLoggedPathBytes))).dump(-1, ' ', true);
     };
-    std::string line = fmt::format("request id={} client={} method={} path={} status={} ms={:.1f} bytes={}", call->id, request.client,
-                                   quoted(request.method), quoted(request.path), status, ms, bytes);
+    std::string line = fmt::format("request id={} client={} method={} path={} status={} ms={:.1f} bytes={}", call->id,
+                                   request.client, quoted(request.method), quoted(request.path), status, ms, bytes);
     if (call->session != nullptr) {
       const AnswerOutcome outcome = call->session->outcome();
       line += fmt::format(" prompt_tokens={} cached_tokens={} completion_tokens={} finish={}", outcome.usage.prompt_tokens,

@@ -21,11 +21,12 @@
 namespace nanochat {
 
 struct ApiOptions {
-  std::vector<std::string> api_keys = {};      // empty: everybody is served
-  std::vector<std::string> cors_origins = {};  // origins of pages that may use the server, as normalized_origin takes them; "*": any
+  std::vector<std::string> api_keys = {};  // empty: everybody is served
+  std::vector<std::string> cors_origins =
+      {};  // origins of pages that may use the server, as normalized_origin takes them; "*": any
   RequestDefaults defaults = {};
-  bool page = true;                            // the chat page at /
-  std::string version = {};                    // of the program
+  bool page = true;  // the chat page at /
+  std::string version = {};  // of the program
 };
 
 class Api {
@@ -51,7 +52,7 @@ class Api {
   std::string_view allowed_origin(const HttpRequest& request) const;  // for Access-Control-Allow-Origin; empty: none
   HttpHeaders cors_headers(const HttpRequest& request) const;
   HttpResponse preflight(const HttpRequest& request) const;
-  std::shared_ptr<const ServedModel> model() const;          // null: none yet
+  std::shared_ptr<const ServedModel> model() const;  // null: none yet
   std::shared_ptr<const ServedModel> require_model() const;  // throws 503
 
   HttpResponse answer(Call& call);

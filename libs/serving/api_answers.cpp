@@ -14,13 +14,15 @@ namespace {
 
 void check_model(const ServedModel& model, const std::string& name) {
   if (name.empty() || name == model.id) return;
-  throw ApiError(404, "invalid_request_error", fmt::format("the model \"{}\" is not served here; this is \"{}\"", name, model.id), "model",
+  throw ApiError(404, "invalid_request_error",
+                 fmt::format("the model \"{}\" is not served here; this is \"{}\"", name, model.id), "model",
                  "model_not_found");
 }
 
 void check_token(const ServedModel& model, TokenId id, const char* field) {
   if (id < model.engine->vocab_size()) return;
-  throw ApiError::invalid(fmt::format("{}: token id {} is outside the vocabulary of {}", field, id, model.engine->vocab_size()), field);
+  throw ApiError::invalid(fmt::format("{}: token id {} is outside the vocabulary of {}", field, id, model.engine->vocab_size()),
+                          field);
 }
 
 // What the engine would refuse too, with a code that clients know.
@@ -30,8 +32,9 @@ void check_length(const ServedModel& model, const EngineRequest& request, const 
   if (length == 0) throw ApiError::invalid(fmt::format("{}: has no tokens", field), field);
   const std::int64_t room = request.max_tokens == 0 ? context : context - 1;
   if (length > room) {
-    throw ApiError::invalid(fmt::format("{}: has {} tokens, but the model's context of {} leaves room for at most {}", field, length,
-                                        context, room), field, "context_length_exceeded");
+    throw ApiError::invalid(fmt::format("{}: has {} tokens, but the model's context of {} leaves room for at most {}", field,
+                                        length, context, room),
+                            field, "context_length_exceeded");
   }
 }
 
@@ -58,12 +61,16 @@ AnswerHead answer_head(const ServedModel& model, std::string_view id_prefix) {
 
 // What chats and completions plan alike; `prompts` is left empty.
 AnswerPlan answer_plan(GenerationFields fields, std::unique_ptr<AnswerFormat> format) {
-  return {.format = std::move(format), .n = fields.n, .stream = fields.stream, .logprobs = fields.logprobs,
+  return {.format = std::move(format),
+          .n = fields.n,
+          .stream = fields.stream,
+          .logprobs = fields.logprobs,
           .stop = std::move(fields.stop)};
 }
 
 // The prompt of one entry of "prompt": a text gets <|bos|> in front if that is wanted, ids are taken as they are.
-std::vector<TokenId> prompt_ids(const ServedModel& model, const std::variant<std::string, std::vector<TokenId>>& prompt, bool with_bos) {
+std::vector<TokenId> prompt_ids(const ServedModel& model, const std::variant<std::string, std::vector<TokenId>>& prompt,
+                                bool with_bos) {
   const Tokenizer& tokenizer = *model.tokenizer;
   if (const auto* text = std::get_if<std::string>(&prompt)) {
     std::vector<TokenId> ids;
@@ -100,7 +107,8 @@ std::unique_ptr<TokenConstraint> constraint(const ServedModel& model, const Requ
 bool with_tools(const ServedModel& model, const ChatRequest& chat) {
   const bool constrained = chat.format != ResponseFormat::kText;
   if (chat.nanochat_tools.value_or(false) && !model.has_tools) {
-    throw ApiError::invalid("nanochat_tools: this model's tokenizer has no tokens for a calculator", "nanochat_tools", "unsupported");
+    throw ApiError::invalid("nanochat_tools: this model's tokenizer has no tokens for a calculator", "nanochat_tools",
+                            "unsupported");
   }
   if (chat.nanochat_tools.value_or(false) && constrained) {
     throw ApiError::invalid(fmt::format("nanochat_tools: cannot be had together with {}", chat.format_field), "nanochat_tools");
@@ -132,7 +140,8 @@ AnswerPlan plan_completion(const ServedModel& served, std::string_view body, con
   const CompletionRequest completion = parse_completion_request(body, defaults);
   const GenerationFields& fields = completion.fields;
   check_model(served, fields.model);
-  AnswerPlan plan = answer_plan(fields, std::make_unique<CompletionFormat>(answer_head(served, "cmpl-"), fields, served.tokenizer));
+  AnswerPlan plan = answer_plan(fields,
+                                std::make_unique<CompletionFormat>(answer_head(served, "cmpl-"), fields, served.tokenizer));
   const bool scored = completion.echo && fields.logprobs;
   // Scoring a text (lm-eval) takes one generated token for granted, even where the model would end instead.
   if (scored && !fields.ignore_eos) plan.ends = served.stop_tokens;

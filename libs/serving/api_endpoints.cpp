@@ -102,7 +102,8 @@ HttpResponse Api::detokenize(Call& call) {
   const std::vector<TokenId> ids = parse_token_ids(*tokens, "tokens");
   for (const TokenId id : ids) {
     if (id < served->tokenizer->vocab_size()) continue;
-    throw ApiError::invalid(fmt::format("tokens: id {} is outside the vocabulary of {}", id, served->tokenizer->vocab_size()), "tokens");
+    throw ApiError::invalid(fmt::format("tokens: id {} is outside the vocabulary of {}", id, served->tokenizer->vocab_size()),
+                            "tokens");
   }
   const std::string text = replace_invalid_utf8(served->tokenizer->decode(ids));
   return json_response({{"content", text}, {"prompt", text}});

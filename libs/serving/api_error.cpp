@@ -11,7 +11,9 @@
 namespace nanochat {
 
 std::string ApiError::json() const {
-  const auto or_null = [](const std::string& text) { return text.empty() ? nlohmann::ordered_json() : nlohmann::ordered_json(text); };
+  const auto or_null = [](const std::string& text) {
+    return text.empty() ? nlohmann::ordered_json() : nlohmann::ordered_json(text);
+  };
   nlohmann::ordered_json error;
   error["message"] = replace_invalid_utf8(what());
   error["type"] = type_;

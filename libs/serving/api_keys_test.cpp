@@ -16,7 +16,9 @@ using ::testing::ThrowsMessage;
 TEST(ApiKeys, AreReadAsEditorsLeaveThem) {
   const auto keys = [](std::string_view text) { return parse_api_key_file(text, "keys"); };
   EXPECT_THAT(keys("alpha\nbeta\n"), ElementsAre("alpha", "beta"));
-  EXPECT_THAT(keys("\xef\xbb\xbf" "alpha\nbeta\n"), ElementsAre("alpha", "beta"));
+  EXPECT_THAT(keys("\xef\xbb\xbf"
+                   "alpha\nbeta\n"),
+              ElementsAre("alpha", "beta"));
   EXPECT_THAT(keys("alpha \n\tbeta\n"), ElementsAre("alpha", "beta"));
   EXPECT_THAT(keys("# my keys\nalpha\n"), ElementsAre("alpha"));
   EXPECT_THAT(keys("\xef\xbb\xbf# my keys\r\n\r\n  # more\r\n alpha\t\r\nbeta"), ElementsAre("alpha", "beta"));
@@ -25,16 +27,21 @@ TEST(ApiKeys, AreReadAsEditorsLeaveThem) {
 
 TEST(ApiKeys, ErrorsNameTheLineAndNoKey) {
   const auto reads = [](std::string_view text) { return [text] { parse_api_key_file(text, "keys"); }; };
-  EXPECT_THAT(reads("alpha\nsecret # mine\n"), ThrowsMessage<ConfigError>(AllOf(HasSubstr("keys:2: has white space"), Not(HasSubstr("secret")))));
+  EXPECT_THAT(reads("alpha\nsecret # mine\n"),
+              ThrowsMessage<ConfigError>(AllOf(HasSubstr("keys:2: has white space"), Not(HasSubstr("secret")))));
   EXPECT_THAT(reads("# nothing\n\n"), ThrowsMessage<ConfigError>(HasSubstr("keys: holds no key")));
   EXPECT_THAT(reads("\xef\xbb\xbf"), ThrowsMessage<ConfigError>(HasSubstr("holds no key")));
-  EXPECT_THAT(reads(std::string_view("\xff\xfe" "a\0", 4)), ThrowsMessage<ConfigError>(HasSubstr("keys: is not UTF-8")));
+  EXPECT_THAT(reads(std::string_view("\xff\xfe"
+                                     "a\0",
+                                     4)),
+              ThrowsMessage<ConfigError>(HasSubstr("keys: is not UTF-8")));
   EXPECT_THAT(reads(std::string_view("a\0b", 3)), ThrowsMessage<ConfigError>(HasSubstr("control character")));
 }
 
 TEST(ApiKeys, OneIsTrimmed) {
   EXPECT_EQ(parse_api_key(" beta\t", "NANOCHAT_API_KEY"), "beta");
-  EXPECT_THAT([] { parse_api_key("  ", "NANOCHAT_API_KEY"); }, ThrowsMessage<ConfigError>(HasSubstr("NANOCHAT_API_KEY: is empty")));
+  EXPECT_THAT([] { parse_api_key("  ", "NANOCHAT_API_KEY"); },
+              ThrowsMessage<ConfigError>(HasSubstr("NANOCHAT_API_KEY: is empty")));
 }
 
 }  // namespace

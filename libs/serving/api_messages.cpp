@@ -35,7 +35,9 @@ std::string parse_content(const JsonFields& message) {
 }
 
 FunctionCall parse_call(const JsonFields& function, std::string id) {
-  return {.name = function.string("name").value_or(""), .arguments = function.string("arguments").value_or("{}"), .id = std::move(id)};
+  return {.name = function.string("name").value_or(""),
+          .arguments = function.string("arguments").value_or("{}"),
+          .id = std::move(id)};
 }
 
 // The calls of an assistant's message: tool_calls, or function_call as it was before.
@@ -70,7 +72,8 @@ std::vector<Calculation> parse_calculations(const JsonFields& message, const std
       throw ApiError::invalid(where + ": expected expression, result and offset, and one of them is missing", where);
     }
     if (*offset > characters) {
-      throw ApiError::invalid(fmt::format("{}.offset: {} is behind the end of the content, which has {} characters", where, *offset, characters),
+      throw ApiError::invalid(fmt::format("{}.offset: {} is behind the end of the content, which has {} characters", where,
+                                          *offset, characters),
                               where + ".offset", "out_of_range");
     }
     parsed.push_back({*expression, *result, *offset});
@@ -93,7 +96,8 @@ void add_message(const json& value, std::size_t index, ChatHistory& history) {
   } else if (*role == "tool" || *role == "function") {
     history.add_result({.id = message.string("tool_call_id").value_or(""), .name = message.string("name").value_or("")}, text);
   } else {
-    throw ApiError::invalid(fmt::format("{}.role: expected system, developer, user, assistant or tool, found \"{}\"", where, *role),
+    throw ApiError::invalid(fmt::format("{}.role: expected system, developer, user, assistant or tool, found \"{}\"", where,
+                                        *role),
                             where + ".role");
   }
 }
@@ -107,9 +111,11 @@ Conversation parse_messages(const json& messages, const std::string& tools) {
   Conversation conversation = std::move(history).take(tools);
   std::vector<Message>& turns = conversation.messages;
   if (turns.empty()) turns.emplace_back("user", "");
-  if (turns.size() == 1 && turns.front().role == "system") turns.front().role = "user";  // instructions alone: they are what is asked
+  if (turns.size() == 1 && turns.front().role == "system")
+    turns.front().role = "user";  // instructions alone: they are what is asked
   if (turns[turns.front().role == "system" ? 1 : 0].role != "user") {
-    throw ApiError::invalid("messages: the first message that is not a system message is the assistant's; expected the user's", "messages");
+    throw ApiError::invalid("messages: the first message that is not a system message is the assistant's; expected the user's",
+                            "messages");
   }
   if (turns.back().role != "user") {
     throw ApiError::invalid("messages: the last message is the assistant's; expected the user's or a tool's", "messages");

@@ -24,8 +24,8 @@ std::vector<std::string> parse_stop(const JsonFields& fields) {
     stops.push_back(one.get<std::string>());
     const auto length = static_cast<std::size_t>(utf8::count_characters(stops.back()));
     if (length == 0 || length > kMaxStopCharacters) {
-      throw ApiError::invalid(fmt::format("stop: expected strings of 1 to {} characters, found one of {}", kMaxStopCharacters, length),
-                              "stop");
+      throw ApiError::invalid(
+          fmt::format("stop: expected strings of 1 to {} characters, found one of {}", kMaxStopCharacters, length), "stop");
     }
   }
   if (stops.size() > kMaxStopStrings) {
@@ -67,7 +67,8 @@ GenerationFields parse_generation_fields(const JsonFields& fields, const Request
   out.stop = parse_stop(fields);
   if (const json* ids = fields.find("stop_token_ids")) out.stop_token_ids = parse_token_ids(*ids, "stop_token_ids");
   if (out.stop_token_ids.size() > kMaxStopTokenIds) {
-    throw ApiError::invalid(fmt::format("stop_token_ids: expected at most {} ids, found {}", kMaxStopTokenIds, out.stop_token_ids.size()),
+    throw ApiError::invalid(fmt::format("stop_token_ids: expected at most {} ids, found {}", kMaxStopTokenIds,
+                                        out.stop_token_ids.size()),
                             "stop_token_ids");
   }
   SamplingOptions& sampling = out.sampling;
@@ -87,7 +88,8 @@ GenerationFields parse_generation_fields(const JsonFields& fields, const Request
   sampling.seed = seed ? static_cast<std::uint64_t>(*seed) : defaults.seed;
   // Every answer that is drawn is given: the best of n of them are all.
   if (const auto best_of = fields.integer("best_of", 1, kMaxChoices); best_of && *best_of != out.n) {
-    throw ApiError::invalid(fmt::format("best_of: is {} where n is {}; this server gives every answer that it draws", *best_of, out.n),
+    throw ApiError::invalid(fmt::format("best_of: is {} where n is {}; this server gives every answer that it draws", *best_of,
+                                        out.n),
                             "best_of", "unsupported");
   }
   fields.string("user");  // accepted, for abuse reports of services; types are checked all the same
@@ -199,7 +201,8 @@ void parse_response_format(const JsonFields& fields, const nlohmann::ordered_jso
   request.format = type == "json_schema" || schema != nullptr ? ResponseFormat::kJsonSchema : ResponseFormat::kJsonObject;
   if (request.format == ResponseFormat::kJsonObject) return;
   if (wrapper != nullptr && schema != nullptr) {
-    throw ApiError::invalid("response_format.schema: expected one of schema and json_schema, found both", "response_format.schema");
+    throw ApiError::invalid("response_format.schema: expected one of schema and json_schema, found both",
+                            "response_format.schema");
   }
   if (wrapper == nullptr && schema == nullptr) {
     throw ApiError::invalid("response_format.json_schema: missing", "response_format.json_schema");
@@ -215,7 +218,8 @@ void parse_response_format(const JsonFields& fields, const nlohmann::ordered_jso
 void parse_guided_json(const JsonFields& fields, const nlohmann::ordered_json& in_order, RequestedFormat& request) {
   const json* value = fields.find("guided_json");
   if (value == nullptr) return;
-  if (!value->is_object() && !value->is_string()) throw fields.wrong_type("guided_json", "a schema, or the text of one", *value);
+  if (!value->is_object() && !value->is_string())
+    throw fields.wrong_type("guided_json", "a schema, or the text of one", *value);
   if (request.format != ResponseFormat::kText) {
     throw ApiError::invalid("guided_json: cannot be had together with response_format", "guided_json");
   }
@@ -229,7 +233,9 @@ void parse_guided_json(const JsonFields& fields, const nlohmann::ordered_json& i
   try {
     parse_json_object(text);
   } catch (const ApiError& error) {
-    throw ApiError::invalid(fmt::format("guided_json: expected a schema or the text of one, found a text of which {}", error.what()), "guided_json");
+    throw ApiError::invalid(fmt::format("guided_json: expected a schema or the text of one, found a text of which {}",
+                                        error.what()),
+                            "guided_json");
   }
   request.schema = parse_in_order(fmt::format("{{\"guided_json\":{}}}", text), {"guided_json"}).at("guided_json");
 }
@@ -254,14 +260,16 @@ std::string parse_functions(const JsonFields& fields, const nlohmann::ordered_js
 }  // namespace
 
 std::vector<TokenId> parse_token_ids(const json& value, const std::string& where) {
-  if (!value.is_array()) throw ApiError::invalid(fmt::format("{}: expected an array of token ids, found {}", where, json_kind(value)), where);
+  if (!value.is_array())
+    throw ApiError::invalid(fmt::format("{}: expected an array of token ids, found {}", where, json_kind(value)), where);
   std::vector<TokenId> ids;
   ids.reserve(value.size());
   for (const json& id : value) {
     const bool fits = id.is_number_integer() && id.get<std::int64_t>() >= 0 && id.get<std::int64_t>() <= INT32_MAX;
     if (!fits) {
       throw ApiError::invalid(fmt::format("{}: expected token ids, found {}", where,
-                                          id.is_number() ? id.dump() : std::string(json_kind(id))), where);
+                                          id.is_number() ? id.dump() : std::string(json_kind(id))),
+                              where);
     }
     ids.push_back(id.get<TokenId>());
   }
@@ -342,7 +350,8 @@ CompletionRequest parse_completion_request(std::string_view text, const RequestD
   }
   if (static_cast<std::int64_t>(request.prompts.size()) > kMaxChoices / request.fields.n) {
     throw ApiError::invalid(fmt::format("prompt: {} prompts with n = {} are more than {} answers", request.prompts.size(),
-                                        request.fields.n, kMaxChoices), "prompt");
+                                        request.fields.n, kMaxChoices),
+                            "prompt");
   }
   return request;
 }

@@ -7,8 +7,8 @@
 namespace nanochat {
 namespace {
 
-using ::testing::HasSubstr;
 using nlohmann::json;
+using ::testing::HasSubstr;
 
 json chat_body(json extra = json::object()) {
   json body = {{"messages", {{{"role", "user"}, {"content", "Hi"}}}}};
@@ -35,12 +35,35 @@ std::string completion_refusal(const json& body) {
 }
 
 TEST(ChatRequest, ReadsEveryField) {
-  const ChatRequest request = parse_chat_request(chat_body({{"model", "m"}, {"stream", true},
-      {"stream_options", {{"include_usage", true}, {"continuous_usage_stats", true}}}, {"max_tokens", 5},
-      {"max_completion_tokens", 7}, {"temperature", 0.5}, {"top_p", 0.9}, {"top_k", -1}, {"min_p", 0.1}, {"n", 2}, {"stop", "x"},
-      {"stop_token_ids", {3}}, {"seed", -3}, {"frequency_penalty", 1}, {"presence_penalty", -1}, {"repetition_penalty", 1.1}, {"logit_bias", {{"5", 2.5}}},
-      {"logprobs", true}, {"top_logprobs", 3}, {"ignore_eos", true}, {"min_tokens", 2}, {"user", "u"}, {"metadata", json::object()},
-      {"response_format", {{"type", "json_object"}}}, {"nanochat_tools", true}, {"of another time", {1, 2}}}).dump(), {});
+  const ChatRequest request = parse_chat_request(
+      chat_body({{"model", "m"},
+                 {"stream", true},
+                 {"stream_options", {{"include_usage", true}, {"continuous_usage_stats", true}}},
+                 {"max_tokens", 5},
+                 {"max_completion_tokens", 7},
+                 {"temperature", 0.5},
+                 {"top_p", 0.9},
+                 {"top_k", -1},
+                 {"min_p", 0.1},
+                 {"n", 2},
+                 {"stop", "x"},
+                 {"stop_token_ids", {3}},
+                 {"seed", -3},
+                 {"frequency_penalty", 1},
+                 {"presence_penalty", -1},
+                 {"repetition_penalty", 1.1},
+                 {"logit_bias", {{"5", 2.5}}},
+                 {"logprobs", true},
+                 {"top_logprobs", 3},
+                 {"ignore_eos", true},
+                 {"min_tokens", 2},
+                 {"user", "u"},
+                 {"metadata", json::object()},
+                 {"response_format", {{"type", "json_object"}}},
+                 {"nanochat_tools", true},
+                 {"of another time", {1, 2}}})
+          .dump(),
+      {});
   const GenerationFields& fields = request.fields;
   EXPECT_EQ(fields.model, "m");
   EXPECT_TRUE(fields.stream && fields.include_usage && fields.continuous_usage && fields.logprobs && fields.ignore_eos);
@@ -67,7 +90,8 @@ TEST(ChatRequest, CountsTheCharactersOfStopStrings) {
 }
 
 TEST(ChatRequest, NullIsAbsent) {
-  const ChatRequest request = parse_chat_request(chat_body({{"stop", nullptr}, {"max_tokens", nullptr}, {"seed", nullptr}}).dump(), {.seed = 9});
+  const ChatRequest request = parse_chat_request(
+      chat_body({{"stop", nullptr}, {"max_tokens", nullptr}, {"seed", nullptr}}).dump(), {.seed = 9});
   EXPECT_EQ(request.fields.max_tokens, std::nullopt);
   EXPECT_EQ(request.fields.sampling.seed, 9u);
 }
@@ -91,14 +115,16 @@ TEST(ChatRequest, NamesWhatIsWrong) {
   EXPECT_THAT(chat_refusal({{"messages", json::array()}}), HasSubstr("messages: is empty"));
   EXPECT_THAT(chat_refusal({{"messages", {1}}}), HasSubstr("messages[0]: expected an object"));
   EXPECT_THAT(chat_refusal({{"messages", {{{"role", "robot"}, {"content", ""}}}}}), HasSubstr("messages[0].role"));
-  EXPECT_THAT(chat_refusal({{"messages", {{{"role", "user"}, {"content", {{{"type", "image_url"}}}}}}}}), HasSubstr("content[0].type"));
+  EXPECT_THAT(chat_refusal({{"messages", {{{"role", "user"}, {"content", {{{"type", "image_url"}}}}}}}}),
+              HasSubstr("content[0].type"));
   EXPECT_THAT(chat_refusal({{"messages", {{{"role", "assistant"}, {"content", "x"}}}}}), HasSubstr("the first message"));
   EXPECT_THAT(chat_refusal({{"tool_choice", "maybe"}}), HasSubstr("tool_choice"));
   EXPECT_THAT(chat_refusal({{"tools", {{{"type", "function"}}}}}), HasSubstr("tools[0].function"));
 }
 
 TEST(ChatRequest, TheUsageOfAStreamNeedsAStream) {
-  EXPECT_THAT(chat_refusal({{"stream_options", {{"include_usage", true}}}}), HasSubstr("stream_options: needs \"stream\": true"));
+  EXPECT_THAT(chat_refusal({{"stream_options", {{"include_usage", true}}}}),
+              HasSubstr("stream_options: needs \"stream\": true"));
   EXPECT_THAT(chat_refusal({{"stream", false}, {"stream_options", json::object()}}), HasSubstr("stream_options"));
   EXPECT_THAT(completion_refusal({{"prompt", "a"}, {"stream_options", json::object()}}), HasSubstr("stream_options"));
   EXPECT_EQ(chat_refusal({{"stream_options", nullptr}}), "");
@@ -106,39 +132,75 @@ TEST(ChatRequest, TheUsageOfAStreamNeedsAStream) {
 
 // What changes the answer is followed or refused by name, and what asks for nothing passes.
 TEST(ChatRequest, PassesOverNothingThatChangesTheAnswer) {
-  const std::vector<std::pair<const char*, json>> refused = {
-      {"guided_regex", "a+"}, {"guided_choice", {"a", "b"}}, {"guided_grammar", "root ::= \"a\""}, {"structured_outputs", {{"json", json::object()}}},
-      {"structural_tag", "x"}, {"grammar", "root ::= \"a\""}, {"grammar", {{"type", "json"}}}, {"json_schema", {{"type", "object"}}},
-      {"regex", "a"}, {"ebnf", "x"}, {"format", "json"}, {"functions", {{{"name", "f"}}}}, {"function_call", {{"name", "f"}}},
-      {"bad_words", {"a"}}, {"allowed_token_ids", {1}}, {"max_new_tokens", 5}, {"n_predict", 5}, {"truncate_prompt_tokens", 5},
-      {"include_stop_str_in_output", true}, {"skip_special_tokens", false}, {"use_beam_search", true}, {"repeat_penalty", 1.1},
-      {"typical_p", 0.5}, {"mirostat", 2}, {"best_of", 3}};
+  const std::vector<std::pair<const char*, json>> refused = {{"guided_regex", "a+"},
+                                                             {"guided_choice", {"a", "b"}},
+                                                             {"guided_grammar", "root ::= \"a\""},
+                                                             {"structured_outputs", {{"json", json::object()}}},
+                                                             {"structural_tag", "x"},
+                                                             {"grammar", "root ::= \"a\""},
+                                                             {"grammar", {{"type", "json"}}},
+                                                             {"json_schema", {{"type", "object"}}},
+                                                             {"regex", "a"},
+                                                             {"ebnf", "x"},
+                                                             {"format", "json"},
+                                                             {"functions", {{{"name", "f"}}}},
+                                                             {"function_call", {{"name", "f"}}},
+                                                             {"bad_words", {"a"}},
+                                                             {"allowed_token_ids", {1}},
+                                                             {"max_new_tokens", 5},
+                                                             {"n_predict", 5},
+                                                             {"truncate_prompt_tokens", 5},
+                                                             {"include_stop_str_in_output", true},
+                                                             {"skip_special_tokens", false},
+                                                             {"use_beam_search", true},
+                                                             {"repeat_penalty", 1.1},
+                                                             {"typical_p", 0.5},
+                                                             {"mirostat", 2},
+                                                             {"best_of", 3}};
   for (const auto& [name, value] : refused) {
     EXPECT_THAT(chat_refusal({{name, value}}), HasSubstr(std::string(name) + ": is ")) << value;
     EXPECT_THAT(completion_refusal({{"prompt", "a"}, {name, value}}), HasSubstr(std::string(name) + ": is ")) << value;
   }
-  for (const auto& [name, value] : std::vector<std::pair<const char*, json>>{
-           {"modalities", {"text", "audio"}}, {"audio", {{"voice", "x"}}}, {"web_search_options", json::object()}, {"chat_template", "x"},
-           {"add_generation_prompt", false}, {"continue_final_message", true}, {"echo", true}}) {
+  for (const auto& [name, value] : std::vector<std::pair<const char*, json>>{{"modalities", {"text", "audio"}},
+                                                                             {"audio", {{"voice", "x"}}},
+                                                                             {"web_search_options", json::object()},
+                                                                             {"chat_template", "x"},
+                                                                             {"add_generation_prompt", false},
+                                                                             {"continue_final_message", true},
+                                                                             {"echo", true}}) {
     EXPECT_THAT(chat_refusal({{name, value}}), HasSubstr(std::string(name) + ": is not supported")) << value;
   }
   for (const auto& [name, value] : std::vector<std::pair<const char*, json>>{
            {"messages", json::array()}, {"tools", {{{"name", "f"}}}}, {"tool_choice", "required"}, {"nanochat_tools", true}}) {
-    EXPECT_THAT(completion_refusal({{"prompt", "a"}, {name, value}}), HasSubstr(std::string(name) + ": is not supported")) << value;
+    EXPECT_THAT(completion_refusal({{"prompt", "a"}, {name, value}}), HasSubstr(std::string(name) + ": is not supported"))
+        << value;
   }
-  EXPECT_EQ(chat_refusal({{"grammar", ""}, {"guided_choice", json::array()}, {"function_call", "auto"}, {"n_predict", -1}, {"repeat_penalty", 1.0},
-                          {"typical_p", 1}, {"mirostat", 0}, {"best_of", 1}, {"skip_special_tokens", true}, {"modalities", {"text"}},
-                          {"use_beam_search", false}, {"guided_regex", nullptr}, {"reasoning_effort", "low"}, {"store", true}}), "");
+  EXPECT_EQ(chat_refusal({{"grammar", ""},
+                          {"guided_choice", json::array()},
+                          {"function_call", "auto"},
+                          {"n_predict", -1},
+                          {"repeat_penalty", 1.0},
+                          {"typical_p", 1},
+                          {"mirostat", 0},
+                          {"best_of", 1},
+                          {"skip_special_tokens", true},
+                          {"modalities", {"text"}},
+                          {"use_beam_search", false},
+                          {"guided_regex", nullptr},
+                          {"reasoning_effort", "low"},
+                          {"store", true}}),
+            "");
 }
 
 TEST(ChatRequest, TakesSchemasUnderEveryName) {
   const json schema = {{"type", "object"}, {"properties", {{"a", {{"type", "integer"}}}}}};
   const auto format_of = [](const json& extra) { return parse_chat_request(chat_body(extra).dump(), {}); };
-  for (const json& extra : std::vector<json>{{{"response_format", {{"type", "json_object"}, {"schema", schema}}}},
-                                             {{"response_format", {{"type", "json_schema"}, {"schema", schema}}}},
-                                             {{"response_format", {{"type", "json_schema"}, {"json_schema", {{"schema", schema}}}}}},
-                                             {{"guided_json", schema}},
-                                             {{"guided_json", schema.dump()}}}) {
+  for (const json& extra :
+       std::vector<json>{{{"response_format", {{"type", "json_object"}, {"schema", schema}}}},
+                         {{"response_format", {{"type", "json_schema"}, {"schema", schema}}}},
+                         {{"response_format", {{"type", "json_schema"}, {"json_schema", {{"schema", schema}}}}}},
+                         {{"guided_json", schema}},
+                         {{"guided_json", schema.dump()}}}) {
     const ChatRequest request = format_of(extra);
     EXPECT_EQ(request.format, ResponseFormat::kJsonSchema) << extra;
     EXPECT_EQ(json::parse(request.schema.dump()), schema) << extra;
@@ -147,19 +209,32 @@ TEST(ChatRequest, TakesSchemasUnderEveryName) {
   const CompletionRequest completion = parse_completion_request(json{{"prompt", "a"}, {"guided_json", schema}}.dump(), {});
   EXPECT_EQ(completion.format, ResponseFormat::kJsonSchema);
   EXPECT_EQ(json::parse(completion.schema.dump()), schema);
-  EXPECT_EQ(format_of({{"response_format", {{"type", "json_object"}, {"schema", nullptr}}}}).format, ResponseFormat::kJsonObject);
-  EXPECT_EQ(parse_chat_request(R"({"messages": [{"role": "user", "content": "a"}], "guided_json": "{\"properties\": {\"z\": {}, \"a\": {}}}"})", {})
-                .schema["properties"].begin().key(), "z");
+  EXPECT_EQ(format_of({{"response_format", {{"type", "json_object"}, {"schema", nullptr}}}}).format,
+            ResponseFormat::kJsonObject);
+  EXPECT_EQ(
+      parse_chat_request(
+          R"({"messages": [{"role": "user", "content": "a"}], "guided_json": "{\"properties\": {\"z\": {}, \"a\": {}}}"})", {})
+          .schema["properties"]
+          .begin()
+          .key(),
+      "z");
 
-  const auto refused = [](const json& extra, const char* message) { EXPECT_THAT(chat_refusal(extra), HasSubstr(message)) << extra; };
-  refused({{"response_format", {{"type", "text"}, {"schema", schema}}}}, "response_format.schema: is not supported beside \"type\": \"text\"");
-  refused({{"response_format", {{"type", "json_object"}, {"json_schema", {{"schema", schema}}}}}}, "response_format.json_schema: is not supported");
+  const auto refused = [](const json& extra, const char* message) {
+    EXPECT_THAT(chat_refusal(extra), HasSubstr(message)) << extra;
+  };
+  refused({{"response_format", {{"type", "text"}, {"schema", schema}}}},
+          "response_format.schema: is not supported beside \"type\": \"text\"");
+  refused({{"response_format", {{"type", "json_object"}, {"json_schema", {{"schema", schema}}}}}},
+          "response_format.json_schema: is not supported");
   refused({{"response_format", {{"type", "json_object"}, {"grammar", "x"}}}}, "response_format.grammar: is not supported");
-  refused({{"response_format", {{"type", "json_schema"}, {"schema", schema}, {"json_schema", {{"schema", schema}}}}}}, "found both");
+  refused({{"response_format", {{"type", "json_schema"}, {"schema", schema}, {"json_schema", {{"schema", schema}}}}}},
+          "found both");
   refused({{"response_format", {{"type", "json_object"}, {"schema", "x"}}}}, "response_format.schema: expected an object");
   refused({{"response_format", {{"type", "grammar"}, {"grammar", "x"}}}}, "response_format.type");
-  refused({{"guided_json", schema}, {"response_format", {{"type", "json_object"}}}}, "guided_json: cannot be had together with response_format");
-  refused({{"guided_json", schema}, {"tools", {{{"function", {{"name", "f"}}}}}}, {"tool_choice", "required"}}, "guided_json: cannot be had together");
+  refused({{"guided_json", schema}, {"response_format", {{"type", "json_object"}}}},
+          "guided_json: cannot be had together with response_format");
+  refused({{"guided_json", schema}, {"tools", {{{"function", {{"name", "f"}}}}}}, {"tool_choice", "required"}},
+          "guided_json: cannot be had together");
   refused({{"guided_json", {1}}}, "guided_json: expected a schema, or the text of one, found an array");
   refused({{"guided_json", "{"}}, "guided_json");
   refused({{"guided_json", "[1]"}}, "guided_json");
@@ -167,12 +242,15 @@ TEST(ChatRequest, TakesSchemasUnderEveryName) {
 }
 
 TEST(ChatRequest, SchemasKeepTheOrderOfTheirProperties) {
-  const ChatRequest format = parse_chat_request(R"({"messages": [{"role": "user", "content": "a"}], "response_format": {"type": "json_schema",
-      "json_schema": {"schema": {"type": "object", "properties": {"zeta": {"type": "integer"}, "alpha": {"type": "integer"}}}}}})", {});
+  const ChatRequest format = parse_chat_request(
+      R"({"messages": [{"role": "user", "content": "a"}], "response_format": {"type": "json_schema",
+      "json_schema": {"schema": {"type": "object", "properties": {"zeta": {"type": "integer"}, "alpha": {"type": "integer"}}}}}})",
+      {});
   EXPECT_EQ(format.format, ResponseFormat::kJsonSchema);
   EXPECT_EQ(format.schema["properties"].begin().key(), "zeta");
   const ChatRequest call = parse_chat_request(R"({"messages": [{"role": "user", "content": "a"}], "tool_choice": "required",
-      "tools": [{"function": {"name": "f", "parameters": {"properties": {"zeta": {}, "alpha": {}}}}}]})", {});
+      "tools": [{"function": {"name": "f", "parameters": {"properties": {"zeta": {}, "alpha": {}}}}}]})",
+                                              {});
   EXPECT_EQ(call.format, ResponseFormat::kToolCall);
   EXPECT_EQ(call.schema["anyOf"][0]["properties"]["arguments"]["properties"].begin().key(), "zeta");
   EXPECT_THAT(call.conversation.messages[0].joined_text(), HasSubstr(R"({"name":"f","parameters":)"));
@@ -184,11 +262,14 @@ TEST(Messages, BecomeTurnsOfUserAndAssistant) {
     {"role": "user", "content": "c"},
     {"role": "assistant", "content": null, "tool_calls": [{"id": "call_1", "function": {"name": "f", "arguments": "{\"a\": 1}"}},
                                                            {"function": {"name": "g", "arguments": "no JSON"}}]},
-    {"role": "tool", "tool_call_id": "call_1", "content": "42"}, {"role": "developer", "content": "D"}])"), "");
+    {"role": "tool", "tool_call_id": "call_1", "content": "42"}, {"role": "developer", "content": "D"}])"),
+                                                   "");
   ASSERT_EQ(conversation.messages.size(), 4u);
   EXPECT_EQ(conversation.messages[0], Message("system", "S\n\nD"));
   EXPECT_EQ(conversation.messages[1], Message("user", "ab\n\nc"));
-  EXPECT_EQ(conversation.messages[2], Message("assistant", R"({"name":"f","arguments":{"a": 1}})" "\n" R"({"name":"g","arguments":"no JSON"})"));
+  EXPECT_EQ(conversation.messages[2], Message("assistant", R"({"name":"f","arguments":{"a": 1}})"
+                                                           "\n"
+                                                           R"({"name":"g","arguments":"no JSON"})"));
   EXPECT_EQ(conversation.messages[3], Message("user", "Result of f:\n42"));
   EXPECT_NO_THROW(check_conversation({{conversation.messages.begin(), conversation.messages.end() - 2}}));
 }
@@ -197,7 +278,8 @@ TEST(Messages, BecomeTurnsOfUserAndAssistant) {
 TEST(Messages, NameResultsOfCallsWithoutAnId) {
   const Conversation conversation = parse_messages(json::parse(R"([{"role": "user", "content": "a"},
     {"role": "assistant", "content": null, "function_call": {"name": "f", "arguments": "{}"}},
-    {"role": "function", "content": "1"}])"), "");
+    {"role": "function", "content": "1"}])"),
+                                                   "");
   ASSERT_EQ(conversation.messages.size(), 3u);
   EXPECT_EQ(conversation.messages[1], Message("assistant", R"({"name":"f","arguments":{}})"));
   EXPECT_EQ(conversation.messages[2], Message("user", "Result of f:\n1"));
@@ -207,18 +289,32 @@ TEST(Messages, KeepWhatTheCalculatorComputed) {
   const auto assistant = [](const json& fields) {
     json message = {{"role", "assistant"}};
     message.update(fields);
-    return parse_messages({{{"role", "user"}, {"content", "a"}}, message, {{"role", "user"}, {"content", "b"}}}, "").messages[1];
+    return parse_messages({{{"role", "user"}, {"content", "a"}}, message, {{"role", "user"}, {"content", "b"}}}, "")
+        .messages[1];
   };
-  const json first = {{"expression", "2+3"}, {"result", "5"}, {"offset", 5}}, last = {{"expression", "6*7"}, {"result", "42"}, {"offset", 7}};
+  const json first = {{"expression", "2+3"}, {"result", "5"}, {"offset", 5}},
+             last = {{"expression", "6*7"}, {"result", "42"}, {"offset", 7}};
   using Parts = std::vector<MessagePart>;
   EXPECT_EQ(assistant({{"content", "\u00e9 is 5."}, {"nanochat_calculations", {first, last}}}).parts,
-            (Parts{{PartType::kText, "\xc3\xa9 is "}, {PartType::kPython, "2+3"}, {PartType::kPythonOutput, "5"}, {PartType::kText, "5."},
-                   {PartType::kPython, "6*7"}, {PartType::kPythonOutput, "42"}}));
+            (Parts{{PartType::kText, "\xc3\xa9 is "},
+                   {PartType::kPython, "2+3"},
+                   {PartType::kPythonOutput, "5"},
+                   {PartType::kText, "5."},
+                   {PartType::kPython, "6*7"},
+                   {PartType::kPythonOutput, "42"}}));
   EXPECT_EQ(assistant({{"content", "a"}, {"nanochat_calculations", json::array()}}).parts, (Parts{{PartType::kText, "a"}}));
-  const Conversation joined = parse_messages({{{"role", "user"}, {"content", "a"}},
-                                              {{"role", "assistant"}, {"content", "is 5"}, {"nanochat_calculations", {{{"expression", "2+3"}, {"result", "5"}, {"offset", 3}}}}},
-                                              {{"role", "assistant"}, {"content", "Yes."}}, {{"role", "user"}, {"content", "b"}}}, "");
-  EXPECT_EQ(joined.messages[1].parts, (Parts{{PartType::kText, "is "}, {PartType::kPython, "2+3"}, {PartType::kPythonOutput, "5"}, {PartType::kText, "5\n\nYes."}}));
+  const Conversation joined = parse_messages(
+      {{{"role", "user"}, {"content", "a"}},
+       {{"role", "assistant"},
+        {"content", "is 5"},
+        {"nanochat_calculations", {{{"expression", "2+3"}, {"result", "5"}, {"offset", 3}}}}},
+       {{"role", "assistant"}, {"content", "Yes."}},
+       {{"role", "user"}, {"content", "b"}}},
+      "");
+  EXPECT_EQ(joined.messages[1].parts, (Parts{{PartType::kText, "is "},
+                                             {PartType::kPython, "2+3"},
+                                             {PartType::kPythonOutput, "5"},
+                                             {PartType::kText, "5\n\nYes."}}));
 
   const auto refusal = [&](const json& calculations) {
     try {
@@ -228,9 +324,12 @@ TEST(Messages, KeepWhatTheCalculatorComputed) {
     }
     return std::string();
   };
-  EXPECT_THAT(refusal({last, first}), HasSubstr("messages[1].nanochat_calculations[1].offset: expected an integer at least 7, found 5"));
-  EXPECT_THAT(refusal({{{"expression", "1"}, {"result", "1"}, {"offset", 8}}}), HasSubstr("offset: 8 is behind the end of the content, which has 7 characters"));
-  EXPECT_THAT(refusal({{{"expression", "1"}, {"offset", 0}}}), HasSubstr("nanochat_calculations[0]: expected expression, result and offset"));
+  EXPECT_THAT(refusal({last, first}),
+              HasSubstr("messages[1].nanochat_calculations[1].offset: expected an integer at least 7, found 5"));
+  EXPECT_THAT(refusal({{{"expression", "1"}, {"result", "1"}, {"offset", 8}}}),
+              HasSubstr("offset: 8 is behind the end of the content, which has 7 characters"));
+  EXPECT_THAT(refusal({{{"expression", "1"}, {"offset", 0}}}),
+              HasSubstr("nanochat_calculations[0]: expected expression, result and offset"));
   EXPECT_THAT(refusal({{{"expression", 1}, {"result", "1"}, {"offset", 0}}}), HasSubstr("expression: expected a string"));
   EXPECT_THAT(refusal("x"), HasSubstr("nanochat_calculations: expected an array"));
 }
@@ -238,7 +337,8 @@ TEST(Messages, KeepWhatTheCalculatorComputed) {
 TEST(Messages, KeepTheCallsOfOlderClients) {
   const Conversation conversation = parse_messages(json::parse(R"([{"role": "user", "content": "a"},
     {"role": "assistant", "content": null, "function_call": {"name": "f", "arguments": "{\"a\": 1}"}},
-    {"role": "function", "name": "f", "content": "42"}])"), "");
+    {"role": "function", "name": "f", "content": "42"}])"),
+                                                   "");
   EXPECT_EQ(conversation.messages[1], Message("assistant", R"({"name":"f","arguments":{"a": 1}})"));
   EXPECT_EQ(conversation.messages[2], Message("user", "Result of f:\n42"));
 }
@@ -253,12 +353,15 @@ TEST(Messages, DescribeTools) {
 }
 
 TEST(CompletionRequest, ReadsEveryFormOfPrompt) {
-  const auto prompts = [](json prompt) { return parse_completion_request(json{{"prompt", std::move(prompt)}}.dump(), {}).prompts; };
+  const auto prompts = [](json prompt) {
+    return parse_completion_request(json{{"prompt", std::move(prompt)}}.dump(), {}).prompts;
+  };
   EXPECT_EQ(std::get<0>(prompts("a")[0]), "a");
   EXPECT_EQ(std::get<1>(prompts({1, 2})[0]), (std::vector<TokenId>{1, 2}));
   EXPECT_EQ(prompts({"a", "b"}).size(), 2u);
   EXPECT_EQ(std::get<1>(prompts({{1}, {2, 3}})[1]), (std::vector<TokenId>{2, 3}));
-  const CompletionRequest request = parse_completion_request(R"({"prompt": "a", "echo": true, "logprobs": 1, "max_tokens": 0})", {});
+  const CompletionRequest request = parse_completion_request(R"({"prompt": "a", "echo": true, "logprobs": 1, "max_tokens": 0})",
+                                                             {});
   EXPECT_TRUE(request.echo && request.fields.logprobs);
   EXPECT_EQ(request.fields.top_logprobs, 1);
   EXPECT_EQ(parse_completion_request(R"({"prompt": "a"})", {}).fields.max_tokens, 16);

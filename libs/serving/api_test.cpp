@@ -17,9 +17,9 @@
 namespace nanochat {
 namespace {
 
-using ::testing::HasSubstr;
 using nlohmann::json;
 using testing::FakeBackend;
+using ::testing::HasSubstr;
 using testing::RecordingExchange;
 
 class ApiTest : public ::testing::Test {
@@ -36,7 +36,8 @@ class ApiTest : public ::testing::Test {
     for (const auto& exchange : exchanges_) exchange->let_go();
     backend_->let_go();
   }
-  std::shared_ptr<RecordingExchange> call(std::string method, std::string path, std::string body = {}, HttpHeaders headers = {}) {
+  std::shared_ptr<RecordingExchange> call(std::string method, std::string path, std::string body = {},
+                                          HttpHeaders headers = {}) {
     if (!api_) {
       api_ = std::make_unique<Api>(options_);
       const auto model = testing::fake_model(backend_);
@@ -44,8 +45,12 @@ class ApiTest : public ::testing::Test {
       model->has_tools = has_tools_;
       if (loaded_) api_->set_model(model);
     }
-    HttpRequest request{.method = std::move(method), .path = std::move(path), .query = {}, .headers = std::move(headers),
-                        .body = std::move(body), .client = "127.0.0.1"};
+    HttpRequest request{.method = std::move(method),
+                        .path = std::move(path),
+                        .query = {},
+                        .headers = std::move(headers),
+                        .body = std::move(body),
+                        .client = "127.0.0.1"};
     exchanges_.push_back(std::make_shared<RecordingExchange>(std::move(request)));
     const auto exchange = exchanges_.back();
     api_->handle(exchange);
@@ -69,7 +74,9 @@ class ApiTest : public ::testing::Test {
     }
     return found;
   }
-  static int status(const std::shared_ptr<RecordingExchange>& exchange) { return exchange->response ? exchange->response->status : 0; }
+  static int status(const std::shared_ptr<RecordingExchange>& exchange) {
+    return exchange->response ? exchange->response->status : 0;
+  }
   static json error(const std::shared_ptr<RecordingExchange>& exchange) { return json::parse(exchange->text())["error"]; }
 };
 
@@ -378,11 +385,15 @@ TEST_F(ApiTest, RefusesWhatTheEngineCannotTake) {
   EXPECT_THAT(error(long_prompt)["message"].get<std::string>(), HasSubstr("has 6 tokens, but the model's context of 6"));
   // A prompt alone may fill the context, and only that is more than it leaves room for.
   const auto scored = [&](int tokens) {
-    return complete({{"prompt", std::vector<int>(static_cast<std::size_t>(tokens), 'a')}, {"echo", true}, {"max_tokens", 0}, {"logprobs", 1}});
+    return complete({{"prompt", std::vector<int>(static_cast<std::size_t>(tokens), 'a')},
+                     {"echo", true},
+                     {"max_tokens", 0},
+                     {"logprobs", 1}});
   };
   EXPECT_EQ(status(scored(6)), 200);
   EXPECT_EQ(error(scored(7))["code"], "context_length_exceeded");
-  EXPECT_THAT(error(scored(7))["message"].get<std::string>(), HasSubstr("has 7 tokens, but the model's context of 6 leaves room for at most 6"));
+  EXPECT_THAT(error(scored(7))["message"].get<std::string>(),
+              HasSubstr("has 7 tokens, but the model's context of 6 leaves room for at most 6"));
   EXPECT_EQ(status(complete({{"prompt", {1, 9999}}})), 400);
   EXPECT_EQ(status(chat({{"model", "other"}})), 404);
   EXPECT_EQ(status(chat({{"response_format", {{"type", "json_object"}}}})), 400);
@@ -433,7 +444,8 @@ TEST_F(ApiTest, AllowsOriginsThatAreNamed) {
 
 TEST_F(ApiTest, GivesThePreflightTheHeadersItAsksFor) {
   options_.cors_origins = {"HTTP://localhost:3000/"};
-  const std::string wanted = "authorization,content-type,x-stainless-arch,x-stainless-lang,x-stainless-os,x-stainless-package-version";
+  const std::string wanted =
+      "authorization,content-type,x-stainless-arch,x-stainless-lang,x-stainless-os,x-stainless-package-version";
   const auto preflight = [&](const char* origin, const std::string& names) {
     return call("OPTIONS", "/v1/chat/completions", "",
                 {{"origin", origin}, {"access-control-request-method", "POST"}, {"access-control-request-headers", names}});
@@ -443,7 +455,8 @@ TEST_F(ApiTest, GivesThePreflightTheHeadersItAsksFor) {
   EXPECT_EQ(allowed->header("Access-Control-Allow-Origin"), "http://localhost:3000");
   EXPECT_EQ(allowed->header("Access-Control-Allow-Headers"),
             "authorization, content-type, x-stainless-arch, x-stainless-lang, x-stainless-os, x-stainless-package-version");
-  EXPECT_EQ(preflight("http://localhost:3000", "")->header("Access-Control-Allow-Headers"), "Authorization, Content-Type, X-Api-Key");
+  EXPECT_EQ(preflight("http://localhost:3000", "")->header("Access-Control-Allow-Headers"),
+            "Authorization, Content-Type, X-Api-Key");
   EXPECT_EQ(preflight("http://localhost:3000", "x-a, x b\r\nEvil: 1, x-c")->header("Access-Control-Allow-Headers"), "x-a, x-c");
   const auto other = preflight("http://localhost:3001", wanted);
   EXPECT_EQ(other->header("Access-Control-Allow-Headers"), "");
@@ -468,7 +481,8 @@ TEST(Api, RefusesOriginsThatNoBrowserSends) {
 
 TEST_F(ApiTest, NamesTheEncodingOfABodyThatItCannotRead) {
   const auto encoded = [&](const char* encoding) {
-    return call("POST", "/v1/completions", R"({"prompt": "a"})", {{"content-type", "application/json"}, {"content-encoding", encoding}});
+    return call("POST", "/v1/completions", R"({"prompt": "a"})",
+                {{"content-type", "application/json"}, {"content-encoding", encoding}});
   };
   for (const char* encoding : {"gzip", "deflate", "br", "zstd", "gzip, identity"}) {
     const auto refused = encoded(encoding);
@@ -486,7 +500,9 @@ const std::shared_ptr<const TokenTrie>& byte_trie() {
   static const auto trie = [] {
     static std::string bytes;
     for (int i = 0; i < 256; ++i) bytes += static_cast<char>(i);
-    return std::make_shared<const TokenTrie>(256, [](std::int32_t id) { return std::string_view(bytes).substr(static_cast<std::size_t>(id), 1); });
+    return std::make_shared<const TokenTrie>(256, [](std::int32_t id) {
+      return std::string_view(bytes).substr(static_cast<std::size_t>(id), 1);
+    });
   }();
   return trie;
 }
@@ -506,7 +522,8 @@ class SchemaTest : public ApiTest {
             front + R"("response_format": {"type": "json_object", "schema": )" + text + "}}",
             front + R"("guided_json": )" + text + "}",
             front + R"("tool_choice": "required", "tools": [{"type": "function", "function": {"name": "g"}},
-                       {"type": "function", "function": {"name": "f", "parameters": )" + text + "}}]}"};
+                       {"type": "function", "function": {"name": "f", "parameters": )" +
+                text + "}}]}"};
   }
   // Each place must answer 200 or 400, and quickly. Returns the messages of the 400s.
   std::vector<std::string> outcomes(const std::string& text) {
@@ -527,25 +544,30 @@ class SchemaTest : public ApiTest {
 };
 
 TEST_F(SchemaTest, AReferenceThatNamesNoPlaceIsNamed) {
-  for (const char* reference : {"#/$defs/~", "#/$defs/~2", "#/anyOf/99999999999999999999", "#/anyOf/-", "#/anyOf/01", "#/$defs/a%2", "#/$defs/%zz",
-                                "#/$defs/b", "#x", "other.json", "", "#/", "#/$defs//", "https://example.com/schema#/$defs/a"}) {
-    const std::string text = fmt::format(R"({{"type": "object", "properties": {{"p": {{"$ref": "{}"}}}}, "$defs": {{"a": {{"type": "string"}}}}, "examples": [1]}})", reference);
+  for (const char* reference :
+       {"#/$defs/~", "#/$defs/~2", "#/anyOf/99999999999999999999", "#/anyOf/-", "#/anyOf/01", "#/$defs/a%2", "#/$defs/%zz",
+        "#/$defs/b", "#x", "other.json", "", "#/", "#/$defs//", "https://example.com/schema#/$defs/a"}) {
+    const std::string text = fmt::format(
+        R"({{"type": "object", "properties": {{"p": {{"$ref": "{}"}}}}, "$defs": {{"a": {{"type": "string"}}}}, "examples": [1]}})",
+        reference);
     for (const std::string& message : outcomes(text)) {
       EXPECT_THAT(message, HasSubstr(fmt::format("$ref is \"{}\"", reference)));
     }
     EXPECT_THAT(outcomes(text)[3], HasSubstr("tools[1].function.parameters/properties/p: $ref is"));
   }
   for (const char* wrong : {"1", "null", "{}", "[\"#/$defs/a\"]"}) {
-    EXPECT_THAT(outcomes(fmt::format(R"({{"type": "object", "properties": {{"p": {{"$ref": {}}}}}}})", wrong))[3], HasSubstr("$ref is"));
+    EXPECT_THAT(outcomes(fmt::format(R"({{"type": "object", "properties": {{"p": {{"$ref": {}}}}}}})", wrong))[3],
+                HasSubstr("$ref is"));
   }
 }
 
 TEST_F(SchemaTest, ReferencesMeanPlacesOfTheParametersInToolsToo) {
-  for (const char* good : {R"({"type": "object", "properties": {"p": {"$ref": "#/$defs/a"}}, "$defs": {"a": {"type": "string"}}})",
-                           R"({"type": "object", "properties": {"p": {"$ref": "#/$defs/a%20~1b~0"}}, "$defs": {"a /b~": {"type": "string"}}})",
-                           R"({"type": "object", "properties": {"p": {"anyOf": [{"type": "null"}, {"$ref": "#"}]}}})",
-                           R"({"type": "object", "properties": {"p": {"$ref": "#/properties/q"}, "q": {"enum": ["x"]}}})",
-                           R"({"type": "object", "properties": {"p": {"const": {"$ref": "#/no/place"}}}})"}) {
+  for (const char* good :
+       {R"({"type": "object", "properties": {"p": {"$ref": "#/$defs/a"}}, "$defs": {"a": {"type": "string"}}})",
+        R"({"type": "object", "properties": {"p": {"$ref": "#/$defs/a%20~1b~0"}}, "$defs": {"a /b~": {"type": "string"}}})",
+        R"({"type": "object", "properties": {"p": {"anyOf": [{"type": "null"}, {"$ref": "#"}]}}})",
+        R"({"type": "object", "properties": {"p": {"$ref": "#/properties/q"}, "q": {"enum": ["x"]}}})",
+        R"({"type": "object", "properties": {"p": {"const": {"$ref": "#/no/place"}}}})"}) {
     EXPECT_THAT(outcomes(good), ::testing::Each("")) << good;
   }
 }
@@ -559,7 +581,8 @@ TEST_F(SchemaTest, WhatIsTooMuchIsRefusedAndQuickly) {
     return text;
   };
   std::string chain = R"({"$ref": "#/$defs/a0", "$defs": {)";
-  for (int i = 0; i < 1000; ++i) chain += fmt::format(R"("a{}": {{"type": "array", "items": {{"$ref": "#/$defs/a{}"}}}}, )", i, i + 1);
+  for (int i = 0; i < 1000; ++i)
+    chain += fmt::format(R"("a{}": {{"type": "array", "items": {{"$ref": "#/$defs/a{}"}}}}, )", i, i + 1);
   chain += R"("a1000": {"type": "null"}}})";
   std::string values = R"({"enum": [0)";
   for (int i = 1; i < 400'000; ++i) values += "," + std::to_string(i);
@@ -573,12 +596,16 @@ TEST_F(SchemaTest, WhatIsTooMuchIsRefusedAndQuickly) {
   const std::vector<std::string> schemas = {
       repeated(20, R"({"type": "array", "minItems": 4096, "items": )", R"({"type": "string", "minLength": 4096})", "}"),
       repeated(60, R"({"type": "array", "items": )", "true", "}"),
-      repeated(50, R"({"type": ["array", "array", "array", "object"], "items": )", R"({"type": "null"})", R"(, "properties": {}})"),
+      repeated(50, R"({"type": ["array", "array", "array", "object"], "items": )", R"({"type": "null"})",
+               R"(, "properties": {}})"),
       repeated(50, R"({"type": ["array", "array"], "items": )", R"({"type": "null"})", "}"),
       repeated(30, R"({"anyOf": [{"type": "null"}, )", R"({"type": "null"})", "]}"),
       repeated(100, R"({"type": "object", "properties": {"a": )", "{}", "}}"),
       repeated(200, "[", "", "]"),
-      chain, values, prefixes, optional,
+      chain,
+      values,
+      prefixes,
+      optional,
       R"({"type": "array", "minItems": 99999999999999999999})",
       R"({"type": "array", "minItems": 1e300})",
       R"({"type": "integer", "minimum": 1e400})",
@@ -632,21 +659,99 @@ class Mutator {
   }
 
   std::string keyword() {
-    static const std::vector<std::string> all = {
-        "type", "properties", "required", "additionalProperties", "items", "minItems", "maxItems", "enum", "const", "anyOf", "allOf", "oneOf",
-        "not", "$ref", "$defs", "definitions", "$id", "$schema", "minLength", "maxLength", "minimum", "maximum", "exclusiveMinimum",
-        "exclusiveMaximum", "multipleOf", "pattern", "format", "title", "default", "description", "examples", "nullable", "if", "", "a", "~", "/"};
+    static const std::vector<std::string> all = {"type",
+                                                 "properties",
+                                                 "required",
+                                                 "additionalProperties",
+                                                 "items",
+                                                 "minItems",
+                                                 "maxItems",
+                                                 "enum",
+                                                 "const",
+                                                 "anyOf",
+                                                 "allOf",
+                                                 "oneOf",
+                                                 "not",
+                                                 "$ref",
+                                                 "$defs",
+                                                 "definitions",
+                                                 "$id",
+                                                 "$schema",
+                                                 "minLength",
+                                                 "maxLength",
+                                                 "minimum",
+                                                 "maximum",
+                                                 "exclusiveMinimum",
+                                                 "exclusiveMaximum",
+                                                 "multipleOf",
+                                                 "pattern",
+                                                 "format",
+                                                 "title",
+                                                 "default",
+                                                 "description",
+                                                 "examples",
+                                                 "nullable",
+                                                 "if",
+                                                 "",
+                                                 "a",
+                                                 "~",
+                                                 "/"};
     return rng_.choose(all);
   }
 
   Json odd() {
-    static const std::vector<const char*> all = {
-        "null", "true", "false", "0", "-1", "1", "4096", "4097", "1.5", "-0.0", "1e308", "-1e308", "1e-320", "9223372036854775807",
-        "-9223372036854775808", "18446744073709551615", "99999999999999999999999", "\"\"", "\"a\"", "\"\\u0000\"", "\"\\ud83d\\ude00\"", "[]", "{}", "[[]]", "[null]",
-        "[\"a\",\"a\"]", "\"object\"", "\"array\"", "\"string\"", "\"integer\"", "\"number\"", "\"boolean\"", "\"null\"", "[\"object\",\"null\"]",
-        "\"#\"", "\"#/\"", "\"#/$defs\"", "\"#/$defs/~\"", "\"#/$defs/~2\"", "\"#/$defs/n\"", "\"#/anyOf/0\"", "\"#/anyOf/99999999999999999999\"",
-        "\"#/properties/a\"", "\"#/type\"", "\"#/items\"", "{\"$ref\":\"#\"}", "{\"type\":\"string\"}", "{\"type\":\"object\"}", "{\"a\":1}",
-        "{\"type\":\"array\",\"items\":{\"$ref\":\"#\"},\"minItems\":3}", "{\"const\":null}", "{\"a\":{\"$ref\":\"#/$defs/a\"}}"};
+    static const std::vector<const char*> all = {"null",
+                                                 "true",
+                                                 "false",
+                                                 "0",
+                                                 "-1",
+                                                 "1",
+                                                 "4096",
+                                                 "4097",
+                                                 "1.5",
+                                                 "-0.0",
+                                                 "1e308",
+                                                 "-1e308",
+                                                 "1e-320",
+                                                 "9223372036854775807",
+                                                 "-9223372036854775808",
+                                                 "18446744073709551615",
+                                                 "99999999999999999999999",
+                                                 "\"\"",
+                                                 "\"a\"",
+                                                 "\"\\u0000\"",
+                                                 "\"\\ud83d\\ude00\"",
+                                                 "[]",
+                                                 "{}",
+                                                 "[[]]",
+                                                 "[null]",
+                                                 "[\"a\",\"a\"]",
+                                                 "\"object\"",
+                                                 "\"array\"",
+                                                 "\"string\"",
+                                                 "\"integer\"",
+                                                 "\"number\"",
+                                                 "\"boolean\"",
+                                                 "\"null\"",
+                                                 "[\"object\",\"null\"]",
+                                                 "\"#\"",
+                                                 "\"#/\"",
+                                                 "\"#/$defs\"",
+                                                 "\"#/$defs/~\"",
+                                                 "\"#/$defs/~2\"",
+                                                 "\"#/$defs/n\"",
+                                                 "\"#/anyOf/0\"",
+                                                 "\"#/anyOf/99999999999999999999\"",
+                                                 "\"#/properties/a\"",
+                                                 "\"#/type\"",
+                                                 "\"#/items\"",
+                                                 "{\"$ref\":\"#\"}",
+                                                 "{\"type\":\"string\"}",
+                                                 "{\"type\":\"object\"}",
+                                                 "{\"a\":1}",
+                                                 "{\"type\":\"array\",\"items\":{\"$ref\":\"#\"},\"minItems\":3}",
+                                                 "{\"const\":null}",
+                                                 "{\"a\":{\"$ref\":\"#/$defs/a\"}}"};
     return Json::parse(rng_.choose(all));
   }
 
@@ -664,7 +769,8 @@ TEST_F(SchemaTest, AMutatedSchemaIsTakenOrRefused) {
   Mutator mutator(11);
   int taken = 0, refused = 0;
   for (int i = 0; i < 3000; ++i) {
-    const std::string text = mutator.mutated(nlohmann::ordered_json::parse(seeds[static_cast<std::size_t>(i) % seeds.size()])).dump();
+    const std::string text = mutator.mutated(nlohmann::ordered_json::parse(seeds[static_cast<std::size_t>(i) % seeds.size()]))
+                                 .dump();
     for (const std::string& message : outcomes(text)) ++(message.empty() ? taken : refused);
   }
   EXPECT_GT(taken, 1000);
@@ -695,7 +801,8 @@ TEST_F(ApiTest, IsThereBeforeTheModel) {
 TEST_F(ApiTest, Tokenizes) {
   EXPECT_EQ(json::parse(call("POST", "/tokenize", R"({"content": "ab"})")->text())["tokens"], json({'a', 'b'}));
   EXPECT_EQ(json::parse(call("POST", "/tokenize", R"({"prompt": "ab"})")->text())["tokens"], json({256, 'a', 'b'}));
-  EXPECT_EQ(json::parse(call("POST", "/tokenize", R"({"prompt": "<|bos|>", "add_special_tokens": false})")->text())["tokens"], json({256}));
+  EXPECT_EQ(json::parse(call("POST", "/tokenize", R"({"prompt": "<|bos|>", "add_special_tokens": false})")->text())["tokens"],
+            json({256}));
   EXPECT_EQ(json::parse(call("POST", "/tokenize", R"({"content": "<|bos|>"})")->text())["count"], 7);
   const json text = json::parse(call("POST", "/detokenize", R"({"tokens": [97, 98]})")->text());
   EXPECT_EQ(text, json({{"content", "ab"}, {"prompt", "ab"}}));
@@ -706,7 +813,9 @@ TEST_F(ApiTest, Tokenizes) {
 }
 
 TEST_F(ApiTest, ForgetsWhatMatches) {
-  const auto count = [&](const char* body) { return json::parse(call("POST", "/cache/invalidate", body)->text())["invalidated_count"]; };
+  const auto count = [&](const char* body) {
+    return json::parse(call("POST", "/cache/invalidate", body)->text())["invalidated_count"];
+  };
   EXPECT_EQ(count(""), 1);
   EXPECT_EQ(count(R"({"prefix": "a"})"), 1);
   EXPECT_EQ(count(R"({"prefix": "b"})"), 0);

@@ -57,9 +57,7 @@ class TlsStream : public SocketStream<asio::ssl::stream<tcp::socket>> {
     co_return error;
   }
   // Sends close_notify, so that the client can tell the end from a cut connection.
-  asio::awaitable<void> finish() override {
-    co_await stream_.async_shutdown(kAsTuple);
-  }
+  asio::awaitable<void> finish() override { co_await stream_.async_shutdown(kAsTuple); }
 };
 
 }  // namespace

@@ -53,8 +53,10 @@ void HttpConnection::start() {
   // An exception can only be want of memory: this connection ends, the others do not.
   const auto self = shared_from_this();
   const auto done = [self](std::exception_ptr) { self->close(); };
-  asio::co_spawn(executor_, [self] { return self->run(); }, done);
-  asio::co_spawn(executor_, [self] { return self->watch(); }, done);
+  asio::co_spawn(
+      executor_, [self] { return self->run(); }, done);
+  asio::co_spawn(
+      executor_, [self] { return self->watch(); }, done);
 }
 
 void HttpConnection::signal() {
@@ -126,7 +128,8 @@ asio::awaitable<void> HttpConnection::run() {
   set_deadline(settings_->limits.header_time);
   const ByteStream::Error failed = co_await stream_->handshake();
   if (!failed) {
-    asio::co_spawn(executor_, [self] { return self->read_loop(); }, [self](std::exception_ptr) {});
+    asio::co_spawn(
+        executor_, [self] { return self->read_loop(); }, [self](std::exception_ptr) {});
     while (!closed_) {
       set_deadline(settings_->limits.idle_time);
       while (input_.empty() && !ended_ && !settings_->stopping) co_await event();
@@ -217,8 +220,8 @@ asio::awaitable<HttpConnection::Incoming> HttpConnection::read_request() {
 asio::awaitable<bool> HttpConnection::answer(Incoming& incoming) {
   const bool has_body = !incoming.request.body.empty();
   const std::weak_ptr<HttpConnection> weak = weak_from_this();
-  const auto exchange = std::make_shared<ConnectionExchange>(
-      std::move(incoming.request), [weak, wakes = wakes_] { wakes->wake(weak); });
+  const auto exchange = std::make_shared<ConnectionExchange>(std::move(incoming.request),
+                                                             [weak, wakes = wakes_] { wakes->wake(weak); });
   if (has_body) {
     asio::post(*settings_->workers, [settings = settings_, exchange] { settings->handler(exchange); });
   } else {
@@ -247,7 +250,7 @@ asio::awaitable<bool> HttpConnection::answer(Incoming& incoming) {
   const int status = written ? response->status : 499;  // nginx's number for a client that went away
   if (!written) exchange->gone();
   exchange->end(status, sent);
-  co_return written && incoming.keep_alive;
+  co_return written&& incoming.keep_alive;
 }
 
 asio::awaitable<bool> HttpConnection::write(std::string_view bytes) {
@@ -268,8 +271,7 @@ asio::awaitable<bool> HttpConnection::write_whole(const Incoming& incoming, cons
   co_return written;
 }
 
-asio::awaitable<bool> HttpConnection::write_stream(const Incoming& incoming, const HttpResponse& response,
-                                                   std::size_t& sent) {
+asio::awaitable<bool> HttpConnection::write_stream(const Incoming& incoming, const HttpResponse& response, std::size_t& sent) {
   const bool chunked = !incoming.http10;
   std::string out = response_head(response, chunked ? "Transfer-Encoding: chunked\r\n" : "", incoming.keep_alive);
   bool more = true;

@@ -53,9 +53,9 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
  public:
   HttpConnection(boost::asio::any_io_executor executor, std::unique_ptr<ByteStream> stream, std::string client,
                  std::shared_ptr<const ConnectionSettings> settings, std::shared_ptr<WakeList> wakes);
-  void start();   // on its thread, as everything else
+  void start();  // on its thread, as everything else
   void signal();  // something happened that run() may wait for
-  void close();   // at once
+  void close();  // at once
 
  private:
   using Clock = std::chrono::steady_clock;
@@ -90,9 +90,9 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   std::shared_ptr<WakeList> wakes_;  // of its thread
   boost::asio::steady_timer event_, room_, watchdog_;
   Clock::time_point deadline_ = Clock::time_point::max();
-  std::string input_;           // received, not yet parsed
+  std::string input_;  // received, not yet parsed
   bool signalled_ = false;
-  bool ended_ = false;          // the client sends no more
+  bool ended_ = false;  // the client sends no more
   bool reading_request_ = false;  // being late is answered, then
   bool late_ = false;
   bool closed_ = false;

@@ -8,7 +8,8 @@ namespace {
 using ::testing::MatchesRegex;
 
 TEST(HttpMessage, HeadersAreFoundByNameInLowerCase) {
-  const HttpRequest request{.method = "GET", .path = "/", .query = {}, .headers = {{"a", "1"}, {"b", "2"}, {"b", "3"}}, .body = {}, .client = {}};
+  const HttpRequest request{
+      .method = "GET", .path = "/", .query = {}, .headers = {{"a", "1"}, {"b", "2"}, {"b", "3"}}, .body = {}, .client = {}};
   EXPECT_EQ(request.header("b"), "2");
   EXPECT_EQ(request.header("c"), "");
 }

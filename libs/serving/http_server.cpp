@@ -38,7 +38,8 @@ std::unique_ptr<asio::ssl::context> tls_context(const HttpServerOptions& options
   ::SSL_CTX_set_min_proto_version(context->native_handle(), TLS1_2_VERSION);
   boost::system::error_code error;
   context->use_certificate_chain_file(options.tls_certificate.string(), error);
-  if (error) throw ConfigError(fmt::format("{}: not a certificate in PEM: {}", options.tls_certificate.string(), error.message()));
+  if (error)
+    throw ConfigError(fmt::format("{}: not a certificate in PEM: {}", options.tls_certificate.string(), error.message()));
   context->use_private_key_file(options.tls_key.string(), asio::ssl::context::pem, error);
   if (error) {
     throw ConfigError(fmt::format("{}: not the private key in PEM of {}: {}", options.tls_key.string(),
@@ -69,7 +70,8 @@ class HttpServer::Impl {
   ~Impl() { stop(std::chrono::milliseconds(0)); }
 
   void start() {
-    asio::co_spawn(contexts_[0], [this] { return accept_loop(); }, asio::detached);
+    asio::co_spawn(
+        contexts_[0], [this] { return accept_loop(); }, asio::detached);
     for (asio::io_context& context : contexts_) {
       work_.push_back(asio::make_work_guard(context));
       threads_.emplace_back([&context] { context.run(); });
@@ -160,14 +162,13 @@ class HttpServer::Impl {
       return connections_.insert(connections_.end(), Entry{{}, &context});
     }();
     // The list loses the entry when the last coroutine of the connection has let go of it.
-    const std::shared_ptr<HttpConnection> connection(
-        new HttpConnection(context.get_executor(), std::move(stream), peer.address().to_string(), settings_,
-                           wakes_[thread]),
-        [this, entry](HttpConnection* gone) {
-          delete gone;
-          const std::lock_guard lock(mutex_);
-          connections_.erase(entry);
-        });
+    const std::shared_ptr<HttpConnection> connection(new HttpConnection(context.get_executor(), std::move(stream),
+                                                                        peer.address().to_string(), settings_, wakes_[thread]),
+                                                     [this, entry](HttpConnection* gone) {
+                                                       delete gone;
+                                                       const std::lock_guard lock(mutex_);
+                                                       connections_.erase(entry);
+                                                     });
     {
       const std::lock_guard lock(mutex_);
       entry->connection = connection;

@@ -48,7 +48,7 @@ class HttpServer {
   HttpServer& operator=(const HttpServer&) = delete;
 
   void start();
-  int port() const;                 // that it listens on
+  int port() const;  // that it listens on
   std::size_t connections() const;  // now
   // Accepts no more, lets responses that have begun end for at most `grace`, closes everything and ends the threads.
   void stop(std::chrono::milliseconds grace = std::chrono::milliseconds(0));

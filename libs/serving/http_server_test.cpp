@@ -110,8 +110,8 @@ class HttpServerTest : public ::testing::Test {
     options_.limits.keep_alive_time = 100ms;
   }
   void start() {
-    server_ = std::make_unique<HttpServer>(options_, [this](std::shared_ptr<HttpExchange> exchange) { answer(exchange); },
-                                           http_error_response);
+    server_ = std::make_unique<HttpServer>(
+        options_, [this](std::shared_ptr<HttpExchange> exchange) { answer(exchange); }, http_error_response);
     server_->start();
   }
   int port() {
@@ -171,8 +171,9 @@ class HttpServerTest : public ::testing::Test {
 
 TEST_F(HttpServerTest, KeepsAConnectionAliveAndAnswersInOrder) {
   Client client(port());
-  client.send("GET /1 HTTP/1.1\r\nHost: x\r\n\r\nPOST /2 HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc"
-              "HEAD /3 HTTP/1.1\r\nHost: x\r\n\r\nGET /4 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+  client.send(
+      "GET /1 HTTP/1.1\r\nHost: x\r\n\r\nPOST /2 HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc"
+      "HEAD /3 HTTP/1.1\r\nHost: x\r\n\r\nGET /4 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
   const std::string all = client.receive();
   EXPECT_TRUE(client.closed());
   EXPECT_THAT(all, HasSubstr("\r\n\r\nGET /1 0HTTP/1.1 200 OK\r\n"));
@@ -193,7 +194,8 @@ TEST_F(HttpServerTest, SpeaksHttp10) {
 TEST_F(HttpServerTest, StreamsInChunks) {
   Client client(port());
   client.send("GET /stream HTTP/1.1\r\nHost: x\r\n\r\n");
-  EXPECT_THAT(client.receive("0\r\n\r\n"), EndsWith("Transfer-Encoding: chunked\r\nConnection: keep-alive\r\n\r\n6\r\n0 1 2 \r\n0\r\n\r\n"));
+  EXPECT_THAT(client.receive("0\r\n\r\n"),
+              EndsWith("Transfer-Encoding: chunked\r\nConnection: keep-alive\r\n\r\n6\r\n0 1 2 \r\n0\r\n\r\n"));
   client.send("GET /again HTTP/1.1\r\nHost: x\r\n\r\n");
   EXPECT_THAT(client.receive("GET /again 0"), StartsWith("HTTP/1.1 200 OK"));
 }
@@ -255,7 +257,9 @@ TEST_F(HttpServerTest, RefusesALargeBodyAndServesTheNext) {
 
 TEST_F(HttpServerTest, RefusesAmbiguousFramingAndCloses) {
   Client client(port());
-  client.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n");
+  client.send(
+      "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /smuggled "
+      "HTTP/1.1\r\nHost: x\r\n\r\n");
   const std::string all = client.receive();
   EXPECT_THAT(all, StartsWith("HTTP/1.1 400 Bad Request"));
   EXPECT_EQ(all.find("smuggled"), std::string::npos);
@@ -264,7 +268,8 @@ TEST_F(HttpServerTest, RefusesAmbiguousFramingAndCloses) {
 }
 
 TEST_F(HttpServerTest, SurvivesWhatIsNotHttp) {
-  for (const std::string& bytes : {std::string("\x16\x03\x01\x02", 4), std::string(100'000, 'A'), std::string(64, '\0'), std::string("GET\r\n\r\n")}) {
+  for (const std::string& bytes :
+       {std::string("\x16\x03\x01\x02", 4), std::string(100'000, 'A'), std::string(64, '\0'), std::string("GET\r\n\r\n")}) {
     Client client(port());
     client.send(bytes + "\r\n\r\n");
     EXPECT_THAT(client.receive(), StartsWith("HTTP/1.1 4"));
@@ -336,8 +341,9 @@ TEST_F(HttpServerTest, SpeaksTls) {
   const testing::TemporaryDirectory folder;
   options_.tls_certificate = folder / "cert.pem";
   options_.tls_key = folder / "key.pem";
-  const std::string make = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost -keyout '" +
-                           options_.tls_key.string() + "' -out '" + options_.tls_certificate.string() + "' 2> /dev/null";
+  const std::string make =
+      "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost -keyout '" +
+      options_.tls_key.string() + "' -out '" + options_.tls_certificate.string() + "' 2> /dev/null";
   if (std::system(make.c_str()) != 0) GTEST_SKIP() << "no program openssl to make a certificate";
   const std::unique_ptr<SSL_CTX, decltype(&::SSL_CTX_free)> context(::SSL_CTX_new(::TLS_client_method()), ::SSL_CTX_free);
   ASSERT_EQ(::SSL_CTX_load_verify_locations(context.get(), options_.tls_certificate.c_str(), nullptr), 1);
@@ -365,7 +371,10 @@ TEST_F(HttpServerTest, SpeaksTls) {
 TEST_F(HttpServerTest, SaysWhatItCannotListenOn) {
   HttpServerOptions same = options_;
   same.port = port();
-  const auto make = [](const HttpServerOptions& options) { HttpServer(options, [](std::shared_ptr<HttpExchange>) {}, http_error_response); };
+  const auto make = [](const HttpServerOptions& options) {
+    HttpServer(
+        options, [](std::shared_ptr<HttpExchange>) {}, http_error_response);
+  };
   EXPECT_THROW(make(same), IoError);
   same.port = 0;
   same.tls_certificate = "/nonexistent";

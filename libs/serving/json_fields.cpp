@@ -15,7 +15,8 @@ using nlohmann::json;
 json parse_json(std::string_view text) {
   if (!is_valid_utf8(text)) throw ApiError::invalid("the body is not valid UTF-8");
   if (const int depth = json_nesting(text); depth > kMaxJsonDepth) {
-    throw ApiError::invalid(fmt::format("the JSON of the body is nested {} levels deep; at most {} are read", depth, kMaxJsonDepth));
+    throw ApiError::invalid(fmt::format("the JSON of the body is nested {} levels deep; at most {} are read", depth,
+                                        kMaxJsonDepth));
   }
   try {
     return json::parse(text);
@@ -61,7 +62,8 @@ std::string_view json_kind(const json& value) {
 }
 
 JsonFields::JsonFields(const json& object, std::string path) : object_(object), path_(std::move(path)) {
-  if (!object.is_object()) throw ApiError::invalid(fmt::format("{}: expected an object, found {}", path_, json_kind(object)), path_);
+  if (!object.is_object())
+    throw ApiError::invalid(fmt::format("{}: expected an object, found {}", path_, json_kind(object)), path_);
 }
 
 std::string JsonFields::name_of(std::string_view name) const {
@@ -102,9 +104,10 @@ std::optional<std::int64_t> JsonFields::integer(std::string_view name, std::int6
   const bool too_large = value->is_number_unsigned() && value->get<std::uint64_t>() > static_cast<std::uint64_t>(INT64_MAX);
   const std::int64_t number = whole ? static_cast<std::int64_t>(value->get<double>()) : value->get<std::int64_t>();
   if (too_large || number < lowest || number > highest) {
-    const std::string range = highest == INT64_MAX ? fmt::format("at least {}", lowest) : fmt::format("from {} to {}", lowest, highest);
-    throw ApiError::invalid(fmt::format("{}: expected an integer {}, found {}", name_of(name), range, value->dump()), name_of(name),
-                            "out_of_range");
+    const std::string range = highest == INT64_MAX ? fmt::format("at least {}", lowest)
+                                                   : fmt::format("from {} to {}", lowest, highest);
+    throw ApiError::invalid(fmt::format("{}: expected an integer {}, found {}", name_of(name), range, value->dump()),
+                            name_of(name), "out_of_range");
   }
   return number;
 }
@@ -115,7 +118,8 @@ std::optional<double> JsonFields::number(std::string_view name, double lowest, d
   if (!value->is_number()) throw wrong_type(name, "a number", *value);
   const double number = value->get<double>();
   if (!(number >= lowest && number <= highest)) {
-    throw ApiError::invalid(fmt::format("{}: expected a number from {} to {}, found {}", name_of(name), lowest, highest, value->dump()),
+    throw ApiError::invalid(fmt::format("{}: expected a number from {} to {}, found {}", name_of(name), lowest, highest,
+                                        value->dump()),
                             name_of(name), "out_of_range");
   }
   return number;

@@ -5,8 +5,8 @@
 namespace nanochat {
 namespace {
 
-using ::testing::HasSubstr;
 using nlohmann::json;
+using ::testing::HasSubstr;
 
 std::string refusal(const std::string& text) {
   try {
@@ -35,15 +35,17 @@ TEST(ParseJson, CountsDepthBeforeItBuildsAnything) {
   // Brackets inside of strings are text.
   EXPECT_NO_THROW(parse_json_object("{\"a\": \"\\\"" + std::string(1000, '[') + "\"}"));
   const auto nested = [](int levels) {
-    return "{\"a\":" + std::string(static_cast<std::size_t>(levels - 1), '[') + std::string(static_cast<std::size_t>(levels - 1), ']') + "}";
+    return "{\"a\":" + std::string(static_cast<std::size_t>(levels - 1), '[') +
+           std::string(static_cast<std::size_t>(levels - 1), ']') + "}";
   };
   EXPECT_NO_THROW(parse_json_object(nested(kMaxJsonDepth)));
   EXPECT_THROW(parse_json_object(nested(kMaxJsonDepth + 1)), ApiError);
 }
 
 TEST(ParseInOrder, KeepsTheOrderOfSomeMembers) {
-  EXPECT_EQ(parse_in_order(R"({"a": {"z": 1, "b": [{"y": 2, "c": 3}]}, "x": {"a": 4}, "d": null})", {"a", "d", "absent"}).dump(),
-            R"({"a":{"z":1,"b":[{"y":2,"c":3}]},"d":null})");
+  EXPECT_EQ(
+      parse_in_order(R"({"a": {"z": 1, "b": [{"y": 2, "c": 3}]}, "x": {"a": 4}, "d": null})", {"a", "d", "absent"}).dump(),
+      R"({"a":{"z":1,"b":[{"y":2,"c":3}]},"d":null})");
   EXPECT_EQ(parse_in_order(R"({"a": 1, "a": 2})", {"a"}).dump(), R"({"a":2})");
 }
 

@@ -29,8 +29,8 @@ class OpenAiFormat : public AnswerFormat {
   using Json = nlohmann::ordered_json;
 
   // "object" says `whole_object` in a whole answer and `chunk_object` in a chunk. Of `fields`, logprobs and usage are read.
-  OpenAiFormat(AnswerHead head, const GenerationFields& fields, std::shared_ptr<const Tokenizer> tokenizer, const char* whole_object,
-               const char* chunk_object);
+  OpenAiFormat(AnswerHead head, const GenerationFields& fields, std::shared_ptr<const Tokenizer> tokenizer,
+               const char* whole_object, const char* chunk_object);
 
   virtual Json whole_choice(const ChoicePart& part) const = 0;
 
@@ -55,8 +55,8 @@ class OpenAiFormat : public AnswerFormat {
 };
 
 // {"index", NAME: content, "logprobs", "finish_reason"}, with null for an `end` that has not come.
-nlohmann::ordered_json choice_json(std::int64_t index, const char* name, nlohmann::ordered_json content, nlohmann::ordered_json logprobs,
-                                   const std::optional<ChoiceEnd>& end);
+nlohmann::ordered_json choice_json(std::int64_t index, const char* name, nlohmann::ordered_json content,
+                                   nlohmann::ordered_json logprobs, const std::optional<ChoiceEnd>& end);
 // The same, as a string, for text in the midst of a stream without logprobs: most of what a server writes. `content` is JSON.
 std::string plain_choice(std::int64_t index, const char* name, std::string_view content);
 

@@ -27,7 +27,9 @@ GenerationFields with_logprobs(std::int64_t top) {
   return fields;
 }
 
-Json whole_choice(AnswerFormat& format, const ChoicePart& part) { return Json::parse(format.whole({&part, 1}, {}))["choices"][0]; }
+Json whole_choice(AnswerFormat& format, const ChoicePart& part) {
+  return Json::parse(format.whole({&part, 1}, {}))["choices"][0];
+}
 
 // The choice of the one event that was written.
 Json choice_of(const std::string& out) { return Json::parse(out.substr(6))["choices"][0]; }
@@ -38,7 +40,9 @@ Json delta_of(AnswerFormat& format, const ChoicePart& part) {
   return choice_of(out);
 }
 
-std::string without_id(const Json& value) { return std::regex_replace(value.dump(), std::regex("call_[0-9a-f]{24}"), "call_1"); }
+std::string without_id(const Json& value) {
+  return std::regex_replace(value.dump(), std::regex("call_[0-9a-f]{24}"), "call_1");
+}
 
 TEST(OpenAiFormat, Ids) {
   EXPECT_THAT(new_id("call_"), MatchesRegex("call_[0-9a-f]+"));
@@ -57,8 +61,10 @@ TEST(OpenAiFormat, UsageAddsUp) {
 TEST(OpenAiFormat, HeadsOfAnswers) {
   auto chat = make<ChatFormat>();
   auto completion = make<CompletionFormat>();
-  EXPECT_THAT(chat.whole({}, {}),
-              ::testing::StartsWith(R"({"id":"answer-1","object":"chat.completion","created":1700000000,"model":"tiny","system_fingerprint":"fp_1","choices":[])"));
+  EXPECT_THAT(
+      chat.whole({}, {}),
+      ::testing::StartsWith(
+          R"({"id":"answer-1","object":"chat.completion","created":1700000000,"model":"tiny","system_fingerprint":"fp_1","choices":[])"));
   EXPECT_EQ(Json::parse(completion.whole({}, {}))["object"], "text_completion");
   std::string chunk, text_chunk;
   chat.delta({.text = "a"}, {}, chunk);
@@ -71,8 +77,9 @@ TEST(OpenAiFormat, WholeChoices) {
   auto chat = make<ChatFormat>();
   auto completion = make<CompletionFormat>();
   const ChoicePart part{.index = 2, .text = "Hi", .end = ChoiceEnd::kLength};
-  EXPECT_EQ(whole_choice(chat, part).dump(),
-            R"({"index":2,"message":{"role":"assistant","content":"Hi","refusal":null},"logprobs":null,"finish_reason":"length"})");
+  EXPECT_EQ(
+      whole_choice(chat, part).dump(),
+      R"({"index":2,"message":{"role":"assistant","content":"Hi","refusal":null},"logprobs":null,"finish_reason":"length"})");
   EXPECT_EQ(whole_choice(completion, part).dump(), R"({"index":2,"text":"Hi","logprobs":null,"finish_reason":"length"})");
   const ChoicePart call{.call = ToolCallPart{"f", "{}"}, .end = ChoiceEnd::kCall};
   EXPECT_EQ(without_id(whole_choice(chat, call)["message"]),
@@ -106,7 +113,8 @@ TEST(OpenAiFormat, TextAloneIsWrittenAsTheJsonLibraryWritesIt) {
   for (const char* text : {"Hi", "{\"a\": \"\\\n\x01}", "\u00e9\u4e16 </script>", "\xff broken"}) {
     const std::string content = dump(Json(text));
     EXPECT_EQ(plain_choice(3, "text", content), dump(choice_json(3, "text", text, nullptr, {})));
-    EXPECT_EQ(plain_choice(3, "delta", "{\"content\":" + content + "}"), dump(choice_json(3, "delta", {{"content", text}}, nullptr, {})));
+    EXPECT_EQ(plain_choice(3, "delta", "{\"content\":" + content + "}"),
+              dump(choice_json(3, "delta", {{"content", text}}, nullptr, {})));
   }
 }
 
@@ -130,8 +138,9 @@ TEST(OpenAiFormat, LogprobsOfChats) {
 TEST(OpenAiFormat, LogprobsOfCompletions) {
   const std::vector<AnswerToken> tokens = {{{256, 0.0}, {}, 3}, {{'b', -2.0}, {{'a', -0.5}}, 3}};
   auto one = make<CompletionFormat>(with_logprobs(1)), none = make<CompletionFormat>(with_logprobs(0));
-  EXPECT_EQ(whole_choice(one, {.tokens = tokens, .begins_with_prompt = true})["logprobs"].dump(),
-            R"({"tokens":["<|bos|>","b"],"token_logprobs":[null,-2.0],"top_logprobs":[null,{"a":-0.5,"b":-2.0}],"text_offset":[3,3]})");
+  EXPECT_EQ(
+      whole_choice(one, {.tokens = tokens, .begins_with_prompt = true})["logprobs"].dump(),
+      R"({"tokens":["<|bos|>","b"],"token_logprobs":[null,-2.0],"top_logprobs":[null,{"a":-0.5,"b":-2.0}],"text_offset":[3,3]})");
   EXPECT_EQ(whole_choice(none, {.tokens = tokens, .begins_with_prompt = true})["logprobs"]["top_logprobs"], nullptr);
   EXPECT_EQ(whole_choice(none, {.tokens = tokens})["logprobs"]["token_logprobs"], Json({0.0, -2.0}));
 }

@@ -51,7 +51,8 @@ TEST(OpenApi, NamesEveryRouteAndNoOther) {
 }
 
 TEST(OpenApi, IsTheSameInTheDocumentation) {
-  std::string yaml = "# The server's /openapi.json as YAML; a test compares the two (NANOCHAT_WRITE_OPENAPI=1 writes this file).";
+  std::string yaml =
+      "# The server's /openapi.json as YAML; a test compares the two (NANOCHAT_WRITE_OPENAPI=1 writes this file).";
   write_yaml(description(), 0, yaml);
   yaml += "\n";
   const std::filesystem::path file = NANOCHAT_OPENAPI_YAML;
@@ -65,12 +66,14 @@ TEST(OpenApi, DescribesFieldsThatAreRead) {
   const Json schemas = description()["components"]["schemas"];
   for (const auto& [field, schema] : schemas["ChatRequest"]["properties"].items()) {
     nlohmann::json body = {{"messages", {{{"role", "user"}, {"content", "a"}}}}, {"logprobs", true}, {"stream", true}};
-    body[field] = schema.value("type", Json()) == Json({"object", "null"}) ? nlohmann::json("x") : nlohmann::json::array({nullptr});
+    body[field] = schema.value("type", Json()) == Json({"object", "null"}) ? nlohmann::json("x")
+                                                                           : nlohmann::json::array({nullptr});
     EXPECT_THAT([&] { parse_chat_request(body.dump(), {}); }, ThrowsMessage<ApiError>(StartsWith(field)));
   }
   for (const auto& [field, schema] : schemas["CompletionRequest"]["properties"].items()) {
     nlohmann::json body = {{"prompt", "a"}, {"stream", true}};
-    body[field] = schema.value("type", Json()) == Json({"object", "null"}) ? nlohmann::json("x") : nlohmann::json::array({nullptr});
+    body[field] = schema.value("type", Json()) == Json({"object", "null"}) ? nlohmann::json("x")
+                                                                           : nlohmann::json::array({nullptr});
     EXPECT_THAT([&] { parse_completion_request(body.dump(), {}); }, ThrowsMessage<ApiError>(StartsWith(field)));
   }
 }

@@ -43,12 +43,14 @@ std::string normalized_origin(std::string_view text) {
   text = text.substr(0, text.find_last_not_of(kSpace) + 1);
   if (text == "*" || text == "null") return std::string(text);
   std::string lower(text);
-  std::transform(lower.begin(), lower.end(), lower.begin(), [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; });
+  std::transform(lower.begin(), lower.end(), lower.begin(),
+                 [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; });
   const std::size_t mark = lower.find("://");
   if (mark == std::string::npos || !is_scheme(std::string_view(lower).substr(0, mark))) {
     const bool like_a_host = is_host(std::string_view(lower).substr(0, std::min(lower.find_first_of(":/"), lower.size())));
-    throw refuse(like_a_host ? fmt::format("its scheme too, such as \"http://{}\"", given)
-                             : std::string("a scheme, a host and perhaps a port, such as \"http://localhost:3000\", or \"*\" for any"));
+    throw refuse(like_a_host
+                     ? fmt::format("its scheme too, such as \"http://{}\"", given)
+                     : std::string("a scheme, a host and perhaps a port, such as \"http://localhost:3000\", or \"*\" for any"));
   }
   const std::string scheme = lower.substr(0, mark);
   std::string_view rest = std::string_view(lower).substr(mark + 3);
@@ -57,12 +59,15 @@ std::string normalized_origin(std::string_view text) {
     throw refuse(fmt::format("it without a path, such as \"{}://{}\"", scheme, rest.substr(0, path)));
   }
   std::string_view host = rest, port;
-  if (const std::size_t colon = rest.rfind(':'); colon != std::string_view::npos && rest.find(']', colon) == std::string_view::npos) {
+  if (const std::size_t colon = rest.rfind(':');
+      colon != std::string_view::npos && rest.find(']', colon) == std::string_view::npos) {
     host = rest.substr(0, colon);
     port = rest.substr(colon + 1);
   }
   if (!is_host(host)) {
-    throw refuse("a name or an address as its host, in ASCII and without a pattern, such as \"http://localhost:3000\"; \"*\" is any origin");
+    throw refuse(
+        "a name or an address as its host, in ASCII and without a pattern, such as \"http://localhost:3000\"; \"*\" is any "
+        "origin");
   }
   if (host.size() == rest.size()) return fmt::format("{}://{}", scheme, host);
   std::uint16_t number = 0;

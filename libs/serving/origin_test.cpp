@@ -36,7 +36,8 @@ TEST(Origin, SaysWhatWouldBeRight) {
   const auto refusal = [](const char* text, const char* message) {
     EXPECT_THAT([&] { normalized_origin(text); }, ThrowsMessage<ConfigError>(HasSubstr(message))) << text;
   };
-  refusal("localhost:3000", "\"localhost:3000\" is not the origin of a web page; expected its scheme too, such as \"http://localhost:3000\"");
+  refusal("localhost:3000",
+          "\"localhost:3000\" is not the origin of a web page; expected its scheme too, such as \"http://localhost:3000\"");
   refusal("example.com", "such as \"http://example.com\"");
   refusal("//example.com", "such as \"http://localhost:3000\"");
   refusal("", "such as \"http://localhost:3000\", or \"*\" for any");
@@ -44,7 +45,10 @@ TEST(Origin, SaysWhatWouldBeRight) {
   refusal("http://localhost:3000?x=1", "without a path");
   refusal("https://*.example.com", "without a pattern");
   refusal("https://user@example.com", "as its host");
-  refusal("https://b\xc3\xbc" "cher.example", "in ASCII");
+  refusal(
+      "https://b\xc3\xbc"
+      "cher.example",
+      "in ASCII");
   refusal("http://", "as its host");
   refusal("http://:3000", "as its host");
   refusal("http://localhost:", "a port from 0 to 65535");

@@ -49,7 +49,9 @@ TEST(RequestParser, ReadsARequestInPiecesOfAnySize) {
 TEST(RequestParser, ReadsChunkedBodies) {
   for (const std::size_t step : {1u, 4u, 1000u}) {
     RequestParser parser(1000, 1000);
-    std::string bytes = "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3;ext=1\r\nabc\r\n2\r\nde\r\n0\r\nTrail: er\r\n\r\nGET";
+    std::string bytes =
+        "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3;ext=1\r\nabc\r\n2\r\nde\r\n0\r\nTrail: "
+        "er\r\n\r\nGET";
     ASSERT_EQ(feed(parser, bytes, step), State::kDone);
     EXPECT_EQ(parser.take().body, "abcde");
     EXPECT_EQ(bytes, "GET");

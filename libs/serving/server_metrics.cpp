@@ -20,10 +20,12 @@ std::string engine_text(const EngineStats& engine) {
   text += series("nanochat_kv_blocks_used", "gauge", "Blocks of the key-value cache in use.", engine.kv_blocks_used);
   text += series("nanochat_kv_blocks_cached", "gauge", "Blocks held by the prefix cache alone.", engine.kv_blocks_cached);
   text += series("nanochat_kv_blocks_total", "gauge", "Blocks of the key-value cache.", engine.kv_blocks_total);
-  text += series("nanochat_prefix_cache_hits_total", "counter", "Full blocks of prompts found in the prefix cache.", engine.cache_hits);
+  text += series("nanochat_prefix_cache_hits_total", "counter", "Full blocks of prompts found in the prefix cache.",
+                 engine.cache_hits);
   text += series("nanochat_prefix_cache_misses_total", "counter", "Full blocks of prompts computed.", engine.cache_misses);
   text += series("nanochat_prompt_tokens_total", "counter", "Tokens of prompts.", engine.prompt_tokens);
-  text += series("nanochat_cached_tokens_total", "counter", "Tokens of prompts found in the prefix cache.", engine.cached_tokens);
+  text += series("nanochat_cached_tokens_total", "counter", "Tokens of prompts found in the prefix cache.",
+                 engine.cached_tokens);
   text += series("nanochat_completion_tokens_total", "counter", "Tokens generated.", engine.completion_tokens);
   text += series("nanochat_preemptions_total", "counter", "Sequences put back for want of blocks.", engine.preemptions);
   text += series("nanochat_engine_requests_total", "counter", "Requests given to the engine.", engine.requests);
@@ -88,8 +90,9 @@ std::string ServerMetrics::prometheus(const EngineStats* engine) const {
   std::string text;
   {
     const std::lock_guard lock(mutex_);
-    text += "# HELP nanochat_http_requests_total Requests answered; status 499: the client went away.\n"
-            "# TYPE nanochat_http_requests_total counter\n";
+    text +=
+        "# HELP nanochat_http_requests_total Requests answered; status 499: the client went away.\n"
+        "# TYPE nanochat_http_requests_total counter\n";
     for (const auto& [key, count] : requests_) {
       text += fmt::format("nanochat_http_requests_total{{path=\"{}\",status=\"{}\"}} {}\n", key.first, key.second, count);
     }

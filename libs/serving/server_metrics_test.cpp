@@ -10,11 +10,13 @@ using ::testing::Not;
 
 TEST(Histogram, CountsUpToEachBoundAndAllOfThem) {
   Histogram histogram;
-  for (const double seconds : {0.0005, 0.001, 0.002, 29.0, 31.0}) histogram.add(seconds);  // a bound belongs to what lies below it
+  for (const double seconds : {0.0005, 0.001, 0.002, 29.0, 31.0})
+    histogram.add(seconds);  // a bound belongs to what lies below it
   const std::string text = histogram.text("x_seconds", "What it is.");
   EXPECT_THAT(text, HasSubstr("# HELP x_seconds What it is.\n# TYPE x_seconds histogram\nx_seconds_bucket{le=\"0.001\"} 2\n"));
   EXPECT_THAT(text, HasSubstr("x_seconds_bucket{le=\"0.0025\"} 3\n"));
-  EXPECT_THAT(text, HasSubstr("x_seconds_bucket{le=\"10\"} 3\nx_seconds_bucket{le=\"30\"} 4\nx_seconds_bucket{le=\"+Inf\"} 5\n"));
+  EXPECT_THAT(text,
+              HasSubstr("x_seconds_bucket{le=\"10\"} 3\nx_seconds_bucket{le=\"30\"} 4\nx_seconds_bucket{le=\"+Inf\"} 5\n"));
   EXPECT_THAT(text, HasSubstr("x_seconds_sum 60.0035\nx_seconds_count 5\n"));
 }
 

@@ -27,7 +27,8 @@ class ChatByteTokenizer : public Tokenizer {
   }
   std::string_view token_bytes(TokenId id) const override {
     check_id(id);
-    return id < 256 ? std::string_view(bytes_).substr(static_cast<std::size_t>(id), 1) : std::string_view(names_[static_cast<std::size_t>(id - 256)]);
+    return id < 256 ? std::string_view(bytes_).substr(static_cast<std::size_t>(id), 1)
+                    : std::string_view(names_[static_cast<std::size_t>(id - 256)]);
   }
   const std::vector<std::string>& special_tokens() const override { return names_; }
   void save(const std::filesystem::path&) const override {}

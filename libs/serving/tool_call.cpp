@@ -40,11 +40,12 @@ ordered_json arguments_schema(const ToolFunction& function, const std::string& w
   ordered_json schema = function.description.value("parameters", ordered_json());
   if (schema.is_null()) schema = {{"type", "object"}, {"properties", ordered_json::object()}};
   const auto says = [&](const char* keyword) { return schema.contains(keyword); };
-  if (!says("type") && !says("$ref") && !says("anyOf") && !says("oneOf") && !says("allOf") && !says("const") && !says("enum")) schema["type"] = "object";
+  if (!says("type") && !says("$ref") && !says("anyOf") && !says("oneOf") && !says("allOf") && !says("const") && !says("enum"))
+    schema["type"] = "object";
   if (std::set<const ordered_json*> seen; !allows_only_objects(schema, schema, seen)) {
     const std::string found = says("type") ? fmt::format("are of type {}", schema["type"].dump()) : "may be no object";
-    throw ApiError::invalid(fmt::format("{}: the parameters of \"{}\" {}, expected \"object\"", where, function.name, found), "tools",
-                            "unsupported_schema");
+    throw ApiError::invalid(fmt::format("{}: the parameters of \"{}\" {}, expected \"object\"", where, function.name, found),
+                            "tools", "unsupported_schema");
   }
   if (schema.contains("properties") && schema["properties"].empty() && !schema.contains("additionalProperties")) {
     schema["additionalProperties"] = false;
@@ -61,7 +62,8 @@ std::vector<ToolFunction> parse_tools(const json& tools, const ordered_json& in_
     const std::string where = fmt::format("tools[{}]", i);
     const JsonFields tool(tools[i], where);
     if (const auto type = tool.string("type").value_or("function"); type != "function") {
-      throw ApiError::invalid(fmt::format("{}.type: expected function, found \"{}\"", where, type), where + ".type", "unsupported");
+      throw ApiError::invalid(fmt::format("{}.type: expected function, found \"{}\"", where, type), where + ".type",
+                              "unsupported");
     }
     const json* function = tool.object("function");
     if (function == nullptr) throw ApiError::invalid(where + ".function: missing", where + ".function");
@@ -93,16 +95,19 @@ ToolRequest parse_tool_choice(const json* value, std::vector<ToolFunction> funct
   }
   if (!value->is_object()) {
     throw ApiError::invalid(fmt::format("tool_choice: expected none, auto, required or an object, found {}",
-                                        value->is_string() ? value->dump() : std::string(json_kind(*value))), "tool_choice");
+                                        value->is_string() ? value->dump() : std::string(json_kind(*value))),
+                            "tool_choice");
   }
   const JsonFields choice(*value, "tool_choice");
   if (const auto type = choice.string("type").value_or(""); type != "function") {
-    throw ApiError::invalid(fmt::format("tool_choice.type: expected function, found \"{}\"", type), "tool_choice.type", "unsupported");
+    throw ApiError::invalid(fmt::format("tool_choice.type: expected function, found \"{}\"", type), "tool_choice.type",
+                            "unsupported");
   }
   const json* function = choice.object("function");
   const auto wanted = function == nullptr ? std::nullopt : JsonFields(*function, "tool_choice.function").string("name");
   if (!wanted) throw ApiError::invalid("tool_choice.function.name: missing", "tool_choice.function.name");
-  const auto found = std::find_if(functions.begin(), functions.end(), [&](const ToolFunction& one) { return one.name == *wanted; });
+  const auto found = std::find_if(functions.begin(), functions.end(),
+                                  [&](const ToolFunction& one) { return one.name == *wanted; });
   if (found == functions.end()) {
     throw ApiError::invalid(fmt::format("tool_choice: \"{}\" is not among the functions of \"tools\"", *wanted), "tool_choice");
   }

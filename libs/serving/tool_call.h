@@ -16,7 +16,7 @@ namespace nanochat {
 struct ToolFunction {
   std::string name;
   nlohmann::ordered_json description;  // "function" as it came
-  std::string place;                   // where it came from, for errors: "tools[0].function"
+  std::string place;  // where it came from, for errors: "tools[0].function"
 };
 std::vector<ToolFunction> parse_tools(const nlohmann::json& tools, const nlohmann::ordered_json& in_order);
 

@@ -8,9 +8,9 @@
 namespace nanochat {
 namespace {
 
-using ::testing::HasSubstr;
 using nlohmann::json;
 using nlohmann::ordered_json;
+using ::testing::HasSubstr;
 
 std::vector<ToolFunction> functions_of(const char* text) { return parse_tools(json::parse(text), ordered_json::parse(text)); }
 
@@ -40,7 +40,8 @@ TEST(ParseTools, KeepsTheOrderOfKeys) {
 }
 
 TEST(ParseTools, NamesWhatIsWrong) {
-  EXPECT_THAT(refusal([] { functions_of(R"([{"type": "web"}])"); }), HasSubstr("tools[0].type: expected function, found \"web\""));
+  EXPECT_THAT(refusal([] { functions_of(R"([{"type": "web"}])"); }),
+              HasSubstr("tools[0].type: expected function, found \"web\""));
   EXPECT_THAT(refusal([] { functions_of(R"([{"type": "function"}])"); }), HasSubstr("tools[0].function: missing"));
   EXPECT_THAT(refusal([] { functions_of(R"([{"function": {"name": ""}}])"); }), HasSubstr("tools[0].function.name: missing"));
   EXPECT_THAT(refusal([] { functions_of(R"([{"function": {"name": "f", "parameters": [1]}}])"); }),
@@ -63,7 +64,10 @@ TEST(ParseToolChoice, SaysWhatMayBeCalled) {
   EXPECT_THAT(refusal([&] { choose(5); }), HasSubstr("found an integer"));
   EXPECT_THAT(refusal([&] { choose({{"type", "allowed_tools"}}); }), HasSubstr("tool_choice.type"));
   EXPECT_THAT(refusal([&] { choose({{"type", "function"}}); }), HasSubstr("tool_choice.function.name: missing"));
-  EXPECT_THAT(refusal([&] { choose({{"type", "function"}, {"function", {{"name", "other"}}}}); }), HasSubstr("\"other\" is not among"));
+  EXPECT_THAT(refusal([&] {
+                choose({{"type", "function"}, {"function", {{"name", "other"}}}});
+              }),
+              HasSubstr("\"other\" is not among"));
   const json required = "required";
   EXPECT_THAT(refusal([&] { parse_tool_choice(&required, {}); }), HasSubstr("\"tools\" offers none"));
 }
@@ -74,8 +78,10 @@ TEST(CallSchema, IsOneOfTheFunctionsWithItsArguments) {
   const ordered_json& arguments = schema["anyOf"][0]["properties"]["arguments"];
   EXPECT_EQ(arguments["$id"], "tools[0].function.parameters");  // what "#/$defs/word" is a place of
   EXPECT_EQ(arguments["properties"].begin().key(), "words");  // in the order of the request
-  EXPECT_EQ(schema["anyOf"][1]["properties"]["arguments"],
-            ordered_json::parse(R"({"type": "object", "properties": {}, "additionalProperties": false, "$id": "tools[1].function.parameters"})"));
+  EXPECT_EQ(
+      schema["anyOf"][1]["properties"]["arguments"],
+      ordered_json::parse(
+          R"({"type": "object", "properties": {}, "additionalProperties": false, "$id": "tools[1].function.parameters"})"));
   EXPECT_THAT(refusal([] { call_schema(functions_of(R"([{"function": {"name": "f", "parameters": {"type": "string"}}}])")); }),
               HasSubstr("the parameters of \"f\" are of type \"string\", expected \"object\""));
 }
@@ -84,17 +90,20 @@ TEST(CallSchema, ArgumentsAreObjectsHoweverTheSchemaSaysIt) {
   const auto parameters = [](const std::string& schema) {
     return [schema] { call_schema(functions_of((R"([{"function": {"name": "f", "parameters": )" + schema + "}}]").c_str())); };
   };
-  for (const char* objects : {R"({})", R"({"properties": {}})", R"({"$ref": "#/$defs/a", "$defs": {"a": {"type": "object"}}})",
-                              R"({"anyOf": [{"type": "object"}, {"$ref": "#/$defs/a"}], "$defs": {"a": {"properties": {"b": {}}}}})",
-                              R"({"anyOf": [{"$ref": "#"}, {"type": "object"}]})", R"({"const": {}})", R"({"allOf": [{"type": "object"}]})"}) {
+  for (const char* objects :
+       {R"({})", R"({"properties": {}})", R"({"$ref": "#/$defs/a", "$defs": {"a": {"type": "object"}}})",
+        R"({"anyOf": [{"type": "object"}, {"$ref": "#/$defs/a"}], "$defs": {"a": {"properties": {"b": {}}}}})",
+        R"({"anyOf": [{"$ref": "#"}, {"type": "object"}]})", R"({"const": {}})", R"({"allOf": [{"type": "object"}]})"}) {
     EXPECT_EQ(refusal(parameters(objects)), "") << objects;
   }
-  for (const char* others : {R"({"type": "string"})", R"({"type": ["object", "null"]})", R"({"$ref": "#/$defs/a", "$defs": {"a": {"type": "array"}}})",
+  for (const char* others : {R"({"type": "string"})", R"({"type": ["object", "null"]})",
+                             R"({"$ref": "#/$defs/a", "$defs": {"a": {"type": "array"}}})",
                              R"({"anyOf": [{"type": "object"}, {}]})", R"({"const": 1})", R"({"enum": ["a"]})"}) {
     EXPECT_THAT(refusal(parameters(others)), HasSubstr("tools[0].function.parameters: the parameters of \"f\"")) << others;
   }
   std::string doubling = R"({"$ref": "#/$defs/a0", "$defs": {)";  // each way through it on its own would take for ever
-  for (int i = 0; i < 60; ++i) doubling += fmt::format(R"("a{0}": {{"anyOf": [{{"$ref": "#/$defs/a{1}"}}, {{"$ref": "#/$defs/a{1}"}}]}}, )", i, i + 1);
+  for (int i = 0; i < 60; ++i)
+    doubling += fmt::format(R"("a{0}": {{"anyOf": [{{"$ref": "#/$defs/a{1}"}}, {{"$ref": "#/$defs/a{1}"}}]}}, )", i, i + 1);
   EXPECT_EQ(refusal(parameters(doubling + R"("a60": {"type": "object"}}})")), "");
 }
 

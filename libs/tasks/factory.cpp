@@ -86,12 +86,15 @@ const Entry& entry_of(const std::string& name, const std::string& where) {
   if (found != kTasks.end()) return *found;
   const std::string close = nearest(name, task_names());
   throw ConfigError(fmt::format("{}: unknown task \"{}\"{}; known are {}", where, name,
-                                close.empty() ? "" : fmt::format(", did you mean \"{}\"?", close), fmt::join(task_names(), ", ")));
+                                close.empty() ? "" : fmt::format(", did you mean \"{}\"?", close),
+                                fmt::join(task_names(), ", ")));
 }
 
 // Whether `word` is a word of `text`: nothing alphanumeric beside it.
 bool has_word(const std::string& text, const std::string& word) {
-  const auto is_part = [&](std::size_t at) { return at < text.size() && std::isalnum(static_cast<unsigned char>(text[at])) != 0; };
+  const auto is_part = [&](std::size_t at) {
+    return at < text.size() && std::isalnum(static_cast<unsigned char>(text[at])) != 0;
+  };
   for (std::size_t at = text.find(word); at != std::string::npos; at = text.find(word, at + 1)) {
     if ((at == 0 || !is_part(at - 1)) && !is_part(at + word.size())) return true;
   }
@@ -194,7 +197,8 @@ std::vector<fs::path> task_files(const std::vector<std::string>& paths, const st
     }
     if (files.size() == before) {
       throw DataError(fmt::format("folder {} has no file of {}{}{}; there are: {}", path, split.empty() ? "" : "split " + split,
-                                  split.empty() || subset.empty() ? "" : " and ", subset.empty() ? "" : "subset " + subset, names));
+                                  split.empty() || subset.empty() ? "" : " and ", subset.empty() ? "" : "subset " + subset,
+                                  names));
     }
   }
   return files;

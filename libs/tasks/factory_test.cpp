@@ -20,12 +20,14 @@ namespace fs = std::filesystem;
 class Factory : public ::testing::Test {
  protected:
   Factory() {
-    const std::string row = R"({"question": "q", "answer": "#### 1"})" "\n";
+    const std::string row = R"({"question": "q", "answer": "#### 1"})"
+                            "\n";
     fs::create_directories(folder_ / "gsm8k/main");
     testing::write_text(folder_ / "gsm8k/main/train-00000-of-00001.jsonl", row + row + row);
     testing::write_text(folder_ / "gsm8k/main/test-00000-of-00001.jsonl", row);
     fs::create_directories(folder_ / "arc");
-    const std::string arc = R"({"question": "q", "choices": {"text": ["a"], "label": ["A"]}, "answerKey": "A"})" "\n";
+    const std::string arc = R"({"question": "q", "choices": {"text": ["a"], "label": ["A"]}, "answerKey": "A"})"
+                            "\n";
     testing::write_text(folder_ / "arc/ARC-Easy-test.jsonl", arc);
     testing::write_text(folder_ / "arc/ARC-Challenge-test.jsonl", arc + arc);
     testing::write_text(folder_ / "words.txt", "one\ntwo\n");
@@ -83,10 +85,16 @@ TEST_F(Factory, SaysWhatIsWrongWithAnEntry) {
   fails({{"task", "toy-facts"}, {"size", -1}}, "size");
   fails({{"task", "spelling"}, {"path", {"a", "b"}}}, "must name one file");
   fails(3, "test");
-  EXPECT_THAT([&] { make({{"task", "gsm8k"}, {"path", path("gsm8k")}, {"split", "dev"}}); },
-              ThrowsMessage<DataError>(HasSubstr("no file of split dev; there are: main/test-00000-of-00001.jsonl, main/train")));
-  EXPECT_THAT([&] { make({{"task", "arc"}, {"path", path("arc")}, {"split", "test"}, {"subset", "ARC"}, {"stop", 9}, {"start", 9}}); },
-              ThrowsMessage<ConfigError>(HasSubstr("no rows from 9")));
+  EXPECT_THAT(
+      [&] {
+        make({{"task", "gsm8k"}, {"path", path("gsm8k")}, {"split", "dev"}});
+      },
+      ThrowsMessage<DataError>(HasSubstr("no file of split dev; there are: main/test-00000-of-00001.jsonl, main/train")));
+  EXPECT_THAT(
+      [&] {
+        make({{"task", "arc"}, {"path", path("arc")}, {"split", "test"}, {"subset", "ARC"}, {"stop", 9}, {"start", 9}});
+      },
+      ThrowsMessage<ConfigError>(HasSubstr("no rows from 9")));
 }
 
 TEST_F(Factory, ReadsMixtures) {
@@ -99,8 +107,11 @@ TEST_F(Factory, ReadsMixtures) {
   EXPECT_THAT(mixture->rows_of_entries(), ElementsAre(6, 4));
   EXPECT_THAT([&] { make_mixture({{"tasks", tasks}, {"sed", 7}}, "test"); }, ThrowsMessage<ConfigError>(HasSubstr("seed")));
   EXPECT_THAT([&] { make_mixture(json::object(), "test"); }, ThrowsMessage<ConfigError>(HasSubstr("no list of \"tasks\"")));
-  EXPECT_THAT([&] { make_mixture({{{"task", "toy-facts"}}, {{"task", "x"}}}, "mix.json"); },
-              ThrowsMessage<ConfigError>(HasSubstr("mix.json: task 2: unknown task")));
+  EXPECT_THAT(
+      [&] {
+        make_mixture({{{"task", "toy-facts"}}, {{"task", "x"}}}, "mix.json");
+      },
+      ThrowsMessage<ConfigError>(HasSubstr("mix.json: task 2: unknown task")));
   testing::write_text(folder_ / "bad.json", "{");
   EXPECT_THAT([&] { load_mixture(folder_ / "bad.json"); }, ThrowsMessage<ConfigError>(HasSubstr("bad.json: not valid JSON")));
 }

@@ -19,8 +19,14 @@ namespace fs = std::filesystem;
 using Parts = std::vector<MessagePart>;
 
 TEST(CalculatorParts, AreTextCallsAndOutputs) {
-  EXPECT_EQ(calculator_parts("4*2 = <<4*2=8>>8."), (Parts{{PartType::kText, "4*2 = "}, {PartType::kPython, "4*2"}, {PartType::kPythonOutput, "8"}, {PartType::kText, "8."}}));
-  EXPECT_EQ(calculator_parts("<<1=2=3>><<a>>"), (Parts{{PartType::kPython, "1=2"}, {PartType::kPythonOutput, "3"}, {PartType::kPython, "a"}, {PartType::kPythonOutput, ""}}));
+  EXPECT_EQ(
+      calculator_parts("4*2 = <<4*2=8>>8."),
+      (Parts{
+          {PartType::kText, "4*2 = "}, {PartType::kPython, "4*2"}, {PartType::kPythonOutput, "8"}, {PartType::kText, "8."}}));
+  EXPECT_EQ(calculator_parts("<<1=2=3>><<a>>"), (Parts{{PartType::kPython, "1=2"},
+                                                       {PartType::kPythonOutput, "3"},
+                                                       {PartType::kPython, "a"},
+                                                       {PartType::kPythonOutput, ""}}));
   EXPECT_EQ(calculator_parts("plain"), (Parts{{PartType::kText, "plain"}}));
   EXPECT_EQ(calculator_parts("1 < 2 <<>> <<a>b>> 3"), (Parts{{PartType::kText, "1 < 2 <<>> <<a>b>> 3"}}));
   EXPECT_EQ(calculator_parts("<<open"), (Parts{{PartType::kText, "<<open"}}));
@@ -34,17 +40,26 @@ TEST(RowTasks, Gsm8k) {
   EXPECT_EQ(example.conversation.messages[1].parts.size(), 4U);
   EXPECT_EQ(example.rule, AnswerRule::kFinalNumber);
   EXPECT_THAT(example.answers, ElementsAre("2000"));
-  EXPECT_THAT([] { gsm8k_example({{"question", "a"}, {"answer", "b"}}); }, ThrowsMessage<DataError>(HasSubstr("no number behind")));
+  EXPECT_THAT(
+      [] {
+        gsm8k_example({{"question", "a"}, {"answer", "b"}});
+      },
+      ThrowsMessage<DataError>(HasSubstr("no number behind")));
   EXPECT_THAT([] { gsm8k_example({{"answer", "#### 1"}}); }, ThrowsMessage<DataError>("the row has no \"question\""));
   EXPECT_THAT([] { gsm8k_example(json::array()); }, ThrowsMessage<DataError>(HasSubstr("found JSON array")));
-  EXPECT_THAT([] { gsm8k_example({{"question", 3}, {"answer", "#### 1"}}); }, ThrowsMessage<DataError>(HasSubstr("\"question\" is JSON number")));
+  EXPECT_THAT(
+      [] {
+        gsm8k_example({{"question", 3}, {"answer", "#### 1"}});
+      },
+      ThrowsMessage<DataError>(HasSubstr("\"question\" is JSON number")));
 }
 
 TEST(RowTasks, Mmlu) {
   const json row = {{"question", "Why?"}, {"choices", {"a", "b", "c", "d"}}, {"answer", 2}, {"subject", "logic"}};
   const TaskExample example = mmlu_example(row);
-  EXPECT_EQ(example.conversation.messages[0].joined_text(),
-            "Multiple Choice question: Why?\n- a=A\n- b=B\n- c=C\n- d=D\n\nRespond only with the letter of the correct answer.");
+  EXPECT_EQ(
+      example.conversation.messages[0].joined_text(),
+      "Multiple Choice question: Why?\n- a=A\n- b=B\n- c=C\n- d=D\n\nRespond only with the letter of the correct answer.");
   EXPECT_EQ(example.conversation.messages[1].joined_text(), "C");
   EXPECT_THAT(example.letters, ElementsAre("A", "B", "C", "D"));
   EXPECT_EQ(example.group, "logic");
@@ -58,7 +73,8 @@ TEST(RowTasks, Mmlu) {
 }
 
 TEST(RowTasks, Arc) {
-  const json row = {{"question", "Why?"}, {"choices", {{"text", {"a", "b", "c"}}, {"label", {"1", "2", "3"}}}}, {"answerKey", "2"}};
+  const json row = {
+      {"question", "Why?"}, {"choices", {{"text", {"a", "b", "c"}}, {"label", {"1", "2", "3"}}}}, {"answerKey", "2"}};
   const TaskExample example = arc_example(row);
   EXPECT_THAT(example.conversation.messages[0].joined_text(), HasSubstr("- a=1\n- b=2\n- c=3\n"));
   EXPECT_EQ(example.rule, AnswerRule::kLetter);

@@ -165,12 +165,14 @@ class SpellingBee final : public WordTask {
     example.rule = AnswerRule::kFinalNumber;
     example.answers = {std::to_string(count)};
     example.conversation.messages.emplace_back("user", question);
-    example.conversation.messages.emplace_back("assistant", std::vector<MessagePart>{
-        {PartType::kText, by_hand(word, letters, letter)},
-        {PartType::kText, "\n\nPython can check this:\n\n"},
-        {PartType::kPython, fmt::format("{0}{1}{0}.count('{2}')", word.find('\'') == std::string::npos ? '\'' : '"', word, letter)},
-        {PartType::kPythonOutput, example.answers[0]},
-        {PartType::kText, fmt::format("\n\nPython also finds {0}, so the answer is:\n\n#### {0}", count)}});
+    example.conversation.messages.emplace_back(
+        "assistant", std::vector<MessagePart>{
+                         {PartType::kText, by_hand(word, letters, letter)},
+                         {PartType::kText, "\n\nPython can check this:\n\n"},
+                         {PartType::kPython, fmt::format("{0}{1}{0}.count('{2}')",
+                                                         word.find('\'') == std::string::npos ? '\'' : '"', word, letter)},
+                         {PartType::kPythonOutput, example.answers[0]},
+                         {PartType::kText, fmt::format("\n\nPython also finds {0}, so the answer is:\n\n#### {0}", count)}});
     return example;
   }
 
@@ -182,14 +184,16 @@ class SpellingBee final : public WordTask {
     if (random.random() < 0.3) question = in_lower_case(std::move(question));
     const std::string_view letter_quote = choose(random, kQuotes);
     const std::string_view word_quote = choose(random, kQuotes);
-    question = filled(std::move(question), fmt::format("{0}{1}{0}", letter_quote, letter), fmt::format("{0}{1}{0}", word_quote, word));
+    question = filled(std::move(question), fmt::format("{0}{1}{0}", letter_quote, letter),
+                      fmt::format("{0}{1}{0}", word_quote, word));
     if (random.random() < 0.5) question += "?";
     return question;
   }
 
   static std::string by_hand(const std::string& word, const std::vector<std::string>& letters, const std::string& letter) {
-    std::string text = fmt::format("To count '{}' in '{}', I go through it letter by letter.\n\nSpelled out:\n{}:{}\n\nOne at a time:\n",
-                                   letter, word, word, fmt::join(letters, ","));
+    std::string text = fmt::format(
+        "To count '{}' in '{}', I go through it letter by letter.\n\nSpelled out:\n{}:{}\n\nOne at a time:\n", letter, word,
+        word, fmt::join(letters, ","));
     int count = 0;
     for (std::size_t i = 0; i < letters.size(); ++i) {
       text += fmt::format("{}:{}", i + 1, letters[i]);  // no space before a letter: another token

@@ -62,13 +62,15 @@ TEST(SpellingBee, CountsByHandAndByCall) {
 TEST(SimpleSpelling, DrawsAsTheReference) {
   const auto train = simple_spelling(words(), 6, TaskSplit::kTrain);
   const std::vector<std::string> drawn = {"plum", "strawberry", "plum", "strawberry", "strawberry", "mississippi"};
-  for (std::int64_t i = 0; i < 6; ++i) EXPECT_EQ(question(train->example(i)), "Spell the word: " + drawn[static_cast<std::size_t>(i)]);
+  for (std::int64_t i = 0; i < 6; ++i)
+    EXPECT_EQ(question(train->example(i)), "Spell the word: " + drawn[static_cast<std::size_t>(i)]);
   const auto test = simple_spelling(words(), 3, TaskSplit::kTest);
   EXPECT_EQ(question(test->example(1)), "Spell the word: banana");
   EXPECT_EQ(answer(test->example(1)), "banana:b,a,n,a,n,a");
   EXPECT_TRUE(is_right_answer(test->example(1), "banana:b,a,n,a,n,a"));
   EXPECT_FALSE(is_right_answer(test->example(1), "banana:b,a,n,a,n"));
-  EXPECT_EQ(answer(simple_spelling({"\xc3\xa9t\xc3\xa9"}, 1, TaskSplit::kTrain)->example(0)), "\xc3\xa9t\xc3\xa9:\xc3\xa9,t,\xc3\xa9");
+  EXPECT_EQ(answer(simple_spelling({"\xc3\xa9t\xc3\xa9"}, 1, TaskSplit::kTrain)->example(0)),
+            "\xc3\xa9t\xc3\xa9:\xc3\xa9,t,\xc3\xa9");
 }
 
 TEST(Words, AreALineEach) {

@@ -38,9 +38,7 @@ class Shuffled final : public Task {
   const std::string& name() const override { return task_->name(); }
   TaskKind kind() const override { return task_->kind(); }
   std::int64_t size() const override { return task_->size(); }
-  TaskExample example(std::int64_t index) const override {
-    return task_->example(order_.at(static_cast<std::size_t>(index)));
-  }
+  TaskExample example(std::int64_t index) const override { return task_->example(order_.at(static_cast<std::size_t>(index))); }
 
  private:
   std::shared_ptr<const Task> task_;
@@ -66,7 +64,8 @@ TaskMixture::TaskMixture(std::vector<TaskMixtureEntry> entries, std::uint64_t se
   if (weights != 0 && weights != entries_.size()) {
     throw ConfigError("a mixture has weights for some of its tasks; expected one for each, or repeats instead");
   }
-  if (rows > 0 && weights == 0) throw ConfigError("rows of a mixture are given without weights; expected a weight for each task");
+  if (rows > 0 && weights == 0)
+    throw ConfigError("rows of a mixture are given without weights; expected a weight for each task");
   arrange(0);
   if (order_.empty()) throw ConfigError("a mixture without a row; expected tasks, and repeats above 0");
 }
@@ -132,8 +131,7 @@ std::shared_ptr<const TaskMixture> TaskMixture::epoch(std::int64_t number) const
   return other;
 }
 
-std::shared_ptr<const Task> slice(std::shared_ptr<const Task> task, std::int64_t start, std::int64_t stop,
-                                  std::int64_t step) {
+std::shared_ptr<const Task> slice(std::shared_ptr<const Task> task, std::int64_t start, std::int64_t stop, std::int64_t step) {
   const std::int64_t size = task->size();
   if (start < 0 || step < 1 || stop < 0) {
     throw ConfigError(fmt::format("rows {} to {} by {} of {} cannot be", start, stop, step, task->name()));

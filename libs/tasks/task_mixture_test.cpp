@@ -50,7 +50,8 @@ TEST(Mixture, RepeatsWholeAndInParts) {
   const TaskMixture mixture({{rows("a", 2), 2.5}, {rows("b", 3), 1.0}, {rows("c", 5), 0.0}});
   EXPECT_EQ(mixture.size(), 8);
   EXPECT_THAT(counts(mixture), ElementsAre(Pair("a0", 3), Pair("a1", 2), Pair("b0", 1), Pair("b1", 1), Pair("b2", 1)));
-  EXPECT_THAT(counts(*mixture.epoch(1)), ElementsAre(Pair("a0", 2), Pair("a1", 3), Pair("b0", 1), Pair("b1", 1), Pair("b2", 1)));
+  EXPECT_THAT(counts(*mixture.epoch(1)),
+              ElementsAre(Pair("a0", 2), Pair("a1", 3), Pair("b0", 1), Pair("b1", 1), Pair("b2", 1)));
   const TaskMixture part({{rows("a", 10), 0.3}});
   std::set<std::string> seen;
   for (int epoch = 0; epoch < 4; ++epoch) {

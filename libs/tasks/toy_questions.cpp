@@ -29,15 +29,16 @@ const std::vector<ToyQuestions>& toy_questions() {
        {"What are the names of the planets?", "Can you name the planets of the solar system?"}},
       // opposites
       {{"What is the opposite of {a}?", "Which word means the opposite of {a}?", "Tell me the opposite of {a}.",
-        "What is the opposite of the word {a}?", "Do you know the opposite of {a}?", "Name a word that is the opposite of {a}."},
+        "What is the opposite of the word {a}?", "Do you know the opposite of {a}?",
+        "Name a word that is the opposite of {a}."},
        {"Can you tell me the opposite of {a}?", "Which word is the opposite of {a}?", "Name the opposite of {a}."}},
       // days: two on
       {{"Yesterday was {a}. What will tomorrow be?", "If yesterday was {a}, what will tomorrow be?",
         "What will tomorrow be if yesterday was {a}?", "Tell me what tomorrow will be if yesterday was {a}."},
        {"When yesterday was {a}, what will tomorrow be?", "If yesterday was {a}, which day will tomorrow be?"}},
       // days: the next
-      {{"Today is {a}. What will tomorrow be?", "If today is {a}, what will tomorrow be?", "What will tomorrow be if today is {a}?",
-        "Which day comes after {a}?", "What is the day after {a}?"},
+      {{"Today is {a}. What will tomorrow be?", "If today is {a}, what will tomorrow be?",
+        "What will tomorrow be if today is {a}?", "Which day comes after {a}?", "What is the day after {a}?"},
        {"When today is {a}, what will tomorrow be?", "If today is {a}, which day will tomorrow be?"}},
       // days: the one before
       {{"Today is {a}. What was yesterday?", "If today is {a}, what was yesterday?", "What was yesterday if today is {a}?",

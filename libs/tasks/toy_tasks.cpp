@@ -124,16 +124,20 @@ struct Operation {
 
 const std::vector<Operation>& operations() {
   static const std::vector<Operation> all = {
-      {'+', 99,
+      {'+',
+       99,
        {"What is {a} plus {c}?", "What is {a} + {c}?", "How much is {a} plus {c}?", "Add {a} and {c}.", "Calculate {a} + {c}.",
         "What do you get if you add {a} and {c}?"},
        {"What is the sum of {a} and {c}?", "Can you add {a} and {c}?", "How much is {a} + {c}?"}},
-      {'-', 99,
+      {'-',
+       99,
        {"What is {a} minus {c}?", "What is {a} - {c}?", "How much is {a} minus {c}?", "Calculate {a} - {c}.",
         "What do you get if you subtract {c} from {a}?"},
        {"Can you subtract {c} from {a}?", "How much is {a} - {c}?", "Tell me what {a} minus {c} is."}},
-      {'*', 12,
-       {"What is {a} times {c}?", "What is {a} * {c}?", "How much is {a} times {c}?", "Multiply {a} by {c}.", "Calculate {a} * {c}."},
+      {'*',
+       12,
+       {"What is {a} times {c}?", "What is {a} * {c}?", "How much is {a} times {c}?", "Multiply {a} by {c}.",
+        "Calculate {a} * {c}."},
        {"Can you multiply {a} by {c}?", "How much is {a} * {c}?", "What do you get if you multiply {a} by {c}?"}},
   };
   return all;
@@ -157,9 +161,9 @@ TaskExample arithmetic_example(Rng& rng, TaskSplit split) {
   example.conversation.messages.emplace_back("user", fill_phrasing(question, {std::to_string(a), "", std::to_string(c)}));
   example.answers = {fmt::format("The answer is {}.", result)};
   example.conversation.messages.emplace_back("assistant", std::vector<MessagePart>{
-      {PartType::kPython, fmt::format("{}{}{}", a, operation.sign, c)},
-      {PartType::kPythonOutput, std::to_string(result)},
-      {PartType::kText, example.answers[0]}});
+                                                              {PartType::kPython, fmt::format("{}{}{}", a, operation.sign, c)},
+                                                              {PartType::kPythonOutput, std::to_string(result)},
+                                                              {PartType::kText, example.answers[0]}});
   example.group = "arithmetic";
   example.rule = AnswerRule::kExact;
   return example;

@@ -18,9 +18,7 @@ std::string_view last_character(std::string_view text) {
   return text.substr(begin);
 }
 
-std::string_view first_character(std::string_view text) {
-  return text.substr(0, utf8::character_length(text.substr(0, 4)));
-}
+std::string_view first_character(std::string_view text) { return text.substr(0, utf8::character_length(text.substr(0, 4))); }
 
 bool is_white_space(std::string_view character) {
   return unicode::is_white_space(utf8::decode_character(character, character.size()));
@@ -109,8 +107,7 @@ void AddedTokens::find(std::string_view text, bool normalized, const std::functi
   std::size_t done = 0;
   for (std::size_t at = 0; tokens.findable && at < text.size();) {
     std::size_t length = 0;
-    const std::int32_t index =
-        tokens.begins[static_cast<std::uint8_t>(text[at])] ? tokens.match(text.substr(at), length) : -1;
+    const std::int32_t index = tokens.begins[static_cast<std::uint8_t>(text[at])] ? tokens.match(text.substr(at), length) : -1;
     if (index < 0) {
       ++at;
       continue;

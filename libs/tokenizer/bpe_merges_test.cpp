@@ -201,7 +201,8 @@ TEST(TrainByteBpe, ReproducesRustbpeOnWebText) {
 std::string numbered(std::uint64_t seed) {
   Rng rng(seed);
   std::string text;
-  for (int i = 0; i < 3000; ++i) text += (rng.below(7) == 0 ? "\n" : " ") + std::to_string(rng.below(500)) + "x" + std::to_string(rng.below(50));
+  for (int i = 0; i < 3000; ++i)
+    text += (rng.below(7) == 0 ? "\n" : " ") + std::to_string(rng.below(500)) + "x" + std::to_string(rng.below(50));
   return text;
 }
 

@@ -30,8 +30,8 @@ std::vector<TokenId> find_byte_ids(const std::vector<std::string>& tokens) {
   }
   const auto missing = std::find(ids.begin(), ids.end(), -1);
   if (missing != ids.end()) {
-    throw TokenizerError(
-        fmt::format("byte 0x{:02X} has no token; byte-level BPE needs all 256 single bytes", missing - ids.begin()));
+    throw TokenizerError(fmt::format("byte 0x{:02X} has no token; byte-level BPE needs all 256 single bytes",
+                                     missing - ids.begin()));
   }
   return ids;
 }
@@ -115,11 +115,8 @@ std::vector<Merge> merges_from_ranks(const std::vector<std::string>& tokens) {
 }
 
 ByteBpeTokenizer::ByteBpeTokenizer(ByteBpeDefinition definition)
-    : pretokenizer_(canonical_pattern(definition.pattern)),
-      merged_vocab_size_(definition.tokens.size()),
-      merges_(std::move(definition.merges)),
-      table_(make_table(merges_)),
-      byte_ids_(find_byte_ids(definition.tokens)) {
+    : pretokenizer_(canonical_pattern(definition.pattern)), merged_vocab_size_(definition.tokens.size()),
+      merges_(std::move(definition.merges)), table_(make_table(merges_)), byte_ids_(find_byte_ids(definition.tokens)) {
   const std::vector<AddedToken> added = added_tokens(definition);
   const std::vector<std::string> all = all_tokens(definition, added);
   // Which tokens merging makes of their own bytes: all of a trained vocabulary.

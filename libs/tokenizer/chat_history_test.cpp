@@ -18,16 +18,22 @@ TEST(CallText, IsALineOfJson) {
 
 TEST(DescribeFunctions, KeepsTheOrderOfKeys) {
   EXPECT_EQ(describe_functions({}), "");
-  EXPECT_EQ(describe_functions({ordered_json::parse(R"({"name": "w", "description": "d"})"), ordered_json::parse(R"({"name": "v"})")}),
+  EXPECT_EQ(describe_functions({ordered_json::parse(R"({"name": "w", "description": "d"})"),
+                                ordered_json::parse(R"({"name": "v"})")}),
             "These functions can be called, each described by a line of JSON:\n"
-            R"({"name":"w","description":"d"})" "\n" R"({"name":"v"})");
+            R"({"name":"w","description":"d"})"
+            "\n"
+            R"({"name":"v"})");
 }
 
 TEST(WithCalculations, PutsThemBetweenCharacters) {
   using Parts = std::vector<MessagePart>;
-  EXPECT_EQ(with_calculations("\xc3\xa9=5.", {{"2+3", "5", 2}, {"6*7", "42", 4}}),
-            (Parts{{PartType::kText, "\xc3\xa9="}, {PartType::kPython, "2+3"}, {PartType::kPythonOutput, "5"}, {PartType::kText, "5."},
-                   {PartType::kPython, "6*7"}, {PartType::kPythonOutput, "42"}}));
+  EXPECT_EQ(with_calculations("\xc3\xa9=5.", {{"2+3", "5", 2}, {"6*7", "42", 4}}), (Parts{{PartType::kText, "\xc3\xa9="},
+                                                                                          {PartType::kPython, "2+3"},
+                                                                                          {PartType::kPythonOutput, "5"},
+                                                                                          {PartType::kText, "5."},
+                                                                                          {PartType::kPython, "6*7"},
+                                                                                          {PartType::kPythonOutput, "42"}}));
   EXPECT_EQ(with_calculations("", {{"1", "1", 0}}), (Parts{{PartType::kPython, "1"}, {PartType::kPythonOutput, "1"}}));
   EXPECT_EQ(with_calculations("a", {}), (Parts{{PartType::kText, "a"}}));
   EXPECT_EQ(with_calculations("", {}), (Parts{{PartType::kText, ""}}));
@@ -44,7 +50,9 @@ TEST(ChatHistory, RendersCallsAndResultsAsTurns) {
   const Conversation conversation = std::move(history).take("functions");
   EXPECT_EQ(conversation, (Conversation{{{"system", "S\n\nD\n\nfunctions"},
                                          {"user", "weather?"},
-                                         {"assistant", "Let me see.\n\n" R"({"name":"w","arguments":{"city":"Paris"}})"},
+                                         {"assistant",
+                                          "Let me see.\n\n"
+                                          R"({"name":"w","arguments":{"city":"Paris"}})"},
                                          {"user", "Result of w:\nsunny"},
                                          {"assistant", "It is sunny."}}}));
 }
@@ -63,8 +71,11 @@ TEST(ChatHistory, NamesResultsByIdByOrderOrNotAtAll) {
   history.add_result({}, "of nothing");
   const Conversation conversation = std::move(history).take();
   ASSERT_EQ(conversation.messages.size(), 5U);
-  EXPECT_EQ(conversation.messages[1].joined_text(),
-            R"({"name":"f","arguments":{}})" "\n" R"({"name":"g","arguments":{}})" "\n" R"({"name":"h","arguments":{}})");
+  EXPECT_EQ(conversation.messages[1].joined_text(), R"({"name":"f","arguments":{}})"
+                                                    "\n"
+                                                    R"({"name":"g","arguments":{}})"
+                                                    "\n"
+                                                    R"({"name":"h","arguments":{}})");
   EXPECT_EQ(conversation.messages[2].joined_text(),
             "Result of g:\nof g\n\nResult of f:\nof f\n\nResult of other:\nnamed\n\nResult:\none too many\n\n"
             "Result of unknown:\nof an unknown id");

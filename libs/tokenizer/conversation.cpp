@@ -29,9 +29,7 @@ class Renderer {
     special(kAssistantStart, false);
     for (const MessagePart& part : message.parts) {
       switch (part.type) {
-        case PartType::kText:
-          text(part.text, true);
-          break;
+        case PartType::kText: text(part.text, true); break;
         case PartType::kPython:
           special(kPythonStart, true);
           text(part.text, true);
@@ -118,12 +116,14 @@ void check_conversation(const Conversation& conversation) {
     const Message& message = messages[i];
     const char* expected = i < first ? "system" : (i - first) % 2 == 0 ? "user" : "assistant";
     if (message.role != expected) {
-      throw DataError(fmt::format("message {} is from \"{}\" where \"{}\" has to be: [system,] user, assistant, user, … is the order",
-                                  i + 1, message.role, expected));
+      throw DataError(
+          fmt::format("message {} is from \"{}\" where \"{}\" has to be: [system,] user, assistant, user, … is the order",
+                      i + 1, message.role, expected));
     }
     const auto is_text = [](const MessagePart& part) { return part.type == PartType::kText; };
     if (message.role != "assistant" && !std::all_of(message.parts.begin(), message.parts.end(), is_text)) {
-      throw DataError(fmt::format("message {} from \"{}\" has a python part, which only the assistant's may", i + 1, message.role));
+      throw DataError(fmt::format("message {} from \"{}\" has a python part, which only the assistant's may", i + 1,
+                                  message.role));
     }
   }
 }

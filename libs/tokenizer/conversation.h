@@ -71,7 +71,6 @@ std::vector<TokenId> render_for_completion(const Tokenizer& tokenizer, const Con
                                            std::int64_t max_tokens = kDefaultConversationTokens);
 
 // The same for a conversation that ends with the user's message, as in a chat or a server.
-std::vector<TokenId> render_prompt(const Tokenizer& tokenizer, const Conversation& conversation,
-                                   std::int64_t max_tokens);
+std::vector<TokenId> render_prompt(const Tokenizer& tokenizer, const Conversation& conversation, std::int64_t max_tokens);
 
 }  // namespace nanochat

@@ -24,7 +24,9 @@ Conversation from_golden(const nlohmann::json& json) {
     std::vector<MessagePart> parts;
     for (const auto& part : content) {
       const auto type = part.at("type").get<std::string>();
-      parts.push_back({type == "python" ? PartType::kPython : type == "text" ? PartType::kText : PartType::kPythonOutput,
+      parts.push_back({type == "python" ? PartType::kPython
+                       : type == "text" ? PartType::kText
+                                        : PartType::kPythonOutput,
                        part.at("text")});
     }
     conversation.messages.emplace_back(message.at("role"), std::move(parts));
@@ -66,10 +68,10 @@ class Rendering : public ::testing::Test {
 };
 
 TEST_F(Rendering, SupervisesWhatTheModelWrites) {
-  const Conversation conversation{{{"user", "2+3?"},
-                                   {"assistant",
-                                    {{PartType::kText, "so "}, {PartType::kPython, "2+3"}, {PartType::kPythonOutput, "5"},
-                                     {PartType::kText, "is 5"}}}}};
+  const Conversation conversation{
+      {{"user", "2+3?"},
+       {"assistant",
+        {{PartType::kText, "so "}, {PartType::kPython, "2+3"}, {PartType::kPythonOutput, "5"}, {PartType::kText, "is 5"}}}}};
   const RenderedConversation rendered = render_conversation(tokenizer_, conversation);
   EXPECT_EQ(spell(rendered.ids),
             "<|bos|><|user_start|>2+3?<|user_end|><|assistant_start|>so <|python_start|>2+3<|python_end|>"
@@ -86,7 +88,8 @@ TEST_F(Rendering, ASystemMessageJoinsTheFirstUserMessageAlone) {
 }
 
 TEST_F(Rendering, AMessageThatIsNotLearnedIsContextWithItsMarks) {
-  Conversation conversation{{{"user", "a"}, {"assistant", "BAD"}, {"user", "b"}, {"assistant", {{PartType::kPython, "1"}, {PartType::kText, "c"}}}}};
+  Conversation conversation{
+      {{"user", "a"}, {"assistant", "BAD"}, {"user", "b"}, {"assistant", {{PartType::kPython, "1"}, {PartType::kText, "c"}}}}};
   const RenderedConversation all = render_conversation(tokenizer_, conversation);
   conversation.messages[1].learned = false;
   const RenderedConversation rendered = render_conversation(tokenizer_, conversation);

@@ -40,9 +40,7 @@ class Reader {
   }
 
  private:
-  [[noreturn]] void fail(const std::string& what) const {
-    throw TokenizerError(fmt::format("{}: {}", source_, what));
-  }
+  [[noreturn]] void fail(const std::string& what) const { throw TokenizerError(fmt::format("{}: {}", source_, what)); }
 
   const json& member(const json& object, const std::string& path, const char* key) const {
     const auto found = object.find(key);
@@ -76,8 +74,7 @@ class Reader {
     std::vector<const std::string*> by_id(vocabulary.size(), nullptr);
     for (const auto& [token, id] : vocabulary.items()) {
       if (!id.is_number_unsigned() || id.get<std::uint64_t>() >= kMostTokens) {
-        fail(fmt::format("model.vocab[{}] is {}, expected an id from 0 to {}", json(token).dump(), id.dump(),
-                         kMostTokens));
+        fail(fmt::format("model.vocab[{}] is {}, expected an id from 0 to {}", json(token).dump(), id.dump(), kMostTokens));
       }
       const auto index = id.get<std::size_t>();
       if (index >= by_id.size()) by_id.resize(index + 1, nullptr);
@@ -153,8 +150,7 @@ class Reader {
   void require_plain_model() const {
     const json& model = member(root_, "", "model");
     const auto is_plain = [](const json& value) {
-      return value.is_null() || (value.is_string() && value.get_ref<const std::string&>().empty()) ||
-             value == json(0.0);
+      return value.is_null() || (value.is_string() && value.get_ref<const std::string&>().empty()) || value == json(0.0);
     };
     for (const char* key : {"dropout", "continuing_subword_prefix", "end_of_word_suffix"}) {
       if (!is_plain(optional_member(model, key))) {
@@ -225,11 +221,9 @@ class Reader {
 
   SentencePieceDefinition read_sentencepiece() {
     const json& normalizer = optional_member(root_, "normalizer");
-    const json expected = {
-        {"type", "Replace"}, {"pattern", {{"String", " "}}}, {"content", std::string(kSpaceSymbol)}};
+    const json expected = {{"type", "Replace"}, {"pattern", {{"String", " "}}}, {"content", std::string(kSpaceSymbol)}};
     if (normalizer != expected) {
-      fail(fmt::format("normalizer is {}; with model.byte_fallback only {} is supported", normalizer.dump(),
-                       expected.dump()));
+      fail(fmt::format("normalizer is {}; with model.byte_fallback only {} is supported", normalizer.dump(), expected.dump()));
     }
     const json& pre_tokenizer = optional_member(root_, "pre_tokenizer");
     if (!pre_tokenizer.is_null()) {
@@ -239,9 +233,10 @@ class Reader {
     SentencePieceDefinition definition;
     definition.specials = take_plain_specials(/*byte_level=*/false);
     if (!added_.empty()) {
-      fail(fmt::format("the added token {} is not special or not one of the last; with model.byte_fallback only special "
-                       "tokens with the last ids are supported",
-                       json(added_.front().content).dump()));
+      fail(
+          fmt::format("the added token {} is not special or not one of the last; with model.byte_fallback only special "
+                      "tokens with the last ids are supported",
+                      json(added_.front().content).dump()));
     }
     definition.pieces = vocabulary_;
     definition.merges = read_merges(definition.pieces);
@@ -321,9 +316,12 @@ class Reader {
     require_object(normalizer, "normalizer");
     const std::string type = type_of(normalizer);
     using Kind = NormalizerStep::Kind;
-    static const std::map<std::string_view, Kind> plain = {
-        {"NFC", Kind::kNfc},   {"NFD", Kind::kNfd},           {"NFKC", Kind::kNfkc},
-        {"NFKD", Kind::kNfkd}, {"Lowercase", Kind::kLowercase}, {"StripAccents", Kind::kStripAccents}};
+    static const std::map<std::string_view, Kind> plain = {{"NFC", Kind::kNfc},
+                                                           {"NFD", Kind::kNfd},
+                                                           {"NFKC", Kind::kNfkc},
+                                                           {"NFKD", Kind::kNfkd},
+                                                           {"Lowercase", Kind::kLowercase},
+                                                           {"StripAccents", Kind::kStripAccents}};
     NormalizerStep step;
     if (const auto found = plain.find(type); found != plain.end()) {
       step.kind = found->second;
@@ -350,9 +348,10 @@ class Reader {
                          member(normalizer, "", "pattern").dump()));
       }
     } else {
-      fail(fmt::format("normalizer \"{}\" is not supported; supported are NFC, NFD, NFKC, NFKD, Lowercase, StripAccents, "
-                       "Strip, Prepend, Replace and Sequences of them",
-                       type));
+      fail(
+          fmt::format("normalizer \"{}\" is not supported; supported are NFC, NFD, NFKC, NFKD, Lowercase, StripAccents, "
+                      "Strip, Prepend, Replace and Sequences of them",
+                      type));
     }
     steps.push_back(std::move(step));
   }
@@ -394,9 +393,10 @@ class Reader {
       if (flag(step, "use_regex", true)) split.pattern = kGpt2Pattern;
       if (has_byte_level(steps)) fail("pre_tokenizer: ByteLevel stands there twice");
     } else {
-      fail(fmt::format("pre_tokenizer \"{}\" is not supported; supported are ByteLevel and, in a Sequence with it, Split, "
-                       "Digits and Punctuation",
-                       type));
+      fail(
+          fmt::format("pre_tokenizer \"{}\" is not supported; supported are ByteLevel and, in a Sequence with it, Split, "
+                      "Digits and Punctuation",
+                      type));
     }
     if (!split.pattern.empty()) compiled(split.pattern, where);
     steps.push_back(std::move(split));
@@ -416,9 +416,10 @@ class Reader {
                                                                {"MergedWithNext", Behavior::kMergedWithNext}};
     const auto found = known.find(type_of(behavior));
     if (found == known.end()) {
-      fail(fmt::format("{}.behavior {} is not supported; expected one of \"Isolated\", \"Removed\", \"Contiguous\", "
-                       "\"MergedWithPrevious\", \"MergedWithNext\"",
-                       where, behavior.dump()));
+      fail(
+          fmt::format("{}.behavior {} is not supported; expected one of \"Isolated\", \"Removed\", \"Contiguous\", "
+                      "\"MergedWithPrevious\", \"MergedWithNext\"",
+                      where, behavior.dump()));
     }
     return found->second;
   }
@@ -451,8 +452,7 @@ class Reader {
 
 }  // namespace
 
-std::variant<ByteBpeDefinition, SentencePieceDefinition> parse_hf_json(std::string_view contents,
-                                                                       const std::string& source) {
+std::variant<ByteBpeDefinition, SentencePieceDefinition> parse_hf_json(std::string_view contents, const std::string& source) {
   return Reader(contents, source).read();
 }
 

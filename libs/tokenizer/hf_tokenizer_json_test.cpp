@@ -20,8 +20,7 @@ ByteBpeDefinition read_bpe(const json& document) {
 }
 
 json small_sentencepiece_json() {
-  static const std::string text =
-      to_hf_json(dynamic_cast<const SentencePieceTokenizer&>(*testing::small_sentencepiece()));
+  static const std::string text = to_hf_json(dynamic_cast<const SentencePieceTokenizer&>(*testing::small_sentencepiece()));
   return json::parse(text);
 }
 
@@ -35,8 +34,7 @@ TEST(PrintableBytes, GoThereAndBack) {
   for (int byte = 0; byte < 256; ++byte) all += static_cast<char>(byte);
   EXPECT_EQ(printable_to_bytes(bytes_to_printable(all), "f"), all);
   EXPECT_EQ(bytes_to_printable(" a\n\x7F\xA0\xAD\xFF"), "\u0120a\u010A\u0121\u0142\u0143\u00FF");
-  EXPECT_ERROR(printable_to_bytes("a\u20AC", "f"), TokenizerError,
-               "f: token \"a\u20AC\": \"\u20AC\" stands for no byte");
+  EXPECT_ERROR(printable_to_bytes("a\u20AC", "f"), TokenizerError, "f: token \"a\u20AC\": \"\u20AC\" stands for no byte");
   EXPECT_ERROR(printable_to_bytes(" ", "f"), TokenizerError, "stands for no byte");
 }
 
@@ -108,8 +106,7 @@ TEST(HfJson, ReadsOlderForms) {
 
 TEST(HfJson, RefusesDamagedFiles) {
   const std::string whole = small_json().dump();
-  EXPECT_ERROR(parse_hf_json(whole.substr(0, whole.size() / 2), "f"), TokenizerError,
-               "f: not valid JSON: ", "parse error");
+  EXPECT_ERROR(parse_hf_json(whole.substr(0, whole.size() / 2), "f"), TokenizerError, "f: not valid JSON: ", "parse error");
   EXPECT_ERROR(parse_hf_json("[]", "f"), TokenizerError, "f: not a JSON object");
   EXPECT_ERROR(parse_hf_json("{}", "f"), TokenizerError, "f: the key model is missing");
 }
@@ -154,7 +151,8 @@ TEST(HfJson, NamesTheKeyAtFault) {
   refuse("/normalizer", {{"type", "Sequence"}}, "the key normalizer.normalizers is missing");
   refuse("/normalizer", {{"type", "Prepend"}}, "the key normalizer: Prepend.prepend is missing");
   refuse("/normalizer", {{"type", "Prepend"}, {"prepend", ""}}, "normalizer: Prepend.prepend is empty");
-  refuse("/normalizer", {{"type", "Replace"}, {"pattern", "a"}, {"content", "b"}}, "normalizer: Replace.pattern is \"a\", expected");
+  refuse("/normalizer", {{"type", "Replace"}, {"pattern", "a"}, {"content", "b"}},
+         "normalizer: Replace.pattern is \"a\", expected");
   refuse("/normalizer", {{"type", "Replace"}, {"pattern", {{"Regex", "^"}}}, {"content", "b"}}, "may match the empty text");
   refuse("/normalizer", "NFC", "normalizer is \"NFC\", expected an object with a type");
   refuse("/pre_tokenizer", nullptr, "pre_tokenizer is null, expected an object with a type");
@@ -162,9 +160,12 @@ TEST(HfJson, NamesTheKeyAtFault) {
   refuse("/pre_tokenizer/pretokenizers", json::array(), "pre_tokenizer has no step ByteLevel");
   refuse("/pre_tokenizer/pretokenizers/0", {{"type", "ByteLevel"}}, "pre_tokenizer: ByteLevel stands there twice");
   refuse("/pre_tokenizer/pretokenizers/0/behavior", "Doubled", "pre_tokenizer: Split.behavior \"Doubled\" is not supported");
-  refuse("/pre_tokenizer/pretokenizers/0/pattern", {{"Text", " "}}, "pre_tokenizer: Split.pattern is {\"Text\":\" \"}, expected");
-  refuse("/pre_tokenizer/pretokenizers/0/pattern", {{"Regex", "[[:alpha:]]"}}, "pre_tokenizer: Split: the pattern \"[[:alpha:]]\" uses a POSIX bracket");
-  refuse("/pre_tokenizer/pretokenizers/0/pattern", {{"Regex", "a("}}, "pre_tokenizer: Split: split pattern \"a(\" does not compile");
+  refuse("/pre_tokenizer/pretokenizers/0/pattern", {{"Text", " "}},
+         "pre_tokenizer: Split.pattern is {\"Text\":\" \"}, expected");
+  refuse("/pre_tokenizer/pretokenizers/0/pattern", {{"Regex", "[[:alpha:]]"}},
+         "pre_tokenizer: Split: the pattern \"[[:alpha:]]\" uses a POSIX bracket");
+  refuse("/pre_tokenizer/pretokenizers/0/pattern", {{"Regex", "a("}},
+         "pre_tokenizer: Split: split pattern \"a(\" does not compile");
 }
 
 // The steps of a document in the form of a published tokenizer, with added tokens.
@@ -175,9 +176,15 @@ json with_steps() {
       {{"type", "Digits"}, {"individual_digits", true}},
       {{"type", "Split"}, {"pattern", {{"String", "-"}}}, {"behavior", "MergedWithNext"}, {"invert", false}},
       {{"type", "ByteLevel"}, {"add_prefix_space", true}, {"trim_offsets", true}, {"use_regex", true}}};
-  document["added_tokens"].push_back({{"id", 276}, {"content", "<Tool>"}, {"single_word", false}, {"lstrip", true},
-                                      {"rstrip", false}, {"normalized", false}, {"special", false}});
-  document["post_processor"] = {{"type", "ByteLevel"}, {"add_prefix_space", true}, {"trim_offsets", false}, {"use_regex", true}};
+  document["added_tokens"].push_back({{"id", 276},
+                                      {"content", "<Tool>"},
+                                      {"single_word", false},
+                                      {"lstrip", true},
+                                      {"rstrip", false},
+                                      {"normalized", false},
+                                      {"special", false}});
+  document["post_processor"] = {
+      {"type", "ByteLevel"}, {"add_prefix_space", true}, {"trim_offsets", false}, {"use_regex", true}};
   return document;
 }
 

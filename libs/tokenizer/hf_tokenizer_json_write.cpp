@@ -51,8 +51,7 @@ std::string assemble(const Parts& parts, const std::vector<std::string>& vocabul
   json += fmt::format("\"normalizer\": {},\n", parts.normalizer.dump());
   json += fmt::format("\"pre_tokenizer\": {},\n", parts.pre_tokenizer.dump());
   json += fmt::format("\"post_processor\": {},\n\"decoder\": {},\n", parts.post_processor.dump(), parts.decoder.dump());
-  json += fmt::format("\"model\": {{\n\"type\": \"BPE\",\n\"dropout\": null,\n\"unk_token\": {},\n",
-                      parts.unk_token.dump());
+  json += fmt::format("\"model\": {{\n\"type\": \"BPE\",\n\"dropout\": null,\n\"unk_token\": {},\n", parts.unk_token.dump());
   json += "\"continuing_subword_prefix\": null,\n\"end_of_word_suffix\": null,\n";
   json += fmt::format("\"fuse_unk\": {0},\n\"byte_fallback\": {0},\n\"ignore_merges\": {1},\n", parts.byte_fallback,
                       parts.ignore_merges);
@@ -81,10 +80,8 @@ ordered_json byte_level(bool use_regex) {
 
 ordered_json pre_tokenizer_of(const std::string& pattern) {
   if (pattern == kGpt2Pattern) return byte_level(true);  // ByteLevel's own expression
-  const std::string regex =
-      pattern == kCl100kPattern ? std::string(kCl100kPatternForOniguruma) : to_oniguruma(pattern);
-  const ordered_json split = {
-      {"type", "Split"}, {"pattern", {{"Regex", regex}}}, {"behavior", "Isolated"}, {"invert", false}};
+  const std::string regex = pattern == kCl100kPattern ? std::string(kCl100kPatternForOniguruma) : to_oniguruma(pattern);
+  const ordered_json split = {{"type", "Split"}, {"pattern", {{"Regex", regex}}}, {"behavior", "Isolated"}, {"invert", false}};
   return {{"type", "Sequence"}, {"pretokenizers", ordered_json::array({split, byte_level(false)})}};
 }
 
@@ -116,8 +113,7 @@ std::string to_hf_json(const SentencePieceTokenizer& tokenizer) {
   parts.unk_token = std::string(kUnknownPiece);
   parts.byte_fallback = true;
   parts.normalizer = {{"type", "Replace"}, {"pattern", {{"String", " "}}}, {"content", std::string(kSpaceSymbol)}};
-  const ordered_json spaces = {
-      {"type", "Replace"}, {"pattern", {{"String", std::string(kSpaceSymbol)}}}, {"content", " "}};
+  const ordered_json spaces = {{"type", "Replace"}, {"pattern", {{"String", std::string(kSpaceSymbol)}}}, {"content", " "}};
   parts.decoder = {{"type", "Sequence"},
                    {"decoders", ordered_json::array({spaces, {{"type", "ByteFallback"}}, {{"type", "Fuse"}}})}};
   return assemble(parts, tokenizer.pieces(), tokenizer.merges(),

@@ -51,8 +51,7 @@ std::shared_ptr<Tokenizer> make(Definition definition, const fs::path& path) {
   }
 }
 
-std::shared_ptr<Tokenizer> load_ranks(const fs::path& path, const std::string& contents,
-                                            const TokenizerLoadOptions& options) {
+std::shared_ptr<Tokenizer> load_ranks(const fs::path& path, const std::string& contents, const TokenizerLoadOptions& options) {
   const std::string_view published = published_pattern(contents);
   ByteBpeDefinition definition;
   definition.pattern = !options.pattern.empty() ? options.pattern
@@ -76,19 +75,17 @@ void refuse_other_pattern(const fs::path& path, const ByteBpeDefinition& bpe, co
                                   bpe.steps.splits.size()));
   }
   if (resolve_pattern(options.pattern) == resolve_pattern(bpe.pattern)) return;
-  throw ConfigError(fmt::format("{} has a split pattern of its own, {} ({}), which is not \"{}\"", path.string(),
-                                bpe.pattern, pattern_name(resolve_pattern(bpe.pattern)), options.pattern));
+  throw ConfigError(fmt::format("{} has a split pattern of its own, {} ({}), which is not \"{}\"", path.string(), bpe.pattern,
+                                pattern_name(resolve_pattern(bpe.pattern)), options.pattern));
 }
 
-std::shared_ptr<Tokenizer> load_pickle(const fs::path& path, const std::string& contents,
-                                             const TokenizerLoadOptions& options) {
+std::shared_ptr<Tokenizer> load_pickle(const fs::path& path, const std::string& contents, const TokenizerLoadOptions& options) {
   ByteBpeDefinition definition = parse_tokenizer_pickle(contents, path.string());
   refuse_other_pattern(path, definition, options);
   return make<ByteBpeTokenizer>(std::move(definition), path);
 }
 
-std::shared_ptr<Tokenizer> load_json(const fs::path& path, const std::string& contents,
-                                           const TokenizerLoadOptions& options) {
+std::shared_ptr<Tokenizer> load_json(const fs::path& path, const std::string& contents, const TokenizerLoadOptions& options) {
   auto definition = parse_hf_json(contents, path.string());
   if (auto* sentencepiece = std::get_if<SentencePieceDefinition>(&definition)) {
     return make<SentencePieceTokenizer>(std::move(*sentencepiece), path);
@@ -98,15 +95,14 @@ std::shared_ptr<Tokenizer> load_json(const fs::path& path, const std::string& co
   return make<ByteBpeTokenizer>(std::move(bpe), path);
 }
 
-std::shared_ptr<Tokenizer> load_model(const fs::path& path, std::string contents,
-                                            std::vector<std::string> specials) {
+std::shared_ptr<Tokenizer> load_model(const fs::path& path, std::string contents, std::vector<std::string> specials) {
   const SentencePieceModel model = parse_sentencepiece_model(contents, path.string());
-  return make<SentencePieceTokenizer>(
-      define_sentencepiece(model, std::move(contents), std::move(specials), path.string()), path);
+  return make<SentencePieceTokenizer>(define_sentencepiece(model, std::move(contents), std::move(specials), path.string()),
+                                      path);
 }
 
 std::shared_ptr<Tokenizer> load_pair(const fs::path& model_path, const fs::path& json_path,
-                                           const TokenizerLoadOptions& options) {
+                                     const TokenizerLoadOptions& options) {
   const auto described = load_json(json_path, read_nonempty(json_path), options);
   const auto loaded = load_model(model_path, read_nonempty(model_path), described->special_tokens());
   if (loaded->vocab_size() != described->vocab_size()) {

@@ -26,8 +26,7 @@ struct TokenizerLoadOptions {
 // .tiktoken rank file. In a folder (also a checkpoint), the first of these is read: tokenizer.model with
 // tokenizer.json, tokenizer.json, tokenizer.model, tokenizer.pkl, the only .tiktoken file. Throws TokenizerError
 // for what is missing, truncated or unsupported, with key or line, and ConfigError for a wrong option.
-std::shared_ptr<const Tokenizer> load_tokenizer(const std::filesystem::path& path,
-                                                const TokenizerLoadOptions& options = {});
+std::shared_ptr<const Tokenizer> load_tokenizer(const std::filesystem::path& path, const TokenizerLoadOptions& options = {});
 
 // The content of such a file. The name determines the format and is used in messages.
 std::shared_ptr<const Tokenizer> parse_tokenizer(std::string contents, const std::filesystem::path& name,

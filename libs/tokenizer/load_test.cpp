@@ -97,8 +97,7 @@ TEST(Load, TheTokenThatBeginsADocumentIsTakenFromTheConfiguration) {
 
 TEST(Load, SaysWhatIsMissing) {
   const TemporaryDirectory folder;
-  EXPECT_ERROR(load_tokenizer(folder / "absent"), TokenizerError,
-               "absent: no such file or folder; expected a folder");
+  EXPECT_ERROR(load_tokenizer(folder / "absent"), TokenizerError, "absent: no such file or folder; expected a folder");
   EXPECT_ERROR(load_tokenizer(folder.path()), TokenizerError, "holds no tokenizer.json, tokenizer.model or tokenizer.pkl");
   write_text(folder / "a.tiktoken", "x");
   write_text(folder / "b.tiktoken", "x");
@@ -117,9 +116,8 @@ TEST(Load, NamesTheDamagedFile) {
   EXPECT_ERROR(load_tokenizer(folder / "c.json"), TokenizerError, "c.json: not valid JSON");
   write_text(folder / "d.model", "text");
   EXPECT_ERROR(load_tokenizer(folder / "d.model"), TokenizerError, "d.model: not a sentencepiece model");
-  write_text(
-      folder / "e.json",
-      R"({"model":{"vocab":{"a":0},"merges":[]},"pre_tokenizer":{"type":"ByteLevel","add_prefix_space":false}})");
+  write_text(folder / "e.json",
+             R"({"model":{"vocab":{"a":0},"merges":[]},"pre_tokenizer":{"type":"ByteLevel","add_prefix_space":false}})");
   EXPECT_ERROR(load_tokenizer(folder / "e.json"), TokenizerError, "e.json: byte 0x00 has no token");
 }
 
@@ -129,8 +127,7 @@ TEST(Load, ModelAndJsonMustBeOfOneTokenizer) {
   testing::small_sentencepiece(450)->save(other.path());
   std::filesystem::copy_file(other / "tokenizer.json", folder / "tokenizer.json",
                              std::filesystem::copy_options::overwrite_existing);
-  EXPECT_ERROR(load_tokenizer(folder.path()), TokenizerError, "has 500 tokens with its special tokens",
-               "beside it has 450");
+  EXPECT_ERROR(load_tokenizer(folder.path()), TokenizerError, "has 500 tokens with its special tokens", "beside it has 450");
 
   TokenizerTrainOptions options;
   options.vocab_size = 450;

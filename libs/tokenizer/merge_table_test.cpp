@@ -112,8 +112,7 @@ TEST(DeriveMerges, FindsTheOnePairOfATrainedToken) {
 
 TEST(DeriveMerges, TakesEverySplitWhenATokenHasNoPair) {
   // "abcd" comes before any of its parts but "cd": three symbols remain, so no one pair makes it.
-  const auto merges =
-      derive_merges({token_of(26, "cd"), token_of(27, "abcd"), token_of(28, "ab"), token_of(29, "bcd")});
+  const auto merges = derive_merges({token_of(26, "cd"), token_of(27, "abcd"), token_of(28, "ab"), token_of(29, "bcd")});
   std::vector<std::array<TokenId, 3>> found;
   for (const Merge& merge : merges) found.push_back({merge.left, merge.right, static_cast<TokenId>(merge.rank)});
   using Row = std::array<TokenId, 3>;

@@ -46,8 +46,7 @@ struct MatchState {
   pcre2_jit_stack* stack = pcre2_jit_stack_create(std::size_t{32} << 10, std::size_t{16} << 20, nullptr);
 
   MatchState() {
-    if (data == nullptr || context == nullptr)
-      throw OutOfMemoryError("cannot allocate the match data of a split pattern");
+    if (data == nullptr || context == nullptr) throw OutOfMemoryError("cannot allocate the match data of a split pattern");
     if (stack != nullptr) pcre2_jit_stack_assign(context, nullptr, stack);
   }
   MatchState(const MatchState&) = delete;
@@ -102,9 +101,9 @@ constexpr std::array kCategoryNames = {
     CategoryName{"unassigned", "Cn"},
 };
 // Properties of characters that are neither a category nor a script and mean the same in both.
-constexpr std::array<std::string_view, 9> kBinaryProperties = {
-    "alphabetic", "lowercase",           "uppercase", "ideographic", "joincontrol", "emoji", "emojipresentation", "any",
-    "extendedpictographic"};
+constexpr std::array<std::string_view, 9> kBinaryProperties = {"alphabetic",        "lowercase",   "uppercase",
+                                                               "ideographic",       "joincontrol", "emoji",
+                                                               "emojipresentation", "any",         "extendedpictographic"};
 
 // The name of a property without what Unicode says to ignore in it.
 std::string loose_name(std::string_view name) {
@@ -137,8 +136,7 @@ std::string category_members(std::string_view category) {
 // Oniguruma's \w: Alphabetic, marks, decimal digits and connecting punctuation; of Latin-1 every number, too.
 const std::string& word_members() {
   static const std::string members = "\\p{Alphabetic}" + category_members("L") + category_members("M") +
-                                     category_members("Nd") + category_members("Pc") +
-                                     R"(\x{B2}\x{B3}\x{B9}\x{BC}-\x{BE})";
+                                     category_members("Nd") + category_members("Pc") + R"(\x{B2}\x{B3}\x{B9}\x{BC}-\x{BE})";
   return members;
 }
 
@@ -272,8 +270,8 @@ Pretokenizer::Pretokenizer(std::string pattern) : pattern_(std::move(pattern)), 
   code_->code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated.data()), translated.size(),
                               PCRE2_UTF | PCRE2_UCP | PCRE2_DOLLAR_ENDONLY, &error, &offset, nullptr);
   if (code_->code == nullptr) {
-    throw TokenizerError(fmt::format("split pattern \"{}\" does not compile: {} (after \"{}\")", pattern_,
-                                     pcre2_message(error), translated.substr(0, offset)));
+    throw TokenizerError(fmt::format("split pattern \"{}\" does not compile: {} (after \"{}\")", pattern_, pcre2_message(error),
+                                     translated.substr(0, offset)));
   }
   code_->jit = pcre2_jit_compile(code_->code, PCRE2_JIT_COMPLETE) == 0;
 }
@@ -299,8 +297,8 @@ bool Pretokenizer::search(std::string_view text, std::size_t offset, std::size_t
   }
   if (count == PCRE2_ERROR_NOMATCH) return false;
   if (count < 0) {
-    throw TokenizerError(fmt::format("split pattern \"{}\" fails at byte {} of a text of {} bytes: {}", pattern_,
-                                     offset, text.size(), pcre2_message(count)));
+    throw TokenizerError(fmt::format("split pattern \"{}\" fails at byte {} of a text of {} bytes: {}", pattern_, offset,
+                                     text.size(), pcre2_message(count)));
   }
   const PCRE2_SIZE* bounds = pcre2_get_ovector_pointer(state.data);
   begin = bounds[0];

@@ -52,8 +52,8 @@ std::string printable_to_bytes(std::string_view printable, const std::string& so
     const std::size_t length = utf8::character_length(rest.substr(0, 4));
     const auto found = bytes_by_character().find(rest.substr(0, length));
     if (length == 0 || found == bytes_by_character().end()) {
-      throw TokenizerError(fmt::format("{}: token \"{}\": \"{}\" stands for no byte in a byte-level vocabulary",
-                                       source, printable, rest.substr(0, length)));
+      throw TokenizerError(fmt::format("{}: token \"{}\": \"{}\" stands for no byte in a byte-level vocabulary", source,
+                                       printable, rest.substr(0, length)));
     }
     bytes += found->second;
     rest.remove_prefix(length);

@@ -21,8 +21,7 @@ bool is_letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z')
 // atom needs a group around it.
 class Rewriter {
  public:
-  Rewriter(std::string_view pattern, Direction direction)
-      : pattern_(pattern), from_(direction == Direction::kFromOniguruma) {}
+  Rewriter(std::string_view pattern, Direction direction) : pattern_(pattern), from_(direction == Direction::kFromOniguruma) {}
 
   std::string run() {
     groups_.push_back({});
@@ -80,15 +79,9 @@ class Rewriter {
         if (const std::size_t length = interval_length()) return quantifier(length);
         begin_atom();
         return from_ ? copy(1) : replace(1, "\\{");
-      case '^':
-        begin_atom();
-        return from_ ? replace(1, R"((?:^|(?<=\n)(?!$)))") : replace(1, "\\A");
-      case '$':
-        begin_atom();
-        return from_ ? replace(1, R"((?=\n|$))") : replace(1, "\\z");
-      default:
-        begin_atom();
-        return copy(std::max<std::size_t>(utf8::character_length(rest().substr(0, 4)), 1));
+      case '^': begin_atom(); return from_ ? replace(1, R"((?:^|(?<=\n)(?!$)))") : replace(1, "\\A");
+      case '$': begin_atom(); return from_ ? replace(1, R"((?=\n|$))") : replace(1, "\\z");
+      default: begin_atom(); return copy(std::max<std::size_t>(utf8::character_length(rest().substr(0, 4)), 1));
     }
   }
 

@@ -74,8 +74,8 @@ std::vector<Merge> merges_by_score(const SentencePieceModel& model, const std::s
     for_each_character(token.bytes, [&](std::string_view character) {
       const auto found = characters.find(character);
       if (found == characters.end()) {
-        throw TokenizerError(
-            fmt::format("{}: piece {} \"{}\" has a character that is no piece itself", source, id, token.bytes));
+        throw TokenizerError(fmt::format("{}: piece {} \"{}\" has a character that is no piece itself", source, id,
+                                         token.bytes));
       }
       token.symbols.push_back(found->second);
       token.symbol_lengths.push_back(character.size());
@@ -123,13 +123,8 @@ SentencePieceDefinition define_sentencepiece(const SentencePieceModel& model, st
 }
 
 SentencePieceTokenizer::SentencePieceTokenizer(SentencePieceDefinition definition)
-    : pieces_(std::move(definition.pieces)),
-      specials_(std::move(definition.specials)),
-      merges_(std::move(definition.merges)),
-      model_file_(std::move(definition.model_file)),
-      table_(merges_.size()),
-      byte_ids_(256, -1),
-      page_of_(0x110000 / 256, 0),
+    : pieces_(std::move(definition.pieces)), specials_(std::move(definition.specials)), merges_(std::move(definition.merges)),
+      model_file_(std::move(definition.model_file)), table_(merges_.size()), byte_ids_(256, -1), page_of_(0x110000 / 256, 0),
       character_ids_(256, -1) {
   std::unordered_map<std::string_view, TokenId> ids;
   for (const auto* list : {&pieces_, &specials_}) {
@@ -160,8 +155,7 @@ SentencePieceTokenizer::SentencePieceTokenizer(SentencePieceDefinition definitio
     const std::string& piece = pieces_[id];
     if (!ordinary[id]) continue;
     const std::size_t last_space = piece.rfind(kSpaceSymbol);
-    if (last_space != std::string::npos && piece.find_first_not_of(kSpaceSymbol) < last_space)
-      space_begins_word_ = false;
+    if (last_space != std::string::npos && piece.find_first_not_of(kSpaceSymbol) < last_space) space_begins_word_ = false;
     const std::size_t length = utf8::character_length(piece);
     if (length != piece.size()) continue;
     const char32_t character = utf8::decode_character(piece, length);

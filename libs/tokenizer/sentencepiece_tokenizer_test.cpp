@@ -32,8 +32,7 @@ const sentencepiece::SentencePieceProcessor& library() {
     auto made = std::make_unique<sentencepiece::SentencePieceProcessor>();
     const testing::TemporaryDirectory folder;
     small().save(folder.path());
-    if (!made->LoadFromSerializedProto(read_file(folder / "tokenizer.model")).ok())
-      throw std::runtime_error("cannot load");
+    if (!made->LoadFromSerializedProto(read_file(folder / "tokenizer.model")).ok()) throw std::runtime_error("cannot load");
     return made;
   }();
   return *processor;
@@ -41,21 +40,19 @@ const sentencepiece::SentencePieceProcessor& library() {
 
 // Valid UTF-8 without U+2581: words of the corpus, white space of all kinds, and any characters.
 rc::Gen<std::string> any_text() {
-  const auto character =
-      rc::gen::map(rc::gen::inRange<std::uint32_t>(0, 0x110000), [](std::uint32_t point) -> std::string {
-        if ((point >= 0xD800 && point < 0xE000) || point == 0x2581) point = 'x';
-        const auto byte = [](std::uint32_t value) { return static_cast<char>(value); };
-        if (point < 0x80) return {byte(point)};
-        if (point < 0x800) return {byte(0xC0 | point >> 6), byte(0x80 | (point & 63))};
-        if (point < 0x10000)
-          return {byte(0xE0 | point >> 12), byte(0x80 | (point >> 6 & 63)), byte(0x80 | (point & 63))};
-        return {byte(0xF0 | point >> 18), byte(0x80 | (point >> 12 & 63)), byte(0x80 | (point >> 6 & 63)),
-                byte(0x80 | (point & 63))};
-      });
-  const auto part = rc::gen::oneOf(
-      character, rc::gen::elementOf(std::vector<std::string>{
-                     " ", "  ", "    ", "\n", "\r\n", "\t", std::string(1, '\0'), "the", "The old sailor", "café",
-                     "Жёлтый", "1984", ",\n    ", ".\n\n", "<unk>", "<0x41>", "<|bos|>", "\u00A0", "harbour;"}));
+  const auto character = rc::gen::map(rc::gen::inRange<std::uint32_t>(0, 0x110000), [](std::uint32_t point) -> std::string {
+    if ((point >= 0xD800 && point < 0xE000) || point == 0x2581) point = 'x';
+    const auto byte = [](std::uint32_t value) { return static_cast<char>(value); };
+    if (point < 0x80) return {byte(point)};
+    if (point < 0x800) return {byte(0xC0 | point >> 6), byte(0x80 | (point & 63))};
+    if (point < 0x10000) return {byte(0xE0 | point >> 12), byte(0x80 | (point >> 6 & 63)), byte(0x80 | (point & 63))};
+    return {byte(0xF0 | point >> 18), byte(0x80 | (point >> 12 & 63)), byte(0x80 | (point >> 6 & 63)),
+            byte(0x80 | (point & 63))};
+  });
+  const auto part = rc::gen::oneOf(character, rc::gen::elementOf(std::vector<std::string>{
+                                                  " ", "  ", "    ", "\n", "\r\n", "\t", std::string(1, '\0'), "the",
+                                                  "The old sailor", "café", "Жёлтый", "1984", ",\n    ", ".\n\n", "<unk>",
+                                                  "<0x41>", "<|bos|>", "\u00A0", "harbour;"}));
   return rc::gen::map(rc::gen::container<std::vector<std::string>>(part), [](const std::vector<std::string>& parts) {
     std::string text;
     for (const std::string& piece : parts) text += piece;
@@ -126,8 +123,7 @@ RC_GTEST_PROP(SentencePiece, StreamsDecodeToTheReplacedText, ()) {
 
 TEST(SentencePiece, AMegabyteWithoutABoundaryIsQuick) {
   const std::clock_t start = std::clock();
-  for (const std::string& unit :
-       {std::string("a"), std::string(" "), std::string("the"), std::string("\xE4\xBD\xA0")}) {
+  for (const std::string& unit : {std::string("a"), std::string(" "), std::string("the"), std::string("\xE4\xBD\xA0")}) {
     std::string text;
     while (text.size() < 1 << 20) text += unit;
     EXPECT_EQ(small().decode(small().encode(text)), text);
@@ -171,9 +167,7 @@ SentencePieceModel sound_model() {
   return model;
 }
 
-SentencePieceDefinition define(const SentencePieceModel& model) {
-  return define_sentencepiece(model, "", {}, "m.model");
-}
+SentencePieceDefinition define(const SentencePieceModel& model) { return define_sentencepiece(model, "", {}, "m.model"); }
 
 TEST(SentencePieceModel, MergesFollowTheScores) {
   SentencePieceModel model = sound_model();
@@ -213,8 +207,7 @@ TEST(SentencePieceModel, RefusesModelsThatLoseText) {
         model.pieces.push_back({"<s>", 0, Type::kControl});
       },
       "piece 264 \"<s>\" is a control, user-defined or unused symbol");
-  refuse([](auto& model) { model.pieces[0].type = Type::kNormal; },
-         "piece 0 \"<unk>\" should be of the unknown type");
+  refuse([](auto& model) { model.pieces[0].type = Type::kNormal; }, "piece 0 \"<unk>\" should be of the unknown type");
   refuse([](auto& model) { model.pieces[5].type = Type::kUnknown; }, "should not be of the unknown type");
   refuse(
       [](auto& model) {

@@ -45,15 +45,13 @@ inline std::string base64(const std::string& bytes) {
 
 inline std::string rank_file(const std::vector<std::string>& tokens) {
   std::string lines;
-  for (std::size_t rank = 0; rank < tokens.size(); ++rank)
-    lines += base64(tokens[rank]) + " " + std::to_string(rank) + "\n";
+  for (std::size_t rank = 0; rank < tokens.size(); ++rank) lines += base64(tokens[rank]) + " " + std::to_string(rank) + "\n";
   return lines;
 }
 
 // A few hundred documents with words, numbers, line breaks, indentation, accents and two scripts.
 inline std::vector<std::string> small_corpus() {
-  const std::vector<std::string> subjects = {"The old sailor", "A little girl", "My neighbour", "Жёлтый кот",
-                                             "The café owner"};
+  const std::vector<std::string> subjects = {"The old sailor", "A little girl", "My neighbour", "Жёлтый кот", "The café owner"};
   const std::vector<std::string> verbs = {"watched", "remembered", "painted", "is looking for", "could not find"};
   const std::vector<std::string> objects = {"the ships in the harbour", "a letter from 1984", "three red apples",
                                             "her naïve friend"};

@@ -51,18 +51,18 @@ class FormWriter {
     }
     std::array<utf8proc_int32_t, 32> parts;  // no character decomposes into more than 18
     int boundary = 0;
-    const utf8proc_ssize_t count =
-        utf8proc_decompose_char(static_cast<utf8proc_int32_t>(character), parts.data(),
-                                static_cast<utf8proc_ssize_t>(parts.size()), static_cast<utf8proc_option_t>(options_), &boundary);
+    const utf8proc_ssize_t count = utf8proc_decompose_char(static_cast<utf8proc_int32_t>(character), parts.data(),
+                                                           static_cast<utf8proc_ssize_t>(parts.size()),
+                                                           static_cast<utf8proc_option_t>(options_), &boundary);
     buffer_.insert(buffer_.end(), parts.begin(), parts.begin() + count);
   }
 
   void flush() {
     sort_marks();
     if (compose_) {
-      const utf8proc_ssize_t length = utf8proc_normalize_utf32(
-          buffer_.data(), static_cast<utf8proc_ssize_t>(buffer_.size()),
-          static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE));
+      const utf8proc_ssize_t length = utf8proc_normalize_utf32(buffer_.data(), static_cast<utf8proc_ssize_t>(buffer_.size()),
+                                                               static_cast<utf8proc_option_t>(UTF8PROC_STABLE |
+                                                                                              UTF8PROC_COMPOSE));
       buffer_.resize(static_cast<std::size_t>(length));
     }
     for (const utf8proc_int32_t character : buffer_) append_utf8(out_, static_cast<char32_t>(character));

@@ -60,9 +60,9 @@ TEST(TextNormalizer, StripsPrependsAndReplaces) {
 }
 
 RC_GTEST_PROP(TextNormalizer, FormsAreStable, ()) {
-  const auto characters = *rc::gen::container<std::vector<std::string>>(
-      rc::gen::elementOf(std::vector<std::string>{"a", " ", "\u00E9", "\u0301", "\u0323", "\u0345", "\u1E69", "\uAC00", "\u11A8",
-                                                  "\uFB03", "\u1ABF", "\u0958", "\u0F73", "\u2126", "\U0001D15E", "\u4E2D"}));
+  const auto characters = *rc::gen::container<std::vector<std::string>>(rc::gen::elementOf(std::vector<std::string>{
+      "a", " ", "\u00E9", "\u0301", "\u0323", "\u0345", "\u1E69", "\uAC00", "\u11A8", "\uFB03", "\u1ABF", "\u0958", "\u0F73",
+      "\u2126", "\U0001D15E", "\u4E2D"}));
   std::string text;
   for (const std::string& character : characters) text += character;
   for (const Kind kind : {Kind::kNfc, Kind::kNfd, Kind::kNfkc, Kind::kNfkd}) {
@@ -77,7 +77,8 @@ TEST(TextNormalizer, AMegabyteOfMarksIsQuick) {
   std::string text = "a";
   while (text.size() < (1 << 20)) text += "\u0301\u0323";
   const std::clock_t start = std::clock();
-  EXPECT_EQ(apply({Kind::kNfc}, text).size(), text.size() - 2 + 2);  // the first mark below composes: one byte for two, three for one
+  EXPECT_EQ(apply({Kind::kNfc}, text).size(),
+            text.size() - 2 + 2);  // the first mark below composes: one byte for two, three for one
   // Seconds of processor time. A quadratic sort takes minutes; this a tenth of a second: room for sanitizers.
   EXPECT_LT((std::clock() - start) / CLOCKS_PER_SEC, 20);
 }

@@ -51,8 +51,7 @@ std::vector<Span> pieces_of(std::vector<Span> spans, Behavior behavior) {
   switch (behavior) {
     case Behavior::kIsolated: break;
     case Behavior::kRemoved: std::erase_if(spans, [](const Span& span) { return span.match; }); break;
-    case Behavior::kContiguous:
-      return joined(spans, false, [](bool match, bool previous) { return match == previous; });
+    case Behavior::kContiguous: return joined(spans, false, [](bool match, bool previous) { return match == previous; });
     case Behavior::kMergedWithPrevious: return joined(spans, false, first_match);
     case Behavior::kMergedWithNext: return joined(spans, true, first_match);
   }

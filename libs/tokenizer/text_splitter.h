@@ -38,8 +38,7 @@ class TextSplitter {
     SplitStep step;
     std::vector<Pretokenizer> pattern;  // one or none
   };
-  void run(std::size_t index, std::string_view text, bool printable,
-           const std::function<void(std::string_view)>& visit) const;
+  void run(std::size_t index, std::string_view text, bool printable, const std::function<void(std::string_view)>& visit) const;
 
   std::vector<Step> steps_;
 };

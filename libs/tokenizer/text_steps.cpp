@@ -7,9 +7,7 @@
 namespace nanochat {
 
 bool TextSteps::matter(std::size_t vocabulary) const {
-  const auto plain = [&](const AddedToken& token) {
-    return token.special && static_cast<std::size_t>(token.id) >= vocabulary;
-  };
+  const auto plain = [&](const AddedToken& token) { return token.special && static_cast<std::size_t>(token.id) >= vocabulary; };
   return !normalizer.empty() || !splits.empty() || !std::all_of(added.begin(), added.end(), plain);
 }
 
@@ -27,8 +25,8 @@ std::vector<std::string> TextSteps::description(std::size_t vocabulary) const {
     parts.push_back(step.pattern);
   }
   for (const AddedToken& token : added) {
-    parts.push_back(fmt::format("added {} {:d} {:d} {:d} {:d} {:d}", token.id, token.special, token.single_word,
-                                token.lstrip, token.rstrip, token.normalized));
+    parts.push_back(fmt::format("added {} {:d} {:d} {:d} {:d} {:d}", token.id, token.special, token.single_word, token.lstrip,
+                                token.rstrip, token.normalized));
     parts.push_back(token.content);
   }
   return parts;

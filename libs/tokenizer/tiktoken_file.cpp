@@ -89,13 +89,13 @@ std::vector<std::string> parse_tiktoken_ranks(std::string_view contents, const s
       return parsed.ec == std::errc() && parsed.ptr == end;
     }();
     if (!token || token->empty() || !has_rank) {
-      throw TokenizerError(
-          fmt::format("{}:{}: not a line of a tiktoken rank file; expected \"BASE64 RANK\"", source, line_number));
+      throw TokenizerError(fmt::format("{}:{}: not a line of a tiktoken rank file; expected \"BASE64 RANK\"", source,
+                                       line_number));
     }
     constexpr std::size_t kMostRanks = std::size_t{1} << 24;
     if (rank >= kMostRanks) {
-      throw TokenizerError(fmt::format("{}:{}: rank {} is too large; at most {} tokens are supported", source,
-                                       line_number, rank, kMostRanks));
+      throw TokenizerError(fmt::format("{}:{}: rank {} is too large; at most {} tokens are supported", source, line_number,
+                                       rank, kMostRanks));
     }
     const auto [first, is_new] = line_of_token.emplace(*token, line_number);
     if (!is_new) {
@@ -107,8 +107,8 @@ std::vector<std::string> parse_tiktoken_ranks(std::string_view contents, const s
       highest_line = line_number;
     }
     if (line_of_rank[rank] != 0) {
-      throw TokenizerError(
-          fmt::format("{}:{}: rank {} stands on line {} already", source, line_number, rank, line_of_rank[rank]));
+      throw TokenizerError(fmt::format("{}:{}: rank {} stands on line {} already", source, line_number, rank,
+                                       line_of_rank[rank]));
     }
     tokens[rank] = *token;
     line_of_rank[rank] = line_number;

@@ -39,9 +39,8 @@ std::optional<TokenId> Tokenizer::special_id(std::string_view name) const {
 
 TokenId Tokenizer::require_special(std::string_view name) const {
   if (const auto id = special_id(name)) return *id;
-  throw TokenizerError(
-      fmt::format("the tokenizer has no special token {}; it has {}", name,
-                  special_tokens().empty() ? "none" : fmt::format("{}", fmt::join(special_tokens(), " "))));
+  throw TokenizerError(fmt::format("the tokenizer has no special token {}; it has {}", name,
+                                   special_tokens().empty() ? "none" : fmt::format("{}", fmt::join(special_tokens(), " "))));
 }
 
 std::optional<TokenId> Tokenizer::find_bos() const {

@@ -29,9 +29,8 @@ struct Fields {
 Fields fields_of(const Value& root) {
   if (root.kind() != Pickle::Kind::kObject || !root.callable().is_global("tiktoken.core", "Encoding") ||
       root.arguments().size() != 0 || root.size() != 0) {
-    throw DataError(fmt::format("holds {}, expected a tiktoken.core.Encoding", root.kind() == Pickle::Kind::kObject
-                                                                                   ? root.callable().global_name()
-                                                                                   : root.kind_name()));
+    throw DataError(fmt::format("holds {}, expected a tiktoken.core.Encoding",
+                                root.kind() == Pickle::Kind::kObject ? root.callable().global_name() : root.kind_name()));
   }
   const Value state = root.state();
   if (state.kind() == Pickle::Kind::kString) {
@@ -68,8 +67,8 @@ std::vector<Value> by_number(const Value& dict, std::size_t first, const char* w
     const std::int64_t number = dict.value(i).integer();
     const std::uint64_t place = static_cast<std::uint64_t>(number) - first;
     if (number < 0 || place >= places.size() || places[place]) {
-      throw DataError(fmt::format("{} has {} for its entry {}, expected the {} numbers from {} on, each once", what,
-                                  number, i, places.size(), first));
+      throw DataError(fmt::format("{} has {} for its entry {}, expected the {} numbers from {} on, each once", what, number, i,
+                                  places.size(), first));
     }
     places[place] = dict.key(i);
   }

@@ -93,8 +93,7 @@ TEST(TokenizerPickle, RanksReturnToo) {
 TEST(TokenizerPickle, RefusesMergesInAnotherOrder) {
   ByteBpeDefinition definition = testing::small_bpe_definition();
   std::reverse(definition.merges.begin(), definition.merges.end());
-  for (std::size_t i = 0; i < definition.merges.size(); ++i)
-    definition.merges[i].rank = static_cast<std::uint32_t>(i);
+  for (std::size_t i = 0; i < definition.merges.size(); ++i) definition.merges[i].rank = static_cast<std::uint32_t>(i);
   definition.ignore_merges = false;
   const ByteBpeTokenizer tokenizer(definition);
   EXPECT_ERROR(to_tokenizer_pickle(tokenizer), TokenizerError, "not in the order of its ids");
@@ -103,8 +102,7 @@ TEST(TokenizerPickle, RefusesMergesInAnotherOrder) {
 
 TEST(TokenizerPickle, RefusesAnythingElse) {
   EXPECT_EQ(error_of("N."), "t.pkl: holds None, expected a tiktoken.core.Encoding");
-  EXPECT_EQ(error_of("cos\nsystem\n(X\x02\x00\x00\x00lstR."s),
-            "t.pkl: holds os.system, expected a tiktoken.core.Encoding");
+  EXPECT_EQ(error_of("cos\nsystem\n(X\x02\x00\x00\x00lstR."s), "t.pkl: holds os.system, expected a tiktoken.core.Encoding");
   EXPECT_EQ(error_of(encoding_with([](PickleWriter& writer) { writer.string("cl100k_base"); })),
             "t.pkl: only names the published encoding \"cl100k_base\"; use its rank file instead");
   EXPECT_EQ(error_of(encoding_with([](PickleWriter& writer) { writer.empty_dict(); })),
@@ -125,8 +123,7 @@ TEST(TokenizerPickle, RefusesAnythingElse) {
     EXPECT_NE(at, std::string::npos);
     return error_of(bytes.replace(at, from.size(), to));
   };
-  EXPECT_THAT(replaced("C\x02th\x94M\x00\x01"s, "C\x02th\x94M\x05\x01"s),
-              ::testing::HasSubstr("mergeable_ranks has 261"));
+  EXPECT_THAT(replaced("C\x02th\x94M\x00\x01"s, "C\x02th\x94M\x05\x01"s), ::testing::HasSubstr("mergeable_ranks has 261"));
   EXPECT_THAT(replaced("C\x02th\x94M\x00\x01"s, "C\x02th\x94M\x01\x01"s), ::testing::HasSubstr("each once"));
   EXPECT_THAT(replaced("C\x02th\x94"s, "C\x03the\x94"s), ::testing::HasSubstr("a token twice"));
   EXPECT_THAT(replaced("<|eos|>\x94M\x03\x01"s, "<|eos|>\x94M\x04\x01"s),

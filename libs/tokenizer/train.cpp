@@ -31,8 +31,7 @@ constexpr double kRareShare = 1e-4;
 
 // The characters that get a piece: the most frequent ones, at most `most`, until only a `rare_share` of the text is
 // left. The others fall back to bytes. Ties go to the lower code point.
-std::vector<bool> frequent_characters(const std::vector<std::string>& documents, std::int64_t most,
-                                      double rare_share) {
+std::vector<bool> frequent_characters(const std::vector<std::string>& documents, std::int64_t most, double rare_share) {
   std::vector<std::int64_t> counts(0x110000, 0);
   std::int64_t total = 0;
   for (const std::string& document : documents) {
@@ -150,10 +149,11 @@ std::shared_ptr<const Tokenizer> train_sentencepiece(const NextDocument& next, c
                     options.vocab_size, kFixedTokens, kMostTokens));
   }
   if (options.max_bytes < 0 || options.max_document_bytes < 4) {  // the longest character
-    throw ConfigError(fmt::format("max_bytes is {} and max_document_bytes is {}, expected at least 0 and 4",
-                                  options.max_bytes, options.max_document_bytes));
+    throw ConfigError(fmt::format("max_bytes is {} and max_document_bytes is {}, expected at least 0 and 4", options.max_bytes,
+                                  options.max_document_bytes));
   }
-  DocumentSample sample(options.max_bytes > 0 ? options.max_bytes : kSentencePieceBytes, derive_seed(options.seed, "tokenizer sample"));
+  DocumentSample sample(options.max_bytes > 0 ? options.max_bytes : kSentencePieceBytes,
+                        derive_seed(options.seed, "tokenizer sample"));
   for (std::string document; next(document);) {
     make_trainable(document, options.max_document_bytes);
     if (!document.empty()) sample.offer(std::move(document));
@@ -182,8 +182,8 @@ std::shared_ptr<const Tokenizer> train_sentencepiece(const NextDocument& next, c
     throw TokenizerError(fmt::format("vocab_size {} is too large for this corpus, which supports at most {}",
                                      options.vocab_size, reached));
   }
-  return std::make_shared<const SentencePieceTokenizer>(define_sentencepiece(
-      model, std::move(model_file), {kChatSpecialTokens.begin(), kChatSpecialTokens.end()}, source));
+  return std::make_shared<const SentencePieceTokenizer>(
+      define_sentencepiece(model, std::move(model_file), {kChatSpecialTokens.begin(), kChatSpecialTokens.end()}, source));
 }
 
 }  // namespace nanochat

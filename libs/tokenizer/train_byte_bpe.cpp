@@ -45,13 +45,14 @@ std::shared_ptr<const Tokenizer> train_byte_bpe(const NextDocument& next, const 
   constexpr std::int64_t kMostTokens = std::int64_t{1} << 17;
   constexpr auto kSpecials = static_cast<std::int64_t>(kChatSpecialTokens.size());
   if (options.vocab_size < kBytes + kSpecials || options.vocab_size > kMostTokens) {
-    throw ConfigError(fmt::format("vocab_size is {}, expected {} (256 bytes and nine special tokens) to {}",
-                                  options.vocab_size, kBytes + kSpecials, kMostTokens));
+    throw ConfigError(fmt::format("vocab_size is {}, expected {} (256 bytes and nine special tokens) to {}", options.vocab_size,
+                                  kBytes + kSpecials, kMostTokens));
   }
   if (options.max_bytes < 0 || options.max_document_bytes < 4 || options.max_memory_bytes < 1) {
-    throw ConfigError(fmt::format("max_bytes is {}, max_document_bytes is {} and max_memory_bytes is {}, expected at "
-                                  "least 0, 4 and 1",
-                                  options.max_bytes, options.max_document_bytes, options.max_memory_bytes));
+    throw ConfigError(
+        fmt::format("max_bytes is {}, max_document_bytes is {} and max_memory_bytes is {}, expected at "
+                    "least 0, 4 and 1",
+                    options.max_bytes, options.max_document_bytes, options.max_memory_bytes));
   }
   ByteBpeDefinition definition;
   definition.pattern = resolve_pattern(options.pattern);

@@ -142,8 +142,7 @@ TEST(Train, SaysTheLargestVocabularyThatTheCorpusSupports) {
 TEST(Train, RefusesWhatCannotBe) {
   EXPECT_ERROR(train_sentencepiece(stream_of({}), options_for(300)), TokenizerError, "the corpus is empty");
   EXPECT_ERROR(train_sentencepiece(stream_of({"", ""}), options_for(300)), TokenizerError, "the corpus is empty");
-  EXPECT_ERROR(train_sentencepiece(stream_of({"a"}), options_for(266)), ConfigError,
-               "vocab_size is 266, expected 267");
+  EXPECT_ERROR(train_sentencepiece(stream_of({"a"}), options_for(266)), ConfigError, "vocab_size is 266, expected 267");
   EXPECT_ERROR(train_sentencepiece(stream_of({"a"}), options_for(1 << 18)), ConfigError, "to 131072");
   TokenizerTrainOptions options = options_for(300);
   options.max_bytes = -1;

@@ -81,9 +81,7 @@ void StringCounts::drop_rare(std::int64_t count) {
 }
 
 WordCounts::WordCounts(const Pretokenizer& pretokenizer, std::size_t max_bytes, int threads)
-    : pretokenizer_(pretokenizer),
-      max_bytes_(max_bytes),
-      threads_(threads > 0 ? threads : available_threads()),
+    : pretokenizer_(pretokenizer), max_bytes_(max_bytes), threads_(threads > 0 ? threads : available_threads()),
       shards_(kShards) {}
 
 void WordCounts::add(const std::vector<std::string>& documents) {

@@ -57,8 +57,7 @@ void expect_error_line(const ProgramResult& result, int exit_code) {
 TEST(CliContract, ReferenceIsWhatTheProgramSays) {
   const std::string reference = read_file(NANOCHAT_CLI_REFERENCE);
   const std::string said = run_program({"help", "--markdown"}).out;
-  EXPECT_TRUE(reference == said)
-      << "docs/cli.md is out of date; renew it with: nanochat help --markdown > docs/cli.md";
+  EXPECT_TRUE(reference == said) << "docs/cli.md is out of date; renew it with: nanochat help --markdown > docs/cli.md";
 }
 
 TEST(CliContract, AllCommandsAreThere) {
@@ -66,9 +65,9 @@ TEST(CliContract, AllCommandsAreThere) {
   for (const auto& command : commands()) {
     names.push_back(command.size() == 1 ? command[0] : command[0] + " " + command[1]);
   }
-  for (const char* expected : {"tokenizer train", "tokenizer info", "tokenizer encode", "tokenizer decode",
-                               "data download", "data prepare", "data toy", "pretrain", "eval", "report", "infer", "info",
-                               "import", "export", "bench train", "bench infer"}) {
+  for (const char* expected :
+       {"tokenizer train", "tokenizer info", "tokenizer encode", "tokenizer decode", "data download", "data prepare",
+        "data toy", "pretrain", "eval", "report", "infer", "info", "import", "export", "bench train", "bench infer"}) {
     EXPECT_THAT(names, ::testing::Contains(expected));
   }
 }

@@ -46,8 +46,8 @@ class ConvertTest : public ::testing::Test {
   }
   // The tokens and log probabilities that the program continues with.
   json continuation(const fs::path& model) {
-    return json_of({"infer", model, "--prompt-ids", "1,2,3", "--temperature", "0", "--max-tokens", "12",
-                    "--ignore-eos", "--dtype", "float32"});
+    return json_of({"infer", model, "--prompt-ids", "1,2,3", "--temperature", "0", "--max-tokens", "12", "--ignore-eos",
+                    "--dtype", "float32"});
   }
   void expect_error(const std::vector<std::string>& arguments, int exit_code, const std::string& part) {
     const ProgramResult result = run_program(arguments);
@@ -62,9 +62,8 @@ class ConvertTest : public ::testing::Test {
 
 TEST_F(ConvertTest, EveryFormReturns) {
   const json expected = continuation(checkpoint_);
-  const std::vector<std::vector<std::string>> forms = {{"--format", "huggingface"},
-                                                       {"--format", "huggingface", "--max-shard-size", "20kB"},
-                                                       {"--format", "reference"}};
+  const std::vector<std::vector<std::string>> forms = {
+      {"--format", "huggingface"}, {"--format", "huggingface", "--max-shard-size", "20kB"}, {"--format", "reference"}};
   for (std::size_t i = 0; i < forms.size(); ++i) {
     const std::string out = folder_ / ("out" + std::to_string(i)), back = folder_ / ("back" + std::to_string(i));
     std::vector<std::string> command = {"export", checkpoint_, "--output", out};
@@ -94,8 +93,7 @@ TEST_F(ConvertTest, SaysWhatItDid) {
   EXPECT_EQ(imported.exit_code, 0);
   EXPECT_THAT(imported.out, HasSubstr("parameters in 2 layers, from " + out + "/model_000040.pt (F32)"));
   EXPECT_THAT(imported.err, HasSubstr("no tokenizer was found"));
-  const json with =
-      json_of({"import", out, "--output-dir", folder_ / "b", "--tokenizer", folder_ / "bytes.tiktoken"});
+  const json with = json_of({"import", out, "--output-dir", folder_ / "b", "--tokenizer", folder_ / "bytes.tiktoken"});
   EXPECT_EQ(with.at("tokenizer").at("type"), "bpe");
   EXPECT_EQ(with.at("step"), 40);
 }
@@ -133,8 +131,7 @@ TEST_F(ConvertTest, RefusesWhatDoesNotFitTheModel) {
                "meta_000041.json (which is absent)");
   write_text(folder_ / "pt/meta_000041.json", object.dump());
   write_text(folder_ / "pt/model_000041.pt", "PK not really");
-  expect_error({"import", out, "--output-dir", folder_ / "x", "--n-head", "4"}, 4,
-               "model_000041.pt: is no zip archive");
+  expect_error({"import", out, "--output-dir", folder_ / "x", "--n-head", "4"}, 4, "model_000041.pt: is no zip archive");
   write_text(folder_ / "broken.pkl", "\x80\x04N.");
   expect_error({"import", folder_ / "pt/model_000040.pt", "--n-head", "4", "--tokenizer", folder_ / "broken.pkl",
                 "--output-dir", folder_ / "x"},

@@ -42,9 +42,11 @@ class DownloadContract : public ::testing::Test {
       serve(i);
       digests.push_back(sha256_hex(shard(i)));
     }
-    const json table = {{"small", {{"description", "four shards"}, {"licence", "own"},
-                                   {"files", {{{"url", server_.url() + "/shard_{index:05d}.bin"}, {"count", kShards},
-                                               {"sha256", digests}}}}}}};
+    const json table = {
+        {"small",
+         {{"description", "four shards"},
+          {"licence", "own"},
+          {"files", {{{"url", server_.url() + "/shard_{index:05d}.bin"}, {"count", kShards}, {"sha256", digests}}}}}}};
     write_text(folder_ / "sets.json", table.dump());
   }
 
@@ -55,8 +57,10 @@ class DownloadContract : public ::testing::Test {
   fs::path output() const { return folder_ / "out"; }
 
   std::vector<std::string> arguments(const std::vector<std::string>& more = {}) const {
-    std::vector<std::string> words = {"data", "download", "small", "--datasets", folder_ / "sets.json", "--output-dir",
-                                      output(), "--retry-delay", "0.01", "--stall-timeout", stall_timeout_, "--retries", "3"};
+    std::vector<std::string> words = {
+        "data",   "download",      "small", "--datasets",      folder_ / "sets.json", "--output-dir",
+        output(), "--retry-delay", "0.01",  "--stall-timeout", stall_timeout_,        "--retries",
+        "3"};
     words.insert(words.end(), more.begin(), more.end());
     return words;
   }

@@ -58,8 +58,7 @@ TEST(Info, DescribesTheProgram) {
   EXPECT_GE(report.at("threads").get<int>(), 1);
   const std::string libtorch = "LibTorch        " + report.at("libtorch").get<std::string>();
   EXPECT_THAT(run_program({"info"}).out, AllOf(HasSubstr(libtorch), HasSubstr("CPU kernels"), HasSubstr("CUDA")));
-  EXPECT_EQ(json::parse(run_program({"info", "--json"}, "", {{"NANOCHAT_CPU", "baseline"}}).out).at("cpu_kernels"),
-            "baseline");
+  EXPECT_EQ(json::parse(run_program({"info", "--json"}, "", {{"NANOCHAT_CPU", "baseline"}}).out).at("cpu_kernels"), "baseline");
 }
 
 TEST_F(InfoTest, DescribesACheckpoint) {

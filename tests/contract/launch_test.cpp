@@ -26,8 +26,7 @@ ProgramResult launch(const std::vector<std::string>& options, const std::vector<
   return run_program(words, "", kOneThread);
 }
 
-const std::vector<std::string> kBench = {"bench", "comm",    "--device", "cpu",   "--bytes",
-                                         "65536", "--steps", "2",        "--json"};
+const std::vector<std::string> kBench = {"bench", "comm", "--device", "cpu", "--bytes", "65536", "--steps", "2", "--json"};
 
 TEST(LaunchContract, RunsACommandAsSeveralProcesses) {
   const ProgramResult result = launch({"--nproc", "3"}, kBench);
@@ -39,8 +38,7 @@ TEST(LaunchContract, RunsACommandAsSeveralProcesses) {
     operations.push_back(one.at("operation"));
     EXPECT_GT(one.at("seconds").get<double>(), 0.0);
   }
-  EXPECT_THAT(operations,
-              ::testing::IsSupersetOf({"agree", "all_reduce", "reduce_scatter", "all_gather", "broadcast"}));
+  EXPECT_THAT(operations, ::testing::IsSupersetOf({"agree", "all_reduce", "reduce_scatter", "all_gather", "broadcast"}));
 }
 
 TEST(LaunchContract, HandsOnOptionsAfterTheMark) {
@@ -77,8 +75,7 @@ TEST(LaunchContract, RefusesWhatCannotBeRun) {
 }
 
 TEST(LaunchContract, NamesTheVariableThatIsMissing) {
-  const ProgramResult result =
-      run_program(kBench, "", {{"RANK", "1"}, {"WORLD_SIZE", "2"}, {"MASTER_PORT", "29500"}});
+  const ProgramResult result = run_program(kBench, "", {{"RANK", "1"}, {"WORLD_SIZE", "2"}, {"MASTER_PORT", "29500"}});
   EXPECT_EQ(result.exit_code, 2);
   EXPECT_THAT(result.err, HasSubstr("LOCAL_RANK is not"));
 }

@@ -114,7 +114,8 @@ INSTANTIATE_TEST_SUITE_P(Files, CheckpointCorruption,
                                            "training_state.json", "tokenizer.json", "tokenizer.model"),
                          [](const auto& file) {
                            std::string name = file.param;
-                           std::replace_if(name.begin(), name.end(), [](char c) { return std::isalnum(c) == 0; }, '_');
+                           std::replace_if(
+                               name.begin(), name.end(), [](char c) { return std::isalnum(c) == 0; }, '_');
                            return name;
                          });
 
@@ -148,7 +149,8 @@ TEST(CorruptionHarness, FindsWhatItLooksFor) {
   };
   const auto damaged = [](const std::string& bytes) { return bytes != std::string(100, 'a'); };
   EXPECT_EQ(failures([](const std::string&) { return "same"; }), "");
-  EXPECT_NE(failures([](const std::string& bytes) { return bytes; }, true).find("was read as something else"), std::string::npos);
+  EXPECT_NE(failures([](const std::string& bytes) { return bytes; }, true).find("was read as something else"),
+            std::string::npos);
   EXPECT_NE(failures([&](const std::string& bytes) -> std::string {
               if (damaged(bytes)) std::abort();
               return "";

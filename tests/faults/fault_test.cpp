@@ -88,8 +88,17 @@ class Fault : public ::testing::Test {
     return nlohmann::json::parse(read_file(checkpoint / "training_state.json"));
   }
   Arguments prepare(const fs::path& output) const {
-    return {"data", "prepare", "--data-dir", small_run().corpus, "--tokenizer", small_run().tokenizer,
-            "--output-dir", output, "--tokens-per-shard", "4000", "--quiet"};
+    return {"data",
+            "prepare",
+            "--data-dir",
+            small_run().corpus,
+            "--tokenizer",
+            small_run().tokenizer,
+            "--output-dir",
+            output,
+            "--tokens-per-shard",
+            "4000",
+            "--quiet"};
   }
 
   TemporaryDirectory folder_;
@@ -153,7 +162,8 @@ TEST_F(Fault, OtherCommandsOnAFullDisk) {
   expect(run_program({"data", "toy", "--output-dir", disk_ / "toy", "--bytes", "1000000", "--quiet"}), kOther,
          HasSubstr("No space left on device"));
   expect(run_program({"tokenizer", "train", "--data-dir", small_run().corpus, "--vocab-size", "400", "--output-dir",
-                      disk_ / "tokenizer", "--quiet"}), kOther, HasSubstr("No space left on device"));
+                      disk_ / "tokenizer", "--quiet"}),
+         kOther, HasSubstr("No space left on device"));
   expect_nothing_half_written(disk_);
 }
 
@@ -165,7 +175,8 @@ TEST_F(Fault, AReadOnlyFolder) {
   const auto refused = HasSubstr("Read-only file system");
   expect(run_program({"data", "toy", "--output-dir", disk_ / "toy", "--bytes", "1000", "--quiet"}), kOther, refused);
   expect(run_program({"tokenizer", "train", "--data-dir", small_run().corpus, "--vocab-size", "400", "--output-dir",
-                      disk_ / "tokenizer", "--quiet"}), kOther, refused);
+                      disk_ / "tokenizer", "--quiet"}),
+         kOther, refused);
   expect(run_program(prepare(disk_ / "shards")), kOther, refused);
   expect(run_program(small_run().pretrain_arguments(disk_ / "new")), kOther, refused);
   expect(run_program(with(small_run().pretrain_arguments(disk_ / "run"), {"--resume", "latest"})), kOther, refused);
@@ -192,8 +203,8 @@ TEST_F(FaultyWeights, OfAnotherTypeShapeOrName) {
   expect(infer_after(q, "\"model.layers.1.self_attn.q_proj.weight\":{\"dtype\":\"I32\",\"shape\":[128,128]"), kCheckpoint,
          AllOf(HasSubstr("model.layers.1.self_attn.q_proj.weight holds I32"), HasSubstr("expected F32, BF16 or F16")));
   expect(infer_after("mlp.fc1.weight\":{\"dtype\":\"F32\",\"shape\":[512,128]",
-                     "mlp.fc1.weight\":{\"dtype\":\"F32\",\"shape\":[128,512]"), kCheckpoint,
-         AllOf(HasSubstr("mlp.fc1.weight has shape (128, 512)"), HasSubstr("asks for (512, 128)")));
+                     "mlp.fc1.weight\":{\"dtype\":\"F32\",\"shape\":[128,512]"),
+         kCheckpoint, AllOf(HasSubstr("mlp.fc1.weight has shape (128, 512)"), HasSubstr("asks for (512, 128)")));
   expect(infer_after("model.layers.1.self_attn.q_proj", "model.layers.1.self_attn.x_proj"), kCheckpoint,
          HasSubstr("tensor model.layers.1.self_attn.q_proj.weight is missing"));
   expect(infer_after("\"shape\":[512,128]", "\"shape\":[999,128]"), kCheckpoint, HasSubstr("its shape (999, 128) needs"));
@@ -254,8 +265,9 @@ TEST_F(OutOfMemory, InGenerationSaysWhatToLower) {
 TEST_F(OutOfMemory, InTrainingSaysWhatItNeeds) {
   const Arguments arguments = with(small_run().pretrain_arguments(folder_ / "run"), {"--depth", "12"});
   const ProgramResult result = run_with(arguments, libraries() + 1024);
-  expect(result, kUsage, AllOf(HasSubstr("training needs about"), HasSubstr("is available"),
-                               AnyOf(HasSubstr("--device-batch-size"), HasSubstr("lower"))));
+  expect(result, kUsage,
+         AllOf(HasSubstr("training needs about"), HasSubstr("is available"),
+               AnyOf(HasSubstr("--device-batch-size"), HasSubstr("lower"))));
   EXPECT_FALSE(fs::exists(folder_ / "run"));
 }
 #endif

@@ -35,9 +35,10 @@ MappedFile view(const std::string& bytes) { return MappedFile::view(std::as_byte
 
 std::string sample_safetensors() {
   const TemporaryDirectory folder;
-  write_safetensors(folder / "a.safetensors",
-                    {{"w", at::arange(12, at::kFloat).view({3, 4})}, {"n", at::arange(5, at::kInt)}, {"h", at::arange(6, at::kHalf)}},
-                    {{"format", "pt"}});
+  write_safetensors(
+      folder / "a.safetensors",
+      {{"w", at::arange(12, at::kFloat).view({3, 4})}, {"n", at::arange(5, at::kInt)}, {"h", at::arange(6, at::kHalf)}},
+      {{"format", "pt"}});
   return read_file(folder / "a.safetensors");
 }
 
@@ -123,8 +124,13 @@ std::string sample_tokenizer_steps() {
        {{{"type", "Split"}, {"pattern", {{"Regex", "\\p{N}{1,3}|^[a-z]+$"}}}, {"behavior", "Isolated"}, {"invert", false}},
         {{"type", "Digits"}, {"individual_digits", true}},
         {{"type", "ByteLevel"}, {"add_prefix_space", true}, {"trim_offsets", true}, {"use_regex", true}}}}};
-  document["added_tokens"].push_back({{"id", 276}, {"content", "number"}, {"single_word", true}, {"lstrip", true},
-                                      {"rstrip", true}, {"normalized", true}, {"special", false}});
+  document["added_tokens"].push_back({{"id", 276},
+                                      {"content", "number"},
+                                      {"single_word", true},
+                                      {"lstrip", true},
+                                      {"rstrip", true},
+                                      {"normalized", true},
+                                      {"special", false}});
   return document.dump();
 }
 
@@ -147,9 +153,7 @@ std::string sample_training_state() {
   return to_json_text(state);
 }
 
-std::string read_training_state(const std::string& bytes) {
-  return parse_training_state(bytes, "training_state.json").dump();
-}
+std::string read_training_state(const std::string& bytes) { return parse_training_state(bytes, "training_state.json").dump(); }
 
 std::string read_expression(const std::string& bytes) {
   const auto result = calculate(bytes);
@@ -184,7 +188,8 @@ const std::vector<Format>& formats() {
 }
 
 const Format& format_of(const std::string& name) {
-  const auto found = std::find_if(formats().begin(), formats().end(), [&](const Format& format) { return format.name == name; });
+  const auto found = std::find_if(formats().begin(), formats().end(),
+                                  [&](const Format& format) { return format.name == name; });
   if (found == formats().end()) throw std::out_of_range("no format " + name);
   return *found;
 }

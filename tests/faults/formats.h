@@ -9,10 +9,10 @@
 namespace nanochat::testing {
 
 struct Format {
-  std::string name;                                           // also that of its fuzzer
-  std::function<std::string()> sample;                        // a valid file
+  std::string name;  // also that of its fuzzer
+  std::function<std::string()> sample;  // a valid file
   std::function<std::string(const std::string& bytes)> read;  // a digest of all that was read; throws nanochat::Error
-  bool detects_all = false;                                   // has a checksum: damage never passes unseen
+  bool detects_all = false;  // has a checksum: damage never passes unseen
 };
 
 const std::vector<Format>& formats();

@@ -97,8 +97,18 @@ std::map<std::string, std::string> contents(const fs::path& folder) {
 TEST_F(Kill, DataPrepareGoesOnToTheSameFiles) {
   ASSERT_EQ(run_program({"data", "toy", "--output-dir", folder_ / "toy", "--bytes", "3000000", "--quiet"}).exit_code, 0);
   const auto arguments = [&](const std::string& output) {
-    return Arguments{"data", "prepare", "--data-dir", folder_ / "toy/toy.jsonl", "--tokenizer", small_run().tokenizer,
-                     "--output-dir", folder_ / output, "--tokens-per-shard", "15000", "--resume", "--quiet"};
+    return Arguments{"data",
+                     "prepare",
+                     "--data-dir",
+                     folder_ / "toy/toy.jsonl",
+                     "--tokenizer",
+                     small_run().tokenizer,
+                     "--output-dir",
+                     folder_ / output,
+                     "--tokens-per-shard",
+                     "15000",
+                     "--resume",
+                     "--quiet"};
   };
   const Times times = time_of(arguments("whole"), folder_ / "whole/preparing.json");
   const auto whole = contents(folder_ / "whole");
@@ -112,7 +122,8 @@ TEST_F(Kill, DataPrepareGoesOnToTheSameFiles) {
     // Every other one is killed again while it resumes.
     if (rng_.below(2) == 0) kill_at_random(arguments(name), sign, times, rng_);
     if (fs::exists(folder_ / name)) {
-      for (const auto& entry : fs::directory_iterator(folder_ / name)) kept_shards += entry.path().extension() == ".tok" ? 1 : 0;
+      for (const auto& entry : fs::directory_iterator(folder_ / name))
+        kept_shards += entry.path().extension() == ".tok" ? 1 : 0;
     }
     const ProgramResult resumed = run_program(arguments(name));
     ASSERT_EQ(resumed.exit_code, 0) << resumed.err;
@@ -155,7 +166,9 @@ class KillTraining : public Kill {
     for (const auto& entry : fs::directory_iterator(run / "checkpoints")) names.push_back(entry.path().filename().string());
     std::sort(names.begin(), names.end());
     const fs::path best = run / "checkpoints/best";
-    return {{"state", state}, {"losses", losses}, {"checkpoints", names},
+    return {{"state", state},
+            {"losses", losses},
+            {"checkpoints", names},
             {"best", fs::exists(best) ? fs::read_symlink(best).string() : ""}};
   }
   // What stands is whole, whatever the moment.
@@ -203,8 +216,9 @@ class KillPretrain : public KillTraining {
 };
 
 TEST_F(KillPretrain, GoesOnToTheSameWeights) {
-  const Arguments more = {"--num-iterations", "40", "--checkpoint-interval", "3", "--keep-last", "2",
-                          "--eval-interval",  "5",  "--keep-best",           "--log-interval", "1"};
+  const Arguments more = {
+      "--num-iterations", "40", "--checkpoint-interval", "3", "--keep-last", "2", "--eval-interval", "5", "--keep-best",
+      "--log-interval",   "1"};
   kill_and_resume([&](const std::string& output) { return arguments(output, more); }, kills());
 }
 
@@ -215,14 +229,14 @@ class KillStages : public KillTraining {
     KillTraining::SetUp();
     std::string chat;
     for (int i = 0; i < 400; ++i) {
-      chat += R"({"messages":[{"role":"user","content":"After )" + std::to_string(i % 20) + R"(?"},{"role":"assistant","content":"It is )" +
-              std::to_string(i % 20 + 1) + "\"}]}\n";
+      chat += R"({"messages":[{"role":"user","content":"After )" + std::to_string(i % 20) +
+              R"(?"},{"role":"assistant","content":"It is )" + std::to_string(i % 20 + 1) + "\"}]}\n";
     }
     write_text(folder_ / "chat.jsonl", chat);
   }
   void kill_stage(const Arguments& command) {
-    const Arguments more = {"--checkpoint-interval", "3", "--keep-last", "2", "--eval-interval", "5", "--keep-best", "--log-interval", "1",
-                            "--threads", "1", "--workers", "1", "--quiet"};
+    const Arguments more = {"--checkpoint-interval", "3", "--keep-last", "2", "--eval-interval", "5", "--keep-best",
+                            "--log-interval",        "1", "--threads",   "1", "--workers",       "1", "--quiet"};
     kill_and_resume([&](const std::string& output) { return with_output(command, output, more); }, std::max(1, kills() / 3));
   }
 };
@@ -232,22 +246,37 @@ TEST_F(KillStages, MidtrainGoesOnToTheSameWeights) {
 }
 
 TEST_F(KillStages, SftGoesOnToTheSameWeights) {
-  kill_stage({"sft", "--base-model", small_run().run, "--data-dir", folder_ / "chat.jsonl", "--num-iterations", "25", "--init-lr-frac", "0.5"});
+  kill_stage({"sft", "--base-model", small_run().run, "--data-dir", folder_ / "chat.jsonl", "--num-iterations", "25",
+              "--init-lr-frac", "0.5"});
 }
 
 TEST_F(KillStages, RlGoesOnToTheSameWeights) {
   const fs::path taught = folder_ / "taught";
   ASSERT_EQ(run_program({"sft", "--base-model", small_run().run, "--data-dir", folder_ / "chat.jsonl", "--num-iterations", "10",
-                         "--output-dir", taught, "--quiet"}).exit_code, 0);
+                         "--output-dir", taught, "--quiet"})
+                .exit_code,
+            0);
   kill_stage({"rl", "--base-model", taught, "--mixture", R"([{"task": "toy-spelling"}])", "--validation-mixture",
-              R"([{"task": "toy-spelling", "split": "test"}])", "--num-iterations", "12", "--examples-per-step", "2", "--num-samples", "4",
-              "--max-new-tokens", "12", "--eval-examples", "4", "--eval-samples", "2"});
+              R"([{"task": "toy-spelling", "split": "test"}])", "--num-iterations", "12", "--examples-per-step", "2",
+              "--num-samples", "4", "--max-new-tokens", "12", "--eval-examples", "4", "--eval-samples", "2"});
 }
 
 TEST_F(KillPretrain, InsideTheWriteOfACheckpoint) {
   // Checkpoints of 26 MB, one a step.
-  const Arguments more = {"--depth", "4", "--n-embd", "256", "--n-head", "4", "--num-iterations", "6", "--total-batch-size",
-                          "512", "--checkpoint-interval", "1", "--keep-last", "2"};
+  const Arguments more = {"--depth",
+                          "4",
+                          "--n-embd",
+                          "256",
+                          "--n-head",
+                          "4",
+                          "--num-iterations",
+                          "6",
+                          "--total-batch-size",
+                          "512",
+                          "--checkpoint-interval",
+                          "1",
+                          "--keep-last",
+                          "2"};
   time_of(arguments("whole", more), folder_ / "whole/metrics.jsonl");
   const auto whole = outcome("whole");
   int done = 0;

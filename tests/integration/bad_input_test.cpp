@@ -66,7 +66,8 @@ constexpr int kUsage = 2, kData = 3, kCheckpoint = 4;
 
 TEST_F(BadInput, TextThatIsMissingEmptyOrMalformed) {
   const std::string out = path("out"), tokenizer = small_run().tokenizer.string();
-  for (const Arguments& head : {Arguments{"tokenizer", "train", "--vocab-size", "400"}, Arguments{"data", "prepare", "--tokenizer", tokenizer}}) {
+  for (const Arguments& head :
+       {Arguments{"tokenizer", "train", "--vocab-size", "400"}, Arguments{"data", "prepare", "--tokenizer", tokenizer}}) {
     const auto with = [&](const std::string& data) {
       Arguments all = head;
       all.insert(all.end(), {"--data-dir", data, "--output-dir", out, "--quiet"});
@@ -93,7 +94,8 @@ TEST_F(BadInput, UnknownOptionsAndKeysNameTheNearest) {
 
 TEST_F(BadInput, AVocabularyTooLargeForTheCorpus) {
   const std::string corpus = file("small.jsonl", "{\"text\": \"a tiny corpus\"}\n{\"text\": \"another one\"}\n");
-  expect({"tokenizer", "train", "--data-dir", corpus, "--vocab-size", "9000", "--output-dir", path("out"), "--quiet"}, kData, "vocab", path("out"));
+  expect({"tokenizer", "train", "--data-dir", corpus, "--vocab-size", "9000", "--output-dir", path("out"), "--quiet"}, kData,
+         "vocab", path("out"));
 }
 
 TEST_F(BadInput, ATokenizerThatIsDamagedOrMissing) {
@@ -114,8 +116,10 @@ TEST_F(BadInput, ShardsThatAreDamagedOrMadeByAnotherTokenizer) {
   write_text(shards / "train-00000.tok", "garbage" + original.substr(7));
   expect(arguments, kData, "train-00000.tok", path("run"));
   write_text(shards / "train-00000.tok", original);
-  ASSERT_EQ(run_program({"tokenizer", "train", "--data-dir", small_run().corpus.string(), "--vocab-size", "600",
-                         "--output-dir", path("other"), "--quiet"}).exit_code, 0);
+  ASSERT_EQ(run_program({"tokenizer", "train", "--data-dir", small_run().corpus.string(), "--vocab-size", "600", "--output-dir",
+                         path("other"), "--quiet"})
+                .exit_code,
+            0);
   arguments.insert(arguments.end(), {"--tokenizer", path("other")});
   expect(arguments, kData, "tokenizer", path("run"));
 }
@@ -159,8 +163,10 @@ TEST_F(BadInput, CheckpointsThatAreMissingOrDamaged) {
 }
 
 TEST_F(BadInput, ATokenizerThatDoesNotFitTheModel) {
-  ASSERT_EQ(run_program({"tokenizer", "train", "--data-dir", small_run().corpus.string(), "--vocab-size", "700",
-                         "--output-dir", path("larger"), "--quiet"}).exit_code, 0);
+  ASSERT_EQ(run_program({"tokenizer", "train", "--data-dir", small_run().corpus.string(), "--vocab-size", "700", "--output-dir",
+                         path("larger"), "--quiet"})
+                .exit_code,
+            0);
   const fs::path mixed = checkpoint_copy("mixed");
   for (const char* name : {"tokenizer.json", "tokenizer.model"}) {
     fs::copy_file(folder_ / "larger" / name, mixed / name, fs::copy_options::overwrite_existing);
@@ -182,7 +188,8 @@ TEST_F(BadInput, PromptsThatAreBlankTooLongOrOutOfRange) {
   expect({"infer", run(), "--prompts-file", file("rows.jsonl", "{\"prompt\":\"a\",\"messages\":[]}\n")}, kData,
          "rows.jsonl:1: expected an object with one of");
   expect({"infer", run(), "--prompts-file",
-          file("rows.jsonl", "\n{\"messages\":[{\"role\":\"user\",\"content\":\"a\"},{\"role\":\"assistant\",\"content\":\"b\"}]}\n")},
+          file("rows.jsonl",
+               "\n{\"messages\":[{\"role\":\"user\",\"content\":\"a\"},{\"role\":\"assistant\",\"content\":\"b\"}]}\n")},
          kData, "rows.jsonl:2: the last message is the assistant's");
   expect({"infer", run(), "--prompts-file", path("nowhere.txt")}, kData, "nowhere.txt");
   expect({"infer", run(), "--prompt", "The", "--temperature", "-1"}, kUsage, "temperature");
@@ -201,14 +208,16 @@ TEST_F(BadInput, ABundleWithBadTasksIsScoredInPart) {
   fs::create_directories(path("bundle") + "/eval_data");
   std::string yaml = "icl_tasks:\n";
   for (const char* label : {"good", "nogold", "outside", "missing"}) {
-    yaml += std::string("- label: ") + label + "\n  dataset_uri: " + label + ".jsonl\n  num_fewshot: [0]\n  icl_task_type: multiple_choice\n";
+    yaml += std::string("- label: ") + label + "\n  dataset_uri: " + label +
+            ".jsonl\n  num_fewshot: [0]\n  icl_task_type: multiple_choice\n";
   }
   file("bundle/core.yaml", yaml);
   file("bundle/eval_meta_data.csv", "Eval Task,Random baseline\ngood,50\nnogold,50\noutside,50\nmissing,50\n");
   file("bundle/eval_data/good.jsonl", "{\"query\":\"a\",\"choices\":[\"b\",\"c\"],\"gold\":1}\n");
   file("bundle/eval_data/nogold.jsonl", "{\"query\":\"a\",\"choices\":[\"b\",\"c\"]}\n");
   file("bundle/eval_data/outside.jsonl", "{\"query\":\"a\",\"choices\":[\"b\",\"c\"],\"gold\":2}\n");
-  const Arguments arguments = {"eval", run(), "--benchmarks", "core", "--data-dir", path("bundle"), "--output-dir", path("scores")};
+  const Arguments arguments = {"eval",       run(),          "--benchmarks", "core",
+                               "--data-dir", path("bundle"), "--output-dir", path("scores")};
   const ProgramResult result = run_program(arguments);
   EXPECT_EQ(result.exit_code, kPartial) << result.err;
   EXPECT_THAT(result.err, HasSubstr("nogold.jsonl:1: the row has no \"gold\""));

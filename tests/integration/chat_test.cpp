@@ -33,7 +33,8 @@ class ChatProgram : public ::testing::Test {
     config.n_embd = 64;
     std::vector<TokenId> script = {tokenizer->require_special(kAssistantStart)};
     for (const std::string& word : words) {
-      script.push_back(word.size() == 1 ? static_cast<TokenId>(static_cast<unsigned char>(word[0])) : tokenizer->require_special(word));
+      script.push_back(word.size() == 1 ? static_cast<TokenId>(static_cast<unsigned char>(word[0]))
+                                        : tokenizer->require_special(word));
     }
     const Gpt model = scripted_model(config, script);
     const fs::path folder = folder_ / "model";
@@ -56,10 +57,11 @@ class ChatProgram : public ::testing::Test {
 TEST_F(ChatProgram, AnswersConversationsOfAFile) {
   write_text(folder_ / "rows.jsonl",
              "{\"messages\":[{\"role\":\"system\",\"content\":\"Be brief.\"},{\"role\":\"user\",\"content\":\"Hello\"}]}\n\n"
-             "[{\"role\":\"user\",\"content\":\"a\"},{\"role\":\"assistant\",\"content\":\"b\"},{\"role\":\"user\",\"content\":\"c\"}]\n");
+             "[{\"role\":\"user\",\"content\":\"a\"},{\"role\":\"assistant\",\"content\":\"b\"},{\"role\":\"user\",\"content\":"
+             "\"c\"}]\n");
   const auto infer = [&](const fs::path& model, std::vector<std::string> more) {
-    std::vector<std::string> arguments = {"infer", model.string(), "--prompts-file", (folder_ / "rows.jsonl").string(),
-                                          "--temperature", "0", "--threads", "1"};
+    std::vector<std::string> arguments = {
+        "infer", model.string(), "--prompts-file", (folder_ / "rows.jsonl").string(), "--temperature", "0", "--threads", "1"};
     arguments.insert(arguments.end(), more.begin(), more.end());
     return run_program(arguments);
   };
@@ -96,23 +98,29 @@ TEST_F(ChatProgram, RunsTheCalculator) {
 
 TEST_F(ChatProgram, SavesAndLoadsTheConversation) {
   const std::string file = (folder_ / "saved.json").string();
-  const auto result = chat(model_that_greets(), "/system Be brief.\nOne\n/save " + file + "\n/reset\nTwo\n/save " + file + "2\n/load " + file + "\nThree\n/save " + file + "3\n");
+  const auto result = chat(model_that_greets(), "/system Be brief.\nOne\n/save " + file + "\n/reset\nTwo\n/save " + file +
+                                                    "2\n/load " + file + "\nThree\n/save " + file + "3\n");
   EXPECT_EQ(result.exit_code, 0);
   const auto messages = [](const std::string& name) { return json::parse(read_file(name)).at("messages"); };
-  EXPECT_EQ(messages(file), json::parse(R"([{"role":"system","content":"Be brief."},{"role":"user","content":"One"},{"role":"assistant","content":"Hey!"}])"));
+  EXPECT_EQ(
+      messages(file),
+      json::parse(
+          R"([{"role":"system","content":"Be brief."},{"role":"user","content":"One"},{"role":"assistant","content":"Hey!"}])"));
   EXPECT_EQ(messages(file + "2")[1]["content"], "Two");
   EXPECT_EQ(messages(file + "2").size(), 3U);
   EXPECT_EQ(messages(file + "3").size(), 5U);
   EXPECT_EQ(messages(file + "3")[3]["content"], "Three");
   write_text(folder_ / "asked.jsonl", R"([{"role":"user","content":"?"}])");
-  EXPECT_EQ(chat(model_that_greets(), "/load " + (folder_ / "asked.jsonl").string() + "\n").out, "Hey!\n") << "answers what waits for an answer";
+  EXPECT_EQ(chat(model_that_greets(), "/load " + (folder_ / "asked.jsonl").string() + "\n").out, "Hey!\n")
+      << "answers what waits for an answer";
 }
 
 TEST_F(ChatProgram, SaysWhatIsWrongAndGoesOn) {
   const auto result = chat(model_that_greets(), "/nonsense\n/load\n/load /nowhere.json\n/save\n/save x.json\nHello\n");
   EXPECT_EQ(result.exit_code, 0);
   EXPECT_EQ(result.out, "Hey!\n");
-  for (const char* what : {"unknown command /nonsense", "/load needs", "/nowhere.json", "/save needs", "no conversation to save"}) {
+  for (const char* what :
+       {"unknown command /nonsense", "/load needs", "/nowhere.json", "/save needs", "no conversation to save"}) {
     EXPECT_THAT(result.err, HasSubstr(what));
   }
 }
@@ -136,8 +144,9 @@ TEST_F(ChatProgram, AnInterruptStopsTheAnswerAndNotTheProgram) {
   const fs::path log = folder_ / "log.txt", saved = folder_ / "saved.json";
   ProgramSetting setting;
   setting.input = "One\n/save " + saved.string() + "\n";
-  Program program({"infer", model.string(), "--chat", "--threads", "1", "--temperature", "0", "--max-tokens", "60000", "--log-level",
-                   "debug", "--log-file", log.string()}, setting);
+  Program program({"infer", model.string(), "--chat", "--threads", "1", "--temperature", "0", "--max-tokens", "60000",
+                   "--log-level", "debug", "--log-file", log.string()},
+                  setting);
   while (program.running() && (!fs::exists(log) || read_file(log).find("chat with") == std::string::npos)) {
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
   }
@@ -151,9 +160,7 @@ TEST_F(ChatProgram, AnInterruptStopsTheAnswerAndNotTheProgram) {
   EXPECT_EQ(messages[1]["content"].get<std::string>() + "\n", result.out) << "what there was of the answer stays";
 }
 
-TEST_F(ChatProgram, ABosEndsAnAnswer) {
-  EXPECT_EQ(chat(model_that_says({"a", "b", "<|bos|>"}), "One\nTwo\n").out, "ab\nab\n");
-}
+TEST_F(ChatProgram, ABosEndsAnAnswer) { EXPECT_EQ(chat(model_that_says({"a", "b", "<|bos|>"}), "One\nTwo\n").out, "ab\nab\n"); }
 
 TEST_F(ChatProgram, RendersConversationsAsTokens) {
   const std::string model = model_that_greets().string();
@@ -168,8 +175,9 @@ TEST_F(ChatProgram, RendersConversationsAsTokens) {
   EXPECT_THAT(strict.err, HasSubstr("chat.json:1: "));
   const auto lenient = with({"--skip-bad"});
   EXPECT_EQ(lenient.exit_code, 5);
-  EXPECT_THAT(lenient.out, HasSubstr("chat.json:1: 10 tokens, 4 supervised\n"
-                                     "<|bos|>|<|user_start|>|H|i|<|user_end|>|<|assistant_start|>|{a|\\n|b|<|assistant_end|>}|\n"));
+  EXPECT_THAT(lenient.out,
+              HasSubstr("chat.json:1: 10 tokens, 4 supervised\n"
+                        "<|bos|>|<|user_start|>|H|i|<|user_end|>|<|assistant_start|>|{a|\\n|b|<|assistant_end|>}|\n"));
   EXPECT_THAT(lenient.err, HasSubstr("1 of 2 rows skipped"));
   EXPECT_THAT(with({"--limit", "1", "--color", "always", "--ids"}).out, HasSubstr("\033[32ma\033[0m\033[2m(97)|\033[0m"));
   const auto row = json::parse(with({"--limit", "1", "--json", "--max-tokens", "8"}).out);
@@ -180,17 +188,22 @@ TEST_F(ChatProgram, RendersConversationsAsTokens) {
 // `data validate` and `data render` read the forms that training reads.
 TEST_F(ChatProgram, ReadsCallsWeightsAndSystemKeysOfConversations) {
   const std::string model = model_that_greets().string();
-  write_text(folder_ / "chat.jsonl",
-             R"({"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "B", "weight": 0}, {"from": "human", "value": "c"}, )"
-             R"({"from": "function_call", "value": "{\"name\": \"f\", \"arguments\": {}}"}, {"from": "observation", "value": "1"}, )"
-             R"({"from": "gpt", "value": "d"}], "system": "s", "id": 7})" "\n");
+  write_text(
+      folder_ / "chat.jsonl",
+      R"({"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "B", "weight": 0}, {"from": "human", "value": "c"}, )"
+      R"({"from": "function_call", "value": "{\"name\": \"f\", \"arguments\": {}}"}, {"from": "observation", "value": "1"}, )"
+      R"({"from": "gpt", "value": "d"}], "system": "s", "id": 7})"
+      "\n");
   const std::string path = (folder_ / "chat.jsonl").string();
   const auto rendered = run_program({"data", "render", path, "--tokenizer", model});
   EXPECT_EQ(rendered.exit_code, 0) << rendered.err;
   std::string plain;  // without the bars between tokens
   for (const char c : rendered.out) plain += c == '|' ? "" : std::string(1, c);
-  EXPECT_THAT(plain, HasSubstr(R"(<bos><user_start>s\n\na<user_end><assistant_start>B<assistant_end><user_start>c<user_end><assistant_start>)"
-                               R"({{"name":"f","arguments":{}}<assistant_end>}<user_start>Result of f:\n1<user_end><assistant_start>{d<assistant_end>})"));
+  EXPECT_THAT(
+      plain,
+      HasSubstr(
+          R"(<bos><user_start>s\n\na<user_end><assistant_start>B<assistant_end><user_start>c<user_end><assistant_start>)"
+          R"({{"name":"f","arguments":{}}<assistant_end>}<user_start>Result of f:\n1<user_end><assistant_start>{d<assistant_end>})"));
   EXPECT_THAT(rendered.err, HasSubstr("keys that are not read: id (1 times)"));
   const auto validated = run_program({"data", "validate", path, "--json"});
   EXPECT_EQ(validated.exit_code, 0) << validated.out;
@@ -201,13 +214,16 @@ TEST_F(ChatProgram, ReadsCallsWeightsAndSystemKeysOfConversations) {
   EXPECT_THAT(cut.out, HasSubstr(": 6 of "));
   EXPECT_THAT(cut.err, HasSubstr("1 of 1 conversations have more than 6 tokens; the rest of each is cut off"));
   EXPECT_THAT(cut.err, HasSubstr("1 of 1 conversations have no supervised token"));
-  write_text(folder_ / "half.jsonl", R"([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "weight": 0.5}])");
-  for (const std::vector<std::string>& command : {std::vector<std::string>{"data", "validate"}, {"data", "render", "--tokenizer", model}}) {
+  write_text(folder_ / "half.jsonl",
+             R"([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "weight": 0.5}])");
+  for (const std::vector<std::string>& command :
+       {std::vector<std::string>{"data", "validate"}, {"data", "render", "--tokenizer", model}}) {
     std::vector<std::string> arguments = command;
     arguments.push_back((folder_ / "half.jsonl").string());
     const auto refused = run_program(arguments);
     EXPECT_EQ(refused.exit_code, 3);
-    EXPECT_THAT(refused.out + refused.err, HasSubstr("half.jsonl:1: \"weight\" of message 2 is 0.5, expected 0, 1, false or true"));
+    EXPECT_THAT(refused.out + refused.err,
+                HasSubstr("half.jsonl:1: \"weight\" of message 2 is 0.5, expected 0, 1, false or true"));
   }
 }
 

@@ -71,9 +71,10 @@ class Input : public ::testing::Test {
     EXPECT_THAT(result.err, Not(HasSubstr("json.exception")));
   }
 
-  std::vector<std::string> prepare(const std::string& data, const std::string& output, std::vector<std::string> more = {}) const {
-    std::vector<std::string> arguments = {"data", "prepare", "--data-dir", data, "--tokenizer", tokenizer(), "--output-dir",
-                                          output, "--quiet"};
+  std::vector<std::string> prepare(const std::string& data, const std::string& output,
+                                   std::vector<std::string> more = {}) const {
+    std::vector<std::string> arguments = {"data",      "prepare",      "--data-dir", data,     "--tokenizer",
+                                          tokenizer(), "--output-dir", output,       "--quiet"};
     arguments.insert(arguments.end(), more.begin(), more.end());
     return arguments;
   }
@@ -87,7 +88,8 @@ class Input : public ::testing::Test {
   }
 
   // Standard output on a pseudo-terminal.
-  static std::string on_terminal(const std::vector<std::string>& arguments, const std::map<std::string, std::string>& environment) {
+  static std::string on_terminal(const std::vector<std::string>& arguments,
+                                 const std::map<std::string, std::string>& environment) {
     const int controller = ::posix_openpt(O_RDWR | O_NOCTTY);
     if (controller < 0 || ::grantpt(controller) != 0 || ::unlockpt(controller) != 0) return "no terminal";
     const std::string name = ::ptsname(controller);
@@ -151,13 +153,16 @@ TEST_F(Input, PipesAreReadWhereFilesAre) {
   bash("cat " + corpus + " | " + prepare + path("piped") + " /dev/stdin");
   bash("cat " + corpus + " | " + prepare + path("dash") + " -");
   bash(prepare + path("redirected") + " /dev/stdin < " + corpus);
-  for (const char* name : {"substituted", "gzipped", "piped", "dash", "redirected"}) EXPECT_EQ(shards(folder_ / name), expected) << name;
+  for (const char* name : {"substituted", "gzipped", "piped", "dash", "redirected"})
+    EXPECT_EQ(shards(folder_ / name), expected) << name;
 
   const std::string quiet = " --quiet --vocab-size 400 --output-dir ";
   bash("nanochat tokenizer train <(cat " + corpus + ")" + quiet + path("tokenizer"));
-  EXPECT_THAT(bash("nanochat tokenizer eval --tokenizer " + tokenizer() + " --repeats 1 --data-dir <(head -n 50 " + corpus + ")"),
+  EXPECT_THAT(bash("nanochat tokenizer eval --tokenizer " + tokenizer() + " --repeats 1 --data-dir <(head -n 50 " + corpus +
+                   ")"),
               HasSubstr("bytes per token"));
-  EXPECT_THAT(bash("nanochat data inspect --tokenizer " + tokenizer() + " <(head -n 50 " + corpus + ")"), HasSubstr("50 documents"));
+  EXPECT_THAT(bash("nanochat data inspect --tokenizer " + tokenizer() + " <(head -n 50 " + corpus + ")"),
+              HasSubstr("50 documents"));
   EXPECT_THAT(bash("nanochat data validate <(head -n 50 " + corpus + ") --quiet; true"), HasSubstr("50 documents"));
   EXPECT_THAT(bash("echo '{\"text\":\"hi\"}' | nanochat tokenizer encode --tokenizer " + tokenizer() + " --jsonl /dev/stdin"),
               HasSubstr("{\"ids\":["));
@@ -170,7 +175,8 @@ TEST_F(Input, PipesAreReadWhereFilesAre) {
 // Training reads its text again and again.
 TEST_F(Input, TrainingReadsAPipe) {
   bash("nanochat pretrain --data-dir <(cat " + small_run().corpus.string() + ") --tokenizer " + tokenizer() + " --output-dir " +
-       path("run") + " --depth 2 --sequence-len 64 --device-batch-size 8 --total-batch-size 1024 --num-iterations 3 "
+       path("run") +
+       " --depth 2 --sequence-len 64 --device-batch-size 8 --total-batch-size 1024 --num-iterations 3 "
        "--eval-tokens 2048 --threads 1 --quiet");
   EXPECT_TRUE(fs::exists(folder_ / "run/checkpoints/step-000003"));
 }
@@ -190,7 +196,8 @@ TEST_F(Input, OtherNamesOfJsonLinesAreRead) {
 
 TEST_F(Input, TheToyFolderCanBeReadAsItIs) {
   const std::string toy = small_run().corpus.parent_path().string();
-  const ProgramResult trained = run_program({"tokenizer", "train", "--data-dir", toy, "--vocab-size", "400", "--output-dir", path("tokenizer")});
+  const ProgramResult trained = run_program({"tokenizer", "train", "--data-dir", toy, "--vocab-size", "400", "--output-dir",
+                                             path("tokenizer")});
   EXPECT_EQ(trained.exit_code, 0) << trained.err;
   EXPECT_THAT(trained.err, AllOf(HasSubstr("passed over"), HasSubstr("test_prompts.jsonl")));
   const ProgramResult prepared = run_program(prepare(toy, path("shards")));
@@ -201,21 +208,25 @@ TEST_F(Input, TheToyFolderCanBeReadAsItIs) {
 
 TEST_F(Input, BadRowsAreSkippedCountedAndListedWhenAsked) {
   std::string rows;
-  for (int i = 0; i < 40; ++i) rows += "{\"text\":\"document number " + std::to_string(i) + "\"}\n" + (i % 10 == 3 ? "{\"text\": oops\n" : "");
+  for (int i = 0; i < 40; ++i)
+    rows += "{\"text\":\"document number " + std::to_string(i) + "\"}\n" + (i % 10 == 3 ? "{\"text\": oops\n" : "");
   const std::string data = file("rows.jsonl", rows);
   refused(prepare(data, path("out")), kData, {"rows.jsonl:5: malformed JSON"});
-  refused(prepare(data, path("out"), {"--skip-bad", "3"}), kData, {"rows.jsonl:38: malformed JSON", "--skip-bad allows 3 bad rows"});
-  refused(prepare(data, path("out"), {"--skip-bad", "few"}), kUsage, {"--skip-bad: found \"few\", expected a number of rows, or all"});
+  refused(prepare(data, path("out"), {"--skip-bad", "3"}), kData,
+          {"rows.jsonl:38: malformed JSON", "--skip-bad allows 3 bad rows"});
+  refused(prepare(data, path("out"), {"--skip-bad", "few"}), kUsage,
+          {"--skip-bad: found \"few\", expected a number of rows, or all"});
   for (const char* allowed : {"4", "all"}) {
-    const ProgramResult result = run_program(prepare(data, path(std::string("out-") + allowed), {"--skip-bad", allowed, "--json"}));
+    const ProgramResult result = run_program(prepare(data, path(std::string("out-") + allowed),
+                                                     {"--skip-bad", allowed, "--json"}));
     EXPECT_EQ(result.exit_code, 0) << result.err;
     EXPECT_THAT(result.err, AllOf(HasSubstr("skipped " + data + ":5: malformed JSON"), HasSubstr("4 bad rows were skipped")));
     const json report = json::parse(result.out);
     EXPECT_EQ(report["skipped_rows"]["rows"], 4);
     EXPECT_EQ(report["train_documents"].get<int>() + report["validation_documents"].get<int>(), 40);
   }
-  const std::vector<std::string> train = {"tokenizer", "train",     "--data-dir", data,        "--type",   "bpe", "--vocab-size",
-                                          "280",       "--output-dir", path("tok"), "--quiet", "--skip-bad"};
+  const std::vector<std::string> train = {"tokenizer",    "train", "--data-dir",   data,        "--type",  "bpe",
+                                          "--vocab-size", "280",   "--output-dir", path("tok"), "--quiet", "--skip-bad"};
   const auto with = [&](const char* value) {
     std::vector<std::string> arguments = train;
     arguments.emplace_back(value);
@@ -242,7 +253,9 @@ TEST_F(Input, RowsThatOtherProgramsReadAreRead) {
   }
   EXPECT_EQ(run_program({"data", "validate", overflow, "--quiet"}).exit_code, 0);
   EXPECT_THAT(run_program({"data", "inspect", lone, "--tokenizer", tokenizer()}).out, HasSubstr("\xEF\xBF\xBD"));
-  const std::string chat = file("chat.jsonl", R"({"messages":[{"role":"user","content":"\ud800"},{"role":"assistant","content":"b"}],"n":1e999})" "\n");
+  const std::string chat = file(
+      "chat.jsonl", R"({"messages":[{"role":"user","content":"\ud800"},{"role":"assistant","content":"b"}],"n":1e999})"
+                    "\n");
   EXPECT_EQ(run_program({"data", "render", chat, "--tokenizer", tokenizer()}).exit_code, 0);
 }
 
@@ -256,8 +269,10 @@ TEST_F(Input, NoExceptionOfTheJsonLibraryReachesTheUser) {
     refused({"tokenizer", "encode", data, "--jsonl", "--tokenizer", tokenizer()}, kData, {"bad.jsonl:1"});
     refused({"data", "render", data, "--tokenizer", tokenizer()}, kData, {"bad.jsonl:1"});
   }
-  refused({"run", file("chain.json", R"({"name":"x","output_dir":7,"steps":[]})")}, kUsage, {"\"output_dir\" is of the wrong type"});
-  refused({"run", file("chain.json", R"({"name":"x","hardware":{"name":"h","gpu":"yes"},"steps":[]})")}, kUsage, {"\"gpu\" is of the wrong type"});
+  refused({"run", file("chain.json", R"({"name":"x","output_dir":7,"steps":[]})")}, kUsage,
+          {"\"output_dir\" is of the wrong type"});
+  refused({"run", file("chain.json", R"({"name":"x","hardware":{"name":"h","gpu":"yes"},"steps":[]})")}, kUsage,
+          {"\"gpu\" is of the wrong type"});
 }
 
 TEST_F(Input, AColumnIsNeverChosenAmongSeveral) {
@@ -289,8 +304,8 @@ TEST_F(Input, ATokenizerOfOthersIsRefusedOrGoesAllTheWay) {
   NANOCHAT_SHARED_OR_SKIP(llama, "cases/tok/llama3/tokenizer.json");
   fs::create_directory(folder_ / "llama3");
   fs::copy(llama, folder_ / "llama3/tokenizer.json");
-  std::vector<std::string> arguments = {"data", "prepare", small_run().corpus.string(), "--tokenizer", path("llama3"),
-                                        "--output-dir", path("shards"), "--quiet"};
+  std::vector<std::string> arguments = {
+      "data", "prepare", small_run().corpus.string(), "--tokenizer", path("llama3"), "--output-dir", path("shards"), "--quiet"};
   refused(arguments, kData, {"--bos-token", "<|begin_of_text|>"});
   EXPECT_FALSE(fs::exists(folder_ / "shards"));
   arguments.insert(arguments.end(), {"--bos-token", "<|begin_of_text|>"});
@@ -329,8 +344,9 @@ TEST_F(Input, GitLfsPointersAreNamedAsWhatTheyAre) {
 }
 
 TEST_F(Input, ColoursAreForTerminalsThatWantThem) {
-  const std::string chat =
-      file("chat.jsonl", R"({"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b"}]})" "\n");
+  const std::string chat = file("chat.jsonl",
+                                R"({"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b"}]})"
+                                "\n");
   const std::string text = file("text.jsonl", "{\"text\":\"some text\"}\n");
   const std::vector<std::vector<std::string>> commands = {
       {"data", "render", chat, "--tokenizer", tokenizer()},
@@ -339,14 +355,16 @@ TEST_F(Input, ColoursAreForTerminalsThatWantThem) {
   for (const auto& arguments : commands) {
     if (arguments[1] != "prepare") {  // its bar moves the cursor, with colours or without
       EXPECT_THAT(on_terminal(arguments, {{"TERM", "xterm-256color"}}), HasSubstr("\x1b[")) << arguments[1];
-      EXPECT_THAT(on_terminal(arguments, {{"TERM", "xterm-256color"}, {"NO_COLOR", "1"}}), Not(HasSubstr("\x1b["))) << arguments[1];
+      EXPECT_THAT(on_terminal(arguments, {{"TERM", "xterm-256color"}, {"NO_COLOR", "1"}}), Not(HasSubstr("\x1b[")))
+          << arguments[1];
     }
     EXPECT_THAT(on_terminal(arguments, {{"TERM", "dumb"}}), Not(HasSubstr("\x1b["))) << arguments[1];
   }
   // The log: a warning about a row that was skipped.
   const std::string bad = file("bad.jsonl", "{\"text\":\"some text\"}\nbad\n");
-  const std::vector<std::string> warned = {"data", "prepare", bad, "--tokenizer", tokenizer(), "--skip-bad", "all",
-                                           "--output-dir", path("warned"), "--overwrite", "--quiet"};
+  const std::vector<std::string> warned = {"data",         "prepare",     bad,      "--tokenizer",
+                                           tokenizer(),    "--skip-bad",  "all",    "--output-dir",
+                                           path("warned"), "--overwrite", "--quiet"};
   EXPECT_THAT(on_terminal(warned, {{"TERM", "xterm-256color"}}), AllOf(HasSubstr("\x1b[33m"), HasSubstr("skipped")));
   for (const std::map<std::string, std::string>& plain :
        std::vector<std::map<std::string, std::string>>{{{"TERM", "xterm-256color"}, {"NO_COLOR", "1"}}, {{"TERM", "dumb"}}}) {
@@ -387,7 +405,8 @@ TEST_F(Input, TheSecondTrainingOfARunIsRefusedUntilTheFirstEnds) {
   {
     Program first(arguments);
     ASSERT_TRUE(wait_for_lock(first, folder_ / "run"));
-    while (first.running() && !fs::exists(folder_ / "run/checkpoints/latest")) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    while (first.running() && !fs::exists(folder_ / "run/checkpoints/latest"))
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
     refused(resume, kUsage, {"another process is writing to this folder (nanochat pretrain, process "});
     refused(arguments, kUsage, {"another process is writing to this folder"});
     first.send(SIGKILL);

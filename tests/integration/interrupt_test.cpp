@@ -88,16 +88,27 @@ TEST_F(Interrupts, AClosedTerminalSavesTheTraining) {
 
 // Ctrl-C in a terminal reaches the chain and the step that it runs: together they are one request.
 TEST_F(Interrupts, CtrlCSavesTheStepOfAChain) {
-  write_text(folder_ / "chain.json",
-             nlohmann::json({{"name", "x"}, {"output_dir", (folder_ / "chain").string()},
-                             {"steps", {{{"name", "tokenizer"}, {"command", "tokenizer train"},
-                                         {"options", {{"data_dir", {small_run().corpus.string()}}, {"vocab_size", 512},
-                                                      {"output_dir", (folder_ / "tokenizer").string()}}}},
-                                        {{"name", "base"}, {"command", "pretrain"},
-                                         {"options", {{"data_dir", {small_run().shards.string()}}, {"depth", 2}, {"sequence_len", 64},
-                                                      {"device_batch_size", 8}, {"total_batch_size", 1024}, {"num_iterations", 1000000},
-                                                      {"eval_interval", -1}, {"output_dir", (folder_ / "run").string()}}}}}}})
-                 .dump());
+  write_text(folder_ / "chain.json", nlohmann::json({{"name", "x"},
+                                                     {"output_dir", (folder_ / "chain").string()},
+                                                     {"steps",
+                                                      {{{"name", "tokenizer"},
+                                                        {"command", "tokenizer train"},
+                                                        {"options",
+                                                         {{"data_dir", {small_run().corpus.string()}},
+                                                          {"vocab_size", 512},
+                                                          {"output_dir", (folder_ / "tokenizer").string()}}}},
+                                                       {{"name", "base"},
+                                                        {"command", "pretrain"},
+                                                        {"options",
+                                                         {{"data_dir", {small_run().shards.string()}},
+                                                          {"depth", 2},
+                                                          {"sequence_len", 64},
+                                                          {"device_batch_size", 8},
+                                                          {"total_batch_size", 1024},
+                                                          {"num_iterations", 1000000},
+                                                          {"eval_interval", -1},
+                                                          {"output_dir", (folder_ / "run").string()}}}}}}})
+                                         .dump());
   Program program({"run", folder_ / "chain.json"}, {.own_group = true});
   ASSERT_TRUE(comes_true([this] { return trains(); }));
   program.send_to_group(SIGINT);
@@ -111,7 +122,9 @@ TEST_F(Interrupts, CtrlCSavesTheStepOfAChain) {
 TEST_F(Interrupts, AServerDrains) {
   for (const int signal : {SIGTERM, SIGHUP}) {
     Program program({"serve", small_run().run, "--port", "0", "--log-file", folder_ / "log.txt", "--threads", "1"});
-    ASSERT_TRUE(comes_true([this] { return fs::exists(folder_ / "log.txt") && read_file(folder_ / "log.txt").find("ready: ") != std::string::npos; }));
+    ASSERT_TRUE(comes_true([this] {
+      return fs::exists(folder_ / "log.txt") && read_file(folder_ / "log.txt").find("ready: ") != std::string::npos;
+    }));
     program.send(signal);
     const ProgramResult result = program.wait();
     EXPECT_EQ(result.exit_code, 0) << result.err;

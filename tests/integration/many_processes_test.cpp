@@ -102,16 +102,65 @@ class ManyProcesses : public ::testing::Test {
 
   // 4 micro-batches of 4 rows of 64 tokens, in float32 everywhere.
   Arguments pretraining(const fs::path& output, int steps, const Arguments& more = {}) const {
-    return joined({"pretrain", "--data-dir", small_run().shards, "--output-dir", output, "--depth", "2", "--sequence-len", "64",
-                   "--device-batch-size", "4", "--total-batch-size", "1024", "--num-iterations", std::to_string(steps),
-                   "--eval-tokens", "2048", "--eval-interval", "-1", "--sample-interval", "-1", "--warmdown-ratio", "0",
-                   "--dtype", "float32", "--muon-dtype", "float32", "--device", "cpu", "--threads", "1"},
+    return joined({"pretrain",
+                   "--data-dir",
+                   small_run().shards,
+                   "--output-dir",
+                   output,
+                   "--depth",
+                   "2",
+                   "--sequence-len",
+                   "64",
+                   "--device-batch-size",
+                   "4",
+                   "--total-batch-size",
+                   "1024",
+                   "--num-iterations",
+                   std::to_string(steps),
+                   "--eval-tokens",
+                   "2048",
+                   "--eval-interval",
+                   "-1",
+                   "--sample-interval",
+                   "-1",
+                   "--warmdown-ratio",
+                   "0",
+                   "--dtype",
+                   "float32",
+                   "--muon-dtype",
+                   "float32",
+                   "--device",
+                   "cpu",
+                   "--threads",
+                   "1"},
                   more);
   }
   Arguments finetuning(const std::string& stage, const fs::path& output, const Arguments& more = {}) const {
-    return joined({stage, "--base-model", small_run().run, "--mixture", R"([{"task": "toy-spelling", "size": 300}])", "--output-dir",
-                   output, "--num-iterations", "50", "--device-batch-size", "2", "--total-batch-size", "512", "--eval-interval", "25",
-                   "--eval-tokens", "1024", "--dtype", "float32", "--muon-dtype", "float32", "--device", "cpu", "--threads", "1",
+    return joined({stage,
+                   "--base-model",
+                   small_run().run,
+                   "--mixture",
+                   R"([{"task": "toy-spelling", "size": 300}])",
+                   "--output-dir",
+                   output,
+                   "--num-iterations",
+                   "50",
+                   "--device-batch-size",
+                   "2",
+                   "--total-batch-size",
+                   "512",
+                   "--eval-interval",
+                   "25",
+                   "--eval-tokens",
+                   "1024",
+                   "--dtype",
+                   "float32",
+                   "--muon-dtype",
+                   "float32",
+                   "--device",
+                   "cpu",
+                   "--threads",
+                   "1",
                    "--quiet"},
                   more);
   }
@@ -141,10 +190,12 @@ TEST_F(ManyProcesses, PretrainAsOneDoes) {
     for (const double bytes : figures(output, "sent_bytes")) EXPECT_NEAR(bytes, formula, 2000);
 
     // Each process wrote its part of the optimizer's state.
-    double whole = static_cast<double>(fs::file_size(checkpoint(folder_ / "one", 50) / "optimizer.rank-0-of-1.safetensors")), sum = 0;
+    double whole = static_cast<double>(fs::file_size(checkpoint(folder_ / "one", 50) / "optimizer.rank-0-of-1.safetensors")),
+           sum = 0;
     for (int rank = 0; rank < processes; ++rank) {
-      const auto size = static_cast<double>(fs::file_size(
-          checkpoint(output, 50) / ("optimizer.rank-" + std::to_string(rank) + "-of-" + std::to_string(processes) + ".safetensors")));
+      const auto size = static_cast<double>(
+          fs::file_size(checkpoint(output, 50) /
+                        ("optimizer.rank-" + std::to_string(rank) + "-of-" + std::to_string(processes) + ".safetensors")));
       EXPECT_LT(size, 1.3 * whole / processes);
       sum += size;
     }
@@ -154,7 +205,8 @@ TEST_F(ManyProcesses, PretrainAsOneDoes) {
 }
 
 TEST_F(ManyProcesses, FinetuneAsOneDoes) {
-  for (const auto& [stage, score] : std::vector<std::pair<std::string, std::string>>{{"midtrain", "validation_bpb"}, {"sft", "validation_loss"}}) {
+  for (const auto& [stage, score] :
+       std::vector<std::pair<std::string, std::string>>{{"midtrain", "validation_bpb"}, {"sft", "validation_loss"}}) {
     const ProgramResult one = run(1, finetuning(stage, folder_ / stage / "one"));
     ASSERT_EQ(one.exit_code, 0) << one.err;
     const ProgramResult two = run(2, finetuning(stage, folder_ / stage / "two"));
@@ -239,7 +291,8 @@ TEST_F(ManyProcesses, AStoppedOneEndsAllAndIsNamed) {
   constexpr double kTimeout = 8, kGraceAndSlack = 5 + 7;
   for (const int rank : {1, 0}) {
     const fs::path output = folder_ / std::to_string(rank);
-    Program program(launched(2, pretraining(output, 1000000, {"--dist-timeout", std::to_string(kTimeout)})), {.environment = kOneThread});
+    Program program(launched(2, pretraining(output, 1000000, {"--dist-timeout", std::to_string(kTimeout)})),
+                    {.environment = kOneThread});
     ASSERT_TRUE(comes_true([&] { return figures(output, "loss").size() > 2; }));
     const std::vector<pid_t> stopped = processes_of(output, rank);
     ASSERT_EQ(stopped.size(), 1u);
@@ -262,10 +315,17 @@ TEST_F(ManyProcesses, SaySoWhenStepsCannotBeShared) {
 
 TEST_F(ManyProcesses, EvaluateAsOneDoes) {
   const auto evaluate = [&](int processes) {
-    const ProgramResult result = run(processes, {"eval", small_run().run, "--benchmarks", "toy-facts,bpb", "--data-dir", small_run().shards,
-                                                 "--eval-tokens", "1024", "--max-per-task", "9", "--max-tokens", "4", "--dtype", "float32",
-                                                 "--device", "cpu", "--threads", "1", "--output-dir",
-                                                 folder_ / ("eval" + std::to_string(processes)), "--json", "--quiet"});
+    const ProgramResult result = run(processes, {"eval",           small_run().run,
+                                                 "--benchmarks",   "toy-facts,bpb",
+                                                 "--data-dir",     small_run().shards,
+                                                 "--eval-tokens",  "1024",
+                                                 "--max-per-task", "9",
+                                                 "--max-tokens",   "4",
+                                                 "--dtype",        "float32",
+                                                 "--device",       "cpu",
+                                                 "--threads",      "1",
+                                                 "--output-dir",   folder_ / ("eval" + std::to_string(processes)),
+                                                 "--json",         "--quiet"});
     EXPECT_EQ(result.exit_code, 0) << result.err;
     auto results = nlohmann::json::parse(result.out).at("results");
     for (auto& one : results) one.erase("seconds");
@@ -277,10 +337,32 @@ TEST_F(ManyProcesses, EvaluateAsOneDoes) {
 }
 
 TEST_F(ManyProcesses, RewardTheirAnswers) {
-  const Arguments line = {"rl", "--base-model", folder_ / "chat", "--mixture", R"([{"task": "toy-spelling", "size": 40}])",
-                          "--validation-mixture", R"([{"task": "toy-spelling", "size": 10}])", "--num-iterations", "3",
-                          "--examples-per-step", "3", "--num-samples", "2", "--max-new-tokens", "4", "--eval-examples", "5",
-                          "--eval-samples", "2", "--device", "cpu", "--threads", "1", "--output-dir", folder_ / "rl", "--quiet"};
+  const Arguments line = {"rl",
+                          "--base-model",
+                          folder_ / "chat",
+                          "--mixture",
+                          R"([{"task": "toy-spelling", "size": 40}])",
+                          "--validation-mixture",
+                          R"([{"task": "toy-spelling", "size": 10}])",
+                          "--num-iterations",
+                          "3",
+                          "--examples-per-step",
+                          "3",
+                          "--num-samples",
+                          "2",
+                          "--max-new-tokens",
+                          "4",
+                          "--eval-examples",
+                          "5",
+                          "--eval-samples",
+                          "2",
+                          "--device",
+                          "cpu",
+                          "--threads",
+                          "1",
+                          "--output-dir",
+                          folder_ / "rl",
+                          "--quiet"};
   const ProgramResult missing = run(2, line);
   EXPECT_EQ(missing.exit_code, 4) << missing.err;
   ASSERT_EQ(run(1, finetuning("sft", folder_ / "chat", {"--num-iterations", "2"})).exit_code, 0);

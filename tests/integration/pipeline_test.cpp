@@ -53,21 +53,24 @@ TEST_F(Pipeline, InfoDescribesTheCheckpoint) {
 
 TEST_F(Pipeline, GreedyTextIsTheSameFromPromptIdsAndFromText) {
   const std::string run = small_run().run.string();
-  const auto by_text = json_of(run_program({"infer", run, "--prompt", "The capital of France is", "--temperature", "0", "--max-tokens", "8", "--json"}));
+  const auto by_text = json_of(run_program({"infer", run, "--prompt", "The capital of France is", "--temperature", "0",
+                                            "--max-tokens", "8", "--json"}));
   const auto encoded = run_program({"tokenizer", "encode", "--tokenizer", run + "/checkpoints/latest", "--add-bos", "--json"},
                                    "The capital of France is");
   ASSERT_EQ(encoded.exit_code, 0) << encoded.err;
   const auto ids = nlohmann::json::parse(encoded.out).at("ids");
   std::string list;
   for (const auto& id : ids) list += (list.empty() ? "" : ",") + id.dump();
-  const auto by_ids = json_of(run_program({"infer", run, "--prompt-ids", list, "--temperature", "0", "--max-tokens", "8", "--json"}));
+  const auto by_ids = json_of(run_program({"infer", run, "--prompt-ids", list, "--temperature", "0", "--max-tokens", "8",
+                                           "--json"}));
   EXPECT_EQ(by_text.at("ids"), by_ids.at("ids"));
   EXPECT_EQ(by_text.at("ids").size(), 8U);
   EXPECT_EQ(by_text.at("logprobs").size(), 8U);
 }
 
 TEST_F(Pipeline, ASeedFixesSampling) {
-  const std::vector<std::string> arguments = {"infer", small_run().run.string(), "--prompt", "The", "--temperature", "1", "--max-tokens", "16", "--seed"};
+  const std::vector<std::string> arguments = {"infer", small_run().run.string(), "--prompt", "The",   "--temperature",
+                                              "1",     "--max-tokens",           "16",       "--seed"};
   const auto with_seed = [&](const char* seed) {
     auto all = arguments;
     all.push_back(seed);
@@ -80,16 +83,16 @@ TEST_F(Pipeline, ASeedFixesSampling) {
 TEST_F(Pipeline, ABatchOfPromptsGivesOneObjectEach) {
   write_text(small_run().folder / "prompts.txt", "The capital of France is\nThree plus four is\n");
   const auto result = run_program({"infer", small_run().run.string(), "--prompts-file",
-                                   (small_run().folder / "prompts.txt").string(), "--temperature", "0", "--max-tokens", "4", "--json"});
+                                   (small_run().folder / "prompts.txt").string(), "--temperature", "0", "--max-tokens", "4",
+                                   "--json"});
   ASSERT_EQ(result.exit_code, 0) << result.err;
   EXPECT_EQ(std::count(result.out.begin(), result.out.end(), '\n'), 2);
 }
 
 // The prompts that the program made of its --prompts-file, from its lines of JSON.
 std::vector<std::string> prompts_of(const std::string& file, const std::string& input = "") {
-  const auto result = run_program({"infer", small_run().run.string(), "--prompts-file", file, "--temperature", "0",
-                                   "--max-tokens", "2", "--json"},
-                                  input);
+  const auto result = run_program(
+      {"infer", small_run().run.string(), "--prompts-file", file, "--temperature", "0", "--max-tokens", "2", "--json"}, input);
   EXPECT_EQ(result.exit_code, 0) << result.err;
   std::vector<std::string> prompts;
   std::istringstream lines(result.out);
@@ -126,7 +129,8 @@ TEST_F(Pipeline, PromptsComeFromStandardInputToo) {
 }
 
 TEST_F(Pipeline, TypedLinesMayHaveAMarkAndWindowsLineEnds) {
-  const auto result = run_program({"infer", small_run().run.string(), "--interactive", "--temperature", "0", "--max-tokens", "1", "--json"},
+  const auto result = run_program({"infer", small_run().run.string(), "--interactive", "--temperature", "0", "--max-tokens",
+                                   "1", "--json"},
                                   "\xEF\xBB\xBFThe\r\n\r\nThe\n");
   ASSERT_EQ(std::count(result.out.begin(), result.out.end(), '\n'), 2) << result.err;
   const std::size_t half = result.out.find('\n') + 1;
@@ -137,19 +141,25 @@ TEST_F(Pipeline, TypedLinesMayHaveAMarkAndWindowsLineEnds) {
 
 TEST_F(Pipeline, ACustomTaskNeedsNoDataDir) {
   const fs::path& folder = small_run().folder.path();
-  write_text(folder / "caps.jsonl", "\xEF\xBB\xBF{\"country\":\"France\",\"capital\":\"Paris\"}\r\n\r\n{\"country\":\"It{aly\",\"capital\":\"Rome\"}\r\n");
+  write_text(
+      folder / "caps.jsonl",
+      "\xEF\xBB\xBF{\"country\":\"France\",\"capital\":\"Paris\"}\r\n\r\n{\"country\":\"It{aly\",\"capital\":\"Rome\"}\r\n");
   for (const std::string& begin : {std::string(), std::string("\xEF\xBB\xBF")}) {
-    write_text(folder / "caps.json", begin + "{\"name\":\"caps\",\"form\":\"generative\",\r\n\"data\":\"caps.jsonl\",\"prompt\":\"Capital of {country}?\","
-                                             "\"answer\":\"{capital}\",\"metric\":\"stated\"}\r\n");
-    const auto evaluation = json_of(run_program({"eval", small_run().run.string(), "--custom-task", (folder / "caps.json").string(),
-                                                 "--max-tokens", "2", "--json"}));
+    write_text(
+        folder / "caps.json",
+        begin +
+            "{\"name\":\"caps\",\"form\":\"generative\",\r\n\"data\":\"caps.jsonl\",\"prompt\":\"Capital of {country}?\","
+            "\"answer\":\"{capital}\",\"metric\":\"stated\"}\r\n");
+    const auto evaluation = json_of(run_program({"eval", small_run().run.string(), "--custom-task",
+                                                 (folder / "caps.json").string(), "--max-tokens", "2", "--json"}));
     ASSERT_EQ(evaluation.at("results").size(), 1U);
     EXPECT_EQ(evaluation.at("results").at(0).at("task"), "caps");
     EXPECT_EQ(evaluation.at("results").at(0).at("total"), 2);
   }
   // What is asked for by name is scored as well.
-  const auto both = json_of(run_program({"eval", small_run().run.string(), "--custom-task", (folder / "caps.json").string(), "--data-dir",
-                                         (folder / "toy/quickstart_prompts.jsonl").string(), "--max-tokens", "2", "--json"}));
+  const auto both = json_of(run_program({"eval", small_run().run.string(), "--custom-task", (folder / "caps.json").string(),
+                                         "--data-dir", (folder / "toy/quickstart_prompts.jsonl").string(), "--max-tokens", "2",
+                                         "--json"}));
   EXPECT_EQ(both.at("results").size(), 2U);
 }
 
@@ -182,7 +192,9 @@ TEST_F(Pipeline, TrainingTwiceGivesTheSameWeights) {
 TEST_F(Pipeline, ShardsDoNotDependOnTheNumberOfWorkers) {
   const fs::path again = small_run().folder / "shards-again";
   ASSERT_EQ(run_program({"data", "prepare", "--data-dir", small_run().corpus.string(), "--tokenizer",
-                         small_run().tokenizer.string(), "--output-dir", again.string(), "--workers", "3", "--quiet"}).exit_code, 0);
+                         small_run().tokenizer.string(), "--output-dir", again.string(), "--workers", "3", "--quiet"})
+                .exit_code,
+            0);
   const auto bytes = [](const fs::path& path) {
     std::ifstream file(path, std::ios::binary);
     return std::string(std::istreambuf_iterator<char>(file), {});
@@ -198,8 +210,9 @@ TEST_F(Pipeline, BenchEndsInOneLineOfJson) {
     ASSERT_EQ(result.exit_code, 0) << result.err;
     const std::string last = result.out.substr(result.out.rfind('\n', result.out.size() - 2) + 1);
     const auto json = nlohmann::json::parse(last);
-    for (const char* key : what == std::string("train") ? std::vector<const char*>{"tokens_per_second", "step_ms", "mfu", "memory_bytes"}
-                                                        : std::vector<const char*>{"prefill_tokens_per_second", "decode_tokens_per_second", "ttft_ms"}) {
+    for (const char* key : what == std::string("train")
+                               ? std::vector<const char*>{"tokens_per_second", "step_ms", "mfu", "memory_bytes"}
+                               : std::vector<const char*>{"prefill_tokens_per_second", "decode_tokens_per_second", "ttft_ms"}) {
       EXPECT_GT(json.at(key).get<double>(), 0.0) << what << key;
     }
   }

@@ -12,10 +12,10 @@ namespace nanochat::testing {
 namespace {
 
 namespace fs = std::filesystem;
+using nlohmann::json;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::Not;
-using nlohmann::json;
 
 class Precision : public ::testing::Test {
  protected:
@@ -73,8 +73,9 @@ TEST_F(Precision, InfoNamesTheRatesAndTheChoice) {
   const json now = info().at("precision");
   EXPECT_EQ(now.at("training").at("choice"), "float32");
   EXPECT_EQ(now.at("decoding").at("choice"), "bfloat16");
-  EXPECT_THAT(run({"info"}).out, AllOf(HasSubstr("float32 with --dtype auto: 257 GFLOP/s in float32, 135 in bfloat16"),
-                                       HasSubstr("bfloat16 with --dtype auto: 10 billion weights/s in float32, 20 in bfloat16")));
+  EXPECT_THAT(run({"info"}).out,
+              AllOf(HasSubstr("float32 with --dtype auto: 257 GFLOP/s in float32, 135 in bfloat16"),
+                    HasSubstr("bfloat16 with --dtype auto: 10 billion weights/s in float32, 20 in bfloat16")));
 }
 
 TEST_F(Precision, OtherKernelsAreMeasuredAnew) {
@@ -93,8 +94,9 @@ TEST_F(Precision, EveryCommandChoosesAlike) {
     const std::string last = result.out.substr(result.out.rfind('\n', result.out.size() - 2) + 1);
     return json::parse(last).at("dtype").get<std::string>();
   };
-  const std::vector<std::string> shape = {"--depth", "1", "--sequence-len", "32", "--device-batch-size", "1", "--vocab-size", "256", "--steps", "1",
-                                          "--json", "--quiet"};
+  const std::vector<std::string> shape = {
+      "--depth", "1", "--sequence-len", "32",     "--device-batch-size", "1", "--vocab-size", "256",
+      "--steps", "1", "--json",         "--quiet"};
   const auto bench = [&](const char* what, const std::vector<std::string>& more = {}) {
     std::vector<std::string> arguments = {"bench", what};
     arguments.insert(arguments.end(), shape.begin(), shape.end());
@@ -105,12 +107,12 @@ TEST_F(Precision, EveryCommandChoosesAlike) {
   EXPECT_EQ(bench("infer"), "float32");
   EXPECT_EQ(bench("train", {"--dtype", "float32"}), "float32") << "what is given decides";
   EXPECT_EQ(bench("infer", {"--dtype", "bfloat16"}), "bfloat16");
-  const auto eval = run({"eval", small_run().run, "--benchmarks", "bpb", "--data-dir", small_run().shards, "--eval-tokens", "512",
-                         "--output-dir", folder_ / "bpb", "--json", "--quiet"});
+  const auto eval = run({"eval", small_run().run, "--benchmarks", "bpb", "--data-dir", small_run().shards, "--eval-tokens",
+                         "512", "--output-dir", folder_ / "bpb", "--json", "--quiet"});
   ASSERT_EQ(eval.exit_code, 0) << eval.err;
   EXPECT_EQ(json::parse(eval.out).at("settings").at("dtype"), "bfloat16") << "texts that are scored, as in training";
-  const auto written = run({"eval", small_run().run, "--benchmarks", "toy-facts", "--max-per-task", "1", "--max-tokens", "2", "--output-dir",
-                            folder_ / "facts", "--json", "--quiet"});
+  const auto written = run({"eval", small_run().run, "--benchmarks", "toy-facts", "--max-per-task", "1", "--max-tokens", "2",
+                            "--output-dir", folder_ / "facts", "--json", "--quiet"});
   ASSERT_EQ(written.exit_code, 0) << written.err;
   EXPECT_EQ(json::parse(written.out).at("settings").at("dtype"), "float32") << "answers that the model writes";
 }
@@ -119,7 +121,9 @@ TEST_F(Precision, EveryCommandChoosesAlike) {
 TEST_F(Precision, ARunGoesOnWhereTheChoiceIsAnother) {
   for (const auto& [first, second] : {std::pair{"float32", "bfloat16"}, {"bfloat16", "float32"}}) {
     fs::remove_all(folder_ / "run");
-    const auto prefer = [this](const std::string& dtype) { set_rates("training", dtype == "float32" ? 2e9 : 1e9, dtype == "float32" ? 1e9 : 2e9); };
+    const auto prefer = [this](const std::string& dtype) {
+      set_rates("training", dtype == "float32" ? 2e9 : 1e9, dtype == "float32" ? 1e9 : 2e9);
+    };
     prefer(first);
     const ProgramResult before = run(pretrain({"--num-iterations", "6"}));
     ASSERT_EQ(before.exit_code, 0) << before.err;

@@ -34,8 +34,10 @@ TEST_F(RunNames, WorkWhereverAPathDoes) {
            {"report", "first"},
            {"export", "first", "--output", "exported"},
            {"export", "first", "--format", "reference", "--output", "reference"},
-           {"sft", "--base-model", "first", "--mixture", spelling, "--num-iterations", "1", "--output-dir", "runs/chat", "--quiet"},
-           {"midtrain", "--base-model", "first/checkpoints/latest", "--mixture", spelling, "--num-iterations", "1", "--output-dir", "runs/mid", "--quiet"},
+           {"sft", "--base-model", "first", "--mixture", spelling, "--num-iterations", "1", "--output-dir", "runs/chat",
+            "--quiet"},
+           {"midtrain", "--base-model", "first/checkpoints/latest", "--mixture", spelling, "--num-iterations", "1",
+            "--output-dir", "runs/mid", "--quiet"},
        }) {
     const ProgramResult result = run_program(arguments);
     EXPECT_EQ(result.exit_code, 0) << arguments[0] << ": " << result.err;

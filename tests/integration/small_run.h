@@ -16,9 +16,28 @@ struct SmallRun {
                         run = folder / "run";
 
   std::vector<std::string> pretrain_arguments(const std::filesystem::path& output) const {
-    return {"pretrain",     "--data-dir",        shards.string(), "--output-dir",       output.string(), "--depth",       "2",
-            "--sequence-len", "64",              "--device-batch-size", "8",            "--total-batch-size", "1024",     "--num-iterations", "12",
-            "--eval-tokens", "2048",             "--eval-interval", "-1",               "--threads", "1",                 "--quiet"};
+    return {"pretrain",
+            "--data-dir",
+            shards.string(),
+            "--output-dir",
+            output.string(),
+            "--depth",
+            "2",
+            "--sequence-len",
+            "64",
+            "--device-batch-size",
+            "8",
+            "--total-batch-size",
+            "1024",
+            "--num-iterations",
+            "12",
+            "--eval-tokens",
+            "2048",
+            "--eval-interval",
+            "-1",
+            "--threads",
+            "1",
+            "--quiet"};
   }
 
   // Empty when all went well, else what failed.
@@ -26,8 +45,10 @@ struct SmallRun {
   SmallRun() {
     for (const std::vector<std::string>& arguments : std::vector<std::vector<std::string>>{
              {"data", "toy", "--output-dir", (folder / "toy").string(), "--bytes", "300000", "--quiet"},
-             {"tokenizer", "train", "--data-dir", corpus.string(), "--vocab-size", "512", "--output-dir", tokenizer.string(), "--quiet"},
-             {"data", "prepare", "--data-dir", corpus.string(), "--tokenizer", tokenizer.string(), "--output-dir", shards.string(), "--quiet"},
+             {"tokenizer", "train", "--data-dir", corpus.string(), "--vocab-size", "512", "--output-dir", tokenizer.string(),
+              "--quiet"},
+             {"data", "prepare", "--data-dir", corpus.string(), "--tokenizer", tokenizer.string(), "--output-dir",
+              shards.string(), "--quiet"},
              pretrain_arguments(run)}) {
       const ProgramResult result = run_program(arguments);
       if (result.exit_code != 0) {

@@ -26,8 +26,8 @@ TEST_F(Stages, OnesOwnFileInOneLine) {
              "{\"messages\":[{\"role\":\"user\",\"content\":\"Hello\"},{\"role\":\"assistant\",\"content\":\"Hi.\"}]}\n"
              "{\"instruction\":\"x\",\"output\":\"y\"}\n"
              "{\"messages\":[{\"role\":\"user\",\"content\":\"Bye\"},{\"role\":\"assistant\",\"content\":\"Bye.\"}]}\n");
-  const std::vector<std::string> line = {"sft", "--base-model", small_run().run, "--data-dir", folder_ / "my.jsonl",
-                                         "--output-dir", folder_ / "mine", "--json", "--quiet"};
+  const std::vector<std::string> line = {"sft",          "--base-model",   small_run().run, "--data-dir", folder_ / "my.jsonl",
+                                         "--output-dir", folder_ / "mine", "--json",        "--quiet"};
   const ProgramResult refused = run_program(line);
   EXPECT_EQ(refused.exit_code, 3);
   EXPECT_THAT(refused.err, HasSubstr("my.jsonl:2"));
@@ -43,11 +43,16 @@ TEST_F(Stages, OnesOwnFileInOneLine) {
 
 TEST_F(Stages, ScoresWhileItTrains) {
   fs::create_directories(folder_ / "bundle/eval_data");
-  write_text(folder_ / "bundle/core.yaml",
-             "icl_tasks:\n- label: capitals\n  dataset_uri: capitals.jsonl\n  num_fewshot: [0]\n  icl_task_type: multiple_choice\n");
+  write_text(
+      folder_ / "bundle/core.yaml",
+      "icl_tasks:\n- label: capitals\n  dataset_uri: capitals.jsonl\n  num_fewshot: [0]\n  icl_task_type: multiple_choice\n");
   write_text(folder_ / "bundle/eval_meta_data.csv", "Eval Task,Random baseline\ncapitals,50\n");
-  write_text(folder_ / "bundle/eval_data/capitals.jsonl", R"({"query": "The capital of France is", "choices": ["Paris", "Rome"], "gold": 0})" "\n");
-  write_text(folder_ / "arc.jsonl", R"({"question": "Is it?", "choices": {"text": ["yes", "no"], "label": ["A", "B"]}, "answerKey": "A"})" "\n");
+  write_text(folder_ / "bundle/eval_data/capitals.jsonl",
+             R"({"query": "The capital of France is", "choices": ["Paris", "Rome"], "gold": 0})"
+             "\n");
+  write_text(folder_ / "arc.jsonl",
+             R"({"question": "Is it?", "choices": {"text": ["yes", "no"], "label": ["A", "B"]}, "answerKey": "A"})"
+             "\n");
   const auto steps_with = [](const fs::path& run, const char* key) {
     std::vector<int> steps;
     std::ifstream file(run / "metrics.jsonl");
@@ -66,8 +71,18 @@ TEST_F(Stages, ScoresWhileItTrains) {
   EXPECT_EQ(steps_with(folder_ / "base", "core_capitals"), (std::vector{5, 10, 12}));
   EXPECT_TRUE(fs::exists(folder_ / "base/checkpoints/step-000010")) << "saved before it was scored";
 
-  const std::vector<std::string> sft = {"sft", "--base-model", folder_ / "base", "--mixture", R"([{"task": "toy-spelling", "size": 40}])",
-                                        "--num-iterations", "3", "--output-dir", folder_ / "sft", "--quiet", "--task-every", "2"};
+  const std::vector<std::string> sft = {"sft",
+                                        "--base-model",
+                                        folder_ / "base",
+                                        "--mixture",
+                                        R"([{"task": "toy-spelling", "size": 40}])",
+                                        "--num-iterations",
+                                        "3",
+                                        "--output-dir",
+                                        folder_ / "sft",
+                                        "--quiet",
+                                        "--task-every",
+                                        "2"};
   const auto with = [&](std::vector<std::string> more) {
     more.insert(more.begin(), sft.begin(), sft.end());
     return run_program(more);
@@ -75,8 +90,9 @@ TEST_F(Stages, ScoresWhileItTrains) {
   const ProgramResult missing = with({"--benchmarks", "arc-easy", "--benchmark-dir", folder_.path()});
   EXPECT_EQ(missing.exit_code, 3);
   EXPECT_FALSE(fs::exists(folder_ / "sft")) << "found before training";
-  const ProgramResult tuned = with({"--benchmarks", "arc-easy,toy-facts", "--task-file", "arc-easy=" + (folder_ / "arc.jsonl").string(),
-                                    "--max-per-task", "4", "--max-tokens", "4"});
+  const ProgramResult tuned = with({"--benchmarks", "arc-easy,toy-facts", "--task-file",
+                                    "arc-easy=" + (folder_ / "arc.jsonl").string(), "--max-per-task", "4", "--max-tokens",
+                                    "4"});
   ASSERT_EQ(tuned.exit_code, 0) << tuned.err;
   EXPECT_EQ(steps_with(folder_ / "sft", "accuracy_arc-easy"), (std::vector{2, 3}));
   EXPECT_EQ(steps_with(folder_ / "sft", "accuracy"), (std::vector{2, 3}));
@@ -90,8 +106,9 @@ TEST_F(Stages, ScoresWhileItTrains) {
 
 TEST_F(Stages, BitsPerByteOfTextOrShards) {
   const auto tasks = [](const fs::path& data) {
-    const ProgramResult result = run_program({"eval", small_run().run, "--benchmarks", "bpb", "--data-dir", data, "--eval-tokens", "2048",
-                                              "--device-batch-size", "4", "--output-dir", small_run().folder / "bpb", "--json", "--quiet"});
+    const ProgramResult result = run_program({"eval", small_run().run, "--benchmarks", "bpb", "--data-dir", data,
+                                              "--eval-tokens", "2048", "--device-batch-size", "4", "--output-dir",
+                                              small_run().folder / "bpb", "--json", "--quiet"});
     EXPECT_EQ(result.exit_code, 0) << result.err;
     const auto evaluation = nlohmann::json::parse(result.out);
     std::vector<std::string> names;
@@ -107,22 +124,46 @@ TEST_F(Stages, AChainRunsIsSkippedAndGoesOn) {
   const auto write = [&](int sft_steps) {
     const nlohmann::json spelling = {{{"task", "toy-spelling"}, {"size", 40}}};
     const nlohmann::json steps = {
-        {{"name", "mid"}, {"command", "midtrain"},
-         {"options", {{"base_model", "{run}/base"}, {"mixture", spelling}, {"num_iterations", 2}, {"output_dir", "{run}/mid"}}}},
-        {{"name", "sft"}, {"command", "sft"},
-         {"options", {{"base_model", "{run}/mid"}, {"mixture", spelling}, {"num_iterations", sft_steps}, {"output_dir", "{run}/sft"}}}},
-        {{"name", "rl"}, {"command", "rl"},
-         {"options", {{"base_model", "{run}/sft"}, {"mixture", spelling}, {"validation_mixture", spelling}, {"num_iterations", 2},
-                      {"examples_per_step", 2}, {"num_samples", 2}, {"max_new_tokens", 4}, {"eval_examples", 2}, {"eval_samples", 1},
-                      {"output_dir", "{run}/rl"}}}}};
+        {{"name", "mid"},
+         {"command", "midtrain"},
+         {"options",
+          {{"base_model", "{run}/base"}, {"mixture", spelling}, {"num_iterations", 2}, {"output_dir", "{run}/mid"}}}},
+        {{"name", "sft"},
+         {"command", "sft"},
+         {"options",
+          {{"base_model", "{run}/mid"}, {"mixture", spelling}, {"num_iterations", sft_steps}, {"output_dir", "{run}/sft"}}}},
+        {{"name", "rl"},
+         {"command", "rl"},
+         {"options",
+          {{"base_model", "{run}/sft"},
+           {"mixture", spelling},
+           {"validation_mixture", spelling},
+           {"num_iterations", 2},
+           {"examples_per_step", 2},
+           {"num_samples", 2},
+           {"max_new_tokens", 4},
+           {"eval_examples", 2},
+           {"eval_samples", 1},
+           {"output_dir", "{run}/rl"}}}}};
     nlohmann::json all = nlohmann::json::array();
     all.push_back({{"name", "toy"}, {"command", "data toy"}, {"options", {{"output_dir", "{run}/toy"}, {"bytes", 300000}}}});
-    all.push_back({{"name", "tokenizer"}, {"command", "tokenizer train"},
-                   {"options", {{"data_dir", {"{run}/toy/toy.jsonl"}}, {"vocab_size", 512}, {"output_dir", "{run}/tokenizer"}}}});
-    all.push_back({{"name", "base"}, {"command", "pretrain"},
-                   {"options", {{"data_dir", {"{run}/toy/toy.jsonl"}}, {"tokenizer", "{run}/tokenizer"}, {"depth", 1}, {"sequence_len", 64},
-                                {"device_batch_size", 4}, {"total_batch_size", 256}, {"num_iterations", 2}, {"eval_tokens", 256},
-                                {"sample_interval", -1}, {"output_dir", "{run}/base"}}}});
+    all.push_back({{"name", "tokenizer"},
+                   {"command", "tokenizer train"},
+                   {"options",
+                    {{"data_dir", {"{run}/toy/toy.jsonl"}}, {"vocab_size", 512}, {"output_dir", "{run}/tokenizer"}}}});
+    all.push_back({{"name", "base"},
+                   {"command", "pretrain"},
+                   {"options",
+                    {{"data_dir", {"{run}/toy/toy.jsonl"}},
+                     {"tokenizer", "{run}/tokenizer"},
+                     {"depth", 1},
+                     {"sequence_len", 64},
+                     {"device_batch_size", 4},
+                     {"total_batch_size", 256},
+                     {"num_iterations", 2},
+                     {"eval_tokens", 256},
+                     {"sample_interval", -1},
+                     {"output_dir", "{run}/base"}}}});
     all.insert(all.end(), steps.begin(), steps.end());
     write_text(file, nlohmann::json({{"name", "x"}, {"output_dir", run.string()}, {"steps", all}}).dump());
   };
@@ -152,9 +193,14 @@ TEST_F(Stages, AChainRunsIsSkippedAndGoesOn) {
 
 TEST_F(Stages, AChainThatFailsSaysWhereItGoesOn) {
   write_text(folder_ / "chain.json",
-             nlohmann::json({{"name", "x"}, {"output_dir", (folder_ / "chain").string()},
-                             {"steps", {{{"name", "tokenizer"}, {"command", "tokenizer train"},
-                                         {"options", {{"data_dir", {"/nowhere.txt"}}, {"vocab_size", 512}, {"output_dir", "{run}/tokenizer"}}}}}}}).dump());
+             nlohmann::json(
+                 {{"name", "x"},
+                  {"output_dir", (folder_ / "chain").string()},
+                  {"steps",
+                   {{{"name", "tokenizer"},
+                     {"command", "tokenizer train"},
+                     {"options", {{"data_dir", {"/nowhere.txt"}}, {"vocab_size", 512}, {"output_dir", "{run}/tokenizer"}}}}}}})
+                 .dump());
   const ProgramResult result = run_program({"run", folder_ / "chain.json"});
   EXPECT_EQ(result.exit_code, 3);
   EXPECT_THAT(result.err, HasSubstr("step tokenizer did not end well"));

@@ -38,17 +38,17 @@ using nlohmann::json;
 
 // The fixture's README suggests these, from what other orders of summation do on CPUs.
 struct Tolerances {
-  double logits;        // absolute
-  double loss;          // of the stored weights
-  double gradients;     // norm of the difference over norm, each tensor
+  double logits;  // absolute
+  double loss;  // of the stored weights
+  double gradients;  // norm of the difference over norm, each tensor
   double first_update;  // relative, of its norm, each tensor
-  double early_loss;    // absolute, the first 10 steps
-  double late_loss;     // the other 30
-  double norm;          // relative, of the gradient norm in all steps
-  double scales;        // absolute, of resid_lambdas and x0_lambdas after every step
-  double smear;         // absolute, of smear_lambda and backout_lambda after every step
-  double weights;       // norm of the difference over norm, each tensor after 40 steps
-  double median_weight; // the median of those
+  double early_loss;  // absolute, the first 10 steps
+  double late_loss;  // the other 30
+  double norm;  // relative, of the gradient norm in all steps
+  double scales;  // absolute, of resid_lambdas and x0_lambdas after every step
+  double smear;  // absolute, of smear_lambda and backout_lambda after every step
+  double weights;  // norm of the difference over norm, each tensor after 40 steps
+  double median_weight;  // the median of those
 };
 constexpr Tolerances kCpuFloat = {5e-5, 5e-6, 5e-5, 2e-5, 1e-5, 1e-4, 2e-4, 2e-4, 3e-4, 2e-2, 3e-3};
 constexpr Tolerances kGpuFloat = {5e-4, 5e-5, 5e-4, 2e-4, 1e-4, 1e-3, 2e-3, 2e-3, 3e-3, 1e-1, 3e-2};  // ten times a CPU's
@@ -129,7 +129,8 @@ class NewestOn : public ::testing::TestWithParam<Target> {
   const Tolerances& tolerance_ = target_.tolerances;
 };
 INSTANTIATE_TEST_SUITE_P(Devices, NewestOn,
-                         ::testing::Values(Target{"cpu_float32", at::kCPU, kCpuFloat}, Target{"cuda_float32", at::kCUDA, kGpuFloat}),
+                         ::testing::Values(Target{"cpu_float32", at::kCPU, kCpuFloat},
+                                           Target{"cuda_float32", at::kCUDA, kGpuFloat}),
                          [](const auto& tested) { return std::string(tested.param.name); });
 
 TEST(Newest, LayersAreThoseOfTheFixture) {
@@ -156,7 +157,8 @@ TEST(Newest, InitialWeightsAreTheReferencesBitForBit) {
   for (const Parameter& parameter : model.parameters()) {
     const at::Tensor dense = parameter.value.contiguous();
     const std::string bytes(static_cast<const char*>(dense.const_data_ptr()), static_cast<std::size_t>(dense.nbytes()));
-    EXPECT_EQ(sha256_hex(bytes), expected.at("reference_init").at(parameter.spec.reference_name()).at("sha256").get<std::string>())
+    EXPECT_EQ(sha256_hex(bytes),
+              expected.at("reference_init").at(parameter.spec.reference_name()).at("sha256").get<std::string>())
         << parameter.name;
   }
 }
@@ -221,21 +223,24 @@ TEST_P(NewestOn, TrainingAgrees) {
       if (step == 0) {
         const double gradient = expected.at("step0_grad_norms").at(name), update = expected.at("step0_update_norms").at(name);
         EXPECT_NEAR(parameter.grad.norm().item<double>(), gradient, tolerance_.gradients * gradient) << name;
-        EXPECT_NEAR(parameter.value.sub(before[i]).to(at::kDouble).norm().item<double>(), update, tolerance_.first_update * update) << name;
+        EXPECT_NEAR(parameter.value.sub(before[i]).to(at::kDouble).norm().item<double>(), update,
+                    tolerance_.first_update * update)
+            << name;
       }
       if (parameter.spec.role != TensorRole::kScalars) continue;
       const bool many = figures.at(name).is_array();
       const at::Tensor value = parameter.value.cpu();
       for (std::int64_t k = 0; k < value.numel(); ++k) {
-        const double wanted = many ? figures.at(name).at(static_cast<std::size_t>(k)).get<double>() : figures.at(name).get<double>();
+        const double wanted = many ? figures.at(name).at(static_cast<std::size_t>(k)).get<double>()
+                                   : figures.at(name).get<double>();
         const double found = std::abs(value[k].item<double>() - wanted);
         EXPECT_LE(found, many ? tolerance_.scales : tolerance_.smear) << name << " after step " << step;
         scales = std::max(scales, found);
       }
     }
   }
-  std::printf("losses: largest difference %.2e in the first 10 steps, %.2e after; gradient norms %.2e; scalars %.2e\n", early, late,
-              norms, scales);
+  std::printf("losses: largest difference %.2e in the first 10 steps, %.2e after; gradient norms %.2e; scalars %.2e\n", early,
+              late, norms, scales);
   const TorchFile final_weights(fixture / "model_000040.pt");
   std::vector<double> differences;
   for (const Parameter& parameter : model.parameters()) {
@@ -289,7 +294,8 @@ TEST(Newest, EachFeatureOfTheNetworkIsNoticed) {
   const TorchFile weights(fixture / "model_000040.pt");
   const double expected = read_json(fixture / "expected.json").at("final_loss_batch0");
   const Batch batch = batch_of(SafetensorsFile(fixture / "batches.safetensors").tensor("batches"), 0);
-  const auto moved = [&](const std::function<void(GptConfig&)>& change_config, const std::function<void(Parameter&)>& change_weight) {
+  const auto moved = [&](const std::function<void(GptConfig&)>& change_config,
+                         const std::function<void(Parameter&)>& change_weight) {
     const Gpt original = load(fixture, weights);
     GptConfig config = original.config();
     change_config(config);
@@ -312,9 +318,12 @@ TEST(Newest, EachFeatureOfTheNetworkIsNoticed) {
   };
   for (const auto& [name, change] : configs) EXPECT_GT(moved(change, same_weight), 10 * kCpuFloat.loss) << name;
   const std::map<std::string, std::pair<WeightSlot, double>> features = {
-      {"smear", {WeightSlot::kSmearScale, 0.0}},          {"backout", {WeightSlot::kBackoutScale, 0.0}},
-      {"residual scales", {WeightSlot::kResidualScale, 1.0}}, {"embedding scales", {WeightSlot::kEmbeddingScale, 0.0}},
-      {"value embeddings", {WeightSlot::kValueEmbedding, 0.0}}, {"value gates", {WeightSlot::kValueGate, 0.0}},
+      {"smear", {WeightSlot::kSmearScale, 0.0}},
+      {"backout", {WeightSlot::kBackoutScale, 0.0}},
+      {"residual scales", {WeightSlot::kResidualScale, 1.0}},
+      {"embedding scales", {WeightSlot::kEmbeddingScale, 0.0}},
+      {"value embeddings", {WeightSlot::kValueEmbedding, 0.0}},
+      {"value gates", {WeightSlot::kValueGate, 0.0}},
       {"smear gate", {WeightSlot::kSmearGate, 0.0}},
   };
   for (const auto& [name, feature] : features) {

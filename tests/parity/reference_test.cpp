@@ -176,8 +176,7 @@ TEST_P(ReferenceOn, TrainingAgrees) {
     const at::Tensor losses = loaded.model->forward_backward(batch.ids, batch.targets, mean_scale(batch));
     const double norm = gradient_norm(loaded.model->parameters());
     const double expected_norm = figures.at("grad_norm");
-    const double loss_difference =
-        std::abs(losses.mean(at::kDouble).item<double>() - figures.at("loss").get<double>());
+    const double loss_difference = std::abs(losses.mean(at::kDouble).item<double>() - figures.at("loss").get<double>());
     const double norm_difference = std::abs(norm - expected_norm) / expected_norm;
     const bool early = step < kEarlySteps;
     EXPECT_LE(loss_difference, early ? tolerance_.early_loss : tolerance_.loss) << "step " << step;
@@ -188,8 +187,7 @@ TEST_P(ReferenceOn, TrainingAgrees) {
     optimizer.step(expected.at("lr_multiplier"), muon_momentum(step), clip_scale(norm, max_norm));
   }
   std::printf("losses: largest difference %.2e in the first 10 steps, %.2e after\n", early_loss, late_loss);
-  std::printf("gradient norms: largest relative difference %.2e in the first 10 steps, %.2e after\n", early_norm,
-              late_norm);
+  std::printf("gradient norms: largest relative difference %.2e in the first 10 steps, %.2e after\n", early_norm, late_norm);
 }
 
 TEST_P(ReferenceOn, GreedyContinuationIsExact) {
@@ -205,8 +203,7 @@ TEST_P(ReferenceOn, GreedyContinuationIsExact) {
     const at::Tensor input = at::from_blob(ids.data(), {1, static_cast<std::int64_t>(ids.size())}, at::kInt).clone();
     ids.push_back(loaded.model->forward(input).select(1, -1).argmax().item<std::int32_t>());
   }
-  EXPECT_EQ(std::vector<std::int32_t>(ids.begin() + static_cast<std::ptrdiff_t>(prompt.size()), ids.end()),
-            completion);
+  EXPECT_EQ(std::vector<std::int32_t>(ids.begin() + static_cast<std::ptrdiff_t>(prompt.size()), ids.end()), completion);
 
   GenerationOptions options;
   options.max_tokens = static_cast<std::int64_t>(completion.size());

@@ -12,8 +12,7 @@ namespace nanochat {
 
 // `given`: values by the names of GptConfig's fields, and rope_table_dtype for rope_table_bf16; only values that `config`
 // lacks may be given. Throws CheckpointError with the flags to give, and ConfigError for a value that contradicts the file.
-GptConfig complete_hugging_face_config(nlohmann::json config, const nlohmann::json& given,
-                                       const std::filesystem::path& where);
+GptConfig complete_hugging_face_config(nlohmann::json config, const nlohmann::json& given, const std::filesystem::path& where);
 
 // `meta`: the reference's meta_*.json, or an empty object. The shape is from its model_config. Constants are
 // from `given`, from the "architecture" that export writes, or from the reference's code at `reference`: "d314e96"

@@ -12,7 +12,6 @@ namespace nanochat {
 
 // `source` with the missing table read from the other one: the head, or, if `tied` is true, the
 // embedding. `note` then describes it. Throws CheckpointError if the two are declared as tied but differ.
-std::unique_ptr<TensorSource> untie_weights(std::unique_ptr<TensorSource> source, Naming naming, bool tied,
-                                            std::string& note);
+std::unique_ptr<TensorSource> untie_weights(std::unique_ptr<TensorSource> source, Naming naming, bool tied, std::string& note);
 
 }  // namespace nanochat

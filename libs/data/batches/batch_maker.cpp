@@ -69,9 +69,10 @@ class StreamBatches : public BatchMaker {
     document_.assign(1, bos_id_);
     document_.insert(document_.end(), scratch_.begin(), scratch_.end());
     if (position_.offset >= document_.size()) {
-      throw DataError(fmt::format("the loader's position, token {} of document {}, is beyond its {} tokens; the text is "
-                                  "not the one it was taken from", position_.offset, position_.document,
-                                  document_.size()));
+      throw DataError(
+          fmt::format("the loader's position, token {} of document {}, is beyond its {} tokens; the text is "
+                      "not the one it was taken from",
+                      position_.offset, position_.document, document_.size()));
     }
     have_document_ = true;
     return true;
@@ -127,9 +128,10 @@ class BestFitBatches : public BatchMaker {
     window_documents_ = documents.ends.size();
     window_ = PackedWindow(std::move(documents), options_.sequence_len, bos_id_);
     if (position_.offset >= window_.rows()) {
-      throw DataError(fmt::format("the loader's position, row {} from document {}, is beyond the {} rows there; the "
-                                  "documents are not the ones it was taken from", position_.offset, position_.document,
-                                  window_.rows()));
+      throw DataError(
+          fmt::format("the loader's position, row {} from document {}, is beyond the {} rows there; the "
+                      "documents are not the ones it was taken from",
+                      position_.offset, position_.document, window_.rows()));
     }
     if (options_.shuffle) {
       Rng rng(derive_seed(options_.seed,

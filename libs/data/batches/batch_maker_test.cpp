@@ -60,7 +60,8 @@ std::vector<TokenBatch> reference_batches(const std::vector<Tokens>& documents, 
     }
     const Tokens scratch(buffer.begin(), buffer.begin() + needed);
     buffer.erase(buffer.begin(), buffer.begin() + needed);
-    batches.push_back({rows, sequence_len, Tokens(scratch.begin(), scratch.end() - 1), Tokens(scratch.begin() + 1, scratch.end()), {}});
+    batches.push_back(
+        {rows, sequence_len, Tokens(scratch.begin(), scratch.end() - 1), Tokens(scratch.begin() + 1, scratch.end()), {}});
   }
   return batches;
 }
@@ -141,8 +142,7 @@ TEST_P(BothPackings, RefusePositionsOfOtherText) {
   TokenBatch batch;
   const std::string what = GetParam() == Packing::kStream ? "token 1000 of document 0, is beyond its "
                                                           : "row 1000 from document 0, is beyond the ";
-  EXPECT_THAT([&] { maker_of(kDocuments, options, position)->make(batch, {}); },
-              ThrowsMessage<DataError>(HasSubstr(what)));
+  EXPECT_THAT([&] { maker_of(kDocuments, options, position)->make(batch, {}); }, ThrowsMessage<DataError>(HasSubstr(what)));
 }
 
 INSTANTIATE_TEST_SUITE_P(Packings, BothPackings, ::testing::Values(Packing::kStream, Packing::kBestFit));

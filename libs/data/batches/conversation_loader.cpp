@@ -44,7 +44,8 @@ std::vector<std::size_t> order_of_epoch(const RenderedConversations& conversatio
 
 using Row = std::vector<std::size_t>;  // conversations in it
 
-std::vector<Row> rows_of(const RenderedConversations& conversations, const ConversationLoaderOptions& options, std::int64_t epoch) {
+std::vector<Row> rows_of(const RenderedConversations& conversations, const ConversationLoaderOptions& options,
+                         std::int64_t epoch) {
   std::vector<std::size_t> order = order_of_epoch(conversations, options, epoch);
   if (options.packing == ConversationPacking::kPadded) {
     std::vector<Row> rows;
@@ -52,7 +53,8 @@ std::vector<Row> rows_of(const RenderedConversations& conversations, const Conve
     return rows;
   }
   const auto room = static_cast<std::size_t>(options.sequence_len);
-  std::vector<Row> rows = best_fit_rows([&](std::size_t i) { return positions_of(conversations[i], room); }, std::move(order), room);
+  std::vector<Row> rows = best_fit_rows([&](std::size_t i) { return positions_of(conversations[i], room); }, std::move(order),
+                                        room);
   if (options.shuffle) {
     Rng rng(derive_seed(options.seed, fmt::format("rows of epoch {}", epoch)));
     rng.shuffle(rows);
@@ -62,12 +64,9 @@ std::vector<Row> rows_of(const RenderedConversations& conversations, const Conve
 
 std::string_view name_of(ConversationPacking packing) {
   switch (packing) {
-    case ConversationPacking::kStream:
-      return "stream";
-    case ConversationPacking::kBestFit:
-      return "best_fit";
-    case ConversationPacking::kPadded:
-      break;
+    case ConversationPacking::kStream: return "stream";
+    case ConversationPacking::kBestFit: return "best_fit";
+    case ConversationPacking::kPadded: break;
   }
   return "padded";
 }
@@ -80,8 +79,10 @@ class ConversationLoader : public Loader {
     if (!position.is_null()) restore(position);
     begin_epoch();
     if (place_ > places()) {
-      throw DataError(fmt::format("the loader's position, {} {} of epoch {}, is beyond its {}; the conversations are not the ones "
-                                  "it was taken from", unit(), place_, epoch_, places()));
+      throw DataError(
+          fmt::format("the loader's position, {} {} of epoch {}, is beyond its {}; the conversations are not the ones "
+                      "it was taken from",
+                      unit(), place_, epoch_, places()));
     }
   }
 
@@ -95,9 +96,16 @@ class ConversationLoader : public Loader {
   }
 
   nlohmann::json position() const override {
-    return {{"packing", name_of(options_.packing)}, {"epoch", epoch_},   {unit(), place_},         {"token", token_},
-            {"last_epoch", last_epoch_},            {"rows", options_.rows}, {"sequence_len", options_.sequence_len},
-            {"seed", options_.seed},                {"conversations", conversations_->size()}, {"tokens", conversations_->tokens()}};
+    return {{"packing", name_of(options_.packing)},
+            {"epoch", epoch_},
+            {unit(), place_},
+            {"token", token_},
+            {"last_epoch", last_epoch_},
+            {"rows", options_.rows},
+            {"sequence_len", options_.sequence_len},
+            {"seed", options_.seed},
+            {"conversations", conversations_->size()},
+            {"tokens", conversations_->tokens()}};
   }
   std::int64_t epoch() const override { return last_epoch_; }
 
@@ -175,7 +183,8 @@ class ConversationLoader : public Loader {
     if (padded) {
       batch.sequence_len = 1;
       for (const Row& row : taken) {
-        for (const std::size_t i : row) batch.sequence_len = std::max(batch.sequence_len, static_cast<std::int64_t>(positions(i)));
+        for (const std::size_t i : row)
+          batch.sequence_len = std::max(batch.sequence_len, static_cast<std::int64_t>(positions(i)));
       }
     }
     for (const Row& row : taken) add_row(row, batch);
@@ -210,8 +219,9 @@ class ConversationLoader : public Loader {
     const nlohmann::json expected = position();
     for (const char* key : {"packing", "sequence_len", "seed", "conversations", "tokens"}) {
       if (json.value(key, nlohmann::json()) == expected.at(key)) continue;
-      throw DataError(fmt::format("loader position: \"{}\" is {} where this loader's is {}; the data or the options have changed",
-                                  key, json.value(key, nlohmann::json()).dump(), expected.at(key).dump()));
+      throw DataError(
+          fmt::format("loader position: \"{}\" is {} where this loader's is {}; the data or the options have changed", key,
+                      json.value(key, nlohmann::json()).dump(), expected.at(key).dump()));
     }
     epoch_ = json.at("epoch").get<std::int64_t>();
     last_epoch_ = json.at("last_epoch").get<std::int64_t>();
@@ -239,20 +249,23 @@ std::size_t RenderedConversations::supervised_tokens() const {
   std::size_t count = 0;
   for (std::size_t i = 0; i < size(); ++i) {
     const auto tokens = (*this)[i];
-    count += static_cast<std::size_t>(std::count_if(tokens.begin(), tokens.end(), [](std::int32_t token) { return token >= 0; }));
+    count += static_cast<std::size_t>(std::count_if(tokens.begin(), tokens.end(),
+                                                    [](std::int32_t token) { return token >= 0; }));
   }
   return count;
 }
 
 bool RenderedConversations::has_target(std::size_t index, ConversationPacking packing) const {
   const auto tokens = (*this)[index];
-  return !tokens.empty() && std::any_of(tokens.begin() + 1, tokens.end(), [&](std::int32_t token) { return target_of(token, packing) >= 0; });
+  return !tokens.empty() &&
+         std::any_of(tokens.begin() + 1, tokens.end(), [&](std::int32_t token) { return target_of(token, packing) >= 0; });
 }
 
 void RenderedConversations::add(const RenderedConversation& conversation) {
   const std::size_t begin = tokens_->size();
   for (std::size_t i = 0; i < conversation.ids.size(); ++i) {
-    tokens_->push_back(stored(conversation.ids[i], conversation.mask[i] != 0, !conversation.excluded.empty() && conversation.excluded[i] != 0));
+    tokens_->push_back(stored(conversation.ids[i], conversation.mask[i] != 0,
+                              !conversation.excluded.empty() && conversation.excluded[i] != 0));
   }
   conversations_.push_back({begin, tokens_->size(), conversation.cut()});
   token_count_ += conversation.ids.size();
@@ -329,7 +342,8 @@ std::vector<std::vector<std::size_t>> best_fit_rows(const std::function<std::siz
 std::unique_ptr<Loader> make_conversation_loader(std::shared_ptr<const RenderedConversations> conversations,
                                                  const ConversationLoaderOptions& options, const nlohmann::json& position) {
   if (options.rows < 1 || options.sequence_len < 1) {
-    throw ConfigError(fmt::format("loader: {} rows of {} tokens, expected at least one of each", options.rows, options.sequence_len));
+    throw ConfigError(fmt::format("loader: {} rows of {} tokens, expected at least one of each", options.rows,
+                                  options.sequence_len));
   }
   if (options.rank < 0 || options.rank >= options.world_size) {
     throw ConfigError(fmt::format("loader: rank {} of {}", options.rank, options.world_size));

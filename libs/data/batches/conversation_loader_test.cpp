@@ -134,7 +134,8 @@ TEST(ConversationLoader, BestFitHoldsEveryConversationOnceAnEpochAndFillsItsRows
       ++seen[batch.inputs[begin]];
       for (std::size_t i = begin; i + 1 < end; ++i) ASSERT_EQ(batch.inputs[i + 1], batch.inputs[i] + 1);
     }
-    supervised += static_cast<std::size_t>(std::count_if(batch.targets.begin(), batch.targets.end(), [](auto t) { return t >= 0; }));
+    supervised += static_cast<std::size_t>(std::count_if(batch.targets.begin(), batch.targets.end(),
+                                                         [](auto t) { return t >= 0; }));
     padding += static_cast<std::size_t>(std::count(batch.inputs.begin(), batch.inputs.end(), kPad));
     positions += batch.inputs.size();
     for (std::int64_t row = 0; row < 4; ++row) rows += batch.inputs[static_cast<std::size_t>(row * kLength)] != kPad ? 1 : 0;
@@ -224,7 +225,8 @@ TEST_P(Packings, RanksShareOneOrder) {
       for (int i = options.rank; i < kBatches; i += world_size) {
         TokenBatch batch;
         ASSERT_TRUE(loader->next(batch));
-        EXPECT_EQ(batch.inputs, expected[static_cast<std::size_t>(i)].inputs) << "rank " << options.rank << " of " << world_size;
+        EXPECT_EQ(batch.inputs, expected[static_cast<std::size_t>(i)].inputs)
+            << "rank " << options.rank << " of " << world_size;
         EXPECT_EQ(batch.targets, expected[static_cast<std::size_t>(i)].targets);
         EXPECT_EQ(batch.documents, expected[static_cast<std::size_t>(i)].documents);
       }
@@ -259,7 +261,9 @@ TEST_P(Packings, TheSeedFixesTheOrderAndEpochsDiffer) {
   EXPECT_NE(one.inputs, third.inputs);
 }
 
-INSTANTIATE_TEST_SUITE_P(All, Packings, ::testing::Values(ConversationPacking::kStream, ConversationPacking::kBestFit, ConversationPacking::kPadded));
+INSTANTIATE_TEST_SUITE_P(All, Packings,
+                         ::testing::Values(ConversationPacking::kStream, ConversationPacking::kBestFit,
+                                           ConversationPacking::kPadded));
 
 TEST(ConversationLoader, RefusesAPositionOfOtherDataAndNoData) {
   const ConversationLoaderOptions options = options_of(ConversationPacking::kBestFit, 2, 32, true);
@@ -269,7 +273,8 @@ TEST(ConversationLoader, RefusesAPositionOfOtherDataAndNoData) {
   EXPECT_THAT([&] { make_conversation_loader(conversations_of({}), options, nullptr); },
               ThrowsMessage<DataError>(HasSubstr("no conversation")));
   EXPECT_THAT([&] { make_conversation_loader(conversations_of({1, 1}), options, nullptr); }, ::testing::Throws<DataError>());
-  EXPECT_THROW(make_conversation_loader(conversations_of({5}), options_of(ConversationPacking::kStream, 0, 1), nullptr), ConfigError);
+  EXPECT_THROW(make_conversation_loader(conversations_of({5}), options_of(ConversationPacking::kStream, 0, 1), nullptr),
+               ConfigError);
 }
 
 }  // namespace

@@ -127,8 +127,8 @@ void check(const LoaderOptions& options) {
   if (options.prefetch < 0) fail("prefetch", options.prefetch, "0 or more");
 }
 
-std::unique_ptr<Loader> make_loader(std::unique_ptr<TokenSource> source, std::int32_t bos_id,
-                                    const LoaderOptions& options, const nlohmann::json& json) {
+std::unique_ptr<Loader> make_loader(std::unique_ptr<TokenSource> source, std::int32_t bos_id, const LoaderOptions& options,
+                                    const nlohmann::json& json) {
   const LoaderPosition position = parse_position(json, options);
   return std::make_unique<BatchLoader>(make_batch_maker(std::move(source), bos_id, options, position), options, position);
 }

@@ -18,9 +18,9 @@ namespace nanochat {
 namespace {
 
 using namespace std::chrono_literals;
+using testing::ByteTokenizer;
 using ::testing::HasSubstr;
 using ::testing::ThrowsMessage;
-using testing::ByteTokenizer;
 
 // A corpus of 200 documents of 1 to 400 bytes, as text and as shards of about 2,000 tokens.
 class LoaderTest : public ::testing::Test {
@@ -135,7 +135,8 @@ TEST_F(LoaderTest, RanksShareOneOrder) {
         for (int rank = 0; rank < world_size; ++rank) {
           const auto loader = open(rank, world_size, position);
           for (std::size_t i = static_cast<std::size_t>(rank); i < kBatches; i += static_cast<std::size_t>(world_size)) {
-            EXPECT_TRUE(equal(take(*loader, 1), {whole[done + i]})) << "rank " << rank << " of " << world_size << ", batch " << done + i;
+            EXPECT_TRUE(equal(take(*loader, 1), {whole[done + i]}))
+                << "rank " << rank << " of " << world_size << ", batch " << done + i;
           }
           positions.push_back(loader->position());
         }

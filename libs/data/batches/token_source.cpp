@@ -72,8 +72,10 @@ ShardSource::ShardSource(const std::vector<std::string>& paths, const std::strin
 
 void ShardSource::seek(std::int64_t epoch, std::uint64_t document) {
   if (document > ends_.back()) {
-    throw DataError(fmt::format("the loader's position, document {}, is beyond the {} documents of the shards; they are "
-                                "not the ones it was taken from", document, ends_.back()));
+    throw DataError(
+        fmt::format("the loader's position, document {}, is beyond the {} documents of the shards; they are "
+                    "not the ones it was taken from",
+                    document, ends_.back()));
   }
   next_ = document;
   order_.reset();
@@ -97,11 +99,8 @@ bool ShardSource::next(std::vector<std::int32_t>& tokens, const std::stop_token&
 
 TextSource::TextSource(const std::vector<std::string>& paths, std::shared_ptr<const Tokenizer> tokenizer,
                        std::int64_t validation_every, const LoaderOptions& options, const ReaderOptions& reader)
-    : files_(expand_paths(paths, reader)),
-      tokenizer_(std::move(tokenizer)),
-      validation_every_(validation_every),
-      options_(options),
-      reader_(reader) {
+    : files_(expand_paths(paths, reader)), tokenizer_(std::move(tokenizer)), validation_every_(validation_every),
+      options_(options), reader_(reader) {
   for (std::filesystem::path& file : files_) file = reopenable(file);  // each split and epoch reads them again
 }
 

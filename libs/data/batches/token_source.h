@@ -38,8 +38,7 @@ class Permutation {
 
 class ShardSource : public TokenSource {
  public:
-  ShardSource(const std::vector<std::string>& paths, const std::string& tokenizer_fingerprint,
-              const LoaderOptions& options);
+  ShardSource(const std::vector<std::string>& paths, const std::string& tokenizer_fingerprint, const LoaderOptions& options);
   void seek(std::int64_t epoch, std::uint64_t document) override;
   bool next(std::vector<std::int32_t>& tokens, const std::stop_token& stop) override;
 
@@ -53,8 +52,8 @@ class ShardSource : public TokenSource {
 
 class TextSource : public TokenSource {
  public:
-  TextSource(const std::vector<std::string>& paths, std::shared_ptr<const Tokenizer> tokenizer,
-             std::int64_t validation_every, const LoaderOptions& options, const ReaderOptions& reader);
+  TextSource(const std::vector<std::string>& paths, std::shared_ptr<const Tokenizer> tokenizer, std::int64_t validation_every,
+             const LoaderOptions& options, const ReaderOptions& reader);
   void seek(std::int64_t epoch, std::uint64_t document) override;
   bool next(std::vector<std::int32_t>& tokens, const std::stop_token& stop) override;
 

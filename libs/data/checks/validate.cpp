@@ -55,11 +55,14 @@ ConversationFault conversation_fault(const Row& row, UnreadKeys* unread) {
   for (std::size_t i = 0; i < messages.size(); ++i) {
     const auto& parts = messages[i].parts;
     const bool empty = std::all_of(parts.begin(), parts.end(), [](const MessagePart& part) { return part.text.empty(); });
-    if (empty) return {"empty-content", fmt::format("message {} of those that are rendered, the {}'s, is empty", i + 1, messages[i].role)};
+    if (empty)
+      return {"empty-content",
+              fmt::format("message {} of those that are rendered, the {}'s, is empty", i + 1, messages[i].role)};
   }
   if (messages.back().role != "assistant") return {"unanswered", "the last message is not the assistant's"};
   const auto learned = [](const Message& message) { return message.role == "assistant" && message.learned; };
-  if (std::none_of(messages.begin(), messages.end(), learned)) return {"nothing-learned", "no message of the assistant is learned"};
+  if (std::none_of(messages.begin(), messages.end(), learned))
+    return {"nothing-learned", "no message of the assistant is learned"};
   return {};
 }
 
@@ -262,7 +265,8 @@ class Validator {
         if (!fault.kind.empty()) found(fault.kind, where, fault.what);
         const auto form_found = conversation_form(row);
         if (form && form != form_found) {
-          found("other-form", where, fmt::format("is in the form {} in a file that begins in the form {}", name_of(*form_found), name_of(*form)));
+          found("other-form", where,
+                fmt::format("is in the form {} in a file that begins in the form {}", name_of(*form_found), name_of(*form)));
         } else if (fault.readable) {
           form = form_found;
         }
@@ -302,7 +306,8 @@ class Validator {
 
   static bool is_shard_row(const json& row) {
     const auto has_number = [&row](const char* key) { return !row.contains(key) || row.at(key).is_number_unsigned(); };
-    return row.is_object() && (!row.contains("file") || row.at("file").is_string()) && has_number("documents") && has_number("tokens");
+    return row.is_object() && (!row.contains("file") || row.at("file").is_string()) && has_number("documents") &&
+           has_number("tokens");
   }
 
   const std::string& text_column() const {
@@ -364,7 +369,8 @@ class Validator {
 std::vector<fs::path> text_files(const std::vector<std::string>& paths, const ValidateOptions& options) {
   const std::string column = options.text_column.empty() ? "text" : options.text_column;
   std::vector<fs::path> files, others;
-  const auto found = find_files(paths, {FileFormat::kText, FileFormat::kJsonLines, FileFormat::kJson, FileFormat::kParquet}, "text",
+  const auto found = find_files(paths, {FileFormat::kText, FileFormat::kJsonLines, FileFormat::kJson, FileFormat::kParquet},
+                                "text",
                                 /*streams=*/true);
   for (const FoundFile& file : found) {
     json row;
@@ -427,8 +433,12 @@ const std::vector<std::pair<std::string, std::string>>& finding_kinds() {
 }
 
 nlohmann::ordered_json ValidationReport::to_json() const {
-  nlohmann::ordered_json result = {{"clean", clean()},         {"files", files},   {"documents", documents},
-                                   {"conversations", conversations}, {"bytes", bytes}, {"tokens", tokens},
+  nlohmann::ordered_json result = {{"clean", clean()},
+                                   {"files", files},
+                                   {"documents", documents},
+                                   {"conversations", conversations},
+                                   {"bytes", bytes},
+                                   {"tokens", tokens},
                                    {"findings", nlohmann::ordered_json::object()}};
   for (const auto& [kind, meaning] : finding_kinds()) {
     const auto count = counts.find(kind);
@@ -437,9 +447,8 @@ nlohmann::ordered_json ValidationReport::to_json() const {
   result["unread_keys"] = unread;
   result["examples"] = nlohmann::ordered_json::array();
   for (const Finding& finding : examples) {
-    result["examples"].push_back({{"kind", finding.kind},
-                                  {"where", replace_invalid_utf8(finding.where)},
-                                  {"what", replace_invalid_utf8(finding.what)}});
+    result["examples"].push_back(
+        {{"kind", finding.kind}, {"where", replace_invalid_utf8(finding.where)}, {"what", replace_invalid_utf8(finding.what)}});
   }
   return result;
 }

@@ -78,7 +78,8 @@ class Validate : public ::testing::Test {
   testing::TemporaryDirectory folder_;
 };
 
-constexpr const char* kGood = R"({"text": "a good row"})" "\n";
+constexpr const char* kGood = R"({"text": "a good row"})"
+                              "\n";
 
 std::string conversation(const std::string& messages) { return R"({"messages": [)" + messages + "]}\n"; }
 constexpr const char* kUser = R"({"role": "user", "content": "hello"})";
@@ -86,15 +87,17 @@ constexpr const char* kAssistant = R"({"role": "assistant", "content": "hi"})";
 
 TEST_F(Validate, CleanDataHasNoFaults) {
   EXPECT_TRUE(validate(write("a.txt", "A paragraph.\n\nAnother one, with a tab\tand \xC3\xA9.\n")).clean());
-  const ValidationReport rows = validate(write("b.jsonl", std::string(kGood) + "\n" + R"({"text": "another"})" "\n"));
+  const ValidationReport rows = validate(write("b.jsonl", std::string(kGood) + "\n" +
+                                                              R"({"text": "another"})"
+                                                              "\n"));
   EXPECT_TRUE(rows.clean());
   EXPECT_EQ(rows.documents, 2U);
   EXPECT_TRUE(validate(write("c.jsonl.gz", testing::gzip(kGood))).clean());
   const std::string parts = R"({"role": "assistant", "content": [{"type": "text", "text": "it is "},)"
                             R"({"type": "python", "text": "1+1"}, {"type": "python_output", "text": "2"}]})";
-  const ValidationReport chat = validate(write(
-      "d.jsonl", conversation(R"({"role": "system", "content": "be brief"},)" + std::string(kUser) + "," + kAssistant) +
-                     conversation(std::string(kUser) + "," + parts)));
+  const ValidationReport chat = validate(
+      write("d.jsonl", conversation(R"({"role": "system", "content": "be brief"},)" + std::string(kUser) + "," + kAssistant) +
+                           conversation(std::string(kUser) + "," + parts)));
   EXPECT_TRUE(chat.clean()) << chat.to_json();
   EXPECT_EQ(chat.conversations, 2U);
   EXPECT_TRUE(validate(write("e.jsonl", "[" + std::string(kUser) + "," + kAssistant + "]\n")).clean());
@@ -110,12 +113,22 @@ TEST_F(Validate, FindsFaultsOfText) {
   EXPECT_EQ(only_fault(write("b.txt.gz", testing::gzip("some text that is cut off\n").substr(0, 25))), "unreadable");
   EXPECT_EQ(only_fault(write("c.txt", "good\n\nbad \xFF\n")), "invalid-utf8");
   EXPECT_EQ(fault_of_rows(std::string(kGood) + "{\"text\": \"\xC3(\"}\n"), "invalid-utf8");
-  EXPECT_EQ(fault_of_rows(std::string(kGood) + R"({"text": "a\u0000b"})" "\n"), "control-character");
-  EXPECT_EQ(fault_of_rows(std::string(kGood) + R"({"text": "caf\ufffd"})" "\n"), "replacement-character");
+  EXPECT_EQ(fault_of_rows(std::string(kGood) + R"({"text": "a\u0000b"})"
+                                               "\n"),
+            "control-character");
+  EXPECT_EQ(fault_of_rows(std::string(kGood) + R"({"text": "caf\ufffd"})"
+                                               "\n"),
+            "replacement-character");
   EXPECT_EQ(fault_of_rows(std::string(kGood) + "{\"text\": \"cut"), "malformed-json");
-  EXPECT_EQ(fault_of_rows(std::string(kGood) + R"({"body": "x"})" "\n"), "missing-text");
-  EXPECT_EQ(fault_of_rows(std::string(kGood) + R"({"text": 7})" "\n"), "wrong-type");
-  EXPECT_EQ(fault_of_rows(std::string(kGood) + R"({"text": " \n"})" "\n"), "empty-document");
+  EXPECT_EQ(fault_of_rows(std::string(kGood) + R"({"body": "x"})"
+                                               "\n"),
+            "missing-text");
+  EXPECT_EQ(fault_of_rows(std::string(kGood) + R"({"text": 7})"
+                                               "\n"),
+            "wrong-type");
+  EXPECT_EQ(fault_of_rows(std::string(kGood) + R"({"text": " \n"})"
+                                               "\n"),
+            "empty-document");
   EXPECT_EQ(fault_of_rows(std::string(kGood) + kGood), "duplicate-document");
   EXPECT_EQ(fault_of_rows("\n\n"), "no-documents");
   ValidateOptions options;
@@ -129,11 +142,17 @@ TEST_F(Validate, FindsFaultsOfText) {
 // What `data prepare` reads is no fault, and what it refuses is one.
 TEST_F(Validate, ReadsTextAsPreparingDoes) {
   EXPECT_TRUE(validate(write("a.NDJSON", kGood)).clean());
-  EXPECT_TRUE(validate(write("b.jsonl", R"({"text": "a", "x": 1e999})" "\n")).clean());
-  EXPECT_EQ(only_fault(write("c.jsonl", R"({"text": "\ud800 lone"})" "\n")), "replacement-character") << "read, and told";
+  EXPECT_TRUE(validate(write("b.jsonl", R"({"text": "a", "x": 1e999})"
+                                        "\n"))
+                  .clean());
+  EXPECT_EQ(only_fault(write("c.jsonl", R"({"text": "\ud800 lone"})"
+                                        "\n")),
+            "replacement-character")
+      << "read, and told";
   fs::create_directory(folder_ / "toy");
   write("toy/corpus.jsonl", kGood);
-  write("toy/prompts.jsonl", R"({"prompt": "The moon is"})" "\n");
+  write("toy/prompts.jsonl", R"({"prompt": "The moon is"})"
+                             "\n");
   write("toy/chat.jsonl", conversation(std::string(kUser) + "," + kAssistant));
   const ValidationReport report = validate(folder_ / "toy");
   EXPECT_TRUE(report.clean()) << report.to_json();
@@ -173,13 +192,16 @@ TEST_F(Validate, FindsFaultsOfConversations) {
   EXPECT_EQ(fault_of_rows(good + conversation(std::string(kAssistant) + "," + kUser)), "wrong-role");
   EXPECT_EQ(fault_of_rows(good + conversation(R"({"role": "narrator", "content": "x"})")), "wrong-role");
   EXPECT_EQ(fault_of_rows(good + conversation(R"({"content": "x"})")), "wrong-role");
-  EXPECT_EQ(fault_of_rows(good + conversation(R"({"role": "user", "content": 5},)" + std::string(kAssistant))), "wrong-content");
+  EXPECT_EQ(fault_of_rows(good + conversation(R"({"role": "user", "content": 5},)" + std::string(kAssistant))),
+            "wrong-content");
   EXPECT_EQ(fault_of_rows(good + conversation(R"({"role": "user", "content": [{"type": "python", "text": "x"}]},)" +
                                               std::string(kAssistant))),
             "wrong-part");
-  EXPECT_EQ(fault_of_rows(good + conversation(R"({"role": "user", "content": ""},)" + std::string(kAssistant))), "empty-content");
+  EXPECT_EQ(fault_of_rows(good + conversation(R"({"role": "user", "content": ""},)" + std::string(kAssistant))),
+            "empty-content");
   EXPECT_EQ(fault_of_rows(good + conversation(R"({"role": "user"},)" + std::string(kAssistant))), "empty-content");
-  EXPECT_EQ(fault_of_rows(good + conversation(std::string(kUser) + R"(,{"role": "assistant", "content": [{"type": "image"}]})")),
+  EXPECT_EQ(fault_of_rows(good +
+                          conversation(std::string(kUser) + R"(,{"role": "assistant", "content": [{"type": "image"}]})")),
             "wrong-part");
   EXPECT_EQ(fault_of_rows(good + conversation(std::string(kUser) + R"(,{"role": "assistant", "content": [{"type": "text"}]})")),
             "wrong-part");
@@ -190,18 +212,23 @@ TEST_F(Validate, FindsFaultsOfConversations) {
             "nothing-learned");
   EXPECT_EQ(fault_of_rows(good + conversation(std::string(kUser) + R"(,{"role": "assistant", "content": "x", "weight": 0.5})")),
             "wrong-weight");
-  EXPECT_EQ(fault_of_rows(good + conversation(std::string(kUser) + R"(,{"role": "assistant", "tool_calls": [{"function": {}}]})")),
+  EXPECT_EQ(fault_of_rows(good +
+                          conversation(std::string(kUser) + R"(,{"role": "assistant", "tool_calls": [{"function": {}}]})")),
             "wrong-call");
   EXPECT_EQ(fault_of_rows(good + R"({"image": "a.png", "messages": [)" + kUser + "," + kAssistant + "]}\n"), "unsupported-key");
   EXPECT_EQ(fault_of_rows(good + good), "duplicate-document");
   const std::string alpaca = R"({"instruction": "a", "output": "b"})";
   EXPECT_TRUE(validate(write("a.json", "[" + alpaca + "]")).clean());
-  EXPECT_EQ(only_fault(write("b.json", "[" + alpaca + ",\n" R"({"instruction": "a", "output": ""}])")), "empty-content");
+  EXPECT_EQ(only_fault(write("b.json", "[" + alpaca +
+                                           ",\n"
+                                           R"({"instruction": "a", "output": ""}])")),
+            "empty-content");
   EXPECT_EQ(only_fault(write("c.json", "[" + alpaca)), "unreadable");
 }
 
 TEST_F(Validate, CountsTheKeysOfConversationsThatNothingReads) {
-  const ValidationReport report = validate(write("a.jsonl", R"({"id": 7, "tools": "", "messages": [)" + std::string(kUser) + "," + kAssistant + "]}\n"));
+  const ValidationReport report = validate(write("a.jsonl", R"({"id": 7, "tools": "", "messages": [)" + std::string(kUser) +
+                                                                "," + kAssistant + "]}\n"));
   EXPECT_TRUE(report.clean()) << report.to_json();
   EXPECT_THAT(report.unread, ElementsAre(Pair("id", 1U)));
   EXPECT_EQ(report.to_json()["unread_keys"].dump(), R"({"id":1})");
@@ -248,7 +275,8 @@ TEST_F(Validate, FindsFaultsOfShards) {
 
 TEST_F(Validate, FindsOverlapOfTheSplitsAndOtherTokenizers) {
   const std::string fingerprint = sha256_hex("one"), other = sha256_hex("other");
-  const auto shard = [&](const std::string& name, const std::string& tokenizer, std::vector<std::vector<std::int32_t>> documents) {
+  const auto shard = [&](const std::string& name, const std::string& tokenizer,
+                         std::vector<std::vector<std::int32_t>> documents) {
     ShardWriter writer(folder_ / name, 100, tokenizer);
     for (const auto& document : documents) writer.add(document, document.size());
     writer.finish();

@@ -61,16 +61,33 @@ enum class Role { kSystem, kUser, kAssistant, kCall, kResult };
 // Names in lower case with '_' for '-'.
 std::optional<Role> role_of(std::string name) {
   for (char& c : name) c = c == '-' ? '_' : static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-  static const std::map<std::string, Role> roles = {
-      {"system", Role::kSystem},          {"developer", Role::kSystem},       {"user", Role::kUser},
-      {"human", Role::kUser},             {"prompter", Role::kUser},          {"assistant", Role::kAssistant},
-      {"gpt", Role::kAssistant},          {"chatgpt", Role::kAssistant},      {"bing", Role::kAssistant},
-      {"bard", Role::kAssistant},         {"claude", Role::kAssistant},       {"gemini", Role::kAssistant},
-      {"model", Role::kAssistant},        {"bot", Role::kAssistant},          {"chatbot", Role::kAssistant},
-      {"ai", Role::kAssistant},           {"function_call", Role::kCall},     {"tool_call", Role::kCall},
-      {"tool_calls", Role::kCall},        {"tool", Role::kResult},            {"function", Role::kResult},
-      {"observation", Role::kResult},     {"function_response", Role::kResult}, {"function_result", Role::kResult},
-      {"tool_response", Role::kResult},   {"tool_result", Role::kResult},     {"ipython", Role::kResult}};
+  static const std::map<std::string, Role> roles = {{"system", Role::kSystem},
+                                                    {"developer", Role::kSystem},
+                                                    {"user", Role::kUser},
+                                                    {"human", Role::kUser},
+                                                    {"prompter", Role::kUser},
+                                                    {"assistant", Role::kAssistant},
+                                                    {"gpt", Role::kAssistant},
+                                                    {"chatgpt", Role::kAssistant},
+                                                    {"bing", Role::kAssistant},
+                                                    {"bard", Role::kAssistant},
+                                                    {"claude", Role::kAssistant},
+                                                    {"gemini", Role::kAssistant},
+                                                    {"model", Role::kAssistant},
+                                                    {"bot", Role::kAssistant},
+                                                    {"chatbot", Role::kAssistant},
+                                                    {"ai", Role::kAssistant},
+                                                    {"function_call", Role::kCall},
+                                                    {"tool_call", Role::kCall},
+                                                    {"tool_calls", Role::kCall},
+                                                    {"tool", Role::kResult},
+                                                    {"function", Role::kResult},
+                                                    {"observation", Role::kResult},
+                                                    {"function_response", Role::kResult},
+                                                    {"function_result", Role::kResult},
+                                                    {"tool_response", Role::kResult},
+                                                    {"tool_result", Role::kResult},
+                                                    {"ipython", Role::kResult}};
   const auto found = roles.find(name);
   return found == roles.end() ? std::nullopt : std::optional(found->second);
 }
@@ -90,14 +107,17 @@ std::optional<ConversationForm> form_of(const AnyJson& row) {
     if (find(row, list.key) != nullptr) return list.form;
   }
   for (const PairForm& pair : kPairForms) {
-    const bool answered = std::any_of(pair.answers.begin(), pair.answers.end(), [&](const char* key) { return find(row, key) != nullptr; });
+    const bool answered = std::any_of(pair.answers.begin(), pair.answers.end(),
+                                      [&](const char* key) { return find(row, key) != nullptr; });
     if (find(row, pair.question) != nullptr && answered) return pair.form;
   }
   return std::nullopt;
 }
 
 // Says nothing: null, "", [] or {}.
-bool is_vacant(const Json& value) { return value.empty() || (value.is_string() && value.get_ref<const std::string&>().empty()); }
+bool is_vacant(const Json& value) {
+  return value.empty() || (value.is_string() && value.get_ref<const std::string&>().empty());
+}
 
 std::string text_of(const Json& value) { return value.dump(-1, ' ', false, Json::error_handler_t::replace); }
 
@@ -115,8 +135,10 @@ class RowParser {
       row_learned_ = row_flag();
       for (const char* key : kSystemKeys) system(key);
     }
-    const auto list = std::find_if(kListForms.begin(), kListForms.end(), [&](const ListForm& one) { return one.form == *form; });
-    const auto pair = std::find_if(kPairForms.begin(), kPairForms.end(), [&](const PairForm& one) { return one.form == *form; });
+    const auto list = std::find_if(kListForms.begin(), kListForms.end(),
+                                   [&](const ListForm& one) { return one.form == *form; });
+    const auto pair = std::find_if(kPairForms.begin(), kPairForms.end(),
+                                   [&](const PairForm& one) { return one.form == *form; });
     if (list != kListForms.end()) {
       messages(*read(list->key), list->key);
     } else if (pair != kPairForms.end()) {
@@ -206,7 +228,8 @@ class RowParser {
   // ---- Messages ----
 
   void messages(const Json& list, const char* key) {
-    if (!list.is_array()) fail("no-messages", fmt::format("\"{}\" is JSON {}, expected a list of messages", key, list.type_name()));
+    if (!list.is_array())
+      fail("no-messages", fmt::format("\"{}\" is JSON {}, expected a list of messages", key, list.type_name()));
     for (const Json& one : list) message(one, true);
   }
 
@@ -228,7 +251,8 @@ class RowParser {
     if (!role) {
       fail("wrong-role", name == nullptr ? fmt::format("message {} has no \"role\"", number_)
                                          : fmt::format("message {} is from \"{}\", expected system, user, assistant or "
-                                                       "tool", number_, name->is_string() ? role_name : text_of(*name)));
+                                                       "tool",
+                                                       number_, name->is_string() ? role_name : text_of(*name)));
     }
     refuse(value, kMedia, fmt::format(" of message {}", number_));
     refuse(value, kPartialFlags, fmt::format(" of message {}", number_));
@@ -242,7 +266,8 @@ class RowParser {
     switch (*role) {
       case Role::kSystem:
         begin_turn(*role, role_name, false, learned);
-        if (const std::string text = joined(content_of(content, content_key)); !beside_.contains(text)) history_.add_system(text, learned);
+        if (const std::string text = joined(content_of(content, content_key)); !beside_.contains(text))
+          history_.add_system(text, learned);
         break;
       case Role::kUser:
         begin_turn(*role, role_name, false, learned);
@@ -294,13 +319,14 @@ class RowParser {
       expected = "user";
     }
     if (expected != nullptr) {
-      fail("wrong-role", fmt::format("message {} is from \"{}\" where \"{}\" has to be: [system,] user, assistant, user, … is the order",
-                                     number_, name, expected));
+      fail("wrong-role",
+           fmt::format("message {} is from \"{}\" where \"{}\" has to be: [system,] user, assistant, user, … is the order",
+                       number_, name, expected));
     }
     if (role == Role::kSystem) return;
     if (joins && role == Role::kAssistant && learned != learned_before_) {
-      fail("wrong-weight", fmt::format("messages {} and {} are one turn of the assistant, but only one of them is learned", number_ - 1,
-                                       number_));
+      fail("wrong-weight", fmt::format("messages {} and {} are one turn of the assistant, but only one of them is learned",
+                                       number_ - 1, number_));
     }
     before_ = role;
     calls_before_ = calls;
@@ -328,8 +354,8 @@ class RowParser {
     const std::string type = name != nullptr && name->is_string() ? name->get<std::string>() : std::string();
     const auto known = types.find(type);
     if (known == types.end()) {
-      fail("wrong-part", fmt::format("a part of message {} has the type \"{}\", expected text, python or python_output",
-                                     number_, type));
+      fail("wrong-part",
+           fmt::format("a part of message {} has the type \"{}\", expected text, python or python_output", number_, type));
     }
     if (known->second != PartType::kText && !assistant) {
       fail("wrong-part", fmt::format("message {} has a {} part, which only the assistant's may", number_, type));
@@ -337,7 +363,8 @@ class RowParser {
     refuse(part, kMessageFlags, fmt::format(" of a part of message {}", number_));
     const char* key = type == "refusal" ? "refusal" : "text";
     const Json* text = find(part, key);
-    if (text == nullptr || !text->is_string()) fail("wrong-part", fmt::format("a part of message {} has no \"{}\"", number_, key));
+    if (text == nullptr || !text->is_string())
+      fail("wrong-part", fmt::format("a part of message {} has no \"{}\"", number_, key));
     return {known->second, text->get<std::string>()};
   }
 
@@ -355,7 +382,8 @@ class RowParser {
     if (list == nullptr || is_vacant(*list)) return parts;
     const std::string text = joined(parts);
     const std::int64_t characters = utf8::count_characters(text);
-    const bool is_text = std::all_of(parts.begin(), parts.end(), [](const MessagePart& part) { return part.type == PartType::kText; });
+    const bool is_text = std::all_of(parts.begin(), parts.end(),
+                                     [](const MessagePart& part) { return part.type == PartType::kText; });
     std::vector<Calculation> calculations;
     for (const Json& one : *list) {
       const Json *expression = find(one, "expression"), *result = find(one, "result"), *offset = find(one, "offset");
@@ -364,8 +392,10 @@ class RowParser {
                         result->is_string() && offset != nullptr && offset->is_number_integer() &&
                         offset->get<std::int64_t>() >= least && offset->get<std::int64_t>() <= characters;
       if (!good) {
-        fail("wrong-call", fmt::format("\"{}\" of message {} is not a list of expression, result and an offset in the order of the "
-                                       "content, which is text", key, number_));
+        fail("wrong-call",
+             fmt::format("\"{}\" of message {} is not a list of expression, result and an offset in the order of the "
+                         "content, which is text",
+                         key, number_));
       }
       calculations.push_back({expression->get<std::string>(), result->get<std::string>(), offset->get<std::int64_t>()});
     }
@@ -388,7 +418,8 @@ class RowParser {
       fail("wrong-call", fmt::format("a call of message {} has the type {}, expected \"function\"", number_, text_of(*type)));
     }
     const Json* name = find(function, "name");
-    if (name == nullptr || !name->is_string() || is_vacant(*name)) fail("wrong-call", fmt::format("a call of message {} has no \"name\"", number_));
+    if (name == nullptr || !name->is_string() || is_vacant(*name))
+      fail("wrong-call", fmt::format("a call of message {} has no \"name\"", number_));
     FunctionCall call = {.name = name->get<std::string>()};
     const Json* arguments = find(function, find(function, "arguments") != nullptr ? "arguments" : "parameters");
     if (arguments != nullptr && arguments->is_string()) {
@@ -396,8 +427,8 @@ class RowParser {
     } else if (arguments != nullptr && arguments->is_object()) {
       call.arguments = text_of(*arguments);
     } else if (arguments != nullptr) {
-      fail("wrong-call", fmt::format("the arguments of \"{}\" of message {} are JSON {}, expected an object", call.name, number_,
-                                     arguments->type_name()));
+      fail("wrong-call", fmt::format("the arguments of \"{}\" of message {} are JSON {}, expected an object", call.name,
+                                     number_, arguments->type_name()));
     }
     if (const Json* id = find(value, "id"); id != nullptr && id->is_string()) call.id = id->get<std::string>();
     return call;
@@ -437,7 +468,8 @@ class RowParser {
       const std::string name = fmt::format("\"{}\"", key);
       const Json list = value->is_string() ? parsed(value->get<std::string>(), "wrong-call", name) : *value;
       if (list.is_null()) continue;
-      if (!list.is_array()) fail("wrong-call", fmt::format("{} is JSON {}, expected a list of functions", name, list.type_name()));
+      if (!list.is_array())
+        fail("wrong-call", fmt::format("{} is JSON {}, expected a list of functions", name, list.type_name()));
       for (const Json& one : list) descriptions.push_back(description_of(one, name));
     }
     return describe_functions(descriptions);
@@ -457,14 +489,16 @@ class RowParser {
   void system(const char* key) {
     const Json* value = read(key);
     if (value == nullptr || is_vacant(*value)) return;
-    if (!value->is_string()) fail("wrong-content", fmt::format("\"{}\" is JSON {}, expected a string", key, value->type_name()));
+    if (!value->is_string())
+      fail("wrong-content", fmt::format("\"{}\" is JSON {}, expected a string", key, value->type_name()));
     if (beside_.insert(value->get<std::string>()).second) history_.add_system(value->get<std::string>(), row_learned_);
   }
 
   std::string text(const char* key) {
     const Json* value = read(key);
     if (value == nullptr) return {};
-    if (!value->is_string()) fail("wrong-content", fmt::format("\"{}\" is JSON {}, expected a string", key, value->type_name()));
+    if (!value->is_string())
+      fail("wrong-content", fmt::format("\"{}\" is JSON {}, expected a string", key, value->type_name()));
     return value->get<std::string>();
   }
 
@@ -480,8 +514,10 @@ class RowParser {
   }
 
   void question_and_answer(const PairForm& form) {
-    if (const Json* label = find(row_, "label"); label != nullptr && label->is_boolean() && form.form == ConversationForm::kPromptCompletion) {
-      if (!label->get<bool>()) fail("unsupported-key", "\"label\" is false: this completion is an example of what not to answer");
+    if (const Json* label = find(row_, "label");
+        label != nullptr && label->is_boolean() && form.form == ConversationForm::kPromptCompletion) {
+      if (!label->get<bool>())
+        fail("unsupported-key", "\"label\" is false: this completion is an example of what not to answer");
       read_.insert("label");
     }
     const Json& question = *read(form.question);
@@ -496,7 +532,8 @@ class RowParser {
       }
       user(asked);
     }
-    const char* answer_key = *std::find_if(form.answers.begin(), form.answers.end(), [&](const char* key) { return find(row_, key) != nullptr; });
+    const char* answer_key = *std::find_if(form.answers.begin(), form.answers.end(),
+                                           [&](const char* key) { return find(row_, key) != nullptr; });
     const Json& answer = *read(answer_key);
     if (answer.is_array()) {
       for (const Json& one : answer) message(one, true);
@@ -520,7 +557,7 @@ class RowParser {
 
   const Json& row_;
   UnreadKeys* unread_;
-  Keys read_;                     // of the row
+  Keys read_;  // of the row
   std::set<std::string> beside_;  // system messages beside the list, which often holds them too
   ChatHistory history_;
   std::size_t number_ = 0;  // of the message, from 1

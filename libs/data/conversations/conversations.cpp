@@ -34,7 +34,8 @@ bool has_answer(const Conversation& conversation) {
 
 std::string describe(const UnreadKeys& keys) {
   std::vector<std::string> parts;
-  for (const auto& [key, count] : keys) parts.push_back(fmt::format("{} ({} times)", key, with_commas(static_cast<std::int64_t>(count))));
+  for (const auto& [key, count] : keys)
+    parts.push_back(fmt::format("{} ({} times)", key, with_commas(static_cast<std::int64_t>(count))));
   return fmt::format("{}", fmt::join(parts, ", "));
 }
 
@@ -92,7 +93,8 @@ struct ConversationReader::Impl {
       conversation = parse_conversation_row(row, &report.unread);
       const auto found = conversation_form(row.value);
       if (form && found != form) {
-        throw DataError(fmt::format("a row in the form {} in a file that begins in the form {}", name_of(*found), name_of(*form)));
+        throw DataError(fmt::format("a row in the form {} in a file that begins in the form {}", name_of(*found),
+                                    name_of(*form)));
       }
       if (options.require_answer && !has_answer(conversation)) {
         throw DataError("no message of the assistant, so there is nothing to learn from");

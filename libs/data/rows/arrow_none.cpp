@@ -7,8 +7,10 @@
 namespace nanochat {
 
 const ArrowModule& arrow_module(const std::filesystem::path& file) {
-  throw DataError(fmt::format("{}: this build reads no .parquet and no .zst; run scripts/setup.sh, which fetches Arrow, and "
-                              "build again with -DNANOCHAT_PARQUET=ON", file.string()));
+  throw DataError(
+      fmt::format("{}: this build reads no .parquet and no .zst; run scripts/setup.sh, which fetches Arrow, and "
+                  "build again with -DNANOCHAT_PARQUET=ON",
+                  file.string()));
 }
 
 }  // namespace nanochat

@@ -35,7 +35,8 @@ void BadRows::log() const {
   const std::lock_guard lock(mutex_);
   if (count_ == 0) return;
   for (const std::string& example : examples_) log_warn("skipped {}", example);
-  const std::string rows = with_commas(static_cast<std::int64_t>(count_)) + (count_ == 1 ? " bad row was skipped" : " bad rows were skipped");
+  const std::string rows = with_commas(static_cast<std::int64_t>(count_)) +
+                           (count_ == 1 ? " bad row was skipped" : " bad rows were skipped");
   log_warn("{}{}", rows, count_ > examples_.size() ? fmt::format("; the first {} are listed", examples_.size()) : "");
 }
 

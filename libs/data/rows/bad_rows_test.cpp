@@ -10,10 +10,10 @@ namespace {
 
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
-using ::testing::internal::CaptureStderr;
-using ::testing::internal::GetCapturedStderr;
 using ::testing::Not;
 using ::testing::ThrowsMessage;
+using ::testing::internal::CaptureStderr;
+using ::testing::internal::GetCapturedStderr;
 
 TEST(BadRows, AreCountedUpToTheirNumber) {
   BadRows rows(2);
@@ -46,7 +46,8 @@ TEST(BadRows, TheOptionIsANumberOrAll) {
   EXPECT_EQ(parse_skip_bad("17"), 17U);
   EXPECT_EQ(parse_skip_bad("all"), BadRows::kAll);
   for (const char* wrong : {"", "-1", "some", "3x", "1.5", "99999999999999999999999"}) {
-    EXPECT_THAT([&] { parse_skip_bad(wrong); }, ThrowsMessage<ConfigError>(HasSubstr("expected a number of rows, or all"))) << wrong;
+    EXPECT_THAT([&] { parse_skip_bad(wrong); }, ThrowsMessage<ConfigError>(HasSubstr("expected a number of rows, or all")))
+        << wrong;
   }
 }
 

@@ -29,8 +29,7 @@ constexpr std::string_view kByteOrderMark = "\xef\xbb\xbf";
 class PlainSource : public ByteSource {
  public:
   explicit PlainSource(const std::filesystem::path& path)
-      : path_(path),
-        fd_(path == kStandardInput ? STDIN_FILENO : open_file(path)) {}
+      : path_(path), fd_(path == kStandardInput ? STDIN_FILENO : open_file(path)) {}
   ~PlainSource() override {
     if (fd_ != STDIN_FILENO) close(fd_);
   }
@@ -98,8 +97,7 @@ class GzipSource : public ByteSource {
 
  private:
   [[noreturn]] void fail(const std::string& what) const {
-    throw DataError(fmt::format("{}: {}{}", name_, what,
-                                stream_.msg != nullptr ? fmt::format(" ({})", stream_.msg) : ""));
+    throw DataError(fmt::format("{}: {}{}", name_, what, stream_.msg != nullptr ? fmt::format(" ({})", stream_.msg) : ""));
   }
 
   bool refill() {

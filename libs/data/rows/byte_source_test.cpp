@@ -105,7 +105,9 @@ TEST(LineReader, SplitsLinesOfEveryEnding) {
 
 TEST(LineReader, TellsLineNumbersAndOffsets) {
   const testing::TemporaryDirectory folder;
-  testing::write_text(folder / "a.txt", "\xef\xbb\xbf" "ab\r\n\nxyz");
+  testing::write_text(folder / "a.txt",
+                      "\xef\xbb\xbf"
+                      "ab\r\n\nxyz");
   LineReader reader(open_bytes(folder / "a.txt"));
   std::string line;
   std::vector<std::pair<std::uint64_t, std::uint64_t>> places;
@@ -115,8 +117,13 @@ TEST(LineReader, TellsLineNumbersAndOffsets) {
 
 TEST(LineReader, CutsLongLinesAtCharacters) {
   const testing::TemporaryDirectory folder;
-  testing::write_text(folder / "a.txt", "abc\xc3\xa9" "de\n\xf0\x9f\x98\x80\xf0\x9f\x98\x80\n");
-  EXPECT_THAT(read_lines(folder / "a.txt", 4), ElementsAre("abc+", "\xc3\xa9" "de", "\xf0\x9f\x98\x80+", "\xf0\x9f\x98\x80"));
+  testing::write_text(folder / "a.txt",
+                      "abc\xc3\xa9"
+                      "de\n\xf0\x9f\x98\x80\xf0\x9f\x98\x80\n");
+  EXPECT_THAT(read_lines(folder / "a.txt", 4), ElementsAre("abc+",
+                                                           "\xc3\xa9"
+                                                           "de",
+                                                           "\xf0\x9f\x98\x80+", "\xf0\x9f\x98\x80"));
 }
 
 TEST(LineReader, LosesNothingWhateverTheLimit) {

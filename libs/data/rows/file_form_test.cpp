@@ -14,7 +14,8 @@ namespace {
 FileFormat format(const std::string& name) { return form_of(name).format; }
 
 TEST(FileForm, IsKnownByTheEndingInAnyCase) {
-  for (const char* name : {"a.jsonl", "a.ndjson", "a.jsonlines", "A.JSONL", "a.NdJson", "a.jsonl.gz", "a.NDJSON.GZ", "b/a.jsonl.zst"}) {
+  for (const char* name :
+       {"a.jsonl", "a.ndjson", "a.jsonlines", "A.JSONL", "a.NdJson", "a.jsonl.gz", "a.NDJSON.GZ", "b/a.jsonl.zst"}) {
     EXPECT_EQ(format(name), FileFormat::kJsonLines) << name;
   }
   EXPECT_EQ(format("a.TXT"), FileFormat::kText);
@@ -34,7 +35,8 @@ TEST(FileForm, CompressionIsTheLastEnding) {
 }
 
 TEST(FileForm, MessagesNameTheEndings) {
-  EXPECT_EQ(endings_of({FileFormat::kJsonLines, FileFormat::kParquet}), ".jsonl (.ndjson, .jsonlines), .parquet; also .gz and .zst");
+  EXPECT_EQ(endings_of({FileFormat::kJsonLines, FileFormat::kParquet}),
+            ".jsonl (.ndjson, .jsonlines), .parquet; also .gz and .zst");
   EXPECT_EQ(endings_of({FileFormat::kShard}), ".tok");
 }
 

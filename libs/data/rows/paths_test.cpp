@@ -47,15 +47,14 @@ TEST_F(Paths, KeepsTheOrderGivenAndTakesAFileOnce) {
               ElementsAre("sub/c.jsonl", "b.txt", "a.txt", "zero.txt"));
 }
 
-TEST_F(Paths, GlobMatchesFilesAndFolders) {
-  EXPECT_THAT(expand({at("[as]*")}), ElementsAre("a.txt", "sub/c.jsonl"));
-}
+TEST_F(Paths, GlobMatchesFilesAndFolders) { EXPECT_THAT(expand({at("[as]*")}), ElementsAre("a.txt", "sub/c.jsonl")); }
 
 TEST_F(Paths, NamesWhatIsWrong) {
   const auto error = [](const std::string& text) { return ThrowsMessage<DataError>(HasSubstr(text)); };
   EXPECT_THAT([&] { expand({at("missing.txt")}); }, error("missing.txt: no such file or folder"));
   EXPECT_THAT([&] { expand({at("zero.txt")}); }, error("zero.txt: the file is empty"));
-  EXPECT_THAT([&] { expand({at("notes.md")}); }, error("unknown extension for text; known are .txt, .jsonl (.ndjson, .jsonlines); also .gz and .zst"));
+  EXPECT_THAT([&] { expand({at("notes.md")}); },
+              error("unknown extension for text; known are .txt, .jsonl (.ndjson, .jsonlines); also .gz and .zst"));
   EXPECT_THAT([&] { expand({at("none")}); }, error("none holds no text file"));
   EXPECT_THAT([&] { expand({at("*.parquet")}); }, error("*.parquet matches no text file"));
   EXPECT_THAT([&] { expand({"/dev/null"}); }, error("neither a file nor a folder"));

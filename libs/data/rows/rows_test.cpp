@@ -101,7 +101,8 @@ TEST_F(Rows, ReplaceLoneSurrogatesAndKeepNuls) {
     parse_row(text, row);
     return row.value;
   };
-  EXPECT_EQ(value(R"("a\ud83db")"), json("a\xef\xbf\xbd" "b"));
+  EXPECT_EQ(value(R"("a\ud83db")"), json("a\xef\xbf\xbd"
+                                         "b"));
   EXPECT_EQ(value(R"("\ud83d\ud83d\ude00\ude00")"), json("\xef\xbf\xbd\xf0\x9f\x98\x80\xef\xbf\xbd"));
   EXPECT_EQ(value(R"("\\ud83d\u00e9\udc00")"), json("\\ud83d\xc3\xa9\xef\xbf\xbd"));
   EXPECT_EQ(value(R"({"\uDBFF":1})"), json({{"\xef\xbf\xbd", 1}}));
@@ -120,7 +121,8 @@ TEST_F(Rows, PathsAreThoseOfRows) {
   write("b.json", "1");
   write("c.txt", "1");
   EXPECT_EQ(expand_row_paths({folder_.path().string()}).size(), 2U);
-  EXPECT_THAT([&] { expand_row_paths({(folder_ / "c.txt").string()}); }, ThrowsMessage<DataError>(HasSubstr("unknown extension")));
+  EXPECT_THAT([&] { expand_row_paths({(folder_ / "c.txt").string()}); },
+              ThrowsMessage<DataError>(HasSubstr("unknown extension")));
   EXPECT_EQ(expand_row_paths({"-"}).size(), 1U);
   EXPECT_EQ(expand_row_paths({write("d.NDJSON", "1").string(), write("e.JSON", "1").string()}).size(), 2U);
 }
@@ -161,7 +163,8 @@ using testing::write_json_as_parquet;
 
 TEST_F(Rows, OfParquetAreObjects) {
   const std::vector<json> rows = {
-      {{"messages", {{{"role", "user"}, {"content", "a \"quoted\" \\ \n\x01 line"}}, {{"role", "assistant"}, {"content", nullptr}}}},
+      {{"messages",
+        {{{"role", "user"}, {"content", "a \"quoted\" \\ \n\x01 line"}}, {{"role", "assistant"}, {"content", nullptr}}}},
        {"id", 7},
        {"score", 1.5},
        {"good", true},
@@ -180,8 +183,11 @@ TEST_F(Rows, OfParquetAreObjects) {
   EXPECT_THAT(read_rows[511].where, EndsWith("a.parquet: row 512"));
   EXPECT_EQ(read(path, {"good", "absent"})[1].value, json({{"good", false}}));
   EXPECT_EQ(read(path, {"choices"})[0].value, json({{"choices", rows[0]["choices"]}}));
-  EXPECT_THAT([&] { read(path, {"a", "b"}); },
-              ThrowsMessage<DataError>(HasSubstr("none of the columns a, b; the columns are: choices, good, id, messages, score")));
+  EXPECT_THAT(
+      [&] {
+        read(path, {"a", "b"});
+      },
+      ThrowsMessage<DataError>(HasSubstr("none of the columns a, b; the columns are: choices, good, id, messages, score")));
 }
 
 TEST_F(Rows, OfDamagedParquetAreAnErrorOrMakeNoDifference) {
@@ -199,7 +205,8 @@ TEST_F(Rows, OfDamagedParquetAreAnErrorOrMakeNoDifference) {
     for (int k = 0; k < 3; ++k) damaged[rng.below(damaged.size())] = static_cast<char>(rng.below(256));
     if (i % 4 == 0) damaged.resize(rng.below(damaged.size()));
     try {
-      for (const Row& row : read(write("b.parquet", damaged))) static_cast<void>(row.value.dump(-1, ' ', false, json::error_handler_t::replace));
+      for (const Row& row : read(write("b.parquet", damaged)))
+        static_cast<void>(row.value.dump(-1, ' ', false, json::error_handler_t::replace));
     } catch (const DataError&) {
       ++errors;
     }
@@ -214,7 +221,9 @@ TEST_F(Rows, OfRealParquetFiles) {
   EXPECT_TRUE(rows[255].value.at("text").is_string());
   for (const fs::directory_entry& entry : fs::directory_iterator(parquet)) {
     // Strings of 2 GiB inside a map, which Arrow does not build.
-    if (entry.path().extension() != ".parquet" || entry.path().filename().string().find("large_string_map") != std::string::npos) continue;
+    if (entry.path().extension() != ".parquet" ||
+        entry.path().filename().string().find("large_string_map") != std::string::npos)
+      continue;
     try {
       EXPECT_FALSE(read(entry.path()).empty()) << entry.path();
     } catch (const DataError& error) {

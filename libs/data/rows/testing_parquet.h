@@ -13,7 +13,8 @@
 
 namespace nanochat::testing {
 
-inline void write_json_as_parquet(const std::filesystem::path& path, const std::string& rows, std::int64_t rows_per_group = 1000) {
+inline void write_json_as_parquet(const std::filesystem::path& path, const std::string& rows,
+                                  std::int64_t rows_per_group = 1000) {
   auto input = std::make_shared<arrow::io::BufferReader>(arrow::Buffer::FromString(rows));
   auto reader = *arrow::json::TableReader::Make(arrow::default_memory_pool(), input, arrow::json::ReadOptions::Defaults(),
                                                 arrow::json::ParseOptions::Defaults());

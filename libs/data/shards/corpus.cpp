@@ -16,7 +16,9 @@ namespace {
 
 namespace fs = std::filesystem;
 
-std::vector<fs::path> shards_of(const std::vector<std::string>& paths) { return expand_paths(paths, {FileFormat::kShard}, "token shard"); }
+std::vector<fs::path> shards_of(const std::vector<std::string>& paths) {
+  return expand_paths(paths, {FileFormat::kShard}, "token shard");
+}
 
 bool is_validation_shard(const fs::path& file) { return file.filename().string().starts_with("validation-"); }
 

@@ -31,8 +31,7 @@ namespace fs = std::filesystem;
 constexpr int kManifestVersion = 1;
 
 // Everything that decides what the shards hold.
-nlohmann::json describe_inputs(const std::vector<fs::path>& files, const Tokenizer& tokenizer,
-                               const PrepareOptions& options) {
+nlohmann::json describe_inputs(const std::vector<fs::path>& files, const Tokenizer& tokenizer, const PrepareOptions& options) {
   nlohmann::json inputs = nlohmann::json::array();
   for (const fs::path& file : files) {
     std::error_code error;
@@ -68,9 +67,7 @@ nlohmann::json describe_inputs(const std::vector<fs::path>& files, const Tokeniz
 class SplitWriter {
  public:
   SplitWriter(std::string split, PrepareFolder& folder, const Tokenizer& tokenizer, std::int64_t tokens_per_shard)
-      : split_(std::move(split)),
-        folder_(folder),
-        tokenizer_(tokenizer),
+      : split_(std::move(split)), folder_(folder), tokenizer_(tokenizer),
         tokens_per_shard_(static_cast<std::uint64_t>(tokens_per_shard)) {}
 
   void add(const TokenizedDocument& document) {
@@ -87,18 +84,18 @@ class SplitWriter {
   void finish() {
     if (!writer_) return;
     settle();
-    finishing_ = std::async(std::launch::async, [writer = std::move(writer_), path = path_, split = split_,
-                                                 checksum = checksum_] {
-      const ShardInfo info = writer->finish();
-      return ShardRow{.file = path.filename().string(),
-                      .split = split,
-                      .documents = info.documents,
-                      .tokens = info.tokens,
-                      .text_bytes = info.text_bytes,
-                      .bytes = fs::file_size(path),
-                      .text_checksum = checksum,
-                      .sha256 = sha256_hex_of_file(path)};
-    });
+    finishing_ = std::async(std::launch::async,
+                            [writer = std::move(writer_), path = path_, split = split_, checksum = checksum_] {
+                              const ShardInfo info = writer->finish();
+                              return ShardRow{.file = path.filename().string(),
+                                              .split = split,
+                                              .documents = info.documents,
+                                              .tokens = info.tokens,
+                                              .text_bytes = info.text_bytes,
+                                              .bytes = fs::file_size(path),
+                                              .text_checksum = checksum,
+                                              .sha256 = sha256_hex_of_file(path)};
+                            });
   }
 
   // Waits for the shard that is being finished, and lists it.
@@ -140,8 +137,10 @@ class FinishedDocuments {
 
  private:
   [[noreturn]] void fail() const {
-    throw DataError(fmt::format("the text is not the one that {} was made of, though its files have the same names and "
-                                "sizes; --overwrite prepares the folder anew", rows_[shard_].file));
+    throw DataError(
+        fmt::format("the text is not the one that {} was made of, though its files have the same names and "
+                    "sizes; --overwrite prepares the folder anew",
+                    rows_[shard_].file));
   }
 
   std::vector<ShardRow> rows_;
@@ -155,9 +154,7 @@ class FinishedDocuments {
 class RemainingDocuments : public DocumentReader {
  public:
   RemainingDocuments(std::unique_ptr<DocumentReader> reader, const PrepareFolder& folder, std::int64_t validation_every)
-      : reader_(std::move(reader)),
-        train_(folder.rows("train")),
-        validation_(folder.rows("validation")),
+      : reader_(std::move(reader)), train_(folder.rows("train")), validation_(folder.rows("validation")),
         validation_every_(validation_every) {}
 
   bool next(std::string& document) override {

@@ -20,11 +20,11 @@ class ProgressReporter;
 class Tokenizer;
 
 struct PrepareOptions {
-  std::int64_t validation_every = 20;          // every 20th document is validation; 0: none
-  std::int64_t tokens_per_shard = 100'000'000; // a shard ends with the document that reaches this
-  int workers = 0;                             // 0: all
-  bool resume = false;                         // continue an interrupted preparation of the same text
-  bool overwrite = false;                      // replace another preparation in the output folder; before resume
+  std::int64_t validation_every = 20;  // every 20th document is validation; 0: none
+  std::int64_t tokens_per_shard = 100'000'000;  // a shard ends with the document that reaches this
+  int workers = 0;  // 0: all
+  bool resume = false;  // continue an interrupted preparation of the same text
+  bool overwrite = false;  // replace another preparation in the output folder; before resume
   ReaderOptions reader;
   DocumentMixtureOptions mixture;  // with weights, each of the paths is a source
   FilterOptions filters;  // `threads` is taken from workers
@@ -35,7 +35,7 @@ struct PrepareResult {
   std::uint64_t train_tokens = 0, validation_tokens = 0;
   std::uint64_t text_bytes = 0;
   std::vector<std::filesystem::path> shards;
-  FilterReport filtered;     // of this call; empty without filters, and where all stood already
+  FilterReport filtered;  // of this call; empty without filters, and where all stood already
   bool interrupted = false;  // an interrupt was requested (core/interrupt.h): whole shards so far, no manifest
 };
 

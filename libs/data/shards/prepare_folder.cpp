@@ -34,18 +34,14 @@ bool is_leftover(std::string_view name) {
   const std::size_t tag = name.find(".tmp-");
   if (!name.starts_with('.') || tag == std::string_view::npos) return false;
   const std::string_view target = name.substr(1, tag - 1);
-  return is_shard(target) || target == "preparing.json" || target == "manifest.json" || target == "filters.json" || target.starts_with("tokenizer");
+  return is_shard(target) || target == "preparing.json" || target == "manifest.json" || target == "filters.json" ||
+         target.starts_with("tokenizer");
 }
 
 json to_json(const ShardRow& row) {
-  return {{"file", row.file},
-          {"split", row.split},
-          {"documents", row.documents},
-          {"tokens", row.tokens},
-          {"text_bytes", row.text_bytes},
-          {"text_checksum", row.text_checksum},
-          {"bytes", row.bytes},
-          {"sha256", row.sha256}};
+  return {{"file", row.file},     {"split", row.split},           {"documents", row.documents},
+          {"tokens", row.tokens}, {"text_bytes", row.text_bytes}, {"text_checksum", row.text_checksum},
+          {"bytes", row.bytes},   {"sha256", row.sha256}};
 }
 
 json totals(const std::vector<ShardRow>& rows) {
@@ -106,11 +102,8 @@ std::uint32_t add_to_checksum(std::uint32_t checksum, std::uint32_t document_che
 }
 
 PrepareFolder::PrepareFolder(fs::path folder, json description, bool created)
-    : folder_(std::move(folder)),
-      marker_(folder_ / "preparing.json"),
-      manifest_(folder_ / "manifest.json"),
-      description_(std::move(description)),
-      created_(created) {}
+    : folder_(std::move(folder)), marker_(folder_ / "preparing.json"), manifest_(folder_ / "manifest.json"),
+      description_(std::move(description)), created_(created) {}
 
 void PrepareFolder::inspect(bool resume, bool overwrite) {
   if (overwrite) return;
@@ -121,8 +114,10 @@ void PrepareFolder::inspect(bool resume, bool overwrite) {
     std::error_code ignored;
     for (const fs::directory_entry& entry : fs::directory_iterator(folder_, ignored)) {
       if (!is_shard(entry.path().filename().string())) continue;
-      throw ConfigError(fmt::format("{} holds token shards of unknown origin; choose another --output-dir, or --overwrite "
-                                    "to replace them", folder_.string()));
+      throw ConfigError(
+          fmt::format("{} holds token shards of unknown origin; choose another --output-dir, or --overwrite "
+                      "to replace them",
+                      folder_.string()));
     }
     return;
   }
@@ -131,16 +126,19 @@ void PrepareFolder::inspect(bool resume, bool overwrite) {
   if (!finished && state.value("shards", json::array()).empty()) return;
   const json there = description_of(state, description_);
   if (there != description_) {
-    throw ConfigError(fmt::format("{} already holds {} of other text or options: {}; choose another --output-dir, or "
-                                  "--overwrite to replace it", folder_.string(),
-                                  finished ? "prepared data" : "an unfinished preparation", differences(there, description_)));
+    throw ConfigError(fmt::format(
+        "{} already holds {} of other text or options: {}; choose another --output-dir, or "
+        "--overwrite to replace it",
+        folder_.string(), finished ? "prepared data" : "an unfinished preparation", differences(there, description_)));
   }
   if (!resume) {
-    throw ConfigError(finished
-        ? fmt::format("{} already holds prepared data (manifest.json); choose another --output-dir, or --overwrite to "
-                      "replace it", folder_.string())
-        : fmt::format("{} already holds an unfinished preparation; --resume to continue it, or --overwrite to begin again",
-                      folder_.string()));
+    throw ConfigError(
+        finished
+            ? fmt::format("{} already holds prepared data (manifest.json); choose another --output-dir, or --overwrite to "
+                          "replace it",
+                          folder_.string())
+            : fmt::format("{} already holds an unfinished preparation; --resume to continue it, or --overwrite to begin again",
+                          folder_.string()));
   }
   load(state, file);
   const std::size_t listed = train_.size() + validation_.size();
@@ -164,8 +162,10 @@ void PrepareFolder::load(const json& state, const fs::path& file) {
       row.sha256 = entry.at("sha256").get<std::string>();
       std::vector<ShardRow>& rows = row.split == "train" ? train_ : validation_;
       if (row.documents == 0 || row.file != shard_name(row.split == "train" ? "train" : "validation", rows.size())) {
-        throw DataError(fmt::format("{}: is damaged: \"{}\" is not where it should be in the list of shards; --overwrite "
-                                    "prepares the folder anew", file.string(), row.file));
+        throw DataError(
+            fmt::format("{}: is damaged: \"{}\" is not where it should be in the list of shards; --overwrite "
+                        "prepares the folder anew",
+                        file.string(), row.file));
       }
       rows.push_back(std::move(row));
     }
@@ -195,7 +195,8 @@ void PrepareFolder::give_up() noexcept {
   std::error_code ignored;
   if (created_) {
     for (const fs::directory_entry& entry : fs::directory_iterator(folder_, ignored)) {
-      if (entry.path().filename() != FolderLock::kFileName) fs::remove_all(entry.path(), ignored);  // the lock removes the folder
+      if (entry.path().filename() != FolderLock::kFileName)
+        fs::remove_all(entry.path(), ignored);  // the lock removes the folder
     }
   } else {
     fs::remove(marker_, ignored);
@@ -215,7 +216,8 @@ void PrepareFolder::claim() {
   std::vector<fs::path> gone;
   for (const fs::directory_entry& entry : fs::directory_iterator(folder_)) {
     const std::string name = entry.path().filename().string();
-    if (is_leftover(name) || entry.path() == filters() || (is_shard(name) && !kept.contains(name))) gone.push_back(entry.path());
+    if (is_leftover(name) || entry.path() == filters() || (is_shard(name) && !kept.contains(name)))
+      gone.push_back(entry.path());
   }
   for (const fs::path& path : gone) {
     fs::remove(path, error);

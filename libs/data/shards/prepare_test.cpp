@@ -25,9 +25,9 @@
 namespace nanochat {
 namespace {
 
+using testing::ByteTokenizer;
 using ::testing::HasSubstr;
 using ::testing::ThrowsMessage;
-using testing::ByteTokenizer;
 namespace fs = std::filesystem;
 
 class CountingProgress : public SilentProgress {
@@ -321,7 +321,9 @@ TEST_F(PrepareTest, MixesSourcesAndResumesAMixture) {
   testing::write_text(folder_ / "other.jsonl", rows);
   const std::vector<std::string> paths = {(folder_ / "text").string(), (folder_ / "other.jsonl").string()};
   options_.mixture.weights = {3, 1};
-  const auto mixed = [&](const char* output) { return prepare_shards(paths, ByteTokenizer(), folder_ / output, options_, progress_); };
+  const auto mixed = [&](const char* output) {
+    return prepare_shards(paths, ByteTokenizer(), folder_ / output, options_, progress_);
+  };
   const PrepareResult result = mixed("whole");
   ASSERT_GT(result.shards.size(), 3u);
   EXPECT_NEAR(static_cast<double>(result.text_bytes), 4.0 / 3.0 * 18'890, 100);  // all of the first source, a third as much

@@ -113,8 +113,8 @@ void ShardWriter::add(std::span<const std::int32_t> document_tokens, std::uint64
   Header& header = impl_->header;
   for (const std::int32_t id : document_tokens) {
     if (id < 0 || static_cast<std::uint64_t>(id) >= header.vocab_size) {
-      throw DataError(fmt::format("{}: token id {} of document {} is outside the vocabulary of {}",
-                                  impl_->path.string(), id, header.documents, header.vocab_size));
+      throw DataError(fmt::format("{}: token id {} of document {} is outside the vocabulary of {}", impl_->path.string(), id,
+                                  header.documents, header.vocab_size));
     }
   }
   if (header.bytes_per_token == 2) {
@@ -171,8 +171,8 @@ ShardReader::ShardReader(MappedFile file, std::filesystem::path name) : path_(st
   const std::span<const std::byte> bytes = file_.bytes();
   Header header;
   if (bytes.size() < sizeof(header)) {
-    fail(fmt::format("{} bytes are too few for the header of {}; the file is truncated or no token shard",
-                     bytes.size(), sizeof(header)));
+    fail(fmt::format("{} bytes are too few for the header of {}; the file is truncated or no token shard", bytes.size(),
+                     sizeof(header)));
   }
   std::memcpy(&header, bytes.data(), sizeof(header));
   if (header.magic != kMagic) fail("does not begin as a token shard does (NCTOK); write one with `nanochat data prepare`");
@@ -191,13 +191,12 @@ ShardReader::ShardReader(MappedFile file, std::filesystem::path name) : path_(st
   const std::uint64_t payload = bytes.size() - kHeaderBytes;
   const bool plausible = header.tokens <= payload / header.bytes_per_token &&
                          header.documents < payload / sizeof(std::uint64_t);
-  const std::uint64_t offsets_position =
-      plausible ? kHeaderBytes + align8(header.tokens * header.bytes_per_token) : 0;
+  const std::uint64_t offsets_position = plausible ? kHeaderBytes + align8(header.tokens * header.bytes_per_token) : 0;
   const std::uint64_t checksums_position = offsets_position + (header.documents + 1) * sizeof(std::uint64_t);
   const std::uint64_t expected = checksums_position + header.documents * sizeof(std::uint32_t);
   if (!plausible || header.offsets_position != offsets_position || expected != bytes.size()) {
-    fail(fmt::format("{} bytes do not fit its header ({} documents, {} tokens); the file is truncated or corrupt",
-                     bytes.size(), header.documents, header.tokens));
+    fail(fmt::format("{} bytes do not fit its header ({} documents, {} tokens); the file is truncated or corrupt", bytes.size(),
+                     header.documents, header.tokens));
   }
   tokens_ = bytes.data() + kHeaderBytes;
   offsets_ = static_cast<const std::uint64_t*>(static_cast<const void*>(bytes.data() + offsets_position));

@@ -42,9 +42,8 @@ TEST(Shard, RoundTripsAnyDocuments) {
   const testing::TemporaryDirectory folder;
   EXPECT_TRUE(rc::check("shard round trip", [&] {
     const auto vocab_size = *rc::gen::element<std::int64_t>(1, 300, 65536, 65537, 200000);
-    const auto documents =
-        *rc::gen::container<Documents>(rc::gen::container<std::vector<std::int32_t>>(
-            rc::gen::inRange<std::int32_t>(0, static_cast<std::int32_t>(vocab_size))));
+    const auto documents = *rc::gen::container<Documents>(rc::gen::container<std::vector<std::int32_t>>(
+        rc::gen::inRange<std::int32_t>(0, static_cast<std::int32_t>(vocab_size))));
     std::uint64_t tokens = 0;
     for (const auto& document : documents) tokens += document.size();
     const ShardInfo written = write_shard(folder / "a.tok", vocab_size, documents);
@@ -115,8 +114,11 @@ TEST(ShardWriter, ShowsNothingUntilFinished) {
 TEST(ShardWriter, RefusesWhatCannotBeStored) {
   const testing::TemporaryDirectory folder;
   ShardWriter writer(folder / "a.tok", 10, kFingerprint);
-  EXPECT_THAT([&] { writer.add(std::vector<std::int32_t>{3, 10}, 1); },
-              ThrowsMessage<DataError>(HasSubstr("token id 10 of document 0 is outside the vocabulary of 10")));
+  EXPECT_THAT(
+      [&] {
+        writer.add(std::vector<std::int32_t>{3, 10}, 1);
+      },
+      ThrowsMessage<DataError>(HasSubstr("token id 10 of document 0 is outside the vocabulary of 10")));
   EXPECT_THROW(writer.add(std::vector<std::int32_t>{-1}, 1), DataError);
   EXPECT_THROW(ShardWriter(folder / "b.tok", 0, kFingerprint), DataError);
   EXPECT_THAT([&] { ShardWriter(folder / "b.tok", 10, "abc"); }, ThrowsMessage<DataError>(HasSubstr("\"abc\" is not 64")));

@@ -45,9 +45,7 @@ class ByteTokenizer : public Tokenizer {
     static const std::vector<std::string> names = {"<|bos|>"};
     return names;
   }
-  void save(const std::filesystem::path& folder) const override {
-    write_file_atomically(folder / "tokenizer.json", "{}\n");
-  }
+  void save(const std::filesystem::path& folder) const override { write_file_atomically(folder / "tokenizer.json", "{}\n"); }
 
  private:
   std::chrono::microseconds delay_;

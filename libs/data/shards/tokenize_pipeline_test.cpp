@@ -14,9 +14,9 @@ namespace nanochat {
 namespace {
 
 using namespace std::chrono_literals;
+using testing::ByteTokenizer;
 using ::testing::HasSubstr;
 using ::testing::ThrowsMessage;
-using testing::ByteTokenizer;
 
 // `count` documents "0", "1", ...; throws behind them when told to.
 class CountingReader : public DocumentReader {
@@ -66,7 +66,11 @@ TEST(TokenizePipeline, ErrorsComeAfterTheDocumentsBeforeThem) {
   const auto count_until = [](TokenizePipeline& pipeline, const std::string& message) {
     TokenizedDocument document;
     std::uint64_t count = 0;
-    EXPECT_THAT([&] { while (pipeline.next(document)) ++count; }, ThrowsMessage<DataError>(HasSubstr(message)));
+    EXPECT_THAT(
+        [&] {
+          while (pipeline.next(document)) ++count;
+        },
+        ThrowsMessage<DataError>(HasSubstr(message)));
     EXPECT_THROW(pipeline.next(document), DataError);
     return count;
   };

@@ -45,9 +45,8 @@ class Mixture : public DocumentReader {
   bool next(std::string& document) override {
     for (;;) {
       const auto behind = [](const Source& source) { return source.given / source.weight; };
-      Source& source = *std::min_element(sources_.begin(), sources_.end(), [&](const Source& a, const Source& b) {
-        return behind(a) < behind(b);
-      });
+      Source& source = *std::min_element(sources_.begin(), sources_.end(),
+                                         [&](const Source& a, const Source& b) { return behind(a) < behind(b); });
       if (source.reader->next(document)) {
         // An empty document would keep its source the furthest behind for ever; readers give none.
         source.given += static_cast<double>(document.size());
@@ -89,8 +88,8 @@ void check_weights(const std::vector<double>& weights, std::size_t sources) {
   }
 }
 
-std::unique_ptr<DocumentReader> open_document_mixture(std::vector<std::vector<fs::path>> sources, const DocumentMixtureOptions& mixture,
-                                             const ReaderOptions& options) {
+std::unique_ptr<DocumentReader> open_document_mixture(std::vector<std::vector<fs::path>> sources,
+                                                      const DocumentMixtureOptions& mixture, const ReaderOptions& options) {
   check_weights(mixture.weights, sources.size());
   if (mixture.until_all) {
     for (auto& files : sources) {

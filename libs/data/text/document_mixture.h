@@ -27,6 +27,6 @@ void check_weights(const std::vector<double>& weights, std::size_t sources);
 // Sources are lists of files, none empty. With until_all, standard input and pipes are copied to temporary files, so that
 // they can begin anew. bytes_total() is an estimate by the weights, which bytes_read() does not exceed.
 std::unique_ptr<DocumentReader> open_document_mixture(std::vector<std::vector<std::filesystem::path>> sources,
-                                             const DocumentMixtureOptions& mixture, const ReaderOptions& options);
+                                                      const DocumentMixtureOptions& mixture, const ReaderOptions& options);
 
 }  // namespace nanochat

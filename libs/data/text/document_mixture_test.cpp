@@ -55,7 +55,7 @@ class MixtureTest : public ::testing::Test {
 
 TEST_F(MixtureTest, EachSourceHasItsShareOfTheBytesAtAnyPoint) {
   const auto reader = open_document_mixture({source('a', 4000, 100), source('b', 4000, 30), source('c', 4000, 700)},
-                                   {.weights = {2, 1, 7}}, {});
+                                            {.weights = {2, 1, 7}}, {});
   const auto documents = read(*reader);
   for (const std::size_t end : {documents.size() / 10, documents.size() / 2, documents.size()}) {
     const auto bytes = bytes_of({documents.begin(), documents.begin() + static_cast<std::ptrdiff_t>(end)});
@@ -75,7 +75,8 @@ TEST_F(MixtureTest, EndsWithTheFirstSourceAndRepeatsNothing) {
 }
 
 TEST_F(MixtureTest, UntilAllBeginsShortSourcesAnew) {
-  const auto reader = open_document_mixture({source('a', 10, 50), source('b', 1000, 50)}, {.weights = {1, 1}, .until_all = true}, {});
+  const auto reader = open_document_mixture({source('a', 10, 50), source('b', 1000, 50)},
+                                            {.weights = {1, 1}, .until_all = true}, {});
   const auto documents = read(*reader);
   EXPECT_EQ(std::set<std::string>(documents.begin(), documents.end()).size(), 1010);
   const auto bytes = bytes_of(documents);
@@ -85,8 +86,11 @@ TEST_F(MixtureTest, UntilAllBeginsShortSourcesAnew) {
 
 TEST_F(MixtureTest, RefusesWeightsThatDoNotFit) {
   const auto refused = [&](std::vector<double> weights, const char* why) {
-    EXPECT_THAT([&] { open_document_mixture({source('a', 1, 50), source('b', 1, 50)}, {.weights = weights}, {}); },
-                ThrowsMessage<ConfigError>(HasSubstr(why)));
+    EXPECT_THAT(
+        [&] {
+          open_document_mixture({source('a', 1, 50), source('b', 1, 50)}, {.weights = weights}, {});
+        },
+        ThrowsMessage<ConfigError>(HasSubstr(why)));
   };
   refused({1}, "1 weights for 2 sources");
   refused({1, 0}, "a weight of 0");
@@ -97,7 +101,8 @@ TEST_F(MixtureTest, RefusesWeightsThatDoNotFit) {
 TEST_F(MixtureTest, APipeBeginsAnewToo) {
   ASSERT_EQ(::mkfifo((folder_ / "pipe").c_str(), 0600), 0);
   const std::jthread writer([path = folder_ / "pipe"] { std::ofstream(path) << "{\"text\":\"p0\"}\n{\"text\":\"p1\"}\n"; });
-  const auto reader = open_document_mixture({{folder_ / "pipe"}, source('a', 5, 2)}, {.weights = {1, 1}, .until_all = true}, {});
+  const auto reader = open_document_mixture({{folder_ / "pipe"}, source('a', 5, 2)}, {.weights = {1, 1}, .until_all = true},
+                                            {});
   std::map<std::string, int> times;
   for (const std::string& document : read(*reader)) ++times[document];
   EXPECT_EQ(times["p0"], 3);
@@ -108,7 +113,8 @@ TEST_F(MixtureTest, ABadRowCountsOnceHoweverOftenItsSourceBegins) {
   testing::write_text(folder_ / "bad.jsonl", "{\"text\":\"b\"}\nbroken\n");
   ReaderOptions options;
   options.bad_rows = std::make_shared<BadRows>(1);
-  const auto reader = open_document_mixture({{folder_ / "bad.jsonl"}, source('a', 20, 1)}, {.weights = {1, 1}, .until_all = true}, options);
+  const auto reader = open_document_mixture({{folder_ / "bad.jsonl"}, source('a', 20, 1)},
+                                            {.weights = {1, 1}, .until_all = true}, options);
   EXPECT_GT(read(*reader).size(), 30U);
   EXPECT_EQ(options.bad_rows->count(), 1U);
 }

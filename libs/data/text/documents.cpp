@@ -93,8 +93,7 @@ class TextReader : public LineFileReader {
   TextReader(std::string name, std::unique_ptr<ByteSource> source, const ReaderOptions& options)
       : LineFileReader(std::move(name), std::move(source), options),
         min_bytes_(static_cast<std::size_t>(std::max<std::int64_t>(options.min_document_bytes, 1))),
-        max_bytes_(std::max(static_cast<std::size_t>(std::max<std::int64_t>(options.max_document_bytes, 8)),
-                            8 * min_bytes_)) {}
+        max_bytes_(std::max(static_cast<std::size_t>(std::max<std::int64_t>(options.max_document_bytes, 8)), 8 * min_bytes_)) {}
 
   // The last whole document waits until another is whole, since a short remainder of the file may join it.
   bool next(std::string& document) override {
@@ -211,8 +210,7 @@ class JsonlReader : public LineFileReader {
       return fmt::format("{}: {}", where(), fault.what);
     }
     if (!row.is_object()) {
-      return fmt::format("{}: found JSON {}, expected an object with the key \"{}\"", where(), row.type_name(),
-                         text_column_);
+      return fmt::format("{}: found JSON {}, expected an object with the key \"{}\"", where(), row.type_name(), text_column_);
     }
     const auto text = row.find(text_column_);
     if (text == row.end()) {
@@ -317,8 +315,8 @@ class CorpusReader : public DocumentReader {
     // A choice that nobody made is told, once for each name.
     if (options_.text_column.empty() && reader->column() != "text" && reader->column() != told_column_) {
       told_column_ = reader->column();
-      log_info("{}: reads the text from the column \"{}\", the only one that can be it; none is named \"text\"",
-               name_of(file), told_column_);
+      log_info("{}: reads the text from the column \"{}\", the only one that can be it; none is named \"text\"", name_of(file),
+               told_column_);
     }
     return reader;
   }
@@ -340,7 +338,8 @@ class CorpusReader : public DocumentReader {
 std::vector<std::filesystem::path> expand_paths(const std::vector<std::string>& paths, const ReaderOptions& options) {
   const std::string& column = text_column_of(options);
   std::vector<std::filesystem::path> files, others;
-  const auto found = find_files(paths, {FileFormat::kText, FileFormat::kJsonLines, FileFormat::kParquet}, "text", /*streams=*/true);
+  const auto found = find_files(paths, {FileFormat::kText, FileFormat::kJsonLines, FileFormat::kParquet}, "text",
+                                /*streams=*/true);
   for (const FoundFile& file : found) {
     nlohmann::json row;
     if (file.in_folder && form_of(file.path).format == FileFormat::kJsonLines) row = first_row(file.path);

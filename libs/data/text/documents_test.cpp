@@ -68,8 +68,7 @@ TEST_F(DocumentsTest, TextWithoutBlankLinesIsCutAtLinesAndCharacters) {
   ReaderOptions options = at_least(1);
   options.max_document_bytes = 10;
   EXPECT_THAT(read("a.txt", "abcd\nefgh\nijkl\n", options), ElementsAre("abcd\nefgh", "ijkl"));
-  EXPECT_THAT(read("a.txt", "0123456789abcdefghi\xc3\xa9yz\n", options),
-              ElementsAre("0123456789", "abcdefghi", "\xc3\xa9yz"));
+  EXPECT_THAT(read("a.txt", "0123456789abcdefghi\xc3\xa9yz\n", options), ElementsAre("0123456789", "abcdefghi", "\xc3\xa9yz"));
 }
 
 TEST_F(DocumentsTest, MemoryIsBoundedWithoutBlankLines) {
@@ -172,9 +171,7 @@ class Pipe {
  public:
   Pipe(const std::filesystem::path& path, const std::string& bytes) {
     EXPECT_EQ(::mkfifo(path.c_str(), 0600), 0);
-    writer_ = std::jthread([path, bytes] {
-      std::ofstream(path, std::ios::binary) << bytes;
-    });
+    writer_ = std::jthread([path, bytes] { std::ofstream(path, std::ios::binary) << bytes; });
   }
 
  private:
@@ -207,7 +204,8 @@ TEST_F(DocumentsTest, AReopenablePipeIsReadAgainAndAgain) {
     std::string document;
     EXPECT_TRUE(reader->next(document));
     EXPECT_EQ(document, "one");
-    EXPECT_THAT([&] { reader->next(document); }, ThrowsMessage<DataError>(HasSubstr((folder_ / "p").string() + ":2: malformed")))
+    EXPECT_THAT([&] { reader->next(document); },
+                ThrowsMessage<DataError>(HasSubstr((folder_ / "p").string() + ":2: malformed")))
         << "called by the name of the pipe";
   }
   testing::write_text(folder_ / "file.txt", "text");
@@ -279,7 +277,8 @@ TEST_F(DocumentsTest, BadLinesOfTextArePassedOverWhenAllowed) {
 
 TEST_F(DocumentsTest, AGitLfsPointerIsNamedAsOne) {
   const std::string pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n";
-  for (const char* name : {"a.txt", "a.jsonl", "a.jsonl.gz", "a.txt.zst"}) error(name, pointer, std::string(name) + ": is a Git LFS pointer");
+  for (const char* name : {"a.txt", "a.jsonl", "a.jsonl.gz", "a.txt.zst"})
+    error(name, pointer, std::string(name) + ": is a Git LFS pointer");
 }
 
 TEST_F(DocumentsTest, FilesFollowOneAnother) {
@@ -300,7 +299,10 @@ TEST_F(DocumentsTest, SaysWhereBadInputIs) {
   error("a.jsonl", "{\"text\":\"\\ud8\"}", "a.jsonl:1: malformed JSON");
   error("a.jsonl", "{\"x\":" + std::string(1000, '[') + "}", "a.jsonl:1: arrays and objects are nested more than");
   error("a.txt", "fine\nbad \xc3\xa9 \xe2\x82\n", "a.txt:2: invalid UTF-8 at byte 12 (0xe2)");
-  error("a.txt", "\xff\xfe" "a\0", "it looks like UTF-16");
+  error("a.txt",
+        "\xff\xfe"
+        "a\0",
+        "it looks like UTF-16");
   error("a.txt.gz", testing::gzip("text").substr(0, 15), "a.txt.gz: the gzip file is truncated");
 }
 

@@ -95,8 +95,7 @@ std::string beginning_of(const std::string& text) {
 }  // namespace
 
 bool FilterOptions::any() const {
-  return min_bytes > 0 || max_bytes > 0 || max_symbols < 1.0 || max_repetition < 1.0 || drop_duplicates ||
-         drop_near_duplicates;
+  return min_bytes > 0 || max_bytes > 0 || max_symbols < 1.0 || max_repetition < 1.0 || drop_duplicates || drop_near_duplicates;
 }
 
 nlohmann::json to_json(const FilterOptions& options) {
@@ -129,8 +128,7 @@ nlohmann::json to_json(const FilterReport& report) {
 }
 
 struct FilteredDocuments::Impl {
-  Impl(std::unique_ptr<DocumentReader> source, const FilterOptions& chosen)
-      : reader(std::move(source)), options(chosen) {
+  Impl(std::unique_ptr<DocumentReader> source, const FilterOptions& chosen) : reader(std::move(source)), options(chosen) {
     check(options);
     const auto use = [this](bool used, const char* name) {
       if (!used) return -1;

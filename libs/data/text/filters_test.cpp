@@ -78,8 +78,12 @@ TEST(Measures, SymbolsAreWhatIsNeitherLetterDigitNorSpace) {
   EXPECT_EQ(symbol_share("letters and 123\n\t"), 0.0);
   EXPECT_EQ(symbol_share("\xe4\xbd\xa0\xe5\xa5\xbd \xd0\x9f\xd1\x80 \xe0\xa4\xa8\xe0\xa5\x8d caf\xc3\xa9"), 0.0);
   EXPECT_EQ(symbol_share("a.b!"), 0.5);
-  EXPECT_EQ(symbol_share("\xf0\x9f\x98\x80\xe2\x80\xa6" "ab"), 0.5) << "emoji, ellipsis";
-  EXPECT_EQ(symbol_share("\xe3\x80\x82\xef\xbc\x8c\xef\xbf\xbd\xee\x80\x80"), 1.0) << "ideographic full stop and comma, U+FFFD, private";
+  EXPECT_EQ(symbol_share("\xf0\x9f\x98\x80\xe2\x80\xa6"
+                         "ab"),
+            0.5)
+      << "emoji, ellipsis";
+  EXPECT_EQ(symbol_share("\xe3\x80\x82\xef\xbc\x8c\xef\xbf\xbd\xee\x80\x80"), 1.0)
+      << "ideographic full stop and comma, U+FFFD, private";
 }
 
 TEST(Measures, RepetitionIsTheShareThatCameBefore) {
@@ -104,7 +108,8 @@ double found_share(double changed, std::uint64_t seed) {
     const std::string text = random_text(rng, 400);
     std::string other = text;
     const auto replaced = static_cast<std::size_t>(changed * static_cast<double>(text.size()));
-    if (replaced > 0) other.replace(rng.below(text.size() - replaced), replaced, random_text(rng, 1 + static_cast<int>(replaced / 6)));
+    if (replaced > 0)
+      other.replace(rng.below(text.size() - replaced), replaced, random_text(rng, 1 + static_cast<int>(replaced / 6)));
     const MinHash a = min_hash(text, 42), b = min_hash(other, 42);
     bool hit = false;
     for (std::size_t i = 0; i < kBands; ++i) hit = hit || a.bands[i] == b.bands[i];
@@ -139,7 +144,7 @@ TEST(Filters, EachDropsItsOwnAndSaysSo) {
   options.max_symbols = 0.4;
   options.max_repetition = 0.5;
   options.drop_duplicates = options.drop_near_duplicates = true;
-  const Documents documents = {good, "tiny", std::string(6000, 'y'), "!!!??? *** ###", std::string(400, 'z'), good, near_copy,
+  const Documents documents = {good,  "tiny", std::string(6000, 'y'), "!!!??? *** ###", std::string(400, 'z'), good, near_copy,
                                other, "tiny"};
   const Filtered result = filter(documents, options);
   EXPECT_THAT(result.kept, ElementsAre(good, other));
@@ -182,7 +187,8 @@ TEST(Filters, ThreadsDoNotChangeAnything) {
   Rng rng(4);
   Documents documents;
   for (int i = 0; i < 600; ++i) {
-    documents.push_back(i % 3 == 2 ? documents[rng.below(documents.size())] : random_text(rng, 20 + static_cast<int>(rng.below(300))));
+    documents.push_back(i % 3 == 2 ? documents[rng.below(documents.size())]
+                                   : random_text(rng, 20 + static_cast<int>(rng.below(300))));
     if (i % 5 == 0) documents.back() += random_text(rng, 10);
   }
   FilterOptions options;
@@ -212,7 +218,8 @@ TEST(Filters, AnErrorComesAfterTheDocumentsBeforeIt) {
 TEST(Filters, OptionsOutOfRangeAreRefused) {
   FilterOptions options;
   options.max_symbols = 1.5;
-  EXPECT_THAT([&] { filter({}, options); }, ThrowsMessage<ConfigError>(HasSubstr("max symbols is 1.5, expected a share from 0 to 1")));
+  EXPECT_THAT([&] { filter({}, options); },
+              ThrowsMessage<ConfigError>(HasSubstr("max symbols is 1.5, expected a share from 0 to 1")));
   options = {};
   options.min_bytes = 10;
   options.max_bytes = 5;

@@ -138,7 +138,9 @@ class Scanner {
   bool string(std::string* text) {
     if (!take('"')) return false;
     const char* first = at_;
-    const auto keep = [&] { if (text != nullptr) text->append(first, at_); };
+    const auto keep = [&] {
+      if (text != nullptr) text->append(first, at_);
+    };
     for (;;) {
       std::uint64_t bytes = 0;
       while (end_ - at_ >= 8 && (std::memcpy(&bytes, at_, 8), !has_special(bytes))) at_ += 8;
@@ -157,7 +159,10 @@ class Scanner {
     code = 0;
     for (int i = 0; i < 4; ++i) {
       const char c = *at_++;
-      const int digit = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+      const int digit = c >= '0' && c <= '9'   ? c - '0'
+                        : c >= 'a' && c <= 'f' ? c - 'a' + 10
+                        : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                               : -1;
       if (digit < 0) return false;
       code = code << 4 | static_cast<std::uint32_t>(digit);
     }
@@ -190,8 +195,6 @@ class Scanner {
 
 }  // namespace
 
-bool find_json_text(std::string_view line, std::string_view key, std::string& text) {
-  return Scanner(line, key).row(text);
-}
+bool find_json_text(std::string_view line, std::string_view key, std::string& text) { return Scanner(line, key).row(text); }
 
 }  // namespace nanochat

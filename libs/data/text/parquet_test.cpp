@@ -127,8 +127,8 @@ TEST_P(ParquetCodecs, RowGroupsAndPagesReadInOrderWithoutNulls) {
 
 INSTANTIATE_TEST_SUITE_P(All, ParquetCodecs,
                          ::testing::Values(parquet::Compression::UNCOMPRESSED, parquet::Compression::SNAPPY,
-                                           parquet::Compression::GZIP, parquet::Compression::BROTLI,
-                                           parquet::Compression::ZSTD, parquet::Compression::LZ4));
+                                           parquet::Compression::GZIP, parquet::Compression::BROTLI, parquet::Compression::ZSTD,
+                                           parquet::Compression::LZ4));
 
 TEST(Parquet, TheColumnIsChosenByNameOrType) {
   const testing::TemporaryDirectory folder;
@@ -148,7 +148,8 @@ void write_columns(const fs::path& path, const std::vector<std::string>& names, 
   using parquet::schema::PrimitiveNode;
   parquet::schema::NodeVector fields;
   for (const std::string& name : names) {
-    fields.push_back(PrimitiveNode::Make(name, parquet::Repetition::REQUIRED, parquet::LogicalType::String(), parquet::Type::BYTE_ARRAY));
+    fields.push_back(PrimitiveNode::Make(name, parquet::Repetition::REQUIRED, parquet::LogicalType::String(),
+                                         parquet::Type::BYTE_ARRAY));
   }
   const auto schema = std::static_pointer_cast<parquet::schema::GroupNode>(
       parquet::schema::GroupNode::Make("schema", parquet::Repetition::REQUIRED, fields));
@@ -168,9 +169,10 @@ void write_columns(const fs::path& path, const std::vector<std::string>& names, 
 TEST(Parquet, AsksForAColumnWhereSeveralCouldBeTheText) {
   const testing::TemporaryDirectory folder;
   write_columns(folder / "a.parquet", {"id", "url", "article"});
-  EXPECT_THAT([&] { read({folder / "a.parquet"}); },
-              ThrowsMessage<DataError>(HasSubstr("a.parquet: no column \"text\", and several that could be meant: id (String), url "
-                                                 "(String), article (String); name one with --text-column")));
+  EXPECT_THAT(
+      [&] { read({folder / "a.parquet"}); },
+      ThrowsMessage<DataError>(HasSubstr("a.parquet: no column \"text\", and several that could be meant: id (String), url "
+                                         "(String), article (String); name one with --text-column")));
   EXPECT_THAT(read({folder / "a.parquet"}, "article"), ElementsAre("article 0", "article 1"));
   write_columns(folder / "b.parquet", {"id", "text", "url"});
   EXPECT_THAT(read({folder / "b.parquet"}), ElementsAre("text 0", "text 1"));
@@ -265,8 +267,8 @@ TEST(Parquet, DamageIsAnErrorOrTheSameText) {
     return sha256_hex(all);
   };
   read({folder / "a.parquet"});  // loads Arrow here, and not within the limits of a round
-  const testing::CorruptionReport report =
-      check_corruptions(subject, 300, 17, {.seconds = 20, .extra_bytes = std::size_t{5} << 30});
+  const testing::CorruptionReport report = check_corruptions(subject, 300, 17,
+                                                             {.seconds = 20, .extra_bytes = std::size_t{5} << 30});
   EXPECT_EQ(report.failures, "");
   EXPECT_GT(report.refused, 100);
 }
@@ -303,8 +305,8 @@ TEST(Parquet, OneLargeRowGroupIsReadInAFewMegabytes) {
   const testing::TemporaryDirectory folder;
   WriteOptions options;
   options.rows_per_group = 100'000;
-  write_parquet(folder / "a.parquet", 8000, [](int i) { return std::string(64 << 10, static_cast<char>('a' + i % 26)); },
-                options);
+  write_parquet(
+      folder / "a.parquet", 8000, [](int i) { return std::string(64 << 10, static_cast<char>('a' + i % 26)); }, options);
   EXPECT_LT(peak_megabytes(folder / "a.parquet", "", 8000), 150 + kKeptMegabytes) << "of 500 MB of text";
 }
 
@@ -333,42 +335,25 @@ TEST(Parquet, EncodingsOfOtherWritersGiveTheirText) {
     const char* sha256;  // of the values, each behind it a zero byte
   };
   const std::vector<Column> columns = {
-      {"alltypes_plain", "date_string_col", 8,
-       "a251a30efcec5132a07c731cadc73bbbdeab8e8b34b52c17575a8dcbe66c4154"},
-      {"alltypes_plain", "string_col", 8,
-       "9b011ec1a26e16e6ca99e144751c2eb716496b60a81a7f70d984621c91d79e80"},
-      {"alltypes_plain.snappy", "date_string_col", 2,
-       "47411745a7971b99e8677b442df5aa23b6db4c9b68e86211da5bd6cfe9d0704f"},
-      {"alltypes_plain.snappy", "string_col", 2,
-       "7c636d9a1379ca10b7d14790cac85ef382ace3efa2252e22126cbe126a5dd73a"},
+      {"alltypes_plain", "date_string_col", 8, "a251a30efcec5132a07c731cadc73bbbdeab8e8b34b52c17575a8dcbe66c4154"},
+      {"alltypes_plain", "string_col", 8, "9b011ec1a26e16e6ca99e144751c2eb716496b60a81a7f70d984621c91d79e80"},
+      {"alltypes_plain.snappy", "date_string_col", 2, "47411745a7971b99e8677b442df5aa23b6db4c9b68e86211da5bd6cfe9d0704f"},
+      {"alltypes_plain.snappy", "string_col", 2, "7c636d9a1379ca10b7d14790cac85ef382ace3efa2252e22126cbe126a5dd73a"},
       {"alltypes_tiny_pages_plain", "date_string_col", 7300,
        "107a2e4f4d5c162fdf8a88375ef81fe802a2e3019d83c3041859e1a4af851018"},
-      {"alltypes_tiny_pages_plain", "string_col", 7300,
-       "cfc3e34376bf8b45e6c9b5a6846f7f9f7ed303f557a6c043b40a7e72537286ab"},
-      {"datapage_v2.snappy", "a", 4,
-       "1dc1f1b3f67ab2c941b95d92866ff8a925bb8bdea913de316d138d9c7d4b9ff2"},
-      {"delta_byte_array", "c_customer_id", 1000,
-       "cbaeec337de30dc91274c42f719abd40532198e7f6a344de780aa681baf8d83a"},
-      {"delta_byte_array", "c_salutation", 970,
-       "9c36cffe8b9c4423326ebd2da5c74a8cd8d396cea93d9fb72ae5c28387f5fc83"},
-      {"delta_byte_array", "c_first_name", 968,
-       "3bb38905bc527197fd63b0d719790349b599acef1e819d5f616a43443ec4188c"},
-      {"delta_byte_array", "c_last_name", 976,
-       "b7353ac07343c659344dd108258b4c3e0ccc7aafbc797a531cefb56100a171fe"},
-      {"delta_byte_array", "c_preferred_cust_flag", 971,
-       "734a26e23bc44f8ad76fc7dd7c792d75bedaf3491869c9f7ea8791c3c026d560"},
-      {"delta_byte_array", "c_birth_country", 969,
-       "2cce37b8a08415f03532704d58871cdc55143ed78282fb26dda194d142cd5eaa"},
-      {"delta_byte_array", "c_email_address", 969,
-       "0a30bd4aa4e157ad168ef006c259412fc7e3d16494bd100b2ddd5f1fea076b15"},
-      {"delta_byte_array", "c_last_review_date", 975,
-       "f93fed521065aa2c03454a8dad7c22c392f7496e0a073f0eade68ac4adc399cf"},
-      {"delta_length_byte_array", "FRUIT", 1000,
-       "cff00678ca362b70218292b13440f6ae99a5c59a5551120b1ade41cc78f77ec7"},
-      {"lz4_raw_compressed_larger", "a", 10000,
-       "71ec44ff7fdb7b0825c918af5073e49839bc78e48e9da024085887318b09944e"},
-      {"rle-dict-snappy-checksum", "binary_field", 1000,
-       "7df38357cfdbbe16ee775127d81b500a0e424ac7737d26733de06144c6d67936"},
+      {"alltypes_tiny_pages_plain", "string_col", 7300, "cfc3e34376bf8b45e6c9b5a6846f7f9f7ed303f557a6c043b40a7e72537286ab"},
+      {"datapage_v2.snappy", "a", 4, "1dc1f1b3f67ab2c941b95d92866ff8a925bb8bdea913de316d138d9c7d4b9ff2"},
+      {"delta_byte_array", "c_customer_id", 1000, "cbaeec337de30dc91274c42f719abd40532198e7f6a344de780aa681baf8d83a"},
+      {"delta_byte_array", "c_salutation", 970, "9c36cffe8b9c4423326ebd2da5c74a8cd8d396cea93d9fb72ae5c28387f5fc83"},
+      {"delta_byte_array", "c_first_name", 968, "3bb38905bc527197fd63b0d719790349b599acef1e819d5f616a43443ec4188c"},
+      {"delta_byte_array", "c_last_name", 976, "b7353ac07343c659344dd108258b4c3e0ccc7aafbc797a531cefb56100a171fe"},
+      {"delta_byte_array", "c_preferred_cust_flag", 971, "734a26e23bc44f8ad76fc7dd7c792d75bedaf3491869c9f7ea8791c3c026d560"},
+      {"delta_byte_array", "c_birth_country", 969, "2cce37b8a08415f03532704d58871cdc55143ed78282fb26dda194d142cd5eaa"},
+      {"delta_byte_array", "c_email_address", 969, "0a30bd4aa4e157ad168ef006c259412fc7e3d16494bd100b2ddd5f1fea076b15"},
+      {"delta_byte_array", "c_last_review_date", 975, "f93fed521065aa2c03454a8dad7c22c392f7496e0a073f0eade68ac4adc399cf"},
+      {"delta_length_byte_array", "FRUIT", 1000, "cff00678ca362b70218292b13440f6ae99a5c59a5551120b1ade41cc78f77ec7"},
+      {"lz4_raw_compressed_larger", "a", 10000, "71ec44ff7fdb7b0825c918af5073e49839bc78e48e9da024085887318b09944e"},
+      {"rle-dict-snappy-checksum", "binary_field", 1000, "7df38357cfdbbe16ee775127d81b500a0e424ac7737d26733de06144c6d67936"},
   };
   for (const Column& column : columns) {
     NANOCHAT_SHARED_OR_SKIP(file, std::string("data/parquet/apache_") + column.file + ".parquet");
@@ -423,7 +408,8 @@ TEST(Parquet, RealFilesCutOrWithAFlippedByteNeverCrash) {
 std::string zstd(const std::string& text) {
   const auto codec = *arrow::util::Codec::Create(arrow::Compression::ZSTD);
   std::string packed(static_cast<std::size_t>(codec->MaxCompressedLen(static_cast<std::int64_t>(text.size()), nullptr)), '\0');
-  const auto length = codec->Compress(static_cast<std::int64_t>(text.size()), reinterpret_cast<const std::uint8_t*>(text.data()),
+  const auto length = codec->Compress(static_cast<std::int64_t>(text.size()),
+                                      reinterpret_cast<const std::uint8_t*>(text.data()),
                                       static_cast<std::int64_t>(packed.size()), reinterpret_cast<std::uint8_t*>(packed.data()));
   packed.resize(static_cast<std::size_t>(length.ValueOrDie()));
   return packed;
@@ -450,7 +436,8 @@ TEST(Zstd, RefusesEveryTruncationAndOtherBytes) {
   const std::string packed = zstd("some text that is long enough to be cut anywhere");
   for (std::size_t length = 0; length < packed.size(); ++length) {
     testing::write_text(folder / "cut.zst", packed.substr(0, length));
-    EXPECT_THAT([&] { read_bytes(folder / "cut.zst", 100); }, ThrowsMessage<DataError>(HasSubstr("cut.zst: the zstd file is trunc")))
+    EXPECT_THAT([&] { read_bytes(folder / "cut.zst", 100); },
+                ThrowsMessage<DataError>(HasSubstr("cut.zst: the zstd file is trunc")))
         << length;
   }
   testing::write_text(folder / "bad.zst", "plain text");

@@ -13,21 +13,21 @@ using Pair = std::pair<std::string_view, std::string_view>;
 
 // Each word occurs once, so that an opposite is a function.
 constexpr std::array kOpposites = {
-    Pair{"hot", "cold"},        Pair{"big", "small"},       Pair{"tall", "short"},      Pair{"fast", "slow"},
-    Pair{"happy", "sad"},       Pair{"good", "bad"},        Pair{"old", "young"},       Pair{"light", "dark"},
-    Pair{"up", "down"},         Pair{"left", "right"},      Pair{"in", "out"},          Pair{"open", "closed"},
-    Pair{"full", "empty"},      Pair{"rich", "poor"},       Pair{"hard", "soft"},       Pair{"wet", "dry"},
-    Pair{"day", "night"},       Pair{"early", "late"},      Pair{"strong", "weak"},     Pair{"clean", "dirty"},
-    Pair{"loud", "quiet"},      Pair{"high", "low"},        Pair{"near", "far"},        Pair{"thick", "thin"},
-    Pair{"wide", "narrow"},     Pair{"deep", "shallow"},    Pair{"sweet", "sour"},      Pair{"true", "false"},
-    Pair{"first", "last"},      Pair{"begin", "end"},       Pair{"push", "pull"},       Pair{"win", "lose"},
-    Pair{"buy", "sell"},        Pair{"give", "take"},       Pair{"love", "hate"},       Pair{"laugh", "cry"},
-    Pair{"remember", "forget"}, Pair{"arrive", "leave"},    Pair{"north", "south"},     Pair{"east", "west"},
-    Pair{"summer", "winter"},   Pair{"inside", "outside"},  Pair{"above", "below"},     Pair{"always", "never"},
-    Pair{"more", "less"},       Pair{"many", "few"},        Pair{"brave", "afraid"},    Pair{"kind", "cruel"},
-    Pair{"awake", "asleep"},    Pair{"alive", "dead"},      Pair{"safe", "dangerous"},  Pair{"easy", "difficult"},
-    Pair{"cheap", "expensive"}, Pair{"smooth", "rough"},    Pair{"sharp", "blunt"},     Pair{"tight", "loose"},
-    Pair{"front", "back"},      Pair{"top", "bottom"},      Pair{"war", "peace"},       Pair{"friend", "enemy"},
+    Pair{"hot", "cold"},        Pair{"big", "small"},      Pair{"tall", "short"},     Pair{"fast", "slow"},
+    Pair{"happy", "sad"},       Pair{"good", "bad"},       Pair{"old", "young"},      Pair{"light", "dark"},
+    Pair{"up", "down"},         Pair{"left", "right"},     Pair{"in", "out"},         Pair{"open", "closed"},
+    Pair{"full", "empty"},      Pair{"rich", "poor"},      Pair{"hard", "soft"},      Pair{"wet", "dry"},
+    Pair{"day", "night"},       Pair{"early", "late"},     Pair{"strong", "weak"},    Pair{"clean", "dirty"},
+    Pair{"loud", "quiet"},      Pair{"high", "low"},       Pair{"near", "far"},       Pair{"thick", "thin"},
+    Pair{"wide", "narrow"},     Pair{"deep", "shallow"},   Pair{"sweet", "sour"},     Pair{"true", "false"},
+    Pair{"first", "last"},      Pair{"begin", "end"},      Pair{"push", "pull"},      Pair{"win", "lose"},
+    Pair{"buy", "sell"},        Pair{"give", "take"},      Pair{"love", "hate"},      Pair{"laugh", "cry"},
+    Pair{"remember", "forget"}, Pair{"arrive", "leave"},   Pair{"north", "south"},    Pair{"east", "west"},
+    Pair{"summer", "winter"},   Pair{"inside", "outside"}, Pair{"above", "below"},    Pair{"always", "never"},
+    Pair{"more", "less"},       Pair{"many", "few"},       Pair{"brave", "afraid"},   Pair{"kind", "cruel"},
+    Pair{"awake", "asleep"},    Pair{"alive", "dead"},     Pair{"safe", "dangerous"}, Pair{"easy", "difficult"},
+    Pair{"cheap", "expensive"}, Pair{"smooth", "rough"},   Pair{"sharp", "blunt"},    Pair{"tight", "loose"},
+    Pair{"front", "back"},      Pair{"top", "bottom"},     Pair{"war", "peace"},      Pair{"friend", "enemy"},
 };
 
 constexpr std::array<std::string_view, 7> kDays = {"Monday", "Tuesday",  "Wednesday", "Thursday",
@@ -42,8 +42,8 @@ constexpr std::array<std::string_view, 8> kOrdinals = {"first", "second", "third
                                                        "fifth", "sixth",  "seventh", "eighth"};
 
 constexpr std::array<std::string_view, 21> kNumbers = {
-    "zero",   "one",    "two",      "three",    "four",     "five",    "six",       "seven",    "eight",    "nine",  "ten",
-    "eleven", "twelve", "thirteen", "fourteen", "fifteen",  "sixteen", "seventeen", "eighteen", "nineteen", "twenty"};
+    "zero",   "one",    "two",      "three",    "four",    "five",    "six",       "seven",    "eight",    "nine",  "ten",
+    "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty"};
 
 constexpr std::array<std::string_view, 48> kSpelled = {
     "cat",  "dog",  "sun",  "hat",  "pig",  "cow",  "bed",  "cup",  "egg",  "fox",  "hen",  "jar",
@@ -102,10 +102,8 @@ ToyRelation symbols() {
       "Question: Which symbol stands for {a}? Answer: {b}.",
   };
   relation.held_out = {
-      "The chemical symbol of the element {a} is",
-      "{A} is an element with the chemical symbol",
-      "In chemistry, the symbol of {a} is",
-      "The element {a} has the chemical symbol",
+      "The chemical symbol of the element {a} is",    "{A} is an element with the chemical symbol",
+      "In chemistry, the symbol of {a} is",           "The element {a} has the chemical symbol",
       "Question: What is the symbol of {a}? Answer:",
   };
   return relation;
@@ -145,12 +143,9 @@ ToyRelation planet_neighbours() {
     relation.facts.push_back({std::string(kPlanets[i + 1]), std::string(kPlanets[i]), "before"});
   }
   relation.told = {
-      "The planet {c} {a} is {b}.",
-      "The planet that comes {c} {a} is {b}.",
-      "The planet right {c} {a} is {b}.",
-      "{C} {a} comes {b}.",
-      "Right {c} {a} comes {b}.",
-      "Question: Which planet comes {c} {a}? Answer: {b}.",
+      "The planet {c} {a} is {b}.",       "The planet that comes {c} {a} is {b}.",
+      "The planet right {c} {a} is {b}.", "{C} {a} comes {b}.",
+      "Right {c} {a} comes {b}.",         "Question: Which planet comes {c} {a}? Answer: {b}.",
       "{b} is the planet {c} {a}.",
   };
   relation.held_out = {
@@ -220,32 +215,31 @@ ToyRelation day_relation(int steps, int weight, std::vector<std::string> told, s
 }
 
 void add_days(std::vector<ToyRelation>& relations) {
-  relations.push_back(day_relation(
-      2, 5,
-      {"If yesterday was {a}, then tomorrow will be {b}.", "If yesterday was {a}, tomorrow will be {b}.",
-       "Yesterday was {a}, so tomorrow will be {b}.", "When yesterday was {a}, tomorrow is {b}.",
-       "Two days after {a} comes {b}.", "If yesterday was {a}, then tomorrow is {b}.",
-       "Question: Yesterday was {a}. What will tomorrow be? Answer: {b}."},
-      {"When yesterday was {a}, then tomorrow will be", "Yesterday was {a}, so tomorrow is",
-       "When yesterday was {a}, tomorrow will be"}));
-  relations.push_back(day_relation(
-      1, 4,
-      {"If today is {a}, then tomorrow will be {b}.", "If today is {a}, tomorrow will be {b}.",
-       "Today is {a}, so tomorrow will be {b}.", "When today is {a}, tomorrow is {b}.", "The day after {a} is {b}.",
-       "After {a} comes {b}.", "The day that follows {a} is {b}.", "{b} comes after {a}.",
-       "Question: Today is {a}. What will tomorrow be? Answer: {b}."},
-      {"When today is {a}, then tomorrow will be", "Today is {a}, so tomorrow is", "The day that comes after {a} is"}));
-  relations.push_back(day_relation(
-      -1, 3,
-      {"If today is {a}, then yesterday was {b}.", "If today is {a}, yesterday was {b}.",
-       "Today is {a}, so yesterday was {b}.", "The day before {a} is {b}.", "Before {a} comes {b}.",
-       "{b} comes before {a}.", "Question: Today is {a}. What was yesterday? Answer: {b}."},
-      {"When today is {a}, then yesterday was", "The day that comes before {a} is"}));
-  relations.push_back(day_relation(
-      1, 2,
-      {"If yesterday was {a}, then today is {b}.", "If yesterday was {a}, today is {b}.",
-       "Yesterday was {a}, so today is {b}.", "Yesterday was {a}, so it is {b} today."},
-      {"When yesterday was {a}, then today is"}));
+  relations.push_back(day_relation(2, 5,
+                                   {"If yesterday was {a}, then tomorrow will be {b}.",
+                                    "If yesterday was {a}, tomorrow will be {b}.",
+                                    "Yesterday was {a}, so tomorrow will be {b}.", "When yesterday was {a}, tomorrow is {b}.",
+                                    "Two days after {a} comes {b}.", "If yesterday was {a}, then tomorrow is {b}.",
+                                    "Question: Yesterday was {a}. What will tomorrow be? Answer: {b}."},
+                                   {"When yesterday was {a}, then tomorrow will be", "Yesterday was {a}, so tomorrow is",
+                                    "When yesterday was {a}, tomorrow will be"}));
+  relations.push_back(day_relation(1, 4,
+                                   {"If today is {a}, then tomorrow will be {b}.", "If today is {a}, tomorrow will be {b}.",
+                                    "Today is {a}, so tomorrow will be {b}.", "When today is {a}, tomorrow is {b}.",
+                                    "The day after {a} is {b}.", "After {a} comes {b}.", "The day that follows {a} is {b}.",
+                                    "{b} comes after {a}.", "Question: Today is {a}. What will tomorrow be? Answer: {b}."},
+                                   {"When today is {a}, then tomorrow will be", "Today is {a}, so tomorrow is",
+                                    "The day that comes after {a} is"}));
+  relations.push_back(day_relation(-1, 3,
+                                   {"If today is {a}, then yesterday was {b}.", "If today is {a}, yesterday was {b}.",
+                                    "Today is {a}, so yesterday was {b}.", "The day before {a} is {b}.",
+                                    "Before {a} comes {b}.", "{b} comes before {a}.",
+                                    "Question: Today is {a}. What was yesterday? Answer: {b}."},
+                                   {"When today is {a}, then yesterday was", "The day that comes before {a} is"}));
+  relations.push_back(day_relation(1, 2,
+                                   {"If yesterday was {a}, then today is {b}.", "If yesterday was {a}, today is {b}.",
+                                    "Yesterday was {a}, so today is {b}.", "Yesterday was {a}, so it is {b} today."},
+                                   {"When yesterday was {a}, then today is"}));
 }
 
 ToyRelation months() {
@@ -306,7 +300,10 @@ void add_arithmetic(std::vector<ToyRelation>& relations) {
       "The sum of {a} and {c} equals",
   };
   digits.told = {
-      "{a} + {c} = {b}.", "{a} plus {c} is {b}.", "The sum of {a} and {c} is {b}.", "If you add {a} and {c}, you get {b}.",
+      "{a} + {c} = {b}.",
+      "{a} plus {c} is {b}.",
+      "The sum of {a} and {c} is {b}.",
+      "If you add {a} and {c}, you get {b}.",
   };
   digits.held_out = {"{a} plus {c} equals"};
   minus.told = {
@@ -332,9 +329,13 @@ void add_spelling(std::vector<ToyRelation>& relations) {
     first.facts.push_back({std::string(word), std::string(1, word[0]), ""});
   }
   spelled.told = {
-      "The word {a} is spelled {b}.", "The word {a} is written {b}.", "{A} is spelled {b}.",
-      "The letters of {a} are {b}.",  "You spell {a} with the letters {b}.",
-      "To spell {a}, say {b}.",       "Question: How do you spell {a}? Answer: {b}.",
+      "The word {a} is spelled {b}.",
+      "The word {a} is written {b}.",
+      "{A} is spelled {b}.",
+      "The letters of {a} are {b}.",
+      "You spell {a} with the letters {b}.",
+      "To spell {a}, say {b}.",
+      "Question: How do you spell {a}? Answer: {b}.",
   };
   spelled.held_out = {"The letters of the word {a} are", "You spell the word {a} with the letters",
                       "Question: How do you spell the word {a}? Answer:"};

@@ -179,9 +179,7 @@ TEST(ToyFacts, KnowTheWorld) {
   }
 }
 
-TEST(ToyFacts, FillBothCases) {
-  EXPECT_EQ(fill_phrasing("{A} and {c}: {b}", {"one", "two", "three"}), "One and three: two");
-}
+TEST(ToyFacts, FillBothCases) { EXPECT_EQ(fill_phrasing("{A} and {c}: {b}", {"one", "two", "three"}), "One and three: two"); }
 
 TEST(ToyStories, AreVariedAndWhole) {
   Rng rng(5);

@@ -13,7 +13,19 @@ namespace nanochat::sandbox {
 
 // The setup step that failed; kReady after the program has started.
 enum class Stage : int {
-  kReady, kGo, kMount, kTmpfs, kBind, kReadOnly, kPivot, kProgram, kIdentity, kSession, kFilter, kLimits, kExec,
+  kReady,
+  kGo,
+  kMount,
+  kTmpfs,
+  kBind,
+  kReadOnly,
+  kPivot,
+  kProgram,
+  kIdentity,
+  kSession,
+  kFilter,
+  kLimits,
+  kExec,
 };
 const char* describe(Stage stage);
 

@@ -74,7 +74,8 @@ std::vector<double> axis_ticks(double low, double high, int count) {
     }
   }
   std::vector<double> ticks;
-  for (double i = std::ceil(low / step - 1e-9); i * step <= high + 1e-9 * step; ++i) ticks.push_back(i * step == 0.0 ? 0.0 : i * step);
+  for (double i = std::ceil(low / step - 1e-9); i * step <= high + 1e-9 * step; ++i)
+    ticks.push_back(i * step == 0.0 ? 0.0 : i * step);
   return ticks;
 }
 
@@ -102,35 +103,46 @@ std::string render_svg(const Chart& chart) {
   const double margin = 0.05 * (y_range.high - y_range.low);
   if (y_range.low < 0.0 || y_range.low - margin >= 0.0) y_range.low -= margin;
   y_range.high += margin;
-  const auto x = [&](double value) { return kLeft + (kWidth - kLeft - kRight) * (value - x_range.low) / (x_range.high - x_range.low); };
+  const auto x = [&](double value) {
+    return kLeft + (kWidth - kLeft - kRight) * (value - x_range.low) / (x_range.high - x_range.low);
+  };
   const auto y = [&](double value) {
     const double clamped = std::clamp(value, y_range.low, y_range.high);
     return kTop + (kHeight - kTop - kBottom) * (y_range.high - clamped) / (y_range.high - y_range.low);
   };
 
-  std::string svg = fmt::format("<svg class=\"chart\" viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"{}\">\n", kWidth, kHeight, escape_html(chart.title));
+  std::string svg = fmt::format("<svg class=\"chart\" viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"{}\">\n", kWidth, kHeight,
+                                escape_html(chart.title));
   for (const double tick : axis_ticks(y_range.low, y_range.high, 5)) {
-    svg += fmt::format("<line class=\"grid\" x1=\"{}\" x2=\"{}\" y1=\"{:.1f}\" y2=\"{:.1f}\"/>", kLeft, kWidth - kRight, y(tick), y(tick));
-    svg += fmt::format("<text class=\"tick\" x=\"{}\" y=\"{:.1f}\" text-anchor=\"end\">{}</text>\n", kLeft - 8, y(tick) + 4, axis_number(tick));
+    svg += fmt::format("<line class=\"grid\" x1=\"{}\" x2=\"{}\" y1=\"{:.1f}\" y2=\"{:.1f}\"/>", kLeft, kWidth - kRight,
+                       y(tick), y(tick));
+    svg += fmt::format("<text class=\"tick\" x=\"{}\" y=\"{:.1f}\" text-anchor=\"end\">{}</text>\n", kLeft - 8, y(tick) + 4,
+                       axis_number(tick));
   }
   for (const double tick : axis_ticks(x_range.low, x_range.high, 6)) {
-    svg += fmt::format("<text class=\"tick\" x=\"{:.1f}\" y=\"{}\" text-anchor=\"middle\">{}</text>\n", x(tick), kHeight - kBottom + 20, axis_number(tick));
+    svg += fmt::format("<text class=\"tick\" x=\"{:.1f}\" y=\"{}\" text-anchor=\"middle\">{}</text>\n", x(tick),
+                       kHeight - kBottom + 20, axis_number(tick));
   }
-  svg += fmt::format("<line class=\"axis\" x1=\"{0}\" x2=\"{1}\" y1=\"{2}\" y2=\"{2}\"/>\n", kLeft, kWidth - kRight, kHeight - kBottom);
-  svg += fmt::format("<text class=\"label\" x=\"{}\" y=\"{}\" text-anchor=\"middle\">{}</text>\n", (kLeft + kWidth - kRight) / 2, kHeight - 8, escape_html(chart.x_label));
-  svg += fmt::format("<text class=\"label\" transform=\"translate(13 {}) rotate(-90)\" text-anchor=\"middle\">{}</text>\n", (kTop + kHeight - kBottom) / 2, escape_html(chart.y_label));
+  svg += fmt::format("<line class=\"axis\" x1=\"{0}\" x2=\"{1}\" y1=\"{2}\" y2=\"{2}\"/>\n", kLeft, kWidth - kRight,
+                     kHeight - kBottom);
+  svg += fmt::format("<text class=\"label\" x=\"{}\" y=\"{}\" text-anchor=\"middle\">{}</text>\n",
+                     (kLeft + kWidth - kRight) / 2, kHeight - 8, escape_html(chart.x_label));
+  svg += fmt::format("<text class=\"label\" transform=\"translate(13 {}) rotate(-90)\" text-anchor=\"middle\">{}</text>\n",
+                     (kTop + kHeight - kBottom) / 2, escape_html(chart.y_label));
   for (std::size_t i = 0; i < drawn.size(); ++i) {
     const ChartLine& line = chart.lines[i];
     const int colour = static_cast<int>(i) % kColours;
     std::string path;
     for (const ChartPoint& point : drawn[i]) path += fmt::format("{:.1f},{:.1f} ", x(point.x), y(point.y));
     if (!path.empty()) path.pop_back();
-    svg += fmt::format("<polyline class=\"line c{}\" data-name=\"{}\" data-points=\"{}\" points=\"{}\"><title>{}</title></polyline>\n",
-                       colour, escape_html(line.name), line.points.size(), path, escape_html(line.name));
+    svg += fmt::format(
+        "<polyline class=\"line c{}\" data-name=\"{}\" data-points=\"{}\" points=\"{}\"><title>{}</title></polyline>\n", colour,
+        escape_html(line.name), line.points.size(), path, escape_html(line.name));
     for (const ChartPoint& point : drawn[i]) {
       if (!line.marked && drawn[i].size() > 1) break;
-      svg += fmt::format("<circle class=\"dot c{}\" cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"3.5\"><title>{}: {:.6g} at {}</title></circle>\n",
-                         colour, x(point.x), y(point.y), escape_html(line.name), point.y, axis_number(point.x));
+      svg += fmt::format(
+          "<circle class=\"dot c{}\" cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"3.5\"><title>{}: {:.6g} at {}</title></circle>\n", colour,
+          x(point.x), y(point.y), escape_html(line.name), point.y, axis_number(point.x));
     }
   }
   return svg + "</svg>\n";

@@ -79,8 +79,8 @@ std::string group_html(const ChartGroup& group, std::size_t number) {
   }
   html += "<div class=\"tabs\">\n";
   for (std::size_t i = 0; i < group.charts.size(); ++i) {
-    html += fmt::format("<input type=\"radio\" name=\"t{0}\" id=\"t{0}-{1}\"{2}><label for=\"t{0}-{1}\">{3}</label>\n", number, i,
-                        i == 0 ? " checked" : "", escape_html(group.charts[i].x_label));
+    html += fmt::format("<input type=\"radio\" name=\"t{0}\" id=\"t{0}-{1}\"{2}><label for=\"t{0}-{1}\">{3}</label>\n", number,
+                        i, i == 0 ? " checked" : "", escape_html(group.charts[i].x_label));
   }
   for (const Chart& chart : group.charts) {
     html += "<div class=\"panel\">\n" + render_svg(chart) + legend_html(chart) + "</div>\n";
@@ -128,8 +128,9 @@ std::string report_html(std::span<const RunRecord> runs, const ReportOptions& op
   html += samples_html(runs);
   html += "<h2>Configuration and environment</h2>\n";
   for (const RunRecord& run : runs) {
-    html += fmt::format("<details{}><summary>{}</summary>\n<div class=\"scroll\"><table><tbody>\n{}{}</tbody></table></div></details>\n",
-                        runs.size() == 1 ? " open" : "", escape_html(run.name), json_rows(run.environment), json_rows(run.config));
+    html += fmt::format(
+        "<details{}><summary>{}</summary>\n<div class=\"scroll\"><table><tbody>\n{}{}</tbody></table></div></details>\n",
+        runs.size() == 1 ? " open" : "", escape_html(run.name), json_rows(run.environment), json_rows(run.config));
   }
   return html + "</body>\n</html>\n";
 }

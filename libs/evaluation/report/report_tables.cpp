@@ -117,7 +117,8 @@ ReportTable summary_table(std::span<const RunRecord> runs, const ReportOptions& 
     const auto flops = total_flops(run);
     return flops ? fmt::format("{:.3g}", *flops) : std::string("–");
   });
-  row("training time", [](const RunRecord& run) { return run.training_seconds > 0 ? human_duration(run.training_seconds) : std::string("–"); });
+  row("training time",
+      [](const RunRecord& run) { return run.training_seconds > 0 ? human_duration(run.training_seconds) : std::string("–"); });
   row("cost, estimated", [&](const RunRecord& run) { return cost(run, options); });
   row("loss, last", [](const RunRecord& run) { return has_loss(run) ? figure(run.last("loss")) : "–"; });
   row("validation bpb, last", [](const RunRecord& run) { return figure(run.last("validation_bpb")); });
@@ -133,7 +134,8 @@ ReportTable summary_table(std::span<const RunRecord> runs, const ReportOptions& 
 ReportTable evaluation_table(std::span<const RunRecord> runs) {
   ReportTable table{"Evaluation", {"metric"}, {}, "d20: the reference's model of depth 20 after each of its stages."};
   for (const RunRecord& run : runs) {
-    const bool alone = std::count_if(runs.begin(), runs.end(), [&](const RunRecord& other) { return other.stage == run.stage; }) == 1;
+    const bool alone = std::count_if(runs.begin(), runs.end(),
+                                     [&](const RunRecord& other) { return other.stage == run.stage; }) == 1;
     table.head.push_back(alone ? stage_name(run) : fmt::format("{} ({})", stage_name(run), run.name));
   }
   for (const char* stage : {"BASE", "MID", "SFT", "RL"}) table.head.push_back(fmt::format("d20 {}", stage));
@@ -141,15 +143,19 @@ ReportTable evaluation_table(std::span<const RunRecord> runs) {
     std::vector<std::string> cells = {row.label};
     for (const RunRecord& run : runs) cells.push_back(figure(run.score(row.task)));
     for (const double value : row.d20) cells.push_back(value < 0 ? "–" : fmt::format("{:.4f}", value));
-    if (std::any_of(cells.begin() + 1, cells.end(), [](const std::string& cell) { return cell != "–"; })) table.rows.push_back(std::move(cells));
+    if (std::any_of(cells.begin() + 1, cells.end(), [](const std::string& cell) { return cell != "–"; }))
+      table.rows.push_back(std::move(cells));
   }
   // What the reference does not have: a user's own tasks, the toy world, bits per byte.
   std::vector<std::string> others;
   for (const RunRecord& run : runs) {
     for (const auto& [folder, evaluation] : run.evaluations) {
       for (const TaskResult& result : evaluation.results) {
-        const bool known = result.suite == "core" || std::any_of(kReference.begin(), kReference.end(), [&](const ReferenceRow& row) { return row.task == result.task; });
-        if (!known && result.ok() && std::find(others.begin(), others.end(), result.task) == others.end()) others.push_back(result.task);
+        const bool known = result.suite == "core" ||
+                           std::any_of(kReference.begin(), kReference.end(),
+                                       [&](const ReferenceRow& row) { return row.task == result.task; });
+        if (!known && result.ok() && std::find(others.begin(), others.end(), result.task) == others.end())
+          others.push_back(result.task);
       }
     }
   }
@@ -189,7 +195,8 @@ std::optional<ReportTable> core_table(std::span<const RunRecord> runs) {
       } else if (!found->ok()) {
         cells.push_back("failed");
       } else {
-        const bool replaced = std::any_of(found->notes.begin(), found->notes.end(), [](const std::string& note) { return note.starts_with("data file replaced"); });
+        const bool replaced = std::any_of(found->notes.begin(), found->notes.end(),
+                                          [](const std::string& note) { return note.starts_with("data file replaced"); });
         cells.push_back(fmt::format("{:.4f}{}", found->value, replaced ? " (other data)" : ""));
       }
     }
@@ -215,7 +222,8 @@ std::vector<ChartGroup> report_charts(std::span<const RunRecord> runs) {
       Axis{"steps", [](const CurvePoint& point) { return std::optional(point.step); }},
       Axis{"tokens", [](const CurvePoint& point) { return point.tokens; }},
       Axis{"FLOPs", [](const CurvePoint& point) { return point.flops; }},
-      Axis{"time, minutes", [](const CurvePoint& point) { return point.seconds ? std::optional(*point.seconds / 60.0) : std::nullopt; }},
+      Axis{"time, minutes",
+           [](const CurvePoint& point) { return point.seconds ? std::optional(*point.seconds / 60.0) : std::nullopt; }},
   };
   struct Quantity {
     std::string title, unit;
@@ -250,7 +258,11 @@ std::vector<ChartGroup> report_charts(std::span<const RunRecord> runs) {
         for (const auto& [key, name] : quantity.keys) {
           const auto found = run.curves.find(key);
           if (found == run.curves.end() || (key == "loss" && !has_loss(run))) continue;
-          ChartLine line{name.empty() ? run.name : runs.size() == 1 ? name : run.name + ", " + name, {}, !quantity.over_all ? false : key != "loss" && key != "bpb" && key != "reward"};
+          ChartLine line{name.empty()       ? run.name
+                         : runs.size() == 1 ? name
+                                            : run.name + ", " + name,
+                         {},
+                         !quantity.over_all ? false : key != "loss" && key != "bpb" && key != "reward"};
           for (const CurvePoint& point : found->second) {
             if (const auto x = axis.of(point)) line.points.push_back({*x, point.value});
           }

@@ -18,7 +18,8 @@ using ::testing::ThrowsMessage;
 
 TEST(AxisTicks, AreRound) {
   EXPECT_THAT(axis_ticks(0, 100, 5), ElementsAre(0, 20, 40, 60, 80, 100));
-  EXPECT_THAT(axis_ticks(0.13, 0.4, 5), ElementsAre(::testing::DoubleEq(0.2), ::testing::DoubleEq(0.3), ::testing::DoubleEq(0.4)));
+  EXPECT_THAT(axis_ticks(0.13, 0.4, 5),
+              ElementsAre(::testing::DoubleEq(0.2), ::testing::DoubleEq(0.3), ::testing::DoubleEq(0.4)));
   EXPECT_EQ(axis_ticks(1, 1, 5).size(), 1U);
   EXPECT_EQ(axis_number(1500), "1.5k");
   EXPECT_EQ(axis_number(2.5e15), "2.5e+15");
@@ -43,10 +44,21 @@ class Report : public ::testing::Test {
   Report() {
     std::string lines;
     for (int step = 0; step < 30; ++step) {
-      lines += nlohmann::json{{"step", step}, {"loss", 3.0 - 0.1 * step}, {"bpb", 2.0 - 0.05 * step}, {"step_ms", 100}, {"tokens", 10 * (step + 1)},
-                              {"grad_norm", 1}, {"mfu", step == 7 ? 1.75 : 0.5}, {"tokens_per_second", 100}, {"lr_multiplier", 1}}.dump() + "\n";
+      lines += nlohmann::json{{"step", step},
+                              {"loss", 3.0 - 0.1 * step},
+                              {"bpb", 2.0 - 0.05 * step},
+                              {"step_ms", 100},
+                              {"tokens", 10 * (step + 1)},
+                              {"grad_norm", 1},
+                              {"mfu", step == 7 ? 1.75 : 0.5},
+                              {"tokens_per_second", 100},
+                              {"lr_multiplier", 1}}
+                   .dump() +
+               "\n";
     }
-    lines += "{\"step\":30,\"validation_bpb\":0.9,\"bad\":null}\nnot json\n{\"step\":30,\"samples\":\"one <two>\\nthree | four\"}\n{\"step\":31,\"lo";
+    lines +=
+        "{\"step\":30,\"validation_bpb\":0.9,\"bad\":null}\nnot json\n{\"step\":30,\"samples\":\"one <two>\\nthree | "
+        "four\"}\n{\"step\":31,\"lo";
     make("base", lines);
     testing::write_text(folder_.path() / "base/config.json", "{\"depth\":2,\"data_dir\":[\"x\"]}");
     EvaluationResult evaluation;
@@ -113,10 +125,11 @@ TEST_F(Report, HasAChartOfEachQuantityOverEachAxisThatIsKnown) {
   for (const ChartGroup& group : report_charts(runs)) {
     for (const Chart& chart : group.charts) titles.push_back(chart.title);
   }
-  EXPECT_THAT(titles, ElementsAre("Loss over steps", "Loss over tokens", "Loss over time, minutes", "Bits per byte over steps",
-                                  "Bits per byte over tokens", "Bits per byte over time, minutes", "Accuracy in training over steps",
-                                  "Accuracy in training over tokens", "Accuracy in training over time, minutes", "Learning rate over steps",
-                                  "Gradient norm over steps", "Throughput over steps", "MFU over steps"));
+  EXPECT_THAT(titles,
+              ElementsAre("Loss over steps", "Loss over tokens", "Loss over time, minutes", "Bits per byte over steps",
+                          "Bits per byte over tokens", "Bits per byte over time, minutes", "Accuracy in training over steps",
+                          "Accuracy in training over tokens", "Accuracy in training over time, minutes",
+                          "Learning rate over steps", "Gradient norm over steps", "Throughput over steps", "MFU over steps"));
   EXPECT_EQ(report_charts(runs).front().charts.front().lines.size(), 2U);
 }
 

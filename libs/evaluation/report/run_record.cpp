@@ -84,7 +84,8 @@ void read_environment(const fs::path& folder, RunRecord& run) {
 void read_metrics(const fs::path& file, RunRecord& run) {
   const std::string text = read_file(file);
   const auto flops = run.environment.contains("flops_per_token")
-                         ? std::optional(run.environment["flops_per_token"].get<double>()) : std::nullopt;
+                         ? std::optional(run.environment["flops_per_token"].get<double>())
+                         : std::nullopt;
   Progress progress(flops);
   for (std::size_t begin = 0; begin < text.size();) {
     const std::size_t end = std::min(text.find('\n', begin), text.size());
@@ -135,7 +136,8 @@ std::optional<double> RunRecord::score(const std::string& task) const {
 RunRecord read_run(const fs::path& given) {
   const fs::path folder = locate_run(given);
   if (!fs::exists(folder)) {
-    throw DataError(fmt::format("{}: no such run, a folder with metrics.jsonl; there is no {}", given.string(), places_of_run(given)));
+    throw DataError(fmt::format("{}: no such run, a folder with metrics.jsonl; there is no {}", given.string(),
+                                places_of_run(given)));
   }
   const fs::path metrics = folder / "metrics.jsonl";
   if (!fs::is_regular_file(metrics)) {

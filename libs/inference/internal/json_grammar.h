@@ -36,7 +36,9 @@ class JsonGrammar {
   static constexpr std::int64_t kLargest = 999'999'999'999'999;
 
  private:
-  ByteGrammar::Symbol byte(char c) { return grammar_.one_of(ByteGrammar::range(static_cast<unsigned char>(c), static_cast<unsigned char>(c))); }
+  ByteGrammar::Symbol byte(char c) {
+    return grammar_.one_of(ByteGrammar::range(static_cast<unsigned char>(c), static_cast<unsigned char>(c)));
+  }
   ByteGrammar::Symbol use(Rule rule) const { return ByteGrammar::use(rule); }
   Rule rule_of(const std::vector<Sequence>& alternatives);
   Rule make_character();

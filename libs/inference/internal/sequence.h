@@ -49,8 +49,8 @@ struct Sequence {
   // Where steps overlap: tokens that were drawn and that the host has not read yet. They count as pending, computed and drawn,
   // but are not in `tokens`.
   std::int64_t in_flight = 0;
-  std::int64_t last_draw = 0;                        // which draw of its step the last of those was
-  std::int64_t void_draws = 0;                       // raised when a tool puts in tokens: draws of a lower number count for nothing
+  std::int64_t last_draw = 0;  // which draw of its step the last of those was
+  std::int64_t void_draws = 0;  // raised when a tool puts in tokens: draws of a lower number count for nothing
 
   explicit Sequence(ActiveRequest* of, std::int32_t i) : request(of), index(i), sampler(of->spec.sampling) {}
   std::int64_t size() const { return static_cast<std::int64_t>(tokens.size()); }

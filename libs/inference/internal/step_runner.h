@@ -44,7 +44,8 @@ class StepRunner {
   virtual void warm_up() = 0;
   // before: for each sequence of the batch, the token before its first one, or -1 at its beginning (PagedKvCache::set_batch).
   // The host knows it even if the first token was only drawn on the device.
-  virtual void forward(const ops::PagedBatch& batch, std::span<const std::int32_t> inputs, std::span<const std::int32_t> before) = 0;
+  virtual void forward(const ops::PagedBatch& batch, std::span<const std::int32_t> inputs,
+                       std::span<const std::int32_t> before) = 0;
   // Logits of such tokens of the last pass, valid until the next one. `rows` becomes where each of them lies in the result.
   virtual at::Tensor logits(std::vector<std::int64_t>& rows) = 0;
   // At most EngineOptions::max_running rows. Their last_input: a token of the last pass.

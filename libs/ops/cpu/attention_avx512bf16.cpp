@@ -55,8 +55,8 @@ NANOCHAT_INLINE void multiply_tile(const Word* a, i64 lda, const Word* b, i64 pa
 }
 
 // Eight rows of C: all `columns` (a multiple of 32), panels `panel_words` apart.
-NANOCHAT_INLINE void multiply_rows(const Word* a, i64 lda, const Word* b, i64 panel_words, i64 pairs, i64 columns,
-                                   float* c, i64 ldc) {
+NANOCHAT_INLINE void multiply_rows(const Word* a, i64 lda, const Word* b, i64 panel_words, i64 pairs, i64 columns, float* c,
+                                   i64 ldc) {
   for (i64 n = 0; n < columns; n += kPanel) {
     multiply_tile<false>(a, lda, b + n / kPanel * panel_words, pairs, c + n, ldc);
   }
@@ -251,8 +251,8 @@ std::size_t backward_scratch(i64 time, i64 d) {
 }
 
 // Weights and gradients of scores of rows `row`, `row` + 1 of a tile; rows from `rows` on are zero.
-void score_gradients(BackwardMemory& m, i64 row, i64 rows, i64 begin, i64 block_row, i64 limit, i64 stride,
-                     float scale, const float* logsumexp) {
+void score_gradients(BackwardMemory& m, i64 row, i64 rows, i64 begin, i64 block_row, i64 limit, i64 stride, float scale,
+                     const float* logsumexp) {
   const __m512 factor = _mm512_set1_ps(scale);
   __m512 log_sum[2], delta[2];
   i64 keys[2];
@@ -270,8 +270,7 @@ void score_gradients(BackwardMemory& m, i64 row, i64 rows, i64 begin, i64 block_
       const float* score = m.scores + (row + i) * stride + n;
       const float* dweight = m.dweights + (row + i) * stride + n;
       const __mmask16 seen = keys_before(n, keys[i]);
-      const __m512 p =
-          _mm512_maskz_mov_ps(seen, exp16(_mm512_fmsub_ps(_mm512_loadu_ps(score), factor, log_sum[i])));
+      const __m512 p = _mm512_maskz_mov_ps(seen, exp16(_mm512_fmsub_ps(_mm512_loadu_ps(score), factor, log_sum[i])));
       const __m512 slope = _mm512_mul_ps(p, _mm512_mul_ps(factor, _mm512_sub_ps(_mm512_loadu_ps(dweight), delta[i])));
       weight[i] = to_bf16(p);
       dscore[i] = to_bf16(_mm512_maskz_mov_ps(seen, slope));
@@ -284,8 +283,8 @@ void score_gradients(BackwardMemory& m, i64 row, i64 rows, i64 begin, i64 block_
 }
 
 // One block of queries of one head: writes its dq, adds to dk and dv.
-void backward_block(BackwardMemory& m, HeadRows q, HeadRows out, HeadRows dout, const float* logsumexp,
-                    MutableHeadRows dq, i64 begin, i64 time, i64 d, float scale) {
+void backward_block(BackwardMemory& m, HeadRows q, HeadRows out, HeadRows dout, const float* logsumexp, MutableHeadRows dq,
+                    i64 begin, i64 time, i64 d, float scale) {
   const i64 padded = padded_time(time), stride = score_stride(time), words = d / 2;
   const i64 rows = smaller(kQueryBlock, time - begin);
   copy_rows(q, begin, rows, kQueryBlock, d, m.queries);
@@ -328,9 +327,8 @@ void backward_block(BackwardMemory& m, HeadRows q, HeadRows out, HeadRows dout, 
   }
 }
 
-void backward(HeadRows q, HeadRows k, HeadRows v, HeadRows out, HeadRows dout, const float* logsumexp,
-              MutableHeadRows dq, MutableHeadRows dk, MutableHeadRows dv, i64 group, i64 time, i64 d, float scale,
-              void* memory) {
+void backward(HeadRows q, HeadRows k, HeadRows v, HeadRows out, HeadRows dout, const float* logsumexp, MutableHeadRows dq,
+              MutableHeadRows dk, MutableHeadRows dv, i64 group, i64 time, i64 d, float scale, void* memory) {
   Scratch scratch{static_cast<char*>(memory)};
   const i64 padded = padded_time(time), stride = score_stride(time), words = d / 2;
   BackwardMemory m;
@@ -356,8 +354,8 @@ void backward(HeadRows q, HeadRows k, HeadRows v, HeadRows out, HeadRows dout, c
   for (i64 head = 0; head < group; ++head) {
     const auto of_head = [&](HeadRows x) { return HeadRows{x.data + head * d, x.stride}; };
     for (i64 begin = 0; begin < time; begin += kQueryBlock) {
-      backward_block(m, of_head(q), of_head(out), of_head(dout), logsumexp + head * time,
-                     {dq.data + head * d, dq.stride}, begin, time, d, scale);
+      backward_block(m, of_head(q), of_head(out), of_head(dout), logsumexp + head * time, {dq.data + head * d, dq.stride},
+                     begin, time, d, scale);
     }
   }
   store_transposed(m.dk, stride, time, d, dk);

@@ -31,13 +31,13 @@ struct AttentionKernels {
   std::size_t (*forward_scratch)(std::int64_t time, std::int64_t d);   // bytes
   std::size_t (*backward_scratch)(std::int64_t time, std::int64_t d);  // bytes
   // out (time, d) and logsumexp (time) of softmax(scale * q kᵀ) v with the causal mask. scratch: 64-byte aligned.
-  void (*forward)(HeadRows q, HeadRows k, HeadRows v, MutableHeadRows out, float* logsumexp, std::int64_t time,
-                  std::int64_t d, float scale, void* scratch);
+  void (*forward)(HeadRows q, HeadRows k, HeadRows v, MutableHeadRows out, float* logsumexp, std::int64_t time, std::int64_t d,
+                  float scale, void* scratch);
   // Gradients for one key/value head and the `group` query heads that read it; those lie d numbers apart in q, out,
   // dout and dq, and `time` apart in logsumexp.
-  void (*backward)(HeadRows q, HeadRows k, HeadRows v, HeadRows out, HeadRows dout, const float* logsumexp,
-                   MutableHeadRows dq, MutableHeadRows dk, MutableHeadRows dv, std::int64_t group, std::int64_t time,
-                   std::int64_t d, float scale, void* scratch);
+  void (*backward)(HeadRows q, HeadRows k, HeadRows v, HeadRows out, HeadRows dout, const float* logsumexp, MutableHeadRows dq,
+                   MutableHeadRows dk, MutableHeadRows dv, std::int64_t group, std::int64_t time, std::int64_t d, float scale,
+                   void* scratch);
 };
 
 // Null if this processor has no AVX512-BF16, or if NANOCHAT_CPU selects less.

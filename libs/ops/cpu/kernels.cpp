@@ -13,16 +13,16 @@
 
 namespace nanochat::ops::cpu {
 
-#define NANOCHAT_DECLARE_LEVEL(level)               \
-  namespace level {                                 \
-  extern const Kernels<float> kFloatKernels;        \
-  extern const Kernels<bf16> kBf16Kernels;          \
-  extern const OptimizerKernels kOptimizerKernels;  \
-  extern const Exponentials kExponentials;          \
-  extern const RowKernels<float> kFloatRowKernels;  \
-  extern const RowKernels<bf16> kBf16RowKernels;    \
-  extern const PromptAttention kPromptAttention;    \
-  extern const Maximum kMaximum;                    \
+#define NANOCHAT_DECLARE_LEVEL(level)              \
+  namespace level {                                \
+  extern const Kernels<float> kFloatKernels;       \
+  extern const Kernels<bf16> kBf16Kernels;         \
+  extern const OptimizerKernels kOptimizerKernels; \
+  extern const Exponentials kExponentials;         \
+  extern const RowKernels<float> kFloatRowKernels; \
+  extern const RowKernels<bf16> kBf16RowKernels;   \
+  extern const PromptAttention kPromptAttention;   \
+  extern const Maximum kMaximum;                   \
   }
 NANOCHAT_DECLARE_LEVEL(baseline)
 #ifdef NANOCHAT_X86_KERNELS
@@ -35,7 +35,7 @@ namespace avx512bf16 {
 extern const AttentionKernels kAttentionKernels;
 extern const RowKernels<bf16> kRowKernels;
 extern const ProductKernels kProductKernels;
-}
+}// namespace avx512bf16
 #endif
 
 namespace {
@@ -52,9 +52,11 @@ struct Level {
   Maximum maximum;
 };
 
-#define NANOCHAT_LEVEL(level) \
-  {#level, &level::kFloatKernels, &level::kBf16Kernels, &level::kOptimizerKernels, level::kExponentials, \
-   &level::kFloatRowKernels, &level::kBf16RowKernels, &level::kPromptAttention, level::kMaximum}
+#define NANOCHAT_LEVEL(level)                                                                             \
+  {                                                                                                       \
+    #level, &level::kFloatKernels, &level::kBf16Kernels, &level::kOptimizerKernels, level::kExponentials, \
+        &level::kFloatRowKernels, &level::kBf16RowKernels, &level::kPromptAttention, level::kMaximum      \
+  }
 
 Level choose() {
   const char* wish = std::getenv("NANOCHAT_CPU");
@@ -62,8 +64,7 @@ Level choose() {
 #ifdef NANOCHAT_X86_KERNELS
   const bool avx2_usable = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && limit != "baseline";
   const bool avx512_usable = avx2_usable && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                             __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-                             limit != "avx2";
+                             __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") && limit != "avx2";
   if (avx512_usable) return NANOCHAT_LEVEL(avx512);
   if (avx2_usable) return NANOCHAT_LEVEL(avx2);
 #endif

@@ -22,8 +22,8 @@ struct Kernels {
   void (*rms_norm_backward)(const T* dy, const T* y, const float* rstd, T* dx, std::int64_t rows, std::int64_t n,
                             bool accumulate);
   // One token per row: heads of size d at `x` (stride d) are rotated by cos/sin (d/2 each), normalised and written to `y`.
-  void (*rope_norm)(const T* x, T* y, float* rstd, const float* cos, const float* sin, std::int64_t heads,
-                    std::int64_t d, float eps);
+  void (*rope_norm)(const T* x, T* y, float* rstd, const float* cos, const float* sin, std::int64_t heads, std::int64_t d,
+                    float eps);
   // dx of this: through the norm, then through the inverse rotation.
   void (*rope_norm_backward)(const T* dy, const T* y, const float* rstd, const float* cos, const float* sin, T* dx,
                              std::int64_t heads, std::int64_t d);
@@ -63,8 +63,8 @@ struct OptimizerKernels {
                 float beta2, float lr, float weight_decay, float eps, float bias1, float sqrt_bias2);
   // momentum buffer: m = lerp(g, m, momentum); out = nesterov ? lerp(g, m, momentum) : m, as bf16 and as float (either
   // may be null). Returns the sum of squares of the bf16 (or float, when bf16 is null) output.
-  double (*muon_momentum)(float* m, const float* g, bf16* out16, float* out32, std::int64_t n, float grad_scale,
-                          float momentum, bool nesterov);
+  double (*muon_momentum)(float* m, const float* g, bf16* out16, float* out32, std::int64_t n, float grad_scale, float momentum,
+                          bool nesterov);
   double (*sum_of_squares)(const float* x, std::int64_t n);
 };
 

@@ -40,7 +40,8 @@ struct ProductKernels {
   // Number of elements of a packed B.
   std::int64_t (*packed_size)(std::int64_t n, std::int64_t depth);
   // Packs strips [first, last) of B.
-  void (*pack)(const ProductOperand& b, std::int64_t n, std::int64_t depth, std::int64_t first, std::int64_t last, bf16* packed);
+  void (*pack)(const ProductOperand& b, std::int64_t n, std::int64_t depth, std::int64_t first, std::int64_t last,
+               bf16* packed);
   // Bytes of scratch, 64-byte aligned, for multiply() with at most this many rows and strips.
   std::int64_t (*scratch_bytes)(std::int64_t rows, std::int64_t strips, std::int64_t depth);
   // Rows [row, row_end) and strips [first, last) of C.

@@ -71,7 +71,8 @@ void pack_inside(const bf16* data, i64 stride, i64 count, i64 depth, bf16* to, i
     for (i64 s = 0; s < 16; ++s) {
       if (s >= steps) break;
       const __m512i from = pairs[(s & 3) + (s >= 8 ? 4 : 0)];
-      store16(to + (p / 2 + s) * step * kPair, (s & 4) != 0 ? _mm512_extracti64x4_epi64(from, 1) : _mm512_castsi512_si256(from));
+      store16(to + (p / 2 + s) * step * kPair,
+              (s & 4) != 0 ? _mm512_extracti64x4_epi64(from, 1) : _mm512_castsi512_si256(from));
     }
   }
 }
@@ -97,7 +98,8 @@ void pack_outside(const bf16* data, i64 stride, i64 count, i64 depth, bf16* to, 
 
 // Eights of rows or columns [first, first + count) of an operand, positions [begin, begin + depth); what the last eight lacks
 // is zero.
-NANOCHAT_INLINE void pack_eights(const ProductOperand& x, i64 first, i64 count, i64 begin, i64 depth, bf16* to, i64 step, i64 apart) {
+NANOCHAT_INLINE void pack_eights(const ProductOperand& x, i64 first, i64 count, i64 begin, i64 depth, bf16* to, i64 step,
+                                 i64 apart) {
   if (x.depth_inside) {
     for (i64 i = 0; i < count; i += 8) {
       pack_inside(x.data + (first + i) * x.stride + begin, x.stride, smaller(8, count - i), depth, to + i / 8 * apart, step);
@@ -105,7 +107,8 @@ NANOCHAT_INLINE void pack_eights(const ProductOperand& x, i64 first, i64 count, 
     return;
   }
   for (i64 i = 0; i < count; i += 32) {
-    pack_outside(x.data + begin * x.stride + first + i, x.stride, smaller(32, count - i), depth, to + i / 8 * apart, step, apart);
+    pack_outside(x.data + begin * x.stride + first + i, x.stride, smaller(32, count - i), depth, to + i / 8 * apart, step,
+                 apart);
   }
 }
 
@@ -205,7 +208,8 @@ struct Tile {
 // What the tile will be written over, on its way while the tile is multiplied.
 NANOCHAT_INLINE void fetch_result(const Tile& tile, const ProductResult& c) {
   const i64 at = tile.row * c.stride + tile.column, size = c.sum != nullptr ? 4 : 2;
-  const char* line = c.sum != nullptr ? reinterpret_cast<const char*>(c.sum + at) : reinterpret_cast<const char*>(c.rounded + at);
+  const char* line = c.sum != nullptr ? reinterpret_cast<const char*>(c.sum + at)
+                                      : reinterpret_cast<const char*>(c.rounded + at);
   for (i64 r = 0; r < tile.rows; ++r) {
     for (i64 byte = 0; byte < tile.columns * size; byte += 64) _mm_prefetch(line + byte, _MM_HINT_T0);
     line += c.stride * size;
@@ -228,7 +232,7 @@ NANOCHAT_INLINE void store_mirrored(const __m256i rounded[8], bf16* to, i64 stri
   __m256i a[8], b[8];
 #pragma GCC unroll 4
   for (int i = 0; i < 4; ++i) {
-    a[i] = _mm256_unpacklo_epi16(rounded[2 * i], rounded[2 * i + 1]);      // columns 0-3 | 8-11, rows 2i 2i + 1
+    a[i] = _mm256_unpacklo_epi16(rounded[2 * i], rounded[2 * i + 1]);  // columns 0-3 | 8-11, rows 2i 2i + 1
     a[i + 4] = _mm256_unpackhi_epi16(rounded[2 * i], rounded[2 * i + 1]);  // columns 4-7 | 12-15
   }
 #pragma GCC unroll 2
@@ -298,7 +302,8 @@ struct Ahead {
 
   __attribute__((always_inline)) void fetch(i64 share, i64 of) {
     constexpr i64 kLine = 32;  // numbers of a line
-    const i64 each = a.depth_inside ? (depth + kLine - 1) / kLine : 1, lines = rows == 0 ? 0 : each * (a.depth_inside ? rows : depth);
+    const i64 each = a.depth_inside ? (depth + kLine - 1) / kLine : 1,
+              lines = rows == 0 ? 0 : each * (a.depth_inside ? rows : depth);
     const i64 end = lines * (share + 1) / of;
     for (; next < end; ++next) {
       const bf16* line = a.depth_inside ? a.data + (row + next / each) * a.stride + begin + next % each * kLine

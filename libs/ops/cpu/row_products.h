@@ -46,7 +46,8 @@ struct PromptAttention {
   // Queries of consecutive positions, ldq apart, of the `group` heads (d numbers apart) that share one head of
   // keys and values, ldkv apart. The first query sees `keys` positions. y (ldy apart) = softmax(scale * q Kᵀ) V.
   void (*attend)(const float* q, std::int64_t ldq, std::int64_t queries, const float* k, const float* v, std::int64_t ldkv,
-                 std::int64_t group, float* y, std::int64_t ldy, std::int64_t keys, std::int64_t d, float scale, float* scratch);
+                 std::int64_t group, float* y, std::int64_t ldy, std::int64_t keys, std::int64_t d, float scale,
+                 float* scratch);
   std::int64_t d_multiple;
 };
 const PromptAttention& prompt_attention();

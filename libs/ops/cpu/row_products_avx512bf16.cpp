@@ -237,8 +237,8 @@ float softmax_weights(float* scores, i64 keys, float scale) {
   const __m512 factor = _mm512_set1_ps(scale), shift = _mm512_set1_ps(_mm512_reduce_max_ps(highest) * scale);
   __m512 total = _mm512_setzero_ps();
   for (i64 key = 0; key < keys; key += 16) {
-    const __m512 weight =
-        _mm512_maskz_mov_ps(first16(keys - key), exp16(_mm512_fmsub_ps(_mm512_loadu_ps(scores + key), factor, shift)));
+    const __m512 weight = _mm512_maskz_mov_ps(first16(keys - key),
+                                              exp16(_mm512_fmsub_ps(_mm512_loadu_ps(scores + key), factor, shift)));
     _mm512_storeu_ps(scores + key, weight);
     total = _mm512_add_ps(total, weight);
   }

@@ -26,9 +26,7 @@
 namespace nanochat::ops::cuda {
 namespace {
 
-RopeShape shape_of(const at::Tensor& q, const at::Tensor& k) {
-  return {q.size(0), q.size(1), q.size(2), k.size(2), q.size(3)};
-}
+RopeShape shape_of(const at::Tensor& q, const at::Tensor& k) { return {q.size(0), q.size(1), q.size(2), k.size(2), q.size(3)}; }
 
 // (B, T, heads, D) as LibTorch's attention takes it, each key/value head standing for its group of query heads.
 at::Tensor by_head(const at::Tensor& x, std::int64_t n_head) {
@@ -93,25 +91,24 @@ void rms_norm(const at::Tensor& x, at::Tensor& y, at::Tensor& rstd, double eps) 
 void add_rms_norm(at::Tensor& residual, const at::Tensor& branch, at::Tensor& y, at::Tensor& rstd, double eps) {
   const On stream(residual);
   const std::int64_t n = residual.size(-1);
-  cuda::rms_norm(element_of(residual), data(branch, residual), residual.data_ptr(), data(y, residual),
-                 optional_floats(rstd), residual.numel() / n, n, static_cast<float>(eps), stream);
+  cuda::rms_norm(element_of(residual), data(branch, residual), residual.data_ptr(), data(y, residual), optional_floats(rstd),
+                 residual.numel() / n, n, static_cast<float>(eps), stream);
 }
 
-void rms_norm_backward(const at::Tensor& dy, const at::Tensor& y, const at::Tensor& rstd, at::Tensor& dx,
-                       bool accumulate) {
+void rms_norm_backward(const at::Tensor& dy, const at::Tensor& y, const at::Tensor& rstd, at::Tensor& dx, bool accumulate) {
   const On stream(y);
   const std::int64_t n = y.size(-1);
-  cuda::rms_norm_backward(element_of(y), data(dy, y), y.const_data_ptr(), device_data<float>(rstd), data(dx, y),
-                          accumulate, y.numel() / n, n, stream);
+  cuda::rms_norm_backward(element_of(y), data(dy, y), y.const_data_ptr(), device_data<float>(rstd), data(dx, y), accumulate,
+                          y.numel() / n, n, stream);
 }
 
 void rope_qk_norm(const at::Tensor& qkv, const RopeTable& table, const at::Tensor& start, at::Tensor& q, at::Tensor& k,
                   at::Tensor& rstd, double eps) {
   const On stream(qkv);
   const at::Tensor starts = start.defined() ? start.to(qkv.device(), /*non_blocking=*/true) : start;
-  cuda::rope_qk_norm(element_of(qkv), qkv.const_data_ptr(), device_data<float>(table.cos),
-                     device_data<float>(table.sin), starts.defined() ? device_data<std::int64_t>(starts) : nullptr,
-                     data(q, qkv), data(k, qkv), optional_floats(rstd), shape_of(q, k), static_cast<float>(eps), stream);
+  cuda::rope_qk_norm(element_of(qkv), qkv.const_data_ptr(), device_data<float>(table.cos), device_data<float>(table.sin),
+                     starts.defined() ? device_data<std::int64_t>(starts) : nullptr, data(q, qkv), data(k, qkv),
+                     optional_floats(rstd), shape_of(q, k), static_cast<float>(eps), stream);
 }
 
 void rope_qk_norm_backward(const at::Tensor& dq, const at::Tensor& dk, const at::Tensor& dv, const at::Tensor& q,
@@ -138,8 +135,8 @@ void embedding(const at::Tensor& table, const at::Tensor& ids, at::Tensor& y) {
                   data(y, table), table.size(1), stream);
 }
 
-void embedding_rms_norm(const at::Tensor& table, const at::Tensor& inputs, const at::Tensor& drawn, at::Tensor& ids, at::Tensor& y,
-                        double eps) {
+void embedding_rms_norm(const at::Tensor& table, const at::Tensor& inputs, const at::Tensor& drawn, at::Tensor& ids,
+                        at::Tensor& y, double eps) {
   const On stream(table);
   cuda::embedding_rms_norm(element_of(table), table.const_data_ptr(), table.size(0), device_data<std::int32_t>(inputs),
                            inputs.numel(), device_data<std::int32_t>(drawn), drawn.numel(), device_data<std::int32_t>(ids),
@@ -150,16 +147,15 @@ void embedding_backward(const at::Tensor& dy, const at::Tensor& ids, at::Tensor&
   const On stream(dy);
   const auto [sorted, positions] = at::sort(ids.view({-1}), /*stable=*/true, /*dim=*/0, /*descending=*/false);
   cuda::embedding_backward(element_of(dy), dy.const_data_ptr(), device_data<std::int32_t>(sorted),
-                           device_data<std::int64_t>(positions), ids.numel(), device_data<float>(dtable),
-                           dtable.size(1), stream);
+                           device_data<std::int64_t>(positions), ids.numel(), device_data<float>(dtable), dtable.size(1),
+                           stream);
 }
 
 void softcap_cross_entropy(at::Tensor& z, const at::Tensor& targets, const at::Tensor& scale, at::Tensor& losses,
                            std::int64_t vocab, double softcap) {
   const On stream(z);
   cuda::softcap_cross_entropy(element_of(z), z.data_ptr(), device_data<std::int32_t>(targets), optional_floats(scale),
-                              device_data<float>(losses), z.size(0), vocab, z.size(1), static_cast<float>(softcap),
-                              stream);
+                              device_data<float>(losses), z.size(0), vocab, z.size(1), static_cast<float>(softcap), stream);
 }
 
 at::Tensor softcap(const at::Tensor& z, std::int64_t vocab, double softcap) {
@@ -181,8 +177,8 @@ AttentionForward row_attention(const at::Tensor& q, const at::Tensor& k, const a
   const at::Tensor query = q.transpose(1, 2), key = by_head(k, q.size(2)), value = by_head(v, q.size(2));
   AttentionForward forward;
   if (kind_for(q) == AttentionKind::kCudnn) {
-    auto result = at::_scaled_dot_product_cudnn_attention(query, key, value, std::nullopt, /*compute_log_sumexp=*/true,
-                                                          0.0, /*is_causal=*/true);
+    auto result = at::_scaled_dot_product_cudnn_attention(query, key, value, std::nullopt, /*compute_log_sumexp=*/true, 0.0,
+                                                          /*is_causal=*/true);
     forward = {std::get<0>(result).transpose(1, 2), std::get<1>(result), std::get<6>(result), std::get<7>(result)};
   } else if (kind_for(q) == AttentionKind::kFlash) {
     auto result = at::_scaled_dot_product_flash_attention(query, key, value, 0.0, /*is_causal=*/true);
@@ -195,25 +191,27 @@ AttentionForward row_attention(const at::Tensor& q, const at::Tensor& k, const a
   return forward;
 }
 
-AttentionBackward row_attention_backward(const at::Tensor& dout, const at::Tensor& q, const at::Tensor& k,
-                                         const at::Tensor& v, const AttentionForward& forward) {
+AttentionBackward row_attention_backward(const at::Tensor& dout, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                         const AttentionForward& forward) {
   const at::Tensor query = q.transpose(1, 2), key = by_head(k, q.size(2)), value = by_head(v, q.size(2));
   const at::Tensor gradient = dout.transpose(1, 2), out = forward.out.transpose(1, 2);
   const std::int64_t length = q.size(1), n_kv_head = k.size(2);
   at::Tensor dq, dk, dv;
   if (kind_for(q) == AttentionKind::kCudnn) {
-    std::tie(dq, dk, dv) = at::_scaled_dot_product_cudnn_attention_backward(
-        gradient, query, key, value, out, forward.logsumexp, forward.philox_seed, forward.philox_offset, at::Tensor(),
-        at::Tensor(), at::Tensor(), length, length, 0.0, /*is_causal=*/true);
+    std::tie(dq, dk, dv) = at::_scaled_dot_product_cudnn_attention_backward(gradient, query, key, value, out, forward.logsumexp,
+                                                                            forward.philox_seed, forward.philox_offset,
+                                                                            at::Tensor(), at::Tensor(), at::Tensor(), length,
+                                                                            length, 0.0, /*is_causal=*/true);
   } else if (kind_for(q) == AttentionKind::kFlash) {
-    std::tie(dq, dk, dv) = at::_scaled_dot_product_flash_attention_backward(
-        gradient, query, key, value, out, forward.logsumexp, at::Tensor(), at::Tensor(), length, length, 0.0,
-        /*is_causal=*/true, forward.philox_seed, forward.philox_offset);
+    std::tie(dq, dk, dv) = at::_scaled_dot_product_flash_attention_backward(gradient, query, key, value, out, forward.logsumexp,
+                                                                            at::Tensor(), at::Tensor(), length, length, 0.0,
+                                                                            /*is_causal=*/true, forward.philox_seed,
+                                                                            forward.philox_offset);
   } else {
     at::Tensor none;
     std::tie(dq, dk, dv, none) = at::_scaled_dot_product_efficient_attention_backward(
-        gradient, query, key, value, at::Tensor(), out, forward.logsumexp, forward.philox_seed, forward.philox_offset,
-        0.0, {true, true, true, false}, /*is_causal=*/true);
+        gradient, query, key, value, at::Tensor(), out, forward.logsumexp, forward.philox_seed, forward.philox_offset, 0.0,
+        {true, true, true, false}, /*is_causal=*/true);
   }
   return {dq.transpose(1, 2), by_time(dk, n_kv_head), by_time(dv, n_kv_head)};
 }
@@ -241,8 +239,8 @@ AttentionForward document_attention(const at::Tensor& q, const at::Tensor& k, co
                                                    kCausalFromTopLeft, /*compute_log_sumexp=*/true);
     forward = {std::get<0>(result), std::get<1>(result), std::get<2>(result), std::get<3>(result)};
   } else {
-    auto result = at::_flash_attention_forward(all_positions(q), all_positions(k), all_positions(v), offsets, offsets,
-                                               longest, longest, 0.0, /*is_causal=*/true, /*return_debug_mask=*/false);
+    auto result = at::_flash_attention_forward(all_positions(q), all_positions(k), all_positions(v), offsets, offsets, longest,
+                                               longest, 0.0, /*is_causal=*/true, /*return_debug_mask=*/false);
     forward = {std::get<0>(result), std::get<1>(result), std::get<2>(result), std::get<3>(result)};
   }
   forward.out = forward.out.view(q.sizes());
@@ -255,10 +253,10 @@ AttentionBackward document_attention_backward(const at::Tensor& dout, const at::
   const at::Tensor& offsets = documents.device_offsets;
   const std::int64_t longest = documents.longest, n_head = q.size(2);
   if (q.scalar_type() != at::kFloat) {
-    auto [dq, dk, dv] = at::_flash_attention_backward(
-        all_positions(dout), all_positions(q), all_positions(k), all_positions(v), all_positions(forward.out),
-        forward.logsumexp, offsets, offsets, longest, longest, 0.0, /*is_causal=*/true, forward.philox_seed,
-        forward.philox_offset);
+    auto [dq, dk, dv] = at::_flash_attention_backward(all_positions(dout), all_positions(q), all_positions(k), all_positions(v),
+                                                      all_positions(forward.out), forward.logsumexp, offsets, offsets, longest,
+                                                      longest, 0.0, /*is_causal=*/true, forward.philox_seed,
+                                                      forward.philox_offset);
     return {dq.view(q.sizes()), dk.view(k.sizes()), dv.view(k.sizes())};
   }
   auto [dq, dk, dv, none] = at::_efficient_attention_backward(
@@ -274,15 +272,13 @@ AttentionBackward document_attention_backward(const at::Tensor& dout, const at::
 
 }  // namespace
 
-AttentionForward causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                                  const AttentionScope& scope) {
+AttentionForward causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionScope& scope) {
   const On stream(q);
   return scope.documents != nullptr ? document_attention(q, k, v, *scope.documents) : row_attention(q, k, v);
 }
 
 AttentionBackward causal_attention_backward(const at::Tensor& dout, const at::Tensor& q, const at::Tensor& k,
-                                            const at::Tensor& v, const AttentionForward& forward,
-                                            const AttentionScope& scope) {
+                                            const at::Tensor& v, const AttentionForward& forward, const AttentionScope& scope) {
   const On stream(q);
   return scope.documents != nullptr ? document_attention_backward(dout, q, k, v, forward, *scope.documents)
                                     : row_attention_backward(dout, q, k, v, forward);
@@ -291,13 +287,12 @@ AttentionBackward causal_attention_backward(const at::Tensor& dout, const at::Te
 void adamw(at::Tensor& value, const at::Tensor& gradient, at::Tensor& first_moment, at::Tensor& second_moment,
            at::Tensor& compute, const AdamWArguments& a) {
   const On stream(value);
-  const AdamWStep step = {static_cast<float>(a.grad_scale),    static_cast<float>(a.beta1),
-                          static_cast<float>(a.beta2),         static_cast<float>(a.learning_rate),
-                          static_cast<float>(a.weight_decay),  static_cast<float>(a.eps),
+  const AdamWStep step = {static_cast<float>(a.grad_scale),    static_cast<float>(a.beta1),        static_cast<float>(a.beta2),
+                          static_cast<float>(a.learning_rate), static_cast<float>(a.weight_decay), static_cast<float>(a.eps),
                           static_cast<float>(a.bias1),         static_cast<float>(a.sqrt_bias2)};
   cuda::adamw(device_data<float>(value), device_data<float>(gradient), device_data<float>(first_moment),
-              device_data<float>(second_moment),
-              compute.scalar_type() == at::kBFloat16 ? compute.data_ptr() : nullptr, value.numel(), step, stream);
+              device_data<float>(second_moment), compute.scalar_type() == at::kBFloat16 ? compute.data_ptr() : nullptr,
+              value.numel(), step, stream);
 }
 
 at::Tensor muon_directions(const MatrixList& matrices, at::ScalarType dtype, double grad_scale, double momentum,
@@ -312,8 +307,8 @@ at::Tensor muon_directions(const MatrixList& matrices, at::ScalarType dtype, dou
     const auto offset = static_cast<std::int64_t>(first);
     at::Tensor part = batch.narrow(0, offset, static_cast<std::int64_t>(n));
     float* sums = partial.data_ptr<float>() + offset * kBlocksPerMatrix;
-    cuda::muon_momentum(element_of(part), pointers(matrices, first, n), static_cast<int>(n), size, part.data_ptr(),
-                        sums, static_cast<float>(grad_scale), static_cast<float>(momentum), nesterov, stream);
+    cuda::muon_momentum(element_of(part), pointers(matrices, first, n), static_cast<int>(n), size, part.data_ptr(), sums,
+                        static_cast<float>(grad_scale), static_cast<float>(momentum), nesterov, stream);
     cuda::muon_normalise(element_of(part), part.data_ptr(), sums, static_cast<int>(n), size, stream);
   });
   return batch;

@@ -31,19 +31,17 @@ void rope_qk_norm_backward(const at::Tensor& dq, const at::Tensor& dk, const at:
 void relu_squared(const at::Tensor& x, at::Tensor& y);
 void relu_squared_backward(const at::Tensor& dy, const at::Tensor& x, at::Tensor& dx);
 void embedding(const at::Tensor& table, const at::Tensor& ids, at::Tensor& y);
-void embedding_rms_norm(const at::Tensor& table, const at::Tensor& inputs, const at::Tensor& drawn, at::Tensor& ids, at::Tensor& y,
-                        double eps);
+void embedding_rms_norm(const at::Tensor& table, const at::Tensor& inputs, const at::Tensor& drawn, at::Tensor& ids,
+                        at::Tensor& y, double eps);
 void embedding_backward(const at::Tensor& dy, const at::Tensor& ids, at::Tensor& dtable);
 // z (rows, padded): raw logits, replaced by their gradient if scale is defined.
 void softcap_cross_entropy(at::Tensor& z, const at::Tensor& targets, const at::Tensor& scale, at::Tensor& losses,
                            std::int64_t vocab, double softcap);
 at::Tensor softcap(const at::Tensor& z, std::int64_t vocab, double softcap);
 void softcap(const at::Tensor& z, double softcap, at::Tensor& out);
-AttentionForward causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                                  const AttentionScope& scope);
+AttentionForward causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionScope& scope);
 AttentionBackward causal_attention_backward(const at::Tensor& dout, const at::Tensor& q, const at::Tensor& k,
-                                            const at::Tensor& v, const AttentionForward& forward,
-                                            const AttentionScope& scope);
+                                            const at::Tensor& v, const AttentionForward& forward, const AttentionScope& scope);
 
 // False if no kernel supports the layout or this number of rows.
 bool linear_rows(const at::Tensor& x, const at::Tensor& w, at::Tensor& y, const LinearFusion& fusion);
@@ -56,8 +54,8 @@ void rope_qk_norm_store(const at::Tensor& qkv, const RopeTable& table, const Dev
 void paged_attention(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values, const DevicePagedBatch& batch,
                      std::int64_t window, at::Tensor& out);
 // Writes the tokens, int32 (rows). Returns what DeviceSamples::read() reads, as bytes on the device.
-at::Tensor sample(const at::Tensor& logits, std::span<const ops::SampleRow> rows, std::int64_t most_top, const at::Tensor& inputs,
-                  at::Tensor& tokens);
+at::Tensor sample(const at::Tensor& logits, std::span<const ops::SampleRow> rows, std::int64_t most_top,
+                  const at::Tensor& inputs, at::Tensor& tokens);
 
 class Event;
 // A copy in pinned memory of the host, which is being made until `done`.
@@ -70,8 +68,7 @@ void wait(Event& event);
 
 void adamw(at::Tensor& value, const at::Tensor& gradient, at::Tensor& first_moment, at::Tensor& second_moment,
            at::Tensor& compute, const AdamWArguments& arguments);
-at::Tensor muon_directions(const MatrixList& matrices, at::ScalarType dtype, double grad_scale, double momentum,
-                           bool nesterov);
+at::Tensor muon_directions(const MatrixList& matrices, at::ScalarType dtype, double grad_scale, double momentum, bool nesterov);
 void muon_apply(const MatrixList& matrices, const at::Tensor& update, double rate);
 // Sum of squares of all tensors (float32), on the device: float64, no dimensions.
 at::Tensor sum_of_squares(const std::vector<at::Tensor>& tensors);

@@ -39,9 +39,7 @@ __device__ inline float approximate_tanh(float x) {
   return y;
 }
 // Through one exponential: absolute error about 1e-7, exact at both ends, NaN stays NaN.
-__device__ inline float exact_tanh(float x) {
-  return 1.0F - 2.0F * reciprocal(power_of_two(2.0F * kLog2E * x) + 1.0F);
-}
+__device__ inline float exact_tanh(float x) { return 1.0F - 2.0F * reciprocal(power_of_two(2.0F * kLog2E * x) + 1.0F); }
 
 // The capped logit and its derivative by the raw one. `inverse`: 1 / cap; cap <= 0: not capped.
 struct Capped {
@@ -68,9 +66,8 @@ __device__ inline void for_each_pack(const T* row, int end, const Body& body) {
 // kBounded: 0 < cap < kBoundedCap.
 template <class T, bool kBounded>
 __global__ void __launch_bounds__(kThreads, kBlocks)
-    softcap_cross_entropy_kernel(T* __restrict__ z, const std::int32_t* __restrict__ targets,
-                                 const float* __restrict__ scale, float* __restrict__ losses, int vocab, int padded,
-                                 float cap) {
+    softcap_cross_entropy_kernel(T* __restrict__ z, const std::int32_t* __restrict__ targets, const float* __restrict__ scale,
+                                 float* __restrict__ losses, int vocab, int padded, float cap) {
   constexpr int N = kPackSize<T>;
   constexpr bool kApproximate = sizeof(T) == 2;
   if constexpr (kBounded) __builtin_assume(cap > 0.0F);
@@ -149,8 +146,8 @@ __global__ void softcap_kernel(const T* __restrict__ z, float* __restrict__ out,
 
 }  // namespace
 
-void softcap_cross_entropy(Element type, void* z, const std::int32_t* targets, const float* scale, float* losses,
-                           i64 rows, i64 vocab, i64 padded, float cap, Stream stream) {
+void softcap_cross_entropy(Element type, void* z, const std::int32_t* targets, const float* scale, float* losses, i64 rows,
+                           i64 vocab, i64 padded, float cap, Stream stream) {
   if (rows == 0) return;
   visit(type, [&]<class T>(T) {
     if (padded % kPackSize<T> != 0 || !aligned(z)) {

@@ -124,8 +124,8 @@ inline int multiprocessors() {
 // kernel<<<grid, threads, shared_bytes, stream>>>(arguments...), with as much dynamic shared memory as the device has, in
 // clusters of so many blocks along y (from compute capability 9.0 on).
 template <class... Parameters, class... Arguments>
-void launch_clusters(void (*kernel)(Parameters...), dim3 grid, unsigned cluster, dim3 threads, std::size_t shared_bytes, Stream stream,
-                     const Arguments&... arguments) {
+void launch_clusters(void (*kernel)(Parameters...), dim3 grid, unsigned cluster, dim3 threads, std::size_t shared_bytes,
+                     Stream stream, const Arguments&... arguments) {
   constexpr std::size_t kAlwaysAllowed = 32 << 10;  // 48 KiB need no request, the kernel's own shared arrays among them
   if (shared_bytes > kAlwaysAllowed) {
     cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes));

@@ -20,8 +20,8 @@ enum class Element { kFloat, kBFloat16 };
 inline constexpr std::int64_t kWidestRow = 16384, kWidestOddRow = 4096;
 
 // residual == nullptr: y = norm(x). Otherwise residual += x first, and y = norm(residual). rstd may be null.
-void rms_norm(Element type, const void* x, void* residual, void* y, float* rstd, std::int64_t rows, std::int64_t n,
-              float eps, Stream stream);
+void rms_norm(Element type, const void* x, void* residual, void* y, float* rstd, std::int64_t rows, std::int64_t n, float eps,
+              Stream stream);
 void rms_norm_backward(Element type, const void* dy, const void* y, const float* rstd, void* dx, bool accumulate,
                        std::int64_t rows, std::int64_t n, Stream stream);
 
@@ -44,8 +44,8 @@ void embedding(Element type, const void* table, std::int64_t rows, const std::in
 // y = rms_norm() of the rows of the table. Input i is an id, or -1 - j for element j of `drawn` (drawn_count); ids (n) become
 // what each input stands for.
 void embedding_rms_norm(Element type, const void* table, std::int64_t rows, const std::int32_t* inputs, std::int64_t n,
-                        const std::int32_t* drawn, std::int64_t drawn_count, std::int32_t* ids, void* y, std::int64_t width, float eps,
-                        Stream stream);
+                        const std::int32_t* drawn, std::int64_t drawn_count, std::int32_t* ids, void* y, std::int64_t width,
+                        float eps, Stream stream);
 // ids sorted, with the position that each came from: sums of one id are taken in that order, by one block.
 void embedding_backward(Element type, const void* dy, const std::int32_t* sorted_ids, const std::int64_t* positions,
                         std::int64_t n, float* dtable, std::int64_t width, Stream stream);
@@ -55,16 +55,15 @@ void embedding_backward(Element type, const void* dy, const std::int32_t* sorted
 // outside the vocabulary gives a loss of NaN.
 void softcap_cross_entropy(Element type, void* z, const std::int32_t* targets, const float* scale, float* losses,
                            std::int64_t rows, std::int64_t vocab, std::int64_t padded, float softcap, Stream stream);
-void softcap(Element type, const void* z, float* out, std::int64_t rows, std::int64_t vocab, std::int64_t padded,
-             float softcap, Stream stream);
+void softcap(Element type, const void* z, float* out, std::int64_t rows, std::int64_t vocab, std::int64_t padded, float softcap,
+             Stream stream);
 
 // --------------------------------------------------------------------------------------------- optimizer.cu
 struct AdamWStep {
   float grad_scale, beta1, beta2, learning_rate, weight_decay, eps, bias1, sqrt_bias2;
 };
 // copy: bfloat16, may be null.
-void adamw(float* p, const float* g, float* m, float* v, void* copy, std::int64_t n, const AdamWStep& step,
-           Stream stream);
+void adamw(float* p, const float* g, float* m, float* v, void* copy, std::int64_t n, const AdamWStep& step, Stream stream);
 
 // Matrices of one shape, `size` elements each; the pointers travel as kernel arguments.
 inline constexpr int kMatricesPerLaunch = 64;
@@ -77,13 +76,13 @@ struct MatrixPointers {
 // Blocks that share one matrix; each leaves one partial sum of squares.
 inline constexpr int kBlocksPerMatrix = 32;
 // Updates momentum and writes the direction of matrix i to batch + i * size; partial (count, kBlocksPerMatrix).
-void muon_momentum(Element type, const MatrixPointers& matrices, int count, std::int64_t size, void* batch,
-                   float* partial, float grad_scale, float momentum, bool nesterov, Stream stream);
+void muon_momentum(Element type, const MatrixPointers& matrices, int count, std::int64_t size, void* batch, float* partial,
+                   float grad_scale, float momentum, bool nesterov, Stream stream);
 // batch[i] /= Frobenius norm + 1e-7.
 void muon_normalise(Element type, void* batch, const float* partial, int count, std::int64_t size, Stream stream);
 // value[i] -= rate * update[i], and the compute copy.
-void muon_apply(Element type, const MatrixPointers& matrices, const void* update, int count, std::int64_t size,
-                float rate, Stream stream);
+void muon_apply(Element type, const MatrixPointers& matrices, const void* update, int count, std::int64_t size, float rate,
+                Stream stream);
 
 // Partial sums of squares of x, one a block, written to partial (blocks).
 void sum_of_squares(const float* x, std::int64_t n, double* partial, int blocks, Stream stream);

@@ -133,8 +133,8 @@ __global__ void __launch_bounds__(kThreads) linear_rows_bf16(const __grid_consta
       const int row = 16 * t + quad_row + 8 * half;
 #pragma unroll
       for (int c = 0; c < kColumns; ++c) {
-        *reinterpret_cast<float2*>(&partial[warp][row][8 * c + 2 * quad]) =
-            make_float2(sums[t][c][2 * half], sums[t][c][2 * half + 1]);
+        *reinterpret_cast<float2*>(&partial[warp][row][8 * c + 2 * quad]) = make_float2(sums[t][c][2 * half],
+                                                                                        sums[t][c][2 * half + 1]);
       }
       if constexpr (kNormalise) {
         float sum = squares[t][half];
@@ -164,10 +164,10 @@ __global__ void __launch_bounds__(kThreads) linear_rows_bf16(const __grid_consta
 // its slice of x to shared memory, once for all columns that it takes in turn. Where there are several slices, their blocks are
 // a cluster, whose sums are added up in the order of the slices. How the inner dimension is cut depends on it alone.
 
-constexpr int kSliceSteps = 3;                                    // steps of a slice that one warp takes
-constexpr int kMostSlice = kSliceSteps * kWarps * kStep;          // 1536
+constexpr int kSliceSteps = 3;  // steps of a slice that one warp takes
+constexpr int kMostSlice = kSliceSteps * kWarps * kStep;  // 1536
 constexpr int kSliceColumns = 3, kSliceWidth = 8 * kSliceColumns;
-constexpr int kMostSlices = 8;                                    // blocks of a cluster
+constexpr int kMostSlices = 8;  // blocks of a cluster
 constexpr int kSliceHalf = kWarps / 2;
 
 // Elements from a row of x to the next in shared memory: rows that are read together lie in different banks.
@@ -176,7 +176,8 @@ __host__ __device__ inline int slice_pitch(int slice) { return slice + 32; }
 template <int kTiles>
 std::size_t slice_bytes(int slice) {
   constexpr std::size_t kRows = 16 * kTiles;
-  return kRows * static_cast<std::size_t>(slice_pitch(slice)) * sizeof(bf16) + (kSliceHalf * kRows * kSliceWidth + kRows) * sizeof(float);
+  return kRows * static_cast<std::size_t>(slice_pitch(slice)) * sizeof(bf16) +
+         (kSliceHalf * kRows * kSliceWidth + kRows) * sizeof(float);
 }
 
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
@@ -200,9 +201,9 @@ __global__ void __launch_bounds__(kThreads, kTiles <= 2 ? 2 : 1)
   constexpr int kRows = 16 * kTiles;
   extern __shared__ __align__(128) unsigned char shared[];
   const int pitch = slice_pitch(slice);
-  auto* const xs = reinterpret_cast<bf16*>(shared);                                  // (kRows, pitch)
-  auto* const partial = reinterpret_cast<float*>(xs + kRows * pitch);                // (kSliceHalf, kRows, kSliceWidth)
-  float* const squares = partial + kSliceHalf * kRows * kSliceWidth;                 // (kRows)
+  auto* const xs = reinterpret_cast<bf16*>(shared);  // (kRows, pitch)
+  auto* const partial = reinterpret_cast<float*>(xs + kRows * pitch);  // (kSliceHalf, kRows, kSliceWidth)
+  float* const squares = partial + kSliceHalf * kRows * kSliceWidth;  // (kRows)
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
   const int quad_row = lane / 4, quad = lane % 4;
   const int ranks = static_cast<int>(gridDim.y), rank = static_cast<int>(blockIdx.y);
@@ -216,7 +217,8 @@ __global__ void __launch_bounds__(kThreads, kTiles <= 2 ? 2 : 1)
 #pragma unroll
     for (int c = 0; c < kSliceColumns; ++c) {
       const int column = tile * kSliceWidth + 8 * c + quad_row;
-      weights[j][c] = load16<true>(w + column * p.w_stride, first_k + (warp + j * kWarps) * kStep + 8 * quad, end_k, column < p.m);
+      weights[j][c] = load16<true>(w + column * p.w_stride, first_k + (warp + j * kWarps) * kStep + 8 * quad, end_k,
+                                   column < p.m);
     }
   };
   int tile = static_cast<int>(blockIdx.x);
@@ -279,7 +281,8 @@ __global__ void __launch_bounds__(kThreads, kTiles <= 2 ? 2 : 1)
           const int row = 16 * t + quad_row + 8 * half;
 #pragma unroll
           for (int c = 0; c < kSliceColumns; ++c) {
-            auto* const place = reinterpret_cast<float2*>(partial + (warp % kSliceHalf * kRows + row) * kSliceWidth + 8 * c + 2 * quad);
+            auto* const place = reinterpret_cast<float2*>(partial + (warp % kSliceHalf * kRows + row) * kSliceWidth + 8 * c +
+                                                          2 * quad);
             body(*place, sums[t][c][2 * half], sums[t][c][2 * half + 1]);
           }
         }
@@ -303,7 +306,8 @@ __global__ void __launch_bounds__(kThreads, kTiles <= 2 ? 2 : 1)
       if (column < p.m) finish<bf16>(p, sum, square, row, column);
     };
     if (ranks == 1) {
-      for (int i = static_cast<int>(threadIdx.x); i < count; i += kThreads) write(i, sum_of(i), kNormalise ? squares[i / kSliceWidth] : 0.0F);
+      for (int i = static_cast<int>(threadIdx.x); i < count; i += kThreads)
+        write(i, sum_of(i), kNormalise ? squares[i / kSliceWidth] : 0.0F);
       __syncthreads();  // the next columns' sums go to the same memory
       continue;
     }
@@ -381,8 +385,8 @@ __global__ void __launch_bounds__(kThreads) linear_rows_float(const __grid_const
 
 bool linear_rows_takes(Element type, const LinearRows& p) {
   const i64 pack = type == Element::kFloat ? kPackSize<float> : kPackSize<bf16>;
-  return (type == Element::kFloat || p.rows <= kMostLinearRows) && aligned(p.x) && aligned(p.w) && p.x_stride % pack == 0 && p.w_stride % pack == 0 &&
-         p.k % pack == 0;
+  return (type == Element::kFloat || p.rows <= kMostLinearRows) && aligned(p.x) && aligned(p.w) && p.x_stride % pack == 0 &&
+         p.w_stride % pack == 0 && p.k % pack == 0;
 }
 
 void linear_rows(Element type, const LinearRows& p, Stream stream) {

@@ -7,8 +7,8 @@ namespace {
 
 constexpr int kThreads = 256;
 
-__global__ void adamw_kernel(float* __restrict__ p, const float* __restrict__ g, float* __restrict__ m,
-                             float* __restrict__ v, bf16* __restrict__ copy, i64 n, AdamWStep step) {
+__global__ void adamw_kernel(float* __restrict__ p, const float* __restrict__ g, float* __restrict__ m, float* __restrict__ v,
+                             bf16* __restrict__ copy, i64 n, AdamWStep step) {
   const i64 i = static_cast<i64>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (i >= n) return;
   const float gradient = g[i] * step.grad_scale;
@@ -23,8 +23,8 @@ __global__ void adamw_kernel(float* __restrict__ p, const float* __restrict__ g,
 }
 
 template <class T>
-__global__ void muon_momentum_kernel(MatrixPointers matrices, i64 size, T* __restrict__ batch,
-                                     float* __restrict__ partial, float grad_scale, float momentum, bool nesterov) {
+__global__ void muon_momentum_kernel(MatrixPointers matrices, i64 size, T* __restrict__ batch, float* __restrict__ partial,
+                                     float grad_scale, float momentum, bool nesterov) {
   const int matrix = static_cast<int>(blockIdx.y);
   const float* __restrict__ g = matrices.gradient[matrix];
   float* __restrict__ m = matrices.momentum[matrix];
@@ -113,8 +113,8 @@ void muon_momentum(Element type, const MatrixPointers& matrices, int count, i64 
 
 void muon_normalise(Element type, void* batch, const float* partial, int count, i64 size, Stream stream) {
   visit(type, [&]<class T>(T) {
-    muon_normalise_kernel<T><<<dim3(kBlocksPerMatrix, static_cast<unsigned>(count)), kThreads, 0, stream>>>(
-        static_cast<T*>(batch), partial, size);
+    muon_normalise_kernel<T>
+        <<<dim3(kBlocksPerMatrix, static_cast<unsigned>(count)), kThreads, 0, stream>>>(static_cast<T*>(batch), partial, size);
   });
   check_launch("muon_normalise");
 }
@@ -122,8 +122,9 @@ void muon_normalise(Element type, void* batch, const float* partial, int count, 
 void muon_apply(Element type, const MatrixPointers& matrices, const void* update, int count, i64 size, float rate,
                 Stream stream) {
   visit(type, [&]<class T>(T) {
-    muon_apply_kernel<T><<<dim3(kBlocksPerMatrix, static_cast<unsigned>(count)), kThreads, 0, stream>>>(
-        matrices, static_cast<const T*>(update), size, rate);
+    muon_apply_kernel<T>
+        <<<dim3(kBlocksPerMatrix, static_cast<unsigned>(count)), kThreads, 0, stream>>>(matrices, static_cast<const T*>(update),
+                                                                                        size, rate);
   });
   check_launch("muon_apply");
 }

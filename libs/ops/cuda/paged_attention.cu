@@ -364,8 +364,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks) paged_attention_bf16(const 
       if (row >= work.rows) continue;
 #pragma unroll
       for (int i = 0; i < D / 8; ++i) {
-        *reinterpret_cast<float2*>(sums + (warp * 16 + row) * kPitch + 8 * i + 2 * quad) =
-            make_float2(out[i][2 * r], out[i][2 * r + 1]);
+        *reinterpret_cast<float2*>(sums + (warp * 16 + row) * kPitch + 8 * i + 2 * quad) = make_float2(out[i][2 * r],
+                                                                                                       out[i][2 * r + 1]);
       }
       if (quad == 0) marks[warp * 16 + row] = make_float2(maximum[r], sum[r]);
     }
@@ -432,8 +432,8 @@ __global__ void __launch_bounds__(kThreads) paged_attention_float(const __grid_c
   }
   for (int i = static_cast<int>(threadIdx.x); i < kTileRows * D / 4; i += kThreads) {
     const int row = min(i / (D / 4), work.rows - 1), column = i % (D / 4) * 4;
-    *reinterpret_cast<float4*>(queries + 4 * i) =
-        *reinterpret_cast<const float4*>(static_cast<const float*>(p.q) + row_offset(p, work, row) + column);
+    *reinterpret_cast<float4*>(queries + 4 * i) = *reinterpret_cast<const float4*>(static_cast<const float*>(p.q) +
+                                                                                   row_offset(p, work, row) + column);
   }
   int last[kRowsPerWarp];
   float out[kRowsPerWarp][D / 32] = {}, maximum[kRowsPerWarp], sum[kRowsPerWarp] = {};
@@ -573,7 +573,8 @@ void paged_store(Element type, const void* k, i64 k_stride, const void* v, i64 v
              static_cast<T*>(values), shape);
     };
     constexpr int N = kPackSize<T>;
-    if (shape.d % N == 0 && k_stride % N == 0 && v_stride % N == 0 && aligned(k) && aligned(v) && aligned(keys) && aligned(values)) {
+    if (shape.d % N == 0 && k_stride % N == 0 && v_stride % N == 0 && aligned(k) && aligned(v) && aligned(keys) &&
+        aligned(values)) {
       run(std::integral_constant<int, N>());
     } else {
       run(std::integral_constant<int, 1>());

@@ -55,8 +55,8 @@ __global__ void rms_norm_kernel(const T* x, T* residual, T* y, float* rstd, i64 
 }
 
 template <class T, int N, bool kAccumulate>
-__global__ void rms_norm_backward_kernel(const T* __restrict__ dy, const T* __restrict__ y,
-                                         const float* __restrict__ rstd, T* __restrict__ dx, i64 rows, int n) {
+__global__ void rms_norm_backward_kernel(const T* __restrict__ dy, const T* __restrict__ y, const float* __restrict__ rstd,
+                                         T* __restrict__ dx, i64 rows, int n) {
   const i64 row = static_cast<i64>(blockIdx.x) * blockDim.y + threadIdx.y;
   if (row >= rows) return;
   const i64 offset = row * n;
@@ -132,8 +132,8 @@ __device__ inline Group group_of(const RopeShape& shape) {
 
 template <class T, int N, int L>
 __global__ void rope_norm_kernel(const T* __restrict__ qkv, const float* __restrict__ cos, const float* __restrict__ sin,
-                                 const i64* __restrict__ start, T* __restrict__ q, T* __restrict__ k,
-                                 float* __restrict__ rstd, RopeShape shape, float eps) {
+                                 const i64* __restrict__ start, T* __restrict__ q, T* __restrict__ k, float* __restrict__ rstd,
+                                 RopeShape shape, float eps) {
   const auto [token, i, live] = group_of<N, L>(shape);
   const i64 heads = shape.n_head + shape.n_kv_head;
   const int half = static_cast<int>(shape.d / 2);
@@ -178,9 +178,9 @@ __global__ void rope_norm_kernel(const T* __restrict__ qkv, const float* __restr
 
 template <class T, int N, int L>
 __global__ void rope_norm_backward_kernel(const T* __restrict__ dq, const T* __restrict__ dk, const T* __restrict__ dv,
-                                          const T* __restrict__ q, const T* __restrict__ k,
-                                          const float* __restrict__ rstd, const float* __restrict__ cos,
-                                          const float* __restrict__ sin, T* __restrict__ dqkv, RopeShape shape) {
+                                          const T* __restrict__ q, const T* __restrict__ k, const float* __restrict__ rstd,
+                                          const float* __restrict__ cos, const float* __restrict__ sin, T* __restrict__ dqkv,
+                                          RopeShape shape) {
   const auto [token, i, live] = group_of<N, L>(shape);
   const i64 heads = shape.n_head + shape.n_kv_head;
   const int half = static_cast<int>(shape.d / 2);
@@ -339,8 +339,8 @@ void launch_relu_squared(Element type, const void* dy, const void* x, void* y, i
 }
 
 template <class T>
-__global__ void embedding_kernel(const T* __restrict__ table, i64 rows, const std::int32_t* __restrict__ ids,
-                                 T* __restrict__ y, i64 width) {
+__global__ void embedding_kernel(const T* __restrict__ table, i64 rows, const std::int32_t* __restrict__ ids, T* __restrict__ y,
+                                 i64 width) {
   const i64 token = blockIdx.x;
   const std::int32_t id = ids[token];
   const bool known = id >= 0 && id < rows;
@@ -394,8 +394,7 @@ __global__ void embedding_rms_norm_kernel(const T* table, i64 rows, const std::i
 
 template <class T>
 __global__ void embedding_backward_kernel(const T* __restrict__ dy, const std::int32_t* __restrict__ ids,
-                                          const i64* __restrict__ positions, i64 n, float* __restrict__ dtable,
-                                          i64 width) {
+                                          const i64* __restrict__ positions, i64 n, float* __restrict__ dtable, i64 width) {
   const i64 first = blockIdx.x;
   const std::int32_t id = ids[first];
   if (first > 0 && ids[first - 1] == id) return;
@@ -408,8 +407,7 @@ __global__ void embedding_backward_kernel(const T* __restrict__ dy, const std::i
 
 }  // namespace
 
-void rms_norm(Element type, const void* x, void* residual, void* y, float* rstd, i64 rows, i64 n, float eps,
-              Stream stream) {
+void rms_norm(Element type, const void* x, void* residual, void* y, float* rstd, i64 rows, i64 n, float eps, Stream stream) {
   if (rows == 0) return;
   visit(type, [&]<class T>(T) {
     const bool wide = n % kPackSize<T> == 0 && aligned(x) && aligned(y) && (residual == nullptr || aligned(residual));
@@ -419,8 +417,8 @@ void rms_norm(Element type, const void* x, void* residual, void* y, float* rstd,
       auto* sum = static_cast<T*>(residual);
       auto* to = static_cast<T*>(y);
       if (residual != nullptr) {
-        launch(&rms_norm_kernel<T, N, true>, shape.grid, shape.block, 0, stream, from, sum, to, rstd, rows,
-               static_cast<int>(n), eps);
+        launch(&rms_norm_kernel<T, N, true>, shape.grid, shape.block, 0, stream, from, sum, to, rstd, rows, static_cast<int>(n),
+               eps);
       } else {
         launch(&rms_norm_kernel<T, N, false>, shape.grid, shape.block, 0, stream, from, sum, to, rstd, rows,
                static_cast<int>(n), eps);
@@ -435,8 +433,8 @@ void rms_norm(Element type, const void* x, void* residual, void* y, float* rstd,
   check_launch("rms_norm");
 }
 
-void rms_norm_backward(Element type, const void* dy, const void* y, const float* rstd, void* dx, bool accumulate,
-                       i64 rows, i64 n, Stream stream) {
+void rms_norm_backward(Element type, const void* dy, const void* y, const float* rstd, void* dx, bool accumulate, i64 rows,
+                       i64 n, Stream stream) {
   if (rows == 0) return;
   visit(type, [&]<class T>(T) {
     const bool wide = n % kPackSize<T> == 0 && aligned(dy) && aligned(y) && aligned(dx);
@@ -469,8 +467,9 @@ void rope_qk_norm(Element type, const void* qkv, const float* cos, const float* 
   visit(type, [&]<class T>(T) {
     const bool wide = aligned(qkv) && aligned(q) && aligned(k) && aligned(cos) && aligned(sin);
     visit_lanes<T>(shape.d, wide, [&]<int N, int L>(std::integral_constant<int, N>, std::integral_constant<int, L>) {
-      rope_norm_kernel<T, N, L><<<blocks_for(tokens * L, kThreads), kThreads, 0, stream>>>(
-          static_cast<const T*>(qkv), cos, sin, start, static_cast<T*>(q), static_cast<T*>(k), rstd, shape, eps);
+      rope_norm_kernel<T, N, L>
+          <<<blocks_for(tokens * L, kThreads), kThreads, 0, stream>>>(static_cast<const T*>(qkv), cos, sin, start,
+                                                                      static_cast<T*>(q), static_cast<T*>(k), rstd, shape, eps);
     });
   });
   check_launch("rope_qk_norm");
@@ -482,8 +481,8 @@ void rope_qk_norm_backward(Element type, const void* dq, const void* dk, const v
   const i64 tokens = shape.batch * shape.time;
   if (tokens == 0) return;
   visit(type, [&]<class T>(T) {
-    const bool wide = aligned(dq) && aligned(dk) && aligned(dv) && aligned(q) && aligned(k) && aligned(cos) &&
-                      aligned(sin) && aligned(dqkv);
+    const bool wide = aligned(dq) && aligned(dk) && aligned(dv) && aligned(q) && aligned(k) && aligned(cos) && aligned(sin) &&
+                      aligned(dqkv);
     visit_lanes<T>(shape.d, wide, [&]<int N, int L>(std::integral_constant<int, N>, std::integral_constant<int, L>) {
       rope_norm_backward_kernel<T, N, L><<<blocks_for(tokens * L, kThreads), kThreads, 0, stream>>>(
           static_cast<const T*>(dq), static_cast<const T*>(dk), static_cast<const T*>(dv), static_cast<const T*>(q),
@@ -501,9 +500,8 @@ void rope_qk_norm_store(Element type, const void* qkv, const float* cos, const f
   visit(type, [&]<class T>(T) {
     const bool wide = aligned(qkv) && aligned(q) && aligned(keys) && aligned(values) && aligned(cos) && aligned(sin);
     visit_lanes<T>(shape.d, wide, [&]<int N, int L>(std::integral_constant<int, N>, std::integral_constant<int, L>) {
-      launch(&rope_norm_store_kernel<T, N, L>, blocks_for(rows * L, kThreads), kThreads, 0, stream,
-             static_cast<const T*>(qkv), cos, sin, positions, slots, static_cast<T*>(q), static_cast<T*>(keys),
-             static_cast<T*>(values), shape, eps);
+      launch(&rope_norm_store_kernel<T, N, L>, blocks_for(rows * L, kThreads), kThreads, 0, stream, static_cast<const T*>(qkv),
+             cos, sin, positions, slots, static_cast<T*>(q), static_cast<T*>(keys), static_cast<T*>(values), shape, eps);
     });
   });
   check_launch("rope_qk_norm_store");
@@ -517,12 +515,11 @@ void relu_squared_backward(Element type, const void* dy, const void* x, void* dx
   launch_relu_squared<true>(type, dy, x, dx, n, stream);
 }
 
-void embedding(Element type, const void* table, i64 rows, const std::int32_t* ids, i64 n, void* y, i64 width,
-               Stream stream) {
+void embedding(Element type, const void* table, i64 rows, const std::int32_t* ids, i64 n, void* y, i64 width, Stream stream) {
   if (n == 0) return;
   visit(type, [&]<class T>(T) {
-    embedding_kernel<T><<<static_cast<unsigned>(n), kThreads, 0, stream>>>(static_cast<const T*>(table), rows, ids,
-                                                                           static_cast<T*>(y), width);
+    embedding_kernel<T>
+        <<<static_cast<unsigned>(n), kThreads, 0, stream>>>(static_cast<const T*>(table), rows, ids, static_cast<T*>(y), width);
   });
   check_launch("embedding");
 }
@@ -549,8 +546,8 @@ void embedding_backward(Element type, const void* dy, const std::int32_t* sorted
                         float* dtable, i64 width, Stream stream) {
   if (n == 0) return;
   visit(type, [&]<class T>(T) {
-    embedding_backward_kernel<T><<<static_cast<unsigned>(n), kThreads, 0, stream>>>(
-        static_cast<const T*>(dy), sorted_ids, positions, n, dtable, width);
+    embedding_backward_kernel<T>
+        <<<static_cast<unsigned>(n), kThreads, 0, stream>>>(static_cast<const T*>(dy), sorted_ids, positions, n, dtable, width);
   });
   check_launch("embedding_backward");
 }

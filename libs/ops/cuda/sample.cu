@@ -236,9 +236,7 @@ struct Bins {
 struct Digit {
   int shift, bits;
 };
-__device__ inline Digit digit_of(int level) {
-  return level == 0 ? Digit{20, 12} : level == 1 ? Digit{8, 12} : Digit{0, 8};
-}
+__device__ inline Digit digit_of(int level) { return level == 0 ? Digit{20, 12} : level == 1 ? Digit{8, 12} : Digit{0, 8}; }
 
 template <bool kMass, class KeyOf>
 __device__ inline void count_digits(int vocab, int level, u32 prefix, const Bins& bins, const KeyOf& key_of) {
@@ -473,7 +471,8 @@ class Row {
         }
         if ((count & ~kSeen) != 0) {
           const double times = count & ~kSeen;
-          score = __fsub_rn(score, __double2float_rn(__dadd_rn(row_.presence_penalty, __dmul_rn(row_.frequency_penalty, times))));
+          score = __fsub_rn(score,
+                            __double2float_rn(__dadd_rn(row_.presence_penalty, __dmul_rn(row_.frequency_penalty, times))));
         }
       }
       if (mask != nullptr && (mask[token / 32] >> (token % 32) & 1U) == 0) score = -kInfinity;

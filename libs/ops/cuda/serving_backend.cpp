@@ -35,7 +35,9 @@ PagedShape shape_of(const at::Tensor& keys, std::int64_t tokens, std::int64_t n_
   return {narrow(tokens), narrow(n_head), narrow(keys.size(1)), narrow(keys.size(3)), narrow(keys.size(2))};
 }
 
-const std::int32_t* list(const DevicePagedBatch& batch, std::int64_t begin) { return device_data<std::int32_t>(batch.lists()) + begin; }
+const std::int32_t* list(const DevicePagedBatch& batch, std::int64_t begin) {
+  return device_data<std::int32_t>(batch.lists()) + begin;
+}
 
 std::int32_t log2_of(std::int64_t n) {
   std::int32_t log2 = 0;
@@ -66,9 +68,12 @@ bool linear_rows(const at::Tensor& x, const at::Tensor& w, at::Tensor& y, const 
   const Element type = element_of_rows(x);
   TORCH_CHECK(element_of_rows(w) == type && element_of_rows(y) == type && w.device() == x.device() && y.device() == x.device(),
               "linear_rows: x, w and y differ in type or device");
-  const LinearRows arguments = {x.const_data_ptr(), x.stride(0), w.const_data_ptr(), w.stride(0), y.data_ptr(), y.stride(0),
-                                narrow(x.size(0)), narrow(w.size(0)), narrow(x.size(1)),
-                                fusion.normalise ? static_cast<float>(fusion.eps) : -1.0F, fusion.relu_squared, fusion.add};
+  const LinearRows arguments = {x.const_data_ptr(),  x.stride(0),
+                                w.const_data_ptr(),  w.stride(0),
+                                y.data_ptr(),        y.stride(0),
+                                narrow(x.size(0)),   narrow(w.size(0)),
+                                narrow(x.size(1)),   fusion.normalise ? static_cast<float>(fusion.eps) : -1.0F,
+                                fusion.relu_squared, fusion.add};
   if (!linear_rows_takes(type, arguments)) return false;
   linear_rows(type, arguments, stream);
   return true;
@@ -78,7 +83,8 @@ std::int64_t paged_partial_floats(const DevicePagedBatch::Tiles& tiles, const at
   return paged_partial_floats(arguments_of(tiles, keys, keys.size(1)));
 }
 
-void paged_store(const at::Tensor& k, const at::Tensor& v, const DevicePagedBatch& batch, at::Tensor& keys, at::Tensor& values) {
+void paged_store(const at::Tensor& k, const at::Tensor& v, const DevicePagedBatch& batch, at::Tensor& keys,
+                 at::Tensor& values) {
   const On stream(keys);
   const Element type = element_of(keys);
   TORCH_CHECK(element_of_rows(k) == type && element_of_rows(v) == type && k.stride(1) == k.size(2) && v.stride(1) == v.size(2),
@@ -92,7 +98,8 @@ void rope_qk_norm_store(const at::Tensor& qkv, const RopeTable& table, const Dev
   const On stream(qkv);
   rope_qk_norm_store(element_of(qkv), qkv.const_data_ptr(), device_data<float>(table.cos), device_data<float>(table.sin),
                      device_data<std::int32_t>(batch.positions()), device_data<std::int32_t>(batch.slots()), data(q, qkv),
-                     data(keys, qkv), data(values, qkv), shape_of(keys, batch.tokens(), q.size(1)), static_cast<float>(eps), stream);
+                     data(keys, qkv), data(values, qkv), shape_of(keys, batch.tokens(), q.size(1)), static_cast<float>(eps),
+                     stream);
 }
 
 void paged_attention(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values, const DevicePagedBatch& batch,
@@ -144,8 +151,8 @@ class Lists {
 
 }  // namespace
 
-at::Tensor sample(const at::Tensor& logits, std::span<const ops::SampleRow> rows, std::int64_t most_top, const at::Tensor& inputs,
-                  at::Tensor& tokens) {
+at::Tensor sample(const at::Tensor& logits, std::span<const ops::SampleRow> rows, std::int64_t most_top,
+                  const at::Tensor& inputs, at::Tensor& tokens) {
   const On stream(logits);
   using Float = std::numeric_limits<float>;
   const std::int64_t vocab = logits.size(1), words = (vocab + 31) / 32, count = static_cast<std::int64_t>(rows.size());
@@ -164,7 +171,8 @@ at::Tensor sample(const at::Tensor& logits, std::span<const ops::SampleRow> rows
     to.logits = narrow(row.row);
     to.greedy = row.temperature == 0.0 ? 1 : 0;
     if (to.greedy == 0) {
-      to.inverse_temperature = static_cast<float>(std::clamp(1.0 / row.temperature, double{Float::min()}, double{Float::max()}));
+      to.inverse_temperature = static_cast<float>(std::clamp(1.0 / row.temperature, double{Float::min()},
+                                                             double{Float::max()}));
     }
     to.repetition_penalty = static_cast<float>(row.repetition_penalty);
     to.frequency_penalty = row.frequency_penalty;
@@ -204,9 +212,9 @@ at::Tensor sample(const at::Tensor& logits, std::span<const ops::SampleRow> rows
   const auto options = logits.options();
   const at::Tensor weights = at::empty({count, vocab}, options);
   const at::Tensor counts = penalised > 0 ? at::zeros({penalised, vocab}, options.dtype(at::kInt)) : at::Tensor();
-  at::Tensor results = at::empty({count * static_cast<std::int64_t>(sizeof(SampledRow) + static_cast<std::size_t>(most_top) *
-                                                                                             sizeof(SampledLogprob))},
-                                 options.dtype(at::kByte));
+  at::Tensor results = at::empty(
+      {count * static_cast<std::int64_t>(sizeof(SampledRow) + static_cast<std::size_t>(most_top) * sizeof(SampledLogprob))},
+      options.dtype(at::kByte));
   SampleArguments a = {};
   a.logits = device_data<float>(logits);
   a.rows = reinterpret_cast<const SampleRow*>(base + at_rows);
@@ -283,7 +291,9 @@ class Graph {
   at::cuda::CUDAGraph graph_;
 };
 
-std::shared_ptr<Graph> record(c10::Device device, const std::function<void()>& work) { return std::make_shared<Graph>(device, work); }
+std::shared_ptr<Graph> record(c10::Device device, const std::function<void()>& work) {
+  return std::make_shared<Graph>(device, work);
+}
 
 void replay(Graph& graph) { graph.replay(); }
 

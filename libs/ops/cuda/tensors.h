@@ -34,8 +34,8 @@ inline Element element_of(const at::Tensor& tensor) {
 // Memory of a contiguous tensor of the same element type, on the same device.
 inline void* data(const at::Tensor& tensor, const at::Tensor& like) {
   TORCH_CHECK(tensor.is_contiguous() && tensor.scalar_type() == like.scalar_type() && tensor.device() == like.device(),
-              "expected a contiguous ", like.scalar_type(), " tensor on ", like.device(), ", got ",
-              tensor.scalar_type(), " on ", tensor.device(), " with strides ", tensor.strides());
+              "expected a contiguous ", like.scalar_type(), " tensor on ", like.device(), ", got ", tensor.scalar_type(),
+              " on ", tensor.device(), " with strides ", tensor.strides());
   return tensor.data_ptr();
 }
 

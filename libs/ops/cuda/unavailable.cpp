@@ -14,18 +14,19 @@ namespace {
 void rms_norm(const at::Tensor&, at::Tensor&, at::Tensor&, double) { unavailable(); }
 void add_rms_norm(at::Tensor&, const at::Tensor&, at::Tensor&, at::Tensor&, double) { unavailable(); }
 void rms_norm_backward(const at::Tensor&, const at::Tensor&, const at::Tensor&, at::Tensor&, bool) { unavailable(); }
-void rope_qk_norm(const at::Tensor&, const RopeTable&, const at::Tensor&, at::Tensor&, at::Tensor&, at::Tensor&,
-                  double) {
+void rope_qk_norm(const at::Tensor&, const RopeTable&, const at::Tensor&, at::Tensor&, at::Tensor&, at::Tensor&, double) {
   unavailable();
 }
-void rope_qk_norm_backward(const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&,
-                           const at::Tensor&, const at::Tensor&, const RopeTable&, at::Tensor&) {
+void rope_qk_norm_backward(const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                           const at::Tensor&, const RopeTable&, at::Tensor&) {
   unavailable();
 }
 void relu_squared(const at::Tensor&, at::Tensor&) { unavailable(); }
 void relu_squared_backward(const at::Tensor&, const at::Tensor&, at::Tensor&) { unavailable(); }
 void embedding(const at::Tensor&, const at::Tensor&, at::Tensor&) { unavailable(); }
-void embedding_rms_norm(const at::Tensor&, const at::Tensor&, const at::Tensor&, at::Tensor&, at::Tensor&, double) { unavailable(); }
+void embedding_rms_norm(const at::Tensor&, const at::Tensor&, const at::Tensor&, at::Tensor&, at::Tensor&, double) {
+  unavailable();
+}
 void embedding_backward(const at::Tensor&, const at::Tensor&, at::Tensor&) { unavailable(); }
 void softcap_cross_entropy(at::Tensor&, const at::Tensor&, const at::Tensor&, at::Tensor&, std::int64_t, double) {
   unavailable();
@@ -35,8 +36,8 @@ void softcap(const at::Tensor&, double, at::Tensor&) { unavailable(); }
 AttentionForward causal_attention(const at::Tensor&, const at::Tensor&, const at::Tensor&, const AttentionScope&) {
   unavailable();
 }
-AttentionBackward causal_attention_backward(const at::Tensor&, const at::Tensor&, const at::Tensor&,
-                                            const at::Tensor&, const AttentionForward&, const AttentionScope&) {
+AttentionBackward causal_attention_backward(const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                                            const AttentionForward&, const AttentionScope&) {
   unavailable();
 }
 bool linear_rows(const at::Tensor&, const at::Tensor&, at::Tensor&, const LinearFusion&) { unavailable(); }
@@ -47,15 +48,16 @@ void rope_qk_norm_store(const at::Tensor&, const RopeTable&, const DevicePagedBa
                         double) {
   unavailable();
 }
-void paged_attention(const at::Tensor&, const at::Tensor&, const at::Tensor&, const DevicePagedBatch&, std::int64_t, at::Tensor&) {
+void paged_attention(const at::Tensor&, const at::Tensor&, const at::Tensor&, const DevicePagedBatch&, std::int64_t,
+                     at::Tensor&) {
   unavailable();
 }
-at::Tensor sample(const at::Tensor&, std::span<const ops::SampleRow>, std::int64_t, const at::Tensor&, at::Tensor&) { unavailable(); }
+at::Tensor sample(const at::Tensor&, std::span<const ops::SampleRow>, std::int64_t, const at::Tensor&, at::Tensor&) {
+  unavailable();
+}
 HostCopy copy_to_host(const at::Tensor&) { unavailable(); }
 void wait(Event&) { unavailable(); }
-void adamw(at::Tensor&, const at::Tensor&, at::Tensor&, at::Tensor&, at::Tensor&, const AdamWArguments&) {
-  unavailable();
-}
+void adamw(at::Tensor&, const at::Tensor&, at::Tensor&, at::Tensor&, at::Tensor&, const AdamWArguments&) { unavailable(); }
 at::Tensor muon_directions(const MatrixList&, at::ScalarType, double, double, bool) { unavailable(); }
 void muon_apply(const MatrixList&, const at::Tensor&, double) { unavailable(); }
 at::Tensor sum_of_squares(const std::vector<at::Tensor>&) { unavailable(); }

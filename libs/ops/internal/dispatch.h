@@ -47,8 +47,8 @@ inline constexpr std::int64_t kQueriesAtOnce = 16;
 // RowKernels::attend for queries ld apart in q and y alike. Those whose window ends before the first position are answered one
 // by one, so that no key outside is read.
 template <class T, class Attend>
-void attend_in_window(Attend attend, const T* q, std::int64_t ld, std::int64_t queries, cpu::PagedHead<T> head, T* y, float* scratch,
-                      std::int64_t keys, std::int64_t d, float scale, std::optional<std::int64_t> window) {
+void attend_in_window(Attend attend, const T* q, std::int64_t ld, std::int64_t queries, cpu::PagedHead<T> head, T* y,
+                      float* scratch, std::int64_t keys, std::int64_t d, float scale, std::optional<std::int64_t> window) {
   const std::int64_t whole = window ? std::clamp<std::int64_t>(*window + 2 - keys, 0, queries) : queries;
   if (whole > 0) attend(q, ld, whole, head, y, ld, scratch, keys, d, scale);
   for (std::int64_t i = whole; i < queries; ++i) {
@@ -58,6 +58,8 @@ void attend_in_window(Attend attend, const T* q, std::int64_t ld, std::int64_t q
 }
 
 // Rows a thread should get at least, so that starting the others pays: about 16k elements.
-inline std::int64_t row_grain(std::int64_t row_size) { return std::max<std::int64_t>(1, 16384 / std::max<std::int64_t>(row_size, 1)); }
+inline std::int64_t row_grain(std::int64_t row_size) {
+  return std::max<std::int64_t>(1, 16384 / std::max<std::int64_t>(row_size, 1));
+}
 
 }  // namespace nanochat::ops

@@ -15,8 +15,7 @@ namespace nanochat {
 // Reads byte-level BPE split by ByteLevel and Split, with normalizers and added tokens (text_steps.h),
 // or the SentencePiece form that to_hf_json writes. Throws TokenizerError with the key for anything
 // that this program would encode differently (other models, normalizers and pre-tokenizers, dropout).
-std::variant<ByteBpeDefinition, SentencePieceDefinition> parse_hf_json(std::string_view contents,
-                                                                       const std::string& source);
+std::variant<ByteBpeDefinition, SentencePieceDefinition> parse_hf_json(std::string_view contents, const std::string& source);
 
 std::string to_hf_json(const ByteBpeTokenizer& tokenizer);
 std::string to_hf_json(const SentencePieceTokenizer& tokenizer);

@@ -28,7 +28,8 @@ json parse_file(const fs::path& file) {
 }
 
 void replace_all(std::string& text, const std::string& from, const std::string& to) {
-  for (std::size_t at = text.find(from); at != std::string::npos; at = text.find(from, at + to.size())) text.replace(at, from.size(), to);
+  for (std::size_t at = text.find(from); at != std::string::npos; at = text.find(from, at + to.size()))
+    text.replace(at, from.size(), to);
 }
 
 json with_folder(const json& value, const std::string& folder) {
@@ -73,8 +74,10 @@ void check_keys(const json& object, std::initializer_list<const char*> keys, con
 ChainStep parse_step(const json& value, const std::string& folder, const std::string& where) {
   check_keys(value, {"name", "command", "options", "plan"}, where);
   ChainStep step{require<std::string>(value, "name", where), require<std::string>(value, "command", where),
-                 with_folder(require<json>(value, "options", where), folder), optional_value(value, "plan", json(json::object()), where)};
-  if (!step.options.is_object() || !step.plan.is_object()) throw ConfigError(where + ": \"options\" and \"plan\" have to be objects");
+                 with_folder(require<json>(value, "options", where), folder),
+                 optional_value(value, "plan", json(json::object()), where)};
+  if (!step.options.is_object() || !step.plan.is_object())
+    throw ConfigError(where + ": \"options\" and \"plan\" have to be objects");
   for (json& option : step.options) {
     if (is_nested(option)) option = option.dump();
   }
@@ -126,13 +129,16 @@ bool ChainRecord::done(const ChainStep& step) const {
   if (found->at("command") == step.command && before == step.options) return true;
   std::vector<std::string> changes;
   for (const auto& [key, value] : step.options.items()) {
-    if (before.value(key, json()) != value) changes.push_back(fmt::format("{}: {} → {}", key, before.value(key, json()).dump(), value.dump()));
+    if (before.value(key, json()) != value)
+      changes.push_back(fmt::format("{}: {} → {}", key, before.value(key, json()).dump(), value.dump()));
   }
   for (const auto& [key, value] : before.items()) {
     if (!step.options.contains(key)) changes.push_back(fmt::format("{}: {} → none", key, value.dump()));
   }
-  throw ConfigError(fmt::format("step \"{}\" was done with other options: {}; give the chain another \"name\", or remove the step from "
-                                "{} together with what it made", step.name, fmt::join(changes, "; "), (folder_ / "chain.json").string()));
+  throw ConfigError(
+      fmt::format("step \"{}\" was done with other options: {}; give the chain another \"name\", or remove the step from "
+                  "{} together with what it made",
+                  step.name, fmt::join(changes, "; "), (folder_ / "chain.json").string()));
 }
 
 void ChainRecord::mark_done(const ChainStep& step, double seconds) {

@@ -48,9 +48,12 @@ TEST_F(Chains, SayWhatIsWrong) {
   EXPECT_THAT(loading("{"), ThrowsMessage<ConfigError>(HasSubstr("not JSON")));
   EXPECT_THAT(loading(R"({"steps": []})"), ThrowsMessage<ConfigError>(HasSubstr("\"name\" is missing")));
   EXPECT_THAT(loading(R"({"name": "a", "stpes": []})"), ThrowsMessage<ConfigError>(HasSubstr("unknown key \"stpes\"")));
-  EXPECT_THAT(loading(R"({"name": "a", "steps": [{"name": "x"}]})"), ThrowsMessage<ConfigError>(AllOf(HasSubstr("step 1"), HasSubstr("\"command\""))));
-  EXPECT_THAT(loading(R"({"name": "a", "steps": [{"name": "x", "command": "c", "options": {}}, {"name": "x", "command": "c", "options": {}}]})"),
-              ThrowsMessage<ConfigError>(HasSubstr("two steps are named \"x\"")));
+  EXPECT_THAT(loading(R"({"name": "a", "steps": [{"name": "x"}]})"),
+              ThrowsMessage<ConfigError>(AllOf(HasSubstr("step 1"), HasSubstr("\"command\""))));
+  EXPECT_THAT(
+      loading(
+          R"({"name": "a", "steps": [{"name": "x", "command": "c", "options": {}}, {"name": "x", "command": "c", "options": {}}]})"),
+      ThrowsMessage<ConfigError>(HasSubstr("two steps are named \"x\"")));
   EXPECT_THAT([] { load_chain("/nowhere.json"); }, ThrowsMessage<ConfigError>(HasSubstr("/nowhere.json")));
 }
 
@@ -70,7 +73,9 @@ TEST_F(Chains, RememberWhatIsDoneAndWithWhichOptions) {
 }
 
 TEST_F(Chains, GoOnWhereAStepStopped) {
-  const auto step = [&](const char* command, const fs::path& output) { return ChainStep{"x", command, {{"output_dir", output.string()}}, {}}; };
+  const auto step = [&](const char* command, const fs::path& output) {
+    return ChainStep{"x", command, {{"output_dir", output.string()}}, {}};
+  };
   EXPECT_THAT(resume_flags(step("sft", folder_ / "sft")), IsEmpty());
   fs::create_directories(folder_ / "sft");
   testing::write_text(folder_ / "sft" / "config.json", "{}");

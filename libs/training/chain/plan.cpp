@@ -67,7 +67,8 @@ class Planner {
     const std::int64_t bytes = known(step, "bytes");
     if (step.command == "tokenizer train") {
       const auto vocabulary = step.options.find("vocab_size");
-      if (vocabulary == step.options.end()) throw ConfigError(fmt::format("step \"{}\": a plan needs its vocab_size", step.name));
+      if (vocabulary == step.options.end())
+        throw ConfigError(fmt::format("step \"{}\": a plan needs its vocab_size", step.name));
       vocab_size_ = vocabulary->get<std::int64_t>();
       result.disk = vocab_size_ * kTokenizerBytesPerToken;
     } else if (step.command == "data toy") {
@@ -83,7 +84,8 @@ class Planner {
   // Weights, optimizer and their memory while training; checkpoints that stay.
   void train(const GptConfig& model, std::int64_t device_batch_size, const TrainerOptions& options, StepPlan& result) const {
     constexpr int kBytes = 2;  // bfloat16
-    const MemoryEstimate need = estimate_training_memory(model, device_batch_size, model.sequence_len, kBytes, chain_.hardware.gpu);
+    const MemoryEstimate need = estimate_training_memory(model, device_batch_size, model.sequence_len, kBytes,
+                                                         chain_.hardware.gpu);
     result.parameters = model.parameter_count();
     result.memory = need.total();
     const std::int64_t interval = options.checkpoint_interval;
@@ -93,7 +95,9 @@ class Planner {
     result.disk = checkpoints * (result.parameters * static_cast<std::int64_t>(sizeof(float)) + need.optimizer);
     result.seconds = seconds(static_cast<double>(result.tokens) * model.flops_per_token());
   }
-  double seconds(double flops) const { return chain_.hardware.flops_per_second > 0 ? flops / chain_.hardware.flops_per_second : 0.0; }
+  double seconds(double flops) const {
+    return chain_.hardware.flops_per_second > 0 ? flops / chain_.hardware.flops_per_second : 0.0;
+  }
 
   void pretrain(const ChainStep& step, StepPlan& result) {
     auto config = configuration<PretrainConfig>(step, declare_pretrain_options, declare_core_scores);
@@ -102,15 +106,19 @@ class Planner {
     const Horizon horizon = config.horizon(model);
     if (config.total_batch_size < 0) config.total_batch_size = config.scaling(model).total_batch_size;
     const double step_seconds = seconds(model.flops_per_token() * static_cast<double>(config.total_batch_size));
-    result.steps = step_seconds > 0.0 ? std::max<std::int64_t>(horizon.steps, std::llround(horizon.seconds / step_seconds)) : horizon.steps;
+    result.steps = step_seconds > 0.0 ? std::max<std::int64_t>(horizon.steps, std::llround(horizon.seconds / step_seconds))
+                                      : horizon.steps;
     result.tokens = result.steps * config.total_batch_size;
     train(model, config.device_batch_size, config, result);
     remember(config, {model, config.device_batch_size, config.total_batch_size});
   }
 
-  void remember(const TrainerOptions& options, const Trained& trained) { trained_[options.output_dir.lexically_normal().string()] = trained; }
+  void remember(const TrainerOptions& options, const Trained& trained) {
+    trained_[options.output_dir.lexically_normal().string()] = trained;
+  }
   const Trained& base_of(const ChainStep& step, const FinetuneConfig& config) const {
-    for (const std::filesystem::path& path : {std::filesystem::path(config.base_model), "runs" / std::filesystem::path(config.base_model)}) {
+    for (const std::filesystem::path& path :
+         {std::filesystem::path(config.base_model), "runs" / std::filesystem::path(config.base_model)}) {
       const auto found = trained_.find(path.lexically_normal().string());
       if (found != trained_.end()) return found->second;
     }
@@ -146,12 +154,14 @@ class Planner {
   void rl(const ChainStep& step, StepPlan& result) {
     const auto config = configuration<RlConfig>(step, declare_rl_options);
     const Trained base = with_rows(base_of(step, config), config);
-    result.steps = config.num_iterations >= 0 ? config.num_iterations : epochs(known(step, "conversations"), config, config.examples_per_step);
+    result.steps = config.num_iterations >= 0 ? config.num_iterations
+                                              : epochs(known(step, "conversations"), config, config.examples_per_step);
     const std::int64_t answers = result.steps * config.examples_per_step * config.num_samples;
     result.tokens = answers * (known(step, "question_tokens") + config.max_new_tokens);
     train(base.model, base.device_batch_size, config, result);
     // A token that is generated takes a third of what one trained on does, at a fraction of the rate.
-    result.seconds += seconds(static_cast<double>(answers * config.max_new_tokens) * base.model.flops_per_token() / 3.0 / kGenerationShare);
+    result.seconds += seconds(static_cast<double>(answers * config.max_new_tokens) * base.model.flops_per_token() / 3.0 /
+                              kGenerationShare);
     remember(config, base);
   }
 
@@ -161,7 +171,8 @@ class Planner {
   }
   static std::int64_t epochs(std::int64_t items, const FinetuneConfig& config, std::int64_t of_a_step) {
     if (config.num_epochs == 0.0) return 0;
-    return std::max<std::int64_t>(1, static_cast<std::int64_t>(config.num_epochs * static_cast<double>(items) / static_cast<double>(of_a_step)));
+    return std::max<std::int64_t>(1, static_cast<std::int64_t>(config.num_epochs * static_cast<double>(items) /
+                                                               static_cast<double>(of_a_step)));
   }
 
   const Chain& chain_;

@@ -63,12 +63,14 @@ TEST_P(Plans, EqualAHandCount) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Configs, Plans,
-    ::testing::Values(Count{"d12_one_gpu.json", 100'663'296, 84'934'656, 7'080, 3'711'959'040, 226'492'416, 5.3e14, 8'320'000'000, 16'384},
-                      Count{"speedrun_d20.json", 167'772'160, 393'216'000, 21'400, 11'219'763'200, 629'145'600, 5.7e14, 24'960'000'000, 16'384},
-                      Count{"d32.json", 268'435'456, 1'610'612'736, 71'680, 37'580'963'840, 1'610'612'736, 5.7e14, 83'200'000'000, 16'384}),
-    [](const auto& instance) { return std::string(instance.param.file).substr(0, 3); });
+INSTANTIATE_TEST_SUITE_P(Configs, Plans,
+                         ::testing::Values(Count{"d12_one_gpu.json", 100'663'296, 84'934'656, 7'080, 3'711'959'040, 226'492'416,
+                                                 5.3e14, 8'320'000'000, 16'384},
+                                           Count{"speedrun_d20.json", 167'772'160, 393'216'000, 21'400, 11'219'763'200,
+                                                 629'145'600, 5.7e14, 24'960'000'000, 16'384},
+                                           Count{"d32.json", 268'435'456, 1'610'612'736, 71'680, 37'580'963'840, 1'610'612'736,
+                                                 5.7e14, 83'200'000'000, 16'384}),
+                         [](const auto& instance) { return std::string(instance.param.file).substr(0, 3); });
 
 TEST(Plan, OfTheToyWorld) {
   const std::vector<StepPlan> plans = plan_chain(load_chain(kConfigs / "toy.json"));
@@ -87,7 +89,8 @@ TEST(Plan, FindsOptionsThatDoNotFit) {
   chain.steps[0].options = {{"output_dir", "b"}, {"depth", 4}};
   EXPECT_THAT([&] { plan_chain(chain); }, ThrowsMessage<ConfigError>(HasSubstr("no step before it trains a tokenizer")));
   chain.steps = {{"sft", "sft", {{"base_model", "elsewhere"}}, {}}};
-  EXPECT_THAT([&] { plan_chain(chain); }, ThrowsMessage<ConfigError>(HasSubstr("no step before it makes its base_model elsewhere")));
+  EXPECT_THAT([&] { plan_chain(chain); },
+              ThrowsMessage<ConfigError>(HasSubstr("no step before it makes its base_model elsewhere")));
 }
 
 }  // namespace

@@ -44,7 +44,8 @@ Source from_mixture(const std::string& value, const std::string& flag) {
 }
 
 // No conversation when neither is given.
-Source open_source(const std::vector<std::string>& paths, const std::string& mixture, bool skip_bad, const std::string& prefix) {
+Source open_source(const std::vector<std::string>& paths, const std::string& mixture, bool skip_bad,
+                   const std::string& prefix) {
   if (!paths.empty() && !mixture.empty()) {
     throw ConfigError(fmt::format("--{0}data-dir and --{0}mixture are both given; one of them says what the data is", prefix));
   }
@@ -65,16 +66,16 @@ std::string number(std::size_t n) { return with_commas(static_cast<std::int64_t>
 std::string why_useless(std::size_t useless, std::size_t cut, std::int64_t max_tokens) {
   std::string why;
   if (cut > 0) {
-    why = fmt::format("{} after {} tokens, before there is anything to learn", cut == useless ? "cut" : number(cut) + " are cut",
-                      with_commas(max_tokens));
+    why = fmt::format("{} after {} tokens, before there is anything to learn",
+                      cut == useless ? "cut" : number(cut) + " are cut", with_commas(max_tokens));
   }
   if (cut == useless) return why;
   return fmt::format("{}{}no message of the assistant is learned (\"weight\", \"train\")", why,
                      why.empty() ? "" : fmt::format("; in {} ", number(useless - cut)));
 }
 
-Rendered render(const Source& source, const Tokenizer& tokenizer, std::int64_t max_tokens, int workers, ConversationPacking packing,
-                const char* what) {
+Rendered render(const Source& source, const Tokenizer& tokenizer, std::int64_t max_tokens, int workers,
+                ConversationPacking packing, const char* what) {
   Rendered rendered{render_conversations(tokenizer, source.count, source.at, max_tokens, workers), {}};
   const RenderedConversations& all = rendered.all;
   if (all.size() == 0) throw DataError(fmt::format("there is no conversation for {}", what));
@@ -93,8 +94,8 @@ Rendered render(const Source& source, const Tokenizer& tokenizer, std::int64_t m
                                 useless_cut > 0 ? "; use shorter conversations or a model with a longer context" : ""));
   }
   if (cut > 0) {
-    log_warn("{}: {} of {} conversations have more than {} tokens; the rest of each is cut off", what, number(cut), number(all.size()),
-             with_commas(max_tokens));
+    log_warn("{}: {} of {} conversations have more than {} tokens; the rest of each is cut off", what, number(cut),
+             number(all.size()), with_commas(max_tokens));
   }
   if (useless > 0) {
     log_warn("{}: {} of {} conversations are left out, because nothing can be learned from them: {}", what, number(useless),
@@ -105,8 +106,9 @@ Rendered render(const Source& source, const Tokenizer& tokenizer, std::int64_t m
 
 // Indices of what is trained on and of what is held out, both in the order of the data. A row that comes more than once is on
 // one side alone, and held out once.
-std::pair<std::vector<std::size_t>, std::vector<std::size_t>> hold_out(const Source& source, const std::vector<std::size_t>& usable,
-                                                                       double share, std::uint64_t seed) {
+std::pair<std::vector<std::size_t>, std::vector<std::size_t>> hold_out(const Source& source,
+                                                                       const std::vector<std::size_t>& usable, double share,
+                                                                       std::uint64_t seed) {
   const auto row_of = [&](std::size_t i) { return source.row(static_cast<std::int64_t>(i)); };
   std::set<std::pair<std::size_t, std::int64_t>> rows;
   std::vector<std::size_t> order;  // the first time that each row comes
@@ -115,8 +117,9 @@ std::pair<std::vector<std::size_t>, std::vector<std::size_t>> hold_out(const Sou
   }
   const auto count = static_cast<std::int64_t>(order.size());
   if (count < 2) {
-    throw DataError("one conversation cannot be both trained on and held out; give more, --validation-data-dir, or "
-                    "--validation-share 0 to train without validation");
+    throw DataError(
+        "one conversation cannot be both trained on and held out; give more, --validation-data-dir, or "
+        "--validation-share 0 to train without validation");
   }
   Rng rng(derive_seed(seed, "held-out conversations"));
   rng.shuffle(order);
@@ -131,7 +134,8 @@ std::pair<std::vector<std::size_t>, std::vector<std::size_t>> hold_out(const Sou
   return {std::move(training), std::move(order)};
 }
 
-std::shared_ptr<const RenderedConversations> selected(const Rendered& rendered, const std::vector<std::size_t>& indices, const char* what) {
+std::shared_ptr<const RenderedConversations> selected(const Rendered& rendered, const std::vector<std::size_t>& indices,
+                                                      const char* what) {
   auto part = std::make_shared<RenderedConversations>(rendered.all.select(indices));
   log_info("{}: {} conversations, {} tokens, {} of them to be learnt", what, number(part->size()), number(part->tokens()),
            number(part->supervised_tokens()));
@@ -142,29 +146,36 @@ std::shared_ptr<const RenderedConversations> selected(const Rendered& rendered, 
 
 void declare_conversation_data(OptionList& options, ConversationDataOptions& data) {
   // That the conversations are the same ones, the loader finds by their number and tokens when it goes on.
-  options.add("data_dir", data.data_dir,
-      "Conversations to train on: files, folders or globs of .jsonl, .json or .parquet with messages, ShareGPT, "
-      "Alpaca, prompt and completion, and other common formats.")
+  options
+      .add("data_dir", data.data_dir,
+           "Conversations to train on: files, folders or globs of .jsonl, .json or .parquet with messages, ShareGPT, "
+           "Alpaca, prompt and completion, and other common formats.")
       .may_change();
-  options.add("mixture", data.mixture, "Mixture of tasks to train on, instead of --data-dir: a JSON file, or the "
-                                       "JSON itself.").may_change();
-  options.add("validation_data_dir", data.validation_data_dir,
-      "Conversations to validate on; default: a held-out part of the training data.")
+  options
+      .add("mixture", data.mixture,
+           "Mixture of tasks to train on, instead of --data-dir: a JSON file, or the "
+           "JSON itself.")
       .may_change();
-  options.add("validation_mixture", data.validation_mixture,
-      "Mixture of tasks to validate on: a JSON file, or the JSON itself.").may_change();
-  options.add("validation_share", data.validation_share,
-              fmt::format("Fraction of the training data to hold out when no validation data is given, at most {} conversations; "
-                          "0 trains without validation.",
-                          kMostHeldOut))
+  options
+      .add("validation_data_dir", data.validation_data_dir,
+           "Conversations to validate on; default: a held-out part of the training data.")
+      .may_change();
+  options
+      .add("validation_mixture", data.validation_mixture, "Mixture of tasks to validate on: a JSON file, or the JSON itself.")
+      .may_change();
+  options
+      .add("validation_share", data.validation_share,
+           fmt::format("Fraction of the training data to hold out when no validation data is given, at most {} conversations; "
+                       "0 trains without validation.",
+                       kMostHeldOut))
       .at_least(0)
       .at_most(0.5);
   options.add("skip_bad", data.skip_bad,
-      "Skip rows that are not conversations and count them, instead of stopping at the first.");
+              "Skip rows that are not conversations and count them, instead of stopping at the first.");
 }
 
-ConversationData load_conversation_data(const ConversationDataOptions& options, const Tokenizer& tokenizer, std::int64_t max_tokens,
-                                        std::uint64_t seed, int workers, ConversationPacking packing) {
+ConversationData load_conversation_data(const ConversationDataOptions& options, const Tokenizer& tokenizer,
+                                        std::int64_t max_tokens, std::uint64_t seed, int workers, ConversationPacking packing) {
   const Source source = open_source(options.data_dir, options.mixture, options.skip_bad, "");
   if (!source.at) throw ConfigError("--data-dir is missing: name files of conversations, or a --mixture of tasks");
   const Source other = open_source(options.validation_data_dir, options.validation_mixture, options.skip_bad, "validation-");

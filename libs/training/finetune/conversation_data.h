@@ -33,8 +33,8 @@ struct ConversationData {
 // Reads and renders conversations, truncates each to max_tokens, leaves out those without a target in `packing`, and
 // holds out by the seed. Logs the numbers and warns of truncated and omitted ones. Throws ConfigError if no data or data
 // in two ways is given, and DataError for files and if no conversation with a target is left for training or validation.
-ConversationData load_conversation_data(const ConversationDataOptions& options, const Tokenizer& tokenizer, std::int64_t max_tokens,
-                                        std::uint64_t seed, int workers,
+ConversationData load_conversation_data(const ConversationDataOptions& options, const Tokenizer& tokenizer,
+                                        std::int64_t max_tokens, std::uint64_t seed, int workers,
                                         ConversationPacking packing = ConversationPacking::kBestFit);
 
 // A mixture given as an option: a file, or JSON if it begins with { or [. `flag` is used in errors.

@@ -33,7 +33,9 @@ class HeldOutConversations : public ::testing::Test {
   HeldOutConversations() {
     std::string text;
     for (int i = 0; i < 100; ++i) {
-      text += fmt::format(R"([{{"role":"user","content":"After {}?"}},{{"role":"assistant","content":"It is {}."}}])", i, i + 1) + "\n";
+      text += fmt::format(R"([{{"role":"user","content":"After {}?"}},{{"role":"assistant","content":"It is {}."}}])", i,
+                          i + 1) +
+              "\n";
     }
     testing::write_text(folder_ / "chat.jsonl", text);
   }
@@ -80,7 +82,9 @@ TEST_F(HeldOutConversations, AShareOfZeroHoldsOutNone) {
 class UselessConversations : public HeldOutConversations {
  protected:
   static std::string row(const std::string& question, const std::string& more = "") {
-    return fmt::format(R"({{"messages":[{{"role":"user","content":"{}"}},{{"role":"assistant","content":"ok"{}}}]}})", question, more) + "\n";
+    return fmt::format(R"({{"messages":[{{"role":"user","content":"{}"}},{{"role":"assistant","content":"ok"{}}}]}})", question,
+                       more) +
+           "\n";
   }
   static std::string cut() { return row(std::string(kMostTokens, 'x')); }
   static std::string unlearned() { return row("q", R"(,"weight":0)"); }
@@ -107,27 +111,36 @@ TEST_F(UselessConversations, AreCountedAndLeftOut) {
   EXPECT_EQ(data.validation->size(), 1U);
   EXPECT_TRUE(data.validation->has_target(0, ConversationPacking::kBestFit));
   EXPECT_THAT(log, HasSubstr("training: 2 of 5 conversations have more than 64 tokens; the rest of each is cut off"));
-  EXPECT_THAT(log, HasSubstr("training: 3 of 5 conversations are left out, because nothing can be learned from them: 2 are cut after 64 "
-                                    "tokens, before there is anything to learn; in 1 no message of the assistant is learned"));
+  EXPECT_THAT(
+      log,
+      HasSubstr("training: 3 of 5 conversations are left out, because nothing can be learned from them: 2 are cut after 64 "
+                "tokens, before there is anything to learn; in 1 no message of the assistant is learned"));
 }
 
 TEST_F(UselessConversations, AreAnErrorWhenThereIsNothingElse) {
   EXPECT_THAT([&] { load_files(cut() + cut(), ""); },
-              ThrowsMessage<DataError>(HasSubstr("training: nothing can be learned from any of the 2 conversations: cut after 64 tokens, "
-                                                 "before there is anything to learn; use shorter conversations or a model with a longer")));
-  EXPECT_THAT([&] { load_files(unlearned(), ""); },
-              ThrowsMessage<DataError>(HasSubstr("training: nothing can be learned from any of the 1 conversations: no message of the "
-                                                 "assistant is learned")));
+              ThrowsMessage<DataError>(
+                  HasSubstr("training: nothing can be learned from any of the 2 conversations: cut after 64 tokens, "
+                            "before there is anything to learn; use shorter conversations or a model with a longer")));
+  EXPECT_THAT(
+      [&] { load_files(unlearned(), ""); },
+      ThrowsMessage<DataError>(HasSubstr("training: nothing can be learned from any of the 1 conversations: no message of the "
+                                         "assistant is learned")));
   EXPECT_THAT([&] { load_files(row("q"), cut()); }, ThrowsMessage<DataError>(HasSubstr("validation: nothing can be learned")));
-  EXPECT_THAT([&] { load_files(cut() + cut() + row("q"), ""); }, ThrowsMessage<DataError>(HasSubstr("one conversation cannot")));
+  EXPECT_THAT([&] { load_files(cut() + cut() + row("q"), ""); },
+              ThrowsMessage<DataError>(HasSubstr("one conversation cannot")));
 }
 
 TEST_F(UselessConversations, HaveTargetsInAStream) {
   EXPECT_EQ(load_files(cut() + cut(), "", ConversationPacking::kStream).training->size(), 1U);
-  const std::string nothing = R"({"weight":0,"messages":[{"role":"user","content":"q"},{"role":"assistant","content":"a"}]})" "\n";
-  const std::string marked = R"({"messages":[{"role":"user","content":"q","train":false},{"role":"assistant","content":"a","train":false}]})" "\n";
+  const std::string nothing = R"({"weight":0,"messages":[{"role":"user","content":"q"},{"role":"assistant","content":"a"}]})"
+                              "\n";
+  const std::string marked =
+      R"({"messages":[{"role":"user","content":"q","train":false},{"role":"assistant","content":"a","train":false}]})"
+      "\n";
   for (const std::string& row : {nothing, marked}) {
-    EXPECT_THAT([&] { load_files(row, "", ConversationPacking::kStream); }, ThrowsMessage<DataError>(HasSubstr("nothing can be learned")));
+    EXPECT_THAT([&] { load_files(row, "", ConversationPacking::kStream); },
+                ThrowsMessage<DataError>(HasSubstr("nothing can be learned")));
   }
 }
 

@@ -22,10 +22,11 @@ namespace {
 class ConversationTraining : public Stage {
  public:
   ConversationTraining(const FinetuneConfig& config, const ConversationDataOptions& data, const ConversationPlan& plan)
-      : config_(config), plan_(plan), communicator_(*plan.communicator), base_(open_base_model(config, plan.stage)), model_config_(base_.stored.config),
-        tokenizer_(base_.stored.tokenizer), token_bytes_(tokenizer_->token_byte_lengths()) {
+      : config_(config), plan_(plan), communicator_(*plan.communicator), base_(open_base_model(config, plan.stage)),
+        model_config_(base_.stored.config), tokenizer_(base_.stored.tokenizer), token_bytes_(tokenizer_->token_byte_lengths()) {
     // A row of T inputs is made of T + 1 tokens; a stream has no rows to fit.
-    const std::int64_t longest = plan.packing == ConversationPacking::kStream ? kDefaultConversationTokens : model_config_.sequence_len + 1;
+    const std::int64_t longest = plan.packing == ConversationPacking::kStream ? kDefaultConversationTokens
+                                                                              : model_config_.sequence_len + 1;
     data_ = load_conversation_data(data, *tokenizer_, longest, config.seed, config.workers, plan.packing);
     shape_ = plan_shape();
   }
@@ -43,7 +44,8 @@ class ConversationTraining : public Stage {
             .scheduled_steps = iterations,
             .schedule = {.warmdown_ratio = plan_.warmdown_ratio},
             .muon_warmup = plan_.muon_warmup,
-            .invariants = {{"tokens_per_step", shape_.rows_of_step() * model_config_.sequence_len,
+            .invariants = {{"tokens_per_step",
+                            shape_.rows_of_step() * model_config_.sequence_len,
                             {"device_batch_size", "base_model"}}},
             .declare = plan_.declare,
             .initialize = [this](Gpt& model) { read_weights(base_.stored, model); },
@@ -87,7 +89,8 @@ class ConversationTraining : public Stage {
   StepShape plan_shape() const {
     constexpr std::int64_t kRows = 8;
     const std::int64_t processes = communicator_.size();
-    const std::int64_t most = config_.device_batch_size > 0 ? config_.device_batch_size : base_.inherit("device_batch_size", kRows);
+    const std::int64_t most = config_.device_batch_size > 0 ? config_.device_batch_size
+                                                            : base_.inherit("device_batch_size", kRows);
     if (plan_.total_batch_size > 0) {
       if (plan_.total_batch_size % time() != 0) {
         throw ConfigError(fmt::format("--total-batch-size {} is not a multiple of the model's context of {}; the nearest is {}",
@@ -101,7 +104,8 @@ class ConversationTraining : public Stage {
     }
     // As many rows as that many conversations take on average: the rows of every step are equal.
     const double rows_of_one = static_cast<double>(rows_of_training()) / static_cast<double>(data_.training->size());
-    return step_shape(std::max<std::int64_t>(1, std::llround(rows_of_one * static_cast<double>(plan_.examples_per_step))), most, processes);
+    return step_shape(std::max<std::int64_t>(1, std::llround(rows_of_one * static_cast<double>(plan_.examples_per_step))), most,
+                      processes);
   }
 
   std::int64_t num_iterations() const {
@@ -113,11 +117,13 @@ class ConversationTraining : public Stage {
 
   std::string announcement(std::int64_t iterations) const {
     const std::int64_t rows = shape_.rows_of_step();
-    return fmt::format("training: {} steps of {} rows ({} micro-batches of {} x {}{}), about {:.0f} conversations a step, {:.1f} epochs",
-                       with_commas(iterations), rows, shape_.grad_accum_steps, shape_.device_batch_size, time(),
-                       communicator_.alone() ? "" : fmt::format(", shared by {} processes", communicator_.size()),
-                       static_cast<double>(data_.training->size() * static_cast<std::size_t>(rows)) / static_cast<double>(std::max<std::int64_t>(1, rows_of_training())),
-                       static_cast<double>(iterations * rows) / static_cast<double>(std::max<std::int64_t>(1, rows_of_training())));
+    return fmt::format(
+        "training: {} steps of {} rows ({} micro-batches of {} x {}{}), about {:.0f} conversations a step, {:.1f} epochs",
+        with_commas(iterations), rows, shape_.grad_accum_steps, shape_.device_batch_size, time(),
+        communicator_.alone() ? "" : fmt::format(", shared by {} processes", communicator_.size()),
+        static_cast<double>(data_.training->size() * static_cast<std::size_t>(rows)) /
+            static_cast<double>(std::max<std::int64_t>(1, rows_of_training())),
+        static_cast<double>(iterations * rows) / static_cast<double>(std::max<std::int64_t>(1, rows_of_training())));
   }
 
   // Over the validation conversations as one stream, so that figures compare with those of pretraining.
@@ -132,9 +138,11 @@ class ConversationTraining : public Stage {
     const std::int64_t batches = std::max<std::int64_t>(1, plan_.eval_tokens / (options.rows * options.sequence_len));
     const BitsPerByte bpb = evaluate_bits_per_byte(model, *loader, batches, token_bytes_, communicator_);
     if (bpb.bytes == 0) {
-      if (sum_over_ranks(communicator_, std::int64_t{interrupt_requested()}) > 0) return std::nullopt;  // before the first batch
-      throw DataError(fmt::format("validation: bits per byte cannot be measured, because no text is a target in the first {} tokens",
-                                  with_commas(batches * options.rows * options.sequence_len)));
+      if (sum_over_ranks(communicator_, std::int64_t{interrupt_requested()}) > 0)
+        return std::nullopt;  // before the first batch
+      throw DataError(
+          fmt::format("validation: bits per byte cannot be measured, because no text is a target in the first {} tokens",
+                      with_commas(batches * options.rows * options.sequence_len)));
     }
     return Evaluation{bpb.value(), {{"validation_tokens", bpb.tokens}}, fmt::format("validation bpb {:.4f}", bpb.value())};
   }
@@ -182,8 +190,8 @@ StepShape step_shape(std::int64_t rows_wanted, std::int64_t largest_device_batch
   return {steps, (rows_wanted + steps - 1) / steps};
 }
 
-TrainingResult train_on_conversations(const FinetuneConfig& config, const ConversationDataOptions& data, const ConversationPlan& plan,
-                                      ProgressReporter& progress) {
+TrainingResult train_on_conversations(const FinetuneConfig& config, const ConversationDataOptions& data,
+                                      const ConversationPlan& plan, ProgressReporter& progress) {
   const Runtime runtime = select_training_runtime(config, *plan.communicator);
   ConversationTraining stage(config, data, plan);
   return run_stage(stage.parts(runtime), stage, progress);

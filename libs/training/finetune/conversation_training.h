@@ -40,7 +40,7 @@ struct StepShape {
 StepShape step_shape(std::int64_t rows_wanted, std::int64_t largest_device_batch_size, std::int64_t processes = 1);
 
 // Throws as run_stage, open_base_model and load_conversation_data.
-TrainingResult train_on_conversations(const FinetuneConfig& config, const ConversationDataOptions& data, const ConversationPlan& plan,
-                                      ProgressReporter& progress);
+TrainingResult train_on_conversations(const FinetuneConfig& config, const ConversationDataOptions& data,
+                                      const ConversationPlan& plan, ProgressReporter& progress);
 
 }  // namespace nanochat

@@ -19,8 +19,10 @@ std::ptrdiff_t place_of(std::string_view stage) { return std::find(kStages.begin
 
 void require_chat_tokens(const BaseModel& base) {
   const std::string where = base.stored.folder.string();
-  if (!base.stored.tokenizer) throw CheckpointError(where + ": the checkpoint has no tokenizer, so conversations cannot be rendered");
-  for (const std::string_view name : {kUserStart, kUserEnd, kAssistantStart, kAssistantEnd, kPythonStart, kPythonEnd, kOutputStart, kOutputEnd}) {
+  if (!base.stored.tokenizer)
+    throw CheckpointError(where + ": the checkpoint has no tokenizer, so conversations cannot be rendered");
+  for (const std::string_view name :
+       {kUserStart, kUserEnd, kAssistantStart, kAssistantEnd, kPythonStart, kPythonEnd, kOutputStart, kOutputEnd}) {
     try {
       base.stored.tokenizer->require_special(name);
     } catch (const TokenizerError& error) {
@@ -32,20 +34,24 @@ void require_chat_tokens(const BaseModel& base) {
 }  // namespace
 
 void declare_finetune_options(OptionList& options, FinetuneConfig& config) {
-  options.add("base_model", config.base_model,
-      "Model to start from: a run or checkpoint of an earlier stage, or the name of a run in runs/.")
+  options
+      .add("base_model", config.base_model,
+           "Model to start from: a run or checkpoint of an earlier stage, or the name of a run in runs/.")
       .may_change();
   declare_run_options(options, config);
   declare_data_options(options, config, "the order of the data and all sampling", "render conversations");
-  options.add("max_steps", config.max_steps,
-      "Stop after N steps without changing the schedule, as a trial; -1 disables this.")
+  options.add("max_steps", config.max_steps, "Stop after N steps without changing the schedule, as a trial; -1 disables this.")
       .at_least(-1)
       .not_in_resolved();
-  options.add("num_iterations", config.num_iterations,
-      "Number of optimizer steps; -1 computes it from --num-epochs.").at_least(-1).may_change();
+  options.add("num_iterations", config.num_iterations, "Number of optimizer steps; -1 computes it from --num-epochs.")
+      .at_least(-1)
+      .may_change();
   options.add("num_epochs", config.num_epochs, "Number of passes over the data; 0 takes no step.").at_least(0).may_change();
-  options.add("device_batch_size", config.device_batch_size,
-      "Maximum number of rows in one forward pass; 0 uses the base model's value.").at_least(0).may_change();
+  options
+      .add("device_batch_size", config.device_batch_size,
+           "Maximum number of rows in one forward pass; 0 uses the base model's value.")
+      .at_least(0)
+      .may_change();
   declare_learning_rates(options, config);
   options.add("init_lr_frac", config.init_lr_frac, "Multiply the three learning rates above by this.").at_least(0);
   declare_step_options(options, config);
@@ -75,11 +81,14 @@ BaseModel open_base_model(const FinetuneConfig& config, std::string_view stage) 
   const auto place = place_of(base.stage), own = place_of(stage);
   if (place < static_cast<std::ptrdiff_t>(kStages.size()) && place > own) {
     throw ConfigError(fmt::format("--base-model {}: comes from {}, which {} would undo; begin from a checkpoint of {}",
-                                  config.base_model, base.stage, stage, fmt::join(kStages.begin(), kStages.begin() + own + 1, ", ")));
+                                  config.base_model, base.stage, stage,
+                                  fmt::join(kStages.begin(), kStages.begin() + own + 1, ", ")));
   }
   if (stage == "rl" && base.stage == "pretrain") {
-    throw ConfigError(fmt::format("--base-model {}: comes from pretraining and has never seen a conversation, so no answer of its "
-                                  "would earn a reward; begin from a checkpoint of midtrain or sft", config.base_model));
+    throw ConfigError(
+        fmt::format("--base-model {}: comes from pretraining and has never seen a conversation, so no answer of its "
+                    "would earn a reward; begin from a checkpoint of midtrain or sft",
+                    config.base_model));
   }
   require_chat_tokens(base);
   return base;

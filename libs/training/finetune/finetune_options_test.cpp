@@ -48,10 +48,12 @@ TEST_F(BaseModels, OfTheSameOrAnEarlierStageAreTaken) {
 
 TEST_F(BaseModels, ThatDoNotFitAreRefusedWithTheReason) {
   EXPECT_THAT(opening(testing::save_base_model(folder_.path(), tokenizer_.get(), "rl"), "midtrain"),
-              ThrowsMessage<ConfigError>(HasSubstr("comes from rl, which midtrain would undo; begin from a checkpoint of pretrain, midtrain")));
+              ThrowsMessage<ConfigError>(
+                  HasSubstr("comes from rl, which midtrain would undo; begin from a checkpoint of pretrain, midtrain")));
   EXPECT_THAT(opening(testing::save_base_model(folder_.path(), tokenizer_.get(), "pretrain"), "rl"),
               ThrowsMessage<ConfigError>(HasSubstr("never seen a conversation")));
-  EXPECT_THAT(opening(testing::save_base_model(folder_.path(), nullptr), "sft"), ThrowsMessage<CheckpointError>(HasSubstr("no tokenizer")));
+  EXPECT_THAT(opening(testing::save_base_model(folder_.path(), nullptr), "sft"),
+              ThrowsMessage<CheckpointError>(HasSubstr("no tokenizer")));
   EXPECT_THAT(opening("", "sft"), ThrowsMessage<ConfigError>(HasSubstr("--base-model is missing")));
   EXPECT_THROW(opening("/nowhere", "sft")(), CheckpointError);
 }

@@ -36,7 +36,8 @@ std::vector<AnsweredQuestion> sample_answers(Gpt& model, const Tokenizer& tokeni
     answers[i]->forced = std::move(generated[i].forced);
   }
   for (std::size_t q = 0; q < questions.size(); ++q) {
-    for (SampledAnswer& answer : answered[q].answers) answer.right = is_right_answer(questions[q], tokenizer.decode(answer.ids));
+    for (SampledAnswer& answer : answered[q].answers)
+      answer.right = is_right_answer(questions[q], tokenizer.decode(answer.ids));
   }
   return answered;
 }

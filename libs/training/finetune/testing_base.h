@@ -23,7 +23,8 @@ inline std::filesystem::path save_base_model(const std::filesystem::path& folder
   contents.weights = model_weights(model);
   contents.tokenizer = tokenizer;
   if (!stage.empty()) {
-    contents.training_state = {{"stage", stage}, {"step", 0}, {"config", {{"device_batch_size", 4}, {"total_batch_size", 512}}}};
+    contents.training_state = {
+        {"stage", stage}, {"step", 0}, {"config", {{"device_batch_size", 4}, {"total_batch_size", 512}}}};
   }
   const std::filesystem::path path = folder / ("base-" + (stage.empty() ? std::string("imported") : stage));
   save_checkpoint(path, contents);
@@ -34,7 +35,10 @@ inline std::filesystem::path save_base_model(const std::filesystem::path& folder
 inline std::filesystem::path write_conversations(const std::filesystem::path& folder, int count) {
   std::string text;
   for (int i = 0; i < count; ++i) {
-    text += fmt::format(R"({{"messages":[{{"role":"user","content":"After {}?"}},{{"role":"assistant","content":"It is {}."}}]}})", i % 10, i % 10 + 1) + "\n";
+    text += fmt::format(
+                R"({{"messages":[{{"role":"user","content":"After {}?"}},{{"role":"assistant","content":"It is {}."}}]}})",
+                i % 10, i % 10 + 1) +
+            "\n";
   }
   write_text(folder / "chat.jsonl", text);
   return folder / "chat.jsonl";

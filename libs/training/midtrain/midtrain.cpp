@@ -9,8 +9,10 @@ MidtrainConfig::MidtrainConfig() { eval_interval = 150; }
 void declare_midtrain_options(OptionList& options, MidtrainConfig& config) {
   declare_conversation_data(options, config.data);
   declare_finetune_options(options, config);
-  options.add("total_batch_size", config.total_batch_size,
-      "Number of tokens in one optimizer step; 0 uses the base model's value.").at_least(0);
+  options
+      .add("total_batch_size", config.total_batch_size,
+           "Number of tokens in one optimizer step; 0 uses the base model's value.")
+      .at_least(0);
   options.add("eval_tokens", config.eval_tokens, "Validate on at most this many tokens.").at_least(1).may_change();
   declare_measuring_options(options, config, "validation bpb");
 }

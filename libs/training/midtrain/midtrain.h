@@ -16,7 +16,7 @@ struct MidtrainConfig : FinetuneConfig {
 
 void declare_midtrain_options(OptionList& options, MidtrainConfig& config);
 
-TrainingResult midtrain(const MidtrainConfig& config, ProgressReporter& progress, const std::vector<ScheduledScore>& scores = {},
-                        Communicator& communicator = alone());
+TrainingResult midtrain(const MidtrainConfig& config, ProgressReporter& progress,
+                        const std::vector<ScheduledScore>& scores = {}, Communicator& communicator = alone());
 
 }  // namespace nanochat

@@ -70,7 +70,10 @@ TEST_F(Midtrain, MessagesOfWeightZeroAreNoTargetsAndNothingToLearnIsAnError) {
   const auto conversations = [this](const std::string& weight, int count) {
     std::string text;
     for (int i = 0; i < count; ++i) {
-      text += R"({"messages":[{"role":"user","content":"abcdefg")" + weight + R"(},{"role":"assistant","content":"hijklmn")" + weight + R"(}]})" "\n";
+      text += R"({"messages":[{"role":"user","content":"abcdefg")" + weight + R"(},{"role":"assistant","content":"hijklmn")" +
+              weight +
+              R"(}]})"
+              "\n";
     }
     testing::write_text(folder_ / "chat.jsonl", text);
   };
@@ -81,8 +84,12 @@ TEST_F(Midtrain, MessagesOfWeightZeroAreNoTargetsAndNothingToLearnIsAnError) {
   EXPECT_TRUE(std::isnan(train().score));
   EXPECT_EQ(figures("supervised_tokens").front(), 512.0);
   EXPECT_TRUE(figures("validation_bpb").empty());
-  testing::write_text(folder_ / "weighted.jsonl", R"({"messages":[{"role":"user","content":"abcdefg"},{"role":"assistant","content":"hijklmn","weight":0}]})" "\n");
-  config_.data.mixture = R"([{"task": "conversations", "path": ")" + (folder_ / "weighted.jsonl").string() + R"(", "repeats": 300}])";
+  testing::write_text(
+      folder_ / "weighted.jsonl",
+      R"({"messages":[{"role":"user","content":"abcdefg"},{"role":"assistant","content":"hijklmn","weight":0}]})"
+      "\n");
+  config_.data.mixture = R"([{"task": "conversations", "path": ")" + (folder_ / "weighted.jsonl").string() +
+                         R"(", "repeats": 300}])";
   config_.data.data_dir.clear();
   config_.output_dir = folder_ / "weighted";
   train();
@@ -93,7 +100,8 @@ TEST_F(Midtrain, MessagesOfWeightZeroAreNoTargetsAndNothingToLearnIsAnError) {
   config_.data.data_dir = {(folder_ / "chat.jsonl").string()};
   config_.output_dir = folder_ / "nothing";
   conversations(R"(,"train":false)", 3);
-  EXPECT_THAT([this] { train(); }, ::testing::ThrowsMessage<DataError>(::testing::HasSubstr("nothing can be learned from any of the 3")));
+  EXPECT_THAT([this] { train(); },
+              ::testing::ThrowsMessage<DataError>(::testing::HasSubstr("nothing can be learned from any of the 3")));
 }
 
 TEST_F(Midtrain, NoEpochIsNoStepAndNoShareIsNoValidation) {

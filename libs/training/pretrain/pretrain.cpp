@@ -31,9 +31,7 @@ void check_batch_sizes(const PretrainConfig& config, int processes) {
 class Pretraining : public Stage {
  public:
   Pretraining(const PretrainConfig& config, Communicator& communicator)
-      : config_(config),
-        communicator_(communicator),
-        data_(config_, communicator.rank(), communicator.size()),
+      : config_(config), communicator_(communicator), data_(config_, communicator.rank(), communicator.size()),
         model_config_(config.model_config(data_.tokenizer()->vocab_size())),
         token_bytes_(data_.tokenizer()->token_byte_lengths()) {
     if (config_.total_batch_size < 0) config_.total_batch_size = config_.scaling(model_config_).total_batch_size;
@@ -87,10 +85,11 @@ class Pretraining : public Stage {
     const BitsPerByte bpb = evaluate_bits_per_byte(model, open, config_.device_batch_size, config_.sequence_len,
                                                    config_.eval_tokens, token_bytes_, communicator_);
     if (bpb.bytes == 0) return std::nullopt;  // interrupted before the first batch
-    return Evaluation{bpb.value(),
-                      {{"validation_tokens", bpb.tokens},
-                       {"training_flops", model_config_.flops_per_token() * static_cast<double>(step * config_.total_batch_size)}},
-                      fmt::format("validation bpb {:.4f}", bpb.value())};
+    return Evaluation{
+        bpb.value(),
+        {{"validation_tokens", bpb.tokens},
+         {"training_flops", model_config_.flops_per_token() * static_cast<double>(step * config_.total_batch_size)}},
+        fmt::format("validation bpb {:.4f}", bpb.value())};
   }
 
   nlohmann::json examine(Gpt& model, std::int64_t step) override {
@@ -132,7 +131,8 @@ class Pretraining : public Stage {
 
   std::optional<NorMuonSchedule> muon_schedule() const {
     if (!config_.is_2026()) return std::nullopt;
-    return NorMuonSchedule{.warmdown_ratio = config_.warmdown_ratio, .weight_decay = config_.scaling(model_config_).weight_decay};
+    return NorMuonSchedule{.warmdown_ratio = config_.warmdown_ratio,
+                           .weight_decay = config_.scaling(model_config_).weight_decay};
   }
 
   std::string announcement(const Horizon& horizon) const {
@@ -142,10 +142,11 @@ class Pretraining : public Stage {
                          human_duration(horizon.seconds), with_commas(config_.total_batch_size), grad_accum_steps(),
                          config_.device_batch_size, config_.sequence_len, each(), with_commas(iterations), with_commas(tokens));
     }
-    return fmt::format("training: {} steps of {} tokens ({} micro-batches of {} x {}{}), {} tokens in all, {:.1f} per parameter",
-                       with_commas(iterations), with_commas(config_.total_batch_size), grad_accum_steps(),
-                       config_.device_batch_size, config_.sequence_len, each(), with_commas(tokens),
-                       static_cast<double>(tokens) / static_cast<double>(model_config_.parameter_count()));
+    return fmt::format(
+        "training: {} steps of {} tokens ({} micro-batches of {} x {}{}), {} tokens in all, {:.1f} per parameter",
+        with_commas(iterations), with_commas(config_.total_batch_size), grad_accum_steps(), config_.device_batch_size,
+        config_.sequence_len, each(), with_commas(tokens),
+        static_cast<double>(tokens) / static_cast<double>(model_config_.parameter_count()));
   }
 
   PretrainConfig config_;

@@ -22,7 +22,7 @@ struct PretrainResult : TrainingResult {
 // returns. Throws ConfigError (options that do not fit together, or memory that will not do, with the
 // batch size that does), DataError, CheckpointError, NumericalError (the last good checkpoint stands), IoError.
 // Several processes give the same configuration each, and share the micro-batches of every step.
-PretrainResult pretrain(const PretrainConfig& config, ProgressReporter& progress, const std::vector<ScheduledScore>& scores = {},
-                        Communicator& communicator = alone());
+PretrainResult pretrain(const PretrainConfig& config, ProgressReporter& progress,
+                        const std::vector<ScheduledScore>& scores = {}, Communicator& communicator = alone());
 
 }  // namespace nanochat

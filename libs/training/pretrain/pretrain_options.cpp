@@ -14,13 +14,10 @@ constexpr double kRatio2026 = 12.0;  // tokens per weight
 }  // namespace
 
 PretrainConfig::PretrainConfig()
-    : sample_prompts{"The capital of France is",
-                     "The chemical symbol of gold is",
-                     "If yesterday was Friday, then tomorrow will be",
-                     "The opposite of hot is",
-                     "The planets of the solar system are:",
-                     "My favorite color is",
-                     "If 5*x + 3 = 13, then x is"} {
+    : sample_prompts{
+          "The capital of France is",  "The chemical symbol of gold is",       "If yesterday was Friday, then tomorrow will be",
+          "The opposite of hot is",    "The planets of the solar system are:", "My favorite color is",
+          "If 5*x + 3 = 13, then x is"} {
   grad_clip = 1.0;  // the reference clips in pretraining alone
 }
 
@@ -66,7 +63,8 @@ TrainerOptions PretrainConfig::trainer_options(const GptConfig& model) const {
 
 Horizon PretrainConfig::horizon(const GptConfig& model) const {
   constexpr double kSecondsOfAMinute = 60.0;
-  if (target_minutes > 0) return {.steps = std::max<std::int64_t>(0, num_iterations), .seconds = kSecondsOfAMinute * target_minutes};
+  if (target_minutes > 0)
+    return {.steps = std::max<std::int64_t>(0, num_iterations), .seconds = kSecondsOfAMinute * target_minutes};
   if (num_iterations >= 0) return {.steps = num_iterations};
   if (is_2026()) return {.steps = scaling(model).num_iterations};
   const auto batch = static_cast<double>(total_batch_size);
@@ -74,15 +72,18 @@ Horizon PretrainConfig::horizon(const GptConfig& model) const {
   if (target_param_data_ratio > 0) {
     return {.steps = static_cast<std::int64_t>(target_param_data_ratio * static_cast<double>(model.parameter_count()) / batch)};
   }
-  throw ConfigError("no training horizon: give --num-iterations, --target-minutes, --target-flops or --target-param-data-ratio");
+  throw ConfigError(
+      "no training horizon: give --num-iterations, --target-minutes, --target-flops or --target-param-data-ratio");
 }
 
 void declare_pretrain_options(OptionList& options, PretrainConfig& config) {
-  options.add("data_dir", config.data_dir,
-              "Training data: token shards written by `data prepare`, or text (.txt, .jsonl, each also .gz or "
-              ".zst, .parquet). Files, folders or globs.")
+  options
+      .add("data_dir", config.data_dir,
+           "Training data: token shards written by `data prepare`, or text (.txt, .jsonl, each also .gz or "
+           ".zst, .parquet). Files, folders or globs.")
       .may_change();
-  options.add("tokenizer", config.tokenizer, "Tokenizer folder or file; default: the one beside the token shards.").may_change();
+  options.add("tokenizer", config.tokenizer, "Tokenizer folder or file; default: the one beside the token shards.")
+      .may_change();
   options.add("bos_token", config.bos_token,
               "Special token that begins every document (BOS). Empty takes the one named by tokenizer_config.json, "
               "otherwise <|bos|>, otherwise <|endoftext|>.");
@@ -92,72 +93,108 @@ void declare_pretrain_options(OptionList& options, PretrainConfig& config) {
   declare_run_options(options, config);
   declare_data_options(options, config, "the initial weights and the order of the data", "tokenize raw text");
 
-  options.add("recipe", config.recipe,
-      "Version of the Python nanochat whose architecture, optimizer, schedules and scaling laws to use. It also determines "
-      "the defaults of options that are not given.")
+  options
+      .add(
+          "recipe", config.recipe,
+          "Version of the Python nanochat whose architecture, optimizer, schedules and scaling laws to use. It also determines "
+          "the defaults of options that are not given.")
       .one_of({"nanochat-2025-12", "nanochat-2026-07"});
-  options.add("depth", config.depth, "Number of layers. The model is 64 times as wide unless --n-embd is given.").at_least(1).at_most(256);
-  options.add("sequence_len", config.sequence_len,
-      "Number of tokens in a training row. This is also the context length of the model.").at_least(2);
+  options.add("depth", config.depth, "Number of layers. The model is 64 times as wide unless --n-embd is given.")
+      .at_least(1)
+      .at_most(256);
+  options
+      .add("sequence_len", config.sequence_len,
+           "Number of tokens in a training row. This is also the context length of the model.")
+      .at_least(2);
   options.add("n_embd", config.n_embd, "Width of the model (channels); 0 uses 64 * depth.").at_least(0);
-  options.add("n_head", config.n_head, "Number of query heads. 0 gives heads of 128 channels, or of 64 channels "
-                                       "below depth 12.").at_least(0);
-  options.add("n_kv_head", config.n_kv_head,
-      "Number of key/value heads (grouped-query attention); 0 uses as many as query heads.").at_least(0);
+  options
+      .add("n_head", config.n_head,
+           "Number of query heads. 0 gives heads of 128 channels, or of 64 channels "
+           "below depth 12.")
+      .at_least(0);
+  options
+      .add("n_kv_head", config.n_kv_head, "Number of key/value heads (grouped-query attention); 0 uses as many as query heads.")
+      .at_least(0);
   options.add("intermediate_size", config.intermediate_size, "Hidden size of the MLP; 0 uses 4 times the width.").at_least(0);
-  options.add("rope_base", config.rope_base, "Base of the frequencies of rotary position embeddings (RoPE).").at_least(1.000001);
-  options.add("rope_table_dtype", config.rope_table_dtype,
-      "Precision of the RoPE cosine and sine table. The Python nanochat uses bfloat16.")
+  options.add("rope_base", config.rope_base, "Base of the frequencies of rotary position embeddings (RoPE).")
+      .at_least(1.000001);
+  options
+      .add("rope_table_dtype", config.rope_table_dtype,
+           "Precision of the RoPE cosine and sine table. The Python nanochat uses bfloat16.")
       .one_of({"float32", "bfloat16"});
   options.add("window_pattern", config.window_pattern,
-      "For nanochat-2026-07: attention windows of the layers, repeated, as letters S (a quarter of the context) and L (all of it).");
+              "For nanochat-2026-07: attention windows of the layers, repeated, as letters S (a quarter of the context) and L "
+              "(all of it).");
   options.add("softcap", config.softcap, "Cap logits smoothly at this magnitude with tanh; 0 disables this.").at_least(0);
 
-  options.add("num_iterations", config.num_iterations,
-      "Number of optimizer steps. -1 computes it from --target-flops or --target-param-data-ratio.").at_least(-1).may_change();
-  options.add("target_minutes", config.target_minutes,
-              "Train for this many minutes of steps, but for at least --num-iterations steps. The learning rates "
-              "then follow the time, and so the run is not reproducible. -1 disables this.")
+  options
+      .add("num_iterations", config.num_iterations,
+           "Number of optimizer steps. -1 computes it from --target-flops or --target-param-data-ratio.")
+      .at_least(-1)
+      .may_change();
+  options
+      .add("target_minutes", config.target_minutes,
+           "Train for this many minutes of steps, but for at least --num-iterations steps. The learning rates "
+           "then follow the time, and so the run is not reproducible. -1 disables this.")
       .above(0, -1)
       .may_change();
-  options.add("target_flops", config.target_flops,
-      "Train for this many floating-point operations; -1 disables this.").above(0, -1).may_change();
-  options.add("target_param_data_ratio", config.target_param_data_ratio,
-      "Train for this many tokens per parameter; -1 disables this. The options before this one take precedence.")
+  options.add("target_flops", config.target_flops, "Train for this many floating-point operations; -1 disables this.")
       .above(0, -1)
       .may_change();
-  options.add("device_batch_size", config.device_batch_size,
-      "Number of rows in one forward pass. Gradients of several passes are accumulated up to --total-batch-size.").at_least(1).may_change();
-  options.add("total_batch_size", config.total_batch_size,
-      "Number of tokens in one optimizer step. -1 computes it by the scaling law of nanochat-2026-07.").above(0, -1);
+  options
+      .add("target_param_data_ratio", config.target_param_data_ratio,
+           "Train for this many tokens per parameter; -1 disables this. The options before this one take precedence.")
+      .above(0, -1)
+      .may_change();
+  options
+      .add("device_batch_size", config.device_batch_size,
+           "Number of rows in one forward pass. Gradients of several passes are accumulated up to --total-batch-size.")
+      .at_least(1)
+      .may_change();
+  options
+      .add("total_batch_size", config.total_batch_size,
+           "Number of tokens in one optimizer step. -1 computes it by the scaling law of nanochat-2026-07.")
+      .above(0, -1);
   declare_learning_rates(options, config);
   declare_step_options(options, config);
-  options.add("warmup_ratio", config.warmup_ratio, "Fraction of the steps in which the learning rates rise.").at_least(0).at_most(1);
-  options.add("warmup_steps", config.warmup_steps,
-      "Number of steps in which the learning rates rise; 0 computes it from --warmup-ratio.").at_least(0);
-  options.add("warmdown_ratio", config.warmdown_ratio,
-      "Fraction of the steps, at the end, in which the learning rates fall.").at_least(0).at_most(1);
-  options.add("final_lr_frac", config.final_lr_frac,
-      "Learning rates at the last step, as a fraction of their initial values.").at_least(0).at_most(1);
+  options.add("warmup_ratio", config.warmup_ratio, "Fraction of the steps in which the learning rates rise.")
+      .at_least(0)
+      .at_most(1);
+  options
+      .add("warmup_steps", config.warmup_steps,
+           "Number of steps in which the learning rates rise; 0 computes it from --warmup-ratio.")
+      .at_least(0);
+  options.add("warmdown_ratio", config.warmdown_ratio, "Fraction of the steps, at the end, in which the learning rates fall.")
+      .at_least(0)
+      .at_most(1);
+  options.add("final_lr_frac", config.final_lr_frac, "Learning rates at the last step, as a fraction of their initial values.")
+      .at_least(0)
+      .at_most(1);
 
-  options.add("packing", config.packing,
-      "How documents fill rows. best-fit starts every row at the beginning of a document. stream cuts the "
-      "concatenated text at row boundaries, as the Python nanochat does.")
+  options
+      .add("packing", config.packing,
+           "How documents fill rows. best-fit starts every row at the beginning of a document. stream cuts the "
+           "concatenated text at row boundaries, as the Python nanochat does.")
       .one_of({"best-fit", "stream"});
-  options.add("validation_every", config.validation_every,
-      "For text: hold out every N-th document for validation; 0 holds out none.")
+  options
+      .add("validation_every", config.validation_every,
+           "For text: hold out every N-th document for validation; 0 holds out none.")
       .above(1, 0);
-  options.add("eval_interval", config.eval_interval, "Validate every N steps; 0 never, -1 only at the end.").at_least(-1).may_change();
+  options.add("eval_interval", config.eval_interval, "Validate every N steps; 0 never, -1 only at the end.")
+      .at_least(-1)
+      .may_change();
   options.add("eval_tokens", config.eval_tokens, "Validate on at most this many tokens.").at_least(1).may_change();
-  options.add("sample_interval", config.sample_interval,
-      "Generate samples every N steps; 0 never, -1 only at the end.").at_least(-1).may_change();
+  options.add("sample_interval", config.sample_interval, "Generate samples every N steps; 0 never, -1 only at the end.")
+      .at_least(-1)
+      .may_change();
   options.add("sample_prompts", config.sample_prompts, "Prompts for the samples.").may_change();
   declare_checkpoint_options(options, config, "lowest validation bpb");
 }
 
 void apply_recipe(OptionList& options, PretrainConfig& config) {
   if (!config.is_2026()) {
-    if (config.total_batch_size < 0) throw ConfigError("--total-batch-size -1 needs --recipe nanochat-2026-07, which has a law for it");
+    if (config.total_batch_size < 0)
+      throw ConfigError("--total-batch-size -1 needs --recipe nanochat-2026-07, which has a law for it");
     return;
   }
   const auto otherwise = [&](const char* name, auto& field, auto value) {

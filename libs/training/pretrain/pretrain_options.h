@@ -30,27 +30,27 @@ struct PretrainConfig : TrainerOptions {
   std::int64_t n_head = 0, n_kv_head = 0, n_embd = 0, intermediate_size = 0;
   double rope_base = 10000.0, softcap = 15.0;
   std::string rope_table_dtype = "float32";
-  std::string window_pattern = "SSSL";      // of nanochat-2026-07
+  std::string window_pattern = "SSSL";  // of nanochat-2026-07
 
   // Horizon: the first of these that is given applies.
-  double target_minutes = -1.0;             // minutes of steps; num_iterations is then the minimum number of steps
+  double target_minutes = -1.0;  // minutes of steps; num_iterations is then the minimum number of steps
   std::int64_t num_iterations = -1;
   double target_flops = -1.0;
   double target_param_data_ratio = 20.0;
 
-  std::int64_t device_batch_size = 32;      // rows
-  std::int64_t total_batch_size = 524288;   // tokens; -1: by the laws of nanochat-2026-07
-  std::int64_t warmup_steps = 0;            // 0: warmup_ratio counts
+  std::int64_t device_batch_size = 32;  // rows
+  std::int64_t total_batch_size = 524288;  // tokens; -1: by the laws of nanochat-2026-07
+  std::int64_t warmup_steps = 0;  // 0: warmup_ratio counts
   double warmup_ratio = 0.0, warmdown_ratio = 0.2, final_lr_frac = 0.0;
 
   std::string packing = "best-fit";
-  std::int64_t validation_every = 20;       // raw text only; 0: none held out
+  std::int64_t validation_every = 20;  // raw text only; 0: none held out
   std::int64_t eval_tokens = 20 * 524288;
   std::vector<std::string> sample_prompts;
 
   PretrainConfig();
   GptConfig model_config(std::int64_t vocab_size) const;  // throws ConfigError
-  Horizon horizon(const GptConfig& model) const;          // throws ConfigError when none is given
+  Horizon horizon(const GptConfig& model) const;  // throws ConfigError when none is given
   bool is_2026() const { return recipe == architecture_name(Architecture::kNanochat2026_07); }
   // Of nanochat-2026-07 (scaling_laws.h).
   ScalingPlan scaling(const GptConfig& model) const;

@@ -34,7 +34,8 @@ class Pretrain : public testing::StageTest<PretrainConfig> {
   Pretrain() {
     std::string text;
     for (int i = 0; i < 400; ++i) {
-      text += fmt::format("{{\"text\": \"The number after {} is {}. It is {}.\"}}\n", i % 10, i % 10 + 1, i % 2 == 0 ? "even" : "odd");
+      text += fmt::format("{{\"text\": \"The number after {} is {}. It is {}.\"}}\n", i % 10, i % 10 + 1,
+                          i % 2 == 0 ? "even" : "odd");
     }
     testing::write_text(folder_ / "corpus.jsonl", text);
     config_.data_dir = {(folder_ / "corpus.jsonl").string()};
@@ -122,7 +123,8 @@ TEST_F(Pretrain, LearnsAndLeavesARunBehind) {
   ASSERT_EQ(validation.size(), 3U);  // steps 0, 6 and 12
   EXPECT_LT(validation.back(), 0.8 * validation.front());
   EXPECT_DOUBLE_EQ(result.validation_bpb(), validation.back());
-  for (const char* name : {"checkpoints/step-000005", "checkpoints/step-000010", "checkpoints/step-000012", "config.json", "log.txt"}) {
+  for (const char* name :
+       {"checkpoints/step-000005", "checkpoints/step-000010", "checkpoints/step-000012", "config.json", "log.txt"}) {
     EXPECT_TRUE(fs::exists(config_.output_dir / name)) << name;
   }
   const LoadedModel loaded = load_model(config_.output_dir, at::kFloat);
@@ -132,9 +134,7 @@ TEST_F(Pretrain, LearnsAndLeavesARunBehind) {
 }
 
 TEST_F(Pretrain, AResumedRunEqualsAnUninterruptedOneBitForBit) {
-  const auto weights = [this] {
-    return load_model(config_.output_dir / "checkpoints/step-000012", at::kFloat);
-  };
+  const auto weights = [this] { return load_model(config_.output_dir / "checkpoints/step-000012", at::kFloat); };
   train();
   const LoadedModel whole = weights();
   const auto whole_metrics = metrics();
@@ -293,8 +293,9 @@ TEST_F(Pretrain, AResumedRunMayHaveMoreSteps) {
   EXPECT_LT(rates[19], 0.5);
 
   config_.num_iterations = 15;
-  EXPECT_THAT([this] { train(); }, ThrowsMessage<ConfigError>(AllOf(HasSubstr("steps of the whole: 20 → 15; there can be more, not fewer"),
-                                                                    HasSubstr("num_iterations: 20 → 15"))));
+  EXPECT_THAT([this] { train(); },
+              ThrowsMessage<ConfigError>(AllOf(HasSubstr("steps of the whole: 20 → 15; there can be more, not fewer"),
+                                               HasSubstr("num_iterations: 20 → 15"))));
 }
 
 TEST_F(Pretrain, AResumedRunMayHaveAnotherDeviceBatchSize) {
@@ -509,8 +510,9 @@ TEST(PretrainOptions, RefuseAHorizonThatMeansNothing) {
   OptionList options;
   declare_pretrain_options(options, config);
   const std::vector<std::pair<std::string, double>> wrong = {
-      {"num_iterations", -5}, {"target_flops", -3}, {"target_flops", 0}, {"target_minutes", -2}, {"target_param_data_ratio", -2},
-      {"validation_every", 1}, {"validation_every", -1}, {"eval_interval", -2}, {"checkpoint_interval", 0}, {"sample_interval", -5}};
+      {"num_iterations", -5},          {"target_flops", -3},    {"target_flops", 0},      {"target_minutes", -2},
+      {"target_param_data_ratio", -2}, {"validation_every", 1}, {"validation_every", -1}, {"eval_interval", -2},
+      {"checkpoint_interval", 0},      {"sample_interval", -5}};
   for (const auto& entry : wrong) {
     const auto set = [&] { options.apply_json({{entry.first, entry.second}}, "test"); };
     EXPECT_THAT(set, ThrowsMessage<ConfigError>(HasSubstr(entry.first))) << entry.second;
@@ -564,8 +566,12 @@ TEST_F(Pretrain, EveryOptionReachesTheConfiguration) {
   PretrainConfig config;
   OptionList options;
   declare_pretrain_options(options, config);
-  options.apply_json({{"depth", 3}, {"n_kv_head", 1}, {"rope_table_dtype", "bfloat16"}, {"muon_dtype", "float32"},
-                      {"weight_decay", 0.25}, {"embedding_lr", 0.5}},
+  options.apply_json({{"depth", 3},
+                      {"n_kv_head", 1},
+                      {"rope_table_dtype", "bfloat16"},
+                      {"muon_dtype", "float32"},
+                      {"weight_decay", 0.25},
+                      {"embedding_lr", 0.5}},
                      "test");
   const GptConfig model = config.model_config(1000);
   EXPECT_EQ(model.n_layer, 3);

@@ -10,15 +10,15 @@ namespace nanochat {
 
 struct ScalingOptions {
   double target_param_data_ratio = 12.0;  // tokens per weight of scaling_parameters()
-  double target_flops = -1.0;             // decides the number of steps when it is positive
-  std::int64_t num_iterations = -1;       // likewise, before the others, when it is not negative
-  std::int64_t total_batch_size = -1;     // tokens of a step; -1: by the law
-  double weight_decay = 0.28;             // of the matrices, at depth 12
+  double target_flops = -1.0;  // decides the number of steps when it is positive
+  std::int64_t num_iterations = -1;  // likewise, before the others, when it is not negative
+  std::int64_t total_batch_size = -1;  // tokens of a step; -1: by the law
+  double weight_decay = 0.28;  // of the matrices, at depth 12
 };
 
 struct ScalingPlan {
   std::int64_t target_tokens = 0, total_batch_size = 0, num_iterations = 0;
-  double lr_scale = 1.0;      // of all learning rates but that of smear and backout
+  double lr_scale = 1.0;  // of all learning rates but that of smear and backout
   double weight_decay = 0.0;  // of the matrices, at the beginning
 };
 

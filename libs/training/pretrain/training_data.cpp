@@ -36,7 +36,9 @@ TrainingData::TrainingData(const PretrainConfig& config, int rank, int world_siz
   fs::path tokenizer = config.tokenizer;
   if (tokenizer.empty() && shards_) tokenizer = tokenizer_beside(config.data_dir.front());
   if (tokenizer.empty()) {
-    throw ConfigError("--tokenizer is missing: name a folder that `nanochat tokenizer train` made, or use token shards with a tokenizer beside them");
+    throw ConfigError(
+        "--tokenizer is missing: name a folder that `nanochat tokenizer train` made, or use token shards with a tokenizer "
+        "beside them");
   }
   tokenizer_ = load_tokenizer(tokenizer, {.bos_token = config.bos_token});
 }

@@ -8,9 +8,11 @@ namespace {
 
 double pass_of(std::int64_t k, const AnsweredQuestion& question) {
   const auto answers = static_cast<std::int64_t>(question.answers.size());
-  const auto wrong = std::count_if(question.answers.begin(), question.answers.end(), [](const SampledAnswer& a) { return !a.right; });
+  const auto wrong = std::count_if(question.answers.begin(), question.answers.end(),
+                                   [](const SampledAnswer& a) { return !a.right; });
   double all_wrong = 1.0;  // that k of them, drawn without putting back, are
-  for (std::int64_t i = 0; i < k; ++i) all_wrong *= static_cast<double>(std::max<std::int64_t>(0, wrong - i)) / static_cast<double>(answers - i);
+  for (std::int64_t i = 0; i < k; ++i)
+    all_wrong *= static_cast<double>(std::max<std::int64_t>(0, wrong - i)) / static_cast<double>(answers - i);
   return 1.0 - all_wrong;
 }
 

@@ -21,7 +21,8 @@ struct Sequence {
 
 std::int64_t drawn_tokens(const AnsweredQuestion& question) {
   std::int64_t drawn = 0;
-  for (const SampledAnswer& answer : question.answers) drawn += std::count(answer.forced.begin(), answer.forced.end(), std::uint8_t{0});
+  for (const SampledAnswer& answer : question.answers)
+    drawn += std::count(answer.forced.begin(), answer.forced.end(), std::uint8_t{0});
   return drawn;
 }
 
@@ -29,7 +30,8 @@ std::vector<Sequence> sequences_of(const std::vector<AnsweredQuestion>& question
   std::vector<Sequence> sequences;
   for (const AnsweredQuestion& question : questions) {
     const double mean = mean_reward(question);
-    const double weight = 1.0 / (static_cast<double>(std::max<std::int64_t>(1, drawn_tokens(question))) * static_cast<double>(questions_of_step));
+    const double weight = 1.0 / (static_cast<double>(std::max<std::int64_t>(1, drawn_tokens(question))) *
+                                 static_cast<double>(questions_of_step));
     for (const SampledAnswer& answer : question.answers) {
       const double advantage = (answer.right ? 1.0 : 0.0) - mean;
       if (advantage != 0.0 && !answer.ids.empty()) {
@@ -61,7 +63,8 @@ void fill(TokenBatch& batch, std::size_t end, TokenId padding_id) {
 }  // namespace
 
 double mean_reward(const AnsweredQuestion& question) {
-  const auto right = std::count_if(question.answers.begin(), question.answers.end(), [](const SampledAnswer& a) { return a.right; });
+  const auto right = std::count_if(question.answers.begin(), question.answers.end(),
+                                   [](const SampledAnswer& a) { return a.right; });
   return static_cast<double>(right) / static_cast<double>(std::max<std::size_t>(1, question.answers.size()));
 }
 

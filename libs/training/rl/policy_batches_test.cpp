@@ -50,7 +50,8 @@ TEST(PolicyBatches, QuestionsWeighTheSameHoweverLongTheirAnswers) {
 }
 
 TEST(PolicyBatches, QuestionsThatAllGotRightOrWrongTeachNothing) {
-  const AnsweredQuestion right{{1}, {answer({10}, true), answer({11}, true)}}, wrong{{1}, {answer({10}, false), answer({}, false)}};
+  const AnsweredQuestion right{{1}, {answer({10}, true), answer({11}, true)}},
+      wrong{{1}, {answer({10}, false), answer({}, false)}};
   EXPECT_TRUE(policy_batches({right, wrong}, 2, 8, kPad).empty());
   EXPECT_EQ(mean_reward(right), 1.0);
   EXPECT_EQ(mean_reward(wrong), 0.0);
@@ -88,13 +89,15 @@ TEST(PolicyBatches, GiveTheGradientOfTheFormula) {
     for (const SampledAnswer& one : questions[q].answers) {
       std::vector<std::int32_t> all = questions[q].prompt;
       all.insert(all.end(), one.ids.begin(), one.ids.end());
-      TokenBatch batch{1, static_cast<std::int64_t>(all.size()) - 1, {all.begin(), all.end() - 1}, {all.begin() + 1, all.end()}, {}};
+      TokenBatch batch{
+          1, static_cast<std::int64_t>(all.size()) - 1, {all.begin(), all.end() - 1}, {all.begin() + 1, all.end()}, {}};
       std::vector<float> scale(batch.inputs.size(), 0.0F);
       for (std::size_t i = 0; i < scale.size(); ++i) {
         if (i + 1 < questions[q].prompt.size() || one.forced[i + 1 - questions[q].prompt.size()] != 0) continue;
         scale[i] = static_cast<float>(((one.right ? 1.0 : 0.0) - mean[q]) / drawn[q] / 2.0);
       }
-      alone.forward_backward(inputs_of(batch), targets_of(batch), at::from_blob(scale.data(), {1, batch.sequence_len}, at::kFloat));
+      alone.forward_backward(inputs_of(batch), targets_of(batch),
+                             at::from_blob(scale.data(), {1, batch.sequence_len}, at::kFloat));
     }
   }
   for (std::size_t i = 0; i < packed.parameters().size(); ++i) {

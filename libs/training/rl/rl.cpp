@@ -29,16 +29,19 @@ void require_reward(const TaskMixture& tasks, const std::string& flag) {
   for (const TaskMixtureEntry& entry : tasks.entries()) {
     const AnswerRule rule = entry.task->size() > 0 ? entry.task->example(0).rule : AnswerRule::kNone;
     if (rule != AnswerRule::kNone && rule != AnswerRule::kProgram) continue;
-    throw ConfigError(fmt::format("{}: answers to the task {} cannot be checked, so none would earn a reward; tasks with a right "
-                                  "answer are gsm8k, arc, mmlu, spelling, spelling-bee and those of the toy world", flag, entry.task->name()));
+    throw ConfigError(
+        fmt::format("{}: answers to the task {} cannot be checked, so none would earn a reward; tasks with a right "
+                    "answer are gsm8k, arc, mmlu, spelling, spelling-bee and those of the toy world",
+                    flag, entry.task->name()));
   }
 }
 
 class Reinforcement : public Stage {
  public:
   Reinforcement(const RlConfig& config, Communicator& communicator)
-      : config_(config), communicator_(communicator), base_(open_base_model(config, "rl")), model_config_(base_.stored.config), tokenizer_(base_.stored.tokenizer),
-        training_(mixture_of(config.mixture, "--mixture")), validation_(mixture_of(config.validation_mixture, "--validation-mixture")) {
+      : config_(config), communicator_(communicator), base_(open_base_model(config, "rl")), model_config_(base_.stored.config),
+        tokenizer_(base_.stored.tokenizer), training_(mixture_of(config.mixture, "--mixture")),
+        validation_(mixture_of(config.validation_mixture, "--validation-mixture")) {
     require_reward(*training_, "--mixture");
     require_reward(*validation_, "--validation-mixture");
     constexpr std::int64_t kRows = 8;
@@ -121,8 +124,8 @@ class Reinforcement : public Stage {
 
   std::string announcement(std::int64_t iterations) const {
     return fmt::format("training: {} steps of {} questions, {} answers to each of at most {} tokens; {} questions in all",
-                       with_commas(iterations), config_.examples_per_step, config_.num_samples,
-                       config_.max_new_tokens, with_commas(training_->size()));
+                       with_commas(iterations), config_.examples_per_step, config_.num_samples, config_.max_new_tokens,
+                       with_commas(training_->size()));
   }
 
   AnswerOptions answer_options(std::int64_t samples, std::uint64_t seed) const {
@@ -155,7 +158,8 @@ class Reinforcement : public Stage {
     std::vector<AnsweredQuestion> results(all);
     for (std::size_t i = 0; i < all; ++i) {
       results[i].answers.resize(static_cast<std::size_t>(config_.eval_samples));
-      for (std::size_t a = 0; a < results[i].answers.size(); ++a) results[i].answers[a].right = static_cast<double>(a) < right[i];
+      for (std::size_t a = 0; a < results[i].answers.size(); ++a)
+        results[i].answers[a].right = static_cast<double>(a) < right[i];
     }
     return results;
   }
@@ -175,8 +179,8 @@ class Reinforcement : public Stage {
   }
 
   StepReport learn(Learner learner, const std::vector<AnsweredQuestion>& questions, const StepSettings& settings) {
-    const auto batches = policy_batches(questions, device_batch_size_, model_config_.sequence_len, tokenizer_->require_special(kAssistantEnd),
-                                        config_.examples_per_step);
+    const auto batches = policy_batches(questions, device_batch_size_, model_config_.sequence_len,
+                                        tokenizer_->require_special(kAssistantEnd), config_.examples_per_step);
     const StepResult result = train_step(learner.model, learner.optimizer, batches, settings);
     return report(questions, result.loss, result.grad_norm, settings.lr_multiplier);
   }
@@ -197,7 +201,8 @@ class Reinforcement : public Stage {
     for (std::int64_t* count : {&answer_tokens, &report.tokens, &answers}) *count = sum_over_ranks(communicator_, *count);
     report.value = reward;
     const double length = static_cast<double>(answer_tokens) / static_cast<double>(answers);
-    report.metrics = {{"reward", reward}, {"loss", loss}, {"grad_norm", norm}, {"lr_multiplier", lr_multiplier}, {"answer_tokens", length}};
+    report.metrics = {
+        {"reward", reward}, {"loss", loss}, {"grad_norm", norm}, {"lr_multiplier", lr_multiplier}, {"answer_tokens", length}};
     report.summary = fmt::format("answers of {:.0f} tokens | norm {:.4f}", length, norm);
     return report;
   }
@@ -221,9 +226,10 @@ RlConfig::RlConfig() {
 
 void declare_rl_options(OptionList& options, RlConfig& config) {
   options.add("mixture", config.mixture,
-      "Mixture of tasks to train on, whose answers can be checked for a reward: a JSON file, or the JSON itself.");
-  options.add("validation_mixture", config.validation_mixture,
-      "Mixture of tasks to validate on: a JSON file, or the JSON itself.").may_change();
+              "Mixture of tasks to train on, whose answers can be checked for a reward: a JSON file, or the JSON itself.");
+  options
+      .add("validation_mixture", config.validation_mixture, "Mixture of tasks to validate on: a JSON file, or the JSON itself.")
+      .may_change();
   declare_finetune_options(options, config);
   options.add("examples_per_step", config.examples_per_step, "Number of questions in one optimizer step.").at_least(1);
   options.add("num_samples", config.num_samples, "Number of answers sampled for each question.").at_least(2);
@@ -232,8 +238,11 @@ void declare_rl_options(OptionList& options, RlConfig& config) {
   options.add("top_k", config.top_k, "Sample from the k most likely tokens; 0 samples from all.").at_least(0);
   options.add("generation_batch", config.max_running, "Number of answers to generate at a time.").at_least(1).may_change();
   options.add("eval_examples", config.eval_examples, "Number of validation questions.").at_least(1).may_change();
-  options.add("eval_samples", config.eval_samples,
-      "Number of answers sampled for each validation question; pass@1 to pass@N are reported.").at_least(1).may_change();
+  options
+      .add("eval_samples", config.eval_samples,
+           "Number of answers sampled for each validation question; pass@1 to pass@N are reported.")
+      .at_least(1)
+      .may_change();
   declare_measuring_options(options, config, "pass@k");
 }
 

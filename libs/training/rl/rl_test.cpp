@@ -58,10 +58,14 @@ TEST_F(Rl, LeavesARunWithRewardsAndPassRates) {
 // A task that one of a few answers solves: the model was taught to say 1, 2 or 3 to anything, and is rewarded for 2.
 TEST_F(Rl, WhatIsRewardedBecomesLikelier) {
   std::string chat, questions;
-  for (int i = 0; i < 20; ++i) questions += R"({"question": "say", "answer": "#### 2"})" "\n";
+  for (int i = 0; i < 20; ++i)
+    questions += R"({"question": "say", "answer": "#### 2"})"
+                 "\n";
   testing::write_text(folder_ / "questions.jsonl", questions);
   for (int i = 0; i < 150; ++i) {
-    chat += fmt::format(R"({{"messages":[{{"role":"user","content":"say"}},{{"role":"assistant","content":"#### {}"}}]}})", i % 3 + 1) + "\n";
+    chat += fmt::format(R"({{"messages":[{{"role":"user","content":"say"}},{{"role":"assistant","content":"#### {}"}}]}})",
+                        i % 3 + 1) +
+            "\n";
   }
   testing::write_text(folder_ / "say.jsonl", chat);
   SftConfig taught;
@@ -122,7 +126,9 @@ TEST_F(Rl, SaysWhatDoesNotFit) {
   EXPECT_THAT(failing([](auto& c) { c.mixture.clear(); }), ThrowsMessage<ConfigError>(HasSubstr("--mixture")));
   EXPECT_THAT(failing([](auto& c) { c.output_dir.clear(); }), ThrowsMessage<ConfigError>(HasSubstr("--output-dir")));
   const fs::path chat = testing::write_conversations(folder_.path(), 3);
-  EXPECT_THAT(failing([&](auto& c) { c.mixture = fmt::format(R"([{{"task": "conversations", "path": "{}"}}])", chat.string()); }),
+  EXPECT_THAT(failing([&](auto& c) {
+                c.mixture = fmt::format(R"([{{"task": "conversations", "path": "{}"}}])", chat.string());
+              }),
               ThrowsMessage<ConfigError>(HasSubstr("none would earn a reward")));
   EXPECT_THAT(failing([&](auto& c) { c.mixture = "[nonsense"; }), ThrowsMessage<ConfigError>(HasSubstr("not JSON")));
   EXPECT_THAT(failing([&](auto& c) { c.base_model = testing::save_base_model(folder_.path(), tokenizer_.get()).string(); }),

@@ -19,6 +19,6 @@ struct SftConfig : FinetuneConfig {
 void declare_sft_options(OptionList& options, SftConfig& config);
 
 TrainingResult sft(const SftConfig& config, ProgressReporter& progress, const std::vector<ScheduledScore>& scores = {},
-                        Communicator& communicator = alone());
+                   Communicator& communicator = alone());
 
 }  // namespace nanochat

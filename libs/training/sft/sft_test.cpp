@@ -117,7 +117,8 @@ TEST_F(Sft, NoEpochIsNoStep) {
   const TrainingResult result = train();
   EXPECT_EQ(result.steps, 0);
   EXPECT_TRUE(figures("loss").empty());
-  testing::expect_same_weights(*load_model(config_.output_dir, at::kFloat).model, *load_model(config_.base_model, at::kFloat).model);
+  testing::expect_same_weights(*load_model(config_.output_dir, at::kFloat).model,
+                               *load_model(config_.base_model, at::kFloat).model);
 }
 
 TEST_F(Sft, NothingIsHeldOutWhereTheShareIsZero) {
@@ -149,7 +150,8 @@ TEST_F(Sft, AResumedRunMayHaveMoreStepsAndOtherMicroBatches) {
   EXPECT_EQ(train().steps, 15);
   EXPECT_THAT(log(), HasSubstr("num_iterations: 12 → 15"));
   config_.device_batch_size = 3;  // three micro-batches of three rows are nine
-  EXPECT_THAT([this] { train(); }, ThrowsMessage<ConfigError>(::testing::AllOf(HasSubstr("tokens_per_step: 512 → 576"), HasSubstr("device_batch_size"))));
+  EXPECT_THAT([this] { train(); }, ThrowsMessage<ConfigError>(::testing::AllOf(HasSubstr("tokens_per_step: 512 → 576"),
+                                                                               HasSubstr("device_batch_size"))));
 }
 
 TEST_F(Sft, TheHorizonIsTheEpochs) {
@@ -161,15 +163,18 @@ TEST_F(Sft, TheHorizonIsTheEpochs) {
 
 TEST_F(Sft, ConversationsThatTeachNothingAreLeftOutOrAnError) {
   const auto cut = [](char c) {  // the context of 64 ends before the answer begins
-    return "{\"messages\":[{\"role\":\"user\",\"content\":\"" + std::string(200, c) + "\"},{\"role\":\"assistant\",\"content\":\"cut\"}]}\n";
+    return "{\"messages\":[{\"role\":\"user\",\"content\":\"" + std::string(200, c) +
+           "\"},{\"role\":\"assistant\",\"content\":\"cut\"}]}\n";
   };
   testing::write_text(folder_ / "chat.jsonl", cut('x') + cut('y'));
-  EXPECT_THAT([this] { train(); }, ThrowsMessage<DataError>(HasSubstr("training: nothing can be learned from any of the 2 conversations")));
+  EXPECT_THAT([this] { train(); },
+              ThrowsMessage<DataError>(HasSubstr("training: nothing can be learned from any of the 2 conversations")));
   EXPECT_FALSE(fs::exists(config_.output_dir)) << "no run is left behind";
 
   // Beside two that are good: every step learns something, and what is measured is a number. One has an empty answer, of which
   // <|assistant_end|> alone is learned, which stands for no bytes.
-  const std::string good = R"({"messages":[{"role":"user","content":"q"},{"role":"assistant","content":""}]})" "\n";
+  const std::string good = R"({"messages":[{"role":"user","content":"q"},{"role":"assistant","content":""}]})"
+                           "\n";
   testing::write_text(folder_ / "chat.jsonl", cut('x') + good + cut('y') + good);
   config_.examples_per_step = 1;
   EXPECT_TRUE(std::isfinite(train().score));
@@ -183,7 +188,8 @@ TEST_F(Sft, AMessageOfWeightZeroIsNotLearned) {
   const auto supervised = [&](const std::string& more) {
     testing::write_text(folder_ / "chat.jsonl",
                         R"({"messages":[{"role":"user","content":"q"},{"role":"assistant","content":"BAD")" + more +
-                            R"(},{"role":"user","content":"r"},{"role":"assistant","content":"GOOD"}]})" "\n");
+                            R"(},{"role":"user","content":"r"},{"role":"assistant","content":"GOOD"}]})"
+                            "\n");
     config_.data.validation_share = 0.0;
     config_.num_iterations = config_.examples_per_step = 1;
     config_.output_dir = folder_ / ("run" + std::to_string(++runs));
@@ -206,7 +212,8 @@ TEST_F(Sft, SaysWhatDoesNotFit) {
       sft(broken, progress);
     };
   };
-  EXPECT_THAT(failing([](auto& c) { c.data.data_dir.clear(); }), ThrowsMessage<ConfigError>(HasSubstr("--data-dir is missing")));
+  EXPECT_THAT(failing([](auto& c) { c.data.data_dir.clear(); }),
+              ThrowsMessage<ConfigError>(HasSubstr("--data-dir is missing")));
   EXPECT_THAT(failing([](auto& c) { c.data.mixture = "[]"; }), ThrowsMessage<ConfigError>(HasSubstr("both given")));
   EXPECT_THAT(failing([](auto& c) { c.output_dir.clear(); }), ThrowsMessage<ConfigError>(HasSubstr("--output-dir")));
   EXPECT_THAT(failing([](auto& c) { c.total_batch_size = 100; }), ThrowsMessage<ConfigError>(HasSubstr("nearest is 128")));

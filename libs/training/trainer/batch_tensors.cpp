@@ -22,8 +22,8 @@ at::Tensor weights_of(const TokenBatch& batch) {
 }
 at::Tensor documents_of(const TokenBatch& batch) {
   if (batch.documents.empty()) return {};
-  return at::from_blob(const_cast<std::int32_t*>(batch.documents.data()),
-                       {static_cast<std::int64_t>(batch.documents.size())}, at::kInt);
+  return at::from_blob(const_cast<std::int32_t*>(batch.documents.data()), {static_cast<std::int64_t>(batch.documents.size())},
+                       at::kInt);
 }
 
 }  // namespace nanochat

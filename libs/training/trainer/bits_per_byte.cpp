@@ -39,8 +39,8 @@ std::int64_t share_of_batches(std::int64_t batches, const Communicator& communic
 }
 
 // nullopt, in all processes, when there is no batch.
-std::optional<BitsPerByte> measure(Gpt& model, Loader& loader, std::int64_t max_batches, const std::vector<std::int32_t>& token_bytes,
-                                   Communicator& communicator) {
+std::optional<BitsPerByte> measure(Gpt& model, Loader& loader, std::int64_t max_batches,
+                                   const std::vector<std::int32_t>& token_bytes, Communicator& communicator) {
   BitsPerByte mine;
   TokenBatch batch;
   std::int64_t batches = 0;
@@ -61,7 +61,8 @@ BitsPerByte evaluate_bits_per_byte(Gpt& model, Loader& loader, std::int64_t max_
 }
 
 BitsPerByte evaluate_bits_per_byte(Gpt& model, const OpenLoader& open, std::int64_t rows, std::int64_t sequence_len,
-                                   std::int64_t tokens, const std::vector<std::int32_t>& token_bytes, Communicator& communicator) {
+                                   std::int64_t tokens, const std::vector<std::int32_t>& token_bytes,
+                                   Communicator& communicator) {
   while (true) {
     const std::int64_t batches = std::max<std::int64_t>(1, tokens / (rows * sequence_len));
     if (const auto total = measure(model, *open(rows, sequence_len), batches, token_bytes, communicator)) return *total;

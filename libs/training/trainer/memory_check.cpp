@@ -24,7 +24,8 @@ bool save_in_background(const TrainerOptions& options, const GptConfig& model, c
     const std::int64_t copy = model.parameter_count() * 4 + need.optimizer;
     const std::int64_t room = gpu ? available_memory_bytes() : available - need.total();
     if (!options.async_save || copy <= room) return options.async_save;
-    log_info("training waits while checkpoints are saved: a copy of weights and optimizer state, {}, does not fit", human(copy));
+    log_info("training waits while checkpoints are saved: a copy of weights and optimizer state, {}, does not fit",
+             human(copy));
     return false;
   }
   const std::int64_t fits = largest_batch_that_fits(model, model.sequence_len, bytes, available, gpu);

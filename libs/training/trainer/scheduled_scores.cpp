@@ -13,19 +13,24 @@ bool ScheduledScore::due(std::int64_t step, bool last) const {
 
 void declare_core_scores(OptionList& options, ScoreOptions& config) {
   config.max_per_task = 500;  // the reference's
-  options.add("core_every", config.every,
-      "Score the CORE tasks every N steps, after saving a checkpoint; 0 never, -1 only at the end.").at_least(-1);
+  options
+      .add("core_every", config.every,
+           "Score the CORE tasks every N steps, after saving a checkpoint; 0 never, -1 only at the end.")
+      .at_least(-1);
   options.add("core_bundle", config.data, "Folder with the CORE evaluation bundle.");
-  options.add("task_file", config.task_files,
-      "NAME=PATH: use another data file for the CORE task NAME. May be repeated.");
+  options.add("task_file", config.task_files, "NAME=PATH: use another data file for the CORE task NAME. May be repeated.");
   options.add("max_per_task", config.max_per_task, "Number of examples of each CORE task; -1 uses all.").at_least(-1);
 }
 
 void declare_task_scores(OptionList& options, ScoreOptions& config) {
-  options.add("task_every", config.every,
-      "Score chat tasks every N steps, after saving a checkpoint; 0 never, -1 only at the end.").at_least(-1);
-  options.add("benchmarks", config.benchmarks,
-      "Chat tasks to score, by the names that `eval` uses; chat means the six tasks of ChatCORE.").comma_separated();
+  options
+      .add("task_every", config.every,
+           "Score chat tasks every N steps, after saving a checkpoint; 0 never, -1 only at the end.")
+      .at_least(-1);
+  options
+      .add("benchmarks", config.benchmarks,
+           "Chat tasks to score, by the names that `eval` uses; chat means the six tasks of ChatCORE.")
+      .comma_separated();
   options.add("benchmark_dir", config.data, "Folder with the data of the tasks, as written by `data download`.");
   options.add("task_file", config.task_files, "NAME=PATH: use these files for the task NAME. May be repeated.");
   options.add("max_per_task", config.max_per_task, "Number of examples of each task; -1 uses all.").at_least(-1);

@@ -1,6 +1,5 @@
 #include "training/trainer/train_on.h"
 
-
 #include <spdlog/fmt/fmt.h>
 
 #include "core/elapsed.h"

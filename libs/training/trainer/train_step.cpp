@@ -82,8 +82,8 @@ double sum_figures(Communicator& communicator, StepResult& result, double square
   BitsPerByte& bpb = result.bits_per_byte;
   const auto as_double = [](std::int64_t count) { return static_cast<double>(count); };  // exact up to 2^53
   const auto as_count = [](double value) { return static_cast<std::int64_t>(value); };
-  const std::vector<double> sums = sum_over_ranks(
-      communicator, {result.loss, squares, as_double(result.tokens), bpb.nats, as_double(bpb.bytes), as_double(bpb.tokens)});
+  const std::vector<double> sums = sum_over_ranks(communicator, {result.loss, squares, as_double(result.tokens), bpb.nats,
+                                                                 as_double(bpb.bytes), as_double(bpb.tokens)});
   result.loss = sums[0];
   result.tokens = as_count(sums[2]);
   bpb = {sums[3], as_count(sums[4]), as_count(sums[5])};
@@ -118,8 +118,8 @@ StepResult train_step(Gpt& model, Optimizer& optimizer, const std::vector<TokenB
   for (const TokenBatch& batch : micro_batches) {
     std::optional<ReducesGradients> reduces;  // gradients go out once: with the last micro-batch
     if (!communicator.alone() && losses.size() + 1 == micro_batches.size()) reduces.emplace(model, optimizer);
-    losses.push_back(model.forward_backward(inputs_of(batch), targets_of(batch),
-                                            scale_of(batch, supervised, model.device()), documents_of(batch)));
+    losses.push_back(model.forward_backward(inputs_of(batch), targets_of(batch), scale_of(batch, supervised, model.device()),
+                                            documents_of(batch)));
     result.tokens += batch.rows * batch.sequence_len;
   }
   if (micro_batches.empty()) optimizer.reduce_all_gradients();

@@ -51,7 +51,8 @@ std::vector<TokenBatch> batches_of(std::uint64_t step, int count) {
 
 std::vector<TokenBatch> share_of(const std::vector<TokenBatch>& batches, const Communicator& communicator) {
   std::vector<TokenBatch> mine;
-  for (std::size_t i = static_cast<std::size_t>(communicator.rank()); i < batches.size(); i += static_cast<std::size_t>(communicator.size())) {
+  for (std::size_t i = static_cast<std::size_t>(communicator.rank()); i < batches.size();
+       i += static_cast<std::size_t>(communicator.size())) {
     mine.push_back(batches[i]);
   }
   return mine;
@@ -77,7 +78,8 @@ Trained train(Communicator& communicator, const GptConfig& config, int steps, in
   const std::vector<std::int32_t> bytes(kVocab, 1);
   Trained run;
   for (int step = 0; step < steps; ++step) {
-    run.steps.push_back(train_step(model, optimizer, share_of(batches_of(static_cast<std::uint64_t>(step), micro_batches), communicator),
+    run.steps.push_back(train_step(model, optimizer,
+                                   share_of(batches_of(static_cast<std::uint64_t>(step), micro_batches), communicator),
                                    {.muon_weight_decay = 0.1, .grad_clip = 0.5}, bytes));
   }
   optimizer.gather_values();
@@ -167,7 +169,8 @@ TEST_P(Ranks, SayTheSameOfAGradientThatIsNotFinite) {
     if (communicator.rank() == bad) batches[0].weights.back() = std::numeric_limits<float>::quiet_NaN();
     EXPECT_THAT([&] { train_step(model, optimizer, batches, {}); },
                 ThrowsMessage<NumericalError>(StartsWith("rank " + std::to_string(bad) + ": ")));
-    for (std::size_t i = 0; i < before.size(); ++i) EXPECT_TRUE(at::equal(model.parameters()[i].value, before[i])) << "not applied";
+    for (std::size_t i = 0; i < before.size(); ++i)
+      EXPECT_TRUE(at::equal(model.parameters()[i].value, before[i])) << "not applied";
     EXPECT_EQ(optimizer.steps(), 0);
     // And they go on together.
     batches = share_of(batches_of(2, ranks()), communicator);
@@ -190,8 +193,8 @@ TEST_P(Ranks, SendGradientsOfTheLastMicroBatchAlone) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Sizes, Ranks,
-                         ::testing::Combine(::testing::Values(2, 3, 4), ::testing::Values(Architecture::kNanochat2025_12,
-                                                                                          Architecture::kNanochat2026_07)),
+                         ::testing::Combine(::testing::Values(2, 3, 4),
+                                            ::testing::Values(Architecture::kNanochat2025_12, Architecture::kNanochat2026_07)),
                          [](const auto& tested) {
                            const bool newest = std::get<1>(tested.param) == Architecture::kNanochat2026_07;
                            return std::to_string(std::get<0>(tested.param)) + (newest ? "Newest" : "Older");

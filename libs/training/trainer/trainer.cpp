@@ -47,7 +47,8 @@ struct LoopState {
 
   nlohmann::json to_json(const std::string& shown, const std::string& score_name) const {
     nlohmann::json json{{"smooth_" + shown, smooth}, {"training_seconds", training_seconds}, {"skipped_steps", skipped_steps}};
-    if (std::isfinite(minimum_score)) json.update({{"validation_" + score_name, score}, {"minimum_" + score_name, minimum_score}});
+    if (std::isfinite(minimum_score))
+      json.update({{"validation_" + score_name, score}, {"minimum_" + score_name, minimum_score}});
     return json;
   }
   static LoopState from_json(const nlohmann::json& json, const std::string& shown, const std::string& score_name) {
@@ -65,8 +66,7 @@ struct LoopState {
 struct Loop {
   Loop(TrainerParts given, Stage& given_stage, ProgressReporter& given_progress)
       : parts(std::move(given)), communicator(*parts.communicator), stage(given_stage), progress(given_progress),
-        background(save_in_background(parts.options, parts.model, parts.runtime, parts.device_batch_size)),
-        lock(lock_run()),
+        background(save_in_background(parts.options, parts.model, parts.runtime, parts.device_batch_size)), lock(lock_run()),
         model(parts.model, parts.runtime.dtype, parts.runtime.device),
         optimizer(model.parameters(), parts.model.n_embd, optimizer_options(), communicator) {
     if (const auto folder = checkpoint_to_resume()) {
@@ -139,7 +139,8 @@ struct Loop {
     if (state.is_object()) {
       const nlohmann::json invariants = state.value("invariants", nlohmann::json::object());
       for (const Invariant& invariant : parts.invariants) {
-        const bool concerned = !communicator.alone() || std::any_of(invariant.options.begin(), invariant.options.end(),
+        const bool concerned = !communicator.alone() ||
+                               std::any_of(invariant.options.begin(), invariant.options.end(),
                                            [&](const std::string& name) { return changed.contains(name); });
         const nlohmann::json before = invariants.value(invariant.name, nlohmann::json());
         if (!concerned || before == invariant.value) continue;
@@ -155,7 +156,8 @@ struct Loop {
     for (std::string& text : changes) {  // it may be one of these that makes the number of steps another
       refused.push_back(std::move(text) + " (which may change)");
     }
-    throw ConfigError(fmt::format("--resume: {} was trained with another configuration: {}", where.string(), fmt::join(refused, "; ")));
+    throw ConfigError(fmt::format("--resume: {} was trained with another configuration: {}", where.string(),
+                                  fmt::join(refused, "; ")));
   }
 
   // What rank 0 finds, in every process.
@@ -192,7 +194,8 @@ struct Loop {
     }
     compare_configuration(state.value("config", nlohmann::json::object()), state, folder);
     if (!(stored.config == parts.model)) {
-      throw CheckpointError(fmt::format("{}: the model in the checkpoint has another shape than the options give", folder.string()));
+      throw CheckpointError(fmt::format("{}: the model in the checkpoint has another shape than the options give",
+                                        folder.string()));
     }
     read_weights(stored, model);
     NamedTensors tensors = optimizer.state();
@@ -203,7 +206,8 @@ struct Loop {
       loop = LoopState::from_json(state.at("loop"), parts.shown, parts.score);
       stage.seek(state.at("loader"));
     } catch (const nlohmann::json::exception& error) {  // written by another program
-      throw CheckpointError(fmt::format("{}: training_state.json is not one of {}: {}", folder.string(), parts.stage, error.what()));
+      throw CheckpointError(fmt::format("{}: training_state.json is not one of {}: {}", folder.string(), parts.stage,
+                                        error.what()));
     }
     checkpoint = folder;
     const std::string device = state.value("environment", nlohmann::json::object()).value("device", parts.runtime.description);
@@ -213,14 +217,16 @@ struct Loop {
   void announce() const {
     for (const std::string& warning : parts.warnings) log_warn("{}", warning);
     log_info("{}", parts.runtime.description);
-    if (!communicator.alone()) log_info("process {} of {}, which share the optimizer's state", communicator.rank(), communicator.size());
-    log_info("model: depth {}, width {}, {} heads, vocabulary {}, {} parameters, {:.2e} FLOPs per token",
-             parts.model.n_layer, parts.model.n_embd, parts.model.n_head, with_commas(parts.model.vocab_size),
+    if (!communicator.alone())
+      log_info("process {} of {}, which share the optimizer's state", communicator.rank(), communicator.size());
+    log_info("model: depth {}, width {}, {} heads, vocabulary {}, {} parameters, {:.2e} FLOPs per token", parts.model.n_layer,
+             parts.model.n_embd, parts.model.n_head, with_commas(parts.model.vocab_size),
              with_commas(parts.model.parameter_count()), parts.model.flops_per_token());
     log_info("{}", parts.announcement);
     if (!checkpoint.empty()) log_info("resumed at step {} from {}", step, checkpoint.string());
     if (!changes.empty()) log_info("resumed with other options: {}", fmt::join(changes, "; "));
-    if (!computed_before.empty()) log_info("computed until here by {}; weights and optimizer state are float32 in every precision", computed_before);
+    if (!computed_before.empty())
+      log_info("computed until here by {}; weights and optimizer state are float32 in every precision", computed_before);
   }
 
   TrainingResult run() {
@@ -364,23 +370,20 @@ struct Loop {
     contents.optimizer = optimizer.state();
     contents.shared = {board.get(), communicator.rank(), communicator.size(), saves++};
     contents.tokenizer = parts.tokenizer.get();
-    contents.training_state = {{"stage", parts.stage},
-                               {"step", step},
-                               {"loader", stage.position()},
-                               {"loop", loop.to_json(parts.shown, parts.score)},
-                               {"config", resolved()},
-                               {"scheduled_steps", scheduled_steps()},
-                               {"invariants", invariants()},
-                               {"environment", describe_environment(parts.runtime)}};
+    contents.training_state = {{"stage", parts.stage},       {"step", step},
+                               {"loader", stage.position()}, {"loop", loop.to_json(parts.shown, parts.score)},
+                               {"config", resolved()},       {"scheduled_steps", scheduled_steps()},
+                               {"invariants", invariants()}, {"environment", describe_environment(parts.runtime)}};
     const auto start = Clock::now();
     surface([&] {
       const fs::path folder = RunFolder::checkpoint_path(parts.options.output_dir, step);
       saver->save(folder, contents, [this, folder, at = step](const SaveTimes& times) {
         if (run_folder) run_folder->mark_latest(at);
         if (run_folder) run_folder->prune_checkpoints(parts.options.keep_last);
-        log_debug("step {:06d} | checkpoint {} written in {:.0f} ms; training stood still for {:.0f} ms, {:.0f} of them for "
-                  "the one before",
-                  at, folder.string(), 1e3 * times.written, 1e3 * times.stalled, 1e3 * times.waited);
+        log_debug(
+            "step {:06d} | checkpoint {} written in {:.0f} ms; training stood still for {:.0f} ms, {:.0f} of them for "
+            "the one before",
+            at, folder.string(), 1e3 * times.written, 1e3 * times.stalled, 1e3 * times.waited);
       });
     });
     checkpoint_seconds += seconds_since(start);
@@ -486,7 +489,8 @@ struct Loop {
 
 Runtime select_training_runtime(const TrainerOptions& options, Communicator& communicator) {
   if (options.output_dir.empty()) throw ConfigError("--output-dir is missing: name the folder of the run");
-  Runtime runtime = select_runtime(options.runtime, Workload::kTraining, {communicator.local_rank(), communicator.local_size()});
+  Runtime runtime = select_runtime(options.runtime, Workload::kTraining,
+                                   {communicator.local_rank(), communicator.local_size()});
   set_dtype(runtime, same_dtype(communicator, runtime.dtype));
   return runtime;
 }

@@ -24,14 +24,19 @@ OptimizerOptions TrainerOptions::optimizer_options(const Runtime& on, const GptC
 
 void declare_run_options(OptionList& options, TrainerOptions& config) {
   options.add("output_dir", config.output_dir, "Folder of the run, for checkpoints, metrics and logs.").not_in_resolved();
-  options.add("resume", config.resume, "Resume a run in --output-dir: `latest`, or the path of one of its "
-                                       "checkpoints.").not_in_resolved();
+  options
+      .add("resume", config.resume,
+           "Resume a run in --output-dir: `latest`, or the path of one of its "
+           "checkpoints.")
+      .not_in_resolved();
   declare_runtime_options(options, config.runtime);
 }
 
 void declare_data_options(OptionList& options, TrainerOptions& config, const std::string& fixed, const std::string& work) {
   options.add("seed", config.seed, "Random seed for " + fixed + ".");
-  options.add("workers", config.workers, "Number of threads that " + work + "; 0 uses every core.").at_least(0).not_in_resolved();
+  options.add("workers", config.workers, "Number of threads that " + work + "; 0 uses every core.")
+      .at_least(0)
+      .not_in_resolved();
 }
 
 void declare_learning_rates(OptionList& options, TrainerOptions& config) {
@@ -41,29 +46,37 @@ void declare_learning_rates(OptionList& options, TrainerOptions& config) {
 }
 
 void declare_step_options(OptionList& options, TrainerOptions& config) {
-  options.add("weight_decay", config.weight_decay,
-      "Decoupled weight decay of the embedding and the head. For nanochat-2026-07: that of the matrices at depth 12, which the "
-      "scaling law adapts to the model.").at_least(0);
-  options.add("muon_dtype", config.muon_dtype,
-      "Precision of Muon's orthogonalisation (Newton-Schulz or Polar Express). auto uses the faster one on this machine. "
-      "The Python nanochat uses bfloat16.")
+  options
+      .add("weight_decay", config.weight_decay,
+           "Decoupled weight decay of the embedding and the head. For nanochat-2026-07: that of the matrices at depth 12, "
+           "which the "
+           "scaling law adapts to the model.")
+      .at_least(0);
+  options
+      .add("muon_dtype", config.muon_dtype,
+           "Precision of Muon's orthogonalisation (Newton-Schulz or Polar Express). auto uses the faster one on this machine. "
+           "The Python nanochat uses bfloat16.")
       .one_of({"auto", "float32", "bfloat16"})
       .may_change();
   options.add("grad_clip", config.grad_clip, "Clip gradients to this global norm; 0 disables clipping.").at_least(0);
-  options.add("skip_bad_steps", config.skip_bad_steps,
-              "Skip up to this many batches in which the loss or a gradient is NaN or Inf; the next one stops "
-              "training.")
+  options
+      .add("skip_bad_steps", config.skip_bad_steps,
+           "Skip up to this many batches in which the loss or a gradient is NaN or Inf; the next one stops "
+           "training.")
       .at_least(0)
       .may_change();
 }
 
 void declare_checkpoint_options(OptionList& options, TrainerOptions& config, const std::string& best) {
-  options.add("checkpoint_interval", config.checkpoint_interval,
-      "Save a checkpoint every N steps; -1 only at the end.").above(0, -1).may_change();
+  options.add("checkpoint_interval", config.checkpoint_interval, "Save a checkpoint every N steps; -1 only at the end.")
+      .above(0, -1)
+      .may_change();
   options.add("keep_last", config.keep_last, "Number of newest checkpoints to keep; 0 keeps all.").at_least(0).may_change();
-  options.add("keep_best", config.keep_best, "Also save the checkpoint with the " + best + ", as checkpoints/best.").may_change();
-  options.add("async_save", config.async_save,
-              "Write checkpoints in the background from a copy in memory. With --no-async-save, training waits.")
+  options.add("keep_best", config.keep_best, "Also save the checkpoint with the " + best + ", as checkpoints/best.")
+      .may_change();
+  options
+      .add("async_save", config.async_save,
+           "Write checkpoints in the background from a copy in memory. With --no-async-save, training waits.")
       .not_in_resolved();
   options.add("log_interval", config.log_interval, "Write a line to log.txt every N steps.").at_least(1).may_change();
 }

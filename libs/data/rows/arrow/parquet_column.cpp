@@ -53,8 +53,7 @@ std::string list(const std::vector<const parquet::ColumnDescriptor*>& columns) {
 
 class ParquetColumn final : public TextColumn {
  public:
-  ParquetColumn(const std::filesystem::path& path, const std::string& name)
-      : source_(path) {
+  ParquetColumn(const std::filesystem::path& path, const std::string& name) : source_(path) {
     source_.guarded([&] {
       file_ = source_.open();
       metadata_ = file_->metadata();
@@ -165,12 +164,12 @@ class ParquetColumn final : public TextColumn {
     const std::int64_t promised = group->ColumnChunk(column_)->num_values();
     if (levels_read_ != promised) {
       source_.fail("row group " + std::to_string(group_) + " has " + std::to_string(levels_read_) + " values of " +
-           std::to_string(promised));
+                   std::to_string(promised));
     }
     const auto rows = static_cast<std::int64_t>(source_.row() - rows_before_);
     if (rows != group->num_rows()) {
       source_.fail("row group " + std::to_string(group_) + " has " + std::to_string(rows) + " rows of " +
-           std::to_string(group->num_rows()));
+                   std::to_string(group->num_rows()));
     }
     reader_.reset();
     group_reader_.reset();

@@ -121,8 +121,7 @@ void append_value(const arrow::Array& array, std::int64_t at, int depth, std::st
 
 class ParquetRows final : public JsonRows {
  public:
-  ParquetRows(const std::filesystem::path& path, const std::vector<std::string>& columns)
-      : source_(path) {
+  ParquetRows(const std::filesystem::path& path, const std::vector<std::string>& columns) : source_(path) {
     source_.guarded([&] { open(columns); });
   }
 

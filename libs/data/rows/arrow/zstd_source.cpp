@@ -38,9 +38,10 @@ class ZstdSource final : public ByteSource {
       if (!inside_frame_ && frames_ > 0 && !decompressor_->Reset().ok()) fail("cannot start to decompress zstd");
       inside_frame_ = true;
       // After the last byte of the file there may still be text inside the decompressor.
-      const auto result = decompressor_->Decompress(
-          static_cast<std::int64_t>(filled_ - position_), reinterpret_cast<const std::uint8_t*>(input_.data()) + position_,
-          static_cast<std::int64_t>(capacity), reinterpret_cast<std::uint8_t*>(buffer));
+      const auto result = decompressor_->Decompress(static_cast<std::int64_t>(filled_ - position_),
+                                                    reinterpret_cast<const std::uint8_t*>(input_.data()) + position_,
+                                                    static_cast<std::int64_t>(capacity),
+                                                    reinterpret_cast<std::uint8_t*>(buffer));
       if (!result.ok()) {
         fail(any_ ? "the zstd file is corrupt (" + result.status().message() + ")"
                   : "not a zstd file, or its beginning is corrupt");
