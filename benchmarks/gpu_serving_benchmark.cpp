@@ -3,7 +3,7 @@
 // layers are read in turn: together they are several times as large as the second-level cache. Skipped with a message where
 // no GPU is.
 //
-//   nanochat_gpu_benchmarks --benchmark_filter=decode --benchmark_min_time=0.05s
+//   nanochat_gpu_benchmarks --benchmark_filter=decode --benchmark_min_time=0.05
 #include <benchmark/benchmark.h>
 
 #include <ATen/ops/empty.h>
@@ -256,13 +256,14 @@ BENCHMARK(gpu_sample)->ArgNames({"rows", "kind"})->ArgsProduct({{1, 32, 128}, {0
 
 // ------------------------------------------------------------------------------------------------------- a whole step
 
-// sequences, layers, context, 0: products by our kernel where it takes them, 1: cuBLAS. Embedding and sampling are not
-// among it.
+// sequences, layers, context, 0: products by our kernel where it takes them, 1: cuBLAS, 2: ours with what stands around them, as
+// ServingPass has it. Embedding and sampling are not among it.
 void gpu_decode_step(benchmark::State& state) {
   if (skip(state)) return;
   const std::int64_t n = state.range(0), layers = state.range(1), context = state.range(2), width = 64 * layers;
   const std::int64_t heads = width / kHeadDim;
-  const bool library = state.range(3) != 0;
+  const bool library = state.range(3) == 1, fused = state.range(3) == 2;
+  if (fused && n > ops::cuda::kMostLinearRows) return state.SkipWithError("too many rows for the kernel");
   struct Layer {
     at::Tensor qkv, out, fc1, fc2;
   };
@@ -283,10 +284,21 @@ void gpu_decode_step(benchmark::State& state) {
     library ? static_cast<void>(at::mm_out(y, x, w.t())) : ops::linear_rows(x, w, y);
   };
   const double weight_bytes = 2.0 * static_cast<double>(layers * 12 * width * width + kVocabulary * width);
+  const ops::LinearFusion normalised{.normalise = true, .eps = kEps}, added{.add = true};
+  const ops::LinearFusion activated{.normalise = true, .eps = kEps, .relu_squared = true};
   time_graph(state, 1, weight_bytes + bytes_of(cache), 0, [&] {
-    ops::rms_norm(residual, norm, none, kEps);
+    if (!fused) ops::rms_norm(residual, norm, none, kEps);
     for (std::size_t i = 0; i < weights.size(); ++i) {
       const Layer& layer = weights[i];
+      if (fused) {
+        ops::linear_rows(residual, layer.qkv, qkv, normalised);
+        ops::rope_qk_norm_store(qkv, table, batch, q, cache.keys[i], cache.values[i], kEps);
+        ops::linear_rows(ops::paged_attention(q, cache.keys[i], cache.values[i], batch).view({n, width}), layer.out, residual,
+                         added);
+        ops::linear_rows(residual, layer.fc1, hidden, activated);
+        ops::linear_rows(hidden, layer.fc2, residual, added);
+        continue;
+      }
       multiply(norm, layer.qkv, qkv);
       ops::rope_qk_norm_store(qkv, table, batch, q, cache.keys[i], cache.values[i], kEps);
       multiply(ops::paged_attention(q, cache.keys[i], cache.values[i], batch).view({n, width}), layer.out, branch);
@@ -296,15 +308,15 @@ void gpu_decode_step(benchmark::State& state) {
       multiply(hidden, layer.fc2, branch);
       ops::add_rms_norm(residual, branch, norm, none, kEps);
     }
-    multiply(norm, head, logits);
+    fused ? ops::linear_rows(residual, head, logits, normalised) : multiply(norm, head, logits);
     ops::cuda::softcap(logits, kVocabulary, 15.0);
   });
   state.counters["tokens/s"] = benchmark::Counter(4.0 * static_cast<double>(n), benchmark::Counter::kIsIterationInvariantRate);
 }
 BENCHMARK(gpu_decode_step)
     ->ArgNames({"sequences", "layers", "context", "cublas"})
-    ->ArgsProduct({{1, 8, 32, 64, 128}, {20}, {512}, {0, 1}})
-    ->ArgsProduct({{1, 32}, {12}, {512}, {0, 1}})
+    ->ArgsProduct({{1, 8, 32, 64, 128}, {20}, {512}, {0, 1, 2}})
+    ->ArgsProduct({{1, 32}, {12}, {512}, {0, 1, 2}})
     ->UseRealTime();
 
 }  // namespace

@@ -16,6 +16,10 @@ if(NOT NANOCHAT_CUDA STREQUAL "OFF")
   if(NOT TARGET LibTorch::cuda)
     list(APPEND _missing "LibTorch's CUDA libraries (scripts/setup.sh --cuda)")
   endif()
+  # nccl.h of the wheel whose library LibTorch loads. Without it several processes cannot share GPUs
+  # (libs/distributed/nccl_none.cpp).
+  find_path(NCCL_INCLUDE_DIR nccl.h HINTS "${LibTorch_ROOT}/../nvidia/nccl/include")
+  mark_as_advanced(NCCL_INCLUDE_DIR)
   if(NOT _missing)
     set(NANOCHAT_HAS_CUDA ON)
   elseif(NANOCHAT_CUDA STREQUAL "ON")

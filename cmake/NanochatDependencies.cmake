@@ -8,6 +8,13 @@ find_package(nlohmann_json 3.11 REQUIRED)
 find_package(CLI11 2.1 REQUIRED)
 find_package(spdlog 1.10 REQUIRED)
 find_package(LibTorch REQUIRED)
+# Headers alone; the library itself is in LibTorch. Without them a program that runs as several processes says that it
+# cannot (libs/distributed/gloo_none.cpp).
+find_path(Gloo_INCLUDE_DIR gloo/context.h)
+mark_as_advanced(Gloo_INCLUDE_DIR)
+if(NOT Gloo_INCLUDE_DIR)
+  message(STATUS "Gloo: no headers (libgloo-dev), so training with several processes is left out")
+endif()
 find_package(PkgConfig REQUIRED)
 pkg_check_modules(sentencepiece REQUIRED IMPORTED_TARGET sentencepiece)
 pkg_check_modules(pcre2 REQUIRED IMPORTED_TARGET libpcre2-8)

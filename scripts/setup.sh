@@ -39,7 +39,7 @@ fi
 command -v dpkg-query > /dev/null || { echo "setup: this script needs Debian 12, but there is no dpkg" >&2; exit 1; }
 
 packages=(pkg-config zlib1g-dev libssl-dev libcurl4-openssl-dev nlohmann-json3-dev libcli11-dev libspdlog-dev
-  libsentencepiece-dev libpcre2-dev libutf8proc-dev libgtest-dev libgmock-dev libbenchmark-dev librapidcheck-dev)
+  libsentencepiece-dev libpcre2-dev libutf8proc-dev libgloo-dev libgtest-dev libgmock-dev libbenchmark-dev librapidcheck-dev)
 # Tools count as there when the command is, wherever it came from.
 command -v g++ > /dev/null || packages+=(g++)
 command -v ninja > /dev/null || packages+=(ninja-build)

@@ -245,7 +245,7 @@ ExitCode bench_train(const BenchArguments& arguments, Context& context) {
   model.init_weights(kSeed);
   model.zero_grad();
   // As a training by default has it: Newton-Schulz in the faster precision.
-  Optimizer optimizer(model.parameters(), config.n_embd, TrainerOptions().optimizer_options(runtime));
+  Optimizer optimizer(model.parameters(), config.n_embd, TrainerOptions().optimizer_options(runtime, config));
   Rng rng(kSeed);
   std::vector<TokenBatch> batches(static_cast<std::size_t>(arguments.micro_batches));
   for (TokenBatch& batch : batches) {
@@ -404,6 +404,7 @@ void add_bench(CommandLine& command_line) {
   command.option("max_tokens", &infer->max_tokens, "Maximum number of tokens to generate; the context may allow fewer.")
       .at_least(2);
   command.run([infer](Context& context) { return bench_infer(*infer, context); });
+  add_bench_comm(command_line);
   add_bench_serve(command_line);
 }
 

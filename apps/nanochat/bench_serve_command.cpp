@@ -119,7 +119,7 @@ ExitCode bench_serve(const BenchServeArguments& arguments, Context& context) {
   EngineOptions options;
   options.max_running = *std::max_element(counts.begin(), counts.end());
   options.max_queued = options.max_running;
-  options.max_batch_tokens = std::max(arguments.max_batch_tokens, options.max_running);
+  if (arguments.max_batch_tokens > 0) options.max_batch_tokens = std::max(arguments.max_batch_tokens, options.max_running);
   Engine engine(std::move(model), options);
   engine.start();
   Rng rng(kSeed);
@@ -179,7 +179,10 @@ void add_bench_serve(CommandLine& command_line) {
   command.option("streams", &arguments->streams, "Numbers of concurrent requests, each measured separately.").comma_separated();
   command.option("prompt_tokens", &arguments->prompt_tokens, "Number of tokens in each prompt.").at_least(1);
   command.option("max_tokens", &arguments->max_tokens, "Number of tokens in each answer.").at_least(1);
-  command.option("max_batch_tokens", &arguments->max_batch_tokens, "Maximum number of tokens in one forward pass.").at_least(1);
+  command
+      .option("max_batch_tokens", &arguments->max_batch_tokens,
+              "Maximum number of tokens in one forward pass; 0 uses 256 on a CPU and 8192 on a GPU.")
+      .at_least(0);
   command.option("temperature", &arguments->temperature, "Sampling temperature; 0 always takes the most likely token.")
       .at_least(0);
   command.option("steps", &arguments->steps, "Number of timed runs.").at_least(1);

@@ -222,6 +222,12 @@ bool CommandLine::is_group(const std::string& name) const {
                      [&](const auto& command) { return command->path().starts_with(name + " "); });
 }
 
+Subcommand* CommandLine::find_command(const std::vector<std::string>& words) const {
+  if (words.empty()) return nullptr;
+  if (Subcommand* command = find(words[0])) return command;
+  return words.size() > 1 ? find(words[0] + " " + words[1]) : nullptr;
+}
+
 std::vector<std::string> CommandLine::names_in(const std::string& group) const {
   std::vector<std::string> names;
   const std::string prefix = group.empty() ? "" : group + " ";

@@ -85,6 +85,9 @@ class CommandLine {
   // errors included.
   int main(int argc, const char* const* argv);
 
+  // The command that these words begin with; nullptr: none.
+  Subcommand* find_command(const std::vector<std::string>& words) const;
+
   // docs/cli.md: every command with its summary, example and a table of options. A test keeps the file equal to it.
   std::string markdown() const;
 

@@ -10,6 +10,7 @@ void add_every_command(CommandLine& command_line) {
   add_sft(command_line);
   add_rl(command_line);
   add_run(command_line);
+  add_launch(command_line);
   add_eval(command_line);
   add_report(command_line);
   add_infer(command_line);

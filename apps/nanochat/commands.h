@@ -16,6 +16,7 @@ void add_pretrain(CommandLine& command_line);   // pretrain
 void add_midtrain(CommandLine& command_line);   // midtrain
 void add_sft(CommandLine& command_line);        // sft
 void add_rl(CommandLine& command_line);         // rl
+void add_launch(CommandLine& command_line);     // launch
 void add_run(CommandLine& command_line);        // run
 void add_eval(CommandLine& command_line);       // eval
 void add_report(CommandLine& command_line);     // report
@@ -25,6 +26,7 @@ void add_info(CommandLine& command_line);       // info
 void add_import(CommandLine& command_line);     // import
 void add_export(CommandLine& command_line);     // export
 void add_bench(CommandLine& command_line);      // bench train | infer, and the next
+void add_bench_comm(CommandLine& command_line);   // bench comm; add_bench calls it
 void add_bench_serve(CommandLine& command_line);  // bench serve; add_bench calls it
 
 void add_every_command(CommandLine& command_line);

@@ -18,6 +18,7 @@
 #include "data/rows/paths.h"
 #include "data/shards/corpus.h"
 #include "eval_tables.h"
+#include "ranks.h"
 #include "evaluation/chat_eval.h"
 #include "evaluation/chat_tasks.h"
 #include "evaluation/completion.h"
@@ -27,6 +28,7 @@
 #include "reader_options.h"
 #include "runtime/runtime.h"
 #include "training/trainer/bits_per_byte.h"
+#include "training/trainer/same_everywhere.h"
 
 namespace nanochat::cli {
 namespace {
@@ -70,12 +72,19 @@ fs::path output_folder(const EvalConfig& config, const fs::path& checkpoint) {
 
 class Evaluator {
  public:
-  Evaluator(const EvalConfig& config, Context& context)
-      : config_(config), context_(context), runtime_(select_runtime(config.runtime, workload_of(config))),
+  Evaluator(const EvalConfig& config, Context& context, Communicator& communicator, ProgressReporter& progress)
+      : config_(config), context_(context), communicator_(communicator), progress_(progress),
+        rank_(communicator.alone() ? config.rank : communicator.rank()),
+        world_size_(communicator.alone() ? config.world_size : communicator.size()),
+        runtime_(select_runtime(config.runtime, workload_of(config), {communicator.local_rank(), communicator.local_size()})),
         files_(config.data_dir.empty() ? fs::path() : fs::path(config.data_dir.front()), config.task_files, "--data-dir") {
     if (config.rank >= config.world_size) {
       throw ConfigError(fmt::format("--rank is {}, expected a number below --world-size, {}", config.rank, config.world_size));
     }
+    if (!communicator.alone() && config.world_size > 1) {
+      throw ConfigError("--rank and --world-size share the examples among processes that do not know each other; these do");
+    }
+    set_dtype(runtime_, same_dtype(communicator, runtime_.dtype));
     for (const std::string& path : config.compare) compared_.emplace_back(path, find_evaluation(path));
     if (asks_for(config, "humaneval") || asks_for(config, "chat")) {
       sandbox_ = std::make_unique<Sandbox>(config.allow_unsandboxed);
@@ -87,26 +96,46 @@ class Evaluator {
     }
     describe();
     output_ = output_folder(config, loaded_.folder);
-    if (output_.empty() && (config.resume || config.save_samples || config.world_size > 1)) {
+    if (output_.empty() && (config.resume || config.save_samples || world_size_ > 1)) {
       throw ConfigError("--output-dir is missing: examples are kept there");
     }
     if (!output_.empty()) {
-      nlohmann::json settings = evaluation_.settings;
-      settings["model"] = evaluation_.model;
-      store_ = ExampleStore(output_, settings, config.resume, config.rank, config.world_size);
+      settings_ = evaluation_.settings;
+      settings_["model"] = evaluation_.model;
+      if (!communicator.alone()) {
+        if (communicator.is_root() && !config.resume) store_ = ExampleStore(output_, settings_, false);  // nothing of before
+        communicator.barrier();
+      }
+      store_ = ExampleStore(output_, settings_, config.resume, rank_, world_size_);
     }
   }
 
+  // Of several processes each goes through its share of the examples, and rank 0 through what all have found.
   ExitCode run() {
+    if (communicator_.alone()) return run_all();
+    for (const std::string& name : expand_task_names(config_.benchmarks)) {
+      if (name != "bpb" && name != "completion") attempt(name, [&] { ask(name); });
+    }
+    for (const std::string& file : config_.custom_tasks) attempt(file, [&] { ask_custom(file); });
+    communicator_.barrier();
+    if (!communicator_.is_root()) return ExitCode::kOk;
+    evaluation_.results.clear();
+    rank_ = 0;
+    world_size_ = 1;
+    store_ = ExampleStore(output_, settings_, true);
+    return run_all();
+  }
+
+ private:
+  ExitCode run_all() {
     for (const std::string& name : expand_task_names(config_.benchmarks)) attempt(name, [&] { ask(name); });
     for (const std::string& file : config_.custom_tasks) attempt(file, [&] { ask_custom(file); });
     require_a_figure();
-    if (!output_.empty() && config_.world_size == 1) write_files();
+    if (!output_.empty() && world_size_ == 1) write_files();
     context_.json ? std::cout << to_json(evaluation_).dump() << '\n' : std::cout << evaluation_table(evaluation_, compared_);
     return finish();
   }
 
- private:
   static EvaluationResult find_evaluation(const fs::path& given) {
     const fs::path path = locate_run(given);
     if (fs::is_regular_file(path)) return read_evaluation(path);
@@ -162,16 +191,15 @@ class Evaluator {
     if (name == "core") {
       const auto results = evaluate_core(*loaded_.model, *loaded_.tokenizer,
                                          read_core_bundle(files_.core_bundle(), files_.core_tasks()), core_options(), store_,
-                                         *context_.progress);
+                                         progress_);
       evaluation_.results.insert(evaluation_.results.end(), results.begin(), results.end());
     } else if (name == "bpb") {
       bits_per_byte();
     } else if (name == "completion") {
       completions();
     } else {
-      evaluation_.results.push_back(evaluate_chat_task(*loaded_.model, *loaded_.tokenizer,
-                                                       *open_chat_task(name, files_.of(name)), chat_options(), store_,
-                                                       *context_.progress));
+      evaluation_.results.push_back(evaluate_chat_task(
+          *loaded_.model, *loaded_.tokenizer, *open_chat_task(name, files_.of(name)), chat_options(), store_, progress_));
     }
   }
 
@@ -179,14 +207,14 @@ class Evaluator {
     CustomTask task = load_custom_task(file);
     if (task.chat) {
       evaluation_.results.push_back(evaluate_chat_task(*loaded_.model, *loaded_.tokenizer, *task.chat, chat_options(), store_,
-                                                       *context_.progress));
+                                                       progress_));
       return;
     }
     if (config_.max_per_task > 0 && config_.max_per_task < static_cast<std::int64_t>(task.rows.size())) {
       task.rows.resize(static_cast<std::size_t>(config_.max_per_task));
     }
     TaskResult result = evaluate_core_task(*loaded_.model, *loaded_.tokenizer, task.base, task.rows, core_options(), store_,
-                                           *context_.progress);
+                                           progress_);
     result.suite = "custom";
     evaluation_.results.push_back(std::move(result));
   }
@@ -202,8 +230,8 @@ class Evaluator {
     options.scoring = scoring();
     options.max_per_task = config_.max_per_task;
     if (config_.truncate == "context") options.max_prompt_tokens = loaded_.model->config().sequence_len;
-    options.rank = config_.rank;
-    options.world = config_.world_size;
+    options.rank = rank_;
+    options.world = world_size_;
     options.save_samples = config_.save_samples;
     return options;
   }
@@ -219,8 +247,8 @@ class Evaluator {
     options.seed = config_.seed;
     options.max_running = config_.device_batch_size;
     options.sandbox = sandbox_.get();
-    options.rank = config_.rank;
-    options.world = config_.world_size;
+    options.rank = rank_;
+    options.world = world_size_;
     options.save_samples = config_.save_samples;
     return options;
   }
@@ -263,10 +291,10 @@ class Evaluator {
       return open(options);
     };
     const auto start = SteadyClock::now();
-    context_.progress->start(fmt::format("bpb {}", name), 0, "batches");
+    progress_.start(fmt::format("bpb {}", name), 0, "batches");
     const BitsPerByte bpb = evaluate_bits_per_byte(*loaded_.model, open_shape, rows, length, config_.eval_tokens,
                                                    loaded_.tokenizer->token_byte_lengths());
-    context_.progress->finish();
+    progress_.finish();
     TaskResult result;
     result.suite = "bpb";
     result.task = name;
@@ -281,7 +309,7 @@ class Evaluator {
     const fs::path* named = files_.named("completion");
     const auto items = read_completion_items(named != nullptr ? *named : files_.root());
     const CompletionResult scores = evaluate_completions(*loaded_.model, *loaded_.tokenizer, items, config_.device_batch_size,
-                                                         *context_.progress);
+                                                         progress_);
     for (std::size_t i = 0; config_.show && !context_.json && i < items.size(); ++i) {
       std::cout << fmt::format("{} {}{}\n", scores.correct[i] ? "✓" : "✗", items[i].prompt, scores.continuations[i]);
     }
@@ -331,12 +359,16 @@ class Evaluator {
 
   const EvalConfig& config_;
   Context& context_;
+  Communicator& communicator_;
+  ProgressReporter& progress_;
+  int rank_, world_size_;
   Runtime runtime_;
   EvaluationFiles files_;
   Compared compared_;
   std::unique_ptr<Sandbox> sandbox_;
   LoadedModel loaded_;
   EvaluationResult evaluation_;
+  nlohmann::json settings_;
   fs::path output_;
   ExampleStore store_;
 };
@@ -411,13 +443,18 @@ void add_eval(CommandLine& command_line) {
               "their results.")
       .at_least(1);
   command.option("show", config->show, "Print every prompt of completion with the model's continuation.");
-  command.run([config, &benchmarks](Context& context) {
+  auto distributed = std::make_shared<CommunicatorOptions>(communicator_options("eval"));
+  declare_distributed_options(command.options(), *distributed);
+  command.run([config, distributed, &command, &benchmarks](Context& context) {
     // A task of one's own brings its data; nobody asked for the benchmark that is scored by default.
     if (!config->custom_tasks.empty() && benchmarks.source() == "default" && config->data_dir.empty() &&
         config->task_files.empty()) {
       config->benchmarks.clear();
     }
-    return Evaluator(*config, context).run();
+    nlohmann::json configuration = command.options().resolved();
+    configuration.erase("rank");
+    Ranks ranks(*distributed, config->runtime, configuration);
+    return Evaluator(*config, context, ranks.communicator(), ranks.progress(context)).run();
   });
 }
 

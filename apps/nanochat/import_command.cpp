@@ -26,9 +26,9 @@ struct ImportArguments {
   std::string rope_table_dtype;
 };
 
-constexpr const char* kConfigOptions[] = {"sequence_len",     "vocab_size", "n_layer",           "n_head",
-                                          "n_kv_head",        "n_embd",     "intermediate_size", "rope_base",
-                                          "rope_table_dtype", "softcap",    "rms_norm_eps"};
+constexpr const char* kConfigOptions[] = {"sequence_len", "vocab_size",        "n_layer",   "n_head",           "n_kv_head",
+                                          "n_embd",       "intermediate_size", "rope_base", "rope_table_dtype", "softcap",
+                                          "rms_norm_eps", "window_pattern",    "qk_scale"};
 
 void report(const ImportArguments& arguments, const ImportResult& result, const Context& context) {
   const GptConfig& config = result.config;
@@ -70,7 +70,7 @@ ExitCode import(const ImportArguments& arguments, const Context& context) {
       values += fmt::format("{}{} {}", values.empty() ? "" : ", ", name,
                             value.is_string() ? value.get<std::string>() : value.dump());
     }
-    log_info("taken from the reference's code at {}, since its files do not say it: {}", arguments.options.reference, values);
+    log_info("taken from the reference's code at {}, since its files do not say it: {}", result.reference, values);
   }
   if (!result.tied.empty()) log_info("tied embeddings: {}", result.tied);
   if (result.tokenizer == nullptr) {
@@ -91,7 +91,9 @@ void add_config_options(Subcommand& command, ImportArguments& arguments) {
             .intermediate_size = 0,
             .rope_base = 0,
             .softcap = 0,
-            .rms_norm_eps = 0};
+            .rms_norm_eps = 0,
+            .window_pattern = "",
+            .qk_scale = 0};
   const auto size = [&](const char* name, std::int64_t& field, const char* help) {
     command.option(name, field, fmt::format("{}. Use only if the model's files do not say it.", help)).at_least(1);
   };
@@ -102,6 +104,15 @@ void add_config_options(Subcommand& command, ImportArguments& arguments) {
   size("n_kv_head", config.n_kv_head, "Number of key/value heads");
   size("n_embd", config.n_embd, "Width of the model");
   size("intermediate_size", config.intermediate_size, "Hidden size of the MLP");
+  command.option(
+      "window_pattern", config.window_pattern,
+      "For nanochat-2026-07: attention windows of the layers, repeated, as letters S (a quarter of the context) and L (all of "
+      "it). Use only if the model's files do not say it.");
+  command
+      .option(
+          "qk_scale", config.qk_scale,
+          "For nanochat-2026-07: factor of queries and keys after normalisation. Use only if the model's files do not say it.")
+      .above(0, 0);
   command.option("rope_base", config.rope_base, "Base of the RoPE frequencies. Use only if the model's files do not say it.")
       .above(1, 0);
   command
@@ -142,9 +153,10 @@ void add_import(CommandLine& command_line) {
   command
       .option("reference", options.reference,
               "Commit of the Python nanochat that wrote the .pt file. Its code defines what the file does not "
-              "store: an MLP of 4 times the width, RoPE base 10000 with bfloat16 tables, soft cap 15. With none, "
-              "give these as options.")
-      .one_of({"d314e96", "none"});
+              "store: an MLP of 4 times the width, the base and precision of RoPE, soft cap 15 and others. auto "
+              "uses 92d63d4 if the file has the tensor smear_lambda, otherwise d314e96. With none, give the values "
+              "as options.")
+      .one_of({"auto", "d314e96", "92d63d4", "none"});
   add_config_options(command, *arguments);
   command.option("overwrite", options.overwrite, "Replace the output folder if it exists.");
   command.positional("path", /*required=*/true).required("output_dir");

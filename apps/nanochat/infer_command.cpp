@@ -284,6 +284,9 @@ void add_infer(CommandLine& command_line) {
   command.option("seed", &sampling.seed, "of the draws");
   command.option("ignore_eos", &generation.ignore_eos, "go on past the tokens that end a text");
   command.option("device_batch_size", &generation.max_running, "prompts of a file answered at a time").at_least(1);
+  command.option("deterministic", &generation.batch_invariant,
+                 "on a GPU in bfloat16: results are batch-invariant, they do not depend on the other requests in the batch; "
+                 "slows prompts down");
   declare_runtime_options(command.options(), arguments->runtime);
   command.positional("model").required("model");
   command.run([arguments, &prompt](Context& context) { return infer(*arguments, prompt.source() != "default", context); });

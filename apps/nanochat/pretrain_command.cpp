@@ -4,7 +4,9 @@
 
 #include "command_line.h"
 #include "commands.h"
+#include "ranks.h"
 #include "training/pretrain/pretrain.h"
+#include "training/pretrain/pretrain_options.h"
 #include "training_report.h"
 #include "training_scores.h"
 
@@ -19,9 +21,16 @@ void add_pretrain(CommandLine& command_line) {
       "--total-batch-size 4096 --num-iterations 1000 --output-dir runs/first");
   declare_pretrain_options(command.options(), *config);
   declare_core_scores(command.options(), *scores);
+  auto distributed = std::make_shared<CommunicatorOptions>(communicator_options("pretrain"));
+  declare_distributed_options(command.options(), *distributed);
   command.required("data_dir").required("output_dir");
-  command.run([config, scores](Context& context) {
-    const PretrainResult result = pretrain(*config, *context.progress, core_scores(*scores));
+  command.run([config, scores, distributed, &command](Context& context) {
+    apply_recipe(command.options(), *config);
+    Ranks ranks(*distributed, config->runtime, shared_configuration(command));
+    const PretrainResult result = pretrain(*config, ranks.progress(context),
+                                           ranks.is_root() ? core_scores(*scores) : others_scores(*scores),
+                                           ranks.communicator());
+    if (!ranks.is_root()) return ExitCode::kOk;
     if (context.json) {
       nlohmann::json json = training_json(result, "bpb");
       json["samples"] = result.samples;

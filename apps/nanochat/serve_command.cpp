@@ -168,7 +168,10 @@ void add_serve(CommandLine& command_line) {
       .option("max_queued_tokens", &engine.max_queued_tokens,
               "Maximum number of prompt tokens of all waiting requests; 0 means no limit.")
       .at_least(0);
-  command.option("max_batch_tokens", &engine.max_batch_tokens, "Maximum number of tokens in one forward pass.").at_least(1);
+  command
+      .option("max_batch_tokens", &engine.max_batch_tokens,
+              "Maximum number of tokens in one forward pass; 0 uses 256 on a CPU and 8192 on a GPU.")
+      .at_least(0);
   command
       .option("kv_blocks", &engine.kv_blocks,
               "Number of blocks of the KV cache. 0 fits --max-running full contexts, or as many as a quarter of free "
@@ -176,6 +179,8 @@ void add_serve(CommandLine& command_line) {
       .at_least(0);
   command.option("block_size", &engine.block_size, "Number of tokens in a block of the KV cache.").at_least(1);
   command.option("prefix_cache", &engine.prefix_cache, "Reuse cached prompt prefixes across requests.");
+  command.option("deterministic", &engine.batch_invariant,
+                 "On a GPU in bfloat16, make results independent of the other requests in the batch. Prompts are slower.");
   command.option("max_body_mb", &arguments->max_body_mb, "Maximum size of a request body in MiB.").at_least(1).at_most(1024);
   command.option("max_connections", &http.max_connections, "Maximum number of open connections; further ones wait.")
       .at_least(1);

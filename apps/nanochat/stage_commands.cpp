@@ -4,6 +4,7 @@
 
 #include "command_line.h"
 #include "commands.h"
+#include "ranks.h"
 #include "training/midtrain/midtrain.h"
 #include "training/rl/rl.h"
 #include "training/sft/sft.h"
@@ -37,8 +38,13 @@ void add_midtrain(CommandLine& command_line) {
   declare_midtrain_options(command.options(), *config);
   declare_task_scores(command.options(), config->scores);
   command.required("base_model").required("output_dir");
-  command.run([config](Context& context) {
-    print(midtrain(*config, *context.progress, task_scores(config->scores)), "bpb", *config, context.json);
+  auto distributed = std::make_shared<CommunicatorOptions>(communicator_options("midtrain"));
+  declare_distributed_options(command.options(), *distributed);
+  command.run([config, distributed, &command](Context& context) {
+    Ranks ranks(*distributed, config->runtime, shared_configuration(command));
+    const auto scores = ranks.is_root() ? task_scores(config->scores) : others_scores(config->scores);
+    const TrainingResult result = midtrain(*config, ranks.progress(context), scores, ranks.communicator());
+    if (ranks.is_root()) print(result, "bpb", *config, context.json);
     return ExitCode::kOk;
   });
 }
@@ -52,8 +58,13 @@ void add_sft(CommandLine& command_line) {
   declare_sft_options(command.options(), *config);
   declare_task_scores(command.options(), config->scores);
   command.required("base_model");
-  command.run([config](Context& context) {
-    print(sft(*config, *context.progress, task_scores(config->scores)), "loss", *config, context.json);
+  auto distributed = std::make_shared<CommunicatorOptions>(communicator_options("sft"));
+  declare_distributed_options(command.options(), *distributed);
+  command.run([config, distributed, &command](Context& context) {
+    Ranks ranks(*distributed, config->runtime, shared_configuration(command));
+    const auto scores = ranks.is_root() ? task_scores(config->scores) : others_scores(config->scores);
+    const TrainingResult result = sft(*config, ranks.progress(context), scores, ranks.communicator());
+    if (ranks.is_root()) print(result, "loss", *config, context.json);
     return ExitCode::kOk;
   });
 }
@@ -66,8 +77,12 @@ void add_rl(CommandLine& command_line) {
       "--validation-mixture '[{\"task\": \"toy-spelling\", \"split\": \"test\"}]' --output-dir runs/rl");
   declare_rl_options(command.options(), *config);
   command.required("base_model").required("mixture").required("validation_mixture").required("output_dir");
-  command.run([config](Context& context) {
-    print(rl(*config, *context.progress), "failure_rate", *config, context.json);
+  auto distributed = std::make_shared<CommunicatorOptions>(communicator_options("rl"));
+  declare_distributed_options(command.options(), *distributed);
+  command.run([config, distributed, &command](Context& context) {
+    Ranks ranks(*distributed, config->runtime, shared_configuration(command));
+    const TrainingResult result = rl(*config, ranks.progress(context), ranks.communicator());
+    if (ranks.is_root()) print(result, "failure_rate", *config, context.json);
     return ExitCode::kOk;
   });
 }

@@ -65,6 +65,11 @@ std::vector<ScheduledScore> core_scores(const ScoreOptions& options) {
   return {{.every = options.every, .ask = ask}};
 }
 
+std::vector<ScheduledScore> others_scores(const ScoreOptions& options) {
+  if (options.every == 0) return {};
+  return {{.every = options.every, .ask = [](Gpt&, const Tokenizer&) { return nlohmann::json::object(); }}};
+}
+
 std::vector<ScheduledScore> task_scores(const ScoreOptions& options) {
   if (options.every == 0) return {};
   if (options.benchmarks.empty()) throw ConfigError("--benchmarks is missing: name the tasks that --task-every scores");

@@ -15,4 +15,7 @@ std::vector<ScheduledScore> core_scores(const ScoreOptions& options);
 // Programs run in the sandbox. Throws ConfigError, DataError.
 std::vector<ScheduledScore> task_scores(const ScoreOptions& options);
 
+// For the ranks that wait while rank 0 asks either of them: the same schedule.
+std::vector<ScheduledScore> others_scores(const ScoreOptions& options);
+
 }  // namespace nanochat::cli

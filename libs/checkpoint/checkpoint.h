@@ -1,14 +1,16 @@
 #pragma once
-// A checkpoint: a folder that Hugging Face programs can load (model.safetensors, config.json, generation_config.json,
-// the tokenizer's files) and from which training resumes (training_state.json, optimizer.rank-0-of-1.safetensors). It
-// is written beside its final name, flushed with fsync and renamed: a reader never sees an incomplete one.
-// docs/formats/checkpoint.md describes every file. Functions are thread-safe for different folders.
+// A checkpoint: a folder that any Hugging Face user can open (model.safetensors, config.json, generation_config.json,
+// the tokenizer's files) and that training resumes from (training_state.json, optimizer.rank-R-of-W.safetensors: one
+// file for each process that shares the state of the optimizer).
+// Written beside its final name, fsynced and renamed, so that a reader never sees half of one. Every file is
+// described in docs/formats/checkpoint.md. Functions are thread-safe for different folders.
 
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include <nlohmann/json.hpp>
 
@@ -17,9 +19,18 @@
 
 namespace nanochat {
 
+class MessageBoard;
 class Tokenizer;
 
 inline constexpr int kTrainingStateVersion = 1;  // "format_version" of training_state.json
+
+// Of one of several processes that write a checkpoint together. Each writes its part of the optimizer's state; rank 0
+// writes the rest, and commits when it has heard from all. A part that fails fails the save in every process.
+struct SharedSave {
+  MessageBoard* board = nullptr;  // null: this process is alone
+  int rank = 0, ranks = 1;
+  std::int64_t number = 0;        // of the save, the same in all processes and never used before
+};
 
 struct CheckpointContents {
   const GptConfig* config = nullptr;
@@ -29,10 +40,12 @@ struct CheckpointContents {
   // Step, stage, loader, loop, configuration: the state that training needs to resume. save_checkpoint adds
   // "format_version", "versions" (program, LibTorch) and the "sha256" of every other file of the folder.
   nlohmann::json training_state;
+  SharedSave shared = {};
 };
 
-// Replaces an existing folder with that name and creates missing
-// parents. Throws IoError; after a failure the old folder is unchanged.
+// Replaces an existing folder of that name; missing parents are made. Throws IoError; a failure leaves what was there
+// before. Where several processes save, all call it, and it returns when the checkpoint stands; those but rank 0 use only
+// `optimizer` of the contents. Throws DistributedError when the run ends meanwhile.
 void save_checkpoint(const std::filesystem::path& folder, const CheckpointContents& contents);
 
 // Name and value of every parameter, for CheckpointContents::weights. These are the live tensors.
@@ -77,7 +90,12 @@ LoadedModel load_model(const std::filesystem::path& path, at::ScalarType dtype, 
                        Purpose purpose = Purpose::kInference);
 
 // Copies the optimizer's state of a checkpoint into tensors of the same names and shapes. Throws CheckpointError.
-void load_optimizer_state(const std::filesystem::path& checkpoint, NamedTensors& state);
+//
+// first_rows: for a process that has a part of the state, the row of the whole tensor that each of its tensors begins
+// with. However many processes wrote the checkpoint, and whatever the part of each: a tensor's rows lie in their files in
+// the order of ranks.
+void load_optimizer_state(const std::filesystem::path& checkpoint, NamedTensors& state,
+                          const std::vector<std::int64_t>& first_rows = {});
 
 // Description of a checkpoint without reading its weights. Throws CheckpointError as load_model.
 struct CheckpointSummary {

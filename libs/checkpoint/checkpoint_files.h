@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include <nlohmann/json_fwd.hpp>
 
@@ -17,8 +18,11 @@ inline constexpr const char* kConfigFile = "config.json";
 inline constexpr const char* kGenerationConfigFile = "generation_config.json";
 inline constexpr const char* kTokenizerConfigFile = "tokenizer_config.json";
 inline constexpr const char* kTrainingStateFile = "training_state.json";
-// One process holds the whole state; sharded states count ranks up.
-inline constexpr const char* kOptimizerFile = "optimizer.rank-0-of-1.safetensors";
+
+std::string optimizer_file_name(int rank, int ranks);  // optimizer.rank-0-of-1.safetensors
+// The files of the optimizer's state in the order of ranks; empty when there is none. Throws CheckpointError when some are
+// missing.
+std::vector<std::filesystem::path> optimizer_files(const std::filesystem::path& checkpoint);
 
 bool is_file(const std::filesystem::path& path);  // false also for a path that cannot be accessed
 // Throws CheckpointError if the file cannot be opened or is not a file.

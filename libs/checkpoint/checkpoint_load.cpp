@@ -1,7 +1,11 @@
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
 #include <c10/util/Exception.h>
 
+#include <algorithm>
+#include <cstdio>
 #include <optional>
+#include <set>
 #include <system_error>
 
 #include "checkpoint/checkpoint.h"
@@ -204,20 +208,122 @@ LoadedModel load_model(const fs::path& path, at::ScalarType dtype, at::Device de
   return {std::move(model), stored.folder, stored.tokenizer, stored.training_state};
 }
 
-void load_optimizer_state(const fs::path& checkpoint, NamedTensors& state) {
-  const fs::path found = find_checkpoint(checkpoint);
-  const fs::path path = (is_folder(found) ? found : found.parent_path()) / kOptimizerFile;
-  if (!is_file(path)) {
-    throw CheckpointError(path.string() + ": no such file; this checkpoint was saved without what resuming needs");
+std::string optimizer_file_name(int rank, int ranks) {
+  return "optimizer.rank-" + std::to_string(rank) + "-of-" + std::to_string(ranks) + ".safetensors";
+}
+
+std::vector<fs::path> optimizer_files(const fs::path& checkpoint) {
+  std::error_code ignored;
+  std::vector<fs::path> files;
+  for (const fs::directory_entry& entry : fs::directory_iterator(checkpoint, ignored)) {
+    int rank = 0, ranks = 0;
+    const std::string name = entry.path().filename().string();
+    if (std::sscanf(name.c_str(), "optimizer.rank-%d-of-%d", &rank, &ranks) != 2 || name != optimizer_file_name(rank, ranks))
+      continue;
+    if (rank < 0 || rank >= ranks) continue;
+    if (files.empty()) files.resize(static_cast<std::size_t>(ranks));
+    if (files.size() != static_cast<std::size_t>(ranks)) {
+      throw CheckpointError(entry.path().string() + ": is one of " + std::to_string(ranks) +
+                            " files, but there are also files of " + std::to_string(files.size()) +
+                            "; they do not belong together");
+    }
+    files[static_cast<std::size_t>(rank)] = entry.path();
   }
-  const json training_state = read_training_state(path.parent_path());
-  if (training_state.is_object()) verify_file(path, training_state);
-  const SafetensorsFile file(path);
-  if (file.entries().size() != state.size()) {
-    throw CheckpointError(path.string() + ": holds " + std::to_string(file.entries().size()) + " tensors, expected " +
+  for (std::size_t rank = 0; rank < files.size(); ++rank) {
+    if (!files[rank].empty()) continue;
+    throw CheckpointError((checkpoint / optimizer_file_name(static_cast<int>(rank), static_cast<int>(files.size()))).string() +
+                          ": is missing; the optimizer's state cannot be read without it");
+  }
+  return files;
+}
+
+namespace {
+
+// The optimizer's state as several processes wrote it. Files are checked when they are first read.
+class OptimizerState {
+ public:
+  OptimizerState(const fs::path& folder, json training_state)
+      : paths_(optimizer_files(folder)), training_state_(std::move(training_state)) {
+    if (paths_.empty()) {
+      throw CheckpointError((folder / optimizer_file_name(0, 1)).string() +
+                            ": no such file; this checkpoint was saved without what resuming needs");
+    }
+    if (paths_.size() == 1) verify(0);
+    for (const fs::path& path : paths_) files_.push_back(std::make_unique<SafetensorsFile>(path));
+  }
+
+  const fs::path& path() const { return paths_.front(); }
+  std::size_t tensors() const {
+    std::set<std::string> names;
+    for (const auto& file : files_) {
+      for (const auto& [name, entry] : file->entries()) names.insert(name);
+    }
+    return names.size();
+  }
+
+  // The whole tensor, written by one process.
+  bool read_whole(const std::string& name, at::Tensor& target) const {
+    if (files_.size() > 1) return false;
+    files_.front()->read_into(name, target);
+    return true;
+  }
+  // Rows from first_row on of the whole tensor.
+  void read_into(const std::string& name, std::int64_t first_row, at::Tensor& target) {
+    std::int64_t begin = 0, read = 0;  // rows of the whole before this file; rows of the target
+    const std::int64_t rows = target.size(0);
+    for (std::size_t i = 0; i < files_.size(); ++i) {
+      const auto entry = files_[i]->entries().find(name);
+      if (entry == files_[i]->entries().end()) continue;
+      const std::vector<std::int64_t>& shape = entry->second.shape;
+      const std::int64_t end = begin + (shape.empty() ? 0 : shape[0]);
+      const std::int64_t from = std::max(begin, first_row), to = std::min(end, first_row + rows);
+      if (from < to) {
+        verify(i);
+        if (from == begin && to == end && to - from == rows) {
+          files_[i]->read_into(name, target);
+        } else {
+          std::vector<std::int64_t> part_shape = target.sizes().vec();
+          part_shape[0] = end - begin;
+          at::Tensor part = at::empty(part_shape, target.options());
+          files_[i]->read_into(name, part);
+          target.narrow(0, from - first_row, to - from).copy_(part.narrow(0, from - begin, to - from));
+        }
+        read += to - from;
+      }
+      begin = end;
+    }
+    if (begin == 0) throw CheckpointError(path().string() + ": tensor " + name + " is missing");
+    if (read != rows) {
+      throw CheckpointError(path().string() + ": the state has " + std::to_string(begin) + " rows of " + name + ", but " +
+                            std::to_string(rows) + " from row " + std::to_string(first_row) + " on are needed");
+    }
+  }
+
+ private:
+  void verify(std::size_t i) {
+    if (training_state_.is_object() && verified_.insert(i).second) verify_file(paths_[i], training_state_);
+  }
+
+  std::vector<fs::path> paths_;
+  json training_state_;
+  std::vector<std::unique_ptr<SafetensorsFile>> files_;
+  std::set<std::size_t> verified_;
+};
+
+}  // namespace
+
+void load_optimizer_state(const fs::path& checkpoint, NamedTensors& state, const std::vector<std::int64_t>& first_rows) {
+  const fs::path found = find_checkpoint(checkpoint), folder = is_folder(found) ? found : found.parent_path();
+  OptimizerState stored(folder, read_training_state(folder));
+  if (first_rows.empty() && stored.tensors() != state.size()) {
+    throw CheckpointError(stored.path().string() + ": holds " + std::to_string(stored.tensors()) + " tensors, expected " +
                           std::to_string(state.size()));
   }
-  for (auto& [name, tensor] : state) file.read_into(name, tensor);
+  for (std::size_t i = 0; i < state.size(); ++i) {
+    auto& [name, tensor] = state[i];
+    if (first_rows.empty() && stored.read_whole(name, tensor)) continue;
+    stored.read_into(name, first_rows.empty() ? 0 : first_rows[i], tensor);
+  }
 }
 
 CheckpointSummary describe_checkpoint(const fs::path& path) {
@@ -228,7 +334,7 @@ CheckpointSummary describe_checkpoint(const fs::path& path) {
   summary.config = opened.config;
   summary.dtype = opened.weights->dtype_text();
   for (const fs::path& file : opened.weights->files()) summary.weight_bytes += fs::file_size(file);
-  summary.has_optimizer = is_file(opened.folder / kOptimizerFile);
+  summary.has_optimizer = !optimizer_files(opened.folder).empty();
   summary.has_tokenizer = has_tokenizer(opened.folder);
   summary.training_state = opened.training_state;
   return summary;

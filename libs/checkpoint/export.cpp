@@ -47,7 +47,9 @@ void require_reference_constants(const GptConfig& config, const fs::path& folder
   if (config.intermediate_size != 4 * config.n_embd) {
     fail("intermediate_size", config.intermediate_size, 4 * config.n_embd);
   }
-  if (config.rope_base != 10000.0) fail("rope_base", config.rope_base, 10000.0);
+  const double base = config.is_2026() ? 100000.0 : 10000.0;
+  if (config.rope_base != base) fail("rope_base", config.rope_base, base);
+  if (config.is_2026() && config.qk_scale != 1.2) fail("qk_scale", config.qk_scale, 1.2);
   if (config.softcap != 15.0) fail("softcap", config.softcap, 15.0);
 }
 
@@ -67,6 +69,10 @@ ExportResult export_hugging_face(const fs::path& checkpoint, const fs::path& out
   TORCH_CHECK(options.dtype == at::kFloat || options.dtype == at::kBFloat16, "export: float32 or bfloat16");
   require_absent(output, options.overwrite);
   const OpenCheckpoint opened = open_checkpoint(checkpoint);
+  if (opened.config.is_2026()) {
+    throw CheckpointError(opened.folder.string() + ": transformers has no class for " +
+                          architecture_name(opened.config.architecture) + "; use --format reference");
+  }
   verify_weights(opened);
   const auto tokenizer = checkpoint_tokenizer(opened);
   const NamedTensors tensors = read_model_tensors(opened.config, *opened.weights, Naming::kHuggingFace, options.dtype);
@@ -97,7 +103,7 @@ ExportResult export_reference(const fs::path& checkpoint, const fs::path& output
   verify_weights(opened);
 
   ExportResult result;
-  if (!opened.config.rope_table_bf16) {
+  if (!opened.config.rope_table_bf16 && !opened.config.is_2026()) {
     result.notes.emplace_back(
         "the reference rounds rotary tables to bfloat16, this model does not: logits will differ "
         "slightly");

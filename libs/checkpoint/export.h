@@ -27,14 +27,14 @@ struct ExportResult {
 // `checkpoint`: as find_checkpoint. All throw CheckpointError for a checkpoint that is damaged or does not
 // fit the format, ConfigError if `output` exists, and IoError. After an error, only complete files are left.
 
-// A folder for transformers' NanoChatForCausalLM and AutoTokenizer.
+// A folder for transformers' NanoChatForCausalLM and AutoTokenizer. Refuses nanochat-2026-07, which no class there computes.
 ExportResult export_hugging_face(const std::filesystem::path& checkpoint, const std::filesystem::path& output,
                                  const ExportOptions& options = {});
 
-// A folder with model_NNNNNN.pt and meta_NNNNNN.json that the reference at d314e96 loads, and its
-// tokenizer: tokenizer.pkl for byte-level BPE, otherwise tokenizer.json and tokenizer.model, for
-// import only. With bfloat16, only the embedding has this type, as in the reference on a GPU; the
-// rest is float32. Refuses a model with other constants than those in the reference's code.
+// A folder with model_NNNNNN.pt and meta_NNNNNN.json that the reference loads, at d314e96 or 92d63d4
+// depending on the model's architecture, and its tokenizer: tokenizer.pkl for byte-level BPE, otherwise
+// tokenizer.json and tokenizer.model, for import only. With bfloat16, only the embeddings have this type, as in
+// the reference on a GPU; the rest is float32. Refuses a model with other constants than those in the reference's code.
 ExportResult export_reference(const std::filesystem::path& checkpoint, const std::filesystem::path& output,
                               const ExportOptions& options = {});
 

@@ -3,6 +3,7 @@
 #include <charconv>
 #include <string_view>
 #include <system_error>
+#include <utility>
 
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/checkpoint_files.h"
@@ -81,10 +82,12 @@ Source open_reference(const fs::path& path, const ImportOptions& options, Import
   const std::string name = path.stem().string();
   const fs::path meta = path.parent_path() / ("meta" + (name.starts_with("model") ? name.substr(5) : "_" + name) + ".json");
   const bool has_meta = is_file(meta);
-  result.config = reference_config(has_meta ? read_python_json(meta) : json::object(), options.given, options.reference,
-                                   meta.string() + (has_meta ? "" : " (which is absent)"), result.assumed);
-  Source source{untie_weights(std::make_unique<TorchFile>(path), Naming::kReference, /*tied=*/false, result.tied),
-                Naming::kReference};
+  auto weights = std::make_unique<TorchFile>(path);
+  const auto architecture = weights->contains("smear_lambda") ? Architecture::kNanochat2026_07 : Architecture::kNanochat2025_12;
+  result.reference = options.reference == "auto" ? reference_commit(architecture) : options.reference;
+  result.config = reference_config(has_meta ? read_python_json(meta) : json::object(), options.given, result.reference,
+                                   architecture, meta.string() + (has_meta ? "" : " (which is absent)"), result.assumed);
+  Source source{untie_weights(std::move(weights), Naming::kReference, /*tied=*/false, result.tied), Naming::kReference};
   check_model_tensors(result.config, *source.weights, source.naming, meta.filename().string());
   return source;
 }

@@ -24,8 +24,9 @@ struct ImportOptions {
   // "float32" or "bfloat16" for rope_table_bf16). A value missing in both is an error that names the flags.
   nlohmann::json given = nlohmann::json::object();
   // The version of the reference whose code defines what its checkpoints do not store: an MLP of four times the
-  // width, RoPE base 10,000 with bfloat16 tables, soft-cap 15, RMSNorm with 1e-6. "none": the values must be given.
-  std::string reference = "d314e96";
+  // width, the base of RoPE and the type of its tables, soft-cap 15, the eps of RMSNorm, the scale of queries and
+  // keys. "auto": 92d63d4 if the file has a tensor smear_lambda, otherwise d314e96. "none": the values must be given.
+  std::string reference = "auto";
   bool overwrite = false;  // replace the output folder if it exists
 };
 
@@ -35,6 +36,7 @@ struct ImportResult {
   std::string dtype;              // of its weights, "BF16 and F32"
   GptConfig config;
   nlohmann::json assumed;              // names and values from the reference's code
+  std::string reference;               // the commit of that code
   std::string tied;                    // describes a head tied to the embedding; empty if it is not
   std::optional<std::int64_t> step;    // from the file name, if it has one
   std::filesystem::path tokenizer_at;  // empty if there is none

@@ -4,6 +4,7 @@
 #include <array>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "checkpoint/json_file.h"
 #include "checkpoint/model_config.h"
@@ -19,10 +20,16 @@ using nlohmann::json;
 // Larger than any; a tree of JSON takes many times the memory of its text.
 constexpr std::size_t kMaxMetaBytes = std::size_t{1} << 20;
 
-constexpr std::array<const char*, 6> kModelConfigKeys = {"sequence_len", "vocab_size", "n_layer",
-                                                         "n_head",       "n_kv_head",  "n_embd"};
-constexpr std::array<const char*, 5> kArchitectureKeys = {"intermediate_size", "rope_base", "rope_table_dtype", "softcap",
-                                                          "rms_norm_eps"};
+std::vector<const char*> model_config_keys(Architecture architecture) {
+  std::vector<const char*> keys = {"sequence_len", "vocab_size", "n_layer", "n_head", "n_kv_head", "n_embd"};
+  if (architecture == Architecture::kNanochat2026_07) keys.push_back("window_pattern");
+  return keys;
+}
+std::vector<const char*> architecture_keys(Architecture architecture) {
+  std::vector<const char*> keys = {"intermediate_size", "rope_base", "rope_table_dtype", "softcap", "rms_norm_eps"};
+  if (architecture == Architecture::kNanochat2026_07) keys.push_back("qk_scale");
+  return keys;
+}
 
 std::string flag(std::string name) {
   std::replace(name.begin(), name.end(), '_', '-');
@@ -74,10 +81,24 @@ json object_or_empty(const json& parent, const char* key, const std::string& whe
 }
 
 // What gpt.py of the reference has in its code, by version.
-json constants_of(const std::string& reference, const json& n_embd, const std::string& where) {
+json constants_of(const std::string& reference, Architecture architecture, const json& n_embd, const std::string& where) {
   if (reference == "none") return json::object();
-  if (reference != "d314e96") throw ConfigError("reference \"" + reference + "\": expected d314e96 or none");
+  if (reference != "d314e96" && reference != "92d63d4") {
+    throw ConfigError("reference \"" + reference + "\": expected d314e96, 92d63d4 or none");
+  }
+  if (reference != reference_commit(architecture)) {
+    throw ConfigError("reference " + reference + ": the tensors beside " + where + " are those of " +
+                      reference_commit(architecture));
+  }
   json constants = {{"rope_base", 10000.0}, {"rope_table_dtype", "bfloat16"}, {"softcap", 15.0}, {"rms_norm_eps", 1e-6}};
+  if (architecture == Architecture::kNanochat2026_07) {
+    // Its tables have the compute type: float32 on CPUs. In bfloat16 the difference is that of rounding.
+    constants = {{"rope_base", 100000.0},
+                 {"rope_table_dtype", "float32"},
+                 {"softcap", 15.0},
+                 {"rms_norm_eps", 0x1p-23},
+                 {"qk_scale", 1.2}};
+  }
   // A wrong n_embd is reported where it is read.
   if (n_embd.is_number_integer() && n_embd > 0 && n_embd < (1 << 24)) {
     constants["intermediate_size"] = 4 * n_embd.get<std::int64_t>();
@@ -87,11 +108,12 @@ json constants_of(const std::string& reference, const json& n_embd, const std::s
   return constants;
 }
 
-void refuse_unknown_keys(const json& object, const char* name, const auto& known, const std::string& where) {
+void refuse_unknown_keys(const json& object, const char* name, const auto& known, Architecture architecture,
+                         const std::string& where) {
   for (const auto& [key, value] : object.items()) {
     if (std::any_of(known.begin(), known.end(), [&, &k = key](const char* candidate) { return k == candidate; })) continue;
-    throw CheckpointError(where + ": \"" + name + "\" has the key \"" + key +
-                          "\", which models of the reference at d314e96 do not; another version made this one");
+    throw CheckpointError(where + ": \"" + name + "\" has the key \"" + key + "\", which models of the reference at " +
+                          reference_commit(architecture) + " do not; another version made this one");
   }
 }
 
@@ -137,22 +159,23 @@ GptConfig complete_hugging_face_config(json config, const json& given, const std
   return from_hugging_face_config(config, where);
 }
 
-GptConfig reference_config(const json& meta, const json& given, const std::string& reference,
+GptConfig reference_config(const json& meta, const json& given, const std::string& reference, Architecture architecture,
                            const std::filesystem::path& where, json& assumed) {
   const std::string file = where.string();
   const json model = object_or_empty(meta, "model_config", file);
-  const json architecture = object_or_empty(meta, "architecture", file);
-  refuse_unknown_keys(model, "model_config", kModelConfigKeys, file);
-  refuse_unknown_keys(architecture, "architecture", kArchitectureKeys, file);
+  const json stored = object_or_empty(meta, "architecture", file);
+  const auto model_keys = model_config_keys(architecture), stored_keys = architecture_keys(architecture);
+  refuse_unknown_keys(model, "model_config", model_keys, architecture, file);
+  refuse_unknown_keys(stored, "architecture", stored_keys, architecture, file);
 
   Merger merger(given, file);
   json fields = json::object();
-  for (const char* name : kModelConfigKeys) fields[name] = merger.take(name, value_or_null(model, name));
+  for (const char* name : model_keys) fields[name] = merger.take(name, value_or_null(model, name));
   merger.finish();  // the MLP's size follows from the width
-  const json constants = constants_of(reference, fields.at("n_embd"), file);
+  const json constants = constants_of(reference, architecture, fields.at("n_embd"), file);
   assumed = json::object();
-  for (const char* name : kArchitectureKeys) {
-    const json in_file = value_or_null(architecture, name);
+  for (const char* name : stored_keys) {
+    const json in_file = value_or_null(stored, name);
     if (in_file.is_null() && !given.contains(name) && constants.contains(name)) {
       fields[name] = assumed[name] = constants.at(name);
     } else {
@@ -174,22 +197,35 @@ GptConfig reference_config(const json& meta, const json& given, const std::strin
                  {"final_logit_softcapping", fields.at("softcap")},
                  {"rms_norm_eps", fields.at("rms_norm_eps")},
                  {"vocab_size", fields.at("vocab_size")}};
+  if (architecture == Architecture::kNanochat2026_07) {
+    config["model_type"] = architecture_name(architecture);
+    config["window_pattern"] = fields.at("window_pattern");
+    config["qk_scale"] = fields.at("qk_scale");
+  }
   GptConfig result = from_hugging_face_config(config, where);
   return result;  // vocab_size is that of the tokens: without unpadded_vocab_size it is taken as it is
 }
 
 nlohmann::ordered_json reference_architecture(const GptConfig& config) {
-  return {{"intermediate_size", config.intermediate_size},
-          {"rope_base", config.rope_base},
-          {"rope_table_dtype", config.rope_table_bf16 ? "bfloat16" : "float32"},
-          {"softcap", config.softcap},
-          {"rms_norm_eps", config.rms_norm_eps}};
+  nlohmann::ordered_json result = {{"intermediate_size", config.intermediate_size},
+                                   {"rope_base", config.rope_base},
+                                   {"rope_table_dtype", config.rope_table_bf16 ? "bfloat16" : "float32"},
+                                   {"softcap", config.softcap},
+                                   {"rms_norm_eps", config.rms_norm_eps}};
+  if (config.is_2026()) result["qk_scale"] = config.qk_scale;
+  return result;
 }
 
 nlohmann::ordered_json reference_model_config(const GptConfig& config) {
-  return {{"sequence_len", config.sequence_len}, {"vocab_size", config.vocab_size},
-          {"n_layer", config.n_layer},           {"n_head", config.n_head},
-          {"n_kv_head", config.n_kv_head},       {"n_embd", config.n_embd}};
+  nlohmann::ordered_json result = {{"sequence_len", config.sequence_len}, {"vocab_size", config.vocab_size},
+                                   {"n_layer", config.n_layer},           {"n_head", config.n_head},
+                                   {"n_kv_head", config.n_kv_head},       {"n_embd", config.n_embd}};
+  if (config.is_2026()) result["window_pattern"] = config.window_pattern;
+  return result;
+}
+
+std::string reference_commit(Architecture architecture) {
+  return architecture == Architecture::kNanochat2026_07 ? "92d63d4" : "d314e96";
 }
 
 json read_python_json(const std::filesystem::path& path) {

@@ -9,12 +9,14 @@
 #include <memory>
 
 #include "checkpoint/checkpoint.h"
+#include "checkpoint/export.h"
 #include "checkpoint/internal/import_config.h"
 #include "checkpoint/internal/sharded_safetensors.h"
 #include "checkpoint/testing.h"
 #include "checkpoint/torch_file.h"
 #include "core/atomic_file.h"
 #include "core/errors.h"
+#include "core/testing.h"
 
 namespace nanochat {
 namespace {
@@ -289,7 +291,42 @@ TEST_F(ImportTest, RefusesModelsOfOtherVersions) {
   EXPECT_THAT(error_of(source_), HasSubstr("meta_000012.json: not valid JSON"));
   options_.reference = "1.0";
   testing::write_text(meta, original);
-  EXPECT_THAT(error_of(source_), HasSubstr("reference \"1.0\": expected d314e96 or none"));
+  EXPECT_THAT(error_of(source_), HasSubstr("reference \"1.0\": expected d314e96, 92d63d4 or none"));
+  options_.reference = "92d63d4";
+  EXPECT_THAT(error_of(source_), HasSubstr("are those of d314e96"));
+}
+
+// What the reference at 92d63d4 saved, imported, exported and imported again.
+TEST_F(ImportTest, TakesTheNewestArchitectureAndGivesItBack) {
+  NANOCHAT_SHARED_OR_SKIP(fixture, "parity/head_l4_d128");
+  const ImportResult result = import(fixture / "model_000040.pt");
+  EXPECT_EQ(result.reference, "92d63d4");
+  EXPECT_EQ(result.step, 40);
+  GptConfig expected = GptConfig::from_depth(2, 300, 256, Architecture::kNanochat2026_07);
+  expected.n_layer = 4;
+  expected.n_head = 4;
+  expected.n_kv_head = 2;
+  expected.window_pattern = "SSL";
+  EXPECT_EQ(result.config, expected);
+  const TorchFile original(fixture / "model_000040.pt");
+  const auto same = [&](const fs::path& checkpoint) {
+    const LoadedModel loaded = load_model(checkpoint, at::kFloat);
+    ASSERT_EQ(loaded.model->parameters().size(), original.entries().size());
+    for (const Parameter& parameter : loaded.model->parameters()) {
+      EXPECT_TRUE(at::equal(parameter.value, original.tensor(parameter.spec.reference_name()))) << parameter.name;
+    }
+  };
+  same(output_);
+  export_reference(output_, temporary_ / "exported");
+  const TorchFile exported(temporary_ / "exported/model_000040.pt");
+  for (const auto& [name, entry] : original.entries()) {
+    EXPECT_TRUE(at::equal(exported.tensor(name), original.tensor(name))) << name;
+  }
+  const json meta = json::parse(read_file(temporary_ / "exported/meta_000040.json"));
+  EXPECT_EQ(meta.at("model_config"), json::parse(read_file(fixture / "meta_000040.json")).at("model_config"));
+  import_checkpoint(temporary_ / "exported", temporary_ / "again", {});
+  same(temporary_ / "again");
+  EXPECT_THROW(export_hugging_face(output_, temporary_ / "hf"), CheckpointError) << "transformers has no such class";
 }
 
 TEST_F(ImportTest, FindsTheTokenizerAndComparesIt) {

@@ -75,13 +75,40 @@ double rope_base(const Reader& reader) {
   return reader.number("rope_theta", parameters.at("rope_theta"));
 }
 
+constexpr int kFirstArchitectureVersion = 1;  // nanochat-2025-12, and all that transformers knows
+
+Architecture read_architecture(const Reader& reader) {
+  const std::string newest = architecture_name(Architecture::kNanochat2026_07);
+  const bool is_newest = reader.required("model_type") == newest;
+  if (!is_newest) reader.expect_text("model_type", "nanochat");
+  const int expected = is_newest ? kArchitectureVersion : kFirstArchitectureVersion;
+  if (const json& version = reader.optional("architecture_version"); !version.is_null()) {
+    if (reader.integer("architecture_version", version) != expected) {
+      reader.fail("architecture_version", version, std::to_string(expected) + "; a newer program wrote it, or it is damaged");
+    }
+  }
+  const Architecture architecture = is_newest ? Architecture::kNanochat2026_07 : Architecture::kNanochat2025_12;
+  if (const json& name = reader.optional("architecture"); !name.is_null() && name != architecture_name(architecture)) {
+    reader.fail("architecture", name, "\"" + std::string(architecture_name(architecture)) + "\", as model_type says");
+  }
+  return architecture;
+}
+
 }  // namespace
 
 nlohmann::ordered_json to_hugging_face_config(const GptConfig& config) {
   nlohmann::ordered_json result;
-  result["architectures"] = {"NanoChatForCausalLM"};
-  result["model_type"] = "nanochat";
-  result["architecture_version"] = kArchitectureVersion;
+  if (config.is_2026()) {
+    // No class of transformers computes this one: a model_type of its own keeps them from trying.
+    result["model_type"] = result["architecture"] = architecture_name(config.architecture);
+    result["architecture_version"] = kArchitectureVersion;
+    result["window_pattern"] = config.window_pattern;
+    result["qk_scale"] = config.qk_scale;
+  } else {
+    result["architectures"] = {"NanoChatForCausalLM"};
+    result["model_type"] = "nanochat";
+    result["architecture_version"] = kFirstArchitectureVersion;
+  }
   result["vocab_size"] = config.padded_vocab_size();
   result["unpadded_vocab_size"] = config.vocab_size;
   result["hidden_size"] = config.n_embd;
@@ -107,13 +134,7 @@ nlohmann::ordered_json to_hugging_face_config(const GptConfig& config) {
 GptConfig from_hugging_face_config(const json& object, const std::filesystem::path& where) {
   const Reader reader(object, where.string());
   if (!object.is_object()) reader.fail("holds no JSON object");
-  reader.expect_text("model_type", "nanochat");
-  if (const json& version = reader.optional("architecture_version"); !version.is_null()) {
-    if (reader.integer("architecture_version", version) != kArchitectureVersion) {
-      reader.fail("architecture_version", version,
-                  std::to_string(kArchitectureVersion) + "; a newer program wrote it, or it is damaged");
-    }
-  }
+  const Architecture architecture = read_architecture(reader);
   reader.expect_text("hidden_act", "relu2");
   reader.expect_false("attention_bias");
   if (const json& tied = reader.optional("tie_word_embeddings"); !tied.is_null() && tied != false) {
@@ -121,6 +142,13 @@ GptConfig from_hugging_face_config(const json& object, const std::filesystem::pa
   }
 
   GptConfig config;
+  config.architecture = architecture;
+  if (config.is_2026()) {
+    const json& pattern = reader.required("window_pattern");
+    if (!pattern.is_string()) reader.fail("window_pattern", pattern, "a text of the letters S and L");
+    config.window_pattern = pattern.get<std::string>();
+    config.qk_scale = reader.number("qk_scale", reader.required("qk_scale"));
+  }
   config.sequence_len = reader.integer("max_position_embeddings");
   config.n_layer = reader.integer("num_hidden_layers");
   config.n_head = reader.integer("num_attention_heads");

@@ -52,6 +52,11 @@ RC_GTEST_PROP(ModelConfig, RoundTrip, ()) {
   config.rope_table_bf16 = *rc::gen::arbitrary<bool>();
   config.softcap = *rc::gen::element(0.0, 15.0, 30.5);
   config.rms_norm_eps = *rc::gen::element(1e-6, 1.1920929e-07, 0.0);
+  if (*rc::gen::arbitrary<bool>() && config.n_embd >= 24) {
+    config.architecture = Architecture::kNanochat2026_07;
+    config.window_pattern = *rc::gen::element<std::string>("L", "SSSL", "sl");
+    config.qk_scale = *rc::gen::element(1.0, 1.2);
+  }
   const json written = to_hugging_face_config(config);
   RC_ASSERT(written.at("vocab_size").get<std::int64_t>() % 64 == 0);
   RC_ASSERT(read(json::parse(written.dump())) == config);
@@ -100,6 +105,35 @@ TEST(ModelConfig, TakesEveryFormOfTransformers) {
   object["attention_bias"] = false;
   object["use_cache"] = true;  // what it does not know it passes over
   EXPECT_EQ(read(object).head_dim(), 32);
+}
+
+TEST(ModelConfig, WritesTheNewestArchitectureUnderANameThatOthersRefuse) {
+  const GptConfig config = GptConfig::from_depth(4, 300, 256, Architecture::kNanochat2026_07);
+  json written = to_hugging_face_config(config);
+  EXPECT_EQ(written.at("model_type"), "nanochat-2026-07");
+  EXPECT_EQ(written.at("architecture"), "nanochat-2026-07");
+  EXPECT_EQ(written.at("architecture_version"), 2);
+  EXPECT_EQ(written.at("window_pattern"), "SSSL");
+  EXPECT_EQ(written.at("qk_scale"), 1.2);
+  EXPECT_EQ(written.at("rope_theta"), 100000.0);
+  EXPECT_FALSE(written.contains("architectures"));
+  EXPECT_EQ(read(written), config);
+  const auto refuses = [&](const char* key, const json& value) {
+    json changed = written;
+    changed[key] = value;
+    EXPECT_THROW(read(changed), CheckpointError) << key << " " << value;
+  };
+  refuses("window_pattern", "SXL");
+  refuses("window_pattern", 3);
+  refuses("qk_scale", 0);
+  refuses("architecture", "nanochat-2025-12");
+  refuses("architecture_version", 1);
+  refuses("model_type", "nanochat");
+  for (const char* key : {"window_pattern", "qk_scale"}) {
+    json changed = written;
+    changed.erase(key);
+    EXPECT_THROW(read(changed), CheckpointError) << key;
+  }
 }
 
 TEST(ModelConfig, NamesTheKeyThatIsMissing) {

@@ -129,6 +129,11 @@ void configure_logging(const LogOptions& options) {
   state().json = options.json;
 }
 
+void limit_terminal_log(LogLevel level) {
+  const std::lock_guard lock(state().mutex);
+  state().logger->sinks().front()->set_level(to_spdlog(level));
+}
+
 void add_log_file(const std::filesystem::path& file) {
   spdlog::sink_ptr sink = open_file(file);
   const std::lock_guard lock(state().mutex);

@@ -25,6 +25,9 @@ void configure_logging(const LogOptions& options);
 // Adds a file (the log.txt of a run) to the outputs until the next configure_logging.
 void add_log_file(const std::filesystem::path& file);
 
+// From now on standard error gets messages of this level and above only; files get what they got.
+void limit_terminal_log(LogLevel level);
+
 bool log_enabled(LogLevel level);
 void log_message(LogLevel level, std::string_view message);
 // Formats only if the level is enabled. Removes a progress bar on the same terminal and draws it again (core/progress.h).

@@ -1,6 +1,7 @@
 #include "inference/contiguous_kv_cache.h"
 
 #include <ATen/ops/empty.h>
+#include <ATen/ops/full_like.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 #include <c10/util/Exception.h>
@@ -51,6 +52,8 @@ ContiguousKvCache::ContiguousKvCache(const GptConfig& config, at::ScalarType dty
       slabs->push_back(at::empty({batch, 0, config.n_kv_head, config.head_dim()}, at::TensorOptions(dtype).device(device)));
     }
   }
+  if (config.is_2026()) tokens_.push_back(at::empty({batch, 0, 1, 1}, at::TensorOptions(at::kInt).device(device)));
+  for (std::int64_t layer = 0; layer < config.n_layer; ++layer) scopes_.push_back(attention_scope(plan_layer(config, layer)));
 }
 
 std::int64_t ContiguousKvCache::longest() const {
@@ -68,7 +71,7 @@ void ContiguousKvCache::reserve(std::int64_t rows, std::int64_t positions) {
     new_positions = std::min(max_positions_, std::max({positions, 2 * old_positions, kFirstPositions}));
   }
   const std::int64_t used_rows = std::min(batch(), old_rows), used_positions = std::min(longest(), old_positions);
-  for (std::vector<at::Tensor>* slabs : {&keys_, &values_}) {
+  for (std::vector<at::Tensor>* slabs : {&keys_, &values_, &tokens_}) {
     for (at::Tensor& slab : *slabs) {
       // Zero, not uninitialised: masked attention multiplies what it masks by 0, and 0 * NaN is NaN.
       const at::Tensor grown = at::zeros({new_rows, new_positions, slab.size(2), slab.size(3)}, slab.options());
@@ -78,6 +81,21 @@ void ContiguousKvCache::reserve(std::int64_t rows, std::int64_t positions) {
       slab = grown;
     }
   }
+}
+
+at::Tensor ContiguousKvCache::tokens_before(const at::Tensor& ids) {
+  TORCH_CHECK(!tokens_.empty() && ids.dim() == 2 && ids.size(0) == batch(), "KV cache: ids ", ids.sizes(), " do not fit ",
+              batch(), " rows of tokens");
+  reserve(batch(), longest() + ids.size(1));
+  at::Tensor& tokens = tokens_.front();
+  const std::int64_t* start = start_.const_data_ptr<std::int64_t>();
+  store(ids.unsqueeze(2).unsqueeze(3), start, tokens);
+  const at::Tensor before = at::full_like(ids, -1);
+  if (ids.size(1) > 1) before.narrow(1, 1, ids.size(1) - 1).copy_(ids.narrow(1, 0, ids.size(1) - 1));
+  const at::Tensor last = start_.sub(1).clamp_min_(0).to(ids.device());
+  const at::Tensor cached = tokens.narrow(0, 0, batch()).flatten(1).gather(1, last.unsqueeze(1));
+  before.narrow(1, 0, 1).copy_(cached.masked_fill(start_.eq(0).to(ids.device()).unsqueeze(1), -1));
+  return before;
 }
 
 at::Tensor ContiguousKvCache::attend(std::int64_t layer, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
@@ -94,9 +112,10 @@ at::Tensor ContiguousKvCache::attend(std::int64_t layer, const at::Tensor& q, co
   const std::int64_t* start = start_.const_data_ptr<std::int64_t>();
   store(k, start, keys);
   store(v, start, values);
-  if (past == 0 && !ops::prefers_cached_attention(q)) return ops::causal_attention(q, k, v).out;
+  const ops::AttentionScope& scope = scopes_[static_cast<std::size_t>(layer)];
+  if (past == 0 && !ops::prefers_cached_attention(q)) return ops::causal_attention(q, k, v, scope).out;
   const auto cached = [&](const at::Tensor& slab) { return slab.narrow(0, 0, batch()).narrow(1, 0, end); };
-  return ops::cached_attention(q, cached(keys), cached(values), start_);
+  return ops::cached_attention(q, cached(keys), cached(values), start_, scope);
 }
 
 void ContiguousKvCache::advance(std::int64_t tokens) { start_.add_(tokens); }
@@ -122,7 +141,7 @@ void ContiguousKvCache::select_rows(const std::vector<std::int64_t>& rows) {
   const at::Tensor index = at::tensor(rows, at::kLong);
   const at::Tensor index_of_slabs = index.to(keys_.front().device());
   const std::int64_t* start = start_.const_data_ptr<std::int64_t>();
-  for (std::vector<at::Tensor>* slabs : {&keys_, &values_}) {
+  for (std::vector<at::Tensor>* slabs : {&keys_, &values_, &tokens_}) {
     for (at::Tensor& slab : *slabs) {
       if (!in_place) {
         slab = slab.index_select(0, index_of_slabs);
@@ -143,7 +162,7 @@ ContiguousKvCache ContiguousKvCache::copy_rows(const std::vector<std::int64_t>& 
   for (const std::int64_t row : rows) TORCH_CHECK(row >= 0 && row < batch(), "KV cache: no row ", row, " of ", batch());
   const std::int64_t used = longest(), positions = std::min(max_positions_, used + room);
   ContiguousKvCache copy = *this;  // the slabs are replaced below
-  for (std::vector<at::Tensor>* slabs : {&copy.keys_, &copy.values_}) {
+  for (std::vector<at::Tensor>* slabs : {&copy.keys_, &copy.values_, &copy.tokens_}) {
     for (at::Tensor& slab : *slabs) {
       const at::Tensor from = slab;
       slab = at::empty({static_cast<std::int64_t>(rows.size()), positions, from.size(2), from.size(3)}, from.options());
@@ -171,6 +190,7 @@ void ContiguousKvCache::append_rows(const ContiguousKvCache& other) {
   };
   append(other.keys_, keys_);
   append(other.values_, values_);
+  append(other.tokens_, tokens_);
   const at::Tensor joined = at::empty({before + added}, at::kLong);
   joined.narrow(0, 0, before).copy_(start_);
   joined.narrow(0, before, added).copy_(other.start_);

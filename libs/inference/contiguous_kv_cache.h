@@ -21,6 +21,7 @@ class ContiguousKvCache : public KvCache {
   const at::Tensor& start() const override { return start_; }
   std::int64_t capacity() const override { return max_positions_; }
   std::int64_t batch() const { return start_.numel(); }
+  at::Tensor tokens_before(const at::Tensor& ids) override;
   at::Tensor attend(std::int64_t layer, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) override;
   void advance(std::int64_t tokens) override;
 
@@ -38,6 +39,10 @@ class ContiguousKvCache : public KvCache {
   void reserve(std::int64_t rows, std::int64_t positions);
 
   std::vector<at::Tensor> keys_, values_;  // per layer; (allocated rows, allocated positions, NKV, D)
+  // The tokens themselves, of a model that smears embeddings; laid out likewise, int32 (allocated rows, allocated positions, 1,
+  // 1), as one element or none, so that every function treats keys, values and tokens alike.
+  std::vector<at::Tensor> tokens_;
+  std::vector<ops::AttentionScope> scopes_;  // per layer
   at::Tensor start_;
   std::int64_t max_positions_;
 };

@@ -2,11 +2,16 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/tensor.h>
 #include <c10/util/Exception.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <vector>
+
 #include "model/testing.h"
+#include "model/testing_config.h"
 #include "ops/attention.h"
 #include "ops/testing.h"
 
@@ -208,6 +213,46 @@ TEST(ContiguousKvCache, RefusesWhatDoesNotFit) {
   ContiguousKvCache other(small_config(), at::kBFloat16, 1, 10);
   EXPECT_THROW(cache.append_rows(other), c10::Error);
   EXPECT_THROW(ContiguousKvCache(small_config(), at::kFloat, 1, 0), c10::Error);
+}
+
+at::Tensor ids_of(const std::vector<std::vector<std::int32_t>>& rows) {
+  const at::Tensor ids = at::empty({static_cast<std::int64_t>(rows.size()), static_cast<std::int64_t>(rows[0].size())},
+                                   at::kInt);
+  std::int32_t* to = ids.data_ptr<std::int32_t>();
+  for (const auto& row : rows) to = std::copy(row.begin(), row.end(), to);
+  return ids;
+}
+
+TEST(ContiguousKvCache, RemembersTheTokenBeforeEachThroughEveryChange) {
+  GptConfig config = testing::newest_config(60, 300);
+  ContiguousKvCache cache(config, at::kFloat, 2, 300);
+  EXPECT_TRUE(cache.tokens_before(ids_of({{1, 2, 3}, {4, 5, 6}})).equal(ids_of({{-1, 1, 2}, {-1, 4, 5}})));
+  cache.advance(3);
+  EXPECT_TRUE(cache.tokens_before(ids_of({{7}, {8}})).equal(ids_of({{3}, {6}})));
+  cache.set_start({1, 3});  // the first row was padded
+  EXPECT_TRUE(cache.tokens_before(ids_of({{9, 10}, {11, 12}})).equal(ids_of({{1, 9}, {6, 11}})));
+  cache.advance(2);
+  cache.select_rows({1, 0, 1});
+  EXPECT_TRUE(cache.tokens_before(ids_of({{0}, {0}, {0}})).equal(ids_of({{12}, {10}, {12}})));
+  ContiguousKvCache copy = cache.copy_rows({1}, 10);
+  EXPECT_TRUE(copy.tokens_before(ids_of({{0}})).equal(ids_of({{10}})));
+  copy.append_rows(cache);
+  EXPECT_TRUE(copy.tokens_before(ids_of({{0}, {0}, {0}, {0}})).equal(ids_of({{10}, {12}, {10}, {12}})));
+}
+
+// Rows of the newest architecture by pieces, past its short window and past its context, against a whole pass.
+TEST(ContiguousKvCache, PiecesOfTheNewestArchitectureEqualAWholePass) {
+  const GptConfig config = testing::newest_config(60, 200);
+  Gpt model = testing::random_model(config, at::kFloat, 3);
+  const at::Tensor ids = testing::random_ids(2, 260, 60, 4), expected = model.forward(ids);
+  ContiguousKvCache cache(config, at::kFloat, 2, 260);
+  std::int64_t begin = 0;
+  for (const std::int64_t tokens : {1, 140, 30, 1, 1, 60, 27}) {
+    const at::Tensor logits = model.forward_cache(ids.narrow(1, begin, tokens).contiguous(), cache);
+    begin += tokens;
+    EXPECT_LT(relative_error(logits, expected.select(1, begin - 1)), 2e-5) << begin;
+  }
+  EXPECT_EQ(begin, 260);
 }
 
 }  // namespace

@@ -24,10 +24,12 @@ void EngineOptions::validate() const {
   at_least(block_size, 1, "block_size");
   at_least(kv_blocks, 0, "kv_blocks");
   at_least(max_running, 1, "max_running");
-  at_least(max_batch_tokens, max_running, "max_batch_tokens", " (max_running)");
+  if (max_batch_tokens != 0) at_least(max_batch_tokens, max_running, "max_batch_tokens", " (max_running)");
   at_least(max_queued, 1, "max_queued");
   at_least(max_queued_tokens, 0, "max_queued_tokens");
 }
+
+std::int64_t default_batch_tokens(bool gpu) { return gpu ? 8192 : 256; }
 
 namespace {
 

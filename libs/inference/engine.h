@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 
 #include "inference/inference_backend.h"
@@ -24,15 +25,23 @@ class Gpt;
 struct EngineOptions {
   std::int64_t block_size = 16;         // positions in a block of the KV cache
   std::int64_t kv_blocks = 0;           // 0: one context for each of max_running, or what a quarter of free memory holds
-  std::int64_t max_batch_tokens = 256;  // maximum number of tokens in a forward pass
-  std::int64_t max_running = 64;        // maximum number of running sequences; a request with n > 1 counts n
-  std::int64_t max_queued = 256;        // maximum number of waiting requests; further ones are refused
-  std::int64_t max_queued_tokens = 0;   // maximum number of prompt tokens of all waiting requests; 0: no limit
+  std::int64_t max_batch_tokens = 0;    // tokens through the model in a step; 0: default_batch_tokens() of the device
+  std::int64_t max_running = 64;        // sequences that hold blocks at a time; an n > 1 counts n
+  std::int64_t max_queued = 256;        // requests that wait beyond those; more are refused
+  std::int64_t max_queued_tokens = 0;   // tokens of their prompts together; 0: no limit
   bool prefix_cache = true;
-  bool warm_up = true;                  // allocate the cache and read the weights once before ready()
+  bool warm_up = true;                  // take the cache's memory and pass over the weights once before ready()
+  // Start a step before the tokens of the step before it are read: they go back into the model on the device. Answers are the
+  // same. Unset: on a GPU.
+  std::optional<bool> overlap;
+  bool graphs = true;  // on a GPU: record decoding steps and start each of them as one launch
+  bool batch_invariant = false;  // on a GPU in bfloat16: attention that is batch-invariant, which slows prompts down
   std::function<std::unique_ptr<TokenTool>()> make_tool;  // for requests with `tools`; empty: those are refused
-  void validate() const;                // throws ConfigError
+  void validate() const;  // throws ConfigError
 };
+
+// A step on a GPU is long enough for its rate with so many tokens, and short enough for streams that wait for it.
+std::int64_t default_batch_tokens(bool gpu);
 
 class Engine final : public InferenceBackend {
  public:
@@ -45,7 +54,7 @@ class Engine final : public InferenceBackend {
 
   void start();  // warms up and starts the thread; call once. Requests may be submitted before
   void drain();  // refuses new requests, returns when the others are done
-  void stop();   // ends all requests with kCancelled, returns when the thread has ended
+  void stop();  // ends all requests with kCancelled, returns when the thread has ended
 
   // Everything below is thread-safe; inference_backend.h says what it does.
   Submission submit(EngineRequest request) override;

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <exception>
+#include <numeric>
 #include <utility>
 
 #include <spdlog/fmt/fmt.h>
@@ -19,8 +20,12 @@
 namespace nanochat {
 namespace {
 
-// Prompt positions whose logits stand at a time: with a vocabulary of 65,536, 16 MiB.
-constexpr std::int64_t kLogitRows = 64;
+EngineOptions complete(EngineOptions options, const Gpt& model) {
+  if (options.max_batch_tokens == 0) {
+    options.max_batch_tokens = std::max(default_batch_tokens(model.device().is_cuda()), options.max_running);
+  }
+  return options;
+}
 
 std::int64_t choose_blocks(const Gpt& model, const EngineOptions& options) {
   if (options.kv_blocks == 0) return default_kv_blocks(model, options);
@@ -50,6 +55,12 @@ void check_request(const EngineRequest& request, const GptConfig& config, const 
   }
 }
 
+// The token before the next one that the model computes, or -1 at the beginning. At most the last token is still under way,
+// and it has not been computed, so that the one before it is here.
+std::int32_t token_before(const Sequence& sequence) {
+  return sequence.computed == 0 ? -1 : sequence.tokens.at(static_cast<std::size_t>(sequence.computed) - 1);
+}
+
 }  // namespace
 
 std::int64_t default_kv_blocks(const Gpt& model, const EngineOptions& options) {
@@ -64,9 +75,13 @@ std::int64_t default_kv_blocks(const Gpt& model, const EngineOptions& options) {
 }
 
 EngineCore::EngineCore(Gpt& model, const EngineOptions& options)
-    : model_(model), options_(options),
+    : model_(model), options_(complete(options, model)),
       cache_(model_.config(), model_.dtype(), choose_blocks(model_, options), options.block_size, model_.device()),
-      scheduler_(options, cache_.blocks()) {}
+      scheduler_(options_, cache_.blocks()) {
+  if (!options.overlap.value_or(model_.device().is_cuda())) return;
+  runner_ = make_device_runner(model_, cache_, options_);
+  if (runner_ == nullptr) runner_ = make_host_runner(model_, cache_);
+}
 
 std::unique_ptr<ActiveRequest> EngineCore::prepare(EngineRequest spec, const GptConfig& config, const EngineOptions& options) {
   check_request(spec, config, options);
@@ -84,6 +99,7 @@ std::unique_ptr<ActiveRequest> EngineCore::prepare(EngineRequest spec, const Gpt
 
 void EngineCore::warm_up() {
   cache_.commit();
+  if (runner_ != nullptr) return runner_->warm_up();
   cache_.set_batch({{{0, 1, {0}}}});
   const at::Tensor id = at::empty({1, 1}, at::kInt).fill_(0);
   model_.logits(model_.forward_states(id, cache_), cache_.batch_invariant());
@@ -174,10 +190,12 @@ void EngineCore::cancel_all() {
 
 void EngineCore::purge() {
   for (const RequestId id : std::exchange(done_, {})) {
-    const std::unique_ptr<ActiveRequest> request = scheduler_.remove(id);
+    std::unique_ptr<ActiveRequest> request = scheduler_.remove(id);
     totals_.prompt_tokens += request->usage.prompt_tokens;
     totals_.cached_tokens += request->usage.cached_tokens;
     totals_.completion_tokens += request->usage.completion_tokens;
+    if (!under_way_.empty())
+      leaving_.emplace_back(steps_read_ + static_cast<std::int64_t>(under_way_.size()), std::move(request));
   }
 }
 
@@ -189,16 +207,35 @@ std::int64_t EngineCore::invalidate(const std::function<bool(std::span<const std
 
 void EngineCore::step() {
   const std::vector<ScheduledChunk> batch = scheduler_.schedule();
-  if (batch.empty()) return;
+  if (runner_ == nullptr) {
+    if (!batch.empty()) step_alone(batch);
+    return;
+  }
+  // One step ahead: a token that a step takes from the device was drawn by the step just before it.
+  const bool before = !under_way_.empty();
+  if (!batch.empty()) start(batch);
+  if (before) read_oldest();
+  purge();
+}
+
+void EngineCore::begin_step(const std::vector<ScheduledChunk>& batch) {
   ++totals_.steps;
   std::int64_t prompt_tokens = 0;
   for (const ScheduledChunk& chunk : batch) {
     leave_queue(*chunk.sequence->request);
-    if (chunk.sequence->generated() == 0) prompt_tokens += chunk.tokens;
+    if (chunk.sequence->drawn() == 0) prompt_tokens += chunk.tokens;
   }
+  prompt_rate_.add(prompt_tokens, EngineClock::now());
+}
+
+void EngineCore::fail_all(const std::vector<ScheduledChunk>& batch) {
+  for (const ScheduledChunk& chunk : batch) fail(*chunk.sequence, std::current_exception());
+}
+
+void EngineCore::step_alone(const std::vector<ScheduledChunk>& batch) {
+  begin_step(batch);
   try {
     const at::Tensor states = forward(batch);
-    prompt_rate_.add(prompt_tokens, EngineClock::now());
     std::vector<std::int64_t> rows;
     std::vector<Draw> draws = plan_draws(batch, rows);
     if (!draws.empty()) {
@@ -208,15 +245,107 @@ void EngineCore::step() {
     }
   } catch (...) {
     cache_.set_batch({});
-    for (const ScheduledChunk& chunk : batch) fail(*chunk.sequence, std::current_exception());
+    fail_all(batch);
   }
   purge();
 }
 
+// ------------------------------------------------------------------------------------------- steps that overlap
+
+void EngineCore::start(const std::vector<ScheduledChunk>& batch) {
+  begin_step(batch);
+  ops::PagedBatch paged;
+  std::vector<std::int32_t> inputs, before;
+  for (const ScheduledChunk& chunk : batch) {
+    const Sequence& sequence = *chunk.sequence;
+    const std::int64_t end = sequence.computed + chunk.tokens;
+    const auto blocks = static_cast<std::ptrdiff_t>(blocks_for(end, options_.block_size));
+    paged.sequences.push_back({sequence.computed, chunk.tokens, {sequence.blocks.begin(), sequence.blocks.begin() + blocks}});
+    before.push_back(token_before(sequence));
+    for (std::int64_t i = sequence.computed; i < end; ++i) {
+      inputs.push_back(i < sequence.size() ? sequence.tokens[static_cast<std::size_t>(i)]
+                                           : StepRunner::drawn(sequence.last_draw));
+    }
+  }
+  try {
+    runner_->forward(paged, inputs, before);
+    std::int64_t row = 0;
+    for (const ScheduledChunk& chunk : batch) {
+      if (chunk.sequence->request->spec.prompt_logprobs) {
+        report_prompt(chunk, [&](std::int64_t first, std::int64_t rows) {
+          std::vector<std::int64_t> wanted(static_cast<std::size_t>(rows));
+          std::iota(wanted.begin(), wanted.end(), row + first);
+          const at::Tensor logits = runner_->logits(wanted);
+          return logits.narrow(0, wanted.front(), rows).cpu();
+        });
+      }
+      scheduler_.computed(chunk);
+      row += chunk.tokens;
+    }
+    std::vector<std::int64_t> rows;
+    std::vector<Draw> draws = plan_draws(batch, rows);
+    if (!draws.empty()) start_draws(std::move(draws), std::move(rows));
+  } catch (...) {
+    fail_all(batch);
+  }
+}
+
+void EngineCore::start_draws(std::vector<Draw> draws, std::vector<std::int64_t> rows) {
+  const std::vector<std::int64_t> tokens = rows;  // of the pass
+  const at::Tensor logits = runner_->logits(rows);
+  std::vector<ops::SampleRow> sample_rows;
+  for (Draw& draw : draws) {
+    allow(*draw.sequence);
+    ops::SampleRow& row = sample_rows.emplace_back(sample_row(*draw.sequence));
+    row.row = rows[static_cast<std::size_t>(draw.row)];
+    if (draw.sequence->in_flight > 0) row.last_input = tokens[static_cast<std::size_t>(draw.row)];
+    if (draw.sequence->request->spec.top_logprobs <= ops::kMostTopLogprobs) continue;
+    draw.error = std::make_exception_ptr(ConfigError(fmt::format("top_logprobs is {}, but must be at most {} on a GPU",
+                                                                 draw.sequence->request->spec.top_logprobs,
+                                                                 ops::kMostTopLogprobs)));
+  }
+  under_way_.push_back({{}, runner_->draw(logits, sample_rows)});
+  for (std::size_t i = 0; i < draws.size(); ++i) {
+    Sequence& sequence = *draws[i].sequence;
+    draws[i].number = sequence.void_draws;
+    sequence.last_draw = static_cast<std::int64_t>(i);
+    ++sequence.in_flight;
+  }
+  under_way_.back().draws = std::move(draws);
+}
+
+void EngineCore::read_oldest() {
+  UnderWay step = std::move(under_way_.front());
+  under_way_.pop_front();
+  ++steps_read_;
+  const auto counts = [](const Draw& draw) { return !draw.sequence->finished && draw.number == draw.sequence->void_draws; };
+  try {
+    std::vector<ops::SampledRow> results = step.results->read();
+    for (std::size_t i = 0; i < step.draws.size(); ++i) {
+      Draw& draw = step.draws[i];
+      if (!counts(draw)) continue;  // the sequence ended, or a tool put tokens in its place
+      --draw.sequence->in_flight;
+      draw.token = results[i].token;
+      draw.top = std::move(results[i].top);
+      if (!results[i].error.empty() && !draw.error) draw.error = std::make_exception_ptr(NumericalError(results[i].error));
+      accept(draw);
+    }
+  } catch (...) {
+    for (const Draw& draw : step.draws) {
+      if (counts(draw)) fail(*draw.sequence, std::current_exception());
+    }
+  }
+  purge();
+  while (!leaving_.empty() && leaving_.front().first <= steps_read_) leaving_.pop_front();
+}
+
 at::Tensor EngineCore::forward(const std::vector<ScheduledChunk>& batch) {
   ops::PagedBatch paged;
+  std::vector<std::int32_t> before;
   for (const ScheduledChunk& chunk : batch) {
-    paged.sequences.push_back({chunk.sequence->computed, chunk.tokens, chunk.sequence->blocks});
+    const Sequence& sequence = *chunk.sequence;
+    paged.sequences.push_back({sequence.computed, chunk.tokens, sequence.blocks});
+    before.push_back(token_before(sequence));
   }
   const at::Tensor ids = at::empty({paged.tokens(), 1}, at::kInt);
   std::int32_t* id = ids.data_ptr<std::int32_t>();
@@ -224,11 +353,15 @@ at::Tensor EngineCore::forward(const std::vector<ScheduledChunk>& batch) {
     const auto first = chunk.sequence->tokens.begin() + chunk.sequence->computed;
     id = std::copy(first, first + chunk.tokens, id);
   }
-  cache_.set_batch(std::move(paged));
+  cache_.set_batch(std::move(paged), std::move(before));
   const at::Tensor states = model_.forward_states(ids, cache_);
   std::int64_t row = 0;
   for (const ScheduledChunk& chunk : batch) {
-    if (chunk.sequence->request->spec.prompt_logprobs) report_prompt(chunk, states.narrow(0, row, chunk.tokens));
+    if (chunk.sequence->request->spec.prompt_logprobs) {
+      report_prompt(chunk, [&](std::int64_t first, std::int64_t rows) {
+        return model_.logits(states.narrow(0, row + first, rows), cache_.batch_invariant()).cpu();
+      });
+    }
     scheduler_.computed(chunk);
     row += chunk.tokens;
   }
@@ -236,13 +369,13 @@ at::Tensor EngineCore::forward(const std::vector<ScheduledChunk>& batch) {
 }
 
 // Log-probabilities of the prompt's tokens that this chunk predicts.
-void EngineCore::report_prompt(const ScheduledChunk& chunk, const at::Tensor& states) {
+void EngineCore::report_prompt(const ScheduledChunk& chunk, const ChunkLogits& chunk_logits) {
   const Sequence& sequence = *chunk.sequence;
   ActiveRequest& request = *sequence.request;
   const std::int64_t end = std::min(sequence.computed + chunk.tokens, request.prompt_size() - 1);
   for (std::int64_t first = sequence.computed; first < end; first += kLogitRows) {
     const std::int64_t rows = std::min(kLogitRows, end - first);
-    const at::Tensor logits = model_.logits(states.narrow(0, first - sequence.computed, rows), cache_.batch_invariant()).cpu();
+    const at::Tensor logits = chunk_logits(first - sequence.computed, rows);
     const auto vocab = static_cast<std::size_t>(logits.size(1));
     for (std::int64_t i = 0; i < rows; ++i) {
       if (first + i != static_cast<std::int64_t>(request.prompt_logprobs.size())) continue;  // computed again after preemption
@@ -300,16 +433,7 @@ void EngineCore::draw(std::vector<Draw>& draws, const at::Tensor& logits) const 
   const auto vocab = static_cast<std::size_t>(logits.size(1));
   const float* data = logits.const_data_ptr<float>();
   // Sequences of a request may share their constraint's tables: those of one are prepared one after the other.
-  for (Draw& one : draws) {
-    Sequence& sequence = *one.sequence;
-    if (sequence.constraint == nullptr) continue;
-    const auto allowed = sequence.constraint->allowed(sequence.request->max_tokens - sequence.generated());
-    sequence.allowed.assign(allowed.begin(), allowed.end());
-    if (!sequence.constraint->may_end() || sequence.request->spec.ignore_eos) continue;
-    for (const std::int32_t stop : sequence.request->spec.stop_tokens) {
-      sequence.allowed[static_cast<std::size_t>(stop) / 64] |= std::uint64_t{1} << (stop % 64);
-    }
-  }
+  for (const Draw& one : draws) allow(*one.sequence);
   ops::parallel_for(static_cast<std::int64_t>(draws.size()), 1, [&](std::int64_t begin, std::int64_t end) {
     for (auto i = static_cast<std::size_t>(begin); i < static_cast<std::size_t>(end); ++i) {
       draw_one(draws[i], {data + static_cast<std::size_t>(draws[i].row) * vocab, vocab});
@@ -317,20 +441,50 @@ void EngineCore::draw(std::vector<Draw>& draws, const at::Tensor& logits) const 
   });
 }
 
-void EngineCore::draw_one(Draw& draw, std::span<const float> logits) const {
-  Sequence& sequence = *draw.sequence;
+void EngineCore::allow(Sequence& sequence) {
+  if (sequence.constraint == nullptr) return;
+  const auto allowed = sequence.constraint->allowed(sequence.request->max_tokens - sequence.generated());
+  sequence.allowed.assign(allowed.begin(), allowed.end());
+  if (!sequence.constraint->may_end() || sequence.request->spec.ignore_eos) return;
+  for (const std::int32_t stop : sequence.request->spec.stop_tokens) {
+    sequence.allowed[static_cast<std::size_t>(stop) / 64] |= std::uint64_t{1} << (stop % 64);
+  }
+}
+
+DrawContext EngineCore::context_of(const Sequence& sequence) {
   const EngineRequest& spec = sequence.request->spec;
   const std::span<const std::int32_t> tokens(sequence.tokens);
   DrawContext context;
   context.seen = tokens;
   context.generated = tokens.subspan(spec.prompt.size());
   if (sequence.constraint != nullptr) context.allowed = sequence.allowed;
-  if (sequence.generated() < spec.min_tokens && !spec.ignore_eos) context.forbidden = spec.stop_tokens;
+  if (sequence.drawn() < spec.min_tokens && !spec.ignore_eos) context.forbidden = spec.stop_tokens;
   context.logprob = spec.logprobs;
   context.uniform = uniform_at(spec.sampling.seed, spec.first_stream + static_cast<std::uint64_t>(sequence.index),
-                               tokens.size());
+                               static_cast<std::uint64_t>(sequence.size() + sequence.in_flight));
+  return context;
+}
+
+// What the device's sampler takes for what draw_one() does.
+ops::SampleRow EngineCore::sample_row(const Sequence& sequence) {
+  const EngineRequest& spec = sequence.request->spec;
+  const DrawContext context = context_of(sequence);
+  ops::SampleRow row = spec.sampling.row();
+  row.seen = context.seen;
+  row.generated = context.generated;
+  row.allowed = context.allowed;
+  row.forbidden = context.forbidden;
+  row.uniform = context.uniform;
+  row.logprob = context.logprob;
+  row.top_logprobs = std::min(spec.top_logprobs, ops::kMostTopLogprobs);
+  return row;
+}
+
+void EngineCore::draw_one(Draw& draw, std::span<const float> logits) const {
+  Sequence& sequence = *draw.sequence;
+  const EngineRequest& spec = sequence.request->spec;
   try {
-    draw.token = sequence.sampler.sample(logits, context);
+    draw.token = sequence.sampler.sample(logits, context_of(sequence));
     if (spec.top_logprobs > 0) draw.top = Sampler::most_likely(logits, spec.top_logprobs);
   } catch (...) {
     draw.error = std::current_exception();
@@ -357,6 +511,10 @@ void EngineCore::accept(const Draw& draw) {
 }
 
 void EngineCore::force(Sequence& sequence, const std::vector<std::int32_t>& tokens) {
+  if (tokens.empty()) return;
+  // The draw that is under way is of what would have come in their place.
+  ++sequence.void_draws;
+  sequence.in_flight = 0;
   for (const std::int32_t token : tokens) {
     EngineEvent event;
     event.token.id = token;

@@ -22,22 +22,46 @@
 namespace nanochat {
 namespace {
 
+using testing::answers;
 using testing::EngineAnswer;
+using testing::expect_same;
 using ::testing::HasSubstr;
+using testing::many_wishes;
+using testing::random_prompt;
 using testing::Receiver;
+using testing::request_of;
+using testing::submit;
 using ::testing::ThrowsMessage;
+using testing::Wish;
 using Ids = std::vector<std::int32_t>;
 
-GptConfig small_config() { return testing::grouped_config(90, 96); }  // 90 tokens are padded to 128
+constexpr Architecture kOlder = Architecture::kNanochat2025_12, kNewest = Architecture::kNanochat2026_07;
+
+// 90 tokens are padded to 128. The contexts of the newest architecture are longer than its short window of 128.
+GptConfig small_config(Architecture architecture = kOlder) {
+  return architecture == kNewest ? testing::newest_config(90, 200) : testing::grouped_config(90, 96);
+}
 
 // On one thread: the products are so small that a second only waits.
-std::unique_ptr<Gpt> small_model(std::uint64_t seed = 3, at::ScalarType dtype = at::kFloat) {
+std::unique_ptr<Gpt> small_model(std::uint64_t seed = 3, at::ScalarType dtype = at::kFloat,
+                                 Architecture architecture = kOlder) {
   at::set_num_threads(1);
-  return std::make_unique<Gpt>(testing::random_model(small_config(), dtype, seed));
+  return std::make_unique<Gpt>(testing::random_model(small_config(architecture), dtype, seed));
 }
+
+// Whether steps overlap (EngineOptions::overlap). On a CPU they do in tests alone, where every test is run both ways.
+bool overlapping = false;
+
+class EngineSteps : public ::testing::TestWithParam<bool> {
+ protected:
+  void SetUp() override { overlapping = GetParam(); }
+};
+INSTANTIATE_TEST_SUITE_P(Engine, EngineSteps, ::testing::Bool(),
+                         [](const auto& tested) { return tested.param ? "Overlapping" : "Alone"; });
 
 EngineOptions small_options() {
   EngineOptions options;
+  options.overlap = overlapping;
   options.block_size = 8;
   options.kv_blocks = 200;
   options.max_running = 32;
@@ -45,68 +69,9 @@ EngineOptions small_options() {
   return options;
 }
 
-Ids random_prompt(std::size_t length, Rng& rng) {
-  Ids prompt(length);
-  for (std::int32_t& id : prompt) id = static_cast<std::int32_t>(rng.below(90));
-  return prompt;
-}
-
-struct Wish {
-  Ids prompt;
-  SamplingOptions sampling;
-  std::int64_t max_tokens = 12;
-  std::int64_t n = 1;
-};
-
-EngineRequest request_of(const Wish& wish) {
-  EngineRequest request;
-  request.prompt = wish.prompt;
-  request.sampling = wish.sampling;
-  request.max_tokens = wish.max_tokens;
-  request.n = wish.n;
-  return request;
-}
-
-// 32 wishes of all kinds: greedy and seeded, short and long, some with a beginning in common, some with n > 1.
-std::vector<Wish> many_wishes(std::uint64_t seed) {
-  Rng rng(seed);
-  const Ids common = random_prompt(20, rng);
-  std::vector<Wish> wishes;
-  for (std::size_t i = 0; i < 32; ++i) {
-    Wish wish;
-    wish.prompt = random_prompt(1 + rng.below(60), rng);
-    if (i % 3 == 0) wish.prompt.insert(wish.prompt.begin(), common.begin(), common.end());
-    wish.sampling.temperature = i % 2 == 0 ? 0.0 : 1.0;
-    wish.sampling.seed = rng.next();
-    if (i % 5 == 1) wish.sampling.top_p = 0.9;
-    if (i % 7 == 3) wish.sampling.top_k = 7;
-    if (i % 4 == 1) wish.sampling.repetition_penalty = 1.3;
-    if (i % 4 == 3) wish.sampling.frequency_penalty = 0.7;
-    wish.max_tokens = 1 + static_cast<std::int64_t>(rng.below(16));
-    wish.n = i % 8 == 7 ? 3 : 1;
-    wishes.push_back(std::move(wish));
-  }
-  return wishes;
-}
-
-void submit(Engine& engine, const Wish& wish, Receiver& receiver) {
-  EngineRequest request = request_of(wish);
-  request.on_event = receiver.callback();
-  if (!engine.submit(std::move(request))) throw std::logic_error("a request was refused: its answer would never come");
-}
-
-// The answers to wishes that are all there at once.
-std::vector<EngineAnswer> answers(Engine& engine, const std::vector<Wish>& wishes) {
-  std::vector<std::unique_ptr<Receiver>> receivers;
-  for (const Wish& wish : wishes) {
-    receivers.push_back(std::make_unique<Receiver>(static_cast<std::size_t>(wish.n)));
-    submit(engine, wish, *receivers.back());
-  }
-  engine.start();
-  std::vector<EngineAnswer> results;
-  for (const auto& receiver : receivers) results.push_back(receiver->wait());
-  engine.stop();
-  return results;
+// The requests of many_wishes(), with prompts that are longer than the short window of the newest architecture.
+std::vector<Wish> wishes_for(Architecture architecture, std::uint64_t seed) {
+  return many_wishes(seed, 90, architecture == kNewest ? 160 : 60);
 }
 
 // The answer of an engine that runs, and goes on running.
@@ -117,57 +82,64 @@ EngineAnswer ask(Engine& engine, const Wish& wish) {
 }
 
 std::vector<EngineAnswer> answers_together(const std::vector<Wish>& wishes, const EngineOptions& options,
-                                           at::ScalarType dtype = at::kFloat) {
-  Engine engine(small_model(3, dtype), options);
+                                           at::ScalarType dtype = at::kFloat, Architecture architecture = kOlder) {
+  Engine engine(small_model(3, dtype, architecture), options);
   return answers(engine, wishes);
 }
 
-void expect_same(const std::vector<EngineAnswer>& got, const std::vector<EngineAnswer>& expected, const char* what) {
-  ASSERT_EQ(got.size(), expected.size());
-  for (std::size_t i = 0; i < got.size(); ++i) {
-    for (std::size_t s = 0; s < expected[i].sequences.size(); ++s) {
-      EXPECT_EQ(got[i].sequences[s].ids, expected[i].sequences[s].ids) << what << ", request " << i << " sequence " << s;
-      EXPECT_EQ(got[i].sequences[s].logprobs, expected[i].sequences[s].logprobs) << what << ", request " << i;
-      EXPECT_EQ(got[i].sequences[s].finishes, 1);
-      EXPECT_EQ(got[i].done, 1);
-    }
-  }
-}
-
 // Logprobs are compared for equality too: nothing but the request goes into an answer.
-TEST(Engine, AnswersAreTheSameAloneAndAmid31Others) {
-  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
-    const std::vector<Wish> wishes = many_wishes(1);
-    const std::vector<EngineAnswer> together = answers_together(wishes, small_options(), dtype);
+TEST_P(EngineSteps, AnswersAreTheSameAloneAndAmid31Others) {
+  for (const auto& [dtype, architecture] : {std::pair{at::kFloat, kOlder}, std::pair{at::kBFloat16, kOlder},
+                                            std::pair{at::kFloat, kNewest}, std::pair{at::kBFloat16, kNewest}}) {
+    const std::vector<Wish> wishes = wishes_for(architecture, 1);
+    const std::vector<EngineAnswer> together = answers_together(wishes, small_options(), dtype, architecture);
     for (std::size_t i = 0; i < wishes.size(); i += 3) {
-      expect_same(answers_together({wishes[i]}, small_options(), dtype), {together[i]}, "alone");
+      expect_same(answers_together({wishes[i]}, small_options(), dtype, architecture), {together[i]}, "alone");
     }
   }
 }
 
-TEST(Engine, AnswersDoNotDependOnCacheChunksBlocksOrPreemption) {
-  for (const std::uint64_t seed : {1U, 2U, 3U}) {
-    const std::vector<Wish> wishes = many_wishes(seed);
-    const std::vector<EngineAnswer> expected = answers_together(wishes, small_options());
+TEST_P(EngineSteps, AnswersDoNotDependOnCacheChunksBlocksOrPreemption) {
+  for (const auto& [seed, architecture] :
+       {std::pair{1U, kOlder}, std::pair{2U, kOlder}, std::pair{3U, kOlder}, std::pair{1U, kNewest}}) {
+    const std::vector<Wish> wishes = wishes_for(architecture, seed);
+    const auto of = [&wishes = wishes, architecture = architecture](const EngineOptions& options) {
+      return answers_together(wishes, options, at::kFloat, architecture);
+    };
+    const std::vector<EngineAnswer> expected = of(small_options());
     EngineOptions options = small_options();
     options.prefix_cache = false;
-    expect_same(answers_together(wishes, options), expected, "without a prefix cache");
+    expect_same(of(options), expected, "without a prefix cache");
     options = small_options();
     options.max_batch_tokens = 32;
-    expect_same(answers_together(wishes, options), expected, "small chunks");
+    expect_same(of(options), expected, "small chunks");
     options.max_batch_tokens = 4096;
-    expect_same(answers_together(wishes, options), expected, "whole prompts");
+    expect_same(of(options), expected, "whole prompts");
     options.block_size = 16;
-    expect_same(answers_together(wishes, options), expected, "other blocks");
+    expect_same(of(options), expected, "other blocks");
     options = small_options();
-    options.kv_blocks = 14;  // one context takes 12
-    expect_same(answers_together(wishes, options), expected, "hardly any blocks");
+    options.kv_blocks = small_config(architecture).sequence_len / options.block_size + 2;  // for one context and two blocks
+    expect_same(of(options), expected, "hardly any blocks");
     options.max_running = 3;
-    expect_same(answers_together(wishes, options), expected, "three at a time");
+    expect_same(of(options), expected, "three at a time");
   }
 }
 
-TEST(Engine, GreedyEqualsTheGenerator) {
+TEST_P(EngineSteps, AnswersDoNotDependOnOverlap) {
+  for (const std::uint64_t seed : {4U, 5U}) {
+    const std::vector<Wish> wishes = many_wishes(seed);
+    EngineOptions options = small_options();
+    for (const std::int64_t blocks : {200, 14}) {
+      options.kv_blocks = blocks;
+      options.overlap = false;
+      const std::vector<EngineAnswer> expected = answers_together(wishes, options);
+      options.overlap = true;
+      expect_same(answers_together(wishes, options), expected, "overlapping steps");
+    }
+  }
+}
+
+TEST_P(EngineSteps, GreedyEqualsTheGenerator) {
   Rng rng(4);
   const Ids prompt = random_prompt(30, rng);
   auto model = small_model();
@@ -185,7 +157,7 @@ TEST(Engine, GreedyEqualsTheGenerator) {
   EXPECT_EQ(answer.usage.completion_tokens, 20);
 }
 
-TEST(Engine, ThePrefixCacheIsCountedAndCanBeForgotten) {
+TEST_P(EngineSteps, ThePrefixCacheIsCountedAndCanBeForgotten) {
   Rng rng(5);
   const Ids prompt = random_prompt(35, rng);
   Engine engine(small_model(), small_options());
@@ -219,36 +191,38 @@ TEST(Engine, ThePrefixCacheIsCountedAndCanBeForgotten) {
   EXPECT_GT(engine.stats().cache_hits, 0);
 }
 
-TEST(Engine, PromptLogprobsAreThoseOfAFullPass) {
-  Rng rng(6);
-  const Ids prompt = random_prompt(70, rng);
-  auto model = small_model();
-  at::Tensor ids = at::empty({1, 70}, at::kInt);
-  std::copy(prompt.begin(), prompt.end(), ids.data_ptr<std::int32_t>());
-  const at::Tensor expected = model->forward(ids)[0].to(at::kDouble).log_softmax(-1);
-  Engine engine(std::move(model), small_options());  // a budget of 64: two chunks
-  Receiver receiver;
-  EngineRequest request = request_of({prompt, {}, 0, 1});
-  request.prompt_logprobs = true;
-  request.top_logprobs = 3;
-  request.on_event = receiver.callback();
-  engine.submit(std::move(request));
-  engine.start();
-  const EngineAnswer& answer = receiver.wait();
-  ASSERT_EQ(answer.prompt.size(), 69U);
-  for (std::int64_t i = 0; i < 69; ++i) {
-    const auto& token = answer.prompt[static_cast<std::size_t>(i)];
-    EXPECT_EQ(token.token.id, prompt[static_cast<std::size_t>(i + 1)]);
-    EXPECT_NEAR(token.token.logprob, expected[i][token.token.id].item<double>(), 1e-4);
-    ASSERT_EQ(token.top.size(), 3U);
-    EXPECT_NEAR(token.top[0].logprob, expected[i].max().item<double>(), 1e-4);
-    EXPECT_GE(token.top[0].logprob, token.top[1].logprob);
+TEST_P(EngineSteps, PromptLogprobsAreThoseOfAFullPass) {
+  for (const auto& [architecture, length] : {std::pair{kOlder, std::int64_t{70}}, std::pair{kNewest, std::int64_t{190}}}) {
+    Rng rng(6);
+    const Ids prompt = random_prompt(static_cast<std::size_t>(length), rng);
+    auto model = small_model(3, at::kFloat, architecture);
+    at::Tensor ids = at::empty({1, length}, at::kInt);
+    std::copy(prompt.begin(), prompt.end(), ids.data_ptr<std::int32_t>());
+    const at::Tensor expected = model->forward(ids)[0].to(at::kDouble).log_softmax(-1);
+    Engine engine(std::move(model), small_options());  // a budget of 64: several chunks
+    Receiver receiver;
+    EngineRequest request = request_of({prompt, {}, 0, 1});
+    request.prompt_logprobs = true;
+    request.top_logprobs = 3;
+    request.on_event = receiver.callback();
+    engine.submit(std::move(request));
+    engine.start();
+    const EngineAnswer& answer = receiver.wait();
+    ASSERT_EQ(static_cast<std::int64_t>(answer.prompt.size()), length - 1);
+    for (std::int64_t i = 0; i + 1 < length; ++i) {
+      const auto& token = answer.prompt[static_cast<std::size_t>(i)];
+      EXPECT_EQ(token.token.id, prompt[static_cast<std::size_t>(i + 1)]);
+      EXPECT_NEAR(token.token.logprob, expected[i][token.token.id].item<double>(), 1e-4);
+      ASSERT_EQ(token.top.size(), 3U);
+      EXPECT_NEAR(token.top[0].logprob, expected[i].max().item<double>(), 1e-4);
+      EXPECT_GE(token.top[0].logprob, token.top[1].logprob);
+    }
+    EXPECT_TRUE(answer.sequences[0].ids.empty());
+    EXPECT_EQ(answer.sequences[0].reason, FinishReason::kLength);
   }
-  EXPECT_TRUE(answer.sequences[0].ids.empty());
-  EXPECT_EQ(answer.sequences[0].reason, FinishReason::kLength);
 }
 
-TEST(Engine, StopTokensMinTokensAndIgnoreEos) {
+TEST_P(EngineSteps, StopTokensMinTokensAndIgnoreEos) {
   const Wish wish{{1, 2, 3}, SamplingOptions{.temperature = 0.0}, 10, 1};
   const Ids free = answers_together({wish}, small_options())[0].sequences[0].ids;
   const auto run = [&](auto&& change) {
@@ -273,7 +247,7 @@ TEST(Engine, StopTokensMinTokensAndIgnoreEos) {
   for (std::size_t i = 0; i < 8; ++i) EXPECT_NE(later.ids[i], free[3]);
 }
 
-TEST(Engine, TheReceiverCanEndASequence) {
+TEST_P(EngineSteps, TheReceiverCanEndASequence) {
   Engine engine(small_model(), small_options());
   Receiver receiver(2);
   EngineRequest request = request_of({{1, 2, 3}, {}, 20, 2});
@@ -290,7 +264,7 @@ TEST(Engine, TheReceiverCanEndASequence) {
   EXPECT_EQ(answer.usage.completion_tokens, 21);
 }
 
-TEST(Engine, TopLogprobsAndLogitBias) {
+TEST_P(EngineSteps, TopLogprobsAndLogitBias) {
   Engine engine(small_model(), small_options());
   Receiver receiver;
   EngineRequest request = request_of({{1, 2, 3}, SamplingOptions{.temperature = 0.0}, 5, 1});
@@ -309,7 +283,7 @@ TEST(Engine, TopLogprobsAndLogitBias) {
 
 // ------------------------------------------------------------------------------------------------- cancelling, limits
 
-TEST(Engine, ACancelledRequestFreesItsBlocksWhereverItIs) {
+TEST_P(EngineSteps, ACancelledRequestFreesItsBlocksWhereverItIs) {
   EngineOptions options = small_options();
   options.max_running = 2;
   options.prefix_cache = false;
@@ -339,7 +313,7 @@ TEST(Engine, ACancelledRequestFreesItsBlocksWhereverItIs) {
   EXPECT_EQ(engine.stats().queued, 0);
 }
 
-TEST(Engine, CancellingDuringALongPromptEndsIt) {
+TEST_P(EngineSteps, CancellingDuringALongPromptEndsIt) {
   EngineOptions options = small_options();
   options.max_batch_tokens = 32;
   Engine engine(small_model(), options);
@@ -364,7 +338,7 @@ TEST(Engine, CancellingDuringALongPromptEndsIt) {
 }
 
 // A client that asks again as soon as it has its answer.
-TEST(Engine, HasAPlaceInTheQueueForWhoeverSawAnAnswerEnd) {
+TEST_P(EngineSteps, HasAPlaceInTheQueueForWhoeverSawAnAnswerEnd) {
   EngineOptions options = small_options();
   options.max_queued = 1;
   Receiver second;
@@ -384,7 +358,7 @@ TEST(Engine, HasAPlaceInTheQueueForWhoeverSawAnAnswerEnd) {
   EXPECT_EQ(second.wait().sequences[0].ids.size(), 2U);
 }
 
-TEST(Engine, RefusesWhatIsTooMuch) {
+TEST_P(EngineSteps, RefusesWhatIsTooMuch) {
   EngineOptions options = small_options();
   options.max_queued = 2;
   Engine engine(small_model(), options);
@@ -403,7 +377,7 @@ TEST(Engine, RefusesWhatIsTooMuch) {
   EXPECT_EQ(engine.stats().finished, 2);
 }
 
-TEST(Engine, StoppingEndsWhatIsLeft) {
+TEST_P(EngineSteps, StoppingEndsWhatIsLeft) {
   Receiver queued;
   {
     Engine engine(small_model(), small_options());
@@ -414,7 +388,7 @@ TEST(Engine, StoppingEndsWhatIsLeft) {
   EXPECT_EQ(queued.wait().sequences[0].reason, FinishReason::kCancelled);
 }
 
-TEST(Engine, NamesWhatIsWrongWithARequest) {
+TEST_P(EngineSteps, NamesWhatIsWrongWithARequest) {
   Engine engine(small_model(), small_options());
   const auto submit = [&](auto&& change) {
     EngineRequest request = request_of({{1, 2}, {}, 2, 1});
@@ -445,7 +419,7 @@ TEST(Engine, KnowsItsModelBeforeItStarts) {
   EXPECT_EQ(backend.stats().requests, 0);
 }
 
-TEST(Engine, OptionsAreChecked) {
+TEST_P(EngineSteps, OptionsAreChecked) {
   EngineOptions options = small_options();
   options.kv_blocks = 11;
   EXPECT_THAT([&] { Engine(small_model(), options); }, ThrowsMessage<ConfigError>(HasSubstr("takes 12 blocks of 8")));
@@ -458,7 +432,7 @@ TEST(Engine, OptionsAreChecked) {
   EXPECT_EQ(Engine(small_model(), options).stats().kv_blocks_total, 32 * 12);
 }
 
-TEST(Engine, ALogitThatIsNotANumberFailsItsRequestAlone) {
+TEST_P(EngineSteps, ALogitThatIsNotANumberFailsItsRequestAlone) {
   auto model = small_model();
   for (Parameter& parameter : model->parameters()) {
     if (parameter.spec.group == OptimizerGroup::kEmbedding) parameter.value[50].fill_(std::numeric_limits<float>::quiet_NaN());
@@ -471,7 +445,7 @@ TEST(Engine, ALogitThatIsNotANumberFailsItsRequestAlone) {
   EXPECT_EQ(results[1].sequences[0].ids.size(), 5U);
 }
 
-TEST(Engine, AStepThatFailsEndsWhatWasInItAndTheNextOnesRun) {
+TEST_P(EngineSteps, AStepThatFailsEndsWhatWasInItAndTheNextOnesRun) {
   const Wish wish{{1, 2, 3}, SamplingOptions{.temperature = 0.0}, 5, 1};
   auto model = small_model();
   std::atomic<bool> breaks = true;
@@ -496,7 +470,7 @@ TEST(Engine, AStepThatFailsEndsWhatWasInItAndTheNextOnesRun) {
   EXPECT_EQ(next.ids, answers(whole, {wish})[0].sequences[0].ids);
 }
 
-TEST(Engine, NewWeightsTakeEffectBetweenSteps) {
+TEST_P(EngineSteps, NewWeightsTakeEffectBetweenSteps) {
   const Wish wish{{1, 2, 3, 4, 5, 6, 7, 8, 9, 10}, SamplingOptions{.temperature = 0.0}, 8, 1};
   for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
     Engine engine(small_model(3, dtype), small_options());
@@ -525,7 +499,7 @@ class EchoTool : public TokenTool {
   std::vector<std::int32_t> accept(std::int32_t token) override { return token == 7 ? Ids{8, 9} : Ids{}; }
 };
 
-TEST(Engine, ToolsPutTokensIn) {
+TEST_P(EngineSteps, ToolsPutTokensIn) {
   EngineOptions options = small_options();
   options.make_tool = [] { return std::make_unique<EchoTool>(); };
   Engine engine(small_model(), options);
@@ -572,7 +546,7 @@ class EvenConstraint : public TokenConstraint {
   bool odd_ = false, ended_ = false;
 };
 
-TEST(Engine, ConstraintsHoldForEverySequence) {
+TEST_P(EngineSteps, ConstraintsHoldForEverySequence) {
   for (std::uint64_t seed = 0; seed < 20; ++seed) {
     Engine engine(small_model(), small_options());
     Receiver receiver(3);
@@ -596,7 +570,7 @@ TEST(Engine, ConstraintsHoldForEverySequence) {
 }
 
 // Many threads at once: what the sanitizers watch.
-TEST(Engine, ServesManyThreads) {
+TEST_P(EngineSteps, ServesManyThreads) {
   EngineOptions options = small_options();
   options.kv_blocks = 30;
   Engine engine(small_model(), options);

@@ -24,8 +24,16 @@ namespace {
 
 using Prompts = std::vector<std::vector<std::int32_t>>;
 
-// Tokens in one pass through the model, which bounds its activations.
-constexpr std::int64_t kBatchTokens = 4096;
+// Tokens in one pass through the model, which bounds its activations. Nobody waits for a token meanwhile, as streams do.
+std::int64_t batch_tokens(const Gpt& model) { return model.device().is_cuda() ? 16384 : 4096; }
+
+// On a GPU one size for many batches of prompts, so that recorded passes fit the next one's cache, too (device_runner.cpp): at
+// most an eighth more.
+std::int64_t rounded_blocks(std::int64_t blocks) {
+  std::int64_t eighth = 1;
+  while (eighth * 16 <= blocks) eighth *= 2;
+  return (blocks + eighth - 1) / eighth * eighth;
+}
 
 // oneDNN, which multiplies bf16 matrices on a CPU, may crash when it finds no memory for its kernels.
 void check_room(at::Device device) {
@@ -54,9 +62,11 @@ std::int64_t blocks_in_use(const GptConfig& config, const Prompts& prompts, std:
 EngineOptions engine_options(const Gpt& model, const Prompts& prompts, const GenerationOptions& options) {
   EngineOptions engine;
   engine.max_running = std::min(options.max_running, static_cast<std::int64_t>(prompts.size()));
-  engine.max_batch_tokens = std::max(kBatchTokens, engine.max_running);
-  engine.kv_blocks = std::min(blocks_in_use(model.config(), prompts, options.max_tokens, engine),
-                              default_kv_blocks(model, engine));
+  engine.max_batch_tokens = std::max(batch_tokens(model), engine.max_running);
+  engine.kv_blocks = blocks_in_use(model.config(), prompts, options.max_tokens, engine);
+  if (model.device().is_cuda()) engine.kv_blocks = rounded_blocks(engine.kv_blocks);
+  engine.kv_blocks = std::min(engine.kv_blocks, default_kv_blocks(model, engine));
+  engine.batch_invariant = options.batch_invariant;
   if (options.tools != nullptr) engine.make_tool = [tokenizer = options.tools] { return make_calculator_tool(*tokenizer); };
   return engine;
 }

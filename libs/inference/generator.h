@@ -22,6 +22,7 @@ struct GenerationOptions {
   std::vector<std::int32_t> stop_tokens;  // generation ends when one is drawn; it is not part of the result
   bool ignore_eos = false;                // draw on past stop tokens
   std::int64_t max_running = 64;            // sequences in the cache at a time; others wait
+  bool batch_invariant = false;           // EngineOptions::batch_invariant
   const Tokenizer* tools = nullptr;       // run the calculator where the model calls it (calculator_tool.h); null: do not
   void validate() const;                  // throws ConfigError
 };
@@ -38,10 +39,10 @@ struct Generation {
 // Called with each token when it is sampled; return false to stop.
 using TokenCallback = std::function<bool(std::size_t row, std::int32_t id)>;
 
-// Continues every prompt (token ids; the caller includes BOS) independently and batch-invariantly, like the
-// engine. Row r uses stream r of the seed (uniform_at()); row 0 is what the server answers with that seed. Prompts
-// may differ in length. max_tokens is limited to the rest of the context (model.config().sequence_len); forced
-// tokens count. An interrupt (core/interrupt.h) ends all sequences with kCancelled after the current token.
+// Continues every prompt (token ids, BOS included by the caller) independently and as batch-invariantly as the engine does;
+// row r draws from stream r of the seed (uniform_at()), so that row 0 is what the server answers with that seed. Prompts may
+// differ in length. max_tokens is cut to what the context (model.config().sequence_len) leaves; forced tokens count. An
+// interrupt (core/interrupt.h) ends all sequences with kCancelled after the current token.
 //
 // Throws ConfigError for options out of range; DataError with the prompt if it is empty, has an id outside the
 // vocabulary or fills the context (with both lengths); NumericalError with the token if a logit is not finite.

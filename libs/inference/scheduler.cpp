@@ -27,7 +27,8 @@ std::vector<ScheduledChunk> Scheduler::schedule() {
     const std::vector<Sequence*> in_order = running_;  // preemption takes from the end of running_
     for (Sequence* sequence : in_order) {
       if (budget == 0) return;
-      if ((sequence->pending() == 1) != decoding || sequence->blocks.empty() || scheduled(sequence)) continue;
+      if ((sequence->pending() == 1) != decoding || sequence->blocks.empty() || !sequence->ready() || scheduled(sequence))
+        continue;
       const std::int64_t tokens = std::min(budget, sequence->pending());
       if (reserve(*sequence, tokens)) add_chunk(*sequence, tokens);
       budget = max_batch_tokens_;
@@ -43,7 +44,7 @@ std::vector<ScheduledChunk> Scheduler::schedule() {
     budget -= tokens;
   };
   while (budget > 0 && !preempted_.empty() && static_cast<std::int64_t>(running_.size()) < max_running_) {
-    if (!take_prefix(*preempted_.front())) return batch_;
+    if (!preempted_.front()->ready() || !take_prefix(*preempted_.front())) return batch_;
     start(*preempted_.front());
     preempted_.pop_front();
   }
@@ -126,11 +127,15 @@ void Scheduler::release(Sequence& sequence) {
 }
 
 void Scheduler::computed(const ScheduledChunk& chunk) {
-  Sequence& sequence = *chunk.sequence;
-  sequence.computed += chunk.tokens;
+  chunk.sequence->computed += chunk.tokens;
+  publish(*chunk.sequence);
+}
+
+void Scheduler::publish(Sequence& sequence) {
   // What was computed before the cache was emptied may belong to other weights.
   if (!prefix_cache_ || sequence.epoch != epoch_) return;
-  for (; (sequence.published + 1) * block_size_ <= sequence.computed; ++sequence.published) {
+  const std::int64_t known = std::min(sequence.computed, sequence.size());
+  for (; (sequence.published + 1) * block_size_ <= known; ++sequence.published) {
     const std::span<const std::int32_t> tokens(sequence.tokens);
     sequence.name = pool_.publish(sequence.blocks[static_cast<std::size_t>(sequence.published)], sequence.name,
                                   tokens.subspan(static_cast<std::size_t>(sequence.published * block_size_),
@@ -167,6 +172,7 @@ void Scheduler::fork(Sequence& first, const std::function<void(std::int32_t, std
 
 void Scheduler::finish(Sequence& sequence) {
   sequence.finished = true;
+  publish(sequence);  // tokens may have become known since its last step
   release(sequence);
   std::erase(running_, &sequence);
   std::erase(preempted_, &sequence);

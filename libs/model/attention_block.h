@@ -1,6 +1,6 @@
 #pragma once
-// Internal to model: attention of one layer, from a reading of the residual
-// stream to the branch that is added to it. RoPE, QK-norm, grouped queries.
+// Internal to model: attention of one layer, from a reading of the residual stream to the branch that is added to
+// it. RoPE, QK-norm, grouped queries; in nanochat-2026-07 also sliding windows, and value embeddings in every second layer.
 
 #include <ATen/core/Tensor.h>
 
@@ -20,6 +20,7 @@ class AttentionBlock {
     at::Tensor qkv;            // (N, (NH + 2 NKV) D); the value heads are read in place
     at::Tensor q, k, rstd_qk;  // (B, T, NH, D), (B, T, NKV, D), (B, T, NH + NKV)
     ops::AttentionForward attention;
+    at::Tensor value_gate;     // float32 (N, NKV), of layers with value embeddings
   };
   // Buffers of backward(), shared by all layers.
   struct Scratch {
@@ -40,11 +41,13 @@ class AttentionBlock {
   // The value heads in the fused projection, (B, T, NKV, D), without a copy.
   at::Tensor values(const Pass& pass, const at::Tensor& qkv) const;
   at::Tensor by_token(const Pass& pass, const at::Tensor& heads) const;  // (B, T, NH, D) -> (N, NH D)
+  at::Tensor flat_values(const at::Tensor& qkv) const;                   // the same values, (N, NKV, D)
 
   std::int64_t layer_, n_head_, n_kv_head_, head_dim_;
   double eps_;
   LayerPlan plan_;
   Linear qkv_, out_;
+  Weight *value_gate_ = nullptr, *value_table_ = nullptr;  // of layers with value embeddings
 };
 
 }  // namespace nanochat

@@ -72,6 +72,36 @@ TEST(GptConfig, NamesTheFieldThatDoesNotFit) {
               ThrowsMessage<ConfigError>(HasSubstr("a model dimension of 1099511627776 is beyond the limit of ")));
 }
 
+TEST(GptConfig, DepthDialOfTheNewestArchitecture) {
+  const auto of_depth = [](std::int64_t depth) {
+    return GptConfig::from_depth(depth, 32768, 2048, Architecture::kNanochat2026_07);
+  };
+  const GptConfig d12 = of_depth(12);
+  EXPECT_EQ(d12.n_embd, 768);
+  EXPECT_EQ(d12.n_head, 6);
+  EXPECT_EQ(d12.parameter_count(), 286'261'730);
+  EXPECT_EQ(of_depth(20).parameter_count(), 896'533'746);
+  EXPECT_EQ(of_depth(5).n_embd, 384) << "rounded up to whole heads";
+  EXPECT_EQ(of_depth(5).n_head, 3);
+  EXPECT_EQ(of_depth(2).flops_per_token(), 31457496.0);  // head_goldens/schedules.json
+  for (std::int64_t depth = 1; depth <= 30; ++depth) EXPECT_NO_THROW(of_depth(depth).validate()) << depth;
+}
+
+TEST(GptConfig, NamesArchitectures) {
+  for (const Architecture architecture : {Architecture::kNanochat2025_12, Architecture::kNanochat2026_07}) {
+    EXPECT_EQ(architecture_of_name(architecture_name(architecture)), architecture);
+  }
+  EXPECT_EQ(architecture_of_name("nanochat"), std::nullopt);
+  GptConfig config = GptConfig::from_depth(4, 1024, 128);
+  config.window_pattern = "SSSL";
+  EXPECT_THROW(config.validate(), ConfigError) << "no windows in the older one";
+  config = GptConfig::from_depth(4, 1024, 128, Architecture::kNanochat2026_07);
+  config.window_pattern = "";
+  EXPECT_THROW(config.validate(), ConfigError);
+  config.window_pattern = "SX";
+  EXPECT_THROW(config.validate(), ConfigError);
+}
+
 TEST(GptConfig, ComparesEveryField) {
   const GptConfig config = GptConfig::from_depth(4, 1024, 128);
   EXPECT_EQ(config, GptConfig::from_depth(4, 1024, 128));

@@ -1,6 +1,7 @@
 #include "model/gpt.h"
 
 #include <ATen/ops/empty.h>
+#include <ATen/ops/full_like.h>
 #include <c10/util/Exception.h>
 
 #include <algorithm>
@@ -44,8 +45,7 @@ struct Gpt::Activations {
 
 struct Gpt::Network {
   Network(const GptConfig& config, at::ScalarType dtype, at::Device device, Purpose purpose)
-      : weights(config, dtype, device, purpose), table(weights.at(kBeforeLayers, WeightSlot::kTokenEmbedding)),
-        head(weights.at(kAfterLayers, WeightSlot::kHead)) {
+      : weights(config, dtype, device, purpose), stream(config, weights), head(weights.at(kAfterLayers, WeightSlot::kHead)) {
     for (std::int64_t layer = 0; layer < config.n_layer; ++layer) {
       attention.emplace_back(config, layer, weights);
       mlp.emplace_back(layer, weights);
@@ -53,7 +53,7 @@ struct Gpt::Network {
   }
 
   Weights weights;
-  Weight& table;
+  StreamWeights stream;
   std::vector<AttentionBlock> attention;
   std::vector<MlpBlock> mlp;
   Linear head;
@@ -70,7 +70,7 @@ void Gpt::Activations::allocate(const Network& network, const GptConfig& config,
     attention.push_back(network.attention[layer].make_kept(batch_size, tokens, options, train));
     mlp.push_back(network.mlp[layer].make_kept(n, options, train));
   }
-  stream = ResidualStream(n, config.n_embd, options, train, config.rms_norm_eps);
+  stream = ResidualStream(network.stream, n, config.n_embd, options, train);
   final = Reading::make(n, config.n_embd, options, train);
   mlp_scratch = network.mlp.front().make_scratch(n, options, train);
   if (train) {
@@ -96,6 +96,7 @@ Gpt::Gpt(Gpt&&) noexcept = default;
 
 std::vector<Parameter>& Gpt::parameters() { return network_->weights.parameters(); }
 const std::vector<Parameter>& Gpt::parameters() const { return network_->weights.parameters(); }
+Weights& Gpt::weights() { return network_->weights; }
 void Gpt::refresh_compute() { network_->weights.refresh_compute(); }
 void Gpt::pack_weights() { network_->weights.pack(); }
 void Gpt::zero_grad() { network_->weights.zero_grad(); }
@@ -140,34 +141,53 @@ Sequences Gpt::sequences(const at::Tensor& ids, KvCache& cache) {
   return result;
 }
 
-Pass Gpt::make_pass(Sequences where) const {
-  const KvCache* cache = where.cache;
+namespace {
+
+// The token before each of ids (B, T), as TokenIds has it.
+at::Tensor tokens_before(const at::Tensor& ids, const Sequences& where) {
+  if (where.cache != nullptr) return where.cache->tokens_before(ids);
+  const at::Tensor before = at::full_like(ids, -1);
+  if (ids.size(1) > 1) before.narrow(1, 1, ids.size(1) - 1).copy_(ids.narrow(1, 0, ids.size(1) - 1));
+  // A document is computed as if it stood alone.
+  if (where.documents) {
+    const at::Tensor& bounds = where.documents->device_offsets;
+    before.view({-1}).index_fill_(0, bounds.narrow(0, 0, bounds.numel() - 1).to(at::kLong), -1);
+  }
+  return before;
+}
+
+}  // namespace
+
+Pass Gpt::make_pass(const at::Tensor& ids, Sequences where) const {
+  KvCache* cache = where.cache;
   const LinearMode mode = cache == nullptr           ? LinearMode::kTraining
                           : cache->batch_invariant() ? LinearMode::kBatchInvariant
                                                      : LinearMode::kInference;
-  return {.sequences = std::move(where), .mode = mode, .observer = &observer_};
+  TokenIds tokens{.ids = ids.view({-1}), .before_is_above = cache == nullptr};
+  if (network_->stream.mixed) tokens.before = tokens_before(ids, where).view({-1});
+  return {.tokens = std::move(tokens), .sequences = std::move(where), .mode = mode, .observer = &observer_};
 }
 
-const at::Tensor& Gpt::run(const at::Tensor& ids, const Pass& pass, Activations& a) const {
+const at::Tensor& Gpt::run(const Pass& pass, Activations& a) const {
   const std::size_t layers = network_->attention.size();
-  a.stream.begin(network_->table, ids.view({-1}), a.attention_of(0).input);
+  a.stream.begin(pass.tokens, a.attention_of(0).input);
   pass.observe("embedding", -1, a.stream.start());
   for (std::size_t layer = 0; layer < layers; ++layer) {
     network_->attention[layer].forward(pass, a.attention_of(layer), a.stream.branch());
     a.stream.add_branch(a.mlp_of(layer).input);
     network_->mlp[layer].forward(pass, a.mlp_of(layer), a.mlp_scratch, a.stream.branch());
-    a.stream.add_branch(layer + 1 < layers ? a.attention_of(layer + 1).input : a.final);
+    a.stream.end_layer(static_cast<std::int64_t>(layer), layer + 1 < layers ? a.attention_of(layer + 1).input : a.final);
   }
   return a.final.y;
 }
 
-void Gpt::run_backward(const at::Tensor& ids, const Pass& pass, Activations& a) const {
+void Gpt::run_backward(const Pass& pass, Activations& a) const {
   const auto announce = [this](std::int64_t layer) {
     if (gradients_final_) gradients_final_(layer);
   };
-  announce(kAfterLayers);
   ResidualStream& stream = a.stream;
   stream.end_backward(a.final);
+  announce(kAfterLayers);
   for (std::size_t layer = network_->attention.size(); layer-- > 0;) {
     const auto number = static_cast<std::int64_t>(layer);
     network_->mlp[layer].backward(pass, a.mlp_of(layer), stream.gradient(), a.mlp_scratch, stream.d_reading());
@@ -175,11 +195,11 @@ void Gpt::run_backward(const at::Tensor& ids, const Pass& pass, Activations& a) 
     pass.observe("gradient of mlp", number, stream.gradient());
     network_->attention[layer].backward(pass, a.attention_of(layer), stream.gradient(), a.attention_scratch,
                                         stream.d_reading());
-    stream.add_branch_backward(a.attention_of(layer).input);
+    stream.begin_layer_backward(number, a.attention_of(layer).input);
     pass.observe("gradient of attention", number, stream.gradient());
     announce(number);
   }
-  stream.begin_backward(network_->table, ids.view({-1}));
+  stream.begin_backward(pass.tokens);
   announce(kBeforeLayers);
 }
 
@@ -187,7 +207,7 @@ at::Tensor Gpt::token_losses(const at::Tensor& ids, const at::Tensor& targets, c
   const at::Tensor inputs = take_ids(ids, 0), wanted = take_ids(targets, -1);
   Activations activations;
   activations.allocate(*network_, config_, options(), ids.size(0), ids.size(1), /*train=*/false);
-  const at::Tensor& x = run(inputs, make_pass(sequences(ids, documents)), activations);
+  const at::Tensor& x = run(make_pass(inputs, sequences(ids, documents)), activations);
   at::Tensor losses = at::empty({ids.numel()}, options().dtype(at::kFloat));
   ops::head_losses(x, network_->head.weight().compute, wanted.reshape({-1}), head_options(config_), losses);
   return losses.view(ids.sizes());
@@ -199,15 +219,15 @@ at::Tensor Gpt::forward_backward(const at::Tensor& ids, const at::Tensor& target
   if (!parameters().front().grad.defined()) zero_grad();
   Activations& activations = network_->training;
   activations.allocate(*network_, config_, options(), ids.size(0), ids.size(1), /*train=*/true);
-  Pass pass = make_pass(sequences(ids, documents));
+  Pass pass = make_pass(inputs, sequences(ids, documents));
   pass.weight_scratch = activations.weight_scratch;
-  const at::Tensor& x = run(inputs, pass, activations);
+  const at::Tensor& x = run(pass, activations);
   at::Tensor losses = at::empty({ids.numel()}, options().dtype(at::kFloat));
   Weight& head = network_->head.weight();
   ops::head_losses_and_gradients(x, head.compute, wanted.reshape({-1}), to_device(scale, device_).reshape({-1}),
                                  head_options(config_), losses, activations.stream.d_reading(), head.grad);
   pass.observe("losses", -1, losses);
-  run_backward(inputs, pass, activations);
+  run_backward(pass, activations);
   return losses.view(ids.sizes());
 }
 
@@ -215,7 +235,7 @@ at::Tensor Gpt::forward(const at::Tensor& ids) {
   const at::Tensor inputs = take_ids(ids, 0);
   Activations activations;
   activations.allocate(*network_, config_, options(), ids.size(0), ids.size(1), /*train=*/false);
-  const at::Tensor& x = run(inputs, make_pass(sequences(ids, at::Tensor())), activations);
+  const at::Tensor& x = run(make_pass(inputs, sequences(ids, at::Tensor())), activations);
   return logits(x).view({ids.size(0), ids.size(1), -1});
 }
 
@@ -223,7 +243,7 @@ at::Tensor Gpt::forward_states(const at::Tensor& ids, KvCache& cache) {
   const at::Tensor inputs = take_ids(ids, 0);
   Activations activations;
   activations.allocate(*network_, config_, options(), ids.size(0), ids.size(1), /*train=*/false);
-  at::Tensor states = run(inputs, make_pass(sequences(ids, cache)), activations);
+  at::Tensor states = run(make_pass(inputs, sequences(ids, cache)), activations);
   cache.advance(ids.size(1));
   return states;
 }

@@ -1,6 +1,7 @@
 #pragma once
-// The GPT of the reference's gpt.py: token embedding, RMSNorm, blocks of attention (RoPE, QK-norm, grouped queries) and
-// ReLU-squared MLP on a residual stream, RMSNorm, untied head with soft-capped logits.
+// The GPT of the reference's gpt.py, in two architectures (config.h). Both: token embedding, RMSNorm, blocks of attention (RoPE,
+// QK-norm, grouped queries) and ReLU-squared MLP on a residual stream, RMSNorm, untied head with soft-capped logits.
+// nanochat-2026-07 adds smear, value embeddings, sliding windows, scales of the stream and backout: docs/algorithms.md.
 //
 // Forward and backward are written by hand; there is no autograd graph. A model for training has float32
 // master weights and gradients. With compute dtype bfloat16, each weight also has a bf16 copy, which
@@ -25,6 +26,7 @@
 namespace nanochat {
 
 class KvCache;
+class Weights;
 struct Sequences;
 struct Pass;
 
@@ -49,9 +51,9 @@ class Gpt {
   std::vector<Parameter>& parameters();
   const std::vector<Parameter>& parameters() const;
 
-  // As in the reference: embedding N(0, 1); matrices N(0, 1/fan_in * min(1, fan_out/fan_in));
-  // head and projections back into the residual stream zero. Drawn in the reference's order
-  // from LibTorch's generator: one seed gives the reference's weights on any device.
+  // As in the reference. nanochat-2025-12: embedding N(0, 1); matrices N(0, 1/fan_in * min(1, fan_out/fan_in));
+  // head and projections back into the residual stream zero. For nanochat-2026-07 see layout.cpp. Drawn in
+  // the reference's order from LibTorch's generator: one seed gives the reference's weights on any device.
   void init_weights(std::uint64_t seed);
   // compute := value, after a change of values; also updates the packed copy. No-op in float32.
   void refresh_compute();
@@ -87,24 +89,33 @@ class Gpt {
   // Mean over supervised tokens; 0 if there are none.
   double loss(const at::Tensor& ids, const at::Tensor& targets);
 
+  // What an engine leaves with the model for the engine after it, such as recorded passes (inference/device_runner.h).
+  struct Kept {
+    virtual ~Kept() = default;
+  };
+  std::shared_ptr<Kept>& kept() { return kept_; }
+
+  // For other parts of this library.
+  Weights& weights();
+  // The rotary table for at least so many positions. A later call for more makes a new one; the tensors of this one stay.
+  const ops::RopeTable& rope_for(std::int64_t positions);
+
   void set_observer(TensorObserver observer) { observer_ = std::move(observer); }
   // Applies to every later backward pass; an empty function costs nothing.
   void set_gradients_final(GradientsFinal callback) { gradients_final_ = std::move(callback); }
 
  private:
   struct Activations;  // the buffers of one pass
-  struct Network;      // weights, blocks, and the activations of training
+  struct Network;  // weights, blocks, and the activations of training
 
   at::TensorOptions options() const;  // of activations
-  // The rotary table for at least this many positions.
-  const ops::RopeTable& rope_for(std::int64_t positions);
   Sequences sequences(const at::Tensor& ids, const at::Tensor& documents);
   Sequences sequences(const at::Tensor& ids, KvCache& cache);
-  Pass make_pass(Sequences where) const;
+  Pass make_pass(const at::Tensor& ids, Sequences where) const;
   // Embedding and blocks: the final normalised (B*T, C).
-  const at::Tensor& run(const at::Tensor& ids, const Pass& pass, Activations& activations) const;
+  const at::Tensor& run(const Pass& pass, Activations& activations) const;
   // Backward pass from the gradient that the head left.
-  void run_backward(const at::Tensor& ids, const Pass& pass, Activations& activations) const;
+  void run_backward(const Pass& pass, Activations& activations) const;
   // Checks ids and moves them to the device. `lowest`: 0, or -1 if that means "ignored".
   at::Tensor take_ids(const at::Tensor& ids, std::int32_t lowest) const;
 
@@ -113,6 +124,7 @@ class Gpt {
   at::Device device_;
   std::unique_ptr<Network> network_;
   ops::RopeTable rope_;
+  std::shared_ptr<Kept> kept_;  // may refer to network_
   TensorObserver observer_;
   GradientsFinal gradients_final_;
 };

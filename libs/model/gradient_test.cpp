@@ -10,6 +10,7 @@
 
 #include "model/gpt.h"
 #include "model/testing.h"
+#include "model/testing_config.h"
 #include "ops/testing.h"
 
 namespace nanochat {
@@ -58,6 +59,40 @@ TEST_P(Gradients, EqualAutograd) {
   }
 }
 
+// Layers, and their attention, as the reference of July 2026 has them: rows longer than the short window, all scalars away from
+// zero. One and two layers: backout takes the last one's output.
+TEST(Gradients, OfTheNewestArchitectureEqualAutograd) {
+  for (const std::int64_t layers : {1, 2, 5}) {
+    for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+      GptConfig config = testing::newest_config(90, 300, layers == 2 ? 4 : 2);
+      config.n_layer = layers;
+      Gpt model = random_model(config, dtype, 11);
+      const at::Tensor ids = random_ids(2, 200, config.vocab_size, 12);
+      at::Tensor targets = random_ids(2, 200, config.vocab_size, 13);
+      targets.select(0, 1).narrow(0, 3, 20).fill_(-1);
+      auto generator = at::detail::createCPUGenerator(14);
+      const at::Tensor scale = at::rand({2, 200}, generator);
+      auto leaves = naive_leaves(model);
+      const at::Tensor losses = testing::naive_losses(naive_forward(config, leaves, ids), targets);
+      losses.mul(scale.view({-1})).sum().backward();
+      const double tolerance = dtype == at::kFloat ? 2e-5 : 0.1;
+      const at::Tensor ours = model.forward_backward(ids, targets, scale);
+      EXPECT_LT(ours.view({-1}).sub(losses.detach()).norm().item<double>() / losses.detach().norm().item<double>(), tolerance);
+      for (const Parameter& parameter : model.parameters()) {
+        const at::Tensor expected = leaves[parameter.name].grad();
+        if (parameter.spec.slot == WeightSlot::kBackoutScale && layers <= 2) {
+          // A share of the last layer's output only scales what RMSNorm scales back: the gradient is rounding alone.
+          EXPECT_LT(parameter.grad.abs().max().item<double>(), dtype == at::kFloat ? 1e-2 : 3.0);
+          continue;
+        }
+        EXPECT_GT(expected.norm().item<double>(), 0.0) << parameter.name;
+        const double relative = parameter.grad.sub(expected).norm().item<double>() / expected.norm().item<double>();
+        EXPECT_LT(relative, tolerance) << parameter.name << ", " << layers << " layers, " << dtype;
+      }
+    }
+  }
+}
+
 constexpr double kFloatTolerance = 2e-5;
 constexpr double kBfloatTolerance = 0.04;  // 8 bits of mantissa through three layers and back
 
@@ -90,11 +125,12 @@ TEST(Gradients, AccumulateOverMicroBatches) {
 // Two rows of documents packed, the last one a row of its own, against each document alone: losses and the sums of gradients.
 TEST(Gradients, PackedDocumentsAreAsEachAlone) {
   constexpr double kTolerance = 1e-5;
-  for (const bool narrow_table : {false, true}) {  // a table in bfloat16 does not quite rotate: positions must restart
-    GptConfig config = GptConfig::from_depth(3, 90, 40);
-    config.n_head = 6;
-    config.n_kv_head = 2;
-    config.rope_table_bf16 = narrow_table;
+  GptConfig older = GptConfig::from_depth(3, 90, 40);
+  older.n_head = 6;
+  older.n_kv_head = 2;
+  GptConfig narrow = older;  // a table in bfloat16 does not quite rotate: positions must restart
+  narrow.rope_table_bf16 = true;
+  for (const GptConfig& config : {older, narrow, testing::newest_config(90, 40)}) {
     Gpt model = random_model(config, at::kFloat, 1);
     const at::Tensor ids = random_ids(2, 40, 90, 2), targets = random_ids(2, 40, 90, 3);
     const at::Tensor scale = at::rand({2, 40}, at::detail::createCPUGenerator(4));
@@ -122,8 +158,11 @@ TEST(Gradients, PackedDocumentsAreAsEachAlone) {
 
 // Communication between GPUs starts at these announcements: what is sent then must be what is there at the end.
 TEST(Gradients, AreFinalWhenAnnounced) {
-  GptConfig config = GptConfig::from_depth(3, 90, 16);
-  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+  GptConfig newest = testing::newest_config(90, 16);
+  newest.n_layer = 3;
+  for (const auto& [config, dtype] :
+       {std::pair{GptConfig::from_depth(3, 90, 16), at::kFloat}, std::pair{newest, at::kFloat},
+        std::pair{GptConfig::from_depth(3, 90, 16), at::kBFloat16}, std::pair{newest, at::kBFloat16}}) {
     Gpt model = random_model(config, dtype, 1);
     std::vector<std::int64_t> announced;
     std::vector<std::pair<const Parameter*, at::Tensor>> then;
@@ -148,8 +187,9 @@ TEST(Gradients, AreFinalWhenAnnounced) {
 }
 
 TEST(Gradients, RepeatBitForBit) {
-  const GptConfig config = GptConfig::from_depth(2, 90, 16);
-  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+  const GptConfig older = GptConfig::from_depth(2, 90, 16), newest = testing::newest_config(90, 16);
+  for (const auto& [config, dtype] : {std::pair{older, at::kFloat}, std::pair{older, at::kBFloat16},
+                                      std::pair{newest, at::kFloat}, std::pair{newest, at::kBFloat16}}) {
     Gpt model = random_model(config, dtype, 1);
     const at::Tensor ids = random_ids(4, 16, 90, 2);
     const at::Tensor scale = at::ones({4, 16});

@@ -7,7 +7,13 @@
 
 #include <cstdint>
 
+#include "model/layout.h"
+#include "ops/attention.h"
+
 namespace nanochat {
+
+// Which keys a query of such a layer sees in a cache.
+inline ops::AttentionScope attention_scope(const LayerPlan& plan) { return {.window = plan.window, .scale = plan.score_scale}; }
 
 class KvCache {
  public:
@@ -16,8 +22,12 @@ class KvCache {
   virtual const at::Tensor& start() const = 0;
   // Maximum number of positions in a row.
   virtual std::int64_t capacity() const = 0;
+  // ids: int32 (B, T), the tokens of the positions start() + 0 .. T-1. Returns those before each, int32 (B, T) on the same
+  // device, -1 where a row begins. Called once a pass, before attend(), for a model that smears embeddings (ops/smear.h).
+  virtual at::Tensor tokens_before(const at::Tensor& ids) = 0;
   // q: (B, T, NH, D); k, v: (B, T, NKV, D), of the positions start() + 0 .. T-1. Stores k and v for `layer` and returns
-  // causal attention over everything cached for it, (B, T, NH, D). TORCH_CHECK error beyond capacity.
+  // causal attention over what is cached for it and in its window (plan_layer), (B, T, NH, D). TORCH_CHECK error beyond
+  // capacity.
   virtual at::Tensor attend(std::int64_t layer, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) = 0;
   // Whether results must be batch-invariant: a row comes out the same, bit for bit, whatever the other rows of the batch
   // are (ops/linear.h).

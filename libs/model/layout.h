@@ -18,24 +18,57 @@ struct GptConfig;
 // What differs between layers.
 struct LayerPlan {
   std::optional<std::int64_t> window = {};  // of the attention (ops::AttentionScope); none: all earlier positions
+  double score_scale = 1.0;                 // of the attention (ops::AttentionScope)
+  bool value_embedding = false;             // rows of a table of this layer are added to the values, scaled by a gate
 };
 LayerPlan plan_layer(const GptConfig& config, std::int64_t layer);
 
+// Of nanochat-2026-07.
+inline constexpr std::int64_t kValueGateChannels =
+    12;  // the gate of value embeddings reads the first channels of its layer's input
+inline constexpr std::int64_t kSmearChannels = 24;      // the gate of smear reads the first channels of the embedding
+// The layer whose output, scaled, is taken from the stream before the head (backout).
+std::int64_t backout_layer(const GptConfig& config);
+
 enum class TensorRole {
-  kTable,   // rows looked up by token id
-  kMatrix,  // multiplied with the activations of every token
+  kTable,    // rows looked up by token id
+  kMatrix,   // multiplied with the activations of every token
+  kGate,     // multiplied with the first channels of every token
+  kScalars,  // each one scales the whole stream; float32 in every model
 };
 
-enum class OptimizerGroup { kEmbedding, kHead, kMatrix };
+enum class OptimizerGroup { kEmbedding, kHead, kMatrix, kValueEmbedding, kResidualScale, kEmbeddingScale, kSmear };
 
 // A weight in memory. Query, key and value are rows of one weight, because they share a product.
-enum class WeightSlot { kTokenEmbedding, kQkv, kAttentionOut, kMlpIn, kMlpOut, kHead };
+enum class WeightSlot {
+  kTokenEmbedding,
+  kQkv,
+  kAttentionOut,
+  kMlpIn,
+  kMlpOut,
+  kHead,
+  kResidualScale,
+  kEmbeddingScale,
+  kSmearScale,
+  kBackoutScale,
+  kSmearGate,
+  kValueGate,
+  kValueEmbedding,
+};
 
-// Normal with mean 0. A tensor of zeros is drawn too, as
-// in the reference, because later draws depend on it.
+// Initial values of a tensor.
 struct InitialValues {
-  double deviation = 1.0;
+  enum class Kind {
+    kNormal,   // with mean 0
+    kUniform,  // between first and last
+    kEven,     // nothing is drawn: evenly spaced from first to last
+  };
+  Kind kind = Kind::kNormal;
+  double deviation = 1.0;          // kNormal
+  double first = 0.0, last = 0.0;  // kUniform and kEven
+  // Set to zero after it was drawn, since nanochat-2025-12 does so and the draws after it depend on that.
   bool zeroed = false;
+  int turn = 0;  // tensors of a lower turn are drawn first, those of one turn in the order of the table
 };
 
 // One tensor of the table.
@@ -57,7 +90,7 @@ struct TensorSpec {
   std::string reference_name() const;  // transformer.h.0.attn.c_q.weight
   std::int64_t numel() const;
 };
-inline constexpr std::int64_t kBeforeLayers = -1;  // TensorSpec::layer of the embedding
+inline constexpr std::int64_t kBeforeLayers = -1;  // TensorSpec::layer of the embedding, and of what all layers share
 inline constexpr std::int64_t kAfterLayers = -2;   // of the head
 
 // Calls `visit` for each tensor in the order of Gpt::parameters(), which is also that

@@ -13,6 +13,10 @@ void Linear::forward(const at::Tensor& x, at::Tensor& y, LinearMode mode) const 
                                       : ops::linear_inference(x, weight_->compute, y);
 }
 
+void Linear::forward(const at::Tensor& x, at::Tensor& y, const ops::LinearFusion& fusion) const {
+  ops::linear_rows(x, weight_->compute, y, fusion);
+}
+
 void Linear::backward(const at::Tensor& dy, const at::Tensor& x, at::Tensor& dx, const at::Tensor& scratch) const {
   if (weight_->grad.defined()) {
     at::Tensor product;

@@ -6,6 +6,7 @@
 #include <ATen/core/Tensor.h>
 
 #include "model/weights.h"
+#include "ops/linear.h"
 
 namespace nanochat {
 
@@ -21,8 +22,10 @@ class Linear {
 
   // x: (N, K), y: (N, M) of the compute type, for a weight (M, K).
   void forward(const at::Tensor& x, at::Tensor& y, LinearMode mode) const;
-  // dx (N, K) = dy w; accumulates dyᵀ x in the weight's gradient if it
-  // is trained. scratch: make_scratch() of a weight at least as large.
+  // The same for serving on a GPU, with what stands before and behind the product.
+  void forward(const at::Tensor& x, at::Tensor& y, const ops::LinearFusion& fusion) const;
+  // dx (N, K) = dy w; and adds dyᵀ x to the weight's gradient if it is trained. scratch: make_scratch() of a weight at
+  // least as large.
   void backward(const at::Tensor& dy, const at::Tensor& x, at::Tensor& dx, const at::Tensor& scratch) const;
   // Scratch for backward() of weights of up to `elements`; undefined if it needs none.
   static at::Tensor make_scratch(std::int64_t elements, const at::TensorOptions& options);

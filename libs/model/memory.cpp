@@ -17,6 +17,13 @@ MemoryEstimate estimate_training_memory(const GptConfig& config, std::int64_t de
     estimate.optimizer += tensor.numel() * (muon ? 4 : 8);
   });
 
+  // Tables of value embeddings have no copy in the compute type (weights.cpp).
+  if (compute_bytes != 4) {
+    for_each_tensor(config, [&](const TensorSpec& tensor) {
+      if (tensor.slot == WeightSlot::kValueEmbedding) estimate.weights -= tensor.numel() * compute_bytes;
+    });
+  }
+
   const std::int64_t n = device_batch_size * sequence_len, width = config.n_embd, hidden = config.intermediate_size;
   const std::int64_t qk = (config.n_head + config.n_kv_head) * config.head_dim();
   // Per layer: norm1, norm2, attention out (3 C), qkv, q and k, hidden; statistics of norms and log-sum-exp in float32.
@@ -25,7 +32,9 @@ MemoryEstimate estimate_training_memory(const GptConfig& config, std::int64_t de
   // Once: the residual stream and its gradients, the MLP's two scratch rows, the attention's float32 working copies.
   // A GPU's attention keeps the gradient of q in float32 while it runs, and the value heads' gradient apart.
   const std::int64_t attention = gpu ? 4 * width * compute_bytes + width * 4 : 9 * width * 4;
-  const std::int64_t once = n * ((6 * width + 2 * hidden + config.qkv_size()) * compute_bytes + attention);
+  // nanochat-2026-07 keeps the stream before each layer, and its beginning, its middle and the gradients of both.
+  const std::int64_t mixed = config.is_2026() ? n * width * ((config.n_layer + 2) * compute_bytes + 2 * 4) : 0;
+  const std::int64_t once = mixed + n * ((6 * width + 2 * hidden + config.qkv_size()) * compute_bytes + attention);
   const std::int64_t row_of_logits = config.padded_vocab_size() * compute_bytes;
   const std::int64_t logits = gpu ? std::min(ops::kGpuChunkBytes, n * row_of_logits)
                                   : std::max(std::int64_t{8} << 20, std::min(n, ops::kMinimumChunkRows) * row_of_logits);

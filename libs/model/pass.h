@@ -9,11 +9,13 @@
 
 #include "model/gpt.h"
 #include "model/linear.h"
+#include "model/residual_stream.h"
 #include "model/sequences.h"
 
 namespace nanochat {
 
 struct Pass {
+  TokenIds tokens;
   Sequences sequences;
   LinearMode mode = LinearMode::kTraining;
   at::Tensor weight_scratch = {};  // Linear::backward's

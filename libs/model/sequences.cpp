@@ -24,7 +24,9 @@ void Sequences::rotate_backward(const ops::AttentionBackward& d, const at::Tenso
 }
 
 ops::AttentionScope Sequences::scope(const LayerPlan& plan) const {
-  return {.documents = documents ? &*documents : nullptr, .window = plan.window};
+  ops::AttentionScope scope = attention_scope(plan);
+  if (documents) scope.documents = &*documents;
+  return scope;
 }
 
 ops::AttentionForward Sequences::attend(std::int64_t layer, const LayerPlan& plan, const at::Tensor& q, const at::Tensor& k,

@@ -37,7 +37,7 @@ struct Sequences {
                                          const at::Tensor& k, const at::Tensor& v, const ops::AttentionForward& forward) const;
 
  private:
-  ops::AttentionScope scope(const LayerPlan& plan) const;
+  ops::AttentionScope scope(const LayerPlan& plan) const;  // with the documents
 };
 
 }  // namespace nanochat

@@ -18,4 +18,17 @@ inline GptConfig grouped_config(std::int64_t vocab_size, std::int64_t sequence_l
   return config;
 }
 
+// The same of nanochat-2026-07, with five layers: windows of 128 in the first two and the fourth, value embeddings in the first,
+// the third and the fifth.
+inline GptConfig newest_config(std::int64_t vocab_size, std::int64_t sequence_len, std::int64_t n_kv_head = 2) {
+  GptConfig config = grouped_config(vocab_size, sequence_len, n_kv_head);
+  config.architecture = Architecture::kNanochat2026_07;
+  config.n_layer = 5;
+  config.window_pattern = "SSL";
+  config.qk_scale = 1.2;
+  config.rope_base = 100000.0;
+  config.rms_norm_eps = 0x1p-23;
+  return config;
+}
+
 }  // namespace nanochat::testing

@@ -17,6 +17,13 @@ std::vector<std::int64_t> shape_of_weight(const std::vector<TensorSpec>& parts) 
   return shape;
 }
 
+// Tables of value embeddings are read in float32 by a model for training: a step changes all of their rows and a batch reads
+// few, so that a copy in the compute type would cost more than it saves.
+at::ScalarType compute_type(const TensorSpec& spec, at::ScalarType dtype, Purpose purpose) {
+  if (spec.role == TensorRole::kScalars) return at::kFloat;
+  return spec.slot == WeightSlot::kValueEmbedding && purpose == Purpose::kTraining ? at::kFloat : dtype;
+}
+
 }  // namespace
 
 Weights::Weights(const GptConfig& config, at::ScalarType dtype, at::Device device, Purpose purpose) : purpose_(purpose) {
@@ -26,8 +33,9 @@ Weights::Weights(const GptConfig& config, at::ScalarType dtype, at::Device devic
   for (const auto& [place, tensors] : parts) {
     Weight& weight = weights_[place];
     weight.role = tensors.front().role;
-    weight.compute = at::empty(shape_of_weight(tensors), options);
-    const bool master = purpose == Purpose::kTraining && dtype != at::kFloat;
+    const at::ScalarType type = compute_type(tensors.front(), dtype, purpose);
+    weight.compute = at::empty(shape_of_weight(tensors), options.dtype(type));
+    const bool master = purpose == Purpose::kTraining && type != at::kFloat;
     weight.value = master ? at::empty(weight.compute.sizes(), options.dtype(at::kFloat)) : weight.compute;
   }
   for_each_tensor(config, [&](const TensorSpec& spec) {

@@ -4,12 +4,18 @@
 #include <ATen/ops/_scaled_dot_product_flash_attention_for_cpu_backward.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/logsumexp.h>
+#include <ATen/ops/matmul.h>
+#include <ATen/ops/ones.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
+#include <ATen/ops/zeros.h>
 #include <c10/util/Exception.h>
 
 #include <algorithm>
 #include <bit>
+#include <limits>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "ops/cpu/attention_kernels.h"
@@ -82,7 +88,8 @@ void for_each_head(std::int64_t n, std::size_t scratch_bytes, const Body& body) 
 // Document i holds positions offsets[i] to offsets[i + 1], the longest of them `longest`. Its part of logsumexp begins at
 // offsets[i] * NH, a head after the other.
 AttentionForward forward_by_head(const cpu::AttentionKernels& kernels, const at::Tensor& queries, const at::Tensor& keys,
-                                 const at::Tensor& values, const std::vector<std::int32_t>& offsets, std::int64_t longest) {
+                                 const at::Tensor& values, const std::vector<std::int32_t>& offsets, std::int64_t longest,
+                                 float scale) {
   const at::Tensor q = one_row(dense_heads(queries)), k = one_row(dense_heads(keys)), v = one_row(dense_heads(values));
   const std::int64_t n_head = q.size(2), d = q.size(3), group = n_head / k.size(2);
   AttentionForward forward{
@@ -94,14 +101,14 @@ AttentionForward forward_by_head(const cpu::AttentionKernels& kernels, const at:
     const std::int64_t head = i % n_head, begin = offsets[document], time = offsets[document + 1] - begin;
     kernels.forward(rows_of(q, begin, head), rows_of(k, begin, head / group), rows_of(v, begin, head / group),
                     mutable_rows_of(out, begin, head), typed<float>(forward.logsumexp) + begin * n_head + head * time, time, d,
-                    softmax_scale(d), scratch);
+                    scale, scratch);
   });
   return forward;
 }
 
 AttentionBackward backward_by_head(const cpu::AttentionKernels& kernels, const at::Tensor& gradient, const at::Tensor& queries,
                                    const at::Tensor& keys, const at::Tensor& values, const AttentionForward& forward,
-                                   const std::vector<std::int32_t>& offsets, std::int64_t longest) {
+                                   const std::vector<std::int32_t>& offsets, std::int64_t longest, float scale) {
   // The heads of a group are found d numbers apart.
   const at::Tensor q = one_row(queries.contiguous()), dout = one_row(gradient.contiguous());
   const at::Tensor out = one_row(forward.out.contiguous());
@@ -118,7 +125,7 @@ AttentionBackward backward_by_head(const cpu::AttentionKernels& kernels, const a
     kernels.backward(rows_of(q, begin, first), rows_of(k, begin, head), rows_of(v, begin, head), rows_of(out, begin, first),
                      rows_of(dout, begin, first), typed<float>(forward.logsumexp) + begin * n_head + first * time,
                      mutable_rows_of(dq, begin, first), mutable_rows_of(dk, begin, head), mutable_rows_of(dv, begin, head),
-                     group, time, d, softmax_scale(d), scratch);
+                     group, time, d, scale, scratch);
   });
   return backward;
 }
@@ -131,21 +138,98 @@ at::Tensor sum_groups(const at::Tensor& dx, std::int64_t n_kv_head) {
   return by_time.unflatten(2, {n_kv_head, group}).sum(3);
 }
 
-// By ATen's kernels for CPUs, in float32 whatever the type.
-AttentionForward aten_forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
-  auto [out, logsumexp] = at::_scaled_dot_product_flash_attention_for_cpu(as_float(q).transpose(1, 2),
-                                                                          per_query_head(as_float(k), q.size(2)),
-                                                                          per_query_head(as_float(v), q.size(2)), 0.0,
-                                                                          /*is_causal=*/true);
+double score_scale(const at::Tensor& q, const AttentionScope& scope) {
+  return scope.scale / std::sqrt(static_cast<double>(q.size(3)));
+}
+
+// Whether some query of a row of `time` positions has a window that ends before the row does.
+bool window_cuts(const AttentionScope& scope, std::int64_t time) { return scope.window && *scope.window + 1 < time; }
+
+// Sliding windows, by products of blocks of queries with the keys that any of them sees. On any device, in float32.
+constexpr std::int64_t kWindowQueries = 128;
+
+// Calls body(first query, queries, first key, keys) for each block.
+template <class Body>
+void for_each_window(std::int64_t time, std::int64_t window, const Body& body) {
+  for (std::int64_t query = 0; query < time; query += kWindowQueries) {
+    const std::int64_t end = std::min(time, query + kWindowQueries), key = std::max<std::int64_t>(0, query - window);
+    body(query, end - query, key, end - key);
+  }
+}
+
+// Scores (B, NH, queries, keys) of one block, -Inf where a query does not see a key.
+at::Tensor window_scores(const at::Tensor& q, const at::Tensor& k, std::int64_t first_query, std::int64_t first_key,
+                         std::int64_t window, double scale) {
+  const std::int64_t ahead = first_query - first_key;  // key j is query i's own where j = i + ahead
+  const at::Tensor all = at::ones({q.size(2), k.size(2)}, q.options().dtype(at::kBool));
+  const at::Tensor hidden = all.triu(ahead + 1).logical_or_(all.tril(ahead - window - 1));
+  return at::matmul(q, k.transpose(2, 3)).mul_(scale).masked_fill_(hidden, -std::numeric_limits<double>::infinity());
+}
+
+AttentionForward windowed_forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionScope& scope) {
+  const at::Tensor queries = as_float(q).transpose(1, 2), keys = per_query_head(as_float(k), q.size(2));
+  const at::Tensor values = per_query_head(as_float(v), q.size(2));
+  AttentionForward forward{
+      at::empty(q.sizes(), q.options()), at::empty({q.size(0), q.size(2), q.size(1)}, q.options().dtype(at::kFloat)), {}, {}};
+  for_each_window(q.size(1), *scope.window, [&](std::int64_t query, std::int64_t count, std::int64_t key, std::int64_t seen) {
+    const at::Tensor scores = window_scores(queries.narrow(2, query, count), keys.narrow(2, key, seen), query, key,
+                                            *scope.window, score_scale(q, scope));
+    const at::Tensor logsumexp = at::logsumexp(scores, {3}, /*keepdim=*/true);
+    const at::Tensor out = at::matmul(scores.sub(logsumexp).exp_(), values.narrow(2, key, seen));
+    forward.out.narrow(1, query, count).copy_(out.transpose(1, 2));
+    forward.logsumexp.narrow(2, query, count).copy_(logsumexp.squeeze(3));
+  });
+  return forward;
+}
+
+AttentionBackward windowed_backward(const at::Tensor& dout, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                    const AttentionForward& forward, const AttentionScope& scope) {
+  const at::Tensor queries = as_float(q).transpose(1, 2), keys = per_query_head(as_float(k), q.size(2));
+  const at::Tensor values = per_query_head(as_float(v), q.size(2)), d_outs = as_float(dout).transpose(1, 2);
+  const at::Tensor deltas = d_outs.mul(as_float(forward.out).transpose(1, 2)).sum(3, /*keepdim=*/true);
+  const at::TensorOptions options = q.options().dtype(at::kFloat);
+  const at::Tensor dq = at::zeros(queries.sizes(), options), dk = at::zeros(keys.sizes(), options);
+  const at::Tensor dv = at::zeros(keys.sizes(), options);
+  const double scale = score_scale(q, scope);
+  for_each_window(q.size(1), *scope.window, [&](std::int64_t query, std::int64_t count, std::int64_t key, std::int64_t seen) {
+    const at::Tensor some = queries.narrow(2, query, count), d_out = d_outs.narrow(2, query, count);
+    const at::Tensor visible = keys.narrow(2, key, seen);
+    const at::Tensor weights = window_scores(some, visible, query, key, *scope.window, scale)
+                                   .sub_(forward.logsumexp.narrow(2, query, count).unsqueeze(3))
+                                   .exp_();
+    dv.narrow(2, key, seen).add_(at::matmul(weights.transpose(2, 3), d_out));
+    const at::Tensor d_scores = at::matmul(d_out, values.narrow(2, key, seen).transpose(2, 3))
+                                    .sub_(deltas.narrow(2, query, count))
+                                    .mul_(weights)
+                                    .mul_(scale);
+    dq.narrow(2, query, count).copy_(at::matmul(d_scores, visible));
+    dk.narrow(2, key, seen).add_(at::matmul(d_scores.transpose(2, 3), some));
+  });
+  const at::ScalarType dtype = q.scalar_type();
+  return {dq.transpose(1, 2).to(dtype), sum_groups(dk, k.size(2)).to(dtype), sum_groups(dv, v.size(2)).to(dtype)};
+}
+
+// Left open where it is the usual one.
+std::optional<double> aten_scale(const at::Tensor& q, const AttentionScope& scope) {
+  return scope.scale == 1.0 ? std::nullopt : std::optional(score_scale(q, scope));
+}
+
+// By ATen's kernels for CPUs, in float32 whatever the type; of the scope, window and scale count.
+AttentionForward aten_forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionScope& scope) {
+  if (window_cuts(scope, q.size(1)) || q.is_cuda()) return windowed_forward(q, k, v, scope);
+  auto [out, logsumexp] = at::_scaled_dot_product_flash_attention_for_cpu(
+      as_float(q).transpose(1, 2), per_query_head(as_float(k), q.size(2)), per_query_head(as_float(v), q.size(2)), 0.0,
+      /*is_causal=*/true, /*attn_mask=*/{}, aten_scale(q, scope));
   return {out.transpose(1, 2).to(q.scalar_type()), logsumexp, {}, {}};
 }
 
 AttentionBackward aten_backward(const at::Tensor& dout, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                                const AttentionForward& forward) {
+                                const AttentionForward& forward, const AttentionScope& scope) {
+  if (window_cuts(scope, q.size(1)) || q.is_cuda()) return windowed_backward(dout, q, k, v, forward, scope);
   auto [dq, dk, dv] = at::_scaled_dot_product_flash_attention_for_cpu_backward(
       as_float(dout).transpose(1, 2), as_float(q).transpose(1, 2), per_query_head(as_float(k), q.size(2)),
       per_query_head(as_float(v), q.size(2)), as_float(forward.out).transpose(1, 2), forward.logsumexp, 0.0,
-      /*is_causal=*/true);
+      /*is_causal=*/true, /*attn_mask=*/{}, aten_scale(q, scope));
   const at::ScalarType dtype = q.scalar_type();
   return {dq.transpose(1, 2).to(dtype), sum_groups(dk, k.size(2)).to(dtype), sum_groups(dv, v.size(2)).to(dtype)};
 }
@@ -166,13 +250,16 @@ void for_each_document(const DocumentBounds& documents, const Body& body) {
   }
 }
 
+// On the device of q.
 AttentionForward aten_forward_by_document(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                                          const DocumentBounds& documents) {
+                                          const AttentionScope& scope) {
+  const DocumentBounds& documents = *scope.documents;
   const std::int64_t n_head = q.size(2);
-  AttentionForward forward{at::empty(q.sizes(), q.options()), at::empty({q.size(0), n_head, q.size(1)}, at::kFloat), {}, {}};
+  AttentionForward forward{
+      at::empty(q.sizes(), q.options()), at::empty({q.size(0), n_head, q.size(1)}, q.options().dtype(at::kFloat)), {}, {}};
   const at::Tensor queries = one_row(q), keys = one_row(k), values = one_row(v), out = one_row(forward.out);
   for_each_document(documents, [&](const Document& document) {
-    const AttentionForward part = aten_forward(document.of(queries), document.of(keys), document.of(values));
+    const AttentionForward part = aten_forward(document.of(queries), document.of(keys), document.of(values), scope);
     document.of(out).copy_(part.out);
     document.logsumexp_of(forward.logsumexp, n_head).copy_(part.logsumexp.view({1, n_head, document.length}));
   });
@@ -180,8 +267,8 @@ AttentionForward aten_forward_by_document(const at::Tensor& q, const at::Tensor&
 }
 
 AttentionBackward aten_backward_by_document(const at::Tensor& dout, const at::Tensor& q, const at::Tensor& k,
-                                            const at::Tensor& v, const AttentionForward& forward,
-                                            const DocumentBounds& documents) {
+                                            const at::Tensor& v, const AttentionForward& forward, const AttentionScope& scope) {
+  const DocumentBounds& documents = *scope.documents;
   const at::Tensor gradient = one_row(dout), queries = one_row(q), keys = one_row(k), values = one_row(v);
   const at::Tensor out = one_row(forward.out);
   AttentionBackward backward{at::empty(q.sizes(), q.options()), at::empty(k.sizes(), q.options()),
@@ -190,7 +277,7 @@ AttentionBackward aten_backward_by_document(const at::Tensor& dout, const at::Te
   for_each_document(documents, [&](const Document& document) {
     const AttentionForward of_document{document.of(out), document.logsumexp_of(forward.logsumexp, q.size(2)), {}, {}};
     const AttentionBackward part = aten_backward(document.of(gradient), document.of(queries), document.of(keys),
-                                                 document.of(values), of_document);
+                                                 document.of(values), of_document, scope);
     document.of(dq).copy_(part.dq);
     document.of(dk).copy_(part.dk);
     document.of(dv).copy_(part.dv);
@@ -199,11 +286,18 @@ AttentionBackward aten_backward_by_document(const at::Tensor& dout, const at::Te
 }
 
 void check_scope(const at::Tensor& q, const AttentionScope& scope) {
-  TORCH_CHECK(!scope.window, "attention: no kernel has sliding windows, a window of ", scope.window.value_or(0), " was given");
+  TORCH_CHECK(!scope.window || *scope.window >= 0, "attention: a window of ", scope.window.value_or(0), " positions");
   if (scope.documents == nullptr) return;
   TORCH_CHECK(scope.documents->offsets.size() >= 2 && scope.documents->offsets.back() == q.size(0) * q.size(1),
               "attention: the documents do not fit q ", q.sizes());
 }
+
+// Whether the window ends before the longest row or document does.
+bool window_cuts(const at::Tensor& q, const AttentionScope& scope) {
+  return window_cuts(scope, scope.documents != nullptr ? scope.documents->longest : q.size(1));
+}
+
+float kernel_scale(const at::Tensor& q, const AttentionScope& scope) { return static_cast<float>(score_scale(q, scope)); }
 
 }  // namespace
 
@@ -211,12 +305,16 @@ AttentionForward causal_attention(const at::Tensor& q, const at::Tensor& k, cons
   check_shapes(q, k, v);
   check_scope(q, scope);
   const DocumentBounds* documents = scope.documents;
-  if (q.is_cuda()) return cuda::causal_attention(q, k, v, scope);
-  if (const auto* kernels = own_kernels(q)) {
-    return documents != nullptr ? forward_by_head(*kernels, q, k, v, documents->offsets, documents->longest)
-                                : forward_by_head(*kernels, q, k, v, row_offsets(q), q.size(1));
+  if (!window_cuts(q, scope)) {
+    // LibTorch's kernels for GPUs scale queries by 1/sqrt(D).
+    if (q.is_cuda()) return cuda::causal_attention(scope.scale == 1.0 ? q : q.mul(scope.scale), k, v, scope);
+    if (const auto* kernels = own_kernels(q)) {
+      const float scale = kernel_scale(q, scope);
+      return documents != nullptr ? forward_by_head(*kernels, q, k, v, documents->offsets, documents->longest, scale)
+                                  : forward_by_head(*kernels, q, k, v, row_offsets(q), q.size(1), scale);
+    }
   }
-  return documents != nullptr ? aten_forward_by_document(q, k, v, *documents) : aten_forward(q, k, v);
+  return documents != nullptr ? aten_forward_by_document(q, k, v, scope) : aten_forward(q, k, v, scope);
 }
 
 AttentionBackward causal_attention_backward(const at::Tensor& dout, const at::Tensor& q, const at::Tensor& k,
@@ -224,13 +322,22 @@ AttentionBackward causal_attention_backward(const at::Tensor& dout, const at::Te
   check_shapes(q, k, v);
   check_scope(q, scope);
   const DocumentBounds* documents = scope.documents;
-  if (q.is_cuda()) return cuda::causal_attention_backward(dout, q, k, v, forward, scope);
-  if (const auto* kernels = own_kernels(q)) {
-    return documents != nullptr ? backward_by_head(*kernels, dout, q, k, v, forward, documents->offsets, documents->longest)
-                                : backward_by_head(*kernels, dout, q, k, v, forward, row_offsets(q), q.size(1));
+  if (!window_cuts(q, scope)) {
+    if (q.is_cuda()) {
+      if (scope.scale == 1.0) return cuda::causal_attention_backward(dout, q, k, v, forward, scope);
+      AttentionBackward backward = cuda::causal_attention_backward(dout, q.mul(scope.scale), k, v, forward, scope);
+      backward.dq = backward.dq.mul(scope.scale);
+      return backward;
+    }
+    if (const auto* kernels = own_kernels(q)) {
+      const float scale = kernel_scale(q, scope);
+      return documents != nullptr
+                 ? backward_by_head(*kernels, dout, q, k, v, forward, documents->offsets, documents->longest, scale)
+                 : backward_by_head(*kernels, dout, q, k, v, forward, row_offsets(q), q.size(1), scale);
+    }
   }
-  return documents != nullptr ? aten_backward_by_document(dout, q, k, v, forward, *documents)
-                              : aten_backward(dout, q, k, v, forward);
+  return documents != nullptr ? aten_backward_by_document(dout, q, k, v, forward, scope)
+                              : aten_backward(dout, q, k, v, forward, scope);
 }
 
 namespace {
@@ -243,11 +350,12 @@ bool rows_dense(const at::Tensor& k, const at::Tensor& v) {
 constexpr std::int64_t kManyQueries = 16;
 
 // By the kernels for few rows, a slab's row being one block. More queries than these are shared out in pieces.
-at::Tensor attend_by_head(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const std::int64_t* start) {
+at::Tensor attend_by_head(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const std::int64_t* start,
+                          const AttentionScope& scope) {
   const std::int64_t queries = q.size(1), n_head = q.size(2), d = q.size(3), group = n_head / k.size(2);
   const std::int64_t pieces = (queries + kQueriesAtOnce - 1) / kQueriesAtOnce;
   const auto block_size = static_cast<std::int64_t>(std::bit_ceil(static_cast<std::uint64_t>(k.size(1))));
-  const float scale = softmax_scale(d);
+  const float scale = kernel_scale(q, scope);
   const at::Tensor dense = q.contiguous();
   at::Tensor out = at::empty(q.sizes(), q.options());
   visit_dtype(q, "cached_attention", [&]<class T>(T) {
@@ -261,8 +369,8 @@ at::Tensor attend_by_head(const at::Tensor& q, const at::Tensor& k, const at::Te
         const std::int64_t query = i % pieces * kQueriesAtOnce, head = i / pieces % n_head, row = i / (pieces * n_head);
         const std::int64_t offset = row * k.stride(0) + head / group * d, first = ((row * queries + query) * n_head + head) * d;
         const cpu::PagedHead<T> paged{keys + offset, values + offset, &kBlock, block_size, 0, k.stride(1)};
-        attend(typed<T>(dense) + first, n_head * d, std::min(kQueriesAtOnce, queries - query), paged, typed<T>(out) + first,
-               n_head * d, scratch.data(), start[row] + query + 1, d, scale);
+        attend_in_window(attend, typed<T>(dense) + first, n_head * d, std::min(kQueriesAtOnce, queries - query), paged,
+                         typed<T>(out) + first, scratch.data(), start[row] + query + 1, d, scale, scope.window);
       }
     });
   });
@@ -270,14 +378,15 @@ at::Tensor attend_by_head(const at::Tensor& q, const at::Tensor& k, const at::Te
 }
 
 // Many queries in float32: the keys of a head are packed once for all of them.
-at::Tensor attend_by_prompt(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const std::int64_t* start) {
+at::Tensor attend_by_prompt(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const std::int64_t* start,
+                            const AttentionScope& scope) {
   constexpr std::int64_t kLeast = 64;  // queries that are worth a packing of their own
   const cpu::PromptAttention& kernel = cpu::prompt_attention();
   const std::int64_t batch = q.size(0), queries = q.size(1), n_head = q.size(2), d = q.size(3), heads = k.size(2);
   const std::int64_t group = n_head / heads, wanted = (4 * num_threads() + batch * heads - 1) / (batch * heads);
   const std::int64_t share = (queries + wanted - 1) / wanted, length = std::max(kLeast, (share + 7) / 8 * 8);
   const std::int64_t pieces = (queries + length - 1) / length;
-  const float scale = softmax_scale(d);
+  const float scale = kernel_scale(q, scope);
   const at::Tensor dense = q.contiguous();
   at::Tensor out = at::empty(q.sizes(), q.options());
   const auto* keys = static_cast<const float*>(k.const_data_ptr());
@@ -300,7 +409,8 @@ bool prefers_cached_attention(const at::Tensor& q) {
   return q.size(1) == 1 || (q.is_cpu() && q.scalar_type() == at::kFloat && cpu::float_rows_are_fastest());
 }
 
-at::Tensor cached_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& start) {
+at::Tensor cached_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& start,
+                            const AttentionScope& scope) {
   check_shapes(q, k, v);
   TORCH_CHECK(start.scalar_type() == at::kLong && start.is_contiguous() && start.numel() == q.size(0),
               "cached_attention: start ", start.sizes(), " ", start.scalar_type(), " does not fit q ", q.sizes());
@@ -313,13 +423,17 @@ at::Tensor cached_attention(const at::Tensor& q, const at::Tensor& k, const at::
   if (q.is_cpu() && rows_dense(k, v)) {
     const bool many = q.scalar_type() == at::kFloat && queries >= kManyQueries &&
                       q.size(3) % cpu::prompt_attention().d_multiple == 0;
-    return many ? attend_by_prompt(q, k, v, starts) : attend_by_head(q, k, v, starts);
+    return many && !window_cuts(scope, keys) ? attend_by_prompt(q, k, v, starts, scope)
+                                             : attend_by_head(q, k, v, starts, scope);
   }
   const auto positions = at::TensorOptions(at::kLong).device(q.device());
   const at::Tensor key = at::arange(keys, positions).view({1, 1, 1, keys});
   const at::Tensor last = start.to(q.device()).view({-1, 1, 1, 1}).add(at::arange(queries, positions).view({1, 1, queries, 1}));
+  at::Tensor visible = key.le(last);
+  if (scope.window) visible = visible.logical_and_(key.ge(last.sub(*scope.window)));
   return at::scaled_dot_product_attention(q.transpose(1, 2), per_query_head(k, q.size(2)), per_query_head(v, q.size(2)),
-                                          key.le(last))
+                                          visible,
+                                          /*dropout_p=*/0.0, /*is_causal=*/false, aten_scale(q, scope))
       .transpose(1, 2);
 }
 

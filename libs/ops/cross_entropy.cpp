@@ -145,4 +145,11 @@ at::Tensor softcap_logits(const at::Tensor& z, const HeadOptions& options) {
   return out;
 }
 
+void softcap_logits(const at::Tensor& z, const HeadOptions& options, at::Tensor& out) {
+  TORCH_CHECK(z.dim() == 2 && z.is_cuda() && z.is_contiguous() && options.vocab_size <= z.size(1) && out.dim() == 2 &&
+                  out.size(0) == z.size(0) && out.size(1) == options.vocab_size && out.is_contiguous(),
+              "softcap_logits: out ", out.sizes(), " does not fit logits ", z.sizes(), " on ", z.device());
+  cuda::softcap(z, options.softcap, out);
+}
+
 }  // namespace nanochat::ops

@@ -28,6 +28,16 @@ void embedding(const at::Tensor& table, const at::Tensor& ids, at::Tensor& y) {
   });
 }
 
+void embedding_rms_norm(const at::Tensor& table, const at::Tensor& inputs, const at::Tensor& drawn, at::Tensor& ids,
+                        at::Tensor& y, double eps) {
+  TORCH_CHECK(table.is_cuda() && inputs.scalar_type() == at::kInt && drawn.scalar_type() == at::kInt &&
+                  inputs.is_contiguous() && drawn.is_contiguous() && ids.is_contiguous() && ids.scalar_type() == at::kInt &&
+                  ids.numel() == inputs.numel() && y.numel() == inputs.numel() * table.size(1) &&
+                  y.scalar_type() == table.scalar_type(),
+              "embedding_rms_norm: y ", y.sizes(), " does not fit ", inputs.numel(), " rows of table ", table.sizes());
+  cuda::embedding_rms_norm(table, inputs, drawn, ids, y, eps);
+}
+
 void embedding_backward(const at::Tensor& dy, const at::Tensor& ids, at::Tensor& dtable) {
   const std::int64_t width = dtable.size(1), n = ids.numel();
   TORCH_CHECK(dy.numel() == n * width && dtable.scalar_type() == at::kFloat, "embedding_backward: dy ", dy.sizes(),

@@ -21,6 +21,7 @@
 #include "ops/cuda/backend.h"
 #include "ops/device.h"
 #include "ops/device_graph.h"
+#include "ops/embedding.h"
 #include "ops/linear.h"
 #include "ops/paged_attention.h"
 #include "ops/relu_squared.h"
@@ -323,6 +324,36 @@ TEST_P(GpuServing, LinearRowsWithWhatStandsBeforeAndBehind) {
   }
 }
 
+TEST_P(GpuServing, FusedProductsAreBatchInvariantHoweverManyRowsThereAre) {
+  constexpr std::int64_t kRows = 150;
+  const at::Tensor x = on_gpu(random_tensor({kRows, 256}, dtype_, 1)), w = on_gpu(random_tensor({72, 256}, dtype_, 2));
+  const LinearFusion fusion{.normalise = true, .eps = 1e-6, .relu_squared = true};
+  at::Tensor y = on_gpu(at::full({kRows, 72}, kNan, dtype_));
+  linear_rows(x, w, y, fusion);
+  EXPECT_FALSE(any_nan(y));
+  for (const std::int64_t row : {0, 1, 63, 64, 77, 128, 149}) {
+    at::Tensor alone = on_gpu(at::full({1, 72}, kNan, dtype_));
+    linear_rows(x.narrow(0, row, 1), w, alone, fusion);
+    EXPECT_TRUE(alone.equal(y.narrow(0, row, 1))) << row;
+  }
+}
+
+TEST_P(GpuServing, EmbeddingsTakeTokensFromTheDevice) {
+  constexpr double kEps = 1e-6;
+  for (const std::int64_t width : {768, 1280, 20, 5120}) {
+    const at::Tensor table = random_tensor({50, width}, dtype_, 1, 2.0);
+    const at::Tensor inputs = at::tensor({3, -1, -3, 49, -2, 50, -5, -4}, at::kInt),
+                     drawn = at::tensor({7, 8, 0, -1}, at::kInt);
+    at::Tensor y = on_gpu(at::full({8, width}, 7.0, dtype_)), ids = on_gpu(at::full({8}, 77, at::kInt));
+    embedding_rms_norm(on_gpu(table), on_gpu(inputs), on_gpu(drawn), ids, y, kEps);
+    EXPECT_TRUE(ids.cpu().equal(at::tensor({3, 7, 0, 49, 8, 50, -1, -1}, at::kInt)));
+    const at::Tensor rows = exact(table).index_select(0, at::tensor({3, 7, 0, 49, 8}, at::kLong));
+    const at::Tensor expected = rows.mul(rows.square().mean(1, /*keepdim=*/true).add(kEps).rsqrt());
+    EXPECT_LT(relative_error(y.cpu().narrow(0, 0, 5), expected), dtype_ == at::kFloat ? 1e-6 : tolerance(dtype_)) << width;
+    EXPECT_TRUE(y.cpu().narrow(0, 5, 3).isnan().all().item<bool>());  // ids out of range, and a draw that failed
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Types, GpuServing, ::testing::Values(at::kFloat, at::kBFloat16),
                          [](const auto& tested) { return std::string(at::toString(tested.param)); });
 
@@ -442,6 +473,38 @@ TEST_F(GpuSampling, ATokenDoesNotDependOnTheOthers) {
     EXPECT_EQ(alone[0].token.id, together[i].token.id);
     EXPECT_EQ(alone[0].token.logprob, together[i].token.logprob);  // bit for bit
   }
+}
+
+TEST_F(GpuSampling, ATokenThatTheDeviceAloneKnowsIsPenalisedToo) {
+  Rng rng(8);
+  constexpr std::int64_t kVocab = 3000;
+  const at::Tensor logits = random_tensor({8, kVocab}, at::kFloat, 1, 3.0);
+  RandomRows random(rng, 64, 8, kVocab);
+  std::vector<std::int32_t> last(64);
+  std::vector<SampleRow> ahead = random.rows;
+  for (std::size_t i = 0; i < 64; ++i) {
+    // Often the most likely token, so that it matters.
+    last[i] = i % 2 == 0 ? logits[random.rows[i].row].argmax().item<std::int32_t>()
+                         : static_cast<std::int32_t>(rng.below(kVocab));
+    ahead[i].last_input = static_cast<std::int64_t>(i);
+    random.seen[i].push_back(last[i]);
+    random.generated[i].push_back(last[i]);
+    random.rows[i].seen = random.seen[i];
+    random.rows[i].generated = random.generated[i];
+    ahead[i].seen = random.rows[i].seen.first(random.seen[i].size() - 1);
+    ahead[i].generated = random.rows[i].generated.first(random.generated[i].size() - 1);
+  }
+  const at::Tensor inputs = on_gpu(at::tensor(last, at::kInt)), tokens = on_gpu(at::full({70}, -7, at::kInt));
+  const std::vector<SampledRow> expected = sample(logits, random.rows);
+  const DeviceSamples samples(on_gpu(logits), ahead, tokens, inputs);
+  const std::vector<SampledRow> got = samples.read();
+  for (std::size_t i = 0; i < 64; ++i) {
+    EXPECT_EQ(got[i].token.id, expected[i].token.id) << i;
+    EXPECT_EQ(tokens[static_cast<std::int64_t>(i)].item<std::int32_t>(), expected[i].error.empty() ? expected[i].token.id : -1)
+        << i;
+  }
+  EXPECT_TRUE(tokens.narrow(0, 64, 6).eq(-7).all().item<bool>());
+  EXPECT_THROW(DeviceSamples(on_gpu(logits), random.rows, tokens.narrow(0, 0, 63)), c10::Error);
 }
 
 TEST_F(GpuSampling, RefusesMasksThatAreTooShortAndRowsThatAreNotThere) {

@@ -5,13 +5,18 @@
 #include <ATen/ops/mm.h>
 #include <c10/util/Exception.h>
 
+#include <algorithm>
+
 #include "ops/cast.h"
 #include "ops/cpu/row_products.h"
 #include "ops/cuda/backend.h"
+#include "ops/cuda/kernels.h"
 #include "ops/internal/dispatch.h"
 #include "ops/matrix_product.h"
 #include "ops/relu_squared.h"
 #include "ops/rms_norm.h"
+
+#include <algorithm>
 
 namespace nanochat::ops {
 
@@ -49,7 +54,17 @@ void linear_rows(const at::Tensor& x, const at::Tensor& w, at::Tensor& y) {
 }
 
 void linear_rows(const at::Tensor& x, const at::Tensor& w, at::Tensor& y, const LinearFusion& fusion) {
-  if (x.is_cuda() && !use_reference_kernels() && cuda::linear_rows(x, w, y, fusion)) return;
+  if (x.is_cuda() && !use_reference_kernels()) {
+    if (cuda::linear_rows(x, w, y, fusion)) return;
+    if (x.size(0) > cuda::kMostLinearRows) {
+      for (std::int64_t first = 0; first < x.size(0); first += cuda::kMostLinearRows) {
+        const std::int64_t rows = std::min(cuda::kMostLinearRows, x.size(0) - first);
+        at::Tensor part = y.narrow(0, first, rows);
+        linear_rows(x.narrow(0, first, rows), w, part, fusion);
+      }
+      return;
+    }
+  }
   at::Tensor from = x, to = y, none;
   if (fusion.normalise) {
     from = at::empty_like(x);

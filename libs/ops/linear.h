@@ -8,11 +8,11 @@
 namespace nanochat::ops {
 
 void linear(const at::Tensor& x, const at::Tensor& w, at::Tensor& y);                     // y = x wᵀ
-// The same for inference. Few rows read w at the speed of memory (cpu/row_products.h, cuda/linear_rows.cu).
-// Batch-invariant: a row of y does not depend on the other rows or their number; on a GPU up to 64 rows.
+// The same for inference. Few rows read w at the speed of memory (cpu/row_products.h, cuda/linear_rows.cu). Batch-invariant:
+// every row of y is computed alike whatever rows stand beside it and however many; on a GPU in bfloat16 up to 64 rows.
 void linear_rows(const at::Tensor& x, const at::Tensor& w, at::Tensor& y);
-// The same with the operations before and after the product in the model: one
-// kernel on a GPU, where launches cost as much as reading. Elsewhere one pass each.
+// The same with what stands before and behind a product in the model: on a GPU one kernel, where launches count as much as
+// bytes do, and batch-invariant however many rows there are (in bfloat16 64 at a time). Elsewhere one pass each.
 struct LinearFusion {
   bool normalise = false;     // x is the output of rms_norm(x, eps), not rounded
   double eps = 0.0;

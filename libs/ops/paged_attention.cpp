@@ -6,6 +6,7 @@
 #include <c10/util/Exception.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <limits>
 
@@ -26,16 +27,17 @@ void check(const at::Tensor& x, const at::Tensor& keys, const at::Tensor& values
               keys.sizes(), " ", keys.scalar_type());
 }
 
-void check(const PagedBatch& batch, const at::Tensor& keys) {
+void check(const PagedBatch& batch, std::int64_t blocks, std::int64_t block_size) {
   for (const PagedBatch::Sequence& sequence : batch.sequences) {
-    const auto held = static_cast<std::int64_t>(sequence.blocks.size()) * keys.size(2);
+    const auto held = static_cast<std::int64_t>(sequence.blocks.size()) * block_size;
     TORCH_CHECK(sequence.start >= 0 && sequence.start + sequence.tokens <= held, "paged attention: position ",
                 sequence.start + sequence.tokens - 1, " is beyond a table of ", sequence.blocks.size(), " blocks");
     for (const std::int32_t block : sequence.blocks) {
-      TORCH_CHECK(block >= 0 && block < keys.size(0), "paged attention: no block ", block, " of ", keys.size(0));
+      TORCH_CHECK(block >= 0 && block < blocks, "paged attention: no block ", block, " of ", blocks);
     }
   }
 }
+void check(const PagedBatch& batch, const at::Tensor& keys) { check(batch, keys.size(0), keys.size(2)); }
 
 bool has_kernels(const at::Tensor& keys) { return DevicePagedBatch::takes(keys) && !use_reference_kernels(); }
 
@@ -109,18 +111,22 @@ void paged_store(const at::Tensor& k, const at::Tensor& v, const PagedBatch& bat
   each(v, values);
 }
 
-at::Tensor paged_attention(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values, const PagedBatch& batch) {
+at::Tensor paged_attention(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values, const PagedBatch& batch,
+                           const AttentionScope& scope) {
   check(q, keys, values, batch.tokens());
   check(batch, keys);
-  if (has_kernels(keys)) return paged_attention(q, keys, values, DevicePagedBatch(batch, keys, q.size(1)));
-  if (!q.is_cpu()) return paged_attention_reference(q, keys, values, batch);
+  if (has_kernels(keys)) {
+    const at::Tensor scaled = scope.scale == 1.0 ? q : q.mul(scope.scale);
+    return paged_attention(scaled, keys, values, DevicePagedBatch(batch, keys, q.size(1)), scope.window.value_or(-1));
+  }
+  if (!q.is_cpu()) return paged_attention_reference(q, keys, values, batch, scope);
   const std::int64_t n_head = q.size(1), d = q.size(2), heads = keys.size(1), block_size = keys.size(2);
   const std::int64_t group = n_head / heads;
   const std::vector<Queries> all = queries_of(batch);
   const auto n = static_cast<std::int64_t>(all.size());
   std::int64_t longest = 0;
   for (const Queries& queries : all) longest = std::max(longest, queries.position + queries.count);
-  const float scale = softmax_scale(d);
+  const auto scale = static_cast<float>(scope.scale / std::sqrt(static_cast<double>(d)));
   at::Tensor out = at::empty(q.sizes(), q.options());
   visit_dtype(q, "paged_attention", [&]<class T>(T) {
     const auto attend = cpu::row_kernels<T>(d).attend;
@@ -133,8 +139,8 @@ at::Tensor paged_attention(const at::Tensor& q, const at::Tensor& keys, const at
         const cpu::PagedHead<T> paged{typed<T>(keys) + offset,         typed<T>(values) + offset,
                                       queries.sequence->blocks.data(), block_size,
                                       heads * block_size * d,          d};
-        attend(typed<T>(q) + first, n_head * d, queries.count, paged, typed<T>(out) + first, n_head * d, scratch.data(),
-               queries.position + 1, d, scale);
+        attend_in_window(attend, typed<T>(q) + first, n_head * d, queries.count, paged, typed<T>(out) + first, scratch.data(),
+                         queries.position + 1, d, scale, scope.window);
       }
     });
   });
@@ -142,7 +148,7 @@ at::Tensor paged_attention(const at::Tensor& q, const at::Tensor& keys, const at
 }
 
 at::Tensor paged_attention_reference(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values,
-                                     const PagedBatch& batch) {
+                                     const PagedBatch& batch, const AttentionScope& scope) {
   check(q, keys, values, batch.tokens());
   check(batch, keys);
   at::Tensor out = at::empty(q.sizes(), q.options());
@@ -157,7 +163,8 @@ at::Tensor paged_attention_reference(const at::Tensor& q, const at::Tensor& keys
     };
     const at::Tensor start = at::tensor({sequence.start}, at::kLong);
     const at::Tensor queries = q.narrow(0, token, sequence.tokens).unsqueeze(0);
-    out.narrow(0, token, sequence.tokens).copy_(cached_attention(queries, gather(keys), gather(values), start).squeeze(0));
+    out.narrow(0, token, sequence.tokens)
+        .copy_(cached_attention(queries, gather(keys), gather(values), start, scope).squeeze(0));
     token += sequence.tokens;
   }
   return out;
@@ -251,7 +258,7 @@ std::int64_t fixed_split(const PagedOptions& options) {
 
 DevicePagedBatch::DevicePagedBatch(const PagedBatch& batch, const at::Tensor& keys, std::int64_t n_head,
                                    const PagedOptions& options)
-    : keys_(keys), tokens_(batch.tokens()) {
+    : blocks_(keys.size(0)), block_size_(keys.size(2)), tokens_(batch.tokens()) {
   check(keys, n_head, options);
   check(batch, keys);
   const std::int64_t n_kv_head = keys.size(1), group = n_head / n_kv_head;
@@ -283,7 +290,7 @@ DevicePagedBatch::DevicePagedBatch(const PagedBatch& batch, const at::Tensor& ke
 
 DevicePagedBatch::DevicePagedBatch(std::int64_t sequences, std::int64_t longest, const at::Tensor& keys, std::int64_t n_head,
                                    const PagedOptions& options)
-    : keys_(keys), tokens_(sequences) {
+    : blocks_(keys.size(0)), block_size_(keys.size(2)), tokens_(sequences) {
   check(keys, n_head, options);
   const std::int64_t group = n_head / keys.size(1), blocks = (longest + keys.size(2) - 1) / keys.size(2);
   TORCH_CHECK(sequences > 0 && longest > 0 && group <= cuda::kTileRows, "paged attention: no room for ", sequences,
@@ -301,14 +308,14 @@ DevicePagedBatch::DevicePagedBatch(std::int64_t sequences, std::int64_t longest,
 }
 
 void DevicePagedBatch::assign(const PagedBatch& batch) {
-  check(batch, keys_);
+  check(batch, blocks_, block_size_);
   TORCH_CHECK(batch.tokens() == static_cast<std::int64_t>(batch.sequences.size()) && batch.tokens() <= tiles_.count &&
                   tall_tiles_.count == 0,
               "paged attention: a batch of ", batch.tokens(), " tokens does not fit one of ", tiles_.count, " decodes");
   Lists lists;
   for (const PagedBatch::Sequence& sequence : batch.sequences) {
     TORCH_CHECK(sequence.start < tiles_.longest, "paged attention: position ", sequence.start, " is beyond ", tiles_.longest);
-    lists.add(sequence, keys_.size(2));
+    lists.add(sequence, block_size_);
   }
   const auto count = static_cast<std::size_t>(tiles_.count);
   lists.sequences.resize(count);  // without tokens
@@ -353,8 +360,16 @@ void rope_qk_norm_store(const at::Tensor& qkv, const RopeTable& table, const Dev
 
 at::Tensor paged_attention(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values, const DevicePagedBatch& batch,
                            std::int64_t window) {
+  at::Tensor out = at::empty(q.sizes(), q.options());
+  paged_attention(q, keys, values, batch, window, out);
+  return out;
+}
+
+void paged_attention(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values, const DevicePagedBatch& batch,
+                     std::int64_t window, at::Tensor& out) {
   check(q, keys, values, batch.tokens());
-  return cuda::paged_attention(q, keys, values, batch, window);
+  TORCH_CHECK(out.sizes() == q.sizes(), "paged attention: out ", out.sizes(), " does not fit q ", q.sizes());
+  cuda::paged_attention(q, keys, values, batch, window, out);
 }
 
 }  // namespace nanochat::ops

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "ops/attention.h"
 #include "ops/rope.h"
 
 namespace nanochat::ops {
@@ -27,11 +28,13 @@ struct PagedBatch {
 // k, v: (N, NKV, D) of the batch's tokens, D dense. Writes them to keys and values: (blocks, NKV, block_size, D).
 void paged_store(const at::Tensor& k, const at::Tensor& v, const PagedBatch& batch, at::Tensor& keys, at::Tensor& values);
 
-// q: (N, NH, D), dense, NH a multiple of NKV. Token i of a sequence sees positions [0, start + i]. Returns (N, NH, D).
-at::Tensor paged_attention(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values, const PagedBatch& batch);
+// q: (N, NH, D), dense, NH a multiple of NKV. Token i of a sequence sees positions [0, start + i], or as many of the last of
+// them as the scope's window says; of the scope, window and scale count. Returns (N, NH, D).
+at::Tensor paged_attention(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values, const PagedBatch& batch,
+                           const AttentionScope& scope = {});
 // The same in ATen, for any device and layout.
 at::Tensor paged_attention_reference(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values,
-                                     const PagedBatch& batch);
+                                     const PagedBatch& batch, const AttentionScope& scope = {});
 
 // How GPU kernels divide the work.
 struct PagedOptions {
@@ -85,7 +88,8 @@ class DevicePagedBatch {
   struct Lists;
   void reserve_scratch(const at::Tensor& keys);
 
-  at::Tensor lists_, partial_, counters_, keys_;
+  at::Tensor lists_, partial_, counters_;
+  std::int64_t blocks_ = 0, block_size_ = 0;  // of the cache, whose memory may go before this does
   std::int64_t tokens_ = 0, sequences_ = 0, tables_ = 0, positions_ = 0, slots_ = 0;  // where each list begins
   Tiles tiles_, tall_tiles_;
 };
@@ -98,5 +102,8 @@ void rope_qk_norm_store(const at::Tensor& qkv, const RopeTable& table, const Dev
 // window: a token at position p sees positions p - window to p; -1: all positions up to its own.
 at::Tensor paged_attention(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values, const DevicePagedBatch& batch,
                            std::int64_t window = -1);
+// The same to `out`, dense as q.
+void paged_attention(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values, const DevicePagedBatch& batch,
+                     std::int64_t window, at::Tensor& out);
 
 }  // namespace nanochat::ops

@@ -70,12 +70,12 @@ class PagedAttention : public ::testing::TestWithParam<Shape> {
     return whole;
   }
 
-  at::Tensor expected() const {
+  at::Tensor expected(const AttentionScope& scope = {}) const {
     std::vector<at::Tensor> parts;
     for (std::size_t i = 0; i < q_.size(); ++i) {
       const at::Tensor start = at::full({1}, batch_.sequences[i].start, at::kLong);
       parts.push_back(cached_attention(q_[i].unsqueeze(0).to(at::kFloat), k_[i].unsqueeze(0).to(at::kFloat),
-                                       v_[i].unsqueeze(0).to(at::kFloat), start)
+                                       v_[i].unsqueeze(0).to(at::kFloat), start, scope)
                           .squeeze(0));
     }
     return join(parts);
@@ -94,14 +94,28 @@ TEST_P(PagedAttention, MixedBatchesEqualEachSequenceByItself) {
             testing::tolerance(GetParam().dtype));
 }
 
+TEST_P(PagedAttention, WindowsEqualEachSequenceByItself) {
+  lay_out({{0, 1}, {40, 1}, {0, 37}, {5, 20}, {130, 1}, {15, 1}, {16, 1}, {30, 7}});
+  for (const std::int64_t window : {0, 5, 16, 200}) {
+    const AttentionScope scope{.window = window, .scale = 1.44};
+    const at::Tensor got = paged_attention(join(q_), keys_, values_, batch_, scope);
+    EXPECT_LE(relative_error(got, expected(scope)), testing::tolerance(GetParam().dtype)) << window;
+    EXPECT_LE(relative_error(paged_attention_reference(join(q_), keys_, values_, batch_, scope), expected(scope)),
+              testing::tolerance(GetParam().dtype))
+        << window;
+  }
+}
+
 TEST_P(PagedAttention, ATokenIsTheSameBitForBitInAnyBatchAndChunk) {
   lay_out({{0, 37}, {5, 20}, {130, 1}});
-  const at::Tensor together = paged_attention(join(q_), keys_, values_, batch_);
-  std::int64_t row = 0;
-  for (std::size_t i = 0; i < q_.size(); ++i) {
-    for (std::int64_t t = 0; t < batch_.sequences[i].tokens; ++t) {
-      const PagedBatch one{{{batch_.sequences[i].start + t, 1, batch_.sequences[i].blocks}}};
-      EXPECT_TRUE(paged_attention(q_[i].narrow(0, t, 1), keys_, values_, one).equal(together.narrow(0, row++, 1)));
+  for (const AttentionScope& scope : {AttentionScope{}, AttentionScope{.window = 9}}) {
+    const at::Tensor together = paged_attention(join(q_), keys_, values_, batch_, scope);
+    std::int64_t row = 0;
+    for (std::size_t i = 0; i < q_.size(); ++i) {
+      for (std::int64_t t = 0; t < batch_.sequences[i].tokens; ++t) {
+        const PagedBatch one{{{batch_.sequences[i].start + t, 1, batch_.sequences[i].blocks}}};
+        EXPECT_TRUE(paged_attention(q_[i].narrow(0, t, 1), keys_, values_, one, scope).equal(together.narrow(0, row++, 1)));
+      }
     }
   }
 }

@@ -5,8 +5,13 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/index_select.h>
 #include <ATen/ops/log_softmax.h>
+#include <ATen/ops/matmul.h>
+#include <ATen/ops/sigmoid.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
+
+#include "ops/embedding.h"
 
 namespace nanochat::ops::reference {
 namespace {
@@ -113,6 +118,84 @@ void softcap_cross_entropy(at::Tensor& z, const at::Tensor& targets, const at::T
 at::Tensor softcap(const at::Tensor& z, std::int64_t vocab, double softcap) {
   const at::Tensor raw = as_float(z.narrow(1, 0, vocab));
   return softcap > 0.0 ? (raw / softcap).tanh() * softcap : raw.contiguous();
+}
+
+void residual_mix(at::Tensor& stream, const at::Tensor& branch, const at::Tensor& x0, const at::Tensor& a, const at::Tensor& b,
+                  at::Tensor& before, at::Tensor& y, at::Tensor& rstd, double eps) {
+  if (branch.defined()) stream.add_(branch);
+  if (before.defined()) before.copy_(stream);
+  stream.copy_(as_float(stream) * a + as_float(x0) * b);
+  rms_norm(stream, y, rstd, eps);
+}
+
+void residual_mix_backward(at::Tensor& gradient, const at::Tensor& before, const at::Tensor& x0, const at::Tensor& a,
+                           const at::Tensor& b, at::Tensor& dx0, at::Tensor d_a, at::Tensor d_b) {
+  const at::Tensor du = as_float(gradient);
+  if (d_a.defined()) d_a.add_((du * as_float(before)).sum());
+  d_b.add_((du * as_float(x0)).sum());
+  dx0.add_(du * b);
+  gradient.copy_(du * a);
+}
+
+namespace {
+
+// The row above each, and zeros above the first.
+at::Tensor shifted_down(const at::Tensor& x) {
+  const at::Tensor result = at::zeros_like(x);
+  if (x.size(0) > 1) result.narrow(0, 1, x.size(0) - 1).copy_(x.narrow(0, 0, x.size(0) - 1));
+  return result;
+}
+
+at::Tensor first_channels(const at::Tensor& x, const at::Tensor& gate) { return as_float(x.narrow(1, 0, gate.size(1))); }
+
+}  // namespace
+
+void smear(const at::Tensor& x, const at::Tensor& previous, const at::Tensor& before, const at::Tensor& gate,
+           const at::Tensor& lambda, at::Tensor& y, at::Tensor& s) {
+  const at::Tensor opened = at::sigmoid(at::matmul(first_channels(x, gate), as_float(gate).t())).squeeze(1) * before.ge(0);
+  const at::Tensor earlier = as_float(previous.defined() ? previous : shifted_down(x));
+  // Not as a product with 0: a previous row that is not there may be anything.
+  const at::Tensor added = (earlier * (opened * lambda).unsqueeze(1)).masked_fill(before.lt(0).unsqueeze(1), 0.0);
+  y.copy_(as_float(x) + added);
+  if (s.defined()) s.copy_(opened);
+}
+
+void smear_backward(const at::Tensor& dy, const at::Tensor& x, const at::Tensor& before, const at::Tensor& gate,
+                    const at::Tensor& lambda, const at::Tensor& s, at::Tensor& dx, at::Tensor d_gate, at::Tensor d_lambda) {
+  const at::Tensor share = (s * lambda).unsqueeze(1);  // 0 where there is no previous token
+  const at::Tensor product = (dy * shifted_down(as_float(x))).sum(1).masked_fill(before.lt(0), 0.0);
+  const at::Tensor slope = (product * lambda * s * (1.0 - s)).unsqueeze(1);
+  at::Tensor result = dy.clone();
+  if (x.size(0) > 1) {
+    const std::int64_t rest = x.size(0) - 1;
+    result.narrow(0, 0, rest).add_(share.narrow(0, 1, rest) * dy.narrow(0, 1, rest));
+  }
+  result.narrow(1, 0, gate.size(1)).add_(slope * as_float(gate));
+  dx.copy_(result);
+  d_lambda.add_((product * s).sum());
+  d_gate.add_(at::matmul(slope.t(), first_channels(x, gate)));
+}
+
+void add_value_embedding(at::Tensor v, const at::Tensor& h, const at::Tensor& gate, const at::Tensor& table,
+                         const at::Tensor& ids, at::Tensor& g) {
+  const at::Tensor opened = at::sigmoid(at::matmul(first_channels(h, gate), as_float(gate).t())) * 3.0;
+  const at::Tensor rows = as_float(table.index_select(0, ids.flatten())).view(v.sizes());
+  v.copy_(as_float(v) + opened.unsqueeze(2) * rows);
+  if (g.defined()) g.copy_(opened.view(g.sizes()));
+}
+
+void add_value_embedding_backward(const at::Tensor& dv, const at::Tensor& h, const at::Tensor& gate, const at::Tensor& table,
+                                  const at::Tensor& ids, const at::Tensor& g, at::Tensor& dh, at::Tensor& d_gate,
+                                  at::Tensor& d_table) {
+  const at::Tensor gradient = as_float(dv), opened = g.view({dv.size(0), dv.size(1)});
+  const at::Tensor rows = as_float(table.index_select(0, ids.flatten())).view(dv.sizes());
+  const at::Tensor slope = (gradient * rows).sum(2) * opened * (1.0 - opened / 3.0);
+  d_gate.add_(at::matmul(slope.t(), first_channels(h, gate)));
+  dh.narrow(1, 0, gate.size(1)).add_(at::matmul(slope, as_float(gate)).to(dh.scalar_type()));
+  if (!d_table.defined()) return;
+  // By the scatter-add of embeddings, which has a kernel on GPUs whose sums are in the order of the tokens.
+  const at::Tensor scaled = (gradient * opened.unsqueeze(2)).to(dv.scalar_type()).view({dv.size(0), d_table.size(1)});
+  ops::embedding_backward(scaled, ids.flatten(), d_table);
 }
 
 void adamw(at::Tensor& value, const at::Tensor& gradient, at::Tensor& first_moment, at::Tensor& second_moment,

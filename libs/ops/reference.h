@@ -1,7 +1,8 @@
 #pragma once
 // The elementwise operations of training and the optimizers in plain ATen, on any device and for any layout. Kernels
-// are compared with them, and GPUs use them with NANOCHAT_CUDA_KERNELS=reference. Contracts as in ops/*.h; arithmetic
-// in float32, rounded once to the output's type. Products and attention have none here: LibTorch's are the reference.
+// are compared with them. GPUs use them with NANOCHAT_CUDA_KERNELS=reference, and where they have no kernel
+// (residual_mix, smear, value embeddings). Contracts as in ops/*.h; arithmetic in float32, rounded once to the output's
+// type. Products and attention have none here: LibTorch's are the reference.
 
 #include <ATen/core/Tensor.h>
 
@@ -28,6 +29,20 @@ void embedding_backward(const at::Tensor& dy, const at::Tensor& ids, at::Tensor&
 void softcap_cross_entropy(at::Tensor& z, const at::Tensor& targets, const at::Tensor& scale, at::Tensor& losses,
                            std::int64_t vocab, double softcap);
 at::Tensor softcap(const at::Tensor& z, std::int64_t vocab, double softcap);
+
+void residual_mix(at::Tensor& stream, const at::Tensor& branch, const at::Tensor& x0, const at::Tensor& a, const at::Tensor& b,
+                  at::Tensor& before, at::Tensor& y, at::Tensor& rstd, double eps);
+void residual_mix_backward(at::Tensor& gradient, const at::Tensor& before, const at::Tensor& x0, const at::Tensor& a,
+                           const at::Tensor& b, at::Tensor& dx0, at::Tensor d_a, at::Tensor d_b);
+void smear(const at::Tensor& x, const at::Tensor& previous, const at::Tensor& before, const at::Tensor& gate,
+           const at::Tensor& lambda, at::Tensor& y, at::Tensor& s);
+void smear_backward(const at::Tensor& dy, const at::Tensor& x, const at::Tensor& before, const at::Tensor& gate,
+                    const at::Tensor& lambda, const at::Tensor& s, at::Tensor& dx, at::Tensor d_gate, at::Tensor d_lambda);
+void add_value_embedding(at::Tensor v, const at::Tensor& h, const at::Tensor& gate, const at::Tensor& table,
+                         const at::Tensor& ids, at::Tensor& g);
+void add_value_embedding_backward(const at::Tensor& dv, const at::Tensor& h, const at::Tensor& gate, const at::Tensor& table,
+                                  const at::Tensor& ids, const at::Tensor& g, at::Tensor& dh, at::Tensor& d_gate,
+                                  at::Tensor& d_table);
 
 void adamw(at::Tensor& value, const at::Tensor& gradient, at::Tensor& first_moment, at::Tensor& second_moment,
            at::Tensor& compute, const AdamWArguments& arguments);

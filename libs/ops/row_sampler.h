@@ -31,8 +31,10 @@ struct SampleRow {
   double presence_penalty = 0.0;    // subtracted once for a token of `generated`
   std::span<const std::pair<std::int32_t, double>> logit_bias = {};  // added
   std::span<const std::int32_t> seen = {}, generated = {};
-  std::span<const std::uint64_t> allowed = {};    // a bit for each token of the vocabulary; empty: all are allowed
-  std::span<const std::int32_t> forbidden = {};   // excluded, whether allowed or not
+  // On a GPU: this element of DeviceSamples' `inputs`, which the host need not know, is one more of both. -1: none.
+  std::int64_t last_input = -1;
+  std::span<const std::uint64_t> allowed = {};    // a bit for each token of the vocabulary; empty: all may be drawn
+  std::span<const std::int32_t> forbidden = {};   // not to be drawn, allowed or not
   double uniform = 0.0;             // the random number of this draw, in [0, 1)
   bool logprob = true;              // false: SampledToken::logprob stays 0, which saves a pass
   std::int64_t top_logprobs = 0;    // number of alternatives, at most kMostTopLogprobs

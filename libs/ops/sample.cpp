@@ -1,10 +1,11 @@
 #include "ops/sample.h"
 
+#include <ATen/ops/empty.h>
 #include <c10/util/Exception.h>
 
 #include <algorithm>
 #include <exception>
-#include <tuple>
+#include <utility>
 
 #include "ops/cuda/backend.h"
 #include "ops/cuda/kernels.h"
@@ -48,16 +49,23 @@ std::vector<SampledRow> sample(const at::Tensor& logits, std::span<const SampleR
   return sampled;
 }
 
-DeviceSamples::DeviceSamples(const at::Tensor& logits, std::span<const SampleRow> rows)
-    : rows_(static_cast<std::int64_t>(rows.size())), vocab_(logits.size(1)) {
+DeviceSamples::DeviceSamples(const at::Tensor& logits, std::span<const SampleRow> rows, at::Tensor tokens,
+                             const at::Tensor& inputs)
+    : tokens_(std::move(tokens)), rows_(static_cast<std::int64_t>(rows.size())), vocab_(logits.size(1)) {
   check(logits, rows);
+  if (!tokens_.defined()) tokens_ = at::empty({rows_}, logits.options().dtype(at::kInt));
+  TORCH_CHECK(tokens_.dim() == 1 && tokens_.size(0) >= rows_ && tokens_.scalar_type() == at::kInt && tokens_.is_contiguous(),
+              "sample: no room for ", rows_, " tokens in ", tokens_.sizes());
+  tokens_ = tokens_.narrow(0, 0, rows_);
   for (const SampleRow& row : rows) most_top_ = std::max(most_top_, row.top_logprobs);
-  std::tie(tokens_, results_) = cuda::sample(logits, rows, most_top_);
+  cuda::HostCopy copy = cuda::copy_to_host(cuda::sample(logits, rows, most_top_, inputs, tokens_));
+  results_ = std::move(copy.tensor);
+  done_ = std::move(copy.done);
 }
 
 std::vector<SampledRow> DeviceSamples::read() const {
-  const at::Tensor bytes = results_.cpu();
-  const auto* results = static_cast<const cuda::SampledRow*>(bytes.const_data_ptr());
+  cuda::wait(*done_);
+  const auto* results = static_cast<const cuda::SampledRow*>(results_.const_data_ptr());
   const auto* top = reinterpret_cast<const cuda::SampledLogprob*>(results + rows_);
   std::vector<SampledRow> sampled(static_cast<std::size_t>(rows_));
   for (std::int64_t i = 0; i < rows_; ++i) {

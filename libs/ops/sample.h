@@ -8,6 +8,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
@@ -25,17 +26,25 @@ struct SampledRow {
 // logits: (rows, vocab) float32, dense.
 std::vector<SampledRow> sample(const at::Tensor& logits, std::span<const SampleRow> rows);
 
-// The same on a GPU without waiting: the tokens can go into the model's next pass before the host has them.
+namespace cuda {
+class Event;
+}
+
+// The same on a GPU without waiting for it: the tokens may go into the next pass of the model before the host has them.
 class DeviceSamples {
  public:
-  DeviceSamples(const at::Tensor& logits, std::span<const SampleRow> rows);
-  // int32 (rows) on the device; -1 for an error.
+  // tokens: where they go, int32 with at least as many elements as there are rows, on the device of the logits; undefined:
+  // memory of its own. inputs: int32, of SampleRow::last_input.
+  DeviceSamples(const at::Tensor& logits, std::span<const SampleRow> rows, at::Tensor tokens = {},
+                const at::Tensor& inputs = {});
+  // int32 (rows) on the device; -1 where there is an error.
   const at::Tensor& tokens() const { return tokens_; }
-  // Waits until the tokens are drawn.
+  // Waits for the draws, and for nothing that was enqueued behind them.
   std::vector<SampledRow> read() const;
 
  private:
-  at::Tensor tokens_, results_;  // results_: bytes, for read()
+  at::Tensor tokens_, results_;        // results_: bytes, on the host once done_
+  std::shared_ptr<cuda::Event> done_;
   std::int64_t rows_ = 0, vocab_ = 0, most_top_ = 0;
 };
 

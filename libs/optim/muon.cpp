@@ -12,6 +12,7 @@
 #include <cmath>
 #include <exception>
 #include <mutex>
+#include <vector>
 
 #include "ops/matrix_product.h"
 #include "ops/parallel.h"
@@ -22,41 +23,44 @@ namespace {
 
 constexpr double kA = 3.4445, kB = -4.7750, kC = 2.0315;
 
-at::Tensor all_at_once(at::Tensor x, int steps) {
-  for (int step = 0; step < steps; ++step) {
+using Steps = std::span<const QuinticStep>;
+
+at::Tensor all_at_once(at::Tensor x, Steps steps) {
+  for (const QuinticStep& step : steps) {
     const at::Tensor gram = at::bmm(x, x.transpose(1, 2));
-    const at::Tensor polynomial = at::baddbmm(gram, gram, gram, kB, kC);  // b G + c G G
-    x = at::baddbmm(x, polynomial, x, kA, 1.0);                           // a X + (b G + c G G) X
+    const at::Tensor polynomial = at::baddbmm(gram, gram, gram, step.b, step.c);  // b G + c G G
+    x = at::baddbmm(x, polynomial, x, step.a, 1.0);                               // a X + (b G + c G G) X
   }
   return x;
 }
 
 // The same, a matrix at a time: LibTorch's batched products in bf16 are slow on CPUs, oneDNN's single ones are not.
-void plain(const at::Tensor& x, int steps, at::Tensor& result) {
+void plain(const at::Tensor& x, Steps steps, at::Tensor& result) {
   at::Tensor current = x;
-  for (int step = 0; step < steps; ++step) {
+  for (const QuinticStep& step : steps) {
     const at::Tensor gram = at::mm(current, current.t());
-    const at::Tensor polynomial = at::addmm(gram, gram, gram, kB, kC);
-    current = at::addmm(current, polynomial, current, kA, 1.0);
+    const at::Tensor polynomial = at::addmm(gram, gram, gram, step.b, step.c);
+    current = at::addmm(current, polynomial, current, step.a, 1.0);
   }
   result.copy_(current);
 }
 
 // The Gram matrix and its square are symmetric: half of each is computed.
-void by_halves(const at::Tensor& x, int steps, at::Tensor& result) {
-  if (steps == 0) return static_cast<void>(result.copy_(x));
+void by_halves(const at::Tensor& x, Steps steps, at::Tensor& result) {
+  if (steps.empty()) return static_cast<void>(result.copy_(x));
   at::Tensor current = x, gram = at::empty({x.size(0), x.size(0)}, x.options()), polynomial = at::empty_like(gram);
   at::Tensor other = at::empty_like(x);
-  for (int step = 0; step < steps; ++step) {
-    at::Tensor& next = (steps - step) % 2 == 1 ? result : other;  // the last one is the result
+  for (std::size_t i = 0; i < steps.size(); ++i) {
+    const QuinticStep& step = steps[i];
+    at::Tensor& next = (steps.size() - i) % 2 == 1 ? result : other;  // the last one is the result
     ops::symmetric_product(current, gram);
-    ops::symmetric_product(gram, polynomial, kC, gram, kB);
-    ops::product(polynomial, ops::PackedMatrix(current), next, 1.0, current, kA);
+    ops::symmetric_product(gram, polynomial, step.c, gram, step.b);
+    ops::product(polynomial, ops::PackedMatrix(current), next, 1.0, current, step.a);
     current = next;
   }
 }
 
-at::Tensor one_by_one(const at::Tensor& x, int steps) {
+at::Tensor one_by_one(const at::Tensor& x, Steps steps) {
   const at::Tensor result = at::empty(x.sizes(), x.options());
   const auto iterate = ops::has_fastest_products(x) ? by_halves : plain;
   const std::int64_t count = x.size(0), threads = ops::num_threads();
@@ -83,12 +87,16 @@ at::Tensor one_by_one(const at::Tensor& x, int steps) {
 
 }  // namespace
 
-at::Tensor newton_schulz(const at::Tensor& x, int steps) {
-  TORCH_CHECK(x.dim() == 3, "newton_schulz: expected (n, rows, columns), got ", x.sizes());
+at::Tensor quintic_iteration(const at::Tensor& x, std::span<const QuinticStep> steps) {
+  TORCH_CHECK(x.dim() == 3, "quintic_iteration: expected (n, rows, columns), got ", x.sizes());
   const bool tall = x.size(1) > x.size(2);
   const at::Tensor wide = tall ? x.transpose(1, 2).contiguous() : x.contiguous();
   const at::Tensor result = x.is_cpu() ? one_by_one(wide, steps) : all_at_once(wide, steps);
   return tall ? result.transpose(1, 2).contiguous() : result;
+}
+
+at::Tensor newton_schulz(const at::Tensor& x, int steps) {
+  return quintic_iteration(x, std::vector<QuinticStep>(static_cast<std::size_t>(std::max(0, steps)), {kA, kB, kC}));
 }
 
 void muon_step(const ops::MatrixList& matrices, double learning_rate, double momentum, double grad_scale,

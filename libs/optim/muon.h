@@ -4,6 +4,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <span>
+
 #include "ops/optimizer.h"
 
 namespace nanochat {
@@ -13,6 +15,13 @@ struct MuonOptions {
   int newton_schulz_steps = 5;
   at::ScalarType dtype = at::kBFloat16;  // of the iteration; the reference uses bfloat16
 };
+
+// One step X -> a X + (b G + c G G) X with the Gram matrix G = X Xᵀ.
+struct QuinticStep {
+  double a, b, c;
+};
+// x: (n, R, C), a batch of matrices. Iterates on the smaller side: if R > C, on the transposed matrices.
+at::Tensor quintic_iteration(const at::Tensor& x, std::span<const QuinticStep> steps);
 
 // X -> approximately U Vᵀ of its singular value decomposition; singular values end in about [0.7, 1.2]. x: (n,
 // R, C), a batch of matrices of `dtype`, each with a Frobenius norm of at most 1. Iterates on the smaller side.

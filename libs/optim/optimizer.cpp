@@ -6,42 +6,142 @@
 #include <algorithm>
 #include <cmath>
 
+#include "ops/optimizer.h"
+
 namespace nanochat {
 
-Optimizer::Optimizer(std::vector<Parameter>& parameters, std::int64_t width, const OptimizerOptions& options)
-    : options_(options) {
+AdamWRule adamw_rule(const OptimizerOptions& options, OptimizerGroup group, std::int64_t width) {
   const double width_scale = 1.0 / std::sqrt(static_cast<double>(width) / 768.0);
-  for (Parameter& parameter : parameters) {
-    const auto zeros = [&] { return at::zeros(parameter.value.sizes(), parameter.value.options()); };
-    if (parameter.spec.group != OptimizerGroup::kMatrix) {
-      const bool embedding = parameter.spec.group == OptimizerGroup::kEmbedding;
-      const double rate = embedding ? options.embedding_lr : options.unembedding_lr;
-      adamw_.push_back({&parameter, rate * width_scale, zeros(), zeros()});
-      continue;
+  if (options.rules == OptimizerRules::kNanochat2025_12) {
+    TORCH_CHECK(group == OptimizerGroup::kEmbedding || group == OptimizerGroup::kHead,
+                "Optimizer: the rules of nanochat-2025-12 have none for the parts of nanochat-2026-07");
+    return {(group == OptimizerGroup::kEmbedding ? options.embedding_lr : options.unembedding_lr) * width_scale, options.adamw};
+  }
+  const auto rule = [&](double rate, double beta1, double beta2, double decay) {
+    return AdamWRule{rate, {.beta1 = beta1, .beta2 = beta2, .eps = options.adamw.eps, .weight_decay = decay}};
+  };
+  switch (group) {
+    case OptimizerGroup::kHead: return rule(options.unembedding_lr * width_scale, 0.8, 0.96, 0.01);
+    case OptimizerGroup::kEmbedding: return rule(options.embedding_lr * width_scale, 0.8, 0.995, 0.001);
+    case OptimizerGroup::kValueEmbedding: return rule(options.embedding_lr * width_scale * 0.5, 0.8, 0.995, 0.01);
+    case OptimizerGroup::kResidualScale: return rule(options.scalar_lr * 0.01, 0.8, 0.95, 0.05);
+    case OptimizerGroup::kEmbeddingScale: return rule(options.scalar_lr, 0.96, 0.95, 0.0);
+    case OptimizerGroup::kSmear: return rule(options.smear_lr, 0.8, 0.95, 0.0);
+    case OptimizerGroup::kMatrix: break;
+  }
+  TORCH_CHECK(false, "Optimizer: matrices are Muon's");
+}
+
+Optimizer::Optimizer(std::vector<Parameter>& parameters, std::int64_t width, const OptimizerOptions& options,
+                     Communicator& communicator)
+    : options_(options), communicator_(communicator) {
+  const std::vector<std::vector<OwnedRows>> divided = divide_parameters(parameters, communicator.size());
+  for (std::size_t i = 0; i < parameters.size(); ++i) {
+    for (const OwnedRows& rows : divided[i]) {
+      if (rows.owner == communicator.rank()) own(parameters[i], rows, width);
     }
-    auto group = std::find_if(muon_.begin(), muon_.end(),
-                              [&](const MuonGroup& g) { return g.matrices.value.front().sizes() == parameter.value.sizes(); });
-    if (group == muon_.end()) group = muon_.emplace(muon_.end());
-    group->names.push_back(parameter.name);
-    group->matrices.add(parameter.value, at::Tensor(), zeros(), parameter.compute);
-    group->parameters.push_back(&parameter);
+    if (!communicator.alone()) layers_[parameters[i].spec.layer].push_back({&parameters[i], divided[i]});
   }
 }
 
-void Optimizer::step(double lr_multiplier, double muon_momentum, double grad_scale) {
-  ++steps_;
-  for (AdamWState& state : adamw_) {
-    Parameter& parameter = *state.parameter;
-    TORCH_CHECK(parameter.grad.defined(), "Optimizer: ", parameter.name, " has no gradient");
-    adamw_step(parameter.value, parameter.grad, state.first_moment, state.second_moment, parameter.compute, steps_,
-               state.learning_rate * lr_multiplier, grad_scale, options_.adamw);
+void Optimizer::own(Parameter& parameter, const OwnedRows& rows, std::int64_t width) {
+  std::vector<std::int64_t> shape = parameter.value.sizes().vec();
+  shape[0] = rows.end - rows.first;
+  const auto zeros = [&] { return at::zeros(shape, parameter.value.options()); };
+  if (parameter.spec.group != OptimizerGroup::kMatrix) {
+    adamw_.push_back({&parameter, rows, adamw_rule(options_, parameter.spec.group, width), zeros(), zeros()});
+    return;
   }
-  for (MuonGroup& group : muon_) {
-    for (std::size_t i = 0; i < group.names.size(); ++i) {
-      TORCH_CHECK(group.parameters[i]->grad.defined(), "Optimizer: ", group.names[i], " has no gradient");
-      group.matrices.gradient[i] = group.parameters[i]->grad;
-    }
-    muon_step(group.matrices, options_.matrix_lr * lr_multiplier, muon_momentum, grad_scale, options_.muon);
+  auto group = std::find_if(muon_.begin(), muon_.end(),
+                            [&](const MuonGroup& g) { return g.matrices.value.front().sizes() == parameter.value.sizes(); });
+  if (group == muon_.end()) group = muon_.emplace(muon_.end());
+  group->names.push_back(parameter.name);
+  group->matrices.add(parameter.value, at::Tensor(), zeros(), parameter.compute);
+  group->parameters.push_back(&parameter);
+  if (options_.rules == OptimizerRules::kNanochat2026_07) group->second_moments.push_back(make_second_moment(parameter.value));
+}
+
+std::vector<OwnedTensor> Optimizer::parts_of(const std::vector<Divided>& parameters, at::Tensor Parameter::*which) {
+  std::vector<OwnedTensor> parts;
+  for (const Divided& divided : parameters) {
+    const at::Tensor& whole = divided.parameter->*which;
+    for (const OwnedRows& rows : divided.parts)
+      parts.push_back({whole.narrow(0, rows.first, rows.end - rows.first), rows.owner});
+  }
+  return parts;
+}
+
+void Optimizer::reduce_gradients(std::int64_t layer) {
+  const auto found = layers_.find(layer);
+  if (found != layers_.end()) reductions_.push_back(communicator_.reduce_to_owners(parts_of(found->second, &Parameter::grad)));
+}
+
+void Optimizer::reduce_all_gradients() {
+  reduce_gradients(kAfterLayers);
+  for (auto layer = layers_.rbegin(); layer != layers_.rend() && layer->first >= 0; ++layer) reduce_gradients(layer->first);
+  reduce_gradients(kBeforeLayers);
+}
+
+void Optimizer::wait_for_gradients() {
+  for (Work& reduction : reductions_) reduction.wait();
+  reductions_.clear();
+}
+
+double Optimizer::sum_of_squares() const {
+  std::vector<at::Tensor> gradients;
+  for (const AdamWState& state : adamw_) {
+    gradients.push_back(state.parameter->grad.narrow(0, state.rows.first, state.rows.end - state.rows.first));
+  }
+  for (const MuonGroup& group : muon_) {
+    for (const Parameter* parameter : group.parameters) gradients.push_back(parameter->grad);
+  }
+  return gradients.empty() ? 0.0 : ops::sum_of_squares(gradients);
+}
+
+void Optimizer::update_adamw(AdamWState& state, double lr_multiplier, double grad_scale) {
+  Parameter& parameter = *state.parameter;
+  TORCH_CHECK(parameter.grad.defined(), "Optimizer: ", parameter.name, " has no gradient");
+  const auto rows = [&](const at::Tensor& whole) {
+    return communicator_.alone() ? whole : whole.narrow(0, state.rows.first, state.rows.end - state.rows.first);
+  };
+  at::Tensor value = rows(parameter.value), compute = rows(parameter.compute);
+  adamw_step(value, rows(parameter.grad), state.first_moment, state.second_moment, compute, steps_,
+             state.rule.learning_rate * lr_multiplier, grad_scale, state.rule.options);
+}
+
+void Optimizer::update_matrices(MuonGroup& group, const NorMuonStep& step) {
+  for (std::size_t i = 0; i < group.names.size(); ++i) {
+    TORCH_CHECK(group.parameters[i]->grad.defined(), "Optimizer: ", group.names[i], " has no gradient");
+    group.matrices.gradient[i] = group.parameters[i]->grad;
+  }
+  if (options_.rules == OptimizerRules::kNanochat2026_07) {
+    normuon_step(group.matrices, group.second_moments, step, options_.normuon);
+  } else {
+    muon_step(group.matrices, step.learning_rate, step.momentum, step.grad_scale, options_.muon);
+  }
+}
+
+void Optimizer::step(double lr_multiplier, double muon_momentum, double grad_scale, double muon_weight_decay) {
+  ++steps_;
+  for (AdamWState& state : adamw_) update_adamw(state, lr_multiplier, grad_scale);
+  const NorMuonStep matrices{.learning_rate = options_.matrix_lr * lr_multiplier,
+                             .momentum = muon_momentum,
+                             .weight_decay = muon_weight_decay,
+                             .grad_scale = grad_scale};
+  for (MuonGroup& group : muon_) update_matrices(group, matrices);
+  std::vector<Work> gathered;
+  for (const auto& [layer, parameters] : layers_) {
+    gathered.push_back(communicator_.spread_from_owners(parts_of(parameters, &Parameter::compute)));
+  }
+  for (Work& work : gathered) work.wait();
+}
+
+void Optimizer::gather_values() {
+  for (const auto& [layer, parameters] : layers_) {
+    std::vector<Divided> stale = parameters;
+    // What the model computes with in float32, step() has spread.
+    std::erase_if(stale, [](const Divided& divided) { return divided.parameter->compute.scalar_type() == at::kFloat; });
+    if (!stale.empty()) communicator_.spread_from_owners(parts_of(stale, &Parameter::value)).wait();
   }
 }
 
@@ -54,9 +154,19 @@ std::vector<std::pair<std::string, at::Tensor>> Optimizer::state() const {
   for (const MuonGroup& group : muon_) {
     for (std::size_t i = 0; i < group.names.size(); ++i) {
       tensors.emplace_back(group.names[i] + ".momentum_buffer", group.matrices.momentum[i]);
+      if (i < group.second_moments.size()) {
+        tensors.emplace_back(group.names[i] + ".second_momentum_buffer", group.second_moments[i]);
+      }
     }
   }
   return tensors;
+}
+
+std::vector<std::int64_t> Optimizer::state_first_rows() const {
+  std::vector<std::int64_t> first_rows;
+  for (const AdamWState& state : adamw_) first_rows.insert(first_rows.end(), 2, state.rows.first);
+  for (const MuonGroup& group : muon_) first_rows.insert(first_rows.end(), group.names.size() + group.second_moments.size(), 0);
+  return first_rows;
 }
 
 }  // namespace nanochat

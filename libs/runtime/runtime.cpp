@@ -3,6 +3,8 @@
 #include <ATen/Parallel.h>
 #include <spdlog/fmt/fmt.h>
 
+#include <algorithm>
+
 #include "core/errors.h"
 #include "core/options.h"
 #include "core/thread_pool.h"
@@ -33,13 +35,12 @@ void declare_runtime_options(OptionList& options, RuntimeOptions& runtime) {
 namespace {
 
 // The device of --device; nothing is asked of the driver unless a GPU may be meant.
-at::Device parse_device(const std::string& name) {
-  if (name == "cpu") return at::kCPU;
-  if (name == "auto") return ops::cuda_devices() > 0 ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU);
+at::Device parse_device(const std::string& name, ProcessPlace place) {
+  if (name == "cpu" || (name == "auto" && ops::cuda_devices() == 0)) return at::kCPU;
   const std::string digits = name.size() > 5 ? name.substr(5) : "";
   const bool indexed = name.starts_with("cuda:") && !digits.empty() && digits.size() <= 2 &&
                        digits.find_first_not_of("0123456789") == std::string::npos;
-  if (name != "cuda" && !indexed) {
+  if (name != "cuda" && name != "auto" && !indexed) {
     throw ConfigError(fmt::format("--device {}: unknown device; use auto, cpu or cuda[:N]", name));
   }
   if (!ops::cuda_built()) {
@@ -48,9 +49,19 @@ at::Device parse_device(const std::string& name) {
                     "-DNANOCHAT_CUDA=ON",
                     name));
   }
-  const int index = indexed ? std::stoi(digits) : 0, devices = ops::cuda_devices();
+  const int devices = ops::cuda_devices();
+  if (indexed && place.local_size > 1) {
+    throw ConfigError(fmt::format("--device {}: names one GPU for {} processes; use --device cuda, which gives each its own",
+                                  name, place.local_size));
+  }
+  // Where a launcher shows each process its own GPU alone, that is number 0.
+  const int index = indexed ? std::stoi(digits) : devices == 1 ? 0 : place.local_rank;
   if (devices == 0) {
     throw ConfigError(fmt::format("--device {}: no usable NVIDIA GPU (or no driver) on this machine; use --device cpu", name));
+  }
+  if (index >= devices && !indexed) {
+    throw ConfigError(fmt::format("local rank {} has no GPU of its own: this machine has {}; start so many processes", index,
+                                  devices));
   }
   if (index >= devices) {
     throw ConfigError(fmt::format("--device {}: this machine has GPUs 0 to {}", name, devices - 1));
@@ -66,27 +77,34 @@ at::ScalarType faster_on(at::Device device, int threads, Workload workload) {
   return ops::describe_gpu(device.index()).major >= kAmpere ? at::kBFloat16 : at::kFloat;
 }
 
-Runtime select_runtime(const RuntimeOptions& options, Workload workload) {
+at::Device select_device(const RuntimeOptions& options, ProcessPlace place) { return parse_device(options.device, place); }
+
+Runtime select_runtime(const RuntimeOptions& options, Workload workload, ProcessPlace place) {
   prepare_host_memory();
   Runtime runtime;
-  runtime.device = parse_device(options.device);
-  runtime.threads = options.threads > 0 ? options.threads : available_threads();
+  runtime.device = parse_device(options.device, place);
+  runtime.threads = options.threads > 0 ? options.threads : std::max(1, available_threads() / place.local_size);
   at::set_num_threads(runtime.threads);
   if (options.dtype == "auto") {
     runtime.dtype = faster_on(runtime.device, runtime.threads, workload);
   } else {
     runtime.dtype = options.dtype == "bfloat16" ? at::kBFloat16 : at::kFloat;
   }
+  if (runtime.device.is_cuda()) ops::use_device(runtime.device);
+  set_dtype(runtime, runtime.dtype);
+  return runtime;
+}
+
+void set_dtype(Runtime& runtime, at::ScalarType dtype) {
+  runtime.dtype = dtype;
   if (runtime.device.is_cuda()) {
-    ops::use_device(runtime.device);
     runtime.description = fmt::format("GPU {}, {}, {}{}", static_cast<int>(runtime.device.index()),
-                                      ops::describe_gpu(runtime.device.index()).name, dtype_name(runtime.dtype),
+                                      ops::describe_gpu(runtime.device.index()).name, dtype_name(dtype),
                                       ops::use_reference_kernels() ? ", ATen reference kernels" : "");
   } else {
     runtime.description = fmt::format("CPU, {} thread{}, {}, {} kernels", runtime.threads, runtime.threads == 1 ? "" : "s",
-                                      dtype_name(runtime.dtype), ops::cpu::kernel_level());
+                                      dtype_name(dtype), ops::cpu::kernel_level());
   }
-  return runtime;
 }
 
 const char* dtype_name(at::ScalarType dtype) { return dtype == at::kFloat ? "float32" : "bfloat16"; }

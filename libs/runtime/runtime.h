@@ -29,7 +29,16 @@ struct Runtime {
   int threads = 1;
   std::string description;  // "CPU, 2 threads, bfloat16, avx512 kernels"; "GPU 0, NVIDIA H100 80GB HBM3, bfloat16"
 };
-Runtime select_runtime(const RuntimeOptions& options, Workload workload);
+// This process among those of its machine that work together.
+struct ProcessPlace {
+  int local_rank = 0, local_size = 1;
+};
+
+// Of several processes on a machine each gets a GPU of its own and its share of the cores.
+Runtime select_runtime(const RuntimeOptions& options, Workload workload, ProcessPlace place = {});
+// The device that this chooses; sets nothing.
+at::Device select_device(const RuntimeOptions& options, ProcessPlace place = {});
+void set_dtype(Runtime& runtime, at::ScalarType dtype);  // and its description
 
 // bfloat16 on GPUs that multiply it (compute capability 8 and later); on a CPU the one that was measured to be faster.
 at::ScalarType faster_on(at::Device device, int threads, Workload workload);

@@ -126,10 +126,11 @@ TEST_F(ConvertTest, RefusesWhatDoesNotFitTheModel) {
   expect_error({"export", checkpoint_, "--output", folder_ / "x", "--max-shard-size", "large"}, 2,
                "a size such as 500MB or 5GiB");
   expect_error({"export", folder_ / "absent", "--output", folder_ / "x"}, 4, "absent: no such checkpoint or run");
-  write_text(folder_ / "pt/model_000041.pt", "PK not really");
+  fs::copy_file(folder_ / "pt/model_000040.pt", folder_ / "pt/model_000041.pt");
   expect_error({"import", folder_ / "pt/model_000041.pt", "--output-dir", folder_ / "x"}, 4,
                "meta_000041.json (which is absent)");
   write_text(folder_ / "pt/meta_000041.json", object.dump());
+  write_text(folder_ / "pt/model_000041.pt", "PK not really");
   expect_error({"import", out, "--output-dir", folder_ / "x", "--n-head", "4"}, 4, "model_000041.pt: is no zip archive");
   write_text(folder_ / "broken.pkl", "\x80\x04N.");
   expect_error({"import", folder_ / "pt/model_000040.pt", "--n-head", "4", "--tokenizer", folder_ / "broken.pkl",

@@ -15,10 +15,14 @@ namespace nanochat {
 GptConfig complete_hugging_face_config(nlohmann::json config, const nlohmann::json& given, const std::filesystem::path& where);
 
 // `meta`: the reference's meta_*.json, or an empty object. The shape is from its model_config. Constants are
-// from `given`, from the "architecture" that export writes, or from the reference's code at `reference`:
-// "d314e96", or "none" to require them. `assumed` receives the names of those from the code. Throws as above.
+// from `given`, from the "architecture" that export writes, or from the reference's code at `reference`: "d314e96"
+// or "92d63d4", or "none" to require them. `architecture`: that of the tensors. `assumed` receives the names of
+// those from the code. Throws as above.
 GptConfig reference_config(const nlohmann::json& meta, const nlohmann::json& given, const std::string& reference,
-                           const std::filesystem::path& where, nlohmann::json& assumed);
+                           Architecture architecture, const std::filesystem::path& where, nlohmann::json& assumed);
+
+// The commit of the reference whose code this program follows for an architecture.
+std::string reference_commit(Architecture architecture);
 
 // The "architecture" that export writes: all of `config` that the reference's model_config does not have.
 nlohmann::ordered_json reference_architecture(const GptConfig& config);

@@ -20,7 +20,7 @@ void shape(TokenBatch& batch, const LoaderOptions& options) {
   batch.targets.resize(batch.inputs.size());
 }
 
-[[noreturn]] void fail_empty() { throw DataError("no document for this rank and split in the whole text"); }
+[[noreturn]] void fail_empty() { throw DataError("no document for this split in the whole text"); }
 
 // Source: tokenizing_distributed_data_loader of nanochat/dataloader.py.
 class StreamBatches : public BatchMaker {
@@ -134,8 +134,8 @@ class BestFitBatches : public BatchMaker {
                       position_.offset, position_.document, window_.rows()));
     }
     if (options_.shuffle) {
-      Rng rng(derive_seed(options_.seed, fmt::format("rows of epoch {} rank {} from document {}", position_.epoch,
-                                                     options_.rank, position_.document)));
+      Rng rng(derive_seed(options_.seed,
+                          fmt::format("rows of epoch {} rank 0 from document {}", position_.epoch, position_.document)));
       window_.shuffle(rng);
     }
     have_window_ = true;
@@ -180,7 +180,6 @@ nlohmann::json to_json(const LoaderPosition& position, const LoaderOptions& opti
   json["document"] = position.document;
   json[std::string(offset_key(options.packing))] = position.offset;
   json["last_epoch"] = position.last_epoch;
-  json["world_size"] = options.world_size;
   if (options.packing == Packing::kBestFit) {
     json["sequence_len"] = options.sequence_len;
     json["shuffle"] = options.shuffle;
@@ -203,14 +202,11 @@ LoaderPosition parse_position(const nlohmann::json& json, const LoaderOptions& o
   position.document = require_count(json, "document");
   position.offset = require_count(json, offset_key(options.packing));
   position.last_epoch = static_cast<std::int64_t>(require_count(json, "last_epoch"));
-  const std::uint64_t world_size = std::max<std::uint64_t>(require_count(json, "world_size"), 1);
-  bool same = world_size == static_cast<std::uint64_t>(options.world_size);
-  if (!same) position.document = position.document * world_size / static_cast<std::uint64_t>(options.world_size);
   if (options.packing == Packing::kBestFit) {
-    same = same && require_count(json, "sequence_len") == static_cast<std::uint64_t>(options.sequence_len) &&
-           require_count(json, "seed") == options.seed && json.value("shuffle", nlohmann::json()) == options.shuffle;
+    const bool same = require_count(json, "sequence_len") == static_cast<std::uint64_t>(options.sequence_len) &&
+                      require_count(json, "seed") == options.seed && json.value("shuffle", nlohmann::json()) == options.shuffle;
+    if (!same) position.offset = 0;
   }
-  if (!same) position.offset = 0;
   return position;
 }
 

@@ -18,7 +18,7 @@ namespace nanochat {
 // Position of the next batch.
 struct LoaderPosition {
   std::int64_t epoch = 0;
-  std::uint64_t document = 0;  // index for the rank; kBestFit: the first document of the window
+  std::uint64_t document = 0;  // kBestFit: the first of the window
   std::uint64_t offset = 0;    // kBestFit: rows of the window already used; kStream: tokens of the document, BOS first
   std::int64_t last_epoch = 0; // of the last row before it
 };

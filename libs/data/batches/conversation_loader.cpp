@@ -87,10 +87,12 @@ class ConversationLoader : public Loader {
   }
 
   bool next(TokenBatch& batch) override {
-    batch = TokenBatch();
-    batch.rows = options_.rows;
-    batch.sequence_len = options_.sequence_len;
-    return options_.packing == ConversationPacking::kStream ? next_stream(batch) : next_rows(batch);
+    for (int rank = 0; rank < options_.world_size; ++rank) {
+      TokenBatch of_another;
+      const bool mine = rank == options_.rank;
+      if (!next_of_all(mine ? batch : of_another)) return rank > options_.rank;
+    }
+    return true;
   }
 
   nlohmann::json position() const override {
@@ -110,6 +112,13 @@ class ConversationLoader : public Loader {
  private:
   const char* unit() const { return options_.packing == ConversationPacking::kStream ? "conversation" : "row"; }
   std::size_t places() const { return options_.packing == ConversationPacking::kStream ? order_.size() : rows_.size(); }
+
+  bool next_of_all(TokenBatch& batch) {
+    batch = TokenBatch();
+    batch.rows = options_.rows;
+    batch.sequence_len = options_.sequence_len;
+    return options_.packing == ConversationPacking::kStream ? next_stream(batch) : next_rows(batch);
+  }
 
   void begin_epoch() {
     if (options_.packing == ConversationPacking::kStream) {
@@ -335,6 +344,9 @@ std::unique_ptr<Loader> make_conversation_loader(std::shared_ptr<const RenderedC
   if (options.rows < 1 || options.sequence_len < 1) {
     throw ConfigError(fmt::format("loader: {} rows of {} tokens, expected at least one of each", options.rows,
                                   options.sequence_len));
+  }
+  if (options.rank < 0 || options.rank >= options.world_size) {
+    throw ConfigError(fmt::format("loader: rank {} of {}", options.rank, options.world_size));
   }
   return std::make_unique<ConversationLoader>(std::move(conversations), options, position);
 }

@@ -9,9 +9,10 @@
 //             has to write is a target. What room is left at the end of a row is a document without targets.
 //   kPadded   a row for each conversation, as long as the longest of its batch; targets as with kBestFit. As chat_sft.py.
 //
-// A conversation longer than a row is truncated to its first T + 1 tokens. The order of conversations, and
-// with kBestFit that of rows, is shuffled in each epoch by the seed. A position is an epoch and a place in
-// it: a resumed loader continues with the next batch, or with another number of rows with the next row.
+// A conversation longer than a row is cut to its first T + 1 tokens. The order of conversations, and with kBestFit that of
+// rows, is shuffled anew each epoch by the seed. A position is an epoch and a place in it: a resumed loader continues with
+// the very next batch, and one of other rows with the very next row. Ranks share one order of
+// batches as in loader.h.
 
 #include <cstddef>
 #include <cstdint>
@@ -76,6 +77,7 @@ struct ConversationLoaderOptions {
                                      // is filled up with rows without targets
   bool shuffle = true;
   std::uint64_t seed = 42;
+  int rank = 0, world_size = 1;
 };
 
 // Conversations without a second token are left out. Throws DataError if none is left, if there are fewer tokens

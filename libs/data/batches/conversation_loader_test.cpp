@@ -209,6 +209,46 @@ TEST_P(Packings, ALoaderContinuesWhereAnotherStood) {
   EXPECT_GT(epochs, 1);
 }
 
+TEST_P(Packings, RanksShareOneOrder) {
+  const auto conversations = random_conversations(60, 4);
+  ConversationLoaderOptions options = options_of(GetParam(), 3, 40, true);
+  const auto whole = make_conversation_loader(conversations, options, nullptr);
+  nlohmann::json position;
+  for (const int world_size : {2, 3, 1, 4}) {
+    constexpr int kBatches = 24;  // more than an epoch
+    std::vector<TokenBatch> expected(kBatches);
+    for (TokenBatch& batch : expected) ASSERT_TRUE(whole->next(batch));
+    options.world_size = world_size;
+    nlohmann::json after;
+    for (options.rank = 0; options.rank < world_size; ++options.rank) {
+      const auto loader = make_conversation_loader(conversations, options, position);
+      for (int i = options.rank; i < kBatches; i += world_size) {
+        TokenBatch batch;
+        ASSERT_TRUE(loader->next(batch));
+        EXPECT_EQ(batch.inputs, expected[static_cast<std::size_t>(i)].inputs)
+            << "rank " << options.rank << " of " << world_size;
+        EXPECT_EQ(batch.targets, expected[static_cast<std::size_t>(i)].targets);
+        EXPECT_EQ(batch.documents, expected[static_cast<std::size_t>(i)].documents);
+      }
+      if (options.rank == 0) after = loader->position();
+      EXPECT_EQ(loader->position(), after);
+    }
+    EXPECT_EQ(after, whole->position());
+    position = after;
+  }
+}
+
+TEST_P(Packings, RanksEndTogetherOrOneBatchEarlier) {
+  const auto conversations = random_conversations(60, 4);
+  ConversationLoaderOptions options = options_of(GetParam(), 3, 40);
+  const std::size_t whole = all_batches(*make_conversation_loader(conversations, options, nullptr)).size();
+  options.world_size = 4;
+  for (options.rank = 0; options.rank < 4; ++options.rank) {
+    EXPECT_EQ(all_batches(*make_conversation_loader(conversations, options, nullptr)).size(),
+              (whole + 3 - static_cast<std::size_t>(options.rank)) / 4);
+  }
+}
+
 TEST_P(Packings, TheSeedFixesTheOrderAndEpochsDiffer) {
   const auto all = random_conversations(60, 5);
   ConversationLoaderOptions options = options_of(GetParam(), 2, 32, true);

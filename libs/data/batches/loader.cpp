@@ -63,7 +63,13 @@ class BatchLoader : public Loader {
  private:
   void make(Made& made, const std::stop_token& stop) {
     try {
-      made.end = !maker_->make(made.batch, stop);
+      for (int rank = 0; rank < options_.world_size; ++rank) {
+        TokenBatch of_another;
+        const bool mine = rank == options_.rank;
+        if (maker_->make(mine ? made.batch : of_another, stop)) continue;
+        made.end = rank <= options_.rank;  // of batches for the ranks behind there may be none
+        break;
+      }
       made.position = maker_->position();
     } catch (...) {
       made.error = std::current_exception();

@@ -8,9 +8,11 @@
 //             longest one is cut and its rest waits on, with a BOS of its own. Nothing is discarded or repeated: every
 //             token of every document is in exactly one row of an epoch (see packing.h).
 //
-// A loader's position is a small JSON value taken after a batch. A loader created with
-// it continues with the next batch, whatever was prefetched. Batches do not depend on
-// thread counts. Rank r of W gets documents r, r+W, r+2W, ... of an epoch's order.
+// A loader's position is a small JSON value taken after a batch; a loader made with it continues with the very next
+// batch, whatever was prefetched. Batches do not depend on thread counts. There is one order of batches, of which rank r
+// of W gets those numbered r, r+W, r+2W, ...; a position is always behind W batches, and the same for all ranks, so that
+// another number of ranks continues the same order. Every rank reads the whole text for this, and tokenizes it where it is
+// raw: several ranks do better with token shards.
 //
 // Best fit packs documents in independent windows (kWindowDocuments, kWindowTokens), so a
 // position is only the window's first document and a row. With `shuffle`, the documents of
@@ -41,8 +43,7 @@ struct LoaderOptions {
   std::int64_t sequence_len = 2048;  // T
   Packing packing = Packing::kBestFit;
   Split split = Split::kTrain;
-  int rank = 0;
-  int world_size = 1;
+  int rank = 0, world_size = 1;
   int workers = 1;         // threads that tokenize raw text (0: all); shards need none
   int prefetch = 4;        // batches made ahead on a thread; 0: made when asked for
   bool loop = true;        // begin a new epoch at the end; otherwise next() returns false
@@ -62,9 +63,8 @@ class Loader {
 };
 
 // Token shards *.tok as `nanochat data prepare` writes them (folders, files or globs); validation-*.tok hold the
-// validation split. `position` is null or an object from Loader::position(); one of another sequence_len, seed or
-// world_size continues at the beginning of the same window, scaled to the new number of ranks. Throws DataError when
-// there is no document for the split (or fewer than ranks), when the tokenizer fingerprint of a shard is not
+// validation split. `position` is null or an object from Loader::position(); one of another sequence_len or seed
+// continues at the beginning of the same window. Throws DataError when there is no document for the split, when the tokenizer fingerprint of a shard is not
 // `tokenizer_fingerprint` (empty: not checked), or for a position that does not belong to the corpus and packing;
 // ConfigError for options out of range.
 std::unique_ptr<Loader> make_shard_loader(const std::vector<std::string>& paths, std::int32_t bos_id,

@@ -109,10 +109,60 @@ TEST_F(LoaderTest, TextAndShardsGiveTheSameRowsUnshuffled) {
       now.packing = packing;
       now.split = split;
       now.shuffle = false;
-      now.world_size = 2;
-      now.rank = 1;
       EXPECT_TRUE(equal(take(*raw(now), 90), take(*shards(now), 90)));
     }
+  }
+}
+
+// What ranks get is what one process gets, dealt out; a position of some ranks continues the order with any number.
+TEST_F(LoaderTest, RanksShareOneOrder) {
+  for (const Packing packing : {Packing::kBestFit, Packing::kStream}) {
+    for (const bool from_text : {false, true}) {
+      LoaderOptions now = options();
+      now.packing = packing;
+      const auto open = [&](int rank, int world_size, const nlohmann::json& position) {
+        LoaderOptions mine = now;
+        mine.rank = rank;
+        mine.world_size = world_size;
+        return from_text ? raw(mine, position) : shards(mine, position);
+      };
+      const auto whole = take(*open(0, 1, nullptr), 72);
+      nlohmann::json position;
+      std::size_t done = 0;
+      for (const int world_size : {2, 1, 4, 3}) {  // the same run, resumed with other numbers
+        constexpr std::size_t kBatches = 12;
+        std::vector<nlohmann::json> positions;
+        for (int rank = 0; rank < world_size; ++rank) {
+          const auto loader = open(rank, world_size, position);
+          for (std::size_t i = static_cast<std::size_t>(rank); i < kBatches; i += static_cast<std::size_t>(world_size)) {
+            EXPECT_TRUE(equal(take(*loader, 1), {whole[done + i]}))
+                << "rank " << rank << " of " << world_size << ", batch " << done + i;
+          }
+          positions.push_back(loader->position());
+        }
+        for (const nlohmann::json& of_rank : positions) EXPECT_EQ(of_rank, positions.front());
+        position = positions.front();
+        done += kBatches;
+      }
+    }
+  }
+}
+
+// The last batches of an epoch that ends go to the first ranks.
+TEST_F(LoaderTest, RanksEndTogetherOrOneBatchEarlier) {
+  LoaderOptions now = options();
+  now.loop = false;
+  const auto count = [](Loader& loader) {
+    TokenBatch batch;
+    std::size_t batches = 0;
+    while (loader.next(batch)) ++batches;
+    EXPECT_FALSE(loader.next(batch));
+    return batches;
+  };
+  const std::size_t whole = count(*shards(now));
+  now.world_size = 4;
+  for (now.rank = 0; now.rank < 4; ++now.rank) {
+    EXPECT_EQ(count(*shards(now)), (whole + 3 - static_cast<std::size_t>(now.rank)) / 4);
   }
 }
 

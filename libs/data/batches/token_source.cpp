@@ -24,12 +24,6 @@ std::uint64_t mix(std::uint64_t value) {  // the finalizer of SplitMix64
   return value ^ (value >> 31);
 }
 
-// Of `documents` those of one rank: rank, rank + W, ...
-std::uint64_t share(std::uint64_t documents, const LoaderOptions& options) {
-  const auto rank = static_cast<std::uint64_t>(options.rank);
-  return documents <= rank ? 0 : (documents - rank - 1) / static_cast<std::uint64_t>(options.world_size) + 1;
-}
-
 }  // namespace
 
 Permutation::Permutation(std::uint64_t n, std::uint64_t seed) : n_(n) {
@@ -70,19 +64,18 @@ ShardSource::ShardSource(const std::vector<std::string>& paths, const std::strin
     shards_.push_back(std::move(shard));
     ends_.push_back(total);
   }
-  documents_ = share(total, options);
-  if (documents_ == 0) {
-    throw DataError(fmt::format("{}: {} {} documents in {} token shards are too few for {} rank(s)", paths.front(), total,
-                                split_name(options.split), shards_.size(), options.world_size));
+  if (total == 0) {
+    throw DataError(fmt::format("{}: there is no {} document in {} token shards", paths.front(), split_name(options.split),
+                                shards_.size()));
   }
 }
 
 void ShardSource::seek(std::int64_t epoch, std::uint64_t document) {
-  if (document > documents_) {
+  if (document > ends_.back()) {
     throw DataError(
         fmt::format("the loader's position, document {}, is beyond the {} documents of the shards; they are "
                     "not the ones it was taken from",
-                    document, documents_));
+                    document, ends_.back()));
   }
   next_ = document;
   order_.reset();
@@ -93,8 +86,8 @@ void ShardSource::seek(std::int64_t epoch, std::uint64_t document) {
 }
 
 bool ShardSource::next(std::vector<std::int32_t>& tokens, const std::stop_token& stop) {
-  if (next_ >= documents_ || stop.stop_requested()) return false;
-  std::uint64_t index = next_++ * static_cast<std::uint64_t>(options_.world_size) + static_cast<std::uint64_t>(options_.rank);
+  if (next_ >= ends_.back() || stop.stop_requested()) return false;
+  std::uint64_t index = next_++;
   if (order_) index = (*order_)(index);
   const auto shard = static_cast<std::size_t>(std::upper_bound(ends_.begin(), ends_.end(), index) - ends_.begin());
   tokens.clear();
@@ -113,13 +106,9 @@ TextSource::TextSource(const std::vector<std::string>& paths, std::shared_ptr<co
 
 void TextSource::seek(std::int64_t, std::uint64_t document) {
   pipeline_.reset();
-  const auto select = [every = validation_every_, validation = options_.split == Split::kValidation,
-                       world = static_cast<std::uint64_t>(options_.world_size),
-                       rank = static_cast<std::uint64_t>(options_.rank), first = document,
+  const auto select = [every = validation_every_, validation = options_.split == Split::kValidation, first = document,
                        of_split = std::uint64_t{0}](std::uint64_t index) mutable {
-    if (is_validation_document(index, every) != validation) return false;
-    const std::uint64_t number = of_split++;
-    return number % world == rank && number / world >= first;
+    return is_validation_document(index, every) == validation && of_split++ >= first;
   };
   pipeline_ = std::make_unique<TokenizePipeline>(open_documents(files_, reader_), *tokenizer_, options_.workers, select);
 }

@@ -1,5 +1,5 @@
 #pragma once
-// The documents of one rank as token ids, epoch after epoch: the input of the packings of loader.cpp. For one thread.
+// The documents of a split as token ids, epoch after epoch: what the packings of loader.cpp draw from. For one thread.
 
 #include <cstdint>
 #include <memory>
@@ -16,7 +16,7 @@ namespace nanochat {
 class TokenSource {
  public:
   virtual ~TokenSource() = default;
-  // Continues at the rank's document `document` (from 0) of `epoch`. Throws DataError if it has fewer.
+  // Continues at document `document` (from 0) of `epoch`. Throws DataError when it has fewer.
   virtual void seek(std::int64_t epoch, std::uint64_t document) = 0;
   // Replaces `tokens` by the next document, without BOS. False at the end of the epoch or when `stop` is requested.
   virtual bool next(std::vector<std::int32_t>& tokens, const std::stop_token& stop) = 0;
@@ -47,7 +47,6 @@ class ShardSource : public TokenSource {
   std::vector<ShardReader> shards_;
   std::vector<std::uint64_t> ends_;  // of each shard, in documents of the split
   std::unique_ptr<Permutation> order_;
-  std::uint64_t documents_ = 0;      // of this rank
   std::uint64_t next_ = 0;
 };
 

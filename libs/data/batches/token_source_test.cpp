@@ -53,7 +53,7 @@ TEST(Permutation, Mixes) {
   EXPECT_LT(equal, 10u);
 }
 
-// Shards with documents that hold their number alone; the documents of a rank as those numbers.
+// Shards with documents that hold their number alone; the documents of a split as those numbers.
 class SourceTest : public ::testing::Test {
  protected:
   void SetUp() override {
@@ -94,24 +94,6 @@ TEST_F(SourceTest, ReadsTheSplitInOrder) {
   EXPECT_THAT(numbers(options), ElementsAre(10, 11, 12, 13, 14));
 }
 
-TEST_F(SourceTest, RanksPartitionTheDocumentsOfEveryEpoch) {
-  for (const bool shuffle : {false, true}) {
-    for (std::int64_t epoch = 0; epoch < 3; ++epoch) {
-      std::vector<std::int32_t> all;
-      LoaderOptions options;
-      options.shuffle = shuffle;
-      options.world_size = 3;
-      for (options.rank = 0; options.rank < 3; ++options.rank) {
-        const auto mine = numbers(options, epoch);
-        EXPECT_EQ(mine.size(), options.rank == 0 ? 4u : 3u);
-        all.insert(all.end(), mine.begin(), mine.end());
-      }
-      std::sort(all.begin(), all.end());
-      EXPECT_THAT(all, ElementsAre(0, 1, 2, 3, 4, 5, 6, 7, 8, 9));
-    }
-  }
-}
-
 TEST_F(SourceTest, EveryEpochAndSeedHasItsOrder) {
   LoaderOptions options;
   const auto first = numbers(options, 0);
@@ -131,25 +113,20 @@ TEST_F(SourceTest, RefusesWhatDoesNotFit) {
   const auto error = [](const std::string& message) { return ThrowsMessage<DataError>(HasSubstr(message)); };
   EXPECT_THAT(open(folder_.path().string(), sha256_hex("other")), error("was written with another tokenizer"));
   EXPECT_NO_THROW(open(folder_.path().string(), "")());
-  EXPECT_THAT(open((folder_ / "validation-00000.tok").string(), ""), error("0 training documents"));
+  EXPECT_THAT(open((folder_ / "validation-00000.tok").string(), ""), error("there is no training document"));
   EXPECT_THAT(open((folder_ / "none").string(), ""), error("no such file or folder"));
-  options.world_size = 11;
-  options.rank = 10;
-  EXPECT_THAT(open(folder_.path().string(), ""), error("too few for 11 rank(s)"));
   EXPECT_THAT([&] { numbers(in_order(), 0, 11); }, error("document 11, is beyond the 10 documents"));
 }
 
-TEST(TextSource, SelectsSplitRankAndStart) {
+TEST(TextSource, SelectsSplitAndStart) {
   const testing::TemporaryDirectory folder;
   std::string rows;
   for (int i = 0; i < 30; ++i) rows += "{\"text\":\"" + std::string(1, static_cast<char>('0' + i)) + "\"}\n";
   testing::write_text(folder / "a.jsonl", rows);
   const auto tokenizer = std::make_shared<testing::ByteTokenizer>();
-  const auto text = [&](Split split, int rank, int world_size, std::uint64_t from) {
+  const auto text = [&](Split split, std::uint64_t from) {
     LoaderOptions options;
     options.split = split;
-    options.rank = rank;
-    options.world_size = world_size;
     TextSource source({folder.path().string()}, tokenizer, 5, options, {});
     std::string all;
     std::vector<std::int32_t> tokens;
@@ -160,10 +137,10 @@ TEST(TextSource, SelectsSplitRankAndStart) {
     }
     return all;
   };
-  EXPECT_EQ(text(Split::kValidation, 0, 1, 0), "49>CHM|49>CHM|");
-  EXPECT_EQ(text(Split::kTrain, 0, 2, 0), "0257:<?ADFIK|0257:<?ADFIK|");
-  EXPECT_EQ(text(Split::kTrain, 1, 2, 9), "GJL|GJL|");
-  EXPECT_EQ(text(Split::kTrain, 1, 2, 99), "||");
+  EXPECT_EQ(text(Split::kValidation, 0), "49>CHM|49>CHM|");
+  EXPECT_EQ(text(Split::kTrain, 0), "01235678:;<=?@ABDEFGIJKL|01235678:;<=?@ABDEFGIJKL|");
+  EXPECT_EQ(text(Split::kTrain, 19), "GIJKL|GIJKL|");
+  EXPECT_EQ(text(Split::kTrain, 99), "||");
 }
 
 // Both splits and every epoch read the text again.

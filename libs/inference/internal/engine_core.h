@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <deque>
 #include <exception>
 #include <functional>
 #include <memory>
@@ -15,6 +16,7 @@
 #include "inference/engine.h"
 #include "inference/internal/paged_kv_cache.h"
 #include "inference/internal/scheduler.h"
+#include "inference/internal/step_runner.h"
 #include "inference/internal/token_rate.h"
 #include "model/gpt.h"
 
@@ -37,8 +39,10 @@ class EngineCore {
   void cancel(RequestId id, std::optional<std::int32_t> sequence);
   void cancel_all();
   std::int64_t invalidate(const std::function<bool(std::span<const std::int32_t>)>& matches);
-  void step();  // one forward pass, and a new token for each sequence whose tokens are all processed
-  bool idle() const { return scheduler_.idle(); }
+  // One pass through the model, and a token for each sequence whose tokens it has seen. Where steps overlap: starts one, and
+  // reads the tokens of the one before.
+  void step();
+  bool idle() const { return scheduler_.idle() && under_way_.empty(); }
 
   Gpt& model() { return model_; }
   // Number of requests that have left the queue since the start, and of their prompt tokens. Readable
@@ -51,14 +55,32 @@ class EngineCore {
   struct Draw {  // one token to be drawn, and its result
     Sequence* sequence = nullptr;
     std::int64_t row = 0;  // of the logits
+    std::int64_t number = 0;  // of the sequence, to be compared with Sequence::void_draws
     SampledToken token;
     std::vector<SampledToken> top;
     std::exception_ptr error;
   };
 
+  // A step whose draws have not been read.
+  struct UnderWay {
+    std::vector<Draw> draws;
+    std::unique_ptr<PendingDraws> results;
+  };
+  // Logits (rows, vocab) on the CPU of `rows` tokens from `first` on of a chunk that the model has seen.
+  using ChunkLogits = std::function<at::Tensor(std::int64_t first, std::int64_t rows)>;
+
+  void step_alone(const std::vector<ScheduledChunk>& batch);
+  void start(const std::vector<ScheduledChunk>& batch);
+  void start_draws(std::vector<Draw> draws, std::vector<std::int64_t> rows);
+  void read_oldest();
+  void begin_step(const std::vector<ScheduledChunk>& batch);
+  void fail_all(const std::vector<ScheduledChunk>& batch);
   at::Tensor forward(const std::vector<ScheduledChunk>& batch);
-  void report_prompt(const ScheduledChunk& chunk, const at::Tensor& states);
+  void report_prompt(const ScheduledChunk& chunk, const ChunkLogits& logits);
   std::vector<Draw> plan_draws(const std::vector<ScheduledChunk>& batch, std::vector<std::int64_t>& rows);
+  static void allow(Sequence& sequence);  // fills in Sequence::allowed, if it has a constraint
+  static DrawContext context_of(const Sequence& sequence);
+  static ops::SampleRow sample_row(const Sequence& sequence);
   void draw(std::vector<Draw>& draws, const at::Tensor& logits) const;
   void draw_one(Draw& draw, std::span<const float> logits) const;
   void accept(const Draw& draw);
@@ -79,6 +101,11 @@ class EngineCore {
   EngineOptions options_;
   PagedKvCache cache_;
   Scheduler scheduler_;
+  std::unique_ptr<StepRunner> runner_;  // null: one step after the other
+  std::deque<UnderWay> under_way_;      // oldest first
+  // Requests that are done while steps with draws of theirs are under way, and the number of the last of those steps.
+  std::deque<std::pair<std::int64_t, std::unique_ptr<ActiveRequest>>> leaving_;
+  std::int64_t steps_read_ = 0;
   std::vector<RequestId> done_;
   EngineStats totals_;
   TokenRate prompt_rate_, completion_rate_;

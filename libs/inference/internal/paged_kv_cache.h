@@ -22,12 +22,18 @@ class PagedKvCache : public KvCache {
   static std::int64_t bytes_per_block(const GptConfig& config, at::ScalarType dtype, std::int64_t block_size);
 
   std::int64_t blocks() const { return keys_.front().size(0); }
-  // Allocates all blocks now. Otherwise the kernel clears each page at its first write, which takes half of prefill's time.
+  // Of each layer: (blocks, NKV, block_size, D).
+  std::vector<at::Tensor>& keys() { return keys_; }
+  std::vector<at::Tensor>& values() { return values_; }
+  // Takes the memory of all blocks now: the kernel clears each page when it is first written, at half of prefill's time.
   void commit();
   // The input of the next forward pass: ids (N, 1) in the order of the sequences. Blocks must reach their ends.
-  void set_batch(ops::PagedBatch batch);
+  // before: for each sequence, the token before its first token of this batch, or -1 at its beginning. Models that smear
+  // embeddings read it. If it is empty, every sequence begins with this batch.
+  void set_batch(ops::PagedBatch batch, std::vector<std::int32_t> before = {});
   const at::Tensor& start() const override { return positions_; }  // of each token
   std::int64_t capacity() const override { return capacity_; }     // the model's context
+  at::Tensor tokens_before(const at::Tensor& ids) override;
   at::Tensor attend(std::int64_t layer, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) override;
   bool batch_invariant() const override { return true; }
   void advance(std::int64_t tokens) override;                      // the batch is done
@@ -37,7 +43,9 @@ class PagedKvCache : public KvCache {
  private:
   std::int64_t capacity_, n_head_;
   std::vector<at::Tensor> keys_, values_;  // per layer; (blocks, NKV, block_size, D)
+  std::vector<ops::AttentionScope> scopes_;  // per layer
   ops::PagedBatch batch_;
+  std::vector<std::int32_t> before_;         // for each sequence
   std::optional<ops::DevicePagedBatch> device_batch_;  // the same, if the GPU has kernels for it
   at::Tensor positions_;                   // int64 (N)
 };

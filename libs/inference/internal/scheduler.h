@@ -46,21 +46,21 @@ class Scheduler {
   void count(EngineStats& stats) const;                     // fills what the scheduler knows
 
  private:
-  bool reserve(Sequence& sequence,
-               std::int64_t tokens);    // blocks up to computed + tokens; may preempt others; false: preempted itself
+  bool reserve(Sequence& sequence, std::int64_t tokens);  // blocks up to computed + tokens; preempts; false: preempted itself
+  void publish(Sequence& sequence);  // to the prefix cache, the blocks that it has filled
   void release(Sequence& sequence);
   void preempt(Sequence& sequence);
   bool admit(ActiveRequest& request);
-  bool take_prefix(Sequence& sequence);                     // blocks for all its tokens; false: too few
+  bool take_prefix(Sequence& sequence);  // blocks for all its tokens; false: too few
   void add_chunk(Sequence& sequence, std::int64_t tokens);
 
   std::int64_t block_size_, max_batch_tokens_, max_running_;
   bool prefix_cache_;
   BlockPool pool_;
-  std::vector<std::unique_ptr<ActiveRequest>> requests_;    // all, in order of arrival
+  std::vector<std::unique_ptr<ActiveRequest>> requests_;  // all, in order of arrival
   std::deque<ActiveRequest*> waiting_;
   std::deque<Sequence*> preempted_;
-  std::vector<Sequence*> running_;                          // in order of arrival
+  std::vector<Sequence*> running_;  // in order of arrival
   std::vector<ScheduledChunk> batch_;
   std::int64_t epoch_ = 0, hits_ = 0, misses_ = 0, preemptions_ = 0;
 };

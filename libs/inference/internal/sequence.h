@@ -46,12 +46,22 @@ struct Sequence {
   std::unique_ptr<TokenTool> tool;
   std::vector<std::uint64_t> allowed;                // scratch: the constraint's tokens and stop tokens
   bool finished = false;
+  // Where steps overlap: tokens that were drawn and that the host has not read yet. They count as pending, computed and drawn,
+  // but are not in `tokens`.
+  std::int64_t in_flight = 0;
+  std::int64_t last_draw = 0;  // which draw of its step the last of those was
+  std::int64_t void_draws = 0;  // raised when a tool puts in tokens: draws of a lower number count for nothing
 
   explicit Sequence(ActiveRequest* of, std::int32_t i) : request(of), index(i), sampler(of->spec.sampling) {}
   std::int64_t size() const { return static_cast<std::int64_t>(tokens.size()); }
-  std::int64_t pending() const { return size() - computed; }  // tokens that the model has not processed
+  std::int64_t pending() const { return size() + in_flight - computed; }  // tokens the model has not seen
   std::int64_t generated() const { return size() - request->prompt_size(); }
-  // True if the prompt is processed and the other sequences of n > 1 have not been created.
+  std::int64_t drawn() const { return generated() + in_flight; }
+  // Whether a step can take it up. With a constraint only when the host has its last token, on which it depends what may follow.
+  bool ready() const {
+    return in_flight == 0 || (!blocks.empty() && request->spec.constraint == nullptr && drawn() < request->max_tokens);
+  }
+  // Whether the prompt is through and the siblings of an n > 1 have not been made.
   bool forks() const { return request->spec.n > static_cast<std::int64_t>(request->sequences.size()); }
 };
 

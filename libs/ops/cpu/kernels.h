@@ -37,6 +37,19 @@ struct Kernels {
   void (*accumulate)(float* sum, const T* x, std::int64_t n);                      // sum += x
   void (*to_float)(const T* x, float* y, std::int64_t n);
   void (*from_float)(const float* x, T* y, std::int64_t n);                        // rounds to nearest even
+  // stream += branch, copied to `before`, then stream = a stream + b x0 (ops/residual_mix.h), then y and rstd of it. branch
+  // and before may be null.
+  void (*mix_rms_norm)(T* stream, const T* branch, const T* x0, T* before, T* y, float* rstd, std::int64_t rows, std::int64_t n,
+                       float a, float b, float eps);
+  // By the gradient of the mixed stream: sums[0] = du . before and sums[1] = du . x0 of each row, dx0 += b du, du *= a.
+  // before may be null, which leaves sums[0] zero.
+  void (*mix_backward)(T* du, const T* before, const T* x0, float* dx0, float* sums, std::int64_t rows, std::int64_t n, float a,
+                       float b);
+  // One token: y = x + lambda s previous, s = sigmoid(gate . x[0, channels)). Returns s.
+  float (*smear)(const T* x, const T* previous, const T* gate, T* y, std::int64_t channels, std::int64_t n, float lambda);
+  // One token: v += g row for each head of size d, g = 3 sigmoid(gate . h[0, channels)); g may be null.
+  void (*add_gated)(T* v, const float* row, const T* h, const T* gate, float* g, std::int64_t channels, std::int64_t heads,
+                    std::int64_t d);
 };
 
 // y = exp((x - shift) * scale), 0 if the exponent is below -87; returns the sum. For softmax over one row of logits:

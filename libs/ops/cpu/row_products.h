@@ -11,8 +11,8 @@
 
 namespace nanochat::ops::cpu {
 
-// Keys and values of one head: position p is at (block[p / block_size]
-// * block_stride + p % block_size * row_stride), with d numbers each.
+// Keys and values of one head: position p is at (block[p / block_size] * block_stride + p % block_size * row_stride), with
+// d numbers each. Kernels count keys from position `first`: those before it are outside a sliding window.
 template <class T>
 struct PagedHead {
   const T* keys;
@@ -21,6 +21,7 @@ struct PagedHead {
   std::int64_t block_size;    // a power of two
   std::int64_t block_stride;  // elements
   std::int64_t row_stride;
+  std::int64_t first = 0;
 };
 
 template <class T>

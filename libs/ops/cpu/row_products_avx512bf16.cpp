@@ -173,8 +173,8 @@ void linear(const bf16* x, i64 ldx, i64 rows, const bf16* w, i64 ldw, i64 column
 
 // Where a position of a head lies; blocks of a power of two.
 struct Positions {
-  i64 operator()(i64 position) const {
-    const i64 block = position >> shift;
+  i64 operator()(i64 key) const {
+    const i64 position = key + head.first, block = position >> shift;
     return head.blocks[block] * head.block_stride + (position - (block << shift)) * head.row_stride;
   }
   const PagedHead<bf16>& head;

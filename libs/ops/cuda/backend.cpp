@@ -135,6 +135,14 @@ void embedding(const at::Tensor& table, const at::Tensor& ids, at::Tensor& y) {
                   data(y, table), table.size(1), stream);
 }
 
+void embedding_rms_norm(const at::Tensor& table, const at::Tensor& inputs, const at::Tensor& drawn, at::Tensor& ids,
+                        at::Tensor& y, double eps) {
+  const On stream(table);
+  cuda::embedding_rms_norm(element_of(table), table.const_data_ptr(), table.size(0), device_data<std::int32_t>(inputs),
+                           inputs.numel(), device_data<std::int32_t>(drawn), drawn.numel(), device_data<std::int32_t>(ids),
+                           data(y, table), table.size(1), static_cast<float>(eps), stream);
+}
+
 void embedding_backward(const at::Tensor& dy, const at::Tensor& ids, at::Tensor& dtable) {
   const On stream(dy);
   const auto [sorted, positions] = at::sort(ids.view({-1}), /*stable=*/true, /*dim=*/0, /*descending=*/false);
@@ -151,11 +159,15 @@ void softcap_cross_entropy(at::Tensor& z, const at::Tensor& targets, const at::T
 }
 
 at::Tensor softcap(const at::Tensor& z, std::int64_t vocab, double softcap) {
-  const On stream(z);
   at::Tensor out = at::empty({z.size(0), vocab}, z.options().dtype(at::kFloat));
-  cuda::softcap(element_of(z), z.const_data_ptr(), out.data_ptr<float>(), z.size(0), vocab, z.size(1),
-                static_cast<float>(softcap), stream);
+  cuda::softcap(z, softcap, out);
   return out;
+}
+
+void softcap(const at::Tensor& z, double softcap, at::Tensor& out) {
+  const On stream(z);
+  cuda::softcap(element_of(z), z.const_data_ptr(), device_data<float>(out), z.size(0), out.size(1), z.size(1),
+                static_cast<float>(softcap), stream);
 }
 
 namespace {

@@ -31,11 +31,14 @@ void rope_qk_norm_backward(const at::Tensor& dq, const at::Tensor& dk, const at:
 void relu_squared(const at::Tensor& x, at::Tensor& y);
 void relu_squared_backward(const at::Tensor& dy, const at::Tensor& x, at::Tensor& dx);
 void embedding(const at::Tensor& table, const at::Tensor& ids, at::Tensor& y);
+void embedding_rms_norm(const at::Tensor& table, const at::Tensor& inputs, const at::Tensor& drawn, at::Tensor& ids,
+                        at::Tensor& y, double eps);
 void embedding_backward(const at::Tensor& dy, const at::Tensor& ids, at::Tensor& dtable);
 // z (rows, padded): raw logits, replaced by their gradient if scale is defined.
 void softcap_cross_entropy(at::Tensor& z, const at::Tensor& targets, const at::Tensor& scale, at::Tensor& losses,
                            std::int64_t vocab, double softcap);
 at::Tensor softcap(const at::Tensor& z, std::int64_t vocab, double softcap);
+void softcap(const at::Tensor& z, double softcap, at::Tensor& out);
 AttentionForward causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionScope& scope);
 AttentionBackward causal_attention_backward(const at::Tensor& dout, const at::Tensor& q, const at::Tensor& k,
                                             const at::Tensor& v, const AttentionForward& forward, const AttentionScope& scope);
@@ -48,11 +51,20 @@ std::int64_t paged_partial_floats(const DevicePagedBatch::Tiles& tiles, const at
 void paged_store(const at::Tensor& k, const at::Tensor& v, const DevicePagedBatch& batch, at::Tensor& keys, at::Tensor& values);
 void rope_qk_norm_store(const at::Tensor& qkv, const RopeTable& table, const DevicePagedBatch& batch, at::Tensor& q,
                         at::Tensor& keys, at::Tensor& values, double eps);
-at::Tensor paged_attention(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values, const DevicePagedBatch& batch,
-                           std::int64_t window);
-// Tokens, int32 (rows), and the bytes that DeviceSamples::read() reads.
-std::tuple<at::Tensor, at::Tensor> sample(const at::Tensor& logits, std::span<const ops::SampleRow> rows,
-                                          std::int64_t most_top);
+void paged_attention(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values, const DevicePagedBatch& batch,
+                     std::int64_t window, at::Tensor& out);
+// Writes the tokens, int32 (rows). Returns what DeviceSamples::read() reads, as bytes on the device.
+at::Tensor sample(const at::Tensor& logits, std::span<const ops::SampleRow> rows, std::int64_t most_top,
+                  const at::Tensor& inputs, at::Tensor& tokens);
+
+class Event;
+// A copy in pinned memory of the host, which is being made until `done`.
+struct HostCopy {
+  at::Tensor tensor;
+  std::shared_ptr<Event> done;
+};
+HostCopy copy_to_host(const at::Tensor& tensor);
+void wait(Event& event);
 
 void adamw(at::Tensor& value, const at::Tensor& gradient, at::Tensor& first_moment, at::Tensor& second_moment,
            at::Tensor& compute, const AdamWArguments& arguments);

@@ -113,25 +113,49 @@ inline bool overlaps_kernels() {
   return major >= 9;
 }
 
-// kernel<<<grid, threads, shared_bytes, stream>>>(arguments...), with as much dynamic shared memory as the device has.
+// Of the current device.
+inline int multiprocessors() {
+  int device = 0, count = 1;
+  cudaGetDevice(&device);
+  cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device);
+  return count;
+}
+
+// kernel<<<grid, threads, shared_bytes, stream>>>(arguments...), with as much dynamic shared memory as the device has, in
+// clusters of so many blocks along y (from compute capability 9.0 on).
 template <class... Parameters, class... Arguments>
-void launch(void (*kernel)(Parameters...), dim3 grid, dim3 threads, std::size_t shared_bytes, Stream stream,
-            const Arguments&... arguments) {
+void launch_clusters(void (*kernel)(Parameters...), dim3 grid, unsigned cluster, dim3 threads, std::size_t shared_bytes,
+                     Stream stream, const Arguments&... arguments) {
   constexpr std::size_t kAlwaysAllowed = 32 << 10;  // 48 KiB need no request, the kernel's own shared arrays among them
   if (shared_bytes > kAlwaysAllowed) {
     cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes));
   }
-  cudaLaunchAttribute overlap = {};
-  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  overlap.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchAttribute attributes[2] = {};
+  unsigned count = 0;
+  if (overlaps_kernels()) {
+    attributes[count].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attributes[count++].val.programmaticStreamSerializationAllowed = 1;
+  }
+  if (cluster > 1) {
+    attributes[count].id = cudaLaunchAttributeClusterDimension;
+    attributes[count].val.clusterDim.x = 1;
+    attributes[count].val.clusterDim.y = cluster;
+    attributes[count++].val.clusterDim.z = 1;
+  }
   cudaLaunchConfig_t config = {};
   config.gridDim = grid;
   config.blockDim = threads;
   config.dynamicSmemBytes = shared_bytes;
   config.stream = stream;
-  config.attrs = &overlap;
-  config.numAttrs = overlaps_kernels() ? 1 : 0;
+  config.attrs = attributes;
+  config.numAttrs = count;
   cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...);
+}
+
+template <class... Parameters, class... Arguments>
+void launch(void (*kernel)(Parameters...), dim3 grid, dim3 threads, std::size_t shared_bytes, Stream stream,
+            const Arguments&... arguments) {
+  launch_clusters(kernel, grid, 1, threads, shared_bytes, stream, arguments...);
 }
 
 inline unsigned blocks_for(i64 items, i64 per_block) { return static_cast<unsigned>((items + per_block - 1) / per_block); }

@@ -41,6 +41,11 @@ void relu_squared_backward(Element type, const void* dy, const void* x, void* dx
 // ids that are out of range give rows of NaN.
 void embedding(Element type, const void* table, std::int64_t rows, const std::int32_t* ids, std::int64_t n, void* y,
                std::int64_t width, Stream stream);
+// y = rms_norm() of the rows of the table. Input i is an id, or -1 - j for element j of `drawn` (drawn_count); ids (n) become
+// what each input stands for.
+void embedding_rms_norm(Element type, const void* table, std::int64_t rows, const std::int32_t* inputs, std::int64_t n,
+                        const std::int32_t* drawn, std::int64_t drawn_count, std::int32_t* ids, void* y, std::int64_t width,
+                        float eps, Stream stream);
 // ids sorted, with the position that each came from: sums of one id are taken in that order, by one block.
 void embedding_backward(Element type, const void* dy, const std::int32_t* sorted_ids, const std::int64_t* positions,
                         std::int64_t n, float* dtable, std::int64_t width, Stream stream);
@@ -141,7 +146,7 @@ void rope_qk_norm_store(Element type, const void* qkv, const float* cos, const f
 // y (rows, m) = x (rows, k) wT of w (m, k), for few rows, with what stands before and behind it in the model. Strides in
 // elements. A row of y does not depend on the other rows, nor on how many there are. The kernel reads w before the kernel
 // that was enqueued just before has ended: that one must not write it.
-inline constexpr std::int64_t kMostLinearRows = 64;
+inline constexpr std::int64_t kMostLinearRows = 64;  // in bfloat16; in float32 any number
 struct LinearRows {
   const void* x;
   std::int64_t x_stride;
@@ -176,6 +181,7 @@ struct SampleRow {
   std::int32_t top_logprobs;   // how many are wanted, at most SampleArguments::top_stride
   std::int32_t scratch_row;    // of `counts`, or -1 where there are no penalties
   SampleList seen, generated, forbidden;  // of ids
+  std::int32_t last_input;     // element of `inputs` that is one more of seen and of generated, or -1
   SampleList bias;                        // of bias_ids and bias_values
   std::int32_t allowed;        // word of `masks` where the row's mask begins, or -1: all are
 };
@@ -195,6 +201,7 @@ struct SampleArguments {
   const float* logits;         // (rows of logits, vocab)
   const SampleRow* rows;
   const std::int32_t* ids;     // seen, generated, forbidden
+  const std::int32_t* inputs;  // of last_input
   const std::int32_t* bias_ids;
   const float* bias_values;
   const std::uint32_t* masks;  // a bit for each token

@@ -7,6 +7,8 @@
 // order of the warps. That order depends on the inner dimension alone, and rows are the rows of the products' left factor:
 // a row comes out the same whatever rows stand beside it and however many.
 
+#include <algorithm>
+
 #include "device_code.cuh"
 #include "tensor_cores.cuh"
 
@@ -156,6 +158,200 @@ __global__ void __launch_bounds__(kThreads) linear_rows_bf16(const __grid_consta
   }
 }
 
+// ------------------------------------------------------------------------------------------------------- Hopper
+// From compute capability 9.0 on there are registers and shared memory for more at a time. A block takes 24 columns of y and a
+// slice of the inner dimension. All its weights are on their way before the kernel in front of it has ended; then it copies
+// its slice of x to shared memory, once for all columns that it takes in turn. Where there are several slices, their blocks are
+// a cluster, whose sums are added up in the order of the slices. How the inner dimension is cut depends on it alone.
+
+constexpr int kSliceSteps = 3;  // steps of a slice that one warp takes
+constexpr int kMostSlice = kSliceSteps * kWarps * kStep;  // 1536
+constexpr int kSliceColumns = 3, kSliceWidth = 8 * kSliceColumns;
+constexpr int kMostSlices = 8;  // blocks of a cluster
+constexpr int kSliceHalf = kWarps / 2;
+
+// Elements from a row of x to the next in shared memory: rows that are read together lie in different banks.
+__host__ __device__ inline int slice_pitch(int slice) { return slice + 32; }
+
+template <int kTiles>
+std::size_t slice_bytes(int slice) {
+  constexpr std::size_t kRows = 16 * kTiles;
+  return kRows * static_cast<std::size_t>(slice_pitch(slice)) * sizeof(bf16) +
+         (kSliceHalf * kRows * kSliceWidth + kRows) * sizeof(float);
+}
+
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+__device__ inline void cluster_sync() {
+  asm volatile("barrier.cluster.arrive.aligned;\nbarrier.cluster.wait.aligned;\n" ::: "memory");
+}
+// What the block `rank` of the cluster has where this one has p, in shared memory.
+__device__ inline float load_of_rank(const float* p, int rank) {
+  u32 address;
+  float value;
+  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;\n" : "=r"(address) : "r"(shared_address(p)), "r"(rank));
+  asm volatile("ld.shared::cluster.f32 %0, [%1];\n" : "=f"(value) : "r"(address) : "memory");
+  return value;
+}
+#endif
+
+template <int kTiles, bool kNormalise>
+__global__ void __launch_bounds__(kThreads, kTiles <= 2 ? 2 : 1)
+    linear_rows_sliced(const __grid_constant__ LinearRows p, int slice, int tiles) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  constexpr int kRows = 16 * kTiles;
+  extern __shared__ __align__(128) unsigned char shared[];
+  const int pitch = slice_pitch(slice);
+  auto* const xs = reinterpret_cast<bf16*>(shared);  // (kRows, pitch)
+  auto* const partial = reinterpret_cast<float*>(xs + kRows * pitch);  // (kSliceHalf, kRows, kSliceWidth)
+  float* const squares = partial + kSliceHalf * kRows * kSliceWidth;  // (kRows)
+  const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
+  const int quad_row = lane / 4, quad = lane % 4;
+  const int ranks = static_cast<int>(gridDim.y), rank = static_cast<int>(blockIdx.y);
+  const int first_k = rank * slice, end_k = min(first_k + slice, p.k);
+  const int steps = max(0, (end_k - first_k + kStep - 1) / kStep);
+  const auto* const x = static_cast<const bf16*>(p.x);
+  const auto* const w = static_cast<const bf16*>(p.w);
+
+  Lane16 weights[kSliceSteps][kSliceColumns];
+  const auto load_weights = [&](int tile, int j) {
+#pragma unroll
+    for (int c = 0; c < kSliceColumns; ++c) {
+      const int column = tile * kSliceWidth + 8 * c + quad_row;
+      weights[j][c] = load16<true>(w + column * p.w_stride, first_k + (warp + j * kWarps) * kStep + 8 * quad, end_k,
+                                   column < p.m);
+    }
+  };
+  int tile = static_cast<int>(blockIdx.x);
+  let_next_begin();
+#pragma unroll
+  for (int j = 0; j < kSliceSteps; ++j) load_weights(tile, j);
+  wait_for_previous();
+
+  for (int row = warp; row < p.rows; row += kWarps) {
+    for (int k = 8 * lane; k < steps * kStep; k += 256) {
+      const bool inside = first_k + k < end_k;
+      copy_async(xs + row * pitch + k, x + row * p.x_stride + (inside ? first_k + k : 0), inside);
+    }
+  }
+  commit_copies();
+  wait_for_copies<0>();
+  __syncthreads();
+  if constexpr (kNormalise) {
+    for (int row = warp; row < p.rows; row += kWarps) {
+      float sum = 0.0F;
+      for (int k = 8 * lane; k < steps * kStep; k += 256) {
+        float values[8];
+        load<8>(xs + row * pitch + k, values);
+#pragma unroll
+        for (int i = 0; i < 8; ++i) sum += values[i] * values[i];
+      }
+      sum = warp_sum(sum);
+      if (lane == 0) squares[row] = sum;
+    }
+  }
+
+  for (; tile < tiles; tile += static_cast<int>(gridDim.x)) {
+    float sums[kTiles][kSliceColumns][4] = {};
+#pragma unroll
+    for (int j = 0; j < kSliceSteps; ++j) {
+      const int step = warp + j * kWarps;
+      if (step >= steps) break;
+#pragma unroll
+      for (int t = 0; t < kTiles; ++t) {
+        const bf16* const row = xs + (16 * t + quad_row) * pitch + step * kStep + 8 * quad;
+        const Lane16 upper = load16<false>(row, 0, kStep, true), lower = load16<false>(row + 8 * pitch, 0, kStep, true);
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          const u32 left[4] = {upper.pair[2 * i], lower.pair[2 * i], upper.pair[2 * i + 1], lower.pair[2 * i + 1]};
+#pragma unroll
+          for (int c = 0; c < kSliceColumns; ++c) {
+            multiply_add(sums[t][c], left, weights[j][c].pair[2 * i], weights[j][c].pair[2 * i + 1]);
+          }
+        }
+      }
+      if (tile + static_cast<int>(gridDim.x) < tiles) load_weights(tile + static_cast<int>(gridDim.x), j);
+    }
+
+    // A warp of the first half and its partner of the second, and then the first half in order.
+    const auto for_each_pair = [&](const auto& body) {
+#pragma unroll
+      for (int t = 0; t < kTiles; ++t) {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          const int row = 16 * t + quad_row + 8 * half;
+#pragma unroll
+          for (int c = 0; c < kSliceColumns; ++c) {
+            auto* const place = reinterpret_cast<float2*>(partial + (warp % kSliceHalf * kRows + row) * kSliceWidth + 8 * c +
+                                                          2 * quad);
+            body(*place, sums[t][c][2 * half], sums[t][c][2 * half + 1]);
+          }
+        }
+      }
+    };
+    if (warp >= kSliceHalf) for_each_pair([](float2& place, float a, float b) { place = make_float2(a, b); });
+    __syncthreads();
+    if (warp < kSliceHalf) {
+      for_each_pair([](float2& place, float a, float b) { place = make_float2(a + place.x, b + place.y); });
+    }
+    __syncthreads();
+    const auto sum_of = [&](int i) {
+      float sum = 0.0F;
+#pragma unroll
+      for (int other = 0; other < kSliceHalf; ++other) sum += partial[other * kRows * kSliceWidth + i];
+      return sum;
+    };
+    const int count = p.rows * kSliceWidth;
+    const auto write = [&](int i, float sum, float square) {
+      const int row = i / kSliceWidth, column = tile * kSliceWidth + i % kSliceWidth;
+      if (column < p.m) finish<bf16>(p, sum, square, row, column);
+    };
+    if (ranks == 1) {
+      for (int i = static_cast<int>(threadIdx.x); i < count; i += kThreads)
+        write(i, sum_of(i), kNormalise ? squares[i / kSliceWidth] : 0.0F);
+      __syncthreads();  // the next columns' sums go to the same memory
+      continue;
+    }
+    for (int i = static_cast<int>(threadIdx.x); i < count; i += kThreads) partial[i] = sum_of(i);
+    cluster_sync();
+    for (int i = rank * kThreads + static_cast<int>(threadIdx.x); i < count; i += ranks * kThreads) {
+      float sum = 0.0F, square = 0.0F;
+      for (int other = 0; other < ranks; ++other) {
+        sum += load_of_rank(partial + i, other);
+        if constexpr (kNormalise) square += load_of_rank(squares + i / kSliceWidth, other);
+      }
+      write(i, sum, square);
+    }
+    cluster_sync();
+  }
+#endif
+}
+
+// How the inner dimension is cut; 0 slices: not at all, since they would be too many.
+struct Slices {
+  int count, size;
+};
+Slices slices_of(int k) {
+  int count = 1;
+  while (count * kMostSlice < k) count *= 2;
+  if (count > kMostSlices) return {0, 0};
+  return {count, (k + count * kStep - 1) / (count * kStep) * kStep};
+}
+
+template <int kTiles>
+void launch_sliced(const LinearRows& p, const Slices& slices, Stream stream) {
+  const int tiles = (p.m + kSliceWidth - 1) / kSliceWidth, at_once = (kTiles <= 2 ? 2 : 1) * multiprocessors() / slices.count;
+  const dim3 grid(static_cast<unsigned>(std::min(tiles, std::max(at_once, 1))), static_cast<unsigned>(slices.count));
+  const auto run = [&](auto* kernel) {
+    launch_clusters(kernel, grid, static_cast<unsigned>(slices.count), kThreads, slice_bytes<kTiles>(slices.size), stream, p,
+                    slices.size, tiles);
+  };
+  if (p.norm_eps >= 0.0F) {
+    run(&linear_rows_sliced<kTiles, true>);
+  } else {
+    run(&linear_rows_sliced<kTiles, false>);
+  }
+}
+
 // float32: a warp takes one column for up to kFloatRows rows; a lane every 32nd group of four numbers.
 constexpr int kFloatRows = 8;
 __global__ void __launch_bounds__(kThreads) linear_rows_float(const __grid_constant__ LinearRows p) {
@@ -189,8 +385,8 @@ __global__ void __launch_bounds__(kThreads) linear_rows_float(const __grid_const
 
 bool linear_rows_takes(Element type, const LinearRows& p) {
   const i64 pack = type == Element::kFloat ? kPackSize<float> : kPackSize<bf16>;
-  return p.rows <= kMostLinearRows && aligned(p.x) && aligned(p.w) && p.x_stride % pack == 0 && p.w_stride % pack == 0 &&
-         p.k % pack == 0;
+  return (type == Element::kFloat || p.rows <= kMostLinearRows) && aligned(p.x) && aligned(p.w) && p.x_stride % pack == 0 &&
+         p.w_stride % pack == 0 && p.k % pack == 0;
 }
 
 void linear_rows(Element type, const LinearRows& p, Stream stream) {
@@ -198,6 +394,14 @@ void linear_rows(Element type, const LinearRows& p, Stream stream) {
   if (type == Element::kFloat) {
     const dim3 grid(blocks_for(p.m, kWarps), blocks_for(p.rows, kFloatRows));
     launch(&linear_rows_float, grid, kThreads, 0, stream, p);
+  } else if (const Slices slices = slices_of(p.k); overlaps_kernels() && slices.count > 0) {
+    if (p.rows <= 16) {
+      launch_sliced<1>(p, slices, stream);
+    } else if (p.rows <= 32) {
+      launch_sliced<2>(p, slices, stream);
+    } else {
+      launch_sliced<4>(p, slices, stream);
+    }
   } else {
     const auto run = [&]<int kTiles, int kColumns>(std::integral_constant<int, kTiles>, std::integral_constant<int, kColumns>) {
       const unsigned grid = blocks_for(p.m, 8 * kColumns);

@@ -355,6 +355,43 @@ __global__ void embedding_kernel(const T* __restrict__ table, i64 rows, const st
   }
 }
 
+// The beginning of a pass for serving. A thread keeps up to kAccesses packs of its row.
+template <class T, int N>
+__global__ void embedding_rms_norm_kernel(const T* table, i64 rows, const std::int32_t* inputs, const std::int32_t* drawn,
+                                          i64 drawn_count, std::int32_t* ids, T* y, int width, float eps) {
+  let_next_begin();
+  wait_for_previous();
+  const i64 token = blockIdx.x;
+  i64 id = inputs[token];
+  if (id < 0) id = -1 - id < drawn_count ? drawn[-1 - id] : -1;
+  if (threadIdx.x == 0) ids[token] = static_cast<std::int32_t>(id);
+  const bool known = id >= 0 && id < rows;
+  float values[kAccesses][N];
+  float sum = 0.0F;
+#pragma unroll
+  for (int a = 0; a < kAccesses; ++a) {
+    const int i = (a * static_cast<int>(blockDim.x) + static_cast<int>(threadIdx.x)) * N;
+    if (i >= width) continue;
+    if (known) {
+      load<N>(table + id * width + i, values[a]);
+    } else {
+#pragma unroll
+      for (int j = 0; j < N; ++j) values[a][j] = __int_as_float(0x7fc00000);
+    }
+#pragma unroll
+    for (int j = 0; j < N; ++j) sum += values[a][j] * values[a][j];
+  }
+  const float scale = rsqrtf(row_sum(sum) / static_cast<float>(width) + eps);
+#pragma unroll
+  for (int a = 0; a < kAccesses; ++a) {
+    const int i = (a * static_cast<int>(blockDim.x) + static_cast<int>(threadIdx.x)) * N;
+    if (i >= width) continue;
+#pragma unroll
+    for (int j = 0; j < N; ++j) values[a][j] *= scale;
+    store<N>(y + token * width + i, values[a]);
+  }
+}
+
 template <class T>
 __global__ void embedding_backward_kernel(const T* __restrict__ dy, const std::int32_t* __restrict__ ids,
                                           const i64* __restrict__ positions, i64 n, float* __restrict__ dtable, i64 width) {
@@ -485,6 +522,24 @@ void embedding(Element type, const void* table, i64 rows, const std::int32_t* id
         <<<static_cast<unsigned>(n), kThreads, 0, stream>>>(static_cast<const T*>(table), rows, ids, static_cast<T*>(y), width);
   });
   check_launch("embedding");
+}
+
+void embedding_rms_norm(Element type, const void* table, i64 rows, const std::int32_t* inputs, i64 n, const std::int32_t* drawn,
+                        i64 drawn_count, std::int32_t* ids, void* y, i64 width, float eps, Stream stream) {
+  if (n == 0) return;
+  visit(type, [&]<class T>(T) {
+    const auto run = [&]<int N>(std::integral_constant<int, N>) {
+      const unsigned threads = row_launch(1, width, N).block.x;
+      launch(&embedding_rms_norm_kernel<T, N>, static_cast<unsigned>(n), threads, 0, stream, static_cast<const T*>(table), rows,
+             inputs, drawn, drawn_count, ids, static_cast<T*>(y), static_cast<int>(width), eps);
+    };
+    if (width % kPackSize<T> == 0 && aligned(table) && aligned(y)) {
+      run(std::integral_constant<int, kPackSize<T>>());
+    } else {
+      run(std::integral_constant<int, 1>());
+    }
+  });
+  check_launch("embedding_rms_norm");
 }
 
 void embedding_backward(Element type, const void* dy, const std::int32_t* sorted_ids, const i64* positions, i64 n,

@@ -121,6 +121,21 @@ __device__ inline void for_each_token(int vocab, const Body& body) {
   for (int i = static_cast<int>(threadIdx.x); i < vocab; i += kThreads) body(i);
 }
 
+// body(token, value of the token) for every token, once; 16 bytes are read at a time where the row allows it.
+template <class Body>
+__device__ inline void for_each_value(const float* values, int vocab, const Body& body) {
+  const int packs = reinterpret_cast<std::uintptr_t>(values) % sizeof(float4) == 0 ? vocab / 4 : 0;
+#pragma unroll 4
+  for (int i = static_cast<int>(threadIdx.x); i < packs; i += kThreads) {
+    const float4 pack = reinterpret_cast<const float4*>(values)[i];
+    body(4 * i, pack.x);
+    body(4 * i + 1, pack.y);
+    body(4 * i + 2, pack.z);
+    body(4 * i + 3, pack.w);
+  }
+  for (int i = 4 * packs + static_cast<int>(threadIdx.x); i < vocab; i += kThreads) body(i, values[i]);
+}
+
 // ------------------------------------------------------------------------------------------- in the order of the ids
 
 // Runs of kRun tokens and what they hold: sums in `runs`, one per run. value(token) >= 0.
@@ -128,7 +143,7 @@ template <class Value>
 __device__ inline void sum_runs(int vocab, double* runs, const Value& value) {
   const int lane = static_cast<int>(threadIdx.x % 32);
   __syncthreads();  // whoever used this memory before is done
-#pragma unroll 2
+#pragma unroll 4
   for (int run = static_cast<int>(threadIdx.x / 32); run * kRun < vocab; run += kWarps) {
     double sum = 0.0;
 #pragma unroll
@@ -407,8 +422,7 @@ class Row {
 
   __device__ Extreme scan_logits(SampledRow& result) {
     u64 most = kNothing, bad = kNothing;
-    for_each_token(a_.vocab, [&](int token) {
-      const float x = logits_[token];
+    for_each_value(logits_, a_.vocab, [&](int token, float x) {
       if (isnan(x) || x == kInfinity) {
         bad = Largest()(bad, packed(0.0F, token));
       } else {
@@ -439,6 +453,11 @@ class Row {
     if (counts != nullptr) {
       for_each_listed(row_.seen, [&](int id) { atomicOr(counts + id, kSeen); });
       for_each_listed(row_.generated, [&](int id) { atomicAdd(counts + id, 1U); });
+      if (row_.last_input >= 0 && threadIdx.x == 0 && known(a_.inputs[row_.last_input])) {
+        u32* const count = counts + a_.inputs[row_.last_input];
+        if (row_.repetition_penalty != 1.0F) atomicOr(count, kSeen);
+        if (row_.frequency_penalty != 0.0 || row_.presence_penalty != 0.0) atomicAdd(count, 1U);
+      }
       __syncthreads();
     }
     const u32* const mask = row_.allowed >= 0 ? a_.masks + row_.allowed : nullptr;
@@ -464,7 +483,7 @@ class Row {
     for_each_listed(row_.forbidden, [&](int id) { weights_[id] = -kInfinity; });
     __syncthreads();
     u64 most = kNothing;
-    for_each_token(a_.vocab, [&](int token) { most = Largest()(most, packed(weights_[token], token)); });
+    for_each_value(weights_, a_.vocab, [&](int token, float score) { most = Largest()(most, packed(score, token)); });
     return unpacked(reduce(most, shared_.words, Largest()));
   }
 
@@ -488,13 +507,23 @@ class Row {
 
   __device__ int draw(float best) {
     const float* const scores = adjusted() ? weights_ : logits_;
+    const bool by_count = row_.top_k > 0 && row_.top_k < a_.vocab, by_mass = row_.top_p < 1.0;
+    if (!by_count && !by_mass) {
+      const auto kept = [&](int token) {
+        const double weight = weight_of(scores[token], best, row_.inverse_temperature);
+        return weight >= row_.min_p ? weight : 0.0;
+      };
+      sum_runs(a_.vocab, runs_, kept);
+      const double total = total_of_runs(a_.vocab, runs_, shared_);
+      if (!adjusted() && row_.inverse_temperature == 1.0F && row_.min_p == 0.0) total_ = total;
+      return find_token(a_.vocab, runs_, row_.uniform * total, shared_, kept);
+    }
     __syncthreads();
     for_each_token(a_.vocab, [&](int token) { weights_[token] = weight_of(scores[token], best, row_.inverse_temperature); });
     __syncthreads();
     const auto key_of = [&](int token) { return __float_as_uint(weights_[token]) << 2; };
     Selected selected;
-    const bool by_mass = row_.top_p < 1.0;
-    if (row_.top_k > 0 && row_.top_k < a_.vocab) {
+    if (by_count) {
       const auto no_mass = [](double mass) { return mass; };
       selected = by_mass ? select<true>(a_.vocab, row_.top_k, {}, bins_, shared_, key_of, no_mass)
                          : select<false>(a_.vocab, row_.top_k, {}, bins_, shared_, key_of, no_mass);
@@ -520,9 +549,12 @@ class Row {
   __device__ void report(float most_likely, SampledRow& result) {
     const int top = min(row_.top_logprobs, a_.vocab);
     if (row_.logprob == 0 && top == 0) return;
-    const auto weight = [&](int token) { return static_cast<double>(weight_of(logits_[token], most_likely, 1.0F)); };
-    sum_runs(a_.vocab, runs_, weight);
-    const double log_sum = static_cast<double>(most_likely) + log(total_of_runs(a_.vocab, runs_, shared_));
+    if (total_ < 0.0) {
+      const auto weight = [&](int token) { return static_cast<double>(weight_of(logits_[token], most_likely, 1.0F)); };
+      sum_runs(a_.vocab, runs_, weight);
+      total_ = total_of_runs(a_.vocab, runs_, shared_);
+    }
+    const double log_sum = static_cast<double>(most_likely) + log(total_);
     if (row_.logprob != 0) result.logprob = static_cast<double>(logits_[result.id]) - log_sum;
     if (top == 0) return;
     const auto key_of = [&](int token) { return ordered(logits_[token]); };
@@ -558,6 +590,7 @@ class Row {
   int index_;
   Shared& shared_;
   Bins bins_;
+  double total_ = -1.0;  // of the weights of the unmodified distribution, once that is known
   double* runs_;  // the memory of bins_: one of them is in use at a time
 };
 

@@ -1,5 +1,6 @@
 // The backend's operations for serving (backend.h): products of few rows, the paged cache, draws of tokens, graphs.
 
+#include <ATen/cuda/CUDAEvent.h>
 #include <ATen/cuda/CUDAGraph.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
@@ -7,6 +8,8 @@
 #include <algorithm>
 #include <cstring>
 #include <limits>
+#include <map>
+#include <mutex>
 
 #include "ops/cuda/backend.h"
 #include "ops/cuda/kernels.h"
@@ -99,10 +102,9 @@ void rope_qk_norm_store(const at::Tensor& qkv, const RopeTable& table, const Dev
                      stream);
 }
 
-at::Tensor paged_attention(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values, const DevicePagedBatch& batch,
-                           std::int64_t window) {
+void paged_attention(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values, const DevicePagedBatch& batch,
+                     std::int64_t window, at::Tensor& out) {
   const On stream(q);
-  at::Tensor out = at::empty(q.sizes(), q.options());
   for (const DevicePagedBatch::Tiles* tiles : {&batch.tall_tiles(), &batch.tiles()}) {
     if (tiles->count == 0) continue;
     PagedAttentionArguments a = arguments_of(*tiles, keys, q.size(1));
@@ -112,14 +114,13 @@ at::Tensor paged_attention(const at::Tensor& q, const at::Tensor& keys, const at
     a.q = q.const_data_ptr();
     a.keys = data(keys, q);
     a.values = data(values, q);
-    a.out = out.data_ptr();
+    a.out = data(out, q);
     a.partial = device_data<float>(batch.partial());
     a.counters = device_data<std::int32_t>(batch.counters());
     if (window >= 0) a.window = narrow(window);
     a.tall = tiles == &batch.tall_tiles();
     paged_attention(element_of(q), a, stream);
   }
-  return out;
 }
 
 namespace {
@@ -150,8 +151,8 @@ class Lists {
 
 }  // namespace
 
-std::tuple<at::Tensor, at::Tensor> sample(const at::Tensor& logits, std::span<const ops::SampleRow> rows,
-                                          std::int64_t most_top) {
+at::Tensor sample(const at::Tensor& logits, std::span<const ops::SampleRow> rows, std::int64_t most_top,
+                  const at::Tensor& inputs, at::Tensor& tokens) {
   const On stream(logits);
   using Float = std::numeric_limits<float>;
   const std::int64_t vocab = logits.size(1), words = (vocab + 31) / 32, count = static_cast<std::int64_t>(rows.size());
@@ -183,8 +184,11 @@ std::tuple<at::Tensor, at::Tensor> sample(const at::Tensor& logits, std::span<co
     to.logprob = row.logprob ? 1 : 0;
     to.top_logprobs = narrow(row.top_logprobs);
     if (row.repetition_penalty != 1.0) to.seen = add_ids(row.seen);
-    if (row.frequency_penalty != 0.0 || row.presence_penalty != 0.0) to.generated = add_ids(row.generated);
-    to.scratch_row = to.seen.count + to.generated.count > 0 ? penalised++ : -1;
+    const bool counted = row.frequency_penalty != 0.0 || row.presence_penalty != 0.0;
+    if (counted) to.generated = add_ids(row.generated);
+    to.last_input = counted || row.repetition_penalty != 1.0 ? static_cast<std::int32_t>(row.last_input) : -1;
+    TORCH_CHECK(to.last_input < 0 || (inputs.defined() && to.last_input < inputs.numel()), "sample: no input ", to.last_input);
+    to.scratch_row = to.seen.count + to.generated.count > 0 || to.last_input >= 0 ? penalised++ : -1;
     to.forbidden = add_ids(row.forbidden);
     to.bias = {narrow(static_cast<std::int64_t>(bias_ids.size())), narrow(static_cast<std::int64_t>(row.logit_bias.size()))};
     for (const auto& [id, bias] : row.logit_bias) {
@@ -208,7 +212,6 @@ std::tuple<at::Tensor, at::Tensor> sample(const at::Tensor& logits, std::span<co
   const auto options = logits.options();
   const at::Tensor weights = at::empty({count, vocab}, options);
   const at::Tensor counts = penalised > 0 ? at::zeros({penalised, vocab}, options.dtype(at::kInt)) : at::Tensor();
-  at::Tensor tokens = at::empty({count}, options.dtype(at::kInt));
   at::Tensor results = at::empty(
       {count * static_cast<std::int64_t>(sizeof(SampledRow) + static_cast<std::size_t>(most_top) * sizeof(SampledLogprob))},
       options.dtype(at::kByte));
@@ -216,6 +219,7 @@ std::tuple<at::Tensor, at::Tensor> sample(const at::Tensor& logits, std::span<co
   a.logits = device_data<float>(logits);
   a.rows = reinterpret_cast<const SampleRow*>(base + at_rows);
   a.ids = reinterpret_cast<const std::int32_t*>(base + at_ids);
+  a.inputs = inputs.defined() ? device_data<std::int32_t>(inputs) : nullptr;
   a.bias_ids = reinterpret_cast<const std::int32_t*>(base + at_bias_ids);
   a.bias_values = reinterpret_cast<const float*>(base + at_bias_values);
   a.masks = reinterpret_cast<const std::uint32_t*>(base + at_masks);
@@ -223,22 +227,55 @@ std::tuple<at::Tensor, at::Tensor> sample(const at::Tensor& logits, std::span<co
   a.counts = penalised > 0 ? reinterpret_cast<std::uint32_t*>(counts.data_ptr()) : nullptr;
   a.results = reinterpret_cast<SampledRow*>(results.data_ptr());
   a.top = reinterpret_cast<SampledLogprob*>(a.results + count);
-  a.tokens = tokens.data_ptr<std::int32_t>();
+  a.tokens = device_data<std::int32_t>(tokens);
   a.row_count = narrow(count);
   a.vocab = narrow(vocab);
   a.top_stride = narrow(most_top);
   sample(a, stream);
-  return {tokens, results};
+  return results;
 }
+
+class Event {
+ public:
+  void record() { event_.record(); }
+  void wait() const { event_.synchronize(); }
+
+ private:
+  at::cuda::CUDAEvent event_;
+};
+
+HostCopy copy_to_host(const at::Tensor& tensor) {
+  const On stream(tensor);
+  HostCopy copy{at::empty(tensor.sizes(), tensor.options().device(at::kCPU).pinned_memory(true)), std::make_shared<Event>()};
+  copy.tensor.copy_(tensor, /*non_blocking=*/true);
+  copy.done->record();
+  return copy;
+}
+
+void wait(Event& event) { event.wait(); }
+
+namespace {
+
+// The stream that graphs of a device are recorded on: not the default one, which cannot be recorded, and always the same, so
+// that what libraries keep for each stream, such as the scratch memory of products, is taken once and outside of any graph.
+c10::cuda::CUDAStream recording_stream() {
+  static std::mutex mutex;
+  static std::map<c10::DeviceIndex, c10::cuda::CUDAStream> streams;
+  const std::scoped_lock lock(mutex);
+  const c10::DeviceIndex device = c10::cuda::current_device();
+  return streams.try_emplace(device, c10::cuda::getStreamFromPool(/*isHighPriority=*/false, device)).first->second;
+}
+
+}  // namespace
 
 class Graph {
  public:
   Graph(c10::Device device, const std::function<void()>& work) {
     const c10::cuda::CUDAGuard guard(device);
+    c10::cuda::device_synchronize();
+    const c10::cuda::CUDAStreamGuard on_stream(recording_stream());
     work();
     c10::cuda::device_synchronize();
-    // Recording needs a stream of its own.
-    const c10::cuda::CUDAStreamGuard on_stream(c10::cuda::getStreamFromPool());
     graph_.capture_begin();
     try {
       work();

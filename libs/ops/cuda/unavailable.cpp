@@ -24,11 +24,15 @@ void rope_qk_norm_backward(const at::Tensor&, const at::Tensor&, const at::Tenso
 void relu_squared(const at::Tensor&, at::Tensor&) { unavailable(); }
 void relu_squared_backward(const at::Tensor&, const at::Tensor&, at::Tensor&) { unavailable(); }
 void embedding(const at::Tensor&, const at::Tensor&, at::Tensor&) { unavailable(); }
+void embedding_rms_norm(const at::Tensor&, const at::Tensor&, const at::Tensor&, at::Tensor&, at::Tensor&, double) {
+  unavailable();
+}
 void embedding_backward(const at::Tensor&, const at::Tensor&, at::Tensor&) { unavailable(); }
 void softcap_cross_entropy(at::Tensor&, const at::Tensor&, const at::Tensor&, at::Tensor&, std::int64_t, double) {
   unavailable();
 }
 at::Tensor softcap(const at::Tensor&, std::int64_t, double) { unavailable(); }
+void softcap(const at::Tensor&, double, at::Tensor&) { unavailable(); }
 AttentionForward causal_attention(const at::Tensor&, const at::Tensor&, const at::Tensor&, const AttentionScope&) {
   unavailable();
 }
@@ -44,10 +48,15 @@ void rope_qk_norm_store(const at::Tensor&, const RopeTable&, const DevicePagedBa
                         double) {
   unavailable();
 }
-at::Tensor paged_attention(const at::Tensor&, const at::Tensor&, const at::Tensor&, const DevicePagedBatch&, std::int64_t) {
+void paged_attention(const at::Tensor&, const at::Tensor&, const at::Tensor&, const DevicePagedBatch&, std::int64_t,
+                     at::Tensor&) {
   unavailable();
 }
-std::tuple<at::Tensor, at::Tensor> sample(const at::Tensor&, std::span<const ops::SampleRow>, std::int64_t) { unavailable(); }
+at::Tensor sample(const at::Tensor&, std::span<const ops::SampleRow>, std::int64_t, const at::Tensor&, at::Tensor&) {
+  unavailable();
+}
+HostCopy copy_to_host(const at::Tensor&) { unavailable(); }
+void wait(Event&) { unavailable(); }
 void adamw(at::Tensor&, const at::Tensor&, at::Tensor&, at::Tensor&, at::Tensor&, const AdamWArguments&) { unavailable(); }
 at::Tensor muon_directions(const MatrixList&, at::ScalarType, double, double, bool) { unavailable(); }
 void muon_apply(const MatrixList&, const at::Tensor&, double) { unavailable(); }

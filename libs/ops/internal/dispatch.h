@@ -7,9 +7,11 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <optional>
 #include <utility>
 
 #include "ops/cpu/kernels.h"
+#include "ops/cpu/row_products.h"
 #include "ops/device.h"
 #include "ops/parallel.h"
 
@@ -41,6 +43,19 @@ inline float softmax_scale(std::int64_t head_dim) { return static_cast<float>(1.
 
 // Queries of one head that the kernels for cached keys answer together: few enough that threads share out a prompt evenly.
 inline constexpr std::int64_t kQueriesAtOnce = 16;
+
+// RowKernels::attend for queries ld apart in q and y alike. Those whose window ends before the first position are answered one
+// by one, so that no key outside is read.
+template <class T, class Attend>
+void attend_in_window(Attend attend, const T* q, std::int64_t ld, std::int64_t queries, cpu::PagedHead<T> head, T* y,
+                      float* scratch, std::int64_t keys, std::int64_t d, float scale, std::optional<std::int64_t> window) {
+  const std::int64_t whole = window ? std::clamp<std::int64_t>(*window + 2 - keys, 0, queries) : queries;
+  if (whole > 0) attend(q, ld, whole, head, y, ld, scratch, keys, d, scale);
+  for (std::int64_t i = whole; i < queries; ++i) {
+    head.first = keys + i - 1 - *window;
+    attend(q + i * ld, ld, 1, head, y + i * ld, ld, scratch, *window + 1, d, scale);
+  }
+}
 
 // Rows a thread should get at least, so that starting the others pays: about 16k elements.
 inline std::int64_t row_grain(std::int64_t row_size) {

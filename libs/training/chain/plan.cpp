@@ -4,6 +4,7 @@
 #include <cmath>
 #include <map>
 #include <optional>
+#include <type_traits>
 
 #include <spdlog/fmt/fmt.h>
 
@@ -58,6 +59,7 @@ class Planner {
     declare(options, config);
     if (declare_scores != nullptr) declare_scores(options, scores);
     options.apply_json(step.options, fmt::format("step \"{}\"", step.name));
+    if constexpr (std::is_same_v<Config, PretrainConfig>) apply_recipe(options, config);
     return config;
   }
 
@@ -98,10 +100,11 @@ class Planner {
   }
 
   void pretrain(const ChainStep& step, StepPlan& result) {
-    const auto config = configuration<PretrainConfig>(step, declare_pretrain_options, declare_core_scores);
+    auto config = configuration<PretrainConfig>(step, declare_pretrain_options, declare_core_scores);
     if (vocab_size_ == 0) throw ConfigError(fmt::format("step \"{}\": no step before it trains a tokenizer", step.name));
     const GptConfig model = config.model_config(vocab_size_);
     const Horizon horizon = config.horizon(model);
+    if (config.total_batch_size < 0) config.total_batch_size = config.scaling(model).total_batch_size;
     const double step_seconds = seconds(model.flops_per_token() * static_cast<double>(config.total_batch_size));
     result.steps = step_seconds > 0.0 ? std::max<std::int64_t>(horizon.steps, std::llround(horizon.seconds / step_seconds))
                                       : horizon.steps;

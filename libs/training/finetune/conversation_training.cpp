@@ -13,6 +13,7 @@
 #include "tokenizer/special_tokens.h"
 #include "tokenizer/tokenizer.h"
 #include "training/trainer/batch_tensors.h"
+#include "training/trainer/same_everywhere.h"
 #include "training/trainer/train_on.h"
 
 namespace nanochat {
@@ -21,8 +22,8 @@ namespace {
 class ConversationTraining : public Stage {
  public:
   ConversationTraining(const FinetuneConfig& config, const ConversationDataOptions& data, const ConversationPlan& plan)
-      : config_(config), plan_(plan), base_(open_base_model(config, plan.stage)), model_config_(base_.stored.config),
-        tokenizer_(base_.stored.tokenizer), token_bytes_(tokenizer_->token_byte_lengths()) {
+      : config_(config), plan_(plan), communicator_(*plan.communicator), base_(open_base_model(config, plan.stage)),
+        model_config_(base_.stored.config), tokenizer_(base_.stored.tokenizer), token_bytes_(tokenizer_->token_byte_lengths()) {
     // A row of T inputs is made of T + 1 tokens; a stream has no rows to fit.
     const std::int64_t longest = plan.packing == ConversationPacking::kStream ? kDefaultConversationTokens
                                                                               : model_config_.sequence_len + 1;
@@ -49,18 +50,15 @@ class ConversationTraining : public Stage {
             .declare = plan_.declare,
             .initialize = [this](Gpt& model) { read_weights(base_.stored, model); },
             .announcement = announcement(iterations),
-            .scores = plan_.scores};
+            .scores = plan_.scores,
+            .communicator = &communicator_};
   }
 
   StepReport step(Learner learner, std::int64_t, const StepSettings& settings) override {
-    std::vector<TokenBatch> batches(static_cast<std::size_t>(shape_.grad_accum_steps));
+    std::vector<TokenBatch> batches(static_cast<std::size_t>(shape_.grad_accum_steps / communicator_.size()));
     for (TokenBatch& batch : batches) loader_->next(batch);
     StepReport report = train_on(learner, batches, settings, token_bytes_);
-    std::int64_t supervised = 0;
-    for (const TokenBatch& batch : batches) {
-      supervised += std::count_if(batch.targets.begin(), batch.targets.end(), [](std::int32_t target) { return target >= 0; });
-    }
-    report.metrics.update({{"epoch", loader_->epoch()}, {"supervised_tokens", supervised}});
+    report.metrics.update({{"epoch", loader_->epoch()}, {"supervised_tokens", report.supervised_tokens}});
     return report;
   }
 
@@ -82,12 +80,15 @@ class ConversationTraining : public Stage {
             .sequence_len = time(),
             .packing = packing,
             .padding_id = tokenizer_->require_special(kAssistantEnd),  // as the reference pads
-            .seed = config_.seed};
+            .seed = config_.seed,
+            .rank = communicator_.rank(),
+            .world_size = communicator_.size()};
   }
   std::int64_t rows_of_training() const { return rows_of_epoch(*data_.training, loader_options(plan_.packing, 1)); }
 
   StepShape plan_shape() const {
     constexpr std::int64_t kRows = 8;
+    const std::int64_t processes = communicator_.size();
     const std::int64_t most = config_.device_batch_size > 0 ? config_.device_batch_size
                                                             : base_.inherit("device_batch_size", kRows);
     if (plan_.total_batch_size > 0) {
@@ -96,15 +97,15 @@ class ConversationTraining : public Stage {
                                       plan_.total_batch_size, time(),
                                       std::max<std::int64_t>(1, (plan_.total_batch_size + time() / 2) / time()) * time()));
       }
-      return step_shape(plan_.total_batch_size / time(), most);
+      return step_shape(plan_.total_batch_size / time(), most, processes);
     }
     if (plan_.examples_per_step == 0) {
-      return step_shape(std::max<std::int64_t>(1, base_.inherit("total_batch_size", most * time()) / time()), most);
+      return step_shape(std::max<std::int64_t>(1, base_.inherit("total_batch_size", most * time()) / time()), most, processes);
     }
     // As many rows as that many conversations take on average: the rows of every step are equal.
     const double rows_of_one = static_cast<double>(rows_of_training()) / static_cast<double>(data_.training->size());
-    return step_shape(std::max<std::int64_t>(1, std::llround(rows_of_one * static_cast<double>(plan_.examples_per_step))),
-                      most);
+    return step_shape(std::max<std::int64_t>(1, std::llround(rows_of_one * static_cast<double>(plan_.examples_per_step))), most,
+                      processes);
   }
 
   std::int64_t num_iterations() const {
@@ -117,8 +118,9 @@ class ConversationTraining : public Stage {
   std::string announcement(std::int64_t iterations) const {
     const std::int64_t rows = shape_.rows_of_step();
     return fmt::format(
-        "training: {} steps of {} rows ({} micro-batches of {} x {}), about {:.0f} conversations a step, {:.1f} epochs",
+        "training: {} steps of {} rows ({} micro-batches of {} x {}{}), about {:.0f} conversations a step, {:.1f} epochs",
         with_commas(iterations), rows, shape_.grad_accum_steps, shape_.device_batch_size, time(),
+        communicator_.alone() ? "" : fmt::format(", shared by {} processes", communicator_.size()),
         static_cast<double>(data_.training->size() * static_cast<std::size_t>(rows)) /
             static_cast<double>(std::max<std::int64_t>(1, rows_of_training())),
         static_cast<double>(iterations * rows) / static_cast<double>(std::max<std::int64_t>(1, rows_of_training())));
@@ -134,9 +136,10 @@ class ConversationTraining : public Stage {
     options.rows = std::clamp<std::int64_t>((tokens - 1) / options.sequence_len, 1, options.rows);
     const auto loader = make_conversation_loader(data_.validation, options, nullptr);
     const std::int64_t batches = std::max<std::int64_t>(1, plan_.eval_tokens / (options.rows * options.sequence_len));
-    const BitsPerByte bpb = evaluate_bits_per_byte(model, *loader, batches, token_bytes_);
-    if (bpb.bytes == 0 && interrupt_requested()) return std::nullopt;  // before the first batch
+    const BitsPerByte bpb = evaluate_bits_per_byte(model, *loader, batches, token_bytes_, communicator_);
     if (bpb.bytes == 0) {
+      if (sum_over_ranks(communicator_, std::int64_t{interrupt_requested()}) > 0)
+        return std::nullopt;  // before the first batch
       throw DataError(
           fmt::format("validation: bits per byte cannot be measured, because no text is a target in the first {} tokens",
                       with_commas(batches * options.rows * options.sequence_len)));
@@ -147,15 +150,21 @@ class ConversationTraining : public Stage {
   std::optional<Evaluation> evaluate_loss(Gpt& model) const {
     ConversationLoaderOptions options = loader_options(plan_.packing, shape_.device_batch_size);
     options.loop = options.shuffle = false;
+    // Every process goes through all batches, whose lengths say where to stop, and computes its own.
+    options.rank = 0;
+    options.world_size = 1;
     const auto loader = make_conversation_loader(data_.validation, options, nullptr);
     double nats = 0.0;
     std::int64_t supervised = 0, positions = 0;
     TokenBatch batch;
-    while (positions < plan_.eval_tokens && !interrupt_requested() && loader->next(batch)) {
+    for (int turn = 0; positions < plan_.eval_tokens && !interrupt_requested() && loader->next(batch); ++turn) {
+      positions += batch.rows * batch.sequence_len;
+      if (turn % communicator_.size() != communicator_.rank()) continue;
       nats += model.token_losses(inputs_of(batch), targets_of(batch), documents_of(batch)).sum(at::kDouble).item<double>();
       supervised += std::count_if(batch.targets.begin(), batch.targets.end(), [](std::int32_t target) { return target >= 0; });
-      positions += batch.rows * batch.sequence_len;
     }
+    nats = sum_over_ranks(communicator_, std::vector<double>{nats}).front();
+    supervised = sum_over_ranks(communicator_, supervised);
     if (supervised == 0) return std::nullopt;  // interrupted before the first batch: each conversation has a target
     const double loss = nats / static_cast<double>(supervised);
     return Evaluation{loss, {{"validation_tokens", supervised}}, fmt::format("validation loss {:.4f}", loss)};
@@ -163,6 +172,7 @@ class ConversationTraining : public Stage {
 
   const FinetuneConfig& config_;
   const ConversationPlan& plan_;
+  Communicator& communicator_;
   BaseModel base_;
   GptConfig model_config_;
   std::shared_ptr<const Tokenizer> tokenizer_;
@@ -174,14 +184,15 @@ class ConversationTraining : public Stage {
 
 }  // namespace
 
-StepShape step_shape(std::int64_t rows_wanted, std::int64_t largest_device_batch_size) {
-  const std::int64_t steps = (rows_wanted + largest_device_batch_size - 1) / largest_device_batch_size;
+StepShape step_shape(std::int64_t rows_wanted, std::int64_t largest_device_batch_size, std::int64_t processes) {
+  std::int64_t steps = (rows_wanted + largest_device_batch_size - 1) / largest_device_batch_size;
+  steps = (steps + processes - 1) / processes * processes;
   return {steps, (rows_wanted + steps - 1) / steps};
 }
 
 TrainingResult train_on_conversations(const FinetuneConfig& config, const ConversationDataOptions& data,
                                       const ConversationPlan& plan, ProgressReporter& progress) {
-  const Runtime runtime = select_training_runtime(config);
+  const Runtime runtime = select_training_runtime(config, *plan.communicator);
   ConversationTraining stage(config, data, plan);
   return run_stage(stage.parts(runtime), stage, progress);
 }

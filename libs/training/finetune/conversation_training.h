@@ -27,6 +27,7 @@ struct ConversationPlan {
   bool judge_by_bpb = true;
   std::function<void(OptionList&)> declare;
   std::vector<ScheduledScore> scores = {};
+  Communicator* communicator = &alone();
 };
 
 // Rows of a step, as grad_accum_steps equal micro-batches of device_batch_size rows.
@@ -34,8 +35,9 @@ struct StepShape {
   std::int64_t grad_accum_steps = 1, device_batch_size = 1;
   std::int64_t rows_of_step() const { return grad_accum_steps * device_batch_size; }
 };
-// At least rows_wanted rows, in micro-batches of at most largest_device_batch_size.
-StepShape step_shape(std::int64_t rows_wanted, std::int64_t largest_device_batch_size);
+// At least rows_wanted rows, in micro-batches of at most largest_device_batch_size, a number of them that the processes can
+// share evenly.
+StepShape step_shape(std::int64_t rows_wanted, std::int64_t largest_device_batch_size, std::int64_t processes = 1);
 
 // Throws as run_stage, open_base_model and load_conversation_data.
 TrainingResult train_on_conversations(const FinetuneConfig& config, const ConversationDataOptions& data,

@@ -61,7 +61,7 @@ TEST_F(BaseModels, ThatDoNotFitAreRefusedWithTheReason) {
 TEST(FinetuneConfig, ScalesEveryLearningRate) {
   FinetuneConfig config;
   config.init_lr_frac = 0.5;
-  const OptimizerOptions options = config.optimizer_options(Runtime{});
+  const OptimizerOptions options = config.optimizer_options(Runtime{}, GptConfig{});
   EXPECT_DOUBLE_EQ(options.embedding_lr, 0.1);
   EXPECT_DOUBLE_EQ(options.unembedding_lr, 0.002);
   EXPECT_DOUBLE_EQ(options.matrix_lr, 0.01);

@@ -17,14 +17,16 @@ void declare_midtrain_options(OptionList& options, MidtrainConfig& config) {
   declare_measuring_options(options, config, "validation bpb");
 }
 
-TrainingResult midtrain(const MidtrainConfig& config, ProgressReporter& progress, const std::vector<ScheduledScore>& scores) {
+TrainingResult midtrain(const MidtrainConfig& config, ProgressReporter& progress, const std::vector<ScheduledScore>& scores,
+                        Communicator& communicator) {
   const ConversationPlan plan{
       .stage = "midtrain",
       .packing = ConversationPacking::kStream,
       .total_batch_size = config.total_batch_size,
       .eval_tokens = config.eval_tokens,
       .declare = [copy = config](OptionList& options) mutable { declare_midtrain_options(options, copy); },
-      .scores = scores};
+      .scores = scores,
+      .communicator = &communicator};
   return train_on_conversations(config, config.data, plan, progress);
 }
 

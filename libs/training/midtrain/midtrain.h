@@ -17,6 +17,6 @@ struct MidtrainConfig : FinetuneConfig {
 void declare_midtrain_options(OptionList& options, MidtrainConfig& config);
 
 TrainingResult midtrain(const MidtrainConfig& config, ProgressReporter& progress,
-                        const std::vector<ScheduledScore>& scores = {});
+                        const std::vector<ScheduledScore>& scores = {}, Communicator& communicator = alone());
 
 }  // namespace nanochat

@@ -18,21 +18,24 @@
 namespace nanochat {
 namespace {
 
-void check_batch_sizes(const PretrainConfig& config) {
-  const std::int64_t micro = config.device_batch_size * config.sequence_len;
+void check_batch_sizes(const PretrainConfig& config, int processes) {
+  const std::int64_t micro = config.device_batch_size * config.sequence_len * processes;
   if (config.total_batch_size % micro == 0) return;
   throw ConfigError(fmt::format(
-      "--total-batch-size {} is not a multiple of --device-batch-size {} x --sequence-len {} = {}; the nearest is {}",
-      config.total_batch_size, config.device_batch_size, config.sequence_len, micro,
+      "--total-batch-size {} is not a multiple of --device-batch-size {} x --sequence-len {}{} = {}; the nearest is {}",
+      config.total_batch_size, config.device_batch_size, config.sequence_len,
+      processes > 1 ? fmt::format(" x {} processes", processes) : "", micro,
       std::max<std::int64_t>(1, (config.total_batch_size + micro / 2) / micro) * micro));
 }
 
 class Pretraining : public Stage {
  public:
-  explicit Pretraining(const PretrainConfig& config)
-      : config_(config), data_(config), model_config_(config.model_config(data_.tokenizer()->vocab_size())),
+  Pretraining(const PretrainConfig& config, Communicator& communicator)
+      : config_(config), communicator_(communicator), data_(config_, communicator.rank(), communicator.size()),
+        model_config_(config.model_config(data_.tokenizer()->vocab_size())),
         token_bytes_(data_.tokenizer()->token_byte_lengths()) {
-    check_batch_sizes(config);
+    if (config_.total_batch_size < 0) config_.total_batch_size = config_.scaling(model_config_).total_batch_size;
+    check_batch_sizes(config_, communicator.size());
     reason_without_validation_ = data_.reason_without_validation();
   }
 
@@ -43,22 +46,25 @@ class Pretraining : public Stage {
       warnings.push_back("no document is held out, so there is no validation score: " + reason_without_validation_);
     }
     return {.stage = "pretrain",
-            .options = config_,
+            .options = config_.trainer_options(model_config_),
             .runtime = runtime,
             .model = model_config_,
             .tokenizer = data_.tokenizer(),
             .device_batch_size = config_.device_batch_size,
             .horizon = horizon,
             .schedule = {.warmup_ratio = config_.warmup_ratio,
+                         .warmup_steps = config_.warmup_steps,
                          .warmdown_ratio = config_.warmdown_ratio,
                          .final_lr_frac = config_.final_lr_frac},
+            .muon = muon_schedule(),
             .invariants = {{"data", data_.fingerprint(), {"data_dir"}},
                            {"tokenizer", data_.tokenizer()->fingerprint(), {"tokenizer"}}},
             .declare = [copy = config_](OptionList& options) mutable { declare_pretrain_options(options, copy); },
             .initialize = [seed = config_.seed](Gpt& model) { model.init_weights(seed); },
             .announcement = announcement(horizon),
             .warnings = std::move(warnings),
-            .scores = scores};
+            .scores = scores,
+            .communicator = &communicator_};
   }
 
   const std::vector<std::string>& samples() const { return samples_; }
@@ -77,7 +83,7 @@ class Pretraining : public Stage {
     if (!reason_without_validation_.empty()) return std::nullopt;
     const auto open = [this](std::int64_t rows, std::int64_t sequence_len) { return data_.validation(rows, sequence_len); };
     const BitsPerByte bpb = evaluate_bits_per_byte(model, open, config_.device_batch_size, config_.sequence_len,
-                                                   config_.eval_tokens, token_bytes_);
+                                                   config_.eval_tokens, token_bytes_, communicator_);
     if (bpb.bytes == 0) return std::nullopt;  // interrupted before the first batch
     return Evaluation{
         bpb.value(),
@@ -115,24 +121,36 @@ class Pretraining : public Stage {
   void seek(const nlohmann::json& position) override { loader_ = data_.training(position); }
 
  private:
+  // Of this process.
   std::int64_t grad_accum_steps() const {
-    return config_.total_batch_size / (config_.device_batch_size * config_.sequence_len);
+    return config_.total_batch_size / (config_.device_batch_size * config_.sequence_len * communicator_.size());
+  }
+  std::string each() const {
+    return communicator_.alone() ? "" : fmt::format(" in each of {} processes", communicator_.size());
+  }
+
+  std::optional<NorMuonSchedule> muon_schedule() const {
+    if (!config_.is_2026()) return std::nullopt;
+    return NorMuonSchedule{.warmdown_ratio = config_.warmdown_ratio,
+                           .weight_decay = config_.scaling(model_config_).weight_decay};
   }
 
   std::string announcement(const Horizon& horizon) const {
     const std::int64_t iterations = horizon.steps, tokens = iterations * config_.total_batch_size;
     if (horizon.seconds > 0.0) {
-      return fmt::format("training: {} of steps of {} tokens ({} micro-batches of {} x {}), at least {} of them, {} tokens",
+      return fmt::format("training: {} of steps of {} tokens ({} micro-batches of {} x {}{}), at least {} of them, {} tokens",
                          human_duration(horizon.seconds), with_commas(config_.total_batch_size), grad_accum_steps(),
-                         config_.device_batch_size, config_.sequence_len, with_commas(iterations), with_commas(tokens));
+                         config_.device_batch_size, config_.sequence_len, each(), with_commas(iterations), with_commas(tokens));
     }
-    return fmt::format("training: {} steps of {} tokens ({} micro-batches of {} x {}), {} tokens in all, {:.1f} per parameter",
-                       with_commas(iterations), with_commas(config_.total_batch_size), grad_accum_steps(),
-                       config_.device_batch_size, config_.sequence_len, with_commas(tokens),
-                       static_cast<double>(tokens) / static_cast<double>(model_config_.parameter_count()));
+    return fmt::format(
+        "training: {} steps of {} tokens ({} micro-batches of {} x {}{}), {} tokens in all, {:.1f} per parameter",
+        with_commas(iterations), with_commas(config_.total_batch_size), grad_accum_steps(), config_.device_batch_size,
+        config_.sequence_len, each(), with_commas(tokens),
+        static_cast<double>(tokens) / static_cast<double>(model_config_.parameter_count()));
   }
 
-  const PretrainConfig& config_;
+  PretrainConfig config_;
+  Communicator& communicator_;
   TrainingData data_;
   GptConfig model_config_;
   std::vector<std::int32_t> token_bytes_;
@@ -143,9 +161,10 @@ class Pretraining : public Stage {
 
 }  // namespace
 
-PretrainResult pretrain(const PretrainConfig& config, ProgressReporter& progress, const std::vector<ScheduledScore>& scores) {
-  const Runtime runtime = select_training_runtime(config);
-  Pretraining stage(config);
+PretrainResult pretrain(const PretrainConfig& config, ProgressReporter& progress, const std::vector<ScheduledScore>& scores,
+                        Communicator& communicator) {
+  const Runtime runtime = select_training_runtime(config, communicator);
+  Pretraining stage(config, communicator);
   PretrainResult result(run_stage(stage.parts(runtime, scores), stage, progress));
   result.samples = stage.samples();
   return result;

@@ -17,11 +17,12 @@ struct PretrainResult : TrainingResult {
   std::vector<std::string> samples;                        // prompt and continuation of the last samples
 };
 
-// Trains with the given configuration. Checkpoints are saved before any evaluation that could fail, in the
-// background. A failed save ends training at the next step and does not affect earlier checkpoints. On an interrupt
-// request, saves and returns. Throws ConfigError (options that do not fit together, or too little memory, with a
-// batch size that fits), DataError, CheckpointError, NumericalError (the last good checkpoint is kept), IoError.
+// Trains as the configuration says. Writes checkpoints before any evaluation that could fail, while training goes on; a
+// save that fails ends training at the next step and harms no checkpoint before it. On an interrupt request it saves and
+// returns. Throws ConfigError (options that do not fit together, or memory that will not do, with the
+// batch size that does), DataError, CheckpointError, NumericalError (the last good checkpoint stands), IoError.
+// Several processes give the same configuration each, and share the micro-batches of every step.
 PretrainResult pretrain(const PretrainConfig& config, ProgressReporter& progress,
-                        const std::vector<ScheduledScore>& scores = {});
+                        const std::vector<ScheduledScore>& scores = {}, Communicator& communicator = alone());
 
 }  // namespace nanochat

@@ -7,6 +7,12 @@
 
 namespace nanochat {
 
+namespace {
+
+constexpr double kRatio2026 = 12.0;  // tokens per weight
+
+}  // namespace
+
 PretrainConfig::PretrainConfig()
     : sample_prompts{
           "The capital of France is",  "The chemical symbol of gold is",       "If yesterday was Friday, then tomorrow will be",
@@ -16,11 +22,13 @@ PretrainConfig::PretrainConfig()
 }
 
 GptConfig PretrainConfig::model_config(std::int64_t vocab_size) const {
-  GptConfig model = GptConfig::from_depth(depth, vocab_size, sequence_len);
+  const auto architecture = is_2026() ? Architecture::kNanochat2026_07 : Architecture::kNanochat2025_12;
+  GptConfig model = GptConfig::from_depth(depth, vocab_size, sequence_len, architecture);
+  if (is_2026()) model.window_pattern = window_pattern;
   if (n_embd > 0) {
     model.n_embd = n_embd;
     model.intermediate_size = 4 * n_embd;
-    const std::int64_t head_dim = depth < 12 ? 64 : 128;
+    const std::int64_t head_dim = depth < 12 && !is_2026() ? 64 : 128;
     model.n_head = model.n_kv_head = std::max<std::int64_t>(1, n_embd / head_dim);
   }
   if (n_head > 0) model.n_head = model.n_kv_head = n_head;
@@ -33,11 +41,32 @@ GptConfig PretrainConfig::model_config(std::int64_t vocab_size) const {
   return model;
 }
 
+ScalingPlan PretrainConfig::scaling(const GptConfig& model) const {
+  PretrainConfig depth_12 = *this;
+  depth_12.depth = 12;
+  depth_12.n_embd = depth_12.n_head = depth_12.n_kv_head = depth_12.intermediate_size = 0;
+  return plan_scaling(model, depth_12.model_config(model.vocab_size),
+                      {.target_param_data_ratio = target_param_data_ratio > 0 ? target_param_data_ratio : kRatio2026,
+                       .target_flops = target_flops,
+                       .num_iterations = num_iterations,
+                       .total_batch_size = total_batch_size,
+                       .weight_decay = weight_decay});
+}
+
+TrainerOptions PretrainConfig::trainer_options(const GptConfig& model) const {
+  TrainerOptions options = *this;
+  if (!is_2026()) return options;
+  const double scale = scaling(model).lr_scale;
+  for (double* rate : {&options.embedding_lr, &options.unembedding_lr, &options.matrix_lr, &options.scalar_lr}) *rate *= scale;
+  return options;
+}
+
 Horizon PretrainConfig::horizon(const GptConfig& model) const {
   constexpr double kSecondsOfAMinute = 60.0;
   if (target_minutes > 0)
     return {.steps = std::max<std::int64_t>(0, num_iterations), .seconds = kSecondsOfAMinute * target_minutes};
   if (num_iterations >= 0) return {.steps = num_iterations};
+  if (is_2026()) return {.steps = scaling(model).num_iterations};
   const auto batch = static_cast<double>(total_batch_size);
   if (target_flops > 0) return {.steps = std::llround(target_flops / (model.flops_per_token() * batch))};
   if (target_param_data_ratio > 0) {
@@ -64,6 +93,12 @@ void declare_pretrain_options(OptionList& options, PretrainConfig& config) {
   declare_run_options(options, config);
   declare_data_options(options, config, "the initial weights and the order of the data", "tokenize raw text");
 
+  options
+      .add(
+          "recipe", config.recipe,
+          "Version of the Python nanochat whose architecture, optimizer, schedules and scaling laws to use. It also determines "
+          "the defaults of options that are not given.")
+      .one_of({"nanochat-2025-12", "nanochat-2026-07"});
   options.add("depth", config.depth, "Number of layers. The model is 64 times as wide unless --n-embd is given.")
       .at_least(1)
       .at_most(256);
@@ -87,6 +122,9 @@ void declare_pretrain_options(OptionList& options, PretrainConfig& config) {
       .add("rope_table_dtype", config.rope_table_dtype,
            "Precision of the RoPE cosine and sine table. The Python nanochat uses bfloat16.")
       .one_of({"float32", "bfloat16"});
+  options.add("window_pattern", config.window_pattern,
+              "For nanochat-2026-07: attention windows of the layers, repeated, as letters S (a quarter of the context) and L "
+              "(all of it).");
   options.add("softcap", config.softcap, "Cap logits smoothly at this magnitude with tanh; 0 disables this.").at_least(0);
 
   options
@@ -113,12 +151,19 @@ void declare_pretrain_options(OptionList& options, PretrainConfig& config) {
            "Number of rows in one forward pass. Gradients of several passes are accumulated up to --total-batch-size.")
       .at_least(1)
       .may_change();
-  options.add("total_batch_size", config.total_batch_size, "Number of tokens in one optimizer step.").at_least(1);
+  options
+      .add("total_batch_size", config.total_batch_size,
+           "Number of tokens in one optimizer step. -1 computes it by the scaling law of nanochat-2026-07.")
+      .above(0, -1);
   declare_learning_rates(options, config);
   declare_step_options(options, config);
   options.add("warmup_ratio", config.warmup_ratio, "Fraction of the steps in which the learning rates rise.")
       .at_least(0)
       .at_most(1);
+  options
+      .add("warmup_steps", config.warmup_steps,
+           "Number of steps in which the learning rates rise; 0 computes it from --warmup-ratio.")
+      .at_least(0);
   options.add("warmdown_ratio", config.warmdown_ratio, "Fraction of the steps, at the end, in which the learning rates fall.")
       .at_least(0)
       .at_most(1);
@@ -144,6 +189,29 @@ void declare_pretrain_options(OptionList& options, PretrainConfig& config) {
       .may_change();
   options.add("sample_prompts", config.sample_prompts, "Prompts for the samples.").may_change();
   declare_checkpoint_options(options, config, "lowest validation bpb");
+}
+
+void apply_recipe(OptionList& options, PretrainConfig& config) {
+  if (!config.is_2026()) {
+    if (config.total_batch_size < 0)
+      throw ConfigError("--total-batch-size -1 needs --recipe nanochat-2026-07, which has a law for it");
+    return;
+  }
+  const auto otherwise = [&](const char* name, auto& field, auto value) {
+    const Option* option = options.find(name);
+    if (option != nullptr && option->source() == "default") field = value;
+  };
+  otherwise("rope_base", config.rope_base, 100000.0);
+  otherwise("total_batch_size", config.total_batch_size, std::int64_t{-1});
+  otherwise("target_param_data_ratio", config.target_param_data_ratio, kRatio2026);
+  otherwise("embedding_lr", config.embedding_lr, 0.3);
+  otherwise("unembedding_lr", config.unembedding_lr, 0.008);
+  otherwise("matrix_lr", config.matrix_lr, 0.02);
+  otherwise("weight_decay", config.weight_decay, 0.28);
+  otherwise("grad_clip", config.grad_clip, 0.0);
+  otherwise("warmup_steps", config.warmup_steps, std::int64_t{40});
+  otherwise("warmdown_ratio", config.warmdown_ratio, 0.65);
+  otherwise("final_lr_frac", config.final_lr_frac, 0.05);
 }
 
 }  // namespace nanochat

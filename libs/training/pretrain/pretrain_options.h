@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "model/config.h"
+#include "training/pretrain/scaling_laws.h"
 #include "training/trainer/horizon.h"
 #include "training/trainer/trainer_options.h"
 
@@ -20,33 +21,46 @@ struct PretrainConfig : TrainerOptions {
   std::string bos_token;             // see TokenizerLoadOptions
   std::string text_column;           // see ReaderOptions; for raw text
 
+  // nanochat-2025-12 or nanochat-2026-07: architecture, optimizer, schedules, and the laws for batch size and learning rates.
+  // It also determines the defaults of options that are not given; see apply_recipe().
+  std::string recipe = "nanochat-2025-12";
+
   // Model. 0 or a negative number: derived from depth.
   std::int64_t depth = 20, sequence_len = 2048;
   std::int64_t n_head = 0, n_kv_head = 0, n_embd = 0, intermediate_size = 0;
   double rope_base = 10000.0, softcap = 15.0;
   std::string rope_table_dtype = "float32";
+  std::string window_pattern = "SSSL";  // of nanochat-2026-07
 
   // Horizon: the first of these that is given applies.
-  double target_minutes = -1.0;             // minutes of steps; num_iterations is then the minimum number of steps
+  double target_minutes = -1.0;  // minutes of steps; num_iterations is then the minimum number of steps
   std::int64_t num_iterations = -1;
   double target_flops = -1.0;
   double target_param_data_ratio = 20.0;
 
-  std::int64_t device_batch_size = 32;      // rows
-  std::int64_t total_batch_size = 524288;   // tokens
+  std::int64_t device_batch_size = 32;  // rows
+  std::int64_t total_batch_size = 524288;  // tokens; -1: by the laws of nanochat-2026-07
+  std::int64_t warmup_steps = 0;  // 0: warmup_ratio counts
   double warmup_ratio = 0.0, warmdown_ratio = 0.2, final_lr_frac = 0.0;
 
   std::string packing = "best-fit";
-  std::int64_t validation_every = 20;       // raw text only; 0: none held out
+  std::int64_t validation_every = 20;  // raw text only; 0: none held out
   std::int64_t eval_tokens = 20 * 524288;
   std::vector<std::string> sample_prompts;
 
   PretrainConfig();
   GptConfig model_config(std::int64_t vocab_size) const;  // throws ConfigError
-  Horizon horizon(const GptConfig& model) const;          // throws ConfigError when none is given
+  Horizon horizon(const GptConfig& model) const;  // throws ConfigError when none is given
+  bool is_2026() const { return recipe == architecture_name(Architecture::kNanochat2026_07); }
+  // Of nanochat-2026-07 (scaling_laws.h).
+  ScalingPlan scaling(const GptConfig& model) const;
+  // The options of the trainer, with learning rates scaled as the recipe says.
+  TrainerOptions trainer_options(const GptConfig& model) const;
 };
 
 // Declares every option. The resolved configuration of a run has all except those that belong to the invocation.
 void declare_pretrain_options(OptionList& options, PretrainConfig& config);
+// Gives options of declare_pretrain_options() that nobody set the defaults of the recipe. Call it once all sources were read.
+void apply_recipe(OptionList& options, PretrainConfig& config);
 
 }  // namespace nanochat

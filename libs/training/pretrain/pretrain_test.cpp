@@ -157,6 +157,39 @@ TEST_F(Pretrain, AResumedRunEqualsAnUninterruptedOneBitForBit) {
   }
 }
 
+TEST_F(Pretrain, TheNewestRecipeLearnsAndResumesBitForBit) {
+  config_.recipe = "nanochat-2026-07";
+  OptionList options;
+  declare_pretrain_options(options, config_);
+  apply_recipe(options, config_);
+  EXPECT_EQ(config_.total_batch_size, -1);
+  EXPECT_EQ(config_.warmup_steps, 40);
+  EXPECT_EQ(config_.grad_clip, 0.0);
+  EXPECT_EQ(config_.embedding_lr, 0.3);
+  const GptConfig model = config_.model_config(265);
+  EXPECT_TRUE(model.is_2026());
+  const ScalingPlan plan = config_.scaling(model);
+  EXPECT_EQ(plan.num_iterations, 12) << "as num_iterations says";
+  EXPECT_DOUBLE_EQ(config_.trainer_options(model).matrix_lr, 0.02 * plan.lr_scale);
+  config_.total_batch_size = 256;
+  config_.warmup_steps = 2;
+  config_.runtime.dtype = "float32";
+  const PretrainResult whole = train();
+  EXPECT_EQ(whole.steps, 12);
+  const LoadedModel uninterrupted = load_model(config_.output_dir, at::kFloat);
+  EXPECT_TRUE(uninterrupted.model->config().is_2026());
+  const auto bpb = figures("validation_bpb");
+  ASSERT_GE(bpb.size(), 2U);
+  EXPECT_LT(bpb.back(), bpb.front());
+  config_.output_dir = folder_ / "resumed";
+  config_.num_iterations = 12;
+  const auto interrupted = [&](Gpt&, const Tokenizer&) -> nlohmann::json { throw DataError("stop"); };
+  EXPECT_THROW(train({{.every = 6, .ask = interrupted}}), DataError);
+  config_.resume = "latest";
+  EXPECT_EQ(train().steps, 12);
+  testing::expect_same_weights(*uninterrupted.model, *load_model(config_.output_dir, at::kFloat).model);
+}
+
 TEST_F(Pretrain, SavingInTheBackgroundChangesNothing) {
   const auto weights = [this] { return load_model(config_.output_dir, at::kFloat); };
   config_.checkpoint_interval = 1;
@@ -544,7 +577,7 @@ TEST_F(Pretrain, EveryOptionReachesTheConfiguration) {
   EXPECT_EQ(model.n_layer, 3);
   EXPECT_EQ(model.n_kv_head, 1);
   EXPECT_TRUE(model.rope_table_bf16);
-  const OptimizerOptions optimizer = config.optimizer_options(Runtime{});
+  const OptimizerOptions optimizer = config.optimizer_options(Runtime{}, model);
   EXPECT_EQ(optimizer.muon.dtype, at::kFloat);
   EXPECT_EQ(optimizer.adamw.weight_decay, 0.25);
   EXPECT_EQ(optimizer.embedding_lr, 0.5);

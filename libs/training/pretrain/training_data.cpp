@@ -23,7 +23,8 @@ fs::path tokenizer_beside(const std::string& path) {
 
 }  // namespace
 
-TrainingData::TrainingData(const PretrainConfig& config) : config_(config) {
+TrainingData::TrainingData(const PretrainConfig& config, int rank, int world_size)
+    : config_(config), rank_(rank), world_size_(world_size) {
   if (config.data_dir.empty()) throw ConfigError("--data-dir is missing: name token shards or text to train on");
   shards_ = names_shards(config.data_dir.front());
   for (const std::string& path : config.data_dir) {
@@ -42,7 +43,9 @@ TrainingData::TrainingData(const PretrainConfig& config) : config_(config) {
   tokenizer_ = load_tokenizer(tokenizer, {.bos_token = config.bos_token});
 }
 
-std::unique_ptr<Loader> TrainingData::open(const LoaderOptions& options, const nlohmann::json& position) const {
+std::unique_ptr<Loader> TrainingData::open(LoaderOptions options, const nlohmann::json& position) const {
+  options.rank = rank_;
+  options.world_size = world_size_;
   if (shards_) {
     return make_shard_loader(config_.data_dir, tokenizer_->bos_id(), tokenizer_->fingerprint(), options, position);
   }

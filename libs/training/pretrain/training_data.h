@@ -14,9 +14,10 @@ namespace nanochat {
 
 class TrainingData {
  public:
-  // Detects token shards or text. Throws ConfigError if a tokenizer is needed and none
-  // is given, and DataError if the data is missing or was made with another tokenizer.
-  explicit TrainingData(const PretrainConfig& config);
+  // Tells token shards from text. Throws ConfigError when a tokenizer is needed and none is given, DataError when the
+  // data is missing or was made with another tokenizer.
+  // rank, world_size: of LoaderOptions, for every loader.
+  explicit TrainingData(const PretrainConfig& config, int rank = 0, int world_size = 1);
 
   const std::shared_ptr<const Tokenizer>& tokenizer() const { return tokenizer_; }
   std::unique_ptr<Loader> training(const nlohmann::json& position) const;
@@ -27,8 +28,9 @@ class TrainingData {
   std::string fingerprint() const;  // corpus_fingerprint() of the data
 
  private:
-  std::unique_ptr<Loader> open(const LoaderOptions& options, const nlohmann::json& position) const;
+  std::unique_ptr<Loader> open(LoaderOptions options, const nlohmann::json& position) const;
   const PretrainConfig& config_;
+  int rank_, world_size_;
   std::shared_ptr<const Tokenizer> tokenizer_;
   bool shards_ = false;
 };

@@ -26,12 +26,12 @@ std::int64_t drawn_tokens(const AnsweredQuestion& question) {
   return drawn;
 }
 
-std::vector<Sequence> sequences_of(const std::vector<AnsweredQuestion>& questions) {
+std::vector<Sequence> sequences_of(const std::vector<AnsweredQuestion>& questions, std::int64_t questions_of_step) {
   std::vector<Sequence> sequences;
   for (const AnsweredQuestion& question : questions) {
     const double mean = mean_reward(question);
     const double weight = 1.0 / (static_cast<double>(std::max<std::int64_t>(1, drawn_tokens(question))) *
-                                 static_cast<double>(questions.size()));
+                                 static_cast<double>(questions_of_step));
     for (const SampledAnswer& answer : question.answers) {
       const double advantage = (answer.right ? 1.0 : 0.0) - mean;
       if (advantage != 0.0 && !answer.ids.empty()) {
@@ -69,8 +69,9 @@ double mean_reward(const AnsweredQuestion& question) {
 }
 
 std::vector<TokenBatch> policy_batches(const std::vector<AnsweredQuestion>& questions, std::int64_t device_batch_size,
-                                       std::int64_t sequence_len, TokenId padding_id) {
-  const std::vector<Sequence> sequences = sequences_of(questions);
+                                       std::int64_t sequence_len, TokenId padding_id, std::int64_t questions_of_step) {
+  if (questions_of_step == 0) questions_of_step = static_cast<std::int64_t>(questions.size());
+  const std::vector<Sequence> sequences = sequences_of(questions, questions_of_step);
   std::vector<std::size_t> order(sequences.size());
   std::iota(order.begin(), order.end(), std::size_t{0});
   const auto room = static_cast<std::size_t>(sequence_len);

@@ -17,6 +17,7 @@
 #include "training/finetune/conversation_data.h"
 #include "training/rl/pass_at_k.h"
 #include "training/rl/policy_batches.h"
+#include "training/trainer/same_everywhere.h"
 #include "training/trainer/train_step.h"
 
 namespace nanochat {
@@ -37,8 +38,8 @@ void require_reward(const TaskMixture& tasks, const std::string& flag) {
 
 class Reinforcement : public Stage {
  public:
-  explicit Reinforcement(const RlConfig& config)
-      : config_(config), base_(open_base_model(config, "rl")), model_config_(base_.stored.config),
+  Reinforcement(const RlConfig& config, Communicator& communicator)
+      : config_(config), communicator_(communicator), base_(open_base_model(config, "rl")), model_config_(base_.stored.config),
         tokenizer_(base_.stored.tokenizer), training_(mixture_of(config.mixture, "--mixture")),
         validation_(mixture_of(config.validation_mixture, "--validation-mixture")) {
     require_reward(*training_, "--mixture");
@@ -63,7 +64,8 @@ class Reinforcement : public Stage {
             .muon_warmup = false,
             .declare = [copy = config_](OptionList& options) mutable { declare_rl_options(options, copy); },
             .initialize = [this](Gpt& model) { read_weights(base_.stored, model); },
-            .announcement = announcement(iterations)};
+            .announcement = announcement(iterations),
+            .communicator = &communicator_};
   }
 
   StepReport step(Learner learner, std::int64_t, const StepSettings& settings) override {
@@ -78,11 +80,12 @@ class Reinforcement : public Stage {
 
   std::optional<Evaluation> evaluate(Gpt& model, std::int64_t) override {
     std::vector<TaskExample> examples;
-    for (std::int64_t i = 0; i < std::min(config_.eval_examples, validation_->size()); ++i)
-      examples.push_back(validation_->example(i));
-    const auto questions = sample_answers(model, *tokenizer_, examples,
-                                          answer_options(config_.eval_samples, derive_seed(config_.seed, "validation")));
-    if (interrupt_requested()) return std::nullopt;
+    for (std::int64_t i = 0; i < std::min(config_.eval_examples, validation_->size()); ++i) {
+      if (is_mine(i)) examples.push_back(validation_->example(i));
+    }
+    const auto questions = gather_results(sample_answers(model, *tokenizer_, examples,
+                                                         answer_options(config_.eval_samples, seed_of("validation"))));
+    if (sum_over_ranks(communicator_, std::int64_t{interrupt_requested()}) > 0) return std::nullopt;
     Evaluation evaluation;
     std::string line;
     for (std::int64_t k = 1; k <= config_.eval_samples; ++k) {
@@ -134,23 +137,50 @@ class Reinforcement : public Stage {
             .max_running = config_.max_running};
   }
 
-  // The next questions, in the order of the mixture's epochs, answered by the model as it is.
+  // Questions and their answers are dealt out among the processes.
+  bool is_mine(std::int64_t question) const { return question % communicator_.size() == communicator_.rank(); }
+  std::uint64_t seed_of(const std::string& purpose) const {
+    const int rank = communicator_.rank();
+    return derive_seed(config_.seed, rank == 0 ? purpose : fmt::format("{} of rank {}", purpose, rank));
+  }
+
+  // Of every process: how many of the answers to each question are right, which is all that they are asked for.
+  std::vector<AnsweredQuestion> gather_results(std::vector<AnsweredQuestion> mine) const {
+    if (communicator_.alone()) return mine;
+    const auto all = static_cast<std::size_t>(std::min(config_.eval_examples, validation_->size()));
+    std::vector<double> right(all);
+    for (std::size_t i = 0, next = 0; i < all; ++i) {
+      if (!is_mine(static_cast<std::int64_t>(i))) continue;
+      for (const SampledAnswer& answer : mine[next].answers) right[i] += answer.right ? 1.0 : 0.0;
+      ++next;
+    }
+    right = sum_over_ranks(communicator_, std::move(right));
+    std::vector<AnsweredQuestion> results(all);
+    for (std::size_t i = 0; i < all; ++i) {
+      results[i].answers.resize(static_cast<std::size_t>(config_.eval_samples));
+      for (std::size_t a = 0; a < results[i].answers.size(); ++a)
+        results[i].answers[a].right = static_cast<double>(a) < right[i];
+    }
+    return results;
+  }
+
+  // Of this process: the next questions, in the order of the mixture's epochs, answered by the model as it is.
   std::vector<AnsweredQuestion> roll_out(Gpt& model) {
-    const std::uint64_t seed = derive_seed(config_.seed, fmt::format("answers from question {}", next_));
+    const std::uint64_t seed = seed_of(fmt::format("answers from question {}", next_));
     std::vector<TaskExample> examples;
     for (std::int64_t i = 0; i < config_.examples_per_step; ++i, ++next_) {
       if (!epoch_ || epoch_number_ != next_ / training_->size()) {
         epoch_number_ = next_ / training_->size();
         epoch_ = training_->epoch(epoch_number_);
       }
-      examples.push_back(epoch_->example(next_ % training_->size()));
+      if (is_mine(i)) examples.push_back(epoch_->example(next_ % training_->size()));
     }
     return sample_answers(model, *tokenizer_, examples, answer_options(config_.num_samples, seed));
   }
 
   StepReport learn(Learner learner, const std::vector<AnsweredQuestion>& questions, const StepSettings& settings) {
     const auto batches = policy_batches(questions, device_batch_size_, model_config_.sequence_len,
-                                        tokenizer_->require_special(kAssistantEnd));
+                                        tokenizer_->require_special(kAssistantEnd), config_.examples_per_step);
     const StepResult result = train_step(learner.model, learner.optimizer, batches, settings);
     return report(questions, result.loss, result.grad_norm, settings.lr_multiplier);
   }
@@ -160,13 +190,15 @@ class Reinforcement : public Stage {
     double reward = 0.0;
     std::int64_t answer_tokens = 0, answers = 0;
     for (const AnsweredQuestion& question : questions) {
-      reward += mean_reward(question) / static_cast<double>(questions.size());
+      reward += mean_reward(question) / static_cast<double>(config_.examples_per_step);
       for (const SampledAnswer& answer : question.answers) {
         answer_tokens += static_cast<std::int64_t>(answer.ids.size());
         report.tokens += static_cast<std::int64_t>(question.prompt.size() + answer.ids.size());
         ++answers;
       }
     }
+    reward = sum_over_ranks(communicator_, std::vector<double>{reward}).front();
+    for (std::int64_t* count : {&answer_tokens, &report.tokens, &answers}) *count = sum_over_ranks(communicator_, *count);
     report.value = reward;
     const double length = static_cast<double>(answer_tokens) / static_cast<double>(answers);
     report.metrics = {
@@ -176,6 +208,7 @@ class Reinforcement : public Stage {
   }
 
   const RlConfig& config_;
+  Communicator& communicator_;
   BaseModel base_;
   GptConfig model_config_;
   std::shared_ptr<const Tokenizer> tokenizer_;
@@ -198,23 +231,27 @@ void declare_rl_options(OptionList& options, RlConfig& config) {
       .add("validation_mixture", config.validation_mixture, "Mixture of tasks to validate on: a JSON file, or the JSON itself.")
       .may_change();
   declare_finetune_options(options, config);
-  options.add("examples_per_step", config.examples_per_step, "questions of one optimizer step").at_least(1);
-  options.add("num_samples", config.num_samples, "answers to each question").at_least(2);
-  options.add("max_new_tokens", config.max_new_tokens, "longest answer").at_least(1);
-  options.add("temperature", config.temperature, "of the answers").at_least(0.01);
-  options.add("top_k", config.top_k, "draw from so many of the likeliest tokens; 0: from all").at_least(0);
-  options.add("generation_batch", config.max_running, "answers that are generated at a time").at_least(1).may_change();
-  options.add("eval_examples", config.eval_examples, "questions to be judged by").at_least(1).may_change();
-  options.add("eval_samples", config.eval_samples, "answers to each of them: pass@1 up to pass@ this").at_least(1).may_change();
+  options.add("examples_per_step", config.examples_per_step, "Number of questions in one optimizer step.").at_least(1);
+  options.add("num_samples", config.num_samples, "Number of answers sampled for each question.").at_least(2);
+  options.add("max_new_tokens", config.max_new_tokens, "Maximum number of tokens in an answer.").at_least(1);
+  options.add("temperature", config.temperature, "Sampling temperature of the answers.").at_least(0.01);
+  options.add("top_k", config.top_k, "Sample from the k most likely tokens; 0 samples from all.").at_least(0);
+  options.add("generation_batch", config.max_running, "Number of answers to generate at a time.").at_least(1).may_change();
+  options.add("eval_examples", config.eval_examples, "Number of validation questions.").at_least(1).may_change();
+  options
+      .add("eval_samples", config.eval_samples,
+           "Number of answers sampled for each validation question; pass@1 to pass@N are reported.")
+      .at_least(1)
+      .may_change();
   declare_measuring_options(options, config, "pass@k");
 }
 
-TrainingResult rl(const RlConfig& config, ProgressReporter& progress) {
-  const Runtime runtime = select_training_runtime(config);
+TrainingResult rl(const RlConfig& config, ProgressReporter& progress, Communicator& communicator) {
+  const Runtime runtime = select_training_runtime(config, communicator);
   if (config.mixture.empty() || config.validation_mixture.empty()) {
     throw ConfigError("--mixture and --validation-mixture are missing: name tasks to learn from and to be judged by");
   }
-  Reinforcement stage(config);
+  Reinforcement stage(config, communicator);
   return run_stage(stage.parts(runtime), stage, progress);
 }
 

@@ -26,6 +26,6 @@ struct RlConfig : FinetuneConfig {
 void declare_rl_options(OptionList& options, RlConfig& config);
 
 // The score is 1 - pass@1. Throws as run_stage and open_base_model; ConfigError when the tasks have no reward.
-TrainingResult rl(const RlConfig& config, ProgressReporter& progress);
+TrainingResult rl(const RlConfig& config, ProgressReporter& progress, Communicator& communicator = alone());
 
 }  // namespace nanochat

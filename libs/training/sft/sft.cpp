@@ -27,7 +27,8 @@ void declare_sft_options(OptionList& options, SftConfig& config) {
   declare_measuring_options(options, config, "validation loss");
 }
 
-TrainingResult sft(const SftConfig& config, ProgressReporter& progress, const std::vector<ScheduledScore>& scores) {
+TrainingResult sft(const SftConfig& config, ProgressReporter& progress, const std::vector<ScheduledScore>& scores,
+                   Communicator& communicator) {
   const ConversationPlan plan{
       .stage = "sft",
       .packing = config.packing == "padding" ? ConversationPacking::kPadded : ConversationPacking::kBestFit,
@@ -38,7 +39,8 @@ TrainingResult sft(const SftConfig& config, ProgressReporter& progress, const st
       .eval_tokens = config.eval_tokens,
       .judge_by_bpb = false,
       .declare = [copy = config](OptionList& options) mutable { declare_sft_options(options, copy); },
-      .scores = scores};
+      .scores = scores,
+      .communicator = &communicator};
   return train_on_conversations(config, config.data, plan, progress);
 }
 

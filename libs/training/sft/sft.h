@@ -18,6 +18,7 @@ struct SftConfig : FinetuneConfig {
 
 void declare_sft_options(OptionList& options, SftConfig& config);
 
-TrainingResult sft(const SftConfig& config, ProgressReporter& progress, const std::vector<ScheduledScore>& scores = {});
+TrainingResult sft(const SftConfig& config, ProgressReporter& progress, const std::vector<ScheduledScore>& scores = {},
+                   Communicator& communicator = alone());
 
 }  // namespace nanochat

@@ -9,6 +9,7 @@
 #include "data/batches/loader.h"
 #include "model/gpt.h"
 #include "training/trainer/batch_tensors.h"
+#include "training/trainer/same_everywhere.h"
 
 namespace nanochat {
 void BitsPerByte::add(const at::Tensor& losses, const TokenBatch& batch, const std::vector<std::int32_t>& token_bytes) {
@@ -32,32 +33,39 @@ double BitsPerByte::value() const {
 
 namespace {
 
-// nullopt when the loader has no batch.
+// How many of so many batches are this rank's.
+std::int64_t share_of_batches(std::int64_t batches, const Communicator& communicator) {
+  return (batches + communicator.size() - 1 - communicator.rank()) / communicator.size();
+}
+
+// nullopt, in all processes, when there is no batch.
 std::optional<BitsPerByte> measure(Gpt& model, Loader& loader, std::int64_t max_batches,
-                                   const std::vector<std::int32_t>& token_bytes) {
-  BitsPerByte total;
+                                   const std::vector<std::int32_t>& token_bytes, Communicator& communicator) {
+  BitsPerByte mine;
   TokenBatch batch;
   std::int64_t batches = 0;
-  for (; batches < max_batches && !interrupt_requested() && loader.next(batch); ++batches) {
-    total.add(model.token_losses(inputs_of(batch), targets_of(batch), documents_of(batch)), batch, token_bytes);
+  const std::int64_t most = share_of_batches(max_batches, communicator);
+  for (; batches < most && !interrupt_requested() && loader.next(batch); ++batches) {
+    mine.add(model.token_losses(inputs_of(batch), targets_of(batch), documents_of(batch)), batch, token_bytes);
   }
-  if (batches == 0 && !interrupt_requested()) return std::nullopt;
-  return total;
+  const bool none = sum_over_ranks(communicator, batches + (interrupt_requested() ? 1 : 0)) == 0;
+  return none ? std::nullopt : std::optional(sum_over_ranks(communicator, mine));
 }
 
 }  // namespace
 
 BitsPerByte evaluate_bits_per_byte(Gpt& model, Loader& loader, std::int64_t max_batches,
-                                   const std::vector<std::int32_t>& token_bytes) {
-  if (const auto total = measure(model, loader, max_batches, token_bytes)) return *total;
+                                   const std::vector<std::int32_t>& token_bytes, Communicator& communicator) {
+  if (const auto total = measure(model, loader, max_batches, token_bytes, communicator)) return *total;
   throw DataError("what is to be measured holds less than one batch; give more text");
 }
 
 BitsPerByte evaluate_bits_per_byte(Gpt& model, const OpenLoader& open, std::int64_t rows, std::int64_t sequence_len,
-                                   std::int64_t tokens, const std::vector<std::int32_t>& token_bytes) {
+                                   std::int64_t tokens, const std::vector<std::int32_t>& token_bytes,
+                                   Communicator& communicator) {
   while (true) {
     const std::int64_t batches = std::max<std::int64_t>(1, tokens / (rows * sequence_len));
-    if (const auto total = measure(model, *open(rows, sequence_len), batches, token_bytes)) return *total;
+    if (const auto total = measure(model, *open(rows, sequence_len), batches, token_bytes, communicator)) return *total;
     if (rows > 1) {
       rows /= 2;
     } else if (sequence_len > 2) {

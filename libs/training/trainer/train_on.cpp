@@ -14,6 +14,7 @@ StepReport train_on(Learner learner, const std::vector<TokenBatch>& batches, con
   report.seconds = seconds_since(start);
   report.value = result.loss;
   report.tokens = result.tokens;
+  report.supervised_tokens = result.supervised_tokens;
   report.metrics = {{"loss", result.loss},
                     {"grad_norm", result.grad_norm},
                     {"lr_multiplier", settings.lr_multiplier},

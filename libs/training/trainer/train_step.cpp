@@ -5,12 +5,16 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 
 #include "core/elapsed.h"
 #include "core/errors.h"
+#include "distributed/agree.h"
+#include "distributed/communicator.h"
 #include "model/stability.h"
 #include "optim/gradient.h"
 #include "training/trainer/batch_tensors.h"
+#include "training/trainer/same_everywhere.h"
 
 namespace nanochat {
 namespace {
@@ -46,41 +50,96 @@ double total_loss(const std::vector<TokenBatch>& micro_batches, const std::vecto
   return supervised > 0 ? weighted + nats / static_cast<double>(supervised) : weighted;
 }
 
-[[noreturn]] void report_non_finite(Gpt& model, const std::vector<TokenBatch>& micro_batches, std::int64_t supervised,
-                                    double loss, double norm) {
+// What is bad in a pass over this process's own batches; nullopt when nothing is.
+std::optional<std::string> non_finite_here(Gpt& model, const std::vector<TokenBatch>& micro_batches, std::int64_t supervised) {
   for (const TokenBatch& batch : micro_batches) {
-    const auto found = find_non_finite(model, inputs_of(batch), targets_of(batch), scale_of(batch, supervised, model.device()),
-                                       documents_of(batch));
-    if (found) throw NumericalError(*found);
+    auto found = find_non_finite(model, inputs_of(batch), targets_of(batch), scale_of(batch, supervised, model.device()),
+                                 documents_of(batch));
+    if (found) return found;
   }
-  throw NumericalError(fmt::format("the loss is {} and the gradient norm {}, though every tensor is finite by itself", loss,
-                                   norm));
+  return std::nullopt;
 }
+
+// The same error in every process: that of the first which finds something.
+[[noreturn]] void report_non_finite(Gpt& model, Communicator& communicator, const std::vector<TokenBatch>& micro_batches,
+                                    std::int64_t supervised, const StepResult& result, double own_loss) {
+  std::optional<std::string> here = non_finite_here(model, micro_batches, supervised);
+  if (!here && !communicator.alone() && !std::isfinite(own_loss)) {
+    here = fmt::format("its part of the loss is {}, though every tensor is finite by itself", own_loss);
+  }
+  const Agreement first = agree(communicator, here ? RankStatus::kNonFinite : RankStatus::kFine);
+  if (first.status == RankStatus::kFine) {
+    throw NumericalError(fmt::format("the loss is {} and the gradient norm {}, though every tensor is finite by itself",
+                                     result.loss, result.grad_norm));
+  }
+  const std::string found = communicator.share_text(here.value_or(""), first.rank);
+  throw NumericalError(communicator.alone() ? found : fmt::format("rank {}: {}", first.rank, found));
+}
+
+// The figures of all processes instead of this one's. Returns the sum of squares of the gradient, each part of which one
+// process has.
+double sum_figures(Communicator& communicator, StepResult& result, double squares) {
+  BitsPerByte& bpb = result.bits_per_byte;
+  const auto as_double = [](std::int64_t count) { return static_cast<double>(count); };  // exact up to 2^53
+  const auto as_count = [](double value) { return static_cast<std::int64_t>(value); };
+  const std::vector<double> sums = sum_over_ranks(communicator, {result.loss, squares, as_double(result.tokens), bpb.nats,
+                                                                 as_double(bpb.bytes), as_double(bpb.tokens)});
+  result.loss = sums[0];
+  result.tokens = as_count(sums[2]);
+  bpb = {sums[3], as_count(sums[4]), as_count(sums[5])};
+  return sums[1];
+}
+
+// Tells the optimizer while it lives which gradients are final.
+class ReducesGradients {
+ public:
+  ReducesGradients(Gpt& model, Optimizer& optimizer) : model_(model) {
+    model_.set_gradients_final([&optimizer](std::int64_t layer) { optimizer.reduce_gradients(layer); });
+  }
+  ~ReducesGradients() { model_.set_gradients_final({}); }
+  ReducesGradients(const ReducesGradients&) = delete;
+  ReducesGradients& operator=(const ReducesGradients&) = delete;
+
+ private:
+  Gpt& model_;
+};
 
 }  // namespace
 
 StepResult train_step(Gpt& model, Optimizer& optimizer, const std::vector<TokenBatch>& micro_batches,
                       const StepSettings& settings, const std::vector<std::int32_t>& token_bytes) {
   const auto start = SteadyClock::now();
-  const std::int64_t supervised = supervised_tokens(micro_batches);
+  Communicator& communicator = optimizer.communicator();
+  const std::int64_t supervised = sum_over_ranks(communicator, supervised_tokens(micro_batches));
   StepResult result;
+  result.supervised_tokens = supervised;
   model.zero_grad();
   std::vector<at::Tensor> losses;
   for (const TokenBatch& batch : micro_batches) {
+    std::optional<ReducesGradients> reduces;  // gradients go out once: with the last micro-batch
+    if (!communicator.alone() && losses.size() + 1 == micro_batches.size()) reduces.emplace(model, optimizer);
     losses.push_back(model.forward_backward(inputs_of(batch), targets_of(batch), scale_of(batch, supervised, model.device()),
                                             documents_of(batch)));
     result.tokens += batch.rows * batch.sequence_len;
   }
+  if (micro_batches.empty()) optimizer.reduce_all_gradients();
   result.loss = total_loss(micro_batches, losses, supervised);
+  const double own_loss = result.loss;
   result.forward_backward_seconds = seconds_since(start);
   for (std::size_t i = 0; i < micro_batches.size() && !token_bytes.empty(); ++i) {
     result.bits_per_byte.add(losses[i], micro_batches[i], token_bytes);
   }
-  result.grad_norm = gradient_norm(model.parameters());
-  if (!std::isfinite(result.loss) || !std::isfinite(result.grad_norm)) {
-    report_non_finite(model, micro_batches, supervised, result.loss, result.grad_norm);
+  if (communicator.alone()) {
+    result.grad_norm = gradient_norm(model.parameters());
+  } else {
+    optimizer.wait_for_gradients();
+    result.grad_norm = std::sqrt(sum_figures(communicator, result, optimizer.sum_of_squares()));
   }
-  optimizer.step(settings.lr_multiplier, settings.muon_momentum, clip_scale(result.grad_norm, settings.grad_clip));
+  if (!std::isfinite(result.loss) || !std::isfinite(result.grad_norm)) {
+    report_non_finite(model, communicator, micro_batches, supervised, result, own_loss);
+  }
+  optimizer.step(settings.lr_multiplier, settings.muon_momentum, clip_scale(result.grad_norm, settings.grad_clip),
+                 settings.muon_weight_decay);
   return result;
 }
 

@@ -14,6 +14,7 @@ namespace nanochat {
 struct StepSettings {
   double lr_multiplier = 1.0;
   double muon_momentum = 0.95;
+  double muon_weight_decay = 0.0;  // of the matrices; only for nanochat-2026-07
   double grad_clip = 1.0;  // maximum global norm; 0: no clipping
 };
 
@@ -21,16 +22,19 @@ struct StepResult {
   double loss = 0.0;           // nats: mean over supervised tokens of every micro-batch, or sum of weights * losses
   double grad_norm = 0.0;      // before clipping
   BitsPerByte bits_per_byte;   // of the training tokens
-  std::int64_t tokens = 0;     // number of positions computed
-  double forward_backward_seconds = 0.0;  // until the losses were available
+  std::int64_t tokens = 0;     // positions computed
+  std::int64_t supervised_tokens = 0;  // of batches without weights
+  double forward_backward_seconds = 0.0;  // until the losses were there
 };
 
-// Zeroes the gradients, runs forward and backward passes for every micro-batch, clips, and applies the
-// optimizer. Gradients are those of the mean loss over the supervised tokens of all micro-batches together
-// (if every token is supervised, the reference's mean of means), or of the sum of weights * losses if batches
-// have weights. Losses are read after the last micro-batch, so a GPU does not wait between two of them. If
-// the loss or the gradient norm is not finite, nothing is applied, and NumericalError names the first layer
-// and tensor that is not. token_bytes: bytes of each token, for bits per byte; empty: not computed.
+// Zeroes the gradients, passes every micro-batch forward and backward, clips and applies the optimizer. Gradients are
+// those of the mean loss over the supervised tokens of all micro-batches together (with every token supervised that is
+// the reference's mean of means), or of the sum of weights * losses where batches have weights. Losses are read after the
+// last micro-batch, so a GPU does not stand still between two of them. When the loss or the gradient norm is not finite
+// nothing is applied and NumericalError names the first layer and tensor that is not.
+// Where the optimizer's communicator has other processes, each gives its micro-batches, and the figures and
+// the error are those of all together: the mean is over the supervised tokens of all, and NumericalError names the rank.
+// token_bytes: bytes of each token, for the bits per byte; empty: those are not taken.
 StepResult train_step(Gpt& model, Optimizer& optimizer, const std::vector<TokenBatch>& micro_batches,
                       const StepSettings& settings, const std::vector<std::int32_t>& token_bytes = {});
 

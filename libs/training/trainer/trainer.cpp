@@ -3,8 +3,12 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <exception>
 #include <limits>
 #include <set>
+#include <utility>
+
+#include <ATen/ops/full.h>
 
 #include <spdlog/fmt/fmt.h>
 
@@ -20,9 +24,12 @@
 #include "core/log.h"
 #include "core/options.h"
 #include "core/progress.h"
+#include "distributed/agree.h"
+#include "distributed/communicator.h"
 #include "ops/peak.h"
 #include "runtime/environment.h"
 #include "training/trainer/memory_check.h"
+#include "training/trainer/same_everywhere.h"
 
 namespace nanochat {
 namespace {
@@ -58,10 +65,10 @@ struct LoopState {
 // One call of run_stage().
 struct Loop {
   Loop(TrainerParts given, Stage& given_stage, ProgressReporter& given_progress)
-      : parts(std::move(given)), stage(given_stage), progress(given_progress),
-        background(save_in_background(parts.options, parts.model, parts.runtime, parts.device_batch_size)),
-        lock(parts.options.output_dir, parts.stage), model(parts.model, parts.runtime.dtype, parts.runtime.device),
-        optimizer(model.parameters(), parts.model.n_embd, parts.options.optimizer_options(parts.runtime)) {
+      : parts(std::move(given)), communicator(*parts.communicator), stage(given_stage), progress(given_progress),
+        background(save_in_background(parts.options, parts.model, parts.runtime, parts.device_batch_size)), lock(lock_run()),
+        model(parts.model, parts.runtime.dtype, parts.runtime.device),
+        optimizer(model.parameters(), parts.model.n_embd, optimizer_options(), communicator) {
     if (const auto folder = checkpoint_to_resume()) {
       restore(*folder);
     } else {
@@ -69,14 +76,39 @@ struct Loop {
       stage.seek(nullptr);
     }
     peak.emplace(parts.runtime.device, parts.runtime.dtype);
+    communicator.barrier();  // until here the others may read what is there
+    if (communicator.is_root()) open_run();
+    communicator.barrier();
+    const fs::path& folder = parts.options.output_dir;
+    add_log_file(folder / (communicator.is_root() ? "log.txt" : fmt::format("log.rank-{}.txt", communicator.rank())));
+    std::error_code ignored;
+    if (fs::equivalent(checkpoint, RunFolder::checkpoint_path(folder, step), ignored)) saved_step = step;
+    board = communicator.make_message_board();
+    saver.emplace(background);
+  }
+
+  std::unique_ptr<FolderLock> lock_run() const {
+    if (!communicator.is_root()) return nullptr;
+    return std::make_unique<FolderLock>(parts.options.output_dir, parts.stage);
+  }
+
+  // Rank 0's, where each would measure for itself which precision is the faster one.
+  OptimizerOptions optimizer_options() const {
+    OptimizerOptions options = parts.options.optimizer_options(parts.runtime, parts.model);
+    options.muon.dtype = options.normuon.dtype = same_dtype(communicator, options.muon.dtype);
+    return options;
+  }
+
+  // Of rank 0.
+  void open_run() {
     run_folder.emplace(parts.options.output_dir, !parts.options.resume.empty());
     if (checkpoint.empty() || !changes.empty()) run_folder->write_config(resolved());
     // Figures of the step that a checkpoint stands at were measured after it was written: they come again.
     metrics.emplace(run_folder->path(), parts.options.resume.empty() ? std::nullopt : std::optional(step - 1));
-    add_log_file(run_folder->path() / "log.txt");
-    std::error_code ignored;
-    if (fs::equivalent(checkpoint, run_folder->checkpoint_path(step), ignored)) saved_step = step;
-    saver.emplace(background);
+  }
+
+  void write_metrics(const nlohmann::json& values) {
+    if (metrics) metrics->write(step, values);
   }
 
   nlohmann::json invariants() const {
@@ -107,7 +139,8 @@ struct Loop {
     if (state.is_object()) {
       const nlohmann::json invariants = state.value("invariants", nlohmann::json::object());
       for (const Invariant& invariant : parts.invariants) {
-        const bool concerned = std::any_of(invariant.options.begin(), invariant.options.end(),
+        const bool concerned = !communicator.alone() ||
+                               std::any_of(invariant.options.begin(), invariant.options.end(),
                                            [&](const std::string& name) { return changed.contains(name); });
         const nlohmann::json before = invariants.value(invariant.name, nlohmann::json());
         if (!concerned || before == invariant.value) continue;
@@ -127,8 +160,16 @@ struct Loop {
                                   fmt::join(refused, "; ")));
   }
 
-  // nullopt: training begins. So it does, too, in a run that ended before its first checkpoint.
+  // What rank 0 finds, in every process.
   std::optional<fs::path> checkpoint_to_resume() {
+    std::optional<fs::path> found;
+    if (communicator.is_root()) found = find_checkpoint_to_resume();
+    const std::string path = communicator.share_text(found ? found->string() : "");
+    return path.empty() ? std::nullopt : std::optional(fs::path(path));
+  }
+
+  // nullopt: training begins. So it does, too, in a run that ended before its first checkpoint.
+  std::optional<fs::path> find_checkpoint_to_resume() {
     const std::string& resume = parts.options.resume;
     if (resume.empty()) return std::nullopt;
     if (resume != "latest") return find_checkpoint(resume);
@@ -158,7 +199,7 @@ struct Loop {
     }
     read_weights(stored, model);
     NamedTensors tensors = optimizer.state();
-    load_optimizer_state(folder, tensors);
+    load_optimizer_state(folder, tensors, communicator.alone() ? std::vector<std::int64_t>() : optimizer.state_first_rows());
     try {
       step = state.at("step").get<std::int64_t>();
       optimizer.set_steps(step);
@@ -176,6 +217,8 @@ struct Loop {
   void announce() const {
     for (const std::string& warning : parts.warnings) log_warn("{}", warning);
     log_info("{}", parts.runtime.description);
+    if (!communicator.alone())
+      log_info("process {} of {}, which share the optimizer's state", communicator.rank(), communicator.size());
     log_info("model: depth {}, width {}, {} heads, vocabulary {}, {} parameters, {:.2e} FLOPs per token", parts.model.n_layer,
              parts.model.n_embd, parts.model.n_head, with_commas(parts.model.vocab_size),
              with_commas(parts.model.parameter_count()), parts.model.flops_per_token());
@@ -195,16 +238,17 @@ struct Loop {
     while (true) {
       const bool last = reached();
       const auto due = [&](std::int64_t interval) { return (last && interval != 0) || (interval > 0 && step % interval == 0); };
-      const bool stop = interrupt_requested();
-      surface([this] { saver->check(); });
+      const bool stop = interrupted();
       // A checkpoint comes first: what follows could fail, and would take the work of the steps with it.
-      if ((due(options.checkpoint_interval) && step > first) || (last && step == 0) || (stop && step > first)) save();
+      const bool wanted = (due(options.checkpoint_interval) && step > first) || (last && step == 0) || (stop && step > first);
+      if (wanted && saved_step != step) save();
       if (stop) break;
       if (due(options.eval_interval)) validate();
       if (step > 0 && due(options.sample_interval)) examine();
       ask_scores(last);
-      if (last || interrupt_requested()) break;
-      while (!take_step() && !interrupt_requested()) {  // a skipped batch is no step: the next one stands in
+      if (last) break;
+      if (interrupted()) continue;  // and save
+      while (!take_step() && !interrupted()) {  // a skipped batch is no step: the next one stands in
       }
     }
     finish_saves();
@@ -220,6 +264,27 @@ struct Loop {
             .checkpoint = last_good()};
   }
 
+  // Whether any process was asked to stop. Throws, in all of them, when a checkpoint could not be written.
+  bool interrupted() {
+    std::exception_ptr failed;
+    try {
+      saver->check();
+    } catch (const IoError&) {
+      failed = std::current_exception();
+    }
+    const Agreement now = agree(communicator, failed                  ? RankStatus::kFailedSave
+                                              : interrupt_requested() ? RankStatus::kInterrupted
+                                                                      : RankStatus::kFine);
+    if (now.status == RankStatus::kFailedSave) {
+      surface([&] {
+        if (failed) std::rethrow_exception(failed);
+        saver->wait();  // this process hears of it a little later
+        throw IoError(fmt::format("rank {} could not write its part of a checkpoint", now.rank));
+      });
+    }
+    return now.status == RankStatus::kInterrupted;
+  }
+
   bool reached() const { return parts.horizon.reached(step, loop.training_seconds); }
   std::int64_t expected_steps() const { return parts.horizon.expected_steps(step, loop.training_seconds); }
 
@@ -227,9 +292,16 @@ struct Loop {
     constexpr double kMomentum = 0.95;
     LearningRateSchedule schedule = parts.schedule;
     schedule.num_iterations = parts.scheduled_steps > 0 ? parts.scheduled_steps : expected_steps();
-    return {.lr_multiplier = schedule.multiplier(step),
-            .muon_momentum = parts.muon_warmup ? muon_momentum(step) : kMomentum,
-            .grad_clip = parts.options.grad_clip};
+    StepSettings settings{.lr_multiplier = schedule.multiplier(step),
+                          .muon_momentum = parts.muon_warmup ? muon_momentum(step) : kMomentum,
+                          .grad_clip = parts.options.grad_clip};
+    if (parts.muon) {
+      NorMuonSchedule muon = *parts.muon;
+      muon.num_iterations = schedule.num_iterations;
+      settings.muon_momentum = muon.momentum(step);
+      settings.muon_weight_decay = muon.decay(step);
+    }
+    return settings;
   }
 
   // False when the batch was not finite and may be skipped.
@@ -241,6 +313,7 @@ struct Loop {
       skip_or_fail(error);
       return false;
     }
+    if (parts.horizon.seconds > 0.0) report.seconds = largest(report.seconds);  // all must see the same end
     loop.training_seconds += report.seconds;
     timed_seconds += report.seconds;
     timed_tokens += report.tokens;
@@ -248,11 +321,17 @@ struct Loop {
     loop.smooth = kSmoothing * loop.smooth + (1.0 - kSmoothing) * report.value;
     const double smooth = loop.smooth / (1.0 - std::pow(kSmoothing, static_cast<double>(step + 1)));
     const double rate = static_cast<double>(report.tokens) / report.seconds;
-    const double mfu = peak->utilization(rate * parts.model.flops_per_token());
+    const double mfu = peak->utilization(rate * parts.model.flops_per_token() / communicator.size());
     report.metrics.update({{"step_ms", 1e3 * report.seconds}, {"tokens_per_second", rate}, {"mfu", mfu}});
-    metrics->write(step, report.metrics);
-    const std::string line = fmt::format("{} {:.4f} | {} | {} tok/s | MFU {:.0f}%", parts.shown, smooth, report.summary,
-                                         with_commas(std::llround(rate)), 100.0 * mfu);
+    std::string sent;
+    if (!communicator.alone()) {
+      const std::int64_t bytes = communicator.bytes_sent() - std::exchange(sent_before, communicator.bytes_sent());
+      report.metrics["sent_bytes"] = bytes;
+      sent = fmt::format(" | sent {}", human_bytes(static_cast<double>(bytes)));
+    }
+    write_metrics(report.metrics);
+    const std::string line = fmt::format("{} {:.4f} | {} | {} tok/s | MFU {:.0f}%{}", parts.shown, smooth, report.summary,
+                                         with_commas(std::llround(rate)), 100.0 * mfu, sent);
     if (step % parts.options.log_interval == 0) log_debug("step {:06d} | {}", step, line);
     progress.note(line);
     ++step;
@@ -261,12 +340,18 @@ struct Loop {
     return true;
   }
 
+  double largest(double mine) const {
+    at::Tensor largest = at::full({1}, mine, at::kDouble);
+    communicator.all_reduce(largest, ReduceOp::kMax).wait();
+    return *largest.const_data_ptr<double>();
+  }
+
   void skip_or_fail(const NumericalError& error) {
     const std::int64_t allowed = parts.options.skip_bad_steps;
     if (loop.skipped_steps < allowed) {
       ++loop.skipped_steps;
       log_warn("step {}: {}; batch skipped, {} more may be", step, error.what(), allowed - loop.skipped_steps);
-      metrics->write(step, {{"skipped_batch", error.what()}});
+      write_metrics({{"skipped_batch", error.what()}});
       return;
     }
     try {
@@ -278,10 +363,12 @@ struct Loop {
   }
 
   void save() {
+    optimizer.gather_values();
     CheckpointContents contents;
     contents.config = &parts.model;
-    contents.weights = model_weights(model);
+    if (communicator.is_root()) contents.weights = model_weights(model);
     contents.optimizer = optimizer.state();
+    contents.shared = {board.get(), communicator.rank(), communicator.size(), saves++};
     contents.tokenizer = parts.tokenizer.get();
     contents.training_state = {{"stage", parts.stage},       {"step", step},
                                {"loader", stage.position()}, {"loop", loop.to_json(parts.shown, parts.score)},
@@ -289,13 +376,14 @@ struct Loop {
                                {"invariants", invariants()}, {"environment", describe_environment(parts.runtime)}};
     const auto start = Clock::now();
     surface([&] {
-      saver->save(run_folder->checkpoint_path(step), contents, [this, at = step](const SaveTimes& times) {
-        run_folder->mark_latest(at);
-        run_folder->prune_checkpoints(parts.options.keep_last);
+      const fs::path folder = RunFolder::checkpoint_path(parts.options.output_dir, step);
+      saver->save(folder, contents, [this, folder, at = step](const SaveTimes& times) {
+        if (run_folder) run_folder->mark_latest(at);
+        if (run_folder) run_folder->prune_checkpoints(parts.options.keep_last);
         log_debug(
             "step {:06d} | checkpoint {} written in {:.0f} ms; training stood still for {:.0f} ms, {:.0f} of them for "
             "the one before",
-            at, run_folder->checkpoint_path(at).string(), 1e3 * times.written, 1e3 * times.stalled, 1e3 * times.waited);
+            at, folder.string(), 1e3 * times.written, 1e3 * times.stalled, 1e3 * times.waited);
       });
     });
     checkpoint_seconds += seconds_since(start);
@@ -336,57 +424,75 @@ struct Loop {
     const bool best = loop.score <= loop.minimum_score;
     loop.minimum_score = std::min(loop.minimum_score, loop.score);
     evaluation->metrics.update({{"validation_" + parts.score, loop.score}, {"training_seconds", loop.training_seconds}});
-    metrics->write(step, evaluation->metrics);
+    write_metrics(evaluation->metrics);
     log_info("step {:06d} | {} | {} of training", step, evaluation->summary, human_duration(loop.training_seconds));
     if (!parts.options.keep_best || !best || step == 0) return;  // an untrained model is nothing to keep
     if (saved_step != step) save();
+    if (!run_folder) return;
     saver->then([this, at = step] {
       run_folder->mark_best(at);
       run_folder->prune_checkpoints(parts.options.keep_last);  // the best before
     });
   }
 
+  // What rank 0 does while the others wait; they may for hours.
+  template <class Action>
+  void at_root(Action action) {
+    if (communicator.is_root()) action();
+    communicator.barrier();
+  }
+
   void examine() {
-    const nlohmann::json found = stage.examine(model, step);
-    if (!found.empty()) metrics->write(step, found);
+    at_root([this] {
+      const nlohmann::json found = stage.examine(model, step);
+      if (!found.empty()) metrics->write(step, found);
+    });
   }
 
   // They take long, and run code that has nothing to do with training: the work of the steps is on disk before.
   void ask_scores(bool last) {
     for (const ScheduledScore& score : parts.scores) {
-      if (!score.due(step, last) || interrupt_requested()) continue;
+      if (!score.due(step, last) || interrupted()) continue;
       if (saved_step != step) save();
       finish_saves();
-      const nlohmann::json found = score.ask(model, *parts.tokenizer);
-      if (!found.empty() && !interrupt_requested()) metrics->write(step, found);  // what was cut short says nothing
+      at_root([&] {
+        const nlohmann::json found = score.ask(model, *parts.tokenizer);
+        if (!found.empty() && !interrupt_requested()) metrics->write(step, found);  // what was cut short says nothing
+      });
     }
   }
 
   TrainerParts parts;
+  Communicator& communicator;
   Stage& stage;
   ProgressReporter& progress;
   bool background;  // whether training goes on while checkpoints are written
-  FolderLock lock;  // before anything that reads or writes the run
+  std::unique_ptr<FolderLock> lock;  // rank 0's, before anything that reads or writes the run
   Gpt model;
   Optimizer optimizer;
-  std::optional<RunFolder> run_folder;
+  std::optional<RunFolder> run_folder;  // rank 0's, as are the metrics
   std::optional<MetricsWriter> metrics;
   fs::path checkpoint;  // resumed from; empty: none
   std::vector<std::string> changes;  // of its options
   std::string computed_before;       // by another device, or in another precision; empty: no
   LoopState loop;
   std::int64_t step = 0, timed_tokens = 0;
+  std::int64_t saves = 0, sent_before = 0;
   std::int64_t saved_step = -1;  // of the newest checkpoint, which may be being written
   double timed_seconds = 0.0, checkpoint_seconds = 0.0;
   std::optional<ops::PeakRate> peak;
+  std::unique_ptr<MessageBoard> board;   // the saver's
   std::optional<CheckpointSaver> saver;  // last: it waits for a save, which uses the rest
 };
 
 }  // namespace
 
-Runtime select_training_runtime(const TrainerOptions& options) {
+Runtime select_training_runtime(const TrainerOptions& options, Communicator& communicator) {
   if (options.output_dir.empty()) throw ConfigError("--output-dir is missing: name the folder of the run");
-  return select_runtime(options.runtime, Workload::kTraining);
+  Runtime runtime = select_runtime(options.runtime, Workload::kTraining,
+                                   {communicator.local_rank(), communicator.local_size()});
+  set_dtype(runtime, same_dtype(communicator, runtime.dtype));
+  return runtime;
 }
 
 TrainingResult run_stage(TrainerParts parts, Stage& stage, ProgressReporter& progress) {

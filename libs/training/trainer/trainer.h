@@ -18,6 +18,7 @@
 #include <nlohmann/json.hpp>
 
 #include "model/gpt.h"
+#include "distributed/communicator.h"
 #include "optim/schedule.h"
 #include "training/trainer/horizon.h"
 #include "training/trainer/scheduled_scores.h"
@@ -45,8 +46,9 @@ struct Invariant {
 
 // What a stage says of one optimizer step.
 struct StepReport {
-  double value = 0.0;       // displayed value, smoothed over steps; see TrainerParts::shown
-  std::int64_t tokens = 0;  // positions trained on
+  double value = 0.0;       // shown, smoothed over steps, as TrainerParts::shown
+  std::int64_t tokens = 0;  // positions trained on, by all processes
+  std::int64_t supervised_tokens = 0;  // of them
   double seconds = 0.0;     // without waiting for data
   nlohmann::json metrics = nlohmann::json::object();  // for metrics.jsonl; the loop adds times and rates
   std::string summary;      // "bpb 1.2345 | norm 0.321"
@@ -58,6 +60,8 @@ struct Evaluation {
   std::string summary;
 };
 
+// Where several processes train, all make the same calls in the same order, but for examine(), which rank 0 alone makes.
+// What step() and evaluate() return or throw as NumericalError must be the same in all but for StepReport::seconds.
 class Stage {
  public:
   virtual ~Stage() = default;
@@ -87,12 +91,14 @@ struct TrainerParts {
   std::int64_t scheduled_steps = 0;           // of the whole where the horizon is that of a trial; 0: horizon.steps
   LearningRateSchedule schedule = {};         // its shape; the loop sets num_iterations by the horizon
   bool muon_warmup = true;                    // muon_momentum() of the step; false: 0.95 always
+  std::optional<NorMuonSchedule> muon = {};   // of pretraining nanochat-2026-07: decides momentum and decay of the matrices
   std::vector<Invariant> invariants = {};
   std::function<void(OptionList&)> declare;   // the resolved configuration, which resuming compares
   std::function<void(Gpt&)> initialize;       // weights of a run that is not resumed
   std::string announcement;                   // a line of what is to be trained
   std::vector<std::string> warnings = {};     // for the log of the run, before its first step
-  std::vector<ScheduledScore> scores = {};
+  std::vector<ScheduledScore> scores = {};    // asked of rank 0
+  Communicator* communicator = &alone();      // with the other processes that train
 };
 
 struct TrainingResult {
@@ -109,11 +115,13 @@ struct TrainingResult {
 
 // Where to train, chosen before data is read: sets the number of threads. Throws ConfigError without --output-dir, and as
 // select_runtime().
-Runtime select_training_runtime(const TrainerOptions& options);
+// Of several processes each gets a device and its share of the cores, in the precision that rank 0 has chosen.
+Runtime select_training_runtime(const TrainerOptions& options, Communicator& communicator = alone());
 
 // Trains until the horizon, or an interrupt. Loads or initializes; the run folder is made last, when nothing is left to be
 // refused. A resumed run may differ in options that change nothing of what is learnt (Option::may_change), and have more
-// steps; the log says in which. For one thread.
+// steps; the log says in which. For one thread. Of several processes rank 0 alone owns the run folder, metrics, log.txt,
+// scores and samples; the others log to log.rank-R.txt, and write their parts of checkpoints.
 // Throws ConfigError (also for memory that will not do, with the batch size that does), CheckpointError, NumericalError
 // naming the last good checkpoint, IoError likewise, and what the stage throws.
 TrainingResult run_stage(TrainerParts parts, Stage& stage, ProgressReporter& progress);

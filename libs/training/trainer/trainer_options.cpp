@@ -1,11 +1,14 @@
 #include "training/trainer/trainer_options.h"
 
 #include "core/options.h"
+#include "model/config.h"
 
 namespace nanochat {
 
-OptimizerOptions TrainerOptions::optimizer_options(const Runtime& on) const {
+OptimizerOptions TrainerOptions::optimizer_options(const Runtime& on, const GptConfig& model) const {
   OptimizerOptions options;
+  options.rules = model.is_2026() ? OptimizerRules::kNanochat2026_07 : OptimizerRules::kNanochat2025_12;
+  options.scalar_lr = scalar_lr * init_lr_frac;
   options.embedding_lr = embedding_lr * init_lr_frac;
   options.unembedding_lr = unembedding_lr * init_lr_frac;
   options.matrix_lr = matrix_lr * init_lr_frac;
@@ -15,6 +18,7 @@ OptimizerOptions TrainerOptions::optimizer_options(const Runtime& on) const {
   } else {
     options.muon.dtype = muon_dtype == "bfloat16" ? at::kBFloat16 : at::kFloat;
   }
+  options.normuon.dtype = options.muon.dtype;
   return options;
 }
 
@@ -42,11 +46,16 @@ void declare_learning_rates(OptionList& options, TrainerOptions& config) {
 }
 
 void declare_step_options(OptionList& options, TrainerOptions& config) {
-  options.add("weight_decay", config.weight_decay, "Decoupled weight decay of the embedding and the head.").at_least(0);
+  options
+      .add("weight_decay", config.weight_decay,
+           "Decoupled weight decay of the embedding and the head. For nanochat-2026-07: that of the matrices at depth 12, "
+           "which the "
+           "scaling law adapts to the model.")
+      .at_least(0);
   options
       .add("muon_dtype", config.muon_dtype,
-           "Precision of Muon's Newton-Schulz iteration. auto uses the faster one on this machine. The Python nanochat "
-           "uses bfloat16.")
+           "Precision of Muon's orthogonalisation (Newton-Schulz or Polar Express). auto uses the faster one on this machine. "
+           "The Python nanochat uses bfloat16.")
       .one_of({"auto", "float32", "bfloat16"})
       .may_change();
   options.add("grad_clip", config.grad_clip, "Clip gradients to this global norm; 0 disables clipping.").at_least(0);

@@ -21,7 +21,8 @@ struct TrainerOptions {
   int workers = 0;                      // threads that prepare data; 0: every core
 
   double embedding_lr = 0.2, unembedding_lr = 0.004, matrix_lr = 0.02, weight_decay = 0.0;
-  double init_lr_frac = 1.0;            // multiplies the three rates; pretraining has no option for it
+  double scalar_lr = 0.5;               // of the scales of nanochat-2026-07; no option
+  double init_lr_frac = 1.0;            // multiplies the four rates; pretraining has no option for it
   std::string muon_dtype = "auto";      // auto: the faster one, as for runtime.dtype
   double grad_clip = 0.0;               // maximum norm; 0: no clipping
   std::int64_t skip_bad_steps = 0;      // number of batches with a NaN or Inf in loss or gradient that may be skipped
@@ -32,7 +33,8 @@ struct TrainerOptions {
   bool keep_best = false;               // by Evaluation::score
   bool async_save = true;               // if memory allows
 
-  OptimizerOptions optimizer_options(const Runtime& on) const;  // learning rates with their factor
+  // Learning rates with their factor; the rules are those of the model's architecture.
+  OptimizerOptions optimizer_options(const Runtime& on, const GptConfig& model) const;
 };
 
 // --output-dir, --resume and the options of the device.

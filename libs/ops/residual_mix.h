@@ -1,0 +1,21 @@
+#pragma once
+// The residual stream of nanochat-2026-07: before each layer it is scaled, and a share of its beginning x0 is added to it;
+// backout takes a share of an earlier state from it before the head, which is the same operation.
+// Source: GPT.forward of the reference at 92d63d4.
+
+#include <ATen/core/Tensor.h>
+
+namespace nanochat::ops {
+
+// stream += branch; before = stream; stream = a stream + b x0; y and rstd as rms_norm() of that. All (N, C) of one type, rstd
+// (N) float32 or undefined. a, b: float32, one number each, where the others are. branch and before may be undefined.
+void residual_mix(at::Tensor& stream, const at::Tensor& branch, const at::Tensor& x0, const at::Tensor& a, const at::Tensor& b,
+                  at::Tensor& before, at::Tensor& y, at::Tensor& rstd, double eps);
+
+// gradient: that of the mixed stream, which becomes that of the stream before it was mixed. dx0 (N, C; float32) += b gradient,
+// d_a += sum(gradient * before), d_b += sum(gradient * x0), one number each; before and d_a may both be undefined. Sums do not
+// depend on the number of threads.
+void residual_mix_backward(at::Tensor& gradient, const at::Tensor& before, const at::Tensor& x0, const at::Tensor& a,
+                           const at::Tensor& b, at::Tensor& dx0, at::Tensor d_a, at::Tensor d_b);
+
+}  // namespace nanochat::ops

@@ -1,0 +1,23 @@
+#pragma once
+// What all processes of a training must have alike, though each could decide for itself.
+
+#include <c10/core/ScalarType.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "training/trainer/bits_per_byte.h"
+
+namespace nanochat {
+
+class Communicator;
+
+// Rank 0's.
+at::ScalarType same_dtype(Communicator& communicator, at::ScalarType mine);
+
+// Sums over all processes.
+std::vector<double> sum_over_ranks(Communicator& communicator, std::vector<double> mine);
+std::int64_t sum_over_ranks(Communicator& communicator, std::int64_t mine);
+BitsPerByte sum_over_ranks(Communicator& communicator, const BitsPerByte& mine);
+
+}  // namespace nanochat

@@ -1,0 +1,204 @@
+// Steps of several processes, here threads with a communicator each, against one process with the same micro-batches.
+#include <ATen/Parallel.h>
+#include <ATen/ops/equal.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <mutex>
+#include <string>
+#include <tuple>
+
+#include "core/errors.h"
+#include "distributed/testing.h"
+#include "model/testing.h"
+#include "model/testing_config.h"
+#include "training/trainer/train_step.h"
+
+namespace nanochat {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::StartsWith;
+using ::testing::ThrowsMessage;
+
+constexpr std::int64_t kVocab = 90, kTime = 16;
+
+GptConfig config_of(Architecture architecture) {
+  if (architecture == Architecture::kNanochat2026_07) return testing::newest_config(kVocab, kTime);
+  GptConfig c = GptConfig::from_depth(2, kVocab, kTime);
+  c.n_kv_head = 1;  // queries, keys and values of different shapes
+  return c;
+}
+
+// Micro-batches of one step, with unequal numbers of supervised tokens.
+std::vector<TokenBatch> batches_of(std::uint64_t step, int count) {
+  std::vector<TokenBatch> batches;
+  for (int i = 0; i < count; ++i) {
+    const at::Tensor tokens = testing::random_ids(2, kTime + 1, kVocab, 100 * step + static_cast<std::uint64_t>(i));
+    TokenBatch batch{2, kTime, {}, {}, {}};
+    for (std::int64_t row = 0; row < 2; ++row) {
+      const auto* first = tokens.const_data_ptr<std::int32_t>() + row * (kTime + 1);
+      batch.inputs.insert(batch.inputs.end(), first, first + kTime);
+      batch.targets.insert(batch.targets.end(), first + 1, first + kTime + 1);
+    }
+    for (int t = 0; t < 3 * i; ++t) batch.targets[static_cast<std::size_t>(t)] = -1;
+    batches.push_back(std::move(batch));
+  }
+  return batches;
+}
+
+std::vector<TokenBatch> share_of(const std::vector<TokenBatch>& batches, const Communicator& communicator) {
+  std::vector<TokenBatch> mine;
+  for (std::size_t i = static_cast<std::size_t>(communicator.rank()); i < batches.size();
+       i += static_cast<std::size_t>(communicator.size())) {
+    mine.push_back(batches[i]);
+  }
+  return mine;
+}
+
+OptimizerOptions options(const GptConfig& config) {
+  OptimizerOptions o;
+  if (config.is_2026()) o.rules = OptimizerRules::kNanochat2026_07;
+  o.muon.dtype = o.normuon.dtype = at::kFloat;
+  return o;
+}
+
+struct Trained {
+  std::vector<StepResult> steps;
+  std::vector<at::Tensor> values, computes;
+  std::size_t state_elements = 0;
+};
+
+Trained train(Communicator& communicator, const GptConfig& config, int steps, int micro_batches, at::ScalarType dtype) {
+  at::set_num_threads(1);
+  Gpt model = testing::random_model(config, dtype, 1);
+  Optimizer optimizer(model.parameters(), config.n_embd, options(config), communicator);
+  const std::vector<std::int32_t> bytes(kVocab, 1);
+  Trained run;
+  for (int step = 0; step < steps; ++step) {
+    run.steps.push_back(train_step(model, optimizer,
+                                   share_of(batches_of(static_cast<std::uint64_t>(step), micro_batches), communicator),
+                                   {.muon_weight_decay = 0.1, .grad_clip = 0.5}, bytes));
+  }
+  optimizer.gather_values();
+  for (const Parameter& parameter : model.parameters()) {
+    run.values.push_back(parameter.value);
+    run.computes.push_back(parameter.compute);
+  }
+  for (const auto& [name, tensor] : optimizer.state()) run.state_elements += static_cast<std::size_t>(tensor.numel());
+  return run;
+}
+
+class Ranks : public ::testing::TestWithParam<std::tuple<int, Architecture>> {
+ protected:
+  static int ranks() { return std::get<0>(GetParam()); }
+  static GptConfig config() { return config_of(std::get<1>(GetParam())); }
+};
+
+TEST_P(Ranks, TakeTheStepsOfOneProcess) {
+  // Sums in another order differ by rounding, which grows from step to step: faster in the newest architecture, whose scalars
+  // have large learning rates.
+  const int steps = config().is_2026() ? 6 : 12;
+  constexpr int kMicroBatches = 6;
+  constexpr double kLoss = 1e-5, kNorm = 1e-4;
+  const Trained whole = train(alone(), config(), steps, kMicroBatches, at::kFloat);
+  std::mutex mutex;
+  std::vector<Trained> runs;
+  testing::run_ranks(ranks(), [&](Communicator& communicator) {
+    Trained run = train(communicator, config(), steps, kMicroBatches, at::kFloat);
+    const std::scoped_lock lock(mutex);
+    runs.push_back(std::move(run));
+  });
+  ASSERT_EQ(runs.size(), static_cast<std::size_t>(ranks()));
+  for (const Trained& run : runs) {
+    ASSERT_EQ(run.steps.size(), whole.steps.size());
+    for (std::size_t step = 0; step < run.steps.size(); ++step) {
+      EXPECT_NEAR(run.steps[step].loss, whole.steps[step].loss, kLoss) << "step " << step;
+      EXPECT_NEAR(run.steps[step].grad_norm, whole.steps[step].grad_norm, kNorm) << "step " << step;
+      EXPECT_EQ(run.steps[step].tokens, whole.steps[step].tokens);
+      EXPECT_EQ(run.steps[step].bits_per_byte.bytes, whole.steps[step].bits_per_byte.bytes);
+      EXPECT_NEAR(run.steps[step].bits_per_byte.nats, whole.steps[step].bits_per_byte.nats, 1e-2);
+      EXPECT_EQ(run.steps[step].loss, runs.front().steps[step].loss) << "all ranks say the same";
+    }
+    for (std::size_t i = 0; i < run.values.size(); ++i) EXPECT_TRUE(at::equal(run.values[i], runs.front().values[i]));
+  }
+}
+
+TEST_P(Ranks, ShareTheStateOfTheOptimizer) {
+  const std::size_t whole = train(alone(), config(), 1, 6, at::kFloat).state_elements;
+  std::mutex mutex;
+  std::size_t sum = 0;
+  testing::run_ranks(ranks(), [&](Communicator& communicator) {
+    const std::size_t mine = train(communicator, config(), 1, 6, at::kFloat).state_elements;
+    const std::scoped_lock lock(mutex);
+    EXPECT_LE(mine, whole * 5 / 4 / static_cast<std::size_t>(ranks()) + 1) << "no rank has much more than its share";
+    sum += mine;
+  });
+  EXPECT_EQ(sum, whole);
+}
+
+// In bfloat16 the rounded weights go round after a step, and the masters when they are wanted.
+TEST_P(Ranks, AgreeInBFloat16) {
+  std::mutex mutex;
+  std::vector<Trained> runs;
+  testing::run_ranks(ranks(), [&](Communicator& communicator) {
+    Trained run = train(communicator, config(), 3, 6, at::kBFloat16);
+    const std::scoped_lock lock(mutex);
+    runs.push_back(std::move(run));
+  });
+  for (const Trained& run : runs) {
+    for (std::size_t i = 0; i < run.values.size(); ++i) {
+      EXPECT_TRUE(at::equal(run.values[i], runs.front().values[i]));
+      EXPECT_TRUE(at::equal(run.computes[i], run.values[i].to(run.computes[i].scalar_type())));
+    }
+  }
+}
+
+TEST_P(Ranks, SayTheSameOfAGradientThatIsNotFinite) {
+  const int bad = ranks() - 1;
+  testing::run_ranks(ranks(), [&](Communicator& communicator) {
+    at::set_num_threads(1);
+    Gpt model = testing::random_model(config(), at::kFloat, 1);
+    Optimizer optimizer(model.parameters(), config().n_embd, options(config()), communicator);
+    std::vector<at::Tensor> before;
+    for (const Parameter& parameter : model.parameters()) before.push_back(parameter.value.clone());
+    std::vector<TokenBatch> batches = share_of(batches_of(1, ranks()), communicator);
+    for (TokenBatch& batch : batches) batch.weights.assign(batch.targets.size(), 0.01F);
+    if (communicator.rank() == bad) batches[0].weights.back() = std::numeric_limits<float>::quiet_NaN();
+    EXPECT_THAT([&] { train_step(model, optimizer, batches, {}); },
+                ThrowsMessage<NumericalError>(StartsWith("rank " + std::to_string(bad) + ": ")));
+    for (std::size_t i = 0; i < before.size(); ++i)
+      EXPECT_TRUE(at::equal(model.parameters()[i].value, before[i])) << "not applied";
+    EXPECT_EQ(optimizer.steps(), 0);
+    // And they go on together.
+    batches = share_of(batches_of(2, ranks()), communicator);
+    EXPECT_TRUE(std::isfinite(train_step(model, optimizer, batches, {}).loss));
+  });
+}
+
+// Gradients go out once a step, and weights come back once, however many micro-batches there are.
+TEST_P(Ranks, SendGradientsOfTheLastMicroBatchAlone) {
+  const GptConfig c = config();
+  const double share = (ranks() - 1.0) / ranks();
+  const double expected = share * 8.0 * static_cast<double>(c.parameter_count());
+  for (const int micro_batches : {1, 3}) {
+    testing::run_ranks(ranks(), [&](Communicator& communicator) {
+      const std::int64_t before = communicator.bytes_sent();
+      train(communicator, config(), 1, micro_batches * communicator.size(), at::kFloat);
+      EXPECT_NEAR(static_cast<double>(communicator.bytes_sent() - before), expected, 2000) << micro_batches;
+    });
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Sizes, Ranks,
+                         ::testing::Combine(::testing::Values(2, 3, 4),
+                                            ::testing::Values(Architecture::kNanochat2025_12, Architecture::kNanochat2026_07)),
+                         [](const auto& tested) {
+                           const bool newest = std::get<1>(tested.param) == Architecture::kNanochat2026_07;
+                           return std::to_string(std::get<0>(tested.param)) + (newest ? "Newest" : "Older");
+                         });
+
+}  // namespace
+}  // namespace nanochat
