@@ -158,7 +158,9 @@ class Validator {
  private:
   void found(const std::string& kind, const std::string& where, const std::string& what) {
     if (static_cast<std::int64_t>(++report_.counts[kind]) <= options_.max_examples) {
-      report_.examples.push_back({kind, where, what});
+      // Errors of readers begin with their file, which is said already.
+      const std::string repeated = where + ": ";
+      report_.examples.push_back({kind, where, what.starts_with(repeated) ? what.substr(repeated.size()) : what});
     }
   }
 

@@ -179,6 +179,7 @@ TEST_F(Validate, AgreesWithPreparingAboutTheColumn) {
   const ValidationReport report = validate(file);
   EXPECT_EQ(report.counts, (std::map<std::string, std::uint64_t>{{"missing-text", 1}})) << "once, not for every row";
   EXPECT_THAT(report.examples[0].what, ::testing::HasSubstr("--text-column"));
+  EXPECT_THAT(report.examples[0].what, ::testing::StartsWith("no column \"text\"")) << "the file is named beside it";
   ValidateOptions options;
   options.text_column = "article";
   EXPECT_TRUE(validate(file, options).clean()) << validate(file, options).to_json();
