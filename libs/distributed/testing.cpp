@@ -91,6 +91,8 @@ RankResult RankProcess::wait(double at_most_seconds) {
 }
 
 void run_ranks(int size, const std::function<void(Communicator&)>& rank) {
+  // c10d's flight recorder belongs to the process, and takes notes of several groups without a lock (LibTorch 2.11).
+  ::setenv("TORCH_FR_BUFFER_SIZE", "0", 0);
   const distributed::StoreServer server("127.0.0.1", 0, false, {"address", "port"});
   std::vector<std::exception_ptr> errors(static_cast<std::size_t>(size));
   std::vector<std::thread> threads;
