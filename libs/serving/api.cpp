@@ -8,16 +8,17 @@
 #include "core/errors.h"
 #include "core/format.h"
 #include "core/log.h"
-#include "serving/api_call.h"
 #include "serving/api_error.h"
-#include "serving/origin.h"
+#include "serving/internal/api_call.h"
+#include "serving/internal/origin.h"
+#include "serving/internal/server_metrics.h"
 
 namespace nanochat {
 namespace {
 
 constexpr std::size_t kLoggedPathBytes = 200;
 
-// Whether `path` is the route's, with what {id} stands for in `argument`.
+// Whether `path` matches `pattern`. Sets `argument` to the text that {id} matched.
 bool matches(std::string_view pattern, std::string_view path, std::string& argument) {
   const std::size_t brace = pattern.find('{');
   if (brace == std::string_view::npos) return pattern == path;
@@ -33,14 +34,14 @@ bool is_json_type(std::string_view content_type) {
   return type.empty() || type == "application/json" || (type.starts_with("application/") && type.ends_with("+json"));
 }
 
-// A body as it is, by the name that has for it.
+// Whether a Content-Encoding says that the body is not encoded.
 bool is_identity(std::string_view encoding) {
   std::string name(encoding);
   std::transform(name.begin(), name.end(), name.begin(), [](char c) { return c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c; });
   return name.empty() || name == "identity";
 }
 
-// Names of headers as a preflight request lists them, those that are none left out (RFC 9110 5.6.2).
+// The header names in the list of a preflight request, without names that are not valid (RFC 9110 5.6.2).
 std::string header_names(std::string_view list) {
   constexpr std::string_view kSigns = "!#$%&'*+-.^_`|~";
   const auto is_token = [&](char c) {
@@ -82,7 +83,7 @@ bool equal_in_constant_time(std::string_view given, std::string_view secret) {
   return difference == 0;
 }
 
-Api::Api(ApiOptions options) : options_(checked(std::move(options))) {}
+Api::Api(ApiOptions options) : options_(checked(std::move(options))), metrics_(std::make_shared<ServerMetrics>()) {}
 Api::~Api() = default;
 
 const std::vector<Api::Route>& Api::table() {
@@ -145,7 +146,7 @@ bool Api::authorized(const HttpRequest& request) const {
     if (scheme == "bearer ")
       given = authorization.substr(std::min(authorization.find_first_not_of(' ', 7), authorization.size()));
   }
-  bool known = false;  // all keys are compared, whichever fits
+  bool known = false;  // compares all keys, so that the time does not tell which one matches
   for (const std::string& key : options_.api_keys) known = equal_in_constant_time(given, key) || known;
   return known;
 }
@@ -185,7 +186,8 @@ HttpResponse Api::preflight(const HttpRequest& request) const {
   methods += ", OPTIONS";
   response.headers.emplace_back("Allow", methods);
   if (allowed_origin(request).empty()) return response;
-  // Clients have headers of their own (the openai package x-stainless-*): nothing here depends on what a page may send.
+  // Clients send headers of their own (the package openai sends x-stainless-*). Every requested name is allowed, because no
+  // decision of the server depends on them.
   const std::string names = header_names(request.header("access-control-request-headers"));
   response.headers.emplace_back("Access-Control-Allow-Methods", methods);
   response.headers.emplace_back("Access-Control-Allow-Headers",
@@ -251,7 +253,7 @@ void Api::handle(const std::shared_ptr<HttpExchange>& exchange) {
   exchange->add_headers(std::move(headers));
   metrics_->begin_request();
   HttpResponse response;
-  // The exchange forgets this when it is over, and with it the call that owns the exchange.
+  // The exchange drops this function at its end. That also breaks the cycle of the call, which owns the exchange.
   exchange->on_end([call, metrics = metrics_](int status, std::size_t bytes) {
     const HttpRequest& request = call->request();
     metrics->end_request(call->route == nullptr ? "other" : call->route->path, status);

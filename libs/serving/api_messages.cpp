@@ -3,8 +3,8 @@
 #include <spdlog/fmt/fmt.h>
 
 #include "core/utf8.h"
-#include "serving/api_request.h"
-#include "serving/json_fields.h"
+#include "serving/internal/api_request.h"
+#include "serving/internal/json_fields.h"
 #include "tokenizer/chat_history.h"
 
 namespace nanochat {
@@ -12,7 +12,7 @@ namespace {
 
 using nlohmann::json;
 
-// A string, or parts of which each is text.
+// "content" is a string or a list of text parts.
 std::string parse_content(const JsonFields& message) {
   const json* content = message.find("content");
   if (content == nullptr) return {};
@@ -40,7 +40,7 @@ FunctionCall parse_call(const JsonFields& function, std::string id) {
           .id = std::move(id)};
 }
 
-// The calls of an assistant's message: tool_calls, or function_call as it was before.
+// The calls in an assistant's message: tool_calls, or its deprecated form function_call.
 std::vector<FunctionCall> parse_calls(const JsonFields& message) {
   std::vector<FunctionCall> parsed;
   if (const json* call = message.object("function_call")) {
@@ -58,7 +58,7 @@ std::vector<FunctionCall> parse_calls(const JsonFields& message) {
   return parsed;
 }
 
-// What an assistant's calculator computed, as answers list it in "nanochat_calculations".
+// The calculations of an assistant's message, in the form in which answers list them.
 std::vector<Calculation> parse_calculations(const JsonFields& message, const std::string& text) {
   std::vector<Calculation> parsed;
   const json* calculations = message.array("nanochat_calculations");
@@ -112,7 +112,7 @@ Conversation parse_messages(const json& messages, const std::string& tools) {
   std::vector<Message>& turns = conversation.messages;
   if (turns.empty()) turns.emplace_back("user", "");
   if (turns.size() == 1 && turns.front().role == "system")
-    turns.front().role = "user";  // instructions alone: they are what is asked
+    turns.front().role = "user";  // a system message alone becomes the question
   if (turns[turns.front().role == "system" ? 1 : 0].role != "user") {
     throw ApiError::invalid("messages: the first message that is not a system message is the assistant's; expected the user's",
                             "messages");

@@ -1,4 +1,4 @@
-#include "serving/api_request.h"
+#include "serving/internal/api_request.h"
 
 #include <algorithm>
 #include <charconv>
@@ -6,8 +6,8 @@
 #include <spdlog/fmt/fmt.h>
 
 #include "core/utf8.h"
-#include "serving/json_fields.h"
-#include "serving/tool_call.h"
+#include "serving/internal/json_fields.h"
+#include "serving/internal/tool_call.h"
 
 namespace nanochat {
 namespace {
@@ -50,7 +50,7 @@ std::vector<std::pair<std::int32_t, double>> parse_logit_bias(const JsonFields& 
   return biases;
 }
 
-// What chat and completions share.
+// The fields that chats and completions share.
 GenerationFields parse_generation_fields(const JsonFields& fields, const RequestDefaults& defaults) {
   GenerationFields out;
   out.model = fields.string("model").value_or("");
@@ -74,7 +74,7 @@ GenerationFields parse_generation_fields(const JsonFields& fields, const Request
   SamplingOptions& sampling = out.sampling;
   sampling.temperature = fields.number("temperature", 0, 100).value_or(defaults.temperature);
   sampling.top_k = fields.integer("top_k", -1, INT32_MAX).value_or(defaults.top_k);
-  if (sampling.top_k < 0) sampling.top_k = 0;  // vLLM's way to say: all
+  if (sampling.top_k < 0) sampling.top_k = 0;  // vLLM's value for "no limit"
   sampling.top_p = fields.number("top_p", 0, 1).value_or(1.0);
   if (sampling.top_p == 0.0) {
     throw ApiError::invalid("top_p: expected a number above 0 and at most 1, found 0", "top_p", "out_of_range");
@@ -86,18 +86,18 @@ GenerationFields parse_generation_fields(const JsonFields& fields, const Request
   sampling.logit_bias = parse_logit_bias(fields);
   const auto seed = fields.integer("seed", INT64_MIN, INT64_MAX);
   sampling.seed = seed ? static_cast<std::uint64_t>(*seed) : defaults.seed;
-  // Every answer that is drawn is given: the best of n of them are all.
+  // This server returns every answer that it generates, so only best_of = n is possible.
   if (const auto best_of = fields.integer("best_of", 1, kMaxChoices); best_of && *best_of != out.n) {
     throw ApiError::invalid(fmt::format("best_of: is {} where n is {}; this server gives every answer that it draws", *best_of,
                                         out.n),
                             "best_of", "unsupported");
   }
-  fields.string("user");  // accepted, for abuse reports of services; types are checked all the same
+  fields.string("user");  // user and metadata have no effect, but their types are checked
   fields.object("metadata");
   return out;
 }
 
-// ------------------------------------------------------------------------------------- what is neither followed nor ignored
+// ------------------------------------------------------------------------------------- unsupported fields
 
 constexpr const char* kInstead = "use response_format or guided_json";
 constexpr const char* kAnother = "this server has no such sampler";
@@ -106,7 +106,7 @@ constexpr const char* kTemplate = "chats are rendered as the model was trained";
 struct Unsupported {
   const char* name;
   const char* why;
-  const char* neutral = R"([false, "", [], {}])";  // values that ask for nothing
+  const char* neutral = R"([false, "", [], {}])";  // values without an effect
 };
 
 constexpr Unsupported kUnsupported[] = {
@@ -177,7 +177,7 @@ void refuse_unsupported(const JsonFields& fields, const Unsupported (&unsupporte
   }
 }
 
-// ------------------------------------------------------------------------------------------------- what the answer must be
+// ------------------------------------------------------------------------------------------------- the form of the answer
 
 void parse_response_format(const JsonFields& fields, const nlohmann::ordered_json& in_order, RequestedFormat& request) {
   const json* value = fields.object("response_format");
@@ -189,7 +189,7 @@ void parse_response_format(const JsonFields& fields, const nlohmann::ordered_jso
                             "response_format.type");
   }
   const json* wrapper = format.object("json_schema");
-  const json* schema = format.object("schema");  // as llama.cpp's server and others have it
+  const json* schema = format.object("schema");  // the field of llama.cpp's server and others
   for (const auto& [key, member] : value->items()) {
     const bool known = key == "type" || (type == "json_schema" && key == "json_schema") || (type != "text" && key == "schema");
     if (known || member.is_null()) continue;
@@ -214,7 +214,7 @@ void parse_response_format(const JsonFields& fields, const nlohmann::ordered_jso
   request.schema = wrapper != nullptr ? ordered.at("json_schema").at("schema") : ordered.at("schema");
 }
 
-// vLLM's field: a schema, or the text of one.
+// vLLM's field: a schema, or the JSON text of one.
 void parse_guided_json(const JsonFields& fields, const nlohmann::ordered_json& in_order, RequestedFormat& request) {
   const json* value = fields.find("guided_json");
   if (value == nullptr) return;
@@ -240,11 +240,11 @@ void parse_guided_json(const JsonFields& fields, const nlohmann::ordered_json& i
   request.schema = parse_in_order(fmt::format("{{\"guided_json\":{}}}", text), {"guided_json"}).at("guided_json");
 }
 
-// The functions on offer, described in the system message, or the one call that is asked for.
+// Parses tools and tool_choice. Returns the description of the functions for the system message.
 std::string parse_functions(const JsonFields& fields, const nlohmann::ordered_json& in_order, ChatRequest& request) {
   std::vector<ToolFunction> functions;
   if (const json* tools = fields.array("tools")) functions = parse_tools(*tools, in_order.at("tools"));
-  fields.boolean("parallel_tool_calls");  // there is one call at most
+  fields.boolean("parallel_tool_calls");  // an answer has at most one call
   const ToolRequest tools = parse_tool_choice(fields.find("tool_choice"), std::move(functions));
   if (tools.choice == ToolChoice::kRequired) {
     if (request.format_field == "guided_json") {
@@ -318,7 +318,7 @@ CompletionRequest parse_completion_request(std::string_view text, const RequestD
   if (*request.fields.max_tokens == 0 && !request.echo) {
     throw ApiError::invalid("max_tokens: 0 answers nothing unless \"echo\" is true", "max_tokens", "out_of_range");
   }
-  // An integer here; true and false, as in chats, are common too.
+  // An integer. Some clients send a boolean, as in chats.
   const json* logprobs = fields.find("logprobs");
   if (logprobs != nullptr && logprobs->is_boolean()) {
     request.fields.logprobs = logprobs->get<bool>();

@@ -1,4 +1,4 @@
-#include "serving/api_request.h"
+#include "serving/internal/api_request.h"
 
 #include <gmock/gmock.h>
 

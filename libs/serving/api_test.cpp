@@ -12,7 +12,7 @@
 #include "core/random.h"
 #include "core/testing.h"
 #include "inference/json_constraint.h"
-#include "serving/serving_testing.h"
+#include "serving/testing.h"
 
 namespace nanochat {
 namespace {

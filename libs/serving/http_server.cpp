@@ -20,7 +20,7 @@
 
 #include "core/errors.h"
 #include "core/log.h"
-#include "serving/http_connection.h"
+#include "serving/internal/http_connection.h"
 
 namespace nanochat {
 namespace {
@@ -60,7 +60,7 @@ class HttpServer::Impl {
     settings_->error_response = std::move(error_response);
     settings_->workers = &workers_;
     for (int i = 0; i < options.io_threads; ++i) {
-      contexts_.emplace_back(1);  // one thread each: no locks in a connection
+      contexts_.emplace_back(1);  // one thread each, so connections need no locks
       wakes_.push_back(std::make_shared<WakeList>(contexts_.back().get_executor()));
     }
     acceptor_ = std::make_unique<tcp::acceptor>(contexts_[0]);
@@ -142,7 +142,7 @@ class HttpServer::Impl {
           continue;
         }
         if (error == asio::error::operation_aborted) break;
-        full = true;  // of file descriptors, most likely
+        full = true;  // probably no file descriptor is left
         log_warn("cannot accept a connection: {}", error.message());
       }
       retry_->expires_after(std::chrono::milliseconds(20));
@@ -155,13 +155,13 @@ class HttpServer::Impl {
     boost::system::error_code error;
     const tcp::endpoint peer = socket.remote_endpoint(error);
     if (error) return;
-    socket.set_option(tcp::no_delay(true), error);  // a token is written as soon as it is there
+    socket.set_option(tcp::no_delay(true), error);  // sends each token at once
     auto stream = tls_ ? tls_stream(std::move(socket), *tls_) : plain_stream(std::move(socket));
     const auto entry = [&] {
       const std::lock_guard lock(mutex_);
       return connections_.insert(connections_.end(), Entry{{}, &context});
     }();
-    // The list loses the entry when the last coroutine of the connection has let go of it.
+    // The deleter removes the entry from the list when the last coroutine of the connection has ended.
     const std::shared_ptr<HttpConnection> connection(new HttpConnection(context.get_executor(), std::move(stream),
                                                                         peer.address().to_string(), settings_, wakes_[thread]),
                                                      [this, entry](HttpConnection* gone) {
@@ -176,7 +176,7 @@ class HttpServer::Impl {
     asio::post(context, [connection] { connection->start(); });
   }
 
-  // Each on its own thread.
+  // Calls `function` for each connection, on the thread of the connection.
   template <class Function>
   void for_each_connection(Function function) {
     const std::lock_guard lock(mutex_);

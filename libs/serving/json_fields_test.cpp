@@ -1,4 +1,4 @@
-#include "serving/json_fields.h"
+#include "serving/internal/json_fields.h"
 
 #include <gmock/gmock.h>
 

@@ -1,4 +1,4 @@
-#include "serving/origin.h"
+#include "serving/internal/origin.h"
 
 #include <algorithm>
 #include <charconv>
@@ -22,7 +22,7 @@ bool is_scheme(std::string_view text) {
   return !text.empty() && is_letter(text.front()) && std::all_of(text.begin(), text.end(), fits);
 }
 
-// A name, or an IPv6 address in brackets.
+// A host name, or an IPv6 address in brackets.
 bool is_host(std::string_view text) {
   if (text.starts_with('[')) {
     const auto fits = [](char c) { return is_digit(c) || (c >= 'a' && c <= 'f') || c == ':' || c == '.'; };

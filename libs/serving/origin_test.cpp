@@ -1,4 +1,4 @@
-#include "serving/origin.h"
+#include "serving/internal/origin.h"
 
 #include <gmock/gmock.h>
 

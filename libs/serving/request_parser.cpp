@@ -1,4 +1,4 @@
-#include "serving/request_parser.h"
+#include "serving/internal/request_parser.h"
 
 #include <algorithm>
 
@@ -58,7 +58,7 @@ void RequestParser::Impl::fail(const beast::error_code& code) {
   }
 }
 
-// What Beast leaves to its user, and what two servers in a row could read differently.
+// Checks what Beast leaves to its user, and what two servers in a row could read differently.
 void RequestParser::Impl::check_header() {
   const auto& request = parser.get();
   const bool old = request.version() < 11;
@@ -106,7 +106,7 @@ RequestParser::~RequestParser() = default;
 
 RequestParser::State RequestParser::parse(std::string_view input) {
   impl_->consumed = 0;
-  if (!impl_->begun) {  // empty lines before a request are passed over (RFC 9112 2.2)
+  if (!impl_->begun) {  // skips empty lines before a request (RFC 9112 2.2)
     while (input.substr(impl_->consumed).starts_with("\r\n")) impl_->consumed += 2;
     impl_->begun = impl_->consumed < input.size() && input.substr(impl_->consumed) != "\r";
     if (!impl_->begun) return impl_->state;

@@ -1,4 +1,4 @@
-#include "serving/tool_call.h"
+#include "serving/internal/tool_call.h"
 
 #include <algorithm>
 #include <set>
@@ -6,7 +6,7 @@
 #include <spdlog/fmt/fmt.h>
 
 #include "inference/json_schema.h"
-#include "serving/json_fields.h"
+#include "serving/internal/json_fields.h"
 #include "tokenizer/chat_history.h"
 
 namespace nanochat {
@@ -15,10 +15,11 @@ namespace {
 using nlohmann::json;
 using nlohmann::ordered_json;
 
-// Whether a schema allows objects only, as far as its keywords say. What is malformed passes: the grammar refuses it by name.
+// Whether a schema allows only objects, as far as its keywords say. A malformed schema passes: the grammar reports it.
 bool allows_only_objects(const ordered_json& schema, const ordered_json& root, std::set<const ordered_json*>& seen) {
   if (!schema.is_object()) return false;
-  if (!seen.insert(&schema).second) return true;  // of a reference to itself: what else it says is looked at there
+  if (!seen.insert(&schema).second)
+    return true;  // a recursive reference: its other keywords are checked where it was first seen
   if (schema.contains("type")) return schema["type"] == "object";
   if (schema.contains("$ref")) {
     const ordered_json& reference = schema["$ref"];
@@ -35,7 +36,8 @@ bool allows_only_objects(const ordered_json& schema, const ordered_json& root, s
   return schema.contains("properties");
 }
 
-// Without parameters a function takes none, and so it does with an empty list of them. `where` is what errors name.
+// The schema of a function's arguments. A function without parameters, or with an empty list of them, takes no arguments.
+// `where` is the name in errors.
 ordered_json arguments_schema(const ToolFunction& function, const std::string& where) {
   ordered_json schema = function.description.value("parameters", ordered_json());
   if (schema.is_null()) schema = {{"type", "object"}, {"properties", ordered_json::object()}};
@@ -50,7 +52,7 @@ ordered_json arguments_schema(const ToolFunction& function, const std::string& w
   if (schema.contains("properties") && schema["properties"].empty() && !schema.contains("additionalProperties")) {
     schema["additionalProperties"] = false;
   }
-  schema["$id"] = where;  // "#/$defs/x" means a place of the parameters, not of the call that they become a part of
+  schema["$id"] = where;  // "#/$defs/x" refers to the parameters, not to the schema of the call around them
   return schema;
 }
 

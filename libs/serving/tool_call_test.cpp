@@ -1,4 +1,4 @@
-#include "serving/tool_call.h"
+#include "serving/internal/tool_call.h"
 
 #include <gmock/gmock.h>
 #include <spdlog/fmt/fmt.h>

@@ -1,6 +1,9 @@
 #pragma once
-// Reading a JSON object that a client sent: each accessor names the field when its type or range is wrong. null counts as
-// absent, fields that nobody asks for are ignored.
+// Reads a JSON object that a client sent. If a field has a wrong type or is out of range, the accessor throws ApiError (status
+// 400) with the name of the field. A field that is null counts as absent. Unknown fields are ignored.
+//
+//   const JsonFields fields(body);
+//   const double temperature = fields.number("temperature", 0, 100).value_or(1.0);
 
 #include <cstdint>
 #include <initializer_list>
@@ -16,22 +19,23 @@ namespace nanochat {
 
 inline constexpr int kMaxJsonDepth = 128;
 
-// Throws ApiError (400) for what is not JSON, not UTF-8, or nested deeper than kMaxJsonDepth (found before anything is built).
+// Throws ApiError (400) if `text` is not JSON, not UTF-8, or nested deeper than kMaxJsonDepth. The depth is checked before
+// anything is allocated.
 nlohmann::json parse_json(std::string_view text);
-// The same, of which an object must come out; an empty text is an empty object when `allow_empty`.
+// The same, but `text` must be an object. With `allow_empty`, an empty text is an empty object.
 nlohmann::json parse_json_object(std::string_view text, bool allow_empty = false);
 
-// Members `names` of the object that parse_json_object() has read, with the order of their keys, which it does not keep; an
-// absent one is absent. Throws ApiError (400) for more than kMaxOrderedKeys: with order, a key costs a search among the others.
+// Parses only the members `names` of an object that parse_json_object() has accepted, and keeps the order of their keys. Throws
+// ApiError (400) if they have more than kMaxOrderedKeys keys: an ordered_json searches linearly when it adds a key.
 inline constexpr int kMaxOrderedKeys = 5000;
 nlohmann::ordered_json parse_in_order(std::string_view text, std::initializer_list<std::string_view> names);
 
 class JsonFields {
  public:
-  // `path` stands before the names of fields in errors: "messages[0]". `object` must outlive this.
+  // Errors put `path` before the name of a field: with "messages[0]", they say "messages[0].role". `object` must outlive this.
   explicit JsonFields(const nlohmann::json& object, std::string path = {});
 
-  const nlohmann::json* find(std::string_view name) const;  // null when absent or null
+  const nlohmann::json* find(std::string_view name) const;  // nullptr if the field is absent or null
   std::optional<bool> boolean(std::string_view name) const;
   std::optional<std::string> string(std::string_view name) const;
   std::optional<std::int64_t> integer(std::string_view name, std::int64_t lowest, std::int64_t highest) const;
@@ -48,7 +52,7 @@ class JsonFields {
   std::string path_;
 };
 
-// "a string", "an object": for messages.
+// The type of a value in messages: "a string", "an object".
 std::string_view json_kind(const nlohmann::json& value);
 
 }  // namespace nanochat
