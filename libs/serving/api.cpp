@@ -131,7 +131,7 @@ std::shared_ptr<const ServedModel> Api::model() const {
 std::shared_ptr<const ServedModel> Api::require_model() const {
   auto served = model();
   if (draining_) throw ApiError::unavailable("the server is shutting down");
-  if (served == nullptr || !served->engine->ready()) throw ApiError::unavailable("the model is still being loaded");
+  if (served == nullptr || !served->engine->ready()) throw ApiError::unavailable("the model is still loading");
   return served;
 }
 
@@ -182,7 +182,7 @@ HttpResponse Api::preflight(const HttpRequest& request) const {
     methods += fmt::format("{}{}", methods.empty() ? "" : ", ",
                            std::string_view(route.method) == "GET" ? "GET, HEAD" : route.method);
   }
-  if (methods.empty()) throw ApiError(404, "invalid_request_error", "there is nothing at this path");
+  if (methods.empty()) throw ApiError(404, "invalid_request_error", "this server has nothing at this path");
   methods += ", OPTIONS";
   response.headers.emplace_back("Allow", methods);
   if (allowed_origin(request).empty()) return response;
@@ -216,27 +216,27 @@ HttpResponse Api::dispatch(Call& call) {
   }
   if ((call.route == nullptr || !call.route->open) && !authorized(request)) {
     throw ApiError(401, "authentication_error",
-                   "no valid API key: expected one in \"Authorization: Bearer KEY\" or \"X-Api-Key: KEY\"", {},
+                   "found no valid API key, expected one in \"Authorization: Bearer KEY\" or \"X-Api-Key: KEY\"", {},
                    "invalid_api_key");
   }
   if (call.route == nullptr && !allowed.empty()) {
-    throw ApiError(405, "invalid_request_error", fmt::format("{} is not allowed here; expected {}", request.method, allowed),
-                   {}, "method_not_allowed")
+    throw ApiError(405, "invalid_request_error", fmt::format("method: found {}, expected {}", request.method, allowed), {},
+                   "method_not_allowed")
         .with_header("Allow", allowed);
   }
   if (call.route == nullptr) {
-    throw ApiError(404, "invalid_request_error", "there is nothing at this path; /openapi.json lists what there is", {},
+    throw ApiError(404, "invalid_request_error", "this server has nothing at this path; /openapi.json lists all paths", {},
                    "not_found");
   }
   if (method == "POST" && !request.body.empty() && !is_json_type(request.header("content-type"))) {
     throw ApiError(415, "invalid_request_error",
-                   fmt::format("expected \"Content-Type: application/json\", found \"{}\"", request.header("content-type")), {},
+                   fmt::format("Content-Type: found \"{}\", expected \"application/json\"", request.header("content-type")), {},
                    "unsupported_media_type");
   }
   for (const auto& [name, value] : request.headers) {
     if (name != "content-encoding" || request.body.empty() || is_identity(value)) continue;
     throw ApiError(415, "invalid_request_error",
-                   fmt::format("expected a body without Content-Encoding, found \"Content-Encoding: {}\"",
+                   fmt::format("Content-Encoding: found \"{}\", expected a body that is not encoded",
                                replace_invalid_utf8(value)),
                    {}, "unsupported_content_encoding")
         .with_header("Accept-Encoding", "identity");

@@ -16,13 +16,14 @@ namespace {
 void check_model(const ServedModel& model, const std::string& name) {
   if (name.empty() || name == model.id) return;
   throw ApiError(404, "invalid_request_error",
-                 fmt::format("the model \"{}\" is not served here; this is \"{}\"", name, model.id), "model",
+                 fmt::format("model: found \"{}\", expected \"{}\", the model of this server", name, model.id), "model",
                  "model_not_found");
 }
 
 void check_token(const ServedModel& model, TokenId id, const char* field) {
   if (id < model.engine->vocab_size()) return;
-  throw ApiError::invalid(fmt::format("{}: token id {} is outside the vocabulary of {}", field, id, model.engine->vocab_size()),
+  throw ApiError::invalid(fmt::format("{}: found token id {}, expected one below {}, the vocabulary size", field, id,
+                                      model.engine->vocab_size()),
                           field);
 }
 
@@ -30,11 +31,11 @@ void check_token(const ServedModel& model, TokenId id, const char* field) {
 void check_length(const ServedModel& model, const EngineRequest& request, const char* field) {
   const auto length = static_cast<std::int64_t>(request.prompt.size());
   const std::int64_t context = model.engine->context_length();
-  if (length == 0) throw ApiError::invalid(fmt::format("{}: has no tokens", field), field);
+  if (length == 0) throw ApiError::invalid(fmt::format("{}: found no tokens, expected at least 1", field), field);
   const std::int64_t room = request.max_tokens == 0 ? context : context - 1;
   if (length > room) {
-    throw ApiError::invalid(fmt::format("{}: has {} tokens, but the model's context of {} leaves room for at most {}", field,
-                                        length, context, room),
+    throw ApiError::invalid(fmt::format("{}: found {} tokens, expected at most {} in a context of {}", field, length, room,
+                                        context),
                             field, "context_length_exceeded");
   }
 }
@@ -97,7 +98,8 @@ std::string echo_text(const ServedModel& model, const std::variant<std::string, 
 std::unique_ptr<TokenConstraint> constraint(const ServedModel& model, const RequestedFormat& wanted) {
   if (wanted.format == ResponseFormat::kText) return nullptr;
   const std::string& field = wanted.format_field;
-  if (!model.make_constraint) throw ApiError::invalid(field + ": this server answers in text only", field, "unsupported");
+  if (!model.make_constraint)
+    throw ApiError::invalid(field + ": is not supported; this server cannot constrain answers", field, "unsupported");
   try {
     return model.make_constraint(wanted.schema);
   } catch (const ConfigError& error) {
@@ -109,11 +111,11 @@ std::unique_ptr<TokenConstraint> constraint(const ServedModel& model, const Requ
 bool with_tools(const ServedModel& model, const ChatRequest& chat) {
   const bool constrained = chat.format != ResponseFormat::kText;
   if (chat.nanochat_tools.value_or(false) && !model.has_tools) {
-    throw ApiError::invalid("nanochat_tools: this model's tokenizer has no tokens for a calculator", "nanochat_tools",
-                            "unsupported");
+    throw ApiError::invalid("nanochat_tools: is not supported; this model's tokenizer has no tokens for a calculator",
+                            "nanochat_tools", "unsupported");
   }
   if (chat.nanochat_tools.value_or(false) && constrained) {
-    throw ApiError::invalid(fmt::format("nanochat_tools: cannot be had together with {}", chat.format_field), "nanochat_tools");
+    throw ApiError::invalid(fmt::format("nanochat_tools: cannot be combined with {}", chat.format_field), "nanochat_tools");
   }
   return chat.nanochat_tools.value_or(model.has_tools && !constrained);
 }

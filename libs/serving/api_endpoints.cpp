@@ -64,8 +64,8 @@ HttpResponse Api::one_model(Call& call) {
   const auto served = require_model();
   if (call.argument != served->id) {
     throw ApiError(404, "invalid_request_error",
-                   fmt::format("the model \"{}\" is not served here; this is \"{}\"", call.argument, served->id), "model",
-                   "model_not_found");
+                   fmt::format("model: found \"{}\", expected \"{}\", the model of this server", call.argument, served->id),
+                   "model", "model_not_found");
   }
   return json_response(model_json(*served));
 }
@@ -78,7 +78,7 @@ HttpResponse Api::tokenize(Call& call) {
   const JsonFields fields(body);
   const auto content = fields.string("content");
   const auto prompt = fields.string("prompt");
-  if (!content && !prompt) throw ApiError::invalid("content: missing (\"prompt\" is understood too)", "content");
+  if (!content && !prompt) throw ApiError::invalid("content: missing (\"prompt\" has the same meaning)", "content");
   const auto add_special = fields.boolean("add_special");
   const auto add_special_tokens = fields.boolean("add_special_tokens");
   const bool with_bos = content ? add_special.value_or(false) : add_special_tokens.value_or(true);
@@ -104,7 +104,8 @@ HttpResponse Api::detokenize(Call& call) {
   const std::vector<TokenId> ids = parse_token_ids(*tokens, "tokens");
   for (const TokenId id : ids) {
     if (id < served->tokenizer->vocab_size()) continue;
-    throw ApiError::invalid(fmt::format("tokens: id {} is outside the vocabulary of {}", id, served->tokenizer->vocab_size()),
+    throw ApiError::invalid(fmt::format("tokens: found token id {}, expected one below {}, the vocabulary size", id,
+                                        served->tokenizer->vocab_size()),
                             "tokens");
   }
   const std::string text = replace_invalid_utf8(served->tokenizer->decode(ids));
@@ -187,7 +188,7 @@ HttpResponse Api::invalidate_cache(Call& call) {
   const JsonFields fields(body);
   const auto prefix = fields.string("prefix");
   const auto pattern = fields.string("pattern");
-  if (prefix && pattern) throw ApiError::invalid("pattern: only one of prefix and pattern can be given", "pattern");
+  if (prefix && pattern) throw ApiError::invalid("pattern: found prefix and pattern, expected only one of them", "pattern");
   std::function<bool(std::span<const std::int32_t>)> matches;
   if (prefix) {
     matches = [tokenizer = served->tokenizer, text = *prefix](std::span<const std::int32_t> ids) {

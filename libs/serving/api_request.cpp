@@ -25,11 +25,11 @@ std::vector<std::string> parse_stop(const JsonFields& fields) {
     const auto length = static_cast<std::size_t>(utf8::count_characters(stops.back()));
     if (length == 0 || length > kMaxStopCharacters) {
       throw ApiError::invalid(
-          fmt::format("stop: expected strings of 1 to {} characters, found one of {}", kMaxStopCharacters, length), "stop");
+          fmt::format("stop: found a string of {} characters, expected 1 to {}", length, kMaxStopCharacters), "stop");
     }
   }
   if (stops.size() > kMaxStopStrings) {
-    throw ApiError::invalid(fmt::format("stop: expected at most {} strings, found {}", kMaxStopStrings, stops.size()), "stop");
+    throw ApiError::invalid(fmt::format("stop: found {} strings, expected at most {}", stops.size(), kMaxStopStrings), "stop");
   }
   return stops;
 }
@@ -43,7 +43,7 @@ std::vector<std::pair<std::int32_t, double>> parse_logit_bias(const JsonFields& 
     std::int32_t id = -1;
     const auto parsed = std::from_chars(key.data(), key.data() + key.size(), id);
     if (parsed.ec != std::errc() || parsed.ptr != key.data() + key.size() || id < 0) {
-      throw ApiError::invalid(fmt::format("logit_bias: expected token ids as keys, found \"{}\"", key), "logit_bias");
+      throw ApiError::invalid(fmt::format("logit_bias: found the key \"{}\", expected token ids", key), "logit_bias");
     }
     if (const auto bias = entries.number(key, -100, 100)) biases.emplace_back(id, *bias);
   }
@@ -67,8 +67,8 @@ GenerationFields parse_generation_fields(const JsonFields& fields, const Request
   out.stop = parse_stop(fields);
   if (const json* ids = fields.find("stop_token_ids")) out.stop_token_ids = parse_token_ids(*ids, "stop_token_ids");
   if (out.stop_token_ids.size() > kMaxStopTokenIds) {
-    throw ApiError::invalid(fmt::format("stop_token_ids: expected at most {} ids, found {}", kMaxStopTokenIds,
-                                        out.stop_token_ids.size()),
+    throw ApiError::invalid(fmt::format("stop_token_ids: found {} ids, expected at most {}", out.stop_token_ids.size(),
+                                        kMaxStopTokenIds),
                             "stop_token_ids");
   }
   SamplingOptions& sampling = out.sampling;
@@ -77,7 +77,7 @@ GenerationFields parse_generation_fields(const JsonFields& fields, const Request
   if (sampling.top_k < 0) sampling.top_k = 0;  // vLLM's value for "no limit"
   sampling.top_p = fields.number("top_p", 0, 1).value_or(1.0);
   if (sampling.top_p == 0.0) {
-    throw ApiError::invalid("top_p: expected a number above 0 and at most 1, found 0", "top_p", "out_of_range");
+    throw ApiError::invalid("top_p: found 0, expected a number above 0 and at most 1", "top_p", "out_of_range");
   }
   sampling.min_p = fields.number("min_p", 0, 1).value_or(0.0);
   sampling.repetition_penalty = fields.number("repetition_penalty", 0.01, 100).value_or(1.0);
@@ -88,9 +88,10 @@ GenerationFields parse_generation_fields(const JsonFields& fields, const Request
   sampling.seed = seed ? static_cast<std::uint64_t>(*seed) : defaults.seed;
   // This server returns every answer that it generates, so only best_of = n is possible.
   if (const auto best_of = fields.integer("best_of", 1, kMaxChoices); best_of && *best_of != out.n) {
-    throw ApiError::invalid(fmt::format("best_of: is {} where n is {}; this server gives every answer that it draws", *best_of,
-                                        out.n),
-                            "best_of", "unsupported");
+    throw ApiError::invalid(
+        fmt::format("best_of: found {}, expected {}, the value of n; this server returns every answer that it generates",
+                    *best_of, out.n),
+        "best_of", "unsupported");
   }
   fields.string("user");  // user and metadata have no effect, but their types are checked
   fields.object("metadata");
@@ -100,7 +101,7 @@ GenerationFields parse_generation_fields(const JsonFields& fields, const Request
 // ------------------------------------------------------------------------------------- unsupported fields
 
 constexpr const char* kInstead = "use response_format or guided_json";
-constexpr const char* kAnother = "this server has no such sampler";
+constexpr const char* kAnother = "this server does not have this sampler";
 constexpr const char* kTemplate = "chats are rendered as the model was trained";
 
 struct Unsupported {
@@ -129,9 +130,9 @@ constexpr Unsupported kUnsupported[] = {
     {"logits_processors", "use logit_bias"},
     {"max_new_tokens", "use max_tokens", "[]"},
     {"n_predict", "use max_tokens", "[-1]"},
-    {"truncate_prompt_tokens", "prompts are taken whole", "[]"},
+    {"truncate_prompt_tokens", "prompts are never cut", "[]"},
     {"include_stop_str_in_output", "answers end before a stop string"},
-    {"skip_special_tokens", "special tokens are no part of an answer", "[true]"},
+    {"skip_special_tokens", "answers never contain special tokens", "[true]"},
     {"use_beam_search", kAnother},
     {"repeat_penalty", "use repetition_penalty", "[1]"},
     {"no_repeat_ngram_size", kAnother, "[0]"},
@@ -149,7 +150,7 @@ constexpr Unsupported kUnsupported[] = {
 constexpr Unsupported kUnsupportedInChats[] = {
     {"modalities", "answers are text", R"(["text", ["text"]])"},
     {"audio", "answers are text", "[]"},
-    {"web_search_options", "this server searches nothing", "[]"},
+    {"web_search_options", "this server has no web search", "[]"},
     {"chat_template", kTemplate},
     {"chat_template_kwargs", kTemplate},
     {"documents", kTemplate},
@@ -185,7 +186,7 @@ void parse_response_format(const JsonFields& fields, const nlohmann::ordered_jso
   const JsonFields format(*value, "response_format");
   const std::string type = format.string("type").value_or("");
   if (type != "text" && type != "json_object" && type != "json_schema") {
-    throw ApiError::invalid(fmt::format("response_format.type: expected text, json_object or json_schema, found \"{}\"", type),
+    throw ApiError::invalid(fmt::format("response_format.type: found \"{}\", expected text, json_object or json_schema", type),
                             "response_format.type");
   }
   const json* wrapper = format.object("json_schema");
@@ -194,14 +195,14 @@ void parse_response_format(const JsonFields& fields, const nlohmann::ordered_jso
     const bool known = key == "type" || (type == "json_schema" && key == "json_schema") || (type != "text" && key == "schema");
     if (known || member.is_null()) continue;
     const std::string where = "response_format." + key;
-    throw ApiError::invalid(fmt::format("{}: is not supported beside \"type\": \"{}\"", where, type), where, "unsupported");
+    throw ApiError::invalid(fmt::format("{}: is not supported with \"type\": \"{}\"", where, type), where, "unsupported");
   }
   if (type == "text") return;
   request.format_field = "response_format";
   request.format = type == "json_schema" || schema != nullptr ? ResponseFormat::kJsonSchema : ResponseFormat::kJsonObject;
   if (request.format == ResponseFormat::kJsonObject) return;
   if (wrapper != nullptr && schema != nullptr) {
-    throw ApiError::invalid("response_format.schema: expected one of schema and json_schema, found both",
+    throw ApiError::invalid("response_format.schema: found schema and json_schema, expected only one of them",
                             "response_format.schema");
   }
   if (wrapper == nullptr && schema == nullptr) {
@@ -221,7 +222,7 @@ void parse_guided_json(const JsonFields& fields, const nlohmann::ordered_json& i
   if (!value->is_object() && !value->is_string())
     throw fields.wrong_type("guided_json", "a schema, or the text of one", *value);
   if (request.format != ResponseFormat::kText) {
-    throw ApiError::invalid("guided_json: cannot be had together with response_format", "guided_json");
+    throw ApiError::invalid("guided_json: cannot be combined with response_format", "guided_json");
   }
   request.format = ResponseFormat::kJsonSchema;
   request.format_field = "guided_json";
@@ -230,13 +231,7 @@ void parse_guided_json(const JsonFields& fields, const nlohmann::ordered_json& i
     return;
   }
   const std::string& text = value->get_ref<const std::string&>();
-  try {
-    parse_json_object(text);
-  } catch (const ApiError& error) {
-    throw ApiError::invalid(fmt::format("guided_json: expected a schema or the text of one, found a text of which {}",
-                                        error.what()),
-                            "guided_json");
-  }
+  parse_json_object(text, false, "guided_json");  // only checks it
   request.schema = parse_in_order(fmt::format("{{\"guided_json\":{}}}", text), {"guided_json"}).at("guided_json");
 }
 
@@ -248,7 +243,7 @@ std::string parse_functions(const JsonFields& fields, const nlohmann::ordered_js
   const ToolRequest tools = parse_tool_choice(fields.find("tool_choice"), std::move(functions));
   if (tools.choice == ToolChoice::kRequired) {
     if (request.format_field == "guided_json") {
-      throw ApiError::invalid("guided_json: cannot be had together with a call that tool_choice requires", "guided_json");
+      throw ApiError::invalid("guided_json: cannot be combined with a call that tool_choice requires", "guided_json");
     }
     request.format_field = "tools";
     request.format = ResponseFormat::kToolCall;
@@ -261,13 +256,13 @@ std::string parse_functions(const JsonFields& fields, const nlohmann::ordered_js
 
 std::vector<TokenId> parse_token_ids(const json& value, const std::string& where) {
   if (!value.is_array())
-    throw ApiError::invalid(fmt::format("{}: expected an array of token ids, found {}", where, json_kind(value)), where);
+    throw ApiError::invalid(fmt::format("{}: found {}, expected an array of token ids", where, json_kind(value)), where);
   std::vector<TokenId> ids;
   ids.reserve(value.size());
   for (const json& id : value) {
     const bool fits = id.is_number_integer() && id.get<std::int64_t>() >= 0 && id.get<std::int64_t>() <= INT32_MAX;
     if (!fits) {
-      throw ApiError::invalid(fmt::format("{}: expected token ids, found {}", where,
+      throw ApiError::invalid(fmt::format("{}: found {}, expected token ids", where,
                                           id.is_number() ? id.dump() : std::string(json_kind(id))),
                               where);
     }
@@ -316,7 +311,7 @@ CompletionRequest parse_completion_request(std::string_view text, const RequestD
   request.add_special_tokens = fields.boolean("add_special_tokens").value_or(true);
   request.fields.max_tokens = fields.integer("max_tokens", 0, INT32_MAX).value_or(16);  // the default of OpenAI's API
   if (*request.fields.max_tokens == 0 && !request.echo) {
-    throw ApiError::invalid("max_tokens: 0 answers nothing unless \"echo\" is true", "max_tokens", "out_of_range");
+    throw ApiError::invalid("max_tokens: found 0, expected at least 1, unless \"echo\" is true", "max_tokens", "out_of_range");
   }
   // An integer. Some clients send a boolean, as in chats.
   const json* logprobs = fields.find("logprobs");
@@ -328,7 +323,7 @@ CompletionRequest parse_completion_request(std::string_view text, const RequestD
   }
   const auto suffix = fields.string("suffix");
   if (suffix && !suffix->empty()) {
-    throw ApiError::invalid("suffix: this model continues text and cannot fill in before a suffix", "suffix", "unsupported");
+    throw ApiError::invalid("suffix: is not supported; this model can only continue text", "suffix", "unsupported");
   }
   const json* prompt = fields.find("prompt");
   if (prompt == nullptr) throw ApiError::invalid("prompt: missing", "prompt");
@@ -349,8 +344,8 @@ CompletionRequest parse_completion_request(std::string_view text, const RequestD
     }
   }
   if (static_cast<std::int64_t>(request.prompts.size()) > kMaxChoices / request.fields.n) {
-    throw ApiError::invalid(fmt::format("prompt: {} prompts with n = {} are more than {} answers", request.prompts.size(),
-                                        request.fields.n, kMaxChoices),
+    throw ApiError::invalid(fmt::format("prompt: found {} prompts with n = {}, expected at most {} answers",
+                                        request.prompts.size(), request.fields.n, kMaxChoices),
                             "prompt");
   }
   return request;

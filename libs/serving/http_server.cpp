@@ -31,7 +31,7 @@ constexpr auto kAsTuple = asio::as_tuple(asio::use_awaitable);
 
 std::unique_ptr<asio::ssl::context> tls_context(const HttpServerOptions& options) {
   if (options.tls_certificate.empty() != options.tls_key.empty()) {
-    throw ConfigError("TLS needs both a certificate and its key, and only one of them is given");
+    throw ConfigError("TLS: found only one of certificate and key, expected both");
   }
   if (options.tls_certificate.empty()) return nullptr;
   auto context = std::make_unique<asio::ssl::context>(asio::ssl::context::tls_server);
@@ -39,10 +39,11 @@ std::unique_ptr<asio::ssl::context> tls_context(const HttpServerOptions& options
   boost::system::error_code error;
   context->use_certificate_chain_file(options.tls_certificate.string(), error);
   if (error)
-    throw ConfigError(fmt::format("{}: not a certificate in PEM: {}", options.tls_certificate.string(), error.message()));
+    throw ConfigError(fmt::format("{}: expected a certificate in PEM format: {}", options.tls_certificate.string(),
+                                  error.message()));
   context->use_private_key_file(options.tls_key.string(), asio::ssl::context::pem, error);
   if (error) {
-    throw ConfigError(fmt::format("{}: not the private key in PEM of {}: {}", options.tls_key.string(),
+    throw ConfigError(fmt::format("{}: expected the private key of {} in PEM format: {}", options.tls_key.string(),
                                   options.tls_certificate.string(), error.message()));
   }
   return context;
@@ -117,8 +118,8 @@ class HttpServer::Impl {
     tcp::resolver resolver(contexts_[0]);
     const auto addresses = resolver.resolve(options_.host, std::to_string(options_.port), tcp::resolver::passive, error);
     if (error || addresses.empty()) {
-      throw ConfigError(fmt::format("host \"{}\": {}; expected an address or a name of this machine", options_.host,
-                                    error ? error.message() : "has no address"));
+      throw ConfigError(fmt::format("host: found \"{}\" ({}), expected an address or a name of this machine", options_.host,
+                                    error ? error.message() : "it has no address"));
     }
     const tcp::endpoint endpoint = *addresses.begin();
     acceptor_->open(endpoint.protocol(), error);

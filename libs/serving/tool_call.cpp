@@ -45,8 +45,10 @@ ordered_json arguments_schema(const ToolFunction& function, const std::string& w
   if (!says("type") && !says("$ref") && !says("anyOf") && !says("oneOf") && !says("allOf") && !says("const") && !says("enum"))
     schema["type"] = "object";
   if (std::set<const ordered_json*> seen; !allows_only_objects(schema, schema, seen)) {
-    const std::string found = says("type") ? fmt::format("are of type {}", schema["type"].dump()) : "may be no object";
-    throw ApiError::invalid(fmt::format("{}: the parameters of \"{}\" {}, expected \"object\"", where, function.name, found),
+    const std::string found = says("type") ? fmt::format("type {}", schema["type"].dump())
+                                           : "a schema that allows other values";
+    throw ApiError::invalid(fmt::format("{}: found {} for the parameters of \"{}\", expected an object", where, found,
+                                        function.name),
                             "tools", "unsupported_schema");
   }
   if (schema.contains("properties") && schema["properties"].empty() && !schema.contains("additionalProperties")) {
@@ -64,7 +66,7 @@ std::vector<ToolFunction> parse_tools(const json& tools, const ordered_json& in_
     const std::string where = fmt::format("tools[{}]", i);
     const JsonFields tool(tools[i], where);
     if (const auto type = tool.string("type").value_or("function"); type != "function") {
-      throw ApiError::invalid(fmt::format("{}.type: expected function, found \"{}\"", where, type), where + ".type",
+      throw ApiError::invalid(fmt::format("{}.type: found \"{}\", expected \"function\"", where, type), where + ".type",
                               "unsupported");
     }
     const json* function = tool.object("function");
@@ -92,17 +94,18 @@ ToolRequest parse_tool_choice(const json* value, std::vector<ToolFunction> funct
   if (name == "none") return {ToolChoice::kNone, {}};
   if (name == "auto") return {ToolChoice::kAuto, std::move(functions)};
   if (name == "required") {
-    if (functions.empty()) throw ApiError::invalid("tool_choice: a call is required, but \"tools\" offers none", "tool_choice");
+    if (functions.empty())
+      throw ApiError::invalid("tool_choice: found \"required\", expected at least one function in \"tools\"", "tool_choice");
     return {ToolChoice::kRequired, std::move(functions)};
   }
   if (!value->is_object()) {
-    throw ApiError::invalid(fmt::format("tool_choice: expected none, auto, required or an object, found {}",
+    throw ApiError::invalid(fmt::format("tool_choice: found {}, expected none, auto, required or an object",
                                         value->is_string() ? value->dump() : std::string(json_kind(*value))),
                             "tool_choice");
   }
   const JsonFields choice(*value, "tool_choice");
   if (const auto type = choice.string("type").value_or(""); type != "function") {
-    throw ApiError::invalid(fmt::format("tool_choice.type: expected function, found \"{}\"", type), "tool_choice.type",
+    throw ApiError::invalid(fmt::format("tool_choice.type: found \"{}\", expected \"function\"", type), "tool_choice.type",
                             "unsupported");
   }
   const json* function = choice.object("function");
@@ -111,7 +114,7 @@ ToolRequest parse_tool_choice(const json* value, std::vector<ToolFunction> funct
   const auto found = std::find_if(functions.begin(), functions.end(),
                                   [&](const ToolFunction& one) { return one.name == *wanted; });
   if (found == functions.end()) {
-    throw ApiError::invalid(fmt::format("tool_choice: \"{}\" is not among the functions of \"tools\"", *wanted), "tool_choice");
+    throw ApiError::invalid(fmt::format("tool_choice: found \"{}\", expected a function of \"tools\"", *wanted), "tool_choice");
   }
   return {ToolChoice::kRequired, {*found}};
 }

@@ -20,10 +20,10 @@ namespace nanochat {
 inline constexpr int kMaxJsonDepth = 128;
 
 // Throws ApiError (400) if `text` is not JSON, not UTF-8, or nested deeper than kMaxJsonDepth. The depth is checked before
-// anything is allocated.
-nlohmann::json parse_json(std::string_view text);
+// anything is allocated. `where` begins the message: "body", or the name of the field that holds the text.
+nlohmann::json parse_json(std::string_view text, const std::string& where = "body");
 // The same, but `text` must be an object. With `allow_empty`, an empty text is an empty object.
-nlohmann::json parse_json_object(std::string_view text, bool allow_empty = false);
+nlohmann::json parse_json_object(std::string_view text, bool allow_empty = false, const std::string& where = "body");
 
 // Parses only the members `names` of an object that parse_json_object() has accepted, and keeps the order of their keys. Throws
 // ApiError (400) if they have more than kMaxOrderedKeys keys: an ordered_json searches linearly when it adds a key.
@@ -44,7 +44,7 @@ class JsonFields {
   const nlohmann::json* array(std::string_view name) const;
 
   std::string name_of(std::string_view name) const;  // with the path
-  // "temperature: expected a number, found a string"
+  // "temperature: found a string, expected a number"
   ApiError wrong_type(std::string_view name, std::string_view expected, const nlohmann::json& found) const;
 
  private:
