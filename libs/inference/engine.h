@@ -30,17 +30,17 @@ struct EngineOptions {
   std::int64_t max_queued = 256;        // requests that wait beyond those; more are refused
   std::int64_t max_queued_tokens = 0;   // tokens of their prompts together; 0: no limit
   bool prefix_cache = true;
-  bool warm_up = true;                  // take the cache's memory and pass over the weights once before ready()
-  // Start a step before the tokens of the step before it are read: they go back into the model on the device. Answers are the
-  // same. Unset: on a GPU.
+  bool warm_up = true;                  // allocate the cache and read all weights once before ready()
+  // Start a step before the host has read the tokens of the step before. The device passes these tokens on to the new step.
+  // Answers do not change. Unset: true on a GPU.
   std::optional<bool> overlap;
-  bool graphs = true;  // on a GPU: record decoding steps and start each of them as one launch
+  bool graphs = true;  // on a GPU: record decoding steps as CUDA graphs
   bool batch_invariant = false;  // on a GPU in bfloat16: attention that is batch-invariant, which slows prompts down
   std::function<std::unique_ptr<TokenTool>()> make_tool;  // for requests with `tools`; empty: those are refused
   void validate() const;  // throws ConfigError
 };
 
-// A step on a GPU is long enough for its rate with so many tokens, and short enough for streams that wait for it.
+// Default of max_batch_tokens. On a GPU, a step with so many tokens runs at full rate and does not delay streams for long.
 std::int64_t default_batch_tokens(bool gpu);
 
 class Engine final : public InferenceBackend {
