@@ -5,10 +5,10 @@
 // prompts, in chunks and in order of arrival (chunked prefill: Agrawal et al. 2023). Requests reuse cached
 // prefixes (PagedAttention: Kwon et al. 2023). When blocks run out, the newest sequence is preempted.
 //
-// Results are batch-invariant. The random numbers of a token depend only on the seed, the index of its sequence and its
+// Sampling is batch-invariant: the random numbers of a token depend only on the seed, the index of its sequence and its
 // position. On a CPU an answer is the same, bit for bit, whatever else is in the batch, with or without the prefix cache,
-// and whether its prompt is computed in one chunk or in several. On a GPU it is the same up to the rounding of matrix
-// products.
+// and whether its prompt is computed in one chunk or in several. On a GPU the same holds in float32, and in bfloat16 with
+// EngineOptions::batch_invariant; otherwise up to the rounding of products and attention.
 
 #include <cstdint>
 #include <functional>
