@@ -24,14 +24,13 @@ std::int64_t meminfo(const std::string& name) {
 
 // What the cgroup of this process leaves, or INT64_MAX without a limit.
 std::int64_t cgroup_room() {
-  std::int64_t limit = 0, usage = 0;
-  for (const std::string folder : {"/sys/fs/cgroup/memory.", "/sys/fs/cgroup/memory/memory."}) {
-    const bool second = folder.ends_with("cgroup/memory.");
-    std::ifstream limits(folder + (second ? "max" : "limit_in_bytes")),
-        usages(folder + (second ? "current" : "usage_in_bytes"));
-    if (limits >> limit && usages >> usage) return std::max<std::int64_t>(0, limit - usage);
-  }
-  return INT64_MAX;
+  const auto room = [](const char* limit_file, const char* usage_file) {
+    std::int64_t limit = 0, usage = 0;
+    const bool limited = std::ifstream(limit_file) >> limit && std::ifstream(usage_file) >> usage;  // "max" is no number
+    return limited ? std::max<std::int64_t>(0, limit - usage) : INT64_MAX;
+  };
+  return std::min(room("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+                  room("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"));
 }
 
 TEST(AvailableMemory, IsWhatTheKernelReports) {
