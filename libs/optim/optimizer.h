@@ -3,13 +3,14 @@
 // rate. Source: setup_optimizers in the reference's gpt.py.
 //
 // Several processes share its state (ownership.h). Each calls reduce_gradients() for every TensorSpec::layer when the
-// gradients of its last micro-batch are final, then wait_for_gradients() and step(). The communication is:
+// gradients of its last micro-batch are final, then wait_for_gradients() and step(). What goes over the network:
 //
-//   reduce_gradients(layer)   sums each gradient over all processes and sends the sum to its owner, in the background
-//   step()                    updates the tensors that this process owns, and sends their new values to all processes in the
-//                             compute dtype
+//   reduce_gradients(layer)   the sum of each gradient over all processes, to the owner; goes on beneath what follows
+//   step()                    updates what this process owns, and spreads the new weights in the type that the model
+//                             computes with
 //
-// In bfloat16, `value` of tensors that other processes own is then out of date; see gather_values().
+// `value` of what others own is then out of date where it is not also what the model computes with (bfloat16): see
+// gather_values().
 
 #include <ATen/core/Tensor.h>
 
