@@ -1,7 +1,7 @@
 # nanochat_embed(OUTPUT_VARIABLE NAME file...)
 #
 # Puts files into the program. Writes a .cpp with `const std::vector<EmbeddedFile>& NAME()` as declared in
-# serving/embedded.h and sets OUTPUT_VARIABLE to its path. A changed file is embedded anew by the next build.
+# serving/internal/embedded.h and sets OUTPUT_VARIABLE to its path. A changed file is embedded anew by the next build.
 function(nanochat_embed output name)
   set(_entries)
   foreach(_file IN LISTS ARGN)
@@ -22,7 +22,7 @@ function(nanochat_embed output name)
   endforeach()
   set(_source "${CMAKE_CURRENT_BINARY_DIR}/${name}.cpp")
   file(CONFIGURE OUTPUT "${_source}" @ONLY CONTENT "// Made by CMake (cmake/NanochatEmbed.cmake).
-#include \"serving/embedded.h\"
+#include \"serving/internal/embedded.h\"
 
 namespace nanochat {
 

@@ -112,15 +112,19 @@ void print(const std::vector<Measured>& all, const BenchCommArguments& arguments
 void add_bench_comm(CommandLine& command_line) {
   auto arguments = std::make_shared<BenchCommArguments>();
   arguments->communicator = communicator_options("bench comm");
-  Subcommand& command = command_line.add("bench comm", "Time the collectives between the processes of a run, by size",
-                                         "nanochat launch --nproc 2 -- bench comm --device cpu");
+  Subcommand& command = command_line.add(
+      "bench comm", "Measure collective operations (all-reduce and others) between the processes of a run, for several sizes.",
+      "nanochat launch --nproc 2 -- bench comm --device cpu");
   command
       .option("device", arguments->device,
-              "tensors on the CPU (Gloo) or on a GPU for each process (NCCL); auto: a GPU if there is one")
+              "Where the tensors are: cpu uses Gloo, cuda uses NCCL with one GPU for each process; auto uses GPUs if there are "
+              "any.")
       .one_of({"auto", "cpu", "cuda"});
-  command.option("dtype", arguments->dtype, "type of the numbers").one_of({"float32", "bfloat16"});
-  command.option("bytes", arguments->bytes, "largest tensor, in bytes; from 4096, in steps of 16 times").at_least(4);
-  command.option("steps", arguments->steps, "calls that are timed; the median counts").at_least(1);
+  command.option("dtype", arguments->dtype, "Type of the tensor elements.").one_of({"float32", "bfloat16"});
+  command
+      .option("bytes", arguments->bytes, "Size of the largest tensor in bytes. Sizes begin at 4096 and grow by a factor of 16.")
+      .at_least(4);
+  command.option("steps", arguments->steps, "Number of timed calls; the median is reported.").at_least(1);
   declare_distributed_options(command.options(), arguments->communicator);
   command.run([arguments](Context& context) {
     const WorldConfig world = read_world();

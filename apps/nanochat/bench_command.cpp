@@ -381,8 +381,8 @@ void add_bench(CommandLine& command_line) {
                   "GPU only: run one more step under a profiler, list its kernels on standard error and write a Chrome trace "
                   "to this file.");
   training.option("mixture", &train->mixture,
-                  "Train on packed conversations, as `sft` does, instead of random tokens. A mixture of tasks: a JSON file, or "
-                  "the JSON itself.");
+                  "Train on packed conversations, as `sft` does, instead of random tokens. A mixture of data sets (tasks) as a "
+                  "JSON file or JSON text; docs/data.md lists the tasks and their keys.");
   training.option("tokenizer", &train->tokenizer,
                   "Tokenizer for the conversations of --mixture. Its vocabulary replaces --vocab-size.");
   training

@@ -104,11 +104,10 @@ ExitCode render(const RenderArguments& arguments, const Context& context) {
 
 void add_data_render(CommandLine& command_line) {
   auto arguments = std::make_shared<RenderArguments>();
-  Subcommand& command = command_line.add(
-      "data render",
-      "Show conversations as tokens and mark the tokens that training learns (green). With --json, "
-      "print one {\"ids\",\"mask\"} object per line.",
-      "nanochat data render chat.jsonl --tokenizer tokenizer/ --limit 3");
+  Subcommand& command = command_line.add("data render",
+                                         "Show conversations as tokens, with the tokens that the loss includes in green. With "
+                                         "--json, print one {\"ids\",\"mask\"} object per line.",
+                                         "nanochat data render chat.jsonl --tokenizer tokenizer/ --limit 3");
   command.option("data_dir", &arguments->data_dir,
                  "Conversations: files, folders or globs of .jsonl and .json (each also .gz or .zst) and .parquet; "
                  "- reads standard input.");
@@ -118,7 +117,8 @@ void add_data_render(CommandLine& command_line) {
   command.option("limit", &arguments->limit, "Stop after this many conversations; 0 shows all.").at_least(0);
   command.option("ids", &arguments->ids, "Show the id of each token.");
   command.option("skip_bad", &arguments->skip_bad,
-                 "Skip rows that are not conversations and count them; the exit code is then 5.");
+                 "Skip rows that are not valid conversations, and log their number. The exit code is then 5. By default the "
+                 "first such row is an error.");
   command.option("color", &arguments->color, "Use colours. auto does so on a terminal, unless NO_COLOR is set or TERM is dumb.")
       .one_of({"auto", "always", "never"});
   command.positional("data_dir").required("data_dir").required("tokenizer");

@@ -378,7 +378,7 @@ class Evaluator {
 void add_eval(CommandLine& command_line) {
   auto config = std::make_shared<EvalConfig>();
   Subcommand& command = command_line.add(
-      "eval", "Score a model on CORE, bits per byte, chat tasks or custom tasks.",
+      "eval", "Evaluate a model on CORE, bits per byte (bpb), chat tasks or custom tasks.",
       "nanochat eval runs/first --benchmarks core,bpb --data-dir data --task-file bpb=shards");
   command.option("model", config->model, "Run or checkpoint to score.");
   command.positional("model", /*required=*/true);
@@ -387,10 +387,10 @@ void add_eval(CommandLine& command_line) {
   const Option& benchmarks =
       command
           .option("benchmarks", config->benchmarks,
-                  "What to score. core: the 22 tasks of the CORE evaluation bundle. bpb: bits per byte of token "
-                  "shards or text. chat: the six tasks of ChatCORE, which can also be named one by one. completion: "
-                  "rows with a prompt, its possible answers and a topic. With --custom-task, only the custom task "
-                  "is scored unless this is given.")
+                  "What to evaluate. core: the 22 tasks of the CORE evaluation bundle. bpb: loss in bits per byte on token "
+                  "shards or text. chat: the six tasks of ChatCORE, which can also be named one by one. completion: a file of "
+                  "prompts, each with its accepted answers and a topic. With --custom-task, only the custom task is evaluated "
+                  "unless this option is given.")
           .comma_separated()
           .one_of(names);
   command.option("custom_task", config->custom_tasks, "JSON file that describes a custom task. May be repeated.");
@@ -408,15 +408,16 @@ void add_eval(CommandLine& command_line) {
   command.option("resume", config->resume,
                  "Reuse the results in the output folder, including those of other processes, and score only the remaining "
                  "examples.");
-  command.option("save_samples", config->save_samples, "Also save token ids, scored spans and answers of every example.");
+  command.option("save_samples", config->save_samples,
+                 "Also save the token ids, the scored token ranges and the answer of every example.");
   command.option("compare", config->compare,
                  "Earlier evaluations to show in the same table: eval.json files, folders with one, or runs.");
   command.option("max_per_task", config->max_per_task, "Score at most this many examples of each task; -1 scores all.")
       .at_least(-1);
   command
       .option("truncate", config->truncate,
-              "Where to cut long CORE prompts on the left. longest: at ten times the context, as the Python "
-              "nanochat does. context: at the context.")
+              "Maximum length of a CORE prompt; a longer one loses its beginning. longest: ten times the context, as in the "
+              "Python nanochat. context: the context length of the model.")
       .one_of({"longest", "context"});
   command
       .option("batch_tokens", config->batch_tokens,
@@ -442,7 +443,7 @@ void add_eval(CommandLine& command_line) {
               "Number of processes that split the examples. Run once more with --resume and a world size of 1 to merge "
               "their results.")
       .at_least(1);
-  command.option("show", config->show, "Print every prompt of completion with the model's continuation.");
+  command.option("show", config->show, "With --benchmarks completion: print every prompt with the model's continuation.");
   auto distributed = std::make_shared<CommunicatorOptions>(communicator_options("eval"));
   declare_distributed_options(command.options(), *distributed);
   command.run([config, distributed, &command, &benchmarks](Context& context) {

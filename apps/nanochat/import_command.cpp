@@ -104,14 +104,14 @@ void add_config_options(Subcommand& command, ImportArguments& arguments) {
   size("n_kv_head", config.n_kv_head, "Number of key/value heads");
   size("n_embd", config.n_embd, "Width of the model");
   size("intermediate_size", config.intermediate_size, "Hidden size of the MLP");
-  command.option(
-      "window_pattern", config.window_pattern,
-      "For nanochat-2026-07: attention windows of the layers, repeated, as letters S (a quarter of the context) and L (all of "
-      "it). Use only if the model's files do not say it.");
+  command.option("window_pattern", config.window_pattern,
+                 "For models of nanochat-2026-07: attention window of each layer, as a pattern of letters that is repeated "
+                 "over the layers. S (short) is a quarter of the context, L (long) is the whole context. Use only if the "
+                 "model's files do not say it.");
   command
-      .option(
-          "qk_scale", config.qk_scale,
-          "For nanochat-2026-07: factor of queries and keys after normalisation. Use only if the model's files do not say it.")
+      .option("qk_scale", config.qk_scale,
+              "For models of nanochat-2026-07: factor that multiplies queries and keys after QK-norm. Use only if the model's "
+              "files do not say it.")
       .above(0, 0);
   command.option("rope_base", config.rope_base, "Base of the RoPE frequencies. Use only if the model's files do not say it.")
       .above(1, 0);
@@ -148,14 +148,14 @@ void add_import(CommandLine& command_line) {
                  "Split pattern of a .tiktoken rank file: nanochat, gpt2, cl100k or a regular expression.");
   command
       .option("special", options.tokenizer_options.special,
-              "Special tokens to add to a .tiktoken rank file. nanochat adds nanochat's nine, none adds nothing.")
+              "Special tokens to add to a .tiktoken rank file, because it does not list them. nanochat: the nine tokens of the "
+              "chat format, such as <|bos|> and <|user_start|>. none: no token.")
       .one_of({"", "nanochat", "none"});
   command
       .option("reference", options.reference,
-              "Commit of the Python nanochat that wrote the .pt file. Its code defines what the file does not "
-              "store: an MLP of 4 times the width, the base and precision of RoPE, soft cap 15 and others. auto "
-              "uses 92d63d4 if the file has the tensor smear_lambda, otherwise d314e96. With none, give the values "
-              "as options.")
+              "Commit of the Python nanochat that wrote the .pt file: d314e96 (December 2025) or 92d63d4 (July 2026). Its code "
+              "defines what the file does not store, such as the MLP size, the base and precision of RoPE, and the soft cap. "
+              "auto detects it from the tensors in the file. none: give these values as options.")
       .one_of({"auto", "d314e96", "92d63d4", "none"});
   add_config_options(command, *arguments);
   command.option("overwrite", options.overwrite, "Replace the output folder if it exists.");

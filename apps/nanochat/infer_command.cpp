@@ -281,12 +281,13 @@ void add_infer(CommandLine& command_line) {
               "Values above 1 make tokens that already occurred less likely.")
       .at_least(0.01)
       .at_most(100);
-  command.option("seed", &sampling.seed, "of the draws");
-  command.option("ignore_eos", &generation.ignore_eos, "go on past the tokens that end a text");
-  command.option("device_batch_size", &generation.max_running, "prompts of a file answered at a time").at_least(1);
-  command.option("deterministic", &generation.batch_invariant,
-                 "on a GPU in bfloat16: results are batch-invariant, they do not depend on the other requests in the batch; "
-                 "slows prompts down");
+  command.option("seed", &sampling.seed, "Random seed for sampling.");
+  command.option("ignore_eos", &generation.ignore_eos, "Continue after tokens that end a text, until --max-tokens.");
+  command.option("device_batch_size", &generation.max_running, "Number of prompts of --prompts-file to complete at a time.")
+      .at_least(1);
+  command.option(
+      "deterministic", &generation.batch_invariant,
+      "On a GPU in bfloat16, make results batch-invariant: independent of the other prompts in the batch. Prompts are slower.");
   declare_runtime_options(command.options(), arguments->runtime);
   command.positional("model").required("model");
   command.run([arguments, &prompt](Context& context) { return infer(*arguments, prompt.source() != "default", context); });

@@ -58,27 +58,36 @@ void add_launch(CommandLine& command_line) {
   auto arguments = std::make_shared<LaunchArguments>();
   LaunchOptions& options = arguments->options;
   Subcommand& command = command_line.add(
-      "launch", "Run a command as several processes, one for each GPU, on one or more machines",
+      "launch", "Run a command as several processes, one for each GPU, on one or more machines (like torchrun).",
       "nanochat launch --nproc 8 -- pretrain --data-dir shards --depth 20 --output-dir runs/base");
   options.processes = 0;
-  command.option("nproc", options.processes, "processes on this machine; 0: one for each GPU").at_least(0).at_most(1024);
-  command.option("nnodes", options.nodes, "machines; each runs this command with the same --nproc").at_least(1);
-  command.option("node_rank", options.node_rank, "number of this machine, from 0").at_least(0);
-  Option& address = command.option("master_addr", options.master_addr, "address of machine 0, at which the others reach it");
-  command.option("master_port", options.master_port, "port of machine 0; 0: a free one, on one machine alone")
+  command.option("nproc", options.processes, "Number of processes on this machine; 0 uses one for each GPU.")
+      .at_least(0)
+      .at_most(1024);
+  command.option("nnodes", options.nodes, "Number of machines. Run this command on each of them, with the same --nproc.")
+      .at_least(1);
+  command.option("node_rank", options.node_rank, "Number of this machine, from 0 to --nnodes - 1.").at_least(0);
+  Option& address = command.option("master_addr", options.master_addr,
+                                   "Address or host name of machine 0, at which all machines can reach it.");
+  command
+      .option("master_port", options.master_port,
+              "Port on machine 0 where the processes meet. 0 picks a free port, which is possible only with one machine.")
       .at_least(0)
       .at_most(65535);
   command
-      .option("max_restarts", options.max_restarts,
-              "start all processes again, with --resume, up to N times when one fails; not after wrong usage")
+      .option(
+          "max_restarts", options.max_restarts,
+          "When a process fails, restart all of them with --resume, at most this many times. Errors in usage are not retried.")
       .at_least(0);
-  command.option("grace", options.grace_seconds, "seconds that the others have to end when one fails, before they are killed")
+  command
+      .option("grace", options.grace_seconds,
+              "When a process fails, wait this many seconds for the others to end before they are killed.")
       .at_least(0);
   command.option("log_dir", options.log_dir,
-                 "write the output of ranks other than 0 to DIR/rank-R.log; empty: to standard error, "
-                 "each line with its rank");
+                 "Folder for the output of the processes other than rank 0, in files rank-R.log. Empty writes it to standard "
+                 "error; each line begins with the rank.");
   declare_distributed_options(command.options(), arguments->communicator);
-  command.option("command", arguments->command, "the command and its options, after --");
+  command.option("command", arguments->command, "The command to run and its options, after --.");
   command.positional("command", true);
   command.run([arguments, &command, &command_line, &address](Context&) {
     check(*arguments, address.source() != "default");

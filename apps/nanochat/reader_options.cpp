@@ -18,8 +18,8 @@ void add_text_column(Subcommand& command, std::string& field) {
 
 void SkipBad::declare(Subcommand& command) {
   command.option("skip_bad", &value,
-                 "Skip up to this many unreadable rows, count them and list the first ones. all skips any number; "
-                 "0 stops at the first.");
+                 "Number of unreadable rows of the input to skip before the command fails, or all for no limit. 0 fails at the "
+                 "first one. The log lists the first skipped rows and their number.");
 }
 
 void SkipBad::apply(ReaderOptions& reader) const {

@@ -174,13 +174,14 @@ void add_serve(CommandLine& command_line) {
       .at_least(0);
   command
       .option("kv_blocks", &engine.kv_blocks,
-              "Number of blocks of the KV cache. 0 fits --max-running full contexts, or as many as a quarter of free "
-              "memory holds.")
+              "Number of blocks of the KV cache. 0 allocates enough for --max-running full contexts, but at most a quarter of "
+              "the free memory.")
       .at_least(0);
   command.option("block_size", &engine.block_size, "Number of tokens in a block of the KV cache.").at_least(1);
   command.option("prefix_cache", &engine.prefix_cache, "Reuse cached prompt prefixes across requests.");
   command.option("deterministic", &engine.batch_invariant,
-                 "On a GPU in bfloat16, make results independent of the other requests in the batch. Prompts are slower.");
+                 "On a GPU in bfloat16, make results batch-invariant: independent of the other requests in the batch. Prompts "
+                 "are slower.");
   command.option("max_body_mb", &arguments->max_body_mb, "Maximum size of a request body in MiB.").at_least(1).at_most(1024);
   command.option("max_connections", &http.max_connections, "Maximum number of open connections; further ones wait.")
       .at_least(1);

@@ -33,7 +33,9 @@ struct Scored : Config {
 void add_midtrain(CommandLine& command_line) {
   auto config = std::make_shared<Scored<MidtrainConfig>>();
   Subcommand& command = command_line.add(
-      "midtrain", "Train a base model on conversations, all tokens of them, so that it learns their format.",
+      "midtrain",
+      "Continue training a base model on conversations, with the loss on every token, so that it learns the chat format "
+      "(midtraining).",
       "nanochat midtrain --base-model runs/base --mixture configs/toy_mixture.json --output-dir runs/mid");
   declare_midtrain_options(command.options(), *config);
   declare_task_scores(command.options(), config->scores);
@@ -52,9 +54,9 @@ void add_midtrain(CommandLine& command_line) {
 void add_sft(CommandLine& command_line) {
   auto config = std::make_shared<Scored<SftConfig>>();
   config->output_dir = "runs/sft";
-  Subcommand& command = command_line.add("sft",
-                                         "Fine-tune a model on conversations; only the assistant's messages are learned.",
-                                         "nanochat sft --base-model runs/base --data-dir my.jsonl");
+  Subcommand& command = command_line.add(
+      "sft", "Fine-tune a model on conversations, with the loss only on the assistant's messages (supervised fine-tuning).",
+      "nanochat sft --base-model runs/base --data-dir my.jsonl");
   declare_sft_options(command.options(), *config);
   declare_task_scores(command.options(), config->scores);
   command.required("base_model");
@@ -72,7 +74,9 @@ void add_sft(CommandLine& command_line) {
 void add_rl(CommandLine& command_line) {
   auto config = std::make_shared<RlConfig>();
   Subcommand& command = command_line.add(
-      "rl", "Train a chat model by reinforcement learning on its own answers to tasks with checkable answers.",
+      "rl",
+      "Improve a chat model by reinforcement learning: sample several answers to each question, check which are correct, and "
+      "make those more likely.",
       "nanochat rl --base-model runs/sft --mixture '[{\"task\": \"toy-spelling\"}]' "
       "--validation-mixture '[{\"task\": \"toy-spelling\", \"split\": \"test\"}]' --output-dir runs/rl");
   declare_rl_options(command.options(), *config);

@@ -149,7 +149,8 @@ void add_train_command(CommandLine& command_line) {
       .at_least(4);
   command
       .option("validation_every", &arguments->validation_every,
-              "Leave out every N-th document, the ones that training holds out for validation; 0 leaves out none.")
+              "Leave out every N-th document. Use the same value as for `data prepare` and `pretrain`, which hold out these "
+              "documents for validation. 0 uses all documents.")
       .above(1, 0);
   command
       .option("min_document_bytes", &arguments->reader.min_document_bytes,
@@ -180,9 +181,9 @@ void add_tokenizer_options(Subcommand& command, TokenizerArguments& arguments) {
                  "from the file.");
   command
       .option("special", &arguments.load.special,
-              "Special tokens to add to a .tiktoken rank file or a tokenizer.model that comes alone. nanochat adds "
-              "nanochat's nine, none adds nothing. Empty adds nothing to the published gpt2 and cl100k files and "
-              "nanochat's to others.")
+              "Special tokens to add to a .tiktoken rank file, or to a tokenizer.model without a tokenizer.json, because these "
+              "files do not list them. nanochat: the nine tokens of the chat format, such as <|bos|> and <|user_start|>. none: "
+              "no token. Empty: none for OpenAI's gpt2 and cl100k files, otherwise nanochat.")
       .one_of({"", "nanochat", "none"});
   command.option("bos_token", &arguments.load.bos_token,
                  "Special token that begins every document (BOS). Empty takes the one named by "

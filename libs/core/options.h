@@ -4,7 +4,7 @@
 //
 //   PretrainConfig config;
 //   OptionList options;
-// options.add("depth", config.depth, "Number of layers. The model is 64 times as wide.").at_least(1);
+//   options.add("depth", config.depth, "Number of layers. The model is 64 times as wide.").at_least(1);
 //
 // One option "device_batch_size" is --device-batch-size on the command line, NANOCHAT_DEVICE_BATCH_SIZE in the
 // environment and "device_batch_size" in JSON. Precedence: flags > environment > file > defaults. Fields must outlive

@@ -1,5 +1,5 @@
 #pragma once
-// What one rank finds out and all must know before they go on: otherwise one stops, and the others wait for it.
+// Lets all ranks agree on a status before each optimizer step. If one rank stopped on its own, the others would wait for it.
 
 #include <cstdint>
 
@@ -7,7 +7,7 @@ namespace nanochat {
 
 class Communicator;
 
-// The most severe of all ranks' decides.
+// In the order of severity: the most severe status of all ranks decides.
 enum class RankStatus : std::int32_t {
   kFine = 0,
   kInterrupted = 1,  // asked to save and stop
@@ -20,10 +20,10 @@ const char* status_name(RankStatus status);  // "fine", "interrupted", ...
 
 struct Agreement {
   RankStatus status = RankStatus::kFine;
-  int rank = 0;  // the lowest whose status it is
+  int rank = 0;  // the lowest rank that has this status
 };
 
-// The same answer on every rank. Called by all, before each optimizer step. Alone: `mine`.
+// Returns the same answer on every rank. All ranks must call it. With one process, the answer is `mine`.
 Agreement agree(Communicator& communicator, RankStatus mine);
 
 }  // namespace nanochat

@@ -134,7 +134,8 @@ void Work::wait() {
 void declare_distributed_options(OptionList& options, CommunicatorOptions& config) {
   options
       .add("dist_timeout", config.timeout_seconds,
-           "end all processes of a run when one of them is not heard of, or does not join the others, for N seconds")
+           "With several processes: end all of them when one does not respond, or does not join the others, for this many "
+           "seconds.")
       .at_least(1)
       .not_in_resolved();
 }

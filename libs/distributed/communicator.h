@@ -1,14 +1,14 @@
 #pragma once
-// Communication between the processes of a run, over PyTorch's c10d: Gloo for tensors on the CPU, NCCL for those on a
-// GPU. Alone, every call is a no-op or a copy.
+// Communication between the processes (ranks) of a run, with PyTorch's c10d: Gloo for tensors on the CPU, NCCL for tensors on
+// GPUs. With one process, every call is a no-op or a copy.
 //
 //   Communicator communicator(read_world(), {.device = device, .build = build});
-//   Work work = communicator.all_reduce(gradient, ReduceOp::kMean);  // goes on beneath what follows
+//   Work work = communicator.all_reduce(gradient, ReduceOp::kMean);  // runs in the background
 //   work.wait();
 //
-// All ranks make the same calls in the same order, from one thread each. Tensors are contiguous, of one type on all
-// ranks, and are neither read nor written between a call and its wait(). A rank that dies, hangs or leaves ends every
-// call of the others with one DistributedError that names it, within the time-out; so does what fail() says.
+// All ranks must make the same calls in the same order, each from one thread. Tensors must be contiguous and have the same type
+// on all ranks, and must not be read or written between a call and its wait(). If a rank dies, hangs or leaves, every call of
+// the other ranks throws a DistributedError that names it, within the time-out. fail() has the same effect.
 
 #include <ATen/core/Tensor.h>
 
@@ -27,7 +27,7 @@ namespace nanochat {
 
 class OptionList;
 
-// Another rank ended the run, or cannot be reached. The same message on every rank.
+// Another rank ended the run or cannot be reached. Every rank gets the same message.
 class DistributedError : public Error {
  public:
   using Error::Error;
@@ -35,13 +35,13 @@ class DistributedError : public Error {
 
 enum class ReduceOp { kSum, kMax, kMean };
 
-// A tensor that all ranks have, and the one that it belongs to.
+// A part of a tensor that all ranks have, and the rank that owns it.
 struct OwnedTensor {
   at::Tensor tensor;
   int owner = 0;
 };
 
-// A call that may still go on. One whose wait() was never called may leave results unwritten.
+// A call that may still be running. Results are complete only after wait().
 class Work {
  public:
   Work();  // nothing to wait for
@@ -49,7 +49,7 @@ class Work {
   Work(Work&&) noexcept;
   Work& operator=(Work&&) noexcept;
 
-  // On a CPU until the results are there; on a GPU the current stream waits, and the host does not.
+  // On a CPU, waits for the results. On a GPU, makes the current stream wait for them; the host does not wait.
   void wait();
 
  private:
@@ -59,34 +59,34 @@ class Work {
 };
 
 struct CommunicatorOptions {
-  at::Device device = at::kCPU;  // this rank's; a GPU also gets a group over NCCL
-  double timeout_seconds = 600;  // after which a rank that is not heard of has failed
-  std::string build;             // version and commit: must be the same on all ranks
-  // Called on another thread when a failure is known but the caller has not come back from what it was doing for a
-  // quarter of the time-out (10 s at most): the one way left is to print the message and end the process.
+  at::Device device = at::kCPU;  // device of this rank; a GPU also gets an NCCL group
+  double timeout_seconds = 600;  // a rank that does not respond for so long has failed
+  std::string build;  // version and commit; must be equal on all ranks
+  // Called on another thread if a failure is known, but the main thread has not returned for a quarter of the time-out (at most
+  // 10 s). The function should print the message and end the process.
   std::function<void(ExitCode, const std::string&)> last_resort;
 };
-// --dist-timeout.
+// Declares --dist-timeout.
 void declare_distributed_options(OptionList& options, CommunicatorOptions& config);
 
-// Short texts by name that every rank can read, for a thread that has work of its own to agree on, such as the one that
-// writes checkpoints. For one thread; must not outlive the communicator.
+// Short named texts that every rank can read. The thread that writes checkpoints uses it to agree with other ranks. For one
+// thread; must not outlive the communicator.
 class MessageBoard {
  public:
   virtual ~MessageBoard() = default;
   virtual void post(const std::string& name, const std::string& text) = 0;
-  // Until someone has posted it. Throws DistributedError when the run ends before.
+  // Waits until a rank has posted it. Throws DistributedError if the run ends first.
   virtual std::string wait(const std::string& name) = 0;
 };
 
 class Communicator {
  public:
-  Communicator();  // alone
-  // Meets the other ranks. Throws ConfigError for a wrong address, a taken port, another build or number of ranks,
-  // two processes of one rank; DistributedError when a rank does not come within the time-out.
+  Communicator();  // one process
+  // Connects to the other ranks. Throws ConfigError for a wrong address, a port in use, different builds or numbers of ranks,
+  // or two processes with the same rank; DistributedError if a rank does not join within the time-out.
   Communicator(const WorldConfig& world, CommunicatorOptions options);
-  // Waits until all ranks have come to this point, as long as they are alive; not after a failure. While an exception
-  // is on its way it is fail() instead.
+  // Waits until all living ranks have come to this point; does not wait after a failure. During stack unwinding it calls
+  // fail().
   ~Communicator();
   Communicator(const Communicator&) = delete;
   Communicator& operator=(const Communicator&) = delete;
@@ -95,42 +95,42 @@ class Communicator {
   int size() const;
   bool alone() const { return size() == 1; }
   bool is_root() const { return rank() == 0; }
-  int local_rank() const;  // among the processes of this machine
-  int local_size() const;  // their number; 1 where the launcher does not say
+  int local_rank() const;  // rank among the processes of this machine
+  int local_size() const;  // number of these processes; 1 if the launcher does not set it
 
   // In place. Sums in bfloat16 are rounded after each rank.
   Work all_reduce(at::Tensor tensor, ReduceOp op = ReduceOp::kSum);
-  // Piece r of all ranks' inputs, reduced, goes to rank r. The input is size() pieces of the output's size. On CPUs the
-  // input is overwritten.
+  // Reduces piece r of all inputs to rank r. The input has size() pieces of the size of the output. On CPUs the input is
+  // overwritten.
   Work reduce_scatter(const at::Tensor& input, at::Tensor output, ReduceOp op = ReduceOp::kSum);
-  // The other way round: rank r's piece goes to all. The piece may be a part of the output, at its place.
+  // Copies the piece of each rank to all ranks. The piece may be its own part of the output.
   Work all_gather(const at::Tensor& piece, at::Tensor output);
   // In place, from `root` to all.
   Work broadcast(at::Tensor tensor, int root = 0);
 
-  // A reduce_scatter of pieces of any size, in place: the sum of each piece goes to its owner. What the other ranks have
-  // of it is undefined afterwards. All ranks name the same pieces in the same order.
+  // A reduce_scatter of pieces of any size, in place: the owner of each piece gets its sum. The piece is undefined on the other
+  // ranks afterwards. All ranks must pass the same pieces in the same order.
   Work reduce_to_owners(const std::vector<OwnedTensor>& pieces);
-  // The all_gather that undoes it: each piece of its owner goes to all.
+  // The corresponding all_gather: all ranks get each piece from its owner.
   Work spread_from_owners(const std::vector<OwnedTensor>& pieces);
 
-  // Until all ranks are here: hours, if one of them works alone and is alive. Not on the GPU.
+  // Waits until all ranks call it, without a limit of time while they live. Does not wait for GPUs.
   void barrier();
-  // Throws ConfigError, on every rank, when the object `mine` differs from rank 0's: names the rank and the keys.
+  // Throws ConfigError on every rank, with the rank and the keys, if the object `mine` differs from that of rank 0.
   void require_same(const std::string& what, const nlohmann::json& mine);
 
-  // A text of rank `root`, on every rank. Waits as barrier() does.
+  // Returns the text of rank `root` on every rank. Waits as barrier() does.
   std::string share_text(const std::string& text, int root = 0);
 
-  // Bytes of tensors that this rank has sent so far, by formula: 2 (W-1)/W of an all_reduce, (W-1)/W of any other.
+  // Bytes of tensors that this rank has sent so far, estimated: 2 (W-1)/W of an all_reduce and (W-1)/W of any other call.
   std::int64_t bytes_sent() const;
 
-  // A connection for another thread of this process; null when alone.
+  // A connection for another thread of this process; null with one process.
   std::unique_ptr<MessageBoard> make_message_board();
 
-  // Ends the run: the others' calls throw DistributedError("rank R: why").
+  // Ends the run: the calls of all other ranks throw DistributedError("rank R: why").
   void fail(ExitCode code, const std::string& why);
-  // Throws what ended the run, if anything did.
+  // Throws the error that ended the run, if there is one.
   void check() const;
 
  private:
@@ -138,7 +138,7 @@ class Communicator {
   std::unique_ptr<Impl> impl_;
 };
 
-// That of a process without others.
+// A communicator for one process.
 Communicator& alone();
 
 }  // namespace nanochat

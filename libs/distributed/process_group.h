@@ -1,6 +1,6 @@
 #pragma once
-// Internal to distributed: c10d's groups. One translation unit each, since their headers are heavy. Where a build has
-// not the headers of one, gloo_none.cpp or nccl_none.cpp takes its place.
+// Internal to distributed: creates the process groups of c10d. Each has its own source file, because the headers are slow to
+// compile. A build without the headers of one uses gloo_none.cpp or nccl_none.cpp instead.
 
 #include <ATen/core/Tensor.h>
 
@@ -22,12 +22,12 @@ struct GroupPlace {
   Milliseconds timeout;
 };
 
-// `address`: of this machine, at which the other ranks reach it. GLOO_SOCKET_IFNAME, where set, goes before it. Throws
+// `address`: the address of this machine that other ranks can reach. GLOO_SOCKET_IFNAME takes precedence if it is set. Throws
 // ConfigError in a build without Gloo's headers.
 c10::intrusive_ptr<c10d::Backend> make_gloo_group(const c10::intrusive_ptr<c10d::Store>& store, const GroupPlace& place,
                                                   const std::string& address);
 
-// Connects at once. Throws ConfigError in a build without CUDA or NCCL's header.
+// Connects immediately. Throws ConfigError in a build without CUDA or NCCL's header.
 c10::intrusive_ptr<c10d::Backend> make_nccl_group(const c10::intrusive_ptr<c10d::Store>& store, const GroupPlace& place,
                                                   at::Device device);
 

@@ -1,13 +1,13 @@
 #pragma once
-// The sets that `nanochat data download` knows by name: configs/datasets.json, compiled in, and tables of the user's in
-// the same form.
+// The data sets that `nanochat data download` knows by name: configs/datasets.json, which is compiled into the program, and
+// files of the user in the same format.
 //
 //   {"my-set": {"description": "...", "licence": "...", "homepage": "https://...",
 //               "files": [{"url": "https://host/shard_{index:05d}.parquet", "count": 100}]}}
 //
-// An entry of "files" stands for `count` files (1), numbered from `first` (0). "path" (the URL's last part) is where
-// each goes below the output folder. "bytes" and "sha256" are given where they are known: a value when there is one
-// file, else a list with one for each, in which null stands for unknown. Not thread-safe while it is merged into.
+// An entry of "files" describes `count` files (default 1), numbered from `first` (default 0). "path" is the place of each in
+// the output folder (default: the last part of the URL). "bytes" and "sha256" are optional: a value for one file, or a list
+// with one value per file, where null means unknown. Not thread-safe during a merge.
 
 #include <filesystem>
 #include <string>
@@ -27,23 +27,23 @@ class DatasetTable {
  public:
   static DatasetTable built_in();
 
-  // Adds sets; one with a known name replaces it. // comments are allowed. Throws ConfigError naming the file or
-  // `where`, the set and the key, and then changes nothing.
+  // Adds sets, and replaces those of the same name. // comments are allowed. Throws ConfigError with the file or `where`, the
+  // set and the key, and then changes nothing.
   void merge_file(const std::filesystem::path& file);
   void merge_text(std::string_view json, const std::string& where);
 
-  const std::vector<Dataset>& all() const { return sets_; }  // by name
-  // Throws ConfigError naming the nearest known name.
+  const std::vector<Dataset>& all() const { return sets_; }  // sorted by name
+  // Throws ConfigError with the nearest known name.
   const Dataset& find(const std::string& name) const;
 
  private:
   std::vector<Dataset> sets_;
 };
 
-// A part of a set. `shards` is empty (all) or counts from 0, both ends included: "0-7,1822". `first` > 0 then keeps that
-// many. Throws ConfigError for what the set does not have.
+// Selects files of a set. `shards` has numbers from 0 and inclusive ranges ("0-7,1822"); empty selects all. Then `first` > 0
+// keeps only so many. Throws ConfigError for numbers that the set does not have.
 std::vector<RemoteFile> select_files(const Dataset& set, const std::string& shards, std::int64_t first);
 
-extern const char* const kBuiltInDatasets;  // configs/datasets.json, word for word
+extern const char* const kBuiltInDatasets;  // the text of configs/datasets.json
 
 }  // namespace nanochat

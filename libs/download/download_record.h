@@ -1,6 +1,6 @@
 #pragma once
-// .downloads.jsonl: what stands in an output folder, a line a file, with its SHA-256 and the size and time stamp by which
-// a file that was changed since is recognised. Appended to; the last line for a path counts. Thread-safe.
+// .downloads.jsonl lists the completed files of an output folder, one per line, with SHA-256, size and time stamp. Size and
+// time stamp show whether a file has changed since. New lines are appended; the last line of a path counts. Thread-safe.
 
 #include <cstdint>
 #include <filesystem>
@@ -14,25 +14,25 @@ namespace nanochat {
 class DownloadRecord {
  public:
   struct Entry {
-    std::string path = {};  // below the folder
+    std::string path = {};  // relative to the folder
     std::string url = {};
     std::uint64_t bytes = 0;
     std::int64_t modified_ns = 0;
     std::string sha256 = {};
   };
 
-  // Lines that a crash left unfinished are passed over.
+  // Incomplete lines, which a crash may leave, are skipped.
   explicit DownloadRecord(std::filesystem::path folder);
 
   std::optional<Entry> find(const std::string& path) const;
-  // On the disk when it returns. Throws IoError.
+  // The line is on the disk when this returns. Throws IoError.
   void add(const Entry& entry);
 
  private:
   std::filesystem::path file_;
   mutable std::mutex mutex_;
   std::map<std::string, Entry> entries_;
-  bool torn_ = false;  // the last line lacks its end
+  bool torn_ = false;  // the last line has no newline
 };
 
 }  // namespace nanochat

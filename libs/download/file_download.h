@@ -1,5 +1,5 @@
 #pragma once
-// Internal to download: one file, from the first try to its final name or a reason why not.
+// Internal to download: downloads one file, with retries.
 
 #include <cstdint>
 #include <functional>
@@ -11,28 +11,29 @@
 
 namespace nanochat {
 
-// What goes on, for the progress bars. Called from the thread that downloads.
+// Callbacks for progress bars, called on the thread that downloads.
 struct FileEvents {
-  std::function<void(std::uint64_t done, std::optional<std::uint64_t> total)> size;  // of the file, now
+  std::function<void(std::uint64_t done, std::optional<std::uint64_t> total)>
+      size;  // bytes of the file so far, and of the whole file
   std::function<void(std::uint64_t bytes)> received;
   std::function<bool()> stopped;  // come to an end
 };
 
 class FileDownload {
  public:
-  // All must outlive it. `report` says which file, and gets the outcome.
+  // All arguments must outlive the object. `report` names the file and receives the result.
   FileDownload(FileReport& report, const DownloadOptions& options, DownloadRecord& record, Transfer& transfer,
                const FileEvents& events);
 
-  // Is the file there, and what it should be? Asks the server where nothing is known of it. Sets the report.
+  // Whether the file exists and is correct. Asks the server if size and SHA-256 are not known. Fills in the report.
   bool is_present();
-  // Size of the file by asking the server, once.
+  // Asks the server for the size of the file, without retries.
   std::optional<std::uint64_t> ask_size();
-  // Throws IoError alone.
+  // Throws only IoError.
   void run();
 
  private:
-  // How one try ended; `reason` is a clause that follows the URL and a colon.
+  // The result of one try. `reason` is the part of the message after the URL and a colon.
   struct Try {
     enum class Kind { kWhole, kAgain, kWrongContents, kStopped, kNever } kind;
     std::string reason = {};
@@ -44,7 +45,7 @@ class FileDownload {
   Try verify(PartialFile& part, bool resumed) const;
   std::optional<std::uint64_t> expected_bytes(const PartialFile& part) const;
   void keep(PartialFile& part);
-  bool wait(double seconds) const;  // false: stopped
+  bool wait(double seconds) const;  // false if it was stopped
   void fail(const std::string& reason);
 
   FileReport& report_;
@@ -52,7 +53,7 @@ class FileDownload {
   DownloadRecord& record_;
   Transfer& transfer_;
   const FileEvents& events_;
-  std::string url_;  // on the mirror, where there is one
+  std::string url_;  // with the mirror, if there is one
   Rng jitter_;
 };
 

@@ -1,7 +1,6 @@
 #pragma once
-// A file while it is downloaded: NAME.part, and beside it NAME.part.info, which says of which version of which URL the
-// bytes are, so that a later run, or the same one after a dropped connection, goes on where this one stopped. The final
-// name appears in commit() alone, after the bytes are on the disk.
+// A file during its download: NAME.part, and NAME.part.info with the URL and version that the bytes belong to. With these, a
+// later run or a new connection continues the transfer. commit() gives the file its final name after its bytes are on the disk.
 
 #include <cstdint>
 #include <filesystem>
@@ -12,26 +11,26 @@
 
 namespace nanochat {
 
-// What a server tells about the version of a file that it sends.
+// The version of a file as a server describes it.
 struct RemoteVersion {
   std::string url = {};
-  std::string etag = {};           // as sent, W/ and quotes included
+  std::string etag = {};  // as received, with W/ and quotes
   std::string last_modified = {};
-  std::string sha256 = {};         // where the server names the content by it (X-Linked-Etag of Hugging Face)
+  std::string sha256 = {};  // if the server sends it (X-Linked-Etag of Hugging Face)
   std::optional<std::uint64_t> bytes = {};
 
-  // For the header If-Range: a strong ETag, else the date; empty when there is neither.
+  // Value for the header If-Range: a strong ETag, otherwise the date; empty if there is neither.
   std::string if_range() const;
-  // False when the two cannot be the same content. A SHA-256 in both decides alone: caches in front of one store may
-  // each have an ETag of their own.
+  // False if the two cannot be the same content. If both have a SHA-256, only that is compared, because caches may change
+  // ETags.
   bool may_equal(const RemoteVersion& other) const;
 };
 
-// Not thread-safe; a second one on the same target, in this process or another, throws DataError. Throws IoError when
-// the disk refuses. Destroyed without commit(), it leaves the bytes for the next one, and no empty files.
+// Not thread-safe. A second object for the same target, in this or another process, throws DataError. Throws IoError if the
+// disk is full or read-only. Without commit(), the destructor keeps the bytes for the next run and removes empty files.
 class PartialFile {
  public:
-  // Opens what is there, if it came from `url`, and otherwise begins anew.
+  // Continues the existing bytes if they came from `url`; otherwise starts again.
   PartialFile(std::filesystem::path target, const std::string& url);
   ~PartialFile();
   PartialFile(const PartialFile&) = delete;
@@ -40,12 +39,12 @@ class PartialFile {
   std::uint64_t size() const { return size_; }
   const RemoteVersion& version() const { return version_; }
 
-  void restart(const RemoteVersion& version);          // drops all bytes
+  void restart(const RemoteVersion& version);  // drops all bytes
   void append(const void* data, std::size_t bytes);
-  std::string sha256() const;                          // of all bytes so far
-  std::int64_t modified_ns() const;                    // time stamp that the final file will have
-  void sync();                                         // the bytes survive a power cut
-  void commit();                                       // sync(), then the final name
+  std::string sha256() const;  // of all bytes so far
+  std::int64_t modified_ns() const;  // time stamp of the final file
+  void sync();  // fsync: the bytes survive a power failure
+  void commit();  // sync(), then the final name
 
  private:
   void open_locked();

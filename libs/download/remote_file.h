@@ -1,5 +1,5 @@
 #pragma once
-// A file on a server, and the URLs by which it is named. Stateless; any thread may call these.
+// A file on a server, and functions for URLs. Thread-safe.
 
 #include <cstdint>
 #include <filesystem>
@@ -10,33 +10,33 @@ namespace nanochat {
 
 struct RemoteFile {
   std::string url;                              // http or https
-  std::filesystem::path path = {};              // where it goes, below the output folder
-  std::optional<std::uint64_t> bytes = {};      // its size where that is known beforehand
-  std::string sha256 = {};                      // 64 digits in lower case; empty: not known beforehand
+  std::filesystem::path path = {};              // its place in the output folder
+  std::optional<std::uint64_t> bytes = {};      // size, if known
+  std::string sha256 = {};                      // 64 digits in lower case; empty if not known
 };
 
-// What is wrong with `url` as something to download ("expected http://... or https://..."); empty: nothing.
+// The reason why `url` cannot be downloaded ("expected http://... or https://..."), or empty.
 std::string url_problem(const std::string& url);
 
-// Replaces each "{index}" or "{index:05d}" (zeros up to that width) by `index`. Throws ConfigError for a placeholder of
-// another form, naming `where`.
+// Replaces each "{index}" or "{index:05d}" (padded with zeros) by `index`. Throws ConfigError with `where` for any other
+// placeholder.
 std::string with_index(const std::string& pattern, std::uint64_t index, const std::string& where);
 
-// The last part of the URL's path, "shard_00001.parquet"; empty when the path ends in a slash.
+// The last part of the URL's path, "shard_00001.parquet"; empty if the path ends with a slash.
 std::string file_name_of(const std::string& url);
 
-// The same file on a mirror: scheme and host of `url` replaced by `mirror`, which may carry a path of its own.
+// The same file on a mirror: scheme and host of `url` replaced by `mirror`, which may include a path.
 //   https://huggingface.co/datasets/a/b.parquet, http://mirror:8000/hf/ -> http://mirror:8000/hf/datasets/a/b.parquet
 // An empty mirror changes nothing.
 std::string with_mirror(const std::string& url, const std::string& mirror);
 
-// Without the user name, the password and the query, any of which may hold a secret: for messages and logs.
+// `url` without user name, password and query, which may contain secrets. For messages and logs.
 std::string shown_url(const std::string& url);
 
-// A path that stays below the folder it is put in: relative, without "..".
+// True for a path that stays inside its folder: relative and without "..".
 bool is_safe_path(const std::filesystem::path& path);
 
-// 64 hexadecimal digits in lower case, or empty when `text` is not that many hexadecimal digits.
+// `text` in lower case if it has 64 hexadecimal digits; otherwise empty.
 std::string as_sha256(const std::string& text);
 
 }  // namespace nanochat

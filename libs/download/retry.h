@@ -1,5 +1,5 @@
 #pragma once
-// When and how often to try again what a server or the way to it refused. Stateless but for the generator.
+// When and how often to retry a failed request.
 
 #include <cstdint>
 #include <optional>
@@ -9,21 +9,20 @@
 namespace nanochat {
 
 struct RetryPolicy {
-  int retries = 8;                        // after the first try, for as long as nothing is gained
-  double first_delay_seconds = 1;         // the most that the first delay can be; the next can be twice that, and so on
+  int retries = 8;                        // number of retries without progress
+  double first_delay_seconds = 1;         // upper bound of the first delay; it doubles with each retry
   double max_delay_seconds = 60;
-  double max_retry_after_seconds = 300;   // a server that asks for more patience is asked again after this
-  // A try that brought this much begins the count anew: a long file over a bad line ends, and a server that sends a
-  // byte at a time does not hold us for ever.
+  double max_retry_after_seconds = 300;   // upper bound for Retry-After
+  // A try that received at least this many bytes resets the count, so that a large file completes over a bad connection.
   std::uint64_t reset_after_bytes = std::uint64_t{1} << 20;
 };
 
-// How long to wait after `failures` (from 1 on) in a row. Full jitter: uniform from 0 to the bound, so that clients which
-// failed together do not come back together (Brooker, "Exponential Backoff and Jitter", 2015). At least what the server
-// asked for in Retry-After, as far as the policy follows it.
+// The delay after `failures` (at least 1) in a row. Full jitter: uniform from 0 to the bound, so that clients that failed
+// together do not retry together (Brooker, "Exponential Backoff and Jitter", 2015). At least the server's Retry-After, up to
+// the limit of the policy.
 double delay_seconds(const RetryPolicy& policy, int failures, std::optional<double> retry_after, Rng& random);
 
-// HTTP answers that may be another the next time: 408, 425, 429 and all of 5xx but those that say "never" (501, 505).
+// True for HTTP statuses that may change: 408, 425, 429, and 5xx except 501 and 505.
 bool is_worth_retrying(long http_status);
 
 }  // namespace nanochat

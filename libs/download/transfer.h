@@ -1,5 +1,5 @@
 #pragma once
-// One HTTP request over libcurl, and how it ended. What to make of that, and whether to try again, is the caller's.
+// One HTTP request with libcurl, and its result. The caller decides whether to retry.
 
 #include <cstddef>
 #include <cstdint>
@@ -14,52 +14,51 @@ namespace nanochat {
 
 struct TransferLimits {
   double connect_timeout_seconds = 30;
-  double stall_seconds = 30;                  // given up when so long a time brought less than
-  std::uint64_t min_bytes_per_second = 1024;  // this rate
+  double stall_seconds = 30;                  // give up if the rate is below min_bytes_per_second for so long
+  std::uint64_t min_bytes_per_second = 1024;
   int max_redirects = 10;
 };
 
 struct TransferRequest {
   std::string url;
-  bool head = false;         // the headers alone
-  std::uint64_t offset = 0;  // > 0: from there on (Range), and, unless it is empty, only if the version is still
-  std::string if_range = {}; // this one
+  bool head = false;         // request only the headers
+  std::uint64_t offset = 0;  // > 0: request the bytes from this offset on (Range)
+  std::string if_range = {}; // with `offset`: only if the file still has this version; empty: any
 };
 
-// The last answer of a chain of redirects. `version.sha256` and, where the last one does not tell, `version.bytes` may
-// come from an earlier one.
+// The last response of a chain of redirects. `version.sha256`, and `version.bytes` if the last response has none, may come from
+// an earlier one.
 struct TransferResponse {
   long status = 0;
-  RemoteVersion version = {};                        // bytes: of the whole file
-  std::optional<std::uint64_t> length = {};          // of this body
-  std::optional<std::uint64_t> range_begin = {};     // of Content-Range
-  bool delimited = false;                            // a dropped connection can be told from the body's end
+  RemoteVersion version = {};  // bytes: of the whole file
+  std::optional<std::uint64_t> length = {};  // of this body
+  std::optional<std::uint64_t> range_begin = {};  // of Content-Range
+  bool delimited = false;  // the end of the body can be told from a dropped connection
   std::string content_type = {}, content_encoding = {};
   std::optional<double> retry_after_seconds = {};
 };
 
 struct TransferHandlers {
-  // Once, before the first byte of the body or, for an empty one, after it. False: the body is not wanted.
+  // Called once, before the body. Return false to refuse the body.
   std::function<bool(const TransferResponse&)> response;
-  std::function<bool(const char* data, std::size_t bytes)> body;  // false: no more is wanted
-  std::function<bool()> stopped;                                  // asked ten times a second and more
+  std::function<bool(const char* data, std::size_t bytes)> body;  // return false to stop
+  std::function<bool()> stopped;  // polled at least ten times per second
 };
 
 struct TransferEnd {
   enum class Kind {
-    kComplete,   // the whole answer arrived, whatever its status
-    kRefused,    // a handler wanted no more
-    kStopped,    // as `stopped` asked
-    kDropped,    // the connection, or what leads to one, failed: worth trying again
-    kImpossible  // it will not be another the next time: redirects in a circle, a certificate that does not hold
+    kComplete,  // the whole response arrived, whatever its status
+    kRefused,  // a handler returned false
+    kStopped,  // `stopped` returned true
+    kDropped,  // the connection failed; a retry may succeed
+    kImpossible  // a retry cannot succeed: a loop of redirects, an invalid certificate
   };
   Kind kind = Kind::kDropped;
   std::string reason = {};  // for kDropped and kImpossible
 };
 
-// Keeps connections open from one request to the next. Follows redirects, from https to https alone; verifies
-// certificates; http and https only; proxies as libcurl has them (https_proxy, no_proxy, ...). An object is for one
-// thread at a time. Exceptions of handlers come out of perform().
+// Reuses connections. Supports http and https, follows redirects (from https only to https), verifies certificates, and uses
+// libcurl's proxy variables (https_proxy, no_proxy, ...). For one thread at a time. perform() rethrows exceptions of handlers.
 class Transfer {
  public:
   explicit Transfer(const TransferLimits& limits);

@@ -2,7 +2,7 @@
 // Reads the evaluation bundle of the CORE metric (Li et al. 2024, "DataComp-LM", arXiv 2406.11794):
 //
 //   core.yaml            the tasks: label, dataset_uri, num_fewshot, icl_task_type, continuation_delimiter
-// eval_data/… one .jsonl per task, or the same file with .gz added to its name
+//   eval_data/…          one .jsonl per task, or the same file with .gz added to its name
 //   eval_meta_data.csv   "Eval Task" and "Random baseline" (percent)
 //
 // A problem in one task is found when its rows are read; the other tasks can still run.

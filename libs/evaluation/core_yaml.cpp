@@ -37,15 +37,15 @@ class YamlReader {
       const std::string_view content = trim(line);
       if (content.empty() || content.front() == '#' || content == "---") continue;
       if (!in_list) {
-        if (content != std::string(key) + ":") fail(fmt::format("expected \"{}:\", found \"{}\"", key, content));
+        if (content != std::string(key) + ":") fail(fmt::format("found \"{}\", expected \"{}:\"", content, key));
         in_list = true;
       } else if (content.front() == '-') {
         entries_.push_back({line_, {}});
         const std::string_view rest = trim(content.substr(1));
         if (!rest.empty()) add(rest);
       } else {
-        if (entries_.empty()) fail(fmt::format("expected an entry that begins with \"-\", found \"{}\"", content));
-        if (line.front() != ' ') fail(fmt::format("expected an indented \"key: value\", found \"{}\"", content));
+        if (entries_.empty()) fail(fmt::format("found \"{}\", expected an entry that begins with \"-\"", content));
+        if (line.front() != ' ') fail(fmt::format("found \"{}\", expected an indented \"key: value\"", content));
         add(content);
       }
     }
@@ -61,7 +61,7 @@ class YamlReader {
   void add(std::string_view text) {
     const std::size_t colon = text.find(':');
     if (colon == std::string_view::npos || (colon + 1 < text.size() && text[colon + 1] != ' ')) {
-      fail(fmt::format("expected \"key: value\", found \"{}\"", text));
+      fail(fmt::format("found \"{}\", expected \"key: value\"", text));
     }
     const std::string name(trim(text.substr(0, colon)));
     if (!entries_.back().values.emplace(name, scalar(trim(text.substr(colon + 1)))).second) {

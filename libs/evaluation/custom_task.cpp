@@ -7,6 +7,7 @@
 #include "core/atomic_file.h"
 #include "core/errors.h"
 #include "core/json_input.h"
+#include "core/json_message.h"
 #include "core/options.h"
 #include "data/rows/byte_source.h"
 #include "evaluation/chat_tasks.h"
@@ -27,23 +28,24 @@ struct Description {
 };
 
 void declare(OptionList& options, Description& d) {
-  options.add("name", d.name, "what it is called in tables");
-  options.add("form", d.form, "how it is asked")
+  options.add("name", d.name, "Name of the task in tables.");
+  options.add("form", d.form, "How the task is scored; see docs/evaluation.md.")
       .one_of({"multiple_choice", "schema", "language_modeling", "categorical", "generative"});
-  options.add("data", d.data, "a .jsonl, relative to this file");
-  options.add("query", d.query, "template");
-  options.add("choices", d.choices, "key of a list");
-  options.add("gold", d.gold, "key of the index of the right one");
-  options.add("contexts", d.contexts, "key of a list");
-  options.add("continuation", d.continuation, "template");
-  options.add("context", d.context, "template");
-  options.add("prompt", d.prompt, "template");
-  options.add("answer", d.answer, "template");
-  options.add("delimiter", d.delimiter, "between question and answer of a base model");
-  options.add("metric", d.metric, "how what was written is compared").one_of({"final_number", "exact", "stated"});
-  options.add("group", d.group, "key of a subject to report by");
-  options.add("num_fewshot", d.num_fewshot, "rows shown before each").at_least(0);
-  options.add("random_baseline", d.random_baseline, "accuracy of guessing").at_least(0).at_most(0.999);
+  options.add("data", d.data, "Path of the .jsonl file with the rows, relative to the JSON file.");
+  options.add("query", d.query, "Template of the question; {key} inserts a value of the row.");
+  options.add("choices", d.choices, "Key of a row that holds a list of strings.");
+  options.add("gold", d.gold, "Key of a row that holds the index of the correct choice, from 0.");
+  options.add("contexts", d.contexts, "Key of a row that holds a list of strings.");
+  options.add("continuation", d.continuation, "Template of the text that is scored.");
+  options.add("context", d.context, "Template of the text before it.");
+  options.add("prompt", d.prompt, "Template of the user's message.");
+  options.add("answer", d.answer, "Template of the correct answer.");
+  options.add("delimiter", d.delimiter, "Text between question and answer in the prompt of a base model.");
+  options.add("metric", d.metric, "How an answer is compared with the correct one.")
+      .one_of({"final_number", "exact", "stated"});
+  options.add("group", d.group, "Key of a row whose values group the results.");
+  options.add("num_fewshot", d.num_fewshot, "Number of other rows to show as examples before each question.").at_least(0);
+  options.add("random_baseline", d.random_baseline, "Accuracy of random guessing.").at_least(0).at_most(0.999);
 }
 
 class CustomTaskReader {
@@ -95,8 +97,8 @@ class CustomTaskReader {
     task.base.continuation_delimiter = d_.delimiter;
     task.base.random_baseline = d_.random_baseline;
     if (static_cast<std::int64_t>(task.rows.size()) <= d_.num_fewshot) {
-      throw DataError(fmt::format("task {}: {} rows are too few to show {} before each", d_.name, task.rows.size(),
-                                  d_.num_fewshot));
+      throw DataError(fmt::format("task {}: found {} rows, expected more, to show {} of them before each question", d_.name,
+                                  task.rows.size(), d_.num_fewshot));
     }
     return task;
   }
@@ -105,7 +107,7 @@ class CustomTaskReader {
   void require(OptionList& options, const char* key) const {
     if (options.find(key)->value().get<std::string>().empty()) {
       throw ConfigError(fmt::format("{}: \"{}\" is missing{}", file_.string(), key,
-                                    d_.form.empty() ? "" : fmt::format("; the form {} needs it", d_.form)));
+                                    d_.form.empty() ? "" : fmt::format("; the form {} requires it", d_.form)));
     }
   }
 
@@ -113,7 +115,8 @@ class CustomTaskReader {
     const auto found = row.find(key);
     if (found == row.end() || !found->is_array() || found->empty() ||
         !std::all_of(found->begin(), found->end(), [](const nlohmann::json& item) { return item.is_string(); })) {
-      throw DataError(fmt::format("\"{}\" must be a list of strings", key));
+      throw DataError(fmt::format("\"{}\": found {}, expected a list of strings", key,
+                                  found == row.end() ? "nothing" : shown_json(*found)));
     }
     return found->get<std::vector<std::string>>();
   }
@@ -123,7 +126,7 @@ class CustomTaskReader {
     if (found == row.end()) throw DataError(fmt::format("the row has no \"{}\"", d_.gold));
     if (!found->is_number_integer() || found->get<std::int64_t>() < 0 ||
         found->get<std::int64_t>() >= static_cast<std::int64_t>(count)) {
-      throw DataError(fmt::format("\"{}\" is {}, expected an index, 0 to {}", d_.gold, found->dump().substr(0, 40), count - 1));
+      throw DataError(fmt::format("\"{}\": found {}, expected an index from 0 to {}", d_.gold, shown_json(*found), count - 1));
     }
     return found->get<std::size_t>();
   }
@@ -150,7 +153,8 @@ class CustomTaskReader {
     std::string prompt = fill_template(d_.prompt, row), answer;
     if (d_.form == "categorical") {
       const std::vector<std::string> choices = list(row, d_.choices);
-      if (choices.size() > 26) throw DataError(fmt::format("{} choices are more than there are letters", choices.size()));
+      if (choices.size() > 26)
+        throw DataError(fmt::format("found {} choices, expected at most 26, one for each letter", choices.size()));
       for (std::size_t i = 0; i < choices.size(); ++i) example.letters.emplace_back(1, static_cast<char>('A' + i));
       prompt = multiple_choice_question(prompt, example.letters, choices);
       answer = example.letters[gold(row, choices.size())];
@@ -182,7 +186,7 @@ std::string fill_template(const std::string& text, const nlohmann::json& row) {
       filled += text[i++];
     } else if (text[i] == '{') {
       const std::size_t end = text.find('}', i);
-      if (end == std::string::npos) throw ConfigError(fmt::format("the template \"{}\" has a brace that does not close", text));
+      if (end == std::string::npos) throw ConfigError(fmt::format("the template \"{}\" has a brace that is not closed", text));
       const std::string key = text.substr(i + 1, end - i - 1);
       const auto found = row.find(key);
       if (found == row.end() || found->is_structured() || found->is_null()) {

@@ -19,7 +19,7 @@ namespace nanochat {
 
 void EngineOptions::validate() const {
   const auto at_least = [](std::int64_t value, std::int64_t least, const char* name, const char* why = "") {
-    if (value < least) throw ConfigError(fmt::format("{}: expected at least {}{}, found {}", name, least, why, value));
+    if (value < least) throw ConfigError(fmt::format("{}: found {}, expected at least {}{}", name, value, least, why));
   };
   at_least(block_size, 1, "block_size");
   at_least(kv_blocks, 0, "kv_blocks");

@@ -5,10 +5,10 @@
 // prompts, in chunks and in order of arrival (chunked prefill: Agrawal et al. 2023). Requests reuse cached
 // prefixes (PagedAttention: Kwon et al. 2023). When blocks run out, the newest sequence is preempted.
 //
-// Results are batch-invariant. The random numbers of a token depend only on the seed, the index of its sequence and its
+// Sampling is batch-invariant: the random numbers of a token depend only on the seed, the index of its sequence and its
 // position. On a CPU an answer is the same, bit for bit, whatever else is in the batch, with or without the prefix cache,
-// and whether its prompt is computed in one chunk or in several. On a GPU it is the same up to the rounding of matrix
-// products.
+// and whether its prompt is computed in one chunk or in several. On a GPU the same holds in float32, and in bfloat16 with
+// EngineOptions::batch_invariant; otherwise up to the rounding of products and attention.
 
 #include <cstdint>
 #include <functional>
@@ -30,17 +30,17 @@ struct EngineOptions {
   std::int64_t max_queued = 256;        // requests that wait beyond those; more are refused
   std::int64_t max_queued_tokens = 0;   // tokens of their prompts together; 0: no limit
   bool prefix_cache = true;
-  bool warm_up = true;                  // take the cache's memory and pass over the weights once before ready()
-  // Start a step before the tokens of the step before it are read: they go back into the model on the device. Answers are the
-  // same. Unset: on a GPU.
+  bool warm_up = true;                  // allocate the cache and read all weights once before ready()
+  // Start a step before the host has read the tokens of the step before. The device passes these tokens on to the new step.
+  // Answers do not change. Unset: true on a GPU.
   std::optional<bool> overlap;
-  bool graphs = true;  // on a GPU: record decoding steps and start each of them as one launch
+  bool graphs = true;  // on a GPU: record decoding steps as CUDA graphs
   bool batch_invariant = false;  // on a GPU in bfloat16: attention that is batch-invariant, which slows prompts down
   std::function<std::unique_ptr<TokenTool>()> make_tool;  // for requests with `tools`; empty: those are refused
   void validate() const;  // throws ConfigError
 };
 
-// A step on a GPU is long enough for its rate with so many tokens, and short enough for streams that wait for it.
+// Default of max_batch_tokens. On a GPU, a step with so many tokens runs at full rate and does not delay streams for long.
 std::int64_t default_batch_tokens(bool gpu);
 
 class Engine final : public InferenceBackend {

@@ -42,7 +42,7 @@ void check_request(const EngineRequest& request, const GptConfig& config, const 
   for (const auto& [id, bias] : request.sampling.logit_bias) check_token_id(id, config, "logit_bias");
   const auto in_range = [](std::int64_t value, std::int64_t low, std::int64_t high, const char* name) {
     if (value < low || value > high) {
-      throw ConfigError(fmt::format("{}: expected {} to {}, found {}", name, low, high, value));
+      throw ConfigError(fmt::format("{}: found {}, expected {} to {}", name, value, low, high));
     }
   };
   in_range(request.n, 1, options.max_running, "n");

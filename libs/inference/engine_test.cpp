@@ -402,11 +402,11 @@ TEST_P(EngineSteps, NamesWhatIsWrongWithARequest) {
   EXPECT_THAT([&] { submit([](EngineRequest& r) { r.prompt = {90}; }); },
               ThrowsMessage<DataError>(HasSubstr("token id 90 is outside the model's vocabulary of 90")));
   EXPECT_THAT([&] { submit([](EngineRequest& r) { r.n = 33; }); },
-              ThrowsMessage<ConfigError>(HasSubstr("n: expected 1 to 32, found 33")));
+              ThrowsMessage<ConfigError>(HasSubstr("n: found 33, expected 1 to 32")));
   EXPECT_THAT([&] { submit([](EngineRequest& r) { r.tools = true; }); },
               ThrowsMessage<ConfigError>(HasSubstr("tools are asked for, but this engine has none")));
   EXPECT_THAT([&] { submit([](EngineRequest& r) { r.sampling.top_p = 2; }); },
-              ThrowsMessage<ConfigError>(HasSubstr("top_p: expected a number above 0 and at most 1, found 2")));
+              ThrowsMessage<ConfigError>(HasSubstr("top_p: found 2, expected a number above 0 and at most 1")));
   EXPECT_EQ(engine.stats().queued, 0);
 }
 
@@ -426,7 +426,7 @@ TEST_P(EngineSteps, OptionsAreChecked) {
   options = small_options();
   options.max_batch_tokens = 31;
   EXPECT_THAT([&] { Engine(small_model(), options); },
-              ThrowsMessage<ConfigError>(HasSubstr("max_batch_tokens: expected at least 32 (max_running), found 31")));
+              ThrowsMessage<ConfigError>(HasSubstr("max_batch_tokens: found 31, expected at least 32 (max_running)")));
   options.kv_blocks = 0;
   options.max_batch_tokens = 64;
   EXPECT_EQ(Engine(small_model(), options).stats().kv_blocks_total, 32 * 12);

@@ -170,8 +170,8 @@ class Generator {
 
 void GenerationOptions::validate() const {
   sampling.validate();
-  if (max_tokens < 0) throw ConfigError(fmt::format("max_tokens: expected at least 0, found {}", max_tokens));
-  if (max_running < 1) throw ConfigError(fmt::format("max_running: expected at least 1, found {}", max_running));
+  if (max_tokens < 0) throw ConfigError(fmt::format("max_tokens: found {}, expected at least 0", max_tokens));
+  if (max_running < 1) throw ConfigError(fmt::format("max_running: found {}, expected at least 1", max_running));
 }
 
 std::vector<Generation> generate(Gpt& model, const std::vector<std::vector<std::int32_t>>& prompts,

@@ -1,6 +1,6 @@
 #pragma once
-// What those who send requests see of an engine: serving takes this in place of Engine, so that its tests can put an engine in
-// its place that does exactly what a test needs. Who owns an engine starts, drains and stops it (engine.h).
+// The interface of an engine for code that sends requests. Serving uses it instead of Engine, so that its tests can use an
+// engine with chosen answers. The owner of an engine starts, drains and stops it (engine.h).
 
 #include <cstdint>
 #include <functional>
@@ -22,7 +22,7 @@ struct EngineStats {
   bool ready = false;
   bool draining = false;
   std::int64_t running = 0, queued = 0, queued_tokens = 0;       // sequences, requests, tokens of those requests
-  std::int64_t kv_blocks_used = 0, kv_blocks_cached = 0, kv_blocks_total = 0;  // cached: held by the prefix cache alone
+  std::int64_t kv_blocks_used = 0, kv_blocks_cached = 0, kv_blocks_total = 0;  // cached: held only by the prefix cache
   std::int64_t cache_hits = 0, cache_misses = 0;                 // full blocks of prompts, found or computed
   std::int64_t requests = 0, finished = 0, cancelled = 0, failed = 0, refused = 0, preemptions = 0;  // since the start
   std::int64_t prompt_tokens = 0, cached_tokens = 0, completion_tokens = 0, steps = 0;               // since the start
@@ -34,14 +34,15 @@ class InferenceBackend {
  public:
   virtual ~InferenceBackend() = default;
 
-  // Throws, before anything is queued, DataError for a prompt that is empty, fills the context (with both lengths) or holds an
-  // id outside the vocabulary, and ConfigError for other fields out of range or a max_tokens below the constraint's shortest
-  // answer. A refused request gets no event.
+  // Before it queues anything, throws DataError for a prompt that is empty, fills the context (with both lengths) or has an id
+  // outside the vocabulary, and ConfigError for other fields that are out of range or a max_tokens below the constraint's
+  // shortest answer. A refused request gets no events.
   virtual Submission submit(EngineRequest request) = 0;
-  // Ends a request with kCancelled at the next step, wherever it is; an unknown id does nothing.
+  // Ends a request with kCancelled at the next step. Does nothing for an unknown id.
   virtual void cancel(RequestId id) = 0;
-  // Forgets cached blocks of which `matches` says so, and all that follow them; it is given all tokens from the start of a
-  // prompt to the end of a block. Empty: every block. `done`, on the engine's thread, gets the number forgotten.
+  // Removes the cached blocks for which `matches` returns true, and all blocks that follow them. `matches` gets all tokens from
+  // the start of a prompt to the end of a block; if it is empty, every block is removed. `done` gets the number of removed
+  // blocks on the engine's thread.
   virtual void invalidate(std::function<bool(std::span<const std::int32_t>)> matches,
                           std::function<void(std::int64_t)> done) = 0;
 

@@ -10,7 +10,7 @@ namespace nanochat {
 
 void SamplingOptions::validate() const {
   const auto require = [](bool right, const char* name, auto value, const char* expected) {
-    if (!right) throw ConfigError(fmt::format("{}: expected {}, found {}", name, expected, value));
+    if (!right) throw ConfigError(fmt::format("{}: found {}, expected {}", name, value, expected));
   };
   require(temperature >= 0.0 && std::isfinite(temperature), "temperature", temperature, "0 (greedy) or a positive number");
   require(top_k >= 0, "top_k", top_k, "0 (all) or a positive number");

@@ -283,18 +283,18 @@ TEST(SamplingOptions, NamesTheOptionThatIsOutOfRange) {
   const auto validate = [](const SamplingOptions& options) { return [options] { options.validate(); }; };
   EXPECT_NO_THROW(SamplingOptions().validate());
   EXPECT_THAT(validate({.temperature = -0.1}),
-              ThrowsMessage<ConfigError>(HasSubstr("temperature: expected 0 (greedy) or a positive number, found -0.1")));
+              ThrowsMessage<ConfigError>(HasSubstr("temperature: found -0.1, expected 0 (greedy) or a positive number")));
   EXPECT_THAT(validate({.temperature = kNan}),
-              ThrowsMessage<ConfigError>(HasSubstr("temperature: expected 0 (greedy) or a positive number, found nan")));
+              ThrowsMessage<ConfigError>(HasSubstr("temperature: found nan, expected 0 (greedy) or a positive number")));
   EXPECT_THAT(validate({.top_k = -1}),
-              ThrowsMessage<ConfigError>(HasSubstr("top_k: expected 0 (all) or a positive number, found -1")));
+              ThrowsMessage<ConfigError>(HasSubstr("top_k: found -1, expected 0 (all) or a positive number")));
   EXPECT_THAT(validate({.top_p = 0.0}),
-              ThrowsMessage<ConfigError>(HasSubstr("top_p: expected a number above 0 and at most 1, found 0")));
+              ThrowsMessage<ConfigError>(HasSubstr("top_p: found 0, expected a number above 0 and at most 1")));
   EXPECT_THAT(validate({.top_p = 1.1}),
-              ThrowsMessage<ConfigError>(HasSubstr("top_p: expected a number above 0 and at most 1, found 1.1")));
-  EXPECT_THAT(validate({.min_p = -0.5}), ThrowsMessage<ConfigError>(HasSubstr("min_p: expected 0 to 1, found -0.5")));
+              ThrowsMessage<ConfigError>(HasSubstr("top_p: found 1.1, expected a number above 0 and at most 1")));
+  EXPECT_THAT(validate({.min_p = -0.5}), ThrowsMessage<ConfigError>(HasSubstr("min_p: found -0.5, expected 0 to 1")));
   EXPECT_THAT(validate({.repetition_penalty = 0.0}),
-              ThrowsMessage<ConfigError>(HasSubstr("repetition_penalty: expected 0.01 to 100 (1: none), found 0")));
+              ThrowsMessage<ConfigError>(HasSubstr("repetition_penalty: found 0, expected 0.01 to 100 (1: none)")));
   EXPECT_THROW(Sampler({.top_p = 2.0}), ConfigError);
 }
 

@@ -1,14 +1,15 @@
 #pragma once
-// The network once more, for serving on a GPU. What differs from Gpt::forward_states(): few tokens pass through products that
-// are fused with the norms, activations and sums around them; nothing is allocated in a pass, so that it can be recorded
-// (ops/device_graph.h); keys and values go to a paged cache, and inputs may be tokens that the host has not seen yet.
+// A second implementation of the network, for serving on a GPU. Differences from Gpt::forward_states(): for few tokens,
+// products are fused with the norms, activations and sums around them; a pass allocates nothing, so it can be recorded as a
+// CUDA graph (ops/device_graph.h); keys and values go to a paged cache; and inputs may be tokens that the host has not read
+// yet.
 //
 //   ServingPass pass(model, /*tokens=*/32, /*logit_rows=*/32);
 //   pass.run(inputs, drawn, batch, keys, values);
 //   at::Tensor logits = pass.logits();
 //
-// In float32 a token's result does not depend on the other tokens of the pass, bit for bit, if the batch is batch-invariant
-// (ops::PagedOptions). In bfloat16 it does where there are more than 64, whose products are cuBLAS's, unless that is asked for.
+// In float32, results are batch-invariant if the batch is (ops::PagedOptions). In bfloat16, passes of more than 64 tokens use
+// cuBLAS, whose results depend on the batch, unless `batch_invariant` is set.
 
 #include <ATen/core/Tensor.h>
 
@@ -33,7 +34,8 @@ class ServingPass {
   // models are served through Gpt::forward_states().
   static bool supports(const GptConfig& config);
 
-  // Throws a TORCH_CHECK error for a model that is not supported. Room for passes of up to `tokens`, and for the logits of `logit_rows` of them. batch_invariant: in bfloat16, too.
+  // Throws a TORCH_CHECK error for a model that is not supported. Room for passes of up to `tokens`, and for the logits of
+  // `logit_rows` of them. batch_invariant: in bfloat16, too.
   ServingPass(Gpt& model, std::int64_t tokens, std::int64_t logit_rows, bool batch_invariant = false);
 
   // inputs: int32 (N), ids or references to elements of `drawn` (ops::embedding_rms_norm). keys, values: of each layer,
@@ -41,9 +43,9 @@ class ServingPass {
   void run(const at::Tensor& inputs, const at::Tensor& drawn, const ops::DevicePagedBatch& batch, std::vector<at::Tensor>& keys,
            std::vector<at::Tensor>& values);
   // Soft-capped logits (M, vocab_size) float32 of the last pass, of all its tokens or of `rows` (int64 (M), on the device).
-  // They are overwritten by the next call.
+  // The next call overwrites them.
   at::Tensor logits(const at::Tensor& rows = {});
-  // int32 (tokens): what the inputs of the last pass stood for, and then what is left of earlier ones.
+  // int32 (tokens): the resolved ids of the inputs of the last pass; the rest is undefined.
   const at::Tensor& ids() const { return ids_; }
 
  private:

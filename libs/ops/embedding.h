@@ -8,14 +8,14 @@ namespace nanochat::ops {
 // y[i] = table[ids[i]]. table: (V, C), y: (N, C) of the same dtype. An id out of range is a TORCH_CHECK error.
 void embedding(const at::Tensor& table, const at::Tensor& ids, at::Tensor& y);
 
-// On a GPU only: y = rms_norm() of such rows in one pass. Input i is an id, or -1 - j for element j of `drawn` (int32), so that
-// tokens which the host has not seen yet go back into the model; ids (int32, as inputs) become what the inputs stand for. Where
-// an id is out of range, y is NaN.
+// On a GPU only: y = rms_norm() of rows of the table, in one pass. Input i is an id, or -1 - j for element j of `drawn`
+// (int32), a token that the host has not read yet. ids (int32, as inputs) receives the resolved ids. If an id is out of range,
+// y is NaN.
 void embedding_rms_norm(const at::Tensor& table, const at::Tensor& inputs, const at::Tensor& drawn, at::Tensor& ids,
                         at::Tensor& y, double eps);
 
-// dtable[ids[i]] += dy[i]; dtable (V, C) float32. Rows are shared out by id, so sums keep the order of the tokens and
-// repeat bit for bit whatever the number of threads.
+// dtable[ids[i]] += dy[i]; dtable (V, C) float32. Threads divide the rows by id, so each sum is in the order of the tokens and
+// equal bit for bit with any number of threads.
 void embedding_backward(const at::Tensor& dy, const at::Tensor& ids, at::Tensor& dtable);
 
 }  // namespace nanochat::ops

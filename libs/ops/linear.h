@@ -8,11 +8,12 @@
 namespace nanochat::ops {
 
 void linear(const at::Tensor& x, const at::Tensor& w, at::Tensor& y);                     // y = x wᵀ
-// The same for inference. Few rows read w at the speed of memory (cpu/row_products.h, cuda/linear_rows.cu). Batch-invariant:
-// every row of y is computed alike whatever rows stand beside it and however many; on a GPU in bfloat16 up to 64 rows.
+// The same for inference. With few rows, it reads w at the speed of memory (cpu/row_products.h, cuda/linear_rows.cu).
+// Batch-invariant: a row of y does not depend on the other rows or on their number; on a GPU in bfloat16, for up to 64 rows.
 void linear_rows(const at::Tensor& x, const at::Tensor& w, at::Tensor& y);
-// The same with what stands before and behind a product in the model: on a GPU one kernel, where launches count as much as
-// bytes do, and batch-invariant however many rows there are (in bfloat16 64 at a time). Elsewhere one pass each.
+// The same, fused with the operations before and after the product in the model. On a GPU this is one kernel, which saves
+// launches; it is batch-invariant for any number of rows (in bfloat16, 64 at a time). On a CPU each operation is a pass of its
+// own.
 struct LinearFusion {
   bool normalise = false;     // x is the output of rms_norm(x, eps), not rounded
   double eps = 0.0;
@@ -20,7 +21,7 @@ struct LinearFusion {
   bool add = false;           // y += the result
 };
 void linear_rows(const at::Tensor& x, const at::Tensor& w, at::Tensor& y, const LinearFusion& fusion);
-// The same where the result need not be batch-invariant: whichever of the two is faster for so many rows.
+// The same without batch invariance: uses the faster of the two for this number of rows.
 void linear_inference(const at::Tensor& x, const at::Tensor& w, at::Tensor& y);
 void linear_backward_input(const at::Tensor& dy, const at::Tensor& w, at::Tensor& dx);    // dx = dy w
 // dw (float32) += dyᵀ x. In bfloat16 on a CPU without our kernels, the product is rounded

@@ -29,7 +29,7 @@
 
 namespace nanochat {
 
-// The rules of a version of the reference.
+// The version of the reference whose rules apply.
 enum class OptimizerRules {
   kNanochat2025_12,  // Muon and one AdamW for embedding and head
   kNanochat2026_07,  // NorMuon, and betas and decays by group
@@ -62,13 +62,13 @@ class Optimizer {
 
   Communicator& communicator() const { return communicator_; }
 
-  // No-ops when alone. The gradients of parameters with this TensorSpec::layer are not to be touched between.
+  // No-ops with one process. Do not use gradients of this TensorSpec::layer between the two calls.
   void reduce_gradients(std::int64_t layer);
-  // All of them, in the order of a backward pass; for a process that has no micro-batch.
+  // reduce_gradients() for all layers, in the order of a backward pass. For a process without a micro-batch.
   void reduce_all_gradients();
   void wait_for_gradients();
-  // Over the gradients that this process updates, after wait_for_gradients(); accumulated in double. Not finite if any
-  // element is not.
+  // Sum of squares of the gradients that this process updates, in double. Call it after wait_for_gradients(). Not finite if any
+  // element is not finite.
   double sum_of_squares() const;
 
   // Updates value and compute of every parameter with grad * grad_scale. lr_multiplier scales every learning rate.
@@ -76,14 +76,14 @@ class Optimizer {
   void step(double lr_multiplier, double muon_momentum, double grad_scale, double muon_weight_decay = 0.0);
   std::int64_t steps() const { return steps_; }
 
-  // The owners' `value` of every parameter to all. All processes call it; a no-op when alone or in float32.
+  // Sends `value` of every parameter from its owner to all processes. All must call it. A no-op with one process or in float32.
   void gather_values();
 
-  // State of what this process owns, by name for a checkpoint: "NAME.exp_avg", "NAME.exp_avg_sq", "NAME.momentum_buffer"
-  // or "NAME.second_momentum_buffer". The tensors are the live ones: loading copies into them. set_steps() restores the
-  // count that corrects AdamW's bias.
+  // State of the tensors that this process owns, by name for a checkpoint: "NAME.exp_avg", "NAME.exp_avg_sq",
+  // "NAME.momentum_buffer" or "NAME.second_momentum_buffer". The tensors are the live ones: loading copies into them.
+  // set_steps() restores the count that corrects AdamW's bias.
   std::vector<std::pair<std::string, at::Tensor>> state() const;
-  // For each of these tensors the row of the whole parameter's that it begins with.
+  // For each tensor of state(): the row of the whole parameter that it begins with.
   std::vector<std::int64_t> state_first_rows() const;
   void set_steps(std::int64_t steps) { steps_ = steps; }
 

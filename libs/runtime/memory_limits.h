@@ -1,5 +1,5 @@
 #pragma once
-// How much memory there is, on the host and on a device.
+// Available memory of the host and of devices, in bytes.
 
 #include <c10/core/Device.h>
 
@@ -7,10 +7,10 @@
 
 namespace nanochat {
 
-// Memory this process may still take: the machine's available memory, or the room that its cgroup's limit or the limit of
-// its address space (ulimit -v) leaves when that is lower.
+// Memory that this process can still allocate: the smallest of MemAvailable of /proc/meminfo, the rest of the cgroup's limit,
+// and the rest of the address space limit (ulimit -v).
 std::int64_t available_memory_bytes();
-// The same of a device: free memory of a GPU, or the above.
+// Free memory of a GPU; for a CPU, the same as above.
 std::int64_t available_memory_bytes(c10::Device device);
 
 }  // namespace nanochat

@@ -3,18 +3,47 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <fstream>
+#include <string>
 
 #include <gtest/gtest.h>
 
 namespace nanochat {
 namespace {
 
-TEST(AvailableMemory, IsAPlausibleNumber) {
-  EXPECT_EQ(available_memory_bytes(c10::kCPU) >> 40, available_memory_bytes() >> 40);
-  EXPECT_GT(available_memory_bytes(), std::int64_t{64} << 20);
-  EXPECT_LT(available_memory_bytes(), std::int64_t{1} << 50);
+// Bytes that /proc/meminfo has under `name`.
+std::int64_t meminfo(const std::string& name) {
+  std::ifstream file("/proc/meminfo");
+  for (std::string line; std::getline(file, line);) {
+    if (line.starts_with(name + ":")) return std::stoll(line.substr(name.size() + 1)) * 1024;
+  }
+  return -1;
+}
+
+// What the cgroup of this process leaves, or INT64_MAX without a limit.
+std::int64_t cgroup_room() {
+  const auto room = [](const char* limit_file, const char* usage_file) {
+    std::int64_t limit = 0, usage = 0;
+    const bool limited = std::ifstream(limit_file) >> limit && std::ifstream(usage_file) >> usage;  // "max" is no number
+    return limited ? std::max<std::int64_t>(0, limit - usage) : INT64_MAX;
+  };
+  return std::min(room("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+                  room("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"));
+}
+
+TEST(AvailableMemory, IsWhatTheKernelReports) {
+  constexpr std::int64_t kDrift = std::int64_t{512} << 20;  // that other processes may take or free between two readings
+  const auto reported = [] { return std::min(meminfo("MemAvailable"), cgroup_room()); };
+  ASSERT_GT(meminfo("MemAvailable"), 0);
+  for (const bool by_device : {false, true}) {
+    const std::int64_t before = reported();
+    const std::int64_t available = by_device ? available_memory_bytes(c10::kCPU) : available_memory_bytes();
+    const std::int64_t after = reported();
+    EXPECT_GE(available, std::min(before, after) - kDrift);
+    EXPECT_LE(available, std::max(before, after) + kDrift);
+  }
 }
 
 TEST(AvailableMemory, KnowsALimitOfTheAddressSpace) {

@@ -1,7 +1,7 @@
 #pragma once
-// Which precision `--dtype auto` means on a CPU: the one whose products run faster on this machine, by a short measurement
-// (runtime/precision_rates.h). It is kept in memory and in a file of the user's cache, so that every command chooses alike, and
-// made anew when anything changes that it may depend on. Thread-safe.
+// Chooses the precision of `--dtype auto` on a CPU: a short measurement (runtime/precision_rates.h) finds the one whose matrix
+// products are faster on this machine. The result is stored in memory and in a file of the user's cache, so that all commands
+// choose the same. It is measured again if anything changes that it may depend on. Thread-safe.
 
 #include <c10/core/ScalarType.h>
 
@@ -14,10 +14,10 @@
 
 namespace nanochat {
 
-// bfloat16 where it is at least as fast: it takes half the memory.
+// Returns bfloat16 if it is at least as fast as float32, because it needs half the memory.
 at::ScalarType faster_dtype(const PrecisionRates& rates);
 
-// As measured with so many threads, by this process, or by an earlier one on this machine; otherwise measured now.
+// The rates with this number of threads, measured earlier on this machine or now.
 PrecisionRates precision_rates(Workload workload, int threads);
 
 // The parts of this, for tests.

@@ -1,4 +1,4 @@
-#include "serving/answer_format.h"
+#include "serving/internal/answer_format.h"
 
 #include <random>
 

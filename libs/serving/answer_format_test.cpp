@@ -5,7 +5,7 @@
 #include <gmock/gmock.h>
 
 #include "serving/api.h"
-#include "serving/serving_testing.h"
+#include "serving/testing.h"
 
 namespace nanochat {
 namespace {

@@ -1,4 +1,4 @@
-#include "serving/answer_session.h"
+#include "serving/internal/answer_session.h"
 
 #include <algorithm>
 
@@ -58,7 +58,7 @@ void AnswerSession::start() {
     const std::lock_guard lock(session->mutex_);
     if (!session->error_) session->begin_stream();
   });
-  exchange_->on_gone([self] { self->cancel(); });  // the exchange forgets it when the request is over
+  exchange_->on_gone([self] { self->cancel(); });  // the exchange drops this function at its end
 }
 
 void AnswerSession::cancel() {
@@ -96,7 +96,7 @@ EngineUsage AnswerSession::total_usage() const {
 bool AnswerSession::on_event(std::size_t request, const EngineEvent& event) {
   const std::lock_guard lock(mutex_);
   usages_[request] = event.usage;
-  if (cancelled_) return true;  // ends as a cancelled one at the engine's next step, not as one that found its end
+  if (cancelled_) return true;  // returning true lets the engine end it as cancelled at its next step
   Choice& choice = choices_[request * static_cast<std::size_t>(plan_.n) + static_cast<std::size_t>(event.sequence)];
   bool go_on = true;
   switch (event.kind) {
@@ -154,7 +154,7 @@ void AnswerSession::fail(const std::string& message) {
   if (error_) return;
   log_error("an answer failed: {}", message);
   error_ = ApiError::internal(message.empty() ? "the engine failed" : message);
-  if (!streaming_) exchange_->respond(plan_.format->failure(*error_));  // else read() tells it
+  if (!streaming_) exchange_->respond(plan_.format->failure(*error_));  // else read() reports it
 }
 
 void AnswerSession::begin_stream() {

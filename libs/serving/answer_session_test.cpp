@@ -1,11 +1,11 @@
 // A session with a format of the test's own: what a format is told, and when. A format may write nothing or several events at
 // any of its calls, and may keep state between them.
-#include "serving/answer_session.h"
+#include "serving/internal/answer_session.h"
 
 #include <spdlog/fmt/fmt.h>
 #include <gmock/gmock.h>
 
-#include "serving/serving_testing.h"
+#include "serving/testing.h"
 
 namespace nanochat {
 namespace {

@@ -1,4 +1,4 @@
-#include "serving/answer_text.h"
+#include "serving/internal/answer_text.h"
 
 #include <algorithm>
 #include <string_view>
@@ -11,7 +11,7 @@
 namespace nanochat {
 namespace {
 
-// Bytes at the end of `text` that a stop string begins with.
+// The number of bytes at the end of `text` that are the beginning of a stop string.
 std::size_t begun_stop(std::string_view text, const std::vector<std::string>& stops) {
   std::size_t longest = 0;
   for (const std::string& stop : stops) {
@@ -27,7 +27,7 @@ struct FoundStop {
   std::string_view stop = {};
 };
 
-// The stop string that begins first; of several at one place, the first in the list.
+// The stop string that occurs first in the text. If several begin at one place, the first one of the list.
 FoundStop find_stop(std::string_view text, const std::vector<std::string>& stops) {
   FoundStop first;
   for (const std::string& stop : stops) {
@@ -62,7 +62,7 @@ void AnswerText::see_special(TokenId id, bool forced) {
 
 bool AnswerText::push(const SampledToken& token, std::vector<SampledToken> top, bool forced) {
   if (ended_) return false;
-  // Ids between the tokenizer's vocabulary and the model's, which is padded, stand for nothing.
+  // The vocabulary of the model is padded. Ids beyond the vocabulary of the tokenizer have no text.
   const bool known = token.id < tokenizer_.vocab_size(), special = known && tokenizer_.is_special(token.id);
   const bool was_text = place_ == Place::kText;
   if (special) see_special(token.id, forced);
@@ -106,7 +106,7 @@ void AnswerText::finish() {
 std::string AnswerText::take_text() { return std::exchange(ready_, {}); }
 
 std::vector<AnswerToken> AnswerText::take_tokens() {
-  // Without stop strings nothing is taken back; with them, a token whose text waits does too.
+  // With stop strings, tokens are held back together with their text.
   const auto first_waiting = stops_.empty() ? tokens_.end()
                                             : std::find_if(tokens_.begin(), tokens_.end(),
                                                            [&](const AnswerToken& one) { return one.offset >= settled_; });

@@ -1,8 +1,8 @@
-#include "serving/answer_text.h"
+#include "serving/internal/answer_text.h"
 
 #include <gmock/gmock.h>
 
-#include "serving/serving_testing.h"
+#include "serving/testing.h"
 
 namespace nanochat {
 namespace {

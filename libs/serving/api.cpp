@@ -8,16 +8,17 @@
 #include "core/errors.h"
 #include "core/format.h"
 #include "core/log.h"
-#include "serving/api_call.h"
 #include "serving/api_error.h"
-#include "serving/origin.h"
+#include "serving/internal/api_call.h"
+#include "serving/internal/origin.h"
+#include "serving/internal/server_metrics.h"
 
 namespace nanochat {
 namespace {
 
 constexpr std::size_t kLoggedPathBytes = 200;
 
-// Whether `path` is the route's, with what {id} stands for in `argument`.
+// Whether `path` matches `pattern`. Sets `argument` to the text that {id} matched.
 bool matches(std::string_view pattern, std::string_view path, std::string& argument) {
   const std::size_t brace = pattern.find('{');
   if (brace == std::string_view::npos) return pattern == path;
@@ -33,14 +34,14 @@ bool is_json_type(std::string_view content_type) {
   return type.empty() || type == "application/json" || (type.starts_with("application/") && type.ends_with("+json"));
 }
 
-// A body as it is, by the name that has for it.
+// Whether a Content-Encoding says that the body is not encoded.
 bool is_identity(std::string_view encoding) {
   std::string name(encoding);
   std::transform(name.begin(), name.end(), name.begin(), [](char c) { return c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c; });
   return name.empty() || name == "identity";
 }
 
-// Names of headers as a preflight request lists them, those that are none left out (RFC 9110 5.6.2).
+// The header names in the list of a preflight request, without names that are not valid (RFC 9110 5.6.2).
 std::string header_names(std::string_view list) {
   constexpr std::string_view kSigns = "!#$%&'*+-.^_`|~";
   const auto is_token = [&](char c) {
@@ -82,7 +83,7 @@ bool equal_in_constant_time(std::string_view given, std::string_view secret) {
   return difference == 0;
 }
 
-Api::Api(ApiOptions options) : options_(checked(std::move(options))) {}
+Api::Api(ApiOptions options) : options_(checked(std::move(options))), metrics_(std::make_shared<ServerMetrics>()) {}
 Api::~Api() = default;
 
 const std::vector<Api::Route>& Api::table() {
@@ -130,7 +131,7 @@ std::shared_ptr<const ServedModel> Api::model() const {
 std::shared_ptr<const ServedModel> Api::require_model() const {
   auto served = model();
   if (draining_) throw ApiError::unavailable("the server is shutting down");
-  if (served == nullptr || !served->engine->ready()) throw ApiError::unavailable("the model is still being loaded");
+  if (served == nullptr || !served->engine->ready()) throw ApiError::unavailable("the model is still loading");
   return served;
 }
 
@@ -145,7 +146,7 @@ bool Api::authorized(const HttpRequest& request) const {
     if (scheme == "bearer ")
       given = authorization.substr(std::min(authorization.find_first_not_of(' ', 7), authorization.size()));
   }
-  bool known = false;  // all keys are compared, whichever fits
+  bool known = false;  // compares all keys, so that the time does not tell which one matches
   for (const std::string& key : options_.api_keys) known = equal_in_constant_time(given, key) || known;
   return known;
 }
@@ -181,11 +182,12 @@ HttpResponse Api::preflight(const HttpRequest& request) const {
     methods += fmt::format("{}{}", methods.empty() ? "" : ", ",
                            std::string_view(route.method) == "GET" ? "GET, HEAD" : route.method);
   }
-  if (methods.empty()) throw ApiError(404, "invalid_request_error", "there is nothing at this path");
+  if (methods.empty()) throw ApiError(404, "invalid_request_error", "this server has nothing at this path");
   methods += ", OPTIONS";
   response.headers.emplace_back("Allow", methods);
   if (allowed_origin(request).empty()) return response;
-  // Clients have headers of their own (the openai package x-stainless-*): nothing here depends on what a page may send.
+  // Clients send headers of their own (the package openai sends x-stainless-*). Every requested name is allowed, because no
+  // decision of the server depends on them.
   const std::string names = header_names(request.header("access-control-request-headers"));
   response.headers.emplace_back("Access-Control-Allow-Methods", methods);
   response.headers.emplace_back("Access-Control-Allow-Headers",
@@ -214,27 +216,27 @@ HttpResponse Api::dispatch(Call& call) {
   }
   if ((call.route == nullptr || !call.route->open) && !authorized(request)) {
     throw ApiError(401, "authentication_error",
-                   "no valid API key: expected one in \"Authorization: Bearer KEY\" or \"X-Api-Key: KEY\"", {},
+                   "found no valid API key, expected one in \"Authorization: Bearer KEY\" or \"X-Api-Key: KEY\"", {},
                    "invalid_api_key");
   }
   if (call.route == nullptr && !allowed.empty()) {
-    throw ApiError(405, "invalid_request_error", fmt::format("{} is not allowed here; expected {}", request.method, allowed),
-                   {}, "method_not_allowed")
+    throw ApiError(405, "invalid_request_error", fmt::format("method: found {}, expected {}", request.method, allowed), {},
+                   "method_not_allowed")
         .with_header("Allow", allowed);
   }
   if (call.route == nullptr) {
-    throw ApiError(404, "invalid_request_error", "there is nothing at this path; /openapi.json lists what there is", {},
+    throw ApiError(404, "invalid_request_error", "this server has nothing at this path; /openapi.json lists all paths", {},
                    "not_found");
   }
   if (method == "POST" && !request.body.empty() && !is_json_type(request.header("content-type"))) {
     throw ApiError(415, "invalid_request_error",
-                   fmt::format("expected \"Content-Type: application/json\", found \"{}\"", request.header("content-type")), {},
+                   fmt::format("Content-Type: found \"{}\", expected \"application/json\"", request.header("content-type")), {},
                    "unsupported_media_type");
   }
   for (const auto& [name, value] : request.headers) {
     if (name != "content-encoding" || request.body.empty() || is_identity(value)) continue;
     throw ApiError(415, "invalid_request_error",
-                   fmt::format("expected a body without Content-Encoding, found \"Content-Encoding: {}\"",
+                   fmt::format("Content-Encoding: found \"{}\", expected a body that is not encoded",
                                replace_invalid_utf8(value)),
                    {}, "unsupported_content_encoding")
         .with_header("Accept-Encoding", "identity");
@@ -251,7 +253,7 @@ void Api::handle(const std::shared_ptr<HttpExchange>& exchange) {
   exchange->add_headers(std::move(headers));
   metrics_->begin_request();
   HttpResponse response;
-  // The exchange forgets this when it is over, and with it the call that owns the exchange.
+  // The exchange drops this function at its end. That also breaks the cycle of the call, which owns the exchange.
   exchange->on_end([call, metrics = metrics_](int status, std::size_t bytes) {
     const HttpRequest& request = call->request();
     metrics->end_request(call->route == nullptr ? "other" : call->route->path, status);

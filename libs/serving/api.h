@@ -1,8 +1,13 @@
 #pragma once
-// Routes, keys, CORS, and what each endpoint does. Takes exchanges, so that tests need no socket. Thread-safe.
+// Api answers HTTP requests: routes, API keys, CORS and the endpoints. It takes exchanges (http_message.h) and no sockets, so
+// tests call it directly. Thread-safe.
 //
-// The model may come after the server has started: until set_model(), and while draining, /health says 503 and so does everything
-// that needs a model.
+//   Api api(options);
+//   HttpServer server({}, [&](auto exchange) { api.handle(exchange); }, http_error_response);
+//   server.start();
+//   api.set_model(load());
+//
+// Before set_model(), and after set_draining(), /health and every endpoint that needs the model answer with status 503.
 
 #include <atomic>
 #include <cstdint>
@@ -13,33 +18,34 @@
 #include <string_view>
 #include <vector>
 
-#include "serving/answer_session.h"
-#include "serving/api_request.h"
+#include "serving/http_message.h"
+#include "serving/request_defaults.h"
 #include "serving/served_model.h"
-#include "serving/server_metrics.h"
 
 namespace nanochat {
 
+class ServerMetrics;
+
 struct ApiOptions {
-  std::vector<std::string> api_keys = {};  // empty: everybody is served
-  std::vector<std::string> cors_origins =
-      {};  // origins of pages that may use the server, as normalized_origin takes them; "*": any
+  std::vector<std::string> api_keys = {};  // empty: no key is needed
+  // Origins of web pages that may use the server ("https://example.org"); "*" allows every page.
+  std::vector<std::string> cors_origins = {};
   RequestDefaults defaults = {};
-  bool page = true;  // the chat page at /
-  std::string version = {};  // of the program
+  bool page = true;          // serve the chat page at /
+  std::string version = {};  // of the program, for /version
 };
 
 class Api {
  public:
-  explicit Api(ApiOptions options);  // throws ConfigError for cors_origins that no browser sends
+  explicit Api(ApiOptions options);  // throws ConfigError if cors_origins has a text that is not an origin
   ~Api();
 
   void set_model(std::shared_ptr<const ServedModel> model);
   void set_draining();
-  // Answers every request, errors included; never throws.
+  // Answers the request, with an error response if necessary. Does not throw.
   void handle(const std::shared_ptr<HttpExchange>& exchange);
 
-  // "GET /v1/models/{id}": the routes, for the test that compares them with openapi.json.
+  // All routes, such as "GET /v1/models/{id}". A test compares them with openapi.json.
   static std::vector<std::string> routes();
 
  private:
@@ -47,13 +53,13 @@ class Api {
   struct Call;  // api_call.h
   static const std::vector<Route>& table();
 
-  HttpResponse dispatch(Call& call);  // a status of 0: the answer comes later
+  HttpResponse dispatch(Call& call);  // status 0: the response is sent later
   bool authorized(const HttpRequest& request) const;
-  std::string_view allowed_origin(const HttpRequest& request) const;  // for Access-Control-Allow-Origin; empty: none
+  std::string_view allowed_origin(const HttpRequest& request) const;  // for Access-Control-Allow-Origin; empty: not allowed
   HttpHeaders cors_headers(const HttpRequest& request) const;
   HttpResponse preflight(const HttpRequest& request) const;
-  std::shared_ptr<const ServedModel> model() const;  // null: none yet
-  std::shared_ptr<const ServedModel> require_model() const;  // throws 503
+  std::shared_ptr<const ServedModel> model() const;  // null before set_model()
+  std::shared_ptr<const ServedModel> require_model() const;  // throws ApiError (503)
 
   HttpResponse answer(Call& call);
   HttpResponse models(Call& call);
@@ -70,14 +76,14 @@ class Api {
   HttpResponse page(Call& call);
 
   const ApiOptions options_;
-  const std::shared_ptr<ServerMetrics> metrics_ = std::make_shared<ServerMetrics>();
+  const std::shared_ptr<ServerMetrics> metrics_;
   mutable std::mutex mutex_;
   std::shared_ptr<const ServedModel> model_;
   std::atomic<bool> draining_{false};
   std::atomic<std::uint64_t> request_count_{0};
 };
 
-// Whether two strings are equal, in a time that depends on the length of `given` alone.
+// Whether two strings are equal. The time it takes depends only on the length of `given`, so it reveals nothing of a secret.
 bool equal_in_constant_time(std::string_view given, std::string_view secret);
 
 }  // namespace nanochat

@@ -1,4 +1,4 @@
-#include "serving/api_answers.h"
+#include "serving/internal/api_answers.h"
 
 #include <ctime>
 
@@ -6,8 +6,9 @@
 
 #include "core/errors.h"
 #include "serving/api_error.h"
-#include "serving/chat_format.h"
-#include "serving/completion_format.h"
+#include "serving/internal/api_request.h"
+#include "serving/internal/chat_format.h"
+#include "serving/internal/completion_format.h"
 
 namespace nanochat {
 namespace {
@@ -15,25 +16,26 @@ namespace {
 void check_model(const ServedModel& model, const std::string& name) {
   if (name.empty() || name == model.id) return;
   throw ApiError(404, "invalid_request_error",
-                 fmt::format("the model \"{}\" is not served here; this is \"{}\"", name, model.id), "model",
+                 fmt::format("model: found \"{}\", expected \"{}\", the model of this server", name, model.id), "model",
                  "model_not_found");
 }
 
 void check_token(const ServedModel& model, TokenId id, const char* field) {
   if (id < model.engine->vocab_size()) return;
-  throw ApiError::invalid(fmt::format("{}: token id {} is outside the vocabulary of {}", field, id, model.engine->vocab_size()),
+  throw ApiError::invalid(fmt::format("{}: found token id {}, expected one below {}, the vocabulary size", field, id,
+                                      model.engine->vocab_size()),
                           field);
 }
 
-// What the engine would refuse too, with a code that clients know.
+// The engine would refuse this too. The error here has the code of OpenAI's API.
 void check_length(const ServedModel& model, const EngineRequest& request, const char* field) {
   const auto length = static_cast<std::int64_t>(request.prompt.size());
   const std::int64_t context = model.engine->context_length();
-  if (length == 0) throw ApiError::invalid(fmt::format("{}: has no tokens", field), field);
+  if (length == 0) throw ApiError::invalid(fmt::format("{}: found no tokens, expected at least 1", field), field);
   const std::int64_t room = request.max_tokens == 0 ? context : context - 1;
   if (length > room) {
-    throw ApiError::invalid(fmt::format("{}: has {} tokens, but the model's context of {} leaves room for at most {}", field,
-                                        length, context, room),
+    throw ApiError::invalid(fmt::format("{}: found {} tokens, expected at most {} in a context of {}", field, length, room,
+                                        context),
                             field, "context_length_exceeded");
   }
 }
@@ -59,7 +61,7 @@ AnswerHead answer_head(const ServedModel& model, std::string_view id_prefix) {
   return {new_id(id_prefix), model.id, model.fingerprint, static_cast<std::int64_t>(std::time(nullptr))};
 }
 
-// What chats and completions plan alike; `prompts` is left empty.
+// The part of a plan that is the same for chats and completions. `prompts` is empty.
 AnswerPlan answer_plan(GenerationFields fields, std::unique_ptr<AnswerFormat> format) {
   return {.format = std::move(format),
           .n = fields.n,
@@ -68,7 +70,7 @@ AnswerPlan answer_plan(GenerationFields fields, std::unique_ptr<AnswerFormat> fo
           .stop = std::move(fields.stop)};
 }
 
-// The prompt of one entry of "prompt": a text gets <|bos|> in front if that is wanted, ids are taken as they are.
+// The tokens of one entry of "prompt". With `with_bos`, a text gets <|bos|> in front. Token ids do not change.
 std::vector<TokenId> prompt_ids(const ServedModel& model, const std::variant<std::string, std::vector<TokenId>>& prompt,
                                 bool with_bos) {
   const Tokenizer& tokenizer = *model.tokenizer;
@@ -91,11 +93,13 @@ std::string echo_text(const ServedModel& model, const std::variant<std::string, 
   return text.take_text();
 }
 
-// Null for text. One for each prompt: those of one schema share tables that one thread at a time may use.
+// Null if the answer is text. Each prompt needs its own, because a constraint has tables that only one thread may use at a
+// time.
 std::unique_ptr<TokenConstraint> constraint(const ServedModel& model, const RequestedFormat& wanted) {
   if (wanted.format == ResponseFormat::kText) return nullptr;
   const std::string& field = wanted.format_field;
-  if (!model.make_constraint) throw ApiError::invalid(field + ": this server answers in text only", field, "unsupported");
+  if (!model.make_constraint)
+    throw ApiError::invalid(field + ": is not supported; this server cannot constrain answers", field, "unsupported");
   try {
     return model.make_constraint(wanted.schema);
   } catch (const ConfigError& error) {
@@ -103,15 +107,15 @@ std::unique_ptr<TokenConstraint> constraint(const ServedModel& model, const Requ
   }
 }
 
-// Whether the model may use its calculator, which it cannot where the answer is constrained.
+// Whether the model may use its calculator. It cannot if the answer is constrained.
 bool with_tools(const ServedModel& model, const ChatRequest& chat) {
   const bool constrained = chat.format != ResponseFormat::kText;
   if (chat.nanochat_tools.value_or(false) && !model.has_tools) {
-    throw ApiError::invalid("nanochat_tools: this model's tokenizer has no tokens for a calculator", "nanochat_tools",
-                            "unsupported");
+    throw ApiError::invalid("nanochat_tools: is not supported; this model's tokenizer has no tokens for a calculator",
+                            "nanochat_tools", "unsupported");
   }
   if (chat.nanochat_tools.value_or(false) && constrained) {
-    throw ApiError::invalid(fmt::format("nanochat_tools: cannot be had together with {}", chat.format_field), "nanochat_tools");
+    throw ApiError::invalid(fmt::format("nanochat_tools: cannot be combined with {}", chat.format_field), "nanochat_tools");
   }
   return chat.nanochat_tools.value_or(model.has_tools && !constrained);
 }
@@ -121,7 +125,7 @@ bool with_tools(const ServedModel& model, const ChatRequest& chat) {
 AnswerPlan plan_chat(const ServedModel& served, std::string_view body, const RequestDefaults& defaults) {
   ChatRequest chat = parse_chat_request(body, defaults);
   check_model(served, chat.fields.model);
-  // Longer than any context: what does not fit is an error here, not cut as in training.
+  // No limit here: a conversation that is too long is an error, and is not cut as in training.
   std::vector<TokenId> prompt = render_prompt(*served.tokenizer, chat.conversation, INT32_MAX);
   EngineRequest request = engine_request(served, chat.fields, std::move(prompt));
   check_length(served, request, "messages");
@@ -130,7 +134,7 @@ AnswerPlan plan_chat(const ServedModel& served, std::string_view body, const Req
   auto format = std::make_unique<ChatFormat>(answer_head(served, "chatcmpl-"), chat.fields, served.tokenizer);
   AnswerPlan plan = answer_plan(std::move(chat.fields), std::move(format));
   plan.tool_call = chat.format == ResponseFormat::kToolCall;
-  if (plan.tool_call) plan.stop.clear();  // they are for text
+  if (plan.tool_call) plan.stop.clear();  // stop strings apply to text only
   plan.hide_calculator = true;
   plan.prompts.push_back({std::move(request)});
   return plan;
@@ -143,7 +147,7 @@ AnswerPlan plan_completion(const ServedModel& served, std::string_view body, con
   AnswerPlan plan = answer_plan(fields,
                                 std::make_unique<CompletionFormat>(answer_head(served, "cmpl-"), fields, served.tokenizer));
   const bool scored = completion.echo && fields.logprobs;
-  // Scoring a text (lm-eval) takes one generated token for granted, even where the model would end instead.
+  // A client that scores a text (lm-eval) expects one generated token, even if the model would stop instead.
   if (scored && !fields.ignore_eos) plan.ends = served.stop_tokens;
   if (scored) plan.ends.insert(plan.ends.end(), fields.stop_token_ids.begin(), fields.stop_token_ids.end());
   for (const auto& prompt : completion.prompts) {

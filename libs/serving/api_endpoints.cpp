@@ -1,4 +1,4 @@
-// What each endpoint does.
+// The endpoints.
 #include <fnmatch.h>
 
 #include <random>
@@ -6,10 +6,11 @@
 #include <spdlog/fmt/fmt.h>
 
 #include "core/format.h"
-#include "serving/api_call.h"
 #include "serving/api_error.h"
-#include "serving/embedded.h"
-#include "serving/json_fields.h"
+#include "serving/internal/api_call.h"
+#include "serving/internal/api_request.h"
+#include "serving/internal/embedded.h"
+#include "serving/internal/json_fields.h"
 #include "tokenizer/special_tokens.h"
 
 namespace nanochat {
@@ -31,7 +32,7 @@ Json model_json(const ServedModel& model) {
   return object;
 }
 
-// The text that tokens stand for, special ones left out: what /cache/invalidate compares.
+// The text of tokens without special tokens. /cache/invalidate compares it with a prefix or a pattern.
 std::string plain_text(const Tokenizer& tokenizer, std::span<const std::int32_t> ids) {
   std::string text;
   for (const std::int32_t id : ids) {
@@ -42,7 +43,7 @@ std::string plain_text(const Tokenizer& tokenizer, std::span<const std::int32_t>
 
 }  // namespace
 
-// Those that generate: what differs between them is in the plan.
+// All endpoints that generate text. Their differences are in the plan.
 HttpResponse Api::answer(Call& call) {
   thread_local std::mt19937_64 random{std::random_device{}()};
   const auto served = require_model();
@@ -63,28 +64,29 @@ HttpResponse Api::one_model(Call& call) {
   const auto served = require_model();
   if (call.argument != served->id) {
     throw ApiError(404, "invalid_request_error",
-                   fmt::format("the model \"{}\" is not served here; this is \"{}\"", call.argument, served->id), "model",
-                   "model_not_found");
+                   fmt::format("model: found \"{}\", expected \"{}\", the model of this server", call.argument, served->id),
+                   "model", "model_not_found");
   }
   return json_response(model_json(*served));
 }
 
-// Two dialects: llama.cpp's {"content", "add_special"} and vLLM's {"prompt", "add_special_tokens"}, where special tokens are
-// added unless they are declined.
+// Accepts the fields of llama.cpp, {"content", "add_special"}, and of vLLM, {"prompt", "add_special_tokens"}. vLLM's default is
+// to add special tokens, llama.cpp's is not to.
 HttpResponse Api::tokenize(Call& call) {
   const auto served = require_model();
   const nlohmann::json body = parse_json_object(call.request().body);
   const JsonFields fields(body);
   const auto content = fields.string("content");
   const auto prompt = fields.string("prompt");
-  if (!content && !prompt) throw ApiError::invalid("content: missing (\"prompt\" is understood too)", "content");
+  if (!content && !prompt) throw ApiError::invalid("content: missing (\"prompt\" has the same meaning)", "content");
   const auto add_special = fields.boolean("add_special");
   const auto add_special_tokens = fields.boolean("add_special_tokens");
   const bool with_bos = content ? add_special.value_or(false) : add_special_tokens.value_or(true);
   const std::string& text = content ? *content : *prompt;
   std::vector<TokenId> ids;
   if (with_bos) ids.push_back(served->tokenizer->bos_id());
-  // Text never becomes a special token. But lm-eval learns the ids of those that /tokenizer_info names by asking for each alone.
+  // Text never becomes a special token, with one exception: lm-eval learns the ids of the special tokens that /tokenizer_info
+  // lists by sending each of them alone.
   const auto special = prompt && !with_bos ? served->tokenizer->special_id(text) : std::nullopt;
   if (special) {
     ids.push_back(*special);
@@ -102,7 +104,8 @@ HttpResponse Api::detokenize(Call& call) {
   const std::vector<TokenId> ids = parse_token_ids(*tokens, "tokens");
   for (const TokenId id : ids) {
     if (id < served->tokenizer->vocab_size()) continue;
-    throw ApiError::invalid(fmt::format("tokens: id {} is outside the vocabulary of {}", id, served->tokenizer->vocab_size()),
+    throw ApiError::invalid(fmt::format("tokens: found token id {}, expected one below {}, the vocabulary size", id,
+                                        served->tokenizer->vocab_size()),
                             "tokens");
   }
   const std::string text = replace_invalid_utf8(served->tokenizer->decode(ids));
@@ -125,7 +128,8 @@ HttpResponse Api::tokenizer_info(Call&) {
   object["pad_token"] = std::string(tokenizer.token_bytes(bos));
   object["special_tokens"] = tokenizer.special_tokens();
   object["fingerprint"] = tokenizer.fingerprint();
-  object["chat_template"] = nullptr;  // chats are rendered here; a template could not keep text from spelling special tokens
+  object["chat_template"] =
+      nullptr;  // the server renders chats; a template could not prevent text from becoming a special token
   return json_response(object);
 }
 
@@ -184,7 +188,7 @@ HttpResponse Api::invalidate_cache(Call& call) {
   const JsonFields fields(body);
   const auto prefix = fields.string("prefix");
   const auto pattern = fields.string("pattern");
-  if (prefix && pattern) throw ApiError::invalid("pattern: only one of prefix and pattern can be given", "pattern");
+  if (prefix && pattern) throw ApiError::invalid("pattern: found prefix and pattern, expected only one of them", "pattern");
   std::function<bool(std::span<const std::int32_t>)> matches;
   if (prefix) {
     matches = [tokenizer = served->tokenizer, text = *prefix](std::span<const std::int32_t> ids) {

@@ -1,5 +1,6 @@
 #pragma once
-// What a client is told when its request cannot be served. A protocol with an error object of its own makes it of these fields.
+// ApiError is an error that a client is told of. The fields are those of OpenAI's error object; another protocol can build its
+// own error object from them.
 
 #include <stdexcept>
 #include <string>
@@ -21,13 +22,13 @@ class ApiError : public std::runtime_error {
   static ApiError busy(const std::string& message) { return {429, "rate_limit_error", message, {}, "rate_limit_exceeded"}; }
   static ApiError internal(const std::string& message) { return {500, "server_error", message, {}, "internal_error"}; }
 
-  // The same with one more header in its response.
+  // Adds a header to the response: throw ApiError(...).with_header("Allow", "GET").
   ApiError with_header(std::string name, std::string value) &&;
 
   int status() const { return status_; }
-  // The error object of OpenAI's API, {"error": {"message", "type", "param", "code"}}, with Retry-After for 429 and 503.
+  // The response as in OpenAI's API. Status 429 and 503 also have the header Retry-After.
   HttpResponse response() const;
-  std::string json() const;
+  std::string json() const;  // {"error": {"message", "type", "param", "code"}}
 
  private:
   int status_;
@@ -37,10 +38,10 @@ class ApiError : public std::runtime_error {
 
 inline HttpResponse openai_failure(const ApiError& error) { return error.response(); }
 
-// Of the exception that is being handled: an ApiError itself; 400 for what the engine, the tokenizer or the schema refuse
-// (ConfigError, DataError); 503 for want of memory; 500 for anything else, without its text, which is logged.
+// Call within a catch block: turns the current exception into an ApiError. ConfigError and DataError become status 400, and
+// running out of memory becomes 503. Everything else becomes 500 with a general message, and its own message is logged.
 ApiError current_api_error();
-// Of a request that never became one (HttpErrorResponse).
+// The response to bytes that are not a valid HTTP request. See HttpErrorResponse.
 HttpResponse http_error_response(int status, std::string_view reason);
 
 }  // namespace nanochat

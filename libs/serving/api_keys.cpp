@@ -22,16 +22,16 @@ std::string_view trimmed(std::string_view text) {
 
 std::string parse_api_key(std::string_view text, const std::string& where) {
   text = trimmed(text);
-  if (text.empty()) throw ConfigError(fmt::format("{}: is empty, expected a key", where));
+  if (text.empty()) throw ConfigError(fmt::format("{}: found nothing, expected a key", where));
   const auto unfit = [](char c) { return static_cast<unsigned char>(c) <= 0x20 || c == 0x7f; };
   if (std::any_of(text.begin(), text.end(), unfit)) {
-    throw ConfigError(fmt::format("{}: has white space or a control character within, expected a key without", where));
+    throw ConfigError(fmt::format("{}: found white space or a control character in a key, expected a key without", where));
   }
   return std::string(text);
 }
 
 std::vector<std::string> parse_api_key_file(std::string_view text, const std::string& file) {
-  if (!is_valid_utf8(text)) throw ConfigError(fmt::format("{}: is not UTF-8 text, expected a key a line", file));
+  if (!is_valid_utf8(text)) throw ConfigError(fmt::format("{}: found text that is not UTF-8, expected one key per line", file));
   if (text.starts_with(kByteOrderMark)) text.remove_prefix(kByteOrderMark.size());
   std::vector<std::string> keys;
   for (int number = 1; !text.empty(); ++number) {
@@ -41,7 +41,7 @@ std::vector<std::string> parse_api_key_file(std::string_view text, const std::st
     if (line.empty() || line.front() == '#') continue;
     keys.push_back(parse_api_key(line, fmt::format("{}:{}", file, number)));
   }
-  if (keys.empty()) throw ConfigError(fmt::format("{}: holds no key, expected one a line", file));
+  if (keys.empty()) throw ConfigError(fmt::format("{}: found no key, expected one per line", file));
   return keys;
 }
 

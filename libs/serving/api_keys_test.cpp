@@ -28,20 +28,20 @@ TEST(ApiKeys, AreReadAsEditorsLeaveThem) {
 TEST(ApiKeys, ErrorsNameTheLineAndNoKey) {
   const auto reads = [](std::string_view text) { return [text] { parse_api_key_file(text, "keys"); }; };
   EXPECT_THAT(reads("alpha\nsecret # mine\n"),
-              ThrowsMessage<ConfigError>(AllOf(HasSubstr("keys:2: has white space"), Not(HasSubstr("secret")))));
-  EXPECT_THAT(reads("# nothing\n\n"), ThrowsMessage<ConfigError>(HasSubstr("keys: holds no key")));
-  EXPECT_THAT(reads("\xef\xbb\xbf"), ThrowsMessage<ConfigError>(HasSubstr("holds no key")));
+              ThrowsMessage<ConfigError>(AllOf(HasSubstr("keys:2: found white space"), Not(HasSubstr("secret")))));
+  EXPECT_THAT(reads("# nothing\n\n"), ThrowsMessage<ConfigError>(HasSubstr("keys: found no key")));
+  EXPECT_THAT(reads("\xef\xbb\xbf"), ThrowsMessage<ConfigError>(HasSubstr("found no key")));
   EXPECT_THAT(reads(std::string_view("\xff\xfe"
                                      "a\0",
                                      4)),
-              ThrowsMessage<ConfigError>(HasSubstr("keys: is not UTF-8")));
+              ThrowsMessage<ConfigError>(HasSubstr("keys: found text that is not UTF-8")));
   EXPECT_THAT(reads(std::string_view("a\0b", 3)), ThrowsMessage<ConfigError>(HasSubstr("control character")));
 }
 
 TEST(ApiKeys, OneIsTrimmed) {
   EXPECT_EQ(parse_api_key(" beta\t", "NANOCHAT_API_KEY"), "beta");
   EXPECT_THAT([] { parse_api_key("  ", "NANOCHAT_API_KEY"); },
-              ThrowsMessage<ConfigError>(HasSubstr("NANOCHAT_API_KEY: is empty")));
+              ThrowsMessage<ConfigError>(HasSubstr("NANOCHAT_API_KEY: found nothing, expected a key")));
 }
 
 }  // namespace

@@ -3,8 +3,8 @@
 #include <spdlog/fmt/fmt.h>
 
 #include "core/utf8.h"
-#include "serving/api_request.h"
-#include "serving/json_fields.h"
+#include "serving/internal/api_request.h"
+#include "serving/internal/json_fields.h"
 #include "tokenizer/chat_history.h"
 
 namespace nanochat {
@@ -12,7 +12,7 @@ namespace {
 
 using nlohmann::json;
 
-// A string, or parts of which each is text.
+// "content" is a string or a list of text parts.
 std::string parse_content(const JsonFields& message) {
   const json* content = message.find("content");
   if (content == nullptr) return {};
@@ -24,7 +24,7 @@ std::string parse_content(const JsonFields& message) {
     const JsonFields part((*content)[i], where);
     const std::string type = part.string("type").value_or("");
     if (type != "text" && type != "refusal") {
-      throw ApiError::invalid(fmt::format("{}.type: expected text, found \"{}\"; this model reads nothing else", where, type),
+      throw ApiError::invalid(fmt::format("{}.type: found \"{}\", expected \"text\"; this model reads only text", where, type),
                               where + ".type", "unsupported");
     }
     const auto piece = part.string(type);
@@ -40,7 +40,7 @@ FunctionCall parse_call(const JsonFields& function, std::string id) {
           .id = std::move(id)};
 }
 
-// The calls of an assistant's message: tool_calls, or function_call as it was before.
+// The calls in an assistant's message: tool_calls, or its deprecated form function_call.
 std::vector<FunctionCall> parse_calls(const JsonFields& message) {
   std::vector<FunctionCall> parsed;
   if (const json* call = message.object("function_call")) {
@@ -58,7 +58,7 @@ std::vector<FunctionCall> parse_calls(const JsonFields& message) {
   return parsed;
 }
 
-// What an assistant's calculator computed, as answers list it in "nanochat_calculations".
+// The calculations of an assistant's message, in the form in which answers list them.
 std::vector<Calculation> parse_calculations(const JsonFields& message, const std::string& text) {
   std::vector<Calculation> parsed;
   const json* calculations = message.array("nanochat_calculations");
@@ -69,10 +69,10 @@ std::vector<Calculation> parse_calculations(const JsonFields& message, const std
     const auto expression = calculation.string("expression"), result = calculation.string("result");
     const auto offset = calculation.integer("offset", parsed.empty() ? 0 : parsed.back().offset, INT64_MAX);
     if (!expression || !result || !offset) {
-      throw ApiError::invalid(where + ": expected expression, result and offset, and one of them is missing", where);
+      throw ApiError::invalid(where + ": found an incomplete entry, expected expression, result and offset", where);
     }
     if (*offset > characters) {
-      throw ApiError::invalid(fmt::format("{}.offset: {} is behind the end of the content, which has {} characters", where,
+      throw ApiError::invalid(fmt::format("{}.offset: found {}, expected at most {}, the characters of the content", where,
                                           *offset, characters),
                               where + ".offset", "out_of_range");
     }
@@ -96,7 +96,7 @@ void add_message(const json& value, std::size_t index, ChatHistory& history) {
   } else if (*role == "tool" || *role == "function") {
     history.add_result({.id = message.string("tool_call_id").value_or(""), .name = message.string("name").value_or("")}, text);
   } else {
-    throw ApiError::invalid(fmt::format("{}.role: expected system, developer, user, assistant or tool, found \"{}\"", where,
+    throw ApiError::invalid(fmt::format("{}.role: found \"{}\", expected system, developer, user, assistant or tool", where,
                                         *role),
                             where + ".role");
   }
@@ -105,20 +105,21 @@ void add_message(const json& value, std::size_t index, ChatHistory& history) {
 }  // namespace
 
 Conversation parse_messages(const json& messages, const std::string& tools) {
-  if (messages.empty()) throw ApiError::invalid("messages: is empty; expected at least one message", "messages");
+  if (messages.empty()) throw ApiError::invalid("messages: found an empty array, expected at least one message", "messages");
   ChatHistory history;
   for (std::size_t i = 0; i < messages.size(); ++i) add_message(messages[i], i, history);
   Conversation conversation = std::move(history).take(tools);
   std::vector<Message>& turns = conversation.messages;
   if (turns.empty()) turns.emplace_back("user", "");
   if (turns.size() == 1 && turns.front().role == "system")
-    turns.front().role = "user";  // instructions alone: they are what is asked
+    turns.front().role = "user";  // a system message alone becomes the question
   if (turns[turns.front().role == "system" ? 1 : 0].role != "user") {
-    throw ApiError::invalid("messages: the first message that is not a system message is the assistant's; expected the user's",
-                            "messages");
+    throw ApiError::invalid(
+        "messages: found a message of the assistant first, expected one of the user (after system messages)", "messages");
   }
   if (turns.back().role != "user") {
-    throw ApiError::invalid("messages: the last message is the assistant's; expected the user's or a tool's", "messages");
+    throw ApiError::invalid("messages: found a message of the assistant last, expected one of the user or of a tool",
+                            "messages");
   }
   return conversation;
 }

@@ -1,4 +1,4 @@
-#include "serving/api_request.h"
+#include "serving/internal/api_request.h"
 
 #include <algorithm>
 #include <charconv>
@@ -6,8 +6,8 @@
 #include <spdlog/fmt/fmt.h>
 
 #include "core/utf8.h"
-#include "serving/json_fields.h"
-#include "serving/tool_call.h"
+#include "serving/internal/json_fields.h"
+#include "serving/internal/tool_call.h"
 
 namespace nanochat {
 namespace {
@@ -25,11 +25,11 @@ std::vector<std::string> parse_stop(const JsonFields& fields) {
     const auto length = static_cast<std::size_t>(utf8::count_characters(stops.back()));
     if (length == 0 || length > kMaxStopCharacters) {
       throw ApiError::invalid(
-          fmt::format("stop: expected strings of 1 to {} characters, found one of {}", kMaxStopCharacters, length), "stop");
+          fmt::format("stop: found a string of {} characters, expected 1 to {}", length, kMaxStopCharacters), "stop");
     }
   }
   if (stops.size() > kMaxStopStrings) {
-    throw ApiError::invalid(fmt::format("stop: expected at most {} strings, found {}", kMaxStopStrings, stops.size()), "stop");
+    throw ApiError::invalid(fmt::format("stop: found {} strings, expected at most {}", stops.size(), kMaxStopStrings), "stop");
   }
   return stops;
 }
@@ -43,14 +43,14 @@ std::vector<std::pair<std::int32_t, double>> parse_logit_bias(const JsonFields& 
     std::int32_t id = -1;
     const auto parsed = std::from_chars(key.data(), key.data() + key.size(), id);
     if (parsed.ec != std::errc() || parsed.ptr != key.data() + key.size() || id < 0) {
-      throw ApiError::invalid(fmt::format("logit_bias: expected token ids as keys, found \"{}\"", key), "logit_bias");
+      throw ApiError::invalid(fmt::format("logit_bias: found the key \"{}\", expected token ids", key), "logit_bias");
     }
     if (const auto bias = entries.number(key, -100, 100)) biases.emplace_back(id, *bias);
   }
   return biases;
 }
 
-// What chat and completions share.
+// The fields that chats and completions share.
 GenerationFields parse_generation_fields(const JsonFields& fields, const RequestDefaults& defaults) {
   GenerationFields out;
   out.model = fields.string("model").value_or("");
@@ -67,17 +67,17 @@ GenerationFields parse_generation_fields(const JsonFields& fields, const Request
   out.stop = parse_stop(fields);
   if (const json* ids = fields.find("stop_token_ids")) out.stop_token_ids = parse_token_ids(*ids, "stop_token_ids");
   if (out.stop_token_ids.size() > kMaxStopTokenIds) {
-    throw ApiError::invalid(fmt::format("stop_token_ids: expected at most {} ids, found {}", kMaxStopTokenIds,
-                                        out.stop_token_ids.size()),
+    throw ApiError::invalid(fmt::format("stop_token_ids: found {} ids, expected at most {}", out.stop_token_ids.size(),
+                                        kMaxStopTokenIds),
                             "stop_token_ids");
   }
   SamplingOptions& sampling = out.sampling;
   sampling.temperature = fields.number("temperature", 0, 100).value_or(defaults.temperature);
   sampling.top_k = fields.integer("top_k", -1, INT32_MAX).value_or(defaults.top_k);
-  if (sampling.top_k < 0) sampling.top_k = 0;  // vLLM's way to say: all
+  if (sampling.top_k < 0) sampling.top_k = 0;  // vLLM's value for "no limit"
   sampling.top_p = fields.number("top_p", 0, 1).value_or(1.0);
   if (sampling.top_p == 0.0) {
-    throw ApiError::invalid("top_p: expected a number above 0 and at most 1, found 0", "top_p", "out_of_range");
+    throw ApiError::invalid("top_p: found 0, expected a number above 0 and at most 1", "top_p", "out_of_range");
   }
   sampling.min_p = fields.number("min_p", 0, 1).value_or(0.0);
   sampling.repetition_penalty = fields.number("repetition_penalty", 0.01, 100).value_or(1.0);
@@ -86,27 +86,28 @@ GenerationFields parse_generation_fields(const JsonFields& fields, const Request
   sampling.logit_bias = parse_logit_bias(fields);
   const auto seed = fields.integer("seed", INT64_MIN, INT64_MAX);
   sampling.seed = seed ? static_cast<std::uint64_t>(*seed) : defaults.seed;
-  // Every answer that is drawn is given: the best of n of them are all.
+  // This server returns every answer that it generates, so only best_of = n is possible.
   if (const auto best_of = fields.integer("best_of", 1, kMaxChoices); best_of && *best_of != out.n) {
-    throw ApiError::invalid(fmt::format("best_of: is {} where n is {}; this server gives every answer that it draws", *best_of,
-                                        out.n),
-                            "best_of", "unsupported");
+    throw ApiError::invalid(
+        fmt::format("best_of: found {}, expected {}, the value of n; this server returns every answer that it generates",
+                    *best_of, out.n),
+        "best_of", "unsupported");
   }
-  fields.string("user");  // accepted, for abuse reports of services; types are checked all the same
+  fields.string("user");  // user and metadata have no effect, but their types are checked
   fields.object("metadata");
   return out;
 }
 
-// ------------------------------------------------------------------------------------- what is neither followed nor ignored
+// ------------------------------------------------------------------------------------- unsupported fields
 
 constexpr const char* kInstead = "use response_format or guided_json";
-constexpr const char* kAnother = "this server has no such sampler";
+constexpr const char* kAnother = "this server does not have this sampler";
 constexpr const char* kTemplate = "chats are rendered as the model was trained";
 
 struct Unsupported {
   const char* name;
   const char* why;
-  const char* neutral = R"([false, "", [], {}])";  // values that ask for nothing
+  const char* neutral = R"([false, "", [], {}])";  // values without an effect
 };
 
 constexpr Unsupported kUnsupported[] = {
@@ -129,9 +130,9 @@ constexpr Unsupported kUnsupported[] = {
     {"logits_processors", "use logit_bias"},
     {"max_new_tokens", "use max_tokens", "[]"},
     {"n_predict", "use max_tokens", "[-1]"},
-    {"truncate_prompt_tokens", "prompts are taken whole", "[]"},
+    {"truncate_prompt_tokens", "prompts are never cut", "[]"},
     {"include_stop_str_in_output", "answers end before a stop string"},
-    {"skip_special_tokens", "special tokens are no part of an answer", "[true]"},
+    {"skip_special_tokens", "answers never contain special tokens", "[true]"},
     {"use_beam_search", kAnother},
     {"repeat_penalty", "use repetition_penalty", "[1]"},
     {"no_repeat_ngram_size", kAnother, "[0]"},
@@ -149,7 +150,7 @@ constexpr Unsupported kUnsupported[] = {
 constexpr Unsupported kUnsupportedInChats[] = {
     {"modalities", "answers are text", R"(["text", ["text"]])"},
     {"audio", "answers are text", "[]"},
-    {"web_search_options", "this server searches nothing", "[]"},
+    {"web_search_options", "this server has no web search", "[]"},
     {"chat_template", kTemplate},
     {"chat_template_kwargs", kTemplate},
     {"documents", kTemplate},
@@ -177,7 +178,7 @@ void refuse_unsupported(const JsonFields& fields, const Unsupported (&unsupporte
   }
 }
 
-// ------------------------------------------------------------------------------------------------- what the answer must be
+// ------------------------------------------------------------------------------------------------- the form of the answer
 
 void parse_response_format(const JsonFields& fields, const nlohmann::ordered_json& in_order, RequestedFormat& request) {
   const json* value = fields.object("response_format");
@@ -185,23 +186,23 @@ void parse_response_format(const JsonFields& fields, const nlohmann::ordered_jso
   const JsonFields format(*value, "response_format");
   const std::string type = format.string("type").value_or("");
   if (type != "text" && type != "json_object" && type != "json_schema") {
-    throw ApiError::invalid(fmt::format("response_format.type: expected text, json_object or json_schema, found \"{}\"", type),
+    throw ApiError::invalid(fmt::format("response_format.type: found \"{}\", expected text, json_object or json_schema", type),
                             "response_format.type");
   }
   const json* wrapper = format.object("json_schema");
-  const json* schema = format.object("schema");  // as llama.cpp's server and others have it
+  const json* schema = format.object("schema");  // the field of llama.cpp's server and others
   for (const auto& [key, member] : value->items()) {
     const bool known = key == "type" || (type == "json_schema" && key == "json_schema") || (type != "text" && key == "schema");
     if (known || member.is_null()) continue;
     const std::string where = "response_format." + key;
-    throw ApiError::invalid(fmt::format("{}: is not supported beside \"type\": \"{}\"", where, type), where, "unsupported");
+    throw ApiError::invalid(fmt::format("{}: is not supported with \"type\": \"{}\"", where, type), where, "unsupported");
   }
   if (type == "text") return;
   request.format_field = "response_format";
   request.format = type == "json_schema" || schema != nullptr ? ResponseFormat::kJsonSchema : ResponseFormat::kJsonObject;
   if (request.format == ResponseFormat::kJsonObject) return;
   if (wrapper != nullptr && schema != nullptr) {
-    throw ApiError::invalid("response_format.schema: expected one of schema and json_schema, found both",
+    throw ApiError::invalid("response_format.schema: found schema and json_schema, expected only one of them",
                             "response_format.schema");
   }
   if (wrapper == nullptr && schema == nullptr) {
@@ -214,14 +215,14 @@ void parse_response_format(const JsonFields& fields, const nlohmann::ordered_jso
   request.schema = wrapper != nullptr ? ordered.at("json_schema").at("schema") : ordered.at("schema");
 }
 
-// vLLM's field: a schema, or the text of one.
+// vLLM's field: a schema, or the JSON text of one.
 void parse_guided_json(const JsonFields& fields, const nlohmann::ordered_json& in_order, RequestedFormat& request) {
   const json* value = fields.find("guided_json");
   if (value == nullptr) return;
   if (!value->is_object() && !value->is_string())
     throw fields.wrong_type("guided_json", "a schema, or the text of one", *value);
   if (request.format != ResponseFormat::kText) {
-    throw ApiError::invalid("guided_json: cannot be had together with response_format", "guided_json");
+    throw ApiError::invalid("guided_json: cannot be combined with response_format", "guided_json");
   }
   request.format = ResponseFormat::kJsonSchema;
   request.format_field = "guided_json";
@@ -230,25 +231,19 @@ void parse_guided_json(const JsonFields& fields, const nlohmann::ordered_json& i
     return;
   }
   const std::string& text = value->get_ref<const std::string&>();
-  try {
-    parse_json_object(text);
-  } catch (const ApiError& error) {
-    throw ApiError::invalid(fmt::format("guided_json: expected a schema or the text of one, found a text of which {}",
-                                        error.what()),
-                            "guided_json");
-  }
+  parse_json_object(text, false, "guided_json");  // only checks it
   request.schema = parse_in_order(fmt::format("{{\"guided_json\":{}}}", text), {"guided_json"}).at("guided_json");
 }
 
-// The functions on offer, described in the system message, or the one call that is asked for.
+// Parses tools and tool_choice. Returns the description of the functions for the system message.
 std::string parse_functions(const JsonFields& fields, const nlohmann::ordered_json& in_order, ChatRequest& request) {
   std::vector<ToolFunction> functions;
   if (const json* tools = fields.array("tools")) functions = parse_tools(*tools, in_order.at("tools"));
-  fields.boolean("parallel_tool_calls");  // there is one call at most
+  fields.boolean("parallel_tool_calls");  // an answer has at most one call
   const ToolRequest tools = parse_tool_choice(fields.find("tool_choice"), std::move(functions));
   if (tools.choice == ToolChoice::kRequired) {
     if (request.format_field == "guided_json") {
-      throw ApiError::invalid("guided_json: cannot be had together with a call that tool_choice requires", "guided_json");
+      throw ApiError::invalid("guided_json: cannot be combined with a call that tool_choice requires", "guided_json");
     }
     request.format_field = "tools";
     request.format = ResponseFormat::kToolCall;
@@ -261,13 +256,13 @@ std::string parse_functions(const JsonFields& fields, const nlohmann::ordered_js
 
 std::vector<TokenId> parse_token_ids(const json& value, const std::string& where) {
   if (!value.is_array())
-    throw ApiError::invalid(fmt::format("{}: expected an array of token ids, found {}", where, json_kind(value)), where);
+    throw ApiError::invalid(fmt::format("{}: found {}, expected an array of token ids", where, json_kind(value)), where);
   std::vector<TokenId> ids;
   ids.reserve(value.size());
   for (const json& id : value) {
     const bool fits = id.is_number_integer() && id.get<std::int64_t>() >= 0 && id.get<std::int64_t>() <= INT32_MAX;
     if (!fits) {
-      throw ApiError::invalid(fmt::format("{}: expected token ids, found {}", where,
+      throw ApiError::invalid(fmt::format("{}: found {}, expected token ids", where,
                                           id.is_number() ? id.dump() : std::string(json_kind(id))),
                               where);
     }
@@ -316,9 +311,9 @@ CompletionRequest parse_completion_request(std::string_view text, const RequestD
   request.add_special_tokens = fields.boolean("add_special_tokens").value_or(true);
   request.fields.max_tokens = fields.integer("max_tokens", 0, INT32_MAX).value_or(16);  // the default of OpenAI's API
   if (*request.fields.max_tokens == 0 && !request.echo) {
-    throw ApiError::invalid("max_tokens: 0 answers nothing unless \"echo\" is true", "max_tokens", "out_of_range");
+    throw ApiError::invalid("max_tokens: found 0, expected at least 1, unless \"echo\" is true", "max_tokens", "out_of_range");
   }
-  // An integer here; true and false, as in chats, are common too.
+  // An integer. Some clients send a boolean, as in chats.
   const json* logprobs = fields.find("logprobs");
   if (logprobs != nullptr && logprobs->is_boolean()) {
     request.fields.logprobs = logprobs->get<bool>();
@@ -328,7 +323,7 @@ CompletionRequest parse_completion_request(std::string_view text, const RequestD
   }
   const auto suffix = fields.string("suffix");
   if (suffix && !suffix->empty()) {
-    throw ApiError::invalid("suffix: this model continues text and cannot fill in before a suffix", "suffix", "unsupported");
+    throw ApiError::invalid("suffix: is not supported; this model can only continue text", "suffix", "unsupported");
   }
   const json* prompt = fields.find("prompt");
   if (prompt == nullptr) throw ApiError::invalid("prompt: missing", "prompt");
@@ -349,8 +344,8 @@ CompletionRequest parse_completion_request(std::string_view text, const RequestD
     }
   }
   if (static_cast<std::int64_t>(request.prompts.size()) > kMaxChoices / request.fields.n) {
-    throw ApiError::invalid(fmt::format("prompt: {} prompts with n = {} are more than {} answers", request.prompts.size(),
-                                        request.fields.n, kMaxChoices),
+    throw ApiError::invalid(fmt::format("prompt: found {} prompts with n = {}, expected at most {} answers",
+                                        request.prompts.size(), request.fields.n, kMaxChoices),
                             "prompt");
   }
   return request;

@@ -1,4 +1,4 @@
-#include "serving/api_request.h"
+#include "serving/internal/api_request.h"
 
 #include <gmock/gmock.h>
 
@@ -86,7 +86,7 @@ TEST(ChatRequest, CountsTheCharactersOfStopStrings) {
   std::string text;
   for (int i = 0; i < 256; ++i) text += "é";
   EXPECT_EQ(chat_refusal({{"stop", text}}), "");
-  EXPECT_THAT(chat_refusal({{"stop", text + "é"}}), HasSubstr("found one of 257"));
+  EXPECT_THAT(chat_refusal({{"stop", text + "é"}}), HasSubstr("found a string of 257 characters"));
 }
 
 TEST(ChatRequest, NullIsAbsent) {
@@ -97,27 +97,30 @@ TEST(ChatRequest, NullIsAbsent) {
 }
 
 TEST(ChatRequest, NamesWhatIsWrong) {
-  EXPECT_THAT(chat_refusal({{"temperature", "hot"}}), HasSubstr("temperature: expected a number, found a string"));
+  EXPECT_THAT(chat_refusal({{"temperature", "hot"}}), HasSubstr("temperature: found a string, expected a number"));
   EXPECT_THAT(chat_refusal({{"temperature", -1}}), HasSubstr("temperature"));
-  EXPECT_THAT(chat_refusal({{"n", 0}}), HasSubstr("n: expected an integer from 1 to 128"));
-  EXPECT_THAT(chat_refusal({{"stop", {"a", "b", "c", "d", "e"}}}), HasSubstr("at most 4 strings, found 5"));
+  EXPECT_THAT(chat_refusal({{"n", 0}}), HasSubstr("n: found 0, expected an integer from 1 to 128"));
+  EXPECT_THAT(chat_refusal({{"stop", {"a", "b", "c", "d", "e"}}}), HasSubstr("found 5 strings, expected at most 4"));
   EXPECT_THAT(chat_refusal({{"stop", ""}}), HasSubstr("stop"));
   EXPECT_THAT(chat_refusal({{"stop", {1}}}), HasSubstr("stop"));
-  EXPECT_THAT(chat_refusal({{"stop", std::string(257, 'x')}}), HasSubstr("1 to 256 characters, found one of 257"));
-  EXPECT_THAT(chat_refusal({{"logit_bias", {{"x", 1}}}}), HasSubstr("logit_bias: expected token ids as keys"));
+  EXPECT_THAT(chat_refusal({{"stop", std::string(257, 'x')}}),
+              HasSubstr("found a string of 257 characters, expected 1 to 256"));
+  EXPECT_THAT(chat_refusal({{"logit_bias", {{"x", 1}}}}), HasSubstr("logit_bias: found the key \"x\", expected token ids"));
   EXPECT_THAT(chat_refusal({{"logit_bias", {{"1", 101}}}}), HasSubstr("logit_bias.1"));
   EXPECT_THAT(chat_refusal({{"top_logprobs", 2}}), HasSubstr("logprobs"));
   EXPECT_THAT(chat_refusal({{"top_p", 0}}), HasSubstr("top_p"));
   EXPECT_THAT(chat_refusal({{"max_tokens", 0}}), HasSubstr("max_tokens"));
   EXPECT_THAT(chat_refusal({{"response_format", {{"type", "xml"}}}}), HasSubstr("response_format.type"));
   EXPECT_THAT(chat_refusal({{"response_format", {{"type", "json_schema"}}}}), HasSubstr("json_schema: missing"));
-  EXPECT_THAT(chat_refusal({{"messages", "Hi"}}), HasSubstr("messages: expected an array, found a string"));
-  EXPECT_THAT(chat_refusal({{"messages", json::array()}}), HasSubstr("messages: is empty"));
-  EXPECT_THAT(chat_refusal({{"messages", {1}}}), HasSubstr("messages[0]: expected an object"));
+  EXPECT_THAT(chat_refusal({{"messages", "Hi"}}), HasSubstr("messages: found a string, expected an array"));
+  EXPECT_THAT(chat_refusal({{"messages", json::array()}}),
+              HasSubstr("messages: found an empty array, expected at least one message"));
+  EXPECT_THAT(chat_refusal({{"messages", {1}}}), HasSubstr("messages[0]: found an integer, expected an object"));
   EXPECT_THAT(chat_refusal({{"messages", {{{"role", "robot"}, {"content", ""}}}}}), HasSubstr("messages[0].role"));
   EXPECT_THAT(chat_refusal({{"messages", {{{"role", "user"}, {"content", {{{"type", "image_url"}}}}}}}}),
               HasSubstr("content[0].type"));
-  EXPECT_THAT(chat_refusal({{"messages", {{{"role", "assistant"}, {"content", "x"}}}}}), HasSubstr("the first message"));
+  EXPECT_THAT(chat_refusal({{"messages", {{{"role", "assistant"}, {"content", "x"}}}}}),
+              HasSubstr("found a message of the assistant first"));
   EXPECT_THAT(chat_refusal({{"tool_choice", "maybe"}}), HasSubstr("tool_choice"));
   EXPECT_THAT(chat_refusal({{"tools", {{{"type", "function"}}}}}), HasSubstr("tools[0].function"));
 }
@@ -155,12 +158,13 @@ TEST(ChatRequest, PassesOverNothingThatChangesTheAnswer) {
                                                              {"use_beam_search", true},
                                                              {"repeat_penalty", 1.1},
                                                              {"typical_p", 0.5},
-                                                             {"mirostat", 2},
-                                                             {"best_of", 3}};
+                                                             {"mirostat", 2}};
   for (const auto& [name, value] : refused) {
-    EXPECT_THAT(chat_refusal({{name, value}}), HasSubstr(std::string(name) + ": is ")) << value;
-    EXPECT_THAT(completion_refusal({{"prompt", "a"}, {name, value}}), HasSubstr(std::string(name) + ": is ")) << value;
+    EXPECT_THAT(chat_refusal({{name, value}}), HasSubstr(std::string(name) + ": is not supported")) << value;
+    EXPECT_THAT(completion_refusal({{"prompt", "a"}, {name, value}}), HasSubstr(std::string(name) + ": is not supported"))
+        << value;
   }
+  EXPECT_THAT(chat_refusal({{"best_of", 3}}), HasSubstr("best_of: found 3, expected 1, the value of n"));
   for (const auto& [name, value] : std::vector<std::pair<const char*, json>>{{"modalities", {"text", "audio"}},
                                                                              {"audio", {{"voice", "x"}}},
                                                                              {"web_search_options", json::object()},
@@ -228,16 +232,17 @@ TEST(ChatRequest, TakesSchemasUnderEveryName) {
           "response_format.json_schema: is not supported");
   refused({{"response_format", {{"type", "json_object"}, {"grammar", "x"}}}}, "response_format.grammar: is not supported");
   refused({{"response_format", {{"type", "json_schema"}, {"schema", schema}, {"json_schema", {{"schema", schema}}}}}},
-          "found both");
-  refused({{"response_format", {{"type", "json_object"}, {"schema", "x"}}}}, "response_format.schema: expected an object");
+          "found schema and json_schema, expected only one of them");
+  refused({{"response_format", {{"type", "json_object"}, {"schema", "x"}}}},
+          "response_format.schema: found a string, expected an object");
   refused({{"response_format", {{"type", "grammar"}, {"grammar", "x"}}}}, "response_format.type");
   refused({{"guided_json", schema}, {"response_format", {{"type", "json_object"}}}},
-          "guided_json: cannot be had together with response_format");
+          "guided_json: cannot be combined with response_format");
   refused({{"guided_json", schema}, {"tools", {{{"function", {{"name", "f"}}}}}}, {"tool_choice", "required"}},
-          "guided_json: cannot be had together");
-  refused({{"guided_json", {1}}}, "guided_json: expected a schema, or the text of one, found an array");
-  refused({{"guided_json", "{"}}, "guided_json");
-  refused({{"guided_json", "[1]"}}, "guided_json");
+          "guided_json: cannot be combined");
+  refused({{"guided_json", {1}}}, "guided_json: found an array, expected a schema, or the text of one");
+  refused({{"guided_json", "{"}}, "guided_json: found an error at byte 2, expected valid JSON");
+  refused({{"guided_json", "[1]"}}, "guided_json: found an array, expected a JSON object");
   refused({{"guided_json", "{}, \"x\": {}"}}, "guided_json");
 }
 
@@ -325,13 +330,14 @@ TEST(Messages, KeepWhatTheCalculatorComputed) {
     return std::string();
   };
   EXPECT_THAT(refusal({last, first}),
-              HasSubstr("messages[1].nanochat_calculations[1].offset: expected an integer at least 7, found 5"));
+              HasSubstr("messages[1].nanochat_calculations[1].offset: found 5, expected an integer at least 7"));
   EXPECT_THAT(refusal({{{"expression", "1"}, {"result", "1"}, {"offset", 8}}}),
-              HasSubstr("offset: 8 is behind the end of the content, which has 7 characters"));
+              HasSubstr("offset: found 8, expected at most 7, the characters of the content"));
   EXPECT_THAT(refusal({{{"expression", "1"}, {"offset", 0}}}),
-              HasSubstr("nanochat_calculations[0]: expected expression, result and offset"));
-  EXPECT_THAT(refusal({{{"expression", 1}, {"result", "1"}, {"offset", 0}}}), HasSubstr("expression: expected a string"));
-  EXPECT_THAT(refusal("x"), HasSubstr("nanochat_calculations: expected an array"));
+              HasSubstr("nanochat_calculations[0]: found an incomplete entry, expected expression, result and offset"));
+  EXPECT_THAT(refusal({{{"expression", 1}, {"result", "1"}, {"offset", 0}}}),
+              HasSubstr("expression: found an integer, expected a string"));
+  EXPECT_THAT(refusal("x"), HasSubstr("nanochat_calculations: found a string, expected an array"));
 }
 
 TEST(Messages, KeepTheCallsOfOlderClients) {
@@ -370,7 +376,7 @@ TEST(CompletionRequest, ReadsEveryFormOfPrompt) {
 TEST(CompletionRequest, NamesWhatIsWrong) {
   EXPECT_THAT(completion_refusal({{"prompt", nullptr}}), HasSubstr("prompt: missing"));
   EXPECT_THAT(completion_refusal({{"prompt", json::array()}}), HasSubstr("prompt"));
-  EXPECT_THAT(completion_refusal({{"prompt", {1, "a"}}}), HasSubstr("expected token ids, found a string"));
+  EXPECT_THAT(completion_refusal({{"prompt", {1, "a"}}}), HasSubstr("found a string, expected token ids"));
   EXPECT_THAT(completion_refusal({{"prompt", {1, -2}}}), HasSubstr("found -2"));
   EXPECT_THAT(completion_refusal({{"prompt", {1, 1e12}}}), HasSubstr("expected token ids"));
   EXPECT_THAT(completion_refusal({{"prompt", "a"}, {"suffix", "b"}}), HasSubstr("suffix"));

@@ -12,7 +12,7 @@
 #include "core/random.h"
 #include "core/testing.h"
 #include "inference/json_constraint.h"
-#include "serving/serving_testing.h"
+#include "serving/testing.h"
 
 namespace nanochat {
 namespace {
@@ -382,7 +382,8 @@ TEST_F(ApiTest, RefusesWhatTheEngineCannotTake) {
   const auto long_prompt = chat();
   EXPECT_EQ(status(long_prompt), 400);
   EXPECT_EQ(error(long_prompt)["code"], "context_length_exceeded");
-  EXPECT_THAT(error(long_prompt)["message"].get<std::string>(), HasSubstr("has 6 tokens, but the model's context of 6"));
+  EXPECT_THAT(error(long_prompt)["message"].get<std::string>(),
+              HasSubstr("found 6 tokens, expected at most 5 in a context of 6"));
   // A prompt alone may fill the context, and only that is more than it leaves room for.
   const auto scored = [&](int tokens) {
     return complete({{"prompt", std::vector<int>(static_cast<std::size_t>(tokens), 'a')},
@@ -393,7 +394,7 @@ TEST_F(ApiTest, RefusesWhatTheEngineCannotTake) {
   EXPECT_EQ(status(scored(6)), 200);
   EXPECT_EQ(error(scored(7))["code"], "context_length_exceeded");
   EXPECT_THAT(error(scored(7))["message"].get<std::string>(),
-              HasSubstr("has 7 tokens, but the model's context of 6 leaves room for at most 6"));
+              HasSubstr("found 7 tokens, expected at most 6 in a context of 6"));
   EXPECT_EQ(status(complete({{"prompt", {1, 9999}}})), 400);
   EXPECT_EQ(status(chat({{"model", "other"}})), 404);
   EXPECT_EQ(status(chat({{"response_format", {{"type", "json_object"}}}})), 400);
@@ -476,7 +477,8 @@ TEST_F(ApiTest, AnyOriginIsGivenTheHeadersTooAndNoneWithoutOrigins) {
 
 TEST(Api, RefusesOriginsThatNoBrowserSends) {
   EXPECT_THAT([] { Api(ApiOptions{.cors_origins = {"localhost:3000"}}); },
-              ::testing::ThrowsMessage<ConfigError>(HasSubstr("--cors-origins: \"localhost:3000\" is not the origin")));
+              ::testing::ThrowsMessage<ConfigError>(
+                  HasSubstr("--cors-origins: found \"localhost:3000\", expected the origin of a web page")));
 }
 
 TEST_F(ApiTest, NamesTheEncodingOfABodyThatItCannotRead) {
@@ -488,7 +490,8 @@ TEST_F(ApiTest, NamesTheEncodingOfABodyThatItCannotRead) {
     const auto refused = encoded(encoding);
     EXPECT_EQ(status(refused), 415) << encoding;
     EXPECT_EQ(refused->header("Accept-Encoding"), "identity");
-    EXPECT_THAT(error(refused)["message"].get<std::string>(), HasSubstr("Content-Encoding: " + std::string(encoding)));
+    EXPECT_THAT(error(refused)["message"].get<std::string>(),
+                HasSubstr(fmt::format("Content-Encoding: found \"{}\", expected", encoding)));
   }
   EXPECT_EQ(status(encoded("Identity")), 200);
   EXPECT_EQ(status(call("GET", "/v1/models", "", {{"content-encoding", "gzip"}})), 200);

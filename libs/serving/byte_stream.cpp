@@ -1,4 +1,4 @@
-#include "serving/byte_stream.h"
+#include "serving/internal/byte_stream.h"
 
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/buffer.hpp>
@@ -14,7 +14,7 @@ namespace asio = boost::asio;
 using asio::ip::tcp;
 constexpr auto kAsTuple = asio::as_tuple(asio::use_awaitable);
 
-// What plain and TLS streams share. Derived: handshake() and finish().
+// The common part of plain and TLS streams. Derived classes add handshake() and finish().
 template <class Stream>
 class SocketStream : public ByteStream {
  public:

@@ -1,4 +1,4 @@
-#include "serving/chat_format.h"
+#include "serving/internal/chat_format.h"
 
 #include <algorithm>
 
@@ -19,7 +19,7 @@ Json token_json(const Tokenizer& tokenizer, const SampledToken& token) {
   return object;
 }
 
-// With an id, type and name where the name is: in the part that begins the call.
+// The part that has the name of the function also has "id" and "type".
 void add_call(const ToolCallPart& call, Json& object) {
   Json function = Json::object();
   if (!call.name.empty()) {
@@ -31,7 +31,7 @@ void add_call(const ToolCallPart& call, Json& object) {
   object["function"] = std::move(function);
 }
 
-// With `indexed`, as entries of a list that comes in pieces have it.
+// With `indexed`, an entry has its index in the list, as in deltas.
 Json calculations_json(const std::vector<AnswerCalculation>& calculations, bool indexed) {
   Json list = Json::array();
   for (const AnswerCalculation& one : calculations) {

@@ -1,4 +1,4 @@
-#include "serving/completion_format.h"
+#include "serving/internal/completion_format.h"
 
 namespace nanochat {
 

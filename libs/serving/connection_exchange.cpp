@@ -1,4 +1,4 @@
-#include "serving/connection_exchange.h"
+#include "serving/internal/connection_exchange.h"
 
 #include <utility>
 
@@ -59,7 +59,7 @@ void ConnectionExchange::gone() {
   {
     const std::lock_guard lock(mutex_);
     if (std::exchange(gone_, true)) return;
-    responded_ = true;  // what is still to come has nowhere to go
+    responded_ = true;  // a later response is dropped
     function = std::exchange(on_gone_, nullptr);
   }
   if (function) function();
@@ -70,7 +70,7 @@ void ConnectionExchange::end(int status, std::size_t bytes) {
   {
     const std::lock_guard lock(mutex_);
     function = std::exchange(on_end_, nullptr);
-    on_gone_ = on_quiet_ = nullptr;  // they may own what owns this
+    on_gone_ = on_quiet_ = nullptr;  // breaks cycles: they may own an owner of this exchange
   }
   if (function) function(status, bytes);
 }

@@ -1,25 +1,24 @@
-#include "serving/http_connection.h"
+#include "serving/internal/http_connection.h"
 
 #include <algorithm>
 #include <array>
 
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/co_spawn.hpp>
-#include <boost/asio/detached.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <spdlog/fmt/fmt.h>
 
-#include "serving/connection_exchange.h"
-#include "serving/request_parser.h"
+#include "serving/internal/connection_exchange.h"
+#include "serving/internal/request_parser.h"
 
 namespace nanochat {
 namespace {
 
 namespace asio = boost::asio;
 constexpr auto kAsTuple = asio::as_tuple(asio::use_awaitable);
-constexpr std::size_t kReadAhead = 64 << 10;  // of later requests, while one is answered
-constexpr std::size_t kLingerBytes = 16 << 20;
+constexpr std::size_t kReadAhead = 64 << 10;  // bytes of later requests to read while one is answered
+constexpr std::size_t kLingerBytes = 16 << 20;  // limits of finish()
 constexpr std::chrono::milliseconds kLingerTime{2000};
 
 }  // namespace
@@ -28,7 +27,7 @@ void WakeList::wake(std::weak_ptr<HttpConnection> connection) {
   {
     const std::lock_guard lock(mutex_);
     waiting_.push_back(std::move(connection));
-    if (waiting_.size() > 1) return;  // the message is on its way
+    if (waiting_.size() > 1) return;  // the message to the thread has been posted
   }
   asio::post(executor_, [self = shared_from_this()] { self->deliver(); });
 }
@@ -44,15 +43,15 @@ void WakeList::deliver() {
   }
 }
 
-HttpConnection::HttpConnection(asio::any_io_executor executor, std::unique_ptr<ByteStream> stream, std::string client,
+HttpConnection::HttpConnection(const asio::any_io_executor& executor, std::unique_ptr<ByteStream> stream, std::string client,
                                std::shared_ptr<const ConnectionSettings> settings, std::shared_ptr<WakeList> wakes)
     : executor_(executor), stream_(std::move(stream)), client_(std::move(client)), settings_(std::move(settings)),
       wakes_(std::move(wakes)), event_(executor), room_(executor), watchdog_(executor) {}
 
 void HttpConnection::start() {
-  // An exception can only be want of memory: this connection ends, the others do not.
+  // The only possible exception is running out of memory. It ends this connection and no other.
   const auto self = shared_from_this();
-  const auto done = [self](std::exception_ptr) { self->close(); };
+  const auto done = [self](const std::exception_ptr&) { self->close(); };
   asio::co_spawn(
       executor_, [self] { return self->run(); }, done);
   asio::co_spawn(
@@ -108,7 +107,7 @@ asio::awaitable<void> HttpConnection::read_loop() {
 }
 
 asio::awaitable<void> HttpConnection::watch() {
-  constexpr std::chrono::milliseconds kLook{200};  // deadlines move all the time; looking is cheaper than telling
+  constexpr std::chrono::milliseconds kLook{200};  // deadlines change all the time; polling is cheaper than resetting a timer
   while (!closed_) {
     watchdog_.expires_after(kLook);
     co_await watchdog_.async_wait(kAsTuple);
@@ -129,7 +128,7 @@ asio::awaitable<void> HttpConnection::run() {
   const ByteStream::Error failed = co_await stream_->handshake();
   if (!failed) {
     asio::co_spawn(
-        executor_, [self] { return self->read_loop(); }, [self](std::exception_ptr) {});
+        executor_, [self] { return self->read_loop(); }, [self](const std::exception_ptr&) {});
     while (!closed_) {
       set_deadline(settings_->limits.idle_time);
       while (input_.empty() && !ended_ && !settings_->stopping) co_await event();
@@ -149,8 +148,8 @@ asio::awaitable<void> HttpConnection::run() {
   close();
 }
 
-// Closing with unread input would reset the connection, and the client might never see the response (RFC 9112 9.6): what
-// still comes is read and thrown away for a while.
+// Closing a connection with unread input resets it, and the client might never see the response (RFC 9112 9.6). So this reads
+// and discards input for a while.
 asio::awaitable<void> HttpConnection::finish() {
   if (closed_ || ended_) co_return;
   const auto end = Clock::now() + kLingerTime;
@@ -247,10 +246,11 @@ asio::awaitable<bool> HttpConnection::answer(Incoming& incoming) {
       sent = response->body.size();
     }
   }
-  const int status = written ? response->status : 499;  // nginx's number for a client that went away
+  const int status = written ? response->status : 499;  // nginx's status for a client that disconnected
   if (!written) exchange->gone();
   exchange->end(status, sent);
-  co_return written&& incoming.keep_alive;
+  const bool more = written && incoming.keep_alive;
+  co_return more;
 }
 
 asio::awaitable<bool> HttpConnection::write(std::string_view bytes) {

@@ -34,7 +34,7 @@ std::string http_date() {
   const std::time_t now = std::time(nullptr);
   std::tm utc{};
   ::gmtime_r(&now, &utc);
-  char text[64];  // the C locale's names: the program never sets another
+  char text[64];  // the program never changes the locale, so the names are those of the C locale
   return {text, std::strftime(text, sizeof text, "%a, %d %b %Y %H:%M:%S GMT", &utc)};
 }
 
@@ -80,7 +80,7 @@ std::string response_head(const HttpResponse& response, std::string_view framing
 
 bool split_target(std::string_view target, std::string& path, std::string& query) {
   path.clear();
-  for (const std::string_view scheme : {"http://", "https://"}) {  // the form for proxies, which servers take too
+  for (const std::string_view scheme : {"http://", "https://"}) {  // the form for proxies, which servers must accept
     if (!target.starts_with(scheme)) continue;
     const std::size_t slash = target.find('/', scheme.size());
     target = slash == std::string_view::npos ? std::string_view("/") : target.substr(slash);

@@ -1,6 +1,6 @@
 #pragma once
-// What lies between the connections (http_connection.h) and what answers (api.h): a request, a response, and the exchange
-// that binds the two. No socket and no JSON here.
+// The interface between connections (http_server.h) and the code that answers (api.h): a request, a response, and the exchange
+// that connects them. It uses neither sockets nor JSON.
 
 #include <functional>
 #include <memory>
@@ -16,33 +16,33 @@ using HttpHeaders = std::vector<std::pair<std::string, std::string>>;
 struct HttpRequest {
   std::string method;   // "GET"
   std::string path;     // percent-decoded, without the query
-  std::string query;    // as sent, without '?'
+  std::string query;    // as received, without '?'
   HttpHeaders headers;  // names in lower case
   std::string body;
-  std::string client;   // address of the peer
-  std::string_view header(std::string_view lower_case_name) const;  // empty when absent; the first of several
+  std::string client;   // IP address of the peer
+  std::string_view header(std::string_view lower_case_name) const;  // the first one of this name; empty if absent
 };
 
-// A body whose end is not known when it begins. Both calls come from the thread of the connection.
+// The body of a response that is produced piece by piece. Both functions are called on the connection's thread.
 class HttpBodyStream {
  public:
   virtual ~HttpBodyStream() = default;
-  // Appends what there is by now, possibly nothing. False: nothing will follow. What is not read stays with the stream, in
-  // its shortest form: a client that reads slowly must not let text pile up in front of it.
+  // Appends what is new, possibly nothing. Returns false at the end of the body. The stream must store what was not yet read in
+  // a form of limited size, because a client may read slowly.
   virtual bool read(std::string& out) = 0;
-  // To be sent when nothing has been for a while, so that proxies keep the connection open.
+  // Bytes to send after a time without data, so that proxies keep the connection open.
   virtual std::string_view keep_alive() const = 0;
 };
 
 struct HttpResponse {
   int status = 200;
   std::string content_type = "application/json";
-  HttpHeaders headers = {};  // beside Content-Type and those of the framing
+  HttpHeaders headers = {};  // in addition to Date, Content-Type, Content-Length, Transfer-Encoding and Connection
   std::string body = {};
-  std::shared_ptr<HttpBodyStream> stream = {};  // set: in place of body
+  std::shared_ptr<HttpBodyStream> stream = {};  // if set, it replaces `body`
 };
 
-// One request and its response. Thread-safe; functions given to it are called on the connection's thread.
+// One request and its response. Thread-safe. Functions passed to it are called on the connection's thread.
 class HttpExchange {
  public:
   explicit HttpExchange(HttpRequest request) : request_(std::move(request)) {}
@@ -50,16 +50,16 @@ class HttpExchange {
   HttpExchange(const HttpExchange&) = delete;
   HttpExchange& operator=(const HttpExchange&) = delete;
   const HttpRequest& request() const { return request_; }
-  // Headers that the response shall have whoever gives it. Before anybody else knows of the exchange.
+  // Adds headers to the response. Call it before another thread can use the exchange.
   void add_headers(HttpHeaders headers) { added_headers_ = std::move(headers); }
 
-  virtual void respond(HttpResponse response) = 0;  // once; later calls do nothing
-  virtual void wake() = 0;                          // the stream of the response has something to read
-  // Called once when the client went away before the response was complete, at once if it has gone already.
+  virtual void respond(HttpResponse response) = 0;  // sends the response; only the first call has an effect
+  virtual void wake() = 0;  // says that the stream of the response has something to read
+  // `function` is called once if the client disconnects before the response is complete, and at once if it already has.
   virtual void on_gone(std::function<void()> function) = 0;
-  // Called when there has been no response for as long as keep_alive() would wait.
+  // `function` is called when there has been no response for HttpLimits::keep_alive_time.
   virtual void on_quiet(std::function<void()> function) = 0;
-  // Called once with the status and the bytes of the body that were sent, when the exchange is over.
+  // `function` is called once at the end of the exchange, with the status and the number of bytes of the body that were sent.
   virtual void on_end(std::function<void(int status, std::size_t bytes)> function) = 0;
 
  protected:
@@ -70,15 +70,17 @@ class HttpExchange {
   HttpHeaders added_headers_;
 };
 
-// Called on the connection's thread for a request without a body, on a worker's for one with. Must not throw.
+// Answers requests. It is called on the connection's thread if the request has no body, else on a worker thread. It must not
+// throw.
 using HttpHandler = std::function<void(std::shared_ptr<HttpExchange>)>;
-// The response to what is not HTTP, or too large, or too slow: 400, 408, 413, 431, 501, 505.
+// Returns the response to a request that is not valid HTTP, too large or too slow (400, 408, 413, 417, 431, 501, 505).
 using HttpErrorResponse = std::function<HttpResponse(int status, std::string_view reason)>;
 
 std::string_view status_text(int status);  // "Not Found"
-// Status line and headers, with the empty line behind them. `framing`: "Content-Length: 5\r\n" and the like.
+// The status line, the headers and an empty line. `framing` is a header such as "Content-Length: 5\r\n".
 std::string response_head(const HttpResponse& response, std::string_view framing, bool keep_alive);
-// nullopt-like: false for a target that is neither absolute path nor URL, or has a bad escape or a zero byte.
+// Splits the target of a request. Returns false if it is neither an absolute path nor a URL, or has an invalid escape or a zero
+// byte.
 bool split_target(std::string_view target, std::string& path, std::string& query);
 
 }  // namespace nanochat

@@ -20,7 +20,7 @@
 
 #include "core/errors.h"
 #include "core/log.h"
-#include "serving/http_connection.h"
+#include "serving/internal/http_connection.h"
 
 namespace nanochat {
 namespace {
@@ -31,7 +31,7 @@ constexpr auto kAsTuple = asio::as_tuple(asio::use_awaitable);
 
 std::unique_ptr<asio::ssl::context> tls_context(const HttpServerOptions& options) {
   if (options.tls_certificate.empty() != options.tls_key.empty()) {
-    throw ConfigError("TLS needs both a certificate and its key, and only one of them is given");
+    throw ConfigError("TLS: found only one of certificate and key, expected both");
   }
   if (options.tls_certificate.empty()) return nullptr;
   auto context = std::make_unique<asio::ssl::context>(asio::ssl::context::tls_server);
@@ -39,10 +39,11 @@ std::unique_ptr<asio::ssl::context> tls_context(const HttpServerOptions& options
   boost::system::error_code error;
   context->use_certificate_chain_file(options.tls_certificate.string(), error);
   if (error)
-    throw ConfigError(fmt::format("{}: not a certificate in PEM: {}", options.tls_certificate.string(), error.message()));
+    throw ConfigError(fmt::format("{}: expected a certificate in PEM format: {}", options.tls_certificate.string(),
+                                  error.message()));
   context->use_private_key_file(options.tls_key.string(), asio::ssl::context::pem, error);
   if (error) {
-    throw ConfigError(fmt::format("{}: not the private key in PEM of {}: {}", options.tls_key.string(),
+    throw ConfigError(fmt::format("{}: expected the private key of {} in PEM format: {}", options.tls_key.string(),
                                   options.tls_certificate.string(), error.message()));
   }
   return context;
@@ -60,7 +61,7 @@ class HttpServer::Impl {
     settings_->error_response = std::move(error_response);
     settings_->workers = &workers_;
     for (int i = 0; i < options.io_threads; ++i) {
-      contexts_.emplace_back(1);  // one thread each: no locks in a connection
+      contexts_.emplace_back(1);  // one thread each, so connections need no locks
       wakes_.push_back(std::make_shared<WakeList>(contexts_.back().get_executor()));
     }
     acceptor_ = std::make_unique<tcp::acceptor>(contexts_[0]);
@@ -117,8 +118,8 @@ class HttpServer::Impl {
     tcp::resolver resolver(contexts_[0]);
     const auto addresses = resolver.resolve(options_.host, std::to_string(options_.port), tcp::resolver::passive, error);
     if (error || addresses.empty()) {
-      throw ConfigError(fmt::format("host \"{}\": {}; expected an address or a name of this machine", options_.host,
-                                    error ? error.message() : "has no address"));
+      throw ConfigError(fmt::format("host: found \"{}\" ({}), expected an address or a name of this machine", options_.host,
+                                    error ? error.message() : "it has no address"));
     }
     const tcp::endpoint endpoint = *addresses.begin();
     acceptor_->open(endpoint.protocol(), error);
@@ -142,7 +143,7 @@ class HttpServer::Impl {
           continue;
         }
         if (error == asio::error::operation_aborted) break;
-        full = true;  // of file descriptors, most likely
+        full = true;  // probably no file descriptor is left
         log_warn("cannot accept a connection: {}", error.message());
       }
       retry_->expires_after(std::chrono::milliseconds(20));
@@ -155,13 +156,13 @@ class HttpServer::Impl {
     boost::system::error_code error;
     const tcp::endpoint peer = socket.remote_endpoint(error);
     if (error) return;
-    socket.set_option(tcp::no_delay(true), error);  // a token is written as soon as it is there
+    socket.set_option(tcp::no_delay(true), error);  // sends each token at once
     auto stream = tls_ ? tls_stream(std::move(socket), *tls_) : plain_stream(std::move(socket));
     const auto entry = [&] {
       const std::lock_guard lock(mutex_);
       return connections_.insert(connections_.end(), Entry{{}, &context});
     }();
-    // The list loses the entry when the last coroutine of the connection has let go of it.
+    // The deleter removes the entry from the list when the last coroutine of the connection has ended.
     const std::shared_ptr<HttpConnection> connection(new HttpConnection(context.get_executor(), std::move(stream),
                                                                         peer.address().to_string(), settings_, wakes_[thread]),
                                                      [this, entry](HttpConnection* gone) {
@@ -176,7 +177,7 @@ class HttpServer::Impl {
     asio::post(context, [connection] { connection->start(); });
   }
 
-  // Each on its own thread.
+  // Calls `function` for each connection, on the thread of the connection.
   template <class Function>
   void for_each_connection(Function function) {
     const std::lock_guard lock(mutex_);

@@ -1,4 +1,4 @@
-#include "serving/json_fields.h"
+#include "serving/internal/json_fields.h"
 
 #include <algorithm>
 #include <cmath>
@@ -12,27 +12,35 @@ namespace nanochat {
 
 using nlohmann::json;
 
-json parse_json(std::string_view text) {
-  if (!is_valid_utf8(text)) throw ApiError::invalid("the body is not valid UTF-8");
+namespace {
+
+// An error of the body is not an error of a field, so its "param" is null.
+ApiError wrong_text(const std::string& where, std::string_view problem) {
+  return ApiError::invalid(fmt::format("{}: {}", where, problem), where == "body" ? "" : where);
+}
+
+}  // namespace
+
+json parse_json(std::string_view text, const std::string& where) {
+  if (!is_valid_utf8(text)) throw wrong_text(where, "found text that is not UTF-8, expected JSON");
   if (const int depth = json_nesting(text); depth > kMaxJsonDepth) {
-    throw ApiError::invalid(fmt::format("the JSON of the body is nested {} levels deep; at most {} are read", depth,
-                                        kMaxJsonDepth));
+    throw wrong_text(where, fmt::format("found JSON nested {} levels deep, expected at most {}", depth, kMaxJsonDepth));
   }
   try {
     return json::parse(text);
   } catch (const json::parse_error& error) {
-    throw ApiError::invalid(fmt::format("the body is not valid JSON: an error at byte {}", error.byte));
+    throw wrong_text(where, fmt::format("found an error at byte {}, expected valid JSON", error.byte));
   } catch (const json::out_of_range&) {
-    throw ApiError::invalid("the body holds a number that is too large");
+    throw wrong_text(where, "found a number that is too large, expected one that fits a double");
   }
 }
 
-json parse_json_object(std::string_view text, bool allow_empty) {
+json parse_json_object(std::string_view text, bool allow_empty, const std::string& where) {
   if (allow_empty && text.find_first_not_of(" \t\r\n") == std::string_view::npos) return json::object();
-  if (text.empty()) throw ApiError::invalid("the body is empty; expected a JSON object");
-  json value = parse_json(text);
+  if (text.empty()) throw wrong_text(where, "found nothing, expected a JSON object");
+  json value = parse_json(text, where);
   if (!value.is_object()) {
-    throw ApiError::invalid(fmt::format("the body is {}; expected a JSON object", json_kind(value)));
+    throw wrong_text(where, fmt::format("found {}, expected a JSON object", json_kind(value)));
   }
   return value;
 }
@@ -45,7 +53,8 @@ nlohmann::ordered_json parse_in_order(std::string_view text, std::initializer_li
     if (event != ordered_json::parse_event_t::key) return true;
     if (depth == 1) wanted = std::find(names.begin(), names.end(), key.get_ref<const std::string&>()) != names.end();
     if (wanted && ++keys > kMaxOrderedKeys) {
-      throw ApiError::invalid(fmt::format("schemas and tools have more than {} keys together", kMaxOrderedKeys));
+      throw ApiError::invalid(fmt::format("body: found more than {0} keys in schemas and tools, expected at most {0}",
+                                          kMaxOrderedKeys));
     }
     return wanted;
   });
@@ -63,7 +72,7 @@ std::string_view json_kind(const json& value) {
 
 JsonFields::JsonFields(const json& object, std::string path) : object_(object), path_(std::move(path)) {
   if (!object.is_object())
-    throw ApiError::invalid(fmt::format("{}: expected an object, found {}", path_, json_kind(object)), path_);
+    throw ApiError::invalid(fmt::format("{}: found {}, expected an object", path_, json_kind(object)), path_);
 }
 
 std::string JsonFields::name_of(std::string_view name) const {
@@ -72,7 +81,7 @@ std::string JsonFields::name_of(std::string_view name) const {
 
 ApiError JsonFields::wrong_type(std::string_view name, std::string_view expected, const json& found) const {
   const std::string where = name_of(name);
-  return ApiError::invalid(fmt::format("{}: expected {}, found {}", where, expected, json_kind(found)), where, "invalid_type");
+  return ApiError::invalid(fmt::format("{}: found {}, expected {}", where, json_kind(found), expected), where, "invalid_type");
 }
 
 const json* JsonFields::find(std::string_view name) const {
@@ -106,7 +115,7 @@ std::optional<std::int64_t> JsonFields::integer(std::string_view name, std::int6
   if (too_large || number < lowest || number > highest) {
     const std::string range = highest == INT64_MAX ? fmt::format("at least {}", lowest)
                                                    : fmt::format("from {} to {}", lowest, highest);
-    throw ApiError::invalid(fmt::format("{}: expected an integer {}, found {}", name_of(name), range, value->dump()),
+    throw ApiError::invalid(fmt::format("{}: found {}, expected an integer {}", name_of(name), value->dump(), range),
                             name_of(name), "out_of_range");
   }
   return number;
@@ -118,8 +127,8 @@ std::optional<double> JsonFields::number(std::string_view name, double lowest, d
   if (!value->is_number()) throw wrong_type(name, "a number", *value);
   const double number = value->get<double>();
   if (!(number >= lowest && number <= highest)) {
-    throw ApiError::invalid(fmt::format("{}: expected a number from {} to {}, found {}", name_of(name), lowest, highest,
-                                        value->dump()),
+    throw ApiError::invalid(fmt::format("{}: found {}, expected a number from {} to {}", name_of(name), value->dump(), lowest,
+                                        highest),
                             name_of(name), "out_of_range");
   }
   return number;

@@ -1,4 +1,4 @@
-#include "serving/json_fields.h"
+#include "serving/internal/json_fields.h"
 
 #include <gmock/gmock.h>
 
@@ -19,11 +19,11 @@ std::string refusal(const std::string& text) {
 }
 
 TEST(ParseJson, RefusesWhatIsNoObjectOfJson) {
-  EXPECT_THAT(refusal("{\"a\": "), HasSubstr("not valid JSON"));
+  EXPECT_THAT(refusal("{\"a\": "), HasSubstr("expected valid JSON"));
   EXPECT_THAT(refusal("{\"a\": \"\xff\"}"), HasSubstr("UTF-8"));
-  EXPECT_THAT(refusal("[1]"), HasSubstr("an array; expected a JSON object"));
-  EXPECT_THAT(refusal(""), HasSubstr("empty"));
-  EXPECT_THAT(refusal("{\"a\": NaN}"), HasSubstr("not valid JSON"));
+  EXPECT_THAT(refusal("[1]"), HasSubstr("body: found an array, expected a JSON object"));
+  EXPECT_THAT(refusal(""), HasSubstr("body: found nothing"));
+  EXPECT_THAT(refusal("{\"a\": NaN}"), HasSubstr("expected valid JSON"));
   EXPECT_EQ(parse_json_object(" ", true), json::object());
   EXPECT_EQ(parse_json_object("{\"a\": 1}")["a"], 1);
 }
@@ -71,14 +71,14 @@ TEST(JsonFields, NamesTheFieldOfAWrongType) {
     }
     return std::string();
   };
-  EXPECT_EQ(message([&] { fields.string("s"); }), "body.s: expected a string, found an integer");
-  EXPECT_EQ(message([&] { fields.number("n", 0, 1); }), "body.n: expected a number, found a string");
-  EXPECT_EQ(message([&] { fields.boolean("b"); }), "body.b: expected a boolean, found an integer");
-  EXPECT_EQ(message([&] { fields.integer("i", 0, 5); }), "body.i: expected an integer, found a number");
-  EXPECT_EQ(message([&] { fields.integer("whole", 6, 9); }), "body.whole: expected an integer from 6 to 9, found 5.0");
+  EXPECT_EQ(message([&] { fields.string("s"); }), "body.s: found an integer, expected a string");
+  EXPECT_EQ(message([&] { fields.number("n", 0, 1); }), "body.n: found a string, expected a number");
+  EXPECT_EQ(message([&] { fields.boolean("b"); }), "body.b: found an integer, expected a boolean");
+  EXPECT_EQ(message([&] { fields.integer("i", 0, 5); }), "body.i: found a number, expected an integer");
+  EXPECT_EQ(message([&] { fields.integer("whole", 6, 9); }), "body.whole: found 5.0, expected an integer from 6 to 9");
   EXPECT_THAT(message([&] { fields.integer("big", 0, INT64_MAX); }), HasSubstr("at least 0"));
-  EXPECT_EQ(message([&] { fields.object("s"); }), "body.s: expected an object, found an integer");
-  EXPECT_EQ(message([&] { fields.array("s"); }), "body.s: expected an array, found an integer");
+  EXPECT_EQ(message([&] { fields.object("s"); }), "body.s: found an integer, expected an object");
+  EXPECT_EQ(message([&] { fields.array("s"); }), "body.s: found an integer, expected an array");
   EXPECT_EQ(fields.integer("whole", 0, 9), 5);
   EXPECT_EQ(fields.string("nothing"), std::nullopt);
   EXPECT_EQ(fields.find("absent"), nullptr);

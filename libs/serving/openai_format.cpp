@@ -1,4 +1,4 @@
-#include "serving/openai_format.h"
+#include "serving/internal/openai_format.h"
 
 #include <cmath>
 
@@ -38,7 +38,7 @@ std::string OpenAiFormat::whole(std::span<const ChoicePart> choices, const Engin
 void OpenAiFormat::append_chunk(std::string_view choice, std::string_view usage, std::string& out) {
   if (chunk_head_.empty()) {
     chunk_head_ = "data: " + dump(answer(chunk_object_, Json::array()));
-    chunk_head_.resize(chunk_head_.size() - 2);  // all but the end of the choices, "]}"
+    chunk_head_.resize(chunk_head_.size() - 2);  // without the end of the list of choices, "]}"
   }
   out.append(chunk_head_).append(choice).append("]");
   if (!usage.empty()) out.append(",\"usage\":").append(usage);

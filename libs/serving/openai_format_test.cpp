@@ -3,9 +3,9 @@
 
 #include <gmock/gmock.h>
 
-#include "serving/chat_format.h"
-#include "serving/completion_format.h"
-#include "serving/serving_testing.h"
+#include "serving/internal/chat_format.h"
+#include "serving/internal/completion_format.h"
+#include "serving/testing.h"
 
 namespace nanochat {
 namespace {

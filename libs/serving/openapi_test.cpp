@@ -7,7 +7,7 @@
 #include "core/atomic_file.h"
 #include "serving/api.h"
 #include "serving/api_error.h"
-#include "serving/embedded.h"
+#include "serving/internal/embedded.h"
 
 namespace nanochat {
 namespace {

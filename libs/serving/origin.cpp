@@ -1,4 +1,4 @@
-#include "serving/origin.h"
+#include "serving/internal/origin.h"
 
 #include <algorithm>
 #include <charconv>
@@ -22,7 +22,7 @@ bool is_scheme(std::string_view text) {
   return !text.empty() && is_letter(text.front()) && std::all_of(text.begin(), text.end(), fits);
 }
 
-// A name, or an IPv6 address in brackets.
+// A host name, or an IPv6 address in brackets.
 bool is_host(std::string_view text) {
   if (text.starts_with('[')) {
     const auto fits = [](char c) { return is_digit(c) || (c >= 'a' && c <= 'f') || c == ':' || c == '.'; };
@@ -37,7 +37,7 @@ bool is_host(std::string_view text) {
 std::string normalized_origin(std::string_view text) {
   const std::string given = on_one_line(std::string(text));
   const auto refuse = [&](std::string_view expected) {
-    return ConfigError(fmt::format("\"{}\" is not the origin of a web page; expected {}", given, expected));
+    return ConfigError(fmt::format("found \"{}\", expected the origin of a web page: {}", given, expected));
   };
   text.remove_prefix(std::min(text.find_first_not_of(kSpace), text.size()));
   text = text.substr(0, text.find_last_not_of(kSpace) + 1);
@@ -49,14 +49,14 @@ std::string normalized_origin(std::string_view text) {
   if (mark == std::string::npos || !is_scheme(std::string_view(lower).substr(0, mark))) {
     const bool like_a_host = is_host(std::string_view(lower).substr(0, std::min(lower.find_first_of(":/"), lower.size())));
     throw refuse(like_a_host
-                     ? fmt::format("its scheme too, such as \"http://{}\"", given)
-                     : std::string("a scheme, a host and perhaps a port, such as \"http://localhost:3000\", or \"*\" for any"));
+                     ? fmt::format("with its scheme, such as \"http://{}\"", given)
+                     : std::string("scheme, host and perhaps port, such as \"http://localhost:3000\", or \"*\" for any"));
   }
   const std::string scheme = lower.substr(0, mark);
   std::string_view rest = std::string_view(lower).substr(mark + 3);
   while (rest.ends_with('/')) rest.remove_suffix(1);
   if (const std::size_t path = rest.find_first_of("/?#"); path != std::string_view::npos) {
-    throw refuse(fmt::format("it without a path, such as \"{}://{}\"", scheme, rest.substr(0, path)));
+    throw refuse(fmt::format("without a path, such as \"{}://{}\"", scheme, rest.substr(0, path)));
   }
   std::string_view host = rest, port;
   if (const std::size_t colon = rest.rfind(':');
@@ -66,13 +66,13 @@ std::string normalized_origin(std::string_view text) {
   }
   if (!is_host(host)) {
     throw refuse(
-        "a name or an address as its host, in ASCII and without a pattern, such as \"http://localhost:3000\"; \"*\" is any "
+        "with a name or an address as host, in ASCII and without a pattern, such as \"http://localhost:3000\"; \"*\" is any "
         "origin");
   }
   if (host.size() == rest.size()) return fmt::format("{}://{}", scheme, host);
   std::uint16_t number = 0;
   const auto [end, error] = std::from_chars(port.data(), port.data() + port.size(), number);
-  if (error != std::errc() || end != port.data() + port.size()) throw refuse("a port from 0 to 65535 behind the colon");
+  if (error != std::errc() || end != port.data() + port.size()) throw refuse("with a port from 0 to 65535 after the colon");
   const bool usual = (scheme == "http" && number == 80) || (scheme == "https" && number == 443);
   return usual ? fmt::format("{}://{}", scheme, host) : fmt::format("{}://{}:{}", scheme, host, number);
 }

@@ -1,4 +1,4 @@
-#include "serving/origin.h"
+#include "serving/internal/origin.h"
 
 #include <gmock/gmock.h>
 
@@ -37,24 +37,24 @@ TEST(Origin, SaysWhatWouldBeRight) {
     EXPECT_THAT([&] { normalized_origin(text); }, ThrowsMessage<ConfigError>(HasSubstr(message))) << text;
   };
   refusal("localhost:3000",
-          "\"localhost:3000\" is not the origin of a web page; expected its scheme too, such as \"http://localhost:3000\"");
+          "found \"localhost:3000\", expected the origin of a web page: with its scheme, such as \"http://localhost:3000\"");
   refusal("example.com", "such as \"http://example.com\"");
   refusal("//example.com", "such as \"http://localhost:3000\"");
   refusal("", "such as \"http://localhost:3000\", or \"*\" for any");
-  refusal("http://localhost:3000/app", "it without a path, such as \"http://localhost:3000\"");
+  refusal("http://localhost:3000/app", "without a path, such as \"http://localhost:3000\"");
   refusal("http://localhost:3000?x=1", "without a path");
   refusal("https://*.example.com", "without a pattern");
-  refusal("https://user@example.com", "as its host");
+  refusal("https://user@example.com", "as host");
   refusal(
       "https://b\xc3\xbc"
       "cher.example",
       "in ASCII");
-  refusal("http://", "as its host");
-  refusal("http://:3000", "as its host");
+  refusal("http://", "as host");
+  refusal("http://:3000", "as host");
   refusal("http://localhost:", "a port from 0 to 65535");
   refusal("http://localhost:70000", "a port from 0 to 65535");
   refusal("http://localhost:30x", "a port from 0 to 65535");
-  refusal("http://a b", "as its host");
+  refusal("http://a b", "as host");
 }
 
 }  // namespace

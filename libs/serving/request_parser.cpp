@@ -1,4 +1,4 @@
-#include "serving/request_parser.h"
+#include "serving/internal/request_parser.h"
 
 #include <algorithm>
 
@@ -9,6 +9,8 @@
 #include <boost/beast/http/rfc7230.hpp>
 #include <boost/beast/http/string_body.hpp>
 #include <spdlog/fmt/fmt.h>
+
+#include "core/format.h"
 
 namespace nanochat {
 namespace {
@@ -45,35 +47,35 @@ struct RequestParser::Impl {
 
 void RequestParser::Impl::fail(const beast::error_code& code) {
   if (code == http::error::body_limit) {
-    fail(413, fmt::format("the body is larger than the limit of {} bytes", body_bytes));
+    fail(413, fmt::format("body: found more than {0} bytes, expected at most {0}", body_bytes));
   } else if (code == http::error::header_limit) {
-    fail(431, fmt::format("request line and headers are larger than the limit of {} bytes", header_bytes));
+    fail(431, fmt::format("request line and headers: found more than {0} bytes, expected at most {0}", header_bytes));
   } else if (code == http::error::bad_version) {
-    fail(505, "the request is not HTTP/1.0 or HTTP/1.1");
+    fail(505, "found another version, expected HTTP/1.0 or HTTP/1.1");
   } else if (code == http::error::bad_transfer_encoding || code == http::error::bad_content_length ||
              code == http::error::multiple_content_length) {
-    fail(400, "Content-Length and Transfer-Encoding do not say, once and in agreement, how long the body is");
+    fail(400, "Content-Length and Transfer-Encoding: found an invalid value or both, expected one valid length of the body");
   } else {
-    fail(400, fmt::format("not an HTTP request: {}", code.message()));
+    fail(400, fmt::format("expected an HTTP request: {}", code.message()));
   }
 }
 
-// What Beast leaves to its user, and what two servers in a row could read differently.
+// Checks what Beast leaves to its user, and what two servers in a row could read differently.
 void RequestParser::Impl::check_header() {
   const auto& request = parser.get();
   const bool old = request.version() < 11;
   if (request.count(http::field::transfer_encoding) > 0) {
     const std::string_view coding = request[http::field::transfer_encoding];
-    if (old) return fail(400, "HTTP/1.0 has no Transfer-Encoding");
+    if (old) return fail(400, "Transfer-Encoding: found one in HTTP/1.0, expected Content-Length");
     if (!beast::iequals(coding, "chunked")) {
-      return fail(501, "the only Transfer-Encoding that is understood is chunked");
+      return fail(501, fmt::format("Transfer-Encoding: found \"{}\", expected \"chunked\"", replace_invalid_utf8(coding)));
     }
   }
   const auto hosts = request.count(http::field::host);
-  if (hosts > 1 || (hosts == 0 && !old)) return fail(400, "expected one Host header");
+  if (hosts > 1 || (hosts == 0 && !old)) return fail(400, fmt::format("Host: found {} headers, expected one", hosts));
   const std::string_view expect = request[http::field::expect];
   if (!expect.empty() && !beast::iequals(expect, "100-continue")) {
-    return fail(417, "the only expectation that is understood is 100-continue");
+    return fail(417, fmt::format("Expect: found \"{}\", expected \"100-continue\"", replace_invalid_utf8(expect)));
   }
 }
 
@@ -106,7 +108,7 @@ RequestParser::~RequestParser() = default;
 
 RequestParser::State RequestParser::parse(std::string_view input) {
   impl_->consumed = 0;
-  if (!impl_->begun) {  // empty lines before a request are passed over (RFC 9112 2.2)
+  if (!impl_->begun) {  // skips empty lines before a request (RFC 9112 2.2)
     while (input.substr(impl_->consumed).starts_with("\r\n")) impl_->consumed += 2;
     impl_->begun = impl_->consumed < input.size() && input.substr(impl_->consumed) != "\r";
     if (!impl_->begun) return impl_->state;

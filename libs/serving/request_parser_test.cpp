@@ -1,4 +1,4 @@
-#include "serving/request_parser.h"
+#include "serving/internal/request_parser.h"
 
 #include <gmock/gmock.h>
 

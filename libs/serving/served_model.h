@@ -1,5 +1,5 @@
 #pragma once
-// What is served: an engine, a tokenizer, and what is said about them.
+// The model that a server serves: its engine, its tokenizer, and the values that answers report.
 
 #include <cstdint>
 #include <functional>
@@ -15,16 +15,16 @@
 namespace nanochat {
 
 struct ServedModel {
-  std::string id;           // "my-run"
-  std::int64_t created = 0; // seconds since 1970, of the checkpoint
-  std::string fingerprint;  // system_fingerprint: equal for equal weights, tokenizer and program
+  std::string id;           // the name in requests and answers, such as "my-run"
+  std::int64_t created = 0; // time of the checkpoint, in seconds since 1970
+  std::string fingerprint;  // system_fingerprint: depends on weights, tokenizer and program version
   std::shared_ptr<const Tokenizer> tokenizer;
   std::shared_ptr<InferenceBackend> engine;
-  std::vector<std::int32_t> stop_tokens;
-  // Answers must be JSON that a schema allows, any object for null. Throws ConfigError for what it does not support. Empty:
-  // response_format and calls that tool_choice requires are refused.
+  std::vector<std::int32_t> stop_tokens;  // an answer ends at one of these
+  // Makes a constraint that limits answers to JSON that matches a schema; null stands for any object. Throws ConfigError for a
+  // schema that is not supported. If it is empty, requests with response_format or a required tool call are refused.
   std::function<std::unique_ptr<TokenConstraint>(const nlohmann::ordered_json& schema)> make_constraint;
-  bool has_tools = false;   // chats may use the calculator: the tokenizer has its tokens, the engine make_tool
+  bool has_tools = false;  // chats may use the calculator: the tokenizer has its tokens, and the engine its tool
 };
 
 }  // namespace nanochat

@@ -1,4 +1,4 @@
-#include "serving/server_metrics.h"
+#include "serving/internal/server_metrics.h"
 
 #include <algorithm>
 
@@ -14,24 +14,27 @@ std::string series(const char* name, const char* type, const char* help, T value
 
 std::string engine_text(const EngineStats& engine) {
   std::string text;
-  text += series("nanochat_requests_running", "gauge", "Sequences that hold blocks of the cache.", engine.running);
-  text += series("nanochat_requests_queued", "gauge", "Requests that wait for blocks.", engine.queued);
-  text += series("nanochat_queued_tokens", "gauge", "Tokens of the prompts of waiting requests.", engine.queued_tokens);
+  text += series("nanochat_requests_running", "gauge", "Sequences that hold blocks of the key-value cache.", engine.running);
+  text += series("nanochat_requests_queued", "gauge", "Requests that wait in the queue.", engine.queued);
+  text += series("nanochat_queued_tokens", "gauge", "Tokens in the prompts of waiting requests.", engine.queued_tokens);
   text += series("nanochat_kv_blocks_used", "gauge", "Blocks of the key-value cache in use.", engine.kv_blocks_used);
-  text += series("nanochat_kv_blocks_cached", "gauge", "Blocks held by the prefix cache alone.", engine.kv_blocks_cached);
+  text += series("nanochat_kv_blocks_cached", "gauge", "Blocks that only the prefix cache holds.", engine.kv_blocks_cached);
   text += series("nanochat_kv_blocks_total", "gauge", "Blocks of the key-value cache.", engine.kv_blocks_total);
   text += series("nanochat_prefix_cache_hits_total", "counter", "Full blocks of prompts found in the prefix cache.",
                  engine.cache_hits);
-  text += series("nanochat_prefix_cache_misses_total", "counter", "Full blocks of prompts computed.", engine.cache_misses);
-  text += series("nanochat_prompt_tokens_total", "counter", "Tokens of prompts.", engine.prompt_tokens);
-  text += series("nanochat_cached_tokens_total", "counter", "Tokens of prompts found in the prefix cache.",
+  text += series("nanochat_prefix_cache_misses_total", "counter", "Full blocks of prompts that were not in the prefix cache.",
+                 engine.cache_misses);
+  text += series("nanochat_prompt_tokens_total", "counter", "Tokens in prompts.", engine.prompt_tokens);
+  text += series("nanochat_cached_tokens_total", "counter", "Tokens in prompts that were found in the prefix cache.",
                  engine.cached_tokens);
   text += series("nanochat_completion_tokens_total", "counter", "Tokens generated.", engine.completion_tokens);
-  text += series("nanochat_preemptions_total", "counter", "Sequences put back for want of blocks.", engine.preemptions);
-  text += series("nanochat_engine_requests_total", "counter", "Requests given to the engine.", engine.requests);
-  text += series("nanochat_engine_requests_cancelled_total", "counter", "Requests whose client went away.", engine.cancelled);
+  text += series("nanochat_preemptions_total", "counter", "Sequences preempted because no block was free.", engine.preemptions);
+  text += series("nanochat_engine_requests_total", "counter", "Requests sent to the engine.", engine.requests);
+  text += series("nanochat_engine_requests_cancelled_total", "counter", "Requests cancelled because the client disconnected.",
+                 engine.cancelled);
   text += series("nanochat_engine_requests_failed_total", "counter", "Requests that ended with an error.", engine.failed);
-  text += series("nanochat_engine_requests_refused_total", "counter", "Requests refused for a full queue.", engine.refused);
+  text += series("nanochat_engine_requests_refused_total", "counter", "Requests refused because the queue was full.",
+                 engine.refused);
   text += series("nanochat_engine_steps_total", "counter", "Passes through the model.", engine.steps);
   return text;
 }
@@ -91,14 +94,14 @@ std::string ServerMetrics::prometheus(const EngineStats* engine) const {
   {
     const std::lock_guard lock(mutex_);
     text +=
-        "# HELP nanochat_http_requests_total Requests answered; status 499: the client went away.\n"
+        "# HELP nanochat_http_requests_total Requests answered. Status 499: the client disconnected.\n"
         "# TYPE nanochat_http_requests_total counter\n";
     for (const auto& [key, count] : requests_) {
       text += fmt::format("nanochat_http_requests_total{{path=\"{}\",status=\"{}\"}} {}\n", key.first, key.second, count);
     }
     text += series("nanochat_http_requests_active", "gauge", "Requests being answered.", begun_ - ended_);
-    text += first_token_.text("nanochat_time_to_first_token_seconds", "From a request's arrival to its first token.");
-    text += inter_token_.text("nanochat_inter_token_latency_seconds", "Between two tokens of an answer.");
+    text += first_token_.text("nanochat_time_to_first_token_seconds", "Time from the arrival of a request to its first token.");
+    text += inter_token_.text("nanochat_inter_token_latency_seconds", "Time between two tokens of an answer.");
   }
   if (engine != nullptr) text += engine_text(*engine);
   return text;

@@ -1,4 +1,4 @@
-#include "serving/server_metrics.h"
+#include "serving/internal/server_metrics.h"
 
 #include <gmock/gmock.h>
 

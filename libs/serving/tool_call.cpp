@@ -1,4 +1,4 @@
-#include "serving/tool_call.h"
+#include "serving/internal/tool_call.h"
 
 #include <algorithm>
 #include <set>
@@ -6,7 +6,7 @@
 #include <spdlog/fmt/fmt.h>
 
 #include "inference/json_schema.h"
-#include "serving/json_fields.h"
+#include "serving/internal/json_fields.h"
 #include "tokenizer/chat_history.h"
 
 namespace nanochat {
@@ -15,10 +15,11 @@ namespace {
 using nlohmann::json;
 using nlohmann::ordered_json;
 
-// Whether a schema allows objects only, as far as its keywords say. What is malformed passes: the grammar refuses it by name.
+// Whether a schema allows only objects, as far as its keywords say. A malformed schema passes: the grammar reports it.
 bool allows_only_objects(const ordered_json& schema, const ordered_json& root, std::set<const ordered_json*>& seen) {
   if (!schema.is_object()) return false;
-  if (!seen.insert(&schema).second) return true;  // of a reference to itself: what else it says is looked at there
+  if (!seen.insert(&schema).second)
+    return true;  // a recursive reference: its other keywords are checked where it was first seen
   if (schema.contains("type")) return schema["type"] == "object";
   if (schema.contains("$ref")) {
     const ordered_json& reference = schema["$ref"];
@@ -35,7 +36,8 @@ bool allows_only_objects(const ordered_json& schema, const ordered_json& root, s
   return schema.contains("properties");
 }
 
-// Without parameters a function takes none, and so it does with an empty list of them. `where` is what errors name.
+// The schema of a function's arguments. A function without parameters, or with an empty list of them, takes no arguments.
+// `where` is the name in errors.
 ordered_json arguments_schema(const ToolFunction& function, const std::string& where) {
   ordered_json schema = function.description.value("parameters", ordered_json());
   if (schema.is_null()) schema = {{"type", "object"}, {"properties", ordered_json::object()}};
@@ -43,14 +45,16 @@ ordered_json arguments_schema(const ToolFunction& function, const std::string& w
   if (!says("type") && !says("$ref") && !says("anyOf") && !says("oneOf") && !says("allOf") && !says("const") && !says("enum"))
     schema["type"] = "object";
   if (std::set<const ordered_json*> seen; !allows_only_objects(schema, schema, seen)) {
-    const std::string found = says("type") ? fmt::format("are of type {}", schema["type"].dump()) : "may be no object";
-    throw ApiError::invalid(fmt::format("{}: the parameters of \"{}\" {}, expected \"object\"", where, function.name, found),
+    const std::string found = says("type") ? fmt::format("type {}", schema["type"].dump())
+                                           : "a schema that allows other values";
+    throw ApiError::invalid(fmt::format("{}: found {} for the parameters of \"{}\", expected an object", where, found,
+                                        function.name),
                             "tools", "unsupported_schema");
   }
   if (schema.contains("properties") && schema["properties"].empty() && !schema.contains("additionalProperties")) {
     schema["additionalProperties"] = false;
   }
-  schema["$id"] = where;  // "#/$defs/x" means a place of the parameters, not of the call that they become a part of
+  schema["$id"] = where;  // "#/$defs/x" refers to the parameters, not to the schema of the call around them
   return schema;
 }
 
@@ -62,7 +66,7 @@ std::vector<ToolFunction> parse_tools(const json& tools, const ordered_json& in_
     const std::string where = fmt::format("tools[{}]", i);
     const JsonFields tool(tools[i], where);
     if (const auto type = tool.string("type").value_or("function"); type != "function") {
-      throw ApiError::invalid(fmt::format("{}.type: expected function, found \"{}\"", where, type), where + ".type",
+      throw ApiError::invalid(fmt::format("{}.type: found \"{}\", expected \"function\"", where, type), where + ".type",
                               "unsupported");
     }
     const json* function = tool.object("function");
@@ -90,17 +94,18 @@ ToolRequest parse_tool_choice(const json* value, std::vector<ToolFunction> funct
   if (name == "none") return {ToolChoice::kNone, {}};
   if (name == "auto") return {ToolChoice::kAuto, std::move(functions)};
   if (name == "required") {
-    if (functions.empty()) throw ApiError::invalid("tool_choice: a call is required, but \"tools\" offers none", "tool_choice");
+    if (functions.empty())
+      throw ApiError::invalid("tool_choice: found \"required\", expected at least one function in \"tools\"", "tool_choice");
     return {ToolChoice::kRequired, std::move(functions)};
   }
   if (!value->is_object()) {
-    throw ApiError::invalid(fmt::format("tool_choice: expected none, auto, required or an object, found {}",
+    throw ApiError::invalid(fmt::format("tool_choice: found {}, expected none, auto, required or an object",
                                         value->is_string() ? value->dump() : std::string(json_kind(*value))),
                             "tool_choice");
   }
   const JsonFields choice(*value, "tool_choice");
   if (const auto type = choice.string("type").value_or(""); type != "function") {
-    throw ApiError::invalid(fmt::format("tool_choice.type: expected function, found \"{}\"", type), "tool_choice.type",
+    throw ApiError::invalid(fmt::format("tool_choice.type: found \"{}\", expected \"function\"", type), "tool_choice.type",
                             "unsupported");
   }
   const json* function = choice.object("function");
@@ -109,7 +114,7 @@ ToolRequest parse_tool_choice(const json* value, std::vector<ToolFunction> funct
   const auto found = std::find_if(functions.begin(), functions.end(),
                                   [&](const ToolFunction& one) { return one.name == *wanted; });
   if (found == functions.end()) {
-    throw ApiError::invalid(fmt::format("tool_choice: \"{}\" is not among the functions of \"tools\"", *wanted), "tool_choice");
+    throw ApiError::invalid(fmt::format("tool_choice: found \"{}\", expected a function of \"tools\"", *wanted), "tool_choice");
   }
   return {ToolChoice::kRequired, {*found}};
 }

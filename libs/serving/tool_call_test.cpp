@@ -1,4 +1,4 @@
-#include "serving/tool_call.h"
+#include "serving/internal/tool_call.h"
 
 #include <gmock/gmock.h>
 #include <spdlog/fmt/fmt.h>
@@ -41,11 +41,11 @@ TEST(ParseTools, KeepsTheOrderOfKeys) {
 
 TEST(ParseTools, NamesWhatIsWrong) {
   EXPECT_THAT(refusal([] { functions_of(R"([{"type": "web"}])"); }),
-              HasSubstr("tools[0].type: expected function, found \"web\""));
+              HasSubstr("tools[0].type: found \"web\", expected \"function\""));
   EXPECT_THAT(refusal([] { functions_of(R"([{"type": "function"}])"); }), HasSubstr("tools[0].function: missing"));
   EXPECT_THAT(refusal([] { functions_of(R"([{"function": {"name": ""}}])"); }), HasSubstr("tools[0].function.name: missing"));
   EXPECT_THAT(refusal([] { functions_of(R"([{"function": {"name": "f", "parameters": [1]}}])"); }),
-              HasSubstr("tools[0].function.parameters: expected an object"));
+              HasSubstr("tools[0].function.parameters: found an array, expected an object"));
   EXPECT_THAT(refusal([] { functions_of(R"([{"function": {"name": "f", "description": 1}}])"); }), HasSubstr("description"));
 }
 
@@ -60,16 +60,16 @@ TEST(ParseToolChoice, SaysWhatMayBeCalled) {
   ASSERT_EQ(named.functions.size(), 1u);
   EXPECT_EQ(named.functions[0].name, "now");
 
-  EXPECT_THAT(refusal([&] { choose("maybe"); }), HasSubstr("expected none, auto, required or an object, found \"maybe\""));
+  EXPECT_THAT(refusal([&] { choose("maybe"); }), HasSubstr("found \"maybe\", expected none, auto, required or an object"));
   EXPECT_THAT(refusal([&] { choose(5); }), HasSubstr("found an integer"));
   EXPECT_THAT(refusal([&] { choose({{"type", "allowed_tools"}}); }), HasSubstr("tool_choice.type"));
   EXPECT_THAT(refusal([&] { choose({{"type", "function"}}); }), HasSubstr("tool_choice.function.name: missing"));
   EXPECT_THAT(refusal([&] {
                 choose({{"type", "function"}, {"function", {{"name", "other"}}}});
               }),
-              HasSubstr("\"other\" is not among"));
+              HasSubstr("found \"other\", expected a function of"));
   const json required = "required";
-  EXPECT_THAT(refusal([&] { parse_tool_choice(&required, {}); }), HasSubstr("\"tools\" offers none"));
+  EXPECT_THAT(refusal([&] { parse_tool_choice(&required, {}); }), HasSubstr("expected at least one function in \"tools\""));
 }
 
 TEST(CallSchema, IsOneOfTheFunctionsWithItsArguments) {
@@ -83,7 +83,7 @@ TEST(CallSchema, IsOneOfTheFunctionsWithItsArguments) {
       ordered_json::parse(
           R"({"type": "object", "properties": {}, "additionalProperties": false, "$id": "tools[1].function.parameters"})"));
   EXPECT_THAT(refusal([] { call_schema(functions_of(R"([{"function": {"name": "f", "parameters": {"type": "string"}}}])")); }),
-              HasSubstr("the parameters of \"f\" are of type \"string\", expected \"object\""));
+              HasSubstr("found type \"string\" for the parameters of \"f\", expected an object"));
 }
 
 TEST(CallSchema, ArgumentsAreObjectsHoweverTheSchemaSaysIt) {
@@ -99,7 +99,7 @@ TEST(CallSchema, ArgumentsAreObjectsHoweverTheSchemaSaysIt) {
   for (const char* others : {R"({"type": "string"})", R"({"type": ["object", "null"]})",
                              R"({"$ref": "#/$defs/a", "$defs": {"a": {"type": "array"}}})",
                              R"({"anyOf": [{"type": "object"}, {}]})", R"({"const": 1})", R"({"enum": ["a"]})"}) {
-    EXPECT_THAT(refusal(parameters(others)), HasSubstr("tools[0].function.parameters: the parameters of \"f\"")) << others;
+    EXPECT_THAT(refusal(parameters(others)), HasSubstr("for the parameters of \"f\", expected an object")) << others;
   }
   std::string doubling = R"({"$ref": "#/$defs/a0", "$defs": {)";  // each way through it on its own would take for ever
   for (int i = 0; i < 60; ++i)

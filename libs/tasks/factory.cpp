@@ -27,7 +27,7 @@ using Maker = std::shared_ptr<const Task> (*)(const TaskSpec& spec);
 TaskSplit drawn_split(const TaskSpec& spec) {
   if (spec.split.empty() || spec.split == "train") return TaskSplit::kTrain;
   if (spec.split == "test") return TaskSplit::kTest;
-  throw ConfigError(fmt::format("split of {} is \"{}\", expected train or test", spec.task, spec.split));
+  throw ConfigError(fmt::format("split of {}: found \"{}\", expected train or test", spec.task, spec.split));
 }
 
 std::string lower(std::string text) {
@@ -52,7 +52,9 @@ std::shared_ptr<const Task> from_set(const TaskSpec& spec) {
 template <auto kMake>
 std::shared_ptr<const Task> from_words(const TaskSpec& spec) {
   constexpr std::int64_t kDefaultSize = 1000;  // the reference's
-  if (spec.path.size() != 1) throw ConfigError(fmt::format("path of {} must name one file with a word a line", spec.task));
+  if (spec.path.size() != 1)
+    throw ConfigError(fmt::format("path of {}: found {} files, expected one file with one word per line", spec.task,
+                                  spec.path.size()));
   return kMake(read_words(spec.path[0]), spec.size > 0 ? spec.size : kDefaultSize, drawn_split(spec));
 }
 
@@ -85,7 +87,7 @@ const Entry& entry_of(const std::string& name, const std::string& where) {
   const auto found = std::find_if(kTasks.begin(), kTasks.end(), [&](const Entry& entry) { return entry.name == name; });
   if (found != kTasks.end()) return *found;
   const std::string close = nearest(name, task_names());
-  throw ConfigError(fmt::format("{}: unknown task \"{}\"{}; known are {}", where, name,
+  throw ConfigError(fmt::format("{}: unknown task \"{}\"{}; known tasks: {}", where, name,
                                 close.empty() ? "" : fmt::format(", did you mean \"{}\"?", close),
                                 fmt::join(task_names(), ", ")));
 }
@@ -111,18 +113,20 @@ std::vector<std::string> task_names() {
 
 OptionList task_options(TaskSpec& spec) {
   OptionList options;
-  options.add("task", spec.task, "which task");
-  options.add("path", spec.path, "files, folders or globs; of a folder, the files of the split");
-  options.add("split", spec.split, "train, validation, test or dev");
-  options.add("subset", spec.subset, "files of a folder with this in their path: ARC-Easy, auxiliary_train");
-  options.add("size", spec.size, "examples of a task that draws them; 0: its default").at_least(0);
-  options.add("seed", spec.seed, "of what a toy task draws");
-  options.add("start", spec.start, "leave out the rows before this one").at_least(0);
-  options.add("stop", spec.stop, "leave out this row and those behind it; 0: none").at_least(0);
-  options.add("skip_bad", spec.skip_bad, "count and leave out rows that do not fit");
-  options.add("repeats", spec.repeats, "how often the rows come in an epoch of a mixture; may be a fraction").at_least(0);
-  options.add("weight", spec.weight, "share of an epoch, in place of repeats").at_least(0);
-  options.add("cap", spec.cap, "use the first rows alone, so many; 0: all").at_least(0);
+  options.add("task", spec.task, "Name of the task.");
+  options.add("path", spec.path, "Files, folders or globs. In a folder, only the files of the split are used.");
+  options.add("split", spec.split, "Split to use: train, validation, test or dev.");
+  options.add("subset", spec.subset,
+              "Use only files of a folder that have this word in their path, such as ARC-Easy or auxiliary_train.");
+  options.add("size", spec.size, "Number of examples of a generated task; 0 uses its default.").at_least(0);
+  options.add("seed", spec.seed, "Random seed of a toy task.");
+  options.add("start", spec.start, "Skip the rows before this one.").at_least(0);
+  options.add("stop", spec.stop, "Skip this row and all rows after it; 0 skips none.").at_least(0);
+  options.add("skip_bad", spec.skip_bad, "Skip rows that are not valid, and count them.");
+  options.add("repeats", spec.repeats, "Number of times that each row occurs in an epoch of a mixture; may be a fraction.")
+      .at_least(0);
+  options.add("weight", spec.weight, "Share of an epoch of a mixture, instead of repeats.").at_least(0);
+  options.add("cap", spec.cap, "Use at most this many rows; 0 uses all.").at_least(0);
   return options;
 }
 
@@ -135,10 +139,11 @@ TaskSpec parse_task(const json& entry, const std::string& where) {
   task_options(spec).apply_json(object, where);
   const Entry& known = entry_of(spec.task, where);
   if (known.needs_path && spec.path.empty()) {
-    throw ConfigError(fmt::format("{}: task \"{}\" needs a \"path\"", where, spec.task));
+    throw ConfigError(fmt::format("{}: task \"{}\": found no \"path\", expected files or folders", where, spec.task));
   }
   if (!known.needs_path && !spec.path.empty()) {
-    throw ConfigError(fmt::format("{}: task \"{}\" is made up, so it takes no \"path\"", where, spec.task));
+    throw ConfigError(fmt::format("{}: task \"{}\": found a \"path\", expected none, because this task is generated", where,
+                                  spec.task));
   }
   return spec;
 }
@@ -155,12 +160,14 @@ std::shared_ptr<const TaskMixture> make_mixture(const json& value, const std::st
     json others = value;
     others.erase("tasks");
     OptionList options;
-    options.add("seed", seed, "of the order");
-    options.add("rows", rows, "of an epoch, with weights; 0: as many as the tasks have").at_least(0);
+    options.add("seed", seed, "Random seed of the order of rows.");
+    options.add("rows", rows, "Number of rows in an epoch of a mixture with weights; 0 uses the number of rows of all tasks.")
+        .at_least(0);
     options.apply_json(others, where);
     tasks = value.contains("tasks") ? value.at("tasks") : json();
   }
-  if (!tasks.is_array() || tasks.empty()) throw ConfigError(fmt::format("{}: a mixture has no list of \"tasks\"", where));
+  if (!tasks.is_array() || tasks.empty())
+    throw ConfigError(fmt::format("{}: found a mixture without \"tasks\", expected a list of tasks", where));
   std::vector<TaskMixtureEntry> entries;
   for (const json& entry : tasks) {
     const TaskSpec spec = parse_task(entry, fmt::format("{}: task {}", where, entries.size() + 1));
@@ -196,7 +203,7 @@ std::vector<fs::path> task_files(const std::vector<std::string>& paths, const st
       if ((split.empty() || has_word(below, split)) && (subset.empty() || has_word(below, subset))) files.push_back(file);
     }
     if (files.size() == before) {
-      throw DataError(fmt::format("folder {} has no file of {}{}{}; there are: {}", path, split.empty() ? "" : "split " + split,
+      throw DataError(fmt::format("folder {}: found no file of {}{}{}; it has: {}", path, split.empty() ? "" : "split " + split,
                                   split.empty() || subset.empty() ? "" : " and ", subset.empty() ? "" : "subset " + subset,
                                   names));
     }

@@ -79,17 +79,17 @@ TEST_F(Factory, SaysWhatIsWrongWithAnEntry) {
   };
   fails({{"task", "gsm8"}, {"path", "x"}}, "test: unknown task \"gsm8\", did you mean \"gsm8k\"?");
   fails({{"task", "gsm8k"}, {"pth", "x"}}, "path");
-  fails({{"task", "gsm8k"}}, "task \"gsm8k\" needs a \"path\"");
-  fails({{"task", "toy-facts"}, {"path", "x"}}, "takes no \"path\"");
+  fails({{"task", "gsm8k"}}, "task \"gsm8k\": found no \"path\", expected files or folders");
+  fails({{"task", "toy-facts"}, {"path", "x"}}, "found a \"path\", expected none");
   fails({{"task", "toy-facts"}, {"split", "dev"}}, "expected train or test");
   fails({{"task", "toy-facts"}, {"size", -1}}, "size");
-  fails({{"task", "spelling"}, {"path", {"a", "b"}}}, "must name one file");
+  fails({{"task", "spelling"}, {"path", {"a", "b"}}}, "path of spelling: found 2 files, expected one file");
   fails(3, "test");
   EXPECT_THAT(
       [&] {
         make({{"task", "gsm8k"}, {"path", path("gsm8k")}, {"split", "dev"}});
       },
-      ThrowsMessage<DataError>(HasSubstr("no file of split dev; there are: main/test-00000-of-00001.jsonl, main/train")));
+      ThrowsMessage<DataError>(HasSubstr("no file of split dev; it has: main/test-00000-of-00001.jsonl, main/train")));
   EXPECT_THAT(
       [&] {
         make({{"task", "arc"}, {"path", path("arc")}, {"split", "test"}, {"subset", "ARC"}, {"stop", 9}, {"start", 9}});
@@ -106,7 +106,8 @@ TEST_F(Factory, ReadsMixtures) {
   const auto mixture = load_mixture(folder_ / "mixture.json");
   EXPECT_THAT(mixture->rows_of_entries(), ElementsAre(6, 4));
   EXPECT_THAT([&] { make_mixture({{"tasks", tasks}, {"sed", 7}}, "test"); }, ThrowsMessage<ConfigError>(HasSubstr("seed")));
-  EXPECT_THAT([&] { make_mixture(json::object(), "test"); }, ThrowsMessage<ConfigError>(HasSubstr("no list of \"tasks\"")));
+  EXPECT_THAT([&] { make_mixture(json::object(), "test"); },
+              ThrowsMessage<ConfigError>(HasSubstr("without \"tasks\", expected a list of tasks")));
   EXPECT_THAT(
       [&] {
         make_mixture({{{"task", "toy-facts"}}, {{"task", "x"}}}, "mix.json");

@@ -3,9 +3,9 @@
 // chat format, which has only system, user and assistant. The server and the readers of training
 // data both use this class, so a model sees requests in the form that it was trained on:
 //
-// available functions end the system message, one line of JSON each
-// a call is a line {"name":"f","arguments":{...}} of the assistant's text
-// a result is the user's text "Result of f:", a line break and the result
+//   available functions   at the end of the system message, one line of JSON each
+//   a call                a line {"name":"f","arguments":{...}} of the assistant's text
+//   a result              text of the user: "Result of f:", a line break and the result
 //
 //   ChatHistory history;
 //   history.add_user("Weather?");

@@ -128,7 +128,7 @@ def encodings(nanochat, run, folder):
                 raise AssertionError(name + " was taken")
             except urllib.error.HTTPError as error:
                 assert error.code == 415 and error.headers["Accept-Encoding"] == "identity", error.code
-                assert f"Content-Encoding: {name}" in json.loads(error.read())["error"]["message"]
+                assert f'Content-Encoding: found "{name}"' in json.loads(error.read())["error"]["message"]
     finally:
         server.stop(process, log)
     print("encodings: a compressed body is a 415 that says so; the URL of an IPv6 address has brackets")

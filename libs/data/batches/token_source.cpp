@@ -55,10 +55,10 @@ ShardSource::ShardSource(const std::vector<std::string>& paths, const std::strin
     if (validation != (options.split == Split::kValidation)) continue;
     ShardReader shard(file);
     if (!tokenizer_fingerprint.empty() && shard.info().tokenizer_fingerprint != tokenizer_fingerprint) {
-      throw DataError(fmt::format(
-          "token shard {}: was written with another tokenizer (fingerprint {:.12}..., this one's is {:.12}...); prepare "
-          "the data again with this tokenizer",
-          file.string(), shard.info().tokenizer_fingerprint, tokenizer_fingerprint));
+      throw DataError(
+          fmt::format("{}: was written with another tokenizer (fingerprint {:.12}..., this one's is {:.12}...); prepare "
+                      "the data again with this tokenizer",
+                      file.string(), shard.info().tokenizer_fingerprint, tokenizer_fingerprint));
     }
     total += shard.info().documents;
     shards_.push_back(std::move(shard));

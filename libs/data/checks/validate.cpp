@@ -156,11 +156,18 @@ class Validator {
   ValidationReport take() { return std::move(report_); }
 
  private:
+  // Errors of readers begin with their file, or with all of `where` ("FILE: document 3"), which the report names beside them.
+  static std::string without_place(const std::string& what, const std::string& where) {
+    for (std::string place : {where, where.substr(0, where.find(": "))}) {
+      place += ": ";
+      if (what.starts_with(place)) return what.substr(place.size());
+    }
+    return what;
+  }
+
   void found(const std::string& kind, const std::string& where, const std::string& what) {
     if (static_cast<std::int64_t>(++report_.counts[kind]) <= options_.max_examples) {
-      // Errors of readers begin with their file, which is said already.
-      const std::string repeated = where + ": ";
-      report_.examples.push_back({kind, where, what.starts_with(repeated) ? what.substr(repeated.size()) : what});
+      report_.examples.push_back({kind, where, without_place(what, where)});
     }
   }
 

@@ -40,7 +40,12 @@ class Validate : public ::testing::Test {
   }
   ValidationReport validate(const fs::path& path, const ValidateOptions& options = {}) const {
     SilentProgress progress;
-    return validate_data({path.string()}, options, progress);
+    ValidationReport report = validate_data({path.string()}, options, progress);
+    for (const auto& example : report.examples) {
+      EXPECT_EQ(example.what.find(folder_.path().string()), std::string::npos)
+          << "the file is named twice: " << example.where << ": " << example.what;
+    }
+    return report;
   }
   // The only kind of fault found, once.
   std::string only_fault(const fs::path& path, const ValidateOptions& options = {}) const {

@@ -1,9 +1,9 @@
 #pragma once
 // `nanochat data prepare`: tokenizes text into shards on all cores; memory does not grow with the corpus.
 //
-// The output folder holds train-00000.tok, ..., validation-00000.tok, ..., the tokenizer (so that the folder is all a
-// training run needs), with filters filters.json, and, written last, manifest.json. While it is being made it holds preparing.json instead: what is
-// being prepared from what, and which shards are finished. Shards appear whole or not at all.
+// The output folder has train-00000.tok, ..., validation-00000.tok, ..., the tokenizer (so a training run needs only this
+// folder), filters.json if there are filters, and manifest.json, which is written last. During the preparation it has
+// preparing.json instead, with the options, the input and the list of finished shards. Shards appear completely or not at all.
 
 #include <cstdint>
 #include <filesystem>
@@ -35,8 +35,8 @@ struct PrepareResult {
   std::uint64_t train_tokens = 0, validation_tokens = 0;
   std::uint64_t text_bytes = 0;
   std::vector<std::filesystem::path> shards;
-  FilterReport filtered;  // of this call; empty without filters, and where all stood already
-  bool interrupted = false;  // an interrupt was requested (core/interrupt.h): whole shards so far, no manifest
+  FilterReport filtered;  // of this call; empty without filters, and if everything was finished before
+  bool interrupted = false;  // an interrupt was requested (core/interrupt.h); there are complete shards and no manifest
 };
 
 // Writes the folder. The same input gives the same files, whatever the number of workers and whether or not the

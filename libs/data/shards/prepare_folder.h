@@ -1,7 +1,7 @@
 #pragma once
-// For the implementation of prepare_shards() only: the folder of a preparation, which of its shards are finished, and
-// what an earlier preparation left in it. preparing.json, replaced atomically with every shard that is finished, is the
-// truth: a shard that it does not list is made again. For one thread.
+// For the implementation of prepare_shards() only: the output folder of a preparation, its finished shards, and the files of an
+// earlier preparation. preparing.json lists the finished shards and is replaced atomically after each. A shard that it does not
+// list is written again. For one thread.
 
 #include <cstdint>
 #include <filesystem>
@@ -20,33 +20,33 @@ struct ShardRow {
   std::string sha256;
 };
 
-// The checksum of a shard's text after one more document, by the document's own CRC-32.
+// Adds the CRC-32 of a document to the checksum of a shard's text.
 std::uint32_t add_to_checksum(std::uint32_t checksum, std::uint32_t document_checksum);
 
 class PrepareFolder {
  public:
-  // `description`: everything that decides what the shards hold. `created`: the folder was made for this preparation. The
-  // caller holds its lock (core/folder_lock.h).
+  // `description`: everything that determines the content of the shards. `created`: the folder was created for this
+  // preparation. The caller must hold its lock (core/folder_lock.h).
   PrepareFolder(std::filesystem::path folder, nlohmann::json description, bool created);
 
-  // Looks at what is there and writes nothing. With `resume`, finished shards of the same preparation are kept as far as
-  // they are whole; an unfinished preparation without a finished shard counts as nothing. Throws ConfigError naming what
-  // differs when the folder holds another preparation, or any without `resume` and `overwrite`; DataError for a damaged
-  // preparing.json or manifest.json.
+  // Checks the existing files without writing. With `resume`, intact finished shards of the same preparation are kept; an
+  // unfinished preparation without a finished shard is ignored. Throws ConfigError with the differences if the folder has
+  // another preparation, or any preparation without `resume` and `overwrite`. Throws DataError for a damaged preparing.json or
+  // manifest.json.
   void inspect(bool resume, bool overwrite);
-  bool complete() const { return complete_; }  // all that inspect() found is whole, and the manifest stands
-  // Marks the folder as being made and clears away what is not kept. Throws IoError.
+  bool complete() const { return complete_; }  // all shards are intact, and there is a manifest
+  // Writes preparing.json and removes files that are not kept. Throws IoError.
   void claim();
-  // After a failure: takes back what claim() did when no shard has been finished, so that there is nothing to resume.
+  // After a failure: if no shard is finished, undoes claim(), because there is nothing to resume.
   void give_up() noexcept;
-  void add(ShardRow row);  // of a shard that stands
-  // The manifest, last, with the members of the object `notes` beside the description.
+  void add(ShardRow row);  // adds a finished shard
+  // Writes the manifest, which has the description and the members of the object `notes`. Call it last.
   void finish(const nlohmann::json& notes = nlohmann::json::object());
 
   const std::filesystem::path& path() const { return folder_; }
-  std::filesystem::path filters() const { return folder_ / "filters.json"; }  // what the filters dropped
+  std::filesystem::path filters() const { return folder_ / "filters.json"; }  // the report of the filters
   const std::vector<ShardRow>& rows(const std::string& split) const { return split == "train" ? train_ : validation_; }
-  // The name of the shard behind those that stand and `unlisted` more that are being finished.
+  // The name of the next shard, after the finished ones and `unlisted` more that are being written.
   std::filesystem::path next_shard(const std::string& split, std::size_t unlisted = 0) const;
 
  private:

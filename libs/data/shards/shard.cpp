@@ -155,9 +155,7 @@ ShardInfo ShardWriter::finish() {
   return info;
 }
 
-void ShardReader::fail(const std::string& what) const {
-  throw DataError(fmt::format("token shard {}: {}", path_.string(), what));
-}
+void ShardReader::fail(const std::string& what) const { throw DataError(fmt::format("{}: {}", path_.string(), what)); }
 
 namespace {
 

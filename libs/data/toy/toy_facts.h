@@ -1,10 +1,10 @@
 #pragma once
-// What the toy world knows: relations, each a list of facts and the ways to tell them.
+// The facts of the toy world. A relation is a list of facts and the phrasings for them.
 //
-// In a phrasing {a} is the subject, {b} the answer, {c} what else the fact needs; {A}, {B}, {C} are the same with a
-// capital letter. A phrasing of `told` is a whole sentence; one of `held_out` is the prompt that the answer {b}
-// follows, and is never written to the training text. Held-out phrasings join parts that occur apart in told ones, so
-// that they can be understood by who has learned the facts and not by who has learned strings.
+// In a phrasing, {a} is the subject, {b} the answer and {c} any other value of the fact; {A}, {B} and {C} are the same with a
+// capital letter. A phrasing of `told` is a whole sentence. A phrasing of `held_out` is a prompt that the answer {b} completes;
+// it never occurs in the training text. Held-out phrasings combine parts of different told phrasings. A model that has learned
+// the facts can answer them, and a model that has memorised strings cannot.
 
 #include <string>
 #include <string_view>
@@ -20,7 +20,7 @@ struct ToyFact {
 
 struct ToyRelation {
   std::string topic;
-  int weight = 1;  // how often it is told, beside the other relations
+  int weight = 1;  // relative frequency in the corpus
   std::vector<ToyFact> facts;
   std::vector<std::string> told;
   std::vector<std::string> held_out;
@@ -28,7 +28,7 @@ struct ToyRelation {
 
 const std::vector<ToyRelation>& toy_relations();
 
-// Entries of the encyclopaedia: a subject with what is told of it beside the relations above.
+// Entries of the encyclopaedia: a subject with further sentences about it.
 struct ToyCountry {
   std::string name, capital, continent, language;
 };

@@ -1,6 +1,6 @@
 #pragma once
-// Short stories in simple English for the toy corpus: a plot is a row of beats, each beat a choice of sentences, each
-// sentence with slots for names, places, things and feelings that stay the same through the story.
+// Generates short stories in simple English for the toy corpus. A plot is a sequence of beats, and a beat is a choice of
+// sentences. Sentences have slots for names, places, things and feelings, which stay the same within a story.
 
 #include <string>
 

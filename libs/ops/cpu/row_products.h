@@ -1,9 +1,8 @@
 #pragma once
-// Matrix products and attention for serving, where few rows meet all weights: decoding reads each weight once a step, so
-// that a product is bound by memory, and rows come and go from step to step. Results are batch-invariant: every number of a
-// result is summed in an order that depends only on the length of the sum, so that a row or a query comes out the same, bit
-// for bit, whatever the other rows of the batch are.
-// As in kernels.h, plain pointers only; compiled for each instruction set and chosen at run time.
+// Matrix products and attention for serving, with few rows. Decoding reads each weight once per step, and so a product is
+// limited by memory bandwidth. Results are batch-invariant: the order of each sum depends only on its length, and a row or a
+// query has the same result, bit for bit, whatever the other rows of the batch are. As in kernels.h, the interface has only
+// plain pointers; it is compiled for each instruction set and selected at run time.
 
 #include <cstdint>
 
@@ -33,7 +32,7 @@ struct RowKernels {
   // each later one sees one more. y (ldy apart) = softmax(scale * q Kᵀ) V. scratch: attend_scratch() floats.
   void (*attend)(const T* q, std::int64_t ldq, std::int64_t queries, const PagedHead<T>& head, T* y, std::int64_t ldy,
                  float* scratch, std::int64_t keys, std::int64_t d, float scale);
-  std::int64_t d_multiple;    // what d must be a multiple of for attend()
+  std::int64_t d_multiple;    // attend() needs a multiple of this as d
 };
 
 // Number of scratch floats of attend() if the last query sees `keys` positions: the scores of four queries.

@@ -153,15 +153,16 @@ void declare_conversation_data(OptionList& options, ConversationDataOptions& dat
       .may_change();
   options
       .add("mixture", data.mixture,
-           "Mixture of tasks to train on, instead of --data-dir: a JSON file, or the "
-           "JSON itself.")
+           "Train on a mixture of data sets (tasks) instead of --data-dir. Give a JSON file or JSON text, such as '[{\"task\": "
+           "\"gsm8k\", \"path\": \"data/gsm8k\"}]'. docs/data.md lists the tasks and their keys.")
       .may_change();
   options
       .add("validation_data_dir", data.validation_data_dir,
            "Conversations to validate on; default: a held-out part of the training data.")
       .may_change();
   options
-      .add("validation_mixture", data.validation_mixture, "Mixture of tasks to validate on: a JSON file, or the JSON itself.")
+      .add("validation_mixture", data.validation_mixture,
+           "Mixture of data sets (tasks) to validate on, in the form of --mixture.")
       .may_change();
   options
       .add("validation_share", data.validation_share,
@@ -171,7 +172,7 @@ void declare_conversation_data(OptionList& options, ConversationDataOptions& dat
       .at_least(0)
       .at_most(0.5);
   options.add("skip_bad", data.skip_bad,
-              "Skip rows that are not conversations and count them, instead of stopping at the first.");
+              "Skip rows that are not valid conversations, and log their number. By default the first such row is an error.");
 }
 
 ConversationData load_conversation_data(const ConversationDataOptions& options, const Tokenizer& tokenizer,

@@ -40,16 +40,18 @@ void declare_finetune_options(OptionList& options, FinetuneConfig& config) {
       .may_change();
   declare_run_options(options, config);
   declare_data_options(options, config, "the order of the data and all sampling", "render conversations");
-  options.add("max_steps", config.max_steps, "Stop after N steps without changing the schedule, as a trial; -1 disables this.")
+  options.add("max_steps", config.max_steps, "Stop after N steps without changing the schedule; -1 disables this.")
       .at_least(-1)
       .not_in_resolved();
   options.add("num_iterations", config.num_iterations, "Number of optimizer steps; -1 computes it from --num-epochs.")
       .at_least(-1)
       .may_change();
-  options.add("num_epochs", config.num_epochs, "Number of passes over the data; 0 takes no step.").at_least(0).may_change();
+  options.add("num_epochs", config.num_epochs, "Number of passes over the data (epochs); 0 takes no optimizer step.")
+      .at_least(0)
+      .may_change();
   options
       .add("device_batch_size", config.device_batch_size,
-           "Maximum number of rows in one forward pass; 0 uses the base model's value.")
+           "Maximum number of rows in one forward pass; 0 uses the value of the base model's run.")
       .at_least(0)
       .may_change();
   declare_learning_rates(options, config);

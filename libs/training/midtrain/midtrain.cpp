@@ -11,10 +11,10 @@ void declare_midtrain_options(OptionList& options, MidtrainConfig& config) {
   declare_finetune_options(options, config);
   options
       .add("total_batch_size", config.total_batch_size,
-           "Number of tokens in one optimizer step; 0 uses the base model's value.")
+           "Number of tokens in one optimizer step; 0 uses the value of the base model's run.")
       .at_least(0);
   options.add("eval_tokens", config.eval_tokens, "Validate on at most this many tokens.").at_least(1).may_change();
-  declare_measuring_options(options, config, "validation bpb");
+  declare_measuring_options(options, config, "validation loss in bits per byte (bpb)");
 }
 
 TrainingResult midtrain(const MidtrainConfig& config, ProgressReporter& progress, const std::vector<ScheduledScore>& scores,

@@ -17,11 +17,11 @@ struct PretrainResult : TrainingResult {
   std::vector<std::string> samples;                        // prompt and continuation of the last samples
 };
 
-// Trains as the configuration says. Writes checkpoints before any evaluation that could fail, while training goes on; a
-// save that fails ends training at the next step and harms no checkpoint before it. On an interrupt request it saves and
-// returns. Throws ConfigError (options that do not fit together, or memory that will not do, with the
-// batch size that does), DataError, CheckpointError, NumericalError (the last good checkpoint stands), IoError.
-// Several processes give the same configuration each, and share the micro-batches of every step.
+// Trains as configured. Saves a checkpoint before each evaluation, in the background. A failed save ends training at the next
+// step and does not affect earlier checkpoints. On an interrupt request it saves and returns. Throws ConfigError (contradictory
+// options, or too little memory, with the batch size that fits), DataError, CheckpointError, NumericalError (the last
+// checkpoint is good) and IoError. With several processes, all must have the same configuration; they share the micro-batches
+// of every step.
 PretrainResult pretrain(const PretrainConfig& config, ProgressReporter& progress,
                         const std::vector<ScheduledScore>& scores = {}, Communicator& communicator = alone());
 

@@ -123,8 +123,8 @@ void declare_pretrain_options(OptionList& options, PretrainConfig& config) {
            "Precision of the RoPE cosine and sine table. The Python nanochat uses bfloat16.")
       .one_of({"float32", "bfloat16"});
   options.add("window_pattern", config.window_pattern,
-              "For nanochat-2026-07: attention windows of the layers, repeated, as letters S (a quarter of the context) and L "
-              "(all of it).");
+              "With --recipe nanochat-2026-07: attention window of each layer, as a pattern of letters that is repeated over "
+              "the layers. S (short) is a quarter of the context, L (long) is the whole context.");
   options.add("softcap", config.softcap, "Cap logits smoothly at this magnitude with tanh; 0 disables this.").at_least(0);
 
   options
@@ -134,8 +134,8 @@ void declare_pretrain_options(OptionList& options, PretrainConfig& config) {
       .may_change();
   options
       .add("target_minutes", config.target_minutes,
-           "Train for this many minutes of steps, but for at least --num-iterations steps. The learning rates "
-           "then follow the time, and so the run is not reproducible. -1 disables this.")
+           "Train until the steps have taken this many minutes, and for at least --num-iterations steps. The learning rates "
+           "follow the elapsed time, so another run gives another model. -1 disables this.")
       .above(0, -1)
       .may_change();
   options.add("target_flops", config.target_flops, "Train for this many floating-point operations; -1 disables this.")
@@ -188,7 +188,7 @@ void declare_pretrain_options(OptionList& options, PretrainConfig& config) {
       .at_least(-1)
       .may_change();
   options.add("sample_prompts", config.sample_prompts, "Prompts for the samples.").may_change();
-  declare_checkpoint_options(options, config, "lowest validation bpb");
+  declare_checkpoint_options(options, config, "lowest validation loss in bits per byte (bpb)");
 }
 
 void apply_recipe(OptionList& options, PretrainConfig& config) {

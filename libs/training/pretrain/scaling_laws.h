@@ -1,6 +1,7 @@
 #pragma once
-// How much nanochat-2026-07 trains on, and in which steps, from the size of the model alone. Source: scripts/base_train.py of the
-// reference at 92d63d4; the exponent of the batch size is that of Power Lines (arXiv 2505.13738).
+// The scaling laws of nanochat-2026-07: number of tokens, batch size, learning rates and weight decay from the size of the
+// model. Source: scripts/base_train.py of the reference at 92d63d4; the exponent of the batch size is from Power Lines (arXiv
+// 2505.13738).
 
 #include <cstdint>
 
@@ -10,15 +11,15 @@ namespace nanochat {
 
 struct ScalingOptions {
   double target_param_data_ratio = 12.0;  // tokens per weight of scaling_parameters()
-  double target_flops = -1.0;  // decides the number of steps when it is positive
-  std::int64_t num_iterations = -1;  // likewise, before the others, when it is not negative
-  std::int64_t total_batch_size = -1;  // tokens of a step; -1: by the law
+  double target_flops = -1.0;  // if positive, it determines the number of steps
+  std::int64_t num_iterations = -1;  // if not negative, the number of steps; takes precedence
+  std::int64_t total_batch_size = -1;  // tokens in a step; -1: by the scaling law
   double weight_decay = 0.28;  // of the matrices, at depth 12
 };
 
 struct ScalingPlan {
   std::int64_t target_tokens = 0, total_batch_size = 0, num_iterations = 0;
-  double lr_scale = 1.0;  // of all learning rates but that of smear and backout
+  double lr_scale = 1.0;  // factor of all learning rates except that of smear and backout
   double weight_decay = 0.0;  // of the matrices, at the beginning
 };
 

@@ -16,10 +16,11 @@
 
 namespace nanochat {
 
-// Answers with their prompts, packed as documents, in as few batches of at most device_batch_size rows of `sequence_len`
-// as it takes, all of one size, the last filled up. Targets are the drawn tokens; weights are the factor of each one's
-// negative log-probability in the loss. Answers without an advantage, such as those to a question that all got right, are
-// left out: their gradient is zero. No batches when none is left. questions_of_step: of all processes; 0: these are all.
+// Packs answers with their prompts as documents into as few batches as possible. All batches have the same shape, at most
+// device_batch_size rows of `sequence_len`; the last one is padded. Targets are the sampled tokens. A weight is the factor of a
+// token's negative log-probability in the loss. Answers whose advantage is zero (for example if all answers to a question are
+// correct) are omitted, because their gradient is zero. The result is empty if no answer is left. questions_of_step: the number
+// of questions of all processes; 0: only these.
 std::vector<TokenBatch> policy_batches(const std::vector<AnsweredQuestion>& questions, std::int64_t device_batch_size,
                                        std::int64_t sequence_len, TokenId padding_id, std::int64_t questions_of_step = 0);
 

@@ -226,9 +226,11 @@ RlConfig::RlConfig() {
 
 void declare_rl_options(OptionList& options, RlConfig& config) {
   options.add("mixture", config.mixture,
-              "Mixture of tasks to train on, whose answers can be checked for a reward: a JSON file, or the JSON itself.");
+              "Mixture of data sets (tasks) to train on. A program checks the answers, so the tasks must have known answers, "
+              "such as gsm8k. Give a JSON file or JSON text; docs/data.md lists the tasks and their keys.");
   options
-      .add("validation_mixture", config.validation_mixture, "Mixture of tasks to validate on: a JSON file, or the JSON itself.")
+      .add("validation_mixture", config.validation_mixture,
+           "Mixture of data sets (tasks) to validate on, in the form of --mixture.")
       .may_change();
   declare_finetune_options(options, config);
   options.add("examples_per_step", config.examples_per_step, "Number of questions in one optimizer step.").at_least(1);
@@ -240,7 +242,8 @@ void declare_rl_options(OptionList& options, RlConfig& config) {
   options.add("eval_examples", config.eval_examples, "Number of validation questions.").at_least(1).may_change();
   options
       .add("eval_samples", config.eval_samples,
-           "Number of answers sampled for each validation question; pass@1 to pass@N are reported.")
+           "Number N of answers sampled for each validation question. pass@k, the share of questions with a correct answer "
+           "among k, is reported for k from 1 to N.")
       .at_least(1)
       .may_change();
   declare_measuring_options(options, config, "pass@k");

@@ -1,5 +1,5 @@
 #pragma once
-// What all processes of a training must have alike, though each could decide for itself.
+// Makes values equal on all processes of a run that each process could choose on its own.
 
 #include <c10/core/ScalarType.h>
 
@@ -12,7 +12,7 @@ namespace nanochat {
 
 class Communicator;
 
-// Rank 0's.
+// Returns the value of rank 0.
 at::ScalarType same_dtype(Communicator& communicator, at::ScalarType mine);
 
 // Sums over all processes.

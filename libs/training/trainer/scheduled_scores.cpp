@@ -15,9 +15,10 @@ void declare_core_scores(OptionList& options, ScoreOptions& config) {
   config.max_per_task = 500;  // the reference's
   options
       .add("core_every", config.every,
-           "Score the CORE tasks every N steps, after saving a checkpoint; 0 never, -1 only at the end.")
+           "Evaluate on CORE (22 tasks of the DCLM paper) every N steps, after saving a checkpoint; 0 never, -1 only at the "
+           "end.")
       .at_least(-1);
-  options.add("core_bundle", config.data, "Folder with the CORE evaluation bundle.");
+  options.add("core_bundle", config.data, "Folder with the CORE evaluation bundle, as written by `data download core`.");
   options.add("task_file", config.task_files, "NAME=PATH: use another data file for the CORE task NAME. May be repeated.");
   options.add("max_per_task", config.max_per_task, "Number of examples of each CORE task; -1 uses all.").at_least(-1);
 }

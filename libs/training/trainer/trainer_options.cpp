@@ -48,9 +48,8 @@ void declare_learning_rates(OptionList& options, TrainerOptions& config) {
 void declare_step_options(OptionList& options, TrainerOptions& config) {
   options
       .add("weight_decay", config.weight_decay,
-           "Decoupled weight decay of the embedding and the head. For nanochat-2026-07: that of the matrices at depth 12, "
-           "which the "
-           "scaling law adapts to the model.")
+           "Decoupled weight decay of the embedding and the head (AdamW). For models of nanochat-2026-07: weight decay of the "
+           "matrices (Muon) at depth 12, which the scaling law adapts to the model.")
       .at_least(0);
   options
       .add("muon_dtype", config.muon_dtype,

@@ -25,7 +25,10 @@ std::unique_ptr<parquet::ParquetFileReader> ParquetFile::open() {
   properties.set_buffer_size(kStreamBuffer);
   properties.set_page_checksum_verification(true);
   auto opened = arrow::io::ReadableFile::Open(path_, &pool_);
-  if (!opened.ok()) throw DataError("cannot open " + path_ + ": " + opened.status().message());
+  if (!opened.ok()) {
+    const auto& detail = opened.status().detail();  // the message itself names the path again
+    throw DataError(path_ + ": cannot open: " + (detail ? detail->ToString() : opened.status().message()));
+  }
   bytes_ = static_cast<std::uint64_t>(opened.ValueOrDie()->GetSize().ValueOr(0));
   auto file = parquet::ParquetFileReader::Open(*opened, properties);
   rows_ = file->metadata()->num_rows();

@@ -1,5 +1,5 @@
 #pragma once
-// Internal to serving: a connected socket, plain or under TLS. One read and one write may be pending at a time.
+// A connected socket, plain or with TLS. At most one read and one write may be pending at a time. Not thread-safe.
 
 #include <cstddef>
 #include <memory>
@@ -23,9 +23,9 @@ class ByteStream {
   virtual ~ByteStream() = default;
   virtual boost::asio::awaitable<Error> handshake() = 0;
   virtual boost::asio::awaitable<std::pair<Error, std::size_t>> read(char* data, std::size_t size) = 0;
-  virtual boost::asio::awaitable<Error> write(std::string_view bytes) = 0;  // all of them
-  virtual boost::asio::awaitable<void> finish() = 0;  // nothing more will be written
-  virtual void close() = 0;                           // at once; what is pending ends with an error
+  virtual boost::asio::awaitable<Error> write(std::string_view bytes) = 0;  // writes all bytes
+  virtual boost::asio::awaitable<void> finish() = 0;  // call after the last write
+  virtual void close() = 0;                           // closes at once; pending operations end with an error
 };
 
 std::unique_ptr<ByteStream> plain_stream(boost::asio::ip::tcp::socket socket);

@@ -1,17 +1,17 @@
 #pragma once
-// What the answers of OpenAI's chat completions and completions have in common: the object around the choices, usage, the chunks
-// of a stream, and its end, "data: [DONE]". The choices themselves are written by ChatFormat and CompletionFormat.
+// What OpenAI's chat completions and completions have in common: the object around the choices, usage, the chunks of a stream
+// and its end, "data: [DONE]". ChatFormat and CompletionFormat write the choices.
 
 #include <memory>
 
 #include <nlohmann/json.hpp>
 
-#include "serving/answer_format.h"
-#include "serving/api_request.h"
+#include "serving/internal/answer_format.h"
+#include "serving/internal/api_request.h"
 
 namespace nanochat {
 
-// The fields that begin an answer and each chunk of it.
+// The fields at the beginning of an answer and of each of its chunks.
 struct AnswerHead {
   std::string id;  // "chatcmpl-..."
   std::string model, fingerprint;
@@ -28,13 +28,14 @@ class OpenAiFormat : public AnswerFormat {
  protected:
   using Json = nlohmann::ordered_json;
 
-  // "object" says `whole_object` in a whole answer and `chunk_object` in a chunk. Of `fields`, logprobs and usage are read.
+  // The field "object" is `whole_object` in a whole answer and `chunk_object` in a chunk. `fields` says whether logprobs and
+  // usage are wanted.
   OpenAiFormat(AnswerHead head, const GenerationFields& fields, std::shared_ptr<const Tokenizer> tokenizer,
                const char* whole_object, const char* chunk_object);
 
   virtual Json whole_choice(const ChoicePart& part) const = 0;
 
-  // Appends a chunk with one choice, given as JSON.
+  // Appends a chunk with one choice. `choice` is JSON text.
   void write_chunk(std::string_view choice, const EngineUsage& usage, std::string& out);
 
   const Tokenizer& tokenizer() const { return *tokenizer_; }
@@ -51,20 +52,20 @@ class OpenAiFormat : public AnswerFormat {
   const char* const chunk_object_;
   const bool logprobs_, include_usage_, continuous_usage_;
   const std::int64_t top_logprobs_;
-  std::string chunk_head_;  // of every chunk, up to its choice
+  std::string chunk_head_;  // the text of each chunk before its choice
 };
 
-// {"index", NAME: content, "logprobs", "finish_reason"}, with null for an `end` that has not come.
+// {"index", NAME: content, "logprobs", "finish_reason"}. finish_reason is null if `end` is nullopt.
 nlohmann::ordered_json choice_json(std::int64_t index, const char* name, nlohmann::ordered_json content,
                                    nlohmann::ordered_json logprobs, const std::optional<ChoiceEnd>& end);
-// The same, as a string, for text in the midst of a stream without logprobs: most of what a server writes. `content` is JSON.
+// The same as JSON text, for a delta without logprobs, which is most of what a server writes. `content` is JSON text.
 std::string plain_choice(std::int64_t index, const char* name, std::string_view content);
 
 nlohmann::ordered_json usage_json(const EngineUsage& usage);
 
-// The text of a token alone: itself, a special token's name, or "bytes:\xe2\x82" for what is no whole character.
+// The text of one token: its characters, the name of a special token, or "bytes:\xe2\x82" if it is not valid UTF-8.
 std::string token_text(const Tokenizer& tokenizer, TokenId id);
-// -Inf, a token that is never drawn, has no form in JSON; OpenAI's API says -9999.
+// JSON has no -Inf, the log probability of a token that is never drawn. This returns -9999 instead, as OpenAI's API does.
 double json_logprob(double logprob);
 
 // One line of JSON. Bytes that are not UTF-8 become U+FFFD.

@@ -1,5 +1,5 @@
 #pragma once
-// Files compiled into the program (cmake/NanochatEmbed.cmake): the chat page, and the description of the protocol.
+// Files that are compiled into the program (cmake/NanochatEmbed.cmake): the chat page and the OpenAPI description.
 
 #include <string_view>
 #include <vector>
@@ -7,7 +7,7 @@
 namespace nanochat {
 
 struct EmbeddedFile {
-  std::string_view name;  // without a folder: "page.css"
+  std::string_view name;  // without its folder, such as "page.css"
   std::string_view text;
 };
 

@@ -1,8 +1,8 @@
 #pragma once
-// The answers of POST /v1/chat/completions: messages and deltas of messages, calls of functions (tool_calls), logprobs as a list
-// of objects, and what the calculator computed (nanochat_calculations).
+// Writes the answers of POST /v1/chat/completions: messages and their deltas, calls of functions (tool_calls), logprobs as a
+// list of objects, and the results of the calculator (nanochat_calculations).
 
-#include "serving/openai_format.h"
+#include "serving/internal/openai_format.h"
 
 namespace nanochat {
 
@@ -17,7 +17,7 @@ class ChatFormat final : public OpenAiFormat {
 
  private:
   Json whole_choice(const ChoicePart& part) const override;
-  Json logprobs_json(const std::vector<AnswerToken>& tokens) const;  // null when they are not asked for
+  Json logprobs_json(const std::vector<AnswerToken>& tokens) const;  // null if the request does not ask for them
 };
 
 }  // namespace nanochat

@@ -1,11 +1,12 @@
 #pragma once
-// The endpoints that generate: one function per protocol, from the body of a request to a plan for its answer. Each throws
-// ApiError and what the tokenizer and the schema throw (current_api_error() turns those into 400).
+// The endpoints that generate text. For each protocol, a function turns the body of a request into a plan for its answer. Each
+// throws ApiError, and the ConfigError and DataError of the tokenizer and the schema, which current_api_error() turns into
+// status 400.
 
 #include <string_view>
 
-#include "serving/answer_session.h"
-#include "serving/api_request.h"
+#include "serving/internal/answer_session.h"
+#include "serving/request_defaults.h"
 #include "serving/served_model.h"
 
 namespace nanochat {

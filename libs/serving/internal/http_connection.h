@@ -1,6 +1,7 @@
 #pragma once
-// Internal to serving: one connection, from its handshake to its end. Three coroutines on one thread: run() parses requests and
-// writes responses, read_loop() always has a read pending, watch() ends what takes too long.
+// One HTTP connection, from its handshake to its end. It has three coroutines on one I/O thread: run() parses requests and
+// writes responses, read_loop() always has a read pending so that a client that disconnects is noticed, and watch() enforces
+// the time limits. All functions must be called on that thread; other threads use WakeList.
 
 #include <atomic>
 #include <chrono>
@@ -17,12 +18,12 @@
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/thread_pool.hpp>
 
-#include "serving/byte_stream.h"
 #include "serving/http_server.h"
+#include "serving/internal/byte_stream.h"
 
 namespace nanochat {
 
-// What all connections of a server share.
+// Shared by all connections of a server.
 struct ConnectionSettings {
   HttpLimits limits;
   HttpHandler handler;
@@ -34,12 +35,13 @@ struct ConnectionSettings {
 class ConnectionExchange;
 class HttpConnection;
 
-// The connections of one thread that others want it to look at. A step of the engine gives tokens to many of them at about
-// the same time, and a message each would cost more than what is written.
+// The connections of one I/O thread that have something to do. A step of the engine gives tokens to many connections at about
+// the same time. With this list they share one message to the thread; one message per connection would cost more than writing
+// the tokens.
 class WakeList : public std::enable_shared_from_this<WakeList> {
  public:
   explicit WakeList(boost::asio::any_io_executor executor) : executor_(std::move(executor)) {}
-  void wake(std::weak_ptr<HttpConnection> connection);  // from any thread: it is signalled on its own
+  void wake(std::weak_ptr<HttpConnection> connection);  // thread-safe; calls connection->signal() on its thread
 
  private:
   void deliver();
@@ -51,11 +53,11 @@ class WakeList : public std::enable_shared_from_this<WakeList> {
 
 class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
  public:
-  HttpConnection(boost::asio::any_io_executor executor, std::unique_ptr<ByteStream> stream, std::string client,
+  HttpConnection(const boost::asio::any_io_executor& executor, std::unique_ptr<ByteStream> stream, std::string client,
                  std::shared_ptr<const ConnectionSettings> settings, std::shared_ptr<WakeList> wakes);
-  void start();  // on its thread, as everything else
-  void signal();  // something happened that run() may wait for
-  void close();  // at once
+  void start();  // starts the coroutines
+  void signal();  // wakes run(), which may be waiting for an event
+  void close();  // closes the connection at once
 
  private:
   using Clock = std::chrono::steady_clock;
@@ -65,7 +67,7 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
     HttpRequest request;
     bool http10 = false;
     bool keep_alive = false;
-    int error = 0;  // a status: what came is no request; -1: the client went away
+    int error = 0;  // HTTP status if this is not a valid request; -1: the client disconnected
     std::string reason;
   };
 
@@ -73,12 +75,13 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   Awaitable<void> read_loop();
   Awaitable<void> watch();
   Awaitable<Incoming> read_request();
-  Awaitable<bool> answer(Incoming& incoming);  // false: the connection ends
+  Awaitable<bool> answer(Incoming& incoming);  // returns false if the connection ends
   Awaitable<bool> write_whole(const Incoming& incoming, const HttpResponse& response);
   Awaitable<bool> write_stream(const Incoming& incoming, const HttpResponse& response, std::size_t& sent);
   Awaitable<bool> write(std::string_view bytes);
   Awaitable<void> finish();
-  Awaitable<bool> event(std::optional<std::chrono::milliseconds> limit = {});  // false: the time passed
+  // Waits for signal(). Returns false if it has not come within `limit`.
+  Awaitable<bool> event(std::optional<std::chrono::milliseconds> limit = {});
   void set_deadline(std::chrono::milliseconds time) { deadline_ = Clock::now() + time; }
   void no_deadline() { deadline_ = Clock::time_point::max(); }
   void consume(std::size_t bytes);
@@ -87,13 +90,13 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   std::unique_ptr<ByteStream> stream_;
   std::string client_;
   std::shared_ptr<const ConnectionSettings> settings_;
-  std::shared_ptr<WakeList> wakes_;  // of its thread
+  std::shared_ptr<WakeList> wakes_;
   boost::asio::steady_timer event_, room_, watchdog_;
   Clock::time_point deadline_ = Clock::time_point::max();
-  std::string input_;  // received, not yet parsed
+  std::string input_;  // received, but not yet parsed
   bool signalled_ = false;
-  bool ended_ = false;  // the client sends no more
-  bool reading_request_ = false;  // being late is answered, then
+  bool ended_ = false;  // the client sends nothing more
+  bool reading_request_ = false;  // when the deadline passes, send status 408 instead of closing
   bool late_ = false;
   bool closed_ = false;
 };

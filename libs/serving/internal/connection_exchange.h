@@ -1,5 +1,6 @@
 #pragma once
-// Internal to serving: the exchange of one request on a connection, between its thread and those that answer.
+// The exchange of one request that came over a connection. The functions of HttpExchange may be called from any thread; the
+// others are called on the connection's thread.
 
 #include <cstddef>
 #include <functional>
@@ -12,7 +13,7 @@ namespace nanochat {
 
 class ConnectionExchange : public HttpExchange {
  public:
-  // `notify`: from any thread, tells the connection to look again.
+  // `notify` tells the connection that there is something new. It is called from any thread.
   ConnectionExchange(HttpRequest request, std::function<void()> notify);
 
   void respond(HttpResponse response) override;
@@ -21,11 +22,11 @@ class ConnectionExchange : public HttpExchange {
   void on_quiet(std::function<void()> function) override;
   void on_end(std::function<void(int status, std::size_t bytes)> function) override;
 
-  // The connection's side.
+  // Called by the connection. take_response() returns the response once; nullopt before it has come and after it was taken.
   std::optional<HttpResponse> take_response();
-  void quiet();
-  void gone();
-  void end(int status, std::size_t bytes);
+  void quiet();                             // calls the function of on_quiet()
+  void gone();                              // calls the function of on_gone(), once
+  void end(int status, std::size_t bytes);  // calls the function of on_end(), once
 
  private:
   std::function<void()> notify_;

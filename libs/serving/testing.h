@@ -1,5 +1,5 @@
 #pragma once
-// For tests only: a tokenizer of bytes with the special tokens of chats, an engine that says what a test wants, and an exchange
+// For tests only: a byte tokenizer with the special tokens of chats, an engine whose answers a test chooses, and an exchange
 // without a socket.
 
 #include <deque>
@@ -13,6 +13,7 @@
 
 namespace nanochat::testing {
 
+// One token per byte (ids 0 to 255), then the nine special tokens.
 class ChatByteTokenizer : public Tokenizer {
  public:
   ChatByteTokenizer() : names_(kChatSpecialTokens.begin(), kChatSpecialTokens.end()) {
@@ -38,7 +39,7 @@ class ChatByteTokenizer : public Tokenizer {
   std::string bytes_;
 };
 
-// Answers every request with `answer`, a byte a token, from within submit(); or, with `manual`, only when a test says so.
+// Answers every request with `answer`, one token per byte, within submit(). With `manual`, a test sends the events itself.
 class FakeBackend : public InferenceBackend {
  public:
   std::string answer = "Hello!";
@@ -82,7 +83,8 @@ class FakeBackend : public InferenceBackend {
     const std::lock_guard lock(mutex_);
     return cancelled_;
   }
-  // An engine forgets a request with its last event; these hold the model, which holds this.
+  // Breaks a cycle of shared pointers: requests hold the model, and the model holds this. A real engine drops a request after
+  // its last event.
   void let_go() {
     const std::lock_guard lock(mutex_);
     requests_.clear();
@@ -92,7 +94,7 @@ class FakeBackend : public InferenceBackend {
     return requests_.size();
   }
 
-  // Events. False: the receiver wants no more of this sequence.
+  // Sends an event. token() returns false if the receiver wants no further tokens of the sequence.
   bool token(RequestId id, std::int32_t token, std::int32_t sequence = 0, bool forced = false) {
     const std::vector<SampledToken> top = {{token, -0.5}, {'?', -1.5}};
     EngineEvent event = event_of(id, EngineEventKind::kToken, sequence);
@@ -151,7 +153,7 @@ class FakeBackend : public InferenceBackend {
     return one.on_event(event);
   }
   mutable std::mutex mutex_;
-  std::deque<EngineRequest> requests_;  // references stay valid
+  std::deque<EngineRequest> requests_;  // a deque, because references must stay valid
   std::vector<RequestId> cancelled_;
 };
 
@@ -166,7 +168,7 @@ inline std::shared_ptr<ServedModel> fake_model(const std::shared_ptr<FakeBackend
   return served;
 }
 
-// Keeps what it is answered; text() is the body, a stream's read to what there is.
+// Stores the response. text() returns the body, of a stream what can be read so far.
 class RecordingExchange : public HttpExchange {
  public:
   using HttpExchange::HttpExchange;
@@ -179,7 +181,7 @@ class RecordingExchange : public HttpExchange {
   void on_gone(std::function<void()> function) override { gone = std::move(function); }
   void on_quiet(std::function<void()> function) override { quiet = std::move(function); }
   void on_end(std::function<void(int, std::size_t)> function) override { end = std::move(function); }
-  // A connection lets go of these when it ends: they hold the exchange.
+  // Breaks a cycle of shared pointers: these functions hold the exchange. A real connection drops them at its end.
   void let_go() {
     gone = quiet = nullptr;
     end = nullptr;

@@ -9,11 +9,11 @@
 #include <string>
 #include <utility>
 
-#include "inference/engine.h"
+#include "inference/inference_backend.h"
 
 namespace nanochat {
 
-// How often values fell below fixed bounds.
+// Counts values in the ranges between fixed bounds. Not thread-safe.
 class Histogram {
  public:
   static constexpr std::array<double, 14> kBounds = {0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1,
@@ -28,14 +28,14 @@ class Histogram {
 
 class ServerMetrics {
  public:
-  void begin_request();                                  // it is active until end_request()
-  void end_request(const std::string& path, int status);  // path: of a route, or "other"
-  void first_token(double seconds);
-  void inter_token(double seconds);
+  void begin_request();                                  // the request is active until end_request()
+  void end_request(const std::string& path, int status);  // path: of the route, or "other"
+  void first_token(double seconds);  // since the arrival of the request
+  void inter_token(double seconds);  // since the token before
 
   std::uint64_t total_requests() const;
   std::uint64_t active_requests() const;
-  // `engine` null: no model yet.
+  // All metrics as text. `engine` is null while no model is loaded.
   std::string prometheus(const EngineStats* engine) const;
 
  private:

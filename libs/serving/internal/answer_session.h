@@ -1,6 +1,9 @@
 #pragma once
-// Between the engine's events and the response of one request, whole or as server-sent events. Errors that come before the first
-// token are responses with their status; the head of a stream is sent with its first token, or earlier when a keep-alive is due.
+// AnswerSession turns the events of the engine into the response of one request, whole or as server-sent events. The head of a
+// stream is sent with its first token, or earlier if a keep-alive is due. An error before that is a response with an HTTP
+// status; an error after it is an event of the stream.
+//
+// The engine's thread delivers tokens and the connection's thread reads text. A mutex protects what they share.
 
 #include <chrono>
 #include <memory>
@@ -10,36 +13,36 @@
 #include <string_view>
 #include <vector>
 
-#include "serving/answer_format.h"
 #include "serving/http_message.h"
+#include "serving/internal/answer_format.h"
+#include "serving/internal/server_metrics.h"
 #include "serving/served_model.h"
-#include "serving/server_metrics.h"
 
 namespace nanochat {
 
-// What became of a request, for the log.
+// The result of a request, for the log.
 struct AnswerOutcome {
   EngineUsage usage;
-  std::string finish_reasons;  // of all choices: "stop,length"
+  std::string finish_reasons;  // of all choices, separated by commas: "stop,length"
 };
 
 // One prompt of an answer.
 struct AnswerPrompt {
-  EngineRequest request;  // without on_event
-  std::string echo = {};  // stands before each of its choices; empty: nothing does
+  EngineRequest request;  // on_event is not set
+  std::string echo = {};  // text to put before each of its choices
 };
 
-// What to generate and how to answer with it: what a protocol makes of the body of a request.
+// What to generate, and how to write the answer. Each protocol makes a plan from the body of a request (api_answers.h).
 struct AnswerPlan {
   std::unique_ptr<AnswerFormat> format = {};
   std::vector<AnswerPrompt> prompts = {};
-  std::int64_t n = 1;  // choices of each prompt, as in its request
+  std::int64_t n = 1;  // number of choices per prompt; equals n of each request
   bool stream = false;
-  bool logprobs = false;  // the format is given the tokens of the text
-  bool tool_call = false;  // each choice is a call (tool_call.h)
-  bool hide_calculator = false;  // calls of the calculator are no part of the text; the format is given them apart
-  std::vector<std::string> stop = {};  // a choice ends before these
-  std::vector<TokenId> ends = {};  // a choice ends behind these, and they count (ignore_eos being set)
+  bool logprobs = false;  // pass tokens to the format
+  bool tool_call = false;  // each choice is a call of a function (tool_call.h)
+  bool hide_calculator = false;  // pass calculator calls to the format apart from the text
+  std::vector<std::string> stop = {};  // stop strings: a choice ends before one of these
+  std::vector<TokenId> ends = {};  // a choice ends after one of these tokens, which is part of the answer
 };
 
 class AnswerSession : public HttpBodyStream, public std::enable_shared_from_this<AnswerSession> {
@@ -47,10 +50,12 @@ class AnswerSession : public HttpBodyStream, public std::enable_shared_from_this
   AnswerSession(std::shared_ptr<const ServedModel> model, std::shared_ptr<ServerMetrics> metrics,
                 std::shared_ptr<HttpExchange> exchange, AnswerPlan plan);
 
-  // Submits everything. Throws ApiError (429, 503) when the engine refuses, and what Engine::submit throws.
+  // Submits all prompts to the engine. Throws ApiError if the engine refuses one (429: queue full, 503: shutting down), and
+  // what Engine::submit throws.
   void start();
   AnswerOutcome outcome() const;
 
+  // HttpBodyStream, called on the connection's thread.
   bool read(std::string& out) override;
   std::string_view keep_alive() const override { return ": keep-alive\n\n"; }
 
@@ -66,7 +71,7 @@ class AnswerSession : public HttpBodyStream, public std::enable_shared_from_this
     bool begun = false, finish_sent = false, stopped = false;
   };
   void cancel();
-  void begin_stream();  // holds mutex_
+  void begin_stream();  // the caller holds mutex_
   bool on_event(std::size_t request, const EngineEvent& event);
   void take_prompt(std::size_t request, const EngineEvent& event);
   bool take_token(Choice& choice, const EngineEvent& event);
@@ -81,17 +86,17 @@ class AnswerSession : public HttpBodyStream, public std::enable_shared_from_this
   const std::shared_ptr<HttpExchange> exchange_;
   const Clock::time_point begin_ = Clock::now();
   AnswerPlan plan_;
-  std::vector<std::vector<TokenId>> scored_prompts_;  // of each request; empty where its tokens are not asked for
+  std::vector<std::vector<TokenId>> scored_prompts_;  // ids of each prompt whose log probabilities are wanted; else empty
 
   mutable std::mutex mutex_;
   std::vector<Choice> choices_;
   std::vector<RequestId> ids_;
   std::vector<EngineUsage> usages_;
-  std::size_t remaining_ = 0;  // requests without kDone
-  bool streaming_ = false;  // the head of the stream is out
+  std::size_t remaining_ = 0;  // requests that have not sent kDone
+  bool streaming_ = false;  // the head of the stream has been sent
   bool seen_token_ = false;
   bool cancelled_ = false;
-  std::optional<ApiError> error_;  // of the engine
+  std::optional<ApiError> error_;  // set if the engine failed
 };
 
 }  // namespace nanochat

@@ -1,7 +1,7 @@
 #pragma once
-// The answers of POST /v1/completions: text, with logprobs as lists side by side, those of the prompt included (echo).
+// Writes the answers of POST /v1/completions: text, and logprobs as parallel lists. With "echo", both begin with the prompt.
 
-#include "serving/openai_format.h"
+#include "serving/internal/openai_format.h"
 
 namespace nanochat {
 
@@ -16,7 +16,7 @@ class CompletionFormat final : public OpenAiFormat {
 
  private:
   Json whole_choice(const ChoicePart& part) const override;
-  Json logprobs_json(const ChoicePart& part) const;  // null when they are not asked for
+  Json logprobs_json(const ChoicePart& part) const;  // null if the request does not ask for them
 };
 
 }  // namespace nanochat

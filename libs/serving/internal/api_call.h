@@ -1,0 +1,37 @@
+#pragma once
+// A route of the API, and the state of one request while Api handles it.
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "serving/api.h"
+#include "serving/api_error.h"
+#include "serving/internal/api_answers.h"
+
+namespace nanochat {
+
+struct Api::Route {
+  const char* method;
+  const char* path;        // such as "/v1/models/{id}"; {id} matches any text
+  HttpResponse (Api::*function)(Call&);
+  bool open = false;       // served without an API key
+  PlanAnswer plan = nullptr;  // set if `function` is Api::answer
+  HttpResponse (*failure)(const ApiError&) = openai_failure;  // writes an error in the route's protocol
+};
+
+struct Api::Call {
+  std::shared_ptr<HttpExchange> exchange;
+  const Route* route = nullptr;  // null: no route has this path
+  std::string argument;          // the text that {id} matched
+  std::string id;                // X-Request-Id
+  std::shared_ptr<AnswerSession> session;  // set if the request generates text
+  std::chrono::steady_clock::time_point begin = std::chrono::steady_clock::now();
+  const HttpRequest& request() const { return exchange->request(); }
+};
+
+// Returned by an endpoint whose response is sent later, by a session or a callback.
+inline HttpResponse later() { return HttpResponse{.status = 0}; }
+
+}  // namespace nanochat

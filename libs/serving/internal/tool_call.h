@@ -1,0 +1,59 @@
+#pragma once
+// The functions that a chat request offers ("tools"): their description for the model, and the calls that the model answers
+// with. A call is the JSON object {"name": ..., "arguments": {...}}. If tool_choice requires a call, the answer is constrained
+// to call_schema().
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+namespace nanochat {
+
+// One function of "tools".
+struct ToolFunction {
+  std::string name;
+  nlohmann::ordered_json description;  // the member "function", unchanged
+  std::string place;  // its place in the request, for errors: "tools[0].function"
+};
+// Checks "tools". `in_order` is the same value with the order of its keys. Throws ApiError (400), which names the field.
+std::vector<ToolFunction> parse_tools(const nlohmann::json& tools, const nlohmann::ordered_json& in_order);
+
+// The text that describes the functions in the system message; empty if there are none.
+std::string describe_tools(const std::vector<ToolFunction>& functions);
+
+enum class ToolChoice { kNone, kAuto, kRequired };
+struct ToolRequest {
+  ToolChoice choice = ToolChoice::kAuto;
+  std::vector<ToolFunction> functions = {};  // the functions that may be called; with kRequired, one of them must be
+};
+// Parses tool_choice: "none", "auto", "required" or {"type": "function", "function": {"name"}}; nullptr is "auto". Throws
+// ApiError for any other value, for a function that is not in `functions`, and for "required" without functions.
+ToolRequest parse_tool_choice(const nlohmann::json* value, std::vector<ToolFunction> functions);
+
+// The JSON schema of a call of one of the functions. The parameters of each function get an $id: their references are resolved
+// within them, and errors name them. Throws ApiError if the parameters of a function are not an object.
+nlohmann::ordered_json call_schema(const std::vector<ToolFunction>& functions);
+
+// The new content of a call: the name, once it is complete, and the next part of the JSON text of the arguments.
+struct ToolCallPart {
+  std::string name = {}, arguments = {};
+  bool empty() const { return name.empty() && arguments.empty(); }
+};
+
+// Splits a call into name and arguments while its text is generated. The text must match call_schema().
+class ToolCallText {
+ public:
+  ToolCallPart push(std::string_view text);
+
+ private:
+  enum class Place { kBeforeName, kName, kBeforeArguments, kArguments };
+  Place place_ = Place::kBeforeName;
+  int depth_ = 0;
+  bool in_string_ = false, escaped_ = false;
+  std::string name_;  // as JSON
+};
+
+}  // namespace nanochat
