@@ -99,14 +99,12 @@ TEST_P(NewestPlans, EqualAHandCount) {
   EXPECT_EQ(step_of(plans, "rl").steps, 467);
 }
 
-INSTANTIATE_TEST_SUITE_P(Configs, NewestPlans,
-                         ::testing::Values(NewestCount{"d12.json", 286'261'730, 84'935'088, 524'288, 2520, 835,
-                                                       2'760'000'000},
-                                           NewestCount{"d20.json", 896'533'746, 393'217'200, 1'048'576, 4980, 417,
-                                                       11'040'000'000},
-                                           NewestCount{"d24_speedrun.json", 1'384'122'122, 679'478'976, 1'048'576, 5568, 417,
-                                                       18'400'000'000}),
-                         [](const auto& instance) { return std::string(instance.param.file).substr(0, 3); });
+INSTANTIATE_TEST_SUITE_P(
+    Configs, NewestPlans,
+    ::testing::Values(NewestCount{"d12.json", 286'261'730, 84'935'088, 524'288, 2520, 835, 2'760'000'000},
+                      NewestCount{"d20.json", 896'533'746, 393'217'200, 1'048'576, 4980, 417, 11'040'000'000},
+                      NewestCount{"d24_speedrun.json", 1'384'122'122, 679'478'976, 1'048'576, 5568, 417, 18'400'000'000}),
+    [](const auto& instance) { return std::string(instance.param.file).substr(0, 3); });
 
 TEST(Plan, OfTheToyWorld) {
   const std::vector<StepPlan> plans = plan_chain(load_chain(kConfigs / "toy.json"));
