@@ -360,8 +360,7 @@ ExitCode bench_infer(const BenchArguments& arguments, Context& context) {
 Subcommand& add_shape(CommandLine& command_line, const char* path, const char* summary, const char* example,
                       BenchArguments& arguments) {
   Subcommand& command = command_line.add(path, summary, example);
-  command
-      .option("recipe", &arguments.recipe, "Version of the Python nanochat whose architecture and optimizer to measure.")
+  command.option("recipe", &arguments.recipe, "Version of the Python nanochat whose architecture and optimizer to measure.")
       .one_of({"nanochat-2025-12", "nanochat-2026-07"});
   command.option("depth", &arguments.depth, "Number of layers. The model is 64 times as wide.").at_least(1);
   command.option("sequence_len", &arguments.sequence_len, "Number of tokens in a row.").at_least(1);
