@@ -54,9 +54,7 @@ class ConversationTraining : public Stage {
                          .warmdown_ratio = plan_.warmdown_ratio,
                          .final_lr_frac = plan_.final_lr_frac},
             .muon_warmup = plan_.muon_warmup,
-            .invariants =
-                {{"tokens_per_step", shape_.rows_of_step() * model_config_.sequence_len, {"device_batch_size", "base_model"}},
-                 {"learning_rates", {options.embedding_lr, options.unembedding_lr, options.matrix_lr}, {"base_model"}}},
+            .invariants = invariants(options),
             .declare = plan_.declare,
             .initialize = [this](Gpt& model) { read_weights(base_.stored, model); },
             .warm_start = warm_start,
@@ -86,6 +84,16 @@ class ConversationTraining : public Stage {
 
  private:
   std::int64_t time() const { return model_config_.sequence_len; }
+
+  std::vector<Invariant> invariants(const TrainerOptions& options) const {
+    const std::int64_t tokens = shape_.rows_of_step() * model_config_.sequence_len;
+    std::vector<Invariant> found = {{"tokens_per_step", tokens, {"device_batch_size", "base_model"}}};
+    const auto inherited = {config_.embedding_lr, config_.unembedding_lr, config_.matrix_lr};
+    if (std::count(inherited.begin(), inherited.end(), kInherited) > 0) {
+      found.push_back({"learning_rates", {options.embedding_lr, options.unembedding_lr, options.matrix_lr}, {"base_model"}});
+    }
+    return found;
+  }
 
   WarmStart plan_warm_start(std::vector<std::string>& warnings) const {
     if (!plan_.load_optimizer) return {};
