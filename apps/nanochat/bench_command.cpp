@@ -38,6 +38,7 @@ namespace {
 using nlohmann::ordered_json;
 
 struct BenchArguments {
+  std::string recipe{architecture_name(Architecture::kNanochat2025_12)};
   std::int64_t depth = 4;
   std::int64_t sequence_len = 256;
   std::int64_t device_batch_size = 16;
@@ -85,7 +86,8 @@ at::Tensor random_ids(std::int64_t rows, std::int64_t columns, std::int64_t voca
 }
 
 GptConfig config_of(const BenchArguments& arguments) {
-  const GptConfig config = GptConfig::from_depth(arguments.depth, arguments.vocab_size, arguments.sequence_len);
+  const GptConfig config = GptConfig::from_depth(arguments.depth, arguments.vocab_size, arguments.sequence_len,
+                                                 architecture_of_name(arguments.recipe).value());
   config.validate();
   return config;
 }
@@ -93,6 +95,7 @@ GptConfig config_of(const BenchArguments& arguments) {
 // What both tables begin with.
 ordered_json describe(const char* what, const BenchArguments& arguments, const GptConfig& config, const Runtime& runtime) {
   return {{"benchmark", what},
+          {"recipe", arguments.recipe},
           {"depth", arguments.depth},
           {"sequence_len", arguments.sequence_len},
           {"device_batch_size", arguments.device_batch_size},
@@ -357,6 +360,8 @@ ExitCode bench_infer(const BenchArguments& arguments, Context& context) {
 Subcommand& add_shape(CommandLine& command_line, const char* path, const char* summary, const char* example,
                       BenchArguments& arguments) {
   Subcommand& command = command_line.add(path, summary, example);
+  command.option("recipe", &arguments.recipe, "Version of the Python nanochat whose architecture and optimizer to measure.")
+      .one_of({"nanochat-2025-12", "nanochat-2026-07"});
   command.option("depth", &arguments.depth, "Number of layers. The model is 64 times as wide.").at_least(1);
   command.option("sequence_len", &arguments.sequence_len, "Number of tokens in a row.").at_least(1);
   command.option("device_batch_size", &arguments.device_batch_size, "Number of rows in a forward pass.").at_least(1);

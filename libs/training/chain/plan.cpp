@@ -59,7 +59,7 @@ class Planner {
     declare(options, config);
     if (declare_scores != nullptr) declare_scores(options, scores);
     options.apply_json(step.options, fmt::format("step \"{}\"", step.name));
-    if constexpr (std::is_same_v<Config, PretrainConfig>) apply_recipe(options, config);
+    if constexpr (std::is_same_v<Config, PretrainConfig> || std::is_same_v<Config, SftConfig>) apply_recipe(options, config);
     return config;
   }
 
@@ -141,8 +141,11 @@ class Planner {
     const std::int64_t conversations = std::max<std::int64_t>(1, known(step, "conversations")), tokens = known(step, "tokens");
     const double rows_wanted = static_cast<double>(tokens) / static_cast<double>(conversations) *
                                static_cast<double>(config.examples_per_step) / static_cast<double>(base.model.sequence_len);
-    const std::int64_t rows = config.total_batch_size > 0 ? config.total_batch_size / base.model.sequence_len
-                                                          : std::max<std::int64_t>(1, std::llround(rows_wanted));
+    const std::int64_t batch_size = config.total_batch_size > 0     ? config.total_batch_size
+                                    : config.examples_per_step == 0 ? base.total_batch_size
+                                                                    : 0;
+    const std::int64_t rows = batch_size > 0 ? batch_size / base.model.sequence_len
+                                             : std::max<std::int64_t>(1, std::llround(rows_wanted));
     const StepShape shape = step_shape(rows, base.device_batch_size);
     const std::int64_t batch = shape.rows_of_step() * base.model.sequence_len;
     result.steps = config.num_iterations >= 0 ? config.num_iterations : epochs(tokens, config, batch);

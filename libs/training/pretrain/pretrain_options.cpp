@@ -173,9 +173,11 @@ void declare_pretrain_options(OptionList& options, PretrainConfig& config) {
 
   options
       .add("packing", config.packing,
-           "How documents fill rows. best-fit starts every row at the beginning of a document. stream cuts the "
-           "concatenated text at row boundaries, as the Python nanochat does.")
-      .one_of({"best-fit", "stream"});
+           "How documents fill rows. best-fit starts every row at the beginning of a document and keeps all text. "
+           "best-fit-crop discards the end of documents that do not fit, as the Python nanochat of July 2026 does: about a "
+           "third of the text. stream cuts the concatenated text at row boundaries, as the Python nanochat of December 2025 "
+           "does.")
+      .one_of({"best-fit", "best-fit-crop", "stream"});
   options
       .add("validation_every", config.validation_every,
            "For text: hold out every N-th document for validation; 0 holds out none.")

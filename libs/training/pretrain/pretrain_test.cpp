@@ -174,6 +174,8 @@ TEST_F(Pretrain, TheNewestRecipeLearnsAndResumesBitForBit) {
   config_.total_batch_size = 256;
   config_.warmup_steps = 2;
   config_.runtime.dtype = "float32";
+  EXPECT_EQ(config_.packing, "best-fit") << "keeps all text";
+  config_.packing = "best-fit-crop";
   const PretrainResult whole = train();
   EXPECT_EQ(whole.steps, 12);
   const LoadedModel uninterrupted = load_model(config_.output_dir, at::kFloat);

@@ -73,6 +73,10 @@ struct Loop {
       restore(*folder);
     } else {
       parts.initialize(model);
+      if (!parts.warm_start.checkpoint.empty()) {
+        read_optimizer_state(parts.warm_start.checkpoint);
+        optimizer.set_steps(parts.warm_start.steps);
+      }
       stage.seek(nullptr);
     }
     peak.emplace(parts.runtime.device, parts.runtime.dtype);
@@ -182,6 +186,11 @@ struct Loop {
     return std::nullopt;
   }
 
+  void read_optimizer_state(const fs::path& folder) {
+    NamedTensors tensors = optimizer.state();
+    load_optimizer_state(folder, tensors, communicator.alone() ? std::vector<std::int64_t>() : optimizer.state_first_rows());
+  }
+
   void restore(const fs::path& folder) {
     const StoredModel stored = open_model(folder);
     const nlohmann::json& state = stored.training_state;
@@ -198,11 +207,10 @@ struct Loop {
                                         folder.string()));
     }
     read_weights(stored, model);
-    NamedTensors tensors = optimizer.state();
-    load_optimizer_state(folder, tensors, communicator.alone() ? std::vector<std::int64_t>() : optimizer.state_first_rows());
+    read_optimizer_state(folder);
     try {
       step = state.at("step").get<std::int64_t>();
-      optimizer.set_steps(step);
+      optimizer.set_steps(state.value("optimizer_steps", step));
       loop = LoopState::from_json(state.at("loop"), parts.shown, parts.score);
       stage.seek(state.at("loader"));
     } catch (const nlohmann::json::exception& error) {  // written by another program
@@ -370,10 +378,15 @@ struct Loop {
     contents.optimizer = optimizer.state();
     contents.shared = {board.get(), communicator.rank(), communicator.size(), saves++};
     contents.tokenizer = parts.tokenizer.get();
-    contents.training_state = {{"stage", parts.stage},       {"step", step},
-                               {"loader", stage.position()}, {"loop", loop.to_json(parts.shown, parts.score)},
-                               {"config", resolved()},       {"scheduled_steps", scheduled_steps()},
-                               {"invariants", invariants()}, {"environment", describe_environment(parts.runtime)}};
+    contents.training_state = {{"stage", parts.stage},
+                               {"step", step},
+                               {"loader", stage.position()},
+                               {"loop", loop.to_json(parts.shown, parts.score)},
+                               {"config", resolved()},
+                               {"scheduled_steps", scheduled_steps()},
+                               {"optimizer_steps", optimizer.steps()},
+                               {"invariants", invariants()},
+                               {"environment", describe_environment(parts.runtime)}};
     const auto start = Clock::now();
     surface([&] {
       const fs::path folder = RunFolder::checkpoint_path(parts.options.output_dir, step);

@@ -1,5 +1,7 @@
 #include "training/trainer/trainer_options.h"
 
+#include <nlohmann/json.hpp>
+
 #include "core/options.h"
 #include "model/config.h"
 
@@ -39,10 +41,20 @@ void declare_data_options(OptionList& options, TrainerOptions& config, const std
       .not_in_resolved();
 }
 
-void declare_learning_rates(OptionList& options, TrainerOptions& config) {
-  options.add("embedding_lr", config.embedding_lr, "Learning rate of the token embedding (AdamW).").at_least(0);
-  options.add("unembedding_lr", config.unembedding_lr, "Learning rate of the output head (AdamW).").at_least(0);
-  options.add("matrix_lr", config.matrix_lr, "Learning rate of the weight matrices (Muon).").at_least(0);
+void declare_learning_rates(OptionList& options, TrainerOptions& config, bool inherits) {
+  const auto declare = [&](const char* name, double& rate, const std::string& help) {
+    if (!inherits) {
+      options.add(name, rate, help + ".").at_least(0);
+      return;
+    }
+    options.add(name, rate, help + "; -1 uses the one that the base model was trained with.")
+        .check([](const nlohmann::json& value) {
+          return value >= 0.0 || value == -1.0 ? std::string() : std::string("at least 0, or -1");
+        });
+  };
+  declare("embedding_lr", config.embedding_lr, "Learning rate of the token embedding (AdamW)");
+  declare("unembedding_lr", config.unembedding_lr, "Learning rate of the output head (AdamW)");
+  declare("matrix_lr", config.matrix_lr, "Learning rate of the weight matrices (Muon)");
 }
 
 void declare_step_options(OptionList& options, TrainerOptions& config) {

@@ -41,8 +41,8 @@ struct TrainerOptions {
 void declare_run_options(OptionList& options, TrainerOptions& config);
 // --seed and --workers; `fixed`: what the seed determines, `work`: what the threads do.
 void declare_data_options(OptionList& options, TrainerOptions& config, const std::string& fixed, const std::string& work);
-// The three learning rates.
-void declare_learning_rates(OptionList& options, TrainerOptions& config);
+// The three learning rates. `inherits`: -1 takes the base model's.
+void declare_learning_rates(OptionList& options, TrainerOptions& config, bool inherits = false);
 // Other options of an optimizer step: weight decay, Muon, clipping, skipped steps.
 void declare_step_options(OptionList& options, TrainerOptions& config);
 // Checkpoints, and lines of log.txt; `best`: the score whose best checkpoint --keep-best keeps.
