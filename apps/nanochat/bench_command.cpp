@@ -161,9 +161,11 @@ void add_conversations(const BenchConversations& conversations, double rows_per_
 
 // Throws OutOfMemoryError where the shape takes more memory than the device has free.
 void require_memory(const BenchArguments& arguments, const GptConfig& config, const Runtime& runtime) {
-  const std::int64_t needed = estimate_training_memory(config, arguments.device_batch_size, arguments.sequence_len,
-                                                       runtime.dtype == at::kFloat ? 4 : 2, runtime.device.is_cuda())
-                                  .total();
+  const TrainingShape shape{.device_batch_size = arguments.device_batch_size,
+                            .sequence_len = arguments.sequence_len,
+                            .compute_bytes = runtime.dtype == at::kFloat ? 4 : 2,
+                            .gpu = runtime.device.is_cuda()};
+  const std::int64_t needed = estimate_training_memory(config, shape).total();
   const std::int64_t available = available_memory_bytes(runtime.device);
   if (needed <= available) return;
   throw OutOfMemoryError(

@@ -185,9 +185,16 @@ TEST_F(ManyProcesses, PretrainAsOneDoes) {
       EXPECT_THAT(read_file(output / ("log.rank-" + std::to_string(rank) + ".txt")),
                   HasSubstr("process " + std::to_string(rank) + " of " + std::to_string(processes)));
     }
-    const auto parameters = nlohmann::json::parse(many.out).at("parameters").get<double>();
-    const double formula = (processes - 1.0) / processes * parameters * (4 + 4);
-    for (const double bytes : figures(output, "sent_bytes")) EXPECT_NEAR(bytes, formula, 2000);
+    const ProgramResult planned = run_program(joined(pretraining(output, 50),
+                                                     {"--plan", "--json", "--world-size", std::to_string(processes)}));
+    ASSERT_EQ(planned.exit_code, 0) << planned.err;
+    const auto plan = nlohmann::json::parse(planned.out);
+    EXPECT_EQ(plan.at("steps"), 50);
+    EXPECT_EQ(plan.at("grad_accum_steps"), 4 / processes);
+    EXPECT_EQ(plan.at("parameters"), nlohmann::json::parse(many.out).at("parameters"));
+    const auto formula = plan.at("sent_bytes").get<double>();
+    EXPECT_EQ(figures(output, "sent_bytes").size(), 50u);
+    for (const double bytes : figures(output, "sent_bytes")) EXPECT_NEAR(bytes, formula, 1000);
 
     // Each process wrote its part of the optimizer's state.
     double whole = static_cast<double>(fs::file_size(checkpoint(folder_ / "one", 50) / "optimizer.rank-0-of-1.safetensors")),

@@ -60,6 +60,11 @@ void declare_step_options(OptionList& options, TrainerOptions& config) {
       .may_change();
   options.add("grad_clip", config.grad_clip, "Clip gradients to this global norm; 0 disables clipping.").at_least(0);
   options
+      .add("recompute", config.recompute,
+           "Keep only the input of each layer in the forward pass, and compute the rest again in the backward pass (activation "
+           "recomputation). Takes much less memory and about a fifth more time; the results are the same.")
+      .may_change();
+  options
       .add("skip_bad_steps", config.skip_bad_steps,
            "Skip up to this many batches in which the loss or a gradient is NaN or Inf; the next one stops "
            "training.")
