@@ -35,6 +35,7 @@ nlohmann::json pretrain_plan_json(const PretrainPlan& plan, const Cluster& clust
           {"gradient_seconds", training.step.gradients},
           {"exposed_gradient_seconds", training.step.exposed_gradients},
           {"weight_seconds", training.step.weights},
+          {"exposed_weight_seconds", training.step.exposed_weights},
           {"compute_seconds", training.step.compute},
           {"step_seconds", training.step.total()},
           {"seconds", training.seconds},
@@ -72,10 +73,10 @@ void print_pretrain_plan(const PretrainPlan& plan, const Cluster& cluster, bool 
   std::cout << "  " << memory_remark(cluster, plan.shape.gpu) << '\n';
   if (cluster.ranks > 1) {
     std::cout << fmt::format(
-        "communication: {} sent by each process in a step, in {}: gradients {}, of which {} are not beneath "
-        "the backward pass, and weights {}\n",
-        bytes(training.traffic.total()), milliseconds(step.communication()), milliseconds(step.gradients),
-        milliseconds(step.exposed_gradients), milliseconds(step.weights));
+        "communication: {} sent by each process in a step; gradients in {}, of which {} are not beneath the backward pass; "
+        "weights in {}, of which {} are not beneath the forward pass\n",
+        bytes(training.traffic.total()), milliseconds(step.gradients), milliseconds(step.exposed_gradients),
+        milliseconds(step.weights), milliseconds(step.exposed_weights));
   }
   if (training.seconds > 0.0) {
     std::cout << fmt::format("time: {} a step, {} in all", milliseconds(step.total()), human_duration(training.seconds));

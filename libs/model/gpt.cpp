@@ -187,12 +187,18 @@ Pass Gpt::make_pass(const at::Tensor& ids, Sequences where) const {
 
 const at::Tensor& Gpt::run(const Pass& pass, Activations& a) const {
   const std::size_t layers = network_->attention.size();
+  const auto want = [this](std::int64_t layer) {
+    if (weights_wanted_) weights_wanted_(layer);
+  };
+  want(kBeforeLayers);
   a.stream.begin(pass.tokens, a.attention_of(0).input);
   pass.observe("embedding", -1, a.stream.start());
   for (std::size_t layer = 0; layer < layers; ++layer) {
+    want(static_cast<std::int64_t>(layer));
     network_->attention[layer].forward(pass, a.attention_of(layer), a.stream.branch());
     a.stream.add_branch(a.mlp_of(layer).input);
     network_->mlp[layer].forward(pass, a.mlp_of(layer), a.mlp_scratch, a.stream.branch());
+    if (layer + 1 == layers) want(kAfterLayers);
     a.stream.end_layer(static_cast<std::int64_t>(layer), layer + 1 < layers ? a.attention_of(layer + 1).input : a.final);
   }
   return a.final.y;

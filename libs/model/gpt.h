@@ -38,6 +38,10 @@ using TensorObserver = std::function<void(const std::string& name, const at::Ten
 // On a GPU the gradients may still be computing; work queued on the same stream runs after them.
 using GradientsFinal = std::function<void(std::int64_t layer)>;
 
+// Called during the forward pass before parameters with this TensorSpec::layer are read: kBeforeLayers, the layers from the
+// first to the last, kAfterLayers.
+using WeightsWanted = std::function<void(std::int64_t layer)>;
+
 class Gpt {
  public:
   // Weights are uninitialised until init_weights() or a checkpoint fills them. dtype: at::kFloat or at::kBFloat16.
@@ -108,6 +112,8 @@ class Gpt {
   void set_observer(TensorObserver observer) { observer_ = std::move(observer); }
   // Applies to every later backward pass; an empty function costs nothing.
   void set_gradients_final(GradientsFinal callback) { gradients_final_ = std::move(callback); }
+  // Applies to every later forward pass.
+  void set_weights_wanted(WeightsWanted callback) { weights_wanted_ = std::move(callback); }
 
  private:
   struct Activations;  // the buffers of one pass
@@ -134,6 +140,7 @@ class Gpt {
   std::shared_ptr<Kept> kept_;  // may refer to network_
   TensorObserver observer_;
   GradientsFinal gradients_final_;
+  WeightsWanted weights_wanted_;
   bool recompute_ = false;
 };
 

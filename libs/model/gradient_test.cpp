@@ -3,12 +3,14 @@
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/full.h>
+#include <ATen/ops/isfinite.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/rand.h>
 
 #include <gtest/gtest.h>
 #include <spdlog/fmt/fmt.h>
 
+#include <limits>
 #include <string>
 #include <utility>
 #include <vector>
@@ -241,6 +243,40 @@ TEST(Gradients, AreObservedOnceWithRecomputation) {
   model.set_recompute(true);
   model.forward_backward(ids, ids, at::ones({2, 16}));
   EXPECT_EQ(names, plain);
+}
+
+// What is copied to a layer when the forward pass asks for it is in time: nothing is read before.
+TEST(Gradients, ReadNoWeightBeforeTheyAskForIt) {
+  for (const bool recompute : {false, true}) {
+    for (const GptConfig& config : {GptConfig::from_depth(3, 90, 16), testing::newest_config(90, 16)}) {
+      for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+        Gpt model = random_model(config, dtype, 1);
+        model.set_recompute(recompute);
+        const at::Tensor ids = random_ids(4, 16, 90, 2), scale = at::ones({4, 16});
+        const at::Tensor expected = model.forward_backward(ids, ids, scale).clone();
+        std::vector<at::Tensor> right;
+        for (Parameter& parameter : model.parameters()) {
+          right.push_back(parameter.compute.clone());
+          parameter.compute.fill_(std::numeric_limits<float>::quiet_NaN());
+        }
+        std::vector<std::int64_t> asked;
+        model.set_weights_wanted([&](std::int64_t layer) {
+          asked.push_back(layer);
+          for (std::size_t i = 0; i < right.size(); ++i) {
+            if (model.parameters()[i].spec.layer == layer) model.parameters()[i].compute.copy_(right[i]);
+          }
+        });
+        EXPECT_TRUE(at::equal(model.forward_backward(ids, ids, scale), expected)) << dtype;
+        std::vector<std::int64_t> order = {kBeforeLayers};
+        for (std::int64_t layer = 0; layer < config.n_layer; ++layer) order.push_back(layer);
+        order.push_back(kAfterLayers);
+        EXPECT_EQ(asked, order);
+        model.set_weights_wanted({});
+        EXPECT_TRUE(at::isfinite(model.token_losses(ids, ids)).all().item<bool>()) << "everything has arrived";
+        EXPECT_EQ(asked.size(), order.size());
+      }
+    }
+  }
 }
 
 TEST(Gradients, RepeatBitForBit) {

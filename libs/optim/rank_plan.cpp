@@ -9,8 +9,6 @@
 namespace nanochat {
 namespace {
 
-constexpr std::int64_t kGradientBytes = 4;
-
 std::vector<TensorSpec> tensors_of(const GptConfig& config) {
   std::vector<TensorSpec> tensors;
   for_each_tensor(config, [&](const TensorSpec& tensor) { tensors.push_back(tensor); });
@@ -43,14 +41,16 @@ MemoryEstimate estimate_rank_memory(const GptConfig& config, const TrainingShape
   return estimate;
 }
 
-StepTraffic step_traffic(const GptConfig& config, int ranks, int compute_bytes) {
+StepTraffic step_traffic(const GptConfig& config, int ranks, int compute_bytes, int gradient_bytes) {
   if (ranks == 1) return {};
   StepTraffic traffic{.calls = static_cast<int>(config.n_layer) + 2};
   for_each_tensor(config, [&](const TensorSpec& tensor) {
     const auto share = [&](std::int64_t bytes) { return tensor.numel() * bytes * (ranks - 1) / ranks; };
-    traffic.gradients += share(kGradientBytes);
-    if (tensor.layer == kBeforeLayers) traffic.last_gradients += share(kGradientBytes);
-    traffic.weights += share(computes_in_float32(tensor) ? 4 : compute_bytes);
+    traffic.gradients += share(gradient_bytes);
+    if (tensor.layer == kBeforeLayers) traffic.last_gradients += share(gradient_bytes);
+    const std::int64_t weights = share(computes_in_float32(tensor) ? 4 : compute_bytes);
+    traffic.weights += weights;
+    if (tensor.layer == kBeforeLayers) traffic.first_weights += weights;
   });
   return traffic;
 }
@@ -71,10 +71,10 @@ double recompute_flops_per_token(const GptConfig& config) {
 }
 
 StepTime estimate_step_time(const GptConfig& config, const TrainingShape& shape, const Cluster& cluster, double tokens) {
-  constexpr double kBackward = 2.0 / 3.0;  // of the operations of a pass
-  const StepTraffic traffic = step_traffic(config, cluster.ranks, shape.compute_bytes);
+  constexpr double kForward = 1.0 / 3.0, kBackward = 2.0 / 3.0;  // of the operations of a pass
+  const StepTraffic traffic = step_traffic(config, cluster.ranks, shape.compute_bytes, cluster.gradient_bytes);
   const double again = shape.recompute ? recompute_flops_per_token(config) : 0.0;
-  const double last = std::min(tokens, static_cast<double>(shape.device_batch_size * shape.sequence_len));
+  const double micro_batch = std::min(tokens, static_cast<double>(shape.device_batch_size * shape.sequence_len));
   const auto computing = [&](double flops) { return cluster.flops_per_second > 0 ? flops / cluster.flops_per_second : 0.0; };
   const double hops = traffic.calls * (cluster.ranks - 1) * cluster.hop_seconds;
   const auto sending = [&](std::int64_t bytes) { return static_cast<double>(bytes) / cluster.ring_bytes_per_second(); };
@@ -83,8 +83,11 @@ StepTime estimate_step_time(const GptConfig& config, const TrainingShape& shape,
   time.compute = computing(tokens * (config.flops_per_token() + again));
   time.gradients = sending(traffic.gradients) + hops;
   time.weights = sending(traffic.weights) + hops;
-  const double beneath = computing(last * (kBackward * config.flops_per_token() + again));
-  time.exposed_gradients = std::max(time.gradients - beneath, sending(traffic.last_gradients));
+  const auto exposed = [&](double communication, double flops_per_token, std::int64_t exposed_bytes) {
+    return std::max(communication - computing(micro_batch * flops_per_token), sending(exposed_bytes));
+  };
+  time.exposed_gradients = exposed(time.gradients, kBackward * config.flops_per_token() + again, traffic.last_gradients);
+  time.exposed_weights = exposed(time.weights, kForward * config.flops_per_token(), traffic.first_weights);
   return time;
 }
 

@@ -17,6 +17,8 @@ TEST(RankPlan, BytesAreThoseOfTheDocument) {
     EXPECT_NEAR(static_cast<double>(traffic.gradients), share * kParameters * 4, kRounding);
     EXPECT_NEAR(static_cast<double>(traffic.weights), share * kParameters * 2, kRounding);
     EXPECT_NEAR(static_cast<double>(traffic.last_gradients), share * kTable * 4, kRounding);
+    EXPECT_NEAR(static_cast<double>(traffic.first_weights), share * kTable * 2, kRounding);
+    EXPECT_NEAR(static_cast<double>(step_traffic(kD20, ranks, 2, 2).gradients), share * kParameters * 2, kRounding);
     EXPECT_NEAR(static_cast<double>(step_traffic(kD20, ranks, 4).weights), share * kParameters * 4, kRounding);
     EXPECT_EQ(traffic.calls, 22);
   }
@@ -63,17 +65,19 @@ TEST(RankPlan, TimeIsComputingAndWhatIsNotBeneathIt) {
                  eight = estimate_step_time(kD20, shape, cluster, 8 * kMicroBatch);
   EXPECT_NEAR(one.compute, pass, 1e-9);
   EXPECT_NEAR(eight.compute, 8 * pass, 1e-9);
-  // 0.5 x N x 4 bytes, hidden but for the embedding's; 0.5 x N x 2 bytes in full.
+  // 0.5 x N x 4 bytes and 0.5 x N x 2, hidden but for the embedding's.
   EXPECT_NEAR(one.gradients, kParameters * 2 / 300e9, 1e-8);
   EXPECT_NEAR(one.exposed_gradients, kTable * 2 / 300e9, 1e-8);
   EXPECT_NEAR(one.weights, kParameters / 300e9, 1e-8);
+  EXPECT_NEAR(one.exposed_weights, kTable / 300e9, 1e-8);
   EXPECT_EQ(eight.communication(), one.communication()) << "once a step";
-  EXPECT_NEAR(one.total(), pass + one.exposed_gradients + one.weights, 1e-12);
+  EXPECT_NEAR(one.total(), pass + one.exposed_gradients + one.exposed_weights, 1e-12);
 
-  // Slower than the backward pass: what lasts longer is waited for.
+  // Slower than the passes: what lasts longer is waited for.
   cluster.link_bytes_per_second = 1e9;
   const StepTime slow = estimate_step_time(kD20, shape, cluster, kMicroBatch);
   EXPECT_NEAR(slow.exposed_gradients, kParameters * 2 / 1e9 - pass * 2 / 3, 1e-6);
+  EXPECT_NEAR(slow.exposed_weights, kParameters / 1e9 - pass / 3, 1e-6);
 
   // Beyond one machine the slower of link and network decides, and a ring has as many hops as others.
   cluster.link_bytes_per_second = 300e9;

@@ -90,7 +90,9 @@ class Planner {
                               .gpu = chain_.hardware.gpu,
                               .recompute = options.recompute};
     const double tokens = result.steps > 0 ? static_cast<double>(result.tokens) / static_cast<double>(result.steps) : 0.0;
-    const TrainingPlan plan = plan_training(model, shape, cluster_, result.steps, tokens);
+    Cluster cluster = cluster_;
+    cluster.gradient_bytes = options.grad_comm_dtype == "bfloat16" ? 2 : 4;
+    const TrainingPlan plan = plan_training(model, shape, cluster, result.steps, tokens);
     result.parameters = model.parameter_count();
     result.memory = plan.memory.total();
     result.host_memory = plan.host_memory;

@@ -18,7 +18,7 @@ struct PretrainPlan {
 };
 
 // In float32 if --dtype says so, else in bfloat16. Throws ConfigError for options that do not fit together.
-PretrainPlan plan_pretraining(PretrainConfig config, std::int64_t vocab_size, bool gpu, const Cluster& cluster);
+PretrainPlan plan_pretraining(PretrainConfig config, std::int64_t vocab_size, bool gpu, Cluster cluster);
 
 // Of the tokenizer that --tokenizer or --data-dir name; nullopt if neither is given.
 std::optional<std::int64_t> planned_vocab_size(const PretrainConfig& config);

@@ -158,6 +158,38 @@ TEST_P(Ranks, AgreeInBFloat16) {
   }
 }
 
+// Gradients in bfloat16 on their way are those in float32 up to its eight bits.
+TEST_P(Ranks, MaySendGradientsInBFloat16) {
+  constexpr double kTolerance = 0.01;
+  testing::run_ranks(ranks(), [&](Communicator& communicator) {
+    at::set_num_threads(1);
+    std::vector<std::vector<at::Tensor>> gradients;
+    for (const at::ScalarType sent : {at::kFloat, at::kBFloat16}) {
+      Gpt model = testing::random_model(config(), at::kFloat, 1);
+      OptimizerOptions with = options(config());
+      with.gradient_comm_dtype = sent;
+      Optimizer optimizer(model.parameters(), config().n_embd, with, communicator);
+      train_step(model, optimizer, share_of(batches_of(0, ranks()), communicator), {});
+      optimizer.wait_for_weights();
+      const auto divided = divide_parameters(model.parameters(), ranks());
+      gradients.emplace_back();
+      for (std::size_t i = 0; i < divided.size(); ++i) {
+        for (const OwnedRows& rows : divided[i]) {
+          if (rows.owner != communicator.rank()) continue;
+          gradients.back().push_back(model.parameters()[i].grad.narrow(0, rows.first, rows.end - rows.first).clone());
+        }
+      }
+    }
+    bool rounded = false;
+    for (std::size_t i = 0; i < gradients[0].size(); ++i) {
+      EXPECT_LE(gradients[1][i].sub(gradients[0][i]).norm().item<double>(),
+                kTolerance * gradients[0][i].norm().item<double>() + 1e-12);
+      rounded |= !at::equal(gradients[0][i], gradients[1][i]);
+    }
+    EXPECT_TRUE(rounded);
+  });
+}
+
 TEST_P(Ranks, SayTheSameOfAGradientThatIsNotFinite) {
   const int bad = ranks() - 1;
   testing::run_ranks(ranks(), [&](Communicator& communicator) {
@@ -177,6 +209,7 @@ TEST_P(Ranks, SayTheSameOfAGradientThatIsNotFinite) {
     // And they go on together.
     batches = share_of(batches_of(2, ranks()), communicator);
     EXPECT_TRUE(std::isfinite(train_step(model, optimizer, batches, {}).loss));
+    optimizer.wait_for_weights();
   });
 }
 
@@ -184,14 +217,19 @@ TEST_P(Ranks, SayTheSameOfAGradientThatIsNotFinite) {
 TEST_P(Ranks, SendGradientsOfTheLastMicroBatchAlone) {
   // Beside them go agreements, the norm and the loss, and each piece of a tensor is rounded to whole bytes.
   constexpr std::int64_t kFigures = 1000;
-  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
-    const std::int64_t expected = step_traffic(config(), ranks(), dtype == at::kFloat ? 4 : 2).total();
+  for (const auto& [dtype, sent] :
+       {std::pair{at::kFloat, at::kFloat}, {at::kBFloat16, at::kFloat}, {at::kBFloat16, at::kBFloat16}}) {
+    const std::int64_t expected = step_traffic(config(), ranks(), dtype == at::kFloat ? 4 : 2, sent == at::kFloat ? 4 : 2)
+                                      .total();
     for (const int micro_batches : {1, 3}) {
-      testing::run_ranks(ranks(), [&](Communicator& communicator) {
+      testing::run_ranks(ranks(), [&, dtype = dtype, sent = sent](Communicator& communicator) {
         at::set_num_threads(1);
         Gpt model = testing::random_model(config(), dtype, 1);
-        Optimizer optimizer(model.parameters(), config().n_embd, options(config()), communicator);
+        OptimizerOptions with = options(config());
+        with.gradient_comm_dtype = sent;
+        Optimizer optimizer(model.parameters(), config().n_embd, with, communicator);
         train_step(model, optimizer, share_of(batches_of(0, micro_batches * ranks()), communicator), {});
+        optimizer.wait_for_weights();
         EXPECT_GE(communicator.bytes_sent(), expected - kFigures) << micro_batches << " " << at::toString(dtype);
         EXPECT_LE(communicator.bytes_sent(), expected + kFigures) << micro_batches << " " << at::toString(dtype);
       });

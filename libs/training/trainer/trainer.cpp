@@ -253,6 +253,7 @@ struct Loop {
       while (!take_step() && !interrupted()) {  // a skipped batch is no step: the next one stands in
       }
     }
+    optimizer.wait_for_weights();
     finish_saves();
     progress.finish();
     return {.steps = step,
@@ -419,6 +420,7 @@ struct Loop {
   }
 
   void validate() {
+    optimizer.wait_for_weights();
     std::optional<Evaluation> evaluation = stage.evaluate(model, step);
     if (!evaluation) return;
     loop.score = evaluation->score;
@@ -445,6 +447,7 @@ struct Loop {
   }
 
   void examine() {
+    optimizer.wait_for_weights();
     at_root([this] {
       const nlohmann::json found = stage.examine(model, step);
       if (!found.empty()) metrics->write(step, found);
@@ -457,6 +460,7 @@ struct Loop {
       if (!score.due(step, last) || interrupted()) continue;
       if (saved_step != step) save();
       finish_saves();
+      optimizer.wait_for_weights();
       at_root([&] {
         const nlohmann::json found = score.ask(model, *parts.tokenizer);
         if (!found.empty() && !interrupt_requested()) metrics->write(step, found);  // what was cut short says nothing
