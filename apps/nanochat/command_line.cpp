@@ -174,7 +174,7 @@ bool Subcommand::parse(const std::vector<std::string>& words) {
     if (!option.is_list()) values.erase(values.begin(), values.end() - 1);  // given twice: the last counts
     option.set_text(values, option.flag(), "flag");
   }
-  const bool released = !unless_.empty() && known(unless_).value() == true;
+  const bool released = !unless_.empty() && known(unless_).value().get<bool>();
   for (const std::string& name : released ? std::vector<std::string>() : required_) {
     const Option& option = known(name);
     if (option.source() == "default") {

@@ -10,6 +10,8 @@
 #include <mutex>
 #include <string>
 #include <tuple>
+#include <utility>
+#include <vector>
 
 #include "core/errors.h"
 #include "distributed/testing.h"
@@ -217,8 +219,8 @@ TEST_P(Ranks, SayTheSameOfAGradientThatIsNotFinite) {
 TEST_P(Ranks, SendGradientsOfTheLastMicroBatchAlone) {
   // Beside them go agreements, the norm and the loss, and each piece of a tensor is rounded to whole bytes.
   constexpr std::int64_t kFigures = 1000;
-  for (const auto& [dtype, sent] :
-       {std::pair{at::kFloat, at::kFloat}, {at::kBFloat16, at::kFloat}, {at::kBFloat16, at::kBFloat16}}) {
+  for (const auto& [dtype, sent] : std::vector<std::pair<at::ScalarType, at::ScalarType>>{
+           {at::kFloat, at::kFloat}, {at::kBFloat16, at::kFloat}, {at::kBFloat16, at::kBFloat16}}) {
     const std::int64_t expected = step_traffic(config(), ranks(), dtype == at::kFloat ? 4 : 2, sent == at::kFloat ? 4 : 2)
                                       .total();
     for (const int micro_batches : {1, 3}) {
