@@ -75,16 +75,16 @@ std::vector<OwnedTensor> Optimizer::parts_of(const std::vector<Divided>& paramet
 void Optimizer::reduce_gradients(std::int64_t layer) {
   const auto found = layers_.find(layer);
   if (found == layers_.end()) return;
-  std::vector<OwnedTensor> parts = parts_of(found->second, &Parameter::grad);
   Reduction reduction;
+  reduction.parts = parts_of(found->second, &Parameter::grad);
   if (options_.gradient_comm_dtype != at::kFloat) {
-    for (OwnedTensor& part : parts) {
+    for (OwnedTensor& part : reduction.parts) {
       const at::Tensor gradient = part.tensor;
       part.tensor = gradient.to(options_.gradient_comm_dtype);
       if (part.owner == communicator_.rank()) reduction.owned.emplace_back(part.tensor, gradient);
     }
   }
-  reduction.work = communicator_.reduce_to_owners(parts);
+  reduction.work = communicator_.reduce_to_owners(reduction.parts);
   reductions_.push_back(std::move(reduction));
 }
 

@@ -114,6 +114,7 @@ class Optimizer {
 
   struct Reduction {
     Work work;
+    std::vector<OwnedTensor> parts;  // alive until they have been sent
     std::vector<std::pair<at::Tensor, at::Tensor>> owned;  // what arrives in another type, and where it is to go
   };
 
