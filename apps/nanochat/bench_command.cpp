@@ -43,6 +43,7 @@ struct BenchArguments {
   std::int64_t sequence_len = 256;
   std::int64_t device_batch_size = 16;
   std::int64_t micro_batches = 1;  // train only
+  bool recompute = false;          // train only
   std::int64_t vocab_size = 4096;
   std::int64_t steps = 10;
   std::int64_t warmup = 2;
@@ -162,11 +163,18 @@ void add_conversations(const BenchConversations& conversations, double rows_per_
   table.emplace_back("rendered, packed", rate(conversations.loaded_per_second()) + " conversations/s");
 }
 
+std::int64_t estimated_memory(const BenchArguments& arguments, const GptConfig& config, const Runtime& runtime) {
+  const TrainingShape shape{.device_batch_size = arguments.device_batch_size,
+                            .sequence_len = arguments.sequence_len,
+                            .compute_bytes = runtime.dtype == at::kFloat ? 4 : 2,
+                            .gpu = runtime.device.is_cuda(),
+                            .recompute = arguments.recompute};
+  return estimate_training_memory(config, shape).total();
+}
+
 // Throws OutOfMemoryError where the shape takes more memory than the device has free.
 void require_memory(const BenchArguments& arguments, const GptConfig& config, const Runtime& runtime) {
-  const std::int64_t needed = estimate_training_memory(config, arguments.device_batch_size, arguments.sequence_len,
-                                                       runtime.dtype == at::kFloat ? 4 : 2, runtime.device.is_cuda())
-                                  .total();
+  const std::int64_t needed = estimated_memory(arguments, config, runtime);
   const std::int64_t available = available_memory_bytes(runtime.device);
   if (needed <= available) return;
   throw OutOfMemoryError(
@@ -215,7 +223,9 @@ void print_training(const BenchArguments& arguments, const GptConfig& config, co
                  {"optimizer_ms", 1e3 * median(times.updates)},
                  {"peak_flops", peak.flops()},
                  {"mfu", mfu},
-                 {"memory_bytes", memory}});
+                 {"recompute", arguments.recompute},
+                 {"memory_bytes", memory},
+                 {"estimated_memory_bytes", estimated_memory(arguments, config, runtime)}});
   Table table;
   begin_table(table, config, runtime);
   table.emplace_back("tokens/s", rate(tokens_per_second));
@@ -245,6 +255,7 @@ ExitCode bench_train(const BenchArguments& arguments, Context& context) {
   }
   ops::PeakRate peak(runtime.device, runtime.dtype);
   Gpt model(config, runtime.dtype, runtime.device);
+  model.set_recompute(arguments.recompute);
   model.init_weights(kSeed);
   model.zero_grad();
   // As a training by default has it: Newton-Schulz in the faster precision.
@@ -382,6 +393,8 @@ void add_bench(CommandLine& command_line) {
       "Measure training steps: forward, backward and optimizer. MFU is relative to the data-sheet rate of a GPU, "
       "or to the measured rate of a large matrix product in the same dtype on a CPU.",
       "nanochat bench train --depth 4 --sequence-len 256 --device-batch-size 16 --vocab-size 4096", *train);
+  training.option("recompute", &train->recompute,
+                  "Keep only the input of each layer in the forward pass, and compute the rest again in the backward pass.");
   training.option("profile", &train->profile,
                   "GPU only: run one more step under a profiler, list its kernels on standard error and write a Chrome trace "
                   "to this file.");

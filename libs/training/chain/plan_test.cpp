@@ -117,6 +117,25 @@ TEST(Plan, OfTheToyWorld) {
   EXPECT_LT(base.memory, std::int64_t{1} << 30);
 }
 
+TEST(Plan, OfSeveralProcesses) {
+  const Chain chain = load_chain(kConfigs / "speedrun_d20.json");
+  const std::vector<StepPlan> one = plan_chain(chain), eight = plan_chain(chain, {.ranks = 8});
+  for (std::size_t i = 0; i < one.size(); ++i) {
+    if (one[i].parameters == 0) {
+      EXPECT_EQ(eight[i].sent, 0) << one[i].name;
+      continue;
+    }
+    EXPECT_EQ(one[i].sent, 0) << one[i].name;
+    EXPECT_EQ(eight[i].sent, step_traffic(GptConfig::from_depth(20, 65536, 2048), 8, 2).total()) << one[i].name;
+    EXPECT_LT(eight[i].memory, one[i].memory) << one[i].name;
+    EXPECT_GT(eight[i].seconds, one[i].seconds / 8 * 0.99) << one[i].name;
+    EXPECT_EQ(eight[i].disk, one[i].disk) << one[i].name << ": the ranks' parts are the whole";
+  }
+  const StepPlan& base = step_of(eight, "base");
+  EXPECT_EQ(base.steps, step_of(one, "base").steps);
+  EXPECT_NEAR(base.seconds, step_of(one, "base").seconds / 8, 0.1 * base.seconds) << "eight micro-batches, one each";
+}
+
 TEST(Plan, FindsOptionsThatDoNotFit) {
   Chain chain{"x", "runs/x", {}, {{"base", "pretrain", {{"output_dir", "b"}, {"dept", 4}}, {}}}};
   EXPECT_THAT([&] { plan_chain(chain); }, ThrowsMessage<ConfigError>(HasSubstr("did you mean \"depth\"?")));

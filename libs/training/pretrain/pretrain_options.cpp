@@ -1,6 +1,9 @@
 #include "training/pretrain/pretrain_options.h"
 
+#include <algorithm>
 #include <cmath>
+
+#include <spdlog/fmt/fmt.h>
 
 #include "core/errors.h"
 #include "core/options.h"
@@ -74,6 +77,16 @@ Horizon PretrainConfig::horizon(const GptConfig& model) const {
   }
   throw ConfigError(
       "no training horizon: give --num-iterations, --target-minutes, --target-flops or --target-param-data-ratio");
+}
+
+void check_batch_sizes(const PretrainConfig& config, int processes) {
+  const std::int64_t micro = config.device_batch_size * config.sequence_len * processes;
+  if (config.total_batch_size % micro == 0) return;
+  throw ConfigError(fmt::format(
+      "--total-batch-size {} is not a multiple of --device-batch-size {} x --sequence-len {}{} = {}; the nearest is {}",
+      config.total_batch_size, config.device_batch_size, config.sequence_len,
+      processes > 1 ? fmt::format(" x {} processes", processes) : "", micro,
+      std::max<std::int64_t>(1, (config.total_batch_size + micro / 2) / micro) * micro));
 }
 
 void declare_pretrain_options(OptionList& options, PretrainConfig& config) {

@@ -34,6 +34,8 @@ struct StepResult {
 // nothing is applied and NumericalError names the first layer and tensor that is not.
 // Where the optimizer's communicator has other processes, each gives its micro-batches, and the figures and
 // the error are those of all together: the mean is over the supervised tokens of all, and NumericalError names the rank.
+// The new weights of others may then still be under way: the next call waits for them layer by layer, and
+// Optimizer::wait_for_weights() for all.
 // token_bytes: bytes of each token, for the bits per byte; empty: those are not taken.
 StepResult train_step(Gpt& model, Optimizer& optimizer, const std::vector<TokenBatch>& micro_batches,
                       const StepSettings& settings, const std::vector<std::int32_t>& token_bytes = {});

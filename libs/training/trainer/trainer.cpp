@@ -66,9 +66,10 @@ struct LoopState {
 struct Loop {
   Loop(TrainerParts given, Stage& given_stage, ProgressReporter& given_progress)
       : parts(std::move(given)), communicator(*parts.communicator), stage(given_stage), progress(given_progress),
-        background(save_in_background(parts.options, parts.model, parts.runtime, parts.device_batch_size)), lock(lock_run()),
-        model(parts.model, parts.runtime.dtype, parts.runtime.device),
+        background(save_in_background(parts.options, parts.model, parts.runtime, parts.device_batch_size, communicator)),
+        lock(lock_run()), model(parts.model, parts.runtime.dtype, parts.runtime.device),
         optimizer(model.parameters(), parts.model.n_embd, optimizer_options(), communicator) {
+    model.set_recompute(parts.options.recompute);
     if (const auto folder = checkpoint_to_resume()) {
       restore(*folder);
     } else {
@@ -231,6 +232,7 @@ struct Loop {
              parts.model.n_embd, parts.model.n_head, with_commas(parts.model.vocab_size),
              with_commas(parts.model.parameter_count()), parts.model.flops_per_token());
     log_info("{}", parts.announcement);
+    if (parts.options.recompute) log_info("activation recomputation: layers run forward again in the backward pass");
     if (!checkpoint.empty()) log_info("resumed at step {} from {}", step, checkpoint.string());
     if (!changes.empty()) log_info("resumed with other options: {}", fmt::join(changes, "; "));
     if (!computed_before.empty())
@@ -259,6 +261,7 @@ struct Loop {
       while (!take_step() && !interrupted()) {  // a skipped batch is no step: the next one stands in
       }
     }
+    optimizer.wait_for_weights();
     finish_saves();
     progress.finish();
     return {.steps = step,
@@ -430,6 +433,7 @@ struct Loop {
   }
 
   void validate() {
+    optimizer.wait_for_weights();
     std::optional<Evaluation> evaluation = stage.evaluate(model, step);
     if (!evaluation) return;
     loop.score = evaluation->score;
@@ -456,6 +460,7 @@ struct Loop {
   }
 
   void examine() {
+    optimizer.wait_for_weights();
     at_root([this] {
       const nlohmann::json found = stage.examine(model, step);
       if (!found.empty()) metrics->write(step, found);
@@ -468,6 +473,7 @@ struct Loop {
       if (!score.due(step, last) || interrupted()) continue;
       if (saved_step != step) save();
       finish_saves();
+      optimizer.wait_for_weights();
       at_root([&] {
         const nlohmann::json found = score.ask(model, *parts.tokenizer);
         if (!found.empty() && !interrupt_requested()) metrics->write(step, found);  // what was cut short says nothing

@@ -65,7 +65,8 @@ struct Evaluation {
 class Stage {
  public:
   virtual ~Stage() = default;
-  // Step number `step`, from 0, with train_step() and these settings. Throws NumericalError when a number is not finite:
+  // Step number `step`, from 0, with train_step() and these settings. Before that, weights of other processes may still be under
+  // way (Optimizer::wait_for_weights()). Throws NumericalError when a number is not finite:
   // then nothing may have been applied. The data goes on.
   virtual StepReport step(Learner learner, std::int64_t step, const StepSettings& settings) = 0;
   // After `step` steps. nullopt when there is nothing to say, as after an interrupt.

@@ -21,6 +21,7 @@ OptimizerOptions TrainerOptions::optimizer_options(const Runtime& on, const GptC
     options.muon.dtype = muon_dtype == "bfloat16" ? at::kBFloat16 : at::kFloat;
   }
   options.normuon.dtype = options.muon.dtype;
+  options.gradient_comm_dtype = grad_comm_dtype == "bfloat16" ? at::kBFloat16 : at::kFloat;
   return options;
 }
 
@@ -70,6 +71,16 @@ void declare_step_options(OptionList& options, TrainerOptions& config) {
       .one_of({"auto", "float32", "bfloat16"})
       .may_change();
   options.add("grad_clip", config.grad_clip, "Clip gradients to this global norm; 0 disables clipping.").at_least(0);
+  options
+      .add("grad_comm_dtype", config.grad_comm_dtype,
+           "Type in which several processes send gradients to each other. bfloat16 halves these bytes, and rounds sums.")
+      .one_of({"float32", "bfloat16"})
+      .may_change();
+  options
+      .add("recompute", config.recompute,
+           "Keep only the input of each layer in the forward pass, and compute the rest again in the backward pass (activation "
+           "recomputation). Takes much less memory and about a fifth more time; the results are the same.")
+      .may_change();
   options
       .add("skip_bad_steps", config.skip_bad_steps,
            "Skip up to this many batches in which the loss or a gradient is NaN or Inf; the next one stops "

@@ -24,6 +24,8 @@ struct TrainerOptions {
   double scalar_lr = 0.5;               // of the scales of nanochat-2026-07; no option
   double init_lr_frac = 1.0;            // multiplies the four rates; pretraining has no option for it
   std::string muon_dtype = "auto";      // auto: the faster one, as for runtime.dtype
+  std::string grad_comm_dtype = "float32";  // OptimizerOptions::gradient_comm_dtype
+  bool recompute = false;               // Gpt::set_recompute()
   double grad_clip = 0.0;               // maximum norm; 0: no clipping
   std::int64_t skip_bad_steps = 0;      // number of batches with a NaN or Inf in loss or gradient that may be skipped
 
