@@ -7,6 +7,7 @@
 #include "core/atomic_file.h"
 #include "serving/api.h"
 #include "serving/api_error.h"
+#include "serving/internal/api_request.h"
 #include "serving/internal/embedded.h"
 
 namespace nanochat {
