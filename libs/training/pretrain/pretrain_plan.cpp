@@ -12,7 +12,8 @@ namespace nanochat {
 
 PretrainPlan plan_pretraining(PretrainConfig config, std::int64_t vocab_size, bool gpu, Cluster cluster) {
   cluster.gradient_bytes = config.grad_comm_dtype == "bfloat16" ? 2 : 4;
-  PretrainPlan plan{.model = config.model_config(vocab_size)};
+  PretrainPlan plan;
+  plan.model = config.model_config(vocab_size);
   const Horizon horizon = config.horizon(plan.model);
   if (config.total_batch_size < 0) config.total_batch_size = config.scaling(plan.model).total_batch_size;
   check_batch_sizes(config, cluster.ranks);
