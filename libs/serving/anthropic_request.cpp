@@ -37,10 +37,6 @@ constexpr UnsupportedField kUnsupportedInOutputConfig[] = {
     {"effort", "the model does not reason"},
 };
 
-// The keys of messages and their blocks.
-constexpr std::initializer_list<std::string_view> kMessageKeys = {
-    "messages", "role", "content", "type", "text", "id", "name", "input", "tool_use_id", "is_error", "cache_control"};
-
 ApiError unsupported_block(const std::string& where, const std::string& type, std::string_view expected) {
   return ApiError::invalid(fmt::format("{}.type: found \"{}\", expected {}; this model reads only text", where, type, expected),
                            where + ".type", "unsupported");
@@ -211,7 +207,9 @@ void check_thinking(const JsonFields& fields) {
 ChatRequest parse_anthropic_request(std::string_view text, const RequestDefaults& defaults, bool count) {
   const json body = parse_json_object(text);
   const JsonFields fields(body);
-  const ordered_json in_order = parse_in_order(text, {"messages", "tools", "output_config"}, kMessageKeys);
+  const ordered_json in_order = parse_in_order(text, {"messages", "tools", "output_config"},
+                                               {"messages", "role", "content", "type", "text", "id", "name", "input",
+                                                "tool_use_id", "is_error", "cache_control"});
   refuse_unsupported(fields, kUnsupportedInMessages);
   check_thinking(fields);
   ChatRequest request;

@@ -117,18 +117,13 @@ TEST(AnthropicRequest, ToolChoice) {
   EXPECT_EQ(format_of({{"type", "any"}}).format, ResponseFormat::kToolCall);
   EXPECT_EQ(format_of({{"type", "any"}}).schema["anyOf"].size(), 2u);
   EXPECT_EQ(format_of({{"type", "tool"}, {"name", "g"}}).schema["anyOf"].size(), 1u);
-  EXPECT_THAT(refusal({
-    {"tools", tools}, {
-      "tool_choice", {
-        {"type", "tool"}, { "name", "h" }
-      }
-    }}
-}), HasSubstr("found \"h\""));
-EXPECT_THAT(refusal({{"tools", tools}, {"tool_choice", {{"type", "tool"}}}}), HasSubstr("tool_choice.name: missing"));
-EXPECT_THAT(refusal({{"tools", tools}, {"tool_choice", {{"type", "all"}}}}), HasSubstr("tool_choice.type: found \"all\""));
-EXPECT_THAT(refusal({{"tool_choice", {{"type", "any"}}}}), HasSubstr("tool_choice: found \"any\""));
-EXPECT_THAT(refusal({{"tools", {{{"name", "f"}, {"input_schema", {{"type", "array"}}}}}}, {"tool_choice", {{"type", "any"}}}}),
-            HasSubstr("tools[0].input_schema: found type \"array\""));
+  EXPECT_THAT(refusal({{"tools", tools}, {"tool_choice", {{"type", "tool"}, {"name", "h"}}}}), HasSubstr("found \"h\""));
+  EXPECT_THAT(refusal({{"tools", tools}, {"tool_choice", {{"type", "tool"}}}}), HasSubstr("tool_choice.name: missing"));
+  EXPECT_THAT(refusal({{"tools", tools}, {"tool_choice", {{"type", "all"}}}}), HasSubstr("tool_choice.type: found \"all\""));
+  EXPECT_THAT(refusal({{"tool_choice", {{"type", "any"}}}}), HasSubstr("tool_choice: found \"any\""));
+  EXPECT_THAT(refusal({{"tools", {{{"name", "f"}, {"input_schema", {{"type", "array"}}}}}},
+                       {"tool_choice", {{"type", "any"}}}}),
+              HasSubstr("tools[0].input_schema: found type \"array\""));
 }
 
 TEST(AnthropicRequest, AnAnswerMayHaveASchema) {

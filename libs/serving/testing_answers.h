@@ -67,7 +67,7 @@ class AnswerBytes : public ::testing::Test {
   std::string bytes() {
     std::string text = exchange_->text();
     text = std::regex_replace(text, std::regex(R"("(chatcmpl|cmpl|call|msg|toolu|resp|fc)[-_][0-9a-f]{24}")"), "\"<$1>\"");
-    return std::regex_replace(text, std::regex(R"("(created|created_at|completed_at)" : [0 - 9] +) "), "\"$1\":<time>");
+    return std::regex_replace(text, std::regex(R"re("(created|created_at|completed_at)":[0-9]+)re"), "\"$1\":<time>");
   }
 
   std::shared_ptr<FakeBackend> backend_ = std::make_shared<FakeBackend>();
