@@ -2,6 +2,7 @@
 import json
 import sys
 import tempfile
+from typing import Literal
 
 import anthropic
 import pydantic
@@ -12,7 +13,7 @@ CONTEXT = 2048
 
 
 class Pet(pydantic.BaseModel):
-    version: int = pydantic.Field(ge=0, le=9)
+    kind: Literal["cat", "dog"]
     good: bool
 
 

@@ -56,7 +56,7 @@ def check_responses(client):
     assert events[-1].response.output_text == text and events[-1].response.usage.output_tokens == whole.usage.output_tokens
     scored = client.responses.create(**options, include=["message.output_text.logprobs"], top_logprobs=2)
     logprobs = scored.output[0].content[0].logprobs
-    assert "".join(one.token for one in logprobs) == text and all(len(one.top_logprobs) == 2 for one in logprobs)
+    assert b"".join(bytes(one.bytes) for one in logprobs).decode(errors="replace") == text and all(len(one.top_logprobs) == 2 for one in logprobs)
 
     structured = {**options, "max_output_tokens": 200, "temperature": 1.0, "extra_body": {"seed": 3}}
     parsed = client.responses.parse(**structured, text_format=Pet)
@@ -65,13 +65,13 @@ def check_responses(client):
         assert isinstance(stream.get_final_response().output_parsed, Pet)
     client.responses.create(**structured, text={"format": {"type": "json_object"}})
 
-    tool = openai.pydantic_function_tool(Pet)["function"]
+    tool = openai.pydantic_function_tool(Cat)["function"]
     tools = [{"type": "function", "name": name, "parameters": tool["parameters"], "strict": True} for name in ("first", "second")]
     for choice, names in (("required", ("first", "second")), ({"type": "function", "name": "second"}, ("second",)),
                           ({"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": "first"}]}, ("first",))):
         called = client.responses.create(**structured, tools=tools, tool_choice=choice)
         [call] = called.output
-        assert call.type == "function_call" and call.name in names and Pet.model_validate_json(call.arguments), call
+        assert call.type == "function_call" and call.name in names and Cat.model_validate_json(call.arguments), call
         with client.responses.stream(**structured, tools=tools, tool_choice=choice) as stream:
             kinds = [event.type for event in stream]
             final = stream.get_final_response()
@@ -118,7 +118,8 @@ def check_turns(client, model):
     tokens = [one.token for one in whole.logprobs.content]
     begin = "".join(tokens[:1])
     rest = client.chat.completions.create(**options, messages=[ask, {"role": "assistant", "content": begin}]).choices[0].message.content
-    assert rest.startswith(whole.message.content[len(begin):]), (rest, whole)  # one token more, unless both ended
+    if whole.message.content.startswith(begin):  # a token may also be half a character
+        assert rest.startswith(whole.message.content[len(begin):]), (rest, whole)  # one token more, unless both ended
     stops = [f"never said {i}" for i in range(15)]
     stop = whole.message.content[2:4]
     if len(stop) == 2:
