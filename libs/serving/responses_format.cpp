@@ -17,10 +17,8 @@ Json response_usage(const EngineUsage& usage) {
   return object;
 }
 
-bool is_message_of_assistant(const nlohmann::json& item) {
-  const auto type = item.find("type"), role = item.find("role");
-  return (type == item.end() || type->is_null() || *type == "message") && role != item.end() && *role == "assistant";
-}
+// Of an item in the form of the store, where only messages have a role.
+bool is_message_of_assistant(const nlohmann::json& item) { return item.value("role", "") == "assistant"; }
 
 }  // namespace
 

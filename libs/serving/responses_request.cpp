@@ -24,7 +24,7 @@ constexpr UnsupportedField kUnsupportedInResponses[] = {
     {"response_format", kUseFormat, R"([{"type": "text"}])"},
     {"guided_json", kUseFormat},
     {"logprobs", "use include and top_logprobs"},
-    {"background", "answers are not generated in the background"},
+    {"background", "answers are not generated in the background", "[false]"},
     {"conversation", "use previous_response_id"},
     {"prompt", "this server has no stored prompts"},
     {"truncation", "prompts are never cut", R"(["disabled"])"},
@@ -67,51 +67,72 @@ std::string parse_text(const JsonFields& item, std::string_view name) {
   return text;
 }
 
-void add_message(const JsonFields& item, const std::string& where, ChatHistory& history) {
-  const auto role = item.string("role");
-  if (!role) throw ApiError::invalid(where + ".role: missing", where + ".role");
-  const std::string text = parse_text(item, "content");
-  if (*role == "system" || *role == "developer") {
-    history.add_system(text);
-  } else if (*role == "user") {
-    history.add_user(text);
-  } else if (*role == "assistant") {
-    history.add_assistant({{PartType::kText, text}});
-  } else {
-    throw ApiError::invalid(fmt::format("{}.role: found \"{}\", expected system, developer, user or assistant", where, *role),
-                            where + ".role");
-  }
-}
-
 std::string required_string(const JsonFields& item, const char* name) {
   const auto text = item.string(name);
   if (!text) throw ApiError::invalid(item.name_of(name) + ": missing", item.name_of(name));
   return *text;
 }
 
-// Calls that follow each other belong to one message. They wait in `calls` until another item comes.
-void add_calls(std::vector<FunctionCall>& calls, ChatHistory& history) {
-  if (!calls.empty()) history.add_assistant({}, std::exchange(calls, {}));
-}
+// Adds items to a history, and to a list in a form without the fields that have no effect, which is what the store keeps.
+class ItemReader {
+ public:
+  explicit ItemReader(ChatHistory& history) : history_(history) {}
 
-void add_item(const json& value, const std::string& where, std::vector<FunctionCall>& calls, ChatHistory& history) {
-  const JsonFields item(value, where);
-  const std::string type = item.string("type").value_or("message");
-  if (type != "function_call") add_calls(calls, history);
-  if (type == "message") {
-    add_message(item, where, history);
-  } else if (type == "function_call") {
-    calls.push_back({.name = required_string(item, "name"),
-                     .arguments = required_string(item, "arguments"),
-                     .id = required_string(item, "call_id")});
-  } else if (type == "function_call_output") {
-    history.add_result({.id = required_string(item, "call_id")}, parse_text(item, "output"));
-  } else {
-    throw ApiError::invalid(fmt::format("{}.type: found \"{}\", expected message, function_call or function_call_output", where,
-                                        type),
-                            where + ".type", "unsupported");
+  void add(const json& value, const std::string& where) {
+    const JsonFields item(value, where);
+    const std::string type = item.string("type").value_or("message");
+    if (type != "function_call") add_calls();
+    if (type == "message") {
+      add_message(item, where);
+    } else if (type == "function_call") {
+      add_call(item);
+    } else if (type == "function_call_output") {
+      add_result(item);
+    } else {
+      throw ApiError::invalid(fmt::format("{}.type: found \"{}\", expected message, function_call or function_call_output",
+                                          where, type),
+                              where + ".type", "unsupported");
+    }
   }
-}
+  bool ends_with_call() const { return !calls_.empty(); }
+  json take_items() { return std::move(items_); }
+
+ private:
+  void add_calls() {
+    if (!calls_.empty()) history_.add_assistant({}, std::exchange(calls_, {}));
+  }
+  void add_message(const JsonFields& item, const std::string& where) {
+    const std::string role = required_string(item, "role");
+    const std::string text = parse_text(item, "content");
+    if (role == "system" || role == "developer") {
+      history_.add_system(text);
+    } else if (role == "user") {
+      history_.add_user(text);
+    } else if (role == "assistant") {
+      history_.add_assistant({{PartType::kText, text}});
+    } else {
+      throw ApiError::invalid(fmt::format("{}.role: found \"{}\", expected system, developer, user or assistant", where, role),
+                              where + ".role");
+    }
+    items_.push_back({{"role", role}, {"content", text}});
+  }
+  void add_call(const JsonFields& item) {
+    FunctionCall call{.name = required_string(item, "name"),
+                      .arguments = required_string(item, "arguments"),
+                      .id = required_string(item, "call_id")};
+    items_.push_back({{"type", "function_call"}, {"call_id", call.id}, {"name", call.name}, {"arguments", call.arguments}});
+    calls_.push_back(std::move(call));
+  }
+  void add_result(const JsonFields& item) {
+    const std::string id = required_string(item, "call_id"), text = parse_text(item, "output");
+    history_.add_result({.id = id}, text);
+    items_.push_back({{"type", "function_call_output"}, {"call_id", id}, {"output", text}});
+  }
+
+  ChatHistory& history_;
+  std::vector<FunctionCall> calls_;  // calls that follow each other belong to one message; they wait for the next item
+  json items_ = json::array();
+};
 
 // The items of the previous response, or none.
 json previous_items(const JsonFields& fields, ResponseStore& store, const std::string& owner) {
@@ -270,16 +291,13 @@ ResponsesRequest parse_responses_request(std::string_view text, const RequestDef
   const std::string tools = use_tools(parse_tool_request(fields, in_order), request);
   ChatHistory history;
   if (const auto instructions = fields.string("instructions")) history.add_system(*instructions);
-  request.items = previous_items(fields, store, owner);
-  std::vector<FunctionCall> calls;
-  for (const json& item : request.items) add_item(item, "previous_response_id", calls, history);
+  ItemReader reader(history);
+  for (const json& item : previous_items(fields, store, owner)) reader.add(item, "previous_response_id");
   const json input = input_items(fields);
-  for (std::size_t i = 0; i < input.size(); ++i) {
-    add_item(input[i], fmt::format("input[{}]", i), calls, history);
-    request.items.push_back(input[i]);
-  }
+  for (std::size_t i = 0; i < input.size(); ++i) reader.add(input[i], fmt::format("input[{}]", i));
   request.conversation_field = "input";
-  request.conversation = take_conversation(std::move(history), tools, "input", !calls.empty());
+  request.conversation = take_conversation(std::move(history), tools, "input", reader.ends_with_call());
+  request.items = reader.take_items();
   request.settings = settings_of(fields, in_order, request);
   return request;
 }

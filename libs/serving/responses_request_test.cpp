@@ -88,7 +88,11 @@ TEST_F(ResponsesRequestTest, ItemsBecomeTurns) {
                                    "\n"
                                    R"({"name":"hear","arguments":{}})"},
                                   {"user", "Result of hear:\nnothing\n\nResult of look:\ndark"}}));
-  EXPECT_EQ(request.items.size(), 7u);
+  ASSERT_EQ(request.items.size(), 7u);
+  EXPECT_EQ(request.items[2].dump(), R"({"content":"I look.","role":"assistant"})");  // without what has no effect
+  EXPECT_EQ(request.items[3].dump(),
+            R"({"arguments":"{\"z\": 1, \"a\": 2}","call_id":"call_1","name":"look","type":"function_call"})");
+  EXPECT_EQ(request.items[6].dump(), R"({"call_id":"call_1","output":"dark","type":"function_call_output"})");
 }
 
 TEST_F(ResponsesRequestTest, ContinuesAStoredResponse) {

@@ -16,7 +16,7 @@ namespace nanochat {
 struct ResponsesRequest : ChatRequest {
   bool store = true;
   nlohmann::ordered_json settings = {};  // the fields of the request that the response object repeats
-  nlohmann::json items = {};  // the whole conversation without instructions, to store with the answer
+  nlohmann::json items = {};  // the whole conversation without instructions, for the store
 };
 
 // Finds the previous response of `owner` in `store`.
