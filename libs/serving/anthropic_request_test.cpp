@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 
 #include "serving/api_error.h"
+#include "serving/testing.h"
 
 namespace nanochat {
 namespace {
@@ -205,6 +206,29 @@ TEST(AnthropicRequest, ManyMessagesAreNoManyKeys) {
   for (int i = 0; i < 6000; ++i) messages.push_back({{"role", i % 2 == 0 ? "user" : "assistant"}, {"content", "a"}});
   messages.push_back({{"role", "user"}, {"content", "b"}});
   EXPECT_EQ(refusal({{"messages", messages}}), "");
+}
+
+TEST(AnthropicRequest, AnyWrongValueIsAnErrorOfTheClient) {
+  const json good = json::parse(
+      R"({"model": "m", "max_tokens": 9, "stream": true, "system": [{"type": "text", "text": "S"}], "stop_sequences": ["a"],
+    "metadata": {"user_id": "u"}, "thinking": {"type": "disabled"}, "temperature": 1,
+    "tools": [{"name": "f", "description": "D", "input_schema": {"type": "object", "properties": {"a": {"type": "integer"}}}}],
+    "tool_choice": {"type": "tool", "name": "f", "disable_parallel_tool_use": true},
+    "output_config": {"format": {"type": "json_schema", "schema": {"type": "object"}}},
+    "messages": [{"role": "user", "content": [{"type": "text", "text": "a"}]},
+      {"role": "assistant", "content": [{"type": "text", "text": "b"}, {"type": "tool_use", "id": "1", "name": "f", "input": {"a": 1}}]},
+      {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "1", "is_error": false, "content": [{"type": "text", "text": "c"}]}]},
+      {"role": "system", "content": "T"}]})");
+  std::size_t refused = 0;
+  for (const json& body : testing::with_a_value_replaced(good)) {
+    try {
+      parse_anthropic_request(body.dump(), {});
+    } catch (const ApiError& error) {
+      EXPECT_EQ(error.status(), 400) << body;
+      ++refused;
+    }
+  }
+  EXPECT_GT(refused, 200u);
 }
 
 }  // namespace

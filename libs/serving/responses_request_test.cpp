@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 
 #include "serving/api_error.h"
+#include "serving/testing.h"
 
 namespace nanochat {
 namespace {
@@ -200,6 +201,30 @@ TEST_F(ResponsesRequestTest, PassesOverNothingThatChangesTheAnswer) {
   }
   EXPECT_THAT(refusal({{"reasoning", {{"effort", "high"}}}}), HasSubstr("reasoning.effort: is not supported"));
   EXPECT_EQ(refusal({{"n", 1}, {"background", false}, {"reasoning", json::object()}}), "");
+}
+
+TEST_F(ResponsesRequestTest, AnyWrongValueIsAnErrorOfTheClient) {
+  const json good = json::parse(
+      R"({"model": "m", "stream": true, "stream_options": {"include_obfuscation": false}, "instructions": "S", "max_output_tokens": 9,
+    "store": true, "include": ["message.output_text.logprobs"], "top_logprobs": 2, "metadata": {"a": "b"},
+    "reasoning": {"effort": "none"}, "text": {"format": {"type": "json_schema", "name": "s", "schema": {"type": "object"}}},
+    "tools": [{"type": "function", "name": "f", "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}}}],
+    "tool_choice": {"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": "f"}]},
+    "parallel_tool_calls": false, "previous_response_id": null, "truncation": "disabled", "user": "u",
+    "input": [{"role": "user", "content": [{"type": "input_text", "text": "a"}]},
+      {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "b"}, {"type": "refusal", "refusal": "c"}]},
+      {"type": "function_call", "call_id": "1", "name": "f", "arguments": "{}"},
+      {"type": "function_call_output", "call_id": "1", "output": [{"type": "input_text", "text": "d"}]}]})");
+  std::size_t refused = 0;
+  for (const json& body : testing::with_a_value_replaced(good)) {
+    try {
+      parse_text(body.dump());
+    } catch (const ApiError& error) {
+      EXPECT_EQ(error.status(), 400) << body;
+      ++refused;
+    }
+  }
+  EXPECT_GT(refused, 200u);
 }
 
 }  // namespace
