@@ -8,6 +8,7 @@
 #include "serving/api.h"
 #include "serving/api_error.h"
 #include "serving/internal/anthropic_request.h"
+#include "serving/internal/api_request.h"
 #include "serving/internal/embedded.h"
 #include "serving/internal/responses_request.h"
 
