@@ -46,7 +46,7 @@ void gather_api_keys(const ServeArguments& arguments, const std::string& source,
   const std::string where = source == "environment" ? "NANOCHAT_API_KEY"
                             : source == "flag"      ? "--api-key"
                                                     : source + ": \"api_key\"";
-  if (keys.empty() && source != "default") throw ConfigError(fmt::format("{}: holds no key, expected one", where));
+  if (keys.empty() && source != "default") throw ConfigError(fmt::format("{}: found no key, expected at least one", where));
   for (std::string& key : keys) key = parse_api_key(key, where);
   if (arguments.api_key_file.empty()) return;
   const std::vector<std::string> more = parse_api_key_file(read_file(arguments.api_key_file), arguments.api_key_file.string());

@@ -81,9 +81,9 @@ def keys(nanochat, run, folder):
         server.stop(process, log)
     text = log.read_text()
     assert not any(key in text for key in ("of-a-file", "another", "of-the-environment")), "a key is in the log"
-    assert "NANOCHAT_API_KEY: holds no key" in refused_start(nanochat, run, environment={"NANOCHAT_API_KEY": " , "})
+    assert "NANOCHAT_API_KEY: found no key" in refused_start(nanochat, run, environment={"NANOCHAT_API_KEY": " , "})
     (folder / "none").write_text("# nothing yet\n")
-    assert "none: holds no key" in refused_start(nanochat, run, ["--api-key-file", folder / "none"])
+    assert "none: found no key" in refused_start(nanochat, run, ["--api-key-file", folder / "none"])
     print("keys: of a file and of the environment, and never in the log")
 
 

@@ -158,7 +158,7 @@ TEST_F(Stages, AChainRunsIsSkippedAndGoesOn) {
                      {"tokenizer", "{run}/tokenizer"},
                      {"depth", 1},
                      {"sequence_len", 64},
-                     {"device_batch_size", 4},
+                     {"device_batch_size", 2},
                      {"total_batch_size", 256},
                      {"num_iterations", 2},
                      {"eval_tokens", 256},
