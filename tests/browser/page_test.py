@@ -168,7 +168,8 @@ if __name__ == "__main__":
     target = pathlib.Path(sys.argv[2])
     target.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        run = sys.argv[3] if len(sys.argv) > 3 else server.small_run(sys.argv[1], folder, iterations=4, sequence_len=2048)
+        # Deep enough that 1,900 tokens take seconds: the page must have the time to stop them.
+        run = sys.argv[3] if len(sys.argv) > 3 else server.small_run(sys.argv[1], folder, depth=4, iterations=4, sequence_len=2048)
         with server.running(sys.argv[1], run) as url:
             check(url, target)
         with server.running(sys.argv[1], server.scripted_run(run, target / "calculating", server.CALCULATING)) as url:
