@@ -34,6 +34,7 @@ class ByteGrammar {
   void append_literal(Sequence& sequence, std::string_view text);
   // Call after the last alternative: computes shortest lengths. The automaton begins at `start`.
   void finish(Rule start);
+  bool empty() const { return best_[static_cast<std::size_t>(start_)] < 0; }  // matches no finite text
 
  private:
   friend class ByteAutomaton;
@@ -59,6 +60,7 @@ class ByteAutomaton {
 
   explicit ByteAutomaton(ByteGrammar grammar);
   State start() const { return start_; }
+  std::size_t states() const { return states_.size(); }  // reached so far
   State next(State state, unsigned char byte);       // kDead: no text continues like this
   bool accepts(State state) const { return states_[static_cast<std::size_t>(state)].accepts; }
   bool has_next(State state) const { return !states_[static_cast<std::size_t>(state)].stacks.empty(); }
