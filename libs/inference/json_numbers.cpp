@@ -47,7 +47,7 @@ JsonGrammar::Rule JsonGrammar::fixed_digits(Fixed& fixed, std::size_t place, std
   }
   if (left > 0) {
     const char first = at_low ? low[place] : '0', last = at_high ? high[place] : '9';
-    std::map<Rule, Bytes> by_rest;
+    std::map<Rule, ByteGrammar::Bytes> by_rest;
     for (char c = first; c <= last; ++c) {
       const std::int64_t next = (residue * 10 + (c - '0')) % fixed.step;
       by_rest[fixed_digits(fixed, place + 1, digits, low, high, at_low && c == first, at_high && c == last, next)].set(

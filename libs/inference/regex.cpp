@@ -494,6 +494,7 @@ class Subsets {
         auto known = closures.find(after);
         if (known == closures.end()) known = closures.emplace(after, closure(set, before, after)).first;
         std::set<std::int32_t> reached;
+        work(known->second.size());
         for (const std::int32_t state : known->second) {
           for (const Nfa::Edge& edge : nfa_.states[static_cast<std::size_t>(state)]) {
             if (edge.kind == Nfa::Edge::Kind::kBytes && edge.bytes.first <= byte && byte <= edge.bytes.last) reached.insert(edge.to);
@@ -547,10 +548,17 @@ class Subsets {
     return ((before == Beside::kWord) != (after == Beside::kWord)) == (assertion == Assertion::kBoundary);
   }
 
-  std::vector<std::int32_t> closure(const std::vector<std::int32_t>& set, Beside before, Beside after) const {
+  // Sets of many states, many times: such an expression would keep the caller waiting for minutes.
+  void work(std::size_t steps) {
+    constexpr std::size_t kMostSteps = 20'000'000;
+    if ((steps_ += steps) > kMostSteps) throw ConfigError("regular expression: takes too long to prepare; expected lower counts");
+  }
+
+  std::vector<std::int32_t> closure(const std::vector<std::int32_t>& set, Beside before, Beside after) {
     std::set<std::int32_t> seen(set.begin(), set.end());
     std::vector<std::int32_t> open = set;
     while (!open.empty()) {
+      work(4);  // an insertion into the set
       const std::int32_t state = open.back();
       open.pop_back();
       for (const Nfa::Edge& edge : nfa_.states[static_cast<std::size_t>(state)]) {
@@ -565,6 +573,7 @@ class Subsets {
   const Nfa& nfa_;
   std::int32_t accept_;
   RegexBound bound_;
+  std::size_t steps_ = 0;
   bool looks_ = false, boundaries_ = false;  // there are assertions, and some look at letters
   std::array<std::uint8_t, 256> class_of_{};
   std::vector<unsigned char> example_;       // of each class

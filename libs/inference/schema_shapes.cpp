@@ -644,8 +644,11 @@ bool SchemaShapes::finish(SchemaShape& shape) {
   if (std::any_of(shape.required.begin(), shape.required.end(), [&](const std::string& name) { return shape.absent.count(name) != 0; }))
     shape.types &= ~static_cast<unsigned>(kObject);
   if (shape.values) {
-    std::erase_if(*shape.values, [&](const Json& value) { return !fits(value, shape); });
-    if (shape.values->empty()) return false;
+    std::vector<Json> values = std::move(*shape.values);
+    shape.values.reset();
+    std::erase_if(values, [&](const Json& value) { return !fits(value, shape); });
+    if (values.empty()) return false;
+    shape.values = std::move(values);
   }
   // Where two schemas ask for one property, they may exclude each other: a branch that has ended need not be written.
   constexpr int kLooks = 8;
