@@ -94,7 +94,7 @@ class Compiler {
     if ((types & kFalse) != 0) parts.insert(word("false"));
     if ((types & kNull) != 0) parts.insert(word("null"));
     if ((types & kString) != 0) {
-      parts.insert(shape.constrains_text() ? json_.text(shapes_.text(shape)) : string(shape.min_length, shape.max_length));
+      parts.insert(shape.constrains_text() ? constrained_text(shape) : string(shape.min_length, shape.max_length));
     }
     if ((types & kInteger) != 0) {  // numbers with fractions only are not made
       const std::optional<Rule> number = json_.number(shape.numbers, (types & kFraction) == 0);
@@ -120,6 +120,14 @@ class Compiler {
     const auto [place, added] = strings_.try_emplace({low, high.value_or(-1)}, 0);
     if (added) place->second = json_.string(low, high);
     return place->second;
+  }
+
+  Rule constrained_text(const SchemaShape& shape) {
+    try {
+      return json_.text(shapes_.text(shape));
+    } catch (const ConfigError& error) {
+      shapes_.refuse(*here_, fmt::format("keyword 'pattern' or 'format' with what stands beside it: {}", error.what()));
+    }
   }
 
   // ------------------------------------------------------------------------------------------------- arrays

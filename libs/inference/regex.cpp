@@ -469,7 +469,8 @@ Beside beside(unsigned char byte) {
 
 class Subsets {
  public:
-  Subsets(const Nfa& nfa, std::int32_t accept, RegexBound bound) : nfa_(nfa), accept_(accept), bound_(bound) {
+  Subsets(const Nfa& nfa, std::int32_t accept, RegexBound bound, std::size_t& steps)
+      : nfa_(nfa), accept_(accept), bound_(bound), steps_(steps) {
     for (const auto& edges : nfa.states) {
       for (const Nfa::Edge& edge : edges) {
         if (edge.kind != Nfa::Edge::Kind::kAssertion) continue;
@@ -548,7 +549,7 @@ class Subsets {
     return ((before == Beside::kWord) != (after == Beside::kWord)) == (assertion == Assertion::kBoundary);
   }
 
-  // Sets of many states, many times: such an expression would keep the caller waiting for minutes.
+  // Sets of many states, many times: such expressions would keep the caller waiting for minutes.
   void work(std::size_t steps) {
     constexpr std::size_t kMostSteps = 20'000'000;
     if ((steps_ += steps) > kMostSteps) throw ConfigError("regular expression: takes too long to prepare; expected lower counts");
@@ -573,7 +574,7 @@ class Subsets {
   const Nfa& nfa_;
   std::int32_t accept_;
   RegexBound bound_;
-  std::size_t steps_ = 0;
+  std::size_t& steps_;
   bool looks_ = false, boundaries_ = false;  // there are assertions, and some look at letters
   std::array<std::uint8_t, 256> class_of_{};
   std::vector<unsigned char> example_;       // of each class
@@ -583,7 +584,7 @@ class Subsets {
 
 }  // namespace
 
-ByteDfa compile_regex(std::string_view expression, RegexScope scope, RegexBound bound) {
+ByteDfa compile_regex(std::string_view expression, RegexScope scope, RegexBound bound, std::size_t* steps) {
   const NodePointer node = Parser(expression, bound).run();
   Nfa nfa;
   const std::int32_t start = nfa.add();
@@ -596,7 +597,8 @@ ByteDfa compile_regex(std::string_view expression, RegexScope scope, RegexBound 
   }
   const std::int32_t accept = nfa.build(*node, from);
   if (scope == RegexScope::kSearch) nfa.characters(accept, accept, all);
-  return Subsets(nfa, accept, bound).run(start);
+  std::size_t own_steps = 0;
+  return Subsets(nfa, accept, bound, steps == nullptr ? own_steps : *steps).run(start);
 }
 
 }  // namespace nanochat

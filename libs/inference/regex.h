@@ -11,6 +11,7 @@
 // texts that both of them match; the one of kPossible matches every text that either matches. To exclude what an expression
 // matches, subtract kPossible.
 
+#include <cstddef>
 #include <string_view>
 
 #include "inference/byte_dfa.h"
@@ -20,8 +21,9 @@ namespace nanochat {
 enum class RegexBound { kCertain, kPossible };
 enum class RegexScope { kSearch, kWhole };  // the expression is found somewhere in the text, or is all of it
 
-// Throws ConfigError that says what is wrong or not supported, and at which byte of the expression.
+// Throws ConfigError that says what is wrong or not supported, and at which byte of the expression. An expression whose
+// automaton takes very many steps to build is refused; with `steps`, those of several expressions are counted together.
 ByteDfa compile_regex(std::string_view expression, RegexScope scope = RegexScope::kSearch,
-                      RegexBound bound = RegexBound::kCertain);
+                      RegexBound bound = RegexBound::kCertain, std::size_t* steps = nullptr);
 
 }  // namespace nanochat

@@ -47,7 +47,10 @@ void SchemaIndex::walk(const Json& node, const Place& place, bool names) {
     if (const std::string* id = text_member(node, "$id"); id != nullptr && !id->starts_with('#')) {
       here.base = absolute(place.base, *id);
       here.resource = &node;
-      if (&node != &root_) outer_[&node] = place.resource;
+      if (&node != &root_) {
+        outer_[&node] = place.resource;
+        here.path = *id;
+      }
       resources_.try_emplace(here.base, &node);
     }
     if (&node == &root_) resources_.try_emplace("", &node);

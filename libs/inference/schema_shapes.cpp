@@ -13,10 +13,13 @@ namespace {
 
 constexpr std::int64_t kLongest = 4096;     // of minLength, minItems ...: each is a rule of the grammar
 constexpr int kDeepest = 256;
-constexpr std::size_t kMostShapes = 2000, kMostOneOf = 100;
+constexpr std::size_t kMostShapes = 2000, kMostBranches = 50'000, kMostOneOf = 100;
 constexpr std::size_t kShownBytes = 80;
 
-const Json kEverything = true;
+const Json& everything() {
+  static const Json schema = true;
+  return schema;
+}
 
 // A value as an error shows it; long ones are cut.
 std::string shown(const Json& value) {
@@ -105,6 +108,10 @@ void SchemaShapes::refuse(const Json& node, const std::string& what) const {
   throw ConfigError(fmt::format("json_schema at {}: {}", index_.path(node), what));
 }
 
+void SchemaShapes::leave_out(const Json& node, const std::string& what) {
+  if (left_out_.empty()) left_out_ = fmt::format("json_schema at {}: {}", index_.path(node), what);
+}
+
 Conjunction SchemaShapes::conjunction(std::vector<SchemaPart> parts) {
   std::erase_if(parts, [](const SchemaPart& part) {
     if (part.node->is_boolean()) return part.node->get<bool>() != part.negated;
@@ -121,7 +128,7 @@ const std::vector<SchemaShape>& SchemaShapes::shapes(const Conjunction& all) {
   if (!open_.insert(all).second) refuse(first, "values are listed beside a schema that is part of itself");
   if (++depth_ > kDeepest) refuse(first, fmt::format("schemas are nested more than {} deep, references included", kDeepest));
   Branch branch;
-  for (const SchemaPart& part : all) branch.todo.push_back({part, {}});
+  for (const SchemaPart& part : all) branch.todo.push_back({part, {}, {}});
   std::vector<SchemaShape> out;
   expand(std::move(branch), out);
   --depth_;
@@ -135,12 +142,14 @@ void SchemaShapes::expand(Branch branch, std::vector<SchemaShape>& out) {
     add(branch, literal);
   }
   branch.todo.clear();
+  const auto too_many = [&] {
+    refuse(index_.root(), fmt::format("anyOf, oneOf, not and if make more than {} alternatives of one value", kMostShapes));
+  };
+  if (++branches_ > kMostBranches) too_many();
   if (branch.shape.types == 0) return;
   if (branch.choices.empty()) {
     if (!finish(branch.shape)) return;
-    if (out.size() >= kMostShapes) {
-      refuse(index_.root(), fmt::format("anyOf, oneOf, not and if make more than {} alternatives of one value", kMostShapes));
-    }
+    if (out.size() >= kMostShapes) too_many();
     out.push_back(std::move(branch.shape));
     return;
   }
@@ -160,6 +169,11 @@ void SchemaShapes::expand(Branch branch, std::vector<SchemaShape>& out) {
 void SchemaShapes::add(Branch& branch, const Literal& literal) {
   const Json& node = *literal.part.node;
   const bool negated = literal.part.negated;
+  // A schema that asks for itself of the same value has no end.
+  if (std::find(literal.path.begin(), literal.path.end(), &node) != literal.path.end()) {
+    branch.shape.types = 0;
+    return;
+  }
   if (!branch.seen.insert(literal.part).second) return;
   if (branch.seen.count({&node, !negated}) != 0) {
     branch.shape.types = 0;
@@ -175,15 +189,17 @@ void SchemaShapes::add(Branch& branch, const Literal& literal) {
       refuse(node, fmt::format("keyword '{}' is not supported", key));
   }
   if (negated) {
-    branch.choices.push_back(negation(node));
+    branch.choices.push_back(negation(literal));
     return;
   }
   SchemaShape::Owners owners = literal.owners;
+  std::vector<const Json*> path = literal.path;
+  path.push_back(&node);
   if (node.contains("unevaluatedItems") || node.contains("unevaluatedProperties")) owners.push_back(&node);
   unsigned implied = 0;
   for (const auto& [key, value] : node.items()) {
     implied |= type_of_keyword(key);
-    keyword(branch, node, key, value, owners);
+    keyword(branch, {&node, path, owners}, key, value);
   }
   if (!node.contains("type")) branch.shape.implied |= implied;
 }
@@ -216,7 +232,7 @@ const ByteDfa& SchemaShapes::pattern(const Json& node, const std::string& expres
   const auto [place, added] = automata_.try_emplace({expression, static_cast<int>(bound)});
   if (added) {
     try {
-      place->second = compile_regex(expression, RegexScope::kSearch, bound);
+      place->second = compile_regex(expression, RegexScope::kSearch, bound, &regex_steps_);
     } catch (const ConfigError& error) {
       automata_.erase(place);
       refuse(node, fmt::format("keyword 'pattern' with {}: {}", shown(expression), error.what()));
@@ -226,11 +242,12 @@ const ByteDfa& SchemaShapes::pattern(const Json& node, const std::string& expres
 }
 
 // One keyword that the value must match.
-void SchemaShapes::keyword(Branch& branch, const Json& node, const std::string& key, const Json& value,
-                           const SchemaShape::Owners& owners) {
+void SchemaShapes::keyword(Branch& branch, const Within& within, const std::string& key, const Json& value) {
   SchemaShape& shape = branch.shape;
+  const Json& node = *within.node;
+  const SchemaShape::Owners& owners = within.owners;
   const auto literal = [&](const Json& schema, bool negated = false) {
-    return Literal{{&schema, negated}, negated ? SchemaShape::Owners() : owners};
+    return Literal{{&schema, negated}, negated ? SchemaShape::Owners() : owners, within.path};
   };
   const auto list = [&]() -> const Json& {
     if (!value.is_array() || value.empty()) refuse(node, fmt::format("{} is {}, expected a list of schemas", key, shown(value)));
@@ -290,14 +307,14 @@ void SchemaShapes::keyword(Branch& branch, const Json& node, const std::string& 
     for (const Json& one : list()) choice.push_back({{literal(one)}, {}});
     branch.choices.push_back(std::move(choice));
   } else if (key == "oneOf") {
-    one_of(branch, node, list(), owners);
+    one_of(branch, within, list());
   } else if (key == "not") {
     branch.todo.push_back(literal(value, true));
   } else if (key == "if") {
     const Json *then = member(node, "then"), *otherwise = member(node, "else");
     if (then == nullptr && otherwise == nullptr) return;
-    branch.choices.push_back({{{literal(value), literal(then == nullptr ? kEverything : *then)}, {}},
-                              {{literal(value, true), literal(otherwise == nullptr ? kEverything : *otherwise)}, {}}});
+    branch.choices.push_back({{{literal(value), literal(then == nullptr ? everything() : *then)}, {}},
+                              {{literal(value, true), literal(otherwise == nullptr ? everything() : *otherwise)}, {}}});
   } else if (key == "minLength") {
     ordered("minLength", "maxLength");
     shape.min_length = std::max(shape.min_length, count(false));
@@ -421,14 +438,14 @@ void SchemaShapes::keyword(Branch& branch, const Json& node, const std::string& 
 
 // Each schema with the others ruled out. Where the others cannot match beside it, as in unions that a property tells apart,
 // nothing is left to rule out.
-void SchemaShapes::one_of(Branch& branch, const Json& node, const Json& schemas, const SchemaShape::Owners& owners) {
+void SchemaShapes::one_of(Branch& branch, const Within& within, const Json& schemas) {
   if (schemas.size() > kMostOneOf)
-    refuse(node, fmt::format("oneOf has {} schemas; at most {} are supported", schemas.size(), kMostOneOf));
+    refuse(*within.node, fmt::format("oneOf has {} schemas; at most {} are supported", schemas.size(), kMostOneOf));
   Choice choice;
   for (std::size_t i = 0; i < schemas.size(); ++i) {
-    Option option{{{{&schemas[i], false}, owners}}, {}};
+    Option option{{{{&schemas[i], false}, within.owners, within.path}}, {}};
     for (std::size_t j = 0; j < schemas.size(); ++j) {
-      if (i != j && !exclude_each_other(schemas[i], schemas[j])) option.literals.push_back({{&schemas[j], true}, {}});
+      if (i != j && !exclude_each_other(schemas[i], schemas[j])) option.literals.push_back({{&schemas[j], true}, {}, within.path});
     }
     choice.push_back(std::move(option));
   }
@@ -438,16 +455,20 @@ void SchemaShapes::one_of(Branch& branch, const Json& node, const Json& schemas,
 // ------------------------------------------------------------------------------------------------- negation
 
 // The ways not to match a schema: one of its keywords does not hold.
-SchemaShapes::Choice SchemaShapes::negation(const Json& node) {
+SchemaShapes::Choice SchemaShapes::negation(const Literal& literal) {
+  const Json& node = *literal.part.node;
   Choice choice;
+  std::vector<const Json*> path = literal.path;
+  path.push_back(&node);
   for (const auto& [key, value] : node.items()) {
-    if (!is_annotation(key)) negate(choice, node, key, value);
+    if (!is_annotation(key)) negate(choice, {&node, path, {}}, key, value);
   }
   return choice;
 }
 
-void SchemaShapes::negate(Choice& choice, const Json& node, const std::string& key, const Json& value) {
-  const auto part = [](const Json& schema, bool negated) { return Literal{{&schema, negated}, {}}; };
+void SchemaShapes::negate(Choice& choice, const Within& within, const std::string& key, const Json& value) {
+  const Json& node = *within.node;
+  const auto part = [&](const Json& schema, bool negated) { return Literal{{&schema, negated}, {}, within.path}; };
   const auto edit = [&](std::function<void(SchemaShape&)> what) { choice.push_back({{}, std::move(what)}); };
   const auto of_type = [&](unsigned types, std::function<void(SchemaShape&)> what) {
     edit([types, what = std::move(what)](SchemaShape& shape) {
@@ -456,15 +477,16 @@ void SchemaShapes::negate(Choice& choice, const Json& node, const std::string& k
       what(shape);
     });
   };
-  const auto count = [&]() -> std::int64_t { return value.is_number() ? static_cast<std::int64_t>(value.get<double>()) : 0; };
-  const auto number = [&] { return value.is_number() ? Decimal::parse(value.dump()).value_or(Decimal()) : Decimal(); };
-  const auto drop = [&] {
-    if (left_out_.empty()) left_out_ = fmt::format("json_schema at {}: keyword '{}' is not supported where it must not match", index_.path(node), key);
+  const auto count = [&]() -> std::int64_t {
+    return value.is_number() ? static_cast<std::int64_t>(std::clamp(value.get<double>(), 0.0, static_cast<double>(kLongest))) : 0;
   };
+  const auto number = [&] { return value.is_number() ? Decimal::parse(value.dump()).value_or(Decimal()) : Decimal(); };
+  const auto drop = [&] { leave_out(node, fmt::format("keyword '{}' is not supported where it must not match", key)); };
   constexpr unsigned kNumber = kInteger | kFraction;
 
   if (key == "type") {
     const unsigned bits = type_bits(node, value);
+    if (bits == kInteger) leave_out(node, "keyword 'type' is not supported where numbers must not be integers");
     edit([bits](SchemaShape& shape) { shape.types &= ~bits; });
   } else if (key == "const" || key == "enum") {
     const Json all = key == "enum" ? value : Json::array({value});
@@ -476,8 +498,9 @@ void SchemaShapes::negate(Choice& choice, const Json& node, const std::string& k
       if (one.is_number()) numbers.push_back(Decimal::parse(one.dump()).value_or(Decimal()));
       if (one.is_boolean()) without |= one.get<bool>() ? kTrue : kFalse;
       if (one.is_null()) without |= kNull;
-      if (one.is_object()) without |= kObject;  // other objects and arrays are not made
-      if (one.is_array()) without |= kArray;
+      if (!one.is_structured()) continue;
+      drop();  // other objects and arrays are not made
+      without |= one.is_object() ? kObject : kArray;
     }
     std::sort(numbers.begin(), numbers.end(), [](const Decimal& a, const Decimal& b) { return Decimal::compare(a, b) < 0; });
     edit([texts, without, any = !numbers.empty()](SchemaShape& shape) {
@@ -515,7 +538,8 @@ void SchemaShapes::negate(Choice& choice, const Json& node, const std::string& k
   } else if (key == "minLength") {
     if (count() > 0) of_type(kString, [n = count()](SchemaShape& shape) { lower(shape.max_length, n - 1); });
   } else if (key == "maxLength") {
-    if (count() < kLongest) of_type(kString, [n = count()](SchemaShape& shape) { shape.min_length = std::max(shape.min_length, n + 1); });
+    if (count() >= kLongest) return drop();
+    of_type(kString, [n = count()](SchemaShape& shape) { shape.min_length = std::max(shape.min_length, n + 1); });
   } else if (key == "pattern" && value.is_string()) {
     const ByteDfa* automaton = &pattern(node, value.get<std::string>(), RegexBound::kPossible);
     of_type(kString, [automaton](SchemaShape& shape) { shape.excluded_texts.push_back(automaton); });
@@ -526,16 +550,17 @@ void SchemaShapes::negate(Choice& choice, const Json& node, const std::string& k
   } else if (key == "minItems") {
     if (count() > 0) of_type(kArray, [n = count()](SchemaShape& shape) { lower(shape.max_items, n - 1); });
   } else if (key == "maxItems") {
-    if (count() < kLongest) of_type(kArray, [n = count()](SchemaShape& shape) { shape.min_items = std::max(shape.min_items, n + 1); });
+    if (count() >= kLongest) return drop();
+    of_type(kArray, [n = count()](SchemaShape& shape) { shape.min_items = std::max(shape.min_items, n + 1); });
   } else if (key == "items" && !value.is_array()) {
     const Json* first = member(node, "prefixItems");
     const std::size_t place = first != nullptr && first->is_array() ? first->size() : 0;
     of_type(kArray, [place, schema = &value](SchemaShape& shape) {
       shape.min_items = std::max(shape.min_items, static_cast<std::int64_t>(place) + 1);
       SchemaShape::Items layer;
-      layer.first.assign(place, {&kEverything, false});
+      layer.first.assign(place, {&everything(), false});
       layer.first.push_back({schema, true});
-      layer.rest = SchemaPart{&kEverything, false};
+      layer.rest = SchemaPart{&everything(), false};
       shape.items.push_back(std::move(layer));
     });
   } else if (key == "prefixItems" && value.is_array()) {
@@ -543,9 +568,9 @@ void SchemaShapes::negate(Choice& choice, const Json& node, const std::string& k
       of_type(kArray, [i, schema = &value[i]](SchemaShape& shape) {
         shape.min_items = std::max(shape.min_items, static_cast<std::int64_t>(i) + 1);
         SchemaShape::Items layer;
-        layer.first.assign(i, {&kEverything, false});
+        layer.first.assign(i, {&everything(), false});
         layer.first.push_back({schema, true});
-        layer.rest = SchemaPart{&kEverything, false};
+        layer.rest = SchemaPart{&everything(), false};
         shape.items.push_back(std::move(layer));
       });
     }
@@ -574,7 +599,8 @@ void SchemaShapes::negate(Choice& choice, const Json& node, const std::string& k
   } else if (key == "minProperties") {
     if (count() > 0) of_type(kObject, [n = count()](SchemaShape& shape) { lower(shape.max_properties, n - 1); });
   } else if (key == "maxProperties") {
-    if (count() < kLongest) of_type(kObject, [n = count()](SchemaShape& shape) { shape.min_properties = std::max(shape.min_properties, n + 1); });
+    if (count() >= kLongest) return drop();
+    of_type(kObject, [n = count()](SchemaShape& shape) { shape.min_properties = std::max(shape.min_properties, n + 1); });
   } else if ((key == "dependentRequired" || key == "dependentSchemas") && value.is_object()) {
     for (const auto& [name, needs] : value.items()) {
       if (key == "dependentSchemas") {
@@ -620,8 +646,8 @@ bool SchemaShapes::finish(SchemaShape& shape) {
     SchemaShape::Properties layer;
     for (const auto& other : shape.properties) {
       if (!owned(other.owners, one.owner)) continue;
-      for (const auto& [name, part] : other.named) layer.named.emplace_back(name, SchemaPart{&kEverything, false});
-      for (const auto& [name, part] : other.patterns) layer.patterns.emplace_back(name, SchemaPart{&kEverything, false});
+      for (const auto& [name, part] : other.named) layer.named.emplace_back(name, SchemaPart{&everything(), false});
+      for (const auto& [name, part] : other.patterns) layer.patterns.emplace_back(name, SchemaPart{&everything(), false});
     }
     layer.rest = one.part;
     layer.explicit_rest = one.part.node->is_object();
@@ -633,7 +659,7 @@ bool SchemaShapes::finish(SchemaShape& shape) {
     if (covered(shape.unevaluated_items, one, shape.items)) continue;
     SchemaShape::Items layer;
     for (const auto& other : shape.items) {
-      if (owned(other.owners, one.owner)) layer.first.resize(std::max(layer.first.size(), other.first.size()), {&kEverything, false});
+      if (owned(other.owners, one.owner)) layer.first.resize(std::max(layer.first.size(), other.first.size()), {&everything(), false});
     }
     layer.rest = one.part;
     more_items.push_back(std::move(layer));

@@ -17,7 +17,7 @@ class SchemaIndex {
   explicit SchemaIndex(const Json& root);
 
   const Json& root() const { return root_; }
-  // "/properties/a", for messages.
+  // "/properties/a", for messages; behind the $id of the innermost resource, if it has one.
   std::string path(const Json& node) const;
   // What $ref in `node` names; null: nothing in this schema. A JSON pointer is looked up in the innermost resource (a schema
   // with an $id) around the node, and then in those around that.

@@ -113,11 +113,18 @@ class SchemaShapes {
 
   // A keyword of which a negation was left out; empty: none.
   const std::string& left_out() const { return left_out_; }
+  void leave_out(const Json& node, const std::string& what);
   [[noreturn]] void refuse(const Json& node, const std::string& what) const;
 
  private:
   struct Literal {
     SchemaPart part;
+    SchemaShape::Owners owners;
+    std::vector<const Json*> path;                  // the schemas of the same value that it comes from
+  };
+  struct Within {
+    const Json* node;
+    std::vector<const Json*> path;                  // with the node
     SchemaShape::Owners owners;
   };
   struct Option {
@@ -129,10 +136,10 @@ class SchemaShapes {
 
   void expand(Branch branch, std::vector<SchemaShape>& out);
   void add(Branch& branch, const Literal& literal);
-  void keyword(Branch& branch, const Json& node, const std::string& key, const Json& value, const SchemaShape::Owners& owners);
-  void one_of(Branch& branch, const Json& node, const Json& schemas, const SchemaShape::Owners& owners);
-  Choice negation(const Json& node);
-  void negate(Choice& choice, const Json& node, const std::string& key, const Json& value);
+  void keyword(Branch& branch, const Within& within, const std::string& key, const Json& value);
+  void one_of(Branch& branch, const Within& within, const Json& schemas);
+  Choice negation(const Literal& literal);
+  void negate(Choice& choice, const Within& within, const std::string& key, const Json& value);
   bool finish(SchemaShape& shape);
   const Json* target(const Json& node, const std::string& key, const Json& value) const;
   unsigned type_bits(const Json& node, const Json& type) const;
@@ -144,6 +151,7 @@ class SchemaShapes {
   std::set<Conjunction> open_;                      // being expanded
   std::map<std::pair<std::string, int>, ByteDfa> automata_;
   std::string left_out_;
+  std::size_t branches_ = 0, regex_steps_ = 0;      // of all that was asked
   int depth_ = 0;
 };
 
