@@ -38,7 +38,6 @@ class GbnfParser {
       const Rule rule = rule_of(name);
       if (!defined_.insert(name).second) refuse(fmt::format("the rule \"{}\" is defined twice", name));
       alternatives(rule, 0);
-      if (!done() && !at_line_end_) refuse("expected the end of the rule");
       skip(true);
     }
     for (const auto& [name, rule] : rules_) {
@@ -67,13 +66,11 @@ class GbnfParser {
   }
   // White space and comments. Without `lines`, not past the end of a line.
   void skip(bool lines) {
-    at_line_end_ = false;
     while (!done()) {
       const char c = text_[at_];
       if (c == '#') {
         while (!done() && text_[at_] != '\n') ++at_;
       } else if (c == '\n' || c == '\r') {
-        at_line_end_ = true;
         if (!lines) return;
         ++at_;
       } else if (c == ' ' || c == '\t') {
@@ -82,7 +79,6 @@ class GbnfParser {
         return;
       }
     }
-    at_line_end_ = true;
   }
   static bool in_name(char c) {
     return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '-' || c == '_';
@@ -110,7 +106,7 @@ class GbnfParser {
   void alternatives(Rule rule, int depth) {
     if (depth > kDeepest) refuse("groups are nested more than 200 deep");
     do {
-      skip(depth > 0 || !at_line_end_);
+      skip(true);
       Sequence sequence;
       while (!done() && !next_is("|") && !next_is(")")) {
         // At the top, a line that begins a rule ends the one before.
@@ -120,7 +116,6 @@ class GbnfParser {
       }
       add(rule, sequence);
     } while (take("|"));
-    at_line_end_ = true;
   }
   bool starts_rule() const {
     std::size_t place = at_;
@@ -164,7 +159,8 @@ class GbnfParser {
         const auto number = [&]() -> std::optional<std::int64_t> {
           std::int64_t value = 0;
           const std::size_t begin = at_;
-          for (; !done() && text_[at_] >= '0' && text_[at_] <= '9'; ++at_) value = std::min(value * 10 + text_[at_] - '0', kMostRepeats + 1);
+          for (; !done() && text_[at_] >= '0' && text_[at_] <= '9'; ++at_)
+            value = std::min(value * 10 + text_[at_] - '0', kMostRepeats + 1);
           if (at_ == begin) return {};
           return value;
         };
@@ -350,7 +346,6 @@ class GbnfParser {
 
   std::string_view text_;
   std::size_t at_ = 0;
-  bool at_line_end_ = false;
   ByteGrammar grammar_;
   std::map<std::string, Rule> rules_;
   std::set<std::string> defined_;

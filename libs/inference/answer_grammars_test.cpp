@@ -59,7 +59,8 @@ TEST(AnswerGrammars, Gbnf) {
   for (const Case& one : cases) {
     ByteAutomaton automaton(gbnf_grammar(one.grammar));
     for (const std::string& text : one.good) EXPECT_TRUE(accepts(automaton, text)) << one.grammar << " should take " << text;
-    for (const std::string& text : one.bad) EXPECT_FALSE(accepts(automaton, text)) << one.grammar << " should not take " << text;
+    for (const std::string& text : one.bad)
+      EXPECT_FALSE(accepts(automaton, text)) << one.grammar << " should not take " << text;
   }
 }
 

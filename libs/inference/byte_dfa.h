@@ -49,7 +49,8 @@ class ByteDfa {
 
   // For builders: `next` has states * classes entries, `class_of` the class of every byte. State 0 is the start. Removes
   // states that cannot be reached or cannot accept, and joins those that do the same.
-  ByteDfa(const std::array<std::uint8_t, 256>& class_of, std::size_t classes, std::vector<State> next, std::vector<bool> accepts);
+  ByteDfa(const std::array<std::uint8_t, 256>& class_of, std::size_t classes, std::vector<State> next,
+          std::vector<bool> accepts);
 
  private:
   template <typename Accepts>

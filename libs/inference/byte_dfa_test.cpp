@@ -15,15 +15,18 @@ namespace {
 TEST(ByteDfa, CountsCodePoints) {
   const ByteDfa automaton = ByteDfa::length(1, 2);
   for (const char* good : {"a", "\xc3\xa9", "\xf0\x9f\x98\x80z"}) EXPECT_TRUE(automaton.matches(good)) << good;
-  for (const char* bad : {"", "abc", "\xc3", "\xed\xa0\x80", "\xc0\x80", "\xf4\x90\x80\x80"}) EXPECT_FALSE(automaton.matches(bad)) << bad;
+  for (const char* bad : {"", "abc", "\xc3", "\xed\xa0\x80", "\xc0\x80", "\xf4\x90\x80\x80"})
+    EXPECT_FALSE(automaton.matches(bad)) << bad;
   EXPECT_TRUE(ByteDfa::length(2, {}).matches("many letters"));
   EXPECT_TRUE(ByteDfa::any_text().matches(""));
   EXPECT_TRUE(ByteDfa::length(3, 2).empty());
 }
 
 TEST(ByteDfa, CombinesLanguages) {
-  const ByteDfa word = compile_regex("^[a-z]+$"), with_b = compile_regex("b"), listed = ByteDfa::texts({"b", "cat", "caf\xc3\xa9", ""});
-  const ByteDfa both = ByteDfa::both(word, with_b), either = ByteDfa::either(word, listed), without = ByteDfa::without(word, listed);
+  const ByteDfa word = compile_regex("^[a-z]+$"), with_b = compile_regex("b"),
+                listed = ByteDfa::texts({"b", "cat", "caf\xc3\xa9", ""});
+  const ByteDfa both = ByteDfa::both(word, with_b), either = ByteDfa::either(word, listed),
+                without = ByteDfa::without(word, listed);
   for (const char* text : {"", "b", "abc", "cat", "caf\xc3\xa9", "B", "dog", "1b"}) {
     const std::string shown = text;
     EXPECT_EQ(both.matches(text), word.matches(text) && with_b.matches(text)) << shown;
@@ -87,7 +90,8 @@ TEST(Utf8Ranges, HoldExactlyTheirCodePoints) {
     } else if (code < 0x800) {
       text = {static_cast<char>(0xc0 | (code >> 6)), static_cast<char>(0x80 | (code & 0x3f))};
     } else if (code < 0x10000) {
-      text = {static_cast<char>(0xe0 | (code >> 12)), static_cast<char>(0x80 | ((code >> 6) & 0x3f)), static_cast<char>(0x80 | (code & 0x3f))};
+      text = {static_cast<char>(0xe0 | (code >> 12)), static_cast<char>(0x80 | ((code >> 6) & 0x3f)),
+              static_cast<char>(0x80 | (code & 0x3f))};
     } else {
       text = {static_cast<char>(0xf0 | (code >> 18)), static_cast<char>(0x80 | ((code >> 12) & 0x3f)),
               static_cast<char>(0x80 | ((code >> 6) & 0x3f)), static_cast<char>(0x80 | (code & 0x3f))};

@@ -27,7 +27,8 @@ std::optional<Decimal> Decimal::parse(std::string_view text) {
     out.digits.push_back(c);
   }
   const std::size_t point = text.find('.');
-  if (out.digits.empty() || text.find('.', point == std::string_view::npos ? point : point + 1) != std::string_view::npos) return {};
+  if (out.digits.empty() || text.find('.', point == std::string_view::npos ? point : point + 1) != std::string_view::npos)
+    return {};
   out.scale = (point == std::string_view::npos ? 0 : static_cast<std::int64_t>(text.size() - point) - 1) - exponent;
   if (out.scale < 0) {
     out.digits.append(static_cast<std::size_t>(-out.scale), '0');

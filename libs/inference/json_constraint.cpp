@@ -25,6 +25,7 @@ struct Mask {
   std::vector<std::uint64_t> bits;
   std::int64_t longest = 0;  // closing length behind the allowed tokens
   bool limited = false;      // some token was left out for want of room
+  std::size_t nodes = 0;     // of the trie, that were looked at
 };
 
 }  // namespace
@@ -71,8 +72,10 @@ class ConstraintTables {
     const auto known = masks_.find(state);
     if (known != masks_.end() && known->second->longest <= room - 1) return known->second;
     auto mask = std::make_shared<const Mask>(walk(state, room));
-    if (mask->limited) return mask;
-    constexpr std::size_t kMaskBytes = std::size_t{8} << 20;
+    // Where few bytes may come, a mask is made again as fast as it is looked up: only those of many nodes are kept.
+    constexpr std::size_t kManyNodes = 2000;
+    if (mask->limited || mask->nodes < kManyNodes) return mask;
+    constexpr std::size_t kMaskBytes = std::size_t{16} << 20;
     if ((masks_.size() + 1) * mask->bits.size() * sizeof(std::uint64_t) > kMaskBytes) masks_.clear();
     masks_.insert_or_assign(state, mask);
     return mask;
@@ -106,6 +109,7 @@ class ConstraintTables {
     states_.assign(1, state);
     for (std::size_t i = 1; i < nodes.size();) {
       const TokenTrie::Node& node = nodes[i];
+      ++mask.nodes;
       const auto depth = static_cast<std::size_t>(node.depth);
       states_.resize(depth);
       const State here = automaton_.next(states_[depth - 1], node.byte);
@@ -145,8 +149,7 @@ namespace {
 
 class GrammarConstraint : public TokenConstraint {
  public:
-  explicit GrammarConstraint(std::shared_ptr<ConstraintTables> tables)
-      : tables_(std::move(tables)), state_(tables_->start()) {}
+  explicit GrammarConstraint(std::shared_ptr<ConstraintTables> tables) : tables_(std::move(tables)), state_(tables_->start()) {}
 
   std::span<const std::uint64_t> allowed(std::int64_t room) override {
     mask_ = tables_->allowed(state_, room);
@@ -167,12 +170,15 @@ class GrammarConstraint : public TokenConstraint {
 std::shared_ptr<ConstraintTables> make_tables(AnswerForm form, const nlohmann::ordered_json& value,
                                               std::shared_ptr<const TokenTrie> trie) {
   switch (form) {
-    case AnswerForm::kJsonObject: return std::make_shared<ConstraintTables>("json_object", json_object_grammar(), std::move(trie));
-    case AnswerForm::kJsonSchema: return std::make_shared<ConstraintTables>("json_schema", json_grammar(value), std::move(trie));
+    case AnswerForm::kJsonObject:
+      return std::make_shared<ConstraintTables>("json_object", json_object_grammar(), std::move(trie));
+    case AnswerForm::kJsonSchema:
+      return std::make_shared<ConstraintTables>("json_schema", json_grammar(value), std::move(trie));
     case AnswerForm::kRegex:
       return std::make_shared<ConstraintTables>("regular expression", regex_grammar(value.get<std::string>()), std::move(trie));
     case AnswerForm::kChoice:
-      return std::make_shared<ConstraintTables>("choice", choice_grammar(value.get<std::vector<std::string>>()), std::move(trie));
+      return std::make_shared<ConstraintTables>("choice", choice_grammar(value.get<std::vector<std::string>>()),
+                                                std::move(trie));
     case AnswerForm::kGrammar: break;
   }
   return std::make_shared<ConstraintTables>("grammar", gbnf_grammar(value.get<std::string>()), std::move(trie));

@@ -42,10 +42,10 @@ class ConstraintCache {
 
  private:
   using Entry = std::pair<std::string, std::shared_ptr<ConstraintTables>>;
-  static constexpr std::size_t kEntries = 32;  // of at most 8 MiB of masks each, and their automata
+  static constexpr std::size_t kEntries = 16;  // of at most 16 MiB of masks each, and their automata
   std::shared_ptr<const TokenTrie> trie_;
   std::mutex mutex_;
-  std::vector<Entry> entries_;                 // the last used comes first
+  std::vector<Entry> entries_;  // the last used comes first
 };
 
 }  // namespace nanochat

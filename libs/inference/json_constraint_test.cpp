@@ -279,23 +279,27 @@ TEST(JsonConstraint, WritesOtherForms) {
               ThrowsMessage<ConfigError>(HasSubstr("regular expression: no finite value fits it")));
 }
 
-// A schema that came before is not compiled again: the second request has its tables, and its own state.
+// A schema that came before is not compiled again: the second request has its tables, and a state of its own.
 TEST(JsonConstraint, TheCacheKeepsTables) {
-  ConstraintCache cache(make_trie(vocabulary()));
-  const Json schema = Json::parse(schemas()[0]);
-  const auto first = cache.make(AnswerForm::kJsonSchema, schema);
-  first->accept('{');
+  std::vector<std::string> tokens = vocabulary();
+  for (int i = 0; i < 3000; ++i) tokens.push_back("word" + std::to_string(i));  // masks of many tokens are kept
+  ConstraintCache cache(make_trie(tokens));
+  const Json schema = Json::parse(R"({"type":"string"})");
+  const auto after_quote = [&] {
+    auto constraint = cache.make(AnswerForm::kJsonSchema, schema);
+    constraint->accept('"');
+    return constraint;
+  };
+  const auto first = after_quote();
   const auto allowed = first->allowed(100);
-  const auto second = cache.make(AnswerForm::kJsonSchema, schema);
-  EXPECT_NE(second->closing_length(), first->closing_length());
-  second->accept('{');
+  const auto second = after_quote();
   EXPECT_EQ(second->allowed(100).data(), allowed.data());
-  EXPECT_NE(cache.make(AnswerForm::kJsonSchema, Json::parse(schemas()[1]))->closing_length(), first->closing_length());
-  for (int i = 0; i < 40; ++i) cache.make(AnswerForm::kChoice, {std::to_string(i)});  // more than it keeps
-  const auto third = cache.make(AnswerForm::kJsonSchema, schema);
-  third->accept('{');
-  EXPECT_NE(third->allowed(100).data(), allowed.data());
-  EXPECT_EQ(second->allowed(100).data(), allowed.data());  // tables in use stay
+  second->accept('"');
+  EXPECT_TRUE(second->must_end());
+  EXPECT_FALSE(first->may_end());
+  for (int i = 0; i < 20; ++i) cache.make(AnswerForm::kChoice, {std::to_string(i)});  // more than it keeps
+  EXPECT_NE(after_quote()->allowed(100).data(), allowed.data());
+  EXPECT_EQ(first->allowed(100).data(), allowed.data());  // tables in use stay
   EXPECT_THROW(cache.make(AnswerForm::kGrammar, "root ::= other"), ConfigError);
 }
 

@@ -107,7 +107,8 @@ std::optional<JsonGrammar::Rule> JsonGrammar::fixed_point(std::int64_t low, std:
   if (fixed.step > kMostResidues) {
     if ((high - low) / fixed.step >= kMostMultiples) return {};
     std::vector<std::string> texts;
-    for (std::int64_t value = low; value <= high; value += fixed.step) texts.push_back(written(value) + std::string(fixed.zeros, '0'));
+    for (std::int64_t value = low; value <= high; value += fixed.step)
+      texts.push_back(written(value) + std::string(fixed.zeros, '0'));
     parts.push_back(any_literal(std::move(texts)));
     return any_of(parts);
   }

@@ -73,8 +73,7 @@ class Compiler {
     if (++depth_ > kDeepest)
       shapes_.refuse(*here_, fmt::format("schemas are nested more than {} deep, references included", kDeepest));
     std::set<Rule> parts;
-    const std::vector<SchemaShape> alternatives = shapes_.shapes(all);
-    for (const SchemaShape& shape : alternatives) write(shape, parts);
+    for (const SchemaShape& shape : shapes_.shapes(all)) write(shape, parts);
     for (const Rule part : parts) json_.grammar().add_alternative(made, {ByteGrammar::use(part)});
     --depth_;
     here_ = outer;
@@ -99,9 +98,10 @@ class Compiler {
     if ((types & kInteger) != 0) {  // numbers with fractions only are not made
       const std::optional<Rule> number = json_.number(shape.numbers, (types & kFraction) == 0);
       if (!number) {
-        shapes_.refuse(*here_, fmt::format("keyword 'multipleOf' is supported with up to {} beside zeros at the end, or where the "
-                                           "bounds leave at most {} multiples",
-                                           JsonGrammar::kMostResidues, JsonGrammar::kMostMultiples));
+        shapes_.refuse(*here_,
+                       fmt::format("keyword 'multipleOf' is supported with up to {} beside zeros at the end, or where the "
+                                   "bounds leave at most {} multiples",
+                                   JsonGrammar::kMostResidues, JsonGrammar::kMostMultiples));
       }
       parts.insert(*number);
     }
@@ -141,7 +141,8 @@ class Compiler {
   static bool more_items(const SchemaShape& shape) {
     const std::size_t first = first_items(shape);
     return first == 0 || shape.min_items > static_cast<std::int64_t>(first) ||
-           std::any_of(shape.items.begin(), shape.items.end(), [](const SchemaShape::Items& layer) { return layer.rest.has_value(); });
+           std::any_of(shape.items.begin(), shape.items.end(),
+                       [](const SchemaShape::Items& layer) { return layer.rest.has_value(); });
   }
 
   Rule array(const SchemaShape& shape) {
@@ -189,8 +190,9 @@ class Compiler {
     for (std::size_t place = 0; place < declared + (more_items(shape) ? 1 : 0); ++place) {
       const std::optional<std::vector<Json>> values = shapes_.finite_values(shapes_.item(shape, place), kMostValues);
       if (!values) {
-        shapes_.refuse(*here_, "keyword 'uniqueItems' is supported for items with few values (enum, const, boolean, null, small "
-                               "ranges of integers)");
+        shapes_.refuse(*here_,
+                       "keyword 'uniqueItems' is supported for items with few values (enum, const, boolean, null, small "
+                       "ranges of integers)");
       }
       allowed.emplace_back();
       for (const Json& value : *values) {
@@ -201,7 +203,8 @@ class Compiler {
     }
     const bool in_order = all.size() > kMostFree;
     if (in_order && (declared > 0 || all.size() > kMostValues))
-      shapes_.refuse(*here_, fmt::format("keyword 'uniqueItems' beside 'prefixItems' is supported for up to {} values", kMostFree));
+      shapes_.refuse(*here_,
+                     fmt::format("keyword 'uniqueItems' beside 'prefixItems' is supported for up to {} values", kMostFree));
     std::vector<Rule> literals;
     for (const Json& value : all) literals.push_back(json_.literal(value.dump()));
     ByteGrammar& grammar = json_.grammar();
@@ -260,8 +263,8 @@ class Compiler {
       for (const auto& [name, part] : layer.named) declare(name);
     }
     for (const std::string& name : shape.required_order) declare(name);
-    const auto required = static_cast<std::size_t>(
-        std::count_if(declared.begin(), declared.end(), [](const Declared& one) { return one.required; }));
+    const auto required = static_cast<std::size_t>(std::count_if(declared.begin(), declared.end(),
+                                                                 [](const Declared& one) { return one.required; }));
     if (required < shape.required.size()) return json_.nothing();
     known.insert(shape.absent.begin(), shape.absent.end());
     return sequence(shape, declared, free_keys(shape, known, declared.size(), names));
@@ -349,8 +352,9 @@ class Compiler {
         const auto [key, added] = keys.try_emplace({i, distinct ? count : -1}, 0);
         if (added) {
           key->second = !free[i].keys ? string(0, {})
-                        : distinct ? json_.text(free[i].keys->with_first_byte(static_cast<std::size_t>(count), static_cast<std::size_t>(least)))
-                                   : json_.text(*free[i].keys);
+                        : distinct    ? json_.text(free[i].keys->with_first_byte(static_cast<std::size_t>(count),
+                                                                                 static_cast<std::size_t>(least)))
+                                      : json_.text(*free[i].keys);
         }
         ByteGrammar::Sequence pair = begin(count);
         pair.insert(pair.end(), {ByteGrammar::use(key->second), json_.byte(':'), space, ByteGrammar::use(free[i].value),
@@ -421,9 +425,7 @@ const Json* find_reference(const Json& root, std::string_view reference) {
   return place;
 }
 
-ByteGrammar json_grammar(const Json& schema) {
-  return Compiler(schema).run();
-}
+ByteGrammar json_grammar(const Json& schema) { return Compiler(schema).run(); }
 
 ByteGrammar json_object_grammar() {
   JsonGrammar json;

@@ -60,12 +60,12 @@ void add(CodeSet& set, const CodeSet& other) {
 // Without digits (Nd) of Unicode: Latin to Cyrillic, East Asian scripts, symbols.
 const Ranges kNoDigits = {{0, '/'}, {':', 0x65f}, {0x2010, 0x2fff}, {0x3000, 0xa61f}, {0x1f300, 0x1faff}};
 // Without letters, digits and numbers: punctuation, arrows, mathematical signs, pictures.
-const Ranges kNoWord = {{0, '/'},          {':', '@'},         {'[', '^'},         {'`', '`'},        {'{', 0xa9},
-                        {0x2010, 0x2027},  {0x2030, 0x205e},   {0x2190, 0x23ff},   {0x1f300, 0x1f5ff}};
+const Ranges kNoWord = {{0, '/'},         {':', '@'},       {'[', '^'},       {'`', '`'},        {'{', 0xa9},
+                        {0x2010, 0x2027}, {0x2030, 0x205e}, {0x2190, 0x23ff}, {0x1f300, 0x1f5ff}};
 const Ranges kSpaces = {{'\t', '\r'}, {' ', ' '}};
-const Ranges kPossibleSpaces = {{'\t', '\r'},     {0x1c, ' '},      {0x85, 0x85},     {0xa0, 0xa0},     {0x1680, 0x1680},
-                                {0x180e, 0x180e}, {0x2000, 0x200a}, {0x2028, 0x2029}, {0x202f, 0x202f}, {0x205f, 0x205f},
-                                {0x3000, 0x3000}, {0xfeff, 0xfeff}};
+const Ranges kPossibleSpaces = {{'\t', '\r'},     {0x1c, ' '},      {0x85, 0x85},     {0xa0, 0xa0},
+                                {0x1680, 0x1680}, {0x180e, 0x180e}, {0x2000, 0x200a}, {0x2028, 0x2029},
+                                {0x202f, 0x202f}, {0x205f, 0x205f}, {0x3000, 0x3000}, {0xfeff, 0xfeff}};
 
 CodeSet class_of_escape(char letter) {
   switch (letter) {
@@ -195,7 +195,8 @@ class Parser {
     const auto number = [&]() -> std::optional<std::int64_t> {
       std::int64_t value = 0;
       const std::size_t first = at_;
-      for (; !done() && text_[at_] >= '0' && text_[at_] <= '9'; ++at_) value = std::min(value * 10 + text_[at_] - '0', kMostRepeats + 1);
+      for (; !done() && text_[at_] >= '0' && text_[at_] <= '9'; ++at_)
+        value = std::min(value * 10 + text_[at_] - '0', kMostRepeats + 1);
       if (at_ == first) return {};
       return value;
     };
@@ -322,7 +323,8 @@ class Parser {
       const std::size_t end = text_.find('}', at_);
       const std::size_t digits = end == std::string_view::npos ? 0 : end - at_;
       const auto code = digits >= 1 && digits <= 6 ? hex(digits) : std::nullopt;
-      if (!code || !take("}") || *code > kLastCode || (*code >= 0xd800 && *code <= 0xdfff)) refuse("\\u{...} has no code point");
+      if (!code || !take("}") || *code > kLastCode || (*code >= 0xd800 && *code <= 0xdfff))
+        refuse("\\u{...} has no code point");
       return *code;
     }
     const auto code = hex(4);
@@ -364,7 +366,8 @@ class Parser {
     if (take("b")) return '\b';
     if (take("-")) return '-';
     const CodeSet escaped = escape();
-    if (escaped.certain.size() == 1 && escaped.certain == escaped.possible && escaped.certain[0].first == escaped.certain[0].second)
+    if (escaped.certain.size() == 1 && escaped.certain == escaped.possible &&
+        escaped.certain[0].first == escaped.certain[0].second)
       return escaped.certain[0].first;
     add(codes, escaped);
     return {};
@@ -498,7 +501,8 @@ class Subsets {
         work(known->second.size());
         for (const std::int32_t state : known->second) {
           for (const Nfa::Edge& edge : nfa_.states[static_cast<std::size_t>(state)]) {
-            if (edge.kind == Nfa::Edge::Kind::kBytes && edge.bytes.first <= byte && byte <= edge.bytes.last) reached.insert(edge.to);
+            if (edge.kind == Nfa::Edge::Kind::kBytes && edge.bytes.first <= byte && byte <= edge.bytes.last)
+              reached.insert(edge.to);
           }
         }
         next.push_back(state_of({reached.begin(), reached.end()}, boundaries_ ? after : Beside::kOther));
@@ -531,7 +535,8 @@ class Subsets {
     if (set.empty()) return ByteDfa::kDead;
     const auto [place, added] = index_.try_emplace({std::move(set), before}, static_cast<ByteDfa::State>(sets_.size()));
     if (added) {
-      if (sets_.size() >= ByteDfa::kMaxStates) throw ConfigError("regular expression: its automaton has more than 20,000 states");
+      if (sets_.size() >= ByteDfa::kMaxStates)
+        throw ConfigError("regular expression: its automaton has more than 20,000 states");
       sets_.push_back(place->first);
     }
     return place->second;
@@ -551,8 +556,9 @@ class Subsets {
 
   // Sets of many states, many times: such expressions would keep the caller waiting for minutes.
   void work(std::size_t steps) {
-    constexpr std::size_t kMostSteps = 20'000'000;
-    if ((steps_ += steps) > kMostSteps) throw ConfigError("regular expression: takes too long to prepare; expected lower counts");
+    constexpr std::size_t kMostSteps = 50'000'000;
+    if ((steps_ += steps) > kMostSteps)
+      throw ConfigError("regular expression: takes too long to prepare; expected lower counts");
   }
 
   std::vector<std::int32_t> closure(const std::vector<std::int32_t>& set, Beside before, Beside after) {

@@ -36,7 +36,9 @@ TEST(Regex, MatchesWholeTexts) {
       {"[\\d.]+", {"1.5"}, {"a"}},
       {".", {"a", "\xc3\xa9", "\xe2\x82\xac", "\xf0\x9f\x98\x80"}, {"\n", "\r", "", "\xc3", "\xed\xa0\x80", "\xff"}},
       {"\\d\\D\\w\\W\\s\\S", {"1a_- x"}, {"aa_- x", "1a_--x"}},
-      {"\\x41\\u00e9\\u{1F600}\\ud83d\\ude00\\t\\n\\cA\\0", {std::string("A\xc3\xa9\xf0\x9f\x98\x80\xf0\x9f\x98\x80\t\n\x01\0", 14)}, {"A"}},
+      {"\\x41\\u00e9\\u{1F600}\\ud83d\\ude00\\t\\n\\cA\\0",
+       {std::string("A\xc3\xa9\xf0\x9f\x98\x80\xf0\x9f\x98\x80\t\n\x01\0", 15)},
+       {"A"}},
       {"\xc3\xa9+", {"\xc3\xa9\xc3\xa9"}, {"\xc3", "e"}},
       {"[\xce\xb1-\xcf\x89]", {"\xce\xb2"}, {"b"}},
       {"(?:a)(?<n>b)(?P<m>c)", {"abc"}, {"ab"}},
@@ -52,14 +54,19 @@ TEST(Regex, MatchesWholeTexts) {
     if (one.good.empty() && one.bad.empty()) continue;
     const ByteDfa automaton = compile_regex(one.expression, RegexScope::kWhole);
     for (const std::string& text : one.good) EXPECT_TRUE(automaton.matches(text)) << one.expression << " should match " << text;
-    for (const std::string& text : one.bad) EXPECT_FALSE(automaton.matches(text)) << one.expression << " should not match " << text;
+    for (const std::string& text : one.bad)
+      EXPECT_FALSE(automaton.matches(text)) << one.expression << " should not match " << text;
     EXPECT_EQ(automaton.empty(), one.good.empty()) << one.expression;
   }
 }
 
 TEST(Regex, FindsPartsOfTexts) {
   const std::vector<Case> cases = {
-      {"b", {"b", "abc", "\xc3\xa9" "b"}, {"", "ac"}},
+      {"b",
+       {"b", "abc",
+        "\xc3\xa9"
+        "b"},
+       {"", "ac"}},
       {"^b", {"b", "bc"}, {"ab"}},
       {"b$", {"b", "ab"}, {"bc", "b\n"}},
       {"^a|b$", {"ax", "xb"}, {"xax", "bx"}},
@@ -76,8 +83,9 @@ TEST(Regex, FindsPartsOfTexts) {
 // Dialects differ in whether an Arabic digit is \d and a Greek letter \w: neither what is written nor what is excluded has them.
 TEST(Regex, LeavesOutWhatDialectsReadDifferently) {
   const std::string arabic_three = "\xd9\xa3", alpha = "\xce\xb1", no_break_space = "\xc2\xa0";
-  for (const auto& [expression, text] : std::vector<std::pair<std::string, std::string>>{
-           {"d", arabic_three}, {"D", arabic_three}, {"w", alpha}, {"W", alpha}, {"s", no_break_space}, {"S", no_break_space}}) {
+  for (
+      const auto& [expression, text] : std::vector<std::pair<std::string, std::string>>{
+          {"d", arabic_three}, {"D", arabic_three}, {"w", alpha}, {"W", alpha}, {"s", no_break_space}, {"S", no_break_space}}) {
     for (const std::string& whole : {"\\" + expression, "[\\" + expression + "]"}) {
       EXPECT_FALSE(compile_regex(whole, RegexScope::kWhole).matches(text)) << whole;
       EXPECT_TRUE(compile_regex(whole, RegexScope::kWhole, RegexBound::kPossible).matches(text)) << whole;
@@ -92,34 +100,34 @@ TEST(Regex, LeavesOutWhatDialectsReadDifferently) {
 }
 
 TEST(Regex, SaysWhatItDoesNotTake) {
-  for (const auto& [expression, message] : std::vector<std::pair<const char*, const char*>>{
-           {"(a)\\1", "byte 5: back-references are not supported"},
-           {"(?P<n>a)(?P=n)", "back-references"},
-           {"\\k<n>", "back-references"},
-           {"a(?=b)", "look-around"},
-           {"(?<!a)b", "look-around"},
-           {"(?i)a", "inline flags"},
-           {"a++", "possessive"},
-           {"a**", "a quantifier behind a quantifier"},
-           {"\\b+", "a quantifier behind an assertion"},
-           {"+a", "nothing to repeat"},
-           {"a{,2}", "{,n} is not supported"},
-           {"a{3,2}", "in the wrong order"},
-           {"a{5000}", "counts above 4096"},
-           {"\\p{L}", "\\p is not supported"},
-           {"[]a]", "begins with ']'"},
-           {"[a", "a '[' without ']'"},
-           {"[b-a]", "in the wrong order"},
-           {"[\\d-z]", "a range between classes"},
-           {"(a", "a '(' without ')'"},
-           {"a)", "a ')' without '('"},
-           {"\\q", "the escape \\q is not supported"},
-           {"\\u12", "four hexadecimal digits"},
-           {"\\ud800", "surrogate"},
-           {"a\\", "a backslash at the end"},
-           {"\xff", "malformed UTF-8"},
-           {"(a|b)*a(a|b){20}", "states"},
-           {"((a{100}){100}){100}", "too long"}}) {
+  for (const auto& [expression, message] :
+       std::vector<std::pair<const char*, const char*>>{{"(a)\\1", "byte 5: back-references are not supported"},
+                                                        {"(?P<n>a)(?P=n)", "back-references"},
+                                                        {"\\k<n>", "back-references"},
+                                                        {"a(?=b)", "look-around"},
+                                                        {"(?<!a)b", "look-around"},
+                                                        {"(?i)a", "inline flags"},
+                                                        {"a++", "possessive"},
+                                                        {"a**", "a quantifier behind a quantifier"},
+                                                        {"\\b+", "a quantifier behind an assertion"},
+                                                        {"+a", "nothing to repeat"},
+                                                        {"a{,2}", "{,n} is not supported"},
+                                                        {"a{3,2}", "in the wrong order"},
+                                                        {"a{5000}", "counts above 4096"},
+                                                        {"\\p{L}", "\\p is not supported"},
+                                                        {"[]a]", "begins with ']'"},
+                                                        {"[a", "a '[' without ']'"},
+                                                        {"[b-a]", "in the wrong order"},
+                                                        {"[\\d-z]", "a range between classes"},
+                                                        {"(a", "a '(' without ')'"},
+                                                        {"a)", "a ')' without '('"},
+                                                        {"\\q", "the escape \\q is not supported"},
+                                                        {"\\u12", "four hexadecimal digits"},
+                                                        {"\\ud800", "surrogate"},
+                                                        {"a\\", "a backslash at the end"},
+                                                        {"\xff", "malformed UTF-8"},
+                                                        {"(a|b)*a(a|b){20}", "states"},
+                                                        {"((a{100}){100}){100}", "too long"}}) {
     EXPECT_THAT([&] { compile_regex(expression); }, ThrowsMessage<ConfigError>(HasSubstr(message))) << expression;
   }
 }

@@ -40,8 +40,8 @@ SchemaIndex::SchemaIndex(const Json& root) : root_(root) { walk(root, {"", "", &
 // `names`: the keys of the object are names that the schema chose, and not keywords.
 void SchemaIndex::walk(const Json& node, const Place& place, bool names) {
   static const std::set<std::string> kValues = {"const", "enum", "default", "example", "examples"};
-  static const std::set<std::string> kNamed = {"properties", "patternProperties", "$defs", "definitions", "dependentSchemas",
-                                               "dependencies"};
+  static const std::set<std::string> kNamed = {"properties",  "patternProperties", "$defs",
+                                               "definitions", "dependentSchemas",  "dependencies"};
   Place here = place;
   if (node.is_object() && !names) {
     if (const std::string* id = text_member(node, "$id"); id != nullptr && !id->starts_with('#')) {

@@ -35,37 +35,51 @@ const Json* member(const Json& node, const std::string& key) {
 
 bool is_annotation(const std::string& key) {
   static const std::set<std::string> kNames = {
-      "title",    "description", "default",   "examples", "example",        "$schema",  "$id",       "$anchor",
+      "title",    "description", "default",     "examples",   "example",        "$schema",  "$id",       "$anchor",
       "$comment", "$defs",       "definitions", "deprecated", "$dynamicAnchor", "readOnly", "writeOnly", "discriminator"};
   return key.starts_with("x-") || kNames.count(key) != 0;
 }
 
 // Keywords for values of one type.
 unsigned type_of_keyword(const std::string& key) {
-  static const std::map<std::string, unsigned> kTypes = {
-      {"properties", kObject},           {"required", kObject},
-      {"additionalProperties", kObject}, {"patternProperties", kObject},
-      {"propertyNames", kObject},        {"minProperties", kObject},
-      {"maxProperties", kObject},        {"unevaluatedProperties", kObject},
-      {"dependentRequired", kObject},    {"dependentSchemas", kObject},
-      {"dependencies", kObject},         {"items", kArray},
-      {"prefixItems", kArray},           {"additionalItems", kArray},
-      {"minItems", kArray},              {"maxItems", kArray},
-      {"uniqueItems", kArray},           {"contains", kArray},
-      {"minContains", kArray},           {"maxContains", kArray},
-      {"unevaluatedItems", kArray},      {"minLength", kString},
-      {"maxLength", kString},            {"pattern", kString},
-      {"format", kString},               {"contentEncoding", kString},
-      {"minimum", kInteger | kFraction}, {"maximum", kInteger | kFraction},
-      {"exclusiveMinimum", kInteger | kFraction}, {"exclusiveMaximum", kInteger | kFraction},
-      {"multipleOf", kInteger | kFraction}};
+  static const std::map<std::string, unsigned> kTypes = {{"properties", kObject},
+                                                         {"required", kObject},
+                                                         {"additionalProperties", kObject},
+                                                         {"patternProperties", kObject},
+                                                         {"propertyNames", kObject},
+                                                         {"minProperties", kObject},
+                                                         {"maxProperties", kObject},
+                                                         {"unevaluatedProperties", kObject},
+                                                         {"dependentRequired", kObject},
+                                                         {"dependentSchemas", kObject},
+                                                         {"dependencies", kObject},
+                                                         {"items", kArray},
+                                                         {"prefixItems", kArray},
+                                                         {"additionalItems", kArray},
+                                                         {"minItems", kArray},
+                                                         {"maxItems", kArray},
+                                                         {"uniqueItems", kArray},
+                                                         {"contains", kArray},
+                                                         {"minContains", kArray},
+                                                         {"maxContains", kArray},
+                                                         {"unevaluatedItems", kArray},
+                                                         {"minLength", kString},
+                                                         {"maxLength", kString},
+                                                         {"pattern", kString},
+                                                         {"format", kString},
+                                                         {"contentEncoding", kString},
+                                                         {"minimum", kInteger | kFraction},
+                                                         {"maximum", kInteger | kFraction},
+                                                         {"exclusiveMinimum", kInteger | kFraction},
+                                                         {"exclusiveMaximum", kInteger | kFraction},
+                                                         {"multipleOf", kInteger | kFraction}};
   const auto found = kTypes.find(key);
   return found == kTypes.end() ? 0 : found->second;
 }
 
 bool in_place(const std::string& key) {
-  static const std::set<std::string> kNames = {"type", "const", "enum", "$ref",        "$dynamicRef", "allOf", "anyOf",
-                                               "oneOf", "not",  "if",   "then", "else", "nullable"};
+  static const std::set<std::string> kNames = {"type",  "const", "enum", "$ref", "$dynamicRef", "allOf",   "anyOf",
+                                               "oneOf", "not",   "if",   "then", "else",        "nullable"};
   return kNames.count(key) != 0;
 }
 
@@ -206,7 +220,7 @@ void SchemaShapes::add(Branch& branch, const Literal& literal) {
 
 unsigned SchemaShapes::type_bits(const Json& node, const Json& type) const {
   static const std::map<std::string, unsigned> kBits = {
-      {"object", kObject}, {"array", kArray},           {"string", kString}, {"number", kInteger | kFraction},
+      {"object", kObject},   {"array", kArray},           {"string", kString}, {"number", kInteger | kFraction},
       {"integer", kInteger}, {"boolean", kTrue | kFalse}, {"null", kNull}};
   unsigned bits = 0;
   for (const Json& one : type.is_array() ? type : Json::array({type})) {
@@ -250,7 +264,8 @@ void SchemaShapes::keyword(Branch& branch, const Within& within, const std::stri
     return Literal{{&schema, negated}, negated ? SchemaShape::Owners() : owners, within.path};
   };
   const auto list = [&]() -> const Json& {
-    if (!value.is_array() || value.empty()) refuse(node, fmt::format("{} is {}, expected a list of schemas", key, shown(value)));
+    if (!value.is_array() || value.empty())
+      refuse(node, fmt::format("{} is {}, expected a list of schemas", key, shown(value)));
     return value;
   };
   const auto map = [&]() -> const Json& {
@@ -282,7 +297,8 @@ void SchemaShapes::keyword(Branch& branch, const Within& within, const std::stri
   const auto ordered = [&](const char* low, const char* high) {
     const Json *least = member(node, low), *most = member(node, high);
     if (least == nullptr || most == nullptr || !least->is_number() || !most->is_number()) return;
-    if (most->get<double>() < least->get<double>()) refuse(node, fmt::format("{} {} is below {} {}", high, most->dump(), low, least->dump()));
+    if (most->get<double>() < least->get<double>())
+      refuse(node, fmt::format("{} {} is below {} {}", high, most->dump(), low, least->dump()));
   };
 
   if (key == "type") {
@@ -328,8 +344,9 @@ void SchemaShapes::keyword(Branch& branch, const Within& within, const std::stri
     const bool known = key == "format" || name == "base64";
     const std::optional<std::string> expression = known ? format_expression(name) : std::nullopt;
     if (!expression) {
-      refuse(node, key == "format" ? fmt::format("keyword 'format' with \"{}\" is not supported; supported are {}", name, format_names())
-                                   : fmt::format("keyword 'contentEncoding' with \"{}\" is not supported; supported is base64", name));
+      refuse(node, key == "format"
+                       ? fmt::format("keyword 'format' with \"{}\" is not supported; supported are {}", name, format_names())
+                       : fmt::format("keyword 'contentEncoding' with \"{}\" is not supported; supported is base64", name));
     }
     if (expression->empty()) return;
     const auto [place, added] = automata_.try_emplace({"format " + name, 2});
@@ -345,7 +362,8 @@ void SchemaShapes::keyword(Branch& branch, const Within& within, const std::stri
     at_most(shape, decimal(), true);
   } else if (key == "multipleOf") {
     const Decimal number = decimal();
-    if (number.zero() || number.negative) refuse(node, fmt::format("multipleOf is {}, expected a number above 0", shown(value)));
+    if (number.zero() || number.negative)
+      refuse(node, fmt::format("multipleOf is {}, expected a number above 0", shown(value)));
     shape.numbers.multiples.push_back(number);
   } else if (key == "minItems") {
     ordered("minItems", "maxItems");
@@ -371,7 +389,8 @@ void SchemaShapes::keyword(Branch& branch, const Within& within, const std::stri
     shape.items.push_back(std::move(layer));
   } else if (key == "additionalItems") {
     const Json* items = member(node, "items");
-    if (items == nullptr || !items->is_array()) refuse(node, "keyword 'additionalItems' is supported beside a list of 'items' only");
+    if (items == nullptr || !items->is_array())
+      refuse(node, "keyword 'additionalItems' is supported beside a list of 'items' only");
   } else if (key == "contains") {
     SchemaShape::Contains contains{{&value, false}, 1, {}};
     for (const char* bound : {"minContains", "maxContains"}) {
@@ -380,8 +399,10 @@ void SchemaShapes::keyword(Branch& branch, const Within& within, const std::stri
       const double most = number->is_number() ? number->get<double>() : -1;
       if (most < 0 || most != std::floor(most) || most > static_cast<double>(kLongest))
         refuse(node, fmt::format("{} is {}, supported are integers from 0 to {}", bound, shown(*number), kLongest));
-      if (bound[1] == 'i') contains.least = static_cast<std::int64_t>(most);
-      else contains.most = static_cast<std::int64_t>(most);
+      if (bound[1] == 'i')
+        contains.least = static_cast<std::int64_t>(most);
+      else
+        contains.most = static_cast<std::int64_t>(most);
     }
     shape.contains.push_back(contains);
   } else if (key == "unevaluatedItems") {
@@ -420,9 +441,7 @@ void SchemaShapes::keyword(Branch& branch, const Within& within, const std::stri
   } else if (key == "dependentRequired" || key == "dependentSchemas" || key == "dependencies") {
     for (const auto& [name, needs] : map().items()) {
       const std::string present = name;
-      const auto absent = [present](SchemaShape& to) {
-        to.absent.insert(present);
-      };
+      const auto absent = [present](SchemaShape& to) { to.absent.insert(present); };
       if (key == "dependentRequired" || (key == "dependencies" && needs.is_array())) {
         const std::vector<std::string> others = names(needs);
         branch.choices.push_back({{{}, absent}, {{}, [present, others](SchemaShape& to) {
@@ -445,7 +464,8 @@ void SchemaShapes::one_of(Branch& branch, const Within& within, const Json& sche
   for (std::size_t i = 0; i < schemas.size(); ++i) {
     Option option{{{{&schemas[i], false}, within.owners, within.path}}, {}};
     for (std::size_t j = 0; j < schemas.size(); ++j) {
-      if (i != j && !exclude_each_other(schemas[i], schemas[j])) option.literals.push_back({{&schemas[j], true}, {}, within.path});
+      if (i != j && !exclude_each_other(schemas[i], schemas[j]))
+        option.literals.push_back({{&schemas[j], true}, {}, within.path});
     }
     choice.push_back(std::move(option));
   }
@@ -478,7 +498,8 @@ void SchemaShapes::negate(Choice& choice, const Within& within, const std::strin
     });
   };
   const auto count = [&]() -> std::int64_t {
-    return value.is_number() ? static_cast<std::int64_t>(std::clamp(value.get<double>(), 0.0, static_cast<double>(kLongest))) : 0;
+    return value.is_number() ? static_cast<std::int64_t>(std::clamp(value.get<double>(), 0.0, static_cast<double>(kLongest)))
+                             : 0;
   };
   const auto number = [&] { return value.is_number() ? Decimal::parse(value.dump()).value_or(Decimal()) : Decimal(); };
   const auto drop = [&] { leave_out(node, fmt::format("keyword '{}' is not supported where it must not match", key)); };
@@ -619,7 +640,8 @@ void SchemaShapes::negate(Choice& choice, const Within& within, const std::strin
       }
     }
   } else if (key == "uniqueItems" && value == false) {
-  } else if (key == "additionalProperties" || key == "unevaluatedProperties" || key == "unevaluatedItems" || key == "propertyNames") {
+  } else if (key == "additionalProperties" || key == "unevaluatedProperties" || key == "unevaluatedItems" ||
+             key == "propertyNames") {
     if (value != true) drop();
   } else if (key != "then" && key != "else" && key != "minContains" && key != "nullable") {
     drop();
@@ -659,7 +681,8 @@ bool SchemaShapes::finish(SchemaShape& shape) {
     if (covered(shape.unevaluated_items, one, shape.items)) continue;
     SchemaShape::Items layer;
     for (const auto& other : shape.items) {
-      if (owned(other.owners, one.owner)) layer.first.resize(std::max(layer.first.size(), other.first.size()), {&everything(), false});
+      if (owned(other.owners, one.owner))
+        layer.first.resize(std::max(layer.first.size(), other.first.size()), {&everything(), false});
     }
     layer.rest = one.part;
     more_items.push_back(std::move(layer));
@@ -667,7 +690,8 @@ bool SchemaShapes::finish(SchemaShape& shape) {
   shape.items.insert(shape.items.end(), more_items.begin(), more_items.end());
   shape.unevaluated_items.clear();
   shape.unevaluated_properties.clear();
-  if (std::any_of(shape.required.begin(), shape.required.end(), [&](const std::string& name) { return shape.absent.count(name) != 0; }))
+  if (std::any_of(shape.required.begin(), shape.required.end(),
+                  [&](const std::string& name) { return shape.absent.count(name) != 0; }))
     shape.types &= ~static_cast<unsigned>(kObject);
   if (shape.values) {
     std::vector<Json> values = std::move(*shape.values);
@@ -738,7 +762,8 @@ bool SchemaShapes::exclude_each_other(const Json& one, const Json& other) const 
   };
   for (const Json& name : *required_a) {
     if (!name.is_string() || std::find(required_b->begin(), required_b->end(), name) == required_b->end()) continue;
-    const Json in_a = values_of(*a, name.get_ref<const std::string&>()), in_b = values_of(*b, name.get_ref<const std::string&>());
+    const Json in_a = values_of(*a, name.get_ref<const std::string&>()),
+               in_b = values_of(*b, name.get_ref<const std::string&>());
     if (!in_a.is_null() && !in_b.is_null() && disjoint(in_a, in_b)) return true;
   }
   return false;

@@ -83,7 +83,7 @@ ByteDfa SchemaShapes::names(const Conjunction& all) {
 
 bool SchemaShapes::fits(const Json& value, const Conjunction& all) {
   if (all.empty()) return true;
-  const std::vector<SchemaShape> alternatives = shapes(all);
+  const std::vector<SchemaShape>& alternatives = shapes(all);
   return std::any_of(alternatives.begin(), alternatives.end(), [&](const SchemaShape& shape) { return fits(value, shape); });
 }
 

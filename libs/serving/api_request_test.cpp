@@ -218,10 +218,12 @@ TEST(ChatRequest, TakesOtherFormsOfAnswers) {
   refused({{"guided_regex", std::string(70'000, 'a')}}, "guided_regex: found 70000 bytes, expected at most 65536");
   refused({{"guided_regex", "a"}, {"guided_choice", {"a"}}}, "guided_choice: cannot be combined with guided_regex");
   refused({{"guided_regex", "a"}, {"guided_json", {{"type", "null"}}}}, "guided_regex: cannot be combined with guided_json");
-  refused({{"guided_regex", "a"}, {"response_format", {{"type", "json_object"}}}}, "guided_regex: cannot be combined with response_format");
+  refused({{"guided_regex", "a"}, {"response_format", {{"type", "json_object"}}}},
+          "guided_regex: cannot be combined with response_format");
   refused({{"guided_regex", "a"}, {"tools", {{{"function", {{"name", "f"}}}}}}, {"tool_choice", "required"}},
           "guided_regex: cannot be combined with a call");
-  refused({{"structured_outputs", {{"json", json::object()}}}}, "structured_outputs.json: is not supported; use response_format");
+  refused({{"structured_outputs", {{"json", json::object()}}}},
+          "structured_outputs.json: is not supported; use response_format");
   refused({{"structured_outputs", {{"regex", "a"}, {"choice", {"a"}}}}},
           "structured_outputs.choice: cannot be combined with structured_outputs.regex");
 }

@@ -321,6 +321,7 @@ TEST_F(ApiTest, ConstrainsCompletionsToo) {
 
 TEST_F(ApiTest, ConstrainsAnswersToText) {
   EXPECT_EQ(error(chat({{"guided_regex", "a+"}}))["param"], "guided_regex");  // without a way to constrain
+  api_.reset();
   std::vector<std::pair<AnswerForm, nlohmann::ordered_json>> made;
   make_text_constraint_ = [&](AnswerForm form, const nlohmann::ordered_json& value) -> std::unique_ptr<TokenConstraint> {
     made.emplace_back(form, value);

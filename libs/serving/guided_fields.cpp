@@ -15,8 +15,8 @@ struct GuidedField {
   ResponseFormat format;
 };
 constexpr GuidedField kFields[] = {
-    {"guided_regex", ResponseFormat::kRegex},   {"regex", ResponseFormat::kRegex},
-    {"guided_choice", ResponseFormat::kChoice}, {"choice", ResponseFormat::kChoice},
+    {"guided_regex", ResponseFormat::kRegex},     {"regex", ResponseFormat::kRegex},
+    {"guided_choice", ResponseFormat::kChoice},   {"choice", ResponseFormat::kChoice},
     {"guided_grammar", ResponseFormat::kGrammar}, {"grammar", ResponseFormat::kGrammar},
 };
 

@@ -33,7 +33,15 @@ struct SchemaPart {
 using Conjunction = std::vector<SchemaPart>;      // sorted, each once; empty: every value
 
 enum JsonType : unsigned {
-  kObject = 1, kArray = 2, kString = 4, kInteger = 8, kFraction = 16, kTrue = 32, kFalse = 64, kNull = 128, kAllTypes = 255
+  kObject = 1,
+  kArray = 2,
+  kString = 4,
+  kInteger = 8,
+  kFraction = 16,
+  kTrue = 32,
+  kFalse = 64,
+  kNull = 128,
+  kAllTypes = 255
 };
 
 struct SchemaShape {
@@ -94,7 +102,7 @@ class SchemaShapes {
   const SchemaIndex& index() const { return index_; }
   // Without parts that every value matches.
   static Conjunction conjunction(std::vector<SchemaPart> parts);
-  // Throws ConfigError with the keyword and its place for what is not supported.
+  // Stays valid. Throws ConfigError with the keyword and its place for what is not supported.
   const std::vector<SchemaShape>& shapes(const Conjunction& all);
 
   Conjunction item(const SchemaShape& shape, std::size_t place) const;
