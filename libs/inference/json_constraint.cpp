@@ -93,13 +93,54 @@ class ConstraintTables {
  private:
   std::int64_t find_closing(State state) {
     if (automaton_.accepts(state)) return 0;
-    const auto [place, added] = closing_.try_emplace(state, ByteGrammar::kNever);
-    if (added) {
-      for (const std::string& ending : automaton_.endings(state)) {
-        place->second = std::min(place->second, trie_->tokens_to_spell(ending));
+    const auto index = static_cast<std::size_t>(state);
+    if (index >= closing_.size()) closing_.resize(std::max(automaton_.states(), index + 1), kUnknown);
+    if (closing_[index] == kUnknown) {
+      std::int64_t fewest = ByteGrammar::kNever;
+      for (const ByteAutomaton::Place place : automaton_.ending_places(state))
+        fewest = std::min(fewest, ending(place).fewest.front());
+      closing_[index] = fewest;
+    }
+    return closing_[index];
+  }
+
+  // The beginning of an ending, as far as tokens that begin before it may reach into it, and the number of tokens for the
+  // ending from each of these bytes on.
+  struct Ending {
+    std::string text;
+    std::vector<std::int64_t> fewest;  // one more than the text has bytes
+  };
+
+  const Ending& ending(ByteAutomaton::Place place) {
+    static const Ending kNothing = {"", {0}};
+    std::vector<std::pair<ByteAutomaton::Place, std::string>> parts;
+    while (place != ByteAutomaton::kNoPlace && endings_.count(place) == 0) {
+      ByteAutomaton::EndingPart part = automaton_.ending_part(place);
+      parts.emplace_back(place, std::move(part.text));
+      place = part.rest;
+    }
+    const Ending* rest = place == ByteAutomaton::kNoPlace ? &kNothing : &endings_.at(place);
+    for (; !parts.empty(); parts.pop_back()) rest = &(endings_[parts.back().first] = spell(parts.back().second, *rest));
+    return *rest;
+  }
+
+  Ending spell(const std::string& part, const Ending& rest) const {
+    Ending made = {part + rest.text, std::vector<std::int64_t>(part.size(), ByteGrammar::kNever)};
+    made.fewest.insert(made.fewest.end(), rest.fewest.begin(), rest.fewest.end());
+    for (std::size_t begin = part.size(); begin-- > 0;) {
+      std::int32_t node = 0;
+      for (std::size_t i = begin; i < made.text.size(); ++i) {
+        node = trie_->child(node, static_cast<unsigned char>(made.text[i]));
+        if (node < 0) break;
+        if (trie_->nodes()[static_cast<std::size_t>(node)].tokens > 0)
+          made.fewest[begin] = std::min(made.fewest[begin], made.fewest[i + 1] + 1);
       }
     }
-    return place->second;
+    if (made.text.size() > trie_->longest()) {
+      made.text.resize(trie_->longest());
+      made.fewest.resize(trie_->longest() + 1);
+    }
+    return made;
   }
 
   Mask walk(State state, std::int64_t room) {
@@ -140,7 +181,9 @@ class ConstraintTables {
   std::mutex mutex_;
   ByteAutomaton automaton_;
   std::shared_ptr<const TokenTrie> trie_;
-  std::unordered_map<State, std::int64_t> closing_;
+  static constexpr std::int64_t kUnknown = -1;
+  std::vector<std::int64_t> closing_;                             // by state
+  std::unordered_map<ByteAutomaton::Place, Ending> endings_;
   std::unordered_map<State, std::shared_ptr<const Mask>> masks_;  // of states where room was no matter
   std::vector<State> states_;                                     // of a walk, by depth
 };

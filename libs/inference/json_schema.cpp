@@ -52,13 +52,13 @@ std::optional<std::string> pointer_part(std::string_view written) {
 // Writes the shapes of a schema as rules of a grammar.
 class Compiler {
  public:
-  explicit Compiler(const Json& root) : shapes_(root) {}
+  Compiler(const Json& root, bool imply) : shapes_(root, imply) {}
 
+  const std::string& left_out() const { return shapes_.left_out(); }
   ByteGrammar run() {
     const Json& root = shapes_.index().root();
     const Rule start = rule(SchemaShapes::conjunction({{&root, false}}));
     json_.grammar().finish(start);
-    if (json_.grammar().empty() && !shapes_.left_out().empty()) throw ConfigError(shapes_.left_out());
     return std::move(json_.grammar());
   }
 
@@ -87,8 +87,7 @@ class Compiler {
       parts.insert(json_.any_literal(std::move(texts)));
       return;
     }
-    unsigned types = shape.types;
-    if (!shape.typed && (shape.implied & types) != 0) types &= shape.implied;
+    const unsigned types = shapes_.made_types(shape);
     if ((types & kTrue) != 0) parts.insert(word("true"));
     if ((types & kFalse) != 0) parts.insert(word("false"));
     if ((types & kNull) != 0) parts.insert(word("null"));
@@ -425,7 +424,15 @@ const Json* find_reference(const Json& root, std::string_view reference) {
   return place;
 }
 
-ByteGrammar json_grammar(const Json& schema) { return Compiler(schema).run(); }
+ByteGrammar json_grammar(const Json& schema) {
+  // First with values of the types that the keywords speak of; {"contains": false} holds for others only.
+  ByteGrammar grammar = Compiler(schema, true).run();
+  if (!grammar.empty()) return grammar;
+  Compiler others(schema, false);
+  grammar = others.run();
+  if (grammar.empty() && !others.left_out().empty()) throw ConfigError(others.left_out());
+  return grammar;
+}
 
 ByteGrammar json_object_grammar() {
   JsonGrammar json;

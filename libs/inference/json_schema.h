@@ -14,7 +14,7 @@
 //   - Properties come in the order of the schema. Others come behind them, and only if the schema says what they are
 //     (additionalProperties with a schema, patternProperties), if none is declared, or if minProperties needs them. Items
 //     behind those of prefixItems come only if "items" is there or minItems needs them.
-//   - Without "type", values have the types of the keywords that are there.
+//   - Without "type", values have the types of the keywords that are there, unless there is no such value.
 //   - Numbers have at most 15 digits on each side of the point and exponents at most 2, so that every reader accepts them;
 //     with bounds or multipleOf, at most 15 digits and no exponent.
 //   - White space ends after 20 characters, and free values nest 24 deep. Strings with a pattern and a maxLength have at most

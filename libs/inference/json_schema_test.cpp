@@ -287,6 +287,9 @@ TEST(JsonSchema, SchemasInsideSchemas) {
       {R"({"$id":"http://a.test/root.json","$ref":"item.json#/$defs/n","$defs":{"i":{"$id":"item.json","$defs":{"n":{"const":4}}}}})",
        {"4"},
        {"5"}},
+      {R"({"contains":false})", {"1", "{}", R"("a")"}, {"[1]", "[]"}},  // values of the keyword's type do not match
+      {R"({"minLength":2})", {R"("ab")"}, {R"("a")", "1"}},
+      {R"({"anyOf":[{"$ref":"#"},{"type":"null"}]})", {"null"}, {"1"}},
       {R"({"type":"null","x-order":1,"x-internal":{"a":[]}})", {"null"}, {"1"}},
   });
 }

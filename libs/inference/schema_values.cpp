@@ -21,6 +21,11 @@ unsigned type_of(const Json& value) {
 
 }  // namespace
 
+unsigned SchemaShapes::made_types(const SchemaShape& shape) const {
+  const unsigned implied = shape.implied & shape.types;
+  return imply_ && !shape.typed && implied != 0 ? implied : shape.types;
+}
+
 Conjunction SchemaShapes::item(const SchemaShape& shape, std::size_t place) const {
   std::vector<SchemaPart> parts;
   for (const SchemaShape::Items& layer : shape.items) {
@@ -147,8 +152,7 @@ std::optional<std::vector<Json>> SchemaShapes::finite_values(const Conjunction& 
     if (shape.values) {
       for (const Json& value : *shape.values) add(value);
     } else {
-      unsigned types = shape.types;
-      if (!shape.typed && (shape.implied & types) != 0) types &= shape.implied;
+      const unsigned types = made_types(shape);
       if ((types & (kObject | kArray | kString | kFraction)) != 0) return {};
       if ((types & kTrue) != 0) add(true);
       if ((types & kFalse) != 0) add(false);

@@ -70,7 +70,7 @@ struct SchemaShape {
   };
 
   unsigned types = kAllTypes;
-  unsigned implied = 0;                             // types of the keywords; what is made has them if no type is said
+  unsigned implied = 0;                             // types of the keywords that are there
   bool typed = false;
   std::optional<std::vector<Json>> values;
   NumberRange numbers;
@@ -97,7 +97,8 @@ struct SchemaShape {
 
 class SchemaShapes {
  public:
-  explicit SchemaShapes(const Json& root) : index_(root) {}
+  // imply: values have the types of the keywords that are there where no type is said. A schema may have none but others.
+  SchemaShapes(const Json& root, bool imply) : index_(root), imply_(imply) {}
 
   const SchemaIndex& index() const { return index_; }
   // Without parts that every value matches.
@@ -105,6 +106,8 @@ class SchemaShapes {
   // Stays valid. Throws ConfigError with the keyword and its place for what is not supported.
   const std::vector<SchemaShape>& shapes(const Conjunction& all);
 
+  // The types of the values that are made.
+  unsigned made_types(const SchemaShape& shape) const;
   Conjunction item(const SchemaShape& shape, std::size_t place) const;
   Conjunction property(const SchemaShape& shape, const std::string& name);
   // Texts that match the shape's keywords of strings.
@@ -155,6 +158,7 @@ class SchemaShapes {
   const Json* behind_references(const Json& node) const;
 
   SchemaIndex index_;
+  bool imply_;
   std::map<Conjunction, std::vector<SchemaShape>> known_;
   std::set<Conjunction> open_;                      // being expanded
   std::map<std::pair<std::string, int>, ByteDfa> automata_;
