@@ -33,7 +33,7 @@ std::map<std::string, std::string, std::less<>> make_formats() {
   ipv6 += ")";
   const std::string label = "[A-Za-z0-9](?:[A-Za-z0-9]|-[A-Za-z0-9]){0,14}";
   const std::string hostname = label + "(?:\\." + label + "){0,6}";
-  const std::string domain = "(?:" + label + "\\.){1,4}[a-z]{2,12}";
+  const std::string domain = "(?:" + label + "\\.)+[a-z]{2,12}";
   const std::string local = "[A-Za-z0-9_](?:[A-Za-z0-9_]|[.+-][A-Za-z0-9_]){0,29}";
   const std::string email = local + "@" + domain;
   const std::string escaped = "%[0-9A-Fa-f]{2}";
@@ -47,6 +47,9 @@ std::map<std::string, std::string, std::less<>> make_formats() {
   };
   const std::string base64 = "(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?";
   const std::string base64url = "(?:[A-Za-z0-9_-]{4})*(?:[A-Za-z0-9_-][AQgw]==|[A-Za-z0-9_-]{2}[AEIMQUYcgkosw048]=)?";
+  // Characters, classes and escapes in a row, each with a quantifier or without.
+  const std::string regex =
+      R"((?:(?:[A-Za-z0-9_ ,:;<>=!@#%&'"/~-]|\\.|\\[dwsDWSnt.*+?()|^$\\\[\]{}]|\[\^?[A-Za-z0-9_]{1,20}\])(?:[*+?]|\{[1-9]\})?)*)";
   return {
       {"date", date},
       {"time", time},
@@ -71,6 +74,7 @@ std::map<std::string, std::string, std::less<>> make_formats() {
       {"uri-template", uri},
       {"json-pointer", pointer},
       {"relative-json-pointer", "(?:0|[1-9][0-9]{0,3})(?:#|" + pointer + ")"},
+      {"regex", regex},
       {"base64", base64},
       {"byte", base64},
       {"base64url", base64url},

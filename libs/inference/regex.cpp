@@ -83,14 +83,17 @@ CodeSet class_of_escape(char letter) {
 enum class Assertion { kBegin, kEnd, kEndOrNewline, kBoundary, kNoBoundary };
 
 struct Node {
-  enum class Kind { kSet, kSequence, kAlternatives, kRepeat, kAssertion } kind = Kind::kSequence;
+  enum class Kind { kSet, kSequence, kAlternatives, kRepeat, kAssertion, kLookahead } kind = Kind::kSequence;
   Ranges ranges;                        // kSet
   std::vector<std::shared_ptr<Node>> parts;
   std::int64_t least = 0;               // kRepeat
   std::optional<std::int64_t> most;
   Assertion assertion = Assertion::kBegin;
+  bool negative = false;                // kLookahead: what follows must not begin with the part
 };
 using NodePointer = std::shared_ptr<Node>;
+
+RegexBound flipped(RegexBound bound) { return bound == RegexBound::kCertain ? RegexBound::kPossible : RegexBound::kCertain; }
 
 class Parser {
  public:
@@ -176,7 +179,8 @@ class Parser {
         at_ = before;
         refuse("a quantifier behind a quantifier is not supported");
       }
-      if (inner->kind == Node::Kind::kAssertion) refuse("a quantifier behind an assertion is not supported");
+      if (inner->kind == Node::Kind::kAssertion || inner->kind == Node::Kind::kLookahead)
+        refuse("a quantifier behind an assertion is not supported");
       if (next_is("+")) refuse("possessive quantifiers are not supported");
       take("?");  // lazy: the same texts
       auto node = std::make_shared<Node>();
@@ -242,7 +246,9 @@ class Parser {
   NodePointer group() {
     if (take("?")) {
       if (take("P=")) refuse("back-references are not supported");
-      if (next_is("=") || next_is("!") || next_is("<=") || next_is("<!")) refuse("look-around is not supported");
+      if (next_is("<=") || next_is("<!")) refuse("look-behind is not supported");
+      if (take("=")) return lookahead(false);
+      if (take("!")) return lookahead(true);
       if (take("P<") || take("<")) {
         const std::size_t end = text_.find('>', at_);
         if (end == std::string_view::npos || end == at_) refuse("the name of a group does not end");
@@ -256,6 +262,19 @@ class Parser {
     // One node of its own: a quantifier behind the group may repeat an assertion, which does no harm.
     auto node = std::make_shared<Node>();
     node->parts = {std::move(inner)};
+    return node;
+  }
+
+  // What a negative one excludes is all that may match.
+  NodePointer lookahead(bool negative) {
+    auto node = std::make_shared<Node>();
+    node->kind = Node::Kind::kLookahead;
+    node->negative = negative;
+    const RegexBound outer = bound_;
+    if (negative) bound_ = flipped(bound_);
+    node->parts = {alternatives()};
+    bound_ = outer;
+    if (!take(")")) refuse("a '(' without ')'");
     return node;
   }
 
@@ -383,12 +402,14 @@ class Parser {
 
 struct Nfa {
   struct Edge {
-    enum class Kind : std::uint8_t { kBytes, kFree, kAssertion } kind;
+    enum class Kind : std::uint8_t { kBytes, kFree, kAssertion, kLookahead } kind;
     ByteRange bytes;
     Assertion assertion;
     std::int32_t to;
+    std::size_t lookahead = 0;
   };
   std::vector<std::vector<Edge>> states;
+  std::vector<const Node*> lookaheads;
   static constexpr std::size_t kMaxStates = 100'000;
 
   std::int32_t add() {
@@ -398,7 +419,7 @@ struct Nfa {
   }
   std::vector<Edge>& edges(std::int32_t state) { return states[static_cast<std::size_t>(state)]; }
   void free_edge(std::int32_t from, std::int32_t to) {
-    edges(from).push_back({Edge::Kind::kFree, {0, 0}, Assertion::kBegin, to});
+    edges(from).push_back({Edge::Kind::kFree, {0, 0}, Assertion::kBegin, to, 0});
   }
   void characters(std::int32_t from, std::int32_t to, const Ranges& ranges) {
     for (const Range& range : ranges) {
@@ -406,7 +427,7 @@ struct Nfa {
         std::int32_t at = from;
         for (std::size_t i = 0; i < sequence.size(); ++i) {
           const std::int32_t target = i + 1 == sequence.size() ? to : add();
-          edges(at).push_back({Edge::Kind::kBytes, sequence[i], Assertion::kBegin, target});
+          edges(at).push_back({Edge::Kind::kBytes, sequence[i], Assertion::kBegin, target, 0});
           at = target;
         }
       }
@@ -423,7 +444,13 @@ struct Nfa {
       }
       case Node::Kind::kAssertion: {
         const std::int32_t end = add();
-        edges(from).push_back({Edge::Kind::kAssertion, {0, 0}, node.assertion, end});
+        edges(from).push_back({Edge::Kind::kAssertion, {0, 0}, node.assertion, end, 0});
+        return end;
+      }
+      case Node::Kind::kLookahead: {
+        const std::int32_t end = add();
+        edges(from).push_back({Edge::Kind::kLookahead, {0, 0}, Assertion::kBegin, end, lookaheads.size()});
+        lookaheads.push_back(&node);
         return end;
       }
       case Node::Kind::kSequence: {
@@ -470,39 +497,65 @@ Beside beside(unsigned char byte) {
   return word ? Beside::kWord : Beside::kOther;
 }
 
+bool looks_at_letters(const Node& node) {
+  if (node.kind == Node::Kind::kAssertion)
+    return node.assertion == Assertion::kBoundary || node.assertion == Assertion::kNoBoundary;
+  return std::any_of(node.parts.begin(), node.parts.end(), [](const NodePointer& part) { return looks_at_letters(*part); });
+}
+bool has_assertions(const Node& node) {
+  if (node.kind == Node::Kind::kAssertion || node.kind == Node::Kind::kLookahead) return true;
+  return std::any_of(node.parts.begin(), node.parts.end(), [](const NodePointer& part) { return has_assertions(*part); });
+}
+
+struct Settings {
+  RegexBound bound;
+  std::size_t& steps;
+};
+
+ByteDfa build(const Node& node, bool anywhere, bool more, Beside before, const Settings& settings);
+
+// The states of an NFA that a text may have led to. What a lookahead asks for goes along with a state: the state that the
+// lookahead's own automaton is in.
 class Subsets {
  public:
-  Subsets(const Nfa& nfa, std::int32_t accept, RegexBound bound, std::size_t& steps)
-      : nfa_(nfa), accept_(accept), bound_(bound), steps_(steps) {
-    for (const auto& edges : nfa.states) {
-      for (const Nfa::Edge& edge : edges) {
-        if (edge.kind != Nfa::Edge::Kind::kAssertion) continue;
-        looks_ = true;
-        boundaries_ = boundaries_ || edge.assertion == Assertion::kBoundary || edge.assertion == Assertion::kNoBoundary;
-      }
-    }
+  Subsets(const Nfa& nfa, std::int32_t accept, const Node& node, const Settings& settings)
+      : nfa_(nfa), accept_(accept), settings_(settings), looks_(has_assertions(node)), boundaries_(looks_at_letters(node)) {
+    demand_id({});
   }
 
-  ByteDfa run(std::int32_t start) {
+  ByteDfa run(std::int32_t start, Beside before_start) {
+    // The automata of lookaheads are there before bytes are put into classes.
+    for (std::size_t i = 0; i < nfa_.lookaheads.size(); ++i) {
+      const Node& node = *nfa_.lookaheads[i];
+      const RegexBound bound = node.negative ? flipped(settings_.bound) : settings_.bound;
+      for (const Beside before : {Beside::kNothing, Beside::kWord, Beside::kOther, Beside::kNewline, Beside::kUnknown}) {
+        // All but the beginning are alike where nothing looks at letters.
+        if (!boundaries_ && before != Beside::kNothing && before != Beside::kOther) continue;
+        lookaheads_[{i, before}] = {
+            build(*node.parts.front(), false, true, before, {bound, settings_.steps}), node.negative, {}};
+        find_certain(lookaheads_.at({i, before}));
+      }
+    }
     find_classes();
-    state_of({start}, Beside::kNothing);
+    state_of({{start, 0}}, before_start);
     std::vector<ByteDfa::State> next;
     std::vector<bool> accepts;
     for (std::size_t i = 0; i < sets_.size(); ++i) {
       const auto [set, before] = sets_[i];
-      const std::vector<std::int32_t> at_end = closure(set, before, Beside::kNothing);
-      accepts.push_back(std::binary_search(at_end.begin(), at_end.end(), accept_));
-      std::map<Beside, std::vector<std::int32_t>> closures;
+      const std::vector<Thread> at_end = closure(set, before, Beside::kNothing);
+      accepts.push_back(std::any_of(at_end.begin(), at_end.end(),
+                                    [&](const Thread& thread) { return thread.first == accept_ && met(thread.second); }));
+      std::map<Beside, std::vector<Thread>> closures;
       for (const unsigned char byte : example_) {
         const Beside after = looks_ ? beside(byte) : Beside::kOther;
         auto known = closures.find(after);
         if (known == closures.end()) known = closures.emplace(after, closure(set, before, after)).first;
-        std::set<std::int32_t> reached;
+        std::set<Thread> reached;
         work(known->second.size());
-        for (const std::int32_t state : known->second) {
+        for (const auto& [state, demands] : known->second) {
           for (const Nfa::Edge& edge : nfa_.states[static_cast<std::size_t>(state)]) {
-            if (edge.kind == Nfa::Edge::Kind::kBytes && edge.bytes.first <= byte && byte <= edge.bytes.last)
-              reached.insert(edge.to);
+            if (edge.kind != Nfa::Edge::Kind::kBytes || byte < edge.bytes.first || byte > edge.bytes.last) continue;
+            if (const std::optional<std::int32_t> left = demands_after(demands, byte)) reached.insert({edge.to, *left});
           }
         }
         next.push_back(state_of({reached.begin(), reached.end()}, boundaries_ ? after : Beside::kOther));
@@ -512,6 +565,74 @@ class Subsets {
   }
 
  private:
+  struct Lookahead {
+    ByteDfa automaton;
+    bool negative = false;
+    std::vector<bool> certain;  // by state: every text from here on matches
+  };
+  using LookaheadKey = std::pair<std::size_t, Beside>;
+  struct Demand {
+    const Lookahead* lookahead;
+    ByteDfa::State state;
+    auto operator<=>(const Demand&) const = default;
+  };
+  using Thread = std::pair<std::int32_t, std::int32_t>;  // a state of the NFA, and the number of a set of demands
+
+  static void find_certain(Lookahead& lookahead) {
+    const ByteDfa all = ByteDfa::any_text();
+    const ByteDfa& automaton = lookahead.automaton;
+    for (std::size_t first = 0; first < automaton.size(); ++first) {
+      std::set<std::pair<ByteDfa::State, ByteDfa::State>> seen = {{static_cast<ByteDfa::State>(first), all.start()}};
+      std::vector<std::pair<ByteDfa::State, ByteDfa::State>> open(seen.begin(), seen.end());
+      bool certain = true;
+      while (certain && !open.empty()) {
+        const auto [state, any] = open.back();
+        open.pop_back();
+        certain = automaton.accepts(state) || !all.accepts(any);
+        for (int byte = 0; certain && byte < 256; ++byte) {
+          const ByteDfa::State to_any = all.next(any, static_cast<unsigned char>(byte));
+          if (to_any == ByteDfa::kDead) continue;
+          const ByteDfa::State to = automaton.next(state, static_cast<unsigned char>(byte));
+          certain = to != ByteDfa::kDead;
+          if (certain && seen.insert({to, to_any}).second) open.emplace_back(to, to_any);
+        }
+      }
+      lookahead.certain.push_back(certain);
+    }
+  }
+
+  std::int32_t demand_id(std::vector<Demand> demands) {
+    const auto [place, added] = demand_index_.try_emplace(std::move(demands), static_cast<std::int32_t>(demands_.size()));
+    if (added) demands_.push_back(place->first);
+    return place->second;
+  }
+  // With one more; nullopt: it cannot be met.
+  static bool add(std::vector<Demand>& demands, const Lookahead& lookahead, ByteDfa::State state) {
+    const bool matches = state != ByteDfa::kDead && lookahead.certain[static_cast<std::size_t>(state)];
+    if (state == ByteDfa::kDead || matches) return matches != lookahead.negative;
+    demands.push_back({&lookahead, state});
+    return true;
+  }
+  std::optional<std::int32_t> demands_after(std::int32_t id, unsigned char byte) {
+    if (id == 0) return 0;
+    std::vector<Demand> left;
+    for (const Demand& demand : demands_[static_cast<std::size_t>(id)]) {
+      if (!add(left, *demand.lookahead, demand.lookahead->automaton.next(demand.state, byte))) return {};
+    }
+    return sorted_id(std::move(left));
+  }
+  std::int32_t sorted_id(std::vector<Demand> demands) {
+    std::sort(demands.begin(), demands.end());
+    demands.erase(std::unique(demands.begin(), demands.end()), demands.end());
+    return demand_id(std::move(demands));
+  }
+  bool met(std::int32_t id) const {
+    const std::vector<Demand>& all = demands_[static_cast<std::size_t>(id)];
+    return std::all_of(all.begin(), all.end(), [](const Demand& demand) {
+      return demand.lookahead->automaton.accepts(demand.state) != demand.lookahead->negative;
+    });
+  }
+
   void find_classes() {
     std::array<bool, 257> cut{};
     cut[0] = true;
@@ -522,8 +643,15 @@ class Subsets {
         cut[edge.bytes.last + std::size_t{1}] = true;
       }
     }
-    for (std::size_t byte = 1; looks_ && byte < 256; ++byte) {
-      if (beside(static_cast<unsigned char>(byte)) != beside(static_cast<unsigned char>(byte - 1))) cut[byte] = true;
+    for (std::size_t byte = 1; byte < 256; ++byte) {
+      const auto here = static_cast<unsigned char>(byte), before = static_cast<unsigned char>(byte - 1);
+      if (looks_ && beside(here) != beside(before)) cut[byte] = true;
+      for (const auto& [key, lookahead] : lookaheads_) {
+        for (std::size_t state = 0; state < lookahead.automaton.size() && !cut[byte]; ++state) {
+          const auto at = static_cast<ByteDfa::State>(state);
+          cut[byte] = lookahead.automaton.next(at, here) != lookahead.automaton.next(at, before);
+        }
+      }
     }
     for (std::size_t byte = 0; byte < 256; ++byte) {
       if (cut[byte]) example_.push_back(static_cast<unsigned char>(byte));
@@ -531,7 +659,7 @@ class Subsets {
     }
   }
 
-  ByteDfa::State state_of(std::vector<std::int32_t> set, Beside before) {
+  ByteDfa::State state_of(std::vector<Thread> set, Beside before) {
     if (set.empty()) return ByteDfa::kDead;
     const auto [place, added] = index_.try_emplace({std::move(set), before}, static_cast<ByteDfa::State>(sets_.size()));
     if (added) {
@@ -543,7 +671,7 @@ class Subsets {
   }
 
   bool holds(Assertion assertion, Beside before, Beside after) const {
-    const bool possible = bound_ == RegexBound::kPossible;
+    const bool possible = settings_.bound == RegexBound::kPossible;
     switch (assertion) {
       case Assertion::kBegin: return before == Beside::kNothing;
       case Assertion::kEnd: return after == Beside::kNothing;
@@ -557,21 +685,28 @@ class Subsets {
   // Sets of many states, many times: such expressions would keep the caller waiting for minutes.
   void work(std::size_t steps) {
     constexpr std::size_t kMostSteps = 50'000'000;
-    if ((steps_ += steps) > kMostSteps)
+    if ((settings_.steps += steps) > kMostSteps)
       throw ConfigError("regular expression: takes too long to prepare; expected lower counts");
   }
 
-  std::vector<std::int32_t> closure(const std::vector<std::int32_t>& set, Beside before, Beside after) {
-    std::set<std::int32_t> seen(set.begin(), set.end());
-    std::vector<std::int32_t> open = set;
+  std::vector<Thread> closure(const std::vector<Thread>& set, Beside before, Beside after) {
+    std::set<Thread> seen(set.begin(), set.end());
+    std::vector<Thread> open = set;
     while (!open.empty()) {
       work(4);  // an insertion into the set
-      const std::int32_t state = open.back();
+      const auto [state, demands] = open.back();
       open.pop_back();
       for (const Nfa::Edge& edge : nfa_.states[static_cast<std::size_t>(state)]) {
+        Thread to = {edge.to, demands};
         if (edge.kind == Nfa::Edge::Kind::kBytes) continue;
         if (edge.kind == Nfa::Edge::Kind::kAssertion && !holds(edge.assertion, before, after)) continue;
-        if (seen.insert(edge.to).second) open.push_back(edge.to);
+        if (edge.kind == Nfa::Edge::Kind::kLookahead) {
+          const Lookahead& lookahead = lookaheads_.at({edge.lookahead, before});
+          std::vector<Demand> more = demands_[static_cast<std::size_t>(demands)];
+          if (!add(more, lookahead, lookahead.automaton.start())) continue;
+          to.second = sorted_id(std::move(more));
+        }
+        if (seen.insert(to).second) open.push_back(to);
       }
     }
     return {seen.begin(), seen.end()};
@@ -579,32 +714,40 @@ class Subsets {
 
   const Nfa& nfa_;
   std::int32_t accept_;
-  RegexBound bound_;
-  std::size_t& steps_;
-  bool looks_ = false, boundaries_ = false;  // there are assertions, and some look at letters
+  Settings settings_;
+  bool looks_, boundaries_;                  // there are assertions, and some look at letters
+  std::map<LookaheadKey, Lookahead> lookaheads_;
+  std::map<std::vector<Demand>, std::int32_t> demand_index_;
+  std::vector<std::vector<Demand>> demands_;  // by number; 0: none
   std::array<std::uint8_t, 256> class_of_{};
   std::vector<unsigned char> example_;       // of each class
-  std::map<std::pair<std::vector<std::int32_t>, Beside>, ByteDfa::State> index_;
-  std::vector<std::pair<std::vector<std::int32_t>, Beside>> sets_;
+  std::map<std::pair<std::vector<Thread>, Beside>, ByteDfa::State> index_;
+  std::vector<std::pair<std::vector<Thread>, Beside>> sets_;
 };
+
+// anywhere: any text may come before; more: any text may follow. before: what is before the text.
+ByteDfa build(const Node& node, bool anywhere, bool more, Beside before, const Settings& settings) {
+  Nfa nfa;
+  const std::int32_t start = nfa.add();
+  std::int32_t from = start;
+  const Ranges all = {{0, kLastCode}};
+  if (anywhere) {
+    nfa.characters(start, start, all);
+    from = nfa.add();
+    nfa.free_edge(start, from);
+  }
+  const std::int32_t accept = nfa.build(node, from);
+  if (more) nfa.characters(accept, accept, all);
+  return Subsets(nfa, accept, node, settings).run(start, before);
+}
 
 }  // namespace
 
 ByteDfa compile_regex(std::string_view expression, RegexScope scope, RegexBound bound, std::size_t* steps) {
   const NodePointer node = Parser(expression, bound).run();
-  Nfa nfa;
-  const std::int32_t start = nfa.add();
-  std::int32_t from = start;
-  const Ranges all = {{0, kLastCode}};
-  if (scope == RegexScope::kSearch) {
-    nfa.characters(start, start, all);
-    from = nfa.add();
-    nfa.free_edge(start, from);
-  }
-  const std::int32_t accept = nfa.build(*node, from);
-  if (scope == RegexScope::kSearch) nfa.characters(accept, accept, all);
+  const bool search = scope == RegexScope::kSearch;
   std::size_t own_steps = 0;
-  return Subsets(nfa, accept, bound, steps == nullptr ? own_steps : *steps).run(start);
+  return build(*node, search, search, Beside::kNothing, {bound, steps == nullptr ? own_steps : *steps});
 }
 
 }  // namespace nanochat

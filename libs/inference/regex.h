@@ -3,9 +3,9 @@
 //
 //   compile_regex("^\\d{4}-\\d{2}$").matches("2024-05");   // true
 //
-// Supported: alternation, groups (also named and non-capturing), greedy and lazy quantifiers, character classes,
+// Supported: alternation, groups (also named and non-capturing), greedy and lazy quantifiers, character classes, lookahead,
 // . \d \w \s \D \W \S \b \B ^ $ \A \z \Z, and the escapes \t \n \r \f \v \0 \xHH \uHHHH \u{H} \cX. Refused: back-references,
-// look-around, inline flags, possessive quantifiers and \p. "$" is the end of the text only.
+// look-behind, inline flags, possessive quantifiers and \p. "$" is the end of the text only.
 //
 // ECMA 262 and Python's re differ in what \d, \w, \s, "." and "$" match beyond ASCII. The automaton of kCertain matches only
 // texts that both of them match; the one of kPossible matches every text that either matches. To exclude what an expression

@@ -72,6 +72,17 @@ TEST(Regex, FindsPartsOfTexts) {
       {"^a|b$", {"ax", "xb"}, {"xax", "bx"}},
       {"\\bcat\\b", {"cat", "a cat!", "cat\n"}, {"cats", "scat", "concat s"}},
       {"", {"", "x"}, {}},
+      {"a(?=b)", {"ab", "xaby"}, {"a", "ac"}},
+      {"a(?!b)", {"a", "ac", "aab a"}, {"ab", "b"}},
+      {"^(?!.*secret)[a-z ]+$", {"a text"}, {"a secret text", "secret", ""}},
+      {"^(?=.*\\d)(?=.*[a-z]).{3,}$", {"a1b", "12x"}, {"abc", "123", "a1"}},
+      {"^(?=a(?=b)).b", {"ab", "abc"}, {"ac", "bb"}},
+      {"x(?=\\b)", {"x", "x y"}, {"xy"}},
+      {"(?:a(?!c)){2}", {"aa", "aab"}, {"aac", "a"}},
+      // As Pydantic writes a Decimal.
+      {"^(?!^[-+.]*$)[+-]?0*(?:\\d{0,3}|(?=[\\d.]{1,6}0*$)\\d{0,3}\\.\\d{0,2}0*)$",
+       {"1", "-12.5", "999.99", "0", "+0.5", ".5"},
+       {"", "-", ".", "1234", "1.234", "1e5"}},
   };
   for (const Case& one : cases) {
     const ByteDfa automaton = compile_regex(one.expression);
@@ -104,8 +115,9 @@ TEST(Regex, SaysWhatItDoesNotTake) {
        std::vector<std::pair<const char*, const char*>>{{"(a)\\1", "byte 5: back-references are not supported"},
                                                         {"(?P<n>a)(?P=n)", "back-references"},
                                                         {"\\k<n>", "back-references"},
-                                                        {"a(?=b)", "look-around"},
-                                                        {"(?<!a)b", "look-around"},
+                                                        {"(?<=a)b", "look-behind"},
+                                                        {"(?<!a)b", "look-behind"},
+                                                        {"(?=a)*b", "a quantifier behind an assertion"},
                                                         {"(?i)a", "inline flags"},
                                                         {"a++", "possessive"},
                                                         {"a**", "a quantifier behind a quantifier"},

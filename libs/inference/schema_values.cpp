@@ -63,9 +63,12 @@ ByteDfa SchemaShapes::text(const SchemaShape& shape) {
   if (!shape.excluded_values.empty()) all = ByteDfa::without(all, ByteDfa::texts(shape.excluded_values));
   if (all.empty() || (shape.min_length == 0 && !shape.max_length)) return all;
   // A state for each place and length: long texts are left out, unless there are only long ones.
-  constexpr std::int64_t kLongText = 256, kMore = 64;
+  constexpr std::int64_t kLongText = 256, kMore = 64, kStates = 15'000;
   std::optional<std::int64_t> most = shape.max_length;
-  if (most) most = std::min(*most, std::max({kLongText, shape.min_length + kMore, all.shortest() + kMore}));
+  if (most) {
+    const std::int64_t fitting = std::min(kLongText, kStates / static_cast<std::int64_t>(all.size()));
+    most = std::min(*most, std::max({fitting, shape.min_length + kMore, all.shortest() + kMore}));
+  }
   return ByteDfa::both(all, ByteDfa::length(shape.min_length, most));
 }
 
