@@ -99,8 +99,8 @@ Conjunction SchemaShapes::conjunction(std::vector<SchemaPart> parts) {
     if (part.node->is_boolean()) return part.node->get<bool>() != part.negated;
     return part.node->is_object() && part.node->empty() && !part.negated;
   });
-  std::sort(parts.begin(), parts.end());
-  parts.erase(std::unique(parts.begin(), parts.end()), parts.end());
+  std::set<SchemaPart> seen;
+  std::erase_if(parts, [&](const SchemaPart& part) { return !seen.insert(part).second; });
   return parts;
 }
 
