@@ -537,7 +537,7 @@ class Subsets {
       }
     }
     find_classes();
-    state_of({{start, 0}}, before_start);
+    state_of({{start, 0}}, boundaries_ || before_start == Beside::kNothing ? before_start : Beside::kOther);
     std::vector<ByteDfa::State> next;
     std::vector<bool> accepts;
     for (std::size_t i = 0; i < sets_.size(); ++i) {

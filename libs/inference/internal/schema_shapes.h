@@ -30,7 +30,7 @@ struct SchemaPart {
   bool negated = false;
   auto operator<=>(const SchemaPart&) const = default;
 };
-using Conjunction = std::vector<SchemaPart>;      // sorted, each once; empty: every value
+using Conjunction = std::vector<SchemaPart>;      // each once, in the order of the schema; empty: every value
 
 enum JsonType : unsigned {
   kObject = 1,
