@@ -54,7 +54,9 @@ endif()
 if(LibTorch_FOUND AND NOT TARGET LibTorch::cpu)
   # The wheel's include folder also carries other projects' headers, among them an {fmt} newer than the one that spdlog
   # is built with and would win over it. Only LibTorch's own are shown, through links.
-  string(MD5 _key "${LibTorch_INCLUDE_DIR}")
+  # Named alike in every checkout, so that ccache knows the files of one in another.
+  string(REPLACE "${PROJECT_SOURCE_DIR}/" "" _include "${LibTorch_INCLUDE_DIR}")
+  string(MD5 _key "${_include}")
   string(SUBSTRING "${_key}" 0 8 _key)
   set(_headers "${PROJECT_SOURCE_DIR}/.deps/libtorch-headers-${_key}")
   file(MAKE_DIRECTORY "${_headers}")

@@ -1,4 +1,5 @@
 # cmake -DSOURCE=folder -DOUTPUT=file -P WriteCommit.cmake: writes the commit of a checkout as a header, when it changed.
+cmake_minimum_required(VERSION 3.25)  # a script has no policies of its own
 set(_commit "")
 find_program(_git git)
 if(_git)

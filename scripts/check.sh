@@ -5,7 +5,7 @@
 #   --clang     clang 16 builds everything without a warning
 #   --coverage  the tests reach 90 % of the lines of libs/ and every public function there
 #   --faults    20 kills -9 of each kind, 1,000 corruptions of each format, full disks, little memory
-#   --clients   openai, lm-eval, schemathesis and headless Chromium against a server with a small model
+#   --clients   openai, anthropic, lm-eval, schemathesis and headless Chromium against a server with a small model
 #   --schemas   answers under JSON schemas and regular expressions against jsonschema, Pydantic and Python's re
 #   --load      that server under load, NANOCHAT_LOAD_SECONDS (60) seconds of chats
 #   --fuzz      a fuzzer for each file format, NANOCHAT_FUZZ_RUNS (1,000,000) runs each
@@ -151,7 +151,7 @@ for check in "${checks[@]}"; do
       build release
       command -v chromium > /dev/null || install_packages check chromium fonts-dejavu-core
       python=$(client_python)
-      for script in serve openai lm_eval schemathesis examples compare_serving; do
+      for script in serve openai anthropic lm_eval schemathesis examples compare_serving; do
         echo "-- $script"
         "$python" tests/contract/"$script"_contract.py build/release/bin/nanochat
       done

@@ -38,10 +38,12 @@ namespace {
 using nlohmann::ordered_json;
 
 struct BenchArguments {
+  std::string recipe{architecture_name(Architecture::kNanochat2025_12)};
   std::int64_t depth = 4;
   std::int64_t sequence_len = 256;
   std::int64_t device_batch_size = 16;
   std::int64_t micro_batches = 1;  // train only
+  bool recompute = false;          // train only
   std::int64_t vocab_size = 4096;
   std::int64_t steps = 10;
   std::int64_t warmup = 2;
@@ -85,7 +87,8 @@ at::Tensor random_ids(std::int64_t rows, std::int64_t columns, std::int64_t voca
 }
 
 GptConfig config_of(const BenchArguments& arguments) {
-  const GptConfig config = GptConfig::from_depth(arguments.depth, arguments.vocab_size, arguments.sequence_len);
+  const GptConfig config = GptConfig::from_depth(arguments.depth, arguments.vocab_size, arguments.sequence_len,
+                                                 architecture_of_name(arguments.recipe).value());
   config.validate();
   return config;
 }
@@ -93,6 +96,7 @@ GptConfig config_of(const BenchArguments& arguments) {
 // What both tables begin with.
 ordered_json describe(const char* what, const BenchArguments& arguments, const GptConfig& config, const Runtime& runtime) {
   return {{"benchmark", what},
+          {"recipe", arguments.recipe},
           {"depth", arguments.depth},
           {"sequence_len", arguments.sequence_len},
           {"device_batch_size", arguments.device_batch_size},
@@ -159,11 +163,18 @@ void add_conversations(const BenchConversations& conversations, double rows_per_
   table.emplace_back("rendered, packed", rate(conversations.loaded_per_second()) + " conversations/s");
 }
 
+std::int64_t estimated_memory(const BenchArguments& arguments, const GptConfig& config, const Runtime& runtime) {
+  const TrainingShape shape{.device_batch_size = arguments.device_batch_size,
+                            .sequence_len = arguments.sequence_len,
+                            .compute_bytes = runtime.dtype == at::kFloat ? 4 : 2,
+                            .gpu = runtime.device.is_cuda(),
+                            .recompute = arguments.recompute};
+  return estimate_training_memory(config, shape).total();
+}
+
 // Throws OutOfMemoryError where the shape takes more memory than the device has free.
 void require_memory(const BenchArguments& arguments, const GptConfig& config, const Runtime& runtime) {
-  const std::int64_t needed = estimate_training_memory(config, arguments.device_batch_size, arguments.sequence_len,
-                                                       runtime.dtype == at::kFloat ? 4 : 2, runtime.device.is_cuda())
-                                  .total();
+  const std::int64_t needed = estimated_memory(arguments, config, runtime);
   const std::int64_t available = available_memory_bytes(runtime.device);
   if (needed <= available) return;
   throw OutOfMemoryError(
@@ -212,7 +223,9 @@ void print_training(const BenchArguments& arguments, const GptConfig& config, co
                  {"optimizer_ms", 1e3 * median(times.updates)},
                  {"peak_flops", peak.flops()},
                  {"mfu", mfu},
-                 {"memory_bytes", memory}});
+                 {"recompute", arguments.recompute},
+                 {"memory_bytes", memory},
+                 {"estimated_memory_bytes", estimated_memory(arguments, config, runtime)}});
   Table table;
   begin_table(table, config, runtime);
   table.emplace_back("tokens/s", rate(tokens_per_second));
@@ -242,6 +255,7 @@ ExitCode bench_train(const BenchArguments& arguments, Context& context) {
   }
   ops::PeakRate peak(runtime.device, runtime.dtype);
   Gpt model(config, runtime.dtype, runtime.device);
+  model.set_recompute(arguments.recompute);
   model.init_weights(kSeed);
   model.zero_grad();
   // As a training by default has it: Newton-Schulz in the faster precision.
@@ -357,6 +371,8 @@ ExitCode bench_infer(const BenchArguments& arguments, Context& context) {
 Subcommand& add_shape(CommandLine& command_line, const char* path, const char* summary, const char* example,
                       BenchArguments& arguments) {
   Subcommand& command = command_line.add(path, summary, example);
+  command.option("recipe", &arguments.recipe, "Version of the Python nanochat whose architecture and optimizer to measure.")
+      .one_of({"nanochat-2025-12", "nanochat-2026-07"});
   command.option("depth", &arguments.depth, "Number of layers. The model is 64 times as wide.").at_least(1);
   command.option("sequence_len", &arguments.sequence_len, "Number of tokens in a row.").at_least(1);
   command.option("device_batch_size", &arguments.device_batch_size, "Number of rows in a forward pass.").at_least(1);
@@ -377,6 +393,8 @@ void add_bench(CommandLine& command_line) {
       "Measure training steps: forward, backward and optimizer. MFU is relative to the data-sheet rate of a GPU, "
       "or to the measured rate of a large matrix product in the same dtype on a CPU.",
       "nanochat bench train --depth 4 --sequence-len 256 --device-batch-size 16 --vocab-size 4096", *train);
+  training.option("recompute", &train->recompute,
+                  "Keep only the input of each layer in the forward pass, and compute the rest again in the backward pass.");
   training.option("profile", &train->profile,
                   "GPU only: run one more step under a profiler, list its kernels on standard error and write a Chrome trace "
                   "to this file.");

@@ -14,6 +14,7 @@
 
 #include <CLI/CLI.hpp>
 #include <c10/util/Exception.h>
+#include <nlohmann/json.hpp>
 
 #include "core/log.h"
 
@@ -89,6 +90,11 @@ Subcommand& Subcommand::positional(const std::string& option_name, bool is_requi
 
 Subcommand& Subcommand::required(const std::string& option_name) {
   required_.push_back(known(option_name).name());
+  return *this;
+}
+
+Subcommand& Subcommand::unless(const std::string& flag_name) {
+  unless_ = known(flag_name).name();
   return *this;
 }
 
@@ -168,7 +174,8 @@ bool Subcommand::parse(const std::vector<std::string>& words) {
     if (!option.is_list()) values.erase(values.begin(), values.end() - 1);  // given twice: the last counts
     option.set_text(values, option.flag(), "flag");
   }
-  for (const std::string& name : required_) {
+  const bool released = !unless_.empty() && known(unless_).value().get<bool>();
+  for (const std::string& name : released ? std::vector<std::string>() : required_) {
     const Option& option = known(name);
     if (option.source() == "default") {
       throw ConfigError(option.flag() + ": is required (or " + option.environment() + ", or \"" + name +

@@ -42,6 +42,8 @@ class Subcommand {
   Subcommand& positional(const std::string& option_name, bool required = false);
   // Must be set by flag, environment or file; otherwise a ConfigError.
   Subcommand& required(const std::string& option_name);
+  // With this flag set, nothing is required.
+  Subcommand& unless(const std::string& flag_name);
   // Called with the parsed options. Throw nanochat::Error; the return value is the exit code.
   Subcommand& run(std::function<ExitCode(Context&)> function);
 
@@ -66,6 +68,7 @@ class Subcommand {
   std::size_t common_count_ = 0;  // that many at the front of options_ are those of every command
   std::vector<std::string> positionals_;
   std::vector<std::string> required_;
+  std::string unless_;
   std::function<ExitCode(Context&)> run_;
 };
 

@@ -1,16 +1,39 @@
 #include <iostream>
+#include <optional>
 
 #include <nlohmann/json.hpp>
 
 #include "command_line.h"
 #include "commands.h"
+#include "plan_report.h"
 #include "ranks.h"
 #include "training/pretrain/pretrain.h"
 #include "training/pretrain/pretrain_options.h"
+#include "training/pretrain/pretrain_plan.h"
 #include "training_report.h"
 #include "training_scores.h"
 
 namespace nanochat::cli {
+namespace {
+
+struct PlanArguments {
+  bool wanted = false;
+  ClusterOptions cluster;
+};
+
+ExitCode print_plan(const PretrainConfig& config, const Cluster& cluster, bool as_json) {
+  constexpr std::int64_t kVocabulary = 65536;  // of the reference's speedrun
+  const std::optional<std::int64_t> vocabulary = planned_vocab_size(config);
+  const PretrainPlan plan = plan_pretraining(config, vocabulary.value_or(kVocabulary), config.runtime.device != "cpu", cluster);
+  if (as_json) {
+    std::cout << pretrain_plan_json(plan, cluster).dump() << '\n';
+  } else {
+    print_pretrain_plan(plan, cluster, !vocabulary);
+  }
+  return ExitCode::kOk;
+}
+
+}  // namespace
 
 void add_pretrain(CommandLine& command_line) {
   auto config = std::make_shared<PretrainConfig>();
@@ -23,9 +46,15 @@ void add_pretrain(CommandLine& command_line) {
   declare_core_scores(command.options(), *scores);
   auto distributed = std::make_shared<CommunicatorOptions>(communicator_options("pretrain"));
   declare_distributed_options(command.options(), *distributed);
-  command.required("data_dir").required("output_dir");
-  command.run([config, scores, distributed, &command](Context& context) {
+  auto plan = std::make_shared<PlanArguments>();
+  command.option("plan", plan->wanted, "Print the expected memory, communication and time, without training.")
+      .not_in_resolved();
+  declare_cluster_options(command.options(), plan->cluster);
+  command.required("data_dir").required("output_dir").unless("plan");
+  command.run([config, scores, distributed, plan, &command](Context& context) {
     apply_recipe(command.options(), *config);
+    require_plan(command.options(), plan->wanted);
+    if (plan->wanted) return print_plan(*config, plan->cluster.cluster(), context.json);
     Ranks ranks(*distributed, config->runtime, shared_configuration(command));
     const PretrainResult result = pretrain(*config, ranks.progress(context),
                                            ranks.is_root() ? core_scores(*scores) : others_scores(*scores),

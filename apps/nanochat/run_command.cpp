@@ -20,8 +20,10 @@
 #include "core/format.h"
 #include "core/interrupt.h"
 #include "core/log.h"
+#include "plan_report.h"
 #include "training/chain/chain.h"
 #include "training/chain/plan.h"
+#include "training/trainer/training_plan.h"
 
 namespace nanochat::cli {
 namespace {
@@ -31,24 +33,26 @@ namespace fs = std::filesystem;
 struct RunArguments {
   fs::path file;
   bool plan = false;
+  ClusterOptions cluster;
   std::string until;
 };
 
 std::string human_count(std::int64_t n) { return n > 0 ? with_commas(n) : "-"; }
 
-void print_plan(const Chain& chain, const std::vector<StepPlan>& plans, bool as_json) {
+void print_plan(const Chain& chain, const std::vector<StepPlan>& plans, const Cluster& cluster, bool as_json) {
   StepPlan total;
   nlohmann::json json = nlohmann::json::array();
   if (!as_json) {
     if (!chain.hardware.name.empty()) std::cout << fmt::format("{}: {}\n", chain.name, chain.hardware.name);
-    std::cout << fmt::format("{:<10} {:<16} {:>15} {:>8} {:>16} {:>11} {:>11} {:>9}\n", "step", "command", "parameters",
-                             "steps", "tokens", "memory", "disk", "time");
+    std::cout << fmt::format("{:<10} {:<16} {:>15} {:>8} {:>16} {:>11} {:>11} {:>11} {:>9}\n", "step", "command", "parameters",
+                             "steps", "tokens", "memory", "sent/step", "disk", "time");
   }
   const auto bytes = [](std::int64_t n) { return n > 0 ? human_bytes(static_cast<double>(n)) : std::string("-"); };
   for (const StepPlan& plan : plans) {
     total.disk += plan.disk;
     total.seconds += plan.seconds;
     total.memory = std::max(total.memory, plan.memory);
+    total.host_memory = std::max(total.host_memory, plan.host_memory);
     if (as_json) {
       json.push_back({{"step", plan.name},
                       {"command", plan.command},
@@ -56,12 +60,16 @@ void print_plan(const Chain& chain, const std::vector<StepPlan>& plans, bool as_
                       {"steps", plan.steps},
                       {"tokens", plan.tokens},
                       {"memory_bytes", plan.memory},
+                      {"host_memory_bytes", plan.host_memory},
+                      {"sent_bytes", plan.sent},
+                      {"communication_seconds", plan.communication_seconds},
                       {"disk_bytes", plan.disk},
                       {"seconds", plan.seconds}});
     } else {
-      std::cout << fmt::format("{:<10} {:<16} {:>15} {:>8} {:>16} {:>11} {:>11} {:>9}\n", plan.name, plan.command,
+      std::cout << fmt::format("{:<10} {:<16} {:>15} {:>8} {:>16} {:>11} {:>11} {:>11} {:>9}\n", plan.name, plan.command,
                                human_count(plan.parameters), human_count(plan.steps), human_count(plan.tokens),
-                               bytes(plan.memory), bytes(plan.disk), plan.seconds > 0 ? human_duration(plan.seconds) : "-");
+                               bytes(plan.memory), bytes(plan.sent), bytes(plan.disk),
+                               plan.seconds > 0 ? human_duration(plan.seconds) : "-");
     }
   }
   if (as_json) {
@@ -69,6 +77,7 @@ void print_plan(const Chain& chain, const std::vector<StepPlan>& plans, bool as_
   } else {
     std::cout << fmt::format("in all: {} of disk, {} of memory at most, {} of training\n", bytes(total.disk),
                              bytes(total.memory), human_duration(total.seconds));
+    std::cout << fmt::format("{} of host memory; {}\n", bytes(total.host_memory), memory_remark(cluster, chain.hardware.gpu));
   }
 }
 
@@ -129,9 +138,10 @@ ExitCode run_step(const ChainStep& step, ChainRecord& record, const Context& con
 
 ExitCode run_chain(const RunArguments& arguments, const Context& context) {
   const Chain chain = load_chain(arguments.file);
-  const std::vector<StepPlan> plans = plan_chain(chain);  // an option that is wrong in the last step stops the first
+  const Cluster cluster = arguments.cluster.cluster();
+  const std::vector<StepPlan> plans = plan_chain(chain, cluster);  // a wrong option of the last step stops the first
   if (arguments.plan) {
-    print_plan(chain, plans, context.json);
+    print_plan(chain, plans, cluster, context.json);
     return ExitCode::kOk;
   }
   ChainRecord record(chain);
@@ -156,10 +166,15 @@ void add_run(CommandLine& command_line) {
                                          "Run or resume a chain of commands: tokenizer, data preparation and training stages.",
                                          "nanochat run configs/toy.json");
   command.option("chain", arguments->file, "JSON file that lists the steps, such as those in configs/.");
-  command.option("plan", arguments->plan, "Print the expected memory, disk space and time of each step, without running any.");
+  command.option("plan", arguments->plan,
+                 "Print the expected memory, communication, disk space and time of each step, without running any.");
+  declare_cluster_options(command.options(), arguments->cluster);
   command.option("until", arguments->until, "Stop after the step with this name.");
   command.positional("chain").required("chain");
-  command.run([arguments](Context& context) { return run_chain(*arguments, context); });
+  command.run([arguments, &command](Context& context) {
+    require_plan(command.options(), arguments->plan);
+    return run_chain(*arguments, context);
+  });
 }
 
 }  // namespace nanochat::cli

@@ -139,7 +139,8 @@ void add_serve(CommandLine& command_line) {
   ApiOptions& api = arguments->api;
   HttpServerOptions& http = arguments->http;
   EngineOptions& engine = arguments->engine;
-  Subcommand& command = command_line.add("serve", "Serve a model through the OpenAI API, with a chat page at /.",
+  Subcommand& command = command_line.add("serve",
+                                         "Serve a model through the APIs of OpenAI and Anthropic, with a chat page at /.",
                                          "nanochat serve runs/first --port 8000");
   command.option("model", &arguments->model,
                  "A run, a checkpoint, or a .safetensors file with config.json in the same folder.");

@@ -89,6 +89,10 @@ struct LoadedModel {
 LoadedModel load_model(const std::filesystem::path& path, at::ScalarType dtype, at::Device device = at::kCPU,
                        Purpose purpose = Purpose::kInference);
 
+// Whether a checkpoint has the optimizer's state: one that was exported or imported has none. Throws as find_checkpoint, and
+// CheckpointError if one of several files is missing.
+bool has_optimizer_state(const std::filesystem::path& checkpoint);
+
 // Copies the optimizer's state of a checkpoint into tensors of the same names and shapes. Throws CheckpointError.
 //
 // first_rows: for a process that has a part of the state, the row of the whole tensor that each of its tensors begins

@@ -312,6 +312,11 @@ class OptimizerState {
 
 }  // namespace
 
+bool has_optimizer_state(const fs::path& checkpoint) {
+  const fs::path found = find_checkpoint(checkpoint);
+  return !optimizer_files(is_folder(found) ? found : found.parent_path()).empty();
+}
+
 void load_optimizer_state(const fs::path& checkpoint, NamedTensors& state, const std::vector<std::int64_t>& first_rows) {
   const fs::path found = find_checkpoint(checkpoint), folder = is_folder(found) ? found : found.parent_path();
   OptimizerState stored(folder, read_training_state(folder));

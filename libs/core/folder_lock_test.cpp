@@ -26,9 +26,9 @@ using ::testing::ThrowsMessage;
 
 // Ends this process when nobody holds the other end of the pipe any more: when the test has ended, in whatever way. A process
 // that stayed behind would keep standard output open, for which ctest waits.
-[[noreturn]] void end_with_the_test(int pipe) {
+[[noreturn]] void end_with_the_test(int alive) {
   char byte = 0;
-  while (::read(pipe, &byte, 1) < 0 && errno == EINTR) {
+  while (::read(alive, &byte, 1) < 0 && errno == EINTR) {
   }
   ::_exit(0);
 }

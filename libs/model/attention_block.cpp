@@ -52,6 +52,7 @@ void AttentionBlock::forward(const Pass& pass, Kept& kept, at::Tensor& branch) c
                              kept.value_gate);
   }
   pass.sequences.rotate(kept.qkv, kept.q, kept.k, kept.rstd_qk, eps_);
+  kept.attention = {};  // another layer's, where one has the buffers of all
   kept.attention = pass.sequences.attend(layer_, plan_, kept.q, kept.k, values(pass, kept.qkv));
   pass.observe("attention", layer_, kept.attention.out);
   out_.forward(by_token(pass, kept.attention.out), branch, pass.mode);

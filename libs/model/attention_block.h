@@ -29,6 +29,8 @@ class AttentionBlock {
 
   AttentionBlock(const GptConfig& config, std::int64_t layer, Weights& weights);
 
+  bool has_value_embedding() const { return plan_.value_embedding; }
+
   Kept make_kept(std::int64_t batch, std::int64_t time, const at::TensorOptions& options, bool train) const;
   Scratch make_scratch(std::int64_t tokens, const at::TensorOptions& options) const;
 

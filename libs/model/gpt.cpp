@@ -27,20 +27,22 @@ at::Tensor to_device(const at::Tensor& x, at::Device device) {
 }  // namespace
 
 struct Gpt::Activations {
+  // Which passes these buffers are for.
+  enum class Use { kInference, kTraining, kRecompute };
   std::int64_t batch = 0, time = 0;
-  bool training = false;
+  Use use = Use::kInference;
   ResidualStream stream;
-  std::vector<AttentionBlock::Kept> attention;  // one per layer in training, else one for all
+  std::vector<AttentionBlock::Kept> attention;  // one per layer in training without recomputation, else one for all
   std::vector<MlpBlock::Kept> mlp;              // likewise
   AttentionBlock::Scratch attention_scratch;
   MlpBlock::Scratch mlp_scratch;
   at::Tensor weight_scratch;
   Reading final;                                // what the head reads
 
-  AttentionBlock::Kept& attention_of(std::size_t layer) { return attention[training ? layer : 0]; }
-  MlpBlock::Kept& mlp_of(std::size_t layer) { return mlp[training ? layer : 0]; }
+  AttentionBlock::Kept& attention_of(std::size_t layer) { return attention[use == Use::kTraining ? layer : 0]; }
+  MlpBlock::Kept& mlp_of(std::size_t layer) { return mlp[use == Use::kTraining ? layer : 0]; }
   void allocate(const Network& network, const GptConfig& config, const at::TensorOptions& options, std::int64_t batch_size,
-                std::int64_t tokens, bool train);
+                std::int64_t tokens, Use wanted);
 };
 
 struct Gpt::Network {
@@ -52,6 +54,13 @@ struct Gpt::Network {
     }
   }
 
+  // One whose buffers do for every layer.
+  const AttentionBlock& largest_attention() const {
+    const auto found = std::find_if(attention.begin(), attention.end(),
+                                    [](const AttentionBlock& block) { return block.has_value_embedding(); });
+    return found != attention.end() ? *found : attention.front();
+  }
+
   Weights weights;
   StreamWeights stream;
   std::vector<AttentionBlock> attention;
@@ -61,16 +70,24 @@ struct Gpt::Network {
 };
 
 void Gpt::Activations::allocate(const Network& network, const GptConfig& config, const at::TensorOptions& options,
-                                std::int64_t batch_size, std::int64_t tokens, bool train) {
-  if (batch == batch_size && time == tokens && training == train) return;
+                                std::int64_t batch_size, std::int64_t tokens, Use wanted) {
+  if (batch == batch_size && time == tokens && use == wanted) return;
   *this = Activations();  // give the old buffers back before asking for the new
   const std::int64_t n = batch_size * tokens;
-  const std::size_t layers = train ? network.attention.size() : 1;
-  for (std::size_t layer = 0; layer < layers; ++layer) {
-    attention.push_back(network.attention[layer].make_kept(batch_size, tokens, options, train));
-    mlp.push_back(network.mlp[layer].make_kept(n, options, train));
+  const bool train = wanted != Use::kInference;
+  if (wanted == Use::kTraining) {
+    for (std::size_t layer = 0; layer < network.attention.size(); ++layer) {
+      attention.push_back(network.attention[layer].make_kept(batch_size, tokens, options, train));
+      mlp.push_back(network.mlp[layer].make_kept(n, options, train));
+    }
+  } else {
+    attention.push_back(network.largest_attention().make_kept(batch_size, tokens, options, train));
+    mlp.push_back(network.mlp.front().make_kept(n, options, train));
   }
-  stream = ResidualStream(network.stream, n, config.n_embd, options, train);
+  stream = ResidualStream(network.stream, n, config.n_embd, options,
+                          wanted == Use::kInference   ? ResidualStream::Keep::kNothing
+                          : wanted == Use::kRecompute ? ResidualStream::Keep::kBeginnings
+                                                      : ResidualStream::Keep::kActivations);
   final = Reading::make(n, config.n_embd, options, train);
   mlp_scratch = network.mlp.front().make_scratch(n, options, train);
   if (train) {
@@ -81,7 +98,7 @@ void Gpt::Activations::allocate(const Network& network, const GptConfig& config,
   // Set last: if an allocation above throws, the next call starts over.
   batch = batch_size;
   time = tokens;
-  training = train;
+  use = wanted;
 }
 
 Gpt::Gpt(const GptConfig& config, at::ScalarType dtype, at::Device device, Purpose purpose)
@@ -170,12 +187,18 @@ Pass Gpt::make_pass(const at::Tensor& ids, Sequences where) const {
 
 const at::Tensor& Gpt::run(const Pass& pass, Activations& a) const {
   const std::size_t layers = network_->attention.size();
+  const auto want = [this](std::int64_t layer) {
+    if (weights_wanted_) weights_wanted_(layer);
+  };
+  want(kBeforeLayers);
   a.stream.begin(pass.tokens, a.attention_of(0).input);
   pass.observe("embedding", -1, a.stream.start());
   for (std::size_t layer = 0; layer < layers; ++layer) {
+    want(static_cast<std::int64_t>(layer));
     network_->attention[layer].forward(pass, a.attention_of(layer), a.stream.branch());
     a.stream.add_branch(a.mlp_of(layer).input);
     network_->mlp[layer].forward(pass, a.mlp_of(layer), a.mlp_scratch, a.stream.branch());
+    if (layer + 1 == layers) want(kAfterLayers);
     a.stream.end_layer(static_cast<std::int64_t>(layer), layer + 1 < layers ? a.attention_of(layer + 1).input : a.final);
   }
   return a.final.y;
@@ -190,6 +213,8 @@ void Gpt::run_backward(const Pass& pass, Activations& a) const {
   announce(kAfterLayers);
   for (std::size_t layer = network_->attention.size(); layer-- > 0;) {
     const auto number = static_cast<std::int64_t>(layer);
+    // What the forward pass left is the last layer's.
+    if (a.use == Activations::Use::kRecompute && layer + 1 < network_->attention.size()) run_layer_again(pass, layer, a);
     network_->mlp[layer].backward(pass, a.mlp_of(layer), stream.gradient(), a.mlp_scratch, stream.d_reading());
     stream.add_branch_backward(a.mlp_of(layer).input);
     pass.observe("gradient of mlp", number, stream.gradient());
@@ -203,10 +228,19 @@ void Gpt::run_backward(const Pass& pass, Activations& a) const {
   announce(kBeforeLayers);
 }
 
+void Gpt::run_layer_again(const Pass& pass, std::size_t layer, Activations& a) const {
+  Pass again = pass;
+  again.observer = nullptr;  // it has seen all of this
+  a.stream.begin_layer_again(static_cast<std::int64_t>(layer), a.attention_of(layer).input);
+  network_->attention[layer].forward(again, a.attention_of(layer), a.stream.branch());
+  a.stream.add_branch(a.mlp_of(layer).input);
+  network_->mlp[layer].forward_hidden(again, a.mlp_of(layer));
+}
+
 at::Tensor Gpt::token_losses(const at::Tensor& ids, const at::Tensor& targets, const at::Tensor& documents) {
   const at::Tensor inputs = take_ids(ids, 0), wanted = take_ids(targets, -1);
   Activations activations;
-  activations.allocate(*network_, config_, options(), ids.size(0), ids.size(1), /*train=*/false);
+  activations.allocate(*network_, config_, options(), ids.size(0), ids.size(1), Activations::Use::kInference);
   const at::Tensor& x = run(make_pass(inputs, sequences(ids, documents)), activations);
   at::Tensor losses = at::empty({ids.numel()}, options().dtype(at::kFloat));
   ops::head_losses(x, network_->head.weight().compute, wanted.reshape({-1}), head_options(config_), losses);
@@ -218,7 +252,8 @@ at::Tensor Gpt::forward_backward(const at::Tensor& ids, const at::Tensor& target
   const at::Tensor inputs = take_ids(ids, 0), wanted = take_ids(targets, -1);
   if (!parameters().front().grad.defined()) zero_grad();
   Activations& activations = network_->training;
-  activations.allocate(*network_, config_, options(), ids.size(0), ids.size(1), /*train=*/true);
+  activations.allocate(*network_, config_, options(), ids.size(0), ids.size(1),
+                       recompute_ ? Activations::Use::kRecompute : Activations::Use::kTraining);
   Pass pass = make_pass(inputs, sequences(ids, documents));
   pass.weight_scratch = activations.weight_scratch;
   const at::Tensor& x = run(pass, activations);
@@ -234,7 +269,7 @@ at::Tensor Gpt::forward_backward(const at::Tensor& ids, const at::Tensor& target
 at::Tensor Gpt::forward(const at::Tensor& ids) {
   const at::Tensor inputs = take_ids(ids, 0);
   Activations activations;
-  activations.allocate(*network_, config_, options(), ids.size(0), ids.size(1), /*train=*/false);
+  activations.allocate(*network_, config_, options(), ids.size(0), ids.size(1), Activations::Use::kInference);
   const at::Tensor& x = run(make_pass(inputs, sequences(ids, at::Tensor())), activations);
   return logits(x).view({ids.size(0), ids.size(1), -1});
 }
@@ -242,7 +277,7 @@ at::Tensor Gpt::forward(const at::Tensor& ids) {
 at::Tensor Gpt::forward_states(const at::Tensor& ids, KvCache& cache) {
   const at::Tensor inputs = take_ids(ids, 0);
   Activations activations;
-  activations.allocate(*network_, config_, options(), ids.size(0), ids.size(1), /*train=*/false);
+  activations.allocate(*network_, config_, options(), ids.size(0), ids.size(1), Activations::Use::kInference);
   at::Tensor states = run(make_pass(inputs, sequences(ids, cache)), activations);
   cache.advance(ids.size(1));
   return states;

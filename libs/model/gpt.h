@@ -38,6 +38,10 @@ using TensorObserver = std::function<void(const std::string& name, const at::Ten
 // On a GPU the gradients may still be computing; work queued on the same stream runs after them.
 using GradientsFinal = std::function<void(std::int64_t layer)>;
 
+// Called during the forward pass before parameters with this TensorSpec::layer are read: kBeforeLayers, the layers from the
+// first to the last, kAfterLayers.
+using WeightsWanted = std::function<void(std::int64_t layer)>;
+
 class Gpt {
  public:
   // Weights are uninitialised until init_weights() or a checkpoint fills them. dtype: at::kFloat or at::kBFloat16.
@@ -100,9 +104,16 @@ class Gpt {
   // The rotary table for at least so many positions. A later call for more makes a new one; the tensors of this one stay.
   const ops::RopeTable& rope_for(std::int64_t positions);
 
+  // Activation recomputation: forward_backward() keeps only the residual stream before each layer, and runs the forward pass of
+  // a layer again when the backward pass comes to it. Losses and gradients are the same, bit for bit; memory falls to about
+  // one layer's activations, and a step takes about a fifth longer. Off at first.
+  void set_recompute(bool recompute) { recompute_ = recompute; }
+
   void set_observer(TensorObserver observer) { observer_ = std::move(observer); }
   // Applies to every later backward pass; an empty function costs nothing.
   void set_gradients_final(GradientsFinal callback) { gradients_final_ = std::move(callback); }
+  // Applies to every later forward pass.
+  void set_weights_wanted(WeightsWanted callback) { weights_wanted_ = std::move(callback); }
 
  private:
   struct Activations;  // the buffers of one pass
@@ -116,6 +127,8 @@ class Gpt {
   const at::Tensor& run(const Pass& pass, Activations& activations) const;
   // Backward pass from the gradient that the head left.
   void run_backward(const Pass& pass, Activations& activations) const;
+  // The forward pass of a layer once more, up to what its backward pass needs.
+  void run_layer_again(const Pass& pass, std::size_t layer, Activations& activations) const;
   // Checks ids and moves them to the device. `lowest`: 0, or -1 if that means "ignored".
   at::Tensor take_ids(const at::Tensor& ids, std::int32_t lowest) const;
 
@@ -127,6 +140,8 @@ class Gpt {
   std::shared_ptr<Kept> kept_;  // may refer to network_
   TensorObserver observer_;
   GradientsFinal gradients_final_;
+  WeightsWanted weights_wanted_;
+  bool recompute_ = false;
 };
 
 }  // namespace nanochat

@@ -3,10 +3,17 @@
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/full.h>
+#include <ATen/ops/isfinite.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/rand.h>
 
 #include <gtest/gtest.h>
+#include <spdlog/fmt/fmt.h>
+
+#include <limits>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "model/gpt.h"
 #include "model/testing.h"
@@ -183,6 +190,92 @@ TEST(Gradients, AreFinalWhenAnnounced) {
     model.set_gradients_final({});
     model.forward_backward(ids, ids, at::ones({4, 16}));
     EXPECT_EQ(announced.size(), 5U) << "nobody listens any more";
+  }
+}
+
+// Layers whose forward pass runs again: rows of one document and of several, of both architectures, the last layer alone and
+// first, and a model that turns it on and off.
+TEST(Gradients, AreTheSameBitForBitWithRecomputation) {
+  GptConfig grouped = GptConfig::from_depth(4, 90, 40);
+  grouped.n_kv_head = 1;
+  std::vector<GptConfig> configs = {grouped, testing::newest_config(90, 40)};
+  for (const std::int64_t layers : {1, 2}) {
+    configs.push_back(grouped);
+    configs.back().n_layer = layers;
+    configs.push_back(testing::newest_config(90, 40));
+    configs.back().n_layer = layers;
+  }
+  const at::Tensor ids = random_ids(2, 40, 90, 2), targets = random_ids(2, 40, 90, 3);
+  const at::Tensor scale = at::rand({2, 40}, at::detail::createCPUGenerator(4));
+  for (const GptConfig& config : configs) {
+    for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+      for (const at::Tensor& documents : {at::Tensor(), ops::testing::offsets_of({7, 32, 1, 40})}) {
+        const std::string what = fmt::format("{} layers of {}, {}", config.n_layer, architecture_name(config.architecture),
+                                             at::toString(dtype));
+        Gpt model = random_model(config, dtype, 1);
+        const auto pass = [&](bool recompute) {
+          model.zero_grad();
+          model.set_recompute(recompute);
+          std::vector<at::Tensor> found = {model.forward_backward(ids, targets, scale, documents).clone()};
+          for (const Parameter& parameter : model.parameters()) found.push_back(parameter.grad.clone());
+          return found;
+        };
+        const std::vector<at::Tensor> kept = pass(false), again = pass(true), third = pass(true), back = pass(false);
+        for (std::size_t i = 0; i < kept.size(); ++i) {
+          const std::string name = i == 0 ? "losses" : model.parameters()[i - 1].name;
+          EXPECT_TRUE(at::equal(kept[i], again[i])) << name << ", " << what;
+          EXPECT_TRUE(at::equal(kept[i], third[i])) << name << ", " << what;
+          EXPECT_TRUE(at::equal(kept[i], back[i])) << name << ", " << what;
+        }
+      }
+    }
+  }
+}
+
+// An observer looks at each tensor once, whether or not its layer is computed again.
+TEST(Gradients, AreObservedOnceWithRecomputation) {
+  Gpt model = random_model(testing::newest_config(90, 16), at::kFloat, 1);
+  const at::Tensor ids = random_ids(2, 16, 90, 2);
+  std::vector<std::string> names;
+  model.set_observer([&](const std::string& name, const at::Tensor&) { names.push_back(name); });
+  model.forward_backward(ids, ids, at::ones({2, 16}));
+  const std::vector<std::string> plain = std::exchange(names, {});
+  model.set_recompute(true);
+  model.forward_backward(ids, ids, at::ones({2, 16}));
+  EXPECT_EQ(names, plain);
+}
+
+// What is copied to a layer when the forward pass asks for it is in time: nothing is read before.
+TEST(Gradients, ReadNoWeightBeforeTheyAskForIt) {
+  for (const bool recompute : {false, true}) {
+    for (const GptConfig& config : {GptConfig::from_depth(3, 90, 16), testing::newest_config(90, 16)}) {
+      for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+        Gpt model = random_model(config, dtype, 1);
+        model.set_recompute(recompute);
+        const at::Tensor ids = random_ids(4, 16, 90, 2), scale = at::ones({4, 16});
+        const at::Tensor expected = model.forward_backward(ids, ids, scale).clone();
+        std::vector<at::Tensor> right;
+        for (Parameter& parameter : model.parameters()) {
+          right.push_back(parameter.compute.clone());
+          parameter.compute.fill_(std::numeric_limits<float>::quiet_NaN());
+        }
+        std::vector<std::int64_t> asked;
+        model.set_weights_wanted([&](std::int64_t layer) {
+          asked.push_back(layer);
+          for (std::size_t i = 0; i < right.size(); ++i) {
+            if (model.parameters()[i].spec.layer == layer) model.parameters()[i].compute.copy_(right[i]);
+          }
+        });
+        EXPECT_TRUE(at::equal(model.forward_backward(ids, ids, scale), expected)) << dtype;
+        std::vector<std::int64_t> order = {kBeforeLayers};
+        for (std::int64_t layer = 0; layer < config.n_layer; ++layer) order.push_back(layer);
+        order.push_back(kAfterLayers);
+        EXPECT_EQ(asked, order);
+        model.set_weights_wanted({});
+        EXPECT_TRUE(at::isfinite(model.token_losses(ids, ids)).all().item<bool>()) << "everything has arrived";
+        EXPECT_EQ(asked.size(), order.size());
+      }
+    }
   }
 }
 

@@ -206,6 +206,10 @@ void for_each_tensor(const GptConfig& config, const std::function<void(const Ten
   }
 }
 
+bool computes_in_float32(const TensorSpec& tensor) {
+  return tensor.role == TensorRole::kScalars || tensor.slot == WeightSlot::kValueEmbedding;
+}
+
 std::string TensorSpec::name() const { return fmt::format(fmt::runtime(name_pattern), layer); }
 std::string TensorSpec::reference_name() const { return fmt::format(fmt::runtime(reference_name_pattern), layer); }
 std::int64_t TensorSpec::numel() const {

@@ -90,6 +90,9 @@ struct TensorSpec {
   std::string reference_name() const;  // transformer.h.0.attn.c_q.weight
   std::int64_t numel() const;
 };
+// Whether a model for training computes with this tensor in float32, whatever its compute type: scalars, and tables of value
+// embeddings, of which a step changes all rows and a batch reads few, so that a copy would cost more than it saves.
+bool computes_in_float32(const TensorSpec& tensor);
 inline constexpr std::int64_t kBeforeLayers = -1;  // TensorSpec::layer of the embedding, and of what all layers share
 inline constexpr std::int64_t kAfterLayers = -2;   // of the head
 

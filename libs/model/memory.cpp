@@ -7,28 +7,29 @@
 
 namespace nanochat {
 
-MemoryEstimate estimate_training_memory(const GptConfig& config, std::int64_t device_batch_size, std::int64_t sequence_len,
-                                        int compute_bytes, bool gpu) {
+int state_bytes_per_element(const TensorSpec& tensor) { return tensor.group == OptimizerGroup::kMatrix ? 4 : 8; }
+
+MemoryEstimate estimate_training_memory(const GptConfig& config, const TrainingShape& shape) {
+  const int compute_bytes = shape.compute_bytes;
+  const bool gpu = shape.gpu;
   MemoryEstimate estimate;
   for_each_tensor(config, [&](const TensorSpec& tensor) {
-    const bool muon = tensor.group == OptimizerGroup::kMatrix;  // one moment, AdamW two
-    estimate.weights += tensor.numel() * (compute_bytes == 4 ? 4 : 4 + compute_bytes);
+    estimate.weights += tensor.numel() * (compute_bytes == 4 || computes_in_float32(tensor) ? 4 : 4 + compute_bytes);
     estimate.gradients += tensor.numel() * 4;
-    estimate.optimizer += tensor.numel() * (muon ? 4 : 8);
+    estimate.optimizer += tensor.numel() * state_bytes_per_element(tensor);
   });
 
-  // Tables of value embeddings have no copy in the compute type (weights.cpp).
-  if (compute_bytes != 4) {
-    for_each_tensor(config, [&](const TensorSpec& tensor) {
-      if (tensor.slot == WeightSlot::kValueEmbedding) estimate.weights -= tensor.numel() * compute_bytes;
-    });
-  }
-
-  const std::int64_t n = device_batch_size * sequence_len, width = config.n_embd, hidden = config.intermediate_size;
+  const std::int64_t n = shape.device_batch_size * shape.sequence_len, width = config.n_embd, hidden = config.intermediate_size;
   const std::int64_t qk = (config.n_head + config.n_kv_head) * config.head_dim();
   // Per layer: norm1, norm2, attention out (3 C), qkv, q and k, hidden; statistics of norms and log-sum-exp in float32.
   const std::int64_t layer = n * ((3 * width + config.qkv_size() + qk + hidden) * compute_bytes +
                                   (2 + 2 * config.n_head + config.n_kv_head) * 4);
+  // With recomputation, one layer at a time has these. The stream at the beginning of each layer is kept instead, but for the
+  // first, which begins with the embeddings, and the last, which is not computed again. nanochat-2026-07 keeps it anyway.
+  const std::int64_t layers = shape.recompute ? std::min<std::int64_t>(1, config.n_layer) : config.n_layer;
+  const std::int64_t beginnings = shape.recompute && !config.is_2026()
+                                      ? std::max<std::int64_t>(0, config.n_layer - 2) * n * width * compute_bytes
+                                      : 0;
   // Once: the residual stream and its gradients, the MLP's two scratch rows, the attention's float32 working copies.
   // A GPU's attention keeps the gradient of q in float32 while it runs, and the value heads' gradient apart.
   const std::int64_t attention = gpu ? 4 * width * compute_bytes + width * 4 : 9 * width * 4;
@@ -41,7 +42,7 @@ MemoryEstimate estimate_training_memory(const GptConfig& config, std::int64_t de
   // In bfloat16 on a CPU, the head's weights packed for both directions (ops/matrix_product.h).
   const std::int64_t head = logits + (compute_bytes == 4 || gpu ? 0 : 2 * row_of_logits * width);
   const std::int64_t batch = n * 16;  // ids, targets, scales, losses
-  estimate.activations = config.n_layer * layer + once + head + batch;
+  estimate.activations = layers * layer + beginnings + once + head + batch;
   if (gpu) {
     // Newton-Schulz iterates on all matrices of one shape at once, in bfloat16: the batch, a product, two Gram matrices.
     const std::int64_t newton_schulz = 2 * config.n_layer * 2 * width * hidden + config.n_layer * 4 * width * width;
@@ -51,15 +52,14 @@ MemoryEstimate estimate_training_memory(const GptConfig& config, std::int64_t de
   return estimate;
 }
 
-std::int64_t largest_batch_that_fits(const GptConfig& config, std::int64_t sequence_len, int compute_bytes, std::int64_t bytes,
-                                     bool gpu) {
+std::int64_t largest_batch_that_fits(const GptConfig& config, TrainingShape shape, std::int64_t bytes) {
   std::int64_t low = 0, high = 1 << 16;
   while (low < high) {
-    const std::int64_t middle = (low + high + 1) / 2;
-    if (estimate_training_memory(config, middle, sequence_len, compute_bytes, gpu).total() <= bytes) {
-      low = middle;
+    shape.device_batch_size = (low + high + 1) / 2;
+    if (estimate_training_memory(config, shape).total() <= bytes) {
+      low = shape.device_batch_size;
     } else {
-      high = middle - 1;
+      high = shape.device_batch_size - 1;
     }
   }
   return low;

@@ -4,8 +4,17 @@
 #include <cstdint>
 
 #include "model/config.h"
+#include "model/layout.h"
 
 namespace nanochat {
+
+// What a pass of training computes, and on what.
+struct TrainingShape {
+  std::int64_t device_batch_size = 1, sequence_len = 2048;
+  int compute_bytes = 4;   // 4 (float32) or 2 (bfloat16)
+  bool gpu = false;        // scratch buffers differ, and LibTorch's own memory is included
+  bool recompute = false;  // Gpt::set_recompute()
+};
 
 struct MemoryEstimate {
   std::int64_t weights = 0;      // master weights, compute copies
@@ -15,12 +24,11 @@ struct MemoryEstimate {
   std::int64_t total() const { return weights + gradients + optimizer + activations; }
 };
 
-// In bytes. compute_bytes: 4 (float32) or 2 (bfloat16). On a GPU,
-// scratch buffers differ and LibTorch's own memory is included.
-MemoryEstimate estimate_training_memory(const GptConfig& config, std::int64_t device_batch_size, std::int64_t sequence_len,
-                                        int compute_bytes, bool gpu = false);
+// Of the optimizer's state: Muon has one moment in float32, AdamW two.
+int state_bytes_per_element(const TensorSpec& tensor);
+// In bytes, for a process that trains alone; optim/rank_plan.h has the estimate for one of several.
+MemoryEstimate estimate_training_memory(const GptConfig& config, const TrainingShape& shape);
 // The largest device batch size with an estimate within `bytes`; 0 if not even one row fits.
-std::int64_t largest_batch_that_fits(const GptConfig& config, std::int64_t sequence_len, int compute_bytes, std::int64_t bytes,
-                                     bool gpu = false);
+std::int64_t largest_batch_that_fits(const GptConfig& config, TrainingShape shape, std::int64_t bytes);
 
 }  // namespace nanochat

@@ -1,8 +1,13 @@
 #include "model/memory.h"
 
 #include <ATen/ops/ones.h>
+#include <malloc.h>
 
 #include <gtest/gtest.h>
+
+#include <memory>
+#include <optional>
+#include <utility>
 
 #include "core/testing_memory.h"
 #include "model/testing.h"
@@ -14,42 +19,84 @@ namespace {
 TEST(MemoryEstimate, CountsWeightsGradientsAndState) {
   const GptConfig config = GptConfig::from_depth(4, 1024, 128);
   const std::int64_t parameters = config.parameter_count(), tables = 2 * 1024 * 256;
-  const MemoryEstimate exact = estimate_training_memory(config, 2, 128, 4);
+  const MemoryEstimate exact = estimate_training_memory(config, {.device_batch_size = 2, .sequence_len = 128});
   EXPECT_EQ(exact.weights, 4 * parameters);
   EXPECT_EQ(exact.gradients, 4 * parameters);
   EXPECT_EQ(exact.optimizer, 4 * (parameters - tables) + 8 * tables);
-  EXPECT_EQ(estimate_training_memory(config, 2, 128, 2).weights, 6 * parameters);
+  EXPECT_EQ(estimate_training_memory(config, {.device_batch_size = 2, .sequence_len = 128, .compute_bytes = 2}).weights,
+            6 * parameters);
   EXPECT_EQ(exact.total(), exact.weights + exact.gradients + exact.optimizer + exact.activations);
+}
+
+// The peak of a forward and backward pass above what the model itself takes; nullopt where it cannot be measured.
+std::optional<double> measured_activations(const GptConfig& config, at::ScalarType dtype, bool recompute) {
+  constexpr std::int64_t kRows = 16;
+  const std::int64_t time = config.sequence_len;
+  const auto passes = [&](const GptConfig& shape, std::int64_t rows) {
+    auto model = std::make_unique<Gpt>(testing::random_model(shape, dtype, 1));
+    model->set_recompute(recompute);
+    model->zero_grad();
+    const at::Tensor ids = testing::random_ids(rows, time, shape.vocab_size, 2), scale = at::ones({rows, time});
+    return [model = std::move(model), ids, scale] { model->forward_backward(ids, ids, scale); };
+  };
+  GptConfig small = config;
+  small.n_layer = 1;
+  passes(small, 1)();  // what libraries take at first
+  const auto pass = passes(config, kRows);
+  ::malloc_trim(0);  // what was freed before would be taken again without a trace
+  const auto taken = testing::peak_memory_of([&] { pass(); });
+  return taken ? std::optional(static_cast<double>(*taken)) : std::nullopt;
+}
+
+double estimated_activations(const GptConfig& config, at::ScalarType dtype, bool recompute) {
+  const TrainingShape shape{.device_batch_size = 16,
+                            .sequence_len = config.sequence_len,
+                            .compute_bytes = dtype == at::kFloat ? 4 : 2,
+                            .recompute = recompute};
+  return static_cast<double>(estimate_training_memory(config, shape).activations);
 }
 
 TEST(MemoryEstimate, ActivationsAreWhatAStepTakes) {
   // The estimate in units of the peak, measured: 1.06 in float32; in bfloat16 0.93 on AVX2 and 1.14 with AMX, whose kernels keep
   // no copies in float32.
   constexpr double kLeast = 0.9, kMost = 1.2;
+  const GptConfig config = GptConfig::from_depth(6, 256, 512);
   for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
-    const GptConfig config = GptConfig::from_depth(6, 256, 512);
-    Gpt model = testing::random_model(config, dtype, 1);
-    model.zero_grad();
-    const at::Tensor ids = testing::random_ids(16, 512, 256, 2);
-    Gpt small = testing::random_model(GptConfig::from_depth(1, 256, 512), dtype, 1);
-    small.zero_grad();
-    small.forward_backward(ids.narrow(0, 0, 1), ids.narrow(0, 0, 1), at::ones({1, 512}));  // what libraries take at first
-    const auto taken = testing::peak_memory_of([&] { model.forward_backward(ids, ids, at::ones({16, 512})); });
+    const auto taken = measured_activations(config, dtype, false);
     if (!taken) GTEST_SKIP() << "the peak cannot be reset";
-    const std::int64_t estimate = estimate_training_memory(config, 16, 512, dtype == at::kFloat ? 4 : 2).activations;
-    EXPECT_GE(static_cast<double>(estimate), kLeast * static_cast<double>(*taken)) << at::toString(dtype);
-    EXPECT_LE(static_cast<double>(estimate), kMost * static_cast<double>(*taken)) << at::toString(dtype);
+    const double estimate = estimated_activations(config, dtype, false);
+    EXPECT_GE(estimate, kLeast * *taken) << at::toString(dtype);
+    EXPECT_LE(estimate, kMost * *taken) << at::toString(dtype);
+  }
+}
+
+// What recomputation saves is what the estimate says: all layers' activations but one's, less the stream before each.
+TEST(MemoryEstimate, RecomputationSavesWhatItPredicts) {
+  constexpr double kTolerance = 0.1;
+  for (const Architecture architecture : {Architecture::kNanochat2025_12, Architecture::kNanochat2026_07}) {
+    const GptConfig config = GptConfig::from_depth(8, 256, 512, architecture);
+    for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+      const auto plain = measured_activations(config, dtype, false), recomputed = measured_activations(config, dtype, true);
+      if (!plain || !recomputed) GTEST_SKIP() << "the peak cannot be reset";
+      const double saved = estimated_activations(config, dtype, false) - estimated_activations(config, dtype, true);
+      EXPECT_GT(saved, 0.5 * *plain) << "most of the activations are those of layers";
+      EXPECT_NEAR((*plain - *recomputed) / saved, 1.0, kTolerance)
+          << architecture_name(architecture) << " " << at::toString(dtype) << ": " << *plain << " and " << *recomputed;
+    }
   }
 }
 
 TEST(MemoryEstimate, LargestBatchFitsAndTheNextDoesNot) {
   const GptConfig config = GptConfig::from_depth(12, 65536, 2048);
   const std::int64_t budget = std::int64_t{20} << 30;
-  const std::int64_t batch = largest_batch_that_fits(config, 2048, 2, budget);
+  TrainingShape shape{.sequence_len = 2048, .compute_bytes = 2};
+  const std::int64_t batch = largest_batch_that_fits(config, shape, budget);
   ASSERT_GT(batch, 0);
-  EXPECT_LE(estimate_training_memory(config, batch, 2048, 2).total(), budget);
-  EXPECT_GT(estimate_training_memory(config, batch + 1, 2048, 2).total(), budget);
-  EXPECT_EQ(largest_batch_that_fits(config, 2048, 2, 1 << 20), 0);
+  shape.device_batch_size = batch;
+  EXPECT_LE(estimate_training_memory(config, shape).total(), budget);
+  shape.device_batch_size = batch + 1;
+  EXPECT_GT(estimate_training_memory(config, shape).total(), budget);
+  EXPECT_EQ(largest_batch_that_fits(config, shape, 1 << 20), 0);
 }
 
 TEST(MemoryEstimate, OfAGpuCoversWhatAStepTakes) {
@@ -61,7 +108,8 @@ TEST(MemoryEstimate, OfAGpuCoversWhatAStepTakes) {
   const at::Tensor ids = testing::random_ids(16, 1024, 32768, 2);
   model.forward_backward(ids, ids, at::ones({16, 1024})).cpu();
   const auto taken = static_cast<double>(ops::peak_device_memory(model.device()));
-  const MemoryEstimate estimate = estimate_training_memory(config, 16, 1024, 2, /*gpu=*/true);
+  const MemoryEstimate estimate = estimate_training_memory(
+      config, {.device_batch_size = 16, .sequence_len = 1024, .compute_bytes = 2, .gpu = true});
   // The optimizer's state is not there, nor what other libraries take beside LibTorch's allocator.
   EXPECT_GT(static_cast<double>(estimate.total() - estimate.optimizer), 0.9 * taken);
   EXPECT_LT(static_cast<double>(estimate.total() - estimate.optimizer), 1.6 * taken);

@@ -18,8 +18,10 @@ MlpBlock::Scratch MlpBlock::make_scratch(std::int64_t tokens, const at::TensorOp
   return {make(), train ? make() : at::Tensor()};
 }
 
+void MlpBlock::forward_hidden(const Pass& pass, Kept& kept) const { in_.forward(kept.input.y, kept.hidden, pass.mode); }
+
 void MlpBlock::forward(const Pass& pass, Kept& kept, Scratch& scratch, at::Tensor& branch) const {
-  in_.forward(kept.input.y, kept.hidden, pass.mode);
+  forward_hidden(pass, kept);
   ops::relu_squared(kept.hidden, scratch.activated);
   out_.forward(scratch.activated, branch, pass.mode);
   pass.observe("mlp", layer_, branch);

@@ -29,6 +29,8 @@ class MlpBlock {
   Kept make_kept(std::int64_t tokens, const at::TensorOptions& options, bool train) const;
   Scratch make_scratch(std::int64_t tokens, const at::TensorOptions& options, bool train) const;
 
+  // The part of forward() that backward() needs: kept.hidden.
+  void forward_hidden(const Pass& pass, Kept& kept) const;
   // branch (N, C) = mlp(kept.input).
   void forward(const Pass& pass, Kept& kept, Scratch& scratch, at::Tensor& branch) const;
   // d_input (N, C) from the gradient of the branch; accumulates the weights' gradients.

@@ -3,6 +3,7 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/zeros.h>
+#include <c10/util/Exception.h>
 
 #include "ops/embedding.h"
 #include "ops/residual_mix.h"
@@ -41,15 +42,22 @@ StreamWeights::StreamWeights(const GptConfig& config, Weights& weights)
 }
 
 ResidualStream::ResidualStream(const StreamWeights& weights, std::int64_t tokens, std::int64_t width,
-                               const at::TensorOptions& options, bool train)
-    : weights_(&weights), embedded_(Reading::make(tokens, width, options, train)), stream_(at::empty({tokens, width}, options)),
-      branch_(at::empty({tokens, width}, options)) {
+                               const at::TensorOptions& options, Keep keep)
+    : weights_(&weights), embedded_(Reading::make(tokens, width, options, keep != Keep::kNothing)),
+      stream_(at::empty({tokens, width}, options)), branch_(at::empty({tokens, width}, options)) {
   const auto make = [&](const at::TensorOptions& with) { return at::empty({tokens, width}, with); };
+  const bool train = keep != Keep::kNothing;
   if (train) {
     gradient_ = make(options);
     d_reading_ = make(options);
   }
-  if (!weights.mixed) return;
+  if (!weights.mixed) {
+    beginnings_.resize(static_cast<std::size_t>(weights.layers));
+    // The first layer's is the embedding. The last layer is not computed again.
+    for (std::size_t layer = 1; keep == Keep::kBeginnings && layer + 1 < beginnings_.size(); ++layer)
+      beginnings_[layer] = make(options);
+    return;
+  }
   smeared_ = make(options);
   halfway_ = make(options);
   before_mix_.resize(static_cast<std::size_t>(weights.layers));
@@ -109,8 +117,29 @@ void ResidualStream::add_branch_backward(const Reading& reading) {
 }
 
 void ResidualStream::end_layer(std::int64_t layer, Reading& reading) {
-  if (!weights_->mixed) return add_branch(reading);
+  if (!weights_->mixed) {
+    add_branch(reading);
+    if (keeps_beginning(layer + 1)) beginnings_[static_cast<std::size_t>(layer + 1)].copy_(stream_);
+    return;
+  }
   layer + 1 < weights_->layers ? mix(layer + 1, branch_, reading) : back_out(reading);
+}
+
+bool ResidualStream::keeps_beginning(std::int64_t layer) const {
+  const auto place = static_cast<std::size_t>(layer);
+  return place < beginnings_.size() && beginnings_[place].defined();
+}
+
+void ResidualStream::begin_layer_again(std::int64_t layer, Reading& reading) {
+  if (!weights_->mixed) {
+    TORCH_CHECK(layer == 0 || keeps_beginning(layer), "ResidualStream: nothing was kept of the beginning of layer ", layer);
+    stream_.copy_(layer == 0 ? start() : beginnings_[static_cast<std::size_t>(layer)]);
+    return ops::rms_norm(stream_, reading.y, reading.rstd, weights_->eps);
+  }
+  stream_.copy_(before_mix(layer));
+  at::Tensor nowhere;
+  ops::residual_mix(stream_, kNone, smeared_, scale_of(*weights_->residual_scale, layer),
+                    scale_of(*weights_->embedding_scale, layer), nowhere, reading.y, reading.rstd, weights_->eps);
 }
 
 void ResidualStream::begin_layer_backward(std::int64_t layer, const Reading& reading) {

@@ -45,9 +45,15 @@ struct TokenIds {
 class ResidualStream {
  public:
   ResidualStream() = default;
+  // What is kept for the backward pass.
+  enum class Keep {
+    kNothing,     // there is none
+    kActivations,
+    kBeginnings,  // and the stream before each layer, for begin_layer_again()
+  };
   // options: of activations.
   ResidualStream(const StreamWeights& weights, std::int64_t tokens, std::int64_t width, const at::TensorOptions& options,
-                 bool train);
+                 Keep keep);
 
   const at::Tensor& start() const { return weights_->mixed ? smeared_ : embedded_.y; }  // (N, C)
   // (N, C): a block writes its branch here, and add_branch() or end_layer() adds it.
@@ -63,6 +69,9 @@ class ResidualStream {
   void add_branch(Reading& reading);
   // After layer `layer`: the same, for the reading of the next layer or of the head.
   void end_layer(std::int64_t layer, Reading& reading);
+
+  // In a backward pass: the stream as it was when layer `layer` began, and the layer's reading, bit for bit. Overwrites branch().
+  void begin_layer_again(std::int64_t layer, Reading& reading);
 
   // For the reading of the head: gradient = that of the stream after the last layer.
   void end_backward(const Reading& reading);
@@ -80,16 +89,19 @@ class ResidualStream {
   void back_out_backward();
   void join_halfway_gradient(std::int64_t layer);
   at::Tensor& before_mix(std::int64_t layer);
+  bool keeps_beginning(std::int64_t layer) const;
 
   const StreamWeights* weights_ = nullptr;
   Reading embedded_;  // normalised embeddings: the start of the stream, before it is smeared
   at::Tensor stream_, branch_, gradient_, d_reading_;  // (N, C)
+  // (N, C) of each layer: the stream before it. Undefined where nothing reads it, and where before_mix_ has it.
+  std::vector<at::Tensor> beginnings_;
   // Of nanochat-2026-07.
-  at::Tensor smeared_, smear_opened_;        // (N, C): the start of the stream; (N) float32: how far the gate was open
+  at::Tensor smeared_, smear_opened_;  // (N, C): the start of the stream; (N) float32: how far the gate was open
   std::vector<at::Tensor>
-      before_mix_;       // (N, C) of each layer: the stream after the layer before; undefined where nothing reads it
-  at::Tensor halfway_;                       // (N, C): the stream after layer backout_after
-  at::Tensor d_smeared_, d_halfway_;         // (N, C) float32
+      before_mix_;  // (N, C) of each layer: the stream after the layer before; undefined where nothing reads it
+  at::Tensor halfway_;  // (N, C): the stream after layer backout_after
+  at::Tensor d_smeared_, d_halfway_;  // (N, C) float32
 };
 
 }  // namespace nanochat

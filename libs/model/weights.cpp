@@ -17,11 +17,9 @@ std::vector<std::int64_t> shape_of_weight(const std::vector<TensorSpec>& parts) 
   return shape;
 }
 
-// Tables of value embeddings are read in float32 by a model for training: a step changes all of their rows and a batch reads
-// few, so that a copy in the compute type would cost more than it saves.
 at::ScalarType compute_type(const TensorSpec& spec, at::ScalarType dtype, Purpose purpose) {
   if (spec.role == TensorRole::kScalars) return at::kFloat;
-  return spec.slot == WeightSlot::kValueEmbedding && purpose == Purpose::kTraining ? at::kFloat : dtype;
+  return computes_in_float32(spec) && purpose == Purpose::kTraining ? at::kFloat : dtype;
 }
 
 }  // namespace

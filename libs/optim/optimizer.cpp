@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "ops/optimizer.h"
 
@@ -73,7 +74,18 @@ std::vector<OwnedTensor> Optimizer::parts_of(const std::vector<Divided>& paramet
 
 void Optimizer::reduce_gradients(std::int64_t layer) {
   const auto found = layers_.find(layer);
-  if (found != layers_.end()) reductions_.push_back(communicator_.reduce_to_owners(parts_of(found->second, &Parameter::grad)));
+  if (found == layers_.end()) return;
+  Reduction reduction;
+  reduction.parts = parts_of(found->second, &Parameter::grad);
+  if (options_.gradient_comm_dtype != at::kFloat) {
+    for (OwnedTensor& part : reduction.parts) {
+      const at::Tensor gradient = part.tensor;
+      part.tensor = gradient.to(options_.gradient_comm_dtype);
+      if (part.owner == communicator_.rank()) reduction.owned.emplace_back(part.tensor, gradient);
+    }
+  }
+  reduction.work = communicator_.reduce_to_owners(reduction.parts);
+  reductions_.push_back(std::move(reduction));
 }
 
 void Optimizer::reduce_all_gradients() {
@@ -83,7 +95,10 @@ void Optimizer::reduce_all_gradients() {
 }
 
 void Optimizer::wait_for_gradients() {
-  for (Work& reduction : reductions_) reduction.wait();
+  for (Reduction& reduction : reductions_) {
+    reduction.work.wait();
+    for (auto& [sum, gradient] : reduction.owned) gradient.copy_(sum);
+  }
   reductions_.clear();
 }
 
@@ -122,6 +137,7 @@ void Optimizer::update_matrices(MuonGroup& group, const NorMuonStep& step) {
 }
 
 void Optimizer::step(double lr_multiplier, double muon_momentum, double grad_scale, double muon_weight_decay) {
+  wait_for_weights();  // of a process that had no micro-batch
   ++steps_;
   for (AdamWState& state : adamw_) update_adamw(state, lr_multiplier, grad_scale);
   const NorMuonStep matrices{.learning_rate = options_.matrix_lr * lr_multiplier,
@@ -129,14 +145,35 @@ void Optimizer::step(double lr_multiplier, double muon_momentum, double grad_sca
                              .weight_decay = muon_weight_decay,
                              .grad_scale = grad_scale};
   for (MuonGroup& group : muon_) update_matrices(group, matrices);
-  std::vector<Work> gathered;
+  if (layers_.empty()) return;
+  const auto spread = [&](std::int64_t layer) {
+    const auto found = layers_.find(layer);
+    if (found != layers_.end()) {
+      weights_.emplace(layer, communicator_.spread_from_owners(parts_of(found->second, &Parameter::compute)));
+    }
+  };
+  // In the order of the next forward pass.
+  spread(kBeforeLayers);
   for (const auto& [layer, parameters] : layers_) {
-    gathered.push_back(communicator_.spread_from_owners(parts_of(parameters, &Parameter::compute)));
+    if (layer >= 0) spread(layer);
   }
-  for (Work& work : gathered) work.wait();
+  spread(kAfterLayers);
+}
+
+void Optimizer::wait_for_weights(std::int64_t layer) {
+  const auto found = weights_.find(layer);
+  if (found == weights_.end()) return;
+  found->second.wait();
+  weights_.erase(found);
+}
+
+void Optimizer::wait_for_weights() {
+  for (auto& [layer, work] : weights_) work.wait();
+  weights_.clear();
 }
 
 void Optimizer::gather_values() {
+  wait_for_weights();
   for (const auto& [layer, parameters] : layers_) {
     std::vector<Divided> stale = parameters;
     // What the model computes with in float32, step() has spread.

@@ -3,13 +3,14 @@
 // rate. Source: setup_optimizers in the reference's gpt.py.
 //
 // Several processes share its state (ownership.h). Each calls reduce_gradients() for every TensorSpec::layer when the
-// gradients of its last micro-batch are final, then wait_for_gradients() and step(). The communication is:
+// gradients of its last micro-batch are final, then wait_for_gradients() and step(). What goes over the network:
 //
-//   reduce_gradients(layer)   sums each gradient over all processes and sends the sum to its owner, in the background
-//   step()                    updates the tensors that this process owns, and sends their new values to all processes in the
-//                             compute dtype
+//   reduce_gradients(layer)   the sum of each gradient over all processes, to the owner; goes on beneath what follows
+//   step()                    updates what this process owns, and spreads the new weights in the type that the model
+//                             computes with; goes on beneath what follows, until wait_for_weights()
 //
-// In bfloat16, `value` of tensors that other processes own is then out of date; see gather_values().
+// `value` of what others own is then out of date where it is not also what the model computes with (bfloat16): see
+// gather_values().
 
 #include <ATen/core/Tensor.h>
 
@@ -44,6 +45,7 @@ struct OptimizerOptions {
   AdamWOptions adamw;  // betas and weight decay for kNanochat2025_12; eps for both
   MuonOptions muon;  // for kNanochat2025_12
   NorMuonOptions normuon;  // for kNanochat2026_07
+  at::ScalarType gradient_comm_dtype = at::kFloat;  // between processes; in bfloat16, sums are rounded after each process
 };
 
 // The learning rate and the other options of AdamW for a group without matrices. The width is that of the model.
@@ -71,9 +73,15 @@ class Optimizer {
   double sum_of_squares() const;
 
   // Updates value and compute of every parameter with grad * grad_scale. lr_multiplier scales every learning rate.
-  // muon_weight_decay: of the matrices; only for kNanochat2026_07.
+  // muon_weight_decay: of the matrices; only for kNanochat2026_07. Of several processes, call wait_for_weights() before weights
+  // are read.
   void step(double lr_multiplier, double muon_momentum, double grad_scale, double muon_weight_decay = 0.0);
   std::int64_t steps() const { return steps_; }
+
+  // Until the new weights of these parameters are here: those with this TensorSpec::layer, or all. No-ops when alone, and where
+  // nothing is under way. On a GPU the current stream waits.
+  void wait_for_weights(std::int64_t layer);
+  void wait_for_weights();
 
   // Sends `value` of every parameter from its owner to all processes. All must call it. A no-op with one process or in float32.
   void gather_values();
@@ -104,6 +112,12 @@ class Optimizer {
     std::vector<OwnedRows> parts;
   };
 
+  struct Reduction {
+    Work work;
+    std::vector<OwnedTensor> parts;  // alive until they have been sent
+    std::vector<std::pair<at::Tensor, at::Tensor>> owned;  // what arrives in another type, and where it is to go
+  };
+
   void own(Parameter& parameter, const OwnedRows& rows, std::int64_t width);
   void update_adamw(AdamWState& state, double lr_multiplier, double grad_scale);
   void update_matrices(MuonGroup& group, const NorMuonStep& step);
@@ -115,7 +129,8 @@ class Optimizer {
   std::vector<AdamWState> adamw_;
   std::vector<MuonGroup> muon_;
   std::map<std::int64_t, std::vector<Divided>> layers_;  // empty when alone
-  std::vector<Work> reductions_;
+  std::vector<Reduction> reductions_;
+  std::map<std::int64_t, Work> weights_;  // under way
   std::int64_t steps_ = 0;
 };
 

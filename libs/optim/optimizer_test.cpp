@@ -4,12 +4,15 @@
 #include <ATen/ops/ones.h>
 #include <ATen/ops/zeros_like.h>
 
+#include <algorithm>
 #include <cmath>
 #include <set>
+#include <string>
 
 #include <gtest/gtest.h>
 
 #include "model/testing.h"
+#include "model/testing_config.h"
 
 namespace nanochat {
 namespace {
@@ -84,6 +87,108 @@ TEST(Optimizer, NamesItsStateAndContinuesFromIt) {
   second.step(1.0, 0.9, 1.0);
   for (std::size_t i = 0; i < model.parameters().size(); ++i) {
     EXPECT_TRUE(at::equal(model.parameters()[i].value, other.parameters()[i].value)) << model.parameters()[i].name;
+  }
+}
+
+// Of nanochat-2026-07, by group: the rate for a width of 768 and its factor for a width of 192, betas and decay.
+struct NewestRule {
+  OptimizerGroup group;
+  double rate, width_factor, beta1, beta2, decay;
+};
+constexpr NewestRule kNewestRules[] = {
+    {OptimizerGroup::kHead, 0.008, 2.0, 0.8, 0.96, 0.01},
+    {OptimizerGroup::kEmbedding, 0.3, 2.0, 0.8, 0.995, 0.001},
+    {OptimizerGroup::kValueEmbedding, 0.15, 2.0, 0.8, 0.995, 0.01},
+    {OptimizerGroup::kResidualScale, 0.005, 1.0, 0.8, 0.95, 0.05},
+    {OptimizerGroup::kEmbeddingScale, 0.5, 1.0, 0.96, 0.95, 0.0},
+    {OptimizerGroup::kSmear, 0.2, 1.0, 0.8, 0.95, 0.0},
+};
+
+OptimizerOptions newest_options() {
+  OptimizerOptions options;
+  options.rules = OptimizerRules::kNanochat2026_07;
+  options.embedding_lr = 0.3;
+  options.unembedding_lr = 0.008;
+  options.normuon.dtype = at::kFloat;
+  return options;
+}
+
+TEST(Optimizer, GroupsOfTheNewestHaveRulesOfTheirOwn) {
+  for (const NewestRule& expected : kNewestRules) {
+    for (const std::int64_t width : {768, 192}) {
+      const AdamWRule rule = adamw_rule(newest_options(), expected.group, width);
+      const std::string what = "group " + std::to_string(static_cast<int>(expected.group));
+      EXPECT_NEAR(rule.learning_rate, expected.rate * (width == 768 ? 1.0 : expected.width_factor), 1e-12) << what;
+      EXPECT_EQ(rule.options.beta1, expected.beta1) << what;
+      EXPECT_EQ(rule.options.beta2, expected.beta2) << what;
+      EXPECT_EQ(rule.options.weight_decay, expected.decay) << what;
+      EXPECT_EQ(rule.options.eps, 1e-10) << what;
+    }
+  }
+  OptimizerOptions options = newest_options();
+  options.scalar_lr = 1.0;
+  EXPECT_EQ(adamw_rule(options, OptimizerGroup::kResidualScale, 768).learning_rate, 0.01);
+  EXPECT_EQ(adamw_rule(options, OptimizerGroup::kEmbeddingScale, 768).learning_rate, 1.0);
+  EXPECT_EQ(adamw_rule(options, OptimizerGroup::kSmear, 768).learning_rate, 0.2) << "does not follow the other rates";
+}
+
+// Every parameter over some steps, by the formulas in float64. Some gradients are so small that eps counts.
+TEST(Optimizer, UpdatesEveryParameterOfTheNewest) {
+  constexpr double kTolerance = 1e-4;  // of the sum of all updates, the smallest of which are 1e5 units of float32
+  const GptConfig model_config = testing::newest_config(90, 16);
+  Gpt model = random_model(model_config, at::kFloat, 1);
+  Optimizer optimizer(model.parameters(), model_config.n_embd, newest_options());
+  struct Plain {
+    at::Tensor value, m, v;
+    ops::MatrixList matrices;
+    std::vector<at::Tensor> moments;
+  };
+  std::vector<Plain> plain;
+  std::vector<at::Tensor> before;
+  for (const Parameter& parameter : model.parameters()) {
+    const at::Tensor value = parameter.value.clone();
+    Plain one{value.to(at::kDouble), at::zeros_like(value, at::kDouble), at::zeros_like(value, at::kDouble), {}, {}};
+    if (parameter.spec.group == OptimizerGroup::kMatrix) {
+      one.matrices.add(value, at::Tensor(), at::zeros_like(value), value);
+      one.moments.push_back(make_second_moment(value));
+    }
+    plain.push_back(std::move(one));
+    before.push_back(value.clone());
+  }
+  const double width_scale = std::sqrt(768.0 / static_cast<double>(model_config.n_embd));
+  for (int step = 1; step <= 4; ++step) {
+    give_gradients(model, static_cast<std::uint64_t>(step));
+    const double multiplier = 0.25 * step, momentum = 0.8 + 0.03 * step, decay = 0.4 - 0.05 * step;
+    for (std::size_t i = 0; i < plain.size(); ++i) {
+      Parameter& parameter = model.parameters()[i];
+      Plain& one = plain[i];
+      if (parameter.spec.group == OptimizerGroup::kMatrix) {
+        one.matrices.gradient[0] = parameter.grad.clone();
+        normuon_step(one.matrices, one.moments,
+                     {.learning_rate = 0.02 * multiplier, .momentum = momentum, .weight_decay = decay, .grad_scale = 0.5},
+                     {.beta2 = 0.9, .dtype = at::kFloat});
+        continue;
+      }
+      parameter.grad.mul_(1e-8);
+      const auto* rule = std::find_if(std::begin(kNewestRules), std::end(kNewestRules),
+                                      [&](const NewestRule& r) { return r.group == parameter.spec.group; });
+      const double rate = rule->rate * (rule->width_factor > 1.0 ? width_scale : 1.0) * multiplier;
+      const at::Tensor gradient = parameter.grad.to(at::kDouble).mul(0.5);
+      one.value.mul_(1.0 - rate * rule->decay);
+      one.m.mul_(rule->beta1).add_(gradient, 1.0 - rule->beta1);
+      one.v.mul_(rule->beta2).add_(gradient.square(), 1.0 - rule->beta2);
+      const at::Tensor root = one.v.div(1.0 - std::pow(rule->beta2, step)).sqrt().add(1e-10);
+      one.value.sub_(one.m.div(root).mul(rate / (1.0 - std::pow(rule->beta1, step))));
+    }
+    optimizer.step(multiplier, momentum, 0.5, decay);
+  }
+  for (std::size_t i = 0; i < plain.size(); ++i) {
+    const Parameter& parameter = model.parameters()[i];
+    const bool is_matrix = parameter.spec.group == OptimizerGroup::kMatrix;
+    const at::Tensor expected = is_matrix ? plain[i].matrices.value[0].to(at::kDouble) : plain[i].value;
+    const double moved = expected.sub(before[i]).norm().item<double>();
+    EXPECT_GT(moved, 0.0) << parameter.name;
+    EXPECT_LT(parameter.value.to(at::kDouble).sub(expected).norm().item<double>(), kTolerance * moved) << parameter.name;
   }
 }
 

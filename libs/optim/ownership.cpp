@@ -18,10 +18,16 @@ double newton_schulz_operations(const TensorSpec& spec) {
 std::int64_t first_row_of(std::int64_t rows, int rank, int ranks) { return rows * rank / ranks; }
 
 std::vector<std::vector<OwnedRows>> divide_parameters(const std::vector<Parameter>& parameters, int ranks) {
-  std::vector<std::vector<OwnedRows>> divided(parameters.size());
+  std::vector<TensorSpec> tensors;
+  for (const Parameter& parameter : parameters) tensors.push_back(parameter.spec);
+  return divide_tensors(tensors, ranks);
+}
+
+std::vector<std::vector<OwnedRows>> divide_tensors(const std::vector<TensorSpec>& tensors, int ranks) {
+  std::vector<std::vector<OwnedRows>> divided(tensors.size());
   std::vector<std::size_t> matrices;
-  for (std::size_t i = 0; i < parameters.size(); ++i) {
-    const TensorSpec& spec = parameters[i].spec;
+  for (std::size_t i = 0; i < tensors.size(); ++i) {
+    const TensorSpec& spec = tensors[i];
     if (spec.group == OptimizerGroup::kMatrix) {
       matrices.push_back(i);
       continue;
@@ -36,15 +42,15 @@ std::vector<std::vector<OwnedRows>> divide_parameters(const std::vector<Paramete
     }
   }
   std::stable_sort(matrices.begin(), matrices.end(), [&](std::size_t a, std::size_t b) {
-    const TensorSpec &one = parameters[a].spec, &other = parameters[b].spec;
+    const TensorSpec &one = tensors[a], &other = tensors[b];
     if (one.layer != other.layer) return one.layer < other.layer;
     return newton_schulz_operations(one) > newton_schulz_operations(other);
   });
   std::vector<double> load(static_cast<std::size_t>(ranks));
   for (const std::size_t i : matrices) {
     const auto least = std::min_element(load.begin(), load.end());
-    *least += newton_schulz_operations(parameters[i].spec);
-    divided[i].push_back({0, parameters[i].spec.shape[0], static_cast<int>(least - load.begin())});
+    *least += newton_schulz_operations(tensors[i]);
+    divided[i].push_back({0, tensors[i].shape[0], static_cast<int>(least - load.begin())});
   }
   return divided;
 }

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "model/layout.h"
 #include "model/parameter.h"
 
 namespace nanochat {
@@ -23,6 +24,7 @@ std::int64_t first_row_of(std::int64_t rows, int rank, int ranks);
 
 // For each parameter its rows by owner, in ascending order and without empty parts. The matrices of Muon are dealt out by
 // the operations of Newton-Schulz: layer by layer, the largest first, to whoever has the least so far.
+std::vector<std::vector<OwnedRows>> divide_tensors(const std::vector<TensorSpec>& tensors, int ranks);
 std::vector<std::vector<OwnedRows>> divide_parameters(const std::vector<Parameter>& parameters, int ranks);
 
 }  // namespace nanochat

@@ -22,4 +22,12 @@ std::string new_id(std::string_view prefix) {
   return fmt::format("{}{:016x}{:08x}", prefix, random(), random() & 0xffffffffu);
 }
 
+std::string dump(const nlohmann::ordered_json& value) {
+  return value.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+}
+
+void append_event(std::string_view name, std::string_view data, std::string& out) {
+  out.append("event: ").append(name).append("\ndata: ").append(data).append("\n\n");
+}
+
 }  // namespace nanochat

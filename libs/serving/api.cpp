@@ -9,8 +9,10 @@
 #include "core/format.h"
 #include "core/log.h"
 #include "serving/api_error.h"
+#include "serving/internal/anthropic_format.h"
 #include "serving/internal/api_call.h"
 #include "serving/internal/origin.h"
+#include "serving/internal/response_store.h"
 #include "serving/internal/server_metrics.h"
 
 namespace nanochat {
@@ -26,6 +28,19 @@ bool matches(std::string_view pattern, std::string_view path, std::string& argum
   argument = path.substr(brace);
   return true;
 }
+
+// The path without a slash at its end.
+std::string_view without_slash(std::string_view path) {
+  return path.size() > 1 && path.ends_with('/') ? path.substr(0, path.size() - 1) : path;
+}
+
+// Clients are configured with a base URL with or without /v1. Every path of a route is therefore also served with /v1 added or
+// removed. Such a path has the lower priority.
+std::string other_version(std::string_view path) {
+  return path.starts_with("/v1/") ? std::string(path.substr(3)) : "/v1" + std::string(path);
+}
+
+std::string_view methods_of(std::string_view method) { return method == "GET" ? "GET, HEAD" : method; }
 
 bool is_json_type(std::string_view content_type) {
   std::string type(content_type.substr(0, content_type.find(';')));
@@ -83,14 +98,20 @@ bool equal_in_constant_time(std::string_view given, std::string_view secret) {
   return difference == 0;
 }
 
-Api::Api(ApiOptions options) : options_(checked(std::move(options))), metrics_(std::make_shared<ServerMetrics>()) {}
+Api::Api(ApiOptions options)
+    : options_(checked(std::move(options))), metrics_(std::make_shared<ServerMetrics>()),
+      responses_(std::make_shared<ResponseStore>(options_.max_stored_responses, options_.max_stored_bytes)) {}
 Api::~Api() = default;
 
 const std::vector<Api::Route>& Api::table() {
   static const std::vector<Route> routes = {
       {"POST", "/v1/chat/completions", &Api::answer, false, plan_chat},
-      {"POST", "/chat/completions", &Api::answer, false, plan_chat},
       {"POST", "/v1/completions", &Api::answer, false, plan_completion},
+      {"POST", "/v1/responses", &Api::answer, false, plan_response},
+      {"GET", "/v1/responses/{id}", &Api::stored_response},
+      {"DELETE", "/v1/responses/{id}", &Api::delete_response},
+      {"POST", "/v1/messages", &Api::answer, false, plan_anthropic_message, anthropic_failure},
+      {"POST", "/v1/messages/count_tokens", &Api::count_tokens, false, nullptr, anthropic_failure},
       {"GET", "/v1/models", &Api::models},
       {"GET", "/v1/models/{id}", &Api::one_model},
       {"POST", "/tokenize", &Api::tokenize},
@@ -135,8 +156,8 @@ std::shared_ptr<const ServedModel> Api::require_model() const {
   return served;
 }
 
-bool Api::authorized(const HttpRequest& request) const {
-  if (options_.api_keys.empty()) return true;
+std::string_view Api::given_key(const HttpRequest& request) const {
+  if (options_.api_keys.empty()) return {};
   std::string_view given = request.header("x-api-key");
   const std::string_view authorization = request.header("authorization");
   if (given.empty() && authorization.size() > 7) {
@@ -146,6 +167,12 @@ bool Api::authorized(const HttpRequest& request) const {
     if (scheme == "bearer ")
       given = authorization.substr(std::min(authorization.find_first_not_of(' ', 7), authorization.size()));
   }
+  return given;
+}
+
+bool Api::authorized(const HttpRequest& request) const {
+  if (options_.api_keys.empty()) return true;
+  const std::string_view given = given_key(request);
   bool known = false;  // compares all keys, so that the time does not tell which one matches
   for (const std::string& key : options_.api_keys) known = equal_in_constant_time(given, key) || known;
   return known;
@@ -172,15 +199,13 @@ HttpHeaders Api::cors_headers(const HttpRequest& request) const {
   return headers;
 }
 
-HttpResponse Api::preflight(const HttpRequest& request) const {
+HttpResponse Api::preflight(const Call& call) const {
+  const HttpRequest& request = call.request();
   HttpResponse response{.status = 204, .content_type = {}};
-  std::string methods;
-  std::string ignored;
+  std::string methods = call.allowed;
   for (const Route& route : table()) {
-    const bool fits = request.path == "*" || matches(route.path, request.path, ignored);
-    if (!fits || methods.find(route.method) != std::string::npos) continue;
-    methods += fmt::format("{}{}", methods.empty() ? "" : ", ",
-                           std::string_view(route.method) == "GET" ? "GET, HEAD" : route.method);
+    if (request.path != "*" || methods.find(route.method) != std::string::npos) continue;
+    methods += fmt::format("{}{}", methods.empty() ? "" : ", ", methods_of(route.method));
   }
   if (methods.empty()) throw ApiError(404, "invalid_request_error", "this server has nothing at this path");
   methods += ", OPTIONS";
@@ -199,36 +224,44 @@ HttpResponse Api::preflight(const HttpRequest& request) const {
 
 // -------------------------------------------------------------------------------------------------------------- dispatch
 
+void Api::find_route(Call& call) {
+  const HttpRequest& request = call.request();
+  const std::string_view method = request.method == "HEAD" ? std::string_view("GET") : std::string_view(request.method);
+  const std::string_view path = without_slash(request.path);
+  const std::string other = other_version(path);
+  for (const std::string_view candidate : {path, std::string_view(other)}) {
+    for (const Route& route : table()) {
+      std::string argument;
+      if (!matches(route.path, candidate, argument)) continue;
+      call.failure = route.failure;
+      call.allowed += fmt::format("{}{}", call.allowed.empty() ? "" : ", ", methods_of(route.method));
+      if (method != route.method || call.route != nullptr) continue;
+      call.route = &route;
+      call.argument = std::move(argument);
+    }
+    if (!call.allowed.empty()) return;
+  }
+}
+
 HttpResponse Api::dispatch(Call& call) {
   const HttpRequest& request = call.request();
   if (request.path.empty()) throw ApiError::invalid("the target of the request is neither a path nor a URL");
-  if (request.method == "OPTIONS") return preflight(request);
-  const std::string_view method = request.method == "HEAD" ? std::string_view("GET") : std::string_view(request.method);
-  std::string allowed;
-  for (const Route& route : table()) {
-    if (!matches(route.path, request.path, call.argument)) continue;
-    if (method == route.method) {
-      call.route = &route;
-      break;
-    }
-    allowed += std::string(allowed.empty() ? "" : ", ") +
-               (std::string_view(route.method) == "GET" ? "GET, HEAD" : route.method);
-  }
+  if (request.method == "OPTIONS") return preflight(call);
   if ((call.route == nullptr || !call.route->open) && !authorized(request)) {
     throw ApiError(401, "authentication_error",
                    "found no valid API key, expected one in \"Authorization: Bearer KEY\" or \"X-Api-Key: KEY\"", {},
                    "invalid_api_key");
   }
-  if (call.route == nullptr && !allowed.empty()) {
-    throw ApiError(405, "invalid_request_error", fmt::format("method: found {}, expected {}", request.method, allowed), {},
+  if (call.route == nullptr && !call.allowed.empty()) {
+    throw ApiError(405, "invalid_request_error", fmt::format("method: found {}, expected {}", request.method, call.allowed), {},
                    "method_not_allowed")
-        .with_header("Allow", allowed);
+        .with_header("Allow", call.allowed);
   }
   if (call.route == nullptr) {
     throw ApiError(404, "invalid_request_error", "this server has nothing at this path; /openapi.json lists all paths", {},
                    "not_found");
   }
-  if (method == "POST" && !request.body.empty() && !is_json_type(request.header("content-type"))) {
+  if (request.method == "POST" && !request.body.empty() && !is_json_type(request.header("content-type"))) {
     throw ApiError(415, "invalid_request_error",
                    fmt::format("Content-Type: found \"{}\", expected \"application/json\"", request.header("content-type")), {},
                    "unsupported_media_type");
@@ -248,8 +281,10 @@ void Api::handle(const std::shared_ptr<HttpExchange>& exchange) {
   const auto call = std::make_shared<Call>();
   call->exchange = exchange;
   call->id = fmt::format("req-{}", ++request_count_);
+  find_route(*call);
   HttpHeaders headers = cors_headers(exchange->request());
   headers.emplace_back("X-Request-Id", call->id);
+  if (call->failure == anthropic_failure) headers.emplace_back("Request-Id", call->id);  // the name in Anthropic's API
   exchange->add_headers(std::move(headers));
   metrics_->begin_request();
   HttpResponse response;
@@ -274,7 +309,7 @@ void Api::handle(const std::shared_ptr<HttpExchange>& exchange) {
     response = dispatch(*call);
   } catch (...) {
     const ApiError error = current_api_error();
-    response = call->route == nullptr ? error.response() : call->route->failure(error);
+    response = call->failure(error);
   }
   if (response.status != 0) exchange->respond(std::move(response));
 }

@@ -10,6 +10,7 @@
 // Before set_model(), and after set_draining(), /health and every endpoint that needs the model answer with status 503.
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -24,6 +25,7 @@
 
 namespace nanochat {
 
+class ResponseStore;
 class ServerMetrics;
 
 struct ApiOptions {
@@ -33,6 +35,9 @@ struct ApiOptions {
   RequestDefaults defaults = {};
   bool page = true;          // serve the chat page at /
   std::string version = {};  // of the program, for /version
+  // Limits of the responses of /v1/responses that are kept for previous_response_id.
+  std::size_t max_stored_responses = 1000;
+  std::size_t max_stored_bytes = std::size_t{64} << 20;
 };
 
 class Api {
@@ -53,15 +58,20 @@ class Api {
   struct Call;  // api_call.h
   static const std::vector<Route>& table();
 
+  static void find_route(Call& call);
   HttpResponse dispatch(Call& call);  // status 0: the response is sent later
+  std::string_view given_key(const HttpRequest& request) const;  // empty if the server needs none
   bool authorized(const HttpRequest& request) const;
   std::string_view allowed_origin(const HttpRequest& request) const;  // for Access-Control-Allow-Origin; empty: not allowed
   HttpHeaders cors_headers(const HttpRequest& request) const;
-  HttpResponse preflight(const HttpRequest& request) const;
+  HttpResponse preflight(const Call& call) const;
   std::shared_ptr<const ServedModel> model() const;  // null before set_model()
   std::shared_ptr<const ServedModel> require_model() const;  // throws ApiError (503)
 
   HttpResponse answer(Call& call);
+  HttpResponse stored_response(Call& call);
+  HttpResponse delete_response(Call& call);
+  HttpResponse count_tokens(Call& call);
   HttpResponse models(Call& call);
   HttpResponse one_model(Call& call);
   HttpResponse tokenize(Call& call);
@@ -77,6 +87,7 @@ class Api {
 
   const ApiOptions options_;
   const std::shared_ptr<ServerMetrics> metrics_;
+  const std::shared_ptr<ResponseStore> responses_;
   mutable std::mutex mutex_;
   std::shared_ptr<const ServedModel> model_;
   std::atomic<bool> draining_{false};

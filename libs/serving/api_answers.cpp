@@ -7,9 +7,13 @@
 
 #include "core/errors.h"
 #include "serving/api_error.h"
+#include "serving/internal/anthropic_format.h"
+#include "serving/internal/anthropic_request.h"
 #include "serving/internal/api_request.h"
 #include "serving/internal/chat_format.h"
 #include "serving/internal/completion_format.h"
+#include "serving/internal/responses_format.h"
+#include "serving/internal/responses_request.h"
 
 namespace nanochat {
 namespace {
@@ -29,7 +33,7 @@ void check_token(const ServedModel& model, TokenId id, const char* field) {
 }
 
 // The engine would refuse this too. The error here has the code of OpenAI's API.
-void check_length(const ServedModel& model, const EngineRequest& request, const char* field) {
+void check_length(const ServedModel& model, const EngineRequest& request, const std::string& field) {
   const auto length = static_cast<std::int64_t>(request.prompt.size());
   const std::int64_t context = model.engine->context_length();
   if (length == 0) throw ApiError::invalid(fmt::format("{}: found no tokens, expected at least 1", field), field);
@@ -131,18 +135,25 @@ bool with_tools(const ServedModel& model, const ChatRequest& chat) {
   return chat.nanochat_tools.value_or(model.has_tools && !constrained);
 }
 
-}  // namespace
-
-AnswerPlan plan_chat(const ServedModel& served, std::string_view body, const RequestDefaults& defaults) {
-  ChatRequest chat = parse_chat_request(body, defaults);
-  check_model(served, chat.fields.model);
+std::vector<TokenId> chat_prompt(const ServedModel& served, const ChatRequest& chat) {
   // No limit here: a conversation that is too long is an error, and is not cut as in training.
-  std::vector<TokenId> prompt = render_prompt(*served.tokenizer, chat.conversation, INT32_MAX);
-  EngineRequest request = engine_request(served, chat.fields, std::move(prompt));
-  check_length(served, request, "messages");
+  const auto render = chat.continues() ? render_continuation : render_prompt;
+  return render(*served.tokenizer, chat.conversation, INT32_MAX);
+}
+
+// The plan of a request that every protocol for chats has. Consumes the request.
+AnswerPlan plan_conversation(const ServedModel& served, ChatRequest chat, std::unique_ptr<AnswerFormat> format) {
+  check_model(served, chat.fields.model);
+  if (chat.continues() && chat.format != ResponseFormat::kText) {
+    throw ApiError::invalid(
+        fmt::format("{}: cannot be combined with a message of the assistant last, which the answer continues",
+                    chat.format_field),
+        chat.format_field, "unsupported");
+  }
+  EngineRequest request = engine_request(served, chat.fields, chat_prompt(served, chat));
+  check_length(served, request, chat.conversation_field);
   request.tools = with_tools(served, chat);
   request.constraint = constraint(served, chat);
-  auto format = std::make_unique<ChatFormat>(answer_head(served, "chatcmpl-"), chat.fields, served.tokenizer);
   AnswerPlan plan = answer_plan(std::move(chat.fields), std::move(format));
   plan.tool_call = chat.format == ResponseFormat::kToolCall;
   if (plan.tool_call) plan.stop.clear();  // stop strings apply to text only
@@ -151,8 +162,36 @@ AnswerPlan plan_chat(const ServedModel& served, std::string_view body, const Req
   return plan;
 }
 
-AnswerPlan plan_completion(const ServedModel& served, std::string_view body, const RequestDefaults& defaults) {
-  const CompletionRequest completion = parse_completion_request(body, defaults);
+}  // namespace
+
+AnswerPlan plan_chat(const PlanInput& input) {
+  ChatRequest chat = parse_chat_request(input.body, input.defaults);
+  auto format = std::make_unique<ChatFormat>(answer_head(input.served, "chatcmpl-"), chat.fields, input.served.tokenizer);
+  return plan_conversation(input.served, std::move(chat), std::move(format));
+}
+
+AnswerPlan plan_anthropic_message(const PlanInput& input) {
+  ChatRequest chat = parse_anthropic_request(input.body, input.defaults);
+  auto format = std::make_unique<AnthropicFormat>(new_id("msg_"), input.served.id, *chat.fields.max_tokens);
+  return plan_conversation(input.served, std::move(chat), std::move(format));
+}
+
+std::int64_t count_anthropic_tokens(const ServedModel& served, std::string_view body, const RequestDefaults& defaults) {
+  const ChatRequest chat = parse_anthropic_request(body, defaults, true);
+  check_model(served, chat.fields.model);
+  return static_cast<std::int64_t>(chat_prompt(served, chat).size());
+}
+
+AnswerPlan plan_response(const PlanInput& input) {
+  ResponsesRequest chat = parse_responses_request(input.body, input.defaults, *input.responses, input.owner);
+  auto format = std::make_unique<ResponsesFormat>(answer_head(input.served, "resp_"), chat, input.served.tokenizer,
+                                                  input.responses, input.owner);
+  return plan_conversation(input.served, std::move(chat), std::move(format));
+}
+
+AnswerPlan plan_completion(const PlanInput& input) {
+  const ServedModel& served = input.served;
+  const CompletionRequest completion = parse_completion_request(input.body, input.defaults);
   const GenerationFields& fields = completion.fields;
   check_model(served, fields.model);
   AnswerPlan plan = answer_plan(fields,

@@ -32,6 +32,11 @@ Json model_json(const ServedModel& model) {
   return object;
 }
 
+ApiError no_response(const std::string& id) {
+  return {404, "invalid_request_error", fmt::format("response: found \"{}\", expected the id of a stored response", id), "id",
+          "response_not_found"};
+}
+
 // The text of tokens without special tokens. /cache/invalidate compares it with a prefix or a pattern.
 std::string plain_text(const Tokenizer& tokenizer, std::span<const std::int32_t> ids) {
   std::string text;
@@ -49,10 +54,30 @@ HttpResponse Api::answer(Call& call) {
   const auto served = require_model();
   RequestDefaults defaults = options_.defaults;
   defaults.seed = random();
-  AnswerPlan plan = call.route->plan(*served, call.request().body, defaults);
+  AnswerPlan plan = call.route->plan({*served, call.request().body, defaults, responses_,
+                                      std::string(given_key(call.request()))});
   call.session = std::make_shared<AnswerSession>(served, metrics_, call.exchange, std::move(plan));
   call.session->start();
   return later();
+}
+
+HttpResponse Api::stored_response(Call& call) {
+  if (call.request().query.find("stream=true") != std::string::npos) {
+    throw ApiError::invalid("stream: is not supported; a stored response is returned whole", "stream", "unsupported");
+  }
+  const auto stored = responses_->find(call.argument, std::string(given_key(call.request())));
+  if (stored == nullptr) throw no_response(call.argument);
+  return {.body = stored->body};
+}
+
+HttpResponse Api::delete_response(Call& call) {
+  if (!responses_->erase(call.argument, std::string(given_key(call.request())))) throw no_response(call.argument);
+  return json_response({{"id", call.argument}, {"object", "response"}, {"deleted", true}});
+}
+
+HttpResponse Api::count_tokens(Call& call) {
+  const auto served = require_model();
+  return json_response({{"input_tokens", count_anthropic_tokens(*served, call.request().body, options_.defaults)}});
 }
 
 HttpResponse Api::models(Call&) {
@@ -210,8 +235,8 @@ HttpResponse Api::openapi(Call&) { return {.body = std::string(openapi_files().f
 HttpResponse Api::version(Call&) { return json_response({{"version", options_.version}}); }
 
 HttpResponse Api::page(Call& call) {
-  const std::string& path = call.request().path;
-  const std::string_view name = path == "/" ? std::string_view("index.html") : std::string_view(path).substr(1);
+  const std::string_view path = call.route->path;
+  const std::string_view name = path == "/" ? std::string_view("index.html") : path.substr(1);
   for (const EmbeddedFile& file : page_files()) {
     if (file.name != name || !options_.page) continue;
     HttpResponse response{.body = std::string(file.text)};

@@ -10,12 +10,14 @@
 
 namespace nanochat {
 
+std::string ApiError::message() const { return replace_invalid_utf8(what()); }
+
 std::string ApiError::json() const {
   const auto or_null = [](const std::string& text) {
     return text.empty() ? nlohmann::ordered_json() : nlohmann::ordered_json(text);
   };
   nlohmann::ordered_json error;
-  error["message"] = replace_invalid_utf8(what());
+  error["message"] = message();
   error["type"] = type_;
   error["param"] = or_null(param_);
   error["code"] = or_null(code_);
@@ -27,8 +29,8 @@ ApiError ApiError::with_header(std::string name, std::string value) && {
   return std::move(*this);
 }
 
-HttpResponse ApiError::response() const {
-  HttpResponse response{.status = status_, .headers = headers_, .body = json()};
+HttpResponse ApiError::response(std::string body) const {
+  HttpResponse response{.status = status_, .headers = headers_, .body = std::move(body)};
   if (status_ == 429 || status_ == 503) response.headers.emplace_back("Retry-After", "1");
   if (status_ == 401) response.headers.emplace_back("WWW-Authenticate", "Bearer");
   return response;

@@ -26,8 +26,12 @@ class ApiError : public std::runtime_error {
   ApiError with_header(std::string name, std::string value) &&;
 
   int status() const { return status_; }
+  const std::string& param() const { return param_; }  // the field that is wrong, or empty
+  const std::string& code() const { return code_; }
+  std::string message() const;  // what(), with bytes that are not UTF-8 as U+FFFD
   // The response as in OpenAI's API. Status 429 and 503 also have the header Retry-After.
-  HttpResponse response() const;
+  HttpResponse response() const { return response(json()); }
+  HttpResponse response(std::string body) const;  // the same with the body of another protocol
   std::string json() const;  // {"error": {"message", "type", "param", "code"}}
 
  private:

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <utility>
 
 #include <spdlog/fmt/fmt.h>
@@ -81,7 +82,8 @@ std::vector<Calculation> parse_calculations(const JsonFields& message, const std
   return parsed;
 }
 
-void add_message(const json& value, std::size_t index, ChatHistory& history) {
+// Returns whether the message has calls of functions.
+bool add_message(const json& value, std::size_t index, ChatHistory& history) {
   const std::string where = fmt::format("messages[{}]", index);
   const JsonFields message(value, where);
   const auto role = message.string("role");
@@ -92,7 +94,9 @@ void add_message(const json& value, std::size_t index, ChatHistory& history) {
   } else if (*role == "user") {
     history.add_user(text);
   } else if (*role == "assistant") {
-    history.add_assistant(with_calculations(text, parse_calculations(message, text)), parse_calls(message));
+    const std::vector<FunctionCall> calls = parse_calls(message);
+    history.add_assistant(with_calculations(text, parse_calculations(message, text)), calls);
+    return !calls.empty();
   } else if (*role == "tool" || *role == "function") {
     history.add_result({.id = message.string("tool_call_id").value_or(""), .name = message.string("name").value_or("")}, text);
   } else {
@@ -100,6 +104,12 @@ void add_message(const json& value, std::size_t index, ChatHistory& history) {
                                         *role),
                             where + ".role");
   }
+  return false;
+}
+
+bool is_empty(const Message& message) {
+  return std::all_of(message.parts.begin(), message.parts.end(),
+                     [](const MessagePart& part) { return part.type == PartType::kText && part.text.empty(); });
 }
 
 }  // namespace
@@ -107,20 +117,23 @@ void add_message(const json& value, std::size_t index, ChatHistory& history) {
 Conversation parse_messages(const json& messages, const std::string& tools) {
   if (messages.empty()) throw ApiError::invalid("messages: found an empty array, expected at least one message", "messages");
   ChatHistory history;
-  for (std::size_t i = 0; i < messages.size(); ++i) add_message(messages[i], i, history);
+  bool ends_with_call = false;
+  for (std::size_t i = 0; i < messages.size(); ++i) ends_with_call = add_message(messages[i], i, history);
+  return take_conversation(std::move(history), tools, "messages", ends_with_call);
+}
+
+Conversation take_conversation(ChatHistory history, const std::string& tools, const std::string& field, bool ends_with_call) {
+  if (ends_with_call) {
+    throw ApiError::invalid(fmt::format("{}: found the call of a function last, expected its result", field), field);
+  }
   Conversation conversation = std::move(history).take(tools);
   std::vector<Message>& turns = conversation.messages;
+  if (!turns.empty() && turns.back().role == "assistant" && is_empty(turns.back())) turns.pop_back();
   if (turns.empty()) turns.emplace_back("user", "");
   if (turns.size() == 1 && turns.front().role == "system")
     turns.front().role = "user";  // a system message alone becomes the question
-  if (turns[turns.front().role == "system" ? 1 : 0].role != "user") {
-    throw ApiError::invalid(
-        "messages: found a message of the assistant first, expected one of the user (after system messages)", "messages");
-  }
-  if (turns.back().role != "user") {
-    throw ApiError::invalid("messages: found a message of the assistant last, expected one of the user or of a tool",
-                            "messages");
-  }
+  const auto first = turns.begin() + (turns.front().role == "system" ? 1 : 0);
+  if (first->role != "user") turns.emplace(first, "user", std::string());
   return conversation;
 }
 

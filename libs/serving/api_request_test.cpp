@@ -100,7 +100,8 @@ TEST(ChatRequest, NamesWhatIsWrong) {
   EXPECT_THAT(chat_refusal({{"temperature", "hot"}}), HasSubstr("temperature: found a string, expected a number"));
   EXPECT_THAT(chat_refusal({{"temperature", -1}}), HasSubstr("temperature"));
   EXPECT_THAT(chat_refusal({{"n", 0}}), HasSubstr("n: found 0, expected an integer from 1 to 128"));
-  EXPECT_THAT(chat_refusal({{"stop", {"a", "b", "c", "d", "e"}}}), HasSubstr("found 5 strings, expected at most 4"));
+  EXPECT_THAT(chat_refusal({{"stop", json(17, "a")}}), HasSubstr("stop: found 17 strings, expected at most 16"));
+  EXPECT_EQ(chat_refusal({{"stop", json(16, "a")}}), "");
   EXPECT_THAT(chat_refusal({{"stop", ""}}), HasSubstr("stop"));
   EXPECT_THAT(chat_refusal({{"stop", {1}}}), HasSubstr("stop"));
   EXPECT_THAT(chat_refusal({{"stop", std::string(257, 'x')}}),
@@ -119,8 +120,6 @@ TEST(ChatRequest, NamesWhatIsWrong) {
   EXPECT_THAT(chat_refusal({{"messages", {{{"role", "robot"}, {"content", ""}}}}}), HasSubstr("messages[0].role"));
   EXPECT_THAT(chat_refusal({{"messages", {{{"role", "user"}, {"content", {{{"type", "image_url"}}}}}}}}),
               HasSubstr("content[0].type"));
-  EXPECT_THAT(chat_refusal({{"messages", {{{"role", "assistant"}, {"content", "x"}}}}}),
-              HasSubstr("found a message of the assistant first"));
   EXPECT_THAT(chat_refusal({{"tool_choice", "maybe"}}), HasSubstr("tool_choice"));
   EXPECT_THAT(chat_refusal({{"tools", {{{"type", "function"}}}}}), HasSubstr("tools[0].function"));
 }
@@ -164,7 +163,6 @@ TEST(ChatRequest, PassesOverNothingThatChangesTheAnswer) {
                                                                              {"web_search_options", json::object()},
                                                                              {"chat_template", "x"},
                                                                              {"add_generation_prompt", false},
-                                                                             {"continue_final_message", true},
                                                                              {"echo", true}}) {
     EXPECT_THAT(chat_refusal({{name, value}}), HasSubstr(std::string(name) + ": is not supported")) << value;
   }
@@ -309,6 +307,46 @@ TEST(Messages, BecomeTurnsOfUserAndAssistant) {
                                                            R"({"name":"g","arguments":"no JSON"})"));
   EXPECT_EQ(conversation.messages[3], Message("user", "Result of f:\n42"));
   EXPECT_NO_THROW(check_conversation({{conversation.messages.begin(), conversation.messages.end() - 2}}));
+}
+
+TEST(Messages, AGreetingByTheAssistantFollowsAnEmptyMessageOfTheUser) {
+  const auto messages_of = [](const char* text) { return parse_messages(json::parse(text), "").messages; };
+  EXPECT_EQ(messages_of(R"([{"role": "assistant", "content": "Yes?"}, {"role": "user", "content": "Hi"}])"),
+            (std::vector<Message>{{"user", ""}, {"assistant", "Yes?"}, {"user", "Hi"}}));
+  EXPECT_EQ(messages_of(R"([{"role": "system", "content": "S"}, {"role": "assistant", "content": "Yes?"},
+                            {"role": "user", "content": "Hi"}])"),
+            (std::vector<Message>{{"system", "S"}, {"user", ""}, {"assistant", "Yes?"}, {"user", "Hi"}}));
+}
+
+TEST(Messages, ALastMessageOfTheAssistantIsContinued) {
+  const auto request = [](const char* messages, const json& extra = json::object()) {
+    json body = {{"messages", json::parse(messages)}};
+    body.update(extra);
+    return parse_chat_request(body.dump(), {});
+  };
+  const char* open = R"([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "He"}])";
+  EXPECT_TRUE(request(open).continues());
+  EXPECT_EQ(request(open).conversation.messages, (std::vector<Message>{{"user", "Hi"}, {"assistant", "He"}}));
+  const char* empty = R"([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": ""}])";
+  EXPECT_FALSE(request(empty).continues());
+  EXPECT_EQ(request(R"([{"role": "assistant", "content": null}])").conversation.messages, (std::vector<Message>{{"user", ""}}));
+  EXPECT_EQ(request(R"([{"role": "system", "content": "S"}, {"role": "assistant", "content": ""}])").conversation.messages,
+            (std::vector<Message>{{"user", "S"}}));
+  EXPECT_TRUE(request(open, {{"continue_final_message", true}, {"add_generation_prompt", false}}).continues());
+  const auto refusal = [&](const char* messages, const json& extra = json::object()) {
+    try {
+      request(messages, extra);
+    } catch (const ApiError& error) {
+      return std::string(error.what());
+    }
+    return std::string();
+  };
+  EXPECT_THAT(refusal(open, {{"continue_final_message", false}}), HasSubstr("continue_final_message: found false"));
+  EXPECT_THAT(refusal(empty, {{"continue_final_message", true}}), HasSubstr("continue_final_message: found true"));
+  EXPECT_EQ(refusal(empty, {{"continue_final_message", false}, {"add_generation_prompt", true}}), "");
+  EXPECT_THAT(
+      refusal(R"([{"role": "user", "content": "Hi"}, {"role": "assistant", "tool_calls": [{"function": {"name": "f"}}]}])"),
+      HasSubstr("messages: found the call of a function last, expected its result"));
 }
 
 // Training data of the same chat is rendered by the same class: data/conversations/conversations_test.cpp.

@@ -456,6 +456,97 @@ TEST_F(ApiTest, KnowsItsPathsAndMethods) {
   EXPECT_EQ(status(call("GET", "")), 400);
 }
 
+TEST_F(ApiTest, PathsAreServedWithAndWithoutTheirVersionAndWithASlash) {
+  const std::string body = R"({"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 5})";
+  for (const char* path : {"/v1/chat/completions", "/chat/completions", "/v1/chat/completions/", "/chat/completions/",
+                           "/messages", "/v1/messages/", "/messages/count_tokens", "/v1/messages/count_tokens/"}) {
+    EXPECT_EQ(status(call("POST", path, body)), 200) << path;
+  }
+  EXPECT_EQ(status(call("POST", "/responses/", R"({"input": "Hi"})")), 200);
+  EXPECT_EQ(status(call("POST", "/completions", R"({"prompt": "Hi"})")), 200);
+  EXPECT_EQ(status(call("POST", "/v1/tokenize", R"({"content": "Hi"})")), 200);
+  EXPECT_EQ(json::parse(call("GET", "/models")->text())["data"][0]["id"], "tiny");
+  EXPECT_EQ(json::parse(call("GET", "/v1/models/")->text())["data"][0]["id"], "tiny");
+  EXPECT_EQ(json::parse(call("GET", "/models/tiny/")->text())["id"], "tiny");
+  EXPECT_EQ(status(call("GET", "/v1/v1/models")), 200);  // a client that adds /v1 to a base URL that has it
+  EXPECT_EQ(status(call("GET", "/v1/health")), 200);
+  EXPECT_EQ(status(call("GET", "/health/")), 200);
+  for (const char* path : {"/v1", "/v1/", "/v2/models", "/v1models", "/v1/models//x"}) {
+    EXPECT_EQ(status(call("GET", path)), 404) << path;
+  }
+  const auto wrong = call("PUT", "/responses/x");
+  EXPECT_EQ(status(wrong), 405);
+  EXPECT_EQ(wrong->header("Allow"), "GET, HEAD, DELETE");
+}
+
+TEST_F(ApiTest, ErrorsAreInTheFormOfTheProtocol) {
+  options_.api_keys = {"key"};
+  const HttpHeaders key = {{"x-api-key", "key"}};
+  const auto type_of = [](const std::shared_ptr<RecordingExchange>& exchange) {
+    const json body = json::parse(exchange->text());
+    EXPECT_EQ(body["type"], "error");
+    EXPECT_EQ(exchange->header("Request-Id"), exchange->header("X-Request-Id"));
+    return body["error"]["type"].get<std::string>();
+  };
+  const std::string body = R"({"model": "tiny", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 5})";
+  EXPECT_EQ(type_of(call("POST", "/v1/messages", body)), "authentication_error");
+  EXPECT_EQ(type_of(call("POST", "/v1/messages", "{", key)), "invalid_request_error");
+  EXPECT_EQ(type_of(call("GET", "/messages/", "", key)), "invalid_request_error");  // 405
+  EXPECT_EQ(type_of(call("POST", "/v1/messages", "x", {{"x-api-key", "key"}, {"content-type", "text/plain"}})),
+            "invalid_request_error");
+  EXPECT_EQ(type_of(call("POST", "/v1/messages/count_tokens",
+                         R"({"model": "other", "messages": [{"role": "user", "content": "a"}]})", key)),
+            "not_found_error");
+  backend_->refusal = Refusal::kQueueFull;
+  const auto busy = call("POST", "/v1/messages", body, key);
+  EXPECT_EQ(type_of(busy), "rate_limit_error");
+  EXPECT_EQ(busy->header("Retry-After"), "1");
+  backend_->is_ready = false;
+  EXPECT_EQ(type_of(call("POST", "/v1/messages", body, key)), "overloaded_error");
+  EXPECT_EQ(error(call("POST", "/v1/responses", "{}", key))["code"], "unavailable");
+}
+
+TEST_F(ApiTest, AKeyReadsOnlyItsOwnResponses) {
+  options_.api_keys = {"one", "two"};
+  const auto with = [&](const char* key, const char* method, const std::string& path, const std::string& body = {}) {
+    return call(method, path, body, {{"authorization", std::string("Bearer ") + key}});
+  };
+  const std::string id = json::parse(with("one", "POST", "/v1/responses", R"({"input": "Hi"})")->text())["id"];
+  EXPECT_EQ(status(with("two", "GET", "/v1/responses/" + id)), 404);
+  EXPECT_EQ(status(with("two", "DELETE", "/v1/responses/" + id)), 404);
+  const std::string next = R"({"input": "Hi", "previous_response_id": ")" + id + "\"}";
+  EXPECT_EQ(error(with("two", "POST", "/v1/responses", next))["param"], "previous_response_id");
+  EXPECT_EQ(status(with("one", "POST", "/v1/responses", next)), 200);
+  EXPECT_EQ(status(with("one", "GET", "/v1/responses/" + id)), 200);
+}
+
+TEST_F(ApiTest, AStoredResponseIsNotStreamed) {
+  HttpRequest request{
+      .method = "GET", .path = "/v1/responses/x", .query = "stream=true", .headers = {}, .body = {}, .client = {}};
+  call("GET", "/health");
+  exchanges_.push_back(std::make_shared<RecordingExchange>(std::move(request)));
+  api_->handle(exchanges_.back());
+  EXPECT_EQ(error(exchanges_.back())["param"], "stream");
+}
+
+TEST_F(ApiTest, TokensAreCountedAsTheyArePrompted) {
+  const std::string fields = R"("messages": [{"role": "user", "content": "Hi"}], "system": "S")";
+  call("POST", "/v1/messages", "{" + fields + R"(, "max_tokens": 5})");
+  EXPECT_EQ(json::parse(call("POST", "/v1/messages/count_tokens", "{" + fields + "}")->text())["input_tokens"],
+            backend_->request(1).prompt.size());
+}
+
+TEST_F(ApiTest, APrefillIsThePromptWithoutAnEnd) {
+  const json messages = {{{"role", "user"}, {"content", "Hi"}}, {{"role", "assistant"}, {"content", "He"}}};
+  EXPECT_EQ(status(chat({{"messages", messages}})), 200);
+  EXPECT_THAT(backend_->request(1).prompt, ::testing::ElementsAre(256, 257, 'H', 'i', 258, 259, 'H', 'e'));
+  make_constraint_ = [](const nlohmann::ordered_json&) { return nullptr; };
+  api_.reset();
+  const auto refused = chat({{"messages", messages}, {"response_format", {{"type", "json_object"}}}});
+  EXPECT_EQ(error(refused)["param"], "response_format");
+  EXPECT_THAT(error(refused)["message"], HasSubstr("cannot be combined with a message of the assistant last"));
+}
+
 TEST_F(ApiTest, AllowsOriginsThatAreNamed) {
   options_.cors_origins = {"https://a.example"};
   const auto allowed = call("GET", "/v1/models", "", {{"origin", "https://a.example"}});

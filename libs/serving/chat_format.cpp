@@ -1,23 +1,9 @@
 #include "serving/internal/chat_format.h"
 
-#include <algorithm>
-
 namespace nanochat {
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-Json token_json(const Tokenizer& tokenizer, const SampledToken& token) {
-  Json object;
-  object["token"] = token_text(tokenizer, token.id);
-  object["logprob"] = json_logprob(token.logprob);
-  Json bytes = Json::array();
-  if (token.id < tokenizer.vocab_size()) {
-    for (const char c : tokenizer.token_bytes(token.id)) bytes.push_back(static_cast<unsigned char>(c));
-  }
-  object["bytes"] = std::move(bytes);
-  return object;
-}
 
 // The part that has the name of the function also has "id" and "type".
 void add_call(const ToolCallPart& call, Json& object) {
@@ -49,17 +35,7 @@ Json calculations_json(const std::vector<AnswerCalculation>& calculations, bool 
 
 Json ChatFormat::logprobs_json(const std::vector<AnswerToken>& tokens) const {
   if (!logprobs()) return nullptr;
-  Json content = Json::array();
-  for (const AnswerToken& one : tokens) {
-    Json entry = token_json(tokenizer(), one.token);
-    Json alternatives = Json::array();
-    for (std::size_t i = 0; i < std::min(static_cast<std::size_t>(top_logprobs()), one.top.size()); ++i) {
-      alternatives.push_back(token_json(tokenizer(), one.top[i]));
-    }
-    entry["top_logprobs"] = std::move(alternatives);
-    content.push_back(std::move(entry));
-  }
-  return {{"content", std::move(content)}, {"refusal", nullptr}};
+  return {{"content", nanochat::logprobs_json(tokenizer(), tokens, top_logprobs())}, {"refusal", nullptr}};
 }
 
 Json ChatFormat::whole_choice(const ChoicePart& part) const {

@@ -86,7 +86,7 @@ bool split_target(std::string_view target, std::string& path, std::string& query
     target = slash == std::string_view::npos ? std::string_view("/") : target.substr(slash);
   }
   if (target == "*") {
-    path = "*";
+    path += '*';
     query.clear();
     return true;
   }

@@ -45,14 +45,17 @@ json parse_json_object(std::string_view text, bool allow_empty, const std::strin
   return value;
 }
 
-nlohmann::ordered_json parse_in_order(std::string_view text, std::initializer_list<std::string_view> names) {
+nlohmann::ordered_json parse_in_order(std::string_view text, std::initializer_list<std::string_view> names,
+                                      std::initializer_list<std::string_view> uncounted) {
   using nlohmann::ordered_json;
   bool wanted = true;
   int keys = 0;
   return ordered_json::parse(text, [&](int depth, ordered_json::parse_event_t event, const ordered_json& key) {
     if (event != ordered_json::parse_event_t::key) return true;
-    if (depth == 1) wanted = std::find(names.begin(), names.end(), key.get_ref<const std::string&>()) != names.end();
-    if (wanted && ++keys > kMaxOrderedKeys) {
+    const std::string& name = key.get_ref<const std::string&>();
+    if (depth == 1) wanted = std::find(names.begin(), names.end(), name) != names.end();
+    const bool counts = std::find(uncounted.begin(), uncounted.end(), name) == uncounted.end();
+    if (wanted && counts && ++keys > kMaxOrderedKeys) {
       throw ApiError::invalid(fmt::format("body: found more than {0} keys in schemas and tools, expected at most {0}",
                                           kMaxOrderedKeys));
     }

@@ -57,6 +57,11 @@ TEST(ParseInOrder, RefusesMoreKeysThanCanBeSearched) {
   };
   EXPECT_NO_THROW(parse_in_order("{\"a\":" + object(kMaxOrderedKeys - 1) + "}", {"a"}));
   EXPECT_THROW(parse_in_order("{\"a\":" + object(kMaxOrderedKeys) + "}", {"a"}), ApiError);
+  std::string many = "{\"a\":[";
+  for (int i = 0; i < 2 * kMaxOrderedKeys; ++i) many += "{\"b\":0},";
+  many += "{\"c\":0}]}";
+  EXPECT_THROW(parse_in_order(many, {"a"}), ApiError);
+  EXPECT_NO_THROW(parse_in_order(many, {"a"}, {"a", "b"}));
   EXPECT_NO_THROW(parse_in_order("{\"b\":" + object(2 * kMaxOrderedKeys) + ",\"a\":1}", {"a"}));
 }
 

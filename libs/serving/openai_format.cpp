@@ -1,5 +1,6 @@
 #include "serving/internal/openai_format.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include <spdlog/fmt/fmt.h>
@@ -91,6 +92,34 @@ std::string token_text(const Tokenizer& tokenizer, TokenId id) {
 
 double json_logprob(double logprob) { return std::isfinite(logprob) ? logprob : -9999.0; }
 
-std::string dump(const Json& value) { return value.dump(-1, ' ', false, Json::error_handler_t::replace); }
+namespace {
+
+Json token_json(const Tokenizer& tokenizer, const SampledToken& token) {
+  Json object;
+  object["token"] = token_text(tokenizer, token.id);
+  object["logprob"] = json_logprob(token.logprob);
+  Json bytes = Json::array();
+  if (token.id < tokenizer.vocab_size()) {
+    for (const char c : tokenizer.token_bytes(token.id)) bytes.push_back(static_cast<unsigned char>(c));
+  }
+  object["bytes"] = std::move(bytes);
+  return object;
+}
+
+}  // namespace
+
+Json logprobs_json(const Tokenizer& tokenizer, const std::vector<AnswerToken>& tokens, std::int64_t top) {
+  Json list = Json::array();
+  for (const AnswerToken& one : tokens) {
+    Json entry = token_json(tokenizer, one.token);
+    Json alternatives = Json::array();
+    for (std::size_t i = 0; i < std::min(static_cast<std::size_t>(top), one.top.size()); ++i) {
+      alternatives.push_back(token_json(tokenizer, one.top[i]));
+    }
+    entry["top_logprobs"] = std::move(alternatives);
+    list.push_back(std::move(entry));
+  }
+  return list;
+}
 
 }  // namespace nanochat

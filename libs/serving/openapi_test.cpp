@@ -7,7 +7,10 @@
 #include "core/atomic_file.h"
 #include "serving/api.h"
 #include "serving/api_error.h"
+#include "serving/internal/anthropic_request.h"
+#include "serving/internal/api_request.h"
 #include "serving/internal/embedded.h"
+#include "serving/internal/responses_request.h"
 
 namespace nanochat {
 namespace {
@@ -75,6 +78,22 @@ TEST(OpenApi, DescribesFieldsThatAreRead) {
     body[field] = schema.value("type", Json()) == Json({"object", "null"}) ? nlohmann::json("x")
                                                                            : nlohmann::json::array({nullptr});
     EXPECT_THAT([&] { parse_completion_request(body.dump(), {}); }, ThrowsMessage<ApiError>(StartsWith(field)));
+  }
+  const auto wrong_value = [](const Json& schema) {
+    return schema.value("type", Json()) == Json({"object", "null"}) ? nlohmann::json("x") : nlohmann::json::array({nullptr});
+  };
+  for (const char* name : {"AnthropicRequest", "AnthropicCountRequest"}) {
+    for (const auto& [field, schema] : schemas[name]["properties"].items()) {
+      nlohmann::json body = {{"messages", {{{"role", "user"}, {"content", "a"}}}}, {"max_tokens", 5}};
+      body[field] = wrong_value(schema);
+      EXPECT_THAT([&] { parse_anthropic_request(body.dump(), {}); }, ThrowsMessage<ApiError>(StartsWith(field)));
+    }
+  }
+  ResponseStore store(1, 1000);
+  for (const auto& [field, schema] : schemas["ResponsesRequest"]["properties"].items()) {
+    nlohmann::json body = {{"input", "a"}, {"stream", true}};
+    body[field] = wrong_value(schema);
+    EXPECT_THAT([&] { parse_responses_request(body.dump(), {}, store, ""); }, ThrowsMessage<ApiError>(StartsWith(field)));
   }
 }
 

@@ -3,8 +3,11 @@
 // without a socket.
 
 #include <deque>
+#include <functional>
 #include <mutex>
 #include <optional>
+#include <string>
+#include <vector>
 
 #include "core/sha256.h"
 #include "serving/http_message.h"
@@ -166,6 +169,27 @@ inline std::shared_ptr<ServedModel> fake_model(const std::shared_ptr<FakeBackend
   served->engine = backend;
   served->stop_tokens = {256, 260};
   return served;
+}
+
+// Copies of `body` in which one value, at any depth, is replaced by a value of another kind.
+inline std::vector<nlohmann::json> with_a_value_replaced(const nlohmann::json& body) {
+  using nlohmann::json;
+  std::vector<json::json_pointer> places;
+  const std::function<void(const json&, const json::json_pointer&)> visit = [&](const json& value,
+                                                                                const json::json_pointer& place) {
+    if (!place.empty()) places.push_back(place);
+    if (!value.is_structured()) return;
+    for (const auto& [key, member] : value.items()) visit(member, value.is_array() ? place / std::stoul(key) : place / key);
+  };
+  visit(body, json::json_pointer());
+  std::vector<json> bodies;
+  for (const json::json_pointer& place : places) {
+    for (const char* value : {"null", "true", "-5", "1e300", "\"x\"", "[]", "{}", "[null]", "[[\"x\"]]", "{\"type\": 5}"}) {
+      bodies.push_back(body);
+      bodies.back()[place] = json::parse(value);
+    }
+  }
+  return bodies;
 }
 
 // Stores the response. text() returns the body, of a stream what can be read so far.

@@ -77,9 +77,19 @@ std::vector<ToolFunction> parse_tools(const json& tools, const ordered_json& in_
     fields.string("description");
     fields.object("parameters");
     fields.boolean("strict");
-    functions.push_back({*name, in_order.at(i).at("function"), where + ".function"});
+    functions.push_back({*name, in_order.at(i).at("function"), where + ".function.parameters"});
   }
   return functions;
+}
+
+ToolFunction flat_function(const JsonFields& tool, const ordered_json& in_order, const std::string& where, const char* schema) {
+  const auto name = tool.string("name");
+  if (!name || name->empty()) throw ApiError::invalid(where + ".name: missing", where + ".name");
+  ordered_json description = {{"name", *name}};
+  if (const auto text = tool.string("description")) description["description"] = *text;
+  if (tool.object(schema) != nullptr) description["parameters"] = in_order.at(schema);
+  tool.boolean("strict");
+  return {*name, std::move(description), where + "." + schema};
 }
 
 std::string describe_tools(const std::vector<ToolFunction>& functions) {
@@ -88,16 +98,29 @@ std::string describe_tools(const std::vector<ToolFunction>& functions) {
   return describe_functions(descriptions);
 }
 
+ToolRequest require_function(std::vector<ToolFunction> functions, const std::string& choice) {
+  if (functions.empty()) {
+    throw ApiError::invalid(fmt::format("tool_choice: found \"{}\", expected at least one function in \"tools\"", choice),
+                            "tool_choice");
+  }
+  return {ToolChoice::kRequired, std::move(functions)};
+}
+
+ToolRequest require_named_function(const std::vector<ToolFunction>& functions, const std::string& name) {
+  const auto found = std::find_if(functions.begin(), functions.end(),
+                                  [&](const ToolFunction& one) { return one.name == name; });
+  if (found == functions.end()) {
+    throw ApiError::invalid(fmt::format("tool_choice: found \"{}\", expected a function of \"tools\"", name), "tool_choice");
+  }
+  return {ToolChoice::kRequired, {*found}};
+}
+
 ToolRequest parse_tool_choice(const json* value, std::vector<ToolFunction> functions) {
   if (value == nullptr) return {ToolChoice::kAuto, std::move(functions)};
   const std::string name = value->is_string() ? value->get<std::string>() : "";
   if (name == "none") return {ToolChoice::kNone, {}};
   if (name == "auto") return {ToolChoice::kAuto, std::move(functions)};
-  if (name == "required") {
-    if (functions.empty())
-      throw ApiError::invalid("tool_choice: found \"required\", expected at least one function in \"tools\"", "tool_choice");
-    return {ToolChoice::kRequired, std::move(functions)};
-  }
+  if (name == "required") return require_function(std::move(functions), name);
   if (!value->is_object()) {
     throw ApiError::invalid(fmt::format("tool_choice: found {}, expected none, auto, required or an object",
                                         value->is_string() ? value->dump() : std::string(json_kind(*value))),
@@ -111,12 +134,7 @@ ToolRequest parse_tool_choice(const json* value, std::vector<ToolFunction> funct
   const json* function = choice.object("function");
   const auto wanted = function == nullptr ? std::nullopt : JsonFields(*function, "tool_choice.function").string("name");
   if (!wanted) throw ApiError::invalid("tool_choice.function.name: missing", "tool_choice.function.name");
-  const auto found = std::find_if(functions.begin(), functions.end(),
-                                  [&](const ToolFunction& one) { return one.name == *wanted; });
-  if (found == functions.end()) {
-    throw ApiError::invalid(fmt::format("tool_choice: found \"{}\", expected a function of \"tools\"", *wanted), "tool_choice");
-  }
-  return {ToolChoice::kRequired, {*found}};
+  return require_named_function(functions, *wanted);
 }
 
 ordered_json call_schema(const std::vector<ToolFunction>& functions) {
@@ -124,7 +142,7 @@ ordered_json call_schema(const std::vector<ToolFunction>& functions) {
   for (std::size_t i = 0; i < functions.size(); ++i) {
     ordered_json call = {{"type", "object"}};
     call["properties"]["name"]["const"] = functions[i].name;
-    call["properties"]["arguments"] = arguments_schema(functions[i], functions[i].place + ".parameters");
+    call["properties"]["arguments"] = arguments_schema(functions[i], functions[i].place);
     call["required"] = {"name", "arguments"};
     calls.push_back(std::move(call));
   }

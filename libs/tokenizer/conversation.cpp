@@ -44,6 +44,11 @@ class Renderer {
     }
     special(kAssistantEnd, true);
   }
+  void remove_last() {
+    out_.ids.pop_back();
+    out_.mask.pop_back();
+    out_.excluded.pop_back();
+  }
   RenderedConversation cut(std::int64_t max_tokens) && {
     const auto length = static_cast<std::size_t>(std::max<std::int64_t>(max_tokens, 1));
     out_.whole_length = out_.ids.size();
@@ -66,7 +71,9 @@ class Renderer {
   RenderedConversation out_;
 };
 
-RenderedConversation render(const Tokenizer& tokenizer, std::span<const Message> messages, std::int64_t max_tokens) {
+// With `open`, the last message is the assistant's and has no end.
+RenderedConversation render(const Tokenizer& tokenizer, std::span<const Message> messages, std::int64_t max_tokens,
+                            bool open = false) {
   Renderer renderer(tokenizer);
   renderer.special(kBos, false);
   std::string system;
@@ -88,6 +95,7 @@ RenderedConversation render(const Tokenizer& tokenizer, std::span<const Message>
     renderer.special(kUserEnd, false);
     system.clear();
   }
+  if (open) renderer.remove_last();
   return std::move(renderer).cut(max_tokens);
 }
 
@@ -146,6 +154,15 @@ std::vector<TokenId> render_prompt(const Tokenizer& tokenizer, const Conversatio
   check_conversation(conversation);
   if (conversation.messages.back().role != "user") throw DataError("a conversation to answer must end with the user's message");
   return prompt(tokenizer, conversation.messages, max_tokens);
+}
+
+std::vector<TokenId> render_continuation(const Tokenizer& tokenizer, const Conversation& conversation,
+                                         std::int64_t max_tokens) {
+  check_conversation(conversation);
+  if (conversation.messages.back().role != "assistant") {
+    throw DataError("a conversation to continue must end with the beginning of the assistant's answer");
+  }
+  return render(tokenizer, conversation.messages, max_tokens, true).ids;
 }
 
 }  // namespace nanochat

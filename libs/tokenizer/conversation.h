@@ -73,4 +73,8 @@ std::vector<TokenId> render_for_completion(const Tokenizer& tokenizer, const Con
 // The same for a conversation that ends with the user's message, as in a chat or a server.
 std::vector<TokenId> render_prompt(const Tokenizer& tokenizer, const Conversation& conversation, std::int64_t max_tokens);
 
+// The prompt for the rest of an assistant's answer: the whole conversation, whose last message is the beginning of the answer,
+// without the last <|assistant_end|>.
+std::vector<TokenId> render_continuation(const Tokenizer& tokenizer, const Conversation& conversation, std::int64_t max_tokens);
+
 }  // namespace nanochat

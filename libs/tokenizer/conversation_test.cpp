@@ -87,6 +87,16 @@ TEST_F(Rendering, ASystemMessageJoinsTheFirstUserMessageAlone) {
             "<|assistant_start|>");
 }
 
+TEST_F(Rendering, AContinuationHasNoEnd) {
+  const Conversation conversation{
+      {{"system", "be kind"},
+       {"user", "a"},
+       {"assistant", {{PartType::kText, "so "}, {PartType::kPython, "1"}, {PartType::kText, "b"}}}}};
+  EXPECT_EQ(spell(render_continuation(tokenizer_, conversation, 1000)),
+            "<|bos|><|user_start|>be kind\n\na<|user_end|><|assistant_start|>so <|python_start|>1<|python_end|>b");
+  EXPECT_ERROR(render_continuation(tokenizer_, {{{"user", "x"}}}, 10), DataError, "must end with the beginning");
+}
+
 TEST_F(Rendering, AMessageThatIsNotLearnedIsContextWithItsMarks) {
   Conversation conversation{
       {{"user", "a"}, {"assistant", "BAD"}, {"user", "b"}, {"assistant", {{PartType::kPython, "1"}, {PartType::kText, "c"}}}}};

@@ -28,8 +28,8 @@ def check(url):
         if language == "bash":
             assert '"object":"chat.completion"' in result.stdout and result.stdout.rstrip().endswith("data: [DONE]"), result.stdout
         ran.append(language)
-    assert ran == ["bash", "python", "python"], ran
-    print("examples of docs/serving.md passed: curl, openai, LangChain")
+    assert ran == ["bash", "python", "python", "python"], ran
+    print("examples of docs/serving.md passed: curl, openai, anthropic, LangChain")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <map>
 #include <string>
 #include <vector>
 
@@ -47,6 +48,19 @@ class InfoTest : public ::testing::Test {
   TemporaryDirectory folder_;
   std::string fingerprint_;
 };
+
+// libgomp prints what it has read when it was loaded.
+TEST(Info, ThreadsSleepSoonWhenTheyWaitUnlessTheUserSaysOtherwise) {
+  const auto spins = [](std::map<std::string, std::string> environment) {
+    environment["OMP_DISPLAY_ENV"] = "VERBOSE";
+    return run_program({"--version"}, "", environment).err;
+  };
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+  EXPECT_THAT(spins({}), HasSubstr("GOMP_SPINCOUNT = '1000'"));
+#endif
+  EXPECT_THAT(spins({{"GOMP_SPINCOUNT", "7"}}), HasSubstr("GOMP_SPINCOUNT = '7'"));
+  EXPECT_THAT(spins({{"OMP_WAIT_POLICY", "ACTIVE"}}), HasSubstr("OMP_WAIT_POLICY = 'ACTIVE'"));
+}
 
 TEST(Info, DescribesTheProgram) {
   const json report = json_of({"info", "--json"});

@@ -40,6 +40,102 @@ class Pet(pydantic.BaseModel):
     neighbour: Union[Cat, Dog] = pydantic.Field(discriminator="kind")
 
 
+def check_responses(client):
+    """client.responses: text, streams, structured answers, calls, and conversations that the server keeps."""
+    options = dict(model="tiny", input="Tell me a story.", instructions="Be brief.", max_output_tokens=24, temperature=0)
+    whole = client.responses.create(**options)
+    assert whole.object == "response" and whole.id.startswith("resp_") and whole.instructions == "Be brief."
+    assert whole.status == "completed" or whole.incomplete_details.reason == "max_output_tokens"
+    assert whole.usage.total_tokens == whole.usage.input_tokens + whole.usage.output_tokens
+    text = whole.output_text
+    events = list(client.responses.create(**options, stream=True))
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    kinds = [event.type for event in events]
+    assert kinds[:4] == ["response.created", "response.in_progress", "response.output_item.added", "response.content_part.added"], kinds
+    assert kinds[-4:] == ["response.output_text.done", "response.content_part.done", "response.output_item.done", "response." + whole.status]
+    assert "".join(event.delta for event in events if event.type == "response.output_text.delta") == text == events[-4].text
+    assert events[-1].response.output_text == text and events[-1].response.usage.output_tokens == whole.usage.output_tokens
+    scored = client.responses.create(**options, include=["message.output_text.logprobs"], top_logprobs=2)
+    logprobs = scored.output[0].content[0].logprobs
+    assert b"".join(bytes(one.bytes) for one in logprobs).decode(errors="replace") == text and all(len(one.top_logprobs) == 2 for one in logprobs)
+
+    structured = {**options, "max_output_tokens": 200, "temperature": 1.0, "extra_body": {"seed": 3}}
+    parsed = client.responses.parse(**structured, text_format=Pet)
+    assert isinstance(parsed.output_parsed, Pet), parsed
+    with client.responses.stream(**structured, text_format=Pet) as stream:
+        assert isinstance(stream.get_final_response().output_parsed, Pet)
+    client.responses.create(**structured, text={"format": {"type": "json_object"}})
+
+    tool = openai.pydantic_function_tool(Cat)["function"]
+    tools = [{"type": "function", "name": name, "parameters": tool["parameters"], "strict": True} for name in ("first", "second")]
+    for choice, names in (("required", ("first", "second")), ({"type": "function", "name": "second"}, ("second",)),
+                          ({"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": "first"}]}, ("first",))):
+        called = client.responses.create(**structured, tools=tools, tool_choice=choice)
+        [call] = called.output
+        assert call.type == "function_call" and call.name in names and Cat.model_validate_json(call.arguments), call
+        with client.responses.stream(**structured, tools=tools, tool_choice=choice) as stream:
+            kinds = [event.type for event in stream]
+            final = stream.get_final_response()
+        assert final.output[0].arguments == call.arguments and final.output[0].name == call.name
+        assert kinds[-4] == "response.function_call_arguments.delta" and kinds[-3] == "response.function_call_arguments.done", kinds
+
+    # The server's memory of a conversation is the same as sending all of it.
+    result = {"type": "function_call_output", "call_id": call.call_id, "output": "42"}
+    more = dict(model="tiny", max_output_tokens=16, temperature=0)
+    kept = client.responses.create(**more, previous_response_id=called.id, input=[result])
+    sent = client.responses.create(**more, input=[{"role": "user", "content": options["input"]}, call.to_dict(), result])
+    assert kept.output_text == sent.output_text and kept.usage.input_tokens == sent.usage.input_tokens
+    assert kept.previous_response_id == called.id
+    again = client.responses.create(**more, previous_response_id=kept.id, input="And then?")
+    assert again.usage.input_tokens > kept.usage.input_tokens
+    assert client.responses.retrieve(kept.id).output_text == kept.output_text
+    client.responses.delete(kept.id)
+    for wrong in (lambda: client.responses.retrieve(kept.id), lambda: client.responses.delete(kept.id)):
+        try:
+            wrong()
+            raise AssertionError("a deleted response was found")
+        except openai.NotFoundError as error:
+            assert error.code == "response_not_found"
+    client.responses.create(**more, previous_response_id=again.id, input="Go on.")  # holds the whole conversation itself
+    unkept = client.responses.create(**more, input="Hi", store=False)
+    for changes, param in (({"previous_response_id": kept.id}, "previous_response_id"), ({"previous_response_id": unkept.id}, "previous_response_id"),
+                           ({"reasoning": {"effort": "high"}}, "reasoning.effort"), ({"background": True}, "background"),
+                           ({"tools": [{"type": "web_search"}]}, "tools[0].type"), ({"truncation": "auto"}, "truncation"),
+                           ({"max_output_tokens": 0}, "max_output_tokens"), ({"input": "word " * 5000}, "input")):
+        try:
+            client.responses.create(**{**options, **changes})
+            raise AssertionError(f"{changes} was not refused")
+        except openai.BadRequestError as error:
+            assert error.param == param, error
+
+
+def check_turns(client, model):
+    """Chats that begin or end with the assistant, and many stop strings."""
+    options = dict(model=model, max_tokens=24, temperature=0)
+    ask = {"role": "user", "content": "Tell me a story."}
+    greeted = client.chat.completions.create(**options, messages=[{"role": "assistant", "content": "Hello, I am here."}, ask])
+    assert greeted.choices[0].message.role == "assistant"
+    whole = client.chat.completions.create(**options, messages=[ask], logprobs=True).choices[0]
+    tokens = [one.token for one in whole.logprobs.content]
+    begin = "".join(tokens[:1])
+    rest = client.chat.completions.create(**options, messages=[ask, {"role": "assistant", "content": begin}]).choices[0].message.content
+    if whole.message.content.startswith(begin):  # a token may also be half a character
+        assert rest.startswith(whole.message.content[len(begin):]), (rest, whole)  # one token more, unless both ended
+    stops = [f"never said {i}" for i in range(15)]
+    stop = whole.message.content[2:4]
+    if len(stop) == 2:
+        stopped = client.chat.completions.create(**options, messages=[ask], stop=[*stops, stop]).choices[0].message.content
+        assert stopped == whole.message.content[: whole.message.content.index(stop)]
+    try:
+        client.chat.completions.create(**options, messages=[ask], stop=[*stops, "a", "b"])
+        raise AssertionError("17 stop strings were taken")
+    except openai.BadRequestError as error:
+        assert error.param == "stop"
+    short = openai.OpenAI(base_url=str(client.base_url).replace("/v1/", "/"), api_key=client.api_key, max_retries=0)
+    assert short.models.list().data[0].id == model
+    assert short.chat.completions.create(**options, messages=[ask]).choices[0].message.content == whole.message.content
+
+
 def check(url):
     client = openai.OpenAI(base_url=url + "/v1", api_key="secret", max_retries=0)
     model = client.models.list().data[0].id
@@ -129,6 +225,9 @@ def check(url):
     history = [*messages, {"role": "assistant", "tool_calls": [call.model_dump()]},
                {"role": "tool", "tool_call_id": call.id, "content": "42"}]
     assert client.chat.completions.create(**{**options, "messages": history}).choices[0].message.role == "assistant"
+
+    check_responses(client)
+    check_turns(client, model)
 
     def refused(kind, **changes):
         try:

@@ -1,6 +1,7 @@
 #include "program.h"
 
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
@@ -17,6 +18,18 @@ namespace nanochat::testing {
 
 std::string program_path() { return NANOCHAT_PROGRAM; }
 
+bool join_namespaces(pid_t process) {
+  const auto join = [process](const char* kind) {
+    const std::string path = "/proc/" + std::to_string(process) + "/ns/" + kind;
+    const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    const bool joined = fd >= 0 && ::setns(fd, 0) == 0;
+    if (fd >= 0) ::close(fd);
+    return joined;
+  };
+  join("user");  // fails where it is the caller's own
+  return join("net") && join("uts");
+}
+
 Program::Program(const std::vector<std::string>& arguments, const ProgramSetting& setting) {
   // Files, not pipes: neither side can wait for the other.
   write_text(folder_ / "in", setting.input);
@@ -31,6 +44,7 @@ Program::Program(const std::vector<std::string>& arguments, const ProgramSetting
   if (child_ < 0) throw std::runtime_error(std::string("fork: ") + std::strerror(errno));
   if (child_ == 0) {
     if (setting.own_group) ::setpgid(0, 0);
+    if (setting.beside != 0 && !join_namespaces(setting.beside)) ::_exit(127);
     for (const auto& [name, value] : setting.environment) ::setenv(name.c_str(), value.c_str(), 1);
     const int files[] = {::open(in.c_str(), O_RDONLY), ::open(out.c_str(), O_WRONLY | O_CREAT, 0600),
                          ::open(err.c_str(), O_WRONLY | O_CREAT, 0600)};

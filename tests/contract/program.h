@@ -14,6 +14,9 @@ namespace nanochat::testing {
 
 std::string program_path();
 
+// Makes the network and the host name of another process those of the caller. False where the system does not allow it.
+bool join_namespaces(pid_t process);
+
 struct ProgramResult {
   int exit_code = -1;  // 128 + N when signal N ended it
   std::string out, err;
@@ -24,7 +27,8 @@ struct ProgramSetting {
   std::string input = {};                               // its standard input
   std::map<std::string, std::string> environment = {};  // on top of the test's own
   std::uint64_t address_space_bytes = 0;                // as `ulimit -v` limits it; 0: not
-  bool own_group = false;                               // a process group of its own, as a shell's foreground job is
+  pid_t beside = 0;  // in the network and under the host name of this process; 0: the test's
+  bool own_group = false;  // a process group of its own, as a shell's foreground job is
 };
 
 // One run of the program. Ends it, by force, when destroyed. Throws std::runtime_error when it cannot be started.
@@ -37,7 +41,7 @@ class Program {
 
   void send(int signal) const;
   void send_to_group(int signal) const;  // and to its children, as a terminal does; with own_group
-  bool running();        // or has it ended?
+  bool running();  // or has it ended?
   ProgramResult wait();  // until it ends
 
  private:

@@ -171,6 +171,12 @@ TEST_F(Stages, AChainRunsIsSkippedAndGoesOn) {
   const ProgramResult plan = run_program({"run", file, "--plan", "--json"});
   ASSERT_EQ(plan.exit_code, 0) << plan.err;
   EXPECT_EQ(nlohmann::json::parse(plan.out).size(), 6U);
+  const ProgramResult of_two = run_program({"run", file, "--plan", "--json", "--world-size", "2", "--link-speed", "10"});
+  ASSERT_EQ(of_two.exit_code, 0) << of_two.err;
+  for (const auto& step : nlohmann::json::parse(of_two.out)) {
+    EXPECT_EQ(step.at("sent_bytes").get<std::int64_t>() > 0, step.at("parameters").get<std::int64_t>() > 0) << step;
+  }
+  EXPECT_EQ(run_program({"run", file, "--world-size", "2"}).exit_code, 2) << "only a plan takes it";
   EXPECT_FALSE(fs::exists(run)) << "a plan runs nothing";
 
   const ProgramResult first = run_program({"run", file, "--until", "mid"});

@@ -1,5 +1,6 @@
-// A small model of nanochat-2026-07 against the reference at 92d63d4: logits, gradients, updates, losses, scalars and weights over
-// 40 steps, and greedy text. The fixture's README says how its figures were made and how far rounding alone moves them.
+// Small models of nanochat-2026-07 against the reference at 92d63d4: logits, gradients, updates, losses, scalars and weights over
+// some steps, and greedy text. Every folder parity/head_l* of the shared data is a fixture. Their README says how the figures were
+// made and how far rounding alone moves them; newest_fixtures.py makes more of them.
 
 #include <gtest/gtest.h>
 
@@ -17,6 +18,7 @@
 #include <vector>
 
 #include <nlohmann/json.hpp>
+#include <spdlog/fmt/fmt.h>
 
 #include "checkpoint/safetensors.h"
 #include "checkpoint/torch_file.h"
@@ -47,18 +49,43 @@ struct Tolerances {
   double norm;  // relative, of the gradient norm in all steps
   double scales;  // absolute, of resid_lambdas and x0_lambdas after every step
   double smear;  // absolute, of smear_lambda and backout_lambda after every step
-  double weights;  // norm of the difference over norm, each tensor after 40 steps
+  double weights;  // norm of the difference over norm, each tensor after the last step
   double median_weight;  // the median of those
 };
 constexpr Tolerances kCpuFloat = {5e-5, 5e-6, 5e-5, 2e-5, 1e-5, 1e-4, 2e-4, 2e-4, 3e-4, 2e-2, 3e-3};
 constexpr Tolerances kGpuFloat = {5e-4, 5e-5, 5e-4, 2e-4, 1e-4, 1e-3, 2e-3, 2e-3, 3e-3, 1e-1, 3e-2};  // ten times a CPU's
 
+constexpr const char* kStored = "head_l4_d128";
+
+// Names of the fixtures; that of the stored one if there is none, for tests that then say what is absent.
+std::vector<std::string> fixtures() {
+  std::vector<std::string> names;
+  if (const auto folder = testing::shared_path("parity")) {
+    for (const fs::directory_entry& entry : fs::directory_iterator(*folder)) {
+      const std::string name = entry.path().filename().string();
+      if (entry.is_directory() && name.starts_with("head_l")) names.push_back(name);
+    }
+  }
+  std::sort(names.begin(), names.end());
+  return names.empty() ? std::vector<std::string>{kStored} : names;
+}
+
 struct Target {
-  const char* name;
+  std::string fixture;
+  const char* device_name;
   at::DeviceType device;
   Tolerances tolerances;
 };
-void PrintTo(const Target& target, std::ostream* out) { *out << target.name; }
+void PrintTo(const Target& target, std::ostream* out) { *out << target.fixture << " on " << target.device_name; }
+
+std::vector<Target> targets() {
+  std::vector<Target> all;
+  for (const std::string& name : fixtures()) {
+    all.push_back({name, "cpu_float32", at::kCPU, kCpuFloat});
+    all.push_back({name, "cuda_float32", at::kCUDA, kGpuFloat});
+  }
+  return all;
+}
 
 json read_json(const fs::path& path) {
   std::ifstream stream(path);
@@ -120,6 +147,11 @@ OptimizerOptions fixture_options(const json& expected) {
   return options;
 }
 
+// The weights after the last step.
+fs::path final_weights_of(const fs::path& fixture) {
+  return fixture / fmt::format("model_{:06d}.pt", read_json(fixture / "expected.json").at("steps").size());
+}
+
 class NewestOn : public ::testing::TestWithParam<Target> {
  protected:
   void SetUp() override {
@@ -128,13 +160,14 @@ class NewestOn : public ::testing::TestWithParam<Target> {
   const Target target_ = GetParam();
   const Tolerances& tolerance_ = target_.tolerances;
 };
-INSTANTIATE_TEST_SUITE_P(Devices, NewestOn,
-                         ::testing::Values(Target{"cpu_float32", at::kCPU, kCpuFloat},
-                                           Target{"cuda_float32", at::kCUDA, kGpuFloat}),
-                         [](const auto& tested) { return std::string(tested.param.name); });
+INSTANTIATE_TEST_SUITE_P(Fixtures, NewestOn, ::testing::ValuesIn(targets()),
+                         [](const auto& tested) { return tested.param.fixture + "_" + tested.param.device_name; });
 
-TEST(Newest, LayersAreThoseOfTheFixture) {
-  NANOCHAT_SHARED_OR_SKIP(fixture, "parity/head_l4_d128");
+class Newest : public ::testing::TestWithParam<std::string> {};
+INSTANTIATE_TEST_SUITE_P(Fixtures, Newest, ::testing::ValuesIn(fixtures()), [](const auto& tested) { return tested.param; });
+
+TEST_P(Newest, LayersAreThoseOfTheFixture) {
+  NANOCHAT_SHARED_OR_SKIP(fixture, "parity/" + GetParam());
   const GptConfig config = fixture_config(fixture);
   const json fields = read_json(fixture / "config.json");
   std::vector<std::int64_t> windows, with_values;
@@ -149,9 +182,10 @@ TEST(Newest, LayersAreThoseOfTheFixture) {
   EXPECT_EQ(config.padded_vocab_size(), fields.at("padded_vocab_size").get<std::int64_t>());
 }
 
-TEST(Newest, InitialWeightsAreTheReferencesBitForBit) {
-  NANOCHAT_SHARED_OR_SKIP(fixture, "parity/head_l4_d128");
+TEST_P(Newest, InitialWeightsAreTheReferencesBitForBit) {
+  NANOCHAT_SHARED_OR_SKIP(fixture, "parity/" + GetParam());
   const json expected = read_json(fixture / "expected.json");
+  if (!expected.contains("reference_init")) GTEST_SKIP() << "the fixture was not made by the reference";
   Gpt model(fixture_config(fixture), at::kFloat);
   model.init_weights(expected.at("seed").get<std::uint64_t>());
   for (const Parameter& parameter : model.parameters()) {
@@ -164,9 +198,9 @@ TEST(Newest, InitialWeightsAreTheReferencesBitForBit) {
 }
 
 TEST_P(NewestOn, StoredWeightsGiveTheLogitsTheLossAndTheGradients) {
-  NANOCHAT_SHARED_OR_SKIP(fixture, "parity/head_l4_d128");
+  NANOCHAT_SHARED_OR_SKIP(fixture, "parity/" + target_.fixture);
   const json expected = read_json(fixture / "expected.json");
-  Gpt model = load(fixture, TorchFile(fixture / "model_000040.pt"), target_.device);
+  Gpt model = load(fixture, TorchFile(final_weights_of(fixture)), target_.device);
   const SafetensorsFile figures(fixture / "final_logits.safetensors"), gradients(fixture / "final_grads.safetensors");
   const double difference = model.forward(figures.tensor("ids")).cpu().sub(figures.tensor("logits")).abs().max().item<double>();
   std::printf("logits: largest difference %.2e\n", difference);
@@ -185,7 +219,7 @@ TEST_P(NewestOn, StoredWeightsGiveTheLogitsTheLossAndTheGradients) {
 }
 
 TEST_P(NewestOn, TrainingAgrees) {
-  NANOCHAT_SHARED_OR_SKIP(fixture, "parity/head_l4_d128");
+  NANOCHAT_SHARED_OR_SKIP(fixture, "parity/" + target_.fixture);
   const json expected = read_json(fixture / "expected.json");
   const json& plan = expected.at("schedule");
   const at::Tensor batches = SafetensorsFile(fixture / "batches.safetensors").tensor("batches");
@@ -241,7 +275,7 @@ TEST_P(NewestOn, TrainingAgrees) {
   }
   std::printf("losses: largest difference %.2e in the first 10 steps, %.2e after; gradient norms %.2e; scalars %.2e\n", early,
               late, norms, scales);
-  const TorchFile final_weights(fixture / "model_000040.pt");
+  const TorchFile final_weights(final_weights_of(fixture));
   std::vector<double> differences;
   for (const Parameter& parameter : model.parameters()) {
     differences.push_back(relative(parameter.value, final_weights.tensor(parameter.spec.reference_name())));
@@ -249,7 +283,7 @@ TEST_P(NewestOn, TrainingAgrees) {
   }
   std::sort(differences.begin(), differences.end());
   EXPECT_LE(differences[differences.size() / 2], tolerance_.median_weight);
-  std::printf("weights after 40 steps: relative difference at most %.2e, median %.2e\n", differences.back(),
+  std::printf("weights after the last step: relative difference at most %.2e, median %.2e\n", differences.back(),
               differences[differences.size() / 2]);
 }
 
@@ -259,14 +293,15 @@ at::Tensor row_of(std::vector<std::int32_t> ids) {
 
 // Both prompts pass the short window, one of them the context too, where the long windows slide.
 TEST_P(NewestOn, GreedyTextIsExact) {
-  NANOCHAT_SHARED_OR_SKIP(fixture, "parity/head_l4_d128");
-  Gpt model = load(fixture, TorchFile(fixture / "model_000040.pt"), target_.device);
+  NANOCHAT_SHARED_OR_SKIP(fixture, "parity/" + target_.fixture);
+  Gpt model = load(fixture, TorchFile(final_weights_of(fixture)), target_.device);
   for (const json& greedy : read_json(fixture / "expected.json").at("greedy")) {
     const auto prompt = greedy.at("prompt").get<std::vector<std::int32_t>>();
     const auto completion = greedy.at("completion").get<std::vector<std::int32_t>>();
     const auto top = greedy.at("top_logit").get<std::vector<double>>();
     std::vector<std::int32_t> ids = prompt;
-    ContiguousKvCache cache(model.config(), at::kFloat, 1, 400, model.device());
+    const auto capacity = static_cast<std::int64_t>(prompt.size() + completion.size());
+    ContiguousKvCache cache(model.config(), at::kFloat, 1, capacity, model.device());
     at::Tensor next = row_of(prompt);
     double largest = 0.0;
     for (std::size_t i = 0; i < completion.size(); ++i) {
@@ -289,9 +324,9 @@ TEST_P(NewestOn, GreedyTextIsExact) {
 }
 
 // The fixture tells features apart: with one of them changed, the loss of the stored weights must move by more than the tolerance.
-TEST(Newest, EachFeatureOfTheNetworkIsNoticed) {
-  NANOCHAT_SHARED_OR_SKIP(fixture, "parity/head_l4_d128");
-  const TorchFile weights(fixture / "model_000040.pt");
+TEST(NewestFeatures, EachOfTheNetworkIsNoticed) {
+  NANOCHAT_SHARED_OR_SKIP(fixture, std::string("parity/") + kStored);
+  const TorchFile weights(final_weights_of(fixture));
   const double expected = read_json(fixture / "expected.json").at("final_loss_batch0");
   const Batch batch = batch_of(SafetensorsFile(fixture / "batches.safetensors").tensor("batches"), 0);
   const auto moved = [&](const std::function<void(GptConfig&)>& change_config,

@@ -9,6 +9,7 @@
 
 #include "core/errors.h"
 #include "core/random.h"
+#include "data/batches/packing.h"
 
 namespace nanochat {
 namespace {
@@ -158,7 +159,121 @@ class BestFitBatches : public BatchMaker {
   bool have_window_ = false;
 };
 
-std::string_view packing_name(Packing packing) { return packing == Packing::kStream ? "stream" : "best_fit"; }
+class CropBatches : public BatchMaker {
+ public:
+  CropBatches(std::unique_ptr<TokenSource> source, std::int32_t bos_id, const LoaderOptions& options,
+              const LoaderPosition& position)
+      : source_(std::move(source)), bos_id_(bos_id), options_(options), position_(position) {}
+
+  bool make(TokenBatch& batch, const std::stop_token& stop) override {
+    if (!begun_ && !begin(stop)) return false;
+    shape(batch, options_);
+    std::vector<std::int32_t> row;
+    for (std::int64_t r = 0; r < options_.rows; ++r) {
+      if (!fill(row, stop)) return false;
+      const std::int64_t at = r * options_.sequence_len;
+      std::copy(row.begin(), row.end() - 1, batch.inputs.begin() + at);
+      std::copy(row.begin() + 1, row.end(), batch.targets.begin() + at);
+      position_.last_epoch = position_.epoch;
+    }
+    return true;
+  }
+
+  LoaderPosition position() const override {
+    if (!begun_) return position_;
+    LoaderPosition position = position_;
+    for (const Waiting& waiting : waiting_) position.waiting.emplace_back(waiting.epoch, waiting.document);
+    return position;
+  }
+
+ private:
+  struct Waiting {
+    std::int64_t epoch;
+    std::uint64_t document;
+    std::vector<std::int32_t> tokens;  // without BOS
+  };
+
+  // Reads what the position says is in the buffer. False if `stop` is requested.
+  bool begin(const std::stop_token& stop) {
+    const auto& waiting = position_.waiting;
+    for (std::size_t i = 0; i < waiting.size();) {
+      const std::int64_t epoch = waiting[i].first;
+      std::vector<std::uint64_t> numbers;
+      for (; i < waiting.size() && waiting[i].first == epoch; ++i) numbers.push_back(waiting[i].second);
+      std::vector<std::vector<std::int32_t>> documents = source_->documents(epoch, numbers, stop);
+      if (documents.size() < numbers.size()) return false;
+      for (std::size_t k = 0; k < numbers.size(); ++k) add(epoch, numbers[k], std::move(documents[k]));
+    }
+    position_.waiting.clear();
+    source_->seek(position_.epoch, position_.document);
+    begun_ = true;
+    return true;
+  }
+
+  void add(std::int64_t epoch, std::uint64_t document, std::vector<std::int32_t> tokens) {
+    lengths_.push_back(tokens.size() + 1);
+    waiting_.push_back({epoch, document, std::move(tokens)});
+  }
+
+  // A row of T + 1 tokens. False at the end or if `stop` is requested.
+  bool fill(std::vector<std::int32_t>& row, const std::stop_token& stop) {
+    row.clear();
+    const auto size = static_cast<std::size_t>(options_.sequence_len) + 1;
+    while (row.size() < size) {
+      while (!ended_ && waiting_.size() < options_.buffer_documents) {
+        if (!refill(stop)) return false;
+      }
+      if (waiting_.empty()) return false;
+      const std::size_t room = size - row.size();
+      std::size_t chosen = longest_that_fits(lengths_, room);
+      if (chosen == lengths_.size()) chosen = shortest_of(lengths_);
+      const std::vector<std::int32_t>& tokens = waiting_[chosen].tokens;
+      row.push_back(bos_id_);
+      const std::size_t taken = std::min(tokens.size(), room - 1);
+      row.insert(row.end(), tokens.begin(), tokens.begin() + static_cast<std::ptrdiff_t>(taken));
+      waiting_.erase(waiting_.begin() + static_cast<std::ptrdiff_t>(chosen));
+      lengths_.erase(lengths_.begin() + static_cast<std::ptrdiff_t>(chosen));
+    }
+    return true;
+  }
+
+  // Adds up to refill_documents of one epoch. False if `stop` is requested.
+  bool refill(const std::stop_token& stop) {
+    for (std::size_t added = 0; added < options_.refill_documents; ++added) {
+      if (source_->next(scratch_, stop)) {
+        add(position_.epoch, position_.document++, scratch_);
+        continue;
+      }
+      if (stop.stop_requested()) return false;
+      if (position_.document == 0) fail_empty();
+      ended_ = !options_.loop;
+      if (ended_) break;
+      position_.epoch += 1;
+      position_.document = 0;
+      source_->seek(position_.epoch, 0);
+      break;
+    }
+    return true;
+  }
+
+  std::unique_ptr<TokenSource> source_;
+  std::int32_t bos_id_;
+  LoaderOptions options_;
+  LoaderPosition position_;  // its `waiting` only until begin() has read them
+  std::vector<Waiting> waiting_;
+  std::vector<std::size_t> lengths_;  // of waiting_, with BOS
+  std::vector<std::int32_t> scratch_;
+  bool begun_ = false, ended_ = false;
+};
+
+std::string_view packing_name(Packing packing) {
+  switch (packing) {
+    case Packing::kStream: return "stream";
+    case Packing::kBestFit: return "best_fit";
+    case Packing::kBestFitCrop: break;
+  }
+  return "best_fit_crop";
+}
 
 std::string_view offset_key(Packing packing) { return packing == Packing::kStream ? "token" : "row"; }
 
@@ -171,6 +286,38 @@ std::uint64_t require_count(const nlohmann::json& json, std::string_view key) {
   return value->get<std::uint64_t>();
 }
 
+// [[epoch, [document, ...]], ...]
+nlohmann::json waiting_to_json(const LoaderPosition& position) {
+  nlohmann::json json = nlohmann::json::array();
+  for (const auto& [epoch, document] : position.waiting) {
+    if (json.empty() || json.back().at(0) != epoch) json.push_back({epoch, nlohmann::json::array()});
+    json.back().at(1).push_back(document);
+  }
+  return json;
+}
+
+void parse_waiting(const nlohmann::json& json, LoaderPosition& position) {
+  const auto waiting = json.find("waiting");
+  try {
+    for (const auto& of_epoch : json.at("waiting").get<std::vector<nlohmann::json>>()) {
+      const auto epoch = of_epoch.at(0).get<std::int64_t>();
+      for (const auto& document : of_epoch.at(1).get<std::vector<nlohmann::json>>()) {
+        if (!document.is_number_unsigned()) throw DataError("a document is not a number from 0");
+        position.waiting.emplace_back(epoch, document.get<std::uint64_t>());
+      }
+    }
+    const auto not_below = [](const auto& a, const auto& b) { return !(a < b); };
+    const bool ascending = std::adjacent_find(position.waiting.begin(), position.waiting.end(), not_below) ==
+                           position.waiting.end();
+    const std::pair next(position.epoch, position.document);
+    if (!ascending || (!position.waiting.empty() && !(position.waiting.back() < next)))
+      throw DataError("the documents are not ascending");
+  } catch (const std::exception& error) {
+    throw DataError(fmt::format("loader position: \"waiting\" is {:.100}, expected epochs and their documents: {}",
+                                waiting == json.end() ? "missing" : waiting->dump(), error.what()));
+  }
+}
+
 }  // namespace
 
 nlohmann::json to_json(const LoaderPosition& position, const LoaderOptions& options) {
@@ -178,13 +325,17 @@ nlohmann::json to_json(const LoaderPosition& position, const LoaderOptions& opti
   json["packing"] = packing_name(options.packing);
   json["epoch"] = position.epoch;
   json["document"] = position.document;
-  json[std::string(offset_key(options.packing))] = position.offset;
   json["last_epoch"] = position.last_epoch;
-  if (options.packing == Packing::kBestFit) {
-    json["sequence_len"] = options.sequence_len;
+  if (options.packing == Packing::kBestFitCrop) {
+    json["waiting"] = waiting_to_json(position);
+  } else {
+    json[std::string(offset_key(options.packing))] = position.offset;
+  }
+  if (options.packing != Packing::kStream) {
     json["shuffle"] = options.shuffle;
     json["seed"] = options.seed;
   }
+  if (options.packing == Packing::kBestFit) json["sequence_len"] = options.sequence_len;
   return json;
 }
 
@@ -200,12 +351,20 @@ LoaderPosition parse_position(const nlohmann::json& json, const LoaderOptions& o
   }
   position.epoch = static_cast<std::int64_t>(require_count(json, "epoch"));
   position.document = require_count(json, "document");
-  position.offset = require_count(json, offset_key(options.packing));
   position.last_epoch = static_cast<std::int64_t>(require_count(json, "last_epoch"));
+  if (options.packing == Packing::kBestFitCrop) {
+    parse_waiting(json, position);
+  } else {
+    position.offset = require_count(json, offset_key(options.packing));
+  }
+  if (options.packing == Packing::kStream) return position;
+  bool same = require_count(json, "seed") == options.seed && json.value("shuffle", nlohmann::json()) == options.shuffle;
   if (options.packing == Packing::kBestFit) {
-    const bool same = require_count(json, "sequence_len") == static_cast<std::uint64_t>(options.sequence_len) &&
-                      require_count(json, "seed") == options.seed && json.value("shuffle", nlohmann::json()) == options.shuffle;
-    if (!same) position.offset = 0;
+    same = require_count(json, "sequence_len") == static_cast<std::uint64_t>(options.sequence_len) && same;
+  }
+  if (!same) {
+    position.offset = 0;
+    position.waiting.clear();  // they are numbers in another order
   }
   return position;
 }
@@ -214,6 +373,9 @@ std::unique_ptr<BatchMaker> make_batch_maker(std::unique_ptr<TokenSource> source
                                              const LoaderOptions& options, const LoaderPosition& position) {
   if (options.packing == Packing::kStream) {
     return std::make_unique<StreamBatches>(std::move(source), bos_id, options, position);
+  }
+  if (options.packing == Packing::kBestFitCrop) {
+    return std::make_unique<CropBatches>(std::move(source), bos_id, options, position);
   }
   return std::make_unique<BestFitBatches>(std::move(source), bos_id, options, position);
 }

@@ -1,9 +1,10 @@
 #pragma once
-// The two packings of loader.h, without threads: from documents to batches and positions.
+// The packings of loader.h, without threads: from documents to batches and positions.
 
 #include <cstdint>
 #include <memory>
 #include <stop_token>
+#include <utility>
 #include <vector>
 
 #include <nlohmann/json_fwd.hpp>
@@ -18,9 +19,11 @@ namespace nanochat {
 // Position of the next batch.
 struct LoaderPosition {
   std::int64_t epoch = 0;
-  std::uint64_t document = 0;  // kBestFit: the first of the window
+  std::uint64_t document = 0;  // kBestFit: the first of the window; kBestFitCrop: the next to join the buffer
   std::uint64_t offset = 0;    // kBestFit: rows of the window already used; kStream: tokens of the document, BOS first
   std::int64_t last_epoch = 0; // of the last row before it
+  // kBestFitCrop: epoch and number of the documents in the buffer, ascending.
+  std::vector<std::pair<std::int64_t, std::uint64_t>> waiting = {};
 };
 
 nlohmann::json to_json(const LoaderPosition& position, const LoaderOptions& options);

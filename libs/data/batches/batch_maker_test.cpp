@@ -92,12 +92,14 @@ TEST(StreamBatches, DropTheLastPartialBatchWhenNotLooping) {
   EXPECT_EQ(count, 3);
 }
 
-class BothPackings : public ::testing::TestWithParam<Packing> {};
+class AllPackings : public ::testing::TestWithParam<Packing> {};
 
-TEST_P(BothPackings, ContinueAtEveryPosition) {
+TEST_P(AllPackings, ContinueAtEveryPosition) {
   for (const bool shuffle : {false, true}) {
     LoaderOptions options = options_of(GetParam(), 2, 3, true);
     options.shuffle = shuffle;
+    options.buffer_documents = 12;  // more than an epoch has
+    options.refill_documents = 4;
     const auto whole = maker_of(kDocuments, options);
     std::vector<TokenBatch> batches(12);
     std::vector<nlohmann::json> positions = {to_json({}, options)};
@@ -119,7 +121,7 @@ TEST_P(BothPackings, ContinueAtEveryPosition) {
   }
 }
 
-TEST_P(BothPackings, StopAndEnd) {
+TEST_P(AllPackings, StopAndEnd) {
   LoaderOptions options = options_of(GetParam(), 1, 4, true);
   std::stop_source stop;
   stop.request_stop();
@@ -135,17 +137,41 @@ TEST_P(BothPackings, StopAndEnd) {
   EXPECT_FALSE(maker->make(batch, {}));
 }
 
-TEST_P(BothPackings, RefusePositionsOfOtherText) {
+TEST_P(AllPackings, RefusePositionsOfOtherText) {
   const LoaderOptions options = options_of(GetParam(), 1, 4, true);
   LoaderPosition position;
   position.offset = 1000;
+  if (GetParam() == Packing::kBestFitCrop) {
+    position.waiting = {{0, 1}, {0, 1000}};
+    position.epoch = 1;
+  }
   TokenBatch batch;
-  const std::string what = GetParam() == Packing::kStream ? "token 1000 of document 0, is beyond its "
-                                                          : "row 1000 from document 0, is beyond the ";
+  const std::string what = GetParam() == Packing::kStream    ? "token 1000 of document 0, is beyond its "
+                           : GetParam() == Packing::kBestFit ? "row 1000 from document 0, is beyond the "
+                                                             : "document 1000, is beyond the end";
   EXPECT_THAT([&] { maker_of(kDocuments, options, position)->make(batch, {}); }, ThrowsMessage<DataError>(HasSubstr(what)));
 }
 
-INSTANTIATE_TEST_SUITE_P(Packings, BothPackings, ::testing::Values(Packing::kStream, Packing::kBestFit));
+INSTANTIATE_TEST_SUITE_P(Packings, AllPackings, ::testing::Values(Packing::kStream, Packing::kBestFit, Packing::kBestFitCrop));
+
+TEST(CropBatches, FillEachRowWithTheLongestThatFitsAndCropTheShortest) {
+  LoaderOptions options = options_of(Packing::kBestFitCrop, 1, 7, false);
+  options.buffer_documents = 3;
+  options.refill_documents = 2;
+  const auto maker = maker_of({{1, 1, 1}, {2, 2, 2, 2, 2, 2, 2, 2}, {3}, {4, 4, 4, 4, 4}, {5, 5, 5, 5}}, options);
+  TokenBatch batch;
+  // Document 1 of the four that wait is the longest that fits 8 tokens once 2 is too long: 4, then 3, which fits the rest.
+  ASSERT_TRUE(maker->make(batch, {}));
+  EXPECT_THAT(batch.inputs, ElementsAre(kBos, 4, 4, 4, 4, 4, kBos));
+  EXPECT_THAT(batch.targets, ElementsAre(4, 4, 4, 4, 4, kBos, 3));
+  // 5 takes five places; of 1 and 2, neither fits three, and 1 is the shorter one.
+  ASSERT_TRUE(maker->make(batch, {}));
+  EXPECT_THAT(batch.inputs, ElementsAre(kBos, 5, 5, 5, 5, kBos, 1));
+  EXPECT_THAT(batch.targets, ElementsAre(5, 5, 5, 5, kBos, 1, 1));
+  ASSERT_TRUE(maker->make(batch, {}));
+  EXPECT_THAT(batch.inputs, ElementsAre(kBos, 2, 2, 2, 2, 2, 2));
+  EXPECT_FALSE(maker->make(batch, {}));
+}
 
 TEST(BestFitBatches, CrossEpochsWithinABatch) {
   const auto maker = maker_of({{1, 2, 3}, {4}}, options_of(Packing::kBestFit, 3, 3, true));
@@ -159,15 +185,41 @@ TEST(BestFitBatches, CrossEpochsWithinABatch) {
 }
 
 TEST(LoaderPosition, JsonRoundTrips) {
-  const LoaderPosition position{3, 17, 5, 2};
-  for (const Packing packing : {Packing::kStream, Packing::kBestFit}) {
+  const LoaderPosition position{3, 17, 5, 2, {{1, 2}, {1, 4}, {3, 0}, {3, 16}}};
+  for (const Packing packing : {Packing::kStream, Packing::kBestFit, Packing::kBestFitCrop}) {
     const LoaderOptions options = options_of(packing, 2, 8, true);
     const LoaderPosition parsed = parse_position(nlohmann::json::parse(to_json(position, options).dump()), options);
+    const bool crop = packing == Packing::kBestFitCrop;
     EXPECT_EQ(parsed.epoch, 3);
     EXPECT_EQ(parsed.document, 17u);
-    EXPECT_EQ(parsed.offset, 5u);
+    EXPECT_EQ(parsed.offset, crop ? 0u : 5u);
     EXPECT_EQ(parsed.last_epoch, 2);
+    EXPECT_EQ(parsed.waiting, crop ? position.waiting : LoaderPosition().waiting);
   }
+}
+
+TEST(LoaderPosition, DropsTheBufferWhereTheOrderIsAnother) {
+  LoaderOptions options = options_of(Packing::kBestFitCrop, 2, 8, true);
+  const nlohmann::json json = to_json({3, 17, 0, 2, {{3, 0}, {3, 16}}}, options);
+  options.sequence_len = 4;  // rows of any length are made from the same buffer
+  EXPECT_EQ(parse_position(json, options).waiting.size(), 2u);
+  options.seed = 1;
+  EXPECT_TRUE(parse_position(json, options).waiting.empty());
+  EXPECT_EQ(parse_position(json, options).document, 17u);
+}
+
+TEST(LoaderPosition, RefusesBuffersThatAreNone) {
+  const LoaderOptions options = options_of(Packing::kBestFitCrop, 2, 8, true);
+  const nlohmann::json good = to_json({3, 17, 0, 2, {{3, 0}, {3, 16}}}, options);
+  const nlohmann::json bad_ones[] = {5, {5}, {{0, 5}}, {{0, {-1}}}, {{3, {5, 5}}}, {{3, {6, 5}}}, {{4, {0}}}, {{3, {17}}}};
+  for (const nlohmann::json& waiting : bad_ones) {
+    nlohmann::json bad = good;
+    bad["waiting"] = nlohmann::json::parse(waiting.dump());
+    EXPECT_THAT([&] { parse_position(bad, options); }, ThrowsMessage<DataError>(HasSubstr("\"waiting\" is "))) << waiting;
+  }
+  nlohmann::json bad = good;
+  bad.erase("waiting");
+  EXPECT_THAT([&] { parse_position(bad, options); }, ThrowsMessage<DataError>(HasSubstr("\"waiting\" is missing")));
 }
 
 TEST(LoaderPosition, OtherShapesContinueAtTheWindow) {

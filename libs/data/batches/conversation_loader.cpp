@@ -1,6 +1,7 @@
 #include "data/batches/conversation_loader.h"
 
 #include <algorithm>
+#include <memory>
 #include <numeric>
 #include <set>
 #include <tuple>
@@ -11,6 +12,7 @@
 #include "core/errors.h"
 #include "core/random.h"
 #include "core/thread_pool.h"
+#include "data/batches/buffered_rows.h"
 
 namespace nanochat {
 namespace {
@@ -29,6 +31,8 @@ std::size_t positions_of(std::span<const std::int32_t> conversation, std::size_t
   return std::min(conversation.size() - 1, sequence_len);
 }
 
+[[noreturn]] void fail_empty() { throw DataError("there is no conversation to train on"); }
+
 std::vector<std::size_t> order_of_epoch(const RenderedConversations& conversations, const ConversationLoaderOptions& options,
                                         std::int64_t epoch) {
   std::vector<std::size_t> order;
@@ -44,12 +48,37 @@ std::vector<std::size_t> order_of_epoch(const RenderedConversations& conversatio
 
 using Row = std::vector<std::size_t>;  // conversations in it
 
+std::unique_ptr<BufferedRows> buffered_rows(const RenderedConversations& conversations,
+                                            const ConversationLoaderOptions& options,
+                                            const BufferedRowsPosition& position = {}) {
+  const auto room = static_cast<std::size_t>(options.sequence_len) + 1;
+  const auto length = [&conversations, room](std::size_t i) { return std::min(conversations[i].size(), room); };
+  const auto order = [&conversations, options](std::int64_t epoch) {
+    std::vector<std::size_t> found = order_of_epoch(conversations, options, epoch);
+    if (found.empty()) fail_empty();
+    return found;
+  };
+  return std::make_unique<BufferedRows>(
+      BufferedRows::Options{.room = room, .buffer = options.buffer_conversations, .loop = options.loop}, length, order,
+      position);
+}
+
 std::vector<Row> rows_of(const RenderedConversations& conversations, const ConversationLoaderOptions& options,
                          std::int64_t epoch) {
   std::vector<std::size_t> order = order_of_epoch(conversations, options, epoch);
   if (options.packing == ConversationPacking::kPadded) {
     std::vector<Row> rows;
     for (const std::size_t i : order) rows.push_back({i});
+    return rows;
+  }
+  if (options.packing == ConversationPacking::kBestFitPad) {
+    ConversationLoaderOptions one_epoch = options;
+    one_epoch.loop = false;
+    std::vector<Row> rows;
+    BufferedRowsPosition begin;
+    begin.epoch = epoch;
+    const auto buffered = buffered_rows(conversations, one_epoch, begin);
+    for (Row row; buffered->next(row);) rows.push_back(row);
     return rows;
   }
   const auto room = static_cast<std::size_t>(options.sequence_len);
@@ -66,9 +95,10 @@ std::string_view name_of(ConversationPacking packing) {
   switch (packing) {
     case ConversationPacking::kStream: return "stream";
     case ConversationPacking::kBestFit: return "best_fit";
-    case ConversationPacking::kPadded: break;
+    case ConversationPacking::kPadded: return "padded";
+    case ConversationPacking::kBestFitPad: break;
   }
-  return "padded";
+  return "best_fit_pad";
 }
 
 class ConversationLoader : public Loader {
@@ -84,6 +114,11 @@ class ConversationLoader : public Loader {
                       "it was taken from",
                       unit(), place_, epoch_, places()));
     }
+    if (options_.packing == ConversationPacking::kBestFitPad) {
+      std::vector<std::size_t> waiting;
+      if (!position.is_null()) waiting = waiting_of(position);
+      buffered_ = buffered_rows(*conversations_, options_, {epoch_, place_, std::move(waiting)});
+    }
   }
 
   bool next(TokenBatch& batch) override {
@@ -96,22 +131,28 @@ class ConversationLoader : public Loader {
   }
 
   nlohmann::json position() const override {
-    return {{"packing", name_of(options_.packing)},
-            {"epoch", epoch_},
-            {unit(), place_},
-            {"token", token_},
-            {"last_epoch", last_epoch_},
-            {"rows", options_.rows},
-            {"sequence_len", options_.sequence_len},
-            {"seed", options_.seed},
-            {"conversations", conversations_->size()},
-            {"tokens", conversations_->tokens()}};
+    nlohmann::json json = {{"packing", name_of(options_.packing)},
+                           {"epoch", epoch_},
+                           {unit(), place_},
+                           {"token", token_},
+                           {"last_epoch", last_epoch_},
+                           {"rows", options_.rows},
+                           {"sequence_len", options_.sequence_len},
+                           {"seed", options_.seed},
+                           {"conversations", conversations_->size()},
+                           {"tokens", conversations_->tokens()}};
+    if (buffered_) json["waiting"] = buffered_->position().waiting;
+    return json;
   }
   std::int64_t epoch() const override { return last_epoch_; }
 
  private:
-  const char* unit() const { return options_.packing == ConversationPacking::kStream ? "conversation" : "row"; }
-  std::size_t places() const { return options_.packing == ConversationPacking::kStream ? order_.size() : rows_.size(); }
+  // Whether a position counts conversations; otherwise it counts rows.
+  bool by_conversation() const {
+    return options_.packing == ConversationPacking::kStream || options_.packing == ConversationPacking::kBestFitPad;
+  }
+  const char* unit() const { return by_conversation() ? "conversation" : "row"; }
+  std::size_t places() const { return by_conversation() ? order_.size() : rows_.size(); }
 
   bool next_of_all(TokenBatch& batch) {
     batch = TokenBatch();
@@ -121,12 +162,12 @@ class ConversationLoader : public Loader {
   }
 
   void begin_epoch() {
-    if (options_.packing == ConversationPacking::kStream) {
+    if (by_conversation()) {
       order_ = order_of_epoch(*conversations_, options_, epoch_);
     } else {
       rows_ = rows_of(*conversations_, options_, epoch_);
     }
-    if (places() == 0) throw DataError("there is no conversation to train on");
+    if (places() == 0) fail_empty();
   }
   // True where the next epoch has begun.
   bool next_epoch() {
@@ -170,15 +211,28 @@ class ConversationLoader : public Loader {
     return left - token_;
   }
 
-  bool next_rows(TokenBatch& batch) {
-    if (place_ == rows_.size() && !next_epoch()) return false;
-    std::vector<Row> taken;
-    while (static_cast<std::int64_t>(taken.size()) < batch.rows) {
-      if (place_ == rows_.size() && !next_epoch()) break;
-      taken.push_back(rows_[place_++]);
-      last_epoch_ = epoch_;
+  bool take_row(Row& row) {
+    if (buffered_) {
+      if (!buffered_->next(row)) return false;
+      epoch_ = buffered_->position().epoch;
+      place_ = buffered_->position().place;
+    } else {
+      if (place_ == rows_.size() && !next_epoch()) return false;
+      row = rows_[place_++];
     }
+    last_epoch_ = epoch_;
+    return true;
+  }
+
+  bool next_rows(TokenBatch& batch) {
+    std::vector<Row> taken;
+    for (Row row; static_cast<std::int64_t>(taken.size()) < batch.rows && take_row(row);) taken.push_back(row);
+    if (taken.empty()) return false;
     taken.resize(static_cast<std::size_t>(batch.rows));
+    if (buffered_) {
+      for (const Row& row : taken) add_joined_row(row, batch);
+      return true;
+    }
     const bool padded = options_.packing == ConversationPacking::kPadded;
     if (padded) {
       batch.sequence_len = 1;
@@ -215,6 +269,36 @@ class ConversationLoader : public Loader {
     batch.targets.resize(end, -1);
   }
 
+  // T + 1 tokens, of which the first T are inputs and the last T targets.
+  void add_joined_row(const Row& row, TokenBatch& batch) const {
+    const auto size = static_cast<std::size_t>(batch.sequence_len) + 1;
+    std::vector<std::int32_t> tokens;
+    for (const std::size_t index : row) {
+      const std::span<const std::int32_t> conversation = (*conversations_)[index];
+      tokens.insert(tokens.end(), conversation.begin(),
+                    conversation.begin() + static_cast<std::ptrdiff_t>(std::min(conversation.size(), size)));
+    }
+    tokens.resize(size, stored(options_.padding_id, /*supervised=*/false, /*excluded=*/false));
+    for (std::size_t i = 0; i + 1 < size; ++i) {
+      batch.inputs.push_back(RenderedConversations::id_of(tokens[i]));
+      batch.targets.push_back(RenderedConversations::target_of(tokens[i + 1], options_.packing));
+    }
+  }
+
+  // Conversations in the buffer.
+  std::vector<std::size_t> waiting_of(const nlohmann::json& json) const {
+    const auto found = json.find("waiting");
+    bool good = found != json.end() && found->is_array();
+    std::vector<std::size_t> waiting;
+    for (std::size_t i = 0; good && i < found->size(); ++i) {
+      good = found->at(i).is_number_unsigned() && found->at(i).get<std::size_t>() < conversations_->size();
+      if (good) waiting.push_back(found->at(i).get<std::size_t>());
+    }
+    if (good) return waiting;
+    throw DataError(fmt::format("loader position: \"waiting\" is {:.100}, expected numbers below {}",
+                                found == json.end() ? "missing" : found->dump(), conversations_->size()));
+  }
+
   void restore(const nlohmann::json& json) {
     const nlohmann::json expected = position();
     for (const char* key : {"packing", "sequence_len", "seed", "conversations", "tokens"}) {
@@ -232,6 +316,7 @@ class ConversationLoader : public Loader {
   std::shared_ptr<const RenderedConversations> conversations_;
   ConversationLoaderOptions options_;
   std::vector<std::size_t> order_;  // kStream
+  std::unique_ptr<BufferedRows> buffered_;  // kBestFitPad
   std::vector<Row> rows_;           // the others
   // Where the next batch begins: an index of order_ or rows_, and within a conversation (kStream).
   std::size_t place_ = 0, token_ = 0;

@@ -8,11 +8,13 @@
 //             decreasing, Johnson 1973); attention stays inside each (TokenBatch::documents), and only what the assistant
 //             has to write is a target. What room is left at the end of a row is a document without targets.
 //   kPadded   a row for each conversation, as long as the longest of its batch; targets as with kBestFit. As chat_sft.py.
+//   kBestFitPad  whole conversations in rows of T + 1 tokens, chosen from a buffer (buffered_rows.h); the rest of a row is
+//             padding. Attention crosses conversations; targets as with kBestFit. As chat_sft.py of the reference at 92d63d4.
 //
 // A conversation longer than a row is cut to its first T + 1 tokens. The order of conversations, and with kBestFit that of
-// rows, is shuffled anew each epoch by the seed. A position is an epoch and a place in it: a resumed loader continues with
-// the very next batch, and one of other rows with the very next row. Ranks share one order of
-// batches as in loader.h.
+// rows, is shuffled anew each epoch by the seed. A position is an epoch and a place in it, and with kBestFitPad what waits in
+// the buffer: a resumed loader continues with the very next batch, and one of other rows with the very next row. Ranks share
+// one order of batches as in loader.h.
 
 #include <cstddef>
 #include <cstdint>
@@ -30,7 +32,7 @@ namespace nanochat {
 
 class Tokenizer;
 
-enum class ConversationPacking { kStream, kBestFit, kPadded };
+enum class ConversationPacking { kStream, kBestFit, kPadded, kBestFitPad };
 
 // Copies share the tokens. Immutable after construction; thread-safe.
 class RenderedConversations {
@@ -73,11 +75,12 @@ struct ConversationLoaderOptions {
   std::int64_t sequence_len = 2048;  // T
   ConversationPacking packing = ConversationPacking::kBestFit;
   std::int32_t padding_id = 0;       // input of positions without a conversation; never a target
-  bool loop = true;                  // else next() is false after one epoch, and with kBestFit and kPadded its last batch
-                                     // is filled up with rows without targets
+  bool loop = true;                  // else next() is false after one epoch, and but for kStream its last batch is filled up
+                                     // with rows without targets
   bool shuffle = true;
   std::uint64_t seed = 42;
   int rank = 0, world_size = 1;
+  std::size_t buffer_conversations = 100;  // of kBestFitPad
 };
 
 // Conversations without a second token are left out. Throws DataError if none is left, if there are fewer tokens

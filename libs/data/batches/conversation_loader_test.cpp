@@ -188,6 +188,41 @@ TEST(ConversationLoader, AStreamIsEveryTokenInOrderAllOfThemTargets) {
   EXPECT_FALSE(loader->next(batch)) << "one token is less than a batch";
 }
 
+TEST(ConversationLoader, BestFitPadChoosesFromABufferAndPadsTheRest) {
+  ConversationLoaderOptions options = options_of(ConversationPacking::kBestFitPad, 2, 6);
+  options.shuffle = false;
+  options.buffer_conversations = 3;
+  // Of 3, 4 and 5 tokens the longest is first; then none fits the room of 2. Then 4 and 3 fill a row; 9 are cut to 7.
+  const auto loader = make_conversation_loader(conversations_of({3, 4, 5, 3, 9}), options, nullptr);
+  TokenBatch batch;
+  ASSERT_TRUE(loader->next(batch));
+  EXPECT_THAT(batch.inputs, ElementsAre(200, 201, 202, 203, 204, kPad, 100, 101, 102, 103, 0, 1));
+  EXPECT_THAT(batch.targets, ElementsAre(201, -1, 203, -1, -1, -1, 101, -1, 103, -1, 1, -1));
+  EXPECT_TRUE(batch.documents.empty()) << "attention crosses conversations";
+  EXPECT_EQ(rows_of_epoch(*conversations_of({3, 4, 5, 3, 9}), options), 4);
+  ASSERT_TRUE(loader->next(batch));
+  EXPECT_THAT(batch.inputs, ElementsAre(400, 401, 402, 403, 404, 405, 300, 301, 302, kPad, kPad, kPad));
+  EXPECT_THAT(batch.targets, ElementsAre(401, -1, 403, -1, 405, -1, 301, -1, -1, -1, -1, -1));
+  EXPECT_FALSE(loader->next(batch));
+}
+
+TEST(ConversationLoader, BestFitPadRefusesABufferOfOtherData) {
+  const ConversationLoaderOptions options = options_of(ConversationPacking::kBestFitPad, 2, 32, true);
+  const auto all = random_conversations(60, 5);
+  const auto loader = make_conversation_loader(all, options, nullptr);
+  TokenBatch batch;
+  loader->next(batch);
+  for (const char* waiting : {"5", "[60]", "[-1]", "[0.5]", "{}"}) {
+    nlohmann::json bad = loader->position();
+    bad["waiting"] = nlohmann::json::parse(waiting);
+    EXPECT_THAT([&] { make_conversation_loader(all, options, bad); }, ThrowsMessage<DataError>(HasSubstr("numbers below 60")))
+        << waiting;
+  }
+  nlohmann::json bad = loader->position();
+  bad.erase("waiting");
+  EXPECT_THAT([&] { make_conversation_loader(all, options, bad); }, ThrowsMessage<DataError>(HasSubstr("is missing")));
+}
+
 class Packings : public ::testing::TestWithParam<ConversationPacking> {};
 
 TEST_P(Packings, ALoaderContinuesWhereAnotherStood) {
@@ -263,7 +298,7 @@ TEST_P(Packings, TheSeedFixesTheOrderAndEpochsDiffer) {
 
 INSTANTIATE_TEST_SUITE_P(All, Packings,
                          ::testing::Values(ConversationPacking::kStream, ConversationPacking::kBestFit,
-                                           ConversationPacking::kPadded));
+                                           ConversationPacking::kPadded, ConversationPacking::kBestFitPad));
 
 TEST(ConversationLoader, RefusesAPositionOfOtherDataAndNoData) {
   const ConversationLoaderOptions options = options_of(ConversationPacking::kBestFit, 2, 32, true);

@@ -1,15 +1,18 @@
 #pragma once
 // Batches of BOS-aligned training rows from token shards or raw text.
 //
-// Every document begins with BOS. Two packings:
+// Every document begins with BOS. Three packings:
 //   kStream   cuts the concatenated documents into B*T+1 tokens a batch, as the reference's
 //             tokenizing_distributed_data_loader does (the last token of one batch is not repeated in the next).
 //   kBestFit  begins every row with BOS and fills it with the longest waiting document that fits; when none fits, the
 //             longest one is cut and its rest waits on, with a BOS of its own. Nothing is discarded or repeated: every
 //             token of every document is in exactly one row of an epoch (see packing.h).
+//   kBestFitCrop  chooses from a buffer of 1,000 waiting documents. Every row begins with BOS and is filled with the longest
+//             that fits. When none fits, the shortest fills the row and the rest of it is discarded, about a third of all
+//             tokens. Source: tokenizing_distributed_data_loader_with_state_bos_bestfit of the reference at 92d63d4.
 //
-// A loader's position is a small JSON value taken after a batch; a loader made with it continues with the very next
-// batch, whatever was prefetched. Batches do not depend on thread counts. There is one order of batches, of which rank r
+// A loader's position is a JSON value taken after a batch; a loader made with it continues with the very next batch,
+// whatever was prefetched. It is small, except that kBestFitCrop lists the numbers of the documents in its buffer. Batches do not depend on thread counts. There is one order of batches, of which rank r
 // of W gets those numbered r, r+W, r+2W, ...; a position is always behind W batches, and the same for all ranks, so that
 // another number of ranks continues the same order. Every rank reads the whole text for this, and tokenizes it where it is
 // raw: several ranks do better with token shards.
@@ -18,7 +21,8 @@
 // position is only the window's first document and a row. With `shuffle`, the documents of
 // shards are permuted in each epoch and the rows of a window are shuffled, both by the seed.
 // Raw text cannot be read in any order, so only its rows are shuffled. Without `shuffle`,
-// both loaders give the same rows for the same documents. kStream never shuffles.
+// both loaders give the same rows for the same documents. kBestFitCrop shuffles the documents of shards alone, kStream
+// nothing.
 
 #include <cstdint>
 #include <filesystem>
@@ -35,20 +39,22 @@ namespace nanochat {
 
 class Tokenizer;
 
-enum class Packing { kStream, kBestFit };
+enum class Packing { kStream, kBestFit, kBestFitCrop };
 enum class Split { kTrain, kValidation };
 
 struct LoaderOptions {
-  std::int64_t rows = 8;             // B, the device batch size
+  std::int64_t rows = 8;  // B, the device batch size
   std::int64_t sequence_len = 2048;  // T
   Packing packing = Packing::kBestFit;
   Split split = Split::kTrain;
   int rank = 0, world_size = 1;
-  int workers = 1;         // threads that tokenize raw text (0: all); shards need none
-  int prefetch = 4;        // batches made ahead on a thread; 0: made when asked for
-  bool loop = true;        // begin a new epoch at the end; otherwise next() returns false
-  bool shuffle = true;     // kBestFit only
+  int workers = 1;  // threads that tokenize raw text (0: all); shards need none
+  int prefetch = 4;  // batches made ahead on a thread; 0: made when asked for
+  bool loop = true;  // begin a new epoch at the end; otherwise next() returns false
+  bool shuffle = true;  // not for kStream
   std::uint64_t seed = 42;
+  // Of kBestFitCrop: documents that must wait before one is chosen, and how many are added at a time when there are fewer.
+  std::size_t buffer_documents = 1000, refill_documents = 128;
 };
 
 // For one thread.

@@ -52,6 +52,8 @@ class LoaderTest : public ::testing::Test {
     LoaderOptions options;
     options.rows = 4;
     options.sequence_len = 64;
+    options.buffer_documents = 30;
+    options.refill_documents = 7;
     return options;
   }
 
@@ -72,7 +74,7 @@ bool equal(const std::vector<TokenBatch>& a, const std::vector<TokenBatch>& b) {
 }
 
 TEST_F(LoaderTest, PositionsContinueWhateverWasPrefetched) {
-  for (const Packing packing : {Packing::kBestFit, Packing::kStream}) {
+  for (const Packing packing : {Packing::kBestFit, Packing::kBestFitCrop, Packing::kStream}) {
     for (const bool from_text : {false, true}) {
       LoaderOptions now = options();
       now.packing = packing;
@@ -83,7 +85,7 @@ TEST_F(LoaderTest, PositionsContinueWhateverWasPrefetched) {
       const auto position = nlohmann::json::parse(whole->position().dump());
       const auto tail = take(*whole, 150);
       EXPECT_GT(whole->epoch(), 0);
-      EXPECT_LT(position.dump().size(), 200u);
+      EXPECT_LT(position.dump().size(), packing == Packing::kBestFitCrop ? 400u : 200u);
       for (const int prefetch : {0, 1, 7}) {
         now.prefetch = prefetch;
         EXPECT_TRUE(equal(take(*open(position), 150), tail));
@@ -103,7 +105,7 @@ TEST_F(LoaderTest, ThreadsChangeNothing) {
 }
 
 TEST_F(LoaderTest, TextAndShardsGiveTheSameRowsUnshuffled) {
-  for (const Packing packing : {Packing::kBestFit, Packing::kStream}) {
+  for (const Packing packing : {Packing::kBestFit, Packing::kBestFitCrop, Packing::kStream}) {
     for (const Split split : {Split::kTrain, Split::kValidation}) {
       LoaderOptions now = options();
       now.packing = packing;
@@ -116,7 +118,7 @@ TEST_F(LoaderTest, TextAndShardsGiveTheSameRowsUnshuffled) {
 
 // What ranks get is what one process gets, dealt out; a position of some ranks continues the order with any number.
 TEST_F(LoaderTest, RanksShareOneOrder) {
-  for (const Packing packing : {Packing::kBestFit, Packing::kStream}) {
+  for (const Packing packing : {Packing::kBestFit, Packing::kBestFitCrop, Packing::kStream}) {
     for (const bool from_text : {false, true}) {
       LoaderOptions now = options();
       now.packing = packing;

@@ -73,4 +73,18 @@ void PackedWindow::copy_row(std::size_t index, std::int32_t* inputs, std::int32_
   std::fill(targets + filled - 1, targets + sequence_len, -1);
 }
 
+std::size_t longest_that_fits(const std::vector<std::size_t>& lengths, std::size_t room) {
+  std::size_t best = lengths.size(), longest = 0;
+  for (std::size_t i = 0; i < lengths.size(); ++i) {
+    if (lengths[i] > room || lengths[i] <= longest) continue;
+    best = i;
+    longest = lengths[i];
+  }
+  return best;
+}
+
+std::size_t shortest_of(const std::vector<std::size_t>& lengths) {
+  return static_cast<std::size_t>(std::min_element(lengths.begin(), lengths.end()) - lengths.begin());
+}
+
 }  // namespace nanochat

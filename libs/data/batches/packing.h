@@ -56,4 +56,10 @@ class PackedWindow {
   std::vector<std::size_t> order_;     // row shown as index
 };
 
+// For packings that choose from a buffer of waiting documents, in the order in which they came. Index of the longest that is
+// at most `room`, the first among equals; lengths.size() if none is.
+std::size_t longest_that_fits(const std::vector<std::size_t>& lengths, std::size_t room);
+// Index of the shortest, the first among equals. `lengths` must not be empty.
+std::size_t shortest_of(const std::vector<std::size_t>& lengths);
+
 }  // namespace nanochat

@@ -123,6 +123,16 @@ TEST(Packing, KeepsDocumentsThatFitWholeWhileLongOnesFillTheGaps) {
   EXPECT_EQ(runs, 40u);
 }
 
+TEST(Packing, ChoosesFromABufferTheFirstAmongEquals) {
+  const std::vector<std::size_t> lengths = {5, 3, 8, 5, 3};
+  EXPECT_EQ(longest_that_fits(lengths, 100), 2u);
+  EXPECT_EQ(longest_that_fits(lengths, 8), 2u);
+  EXPECT_EQ(longest_that_fits(lengths, 7), 0u);
+  EXPECT_EQ(longest_that_fits(lengths, 4), 1u);
+  EXPECT_EQ(longest_that_fits(lengths, 2), 5u);
+  EXPECT_EQ(shortest_of(lengths), 1u);
+}
+
 TEST(DocumentWindow, IsFullByDocumentsOrTokens) {
   DocumentWindow by_documents;
   for (std::uint64_t i = 0; i < kWindowDocuments; ++i) {

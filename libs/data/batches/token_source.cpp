@@ -24,7 +24,28 @@ std::uint64_t mix(std::uint64_t value) {  // the finalizer of SplitMix64
   return value ^ (value >> 31);
 }
 
+[[noreturn]] void fail_beyond(std::uint64_t document) {
+  throw DataError(fmt::format(
+      "the loader's position, document {}, is beyond the end of the text; it is not the one it was taken from", document));
+}
+
 }  // namespace
+
+std::vector<std::vector<std::int32_t>> TokenSource::documents(std::int64_t epoch, const std::vector<std::uint64_t>& numbers,
+                                                              const std::stop_token& stop) {
+  std::vector<std::vector<std::int32_t>> found;
+  if (numbers.empty()) return found;
+  seek(epoch, numbers.front());
+  std::vector<std::int32_t> tokens;
+  for (std::uint64_t document = numbers.front(); found.size() < numbers.size(); ++document) {
+    if (!next(tokens, stop)) {
+      if (stop.stop_requested()) return found;
+      fail_beyond(numbers[found.size()]);
+    }
+    if (document == numbers[found.size()]) found.push_back(tokens);
+  }
+  return found;
+}
 
 Permutation::Permutation(std::uint64_t n, std::uint64_t seed) : n_(n) {
   half_bits_ = std::max(1, (static_cast<int>(std::bit_width(n > 0 ? n - 1 : 0)) + 1) / 2);
@@ -79,7 +100,7 @@ void ShardSource::seek(std::int64_t epoch, std::uint64_t document) {
   }
   next_ = document;
   order_.reset();
-  if (options_.shuffle && options_.packing == Packing::kBestFit) {
+  if (options_.shuffle && options_.packing != Packing::kStream) {
     order_ = std::make_unique<Permutation>(ends_.back(),
                                            derive_seed(options_.seed, fmt::format("documents of epoch {}", epoch)));
   }
@@ -95,6 +116,20 @@ bool ShardSource::next(std::vector<std::int32_t>& tokens, const std::stop_token&
   // With every document come megabytes around it that the system has cached; they would count as this process's memory.
   shards_[shard].drop_resident();
   return true;
+}
+
+std::vector<std::vector<std::int32_t>> ShardSource::documents(std::int64_t epoch, const std::vector<std::uint64_t>& numbers,
+                                                              const std::stop_token& stop) {
+  std::vector<std::vector<std::int32_t>> found(numbers.size());
+  if (!numbers.empty()) seek(epoch, numbers.front());
+  for (std::size_t i = 0; i < numbers.size(); ++i) {
+    next_ = numbers[i];
+    if (next(found[i], stop)) continue;
+    if (!stop.stop_requested()) fail_beyond(numbers[i]);
+    found.resize(i);
+    break;
+  }
+  return found;
 }
 
 TextSource::TextSource(const std::vector<std::string>& paths, std::shared_ptr<const Tokenizer> tokenizer,

@@ -20,6 +20,10 @@ class TokenSource {
   virtual void seek(std::int64_t epoch, std::uint64_t document) = 0;
   // Replaces `tokens` by the next document, without BOS. False at the end of the epoch or when `stop` is requested.
   virtual bool next(std::vector<std::int32_t>& tokens, const std::stop_token& stop) = 0;
+  // The documents of `epoch` with these ascending numbers; then next() continues anywhere. Fewer if `stop` is requested.
+  // Throws DataError if there are fewer in the epoch.
+  virtual std::vector<std::vector<std::int32_t>> documents(std::int64_t epoch, const std::vector<std::uint64_t>& numbers,
+                                                           const std::stop_token& stop);
 };
 
 // A pseudo-random order of [0, n) in constant memory: a Feistel network over the smallest even number of bits
@@ -41,6 +45,9 @@ class ShardSource : public TokenSource {
   ShardSource(const std::vector<std::string>& paths, const std::string& tokenizer_fingerprint, const LoaderOptions& options);
   void seek(std::int64_t epoch, std::uint64_t document) override;
   bool next(std::vector<std::int32_t>& tokens, const std::stop_token& stop) override;
+  // Reads these documents alone.
+  std::vector<std::vector<std::int32_t>> documents(std::int64_t epoch, const std::vector<std::uint64_t>& numbers,
+                                                   const std::stop_token& stop) override;
 
  private:
   LoaderOptions options_;

@@ -60,7 +60,7 @@ struct Level {
 
 Level choose() {
   const char* wish = std::getenv("NANOCHAT_CPU");
-  const std::string_view limit = wish != nullptr ? wish : "";
+  [[maybe_unused]] const std::string_view limit = wish != nullptr ? wish : "";
 #ifdef NANOCHAT_X86_KERNELS
   const bool avx2_usable = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && limit != "baseline";
   const bool avx512_usable = avx2_usable && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
@@ -145,7 +145,7 @@ RowKernels<float> row_kernels<float>(std::int64_t /*d*/) {
 }
 
 template <>
-RowKernels<bf16> row_kernels<bf16>(std::int64_t d) {
+RowKernels<bf16> row_kernels<bf16>([[maybe_unused]] std::int64_t d) {
   RowKernels<bf16> kernels = *level().bf16_rows;
 #ifdef NANOCHAT_X86_KERNELS
   if (has_bf16_products()) {

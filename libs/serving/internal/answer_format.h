@@ -21,6 +21,8 @@
 #include <string_view>
 #include <vector>
 
+#include <nlohmann/json.hpp>
+
 #include "inference/engine_request.h"
 #include "serving/api_error.h"
 #include "serving/http_message.h"
@@ -73,5 +75,11 @@ class AnswerFormat {
 
 // A new random id: `prefix` and 24 hexadecimal digits.
 std::string new_id(std::string_view prefix);
+
+// One line of JSON. Bytes that are not UTF-8 become U+FFFD.
+std::string dump(const nlohmann::ordered_json& value);
+
+// Appends a server-sent event that has a name.
+void append_event(std::string_view name, std::string_view data, std::string& out);
 
 }  // namespace nanochat

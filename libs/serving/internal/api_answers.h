@@ -3,17 +3,34 @@
 // throws ApiError, and the ConfigError and DataError of the tokenizer and the schema, which current_api_error() turns into
 // status 400.
 
+#include <cstdint>
+#include <memory>
+#include <string>
 #include <string_view>
 
 #include "serving/internal/answer_session.h"
+#include "serving/internal/response_store.h"
 #include "serving/request_defaults.h"
 #include "serving/served_model.h"
 
 namespace nanochat {
 
-using PlanAnswer = AnswerPlan (*)(const ServedModel& served, std::string_view body, const RequestDefaults& defaults);
+// What a plan is made from.
+struct PlanInput {
+  const ServedModel& served;
+  std::string_view body;
+  const RequestDefaults& defaults;
+  std::shared_ptr<ResponseStore> responses;  // of /v1/responses
+  std::string owner;                         // the API key of the request; empty if the server needs none
+};
+using PlanAnswer = AnswerPlan (*)(const PlanInput& input);
 
-AnswerPlan plan_chat(const ServedModel& served, std::string_view body, const RequestDefaults& defaults);
-AnswerPlan plan_completion(const ServedModel& served, std::string_view body, const RequestDefaults& defaults);
+AnswerPlan plan_chat(const PlanInput& input);
+AnswerPlan plan_completion(const PlanInput& input);
+AnswerPlan plan_anthropic_message(const PlanInput& input);
+AnswerPlan plan_response(const PlanInput& input);
+
+// The number of tokens of the prompt of POST /v1/messages/count_tokens.
+std::int64_t count_anthropic_tokens(const ServedModel& served, std::string_view body, const RequestDefaults& defaults);
 
 }  // namespace nanochat

@@ -14,7 +14,7 @@ namespace nanochat {
 
 struct Api::Route {
   const char* method;
-  const char* path;        // such as "/v1/models/{id}"; {id} matches any text
+  const char* path;        // such as "/v1/models/{id}"; {id} matches any text. Also served without /v1, see api.cpp
   HttpResponse (Api::*function)(Call&);
   bool open = false;       // served without an API key
   PlanAnswer plan = nullptr;  // set if `function` is Api::answer
@@ -24,6 +24,8 @@ struct Api::Route {
 struct Api::Call {
   std::shared_ptr<HttpExchange> exchange;
   const Route* route = nullptr;  // null: no route has this path
+  HttpResponse (*failure)(const ApiError&) = openai_failure;  // of the route, or of another route with this path
+  std::string allowed;           // the methods of the routes with this path
   std::string argument;          // the text that {id} matched
   std::string id;                // X-Request-Id
   std::shared_ptr<AnswerSession> session;  // set if the request generates text

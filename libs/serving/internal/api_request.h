@@ -2,7 +2,6 @@
 // Parses the bodies of POST /v1/chat/completions and /v1/completions into structs. Uses neither a socket nor the engine.
 // Every function throws ApiError (status 400), and the error names the field.
 
-#include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -11,32 +10,12 @@
 
 #include <nlohmann/json.hpp>
 
-#include "inference/sampler.h"
-#include "serving/request_defaults.h"
+#include "serving/internal/request_fields.h"
+#include "serving/internal/tool_call.h"
+#include "tokenizer/chat_history.h"
 #include "tokenizer/conversation.h"
 
 namespace nanochat {
-
-inline constexpr std::int64_t kMaxChoices = 128;  // limit of n, and of n times the number of prompts
-inline constexpr std::size_t kMaxStopStrings = 4;
-inline constexpr std::size_t kMaxStopCharacters = 256;
-inline constexpr std::size_t kMaxStopTokenIds = 128;
-inline constexpr std::int64_t kMaxTopLogprobs = 20;
-
-// The fields that chats and completions share.
-struct GenerationFields {
-  std::string model;                       // empty: the model of this server
-  bool stream = false, include_usage = false, continuous_usage = false;
-  std::int64_t n = 1;
-  std::optional<std::int64_t> max_tokens;  // nullopt: to the end of the context
-  std::int64_t min_tokens = 0;
-  bool ignore_eos = false;                 // continue after the model's own stop tokens
-  std::vector<std::string> stop;
-  std::vector<TokenId> stop_token_ids;     // in addition to the model's own
-  SamplingOptions sampling;
-  bool logprobs = false;
-  std::int64_t top_logprobs = 0;
-};
 
 enum class ResponseFormat { kText, kJsonObject, kJsonSchema, kToolCall, kRegex, kChoice, kGrammar };
 
@@ -50,8 +29,11 @@ struct RequestedFormat {
 
 struct ChatRequest : RequestedFormat {
   GenerationFields fields;
-  Conversation conversation;            // in the form that render_prompt accepts
-  std::optional<bool> nanochat_tools;   // may the model use its calculator; nullopt: if it can
+  // In the form that render_prompt accepts, or that render_continuation does if it ends with a message of the assistant.
+  Conversation conversation;
+  std::string conversation_field = "messages";  // the field that it comes from
+  std::optional<bool> nanochat_tools;  // may the model use its calculator; nullopt: if it can
+  bool continues() const { return conversation.messages.back().role == "assistant"; }
 };
 
 struct CompletionRequest : RequestedFormat {
@@ -66,9 +48,6 @@ struct CompletionRequest : RequestedFormat {
 ChatRequest parse_chat_request(std::string_view body, const RequestDefaults& defaults);
 CompletionRequest parse_completion_request(std::string_view body, const RequestDefaults& defaults);
 
-// Parses a list of token ids. `where` is the name of the field in errors.
-std::vector<TokenId> parse_token_ids(const nlohmann::json& value, const std::string& where);
-
 // Converts the messages of a chat to a conversation of the kind that the model was trained on:
 //   - System and developer messages are joined into one at the beginning; `tools`, the description of the functions on offer,
 //     is appended to it.
@@ -77,5 +56,13 @@ std::vector<TokenId> parse_token_ids(const nlohmann::json& value, const std::str
 //   - Calls of functions by the assistant become JSON in its text. Its calculations (nanochat_calculations, in the form in
 //     which answers list them) are inserted at their offsets.
 Conversation parse_messages(const nlohmann::json& messages, const std::string& tools);
+
+// The end of that conversion, which the protocols share. The chat format begins with the user: before a greeting by the
+// assistant there is an empty message of the user. A last message of the assistant is the beginning of the answer, unless it is
+// empty. `ends_with_call`: the last message has calls of functions, which is an error.
+Conversation take_conversation(ChatHistory history, const std::string& tools, const std::string& field, bool ends_with_call);
+
+// Makes the answer a call of a function if `tools` requires one. Returns the description of the functions for the model.
+std::string use_tools(const ToolRequest& tools, RequestedFormat& request);
 
 }  // namespace nanochat

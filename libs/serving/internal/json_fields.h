@@ -27,8 +27,10 @@ nlohmann::json parse_json_object(std::string_view text, bool allow_empty = false
 
 // Parses only the members `names` of an object that parse_json_object() has accepted, and keeps the order of their keys. Throws
 // ApiError (400) if they have more than kMaxOrderedKeys keys: an ordered_json searches linearly when it adds a key.
+// Keys of the few names `uncounted` do not count, because an object has each of them at most once.
 inline constexpr int kMaxOrderedKeys = 5000;
-nlohmann::ordered_json parse_in_order(std::string_view text, std::initializer_list<std::string_view> names);
+nlohmann::ordered_json parse_in_order(std::string_view text, std::initializer_list<std::string_view> names,
+                                      std::initializer_list<std::string_view> uncounted = {});
 
 class JsonFields {
  public:

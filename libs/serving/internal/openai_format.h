@@ -68,7 +68,7 @@ std::string token_text(const Tokenizer& tokenizer, TokenId id);
 // JSON has no -Inf, the log probability of a token that is never drawn. This returns -9999 instead, as OpenAI's API does.
 double json_logprob(double logprob);
 
-// One line of JSON. Bytes that are not UTF-8 become U+FFFD.
-std::string dump(const nlohmann::ordered_json& value);
+// A list of {"token", "logprob", "bytes", "top_logprobs"}, with `top` alternatives each.
+nlohmann::ordered_json logprobs_json(const Tokenizer& tokenizer, const std::vector<AnswerToken>& tokens, std::int64_t top);
 
 }  // namespace nanochat

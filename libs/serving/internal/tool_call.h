@@ -10,16 +10,23 @@
 
 #include <nlohmann/json.hpp>
 
+#include "serving/internal/json_fields.h"
+
 namespace nanochat {
 
 // One function of "tools".
 struct ToolFunction {
   std::string name;
-  nlohmann::ordered_json description;  // the member "function", unchanged
-  std::string place;  // its place in the request, for errors: "tools[0].function"
+  nlohmann::ordered_json description;  // {"name", "description", "parameters"}; in a chat the member "function", unchanged
+  std::string place;  // the place of the parameters in the request, for errors: "tools[0].function.parameters"
 };
 // Checks "tools". `in_order` is the same value with the order of its keys. Throws ApiError (400), which names the field.
 std::vector<ToolFunction> parse_tools(const nlohmann::json& tools, const nlohmann::ordered_json& in_order);
+
+// The function of a tool of the form {"name", "description", SCHEMA}. `schema` is the name of the member with the schema of the
+// arguments, `where` the place of the tool.
+ToolFunction flat_function(const JsonFields& tool, const nlohmann::ordered_json& in_order, const std::string& where,
+                           const char* schema);
 
 // The text that describes the functions in the system message; empty if there are none.
 std::string describe_tools(const std::vector<ToolFunction>& functions);
@@ -32,6 +39,9 @@ struct ToolRequest {
 // Parses tool_choice: "none", "auto", "required" or {"type": "function", "function": {"name"}}; nullptr is "auto". Throws
 // ApiError for any other value, for a function that is not in `functions`, and for "required" without functions.
 ToolRequest parse_tool_choice(const nlohmann::json* value, std::vector<ToolFunction> functions);
+// A call of any of the functions; `choice` is the value of tool_choice for errors. A call of the function `name`.
+ToolRequest require_function(std::vector<ToolFunction> functions, const std::string& choice);
+ToolRequest require_named_function(const std::vector<ToolFunction>& functions, const std::string& name);
 
 // The JSON schema of a call of one of the functions. The parameters of each function get an $id: their references are resolved
 // within them, and errors name them. Throws ApiError if the parameters of a function are not an object.

@@ -10,11 +10,12 @@
 
 #include "core/errors.h"
 #include "core/options.h"
-#include "model/memory.h"
 #include "training/midtrain/midtrain.h"
 #include "training/pretrain/pretrain_options.h"
+#include "training/pretrain/pretrain_plan.h"
 #include "training/rl/rl.h"
 #include "training/sft/sft.h"
+#include "training/trainer/training_plan.h"
 
 namespace nanochat {
 namespace {
@@ -24,7 +25,7 @@ constexpr double kGenerationShare = 0.1;              // of the training rate, t
 
 class Planner {
  public:
-  explicit Planner(const Chain& chain) : chain_(chain) {}
+  Planner(const Chain& chain, const Cluster& cluster) : chain_(chain), cluster_(cluster) {}
 
   StepPlan plan(const ChainStep& step) {
     StepPlan result{.name = step.name, .command = step.command};
@@ -59,7 +60,7 @@ class Planner {
     declare(options, config);
     if (declare_scores != nullptr) declare_scores(options, scores);
     options.apply_json(step.options, fmt::format("step \"{}\"", step.name));
-    if constexpr (std::is_same_v<Config, PretrainConfig>) apply_recipe(options, config);
+    if constexpr (std::is_same_v<Config, PretrainConfig> || std::is_same_v<Config, SftConfig>) apply_recipe(options, config);
     return config;
   }
 
@@ -83,34 +84,41 @@ class Planner {
 
   // Weights, optimizer and their memory while training; checkpoints that stay.
   void train(const GptConfig& model, std::int64_t device_batch_size, const TrainerOptions& options, StepPlan& result) const {
-    constexpr int kBytes = 2;  // bfloat16
-    const MemoryEstimate need = estimate_training_memory(model, device_batch_size, model.sequence_len, kBytes,
-                                                         chain_.hardware.gpu);
+    const TrainingShape shape{.device_batch_size = device_batch_size,
+                              .sequence_len = model.sequence_len,
+                              .compute_bytes = options.runtime.dtype == "float32" ? 4 : 2,
+                              .gpu = chain_.hardware.gpu,
+                              .recompute = options.recompute};
+    const double tokens = result.steps > 0 ? static_cast<double>(result.tokens) / static_cast<double>(result.steps) : 0.0;
+    Cluster cluster = cluster_;
+    cluster.gradient_bytes = options.grad_comm_dtype == "bfloat16" ? 2 : 4;
+    const TrainingPlan plan = plan_training(model, shape, cluster, result.steps, tokens);
     result.parameters = model.parameter_count();
-    result.memory = need.total();
+    result.memory = plan.memory.total();
+    result.host_memory = plan.host_memory;
+    result.sent = plan.traffic.total();
+    result.communication_seconds = plan.step.communication();
     const std::int64_t interval = options.checkpoint_interval;
     std::int64_t checkpoints = interval > 0 ? (result.steps + interval - 1) / interval : 1;
     if (options.keep_last > 0) checkpoints = std::min(checkpoints, options.keep_last);
     checkpoints += options.keep_best ? 1 : 0;
-    result.disk = checkpoints * (result.parameters * static_cast<std::int64_t>(sizeof(float)) + need.optimizer);
-    result.seconds = seconds(static_cast<double>(result.tokens) * model.flops_per_token());
+    result.disk = checkpoints * (result.parameters * static_cast<std::int64_t>(sizeof(float)) +
+                                 estimate_training_memory(model, shape).optimizer);
+    result.seconds = plan.seconds;
   }
+  // On all devices.
   double seconds(double flops) const {
-    return chain_.hardware.flops_per_second > 0 ? flops / chain_.hardware.flops_per_second : 0.0;
+    return cluster_.flops_per_second > 0 ? flops / (cluster_.flops_per_second * cluster_.ranks) : 0.0;
   }
 
   void pretrain(const ChainStep& step, StepPlan& result) {
-    auto config = configuration<PretrainConfig>(step, declare_pretrain_options, declare_core_scores);
+    const auto config = configuration<PretrainConfig>(step, declare_pretrain_options, declare_core_scores);
     if (vocab_size_ == 0) throw ConfigError(fmt::format("step \"{}\": no step before it trains a tokenizer", step.name));
-    const GptConfig model = config.model_config(vocab_size_);
-    const Horizon horizon = config.horizon(model);
-    if (config.total_batch_size < 0) config.total_batch_size = config.scaling(model).total_batch_size;
-    const double step_seconds = seconds(model.flops_per_token() * static_cast<double>(config.total_batch_size));
-    result.steps = step_seconds > 0.0 ? std::max<std::int64_t>(horizon.steps, std::llround(horizon.seconds / step_seconds))
-                                      : horizon.steps;
-    result.tokens = result.steps * config.total_batch_size;
-    train(model, config.device_batch_size, config, result);
-    remember(config, {model, config.device_batch_size, config.total_batch_size});
+    const PretrainPlan plan = plan_pretraining(config, vocab_size_, chain_.hardware.gpu, cluster_);
+    result.steps = plan.steps;
+    result.tokens = plan.steps * plan.total_batch_size;
+    train(plan.model, config.device_batch_size, config, result);
+    remember(config, {plan.model, config.device_batch_size, plan.total_batch_size});
   }
 
   void remember(const TrainerOptions& options, const Trained& trained) {
@@ -141,9 +149,12 @@ class Planner {
     const std::int64_t conversations = std::max<std::int64_t>(1, known(step, "conversations")), tokens = known(step, "tokens");
     const double rows_wanted = static_cast<double>(tokens) / static_cast<double>(conversations) *
                                static_cast<double>(config.examples_per_step) / static_cast<double>(base.model.sequence_len);
-    const std::int64_t rows = config.total_batch_size > 0 ? config.total_batch_size / base.model.sequence_len
-                                                          : std::max<std::int64_t>(1, std::llround(rows_wanted));
-    const StepShape shape = step_shape(rows, base.device_batch_size);
+    const std::int64_t batch_size = config.total_batch_size > 0     ? config.total_batch_size
+                                    : config.examples_per_step == 0 ? base.total_batch_size
+                                                                    : 0;
+    const std::int64_t rows = batch_size > 0 ? batch_size / base.model.sequence_len
+                                             : std::max<std::int64_t>(1, std::llround(rows_wanted));
+    const StepShape shape = step_shape(rows, base.device_batch_size, cluster_.ranks);
     const std::int64_t batch = shape.rows_of_step() * base.model.sequence_len;
     result.steps = config.num_iterations >= 0 ? config.num_iterations : epochs(tokens, config, batch);
     result.tokens = result.steps * batch;
@@ -176,14 +187,16 @@ class Planner {
   }
 
   const Chain& chain_;
+  const Cluster& cluster_;
   std::int64_t vocab_size_ = 0;
   std::map<std::string, Trained> trained_;  // by output_dir
 };
 
 }  // namespace
 
-std::vector<StepPlan> plan_chain(const Chain& chain) {
-  Planner planner(chain);
+std::vector<StepPlan> plan_chain(const Chain& chain, Cluster cluster) {
+  if (cluster.flops_per_second == 0.0) cluster.flops_per_second = chain.hardware.flops_per_second;
+  Planner planner(chain, cluster);
   std::vector<StepPlan> plans;
   for (const ChainStep& step : chain.steps) plans.push_back(planner.plan(step));
   return plans;

@@ -72,6 +72,40 @@ INSTANTIATE_TEST_SUITE_P(Configs, Plans,
                                                  5.7e14, 83'200'000'000, 16'384}),
                          [](const auto& instance) { return std::string(instance.param.file).substr(0, 3); });
 
+// Of nanochat-2026-07: parameters, batch and steps from the table of the specification of its reference. The later stages have
+// the same figures for all.
+struct NewestCount {
+  const char* file;
+  std::int64_t parameters, matrices, batch, steps, sft_steps, shard_bytes;
+};
+
+class NewestPlans : public ::testing::TestWithParam<NewestCount> {};
+
+TEST_P(NewestPlans, EqualAHandCount) {
+  const NewestCount& c = GetParam();
+  const std::vector<StepPlan> plans = plan_chain(load_chain(kConfigs / c.file));
+  const StepPlan& base = step_of(plans, "base");
+  EXPECT_EQ(base.parameters, c.parameters);
+  EXPECT_EQ(base.steps, c.steps);
+  EXPECT_EQ(base.tokens, c.steps * c.batch);
+  EXPECT_EQ(step_of(plans, "shards").disk, c.shard_bytes);
+  EXPECT_GE(step_of(plans, "shards").tokens, base.tokens) << "no text is used twice";
+  // Weights 4 bytes; two moments of AdamW, or the momentum of Muon and a small second moment.
+  const auto checkpoint = static_cast<double>(4 * c.parameters + 8 * (c.parameters - c.matrices) + 4 * c.matrices);
+  EXPECT_NEAR(static_cast<double>(base.disk), 3.0 * checkpoint, 0.002 * 3.0 * checkpoint);
+  const StepPlan& sft = step_of(plans, "sft");  // 438,000,000 tokens in steps of the base model's batch
+  EXPECT_EQ(sft.steps, c.sft_steps);
+  EXPECT_EQ(sft.tokens, c.sft_steps * c.batch);
+  EXPECT_EQ(step_of(plans, "rl").steps, 467);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Configs, NewestPlans,
+    ::testing::Values(NewestCount{"d12.json", 286'261'730, 84'935'088, 524'288, 2520, 835, 2'760'000'000},
+                      NewestCount{"d20.json", 896'533'746, 393'217'200, 1'048'576, 4980, 417, 11'040'000'000},
+                      NewestCount{"d24_speedrun.json", 1'384'122'122, 679'478'976, 1'048'576, 5568, 417, 18'400'000'000}),
+    [](const auto& instance) { return std::string(instance.param.file).substr(0, 3); });
+
 TEST(Plan, OfTheToyWorld) {
   const std::vector<StepPlan> plans = plan_chain(load_chain(kConfigs / "toy.json"));
   const StepPlan& base = step_of(plans, "base");
@@ -81,6 +115,25 @@ TEST(Plan, OfTheToyWorld) {
   EXPECT_EQ(step_of(plans, "shards").disk, 6'000'000);
   EXPECT_EQ(step_of(plans, "rl").parameters, base.parameters);
   EXPECT_LT(base.memory, std::int64_t{1} << 30);
+}
+
+TEST(Plan, OfSeveralProcesses) {
+  const Chain chain = load_chain(kConfigs / "speedrun_d20.json");
+  const std::vector<StepPlan> one = plan_chain(chain), eight = plan_chain(chain, {.ranks = 8});
+  for (std::size_t i = 0; i < one.size(); ++i) {
+    if (one[i].parameters == 0) {
+      EXPECT_EQ(eight[i].sent, 0) << one[i].name;
+      continue;
+    }
+    EXPECT_EQ(one[i].sent, 0) << one[i].name;
+    EXPECT_EQ(eight[i].sent, step_traffic(GptConfig::from_depth(20, 65536, 2048), 8, 2).total()) << one[i].name;
+    EXPECT_LT(eight[i].memory, one[i].memory) << one[i].name;
+    EXPECT_GT(eight[i].seconds, one[i].seconds / 8 * 0.99) << one[i].name;
+    EXPECT_EQ(eight[i].disk, one[i].disk) << one[i].name << ": the ranks' parts are the whole";
+  }
+  const StepPlan& base = step_of(eight, "base");
+  EXPECT_EQ(base.steps, step_of(one, "base").steps);
+  EXPECT_NEAR(base.seconds, step_of(one, "base").seconds / 8, 0.1 * base.seconds) << "eight micro-batches, one each";
 }
 
 TEST(Plan, FindsOptionsThatDoNotFit) {

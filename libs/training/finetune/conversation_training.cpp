@@ -33,23 +33,33 @@ class ConversationTraining : public Stage {
 
   TrainerParts parts(const Runtime& runtime) const {
     const std::int64_t iterations = num_iterations();
+    std::vector<std::string> warnings;
+    const WarmStart warm_start = plan_warm_start(warnings);
+    if (base_.stage == "pretrain" && model_config_.is_2026() && plan_.recipe == "nanochat-2025-12") {
+      warnings.push_back(
+          "the base model is one of nanochat-2026-07 without midtraining; --recipe nanochat-2026-07 has the learning rates and "
+          "the packing for it");
+    }
+    const TrainerOptions options = base_.with_rates(config_);
     return {.stage = plan_.stage,
             .score = plan_.judge_by_bpb ? "bpb" : "loss",
-            .options = config_,
+            .options = options,
             .runtime = runtime,
             .model = model_config_,
             .tokenizer = tokenizer_,
             .device_batch_size = shape_.device_batch_size,
             .horizon = {.steps = steps_to_take(config_, iterations)},
             .scheduled_steps = iterations,
-            .schedule = {.warmdown_ratio = plan_.warmdown_ratio},
+            .schedule = {.warmup_ratio = plan_.warmup_ratio,
+                         .warmdown_ratio = plan_.warmdown_ratio,
+                         .final_lr_frac = plan_.final_lr_frac},
             .muon_warmup = plan_.muon_warmup,
-            .invariants = {{"tokens_per_step",
-                            shape_.rows_of_step() * model_config_.sequence_len,
-                            {"device_batch_size", "base_model"}}},
+            .invariants = invariants(options),
             .declare = plan_.declare,
             .initialize = [this](Gpt& model) { read_weights(base_.stored, model); },
+            .warm_start = warm_start,
             .announcement = announcement(iterations),
+            .warnings = std::move(warnings),
             .scores = plan_.scores,
             .communicator = &communicator_};
   }
@@ -75,11 +85,31 @@ class ConversationTraining : public Stage {
  private:
   std::int64_t time() const { return model_config_.sequence_len; }
 
+  std::vector<Invariant> invariants(const TrainerOptions& options) const {
+    const std::int64_t tokens = shape_.rows_of_step() * model_config_.sequence_len;
+    std::vector<Invariant> found = {{"tokens_per_step", tokens, {"device_batch_size", "base_model"}}};
+    const auto inherited = {config_.embedding_lr, config_.unembedding_lr, config_.matrix_lr};
+    if (std::count(inherited.begin(), inherited.end(), kInherited) > 0) {
+      found.push_back({"learning_rates", {options.embedding_lr, options.unembedding_lr, options.matrix_lr}, {"base_model"}});
+    }
+    return found;
+  }
+
+  WarmStart plan_warm_start(std::vector<std::string>& warnings) const {
+    if (!plan_.load_optimizer) return {};
+    if (has_optimizer_state(base_.stored.folder)) return {base_.stored.folder, base_.optimizer_steps()};
+    warnings.push_back(fmt::format("{}: this checkpoint has no state of the optimizer, which therefore begins at zero",
+                                   base_.stored.folder.string()));
+    return {};
+  }
+
   ConversationLoaderOptions loader_options(ConversationPacking packing, std::int64_t rows) const {
     return {.rows = rows,
             .sequence_len = time(),
             .packing = packing,
-            .padding_id = tokenizer_->require_special(kAssistantEnd),  // as the reference pads
+            // As the versions of the reference pad.
+            .padding_id = packing == ConversationPacking::kBestFitPad ? tokenizer_->bos_id()
+                                                                      : tokenizer_->require_special(kAssistantEnd),
             .seed = config_.seed,
             .rank = communicator_.rank(),
             .world_size = communicator_.size()};

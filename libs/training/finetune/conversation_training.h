@@ -20,11 +20,15 @@ struct ConversationPlan {
   ConversationPacking packing = ConversationPacking::kBestFit;
   std::int64_t total_batch_size = 0;    // tokens of a step; 0: see examples_per_step
   std::int64_t examples_per_step = 0;   // conversations in a step, on average (kPadded: exactly)
-  double warmdown_ratio = 0.2;          // fraction of the steps in which learning rates fall to zero
-  bool muon_warmup = true;              // momentum as in pretraining, otherwise 0.95
+  double warmup_ratio = 0.0;            // fraction of the steps in which learning rates rise
+  double warmdown_ratio = 0.2;          // fraction of the steps in which learning rates fall
+  double final_lr_frac = 0.0;           // to this fraction
+  bool muon_warmup = true;              // momentum rises from 0.85 to 0.95 in 300 steps, otherwise it is 0.95
+  bool load_optimizer = false;          // begin with the state of the base model's optimizer, where there is one
   std::int64_t eval_tokens = 0;
   // The score is bits per byte over a stream of all tokens, otherwise the loss of the supervised tokens.
   bool judge_by_bpb = true;
+  std::string recipe = {};              // of sft
   std::function<void(OptionList&)> declare;
   std::vector<ScheduledScore> scores = {};
   Communicator* communicator = &alone();

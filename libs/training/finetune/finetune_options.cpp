@@ -33,7 +33,7 @@ void require_chat_tokens(const BaseModel& base) {
 
 }  // namespace
 
-void declare_finetune_options(OptionList& options, FinetuneConfig& config) {
+void declare_finetune_options(OptionList& options, FinetuneConfig& config, bool inherits) {
   options
       .add("base_model", config.base_model,
            "Model to start from: a run or checkpoint of an earlier stage, or the name of a run in runs/.")
@@ -54,7 +54,7 @@ void declare_finetune_options(OptionList& options, FinetuneConfig& config) {
            "Maximum number of rows in one forward pass; 0 uses the value of the base model's run.")
       .at_least(0)
       .may_change();
-  declare_learning_rates(options, config);
+  declare_learning_rates(options, config, inherits);
   options.add("init_lr_frac", config.init_lr_frac, "Multiply the three learning rates above by this.").at_least(0);
   declare_step_options(options, config);
 }
@@ -69,6 +69,26 @@ void declare_measuring_options(OptionList& options, FinetuneConfig& config, cons
 std::int64_t BaseModel::inherit(const char* key, std::int64_t otherwise) const {
   const auto value = config.find(key);
   return value != config.end() && value->is_number_integer() && *value > 0 ? value->get<std::int64_t>() : otherwise;
+}
+
+double BaseModel::inherit_rate(const char* key, double otherwise) const {
+  const auto value = config.find(key);
+  return value != config.end() && value->is_number() && *value >= 0.0 ? value->get<double>() : otherwise;
+}
+
+TrainerOptions BaseModel::with_rates(TrainerOptions options) const {
+  const auto resolve = [this](double& rate, const char* key, double otherwise) {
+    if (rate == kInherited) rate = inherit_rate(key, otherwise);
+  };
+  resolve(options.embedding_lr, "embedding_lr", 0.3);
+  resolve(options.unembedding_lr, "unembedding_lr", 0.004);
+  resolve(options.matrix_lr, "matrix_lr", 0.02);
+  return options;
+}
+
+std::int64_t BaseModel::optimizer_steps() const {
+  const nlohmann::json& state = stored.training_state;
+  return state.is_object() ? state.value("optimizer_steps", state.value("step", std::int64_t{0})) : 0;
 }
 
 BaseModel open_base_model(const FinetuneConfig& config, std::string_view stage) {

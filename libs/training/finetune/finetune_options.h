@@ -24,8 +24,12 @@ struct FinetuneConfig : TrainerOptions {
   std::int64_t device_batch_size = 0;   // rows; 0: the value of the base model's training
 };
 
-// The options of these stages, in order: those before and those after the stage's own.
-void declare_finetune_options(OptionList& options, FinetuneConfig& config);
+// A learning rate that is the one which the base model was trained with.
+inline constexpr double kInherited = -1.0;
+
+// The options of these stages, in order: those before and those after the stage's own. `inherits`: learning rates may be
+// kInherited.
+void declare_finetune_options(OptionList& options, FinetuneConfig& config, bool inherits = false);
 void declare_measuring_options(OptionList& options, FinetuneConfig& config, const std::string& evaluated);
 
 // The model that a stage starts from.
@@ -36,6 +40,12 @@ struct BaseModel {
 
   // A number of that configuration, or `otherwise`.
   std::int64_t inherit(const char* key, std::int64_t otherwise) const;
+  double inherit_rate(const char* key, double otherwise) const;
+  // Options in which learning rates that are kInherited have their values: those of the base model's training before they
+  // were scaled by its batch size, or the reference's.
+  TrainerOptions with_rates(TrainerOptions options) const;
+  // Steps that the optimizer of its training has taken.
+  std::int64_t optimizer_steps() const;
 };
 
 // Opens --base-model for `stage`. Throws ConfigError if there is none or if it comes from a later stage, and

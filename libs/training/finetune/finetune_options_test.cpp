@@ -37,6 +37,20 @@ TEST_F(BaseModels, AreInheritedFrom) {
   testing::expect_same_weights(model, *load_model(folder, at::kFloat).model);
 }
 
+TEST_F(BaseModels, GiveTheirLearningRatesAndTheStepsOfTheirOptimizer) {
+  TrainerOptions options;
+  options.embedding_lr = options.unembedding_lr = kInherited;
+  options.matrix_lr = 0.5;
+  const BaseModel newest = opening(testing::save_newest_base_model(folder_.path(), *tokenizer_), "sft")();
+  EXPECT_EQ(newest.with_rates(options).embedding_lr, 0.3);
+  EXPECT_EQ(newest.with_rates(options).unembedding_lr, 0.008);
+  EXPECT_EQ(newest.with_rates(options).matrix_lr, 0.5) << "given";
+  EXPECT_EQ(newest.optimizer_steps(), 7);
+  const BaseModel imported = opening(testing::save_base_model(folder_.path(), tokenizer_.get(), ""), "sft")();
+  EXPECT_EQ(imported.with_rates(options).unembedding_lr, 0.004) << "the reference's, where none is known";
+  EXPECT_EQ(imported.optimizer_steps(), 0);
+}
+
 TEST_F(BaseModels, OfTheSameOrAnEarlierStageAreTaken) {
   for (const char* stage : {"pretrain", "midtrain", "sft"}) {
     EXPECT_EQ(opening(testing::save_base_model(folder_.path(), tokenizer_.get(), stage), "sft")().stage, stage);

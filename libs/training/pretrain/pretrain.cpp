@@ -18,16 +18,6 @@
 namespace nanochat {
 namespace {
 
-void check_batch_sizes(const PretrainConfig& config, int processes) {
-  const std::int64_t micro = config.device_batch_size * config.sequence_len * processes;
-  if (config.total_batch_size % micro == 0) return;
-  throw ConfigError(fmt::format(
-      "--total-batch-size {} is not a multiple of --device-batch-size {} x --sequence-len {}{} = {}; the nearest is {}",
-      config.total_batch_size, config.device_batch_size, config.sequence_len,
-      processes > 1 ? fmt::format(" x {} processes", processes) : "", micro,
-      std::max<std::int64_t>(1, (config.total_batch_size + micro / 2) / micro) * micro));
-}
-
 class Pretraining : public Stage {
  public:
   Pretraining(const PretrainConfig& config, Communicator& communicator)

@@ -1,6 +1,9 @@
 #include "training/pretrain/pretrain_options.h"
 
+#include <algorithm>
 #include <cmath>
+
+#include <spdlog/fmt/fmt.h>
 
 #include "core/errors.h"
 #include "core/options.h"
@@ -74,6 +77,16 @@ Horizon PretrainConfig::horizon(const GptConfig& model) const {
   }
   throw ConfigError(
       "no training horizon: give --num-iterations, --target-minutes, --target-flops or --target-param-data-ratio");
+}
+
+void check_batch_sizes(const PretrainConfig& config, int processes) {
+  const std::int64_t micro = config.device_batch_size * config.sequence_len * processes;
+  if (config.total_batch_size % micro == 0) return;
+  throw ConfigError(fmt::format(
+      "--total-batch-size {} is not a multiple of --device-batch-size {} x --sequence-len {}{} = {}; the nearest is {}",
+      config.total_batch_size, config.device_batch_size, config.sequence_len,
+      processes > 1 ? fmt::format(" x {} processes", processes) : "", micro,
+      std::max<std::int64_t>(1, (config.total_batch_size + micro / 2) / micro) * micro));
 }
 
 void declare_pretrain_options(OptionList& options, PretrainConfig& config) {
@@ -173,9 +186,11 @@ void declare_pretrain_options(OptionList& options, PretrainConfig& config) {
 
   options
       .add("packing", config.packing,
-           "How documents fill rows. best-fit starts every row at the beginning of a document. stream cuts the "
-           "concatenated text at row boundaries, as the Python nanochat does.")
-      .one_of({"best-fit", "stream"});
+           "How documents fill rows. best-fit starts every row at the beginning of a document and keeps all text. "
+           "best-fit-crop discards the end of documents that do not fit, as the Python nanochat of July 2026 does: about a "
+           "third of the text. stream cuts the concatenated text at row boundaries, as the Python nanochat of December 2025 "
+           "does.")
+      .one_of({"best-fit", "best-fit-crop", "stream"});
   options
       .add("validation_every", config.validation_every,
            "For text: hold out every N-th document for validation; 0 holds out none.")

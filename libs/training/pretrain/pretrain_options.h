@@ -58,6 +58,9 @@ struct PretrainConfig : TrainerOptions {
   TrainerOptions trainer_options(const GptConfig& model) const;
 };
 
+// Throws ConfigError unless a step, whose size is known, divides into micro-batches of so many processes.
+void check_batch_sizes(const PretrainConfig& config, int processes);
+
 // Declares every option. The resolved configuration of a run has all except those that belong to the invocation.
 void declare_pretrain_options(OptionList& options, PretrainConfig& config);
 // Gives options of declare_pretrain_options() that nobody set the defaults of the recipe. Call it once all sources were read.

@@ -26,6 +26,7 @@ namespace fs = std::filesystem;
 using ::testing::AllOf;
 using ::testing::ContainsRegex;
 using ::testing::HasSubstr;
+using ::testing::Not;
 using ::testing::ThrowsMessage;
 
 // Text, and options of a model that trains in a second.
@@ -85,6 +86,32 @@ TEST_F(Pretrain, AsksScoresWhenTheCheckpointIsSafe) {
   config_.output_dir = folder_ / "unscored";
   train();
   testing::expect_same_weights(*scored.model, *load_model(config_.output_dir, at::kFloat).model);
+}
+
+// From the start, or from a checkpoint on.
+TEST_F(Pretrain, RecomputationChangesNoWeight) {
+  config_.depth = 3;
+  config_.num_iterations = 6;
+  config_.checkpoint_interval = 3;
+  for (const char* recipe : {"nanochat-2025-12", "nanochat-2026-07"}) {
+    config_.recipe = recipe;
+    config_.recompute = false;
+    config_.resume.clear();
+    config_.output_dir = folder_ / recipe / "plain";
+    train();
+    EXPECT_THAT(log(), Not(HasSubstr("activation recomputation")));
+    const LoadedModel plain = load_model(config_.output_dir, at::kFloat);
+    forget_after(3);
+    config_.recompute = true;
+    config_.resume = "latest";
+    train();
+    EXPECT_THAT(log(), HasSubstr("activation recomputation"));
+    testing::expect_same_weights(*plain.model, *load_model(config_.output_dir, at::kFloat).model);
+    config_.resume.clear();
+    config_.output_dir = folder_ / recipe / "recomputed";
+    train();
+    testing::expect_same_weights(*plain.model, *load_model(config_.output_dir, at::kFloat).model);
+  }
 }
 
 TEST_F(Pretrain, ARunThatAnotherProcessTrainsIsRefused) {
@@ -174,6 +201,8 @@ TEST_F(Pretrain, TheNewestRecipeLearnsAndResumesBitForBit) {
   config_.total_batch_size = 256;
   config_.warmup_steps = 2;
   config_.runtime.dtype = "float32";
+  EXPECT_EQ(config_.packing, "best-fit") << "keeps all text";
+  config_.packing = "best-fit-crop";
   const PretrainResult whole = train();
   EXPECT_EQ(whole.steps, 12);
   const LoadedModel uninterrupted = load_model(config_.output_dir, at::kFloat);

@@ -57,7 +57,9 @@ std::unique_ptr<Loader> TrainingData::training(const nlohmann::json& position) c
   LoaderOptions options;
   options.rows = config_.device_batch_size;
   options.sequence_len = config_.sequence_len;
-  options.packing = config_.packing == "stream" ? Packing::kStream : Packing::kBestFit;
+  options.packing = config_.packing == "stream"          ? Packing::kStream
+                    : config_.packing == "best-fit-crop" ? Packing::kBestFitCrop
+                                                         : Packing::kBestFit;
   options.workers = config_.workers;
   options.seed = config_.seed;
   return open(options, position);

@@ -70,6 +70,7 @@ class Reinforcement : public Stage {
 
   StepReport step(Learner learner, std::int64_t, const StepSettings& settings) override {
     const auto start = Clock::now();
+    learner.optimizer.wait_for_weights();
     const std::vector<AnsweredQuestion> questions = roll_out(learner.model);
     const double rollout_seconds = seconds_since(start);
     StepReport report = learn(learner, questions, settings);

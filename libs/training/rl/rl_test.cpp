@@ -5,6 +5,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "checkpoint/safetensors.h"
 #include "core/errors.h"
 #include "core/progress.h"
 #include "training/finetune/testing_base.h"
@@ -55,8 +56,29 @@ TEST_F(Rl, LeavesARunWithRewardsAndPassRates) {
   EXPECT_EQ(loaded.training_state.at("loader").at("question"), 12);
 }
 
+class RlOfBoth : public Rl, public ::testing::WithParamInterface<Architecture> {
+ protected:
+  bool newest() const { return GetParam() == Architecture::kNanochat2026_07; }
+  void SetUp() override {
+    if (newest()) config_.base_model = testing::save_newest_base_model(folder_.path(), *tokenizer_, "sft").string();
+  }
+};
+INSTANTIATE_TEST_SUITE_P(Architectures, RlOfBoth,
+                         ::testing::Values(Architecture::kNanochat2025_12, Architecture::kNanochat2026_07),
+                         [](const auto& tested) {
+                           return tested.param == Architecture::kNanochat2026_07 ? "nanochat_2026_07" : "nanochat_2025_12";
+                         });
+
+TEST_P(RlOfBoth, UsesTheOptimizerOfTheArchitecture) {
+  config_.num_iterations = 1;
+  train();
+  const SafetensorsFile state(config_.output_dir / "checkpoints/step-000001/optimizer.rank-0-of-1.safetensors");
+  EXPECT_EQ(state.entries().contains("model.layers.0.mlp.fc1.weight.second_momentum_buffer"), newest());
+  EXPECT_TRUE(state.entries().contains("model.layers.0.mlp.fc1.weight.momentum_buffer"));
+}
+
 // A task that one of a few answers solves: the model was taught to say 1, 2 or 3 to anything, and is rewarded for 2.
-TEST_F(Rl, WhatIsRewardedBecomesLikelier) {
+TEST_P(RlOfBoth, WhatIsRewardedBecomesLikelier) {
   std::string chat, questions;
   for (int i = 0; i < 20; ++i)
     questions += R"({"question": "say", "answer": "#### 2"})"
@@ -96,7 +118,7 @@ TEST_F(Rl, WhatIsRewardedBecomesLikelier) {
   EXPECT_GT(1.0 - result.score, 0.7) << "pass@1 after learning";
 }
 
-TEST_F(Rl, AResumedRunEqualsAnUninterruptedOneBitForBit) {
+TEST_P(RlOfBoth, AResumedRunEqualsAnUninterruptedOneBitForBit) {
   train();
   const LoadedModel whole = load_model(config_.output_dir, at::kFloat);
   fs::remove_all(config_.output_dir / "checkpoints/step-000006");

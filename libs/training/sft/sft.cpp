@@ -11,36 +11,82 @@ SftConfig::SftConfig() {
 
 void declare_sft_options(OptionList& options, SftConfig& config) {
   declare_conversation_data(options, config.data);
-  declare_finetune_options(options, config);
+  declare_finetune_options(options, config, /*inherits=*/true);
   options
-      .add("packing", config.packing,
-           "How conversations fill rows. best-fit packs whole conversations into each row, without attention between "
-           "them. padding puts one conversation in each row.")
-      .one_of({"best-fit", "padding"});
-  options.add("examples_per_step", config.examples_per_step, "Number of conversations in one optimizer step, on average.")
-      .at_least(1);
+      .add("recipe", config.recipe,
+           "Version of the Python nanochat whose defaults to use for options that are not given. nanochat-2025-12 continues a "
+           "model of `midtrain` at low learning rates. nanochat-2026-07 continues a base model, which has had no midtraining, "
+           "at the learning rates of its pretraining.")
+      .one_of({"nanochat-2025-12", "nanochat-2026-07"});
+  options
+      .add(
+          "packing", config.packing,
+          "How conversations fill rows. best-fit packs whole conversations into each row, without attention between "
+          "them. best-fit-pad chooses from a buffer of 100 conversations, with attention between those of a row, as the Python "
+          "nanochat of July 2026 does. padding puts one conversation in each row.")
+      .one_of({"best-fit", "best-fit-pad", "padding"});
+  options
+      .add("examples_per_step", config.examples_per_step,
+           "Number of conversations in one optimizer step, on average; 0 uses the number of tokens that a step of the base "
+           "model's training had.")
+      .at_least(0);
   options
       .add("total_batch_size", config.total_batch_size,
            "Number of tokens in one optimizer step, instead of --examples-per-step; 0 disables this.")
       .at_least(0);
+  options.add("warmup_ratio", config.warmup_ratio, "Fraction of the steps in which the learning rates rise.")
+      .at_least(0)
+      .at_most(1);
+  options.add("warmdown_ratio", config.warmdown_ratio, "Fraction of the steps, at the end, in which the learning rates fall.")
+      .at_least(0)
+      .at_most(1);
+  options.add("final_lr_frac", config.final_lr_frac, "Learning rates at the last step, as a fraction of their initial values.")
+      .at_least(0)
+      .at_most(1);
+  options.add("load_optimizer", config.load_optimizer,
+              "Begin with the optimizer state of the base model's checkpoint (a warm start); without it, the state begins at "
+              "zero.");
   options.add("eval_tokens", config.eval_tokens, "Validate on at most this many tokens.").at_least(1).may_change();
   declare_measuring_options(options, config, "validation loss");
 }
 
+void apply_recipe(OptionList& options, SftConfig& config) {
+  if (!config.is_2026()) return;
+  const auto otherwise = [&](const char* name, auto& field, auto value) {
+    const Option* option = options.find(name);
+    if (option != nullptr && option->source() == "default") field = value;
+  };
+  otherwise("packing", config.packing, "best-fit-pad");
+  otherwise("embedding_lr", config.embedding_lr, kInherited);
+  otherwise("unembedding_lr", config.unembedding_lr, kInherited);
+  otherwise("matrix_lr", config.matrix_lr, kInherited);
+  otherwise("init_lr_frac", config.init_lr_frac, 0.8);
+  otherwise("examples_per_step", config.examples_per_step, std::int64_t{0});
+  otherwise("warmdown_ratio", config.warmdown_ratio, 0.5);
+  otherwise("load_optimizer", config.load_optimizer, true);
+  otherwise("eval_interval", config.eval_interval, std::int64_t{200});
+  otherwise("eval_tokens", config.eval_tokens, std::int64_t{40 * 524288});
+}
+
 TrainingResult sft(const SftConfig& config, ProgressReporter& progress, const std::vector<ScheduledScore>& scores,
                    Communicator& communicator) {
-  const ConversationPlan plan{
-      .stage = "sft",
-      .packing = config.packing == "padding" ? ConversationPacking::kPadded : ConversationPacking::kBestFit,
-      .total_batch_size = config.total_batch_size,
-      .examples_per_step = config.examples_per_step,
-      .warmdown_ratio = 1.0,
-      .muon_warmup = false,
-      .eval_tokens = config.eval_tokens,
-      .judge_by_bpb = false,
-      .declare = [copy = config](OptionList& options) mutable { declare_sft_options(options, copy); },
-      .scores = scores,
-      .communicator = &communicator};
+  const ConversationPlan plan{.stage = "sft",
+                              .packing = config.packing == "padding"        ? ConversationPacking::kPadded
+                                         : config.packing == "best-fit-pad" ? ConversationPacking::kBestFitPad
+                                                                            : ConversationPacking::kBestFit,
+                              .total_batch_size = config.total_batch_size,
+                              .examples_per_step = config.examples_per_step,
+                              .warmup_ratio = config.warmup_ratio,
+                              .warmdown_ratio = config.warmdown_ratio,
+                              .final_lr_frac = config.final_lr_frac,
+                              .muon_warmup = config.is_2026(),
+                              .load_optimizer = config.load_optimizer,
+                              .eval_tokens = config.eval_tokens,
+                              .judge_by_bpb = false,
+                              .recipe = config.recipe,
+                              .declare = [copy = config](OptionList& options) mutable { declare_sft_options(options, copy); },
+                              .scores = scores,
+                              .communicator = &communicator};
   return train_on_conversations(config, config.data, plan, progress);
 }
 

@@ -3,12 +3,15 @@
 #include <ATen/ops/equal.h>
 
 #include <cmath>
+#include <map>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "checkpoint/run_folder.h"
+#include "checkpoint/safetensors.h"
 #include "core/errors.h"
+#include "core/options.h"
 #include "core/progress.h"
 #include "training/finetune/testing_base.h"
 
@@ -94,7 +97,120 @@ TEST_P(SftPackings, AResumedRunEqualsAnUninterruptedOneBitForBit) {
   EXPECT_EQ(whole_losses, figures("loss"));
 }
 
-INSTANTIATE_TEST_SUITE_P(All, SftPackings, ::testing::Values("best-fit", "padding"));
+INSTANTIATE_TEST_SUITE_P(All, SftPackings, ::testing::Values("best-fit", "best-fit-pad", "padding"));
+
+// Of nanochat-2026-07: from a base model without midtraining.
+class NewestSft : public Sft {
+ protected:
+  NewestSft() {
+    config_.base_model = testing::save_newest_base_model(folder_.path(), *tokenizer_).string();
+    config_.recipe = "nanochat-2026-07";
+    SftConfig defaults;
+    config_.init_lr_frac = defaults.init_lr_frac;
+    config_.examples_per_step = defaults.examples_per_step;
+    const std::int64_t interval = config_.eval_interval;
+    OptionList options;
+    declare_sft_options(options, config_);
+    apply_recipe(options, config_);
+    config_.eval_interval = interval;
+  }
+  std::map<std::string, at::Tensor> state(const std::string& checkpoint) const {
+    const SafetensorsFile file(std::filesystem::path(checkpoint) / "optimizer.rank-0-of-1.safetensors");
+    std::map<std::string, at::Tensor> tensors;
+    for (const auto& [name, entry] : file.entries()) tensors.emplace(name, file.tensor(name));
+    return tensors;
+  }
+};
+
+TEST_F(NewestSft, TheRecipeGivesWhatIsNotGiven) {
+  EXPECT_EQ(config_.packing, "best-fit-pad");
+  EXPECT_EQ(config_.init_lr_frac, 0.8);
+  EXPECT_EQ(config_.embedding_lr, kInherited);
+  EXPECT_EQ(config_.examples_per_step, 0);
+  EXPECT_TRUE(config_.load_optimizer);
+  SftConfig given;
+  OptionList options;
+  declare_sft_options(options, given);
+  options.apply_json({{"recipe", "nanochat-2026-07"}, {"packing", "padding"}, {"matrix_lr", 0.5}, {"load_optimizer", false}},
+                     "here");
+  apply_recipe(options, given);
+  EXPECT_EQ(given.packing, "padding");
+  EXPECT_EQ(given.matrix_lr, 0.5);
+  EXPECT_EQ(given.embedding_lr, kInherited);
+  EXPECT_FALSE(given.load_optimizer);
+  SftConfig old;
+  OptionList of_old;
+  declare_sft_options(of_old, old);
+  apply_recipe(of_old, old);
+  EXPECT_EQ(old.packing, "best-fit");
+  EXPECT_EQ(old.init_lr_frac, 0.02);
+  EXPECT_THAT([&] { options.apply_json({{"matrix_lr", -0.5}}, "here"); }, ThrowsMessage<ConfigError>(HasSubstr("or -1")));
+}
+
+TEST_F(NewestSft, ContinuesTheOptimizerOfTheBaseModel) {
+  config_.num_iterations = 0;
+  train();
+  const auto before = state(config_.base_model), after = state(config_.output_dir / "checkpoints/step-000000");
+  ASSERT_EQ(after.size(), before.size());
+  for (const auto& [name, tensor] : before) EXPECT_TRUE(at::equal(after.at(name), tensor)) << name;
+  const auto steps = [this] { return load_model(config_.output_dir, at::kFloat).training_state.at("optimizer_steps"); };
+  EXPECT_EQ(steps(), 7);
+  config_.output_dir = folder_ / "cold";
+  config_.load_optimizer = false;
+  train();
+  EXPECT_EQ(steps(), 0);
+  for (const auto& [name, tensor] : state(config_.output_dir / "checkpoints/step-000000")) {
+    EXPECT_EQ(tensor.abs().max().item<double>(), 0.0) << name;
+  }
+}
+
+TEST_F(NewestSft, LearnsAtTheRatesOfPretrainingAndResumesBitForBit) {
+  config_.num_iterations = 30;
+  config_.checkpoint_interval = 10;
+  EXPECT_EQ(train().steps, 30);
+  const auto losses = figures("loss"), rates = figures("lr_multiplier");
+  ASSERT_EQ(losses.size(), 30U);
+  EXPECT_LT(losses.back(), 0.5 * losses.front());
+  ASSERT_EQ(rates.size(), 30U);
+  EXPECT_EQ(rates[15], 1.0) << "the first half";
+  EXPECT_NEAR(rates[24], 6.0 / 15.0, 1e-12) << "falls to zero in the second";
+  const LoadedModel whole = load_model(config_.output_dir, at::kFloat);
+  EXPECT_EQ(whole.training_state.at("optimizer_steps"), 37);
+  EXPECT_EQ(whole.training_state.at("invariants").at("learning_rates"), nlohmann::json({0.3, 0.008, 0.02}));
+  forget_after(10);
+  config_.resume = "latest";
+  EXPECT_EQ(train().steps, 30);
+  const LoadedModel resumed = load_model(config_.output_dir, at::kFloat);
+  testing::expect_same_weights(*whole.model, *resumed.model);
+  EXPECT_EQ(resumed.training_state.at("optimizer_steps"), 37);
+  EXPECT_EQ(losses, figures("loss"));
+}
+
+// The reference's packing never uses conversations that are longer than a row, until its rows are empty and the loss is NaN.
+TEST_F(NewestSft, LongConversationsAreCutAndTheLossStaysANumber) {
+  std::string text;
+  for (int i = 0; i < 120; ++i) {
+    text += R"({"messages":[{"role":"user","content":"q"},{"role":"assistant","content":")" + std::string(200, 'x') + "\"}]}\n";
+  }
+  testing::write_text(folder_ / "chat.jsonl", text);
+  train();
+  ASSERT_EQ(figures("loss").size(), 12U);
+  for (const double loss : figures("loss")) EXPECT_TRUE(std::isfinite(loss) && loss > 0.0) << loss;
+  for (const double supervised : figures("supervised_tokens")) EXPECT_GT(supervised, 0.0);
+}
+
+TEST_F(NewestSft, SaysWhatTheCheckpointOrTheRecipeLacks) {
+  config_.num_iterations = 1;
+  fs::remove(fs::path(config_.base_model) / "optimizer.rank-0-of-1.safetensors");
+  train();
+  EXPECT_THAT(log(), HasSubstr("no state of the optimizer"));
+  EXPECT_THAT(log(), ::testing::Not(HasSubstr("--recipe")));
+  config_.recipe = "nanochat-2025-12";
+  config_.output_dir = folder_ / "old";
+  config_.load_optimizer = false;
+  train();
+  EXPECT_THAT(log(), HasSubstr("--recipe nanochat-2026-07"));
+}
 
 TEST_F(Sft, ATrialEndsEarlyAndGoesOn) {
   config_.max_steps = 2;

@@ -7,32 +7,46 @@
 #include "core/errors.h"
 #include "core/format.h"
 #include "core/log.h"
-#include "model/memory.h"
+#include "optim/rank_plan.h"
 #include "runtime/memory_limits.h"
 
 namespace nanochat {
 
 bool save_in_background(const TrainerOptions& options, const GptConfig& model, const Runtime& runtime,
-                        std::int64_t device_batch_size) {
-  const int bytes = runtime.dtype == at::kFloat ? 4 : 2;
-  const bool gpu = runtime.device.is_cuda();
-  const MemoryEstimate need = estimate_training_memory(model, device_batch_size, model.sequence_len, bytes, gpu);
-  const std::int64_t available = available_memory_bytes(runtime.device);
+                        std::int64_t device_batch_size, Communicator& communicator) {
+  TrainingShape shape{.device_batch_size = device_batch_size,
+                      .sequence_len = model.sequence_len,
+                      .compute_bytes = runtime.dtype == at::kFloat ? 4 : 2,
+                      .gpu = runtime.device.is_cuda(),
+                      .recompute = options.recompute};
+  const MemoryEstimate need = estimate_rank_memory(model, shape, communicator.size());
+  const std::int64_t host = available_memory_bytes() / communicator.local_size();
+  const std::int64_t available = shape.gpu ? available_memory_bytes(runtime.device) : host;
+  communicator.barrier();
   const auto human = [](std::int64_t amount) { return human_bytes(static_cast<double>(amount)); };
-  log_info("memory: about {} for training, {} available", human(need.total()), human(available));
+  const std::string shared = shape.gpu || communicator.local_size() == 1
+                                 ? std::string()
+                                 : fmt::format(" to each of {} processes of this machine", communicator.local_size());
+  log_info("memory: about {} for training, {} available{}", human(need.total()), human(available), shared);
   if (need.total() <= available) {
-    const std::int64_t copy = model.parameter_count() * 4 + need.optimizer;
-    const std::int64_t room = gpu ? available_memory_bytes() : available - need.total();
+    const std::int64_t copy = (communicator.is_root() ? model.parameter_count() * 4 : 0) + need.optimizer;
+    const std::int64_t room = shape.gpu ? host : available - need.total();
     if (!options.async_save || copy <= room) return options.async_save;
     log_info("training waits while checkpoints are saved: a copy of weights and optimizer state, {}, does not fit",
              human(copy));
     return false;
   }
-  const std::int64_t fits = largest_batch_that_fits(model, model.sequence_len, bytes, available, gpu);
-  const std::string advice = fits > 0 ? fmt::format("--device-batch-size {} fits", fits)
-                                      : "not even one row fits: lower --depth, --sequence-len or the vocabulary";
-  throw ConfigError(fmt::format("training needs about {} ({} of it activations), but {} is available; {}", human(need.total()),
-                                human(need.activations), human(available), advice));
+  // What the optimizer's state of others leaves counts, too.
+  const std::int64_t others = estimate_training_memory(model, shape).optimizer - need.optimizer;
+  const std::int64_t fits = largest_batch_that_fits(model, shape, available + others);
+  shape.recompute = true;
+  const std::int64_t recomputed = options.recompute ? 0 : largest_batch_that_fits(model, shape, available + others);
+  std::string advice = "not even one row fits: lower --depth, --sequence-len or the vocabulary";
+  if (fits > 0) advice = fmt::format("--device-batch-size {} fits", fits);
+  if (recomputed > fits)
+    advice = fmt::format("{}{} with --recompute", fits > 0 ? advice + ", or " : "--device-batch-size ", recomputed);
+  throw ConfigError(fmt::format("training needs about {} ({} of it activations), but {} is available{}; {}",
+                                human(need.total()), human(need.activations), human(available), shared, advice));
 }
 
 }  // namespace nanochat

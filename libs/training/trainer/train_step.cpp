@@ -104,6 +104,20 @@ class ReducesGradients {
   Gpt& model_;
 };
 
+// Waits while it lives for the weights of a layer before the layer computes.
+class AwaitsWeights {
+ public:
+  AwaitsWeights(Gpt& model, Optimizer& optimizer) : model_(model) {
+    model_.set_weights_wanted([&optimizer](std::int64_t layer) { optimizer.wait_for_weights(layer); });
+  }
+  ~AwaitsWeights() { model_.set_weights_wanted({}); }
+  AwaitsWeights(const AwaitsWeights&) = delete;
+  AwaitsWeights& operator=(const AwaitsWeights&) = delete;
+
+ private:
+  Gpt& model_;
+};
+
 }  // namespace
 
 StepResult train_step(Gpt& model, Optimizer& optimizer, const std::vector<TokenBatch>& micro_batches,
@@ -116,6 +130,8 @@ StepResult train_step(Gpt& model, Optimizer& optimizer, const std::vector<TokenB
   model.zero_grad();
   std::vector<at::Tensor> losses;
   for (const TokenBatch& batch : micro_batches) {
+    std::optional<AwaitsWeights> awaits;
+    if (!communicator.alone() && losses.empty()) awaits.emplace(model, optimizer);
     std::optional<ReducesGradients> reduces;  // gradients go out once: with the last micro-batch
     if (!communicator.alone() && losses.size() + 1 == micro_batches.size()) reduces.emplace(model, optimizer);
     losses.push_back(model.forward_backward(inputs_of(batch), targets_of(batch), scale_of(batch, supervised, model.device()),

@@ -24,19 +24,19 @@ struct StepResult {
   BitsPerByte bits_per_byte;   // of the training tokens
   std::int64_t tokens = 0;     // positions computed
   std::int64_t supervised_tokens = 0;  // of batches without weights
-  double forward_backward_seconds = 0.0;  // until the losses have been read
+  double forward_backward_seconds = 0.0;  // until the losses were there
 };
 
-// Zeroes the gradients, runs forward and backward for every micro-batch, clips, and applies the optimizer. The gradient is that
-// of the mean loss over the supervised tokens of all micro-batches (equal to the reference's mean of means if every token is
-// supervised), or of sum(weights * losses) if batches have weights. Losses are read after the last micro-batch, so a GPU does
-// not idle between micro-batches. If the loss or the gradient norm is not finite, the step is not applied, and NumericalError
-// names the first layer and tensor that is not finite.
-//
-// If the optimizer's communicator has several processes, each passes its own micro-batches. Results and errors are those of all
-// processes: the mean is over all supervised tokens, and NumericalError names the rank.
-//
-// token_bytes: bytes of each token, for bits per byte; empty: do not compute them.
+// Zeroes the gradients, passes every micro-batch forward and backward, clips and applies the optimizer. Gradients are
+// those of the mean loss over the supervised tokens of all micro-batches together (with every token supervised that is
+// the reference's mean of means), or of the sum of weights * losses where batches have weights. Losses are read after the
+// last micro-batch, so a GPU does not stand still between two of them. When the loss or the gradient norm is not finite
+// nothing is applied and NumericalError names the first layer and tensor that is not.
+// Where the optimizer's communicator has other processes, each gives its micro-batches, and the figures and
+// the error are those of all together: the mean is over the supervised tokens of all, and NumericalError names the rank.
+// The new weights of others may then still be under way: the next call waits for them layer by layer, and
+// Optimizer::wait_for_weights() for all.
+// token_bytes: bytes of each token, for the bits per byte; empty: those are not taken.
 StepResult train_step(Gpt& model, Optimizer& optimizer, const std::vector<TokenBatch>& micro_batches,
                       const StepSettings& settings, const std::vector<std::int32_t>& token_bytes = {});
 

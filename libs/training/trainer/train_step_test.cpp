@@ -10,6 +10,7 @@
 
 #include "core/errors.h"
 #include "model/testing.h"
+#include "model/testing_config.h"
 
 namespace nanochat {
 namespace {
@@ -99,6 +100,33 @@ TEST_F(TrainStep, ABatchWithoutTargetsChangesNothingButDecay) {
   EXPECT_EQ(result.loss, 0.0);
   EXPECT_EQ(result.grad_norm, 0.0);
   EXPECT_TRUE(at::equal(before, model_.parameters()[3].value));
+}
+
+// Of nanochat-2026-07. In the reference, the loss over such a batch is a mean over nothing.
+TEST(NewestTrainStep, ABatchWithoutTargetsIsNoNaN) {
+  const GptConfig config = testing::newest_config(90, 16);
+  OptimizerOptions options;
+  options.rules = OptimizerRules::kNanochat2026_07;
+  options.normuon.dtype = at::kFloat;
+  const StepSettings settings{.muon_momentum = 0.95, .grad_clip = 0.0};
+  TokenBatch empty = random_batch(2, 16, 5);
+  std::fill(empty.targets.begin(), empty.targets.end(), -1);
+  const TokenBatch full = random_batch(2, 16, 6);
+  Gpt model = testing::random_model(config, at::kFloat, 1), other = testing::random_model(config, at::kFloat, 1);
+  Optimizer optimizer(model.parameters(), config.n_embd, options), of_other(other.parameters(), config.n_embd, options);
+  const StepResult mixed = train_step(model, optimizer, {empty, full}, settings);
+  const StepResult alone = train_step(other, of_other, {full}, settings);
+  EXPECT_GT(mixed.loss, 1.0);
+  EXPECT_EQ(mixed.loss, alone.loss) << "the other batch counts for nothing";
+  for (std::size_t i = 0; i < model.parameters().size(); ++i) {
+    EXPECT_TRUE(at::equal(model.parameters()[i].value, other.parameters()[i].value)) << model.parameters()[i].name;
+  }
+  const StepResult none = train_step(model, optimizer, {empty}, settings);
+  EXPECT_EQ(none.loss, 0.0);
+  EXPECT_EQ(none.grad_norm, 0.0);
+  for (const Parameter& parameter : model.parameters()) {
+    EXPECT_TRUE(std::isfinite(parameter.value.sum(at::kDouble).item<double>())) << parameter.name;
+  }
 }
 
 TEST_F(TrainStep, ANaNIsNamedAndNotApplied) {

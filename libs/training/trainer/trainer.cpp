@@ -66,13 +66,18 @@ struct LoopState {
 struct Loop {
   Loop(TrainerParts given, Stage& given_stage, ProgressReporter& given_progress)
       : parts(std::move(given)), communicator(*parts.communicator), stage(given_stage), progress(given_progress),
-        background(save_in_background(parts.options, parts.model, parts.runtime, parts.device_batch_size)), lock(lock_run()),
-        model(parts.model, parts.runtime.dtype, parts.runtime.device),
+        background(save_in_background(parts.options, parts.model, parts.runtime, parts.device_batch_size, communicator)),
+        lock(lock_run()), model(parts.model, parts.runtime.dtype, parts.runtime.device),
         optimizer(model.parameters(), parts.model.n_embd, optimizer_options(), communicator) {
+    model.set_recompute(parts.options.recompute);
     if (const auto folder = checkpoint_to_resume()) {
       restore(*folder);
     } else {
       parts.initialize(model);
+      if (!parts.warm_start.checkpoint.empty()) {
+        read_optimizer_state(parts.warm_start.checkpoint);
+        optimizer.set_steps(parts.warm_start.steps);
+      }
       stage.seek(nullptr);
     }
     peak.emplace(parts.runtime.device, parts.runtime.dtype);
@@ -182,6 +187,11 @@ struct Loop {
     return std::nullopt;
   }
 
+  void read_optimizer_state(const fs::path& folder) {
+    NamedTensors tensors = optimizer.state();
+    load_optimizer_state(folder, tensors, communicator.alone() ? std::vector<std::int64_t>() : optimizer.state_first_rows());
+  }
+
   void restore(const fs::path& folder) {
     const StoredModel stored = open_model(folder);
     const nlohmann::json& state = stored.training_state;
@@ -198,11 +208,10 @@ struct Loop {
                                         folder.string()));
     }
     read_weights(stored, model);
-    NamedTensors tensors = optimizer.state();
-    load_optimizer_state(folder, tensors, communicator.alone() ? std::vector<std::int64_t>() : optimizer.state_first_rows());
+    read_optimizer_state(folder);
     try {
       step = state.at("step").get<std::int64_t>();
-      optimizer.set_steps(step);
+      optimizer.set_steps(state.value("optimizer_steps", step));
       loop = LoopState::from_json(state.at("loop"), parts.shown, parts.score);
       stage.seek(state.at("loader"));
     } catch (const nlohmann::json::exception& error) {  // written by another program
@@ -223,6 +232,7 @@ struct Loop {
              parts.model.n_embd, parts.model.n_head, with_commas(parts.model.vocab_size),
              with_commas(parts.model.parameter_count()), parts.model.flops_per_token());
     log_info("{}", parts.announcement);
+    if (parts.options.recompute) log_info("activation recomputation: layers run forward again in the backward pass");
     if (!checkpoint.empty()) log_info("resumed at step {} from {}", step, checkpoint.string());
     if (!changes.empty()) log_info("resumed with other options: {}", fmt::join(changes, "; "));
     if (!computed_before.empty())
@@ -251,6 +261,7 @@ struct Loop {
       while (!take_step() && !interrupted()) {  // a skipped batch is no step: the next one stands in
       }
     }
+    optimizer.wait_for_weights();
     finish_saves();
     progress.finish();
     return {.steps = step,
@@ -370,10 +381,15 @@ struct Loop {
     contents.optimizer = optimizer.state();
     contents.shared = {board.get(), communicator.rank(), communicator.size(), saves++};
     contents.tokenizer = parts.tokenizer.get();
-    contents.training_state = {{"stage", parts.stage},       {"step", step},
-                               {"loader", stage.position()}, {"loop", loop.to_json(parts.shown, parts.score)},
-                               {"config", resolved()},       {"scheduled_steps", scheduled_steps()},
-                               {"invariants", invariants()}, {"environment", describe_environment(parts.runtime)}};
+    contents.training_state = {{"stage", parts.stage},
+                               {"step", step},
+                               {"loader", stage.position()},
+                               {"loop", loop.to_json(parts.shown, parts.score)},
+                               {"config", resolved()},
+                               {"scheduled_steps", scheduled_steps()},
+                               {"optimizer_steps", optimizer.steps()},
+                               {"invariants", invariants()},
+                               {"environment", describe_environment(parts.runtime)}};
     const auto start = Clock::now();
     surface([&] {
       const fs::path folder = RunFolder::checkpoint_path(parts.options.output_dir, step);
@@ -417,6 +433,7 @@ struct Loop {
   }
 
   void validate() {
+    optimizer.wait_for_weights();
     std::optional<Evaluation> evaluation = stage.evaluate(model, step);
     if (!evaluation) return;
     loop.score = evaluation->score;
@@ -443,6 +460,7 @@ struct Loop {
   }
 
   void examine() {
+    optimizer.wait_for_weights();
     at_root([this] {
       const nlohmann::json found = stage.examine(model, step);
       if (!found.empty()) metrics->write(step, found);
@@ -455,6 +473,7 @@ struct Loop {
       if (!score.due(step, last) || interrupted()) continue;
       if (saved_step != step) save();
       finish_saves();
+      optimizer.wait_for_weights();
       at_root([&] {
         const nlohmann::json found = score.ask(model, *parts.tokenizer);
         if (!found.empty() && !interrupt_requested()) metrics->write(step, found);  // what was cut short says nothing

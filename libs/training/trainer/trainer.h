@@ -65,7 +65,8 @@ struct Evaluation {
 class Stage {
  public:
   virtual ~Stage() = default;
-  // Step number `step`, from 0, with train_step() and these settings. Throws NumericalError when a number is not finite:
+  // Step number `step`, from 0, with train_step() and these settings. Before that, weights of other processes may still be under
+  // way (Optimizer::wait_for_weights()). Throws NumericalError when a number is not finite:
   // then nothing may have been applied. The data goes on.
   virtual StepReport step(Learner learner, std::int64_t step, const StepSettings& settings) = 0;
   // After `step` steps. nullopt when there is nothing to say, as after an interrupt.
@@ -77,35 +78,43 @@ class Stage {
   virtual void seek(const nlohmann::json& position) = 0;
 };
 
+// The optimizer's state of an earlier stage, from which a run that is not resumed continues: moments, momentum, and the number of
+// steps that corrects AdamW's bias.
+struct WarmStart {
+  std::filesystem::path checkpoint;  // empty: the state begins at zero
+  std::int64_t steps = 0;
+};
+
 // What the loop has to be told of a run.
 struct TrainerParts {
-  std::string stage;              // "pretrain": in training_state.json and on the progress bar
-  std::string shown = "loss";     // name of StepReport::value
-  std::string score = "bpb";      // name of Evaluation::score, as in validation_bpb and minimum_bpb
+  std::string stage;  // "pretrain": in training_state.json and on the progress bar
+  std::string shown = "loss";  // name of StepReport::value
+  std::string score = "bpb";  // name of Evaluation::score, as in validation_bpb and minimum_bpb
   TrainerOptions options;
-  Runtime runtime;                // of select_training_runtime()
+  Runtime runtime;  // of select_training_runtime()
   GptConfig model;
   std::shared_ptr<const Tokenizer> tokenizer;
-  std::int64_t device_batch_size = 0;         // rows of a micro-batch, each of model.sequence_len tokens
+  std::int64_t device_batch_size = 0;  // rows of a micro-batch, each of model.sequence_len tokens
   Horizon horizon;
-  std::int64_t scheduled_steps = 0;           // of the whole where the horizon is that of a trial; 0: horizon.steps
-  LearningRateSchedule schedule = {};         // its shape; the loop sets num_iterations by the horizon
-  bool muon_warmup = true;                    // muon_momentum() of the step; false: 0.95 always
-  std::optional<NorMuonSchedule> muon = {};   // of pretraining nanochat-2026-07: decides momentum and decay of the matrices
+  std::int64_t scheduled_steps = 0;  // of the whole where the horizon is that of a trial; 0: horizon.steps
+  LearningRateSchedule schedule = {};  // its shape; the loop sets num_iterations by the horizon
+  bool muon_warmup = true;  // muon_momentum() of the step; false: 0.95 always
+  std::optional<NorMuonSchedule> muon = {};  // of pretraining nanochat-2026-07: decides momentum and decay of the matrices
   std::vector<Invariant> invariants = {};
-  std::function<void(OptionList&)> declare;   // the resolved configuration, which resuming compares
-  std::function<void(Gpt&)> initialize;       // weights of a run that is not resumed
-  std::string announcement;                   // a line of what is to be trained
-  std::vector<std::string> warnings = {};     // for the log of the run, before its first step
-  std::vector<ScheduledScore> scores = {};    // asked of rank 0
-  Communicator* communicator = &alone();      // with the other processes that train
+  std::function<void(OptionList&)> declare;  // the resolved configuration, which resuming compares
+  std::function<void(Gpt&)> initialize;  // weights of a run that is not resumed
+  WarmStart warm_start = {};
+  std::string announcement;  // a line of what is to be trained
+  std::vector<std::string> warnings = {};  // for the log of the run, before its first step
+  std::vector<ScheduledScore> scores = {};  // asked of rank 0
+  Communicator* communicator = &alone();  // with the other processes that train
 };
 
 struct TrainingResult {
-  std::int64_t steps = 0;           // total number of steps done
-  double score = 0.0;               // last measured value; NaN if never measured
-  double minimum_score = 0.0;       // infinite if never measured
-  double training_seconds = 0.0;    // inside steps, without validation, samples and checkpoints
+  std::int64_t steps = 0;  // total number of steps done
+  double score = 0.0;  // last measured value; NaN if never measured
+  double minimum_score = 0.0;  // infinite if never measured
+  double training_seconds = 0.0;  // inside steps, without validation, samples and checkpoints
   double tokens_per_second = 0.0;
   double checkpoint_seconds = 0.0;  // time that training waited for checkpoints
   std::int64_t parameters = 0;

@@ -1,5 +1,7 @@
 #include "training/trainer/trainer_options.h"
 
+#include <nlohmann/json.hpp>
+
 #include "core/options.h"
 #include "model/config.h"
 
@@ -19,6 +21,7 @@ OptimizerOptions TrainerOptions::optimizer_options(const Runtime& on, const GptC
     options.muon.dtype = muon_dtype == "bfloat16" ? at::kBFloat16 : at::kFloat;
   }
   options.normuon.dtype = options.muon.dtype;
+  options.gradient_comm_dtype = grad_comm_dtype == "bfloat16" ? at::kBFloat16 : at::kFloat;
   return options;
 }
 
@@ -39,10 +42,20 @@ void declare_data_options(OptionList& options, TrainerOptions& config, const std
       .not_in_resolved();
 }
 
-void declare_learning_rates(OptionList& options, TrainerOptions& config) {
-  options.add("embedding_lr", config.embedding_lr, "Learning rate of the token embedding (AdamW).").at_least(0);
-  options.add("unembedding_lr", config.unembedding_lr, "Learning rate of the output head (AdamW).").at_least(0);
-  options.add("matrix_lr", config.matrix_lr, "Learning rate of the weight matrices (Muon).").at_least(0);
+void declare_learning_rates(OptionList& options, TrainerOptions& config, bool inherits) {
+  const auto declare = [&](const char* name, double& rate, const std::string& help) {
+    if (!inherits) {
+      options.add(name, rate, help + ".").at_least(0);
+      return;
+    }
+    options.add(name, rate, help + "; -1 uses the one that the base model was trained with.")
+        .check([](const nlohmann::json& value) {
+          return value >= 0.0 || value == -1.0 ? std::string() : std::string("at least 0, or -1");
+        });
+  };
+  declare("embedding_lr", config.embedding_lr, "Learning rate of the token embedding (AdamW)");
+  declare("unembedding_lr", config.unembedding_lr, "Learning rate of the output head (AdamW)");
+  declare("matrix_lr", config.matrix_lr, "Learning rate of the weight matrices (Muon)");
 }
 
 void declare_step_options(OptionList& options, TrainerOptions& config) {
@@ -58,6 +71,16 @@ void declare_step_options(OptionList& options, TrainerOptions& config) {
       .one_of({"auto", "float32", "bfloat16"})
       .may_change();
   options.add("grad_clip", config.grad_clip, "Clip gradients to this global norm; 0 disables clipping.").at_least(0);
+  options
+      .add("grad_comm_dtype", config.grad_comm_dtype,
+           "Type in which several processes send gradients to each other. bfloat16 halves these bytes, and rounds sums.")
+      .one_of({"float32", "bfloat16"})
+      .may_change();
+  options
+      .add("recompute", config.recompute,
+           "Keep only the input of each layer in the forward pass, and compute the rest again in the backward pass (activation "
+           "recomputation). Takes much less memory and about a fifth more time; the results are the same.")
+      .may_change();
   options
       .add("skip_bad_steps", config.skip_bad_steps,
            "Skip up to this many batches in which the loss or a gradient is NaN or Inf; the next one stops "

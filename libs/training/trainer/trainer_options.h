@@ -24,6 +24,8 @@ struct TrainerOptions {
   double scalar_lr = 0.5;               // of the scales of nanochat-2026-07; no option
   double init_lr_frac = 1.0;            // multiplies the four rates; pretraining has no option for it
   std::string muon_dtype = "auto";      // auto: the faster one, as for runtime.dtype
+  std::string grad_comm_dtype = "float32";  // OptimizerOptions::gradient_comm_dtype
+  bool recompute = false;               // Gpt::set_recompute()
   double grad_clip = 0.0;               // maximum norm; 0: no clipping
   std::int64_t skip_bad_steps = 0;      // number of batches with a NaN or Inf in loss or gradient that may be skipped
 
@@ -41,8 +43,8 @@ struct TrainerOptions {
 void declare_run_options(OptionList& options, TrainerOptions& config);
 // --seed and --workers; `fixed`: what the seed determines, `work`: what the threads do.
 void declare_data_options(OptionList& options, TrainerOptions& config, const std::string& fixed, const std::string& work);
-// The three learning rates.
-void declare_learning_rates(OptionList& options, TrainerOptions& config);
+// The three learning rates. `inherits`: -1 takes the base model's.
+void declare_learning_rates(OptionList& options, TrainerOptions& config, bool inherits = false);
 // Other options of an optimizer step: weight decay, Muon, clipping, skipped steps.
 void declare_step_options(OptionList& options, TrainerOptions& config);
 // Checkpoints, and lines of log.txt; `best`: the score whose best checkpoint --keep-best keeps.

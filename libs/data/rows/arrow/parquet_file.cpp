@@ -27,7 +27,7 @@ std::unique_ptr<parquet::ParquetFileReader> ParquetFile::open() {
   auto opened = arrow::io::ReadableFile::Open(path_, &pool_);
   if (!opened.ok()) {
     const auto& detail = opened.status().detail();  // the message itself names the path again
-    throw DataError(path_ + ": cannot be opened: " + (detail ? detail->ToString() : opened.status().message()));
+    throw DataError(path_ + ": cannot open: " + (detail ? detail->ToString() : opened.status().message()));
   }
   bytes_ = static_cast<std::uint64_t>(opened.ValueOrDie()->GetSize().ValueOr(0));
   auto file = parquet::ParquetFileReader::Open(*opened, properties);

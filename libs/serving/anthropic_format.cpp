@@ -1,0 +1,127 @@
+#include "serving/internal/anthropic_format.h"
+
+#include <spdlog/fmt/fmt.h>
+
+namespace nanochat {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+std::string_view error_type(int status) {
+  switch (status) {
+    case 401: return "authentication_error";
+    case 403: return "permission_error";
+    case 404: return "not_found_error";
+    case 413: return "request_too_large";
+    case 429: return "rate_limit_error";
+    case 503: return "overloaded_error";
+    default: return status < 500 ? "invalid_request_error" : "api_error";
+  }
+}
+
+Json usage_json(const EngineUsage& usage) {
+  Json object;
+  object["input_tokens"] = usage.prompt_tokens - usage.cached_tokens;
+  object["cache_creation_input_tokens"] = 0;
+  object["cache_read_input_tokens"] = usage.cached_tokens;
+  object["output_tokens"] = usage.completion_tokens;
+  return object;
+}
+
+Json call_block(const std::string& name, Json input) {
+  return {{"type", "tool_use"}, {"id", new_id("toolu_")}, {"name", name}, {"input", std::move(input)}};
+}
+
+}  // namespace
+
+std::string anthropic_error_json(const ApiError& error) {
+  return dump(Json{{"type", "error"}, {"error", {{"type", error_type(error.status())}, {"message", error.message()}}}});
+}
+
+HttpResponse anthropic_failure(const ApiError& error) { return error.response(anthropic_error_json(error)); }
+
+AnthropicFormat::AnthropicFormat(std::string id, std::string model, std::int64_t max_tokens)
+    : id_(std::move(id)), model_(std::move(model)), max_tokens_(max_tokens) {}
+
+Json AnthropicFormat::message(Json content, const EngineUsage& usage) const {
+  Json object = {{"id", id_}, {"type", "message"}, {"role", "assistant"}, {"model", model_}};
+  object["content"] = std::move(content);
+  object["stop_reason"] = stop_reason(usage);
+  object["stop_sequence"] = last_.stop_string.empty() ? Json() : Json(last_.stop_string);
+  object["usage"] = usage_json(usage);
+  return object;
+}
+
+Json AnthropicFormat::stop_reason(const EngineUsage& usage) const {
+  if (!last_.end) return nullptr;
+  switch (*last_.end) {
+    case ChoiceEnd::kStop: return last_.stop_string.empty() ? "end_turn" : "stop_sequence";
+    case ChoiceEnd::kCall: return "tool_use";
+    case ChoiceEnd::kLength: return usage.completion_tokens < max_tokens_ ? "model_context_window_exceeded" : "max_tokens";
+    case ChoiceEnd::kCancelled:
+    case ChoiceEnd::kError: break;
+  }
+  return nullptr;
+}
+
+std::string AnthropicFormat::whole(std::span<const ChoicePart> choices, const EngineUsage& usage) {
+  const ChoicePart& part = choices.front();
+  last_.end = part.end;
+  last_.stop_string = part.stop_string;
+  Json content = Json::array();
+  if (part.call && !part.call->name.empty()) {
+    // Only a cancelled call is incomplete.
+    const Json input = Json::parse(part.call->arguments, nullptr, false);
+    content.push_back(call_block(part.call->name, input.is_object() ? input : Json::object()));
+  } else if (!part.text.empty()) {
+    content.push_back({{"type", "text"}, {"text", part.text}});
+  }
+  return dump(message(std::move(content), usage));
+}
+
+void AnthropicFormat::begin(const ChoicePart&, const EngineUsage& usage, std::string& out) {
+  append_event("message_start", dump({{"type", "message_start"}, {"message", message(Json::array(), usage)}}), out);
+}
+
+void AnthropicFormat::start_block(Json block, std::string& out) {
+  if (std::exchange(in_block_, true)) return;
+  append_event("content_block_start",
+               dump({{"type", "content_block_start"}, {"index", 0}, {"content_block", std::move(block)}}), out);
+}
+
+void AnthropicFormat::write_delta(std::string_view type, const char* member, std::string_view text, std::string& out) {
+  append_event("content_block_delta",
+               fmt::format(R"({{"type":"content_block_delta","index":0,"delta":{{"type":"{}","{}":{}}}}})", type, member,
+                           dump(Json(text))),
+               out);
+}
+
+void AnthropicFormat::delta(const ChoicePart& part, const EngineUsage&, std::string& out) {
+  if (!part.text.empty()) {
+    start_block({{"type", "text"}, {"text", ""}}, out);
+    write_delta("text_delta", "text", part.text, out);
+  }
+  if (!part.call) return;
+  if (!part.call->name.empty()) start_block(call_block(part.call->name, Json::object()), out);
+  if (!part.call->arguments.empty()) write_delta("input_json_delta", "partial_json", part.call->arguments, out);
+}
+
+void AnthropicFormat::finish(const ChoicePart& part, const EngineUsage&, std::string& out) {
+  if (in_block_) append_event("content_block_stop", R"({"type":"content_block_stop","index":0})", out);
+  last_.end = part.end;
+  last_.stop_string = part.stop_string;
+}
+
+void AnthropicFormat::end(const EngineUsage& usage, std::string& out) {
+  Json delta = {{"stop_reason", stop_reason(usage)},
+                {"stop_sequence", last_.stop_string.empty() ? Json() : Json(last_.stop_string)}};
+  append_event("message_delta", dump({{"type", "message_delta"}, {"delta", std::move(delta)}, {"usage", usage_json(usage)}}),
+               out);
+  append_event("message_stop", R"({"type":"message_stop"})", out);
+}
+
+void AnthropicFormat::fail(const ApiError& error, std::string& out) { append_event("error", anthropic_error_json(error), out); }
+
+HttpResponse AnthropicFormat::failure(const ApiError& error) const { return anthropic_failure(error); }
+
+}  // namespace nanochat
