@@ -49,7 +49,7 @@ std::map<std::string, std::string, std::less<>> make_formats() {
   const std::string base64url = "(?:[A-Za-z0-9_-]{4})*(?:[A-Za-z0-9_-][AQgw]==|[A-Za-z0-9_-]{2}[AEIMQUYcgkosw048]=)?";
   // Characters, classes and escapes in a row, each with a quantifier or without.
   const std::string regex =
-      R"((?:(?:[A-Za-z0-9_ ,:;<>=!@#%&'"/~-]|\\.|\\[dwsDWSnt.*+?()|^$\\\[\]{}]|\[\^?[A-Za-z0-9_]{1,20}\])(?:[*+?]|\{[1-9]\})?)*)";
+      R"((?:(?:[A-Za-z0-9_ ,:;<>=!@#%&'"/~-]|\.|\\[dwsDWSnt.*+?()|^$\\\[\]{}]|\[\^?[A-Za-z0-9_]{1,20}\])(?:[*+?]|\{[1-9]\})?)*)";
   return {
       {"date", date},
       {"time", time},
