@@ -43,11 +43,11 @@ TEST_F(YamlList, NamesTheLineOfWhatItDoesNotRead) {
   const auto message = [&](const std::string& text, const std::string& part) {
     EXPECT_THAT([&] { read(text); }, ThrowsMessage<DataError>(HasSubstr(part))) << text;
   };
-  message("other:\n", "list.yaml:1: expected \"tasks:\"");
+  message("other:\n", "list.yaml:1: found \"other:\", expected \"tasks:\"");
   message("tasks:\n", "no entries");
   message("tasks:\n  label: a\n", "list.yaml:2");
-  message("tasks:\n- label: a\nlabel: b\n", "list.yaml:3: expected an indented");
-  message("tasks:\n- label\n", "list.yaml:2: expected \"key: value\"");
+  message("tasks:\n- label: a\nlabel: b\n", "list.yaml:3: found \"label: b\", expected an indented");
+  message("tasks:\n- label\n", "list.yaml:2: found \"label\", expected \"key: value\"");
   message("tasks:\n- a: 1\n  a: 2\n", "given twice");
   message("tasks:\n- a: \"x\n", "quoted");
   message("tasks:\n- a: \"x\" y\n", "quoted");

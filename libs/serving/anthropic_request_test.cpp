@@ -196,7 +196,7 @@ TEST(AnthropicRequest, PassesOverNothingThatChangesTheAnswer) {
 }
 
 TEST(AnthropicRequest, CountingNeedsNoLimit) {
-  json body = body_with({});
+  json body = body_with(json::object());
   body.erase("max_tokens");
   EXPECT_NO_THROW(parse_anthropic_request(body.dump(), {}, true));
 }

@@ -257,7 +257,7 @@ TEST(ChatRequest, TakesSchemasUnderEveryName) {
     EXPECT_THAT(chat_refusal(extra), HasSubstr(message)) << extra;
   };
   refused({{"response_format", {{"type", "text"}, {"schema", schema}}}},
-          "response_format.schema: is not supported beside \"type\": \"text\"");
+          "response_format.schema: is not supported with \"type\": \"text\"");
   refused({{"response_format", {{"type", "json_object"}, {"json_schema", {{"schema", schema}}}}}},
           "response_format.json_schema: is not supported");
   refused({{"response_format", {{"type", "json_object"}, {"grammar", "x"}}}}, "response_format.grammar: is not supported");

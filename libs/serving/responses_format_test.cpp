@@ -46,7 +46,8 @@ class ResponsesFormatTest : public testing::AnswerBytes {
   // Every event of the stream without the response object: "name number other fields".
   std::vector<std::string> events() {
     std::vector<std::string> found;
-    const std::string text = bytes();
+    std::string text = bytes();
+    for (std::size_t at = 0; (at = text.find("<time>", at)) != std::string::npos;) text.replace(at, 6, "0");
     for (std::size_t begin = 0; begin < text.size();) {
       const std::size_t end = text.find("\n\n", begin), line = text.find('\n', begin);
       const std::string name = text.substr(begin + 7, line - begin - 7);

@@ -82,7 +82,11 @@ class Validator {
         rows(file);
       }
     } catch (const DataError& error) {
-      found("unreadable", name_of(file), error.what());
+      // Most readers begin their message with the file and a line, "FILE:3: ...": that is where, and is said once.
+      const std::string name = name_of(file), text = error.what();
+      const std::size_t end = text.starts_with(name + ":") ? text.find(": ", name.size()) : std::string::npos;
+      if (end == std::string::npos) return found("unreadable", name, text);
+      found("unreadable", text.substr(0, end), text.substr(end + 2));
     }
   }
 
