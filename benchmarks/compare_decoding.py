@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compares how fast models of nanochat-2026-07 and nanochat-2025-12 of the same depth and width decode.
 
-    compare_decoding.py build/release/bin/nanochat [--depth 12] [--rounds 5] [-- options of bench infer]
+    compare_decoding.py [--depth 12] [--rounds 5] build/release/bin/nanochat [-- options of bench infer]
 
 Runs `nanochat bench infer` of both in turn, so that what else the machine does concerns both, and prints the median time of a
 decode step of each. Exits with 1 if the newer one takes more than 10 % longer.
