@@ -82,11 +82,7 @@ class Validator {
         rows(file);
       }
     } catch (const DataError& error) {
-      // Most readers begin their message with the file and a line, "FILE:3: ...": that is where, and is said once.
-      const std::string name = name_of(file), text = error.what();
-      const std::size_t end = text.starts_with(name + ":") ? text.find(": ", name.size()) : std::string::npos;
-      if (end == std::string::npos) return found("unreadable", name, text);
-      found("unreadable", text.substr(0, end), text.substr(end + 2));
+      found("unreadable", name_of(file), error.what());
     }
   }
 
@@ -160,18 +156,24 @@ class Validator {
   ValidationReport take() { return std::move(report_); }
 
  private:
-  // Errors of readers begin with their file, or with all of `where` ("FILE: document 3"), which the report names beside them.
-  static std::string without_place(const std::string& what, const std::string& where) {
-    for (std::string place : {where, where.substr(0, where.find(": "))}) {
-      place += ": ";
-      if (what.starts_with(place)) return what.substr(place.size());
+  // Errors of readers begin with the place: the file, the file and a line ("FILE:3"), or all of `where` ("FILE: document 3").
+  // The report names it once, with the line.
+  static void move_place(std::string& what, std::string& where) {
+    if (what.starts_with(where + ": ")) {
+      what.erase(0, where.size() + 2);
+      return;
     }
-    return what;
+    const std::string file = where.substr(0, where.find(": "));
+    const std::size_t end = what.starts_with(file + ":") ? what.find(": ", file.size()) : std::string::npos;
+    if (end == std::string::npos) return;
+    if (where == file) where = what.substr(0, end);
+    what.erase(0, end + 2);
   }
 
-  void found(const std::string& kind, const std::string& where, const std::string& what) {
+  void found(const std::string& kind, std::string where, std::string what) {
     if (static_cast<std::int64_t>(++report_.counts[kind]) <= options_.max_examples) {
-      report_.examples.push_back({kind, where, without_place(what, where)});
+      move_place(what, where);
+      report_.examples.push_back({kind, std::move(where), std::move(what)});
     }
   }
 
