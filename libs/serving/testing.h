@@ -9,7 +9,10 @@
 #include <string>
 #include <vector>
 
+#include <gtest/gtest.h>
+
 #include "core/sha256.h"
+#include "serving/api_error.h"
 #include "serving/http_message.h"
 #include "serving/served_model.h"
 #include "tokenizer/special_tokens.h"
@@ -190,6 +193,20 @@ inline std::vector<nlohmann::json> with_a_value_replaced(const nlohmann::json& b
     }
   }
   return bodies;
+}
+
+// Parses each of these and returns how many are refused. Expects every refusal to be an error of the client.
+inline std::size_t count_refused(const nlohmann::json& good, const std::function<void(const nlohmann::json&)>& parse) {
+  std::size_t refused = 0;
+  for (const nlohmann::json& body : with_a_value_replaced(good)) {
+    try {
+      parse(body);
+    } catch (const ApiError& error) {
+      EXPECT_EQ(error.status(), 400) << body;
+      ++refused;
+    }
+  }
+  return refused;
 }
 
 // Stores the response. text() returns the body, of a stream what can be read so far.

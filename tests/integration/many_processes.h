@@ -33,6 +33,9 @@ inline Arguments joined(Arguments first, const Arguments& more) {
   return first;
 }
 
+// For runs that are compared: on one CPU thread each, in float32.
+inline const Arguments kInFloat32{"--dtype", "float32", "--muon-dtype", "float32", "--device", "cpu", "--threads", "1"};
+
 inline Arguments launched(int processes, const Arguments& command, const Arguments& options = {}) {
   if (processes == 1) return command;
   return joined(joined({"launch", "--nproc", std::to_string(processes), "--grace", "5"}, options), joined({"--"}, command));
@@ -122,16 +125,8 @@ inline Arguments pretraining(const std::filesystem::path& output, int steps, con
                  "--sample-interval",
                  "-1",
                  "--warmdown-ratio",
-                 "0",
-                 "--dtype",
-                 "float32",
-                 "--muon-dtype",
-                 "float32",
-                 "--device",
-                 "cpu",
-                 "--threads",
-                 "1"},
-                more);
+                 "0"},
+                joined(kInFloat32, more));
 }
 
 }  // namespace nanochat::testing

@@ -41,33 +41,10 @@ class ManyProcesses : public ::testing::Test {
   void SetUp() override { ASSERT_EQ(small_run().failure, ""); }
 
   Arguments finetuning(const std::string& stage, const fs::path& output, const Arguments& more = {}) const {
-    return joined({stage,
-                   "--base-model",
-                   small_run().run,
-                   "--mixture",
-                   R"([{"task": "toy-spelling", "size": 300}])",
-                   "--output-dir",
-                   output,
-                   "--num-iterations",
-                   "50",
-                   "--device-batch-size",
-                   "2",
-                   "--total-batch-size",
-                   "512",
-                   "--eval-interval",
-                   "25",
-                   "--eval-tokens",
-                   "1024",
-                   "--dtype",
-                   "float32",
-                   "--muon-dtype",
-                   "float32",
-                   "--device",
-                   "cpu",
-                   "--threads",
-                   "1",
-                   "--quiet"},
-                  more);
+    return joined({stage, "--base-model", small_run().run, "--mixture", R"([{"task": "toy-spelling", "size": 300}])",
+                   "--output-dir", output, "--num-iterations", "50", "--device-batch-size", "2", "--total-batch-size", "512",
+                   "--eval-interval", "25", "--eval-tokens", "1024", "--quiet"},
+                  joined(kInFloat32, more));
   }
   TemporaryDirectory folder_;
 };
@@ -261,16 +238,8 @@ TEST_F(ManyProcesses, ANaNOnOneRankEndsAllAndIsNamed) {
                    "1",
                    "--total-batch-size",
                    std::to_string(64 * ranks),
-                   "--dtype",
-                   "float32",
-                   "--muon-dtype",
-                   "float32",
-                   "--device",
-                   "cpu",
-                   "--threads",
-                   "1",
                    "--quiet"},
-                  more);
+                  joined(kInFloat32, more));
   };
   std::set<int> named;
   for (int seed = 1; named.size() < 2 && seed < 10; ++seed) {

@@ -170,19 +170,11 @@ void declare_pretrain_options(OptionList& options, PretrainConfig& config) {
       .above(0, -1);
   declare_learning_rates(options, config);
   declare_step_options(options, config);
-  options.add("warmup_ratio", config.warmup_ratio, "Fraction of the steps in which the learning rates rise.")
-      .at_least(0)
-      .at_most(1);
+  declare_schedule_options(options, config.warmup_ratio, config.warmdown_ratio, config.final_lr_frac);
   options
       .add("warmup_steps", config.warmup_steps,
            "Number of steps in which the learning rates rise; 0 computes it from --warmup-ratio.")
       .at_least(0);
-  options.add("warmdown_ratio", config.warmdown_ratio, "Fraction of the steps, at the end, in which the learning rates fall.")
-      .at_least(0)
-      .at_most(1);
-  options.add("final_lr_frac", config.final_lr_frac, "Learning rates at the last step, as a fraction of their initial values.")
-      .at_least(0)
-      .at_most(1);
 
   options
       .add("packing", config.packing,
@@ -213,8 +205,7 @@ void apply_recipe(OptionList& options, PretrainConfig& config) {
     return;
   }
   const auto otherwise = [&](const char* name, auto& field, auto value) {
-    const Option* option = options.find(name);
-    if (option != nullptr && option->source() == "default") field = value;
+    if (is_default(options, name)) field = value;
   };
   otherwise("rope_base", config.rope_base, 100000.0);
   otherwise("total_batch_size", config.total_batch_size, std::int64_t{-1});

@@ -34,15 +34,7 @@ void declare_sft_options(OptionList& options, SftConfig& config) {
       .add("total_batch_size", config.total_batch_size,
            "Number of tokens in one optimizer step, instead of --examples-per-step; 0 disables this.")
       .at_least(0);
-  options.add("warmup_ratio", config.warmup_ratio, "Fraction of the steps in which the learning rates rise.")
-      .at_least(0)
-      .at_most(1);
-  options.add("warmdown_ratio", config.warmdown_ratio, "Fraction of the steps, at the end, in which the learning rates fall.")
-      .at_least(0)
-      .at_most(1);
-  options.add("final_lr_frac", config.final_lr_frac, "Learning rates at the last step, as a fraction of their initial values.")
-      .at_least(0)
-      .at_most(1);
+  declare_schedule_options(options, config.warmup_ratio, config.warmdown_ratio, config.final_lr_frac);
   options.add("load_optimizer", config.load_optimizer,
               "Begin with the optimizer state of the base model's checkpoint (a warm start); without it, the state begins at "
               "zero.");
@@ -53,8 +45,7 @@ void declare_sft_options(OptionList& options, SftConfig& config) {
 void apply_recipe(OptionList& options, SftConfig& config) {
   if (!config.is_2026()) return;
   const auto otherwise = [&](const char* name, auto& field, auto value) {
-    const Option* option = options.find(name);
-    if (option != nullptr && option->source() == "default") field = value;
+    if (is_default(options, name)) field = value;
   };
   otherwise("packing", config.packing, "best-fit-pad");
   otherwise("embedding_lr", config.embedding_lr, kInherited);

@@ -58,6 +58,21 @@ void declare_learning_rates(OptionList& options, TrainerOptions& config, bool in
   declare("matrix_lr", config.matrix_lr, "Learning rate of the weight matrices (Muon)");
 }
 
+bool is_default(OptionList& options, const std::string& name) {
+  const Option* option = options.find(name);
+  return option != nullptr && option->source() == "default";
+}
+
+void declare_schedule_options(OptionList& options, double& warmup_ratio, double& warmdown_ratio, double& final_lr_frac) {
+  options.add("warmup_ratio", warmup_ratio, "Fraction of the steps in which the learning rates rise.").at_least(0).at_most(1);
+  options.add("warmdown_ratio", warmdown_ratio, "Fraction of the steps, at the end, in which the learning rates fall.")
+      .at_least(0)
+      .at_most(1);
+  options.add("final_lr_frac", final_lr_frac, "Learning rates at the last step, as a fraction of their initial values.")
+      .at_least(0)
+      .at_most(1);
+}
+
 void declare_step_options(OptionList& options, TrainerOptions& config) {
   options
       .add("weight_decay", config.weight_decay,

@@ -45,6 +45,10 @@ void declare_run_options(OptionList& options, TrainerOptions& config);
 void declare_data_options(OptionList& options, TrainerOptions& config, const std::string& fixed, const std::string& work);
 // The three learning rates. `inherits`: -1 takes the base model's.
 void declare_learning_rates(OptionList& options, TrainerOptions& config, bool inherits = false);
+// Whether there is an option of this name that nobody set, so that a recipe may give it another default.
+bool is_default(OptionList& options, const std::string& name);
+// How the learning rates rise and fall, as fractions of the steps.
+void declare_schedule_options(OptionList& options, double& warmup_ratio, double& warmdown_ratio, double& final_lr_frac);
 // Other options of an optimizer step: weight decay, Muon, clipping, skipped steps.
 void declare_step_options(OptionList& options, TrainerOptions& config);
 // Checkpoints, and lines of log.txt; `best`: the score whose best checkpoint --keep-best keeps.
