@@ -8,7 +8,8 @@ Peers, each in a process of its own:
   reference-eager the same without torch.compile
 
 Every peer trains the same shape from random weights on random tokens: forward, backward, clipping and optimizer, the
-median of --steps steps after --warmup. Prints a table and, as the last line, JSON. Needs torch 2.11 or newer, and
+median of --steps steps after --warmup. With --processes N, nanochat and the reference train on N GPUs of this machine;
+tokens/s is then the sum over all of them. Prints a table and, as the last line, JSON. Needs torch 2.11 or newer, and
 transformers for that peer.
 
   benchmarks/compare_training.py --nanochat build/release/bin/nanochat --depth 6 --sequence-len 512 \
@@ -38,6 +39,7 @@ def parse_arguments():
     parser.add_argument("--vocab-size", type=int, default=32768)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])
+    parser.add_argument("--processes", type=int, default=1, help="processes, each with its own GPU and its own batches")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: every core")
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--warmup", type=int, default=3)
@@ -47,7 +49,10 @@ def parse_arguments():
 
 
 def run_nanochat(args):
-    command = [args.nanochat, "bench", "train", "--json", "--quiet"]
+    command = [args.nanochat]
+    if args.processes > 1:
+        command += ["launch", "--nproc", str(args.processes), "--"]
+    command += ["bench", "train", "--json", "--quiet"]
     for name in ("depth", "sequence_len", "device_batch_size", "micro_batches", "vocab_size", "device", "dtype", "threads",
                  "steps", "warmup"):
         command += ["--" + name.replace("_", "-"), str(getattr(args, name))]
@@ -100,10 +105,15 @@ def work(args):
     if args.threads > 0:
         torch.set_num_threads(args.threads)
     torch.manual_seed(42)
-    device = torch.device(args.device)
+    device, rank, processes = torch.device(args.device), 0, int(os.environ.get("WORLD_SIZE", "1"))
+    if processes > 1:
+        rank, device = int(os.environ["RANK"]), torch.device(args.device, int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+        torch.distributed.init_process_group("nccl", device_id=device)
+        torch.manual_seed(42 + rank)
     build = transformers_model if args.worker == "transformers" else reference_model
     compiled, model, optimizers, loss_of = build(args, torch, device)
-    tokens = args.device_batch_size * args.sequence_len * args.micro_batches
+    tokens = args.device_batch_size * args.sequence_len * args.micro_batches * processes
     batches = [tuple(torch.randint(args.vocab_size, (args.device_batch_size, args.sequence_len), device=device)
                      for _ in range(2)) for _ in range(args.micro_batches)]
     dtype = getattr(torch, args.dtype)
@@ -131,6 +141,10 @@ def work(args):
         memory = torch.cuda.max_memory_reserved()
     else:
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    if processes > 1:
+        torch.distributed.destroy_process_group()
+    if rank != 0:
+        return
     print(json.dumps({
         "tokens_per_second": tokens / statistics.median(steps),
         "step_ms": 1e3 * statistics.median(steps),
@@ -143,7 +157,10 @@ def work(args):
 
 
 def run_worker(args, peer):
-    command = [sys.executable, os.path.abspath(__file__), *sys.argv[1:], "--worker", peer]
+    command = [sys.executable]
+    if args.processes > 1:
+        command += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(args.processes)]
+    command += [os.path.abspath(__file__), *sys.argv[1:], "--worker", peer]
     result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     if result.returncode != 0:
         lines = [line for line in result.stderr.splitlines() if line.strip()] or [f"exit code {result.returncode}"]
@@ -175,6 +192,8 @@ def main():
         sys.exit(f"compare_training: unknown peer {unknown[0]}")
     if any(peer.startswith("reference") for peer in peers) and not args.reference:
         sys.exit("compare_training: the reference needs --reference, a checkout of karpathy/nanochat")
+    if args.processes > 1 and (args.device != "cuda" or "transformers" in peers):
+        sys.exit("compare_training: --processes needs --device cuda, and --peers without transformers")
     results = {peer: run_nanochat(args) if peer == "nanochat" else run_worker(args, peer) for peer in peers}
     ours = results.get("nanochat", {}).get("tokens_per_second")
     print(f"{'peer':<16} {'tokens/s':>10} {'step ms':>10} {'optimizer ms':>13} {'memory GiB':>11} {'nanochat is':>12}")
@@ -186,7 +205,7 @@ def main():
         print(f"{peer:<16} {figures['tokens_per_second']:>10,.0f} {figures['step_ms']:>10.1f} "
               f"{figures['optimizer_ms']:>13.1f} {figures['memory_bytes'] / 2**30:>11.2f} {ratio:>12}")
     shape = {key: getattr(args, key) for key in ("depth", "sequence_len", "device_batch_size", "micro_batches",
-                                                 "vocab_size", "device", "dtype")}
+                                                 "vocab_size", "device", "dtype", "processes")}
     report = json.dumps({"shape": shape, "machine": machine(args), "peers": results})
     if args.output:
         with open(args.output, "w") as file:

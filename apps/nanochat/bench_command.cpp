@@ -25,10 +25,13 @@
 #include "ops/peak.h"
 #include "ops/profile.h"
 #include "optim/optimizer.h"
+#include "optim/rank_plan.h"
+#include "ranks.h"
 #include "runtime/memory_limits.h"
 #include "runtime/runtime.h"
 #include "tokenizer/load.h"
 #include "tokenizer/tokenizer.h"
+#include "training/trainer/same_everywhere.h"
 #include "training/trainer/train_step.h"
 #include "training/trainer/trainer_options.h"
 
@@ -163,18 +166,20 @@ void add_conversations(const BenchConversations& conversations, double rows_per_
   table.emplace_back("rendered, packed", rate(conversations.loaded_per_second()) + " conversations/s");
 }
 
-std::int64_t estimated_memory(const BenchArguments& arguments, const GptConfig& config, const Runtime& runtime) {
+// Of one process.
+std::int64_t estimated_memory(const BenchArguments& arguments, const GptConfig& config, const Runtime& runtime,
+                              int world_size) {
   const TrainingShape shape{.device_batch_size = arguments.device_batch_size,
                             .sequence_len = arguments.sequence_len,
                             .compute_bytes = runtime.dtype == at::kFloat ? 4 : 2,
                             .gpu = runtime.device.is_cuda(),
                             .recompute = arguments.recompute};
-  return estimate_training_memory(config, shape).total();
+  return estimate_rank_memory(config, shape, world_size).total();
 }
 
 // Throws OutOfMemoryError where the shape takes more memory than the device has free.
-void require_memory(const BenchArguments& arguments, const GptConfig& config, const Runtime& runtime) {
-  const std::int64_t needed = estimated_memory(arguments, config, runtime);
+void require_memory(const BenchArguments& arguments, const GptConfig& config, const Runtime& runtime, int world_size) {
+  const std::int64_t needed = estimated_memory(arguments, config, runtime, world_size);
   const std::int64_t available = available_memory_bytes(runtime.device);
   if (needed <= available) return;
   throw OutOfMemoryError(
@@ -183,39 +188,43 @@ void require_memory(const BenchArguments& arguments, const GptConfig& config, co
                   human_bytes(static_cast<double>(needed)), human_bytes(static_cast<double>(available))));
 }
 
-// Seconds of each step that was timed.
+// Seconds of each step that was timed, on this process.
 struct TrainTimes {
   std::vector<double> passes, updates, steps;
 };
 
 // `load` makes the batches of the next step, `train` takes the step.
-TrainTimes time_training(const BenchArguments& arguments, at::Device device, Context& context,
+TrainTimes time_training(const BenchArguments& arguments, at::Device device, ProgressReporter& progress,
                          const std::function<void()>& load, const std::function<StepResult()>& train) {
   TrainTimes times;
-  context.progress->start("bench train", arguments.warmup + arguments.steps, "steps");
+  progress.start("bench train", arguments.warmup + arguments.steps, "steps");
   for (std::int64_t i = 0; i < arguments.warmup + arguments.steps && !interrupt_requested(); ++i) {
     StepResult result;
     const double loading = seconds_of(device, load);
     const double training = seconds_of(device, [&] { result = train(); });
-    context.progress->advance(1);
+    progress.advance(1);
     if (i < arguments.warmup) continue;
     times.passes.push_back(loading + result.forward_backward_seconds);
     times.updates.push_back(training - result.forward_backward_seconds);
     times.steps.push_back(loading + training);
   }
-  context.progress->finish();
+  progress.finish();
   return times;
 }
 
+// The processes work in step, and so the times of this one are those of all of them.
 void print_training(const BenchArguments& arguments, const GptConfig& config, const Runtime& runtime, const TrainTimes& times,
-                    ops::PeakRate& peak, const BenchConversations* conversations, const Context& context) {
+                    ops::PeakRate& peak, const BenchConversations* conversations, int world_size, const Context& context) {
   const double step = median(times.steps);
-  const double rows_per_second = static_cast<double>(arguments.device_batch_size * arguments.micro_batches) / step;
+  const std::int64_t rows = arguments.device_batch_size * arguments.micro_batches * world_size;
+  const double rows_per_second = static_cast<double>(rows) / step;
   const double tokens_per_second = rows_per_second * static_cast<double>(arguments.sequence_len);
-  const double mfu = peak.utilization(tokens_per_second * config.flops_per_token());
+  const double mfu = peak.utilization(tokens_per_second * config.flops_per_token()) / world_size;
   const std::int64_t memory = peak_memory(runtime.device);
   ordered_json report = describe("train", arguments, config, runtime);
-  report.update({{"steps", times.steps.size()},
+  report.update({{"world_size", world_size},
+                 {"micro_batches", arguments.micro_batches},
+                 {"steps", times.steps.size()},
                  {"tokens_per_second", tokens_per_second},
                  {"step_ms", 1e3 * step},
                  {"fastest_step_ms", 1e3 * *std::min_element(times.steps.begin(), times.steps.end())},
@@ -225,9 +234,10 @@ void print_training(const BenchArguments& arguments, const GptConfig& config, co
                  {"mfu", mfu},
                  {"recompute", arguments.recompute},
                  {"memory_bytes", memory},
-                 {"estimated_memory_bytes", estimated_memory(arguments, config, runtime)}});
+                 {"estimated_memory_bytes", estimated_memory(arguments, config, runtime, world_size)}});
   Table table;
   begin_table(table, config, runtime);
+  if (world_size > 1) table.emplace_back("processes", std::to_string(world_size));
   table.emplace_back("tokens/s", rate(tokens_per_second));
   table.emplace_back("step", fmt::format("{:.1f} ms", 1e3 * step));
   table.emplace_back("forward, backward", fmt::format("{:.1f} ms", 1e3 * median(times.passes)));
@@ -239,9 +249,12 @@ void print_training(const BenchArguments& arguments, const GptConfig& config, co
   print(table, report, context);
 }
 
-ExitCode bench_train(const BenchArguments& arguments, Context& context) {
+ExitCode bench_train(const BenchArguments& arguments, Ranks& ranks, Context& context) {
+  Communicator& communicator = ranks.communicator();
   GptConfig config = config_of(arguments);
-  const Runtime runtime = select_runtime(arguments.runtime, Workload::kTraining);
+  Runtime runtime =
+      select_runtime(arguments.runtime, Workload::kTraining, {communicator.local_rank(), communicator.local_size()});
+  set_dtype(runtime, same_dtype(communicator, runtime.dtype));
   std::optional<BenchConversations> conversations;
   if (!arguments.mixture.empty()) {
     if (arguments.tokenizer.empty()) throw ConfigError("--mixture needs a --tokenizer to render conversations with");
@@ -249,7 +262,7 @@ ExitCode bench_train(const BenchArguments& arguments, Context& context) {
     config.vocab_size = tokenizer->vocab_size();
     conversations.emplace(arguments.mixture, *tokenizer, arguments.device_batch_size, arguments.sequence_len);
   }
-  require_memory(arguments, config, runtime);
+  require_memory(arguments, config, runtime, communicator.size());
   if (!arguments.profile.empty() && !runtime.device.is_cuda()) {
     throw ConfigError("--profile lists the kernels of a GPU, and this runs on the CPU");
   }
@@ -259,8 +272,10 @@ ExitCode bench_train(const BenchArguments& arguments, Context& context) {
   model.init_weights(kSeed);
   model.zero_grad();
   // As a training by default has it: Newton-Schulz in the faster precision.
-  Optimizer optimizer(model.parameters(), config.n_embd, TrainerOptions().optimizer_options(runtime, config));
-  Rng rng(kSeed);
+  OptimizerOptions options = TrainerOptions().optimizer_options(runtime, config);
+  options.muon.dtype = options.normuon.dtype = same_dtype(communicator, options.muon.dtype);
+  Optimizer optimizer(model.parameters(), config.n_embd, options, communicator);
+  Rng rng(kSeed + static_cast<std::uint64_t>(communicator.rank()));
   std::vector<TokenBatch> batches(static_cast<std::size_t>(arguments.micro_batches));
   for (TokenBatch& batch : batches) {
     batch = conversations ? conversations->next() : random_batch(arguments, config.vocab_size, rng);
@@ -272,16 +287,20 @@ ExitCode bench_train(const BenchArguments& arguments, Context& context) {
     }
   };
   const auto train = [&] { return train_step(model, optimizer, batches, {}); };
-  const TrainTimes times = time_training(arguments, runtime.device, context, load, train);
+  const TrainTimes times = time_training(arguments, runtime.device, ranks.progress(context), load, train);
   if (times.steps.empty()) return ExitCode::kPartial;
   if (!arguments.profile.empty()) {
-    print_profile(arguments.profile, [&] {
+    const auto step = [&] {
       load();
       train();
+      optimizer.wait_for_weights();
       ops::synchronize(runtime.device);
-    });
+    };
+    ranks.is_root() ? print_profile(arguments.profile, step) : step();
   }
-  print_training(arguments, config, runtime, times, peak, conversations ? &*conversations : nullptr, context);
+  if (!ranks.is_root()) return ExitCode::kOk;
+  print_training(arguments, config, runtime, times, peak, conversations ? &*conversations : nullptr,
+                 communicator.size(), context);
   return ExitCode::kOk;
 }
 
@@ -391,7 +410,8 @@ void add_bench(CommandLine& command_line) {
   Subcommand& training = add_shape(
       command_line, "bench train",
       "Measure training steps: forward, backward and optimizer. MFU is relative to the data-sheet rate of a GPU, "
-      "or to the measured rate of a large matrix product in the same dtype on a CPU.",
+      "or to the measured rate of a large matrix product in the same dtype on a CPU. Started as several processes, for "
+      "example by `nanochat launch`, it measures data-parallel training; tokens/s is the sum over all of them.",
       "nanochat bench train --depth 4 --sequence-len 256 --device-batch-size 16 --vocab-size 4096", *train);
   training.option("recompute", &train->recompute,
                   "Keep only the input of each layer in the forward pass, and compute the rest again in the backward pass.");
@@ -407,7 +427,12 @@ void add_bench(CommandLine& command_line) {
       .option("micro_batches", &train->micro_batches,
               "Number of forward and backward passes per step whose gradients are accumulated.")
       .at_least(1);
-  training.run([train](Context& context) { return bench_train(*train, context); });
+  auto distributed = std::make_shared<CommunicatorOptions>(communicator_options("bench train"));
+  declare_distributed_options(training.options(), *distributed);
+  training.run([train, distributed, &training](Context& context) {
+    Ranks ranks(*distributed, train->runtime, shared_configuration(training));
+    return bench_train(*train, ranks, context);
+  });
 
   auto infer = std::make_shared<BenchArguments>();
   infer->steps = 3;

@@ -41,6 +41,19 @@ TEST(LaunchContract, RunsACommandAsSeveralProcesses) {
   EXPECT_THAT(operations, ::testing::IsSupersetOf({"agree", "all_reduce", "reduce_scatter", "all_gather", "broadcast"}));
 }
 
+TEST(LaunchContract, BenchTrainAddsUpTheTokensOfAllProcesses) {
+  const ProgramResult result =
+      launch({"--nproc", "2"}, {"bench", "train", "--depth", "1", "--sequence-len", "32", "--device-batch-size", "4", "--micro-batches",
+                                "2", "--vocab-size", "256", "--steps", "3", "--device", "cpu", "--dtype", "float32", "--json"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const json report = json::parse(result.out);  // of rank 0 alone
+  EXPECT_EQ(report.at("world_size"), 2);
+  EXPECT_EQ(report.at("micro_batches"), 2);
+  const double tokens_per_step = 2 * 2 * 4 * 32;
+  EXPECT_NEAR(report.at("tokens_per_second").get<double>() * report.at("step_ms").get<double>() / 1e3, tokens_per_step,
+              1e-6 * tokens_per_step);
+}
+
 TEST(LaunchContract, HandsOnOptionsAfterTheMark) {
   const ProgramResult result = launch({"--nproc", "1"}, {"info", "--json"});
   ASSERT_EQ(result.exit_code, 0) << result.err;

@@ -9,7 +9,7 @@ import argparse, hashlib, json, os, pathlib, subprocess, sys, time, urllib.reque
 
 parser = argparse.ArgumentParser()
 parser.add_argument("old"), parser.add_argument("new"), parser.add_argument("work", type=pathlib.Path)
-parser.add_argument("--core", help="evaluation bundle of CORE")
+parser.add_argument("--core", type=os.path.abspath, help="evaluation bundle of CORE")
 arguments = parser.parse_args()
 work, programs = arguments.work.resolve(), {"old": os.path.abspath(arguments.old), "new": os.path.abspath(arguments.new)}
 work.mkdir(parents=True, exist_ok=True)
