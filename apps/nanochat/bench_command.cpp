@@ -20,15 +20,18 @@
 #include "data/batches/batch.h"
 #include "inference/generator.h"
 #include "model/gpt.h"
-#include "model/memory.h"
 #include "ops/device.h"
 #include "ops/peak.h"
 #include "ops/profile.h"
 #include "optim/optimizer.h"
+#include "optim/rank_plan.h"
+#include "optim/sharded_weights.h"
+#include "ranks.h"
 #include "runtime/memory_limits.h"
 #include "runtime/runtime.h"
 #include "tokenizer/load.h"
 #include "tokenizer/tokenizer.h"
+#include "training/trainer/same_everywhere.h"
 #include "training/trainer/train_step.h"
 #include "training/trainer/trainer_options.h"
 
@@ -44,6 +47,7 @@ struct BenchArguments {
   std::int64_t device_batch_size = 16;
   std::int64_t micro_batches = 1;  // train only
   bool recompute = false;          // train only
+  std::string shard = TrainerOptions().shard;  // train only
   std::int64_t vocab_size = 4096;
   std::int64_t steps = 10;
   std::int64_t warmup = 2;
@@ -163,57 +167,68 @@ void add_conversations(const BenchConversations& conversations, double rows_per_
   table.emplace_back("rendered, packed", rate(conversations.loaded_per_second()) + " conversations/s");
 }
 
-std::int64_t estimated_memory(const BenchArguments& arguments, const GptConfig& config, const Runtime& runtime) {
+// Of each of so many processes.
+std::int64_t estimated_memory(const BenchArguments& arguments, const GptConfig& config, const Runtime& runtime, int ranks) {
   const TrainingShape shape{.device_batch_size = arguments.device_batch_size,
                             .sequence_len = arguments.sequence_len,
                             .compute_bytes = runtime.dtype == at::kFloat ? 4 : 2,
                             .gpu = runtime.device.is_cuda(),
-                            .recompute = arguments.recompute};
-  return estimate_training_memory(config, shape).total();
+                            .recompute = arguments.recompute,
+                            .shard_weights = arguments.shard == "full"};
+  return estimate_rank_memory(config, shape, ranks).total();
 }
 
 // Throws OutOfMemoryError where the shape takes more memory than the device has free.
-void require_memory(const BenchArguments& arguments, const GptConfig& config, const Runtime& runtime) {
-  const std::int64_t needed = estimated_memory(arguments, config, runtime);
-  const std::int64_t available = available_memory_bytes(runtime.device);
+void require_memory(const BenchArguments& arguments, const GptConfig& config, const Runtime& runtime,
+                    Communicator& communicator) {
+  const std::int64_t needed = estimated_memory(arguments, config, runtime, communicator.size());
+  const std::int64_t available = available_memory_bytes(runtime.device) /
+                                 (runtime.device.is_cuda() ? 1 : communicator.local_size());
+  communicator.barrier();  // before anybody allocates
   if (needed <= available) return;
   throw OutOfMemoryError(
       fmt::format("this shape takes about {}, but {} are available; lower --depth, "
-                  "--device-batch-size, --sequence-len or --vocab-size",
+                  "--device-batch-size, --sequence-len or --vocab-size, or use --recompute",
                   human_bytes(static_cast<double>(needed)), human_bytes(static_cast<double>(available))));
 }
 
 // Seconds of each step that was timed.
 struct TrainTimes {
   std::vector<double> passes, updates, steps;
+  double loss = 0.0;  // of the last step
 };
 
 // `load` makes the batches of the next step, `train` takes the step.
-TrainTimes time_training(const BenchArguments& arguments, at::Device device, Context& context,
-                         const std::function<void()>& load, const std::function<StepResult()>& train) {
+TrainTimes time_training(const BenchArguments& arguments, at::Device device, ProgressReporter& progress,
+                         Communicator& communicator, const std::function<void()>& load, const std::function<StepResult()>& train) {
   TrainTimes times;
-  context.progress->start("bench train", arguments.warmup + arguments.steps, "steps");
-  for (std::int64_t i = 0; i < arguments.warmup + arguments.steps && !interrupt_requested(); ++i) {
+  const auto interrupted = [&] { return largest_over_ranks(communicator, std::int64_t{interrupt_requested()}) > 0; };
+  progress.start("bench train", arguments.warmup + arguments.steps, "steps");
+  for (std::int64_t i = 0; i < arguments.warmup + arguments.steps && !interrupted(); ++i) {
     StepResult result;
     const double loading = seconds_of(device, load);
     const double training = seconds_of(device, [&] { result = train(); });
-    context.progress->advance(1);
+    progress.advance(1);
+    times.loss = result.loss;
     if (i < arguments.warmup) continue;
     times.passes.push_back(loading + result.forward_backward_seconds);
     times.updates.push_back(training - result.forward_backward_seconds);
     times.steps.push_back(loading + training);
   }
-  context.progress->finish();
+  progress.finish();
   return times;
 }
 
 void print_training(const BenchArguments& arguments, const GptConfig& config, const Runtime& runtime, const TrainTimes& times,
-                    ops::PeakRate& peak, const BenchConversations* conversations, const Context& context) {
+                    ops::PeakRate& peak, const BenchConversations* conversations, Communicator& communicator,
+                    const Context& context) {
+  const std::int64_t memory = largest_over_ranks(communicator, peak_memory(runtime.device));
+  if (!communicator.is_root()) return;
   const double step = median(times.steps);
-  const double rows_per_second = static_cast<double>(arguments.device_batch_size * arguments.micro_batches) / step;
+  const std::int64_t rows = arguments.device_batch_size * arguments.micro_batches * communicator.size();
+  const double rows_per_second = static_cast<double>(rows) / step;
   const double tokens_per_second = rows_per_second * static_cast<double>(arguments.sequence_len);
-  const double mfu = peak.utilization(tokens_per_second * config.flops_per_token());
-  const std::int64_t memory = peak_memory(runtime.device);
+  const double mfu = peak.utilization(tokens_per_second * config.flops_per_token() / communicator.size());
   ordered_json report = describe("train", arguments, config, runtime);
   report.update({{"steps", times.steps.size()},
                  {"tokens_per_second", tokens_per_second},
@@ -223,9 +238,12 @@ void print_training(const BenchArguments& arguments, const GptConfig& config, co
                  {"optimizer_ms", 1e3 * median(times.updates)},
                  {"peak_flops", peak.flops()},
                  {"mfu", mfu},
+                 {"loss", times.loss},
+                 {"world_size", communicator.size()},
+                 {"shard", arguments.shard},
                  {"recompute", arguments.recompute},
                  {"memory_bytes", memory},
-                 {"estimated_memory_bytes", estimated_memory(arguments, config, runtime)}});
+                 {"estimated_memory_bytes", estimated_memory(arguments, config, runtime, communicator.size())}});
   Table table;
   begin_table(table, config, runtime);
   table.emplace_back("tokens/s", rate(tokens_per_second));
@@ -239,9 +257,23 @@ void print_training(const BenchArguments& arguments, const GptConfig& config, co
   print(table, report, context);
 }
 
-ExitCode bench_train(const BenchArguments& arguments, Context& context) {
+// Of each process its micro-batches, in the order in which one process would have those of all.
+std::vector<TokenBatch> random_batches(const BenchArguments& arguments, std::int64_t vocab_size, const Communicator& communicator) {
+  Rng rng(kSeed);
+  std::vector<TokenBatch> mine;
+  for (std::int64_t i = 0; i < arguments.micro_batches * communicator.size(); ++i) {
+    TokenBatch batch = random_batch(arguments, vocab_size, rng);
+    if (i % communicator.size() == communicator.rank()) mine.push_back(std::move(batch));
+  }
+  return mine;
+}
+
+ExitCode bench_train(const BenchArguments& arguments, Ranks& ranks, Context& context) {
   GptConfig config = config_of(arguments);
-  const Runtime runtime = select_runtime(arguments.runtime, Workload::kTraining);
+  Communicator& communicator = ranks.communicator();
+  Runtime runtime = select_runtime(arguments.runtime, Workload::kTraining,
+                                   {communicator.local_rank(), communicator.local_size()});
+  set_dtype(runtime, same_dtype(communicator, runtime.dtype));
   std::optional<BenchConversations> conversations;
   if (!arguments.mixture.empty()) {
     if (arguments.tokenizer.empty()) throw ConfigError("--mixture needs a --tokenizer to render conversations with");
@@ -249,39 +281,41 @@ ExitCode bench_train(const BenchArguments& arguments, Context& context) {
     config.vocab_size = tokenizer->vocab_size();
     conversations.emplace(arguments.mixture, *tokenizer, arguments.device_batch_size, arguments.sequence_len);
   }
-  require_memory(arguments, config, runtime);
+  require_memory(arguments, config, runtime, communicator);
   if (!arguments.profile.empty() && !runtime.device.is_cuda()) {
     throw ConfigError("--profile lists the kernels of a GPU, and this runs on the CPU");
   }
   ops::PeakRate peak(runtime.device, runtime.dtype);
-  Gpt model(config, runtime.dtype, runtime.device);
+  const bool sharded = arguments.shard == "full" && !communicator.alone();
+  Gpt model(config, runtime.dtype, runtime.device, Purpose::kTraining, sharded ? Residency::kShared : Residency::kWhole);
+  std::optional<ShardedWeights> shards;
+  if (sharded) shards.emplace(model, communicator);
   model.set_recompute(arguments.recompute);
   model.init_weights(kSeed);
   model.zero_grad();
   // As a training by default has it: Newton-Schulz in the faster precision.
-  Optimizer optimizer(model.parameters(), config.n_embd, TrainerOptions().optimizer_options(runtime, config));
-  Rng rng(kSeed);
-  std::vector<TokenBatch> batches(static_cast<std::size_t>(arguments.micro_batches));
-  for (TokenBatch& batch : batches) {
-    batch = conversations ? conversations->next() : random_batch(arguments, config.vocab_size, rng);
-  }
-
+  OptimizerOptions options = TrainerOptions().optimizer_options(runtime, config);
+  options.muon.dtype = options.normuon.dtype = same_dtype(communicator, options.muon.dtype);
+  Optimizer optimizer(model.parameters(), config.n_embd, options, communicator, shards ? &*shards : nullptr);
+  std::vector<TokenBatch> batches = random_batches(arguments, config.vocab_size, communicator);
   const auto load = [&] {
     for (TokenBatch& batch : batches) {
       if (conversations) batch = conversations->next();
     }
   };
   const auto train = [&] { return train_step(model, optimizer, batches, {}); };
-  const TrainTimes times = time_training(arguments, runtime.device, context, load, train);
+  const TrainTimes times = time_training(arguments, runtime.device, ranks.progress(context), communicator, load, train);
   if (times.steps.empty()) return ExitCode::kPartial;
   if (!arguments.profile.empty()) {
-    print_profile(arguments.profile, [&] {
+    const auto step = [&] {
       load();
       train();
       ops::synchronize(runtime.device);
-    });
+    };
+    ranks.is_root() ? print_profile(arguments.profile, step) : step();
   }
-  print_training(arguments, config, runtime, times, peak, conversations ? &*conversations : nullptr, context);
+  print_training(arguments, config, runtime, times, peak, conversations ? &*conversations : nullptr, communicator, context);
+  optimizer.wait_for_weights();
   return ExitCode::kOk;
 }
 
@@ -407,7 +441,13 @@ void add_bench(CommandLine& command_line) {
       .option("micro_batches", &train->micro_batches,
               "Number of forward and backward passes per step whose gradients are accumulated.")
       .at_least(1);
-  training.run([train](Context& context) { return bench_train(*train, context); });
+  declare_shard_option(training.options(), train->shard);
+  auto distributed = std::make_shared<CommunicatorOptions>(communicator_options("bench train"));
+  declare_distributed_options(training.options(), *distributed);
+  training.run([train, distributed, &training](Context& context) {
+    Ranks ranks(*distributed, train->runtime, shared_configuration(training));
+    return bench_train(*train, ranks, context);
+  });
 
   auto infer = std::make_shared<BenchArguments>();
   infer->steps = 3;

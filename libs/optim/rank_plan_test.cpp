@@ -20,7 +20,8 @@ TEST(RankPlan, BytesAreThoseOfTheDocument) {
     EXPECT_NEAR(static_cast<double>(traffic.first_weights), share * kTable * 2, kRounding);
     EXPECT_NEAR(static_cast<double>(step_traffic(kD20, ranks, 2, 2).gradients), share * kParameters * 2, kRounding);
     EXPECT_NEAR(static_cast<double>(step_traffic(kD20, ranks, 4).weights), share * kParameters * 4, kRounding);
-    EXPECT_EQ(traffic.calls, 22);
+    EXPECT_EQ(traffic.gradient_calls, 22);
+    EXPECT_EQ(traffic.weight_calls, 22);
   }
   EXPECT_EQ(step_traffic(kD20, 1, 2).total(), 0) << "alone, nothing is sent";
 }
