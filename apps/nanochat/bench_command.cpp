@@ -200,7 +200,8 @@ struct TrainTimes {
 
 // `load` makes the batches of the next step, `train` takes the step.
 TrainTimes time_training(const BenchArguments& arguments, at::Device device, ProgressReporter& progress,
-                         Communicator& communicator, const std::function<void()>& load, const std::function<StepResult()>& train) {
+                         Communicator& communicator, const std::function<void()>& load,
+                         const std::function<StepResult()>& train) {
   TrainTimes times;
   const auto interrupted = [&] { return largest_over_ranks(communicator, std::int64_t{interrupt_requested()}) > 0; };
   progress.start("bench train", arguments.warmup + arguments.steps, "steps");
@@ -258,7 +259,8 @@ void print_training(const BenchArguments& arguments, const GptConfig& config, co
 }
 
 // Of each process its micro-batches, in the order in which one process would have those of all.
-std::vector<TokenBatch> random_batches(const BenchArguments& arguments, std::int64_t vocab_size, const Communicator& communicator) {
+std::vector<TokenBatch> random_batches(const BenchArguments& arguments, std::int64_t vocab_size,
+                                       const Communicator& communicator) {
   Rng rng(kSeed);
   std::vector<TokenBatch> mine;
   for (std::int64_t i = 0; i < arguments.micro_batches * communicator.size(); ++i) {

@@ -47,7 +47,8 @@ struct Gpt::Activations {
 
 struct Gpt::Network {
   Network(const GptConfig& config, at::ScalarType dtype, at::Device device, Purpose purpose, Residency residency)
-      : weights(config, dtype, device, purpose, residency), stream(config, weights), head(weights.at(kAfterLayers, WeightSlot::kHead)) {
+      : weights(config, dtype, device, purpose, residency), stream(config, weights),
+        head(weights.at(kAfterLayers, WeightSlot::kHead)) {
     for (std::int64_t layer = 0; layer < config.n_layer; ++layer) {
       attention.emplace_back(config, layer, weights);
       mlp.emplace_back(layer, weights);

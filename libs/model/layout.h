@@ -97,7 +97,7 @@ bool computes_in_float32(const TensorSpec& tensor);
 // few numbers, so each process has all of them.
 bool is_divided(const TensorSpec& tensor);
 inline constexpr std::int64_t kBeforeLayers = -1;  // TensorSpec::layer of the embedding, and of what all layers share
-inline constexpr std::int64_t kAfterLayers = -2;   // of the head
+inline constexpr std::int64_t kAfterLayers = -2;  // of the head
 
 // Calls `visit` for each tensor in the order of Gpt::parameters(), which is also that
 // of the reference's state dict. Allocates nothing in proportion to the number of

@@ -19,7 +19,7 @@ struct Parameter {
   // them (Residency::kShared); `compute` and `grad` are then valid only for a part of a pass.
   at::Tensor value;
   at::Tensor compute;  // what the model computes with: `value`, or its bfloat16 copy
-  at::Tensor grad;     // float32; undefined in a model for inference, and before the first forward_backward
+  at::Tensor grad;  // float32; undefined in a model for inference, and before the first forward_backward
 };
 
 }  // namespace nanochat

@@ -69,7 +69,8 @@ class Weights::SharedBuffers {
 
 Weights::Weights(const GptConfig& config, at::ScalarType dtype, at::Device device, Purpose purpose, Residency residency)
     : purpose_(purpose) {
-  TORCH_CHECK(purpose == Purpose::kTraining || residency == Residency::kWhole, "Weights: a model for inference has all weights");
+  TORCH_CHECK(purpose == Purpose::kTraining || residency == Residency::kWhole,
+              "Weights: a model for inference has all weights");
   std::map<std::pair<std::int64_t, WeightSlot>, std::vector<TensorSpec>> parts;
   for_each_tensor(config, [&](const TensorSpec& spec) { parts[{spec.layer, spec.slot}].push_back(spec); });
   const auto type_of = [&](const TensorSpec& spec) { return compute_type(spec, dtype, purpose); };

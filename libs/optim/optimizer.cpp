@@ -41,7 +41,8 @@ Optimizer::Optimizer(std::vector<Parameter>& parameters, std::int64_t width, con
     for (const OwnedRows& rows : divided[i]) {
       if (rows.owner == communicator.rank()) own(parameters[i], rows, width);
     }
-    if (!communicator.alone() && parameters[i].value.defined()) layers_[parameters[i].spec.layer].push_back({&parameters[i], divided[i]});
+    if (!communicator.alone() && parameters[i].value.defined())
+      layers_[parameters[i].spec.layer].push_back({&parameters[i], divided[i]});
   }
 }
 

@@ -170,9 +170,7 @@ StepTime estimate_step_time(const GptConfig& config, const TrainingShape& shape,
   const double tokens_above = shape.shard_weights ? tokens : std::min(tokens, micro_batch);
   const auto computing = [&](double flops) { return cluster.flops_per_second > 0 ? flops / cluster.flops_per_second : 0.0; };
   const auto sending = [&](std::int64_t bytes) { return static_cast<double>(bytes) / cluster.ring_bytes_per_second(); };
-  const auto hops = [&](std::int64_t calls) {
-    return static_cast<double>(calls) * (cluster.ranks - 1) * cluster.hop_seconds;
-  };
+  const auto hops = [&](std::int64_t calls) { return static_cast<double>(calls) * (cluster.ranks - 1) * cluster.hop_seconds; };
 
   StepTime time;
   time.compute = computing(tokens * (config.flops_per_token() + again));

@@ -90,8 +90,7 @@ TEST(RankPlan, ShardedWeightsTakeTheirShareOfMemoryAndBuffers) {
 
 TEST(RankPlan, ShardedWeightsGoBeneathEveryPass) {
   constexpr double kTokens = 8 * 16 * 2048;
-  TrainingShape shape{
-      .device_batch_size = 16, .sequence_len = 2048, .compute_bytes = 2, .gpu = true, .shard_weights = true};
+  TrainingShape shape{.device_batch_size = 16, .sequence_len = 2048, .compute_bytes = 2, .gpu = true, .shard_weights = true};
   const Cluster fast{.ranks = 2, .link_bytes_per_second = 300e9, .hop_seconds = 0.0, .flops_per_second = 5.7e14};
   const StepTime time = estimate_step_time(kD20, shape, fast, kTokens);
   // Of each of eight passes, the embedding's alone.

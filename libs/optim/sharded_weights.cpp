@@ -10,7 +10,9 @@
 namespace nanochat {
 namespace {
 
-at::Tensor rows_of(const at::Tensor& whole, const OwnedRows& rows) { return whole.narrow(0, rows.first, rows.end - rows.first); }
+at::Tensor rows_of(const at::Tensor& whole, const OwnedRows& rows) {
+  return whole.narrow(0, rows.first, rows.end - rows.first);
+}
 
 }  // namespace
 

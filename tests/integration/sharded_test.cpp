@@ -45,7 +45,8 @@ TEST_F(Sharded, PretrainAsWithoutSharding) {
   for (const char* name : {"full", "recomputed"}) {
     expect_same("optimizer", name, kSteps);
     expect_same_figures(folder_ / "optimizer", folder_ / name, "validation_bpb", 3);
-    EXPECT_THAT(read_file(folder_ / name / "log.txt"), AllOf(HasSubstr("which share weights, gradients"), HasSubstr("sample: ")));
+    EXPECT_THAT(read_file(folder_ / name / "log.txt"),
+                AllOf(HasSubstr("which share weights, gradients"), HasSubstr("sample: ")));
   }
   EXPECT_EQ(figures(folder_ / "full", "loss"), figures(folder_ / "recomputed", "loss"));
 
@@ -78,9 +79,8 @@ TEST_F(Sharded, ResumeInEitherMode) {
     int processes;
     Arguments more;
   };
-  for (const Part& part :
-       {Part{2, kFull}, Part{4, {"--shard", "optimizer"}}, Part{4, {"--shard", "full", "--recompute"}}, Part{1, kFull},
-        Part{2, kFull}}) {
+  for (const Part& part : {Part{2, kFull}, Part{4, {"--shard", "optimizer"}}, Part{4, {"--shard", "full", "--recompute"}},
+                           Part{1, kFull}, Part{2, kFull}}) {
     steps += kPart;
     const Arguments resume = steps > kPart ? Arguments{"--resume", "latest"} : Arguments{};
     succeed(part.processes, deep("changing", steps, joined(part.more, resume)));
@@ -104,10 +104,28 @@ TEST_F(Sharded, FinetuneAndReward) {
   }
   // Answers of unequal lengths: each process makes its own number of passes, and has its own number of micro-batches.
   const auto rewarded = [&](const std::string& name, const Arguments& more) {
-    return joined({"rl", "--base-model", folder_ / "sft", "--mixture", R"([{"task": "toy-spelling", "size": 40}])",
-                   "--validation-mixture", R"([{"task": "toy-spelling", "size": 10}])", "--num-iterations", "3",
-                   "--examples-per-step", "3", "--num-samples", "2", "--max-new-tokens", "6", "--eval-examples", "5",
-                   "--eval-samples", "2", "--output-dir", folder_ / name, "--quiet"},
+    return joined({"rl",
+                   "--base-model",
+                   folder_ / "sft",
+                   "--mixture",
+                   R"([{"task": "toy-spelling", "size": 40}])",
+                   "--validation-mixture",
+                   R"([{"task": "toy-spelling", "size": 10}])",
+                   "--num-iterations",
+                   "3",
+                   "--examples-per-step",
+                   "3",
+                   "--num-samples",
+                   "2",
+                   "--max-new-tokens",
+                   "6",
+                   "--eval-examples",
+                   "5",
+                   "--eval-samples",
+                   "2",
+                   "--output-dir",
+                   folder_ / name,
+                   "--quiet"},
                   joined(kInFloat32, more));
   };
   succeed(2, rewarded("rl-optimizer", {}));
@@ -144,11 +162,12 @@ TEST_F(Sharded, TrainWhatOneDeviceHasNoRoomFor) {
 
 TEST_F(Sharded, BenchTakesTheSameSteps) {
   const auto bench = [&](int processes, const std::string& micro_batches, const Arguments& more) {
-    const ProgramResult result =
-        run(processes, joined({"bench", "train", "--depth", "3", "--sequence-len", "32", "--device-batch-size", "2",
-                               "--vocab-size", "256", "--steps", "2", "--warmup", "1", "--micro-batches", micro_batches, "--json",
-                               "--quiet", "--dtype", "float32", "--device", "cpu", "--threads", "1"},
-                              more));
+    const ProgramResult result = run(
+        processes,
+        joined({"bench",        "train",   "--depth", "3",       "--sequence-len", "32",  "--device-batch-size", "2",
+                "--vocab-size", "256",     "--steps", "2",       "--warmup",       "1",   "--micro-batches",     micro_batches,
+                "--json",       "--quiet", "--dtype", "float32", "--device",       "cpu", "--threads",           "1"},
+               more));
     EXPECT_EQ(result.exit_code, 0) << result.err;
     return nlohmann::json::parse(result.out);
   };

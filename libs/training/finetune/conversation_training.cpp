@@ -192,7 +192,8 @@ class ConversationTraining : public Stage {
         positions += batch.rows * batch.sequence_len;
         if (turn % communicator_.size() != communicator_.rank()) continue;
         sum += model.token_losses(inputs_of(batch), targets_of(batch), documents_of(batch)).sum(at::kDouble).item<double>();
-        supervised += std::count_if(batch.targets.begin(), batch.targets.end(), [](std::int32_t target) { return target >= 0; });
+        supervised += std::count_if(batch.targets.begin(), batch.targets.end(),
+                                    [](std::int32_t target) { return target >= 0; });
       }
       return sum;
     });

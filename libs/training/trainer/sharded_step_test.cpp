@@ -27,12 +27,12 @@
 namespace nanochat {
 namespace {
 
-using ::testing::StartsWith;
-using ::testing::ThrowsMessage;
 using testing::batches_of;
 using testing::kTime;
 using testing::kVocab;
 using testing::share_of;
+using ::testing::StartsWith;
+using ::testing::ThrowsMessage;
 
 constexpr StepSettings kSettings{.muon_weight_decay = 0.1, .grad_clip = 0.5};
 
@@ -68,17 +68,17 @@ struct Trained {
   std::map<std::string, at::Tensor> values;  // on rank 0
 };
 
-struct Work {
+struct Task {
   GptConfig config;
   int steps = 3, micro_batches = 1;
   at::ScalarType dtype = at::kFloat;
   bool recompute = false;
 };
 
-void take_steps(Gpt& model, Optimizer& optimizer, const Work& work, Trained& trained) {
-  model.set_recompute(work.recompute);
-  for (int step = 0; step < work.steps; ++step) {
-    const auto batches = batches_of(static_cast<std::uint64_t>(step), work.micro_batches);
+void take_steps(Gpt& model, Optimizer& optimizer, const Task& task, Trained& trained) {
+  model.set_recompute(task.recompute);
+  for (int step = 0; step < task.steps; ++step) {
+    const auto batches = batches_of(static_cast<std::uint64_t>(step), task.micro_batches);
     const StepResult result = train_step(model, optimizer, share_of(batches, optimizer.communicator()), kSettings);
     trained.losses.push_back(result.loss);
     trained.norms.push_back(result.grad_norm);
@@ -86,21 +86,21 @@ void take_steps(Gpt& model, Optimizer& optimizer, const Work& work, Trained& tra
   optimizer.gather_values();
 }
 
-Trained train_whole(Communicator& communicator, const Work& work) {
+Trained train_whole(Communicator& communicator, const Task& task) {
   at::set_num_threads(1);
   Trained trained;
-  Gpt model = testing::random_model(work.config, work.dtype, 1);
-  Optimizer optimizer(model.parameters(), work.config.n_embd, testing::options_for(work.config), communicator);
-  take_steps(model, optimizer, work, trained);
+  Gpt model = testing::random_model(task.config, task.dtype, 1);
+  Optimizer optimizer(model.parameters(), task.config.n_embd, testing::options_for(task.config), communicator);
+  take_steps(model, optimizer, task, trained);
   for (const Parameter& parameter : model.parameters()) trained.values.emplace(parameter.name, parameter.value);
   return trained;
 }
 
-Trained train_sharded(Communicator& communicator, const Work& work) {
+Trained train_sharded(Communicator& communicator, const Task& task) {
   at::set_num_threads(1);
   Trained trained;
-  ShardedLearner learner(work.config, work.dtype, testing::options_for(work.config), communicator);
-  take_steps(learner.model, learner.optimizer, work, trained);
+  ShardedLearner learner(task.config, task.dtype, testing::options_for(task.config), communicator);
+  take_steps(learner.model, learner.optimizer, task, trained);
   for (const auto& [name, value] : learner.shards.gather_values()) trained.values.emplace(name, value);
   return trained;
 }
@@ -115,9 +115,9 @@ class ShardedRanks : public ::testing::TestWithParam<std::tuple<int, Architectur
 TEST_P(ShardedRanks, TakeTheSameStepsBitForBit) {
   for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
     for (const bool recompute : {false, true}) {
-      const Work work{.config = config(), .micro_batches = ranks(), .dtype = dtype, .recompute = recompute};
+      const Task task{.config = config(), .micro_batches = ranks(), .dtype = dtype, .recompute = recompute};
       testing::run_ranks(ranks(), [&](Communicator& communicator) {
-        const Trained whole = train_whole(communicator, work), sharded = train_sharded(communicator, work);
+        const Trained whole = train_whole(communicator, task), sharded = train_sharded(communicator, task);
         EXPECT_EQ(whole.losses, sharded.losses);
         EXPECT_EQ(whole.norms, sharded.norms);
         if (!communicator.is_root()) return;
@@ -133,10 +133,10 @@ TEST_P(ShardedRanks, TakeTheSameStepsBitForBit) {
 TEST_P(ShardedRanks, TakeTheStepsOfOneProcess) {
   constexpr double kLoss = 1e-5, kNorm = 1e-4;
   for (const int micro_batches : {2 * ranks() + 1, ranks() - 1}) {
-    const Work work{.config = config(), .micro_batches = micro_batches};
-    const Trained one = train_whole(alone(), work);
+    const Task task{.config = config(), .micro_batches = micro_batches};
+    const Trained one = train_whole(alone(), task);
     testing::run_ranks(ranks(), [&](Communicator& communicator) {
-      const Trained sharded = train_sharded(communicator, work);
+      const Trained sharded = train_sharded(communicator, task);
       for (std::size_t step = 0; step < one.losses.size(); ++step) {
         EXPECT_NEAR(sharded.losses[step], one.losses[step], kLoss) << micro_batches << " step " << step;
         EXPECT_NEAR(sharded.norms[step], one.norms[step], kNorm) << micro_batches << " step " << step;
@@ -215,8 +215,8 @@ TEST_P(ShardedRanks, NameAWeightThatIsNotFinite) {
 TEST_P(ShardedRanks, SendWhatTheFormulaSays) {
   // Beside them go agreements, the norm and the loss, and each piece of a tensor is rounded to whole bytes.
   constexpr std::int64_t kFigures = 2000;
-  for (const auto& [dtype, sent] : std::vector<std::pair<at::ScalarType, at::ScalarType>>{
-           {at::kFloat, at::kFloat}, {at::kBFloat16, at::kBFloat16}}) {
+  for (const auto& [dtype, sent] :
+       std::vector<std::pair<at::ScalarType, at::ScalarType>>{{at::kFloat, at::kFloat}, {at::kBFloat16, at::kBFloat16}}) {
     for (const int micro_batches : {1, 3}) {
       const StepTraffic expected = sharded_step_traffic(config(), ranks(), micro_batches, dtype == at::kFloat ? 4 : 2,
                                                         sent == at::kFloat ? 4 : 2);
@@ -256,8 +256,7 @@ TEST_P(ShardedRanks, HoldWhatThePlanSays) {
   GptConfig c = GptConfig::from_depth(4, 512, kTime, std::get<1>(GetParam()));
   constexpr double kAlignment = 0.002;  // of what lies in buffers
   for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
-    const TrainingShape shape{
-        .sequence_len = kTime, .compute_bytes = dtype == at::kFloat ? 4 : 2, .shard_weights = true};
+    const TrainingShape shape{.sequence_len = kTime, .compute_bytes = dtype == at::kFloat ? 4 : 2, .shard_weights = true};
     const MemoryEstimate planned = estimate_rank_memory(c, shape, ranks());
     std::mutex mutex;
     std::int64_t most = 0, most_state = 0;

@@ -75,10 +75,11 @@ void declare_schedule_options(OptionList& options, double& warmup_ratio, double&
 
 void declare_shard_option(OptionList& options, std::string& shard) {
   options
-      .add("shard", shard,
-           "What several processes divide among them. optimizer: the optimizer's state (ZeRO-2). full: also master weights, "
-           "weights and gradients, for models that do not fit one device (ZeRO-3, FSDP); each layer's weights are gathered when "
-           "they are needed, in each forward and backward pass. With one process, both are the same.")
+      .add(
+          "shard", shard,
+          "What several processes divide among them. optimizer: the optimizer's state (ZeRO-2). full: also master weights, "
+          "weights and gradients, for models that do not fit one device (ZeRO-3, FSDP); each layer's weights are gathered when "
+          "they are needed, in each forward and backward pass. With one process, both are the same.")
       .one_of({"optimizer", "full"})
       .may_change();
 }
