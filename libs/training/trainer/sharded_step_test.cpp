@@ -3,7 +3,11 @@
 #include <ATen/ops/equal.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <spdlog/fmt/fmt.h>
 
+#include <malloc.h>
+
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <map>
@@ -194,21 +198,20 @@ TEST_P(ShardedRanks, SayTheSameOfAGradientThatIsNotFinite) {
   });
 }
 
+// Its owner looks at it, and every process says it, though all compute with it.
 TEST_P(ShardedRanks, NameAWeightThatIsNotFinite) {
   const int bad = ranks() - 1;
   testing::run_ranks(ranks(), [&](Communicator& communicator) {
     at::set_num_threads(1);
     ShardedLearner learner(config(), at::kFloat, testing::options_for(config()), communicator);
-    std::string name;
     for (const Parameter& parameter : learner.model.parameters()) {
       Shard* shard = learner.shards.find(parameter);
-      if (shard == nullptr || communicator.rank() != bad || !name.empty()) continue;
-      name = parameter.name;
+      if (parameter.spec.slot != WeightSlot::kTokenEmbedding || communicator.rank() != bad) continue;
       shard->value.fill_(std::numeric_limits<float>::quiet_NaN());
     }
     const auto batches = share_of(batches_of(0, ranks()), communicator);
     EXPECT_THAT([&] { train_step(learner.model, learner.optimizer, batches, {}); },
-                ThrowsMessage<NumericalError>(StartsWith("rank " + std::to_string(bad) + ": " + name)));
+                ThrowsMessage<NumericalError>(StartsWith(fmt::format("rank {}: model.embed_tokens.weight has ", bad))));
   });
 }
 
@@ -319,15 +322,17 @@ TEST(ShardedWeightsMemory, OfTwoProcessesIsThatOfOneAndBuffers) {
       step(model, optimizer);
     });
   };
-  sharded(testing::config_of(Architecture::kNanochat2025_12));  // what libraries take on first use
+  // Tensors go back to the system when they are freed, so that what one run leaves does not count for the next.
+  ::mallopt(M_MMAP_THRESHOLD, 1 << 17);
+  sharded(config);  // what libraries take on first use
   const auto with_shards = testing::peak_memory_of([&] { sharded(config); });
   const auto with_all = testing::peak_memory_of([&] { whole(config); });
   if (!with_shards || !with_all) GTEST_SKIP() << "the kernel does not reset its record of the peak";
-  // ZeRO-2 has weights and gradients twice and the state once: 20 bytes for each weight. Sharded, all of it once: 12, and
-  // buffers of 2 x 2 of 16 layers, 8 bytes for each weight: 2.
-  const auto all = static_cast<double>(*with_all);
-  EXPECT_GT(all, 18.0 * static_cast<double>(config.parameter_count()));
-  EXPECT_LT(static_cast<double>(*with_shards), 0.8 * all);
+  // Without shards, two processes have weights and gradients twice and the state once: 20 bytes for each weight. With shards, all
+  // of it once: 12, and buffers of 2 x 2 of 16 layers, 8 bytes for each weight: 2. Activations are the same.
+  const auto weights = static_cast<double>(config.parameter_count());
+  EXPECT_GT(static_cast<double>(*with_all), 18 * weights);
+  EXPECT_GT(static_cast<double>(*with_all - *with_shards), 5 * weights);
   RecordProperty("bytes with shards", std::to_string(*with_shards));
   RecordProperty("bytes with all weights", std::to_string(*with_all));
 }

@@ -83,10 +83,12 @@ std::optional<std::string> non_finite_here(Gpt& model, Optimizer& optimizer, con
                                     std::size_t passes, std::int64_t supervised, const StepResult& result, double own_loss) {
   Communicator& communicator = optimizer.communicator();
   std::optional<std::string> here = non_finite_here(model, optimizer, micro_batches, passes, supervised);
-  if (!here && !communicator.alone() && !std::isfinite(own_loss)) {
+  const auto first_with_one = [&] { return agree(communicator, here ? RankStatus::kNonFinite : RankStatus::kFine); };
+  Agreement first = first_with_one();
+  if (first.status == RankStatus::kFine && !communicator.alone() && !std::isfinite(own_loss)) {
     here = fmt::format("its part of the loss is {}, though every tensor is finite by itself", own_loss);
   }
-  const Agreement first = agree(communicator, here ? RankStatus::kNonFinite : RankStatus::kFine);
+  if (first.status == RankStatus::kFine) first = first_with_one();
   if (first.status == RankStatus::kFine) {
     throw NumericalError(fmt::format("the loss is {} and the gradient norm {}, though every tensor is finite by itself",
                                      result.loss, result.grad_norm));
