@@ -329,10 +329,12 @@ TEST(ShardedWeightsMemory, OfTwoProcessesIsThatOfOneAndBuffers) {
   const auto with_all = testing::peak_memory_of([&] { whole(config); });
   if (!with_shards || !with_all) GTEST_SKIP() << "the kernel does not reset its record of the peak";
   // Without shards, two processes have weights and gradients twice and the state once: 20 bytes for each weight. With shards, all
-  // of it once: 12, and buffers of 2 x 2 of 16 layers, 8 bytes for each weight: 2. Activations are the same.
+  // of it once: 12, and buffers of 2 x 2 of 16 layers, 8 bytes for each weight: 2. Activations are the same. With
+  // gradients or weights that are not divided, or twice the buffers, the difference of 6 would be at most 4.
+  constexpr double kSaved = 4.2;
   const auto weights = static_cast<double>(config.parameter_count());
   EXPECT_GT(static_cast<double>(*with_all), 18 * weights);
-  EXPECT_GT(static_cast<double>(*with_all - *with_shards), 5 * weights);
+  EXPECT_GT(static_cast<double>(*with_all - *with_shards), kSaved * weights);
   RecordProperty("bytes with shards", std::to_string(*with_shards));
   RecordProperty("bytes with all weights", std::to_string(*with_all));
 }
