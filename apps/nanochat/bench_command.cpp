@@ -20,12 +20,12 @@
 #include "data/batches/batch.h"
 #include "inference/generator.h"
 #include "model/gpt.h"
-#include "model/memory.h"
 #include "ops/device.h"
 #include "ops/peak.h"
 #include "ops/profile.h"
 #include "optim/optimizer.h"
 #include "optim/rank_plan.h"
+#include "optim/sharded_weights.h"
 #include "ranks.h"
 #include "runtime/memory_limits.h"
 #include "runtime/runtime.h"
@@ -47,6 +47,7 @@ struct BenchArguments {
   std::int64_t device_batch_size = 16;
   std::int64_t micro_batches = 1;  // train only
   bool recompute = false;          // train only
+  std::string shard = TrainerOptions().shard;  // train only
   std::int64_t vocab_size = 4096;
   std::int64_t steps = 10;
   std::int64_t warmup = 2;
@@ -166,43 +167,50 @@ void add_conversations(const BenchConversations& conversations, double rows_per_
   table.emplace_back("rendered, packed", rate(conversations.loaded_per_second()) + " conversations/s");
 }
 
-// Of one process.
-std::int64_t estimated_memory(const BenchArguments& arguments, const GptConfig& config, const Runtime& runtime,
-                              int world_size) {
+// Of each of so many processes.
+std::int64_t estimated_memory(const BenchArguments& arguments, const GptConfig& config, const Runtime& runtime, int ranks) {
   const TrainingShape shape{.device_batch_size = arguments.device_batch_size,
                             .sequence_len = arguments.sequence_len,
                             .compute_bytes = runtime.dtype == at::kFloat ? 4 : 2,
                             .gpu = runtime.device.is_cuda(),
-                            .recompute = arguments.recompute};
-  return estimate_rank_memory(config, shape, world_size).total();
+                            .recompute = arguments.recompute,
+                            .shard_weights = arguments.shard == "full"};
+  return estimate_rank_memory(config, shape, ranks).total();
 }
 
 // Throws OutOfMemoryError where the shape takes more memory than the device has free.
-void require_memory(const BenchArguments& arguments, const GptConfig& config, const Runtime& runtime, int world_size) {
-  const std::int64_t needed = estimated_memory(arguments, config, runtime, world_size);
-  const std::int64_t available = available_memory_bytes(runtime.device);
+void require_memory(const BenchArguments& arguments, const GptConfig& config, const Runtime& runtime,
+                    Communicator& communicator) {
+  const std::int64_t needed = estimated_memory(arguments, config, runtime, communicator.size());
+  const std::int64_t available = available_memory_bytes(runtime.device) /
+                                 (runtime.device.is_cuda() ? 1 : communicator.local_size());
+  communicator.barrier();  // before anybody allocates
   if (needed <= available) return;
   throw OutOfMemoryError(
       fmt::format("this shape takes about {}, but {} are available; lower --depth, "
-                  "--device-batch-size, --sequence-len or --vocab-size",
+                  "--device-batch-size, --sequence-len or --vocab-size, or use --recompute",
                   human_bytes(static_cast<double>(needed)), human_bytes(static_cast<double>(available))));
 }
 
-// Seconds of each step that was timed, on this process.
+// Seconds of each step that was timed.
 struct TrainTimes {
   std::vector<double> passes, updates, steps;
+  double loss = 0.0;  // of the last step
 };
 
 // `load` makes the batches of the next step, `train` takes the step.
 TrainTimes time_training(const BenchArguments& arguments, at::Device device, ProgressReporter& progress,
-                         const std::function<void()>& load, const std::function<StepResult()>& train) {
+                         Communicator& communicator, const std::function<void()>& load,
+                         const std::function<StepResult()>& train) {
   TrainTimes times;
+  const auto interrupted = [&] { return largest_over_ranks(communicator, std::int64_t{interrupt_requested()}) > 0; };
   progress.start("bench train", arguments.warmup + arguments.steps, "steps");
-  for (std::int64_t i = 0; i < arguments.warmup + arguments.steps && !interrupt_requested(); ++i) {
+  for (std::int64_t i = 0; i < arguments.warmup + arguments.steps && !interrupted(); ++i) {
     StepResult result;
     const double loading = seconds_of(device, load);
     const double training = seconds_of(device, [&] { result = train(); });
     progress.advance(1);
+    times.loss = result.loss;
     if (i < arguments.warmup) continue;
     times.passes.push_back(loading + result.forward_backward_seconds);
     times.updates.push_back(training - result.forward_backward_seconds);
@@ -212,19 +220,18 @@ TrainTimes time_training(const BenchArguments& arguments, at::Device device, Pro
   return times;
 }
 
-// The processes work in step, and so the times of this one are those of all of them.
 void print_training(const BenchArguments& arguments, const GptConfig& config, const Runtime& runtime, const TrainTimes& times,
-                    ops::PeakRate& peak, const BenchConversations* conversations, int world_size, const Context& context) {
+                    ops::PeakRate& peak, const BenchConversations* conversations, Communicator& communicator,
+                    const Context& context) {
+  const std::int64_t memory = largest_over_ranks(communicator, peak_memory(runtime.device));
+  if (!communicator.is_root()) return;
   const double step = median(times.steps);
-  const std::int64_t rows = arguments.device_batch_size * arguments.micro_batches * world_size;
+  const std::int64_t rows = arguments.device_batch_size * arguments.micro_batches * communicator.size();
   const double rows_per_second = static_cast<double>(rows) / step;
   const double tokens_per_second = rows_per_second * static_cast<double>(arguments.sequence_len);
-  const double mfu = peak.utilization(tokens_per_second * config.flops_per_token()) / world_size;
-  const std::int64_t memory = peak_memory(runtime.device);
+  const double mfu = peak.utilization(tokens_per_second * config.flops_per_token() / communicator.size());
   ordered_json report = describe("train", arguments, config, runtime);
-  report.update({{"world_size", world_size},
-                 {"micro_batches", arguments.micro_batches},
-                 {"steps", times.steps.size()},
+  report.update({{"steps", times.steps.size()},
                  {"tokens_per_second", tokens_per_second},
                  {"step_ms", 1e3 * step},
                  {"fastest_step_ms", 1e3 * *std::min_element(times.steps.begin(), times.steps.end())},
@@ -232,12 +239,16 @@ void print_training(const BenchArguments& arguments, const GptConfig& config, co
                  {"optimizer_ms", 1e3 * median(times.updates)},
                  {"peak_flops", peak.flops()},
                  {"mfu", mfu},
+                 {"loss", times.loss},
+                 {"world_size", communicator.size()},
+                 {"micro_batches", arguments.micro_batches},
+                 {"shard", arguments.shard},
                  {"recompute", arguments.recompute},
                  {"memory_bytes", memory},
-                 {"estimated_memory_bytes", estimated_memory(arguments, config, runtime, world_size)}});
+                 {"estimated_memory_bytes", estimated_memory(arguments, config, runtime, communicator.size())}});
   Table table;
   begin_table(table, config, runtime);
-  if (world_size > 1) table.emplace_back("processes", std::to_string(world_size));
+  if (!communicator.alone()) table.emplace_back("processes", std::to_string(communicator.size()));
   table.emplace_back("tokens/s", rate(tokens_per_second));
   table.emplace_back("step", fmt::format("{:.1f} ms", 1e3 * step));
   table.emplace_back("forward, backward", fmt::format("{:.1f} ms", 1e3 * median(times.passes)));
@@ -249,11 +260,23 @@ void print_training(const BenchArguments& arguments, const GptConfig& config, co
   print(table, report, context);
 }
 
+// Of each process its micro-batches, in the order in which one process would have those of all.
+std::vector<TokenBatch> random_batches(const BenchArguments& arguments, std::int64_t vocab_size,
+                                       const Communicator& communicator) {
+  Rng rng(kSeed);
+  std::vector<TokenBatch> mine;
+  for (std::int64_t i = 0; i < arguments.micro_batches * communicator.size(); ++i) {
+    TokenBatch batch = random_batch(arguments, vocab_size, rng);
+    if (i % communicator.size() == communicator.rank()) mine.push_back(std::move(batch));
+  }
+  return mine;
+}
+
 ExitCode bench_train(const BenchArguments& arguments, Ranks& ranks, Context& context) {
-  Communicator& communicator = ranks.communicator();
   GptConfig config = config_of(arguments);
-  Runtime runtime =
-      select_runtime(arguments.runtime, Workload::kTraining, {communicator.local_rank(), communicator.local_size()});
+  Communicator& communicator = ranks.communicator();
+  Runtime runtime = select_runtime(arguments.runtime, Workload::kTraining,
+                                   {communicator.local_rank(), communicator.local_size()});
   set_dtype(runtime, same_dtype(communicator, runtime.dtype));
   std::optional<BenchConversations> conversations;
   if (!arguments.mixture.empty()) {
@@ -262,45 +285,41 @@ ExitCode bench_train(const BenchArguments& arguments, Ranks& ranks, Context& con
     config.vocab_size = tokenizer->vocab_size();
     conversations.emplace(arguments.mixture, *tokenizer, arguments.device_batch_size, arguments.sequence_len);
   }
-  require_memory(arguments, config, runtime, communicator.size());
+  require_memory(arguments, config, runtime, communicator);
   if (!arguments.profile.empty() && !runtime.device.is_cuda()) {
     throw ConfigError("--profile lists the kernels of a GPU, and this runs on the CPU");
   }
   ops::PeakRate peak(runtime.device, runtime.dtype);
-  Gpt model(config, runtime.dtype, runtime.device);
+  const bool sharded = arguments.shard == "full" && !communicator.alone();
+  Gpt model(config, runtime.dtype, runtime.device, Purpose::kTraining, sharded ? Residency::kShared : Residency::kWhole);
+  std::optional<ShardedWeights> shards;
+  if (sharded) shards.emplace(model, communicator);
   model.set_recompute(arguments.recompute);
   model.init_weights(kSeed);
   model.zero_grad();
   // As a training by default has it: Newton-Schulz in the faster precision.
   OptimizerOptions options = TrainerOptions().optimizer_options(runtime, config);
   options.muon.dtype = options.normuon.dtype = same_dtype(communicator, options.muon.dtype);
-  Optimizer optimizer(model.parameters(), config.n_embd, options, communicator);
-  Rng rng(kSeed + static_cast<std::uint64_t>(communicator.rank()));
-  std::vector<TokenBatch> batches(static_cast<std::size_t>(arguments.micro_batches));
-  for (TokenBatch& batch : batches) {
-    batch = conversations ? conversations->next() : random_batch(arguments, config.vocab_size, rng);
-  }
-
+  Optimizer optimizer(model.parameters(), config.n_embd, options, communicator, shards ? &*shards : nullptr);
+  std::vector<TokenBatch> batches = random_batches(arguments, config.vocab_size, communicator);
   const auto load = [&] {
     for (TokenBatch& batch : batches) {
       if (conversations) batch = conversations->next();
     }
   };
   const auto train = [&] { return train_step(model, optimizer, batches, {}); };
-  const TrainTimes times = time_training(arguments, runtime.device, ranks.progress(context), load, train);
+  const TrainTimes times = time_training(arguments, runtime.device, ranks.progress(context), communicator, load, train);
   if (times.steps.empty()) return ExitCode::kPartial;
   if (!arguments.profile.empty()) {
     const auto step = [&] {
       load();
       train();
-      optimizer.wait_for_weights();
       ops::synchronize(runtime.device);
     };
     ranks.is_root() ? print_profile(arguments.profile, step) : step();
   }
-  if (!ranks.is_root()) return ExitCode::kOk;
-  print_training(arguments, config, runtime, times, peak, conversations ? &*conversations : nullptr,
-                 communicator.size(), context);
+  print_training(arguments, config, runtime, times, peak, conversations ? &*conversations : nullptr, communicator, context);
+  optimizer.wait_for_weights();
   return ExitCode::kOk;
 }
 
@@ -410,8 +429,7 @@ void add_bench(CommandLine& command_line) {
   Subcommand& training = add_shape(
       command_line, "bench train",
       "Measure training steps: forward, backward and optimizer. MFU is relative to the data-sheet rate of a GPU, "
-      "or to the measured rate of a large matrix product in the same dtype on a CPU. Started as several processes, for "
-      "example by `nanochat launch`, it measures data-parallel training; tokens/s is the sum over all of them.",
+      "or to the measured rate of a large matrix product in the same dtype on a CPU.",
       "nanochat bench train --depth 4 --sequence-len 256 --device-batch-size 16 --vocab-size 4096", *train);
   training.option("recompute", &train->recompute,
                   "Keep only the input of each layer in the forward pass, and compute the rest again in the backward pass.");
@@ -427,6 +445,7 @@ void add_bench(CommandLine& command_line) {
       .option("micro_batches", &train->micro_batches,
               "Number of forward and backward passes per step whose gradients are accumulated.")
       .at_least(1);
+  declare_shard_option(training.options(), train->shard);
   auto distributed = std::make_shared<CommunicatorOptions>(communicator_options("bench train"));
   declare_distributed_options(training.options(), *distributed);
   training.run([train, distributed, &training](Context& context) {

@@ -67,16 +67,19 @@ void print_pretrain_plan(const PretrainPlan& plan, const Cluster& cluster, bool 
       cluster.ranks, plan.shape.gpu ? "GPU" : "share of the CPUs", plan.grad_accum_steps, plan.shape.device_batch_size,
       plan.shape.sequence_len, plan.shape.compute_bytes == 4 ? "float32" : "bfloat16",
       plan.shape.recompute ? ", with recomputation" : "");
+  if (plan.shape.shard_weights && cluster.ranks > 1) {
+    std::cout << "sharding: weights, gradients and optimizer state (--shard full)\n";
+  }
   std::cout << fmt::format("memory: {}: weights {}, gradients {}, optimizer {}, activations {}; host memory of a machine {}\n",
                            bytes(memory.total()), bytes(memory.weights), bytes(memory.gradients), bytes(memory.optimizer),
                            bytes(memory.activations), bytes(training.host_memory));
   std::cout << "  " << memory_remark(cluster, plan.shape.gpu) << '\n';
   if (cluster.ranks > 1) {
     std::cout << fmt::format(
-        "communication: {} sent by each process in a step; gradients in {}, of which {} are not beneath the backward pass; "
-        "weights in {}, of which {} are not beneath the forward pass\n",
-        bytes(training.traffic.total()), milliseconds(step.gradients), milliseconds(step.exposed_gradients),
-        milliseconds(step.weights), milliseconds(step.exposed_weights));
+        "communication: {} sent by each process in a step; gradients in {}, weights in {}; {} are not beneath the "
+        "backward pass, {} not beneath the forward pass\n",
+        bytes(training.traffic.total()), milliseconds(step.gradients), milliseconds(step.weights),
+        milliseconds(step.exposed_gradients), milliseconds(step.exposed_weights));
   }
   if (training.seconds > 0.0) {
     std::cout << fmt::format("time: {} a step, {} in all", milliseconds(step.total()), human_duration(training.seconds));

@@ -35,6 +35,7 @@ struct SharedSave {
 struct CheckpointContents {
   const GptConfig* config = nullptr;
   NamedTensors weights;                  // Hugging Face names, float32
+  bool weights_are_copies = false;       // nobody changes them any more, so CheckpointSaver need not copy them
   NamedTensors optimizer;                // empty: not saved
   const Tokenizer* tokenizer = nullptr;  // null: none
   // Step, stage, loader, loop, configuration: the state that training needs to resume. save_checkpoint adds

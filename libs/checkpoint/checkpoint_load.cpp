@@ -196,7 +196,8 @@ void read_weights(const StoredModel& stored, Gpt& model) {
   TORCH_CHECK(model.config() == stored.config, "read_weights: a model of another configuration");
   const std::unique_ptr<TensorSource> weights = open_weights(stored.weights);
   for (Parameter& parameter : model.parameters()) {
-    read_model_tensor(parameter.spec, *weights, Naming::kHuggingFace, parameter.value);
+    model.set_value(parameter,
+                    [&](at::Tensor& value) { read_model_tensor(parameter.spec, *weights, Naming::kHuggingFace, value); });
   }
   model.refresh_compute();
 }

@@ -54,9 +54,11 @@ void CheckpointSaver::save(const std::filesystem::path& folder, CheckpointConten
   if (!thread_.joinable()) return write(folder, contents, times, afterwards);
   times.waited = seconds_since(start);
   start = SteadyClock::now();
-  copy_tensors(contents.weights, weights_);
+  if (!contents.weights_are_copies) {
+    copy_tensors(contents.weights, weights_);
+    contents.weights = weights_;
+  }
   copy_tensors(contents.optimizer, optimizer_);
-  contents.weights = weights_;
   contents.optimizer = optimizer_;
   times.copied = seconds_since(start);
   then([this, folder, contents = std::move(contents), times, afterwards = std::move(afterwards)] {

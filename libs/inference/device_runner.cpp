@@ -207,7 +207,8 @@ class DeviceRunner : public StepRunner {
 }  // namespace
 
 std::unique_ptr<StepRunner> make_device_runner(Gpt& model, PagedKvCache& cache, const EngineOptions& options) {
-  if (!ServingPass::supports(model.config())) return nullptr;
+  // Its passes read weights where they lie; of sharded weights, only Gpt's own passes tell when they need them.
+  if (!ServingPass::supports(model.config()) || model.keeper() != nullptr) return nullptr;
   if (!ops::DevicePagedBatch::takes(cache.keys().front()) || ops::use_reference_kernels()) return nullptr;
   return std::make_unique<DeviceRunner>(model, cache, options);
 }

@@ -46,8 +46,9 @@ struct Gpt::Activations {
 };
 
 struct Gpt::Network {
-  Network(const GptConfig& config, at::ScalarType dtype, at::Device device, Purpose purpose)
-      : weights(config, dtype, device, purpose), stream(config, weights), head(weights.at(kAfterLayers, WeightSlot::kHead)) {
+  Network(const GptConfig& config, at::ScalarType dtype, at::Device device, Purpose purpose, Residency residency)
+      : weights(config, dtype, device, purpose, residency), stream(config, weights),
+        head(weights.at(kAfterLayers, WeightSlot::kHead)) {
     for (std::int64_t layer = 0; layer < config.n_layer; ++layer) {
       attention.emplace_back(config, layer, weights);
       mlp.emplace_back(layer, weights);
@@ -101,11 +102,11 @@ void Gpt::Activations::allocate(const Network& network, const GptConfig& config,
   use = wanted;
 }
 
-Gpt::Gpt(const GptConfig& config, at::ScalarType dtype, at::Device device, Purpose purpose)
+Gpt::Gpt(const GptConfig& config, at::ScalarType dtype, at::Device device, Purpose purpose, Residency residency)
     : config_(config), dtype_(dtype), device_(device) {
   config_.validate();
   TORCH_CHECK(dtype == at::kFloat || dtype == at::kBFloat16, "Gpt: compute dtype must be float32 or bfloat16, got ", dtype);
-  network_ = std::make_unique<Network>(config_, dtype, device, purpose);
+  network_ = std::make_unique<Network>(config_, dtype, device, purpose, residency);
 }
 
 Gpt::~Gpt() = default;
@@ -116,7 +117,39 @@ const std::vector<Parameter>& Gpt::parameters() const { return network_->weights
 Weights& Gpt::weights() { return network_->weights; }
 void Gpt::refresh_compute() { network_->weights.refresh_compute(); }
 void Gpt::pack_weights() { network_->weights.pack(); }
-void Gpt::zero_grad() { network_->weights.zero_grad(); }
+void Gpt::zero_grad() {
+  network_->weights.zero_grad();
+  if (keeper_ != nullptr) keeper_->zero_grad();
+}
+
+void Gpt::set_value(Parameter& parameter, const std::function<void(at::Tensor&)>& fill) {
+  if (parameter.value.defined()) return fill(parameter.value);
+  TORCH_CHECK(keeper_ != nullptr, "Gpt: nobody keeps the weights of this model");
+  at::Tensor whole = at::empty(parameter.spec.shape, at::kFloat);
+  fill(whole);
+  keeper_->store(parameter, whole);
+}
+
+void Gpt::visit_values(const std::function<void(const std::string&, const at::Tensor&)>& visit) const {
+  for (const Parameter& parameter : parameters()) {
+    if (parameter.value.defined()) visit(parameter.name, parameter.value);
+  }
+  if (keeper_ != nullptr) keeper_->visit_values(visit);
+}
+
+void Gpt::want_weights(std::int64_t layer, PassDirection direction) const {
+  if (weights_wanted_ && direction == PassDirection::kForward) weights_wanted_(layer);
+  if (keeper_ != nullptr) keeper_->want(layer, direction);
+}
+
+void Gpt::begin_gradients(std::int64_t layer) const {
+  if (keeper_ != nullptr) keeper_->begin_gradients(layer);
+}
+
+void Gpt::end_gradients(std::int64_t layer) const {
+  if (gradients_final_) gradients_final_(layer);
+  if (keeper_ != nullptr) keeper_->end_gradients(layer);
+}
 
 at::TensorOptions Gpt::options() const { return at::TensorOptions(dtype_).device(device_); }
 
@@ -187,9 +220,7 @@ Pass Gpt::make_pass(const at::Tensor& ids, Sequences where) const {
 
 const at::Tensor& Gpt::run(const Pass& pass, Activations& a) const {
   const std::size_t layers = network_->attention.size();
-  const auto want = [this](std::int64_t layer) {
-    if (weights_wanted_) weights_wanted_(layer);
-  };
+  const auto want = [this](std::int64_t layer) { want_weights(layer, PassDirection::kForward); };
   want(kBeforeLayers);
   a.stream.begin(pass.tokens, a.attention_of(0).input);
   pass.observe("embedding", -1, a.stream.start());
@@ -205,14 +236,13 @@ const at::Tensor& Gpt::run(const Pass& pass, Activations& a) const {
 }
 
 void Gpt::run_backward(const Pass& pass, Activations& a) const {
-  const auto announce = [this](std::int64_t layer) {
-    if (gradients_final_) gradients_final_(layer);
-  };
   ResidualStream& stream = a.stream;
   stream.end_backward(a.final);
-  announce(kAfterLayers);
+  end_gradients(kAfterLayers);
   for (std::size_t layer = network_->attention.size(); layer-- > 0;) {
     const auto number = static_cast<std::int64_t>(layer);
+    want_weights(number, PassDirection::kBackward);
+    begin_gradients(number);
     // What the forward pass left is the last layer's.
     if (a.use == Activations::Use::kRecompute && layer + 1 < network_->attention.size()) run_layer_again(pass, layer, a);
     network_->mlp[layer].backward(pass, a.mlp_of(layer), stream.gradient(), a.mlp_scratch, stream.d_reading());
@@ -222,10 +252,11 @@ void Gpt::run_backward(const Pass& pass, Activations& a) const {
                                         stream.d_reading());
     stream.begin_layer_backward(number, a.attention_of(layer).input);
     pass.observe("gradient of attention", number, stream.gradient());
-    announce(number);
+    end_gradients(number);
   }
+  begin_gradients(kBeforeLayers);
   stream.begin_backward(pass.tokens);
-  announce(kBeforeLayers);
+  end_gradients(kBeforeLayers);
 }
 
 void Gpt::run_layer_again(const Pass& pass, std::size_t layer, Activations& a) const {
@@ -259,6 +290,7 @@ at::Tensor Gpt::forward_backward(const at::Tensor& ids, const at::Tensor& target
   const at::Tensor& x = run(pass, activations);
   at::Tensor losses = at::empty({ids.numel()}, options().dtype(at::kFloat));
   Weight& head = network_->head.weight();
+  begin_gradients(kAfterLayers);
   ops::head_losses_and_gradients(x, head.compute, wanted.reshape({-1}), to_device(scale, device_).reshape({-1}),
                                  head_options(config_), losses, activations.stream.d_reading(), head.grad);
   pass.observe("losses", -1, losses);

@@ -21,6 +21,7 @@
 
 #include "model/config.h"
 #include "model/parameter.h"
+#include "model/weight_keeper.h"
 #include "ops/rope.h"
 
 namespace nanochat {
@@ -45,7 +46,9 @@ using WeightsWanted = std::function<void(std::int64_t layer)>;
 class Gpt {
  public:
   // Weights are uninitialised until init_weights() or a checkpoint fills them. dtype: at::kFloat or at::kBFloat16.
-  Gpt(const GptConfig& config, at::ScalarType dtype, at::Device device = at::kCPU, Purpose purpose = Purpose::kTraining);
+  // A model of Residency::kShared needs a keeper before anything else, and must not be moved while it has one.
+  Gpt(const GptConfig& config, at::ScalarType dtype, at::Device device = at::kCPU, Purpose purpose = Purpose::kTraining,
+      Residency residency = Residency::kWhole);
   ~Gpt();
   Gpt(Gpt&&) noexcept;
 
@@ -65,6 +68,12 @@ class Gpt {
   // a copy once, which forward_states() and logits() then read. Elsewhere a no-op.
   void pack_weights();
   void zero_grad();  // of a model for training
+  // Calls `fill` with a float32 tensor (in a model for inference: of the compute type) of the parameter's shape, to be filled
+  // with its new values: its own `value`, or a tensor on the CPU that goes to the keeper.
+  // refresh_compute() must follow.
+  void set_value(Parameter& parameter, const std::function<void(at::Tensor& value)>& fill);
+  // Calls `visit` with the master weights that this process has, or with parts of them: see WeightKeeper::visit_values().
+  void visit_values(const std::function<void(const std::string& name, const at::Tensor& value)>& visit) const;
 
   // ids, targets: int32 (B, T), contiguous, on the CPU or on device(); target -1: ignored.
   // Results are on device(), and on a GPU may still be computing. Ids outside the vocabulary are
@@ -109,6 +118,10 @@ class Gpt {
   // one layer's activations, and a step takes about a fifth longer. Off at first.
   void set_recompute(bool recompute) { recompute_ = recompute; }
 
+  // Of a model of Residency::kShared; null where the model has all weights itself.
+  void set_keeper(WeightKeeper* keeper) { keeper_ = keeper; }
+  WeightKeeper* keeper() const { return keeper_; }
+
   void set_observer(TensorObserver observer) { observer_ = std::move(observer); }
   // Applies to every later backward pass; an empty function costs nothing.
   void set_gradients_final(GradientsFinal callback) { gradients_final_ = std::move(callback); }
@@ -123,6 +136,10 @@ class Gpt {
   Sequences sequences(const at::Tensor& ids, const at::Tensor& documents);
   Sequences sequences(const at::Tensor& ids, KvCache& cache);
   Pass make_pass(const at::Tensor& ids, Sequences where) const;
+  // What is to be called before weights of a layer are read, and around the computation of its gradients.
+  void want_weights(std::int64_t layer, PassDirection direction) const;
+  void begin_gradients(std::int64_t layer) const;
+  void end_gradients(std::int64_t layer) const;
   // Embedding and blocks: the final normalised (B*T, C).
   const at::Tensor& run(const Pass& pass, Activations& activations) const;
   // Backward pass from the gradient that the head left.
@@ -141,7 +158,19 @@ class Gpt {
   TensorObserver observer_;
   GradientsFinal gradients_final_;
   WeightsWanted weights_wanted_;
+  WeightKeeper* keeper_ = nullptr;
   bool recompute_ = false;
 };
+
+// Calls `passes`, which makes forward passes of this model. Where several processes share its weights, all call this together;
+// each may make another number of passes. They must not communicate in between, and an exception must end the run.
+template <class Passes>
+auto uneven_passes(Gpt& model, Passes passes) {
+  WeightKeeper* keeper = model.keeper();
+  if (keeper != nullptr) keeper->begin_uneven_passes();
+  auto result = passes();
+  if (keeper != nullptr) keeper->end_uneven_passes();
+  return result;
+}
 
 }  // namespace nanochat

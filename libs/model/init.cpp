@@ -41,11 +41,12 @@ void Gpt::init_weights(std::uint64_t seed) {
                    [](const Parameter* a, const Parameter* b) { return a->spec.initial.turn < b->spec.initial.turn; });
   for (Parameter* parameter : in_turn) {
     // In float32 on the CPU, whose generator gives one seed the same weights everywhere.
-    at::Tensor& value = parameter->value;
-    const bool in_place = value.is_cpu() && value.scalar_type() == at::kFloat;
-    at::Tensor drawn = in_place ? value : at::empty(value.sizes(), at::kFloat);
-    fill(drawn, parameter->spec.initial, generator);
-    if (!in_place) value.copy_(drawn);
+    set_value(*parameter, [&](at::Tensor& value) {
+      const bool in_place = value.is_cpu() && value.scalar_type() == at::kFloat;
+      at::Tensor drawn = in_place ? value : at::empty(value.sizes(), at::kFloat);
+      fill(drawn, parameter->spec.initial, generator);
+      if (!in_place) value.copy_(drawn);
+    });
   }
   refresh_compute();
 }

@@ -210,6 +210,8 @@ bool computes_in_float32(const TensorSpec& tensor) {
   return tensor.role == TensorRole::kScalars || tensor.slot == WeightSlot::kValueEmbedding;
 }
 
+bool is_divided(const TensorSpec& tensor) { return tensor.role == TensorRole::kTable || tensor.role == TensorRole::kMatrix; }
+
 std::string TensorSpec::name() const { return fmt::format(fmt::runtime(name_pattern), layer); }
 std::string TensorSpec::reference_name() const { return fmt::format(fmt::runtime(reference_name_pattern), layer); }
 std::int64_t TensorSpec::numel() const {

@@ -93,8 +93,11 @@ struct TensorSpec {
 // Whether a model for training computes with this tensor in float32, whatever its compute type: scalars, and tables of value
 // embeddings, of which a step changes all rows and a batch reads few, so that a copy would cost more than it saves.
 bool computes_in_float32(const TensorSpec& tensor);
+// Whether processes that divide the weights of a model among them (Residency::kShared) divide this tensor. Scalars and gates have
+// few numbers, so each process has all of them.
+bool is_divided(const TensorSpec& tensor);
 inline constexpr std::int64_t kBeforeLayers = -1;  // TensorSpec::layer of the embedding, and of what all layers share
-inline constexpr std::int64_t kAfterLayers = -2;   // of the head
+inline constexpr std::int64_t kAfterLayers = -2;  // of the head
 
 // Calls `visit` for each tensor in the order of Gpt::parameters(), which is also that
 // of the reference's state dict. Allocates nothing in proportion to the number of

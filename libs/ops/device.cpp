@@ -14,6 +14,10 @@ int cuda_devices() { return cuda::device_count(); }
 
 DeviceDescription describe_gpu(int index) { return cuda::describe(std::max(index, 0)); }
 
+void limit_device_memory(c10::Device device, std::int64_t bytes) {
+  if (device.is_cuda()) cuda::limit_memory(device.has_index() ? device.index() : 0, bytes);
+}
+
 void use_device(c10::Device device) {
   if (device.is_cuda()) cuda::use_device(device.has_index() ? device.index() : 0);
 }

@@ -21,6 +21,10 @@ struct DeviceDescription {
 // index: device index. A negative index (a device without an index) means the first GPU, as in use_device().
 DeviceDescription describe_gpu(int index);
 
+// From now on LibTorch's allocator takes at most so many bytes of a GPU, and free_bytes above is at most what is left of them.
+// What CUDA and its libraries take for themselves comes on top.
+void limit_device_memory(c10::Device device, std::int64_t bytes);
+
 // Makes a GPU the current device of this thread; does nothing for the CPU.
 void use_device(c10::Device device);
 // Waits until all enqueued work of the device is done; does nothing for the CPU.

@@ -34,32 +34,44 @@ AdamWRule adamw_rule(const OptimizerOptions& options, OptimizerGroup group, std:
 }
 
 Optimizer::Optimizer(std::vector<Parameter>& parameters, std::int64_t width, const OptimizerOptions& options,
-                     Communicator& communicator)
-    : options_(options), communicator_(communicator) {
+                     Communicator& communicator, ShardedWeights* shards)
+    : options_(options), communicator_(communicator), shards_(shards) {
   const std::vector<std::vector<OwnedRows>> divided = divide_parameters(parameters, communicator.size());
   for (std::size_t i = 0; i < parameters.size(); ++i) {
     for (const OwnedRows& rows : divided[i]) {
       if (rows.owner == communicator.rank()) own(parameters[i], rows, width);
     }
-    if (!communicator.alone()) layers_[parameters[i].spec.layer].push_back({&parameters[i], divided[i]});
+    if (!communicator.alone() && parameters[i].value.defined())
+      layers_[parameters[i].spec.layer].push_back({&parameters[i], divided[i]});
   }
 }
 
+at::Tensor Optimizer::Owned::of(const at::Tensor& whole, at::Tensor Shard::*part) const {
+  return shard != nullptr ? shard->*part : whole.narrow(0, rows.first, rows.end - rows.first);
+}
+
+at::Tensor Optimizer::Owned::grad() const {
+  TORCH_CHECK(shard != nullptr || parameter->grad.defined(), "Optimizer: ", parameter->name, " has no gradient");
+  return of(parameter->grad, &Shard::grad);
+}
+
 void Optimizer::own(Parameter& parameter, const OwnedRows& rows, std::int64_t width) {
-  std::vector<std::int64_t> shape = parameter.value.sizes().vec();
-  shape[0] = rows.end - rows.first;
-  const auto zeros = [&] { return at::zeros(shape, parameter.value.options()); };
+  Shard* shard = shards_ != nullptr ? shards_->find(parameter) : nullptr;
+  TORCH_CHECK(shard != nullptr || parameter.value.defined(), "Optimizer: nobody keeps the weights of ", parameter.name);
+  const Owned owned{&parameter, rows, shard};
+  const at::Tensor value = owned.value();
+  const auto zeros = [&] { return at::zeros(value.sizes(), value.options()); };
   if (parameter.spec.group != OptimizerGroup::kMatrix) {
-    adamw_.push_back({&parameter, rows, adamw_rule(options_, parameter.spec.group, width), zeros(), zeros()});
+    adamw_.push_back({owned, adamw_rule(options_, parameter.spec.group, width), zeros(), zeros()});
     return;
   }
   auto group = std::find_if(muon_.begin(), muon_.end(),
-                            [&](const MuonGroup& g) { return g.matrices.value.front().sizes() == parameter.value.sizes(); });
+                            [&](const MuonGroup& g) { return g.matrices.value.front().sizes() == value.sizes(); });
   if (group == muon_.end()) group = muon_.emplace(muon_.end());
   group->names.push_back(parameter.name);
-  group->matrices.add(parameter.value, at::Tensor(), zeros(), parameter.compute);
-  group->parameters.push_back(&parameter);
-  if (options_.rules == OptimizerRules::kNanochat2026_07) group->second_moments.push_back(make_second_moment(parameter.value));
+  group->matrices.add(value, at::Tensor(), zeros(), owned.compute());
+  group->owned.push_back(owned);
+  if (options_.rules == OptimizerRules::kNanochat2026_07) group->second_moments.push_back(make_second_moment(value));
 }
 
 std::vector<OwnedTensor> Optimizer::parts_of(const std::vector<Divided>& parameters, at::Tensor Parameter::*which) {
@@ -100,35 +112,26 @@ void Optimizer::wait_for_gradients() {
     for (auto& [sum, gradient] : reduction.owned) gradient.copy_(sum);
   }
   reductions_.clear();
+  if (shards_ != nullptr) shards_->wait_for_gradients();
 }
 
 double Optimizer::sum_of_squares() const {
   std::vector<at::Tensor> gradients;
-  for (const AdamWState& state : adamw_) {
-    gradients.push_back(state.parameter->grad.narrow(0, state.rows.first, state.rows.end - state.rows.first));
-  }
+  for (const AdamWState& state : adamw_) gradients.push_back(state.owned.grad());
   for (const MuonGroup& group : muon_) {
-    for (const Parameter* parameter : group.parameters) gradients.push_back(parameter->grad);
+    for (const Owned& owned : group.owned) gradients.push_back(owned.grad());
   }
   return gradients.empty() ? 0.0 : ops::sum_of_squares(gradients);
 }
 
 void Optimizer::update_adamw(AdamWState& state, double lr_multiplier, double grad_scale) {
-  Parameter& parameter = *state.parameter;
-  TORCH_CHECK(parameter.grad.defined(), "Optimizer: ", parameter.name, " has no gradient");
-  const auto rows = [&](const at::Tensor& whole) {
-    return communicator_.alone() ? whole : whole.narrow(0, state.rows.first, state.rows.end - state.rows.first);
-  };
-  at::Tensor value = rows(parameter.value), compute = rows(parameter.compute);
-  adamw_step(value, rows(parameter.grad), state.first_moment, state.second_moment, compute, steps_,
+  at::Tensor value = state.owned.value(), compute = state.owned.compute();
+  adamw_step(value, state.owned.grad(), state.first_moment, state.second_moment, compute, steps_,
              state.rule.learning_rate * lr_multiplier, grad_scale, state.rule.options);
 }
 
 void Optimizer::update_matrices(MuonGroup& group, const NorMuonStep& step) {
-  for (std::size_t i = 0; i < group.names.size(); ++i) {
-    TORCH_CHECK(group.parameters[i]->grad.defined(), "Optimizer: ", group.names[i], " has no gradient");
-    group.matrices.gradient[i] = group.parameters[i]->grad;
-  }
+  for (std::size_t i = 0; i < group.owned.size(); ++i) group.matrices.gradient[i] = group.owned[i].grad();
   if (options_.rules == OptimizerRules::kNanochat2026_07) {
     normuon_step(group.matrices, group.second_moments, step, options_.normuon);
   } else {
@@ -145,6 +148,7 @@ void Optimizer::step(double lr_multiplier, double muon_momentum, double grad_sca
                              .weight_decay = muon_weight_decay,
                              .grad_scale = grad_scale};
   for (MuonGroup& group : muon_) update_matrices(group, matrices);
+  if (shards_ != nullptr) shards_->weights_changed();
   if (layers_.empty()) return;
   const auto spread = [&](std::int64_t layer) {
     const auto found = layers_.find(layer);
@@ -185,8 +189,8 @@ void Optimizer::gather_values() {
 std::vector<std::pair<std::string, at::Tensor>> Optimizer::state() const {
   std::vector<std::pair<std::string, at::Tensor>> tensors;
   for (const AdamWState& state : adamw_) {
-    tensors.emplace_back(state.parameter->name + ".exp_avg", state.first_moment);
-    tensors.emplace_back(state.parameter->name + ".exp_avg_sq", state.second_moment);
+    tensors.emplace_back(state.owned.parameter->name + ".exp_avg", state.first_moment);
+    tensors.emplace_back(state.owned.parameter->name + ".exp_avg_sq", state.second_moment);
   }
   for (const MuonGroup& group : muon_) {
     for (std::size_t i = 0; i < group.names.size(); ++i) {
@@ -201,7 +205,7 @@ std::vector<std::pair<std::string, at::Tensor>> Optimizer::state() const {
 
 std::vector<std::int64_t> Optimizer::state_first_rows() const {
   std::vector<std::int64_t> first_rows;
-  for (const AdamWState& state : adamw_) first_rows.insert(first_rows.end(), 2, state.rows.first);
+  for (const AdamWState& state : adamw_) first_rows.insert(first_rows.end(), 2, state.owned.rows.first);
   for (const MuonGroup& group : muon_) first_rows.insert(first_rows.end(), group.names.size() + group.second_moments.size(), 0);
   return first_rows;
 }

@@ -11,6 +11,9 @@
 //
 // `value` of what others own is then out of date where it is not also what the model computes with (bfloat16): see
 // gather_values().
+//
+// Where weights are sharded too, all of this holds for the few that are not divided. The rest goes through ShardedWeights, in
+// every pass.
 
 #include <ATen/core/Tensor.h>
 
@@ -26,6 +29,7 @@
 #include "optim/muon.h"
 #include "optim/normuon.h"
 #include "optim/ownership.h"
+#include "optim/sharded_weights.h"
 
 namespace nanochat {
 
@@ -55,13 +59,14 @@ struct AdamWRule {
 };
 AdamWRule adamw_rule(const OptimizerOptions& options, OptimizerGroup group, std::int64_t width);
 
-// Keeps references to the model's parameters and to the communicator, which must outlive it. Not thread-safe.
+// Keeps references to the model's parameters, to the communicator and to `shards`, which must outlive it. Not thread-safe.
 class Optimizer {
  public:
   Optimizer(std::vector<Parameter>& parameters, std::int64_t width, const OptimizerOptions& options,
-            Communicator& communicator = alone());
+            Communicator& communicator = alone(), ShardedWeights* shards = nullptr);
 
   Communicator& communicator() const { return communicator_; }
+  ShardedWeights* shards() const { return shards_; }  // null where every process has all weights
 
   // No-ops with one process. Do not use gradients of this TensorSpec::layer between the two calls.
   void reduce_gradients(std::int64_t layer);
@@ -95,9 +100,21 @@ class Optimizer {
   void set_steps(std::int64_t steps) { steps_ = steps; }
 
  private:
-  struct AdamWState {
+  // What this process updates of a parameter.
+  struct Owned {
     Parameter* parameter;
     OwnedRows rows;
+    Shard* shard = nullptr;  // null: rows of the parameter's own tensors
+
+    at::Tensor value() const { return of(parameter->value, &Shard::value); }
+    at::Tensor compute() const { return of(parameter->compute, &Shard::compute); }
+    at::Tensor grad() const;  // throws if there is none
+
+   private:
+    at::Tensor of(const at::Tensor& whole, at::Tensor Shard::*part) const;
+  };
+  struct AdamWState {
+    Owned owned;
     AdamWRule rule;
     at::Tensor first_moment, second_moment;
   };
@@ -105,7 +122,7 @@ class Optimizer {
     std::vector<std::string> names;
     ops::MatrixList matrices;
     std::vector<at::Tensor> second_moments;  // of kNanochat2026_07
-    std::vector<Parameter*> parameters;
+    std::vector<Owned> owned;
   };
   struct Divided {
     Parameter* parameter;
@@ -126,9 +143,10 @@ class Optimizer {
 
   OptimizerOptions options_;
   Communicator& communicator_;
+  ShardedWeights* shards_;
   std::vector<AdamWState> adamw_;
   std::vector<MuonGroup> muon_;
-  std::map<std::int64_t, std::vector<Divided>> layers_;  // empty when alone
+  std::map<std::int64_t, std::vector<Divided>> layers_;  // what every process has a copy of; empty when alone
   std::vector<Reduction> reductions_;
   std::map<std::int64_t, Work> weights_;  // under way
   std::int64_t steps_ = 0;

@@ -27,19 +27,27 @@ struct Cluster {
   double ring_bytes_per_second() const;
 };
 
-// As estimate_training_memory(), of the rank that owns the most of the optimizer's state.
+// As estimate_training_memory(), of the rank that owns the most of the optimizer's state, and with shape.shard_weights of the
+// weights.
 MemoryEstimate estimate_rank_memory(const GptConfig& config, const TrainingShape& shape, int ranks);
 
-// Bytes that a rank sends in an optimizer step, however many micro-batches it has.
+// Bytes that a rank sends in an optimizer step, however many micro-batches it has, unless weights are sharded.
 struct StepTraffic {
   std::int64_t gradients = 0;       // beneath the backward pass of the last micro-batch
   std::int64_t last_gradients = 0;  // of them, those of the embedding, which are final when the pass ends
   std::int64_t weights = 0;         // beneath the forward pass of the next step's first micro-batch
   std::int64_t first_weights = 0;   // of them, those of the embedding, which the pass begins with
-  int calls = 0;                    // of each of the two: one for each layer, the embedding and the head
+  std::int64_t backward_weights = 0;  // of them, those that are gathered again for backward passes; only of sharded weights
+  std::int64_t gradient_calls = 0, weight_calls = 0;  // one for each layer, the embedding and the head
   std::int64_t total() const { return gradients + weights; }
 };
 StepTraffic step_traffic(const GptConfig& config, int ranks, int compute_bytes, int gradient_bytes = 4);
+// The same for ShardedWeights, which send gradients and weights in the passes of each micro-batch. Of a step that is not the
+// first: the weights that a step begins with are sent when the one before ends.
+StepTraffic sharded_step_traffic(const GptConfig& config, int ranks, std::int64_t micro_batches, int compute_bytes,
+                                 int gradient_bytes = 4);
+// Whichever of the two it is, where each rank computes `tokens` in a step.
+StepTraffic step_traffic(const GptConfig& config, const TrainingShape& shape, const Cluster& cluster, double tokens);
 
 // Floating-point operations that recomputation adds to each token: the forward pass of all layers but the last, without the
 // second product of the MLP.

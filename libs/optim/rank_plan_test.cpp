@@ -20,7 +20,8 @@ TEST(RankPlan, BytesAreThoseOfTheDocument) {
     EXPECT_NEAR(static_cast<double>(traffic.first_weights), share * kTable * 2, kRounding);
     EXPECT_NEAR(static_cast<double>(step_traffic(kD20, ranks, 2, 2).gradients), share * kParameters * 2, kRounding);
     EXPECT_NEAR(static_cast<double>(step_traffic(kD20, ranks, 4).weights), share * kParameters * 4, kRounding);
-    EXPECT_EQ(traffic.calls, 22);
+    EXPECT_EQ(traffic.gradient_calls, 22);
+    EXPECT_EQ(traffic.weight_calls, 22);
   }
   EXPECT_EQ(step_traffic(kD20, 1, 2).total(), 0) << "alone, nothing is sent";
 }
@@ -47,6 +48,61 @@ TEST(RankPlan, MemoryOfARankFallsByTheOthersState) {
     EXPECT_GE(rank.optimizer, alone.optimizer / ranks);
     EXPECT_LE(static_cast<double>(rank.optimizer), kUneven * static_cast<double>(alone.optimizer) / ranks);
   }
+}
+
+TEST(RankPlan, ShardedWeightsAreSentInEachPass) {
+  constexpr double kLayer = 12.0 * 1280 * 1280, kRounding = 1000;  // each tensor's share is rounded
+  for (const int ranks : {2, 8}) {
+    const double share = (ranks - 1.0) / ranks;
+    // One micro-batch: every layer for the forward pass, and all but the last two, which are still there, for the backward pass.
+    const StepTraffic one = sharded_step_traffic(kD20, ranks, 1, 2);
+    EXPECT_NEAR(static_cast<double>(one.gradients), share * kParameters * 4, kRounding);
+    EXPECT_NEAR(static_cast<double>(one.weights), share * 2 * (2 * kTable + 38 * kLayer), kRounding);
+    EXPECT_NEAR(static_cast<double>(one.backward_weights), share * 2 * 18 * kLayer, kRounding);
+    EXPECT_EQ(one.gradient_calls, 22);
+    EXPECT_EQ(one.weight_calls, 40);
+    // Eight: from the second on, the forward pass has the first two layers from the backward pass before it.
+    const StepTraffic eight = sharded_step_traffic(kD20, ranks, 8, 2);
+    EXPECT_NEAR(static_cast<double>(eight.gradients), 8 * share * kParameters * 4, 8 * kRounding);
+    EXPECT_NEAR(static_cast<double>(eight.weights), share * 2 * (8 * 2 * kTable + (8 * 18 + 2 + 8 * 18) * kLayer),
+                8 * kRounding);
+    EXPECT_NEAR(static_cast<double>(eight.last_gradients), share * 4 * kTable, kRounding) << "of one pass";
+  }
+  EXPECT_EQ(sharded_step_traffic(kD20, 1, 8, 2).total(), 0) << "alone, nothing is sent";
+}
+
+TEST(RankPlan, ShardedWeightsTakeTheirShareOfMemoryAndBuffers) {
+  const TrainingShape shape{
+      .device_batch_size = 16, .sequence_len = 2048, .compute_bytes = 2, .gpu = true, .shard_weights = true};
+  const MemoryEstimate alone = estimate_training_memory(kD20, shape);
+  EXPECT_EQ(estimate_rank_memory(kD20, shape, 1).total(), alone.total());
+  constexpr double kLayer = 12.0 * 1280 * 1280, kBuffers = 2 * kLayer + kTable;
+  constexpr double kUneven = 1.1;  // matrices are owned whole
+  for (const int ranks : {2, 4, 8}) {
+    const MemoryEstimate rank = estimate_rank_memory(kD20, shape, ranks);
+    EXPECT_GE(static_cast<double>(rank.weights), kParameters * 6 / ranks + 2 * kBuffers - 1);
+    EXPECT_LE(static_cast<double>(rank.weights), kUneven * kParameters * 6 / ranks + 2 * kBuffers);
+    EXPECT_GE(static_cast<double>(rank.gradients), kParameters * 4 / ranks + 4 * kBuffers - 1);
+    EXPECT_LE(static_cast<double>(rank.gradients), kUneven * kParameters * 4 / ranks + 4 * kBuffers);
+    EXPECT_EQ(rank.activations, alone.activations);
+  }
+}
+
+TEST(RankPlan, ShardedWeightsGoBeneathEveryPass) {
+  constexpr double kTokens = 8 * 16 * 2048;
+  TrainingShape shape{.device_batch_size = 16, .sequence_len = 2048, .compute_bytes = 2, .gpu = true, .shard_weights = true};
+  const Cluster fast{.ranks = 2, .link_bytes_per_second = 300e9, .hop_seconds = 0.0, .flops_per_second = 5.7e14};
+  const StepTime time = estimate_step_time(kD20, shape, fast, kTokens);
+  // Of each of eight passes, the embedding's alone.
+  EXPECT_NEAR(time.exposed_weights, 8 * 0.5 * 2 * kTable / 300e9, 1e-9);
+  EXPECT_NEAR(time.exposed_gradients, 8 * 0.5 * 4 * kTable / 300e9, 1e-9);
+  // On a link that is too slow, what the passes do not hide.
+  Cluster slow = fast;
+  slow.link_bytes_per_second = 1e9;
+  const StepTime waiting = estimate_step_time(kD20, shape, slow, kTokens);
+  EXPECT_NEAR(waiting.total(), waiting.communication(), 1e-9 * waiting.total()) << "computing goes on beneath communication";
+  shape.shard_weights = false;
+  EXPECT_LT(estimate_step_time(kD20, shape, slow, kTokens).total(), 0.3 * waiting.total());
 }
 
 TEST(RankPlan, RecomputationRunsMostOfTheForwardPassAgain) {

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <fstream>
 #include <limits>
 #include <string>
@@ -41,8 +42,24 @@ std::int64_t available_memory_bytes() {
   return available;
 }
 
+namespace {
+
+std::atomic<std::int64_t> host_limit{0};  // 0: none
+
+}  // namespace
+
+void limit_memory(c10::Device device, std::int64_t bytes) {
+  if (device.is_cuda()) {
+    if (bytes > 0) ops::limit_device_memory(device, bytes);
+  } else {
+    host_limit = bytes;
+  }
+}
+
 std::int64_t available_memory_bytes(c10::Device device) {
-  return device.is_cuda() ? ops::describe_gpu(device.index()).free_bytes : available_memory_bytes();
+  if (device.is_cuda()) return ops::describe_gpu(device.index()).free_bytes;
+  const std::int64_t available = available_memory_bytes(), limit = host_limit;
+  return limit > 0 ? std::min(available, limit) : available;
 }
 
 }  // namespace nanochat

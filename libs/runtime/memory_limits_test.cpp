@@ -46,6 +46,15 @@ TEST(AvailableMemory, IsWhatTheKernelReports) {
   }
 }
 
+TEST(AvailableMemory, IsAtMostTheUsersLimit) {
+  constexpr std::int64_t kLimit = 1 << 20;
+  limit_memory(c10::kCPU, kLimit);
+  EXPECT_EQ(available_memory_bytes(c10::kCPU), kLimit);
+  EXPECT_GT(available_memory_bytes(), kLimit) << "of the machine, not of this process";
+  limit_memory(c10::kCPU, 0);
+  EXPECT_GT(available_memory_bytes(c10::kCPU), kLimit);
+}
+
 TEST(AvailableMemory, KnowsALimitOfTheAddressSpace) {
   std::int64_t pages = 0;
   std::ifstream("/proc/self/statm") >> pages;

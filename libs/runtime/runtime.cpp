@@ -11,6 +11,7 @@
 #include "ops/cpu/kernels.h"
 #include "ops/device.h"
 #include "runtime/host_memory.h"
+#include "runtime/memory_limits.h"
 #include "runtime/precision.h"
 
 namespace nanochat {
@@ -27,6 +28,12 @@ void declare_runtime_options(OptionList& options, RuntimeOptions& runtime) {
            "both and uses the faster one (see `nanochat info`).")
       .one_of({"auto", "float32", "bfloat16"})
       .may_change();
+  options
+      .add("memory_limit", runtime.memory_limit,
+           "Use at most this much memory of the device, in GB (10^9 bytes); 0 sets no limit. On a GPU, what CUDA and its "
+           "libraries take for themselves comes on top. On a CPU, only the check before a training starts knows it.")
+      .at_least(0)
+      .not_in_resolved();
   options.add("threads", runtime.threads, "Number of threads that compute; 0 uses every core available to the process.")
       .at_least(0)
       .not_in_resolved();
@@ -91,6 +98,8 @@ Runtime select_runtime(const RuntimeOptions& options, Workload workload, Process
     runtime.dtype = options.dtype == "bfloat16" ? at::kBFloat16 : at::kFloat;
   }
   if (runtime.device.is_cuda()) ops::use_device(runtime.device);
+  constexpr double kGiga = 1e9;
+  limit_memory(runtime.device, static_cast<std::int64_t>(kGiga * options.memory_limit));
   set_dtype(runtime, runtime.dtype);
   return runtime;
 }

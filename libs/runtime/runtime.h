@@ -13,6 +13,7 @@ struct RuntimeOptions {
   std::string device = "auto";  // auto | cpu | cuda | cuda:N
   std::string dtype = "auto";   // auto | float32 | bfloat16
   int threads = 0;              // 0: every core this process may use
+  double memory_limit = 0.0;    // 1e9 bytes, for limit_memory() of memory_limits.h; 0: none
 };
 
 void declare_runtime_options(OptionList& options, RuntimeOptions& runtime);
@@ -20,7 +21,7 @@ void declare_runtime_options(OptionList& options, RuntimeOptions& runtime);
 // What a command does most: products of thousands of rows, or a row at a time through all weights.
 enum class Workload { kTraining, kDecoding };
 
-// Sets the number of threads and the current GPU, and says what was chosen. auto means the first GPU where this build
+// Sets the number of threads, the current GPU and the limit of its memory, and says what was chosen. auto means the first GPU where this build
 // and machine have one, else the CPU; and, for what is to be done, the precision of faster_on(). Throws ConfigError for a
 // device that this build or machine does not have.
 struct Runtime {

@@ -94,7 +94,7 @@ for dtype in ("float32", "bfloat16"):
             scored = {}
             for w in programs:
                 out = work / w / f"eval-{tag}"
-                run(w, "eval", pre, "--benchmarks", "core", "--data-dir", arguments.core, "--max-per-task", 6, "--dtype", dtype, "--output-dir", out,
+                run(w, "eval", pre, "--benchmarks", "core", "--data-dir", arguments.core, "--max-per-task", 16, "--dtype", dtype, "--output-dir", out,
                     "--device", "cpu", "--quiet")
                 result = json.loads((out / "eval.json").read_text())
                 scored[w] = json.dumps({k: v for k, v in result.items() if "core" in k.lower() or k == "benchmarks"}, sort_keys=True)

@@ -1,5 +1,6 @@
 #include "ops/cuda/backend.h"
 
+#include <ATen/Context.h>
 #include <ATen/ops/_efficient_attention_backward.h>
 #include <ATen/ops/_efficient_attention_forward.h>
 #include <ATen/ops/_flash_attention_backward.h>
@@ -18,6 +19,7 @@
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
+#include <map>
 
 #include "ops/cuda/kernels.h"
 #include "ops/cuda/tensors.h"
@@ -339,14 +341,35 @@ bool built() { return true; }
 
 int device_count() { return c10::cuda::device_count(); }
 
+namespace {
+
+// Of limit_memory(), by device. Set before anything else is done with the device.
+std::map<int, std::int64_t>& memory_limits() {
+  static std::map<int, std::int64_t> limits;
+  return limits;
+}
+
+}  // namespace
+
 DeviceDescription describe(int index) {
   const c10::cuda::CUDAGuard guard(static_cast<c10::DeviceIndex>(index));
   cudaDeviceProp properties;
   TORCH_CHECK(cudaGetDeviceProperties(&properties, index) == cudaSuccess, "cannot read the properties of GPU ", index);
   std::size_t free_bytes = 0, total_bytes = 0;
   TORCH_CHECK(cudaMemGetInfo(&free_bytes, &total_bytes) == cudaSuccess, "cannot read the memory of GPU ", index);
-  return {properties.name, properties.major, properties.minor, static_cast<std::int64_t>(total_bytes),
-          static_cast<std::int64_t>(free_bytes)};
+  auto available = static_cast<std::int64_t>(free_bytes);
+  if (const auto limit = memory_limits().find(index); limit != memory_limits().end()) {
+    const auto held = c10::cuda::CUDACachingAllocator::getDeviceStats(static_cast<c10::DeviceIndex>(index)).reserved_bytes[0];
+    available = std::min(available, std::max<std::int64_t>(0, limit->second - held.current));
+  }
+  return {properties.name, properties.major, properties.minor, static_cast<std::int64_t>(total_bytes), available};
+}
+
+void limit_memory(int index, std::int64_t bytes) {
+  at::globalContext().lazyInitDevice(c10::kCUDA);  // the allocator, too
+  const double share = static_cast<double>(bytes) / static_cast<double>(describe(index).total_bytes);
+  c10::cuda::CUDACachingAllocator::setMemoryFraction(std::min(1.0, share), static_cast<c10::DeviceIndex>(index));
+  memory_limits()[index] = bytes;
 }
 
 void use_device(int index) { c10::cuda::set_device(static_cast<c10::DeviceIndex>(index)); }

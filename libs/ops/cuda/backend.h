@@ -78,6 +78,7 @@ bool built();
 int device_count();
 DeviceDescription describe(int index);
 void use_device(int index);
+void limit_memory(int index, std::int64_t bytes);
 void synchronize();
 std::int64_t peak_allocated_bytes();
 

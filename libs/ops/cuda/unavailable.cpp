@@ -66,6 +66,7 @@ bool built() { return false; }
 int device_count() { return 0; }
 DeviceDescription describe(int) { unavailable(); }
 void use_device(int) { unavailable(); }
+void limit_memory(int, std::int64_t) { unavailable(); }
 void synchronize() { unavailable(); }
 std::int64_t peak_allocated_bytes() { unavailable(); }
 

@@ -88,7 +88,8 @@ class Planner {
                               .sequence_len = model.sequence_len,
                               .compute_bytes = options.runtime.dtype == "float32" ? 4 : 2,
                               .gpu = chain_.hardware.gpu,
-                              .recompute = options.recompute};
+                              .recompute = options.recompute,
+                              .shard_weights = options.shard == "full"};
     const double tokens = result.steps > 0 ? static_cast<double>(result.tokens) / static_cast<double>(result.steps) : 0.0;
     Cluster cluster = cluster_;
     cluster.gradient_bytes = options.grad_comm_dtype == "bfloat16" ? 2 : 4;

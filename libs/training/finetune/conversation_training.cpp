@@ -184,15 +184,19 @@ class ConversationTraining : public Stage {
     options.rank = 0;
     options.world_size = 1;
     const auto loader = make_conversation_loader(data_.validation, options, nullptr);
-    double nats = 0.0;
     std::int64_t supervised = 0, positions = 0;
     TokenBatch batch;
-    for (int turn = 0; positions < plan_.eval_tokens && !interrupt_requested() && loader->next(batch); ++turn) {
-      positions += batch.rows * batch.sequence_len;
-      if (turn % communicator_.size() != communicator_.rank()) continue;
-      nats += model.token_losses(inputs_of(batch), targets_of(batch), documents_of(batch)).sum(at::kDouble).item<double>();
-      supervised += std::count_if(batch.targets.begin(), batch.targets.end(), [](std::int32_t target) { return target >= 0; });
-    }
+    double nats = uneven_passes(model, [&] {
+      double sum = 0.0;
+      for (int turn = 0; positions < plan_.eval_tokens && !interrupt_requested() && loader->next(batch); ++turn) {
+        positions += batch.rows * batch.sequence_len;
+        if (turn % communicator_.size() != communicator_.rank()) continue;
+        sum += model.token_losses(inputs_of(batch), targets_of(batch), documents_of(batch)).sum(at::kDouble).item<double>();
+        supervised += std::count_if(batch.targets.begin(), batch.targets.end(),
+                                    [](std::int32_t target) { return target >= 0; });
+      }
+      return sum;
+    });
     nats = sum_over_ranks(communicator_, std::vector<double>{nats}).front();
     supervised = sum_over_ranks(communicator_, supervised);
     if (supervised == 0) return std::nullopt;  // interrupted before the first batch: each conversation has a target

@@ -30,7 +30,7 @@ std::vector<AnsweredQuestion> sample_answers(Gpt& model, const Tokenizer& tokeni
   generation.stop_tokens = {tokenizer.require_special(kAssistantEnd), tokenizer.bos_id()};
   generation.max_running = options.max_running;
   generation.tools = &tokenizer;
-  std::vector<Generation> generated = generate(model, prompts, generation);
+  std::vector<Generation> generated = uneven_passes(model, [&] { return generate(model, prompts, generation); });
   for (std::size_t i = 0; i < generated.size(); ++i) {
     answers[i]->ids = std::move(generated[i].ids);
     answers[i]->forced = std::move(generated[i].forced);

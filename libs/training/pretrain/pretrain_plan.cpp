@@ -23,7 +23,8 @@ PretrainPlan plan_pretraining(PretrainConfig config, std::int64_t vocab_size, bo
                 .sequence_len = config.sequence_len,
                 .compute_bytes = config.runtime.dtype == "float32" ? 4 : 2,
                 .gpu = gpu,
-                .recompute = config.recompute};
+                .recompute = config.recompute,
+                .shard_weights = config.shard == "full"};
   const auto tokens = static_cast<double>(config.total_batch_size);
   const double step_seconds = plan_training(plan.model, plan.shape, cluster, 1, tokens).seconds;
   plan.steps = horizon.steps;

@@ -41,13 +41,15 @@ std::int64_t share_of_batches(std::int64_t batches, const Communicator& communic
 // nullopt, in all processes, when there is no batch.
 std::optional<BitsPerByte> measure(Gpt& model, Loader& loader, std::int64_t max_batches,
                                    const std::vector<std::int32_t>& token_bytes, Communicator& communicator) {
-  BitsPerByte mine;
-  TokenBatch batch;
   std::int64_t batches = 0;
   const std::int64_t most = share_of_batches(max_batches, communicator);
-  for (; batches < most && !interrupt_requested() && loader.next(batch); ++batches) {
-    mine.add(model.token_losses(inputs_of(batch), targets_of(batch), documents_of(batch)), batch, token_bytes);
-  }
+  const BitsPerByte mine = uneven_passes(model, [&] {
+    BitsPerByte sum;
+    for (TokenBatch batch; batches < most && !interrupt_requested() && loader.next(batch); ++batches) {
+      sum.add(model.token_losses(inputs_of(batch), targets_of(batch), documents_of(batch)), batch, token_bytes);
+    }
+    return sum;
+  });
   const bool none = sum_over_ranks(communicator, batches + (interrupt_requested() ? 1 : 0)) == 0;
   return none ? std::nullopt : std::optional(sum_over_ranks(communicator, mine));
 }

@@ -1,5 +1,6 @@
 #include "training/trainer/memory_check.h"
 
+#include <algorithm>
 #include <string>
 
 #include <spdlog/fmt/fmt.h>
@@ -18,10 +19,12 @@ bool save_in_background(const TrainerOptions& options, const GptConfig& model, c
                       .sequence_len = model.sequence_len,
                       .compute_bytes = runtime.dtype == at::kFloat ? 4 : 2,
                       .gpu = runtime.device.is_cuda(),
-                      .recompute = options.recompute};
+                      .recompute = options.recompute,
+                      .shard_weights = options.shard == "full"};
   const MemoryEstimate need = estimate_rank_memory(model, shape, communicator.size());
   const std::int64_t host = available_memory_bytes() / communicator.local_size();
-  const std::int64_t available = shape.gpu ? available_memory_bytes(runtime.device) : host;
+  const std::int64_t device = available_memory_bytes(runtime.device);  // at most --memory-limit
+  const std::int64_t available = shape.gpu ? device : std::min(host, device);
   communicator.barrier();
   const auto human = [](std::int64_t amount) { return human_bytes(static_cast<double>(amount)); };
   const std::string shared = shape.gpu || communicator.local_size() == 1
@@ -36,8 +39,8 @@ bool save_in_background(const TrainerOptions& options, const GptConfig& model, c
              human(copy));
     return false;
   }
-  // What the optimizer's state of others leaves counts, too.
-  const std::int64_t others = estimate_training_memory(model, shape).optimizer - need.optimizer;
+  // What others have of weights, gradients and the optimizer's state counts, too.
+  const std::int64_t others = estimate_training_memory(model, shape).total() - need.total();
   const std::int64_t fits = largest_batch_that_fits(model, shape, available + others);
   shape.recompute = true;
   const std::int64_t recomputed = options.recompute ? 0 : largest_batch_that_fits(model, shape, available + others);
@@ -45,6 +48,12 @@ bool save_in_background(const TrainerOptions& options, const GptConfig& model, c
   if (fits > 0) advice = fmt::format("--device-batch-size {} fits", fits);
   if (recomputed > fits)
     advice = fmt::format("{}{} with --recompute", fits > 0 ? advice + ", or " : "--device-batch-size ", recomputed);
+  shape.recompute = options.recompute;
+  if (!shape.shard_weights && communicator.size() > 1) {
+    shape.shard_weights = true;
+    const std::int64_t sharded = estimate_rank_memory(model, shape, communicator.size()).total();
+    if (sharded <= available) advice += fmt::format("; with --shard full, {} are needed", human(sharded));
+  }
   throw ConfigError(fmt::format("training needs about {} ({} of it activations), but {} is available{}; {}",
                                 human(need.total()), human(need.activations), human(available), shared, advice));
 }

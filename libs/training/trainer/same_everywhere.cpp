@@ -32,6 +32,13 @@ std::int64_t sum_over_ranks(Communicator& communicator, std::int64_t mine) {
   return *sum.const_data_ptr<std::int64_t>();
 }
 
+std::int64_t largest_over_ranks(Communicator& communicator, std::int64_t mine) {
+  if (communicator.alone()) return mine;
+  at::Tensor largest = at::full({1}, mine, at::kLong);
+  communicator.all_reduce(largest, ReduceOp::kMax).wait();
+  return *largest.const_data_ptr<std::int64_t>();
+}
+
 BitsPerByte sum_over_ranks(Communicator& communicator, const BitsPerByte& mine) {
   if (communicator.alone()) return mine;
   const double nats = sum_over_ranks(communicator, std::vector<double>{mine.nats}).front();

@@ -50,24 +50,45 @@ double total_loss(const std::vector<TokenBatch>& micro_batches, const std::vecto
   return supervised > 0 ? weighted + nats / static_cast<double>(supervised) : weighted;
 }
 
+// How many passes this process takes part in: where weights are sharded, as many as the process with the most micro-batches.
+std::size_t passes_of_step(Optimizer& optimizer, const std::vector<TokenBatch>& micro_batches) {
+  if (optimizer.shards() == nullptr) return micro_batches.size();
+  const auto own = static_cast<std::int64_t>(micro_batches.size());
+  return static_cast<std::size_t>(largest_over_ranks(optimizer.communicator(), own));
+}
+
 // What is bad in a pass over this process's own batches; nullopt when nothing is.
-std::optional<std::string> non_finite_here(Gpt& model, const std::vector<TokenBatch>& micro_batches, std::int64_t supervised) {
-  for (const TokenBatch& batch : micro_batches) {
-    auto found = find_non_finite(model, inputs_of(batch), targets_of(batch), scale_of(batch, supervised, model.device()),
-                                 documents_of(batch));
-    if (found) return found;
+std::optional<std::string> non_finite_here(Gpt& model, Optimizer& optimizer, const std::vector<TokenBatch>& micro_batches,
+                                           std::size_t passes, std::int64_t supervised) {
+  std::optional<std::string> found = find_non_finite_weight(model);
+  ShardedWeights* shards = optimizer.shards();
+  const bool bad = shards == nullptr ? found.has_value()
+                                     : largest_over_ranks(optimizer.communicator(), std::int64_t{found.has_value()}) > 0;
+  if (bad) return found;
+  for (std::size_t i = 0; i < passes; ++i) {
+    if (!found && i < micro_batches.size()) {
+      const TokenBatch& batch = micro_batches[i];
+      found = find_non_finite_in_pass(model, inputs_of(batch), targets_of(batch), scale_of(batch, supervised, model.device()),
+                                      documents_of(batch));
+    } else if (shards != nullptr) {
+      shards->follow_pass(/*backward=*/true);
+    }
   }
-  return std::nullopt;
+  model.zero_grad();
+  return found;
 }
 
 // The same error in every process: that of the first which finds something.
-[[noreturn]] void report_non_finite(Gpt& model, Communicator& communicator, const std::vector<TokenBatch>& micro_batches,
-                                    std::int64_t supervised, const StepResult& result, double own_loss) {
-  std::optional<std::string> here = non_finite_here(model, micro_batches, supervised);
-  if (!here && !communicator.alone() && !std::isfinite(own_loss)) {
+[[noreturn]] void report_non_finite(Gpt& model, Optimizer& optimizer, const std::vector<TokenBatch>& micro_batches,
+                                    std::size_t passes, std::int64_t supervised, const StepResult& result, double own_loss) {
+  Communicator& communicator = optimizer.communicator();
+  std::optional<std::string> here = non_finite_here(model, optimizer, micro_batches, passes, supervised);
+  const auto first_with_one = [&] { return agree(communicator, here ? RankStatus::kNonFinite : RankStatus::kFine); };
+  Agreement first = first_with_one();
+  if (first.status == RankStatus::kFine && !communicator.alone() && !std::isfinite(own_loss)) {
     here = fmt::format("its part of the loss is {}, though every tensor is finite by itself", own_loss);
   }
-  const Agreement first = agree(communicator, here ? RankStatus::kNonFinite : RankStatus::kFine);
+  if (first.status == RankStatus::kFine) first = first_with_one();
   if (first.status == RankStatus::kFine) {
     throw NumericalError(fmt::format("the loss is {} and the gradient norm {}, though every tensor is finite by itself",
                                      result.loss, result.grad_norm));
@@ -125,6 +146,8 @@ StepResult train_step(Gpt& model, Optimizer& optimizer, const std::vector<TokenB
   const auto start = SteadyClock::now();
   Communicator& communicator = optimizer.communicator();
   const std::int64_t supervised = sum_over_ranks(communicator, supervised_tokens(micro_batches));
+  ShardedWeights* shards = optimizer.shards();
+  const std::size_t passes = passes_of_step(optimizer, micro_batches);
   StepResult result;
   result.supervised_tokens = supervised;
   model.zero_grad();
@@ -133,12 +156,15 @@ StepResult train_step(Gpt& model, Optimizer& optimizer, const std::vector<TokenB
     std::optional<AwaitsWeights> awaits;
     if (!communicator.alone() && losses.empty()) awaits.emplace(model, optimizer);
     std::optional<ReducesGradients> reduces;  // gradients go out once: with the last micro-batch
-    if (!communicator.alone() && losses.size() + 1 == micro_batches.size()) reduces.emplace(model, optimizer);
+    if (!communicator.alone() && shards == nullptr && losses.size() + 1 == micro_batches.size())
+      reduces.emplace(model, optimizer);
     losses.push_back(model.forward_backward(inputs_of(batch), targets_of(batch), scale_of(batch, supervised, model.device()),
                                             documents_of(batch)));
     result.tokens += batch.rows * batch.sequence_len;
   }
-  if (micro_batches.empty()) optimizer.reduce_all_gradients();
+  for (std::size_t i = micro_batches.size(); i < passes; ++i) shards->follow_pass(/*backward=*/true);
+  // Where weights are sharded, those that are not divided have few numbers, and processes may end with different passes.
+  if (micro_batches.empty() || shards != nullptr) optimizer.reduce_all_gradients();
   result.loss = total_loss(micro_batches, losses, supervised);
   const double own_loss = result.loss;
   result.forward_backward_seconds = seconds_since(start);
@@ -152,7 +178,7 @@ StepResult train_step(Gpt& model, Optimizer& optimizer, const std::vector<TokenB
     result.grad_norm = std::sqrt(sum_figures(communicator, result, optimizer.sum_of_squares()));
   }
   if (!std::isfinite(result.loss) || !std::isfinite(result.grad_norm)) {
-    report_non_finite(model, communicator, micro_batches, supervised, result, own_loss);
+    report_non_finite(model, optimizer, micro_batches, passes, supervised, result, own_loss);
   }
   optimizer.step(settings.lr_multiplier, settings.muon_momentum, clip_scale(result.grad_norm, settings.grad_clip),
                  settings.muon_weight_decay);

@@ -16,8 +16,8 @@
 #include "core/errors.h"
 #include "distributed/testing.h"
 #include "model/testing.h"
-#include "model/testing_config.h"
 #include "optim/rank_plan.h"
+#include "training/trainer/testing_ranks.h"
 #include "training/trainer/train_step.h"
 
 namespace nanochat {
@@ -27,47 +27,11 @@ using ::testing::HasSubstr;
 using ::testing::StartsWith;
 using ::testing::ThrowsMessage;
 
-constexpr std::int64_t kVocab = 90, kTime = 16;
-
-GptConfig config_of(Architecture architecture) {
-  if (architecture == Architecture::kNanochat2026_07) return testing::newest_config(kVocab, kTime);
-  GptConfig c = GptConfig::from_depth(2, kVocab, kTime);
-  c.n_kv_head = 1;  // queries, keys and values of different shapes
-  return c;
-}
-
-// Micro-batches of one step, with unequal numbers of supervised tokens.
-std::vector<TokenBatch> batches_of(std::uint64_t step, int count) {
-  std::vector<TokenBatch> batches;
-  for (int i = 0; i < count; ++i) {
-    const at::Tensor tokens = testing::random_ids(2, kTime + 1, kVocab, 100 * step + static_cast<std::uint64_t>(i));
-    TokenBatch batch{2, kTime, {}, {}, {}};
-    for (std::int64_t row = 0; row < 2; ++row) {
-      const auto* first = tokens.const_data_ptr<std::int32_t>() + row * (kTime + 1);
-      batch.inputs.insert(batch.inputs.end(), first, first + kTime);
-      batch.targets.insert(batch.targets.end(), first + 1, first + kTime + 1);
-    }
-    for (int t = 0; t < 3 * i; ++t) batch.targets[static_cast<std::size_t>(t)] = -1;
-    batches.push_back(std::move(batch));
-  }
-  return batches;
-}
-
-std::vector<TokenBatch> share_of(const std::vector<TokenBatch>& batches, const Communicator& communicator) {
-  std::vector<TokenBatch> mine;
-  for (std::size_t i = static_cast<std::size_t>(communicator.rank()); i < batches.size();
-       i += static_cast<std::size_t>(communicator.size())) {
-    mine.push_back(batches[i]);
-  }
-  return mine;
-}
-
-OptimizerOptions options(const GptConfig& config) {
-  OptimizerOptions o;
-  if (config.is_2026()) o.rules = OptimizerRules::kNanochat2026_07;
-  o.muon.dtype = o.normuon.dtype = at::kFloat;
-  return o;
-}
+using testing::batches_of;
+using testing::config_of;
+using testing::kTime;
+using testing::kVocab;
+using testing::share_of;
 
 struct Trained {
   std::vector<StepResult> steps;
@@ -78,7 +42,7 @@ struct Trained {
 Trained train(Communicator& communicator, const GptConfig& config, int steps, int micro_batches, at::ScalarType dtype) {
   at::set_num_threads(1);
   Gpt model = testing::random_model(config, dtype, 1);
-  Optimizer optimizer(model.parameters(), config.n_embd, options(config), communicator);
+  Optimizer optimizer(model.parameters(), config.n_embd, testing::options_for(config), communicator);
   const std::vector<std::int32_t> bytes(kVocab, 1);
   Trained run;
   for (int step = 0; step < steps; ++step) {
@@ -168,7 +132,7 @@ TEST_P(Ranks, MaySendGradientsInBFloat16) {
     std::vector<std::vector<at::Tensor>> gradients;
     for (const at::ScalarType sent : {at::kFloat, at::kBFloat16}) {
       Gpt model = testing::random_model(config(), at::kFloat, 1);
-      OptimizerOptions with = options(config());
+      OptimizerOptions with = testing::options_for(config());
       with.gradient_comm_dtype = sent;
       Optimizer optimizer(model.parameters(), config().n_embd, with, communicator);
       train_step(model, optimizer, share_of(batches_of(0, ranks()), communicator), {});
@@ -197,7 +161,7 @@ TEST_P(Ranks, SayTheSameOfAGradientThatIsNotFinite) {
   testing::run_ranks(ranks(), [&](Communicator& communicator) {
     at::set_num_threads(1);
     Gpt model = testing::random_model(config(), at::kFloat, 1);
-    Optimizer optimizer(model.parameters(), config().n_embd, options(config()), communicator);
+    Optimizer optimizer(model.parameters(), config().n_embd, testing::options_for(config()), communicator);
     std::vector<at::Tensor> before;
     for (const Parameter& parameter : model.parameters()) before.push_back(parameter.value.clone());
     std::vector<TokenBatch> batches = share_of(batches_of(1, ranks()), communicator);
@@ -227,7 +191,7 @@ TEST_P(Ranks, SendGradientsOfTheLastMicroBatchAlone) {
       testing::run_ranks(ranks(), [&, dtype = dtype, sent = sent](Communicator& communicator) {
         at::set_num_threads(1);
         Gpt model = testing::random_model(config(), dtype, 1);
-        OptimizerOptions with = options(config());
+        OptimizerOptions with = testing::options_for(config());
         with.gradient_comm_dtype = sent;
         Optimizer optimizer(model.parameters(), config().n_embd, with, communicator);
         train_step(model, optimizer, share_of(batches_of(0, micro_batches * ranks()), communicator), {});
@@ -247,7 +211,7 @@ TEST_P(Ranks, HaveTheStateThatThePlanSays) {
   std::int64_t most = 0;
   testing::run_ranks(ranks(), [&](Communicator& communicator) {
     Gpt model = testing::random_model(c, at::kFloat, 1);
-    const Optimizer optimizer(model.parameters(), c.n_embd, options(c), communicator);
+    const Optimizer optimizer(model.parameters(), c.n_embd, testing::options_for(c), communicator);
     std::int64_t bytes = 0;
     for (const auto& [name, tensor] : optimizer.state()) bytes += static_cast<std::int64_t>(tensor.nbytes());
     const std::scoped_lock lock(mutex);
@@ -260,8 +224,7 @@ INSTANTIATE_TEST_SUITE_P(Sizes, Ranks,
                          ::testing::Combine(::testing::Values(2, 3, 4),
                                             ::testing::Values(Architecture::kNanochat2025_12, Architecture::kNanochat2026_07)),
                          [](const auto& tested) {
-                           const bool newest = std::get<1>(tested.param) == Architecture::kNanochat2026_07;
-                           return std::to_string(std::get<0>(tested.param)) + (newest ? "Newest" : "Older");
+                           return testing::name_of(std::get<1>(tested.param), std::get<0>(tested.param));
                          });
 
 }  // namespace

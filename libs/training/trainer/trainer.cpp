@@ -67,8 +67,10 @@ struct Loop {
   Loop(TrainerParts given, Stage& given_stage, ProgressReporter& given_progress)
       : parts(std::move(given)), communicator(*parts.communicator), stage(given_stage), progress(given_progress),
         background(save_in_background(parts.options, parts.model, parts.runtime, parts.device_batch_size, communicator)),
-        lock(lock_run()), model(parts.model, parts.runtime.dtype, parts.runtime.device),
-        optimizer(model.parameters(), parts.model.n_embd, optimizer_options(), communicator) {
+        lock(lock_run()), model(parts.model, parts.runtime.dtype, parts.runtime.device, Purpose::kTraining,
+                                shards_weights() ? Residency::kShared : Residency::kWhole),
+        shards(make_shards()),
+        optimizer(model.parameters(), parts.model.n_embd, optimizer_options(), communicator, shards.get()) {
     model.set_recompute(parts.options.recompute);
     if (const auto folder = checkpoint_to_resume()) {
       restore(*folder);
@@ -95,6 +97,12 @@ struct Loop {
   std::unique_ptr<FolderLock> lock_run() const {
     if (!communicator.is_root()) return nullptr;
     return std::make_unique<FolderLock>(parts.options.output_dir, parts.stage);
+  }
+
+  bool shards_weights() const { return parts.options.shard == "full" && !communicator.alone(); }
+  std::unique_ptr<ShardedWeights> make_shards() {
+    if (!shards_weights()) return nullptr;
+    return std::make_unique<ShardedWeights>(model, communicator, optimizer_options().gradient_comm_dtype);
   }
 
   // Rank 0's, where each would measure for itself which precision is the faster one.
@@ -227,7 +235,8 @@ struct Loop {
     for (const std::string& warning : parts.warnings) log_warn("{}", warning);
     log_info("{}", parts.runtime.description);
     if (!communicator.alone())
-      log_info("process {} of {}, which share the optimizer's state", communicator.rank(), communicator.size());
+      log_info("process {} of {}, which share {}", communicator.rank(), communicator.size(),
+               shards ? "weights, gradients and the optimizer's state" : "the optimizer's state");
     log_info("model: depth {}, width {}, {} heads, vocabulary {}, {} parameters, {:.2e} FLOPs per token", parts.model.n_layer,
              parts.model.n_embd, parts.model.n_head, with_commas(parts.model.vocab_size),
              with_commas(parts.model.parameter_count()), parts.model.flops_per_token());
@@ -377,7 +386,12 @@ struct Loop {
     optimizer.gather_values();
     CheckpointContents contents;
     contents.config = &parts.model;
-    if (communicator.is_root()) contents.weights = model_weights(model);
+    if (shards) {
+      contents.weights = shards->gather_values();
+      contents.weights_are_copies = true;
+    } else if (communicator.is_root()) {
+      contents.weights = model_weights(model);
+    }
     contents.optimizer = optimizer.state();
     contents.shared = {board.get(), communicator.rank(), communicator.size(), saves++};
     contents.tokenizer = parts.tokenizer.get();
@@ -452,10 +466,13 @@ struct Loop {
     });
   }
 
-  // What rank 0 does while the others wait; they may for hours.
+  // What rank 0 does with the model while the others wait, or send it their weights; they may for hours.
   template <class Action>
   void at_root(Action action) {
-    if (communicator.is_root()) action();
+    uneven_passes(model, [&] {
+      if (communicator.is_root()) action();
+      return true;
+    });
     communicator.barrier();
   }
 
@@ -488,6 +505,7 @@ struct Loop {
   bool background;  // whether training goes on while checkpoints are written
   std::unique_ptr<FolderLock> lock;  // rank 0's, before anything that reads or writes the run
   Gpt model;
+  std::unique_ptr<ShardedWeights> shards;  // null where every process has all weights
   Optimizer optimizer;
   std::optional<RunFolder> run_folder;  // rank 0's, as are the metrics
   std::optional<MetricsWriter> metrics;

@@ -61,7 +61,8 @@ struct Evaluation {
 };
 
 // Where several processes train, all make the same calls in the same order, but for examine(), which rank 0 alone makes.
-// What step() and evaluate() return or throw as NumericalError must be the same in all but for StepReport::seconds.
+// Forward passes of which processes make different numbers belong in uneven_passes() (model/gpt.h), because the processes may
+// share the weights; the loop calls examine() in it. What step() and evaluate() return or throw as NumericalError must be the same in all but for StepReport::seconds.
 class Stage {
  public:
   virtual ~Stage() = default;

@@ -73,6 +73,17 @@ void declare_schedule_options(OptionList& options, double& warmup_ratio, double&
       .at_most(1);
 }
 
+void declare_shard_option(OptionList& options, std::string& shard) {
+  options
+      .add(
+          "shard", shard,
+          "What several processes divide among them. optimizer: the optimizer's state (ZeRO-2). full: also master weights, "
+          "weights and gradients, for models that do not fit one device (ZeRO-3, FSDP); each layer's weights are gathered when "
+          "they are needed, in each forward and backward pass. With one process, both are the same.")
+      .one_of({"optimizer", "full"})
+      .may_change();
+}
+
 void declare_step_options(OptionList& options, TrainerOptions& config) {
   options
       .add("weight_decay", config.weight_decay,
@@ -91,6 +102,7 @@ void declare_step_options(OptionList& options, TrainerOptions& config) {
            "Type in which several processes send gradients to each other. bfloat16 halves these bytes, and rounds sums.")
       .one_of({"float32", "bfloat16"})
       .may_change();
+  declare_shard_option(options, config.shard);
   options
       .add("recompute", config.recompute,
            "Keep only the input of each layer in the forward pass, and compute the rest again in the backward pass (activation "

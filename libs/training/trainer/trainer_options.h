@@ -25,6 +25,7 @@ struct TrainerOptions {
   double init_lr_frac = 1.0;            // multiplies the four rates; pretraining has no option for it
   std::string muon_dtype = "auto";      // auto: the faster one, as for runtime.dtype
   std::string grad_comm_dtype = "float32";  // OptimizerOptions::gradient_comm_dtype
+  std::string shard = "optimizer";      // what several processes divide: "optimizer", or "full" for ShardedWeights, too
   bool recompute = false;               // Gpt::set_recompute()
   double grad_clip = 0.0;               // maximum norm; 0: no clipping
   std::int64_t skip_bad_steps = 0;      // number of batches with a NaN or Inf in loss or gradient that may be skipped
@@ -41,6 +42,8 @@ struct TrainerOptions {
 
 // --output-dir, --resume and the options of the device.
 void declare_run_options(OptionList& options, TrainerOptions& config);
+// --shard, for whoever has no other options of a step.
+void declare_shard_option(OptionList& options, std::string& shard);
 // --seed and --workers; `fixed`: what the seed determines, `work`: what the threads do.
 void declare_data_options(OptionList& options, TrainerOptions& config, const std::string& fixed, const std::string& work);
 // The three learning rates. `inherits`: -1 takes the base model's.

@@ -75,7 +75,7 @@ TrainingPlan plan_training(const GptConfig& model, const TrainingShape& shape, c
   const std::int64_t local = std::min(cluster.ranks, cluster.ranks_per_node);
   // On GPUs, the copies from which checkpoints are written: rank 0's of the weights, and each rank's of its optimizer state.
   plan.host_memory = shape.gpu ? 4 * model.parameter_count() + local * plan.memory.optimizer : local * plan.memory.total();
-  plan.traffic = step_traffic(model, cluster.ranks, shape.compute_bytes, cluster.gradient_bytes);
+  plan.traffic = step_traffic(model, shape, cluster, tokens / cluster.ranks);
   plan.step = estimate_step_time(model, shape, cluster, tokens / cluster.ranks);
   if (plan.step.compute > 0.0) {
     plan.seconds = static_cast<double>(steps) * plan.step.total();
