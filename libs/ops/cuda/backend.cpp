@@ -18,6 +18,7 @@
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "ops/cuda/kernels.h"
 #include "ops/cuda/tensors.h"
@@ -57,6 +58,11 @@ enum class AttentionKind { kCudnn, kFlash, kEfficient };
 AttentionKind kind_for(const at::Tensor& q) {
   if (q.scalar_type() == at::kFloat) return AttentionKind::kEfficient;
   return cudnn_fits(q) ? AttentionKind::kCudnn : AttentionKind::kFlash;
+}
+
+// What scores are multiplied by.
+double score_scale(const at::Tensor& q, const AttentionScope& scope) {
+  return scope.scale / std::sqrt(static_cast<double>(q.size(3)));
 }
 
 MatrixPointers pointers(const MatrixList& list, std::size_t first, std::size_t count) {
@@ -172,27 +178,28 @@ void softcap(const at::Tensor& z, double softcap, at::Tensor& out) {
 
 namespace {
 
-// Every row is a document.
-AttentionForward row_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
+// Every row is a document, and there is no window.
+AttentionForward row_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, double scale) {
   const at::Tensor query = q.transpose(1, 2), key = by_head(k, q.size(2)), value = by_head(v, q.size(2));
   AttentionForward forward;
   if (kind_for(q) == AttentionKind::kCudnn) {
     auto result = at::_scaled_dot_product_cudnn_attention(query, key, value, std::nullopt, /*compute_log_sumexp=*/true, 0.0,
-                                                          /*is_causal=*/true);
+                                                          /*is_causal=*/true, /*return_debug_mask=*/false, scale);
     forward = {std::get<0>(result).transpose(1, 2), std::get<1>(result), std::get<6>(result), std::get<7>(result)};
   } else if (kind_for(q) == AttentionKind::kFlash) {
-    auto result = at::_scaled_dot_product_flash_attention(query, key, value, 0.0, /*is_causal=*/true);
+    auto result = at::_scaled_dot_product_flash_attention(query, key, value, 0.0, /*is_causal=*/true,
+                                                          /*return_debug_mask=*/false, scale);
     forward = {std::get<0>(result).transpose(1, 2), std::get<1>(result), std::get<6>(result), std::get<7>(result)};
   } else {
     auto result = at::_scaled_dot_product_efficient_attention(query, key, value, std::nullopt,
-                                                              /*compute_log_sumexp=*/true, 0.0, /*is_causal=*/true);
+                                                              /*compute_log_sumexp=*/true, 0.0, /*is_causal=*/true, scale);
     forward = {std::get<0>(result).transpose(1, 2), std::get<1>(result), std::get<2>(result), std::get<3>(result)};
   }
   return forward;
 }
 
 AttentionBackward row_attention_backward(const at::Tensor& dout, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                                         const AttentionForward& forward) {
+                                         const AttentionForward& forward, double scale) {
   const at::Tensor query = q.transpose(1, 2), key = by_head(k, q.size(2)), value = by_head(v, q.size(2));
   const at::Tensor gradient = dout.transpose(1, 2), out = forward.out.transpose(1, 2);
   const std::int64_t length = q.size(1), n_kv_head = k.size(2);
@@ -201,17 +208,17 @@ AttentionBackward row_attention_backward(const at::Tensor& dout, const at::Tenso
     std::tie(dq, dk, dv) = at::_scaled_dot_product_cudnn_attention_backward(gradient, query, key, value, out, forward.logsumexp,
                                                                             forward.philox_seed, forward.philox_offset,
                                                                             at::Tensor(), at::Tensor(), at::Tensor(), length,
-                                                                            length, 0.0, /*is_causal=*/true);
+                                                                            length, 0.0, /*is_causal=*/true, scale);
   } else if (kind_for(q) == AttentionKind::kFlash) {
     std::tie(dq, dk, dv) = at::_scaled_dot_product_flash_attention_backward(gradient, query, key, value, out, forward.logsumexp,
                                                                             at::Tensor(), at::Tensor(), length, length, 0.0,
                                                                             /*is_causal=*/true, forward.philox_seed,
-                                                                            forward.philox_offset);
+                                                                            forward.philox_offset, scale);
   } else {
     at::Tensor none;
     std::tie(dq, dk, dv, none) = at::_scaled_dot_product_efficient_attention_backward(
         gradient, query, key, value, at::Tensor(), out, forward.logsumexp, forward.philox_seed, forward.philox_offset, 0.0,
-        {true, true, true, false}, /*is_causal=*/true);
+        {true, true, true, false}, /*is_causal=*/true, scale);
   }
   return {dq.transpose(1, 2), by_time(dk, n_kv_head), by_time(dv, n_kv_head)};
 }
@@ -228,41 +235,56 @@ at::Tensor one_row(const at::Tensor& x, std::int64_t n_head) {
 
 constexpr std::int64_t kCausalFromTopLeft = 1;  // sdp::CustomMaskType
 
-AttentionForward document_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                                    const DocumentBounds& documents) {
-  const at::Tensor& offsets = documents.device_offsets;
-  const std::int64_t longest = documents.longest, n_head = q.size(2);
-  AttentionForward forward;
-  if (q.scalar_type() == at::kFloat) {
-    auto result = at::_efficient_attention_forward(one_row(q, n_head), one_row(k, n_head), one_row(v, n_head),
-                                                   /*bias=*/std::nullopt, offsets, offsets, longest, longest, 0.0,
-                                                   kCausalFromTopLeft, /*compute_log_sumexp=*/true);
-    forward = {std::get<0>(result), std::get<1>(result), std::get<2>(result), std::get<3>(result)};
-  } else {
-    auto result = at::_flash_attention_forward(all_positions(q), all_positions(k), all_positions(v), offsets, offsets, longest,
-                                               longest, 0.0, /*is_causal=*/true, /*return_debug_mask=*/false);
-    forward = {std::get<0>(result), std::get<1>(result), std::get<2>(result), std::get<3>(result)};
-  }
-  forward.out = forward.out.view(q.sizes());
-  return forward;
+// FlashAttention over rows or documents. Its kernels know grouped heads, and skip the keys outside a window: a left window of
+// w lets a query see w keys besides its own, as in AttentionScope.
+AttentionForward flash_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionScope& scope) {
+  const auto run = [&](const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
+                       const std::optional<at::Tensor>& offsets, std::int64_t longest) {
+    return at::_flash_attention_forward(query, key, value, offsets, offsets, longest, longest, 0.0, /*is_causal=*/true,
+                                        /*return_debug_mask=*/false, score_scale(q, scope), scope.window);
+  };
+  auto [out, logsumexp, seed, offset, unused] =
+      scope.documents != nullptr ? run(all_positions(q), all_positions(k), all_positions(v), scope.documents->device_offsets,
+                                       scope.documents->longest)
+                                 : run(q, k, v, std::nullopt, q.size(1));
+  return {out.view(q.sizes()), logsumexp, seed, offset};
 }
 
-AttentionBackward document_attention_backward(const at::Tensor& dout, const at::Tensor& q, const at::Tensor& k,
-                                              const at::Tensor& v, const AttentionForward& forward,
-                                              const DocumentBounds& documents) {
-  const at::Tensor& offsets = documents.device_offsets;
-  const std::int64_t longest = documents.longest, n_head = q.size(2);
-  if (q.scalar_type() != at::kFloat) {
-    auto [dq, dk, dv] = at::_flash_attention_backward(all_positions(dout), all_positions(q), all_positions(k), all_positions(v),
-                                                      all_positions(forward.out), forward.logsumexp, offsets, offsets, longest,
-                                                      longest, 0.0, /*is_causal=*/true, forward.philox_seed,
-                                                      forward.philox_offset);
-    return {dq.view(q.sizes()), dk.view(k.sizes()), dv.view(k.sizes())};
-  }
+AttentionBackward flash_attention_backward(const at::Tensor& dout, const at::Tensor& q, const at::Tensor& k,
+                                           const at::Tensor& v, const AttentionForward& forward, const AttentionScope& scope) {
+  const auto run = [&](const at::Tensor& gradient, const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
+                       const at::Tensor& out, const at::Tensor& offsets, std::int64_t longest) {
+    return at::_flash_attention_backward(gradient, query, key, value, out, forward.logsumexp, offsets, offsets, longest,
+                                         longest, 0.0, /*is_causal=*/true, forward.philox_seed, forward.philox_offset,
+                                         score_scale(q, scope), scope.window);
+  };
+  auto [dq, dk, dv] =
+      scope.documents != nullptr
+          ? run(all_positions(dout), all_positions(q), all_positions(k), all_positions(v), all_positions(forward.out),
+                scope.documents->device_offsets, scope.documents->longest)
+          : run(dout, q, k, v, forward.out, at::Tensor(), q.size(1));
+  return {dq.view(q.sizes()), dk.view(k.sizes()), dv.view(k.sizes())};
+}
+
+// Documents in float32, without a window.
+AttentionForward efficient_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionScope& scope) {
+  const at::Tensor& offsets = scope.documents->device_offsets;
+  const std::int64_t longest = scope.documents->longest, n_head = q.size(2);
+  auto result = at::_efficient_attention_forward(one_row(q, n_head), one_row(k, n_head), one_row(v, n_head),
+                                                 /*bias=*/std::nullopt, offsets, offsets, longest, longest, 0.0,
+                                                 kCausalFromTopLeft, /*compute_log_sumexp=*/true, score_scale(q, scope));
+  return {std::get<0>(result).view(q.sizes()), std::get<1>(result), std::get<2>(result), std::get<3>(result)};
+}
+
+AttentionBackward efficient_attention_backward(const at::Tensor& dout, const at::Tensor& q, const at::Tensor& k,
+                                               const at::Tensor& v, const AttentionForward& forward,
+                                               const AttentionScope& scope) {
+  const at::Tensor& offsets = scope.documents->device_offsets;
+  const std::int64_t longest = scope.documents->longest, n_head = q.size(2);
   auto [dq, dk, dv, none] = at::_efficient_attention_backward(
       one_row(dout, n_head), one_row(q, n_head), one_row(k, n_head), one_row(v, n_head), /*bias=*/std::nullopt,
       one_row(forward.out, n_head), offsets, offsets, longest, longest, forward.logsumexp, 0.0, forward.philox_seed,
-      forward.philox_offset, kCausalFromTopLeft, /*bias_requires_grad=*/false);
+      forward.philox_offset, kCausalFromTopLeft, /*bias_requires_grad=*/false, score_scale(q, scope));
   const auto sum_groups = [&](const at::Tensor& dx) {
     const std::int64_t group = n_head / k.size(2);
     return (group == 1 ? dx : dx.unflatten(2, {k.size(2), group}).sum(3)).reshape(k.sizes());
@@ -272,16 +294,25 @@ AttentionBackward document_attention_backward(const at::Tensor& dout, const at::
 
 }  // namespace
 
+bool attention_takes(const at::Tensor& q, const AttentionScope& scope) {
+  constexpr std::int64_t kHeadMultiple = 8, kWidestHead = 256;  // of FlashAttention
+  return !scope.window || (q.scalar_type() != at::kFloat && q.size(3) % kHeadMultiple == 0 && q.size(3) <= kWidestHead);
+}
+
 AttentionForward causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionScope& scope) {
   const On stream(q);
-  return scope.documents != nullptr ? document_attention(q, k, v, *scope.documents) : row_attention(q, k, v);
+  if (scope.documents == nullptr && !scope.window) return row_attention(q, k, v, score_scale(q, scope));
+  return q.scalar_type() == at::kFloat ? efficient_attention(q, k, v, scope) : flash_attention(q, k, v, scope);
 }
 
 AttentionBackward causal_attention_backward(const at::Tensor& dout, const at::Tensor& q, const at::Tensor& k,
                                             const at::Tensor& v, const AttentionForward& forward, const AttentionScope& scope) {
   const On stream(q);
-  return scope.documents != nullptr ? document_attention_backward(dout, q, k, v, forward, *scope.documents)
-                                    : row_attention_backward(dout, q, k, v, forward);
+  if (scope.documents == nullptr && !scope.window) {
+    return row_attention_backward(dout, q, k, v, forward, score_scale(q, scope));
+  }
+  return q.scalar_type() == at::kFloat ? efficient_attention_backward(dout, q, k, v, forward, scope)
+                                       : flash_attention_backward(dout, q, k, v, forward, scope);
 }
 
 void adamw(at::Tensor& value, const at::Tensor& gradient, at::Tensor& first_moment, at::Tensor& second_moment,

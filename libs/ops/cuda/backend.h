@@ -39,6 +39,8 @@ void softcap_cross_entropy(at::Tensor& z, const at::Tensor& targets, const at::T
                            std::int64_t vocab, double softcap);
 at::Tensor softcap(const at::Tensor& z, std::int64_t vocab, double softcap);
 void softcap(const at::Tensor& z, double softcap, at::Tensor& out);
+// Whether a kernel takes these heads and this scope, whose window, if any, ends before the longest row or document does.
+bool attention_takes(const at::Tensor& q, const AttentionScope& scope);
 AttentionForward causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionScope& scope);
 AttentionBackward causal_attention_backward(const at::Tensor& dout, const at::Tensor& q, const at::Tensor& k,
                                             const at::Tensor& v, const AttentionForward& forward, const AttentionScope& scope);

@@ -33,6 +33,7 @@ void softcap_cross_entropy(at::Tensor&, const at::Tensor&, const at::Tensor&, at
 }
 at::Tensor softcap(const at::Tensor&, std::int64_t, double) { unavailable(); }
 void softcap(const at::Tensor&, double, at::Tensor&) { unavailable(); }
+bool attention_takes(const at::Tensor&, const AttentionScope&) { return false; }
 AttentionForward causal_attention(const at::Tensor&, const at::Tensor&, const at::Tensor&, const AttentionScope&) {
   unavailable();
 }
