@@ -322,7 +322,8 @@ AttentionForward causal_attention(const at::Tensor& q, const at::Tensor& k, cons
 }
 
 AttentionBackward causal_attention_backward(const at::Tensor& dout, const at::Tensor& q, const at::Tensor& k,
-                                            const at::Tensor& v, const AttentionForward& forward, const AttentionScope& wanted) {
+                                            const at::Tensor& v, const AttentionForward& forward,
+                                            const AttentionScope& wanted) {
   check_shapes(q, k, v);
   check_scope(q, wanted);
   const AttentionScope scope = effective(q, wanted);

@@ -20,6 +20,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "ops/cuda/cudnn_attention.h"
 #include "ops/cuda/kernels.h"
 #include "ops/cuda/tensors.h"
 #include "ops/document_bounds.h"
@@ -85,6 +86,43 @@ void for_each_launch(const MatrixList& list, const Body& body) {
   }
 }
 
+// Scratch of a kernel, on the device of `like`.
+at::Tensor floats(std::int64_t count, const at::Tensor& like) { return at::empty({count}, like.options().dtype(at::kFloat)); }
+
+SortedTokens sorted_tokens(const TokenOrder& order) {
+  return {device_data<std::int32_t>(order.ids), device_data<std::int64_t>(order.positions), order.ids.numel()};
+}
+
+Smear smear_of(const at::Tensor& x, const at::Tensor& previous, const at::Tensor& before, const at::Tensor& gate,
+               const at::Tensor& lambda) {
+  return {data(x, x),    optional_data(previous, x), device_data<std::int32_t>(before),
+          data(gate, x), device_data<float>(lambda), static_cast<std::int32_t>(gate.size(1))};
+}
+
+ValueEmbedding value_embedding_of(const at::Tensor& v, const at::Tensor& h, const at::Tensor& gate, const at::Tensor& table) {
+  return {.h = data(h, h),
+          .gate = data(gate, h),
+          .table = table.const_data_ptr(),
+          .table_type = element_of(table),
+          .tokens = v.size(0),
+          .heads = v.size(1),
+          .d = v.size(2),
+          .width = h.size(1),
+          .table_rows = table.size(0),
+          .channels = static_cast<std::int32_t>(gate.size(1))};
+}
+
+struct GateShape {
+  std::int64_t tokens, heads, channels;
+};
+void add_gate_gradient(const at::Tensor& slopes, const at::Tensor& x, const at::Tensor& gate, const at::Tensor& dx,
+                       const at::Tensor& d_gate, const GateShape& shape, Stream stream) {
+  const at::Tensor partials = floats(gate_gradient_partials(shape.heads, shape.channels), x);
+  gate_gradient(element_of(x), slopes.data_ptr<float>(), x.const_data_ptr(), data(gate, x), optional_data(dx, x),
+                device_data<float>(d_gate), partials.data_ptr<float>(), shape.tokens, shape.heads, shape.channels, x.size(1),
+                stream);
+}
+
 }  // namespace
 
 void rms_norm(const at::Tensor& x, at::Tensor& y, at::Tensor& rstd, double eps) {
@@ -130,9 +168,9 @@ void relu_squared(const at::Tensor& x, at::Tensor& y) {
   cuda::relu_squared(element_of(x), x.const_data_ptr(), data(y, x), x.numel(), stream);
 }
 
-void relu_squared_backward(const at::Tensor& dy, const at::Tensor& x, at::Tensor& dx) {
-  const On stream(x);
-  cuda::relu_squared_backward(element_of(x), data(dy, x), x.const_data_ptr(), data(dx, x), x.numel(), stream);
+void relu_squared_backward(const at::Tensor& dy, const at::Tensor& y, at::Tensor& dx) {
+  const On stream(y);
+  cuda::relu_squared_backward(element_of(y), data(dy, y), y.const_data_ptr(), data(dx, y), y.numel(), stream);
 }
 
 void embedding(const at::Tensor& table, const at::Tensor& ids, at::Tensor& y) {
@@ -149,12 +187,88 @@ void embedding_rms_norm(const at::Tensor& table, const at::Tensor& inputs, const
                            data(y, table), table.size(1), static_cast<float>(eps), stream);
 }
 
-void embedding_backward(const at::Tensor& dy, const at::Tensor& ids, at::Tensor& dtable) {
-  const On stream(dy);
+TokenOrder order_tokens(const at::Tensor& ids) {
+  const On stream(ids);
   const auto [sorted, positions] = at::sort(ids.view({-1}), /*stable=*/true, /*dim=*/0, /*descending=*/false);
-  cuda::embedding_backward(element_of(dy), dy.const_data_ptr(), device_data<std::int32_t>(sorted),
-                           device_data<std::int64_t>(positions), ids.numel(), device_data<float>(dtable), dtable.size(1),
-                           stream);
+  return {sorted, positions};
+}
+
+void embedding_backward(const at::Tensor& dy, const TokenOrder& order, at::Tensor& dtable) {
+  const On stream(dy);
+  const SortedTokens tokens = sorted_tokens(order);
+  const at::Tensor partials = floats(table_gradient_partials(tokens.count, dtable.size(1)), dy);
+  cuda::embedding_backward(element_of(dy), dy.const_data_ptr(), tokens, device_data<float>(dtable), dtable.size(0),
+                           dtable.size(1), partials.data_ptr<float>(), stream);
+}
+
+void residual_mix(at::Tensor& stream, const at::Tensor& branch, const at::Tensor& x0, const at::Tensor& a, const at::Tensor& b,
+                  at::Tensor& before, at::Tensor& y, at::Tensor& rstd, double eps) {
+  const On stream_of_work(stream);
+  cuda::residual_mix(element_of(stream), stream.data_ptr(), optional_data(branch, stream), data(x0, stream),
+                     device_data<float>(a), device_data<float>(b), optional_data(before, stream), data(y, stream),
+                     optional_floats(rstd), stream.size(0), stream.size(1), static_cast<float>(eps), stream_of_work);
+}
+
+void residual_mix_backward(const NormGradient& norm, at::Tensor& gradient, const at::Tensor& before, const at::Tensor& x0,
+                           const at::Tensor& a, const at::Tensor& b, at::Tensor& dx0, bool accumulate, at::Tensor d_a,
+                           at::Tensor d_b) {
+  const On stream(gradient);
+  const std::int64_t rows = gradient.size(0), n = gradient.size(1);
+  const at::Tensor partials = floats(stream_partials(rows), gradient);
+  cuda::residual_mix_backward(element_of(gradient),
+                              {.dy = optional_data(norm.dy, gradient),
+                               .y = optional_data(norm.y, gradient),
+                               .rstd = optional_floats(norm.rstd),
+                               .gradient = gradient.data_ptr(),
+                               .before = optional_data(before, gradient),
+                               .x0 = data(x0, gradient),
+                               .a = device_data<float>(a),
+                               .b = device_data<float>(b),
+                               .dx0 = device_data<float>(dx0),
+                               .accumulate = accumulate,
+                               .d_a = optional_floats(d_a),
+                               .d_b = device_data<float>(d_b),
+                               .partials = partials.data_ptr<float>()},
+                              rows, n, stream);
+}
+
+void smear(const at::Tensor& x, const at::Tensor& previous, const at::Tensor& before, const at::Tensor& gate,
+           const at::Tensor& lambda, at::Tensor& y, at::Tensor& s) {
+  const On stream(x);
+  cuda::smear(element_of(x), smear_of(x, previous, before, gate, lambda), data(y, x), optional_floats(s), x.size(0), x.size(1),
+              stream);
+}
+
+void smear_backward(const at::Tensor& dy, const at::Tensor& x, const at::Tensor& before, const at::Tensor& gate,
+                    const at::Tensor& lambda, const at::Tensor& s, at::Tensor& dx, at::Tensor d_gate, at::Tensor d_lambda) {
+  const On stream(x);
+  const std::int64_t rows = x.size(0), n = x.size(1), channels = gate.size(1);
+  const at::Tensor slopes = floats(rows, x), partials = floats(stream_partials(rows), x);
+  cuda::smear_backward(element_of(x), smear_of(x, at::Tensor(), before, gate, lambda), device_data<float>(dy),
+                       device_data<float>(s), data(dx, x), slopes.data_ptr<float>(), device_data<float>(d_lambda),
+                       partials.data_ptr<float>(), rows, n, stream);
+  add_gate_gradient(slopes, x, gate, at::Tensor(), d_gate, {rows, 1, channels}, stream);
+}
+
+void add_value_embedding(at::Tensor v, const at::Tensor& h, const at::Tensor& gate, const at::Tensor& table,
+                         const at::Tensor& ids, at::Tensor& g) {
+  const On stream(v);
+  cuda::add_value_embedding(element_of(h), value_embedding_of(v, h, gate, table), v.data_ptr(), v.stride(0),
+                            device_data<std::int32_t>(ids), optional_floats(g), stream);
+}
+
+void add_value_embedding_backward(const at::Tensor& dv, const at::Tensor& h, const at::Tensor& gate, const at::Tensor& table,
+                                  const TokenOrder& order, const at::Tensor& g, at::Tensor& dh, at::Tensor& d_gate,
+                                  at::Tensor& d_table) {
+  const On stream(dv);
+  const SortedTokens tokens = sorted_tokens(order);
+  const at::Tensor slopes = floats(g.numel(), dv);
+  const std::int64_t width = table.size(1);
+  const at::Tensor partials = floats(d_table.defined() ? table_gradient_partials(tokens.count, width) : 0, dv);
+  cuda::value_embedding_slopes(element_of(h), value_embedding_of(dv, h, gate, table), dv.const_data_ptr(), dv.stride(0), tokens,
+                               device_data<float>(g), slopes.data_ptr<float>(), optional_floats(d_table),
+                               partials.data_ptr<float>(), stream);
+  add_gate_gradient(slopes, h, gate, dh, d_gate, {dv.size(0), dv.size(1), gate.size(1)}, stream);
 }
 
 void softcap_cross_entropy(at::Tensor& z, const at::Tensor& targets, const at::Tensor& scale, at::Tensor& losses,
@@ -243,10 +357,10 @@ AttentionForward flash_attention(const at::Tensor& q, const at::Tensor& k, const
     return at::_flash_attention_forward(query, key, value, offsets, offsets, longest, longest, 0.0, /*is_causal=*/true,
                                         /*return_debug_mask=*/false, score_scale(q, scope), scope.window);
   };
-  auto [out, logsumexp, seed, offset, unused] =
-      scope.documents != nullptr ? run(all_positions(q), all_positions(k), all_positions(v), scope.documents->device_offsets,
-                                       scope.documents->longest)
-                                 : run(q, k, v, std::nullopt, q.size(1));
+  auto [out, logsumexp, seed, offset, unused] = scope.documents != nullptr
+                                                    ? run(all_positions(q), all_positions(k), all_positions(v),
+                                                          scope.documents->device_offsets, scope.documents->longest)
+                                                    : run(q, k, v, std::nullopt, q.size(1));
   return {out.view(q.sizes()), logsumexp, seed, offset};
 }
 
@@ -258,16 +372,16 @@ AttentionBackward flash_attention_backward(const at::Tensor& dout, const at::Ten
                                          longest, 0.0, /*is_causal=*/true, forward.philox_seed, forward.philox_offset,
                                          score_scale(q, scope), scope.window);
   };
-  auto [dq, dk, dv] =
-      scope.documents != nullptr
-          ? run(all_positions(dout), all_positions(q), all_positions(k), all_positions(v), all_positions(forward.out),
-                scope.documents->device_offsets, scope.documents->longest)
-          : run(dout, q, k, v, forward.out, at::Tensor(), q.size(1));
+  auto [dq, dk, dv] = scope.documents != nullptr
+                          ? run(all_positions(dout), all_positions(q), all_positions(k), all_positions(v),
+                                all_positions(forward.out), scope.documents->device_offsets, scope.documents->longest)
+                          : run(dout, q, k, v, forward.out, at::Tensor(), q.size(1));
   return {dq.view(q.sizes()), dk.view(k.sizes()), dv.view(k.sizes())};
 }
 
 // Documents in float32, without a window.
-AttentionForward efficient_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionScope& scope) {
+AttentionForward efficient_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                     const AttentionScope& scope) {
   const at::Tensor& offsets = scope.documents->device_offsets;
   const std::int64_t longest = scope.documents->longest, n_head = q.size(2);
   auto result = at::_efficient_attention_forward(one_row(q, n_head), one_row(k, n_head), one_row(v, n_head),
@@ -299,8 +413,18 @@ bool attention_takes(const at::Tensor& q, const AttentionScope& scope) {
   return !scope.window || (q.scalar_type() != at::kFloat && q.size(3) % kHeadMultiple == 0 && q.size(3) <= kWidestHead);
 }
 
+namespace {
+
+bool uses_cudnn_window(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionScope& scope) {
+  return scope.window && scope.documents == nullptr && q.scalar_type() == at::kBFloat16 && cudnn_fits(q) &&
+         cudnn_takes_window(q, k, v, *scope.window, score_scale(q, scope));
+}
+
+}  // namespace
+
 AttentionForward causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionScope& scope) {
   const On stream(q);
+  if (uses_cudnn_window(q, k, v, scope)) return cudnn_window_attention(q, k, v, *scope.window, score_scale(q, scope));
   if (scope.documents == nullptr && !scope.window) return row_attention(q, k, v, score_scale(q, scope));
   return q.scalar_type() == at::kFloat ? efficient_attention(q, k, v, scope) : flash_attention(q, k, v, scope);
 }
@@ -308,6 +432,9 @@ AttentionForward causal_attention(const at::Tensor& q, const at::Tensor& k, cons
 AttentionBackward causal_attention_backward(const at::Tensor& dout, const at::Tensor& q, const at::Tensor& k,
                                             const at::Tensor& v, const AttentionForward& forward, const AttentionScope& scope) {
   const On stream(q);
+  if (uses_cudnn_window(q, k, v, scope)) {
+    return cudnn_window_attention_backward(dout, q, k, v, forward, *scope.window, score_scale(q, scope));
+  }
   if (scope.documents == nullptr && !scope.window) {
     return row_attention_backward(dout, q, k, v, forward, score_scale(q, scope));
   }
@@ -351,6 +478,42 @@ void muon_apply(const MatrixList& matrices, const at::Tensor& update, double rat
     const at::Tensor part = update.narrow(0, static_cast<std::int64_t>(first), static_cast<std::int64_t>(n));
     cuda::muon_apply(element_of(part), pointers(matrices, first, n), part.const_data_ptr(), static_cast<int>(n),
                      update[0].numel(), static_cast<float>(rate), stream);
+  });
+}
+
+at::Tensor normuon_directions(const MatrixList& matrices, at::ScalarType dtype, double grad_scale, double momentum) {
+  const at::Tensor& like = matrices.value.front();
+  const On stream(like);
+  const auto count = static_cast<std::int64_t>(matrices.value.size());
+  const MatrixShape shape = {like.size(0), like.size(1)};
+  at::Tensor batch = at::empty({count, shape.rows, shape.columns}, like.options().dtype(dtype));
+  const at::Tensor squares = floats(2 * count * shape.rows, like), totals = floats(2 * count, like);
+  for_each_launch(matrices, [&](std::size_t first, std::size_t n) {
+    const at::Tensor part = batch.narrow(0, static_cast<std::int64_t>(first), static_cast<std::int64_t>(n));
+    cuda::normuon_directions(element_of(part), pointers(matrices, first, n), static_cast<int>(n), shape, part.data_ptr(),
+                             squares.data_ptr<float>() + 2 * static_cast<std::int64_t>(first) * shape.rows,
+                             totals.data_ptr<float>() + 2 * static_cast<std::int64_t>(first), static_cast<float>(grad_scale),
+                             static_cast<float>(momentum), stream);
+  });
+  return batch;
+}
+
+void normuon_apply(const MatrixList& matrices, std::vector<at::Tensor>& second_moments, const at::Tensor& update,
+                   const NorMuonArguments& arguments) {
+  const On stream(update);
+  const MatrixShape shape = {update.size(1), update.size(2)};
+  const std::int64_t lines = std::max(shape.rows, shape.columns), count = update.size(0);
+  const at::Tensor partials = floats(count * normuon_parts(shape) * lines, update), factors = floats(count * lines, update);
+  const NorMuonStep step = {static_cast<float>(arguments.rate), static_cast<float>(arguments.weight_decay),
+                            static_cast<float>(arguments.beta2)};
+  for_each_launch(matrices, [&](std::size_t first, std::size_t n) {
+    const auto offset = static_cast<std::int64_t>(first);
+    const at::Tensor part = update.narrow(0, offset, static_cast<std::int64_t>(n));
+    NorMuonMoments moments = {};
+    for (std::size_t i = 0; i < n; ++i) moments.moment[i] = device_data<float>(second_moments[first + i]);
+    cuda::normuon_apply(element_of(part), pointers(matrices, first, n), moments, static_cast<int>(n), shape,
+                        part.const_data_ptr(), partials.data_ptr<float>() + offset * normuon_parts(shape) * lines,
+                        factors.data_ptr<float>() + offset * lines, step, stream);
   });
 }
 
