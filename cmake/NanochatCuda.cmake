@@ -20,6 +20,10 @@ if(NOT NANOCHAT_CUDA STREQUAL "OFF")
   # (libs/distributed/nccl_none.cpp).
   find_path(NCCL_INCLUDE_DIR nccl.h HINTS "${LibTorch_ROOT}/../nvidia/nccl/include")
   mark_as_advanced(NCCL_INCLUDE_DIR)
+  # Windows of cuDNN's attention. Without them, those of FlashAttention are used (libs/ops/cuda/cudnn_attention_none.cpp).
+  find_path(CUDNN_FRONTEND_INCLUDE_DIR cudnn_frontend.h HINTS "${LibTorch_ROOT}/../include")
+  find_path(CUDNN_INCLUDE_DIR cudnn.h HINTS "${LibTorch_ROOT}/../nvidia/cudnn/include")
+  mark_as_advanced(CUDNN_FRONTEND_INCLUDE_DIR CUDNN_INCLUDE_DIR)
   if(NOT _missing)
     set(NANOCHAT_HAS_CUDA ON)
   elseif(NANOCHAT_CUDA STREQUAL "ON")

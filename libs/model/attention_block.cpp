@@ -71,7 +71,7 @@ void AttentionBlock::backward(const Pass& pass, Kept& kept, const at::Tensor& d_
   if (plan_.value_embedding) {
     at::Tensor d_gate = value_gate_->grad.defined() ? value_gate_->grad : at::zeros_like(value_gate_->value, at::kFloat);
     ops::add_value_embedding_backward(flat_values(scratch.d_qkv), kept.input.y, value_gate_->compute, value_table_->compute,
-                                      pass.tokens.ids, kept.value_gate, d_input, d_gate, value_table_->grad);
+                                      pass.tokens.ids, kept.value_gate, d_input, d_gate, value_table_->grad, pass.tokens.order);
   }
 }
 

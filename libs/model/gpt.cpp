@@ -90,8 +90,8 @@ void Gpt::Activations::allocate(const Network& network, const GptConfig& config,
                           : wanted == Use::kRecompute ? ResidualStream::Keep::kBeginnings
                                                       : ResidualStream::Keep::kActivations);
   final = Reading::make(n, config.n_embd, options, train);
-  mlp_scratch = network.mlp.front().make_scratch(n, options, train);
   if (train) {
+    mlp_scratch = network.mlp.front().make_scratch(n, options);
     attention_scratch = network.attention.front().make_scratch(n, options);
     const std::int64_t largest = std::max(config.intermediate_size, config.qkv_size()) * config.n_embd;
     weight_scratch = Linear::make_scratch(largest, options);
@@ -228,7 +228,7 @@ const at::Tensor& Gpt::run(const Pass& pass, Activations& a) const {
     want(static_cast<std::int64_t>(layer));
     network_->attention[layer].forward(pass, a.attention_of(layer), a.stream.branch());
     a.stream.add_branch(a.mlp_of(layer).input);
-    network_->mlp[layer].forward(pass, a.mlp_of(layer), a.mlp_scratch, a.stream.branch());
+    network_->mlp[layer].forward(pass, a.mlp_of(layer), a.stream.branch());
     if (layer + 1 == layers) want(kAfterLayers);
     a.stream.end_layer(static_cast<std::int64_t>(layer), layer + 1 < layers ? a.attention_of(layer + 1).input : a.final);
   }
@@ -287,6 +287,7 @@ at::Tensor Gpt::forward_backward(const at::Tensor& ids, const at::Tensor& target
                        recompute_ ? Activations::Use::kRecompute : Activations::Use::kTraining);
   Pass pass = make_pass(inputs, sequences(ids, documents));
   pass.weight_scratch = activations.weight_scratch;
+  pass.tokens.order = ops::order_tokens(pass.tokens.ids);
   const at::Tensor& x = run(pass, activations);
   at::Tensor losses = at::empty({ids.numel()}, options().dtype(at::kFloat));
   Weight& head = network_->head.weight();

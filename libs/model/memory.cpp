@@ -21,7 +21,7 @@ MemoryEstimate estimate_training_memory(const GptConfig& config, const TrainingS
 
   const std::int64_t n = shape.device_batch_size * shape.sequence_len, width = config.n_embd, hidden = config.intermediate_size;
   const std::int64_t qk = (config.n_head + config.n_kv_head) * config.head_dim();
-  // Per layer: norm1, norm2, attention out (3 C), qkv, q and k, hidden; statistics of norms and log-sum-exp in float32.
+  // Per layer: norm1, norm2, attention out (3 C), qkv, q and k, the MLP's hidden layer; statistics of norms and log-sum-exp in float32.
   const std::int64_t layer = n * ((3 * width + config.qkv_size() + qk + hidden) * compute_bytes +
                                   (2 + 2 * config.n_head + config.n_kv_head) * 4);
   // With recomputation, one layer at a time has these. The stream at the beginning of each layer is kept instead, but for the
@@ -30,12 +30,12 @@ MemoryEstimate estimate_training_memory(const GptConfig& config, const TrainingS
   const std::int64_t beginnings = shape.recompute && !config.is_2026()
                                       ? std::max<std::int64_t>(0, config.n_layer - 2) * n * width * compute_bytes
                                       : 0;
-  // Once: the residual stream and its gradients, the MLP's two scratch rows, the attention's float32 working copies.
+  // Once: the residual stream and its gradients, the gradient of the MLP's hidden layer, the attention's float32 working copies.
   // A GPU's attention keeps the gradient of q in float32 while it runs, and the value heads' gradient apart.
   const std::int64_t attention = gpu ? 4 * width * compute_bytes + width * 4 : 9 * width * 4;
   // nanochat-2026-07 keeps the stream before each layer, and its beginning, its middle and the gradients of both.
   const std::int64_t mixed = config.is_2026() ? n * width * ((config.n_layer + 2) * compute_bytes + 2 * 4) : 0;
-  const std::int64_t once = mixed + n * ((6 * width + 2 * hidden + config.qkv_size()) * compute_bytes + attention);
+  const std::int64_t once = mixed + n * ((6 * width + hidden + config.qkv_size()) * compute_bytes + attention);
   const std::int64_t row_of_logits = config.padded_vocab_size() * compute_bytes;
   const std::int64_t logits = gpu ? std::min(ops::kGpuChunkBytes, n * row_of_logits)
                                   : std::max(std::int64_t{8} << 20, std::min(n, ops::kMinimumChunkRows) * row_of_logits);

@@ -13,25 +13,25 @@ MlpBlock::Kept MlpBlock::make_kept(std::int64_t tokens, const at::TensorOptions&
   return {Reading::make(tokens, out_.out_features(), options, train), at::empty({tokens, in_.out_features()}, options)};
 }
 
-MlpBlock::Scratch MlpBlock::make_scratch(std::int64_t tokens, const at::TensorOptions& options, bool train) const {
-  const auto make = [&] { return at::empty({tokens, in_.out_features()}, options); };
-  return {make(), train ? make() : at::Tensor()};
+MlpBlock::Scratch MlpBlock::make_scratch(std::int64_t tokens, const at::TensorOptions& options) const {
+  return {at::empty({tokens, in_.out_features()}, options)};
 }
 
-void MlpBlock::forward_hidden(const Pass& pass, Kept& kept) const { in_.forward(kept.input.y, kept.hidden, pass.mode); }
+void MlpBlock::forward_hidden(const Pass& pass, Kept& kept) const {
+  in_.forward(kept.input.y, kept.activated, pass.mode);
+  ops::relu_squared(kept.activated, kept.activated);
+}
 
-void MlpBlock::forward(const Pass& pass, Kept& kept, Scratch& scratch, at::Tensor& branch) const {
+void MlpBlock::forward(const Pass& pass, Kept& kept, at::Tensor& branch) const {
   forward_hidden(pass, kept);
-  ops::relu_squared(kept.hidden, scratch.activated);
-  out_.forward(scratch.activated, branch, pass.mode);
+  out_.forward(kept.activated, branch, pass.mode);
   pass.observe("mlp", layer_, branch);
 }
 
 void MlpBlock::backward(const Pass& pass, const Kept& kept, const at::Tensor& d_branch, Scratch& scratch,
                         at::Tensor& d_input) const {
-  ops::relu_squared(kept.hidden, scratch.activated);
-  out_.backward(d_branch, scratch.activated, scratch.d_hidden, pass.weight_scratch);
-  ops::relu_squared_backward(scratch.d_hidden, kept.hidden, scratch.d_hidden);
+  out_.backward(d_branch, kept.activated, scratch.d_hidden, pass.weight_scratch);
+  ops::relu_squared_backward(scratch.d_hidden, kept.activated, scratch.d_hidden);
   in_.backward(scratch.d_hidden, kept.input.y, d_input, pass.weight_scratch);
 }
 

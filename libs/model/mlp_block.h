@@ -16,23 +16,22 @@ class MlpBlock {
   // Kept by forward() for backward(). N tokens, F = hidden size of the MLP.
   struct Kept {
     Reading input;
-    at::Tensor hidden;  // (N, F) before the activation
+    at::Tensor activated;  // (N, F) after the activation, whose backward pass needs only its output
   };
-  // Buffers of both, shared by all layers.
+  // Buffers of backward(), shared by all layers.
   struct Scratch {
-    at::Tensor activated;  // (N, F); recomputed in backward(), which is cheaper than keeping it
-    at::Tensor d_hidden;   // (N, F); undefined when there is no backward pass
+    at::Tensor d_hidden;  // (N, F)
   };
 
   MlpBlock(std::int64_t layer, Weights& weights);
 
   Kept make_kept(std::int64_t tokens, const at::TensorOptions& options, bool train) const;
-  Scratch make_scratch(std::int64_t tokens, const at::TensorOptions& options, bool train) const;
+  Scratch make_scratch(std::int64_t tokens, const at::TensorOptions& options) const;
 
-  // The part of forward() that backward() needs: kept.hidden.
+  // The part of forward() that backward() needs: kept.activated.
   void forward_hidden(const Pass& pass, Kept& kept) const;
   // branch (N, C) = mlp(kept.input).
-  void forward(const Pass& pass, Kept& kept, Scratch& scratch, at::Tensor& branch) const;
+  void forward(const Pass& pass, Kept& kept, at::Tensor& branch) const;
   // d_input (N, C) from the gradient of the branch; accumulates the weights' gradients.
   void backward(const Pass& pass, const Kept& kept, const at::Tensor& d_branch, Scratch& scratch, at::Tensor& d_input) const;
 

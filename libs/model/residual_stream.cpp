@@ -105,7 +105,7 @@ void ResidualStream::begin_backward(const TokenIds& tokens) {
     if (!weights_->table.grad.defined()) return;
   }
   ops::rms_norm_backward(gradient_, embedded_.y, embedded_.rstd, d_reading_, /*accumulate=*/false);
-  ops::embedding_backward(d_reading_, tokens.ids, weights_->table.grad);
+  ops::embedding_backward(d_reading_, tokens.ids, weights_->table.grad, tokens.order);
 }
 
 void ResidualStream::add_branch(Reading& reading) {
@@ -143,11 +143,13 @@ void ResidualStream::begin_layer_again(std::int64_t layer, Reading& reading) {
 }
 
 void ResidualStream::begin_layer_backward(std::int64_t layer, const Reading& reading) {
-  add_branch_backward(reading);
-  if (!weights_->mixed) return;
-  ops::residual_mix_backward(gradient_, before_mix(layer), smeared_, scale_of(*weights_->residual_scale, layer),
-                             scale_of(*weights_->embedding_scale, layer), d_smeared_,
-                             gradient_of(*weights_->residual_scale, layer), gradient_of(*weights_->embedding_scale, layer));
+  if (!weights_->mixed) return add_branch_backward(reading);
+  const bool is_first = layer + 1 == weights_->layers;  // that a backward pass comes to
+  ops::residual_mix_backward({d_reading_, reading.y, reading.rstd}, gradient_, before_mix(layer), smeared_,
+                             scale_of(*weights_->residual_scale, layer), scale_of(*weights_->embedding_scale, layer),
+                             d_smeared_,
+                             /*accumulate=*/!is_first, gradient_of(*weights_->residual_scale, layer),
+                             gradient_of(*weights_->embedding_scale, layer));
   join_halfway_gradient(layer - 1);
 }
 
@@ -181,9 +183,7 @@ void ResidualStream::back_out_backward() {
   const at::TensorOptions options = weights_->backout_scale->value.options();
   const at::Tensor one = at::ones({1}, options), share = weights_->backout_scale->value.neg(),
                    d_share = at::zeros({1}, options);
-  d_smeared_.zero_();
-  d_halfway_.zero_();
-  ops::residual_mix_backward(gradient_, kNone, halfway_, one, share, d_halfway_, kNone, d_share);
+  ops::residual_mix_backward({}, gradient_, kNone, halfway_, one, share, d_halfway_, /*accumulate=*/false, kNone, d_share);
   gradient_of(*weights_->backout_scale).sub_(d_share);
   join_halfway_gradient(weights_->layers - 1);
 }

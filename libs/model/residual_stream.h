@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "model/weights.h"
+#include "ops/embedding.h"
 
 namespace nanochat {
 
@@ -40,6 +41,7 @@ struct TokenIds {
   at::Tensor ids;
   at::Tensor before = {};         // of the token before each, -1 where there is none; undefined where nothing is smeared
   bool before_is_above = true;    // the token before each is that of the row above; else it may not be among the rows
+  ops::TokenOrder order = {};     // of ids, for a backward pass
 };
 
 class ResidualStream {

@@ -297,44 +297,43 @@ bool window_cuts(const at::Tensor& q, const AttentionScope& scope) {
   return window_cuts(scope, scope.documents != nullptr ? scope.documents->longest : q.size(1));
 }
 
+// Without a window that cuts nothing, so that it does not keep kernels without windows from being used.
+AttentionScope effective(const at::Tensor& q, AttentionScope scope) {
+  if (!window_cuts(q, scope)) scope.window.reset();
+  return scope;
+}
+
 float kernel_scale(const at::Tensor& q, const AttentionScope& scope) { return static_cast<float>(score_scale(q, scope)); }
 
 }  // namespace
 
-AttentionForward causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionScope& scope) {
+AttentionForward causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionScope& wanted) {
   check_shapes(q, k, v);
-  check_scope(q, scope);
+  check_scope(q, wanted);
+  const AttentionScope scope = effective(q, wanted);
   const DocumentBounds* documents = scope.documents;
-  if (!window_cuts(q, scope)) {
-    // LibTorch's kernels for GPUs scale queries by 1/sqrt(D).
-    if (q.is_cuda()) return cuda::causal_attention(scope.scale == 1.0 ? q : q.mul(scope.scale), k, v, scope);
-    if (const auto* kernels = own_kernels(q)) {
-      const float scale = kernel_scale(q, scope);
-      return documents != nullptr ? forward_by_head(*kernels, q, k, v, documents->offsets, documents->longest, scale)
-                                  : forward_by_head(*kernels, q, k, v, row_offsets(q), q.size(1), scale);
-    }
+  if (q.is_cuda() && cuda::attention_takes(q, scope)) return cuda::causal_attention(q, k, v, scope);
+  if (const auto* kernels = scope.window ? nullptr : own_kernels(q)) {
+    const float scale = kernel_scale(q, scope);
+    return documents != nullptr ? forward_by_head(*kernels, q, k, v, documents->offsets, documents->longest, scale)
+                                : forward_by_head(*kernels, q, k, v, row_offsets(q), q.size(1), scale);
   }
   return documents != nullptr ? aten_forward_by_document(q, k, v, scope) : aten_forward(q, k, v, scope);
 }
 
 AttentionBackward causal_attention_backward(const at::Tensor& dout, const at::Tensor& q, const at::Tensor& k,
-                                            const at::Tensor& v, const AttentionForward& forward, const AttentionScope& scope) {
+                                            const at::Tensor& v, const AttentionForward& forward,
+                                            const AttentionScope& wanted) {
   check_shapes(q, k, v);
-  check_scope(q, scope);
+  check_scope(q, wanted);
+  const AttentionScope scope = effective(q, wanted);
   const DocumentBounds* documents = scope.documents;
-  if (!window_cuts(q, scope)) {
-    if (q.is_cuda()) {
-      if (scope.scale == 1.0) return cuda::causal_attention_backward(dout, q, k, v, forward, scope);
-      AttentionBackward backward = cuda::causal_attention_backward(dout, q.mul(scope.scale), k, v, forward, scope);
-      backward.dq = backward.dq.mul(scope.scale);
-      return backward;
-    }
-    if (const auto* kernels = own_kernels(q)) {
-      const float scale = kernel_scale(q, scope);
-      return documents != nullptr
-                 ? backward_by_head(*kernels, dout, q, k, v, forward, documents->offsets, documents->longest, scale)
-                 : backward_by_head(*kernels, dout, q, k, v, forward, row_offsets(q), q.size(1), scale);
-    }
+  if (q.is_cuda() && cuda::attention_takes(q, scope)) return cuda::causal_attention_backward(dout, q, k, v, forward, scope);
+  if (const auto* kernels = scope.window ? nullptr : own_kernels(q)) {
+    const float scale = kernel_scale(q, scope);
+    return documents != nullptr
+               ? backward_by_head(*kernels, dout, q, k, v, forward, documents->offsets, documents->longest, scale)
+               : backward_by_head(*kernels, dout, q, k, v, forward, row_offsets(q), q.size(1), scale);
   }
   return documents != nullptr ? aten_backward_by_document(dout, q, k, v, forward, scope)
                               : aten_backward(dout, q, k, v, forward, scope);

@@ -18,8 +18,8 @@ struct AttentionScope {
   const DocumentBounds* documents =
       nullptr;  // their offsets, or cu_seqlens (ops/document_bounds.h); null: a row is one document
   // Sliding window: how many earlier positions a query sees at most, besides its own; none: all of its document. Keys outside
-  // are skipped, not masked. Where a window ends before a row or document does, training goes through products of blocks in
-  // float32 whatever the type, on GPUs too; decoding has kernels.
+  // are skipped, not masked. Where a window ends before a row or document does, GPUs use the windows of FlashAttention in
+  // bfloat16; CPUs, and GPUs in float32, use products of blocks of queries with the keys that they see, in float32.
   std::optional<std::int64_t> window = {};
   double scale = 1.0;  // of the scores, besides 1/sqrt(D)
 };

@@ -38,11 +38,16 @@ void embedding_rms_norm(const at::Tensor& table, const at::Tensor& inputs, const
   cuda::embedding_rms_norm(table, inputs, drawn, ids, y, eps);
 }
 
-void embedding_backward(const at::Tensor& dy, const at::Tensor& ids, at::Tensor& dtable) {
+TokenOrder order_tokens(const at::Tensor& ids) { return ids.is_cuda() ? cuda::order_tokens(ids) : TokenOrder(); }
+
+void embedding_backward(const at::Tensor& dy, const at::Tensor& ids, at::Tensor& dtable, const TokenOrder& order) {
   const std::int64_t width = dtable.size(1), n = ids.numel();
   TORCH_CHECK(dy.numel() == n * width && dtable.scalar_type() == at::kFloat, "embedding_backward: dy ", dy.sizes(),
               " does not fit ", n, " rows of dtable ", dtable.sizes());
-  if (dy.is_cuda()) return on_gpu(cuda::embedding_backward, reference::embedding_backward)(dy, ids, dtable);
+  if (dy.is_cuda()) {
+    if (use_reference_kernels()) return reference::embedding_backward(dy, ids, dtable);
+    return cuda::embedding_backward(dy, order.ids.defined() ? order : order_tokens(ids), dtable);
+  }
   const std::int32_t* id = typed<std::int32_t>(ids);
   visit_dtype(dy, "embedding_backward", [&]<class T>(T) {
     const auto add = cpu::kernels<T>().accumulate;

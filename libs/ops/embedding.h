@@ -14,8 +14,18 @@ void embedding(const at::Tensor& table, const at::Tensor& ids, at::Tensor& y);
 void embedding_rms_norm(const at::Tensor& table, const at::Tensor& inputs, const at::Tensor& drawn, at::Tensor& ids,
                         at::Tensor& y, double eps);
 
-// dtable[ids[i]] += dy[i]; dtable (V, C) float32. Threads divide the rows by id, so each sum is in the order of the tokens and
-// equal bit for bit with any number of threads.
-void embedding_backward(const at::Tensor& dy, const at::Tensor& ids, at::Tensor& dtable);
+// The tokens of a batch sorted by id, for kernels that add up gradients by id on a GPU: one order serves all tables that the
+// batch reads.
+struct TokenOrder {
+  at::Tensor ids;        // int32 (N), rising
+  at::Tensor positions;  // int64 (N): where each id stands in the batch; rising among equal ids
+};
+// Undefined tensors on a CPU, where nothing needs them.
+TokenOrder order_tokens(const at::Tensor& ids);
+
+// dtable[ids[i]] += dy[i]; dtable (V, C) float32. Sums are repeatable bit for bit: on a CPU, threads divide the rows by id, and
+// each sum is in the order of the tokens; on a GPU, they are taken over fixed shares of the sorted tokens. order: that of ids;
+// without it, a GPU sorts them.
+void embedding_backward(const at::Tensor& dy, const at::Tensor& ids, at::Tensor& dtable, const TokenOrder& order = {});
 
 }  // namespace nanochat::ops

@@ -7,7 +7,9 @@
 #include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <limits>
+#include <vector>
 
 #include "ops/attention.h"
 #include "ops/cross_entropy.h"
@@ -19,9 +21,12 @@
 #include "ops/peak.h"
 #include "ops/reference.h"
 #include "ops/relu_squared.h"
+#include "ops/residual_mix.h"
 #include "ops/rms_norm.h"
 #include "ops/rope.h"
+#include "ops/smear.h"
 #include "ops/testing.h"
+#include "ops/value_embedding.h"
 
 namespace nanochat::ops {
 namespace {
@@ -119,11 +124,11 @@ TEST_P(Gpu, ReluSquaredForwardAndBackward) {
     const at::Tensor x = random_tensor({n}, dtype_, 1), dy = random_tensor({n}, dtype_, 2);
     at::Tensor y = at::empty_like(x), dx = at::empty_like(x), gpu_y = on_gpu(y), gpu_dx = on_gpu(dy);
     reference::relu_squared(x, y);
-    reference::relu_squared_backward(dy, x, dx);
+    reference::relu_squared_backward(dy, y, dx);
     relu_squared(on_gpu(x), gpu_y);
-    relu_squared_backward(gpu_dx, on_gpu(x), gpu_dx);  // in place
+    relu_squared_backward(gpu_dx, on_gpu(y), gpu_dx);  // in place
     EXPECT_TRUE(gpu_y.cpu().equal(y));
-    EXPECT_TRUE(gpu_dx.cpu().equal(dx));
+    EXPECT_LT(relative_error(gpu_dx.cpu(), dx), tolerance_);
   }
   at::Tensor y = on_gpu(at::zeros({1}, dtype_));
   relu_squared(on_gpu(at::full({1}, std::numeric_limits<double>::quiet_NaN(), dtype_)), y);
@@ -131,20 +136,23 @@ TEST_P(Gpu, ReluSquaredForwardAndBackward) {
 }
 
 TEST_P(Gpu, EmbeddingForwardAndBackward) {
-  constexpr std::int64_t kRows = 97, kWidth = 72, kTokens = 1000;
-  const at::Tensor table = random_tensor({kRows, kWidth}, dtype_, 1), dy = random_tensor({kTokens, kWidth}, dtype_, 2);
-  const at::Tensor ids = random_targets(kTokens, 50, 3).clamp_min(0);  // id 0 often, ids above 50 never
-  at::Tensor y = at::empty({kTokens, kWidth}, dtype_), gpu_y = on_gpu(y);
-  at::Tensor gradient = random_tensor({kRows, kWidth}, at::kFloat, 4), gpu_gradient = on_gpu(gradient);
-  reference::embedding(table, ids, y);
-  embedding(on_gpu(table), on_gpu(ids), gpu_y);
-  EXPECT_TRUE(gpu_y.cpu().equal(y));
-  reference::embedding_backward(dy, ids, gradient);
-  embedding_backward(on_gpu(dy), on_gpu(ids), gpu_gradient);
-  EXPECT_LT(relative_error(gpu_gradient.cpu(), gradient), 1e-5);
-  at::Tensor again = on_gpu(random_tensor({kRows, kWidth}, at::kFloat, 4));
-  embedding_backward(on_gpu(dy), on_gpu(ids), again);
-  EXPECT_TRUE(again.equal(gpu_gradient));  // bit for bit: no atomics
+  // Rows that 16-byte accesses fit, and do not; more columns than one group.
+  for (const std::int64_t kWidth : {72, 33, 768}) {
+    constexpr std::int64_t kRows = 97, kTokens = 1000;
+    const at::Tensor table = random_tensor({kRows, kWidth}, dtype_, 1), dy = random_tensor({kTokens, kWidth}, dtype_, 2);
+    const at::Tensor ids = random_targets(kTokens, 50, 3).clamp_min(0);  // id 0 often, ids above 50 never
+    at::Tensor y = at::empty({kTokens, kWidth}, dtype_), gpu_y = on_gpu(y);
+    at::Tensor gradient = random_tensor({kRows, kWidth}, at::kFloat, 4), gpu_gradient = on_gpu(gradient);
+    reference::embedding(table, ids, y);
+    embedding(on_gpu(table), on_gpu(ids), gpu_y);
+    EXPECT_TRUE(gpu_y.cpu().equal(y));
+    reference::embedding_backward(dy, ids, gradient);
+    embedding_backward(on_gpu(dy), on_gpu(ids), gpu_gradient);
+    EXPECT_LT(relative_error(gpu_gradient.cpu(), gradient), 1e-5);
+    at::Tensor again = on_gpu(random_tensor({kRows, kWidth}, at::kFloat, 4));
+    embedding_backward(on_gpu(dy), on_gpu(ids), again, order_tokens(on_gpu(ids)));
+    EXPECT_TRUE(again.equal(gpu_gradient));  // bit for bit: no atomics
+  }
 }
 
 TEST_P(Gpu, HeadLossesAndGradients) {
@@ -236,6 +244,158 @@ TEST_P(Gpu, DocumentAttention) {
   }
 }
 
+// Rows and documents, with windows that end inside them; the scale of nanochat-2026-07.
+TEST_P(Gpu, WindowedAttention) {
+  const at::Tensor offsets = testing::offsets_of({1, 130, 69, 17, 32, 151});
+  const DocumentBounds host = make_document_bounds(offsets, 2, 200, at::kCPU);
+  const DocumentBounds bounds = make_document_bounds(offsets, 2, 200, at::kCUDA);
+  const auto exact = [](const at::Tensor& x) { return x.to(at::kFloat); };
+  for (const std::int64_t n_kv_head : {4, 2}) {
+    const std::int64_t d = n_kv_head == 4 ? 128 : 64;
+    const at::Tensor q = random_tensor({2, 200, 4, d}, dtype_, 1), k = random_tensor({2, 200, n_kv_head, d}, dtype_, 2);
+    const at::Tensor v = random_tensor({2, 200, 3 * n_kv_head, d}, dtype_, 3);
+    const at::Tensor dout = random_tensor(q.sizes(), dtype_, 4);
+    const auto values = [&](const at::Tensor& x) { return x.narrow(2, n_kv_head, n_kv_head); };  // as in the model
+    for (const std::int64_t window : {0, 1, 63, 64, 100, 150, 198, 199}) {
+      for (const bool documents : {false, true}) {
+        const AttentionScope cpu{documents ? &host : nullptr, window, 1.44}, gpu{documents ? &bounds : nullptr, window, 1.44};
+        const AttentionForward expected = causal_attention(exact(q), exact(k), values(exact(v)), cpu);
+        const AttentionBackward gradients = causal_attention_backward(exact(dout), exact(q), exact(k), values(exact(v)),
+                                                                      expected, cpu);
+        const at::Tensor gpu_v = values(on_gpu(v));
+        const AttentionForward forward = causal_attention(on_gpu(q), on_gpu(k), gpu_v, gpu);
+        const AttentionBackward backward = causal_attention_backward(on_gpu(dout), on_gpu(q), on_gpu(k), gpu_v, forward, gpu);
+        const double bound = dtype_ == at::kFloat ? 1e-5 : kBf16Chain;
+        EXPECT_LT(relative_error(forward.out.cpu(), expected.out), bound) << window << documents;
+        // With a window of 0 each query sees itself alone: its scores, and so q and k, have no gradient but rounding.
+        if (window > 0) {
+          EXPECT_LT(relative_error(backward.dq.cpu(), gradients.dq), bound) << window << documents;
+          EXPECT_LT(relative_error(backward.dk.cpu(), gradients.dk), bound) << window << documents;
+        }
+        EXPECT_LT(relative_error(backward.dv.cpu(), gradients.dv), bound) << window << documents;
+      }
+    }
+  }
+}
+
+TEST_P(Gpu, ResidualMixForwardAndBackward) {
+  const at::Tensor a = at::full({1}, 1.1), b = at::full({1}, -0.3);
+  for (const std::int64_t width : {3, 33, 64, 768, 1280, 5120}) {
+    const std::int64_t rows = width > 5000 ? 17 : 203;
+    const auto random = [&](std::uint64_t seed) { return random_tensor({rows, width}, dtype_, seed); };
+    const at::Tensor branch = random(1), x0 = random(2), dy = random(3);
+    for (const bool with : {true, false}) {
+      at::Tensor stream = random(4), gpu_stream = on_gpu(stream), y = at::empty_like(stream), gpu_y = on_gpu(y);
+      const at::Tensor added = with ? branch : at::Tensor(), gpu_added = with ? on_gpu(branch) : at::Tensor();
+      at::Tensor before = with ? at::empty_like(stream) : at::Tensor(), gpu_before = with ? on_gpu(before) : at::Tensor();
+      at::Tensor rstd = with ? at::empty({rows}) : at::Tensor(), gpu_rstd = with ? on_gpu(rstd) : at::Tensor();
+      reference::residual_mix(stream, added, x0, a, b, before, y, rstd, kEps);
+      residual_mix(gpu_stream, gpu_added, on_gpu(x0), on_gpu(a), on_gpu(b), gpu_before, gpu_y, gpu_rstd, kEps);
+      EXPECT_LT(relative_error(gpu_stream.cpu(), stream), tolerance_) << width << with;
+      EXPECT_LT(relative_error(gpu_y.cpu(), y), tolerance_) << width << with;
+      if (with) {
+        EXPECT_TRUE(gpu_before.cpu().equal(before)) << width;
+        EXPECT_LT(relative_error(gpu_rstd.cpu(), rstd), tolerance_) << width;
+      }
+
+      at::Tensor gradient = random(5), gpu_gradient = on_gpu(gradient);
+      at::Tensor dx0 = random_tensor({rows, width}, at::kFloat, 6), gpu_dx0 = on_gpu(dx0);
+      const at::Tensor d_a = with ? at::full({1}, 2.0) : at::Tensor(), gpu_d_a = with ? on_gpu(d_a) : at::Tensor();
+      const at::Tensor d_b = at::full({1}, 3.0), gpu_d_b = on_gpu(d_b);
+      NormGradient norm, gpu_norm;
+      if (with) norm = {dy, y, rstd};
+      if (with) gpu_norm = {on_gpu(dy), on_gpu(y), on_gpu(rstd)};
+      reference::residual_mix_backward(norm, gradient, before, x0, a, b, dx0, with, d_a, d_b);
+      const at::Tensor same_before = with ? on_gpu(before) : at::Tensor();
+      residual_mix_backward(gpu_norm, gpu_gradient, same_before, on_gpu(x0), on_gpu(a), on_gpu(b), gpu_dx0, with, gpu_d_a,
+                            gpu_d_b);
+      EXPECT_LT(relative_error(gpu_gradient.cpu(), gradient), tolerance_) << width << with;
+      EXPECT_LT(relative_error(gpu_dx0.cpu(), dx0), tolerance_) << width << with;
+      // Sums of products of normal numbers, whose deviation is the root of their number.
+      const double near = tolerance_ * std::sqrt(static_cast<double>(rows * width));
+      EXPECT_NEAR(gpu_d_b.item<double>(), d_b.item<double>(), near) << width << with;
+      if (!with) continue;
+      EXPECT_NEAR(gpu_d_a.item<double>(), d_a.item<double>(), near) << width;
+    }
+  }
+}
+
+TEST_P(Gpu, SmearForwardAndBackward) {
+  constexpr std::int64_t kRows = 203;
+  const at::Tensor lambda = at::full({1}, 0.4), none;
+  at::Tensor before = at::full({kRows}, 7, at::kInt);
+  for (const std::int64_t first : {0, 100, 101, 202}) before.narrow(0, first, 1).fill_(-1);
+  for (const std::int64_t width : {24, 33, 768, 1280}) {
+    const at::Tensor x = random_tensor({kRows, width}, dtype_, 1), gate = random_tensor({1, 24}, dtype_, 2, 0.3);
+    at::Tensor y = at::empty_like(x), s = at::empty({kRows}), gpu_y = on_gpu(y), gpu_s = on_gpu(s);
+    reference::smear(x, none, before, gate, lambda, y, s);
+    smear(on_gpu(x), none, on_gpu(before), on_gpu(gate), on_gpu(lambda), gpu_y, gpu_s);
+    EXPECT_LT(relative_error(gpu_y.cpu(), y), tolerance_) << width;
+    EXPECT_LT(relative_error(gpu_s.cpu(), s), 1e-5) << width;
+    const at::Tensor previous = random_tensor({kRows, width}, dtype_, 3);
+    reference::smear(x, previous, before, gate, lambda, y, s);
+    smear(on_gpu(x), on_gpu(previous), on_gpu(before), on_gpu(gate), on_gpu(lambda), gpu_y, gpu_s);
+    EXPECT_LT(relative_error(gpu_y.cpu(), y), tolerance_) << width;
+
+    const at::Tensor dy = random_tensor({kRows, width}, at::kFloat, 4);
+    at::Tensor dx = at::empty_like(x), d_gate = at::full({1, 24}, 1.0), d_lambda = at::full({1}, 2.0);
+    at::Tensor gpu_dx = on_gpu(dx), gpu_d_gate = on_gpu(d_gate), gpu_d_lambda = on_gpu(d_lambda);
+    reference::smear_backward(dy, x, before, gate, lambda, s, dx, d_gate, d_lambda);
+    smear_backward(on_gpu(dy), on_gpu(x), on_gpu(before), on_gpu(gate), on_gpu(lambda), on_gpu(s), gpu_dx, gpu_d_gate,
+                   gpu_d_lambda);
+    EXPECT_LT(relative_error(gpu_dx.cpu(), dx), tolerance_) << width;
+    EXPECT_LT(relative_error(gpu_d_gate.cpu(), d_gate), 1e-5) << width;
+    EXPECT_LT(relative_error(gpu_d_lambda.cpu(), d_lambda), 1e-4) << width;
+  }
+}
+
+// Ids that many tokens have, over several shares of the sorted tokens, and ids that one has; tables of both types.
+TEST_P(Gpu, ValueEmbeddingForwardAndBackward) {
+  constexpr std::int64_t kTokens = 1000, kChannels = 12, kVocab = 300;
+  at::Tensor ids = random_targets(kTokens, kVocab, 3).clamp_min(0);
+  ids.narrow(0, 100, 300).fill_(17);
+  ids.narrow(0, 700, 33).fill_(kVocab - 1);
+  struct Case {
+    std::int64_t heads, d, width;
+  };
+  for (const Case c :
+       {Case{6, 128, 768}, Case{1, 64, 64}, Case{3, 96, 288}, Case{2, 256, 512}, Case{5, 20, 100}, Case{2, 7, 33}}) {
+    for (const at::ScalarType table_type : {at::kFloat, dtype_}) {
+      const at::Tensor fused = random_tensor({kTokens, 3 * c.heads, c.d}, dtype_, 1),
+                       h = random_tensor({kTokens, c.width}, dtype_, 2);
+      const at::Tensor gate = random_tensor({c.heads, kChannels}, dtype_, 3, 0.3);
+      const at::Tensor table = random_tensor({kVocab, c.heads * c.d}, table_type, 4);
+      const auto heads = [&](const at::Tensor& x) { return x.narrow(1, c.heads, c.heads); };
+      const at::Tensor plain = fused.clone(), gpu = on_gpu(fused);
+      at::Tensor g = at::empty({kTokens, c.heads}), gpu_g = on_gpu(g);
+      reference::add_value_embedding(heads(plain), h, gate, table, ids, g);
+      add_value_embedding(heads(gpu), on_gpu(h), on_gpu(gate), on_gpu(table), on_gpu(ids), gpu_g);
+      EXPECT_LT(relative_error(gpu.cpu(), plain), tolerance_) << c.d;
+      EXPECT_LT(relative_error(gpu_g.cpu(), g), 1e-5) << c.d;
+
+      const at::Tensor dv = random_tensor(fused.sizes(), dtype_, 5);
+      at::Tensor dh = random_tensor(h.sizes(), dtype_, 6), d_gate = at::full({c.heads, kChannels}, 1.0);
+      at::Tensor d_table = random_tensor({kVocab, c.heads * c.d}, at::kFloat, 7), none;
+      at::Tensor gpu_dh = on_gpu(dh), gpu_d_gate = on_gpu(d_gate), gpu_d_table = on_gpu(d_table);
+      at::Tensor again_dh = on_gpu(dh), again_d_gate = on_gpu(d_gate), again_d_table = on_gpu(d_table);
+      at::Tensor frozen_d_gate = on_gpu(d_gate), frozen_dh = on_gpu(dh);
+      reference::add_value_embedding_backward(heads(dv), h, gate, table, ids, g, dh, d_gate, d_table);
+      const auto run = [&](at::Tensor& to_h, at::Tensor& to_gate, at::Tensor& to_table) {
+        add_value_embedding_backward(heads(on_gpu(dv)), on_gpu(h), on_gpu(gate), on_gpu(table), on_gpu(ids), on_gpu(g), to_h,
+                                     to_gate, to_table);
+      };
+      run(gpu_dh, gpu_d_gate, gpu_d_table);
+      EXPECT_LT(relative_error(gpu_dh.cpu(), dh), tolerance_) << c.d;
+      EXPECT_LT(relative_error(gpu_d_gate.cpu(), d_gate), 2e-5) << c.d;
+      EXPECT_LT(relative_error(gpu_d_table.cpu(), d_table), 1e-5) << c.d;
+      run(again_dh, again_d_gate, again_d_table);
+      run(frozen_dh, frozen_d_gate, none);
+      EXPECT_TRUE(again_d_table.equal(gpu_d_table) && again_d_gate.equal(gpu_d_gate) && again_dh.equal(gpu_dh)) << "repeatable";
+      EXPECT_TRUE(frozen_d_gate.equal(gpu_d_gate) && frozen_dh.equal(gpu_dh)) << "a table that is not trained";
+    }
+  }
+}
+
 TEST_P(Gpu, LinearWeightGradientsAddUp) {
   const at::Tensor x = random_tensor({300, 64}, dtype_, 1), dy = random_tensor({300, 96}, dtype_, 2);
   at::Tensor dw = on_gpu(random_tensor({96, 64}, at::kFloat, 3)), none;
@@ -291,6 +451,43 @@ TEST_P(Gpu, OptimizerSteps) {
   EXPECT_TRUE(gpu_copy.equal(gpu_p.to(at::kBFloat16)));
 }
 
+TEST_P(Gpu, NorMuonSteps) {
+  struct Case {
+    std::int64_t count, rows, columns;
+  };
+  // Rows that 16-byte accesses do not fit, more matrices than one launch takes, tall and wide, gates.
+  for (const Case c : {Case{70, 33, 65}, Case{3, 65, 33}, Case{2, 128, 128}, Case{2, 512, 128}, Case{3, 130, 520},
+                       Case{2, 6, 12}, Case{1, 24, 12}}) {
+    MatrixList matrices, expected;
+    std::vector<at::Tensor> moments, expected_moments;
+    const bool by_row = c.rows >= c.columns;
+    for (std::int64_t i = 0; i < c.count; ++i) {
+      const auto seed = static_cast<std::uint64_t>(i);
+      const auto random = [&](std::uint64_t offset) { return random_tensor({c.rows, c.columns}, at::kFloat, offset + seed); };
+      const at::Tensor value = random(100), gradient = random(200), momentum = random(300);
+      const at::Tensor moment = random_tensor({by_row ? c.rows : 1, by_row ? 1 : c.columns}, at::kFloat, 400 + seed).square();
+      const at::Tensor compute = i % 2 == 0 ? value.to(at::kBFloat16) : at::Tensor();
+      const at::Tensor gpu_value = on_gpu(value), own = value.clone();
+      expected.add(own, gradient, momentum.clone(), compute.defined() ? compute : own);
+      matrices.add(gpu_value, on_gpu(gradient), on_gpu(momentum), compute.defined() ? on_gpu(compute) : gpu_value);
+      expected_moments.push_back(moment.clone());
+      moments.push_back(on_gpu(moment));
+    }
+    const at::Tensor directions = normuon_directions(matrices, dtype_, 0.5, 0.9);
+    const at::Tensor wanted = reference::normuon_directions(expected, dtype_, 0.5, 0.9);
+    EXPECT_LT(relative_error(directions.cpu(), wanted), 2 * tolerance_) << c.rows;  // rounded three times
+    const NorMuonArguments step{.rate = 0.3, .weight_decay = 0.2, .beta2 = 0.9};
+    normuon_apply(matrices, moments, on_gpu(wanted), step);
+    reference::normuon_apply(expected, expected_moments, wanted, step);
+    for (std::size_t i = 0; i < matrices.value.size(); i += 23) {
+      EXPECT_LT(relative_error(matrices.momentum[i].cpu(), expected.momentum[i]), 1e-6) << c.rows;
+      EXPECT_LT(relative_error(moments[i].cpu(), expected_moments[i]), 1e-5) << c.rows;
+      EXPECT_LT(relative_error(matrices.value[i].cpu(), expected.value[i]), 1e-5) << c.rows;
+      EXPECT_TRUE(matrices.compute[i].equal(matrices.value[i].to(matrices.compute[i].scalar_type()))) << c.rows;
+    }
+  }
+}
+
 TEST_P(Gpu, SaysWhatItIs) {
   const DeviceDescription gpu = describe_gpu(0);
   EXPECT_FALSE(gpu.name.empty());
@@ -319,9 +516,9 @@ TEST(Reference, AgreesWithTheCpusKernels) {
   relu_squared(x, expected);
   reference::relu_squared(x, y);
   EXPECT_TRUE(y.equal(expected));
-  relu_squared_backward(dy, x, expected);
-  reference::relu_squared_backward(dy, x, y);
-  EXPECT_TRUE(y.equal(expected));
+  relu_squared_backward(dy, y, expected_dx);
+  reference::relu_squared_backward(dy, y, dx);
+  EXPECT_LT(relative_error(dx, expected_dx), testing::kFloatTolerance);
 
   const RopeTable table = make_rope_table(32, 16, 10000.0, true);
   const at::Tensor qkv = random_tensor({2, 9, 4 * 16}, at::kFloat, 3);

@@ -89,6 +89,25 @@ void muon_apply(const MatrixList& matrices, const at::Tensor& update, double rat
   }
 }
 
+// On CPUs too: what they cost is small beside the products between them.
+at::Tensor normuon_directions(const MatrixList& matrices, at::ScalarType dtype, double grad_scale, double momentum) {
+  TORCH_CHECK(!matrices.value.empty(), "normuon_directions: no matrices");
+  const bool kernels = matrices.value.front().is_cuda() && !use_reference_kernels();
+  return kernels ? cuda::normuon_directions(matrices, dtype, grad_scale, momentum)
+                 : reference::normuon_directions(matrices, dtype, grad_scale, momentum);
+}
+
+void normuon_apply(const MatrixList& matrices, std::vector<at::Tensor>& second_moments, const at::Tensor& update,
+                   const NorMuonArguments& arguments) {
+  TORCH_CHECK(update.dim() == 3 && update.size(0) == static_cast<std::int64_t>(matrices.value.size()) &&
+                  second_moments.size() == matrices.value.size(),
+              "normuon_apply: update ", update.sizes(), " or ", second_moments.size(), " second moments do not fit ",
+              matrices.value.size(), " matrices");
+  const bool kernels = update.is_cuda() && !use_reference_kernels();
+  kernels ? cuda::normuon_apply(matrices, second_moments, update, arguments)
+          : reference::normuon_apply(matrices, second_moments, update, arguments);
+}
+
 double sum_of_squares(const std::vector<at::Tensor>& tensors) {
   if (tensors.empty()) return 0.0;
   if (tensors.front().is_cuda()) return on_gpu(cuda::sum_of_squares, reference::sum_of_squares)(tensors).item<double>();

@@ -28,6 +28,21 @@ at::Tensor muon_directions(const MatrixList& matrices, at::ScalarType dtype, dou
 // value -= rate * update (n, R, C), and updates compute.
 void muon_apply(const MatrixList& matrices, const at::Tensor& update, double rate);
 
+// The parts of NorMuon (optim/normuon.h) around the orthogonalisation.
+// Momentum and direction as of muon_directions() with Nesterov's step. Then all rows of a matrix get the same norm (MuonEq), and
+// the matrix a Frobenius norm of 1 / 1.01. Returns (n, R, C) of `dtype` (float32 or bfloat16).
+at::Tensor normuon_directions(const MatrixList& matrices, at::ScalarType dtype, double grad_scale, double momentum);
+struct NorMuonArguments {
+  double rate = 0.0;
+  double weight_decay = 0.0;
+  double beta2 = 0.9;
+};
+// update: the orthogonalised directions (n, R, C). They get the Frobenius norm sqrt(min(R, C)) (Muon+), then what has moved much
+// is damped: rows if R >= C, else columns. second_moments: float32 (R, 1) or (1, C) each. Then value -= rate * (update +
+// weight_decay * value where the two have one sign or either is zero), and updates compute.
+void normuon_apply(const MatrixList& matrices, std::vector<at::Tensor>& second_moments, const at::Tensor& update,
+                   const NorMuonArguments& arguments);
+
 // Sum of squares of all elements, accumulated in double.
 double sum_of_squares(const std::vector<at::Tensor>& tensors);
 

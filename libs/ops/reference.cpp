@@ -11,7 +11,10 @@
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 
-#include "ops/embedding.h"
+#include <algorithm>
+#include <cmath>
+
+#include "ops/cast.h"
 
 namespace nanochat::ops::reference {
 namespace {
@@ -87,8 +90,8 @@ void rope_qk_norm_backward(const at::Tensor& dq, const at::Tensor& dk, const at:
 
 void relu_squared(const at::Tensor& x, at::Tensor& y) { y.copy_(as_float(x).clamp_min(0).square()); }
 
-void relu_squared_backward(const at::Tensor& dy, const at::Tensor& x, at::Tensor& dx) {
-  dx.copy_(as_float(dy) * 2.0 * as_float(x).clamp_min(0));
+void relu_squared_backward(const at::Tensor& dy, const at::Tensor& y, at::Tensor& dx) {
+  dx.copy_(as_float(dy) * 2.0 * as_float(y).sqrt());
 }
 
 void embedding(const at::Tensor& table, const at::Tensor& ids, at::Tensor& y) {
@@ -128,8 +131,11 @@ void residual_mix(at::Tensor& stream, const at::Tensor& branch, const at::Tensor
   rms_norm(stream, y, rstd, eps);
 }
 
-void residual_mix_backward(at::Tensor& gradient, const at::Tensor& before, const at::Tensor& x0, const at::Tensor& a,
-                           const at::Tensor& b, at::Tensor& dx0, at::Tensor d_a, at::Tensor d_b) {
+void residual_mix_backward(const NormGradient& norm, at::Tensor& gradient, const at::Tensor& before, const at::Tensor& x0,
+                           const at::Tensor& a, const at::Tensor& b, at::Tensor& dx0, bool accumulate, at::Tensor d_a,
+                           at::Tensor d_b) {
+  if (norm.dy.defined()) rms_norm_backward(norm.dy, norm.y, norm.rstd, gradient, /*accumulate=*/true);
+  if (!accumulate) dx0.zero_();
   const at::Tensor du = as_float(gradient);
   if (d_a.defined()) d_a.add_((du * as_float(before)).sum());
   d_b.add_((du * as_float(x0)).sum());
@@ -193,9 +199,7 @@ void add_value_embedding_backward(const at::Tensor& dv, const at::Tensor& h, con
   d_gate.add_(at::matmul(slope.t(), first_channels(h, gate)));
   dh.narrow(1, 0, gate.size(1)).add_(at::matmul(slope, as_float(gate)).to(dh.scalar_type()));
   if (!d_table.defined()) return;
-  // By the scatter-add of embeddings, which has a kernel on GPUs whose sums are in the order of the tokens.
-  const at::Tensor scaled = (gradient * opened.unsqueeze(2)).to(dv.scalar_type()).view({dv.size(0), d_table.size(1)});
-  ops::embedding_backward(scaled, ids.flatten(), d_table);
+  embedding_backward((gradient * opened.unsqueeze(2)).view({dv.size(0), d_table.size(1)}), ids.flatten(), d_table);
 }
 
 void adamw(at::Tensor& value, const at::Tensor& gradient, at::Tensor& first_moment, at::Tensor& second_moment,
@@ -220,6 +224,62 @@ at::Tensor muon_directions(const MatrixList& matrices, at::ScalarType dtype, dou
   const at::Tensor batch = at::stack(directions);
   const at::Tensor norms = as_float(batch).square().sum({1, 2}, /*keepdim=*/true).sqrt();
   return batch / norms.to(dtype).add(1e-7);
+}
+
+namespace {
+
+constexpr double kSmallestNorm = 1e-6, kSmallestMoment = 1e-10;
+
+// (n, 1, 1) and (n, R, 1), in float32 whatever the type.
+at::Tensor norms(const at::Tensor& x) { return as_float(x).norm(2, {1, 2}, /*keepdim=*/true); }
+at::Tensor row_norms(const at::Tensor& x) { return as_float(x).norm(2, {2}, /*keepdim=*/true); }
+
+// NorMuon: rows (or columns, of wide matrices) that have moved much are damped; the norm of the whole stays.
+at::Tensor reduce_variance(const at::Tensor& x, std::vector<at::Tensor>& second_moments, double beta2) {
+  const std::int64_t along = x.size(1) >= x.size(2) ? 2 : 1;
+  const auto length = static_cast<double>(x.size(along));
+  const at::Tensor mean_square = x.square().mean(at::IntArrayRef{along}, /*keepdim=*/true);
+  const at::Tensor norm = mean_square.sum({1, 2}, /*keepdim=*/true).mul(length).sqrt();
+  std::vector<at::Tensor> factors;
+  for (std::size_t i = 0; i < second_moments.size(); ++i) {
+    second_moments[i].lerp_(mean_square[static_cast<std::int64_t>(i)], 1.0 - beta2);
+    factors.push_back(second_moments[i].clamp_min(kSmallestMoment).rsqrt());
+  }
+  const at::Tensor factor = at::stack(factors);
+  const at::Tensor new_norm = mean_square.mul(length).mul(factor.square()).sum({1, 2}, /*keepdim=*/true).sqrt();
+  return x.mul(factor.mul(norm.div(new_norm.clamp_min(kSmallestMoment))));
+}
+
+}  // namespace
+
+at::Tensor normuon_directions(const MatrixList& matrices, at::ScalarType dtype, double grad_scale, double momentum) {
+  std::vector<at::Tensor> all;
+  for (std::size_t i = 0; i < matrices.value.size(); ++i) {
+    const at::Tensor gradient = grad_scale == 1.0 ? matrices.gradient[i] : matrices.gradient[i].mul(grad_scale);
+    at::Tensor buffer = matrices.momentum[i];
+    buffer.lerp_(gradient, 1.0 - momentum);
+    all.push_back(gradient.lerp(buffer, momentum));
+  }
+  at::Tensor x = at::stack(all).to(dtype);
+  const at::Tensor mean = norms(x).div(std::sqrt(static_cast<double>(x.size(1))));
+  x = x.mul(mean.div(row_norms(x).clamp_min(kSmallestNorm)).to(dtype));
+  return x.div(norms(x).to(dtype).mul(1.01).add(1e-6));
+}
+
+void normuon_apply(const MatrixList& matrices, std::vector<at::Tensor>& second_moments, const at::Tensor& update,
+                   const NorMuonArguments& arguments) {
+  at::Tensor x = as_float(update);
+  const double smaller_side = std::sqrt(static_cast<double>(std::min(x.size(1), x.size(2))));
+  x = x.mul(norms(x).clamp_min(kSmallestNorm).reciprocal().mul(smaller_side));
+  x = reduce_variance(x, second_moments, arguments.beta2);
+  for (std::size_t i = 0; i < matrices.value.size(); ++i) {
+    const at::Tensor one = x[static_cast<std::int64_t>(i)];
+    at::Tensor value = matrices.value[i], compute = matrices.compute[i];
+    // Cautious: what the step makes larger does not decay at the same time.
+    const at::Tensor decaying = value.mul(one.mul(value).ge(0.0));
+    value.sub_(one.add(decaying, arguments.weight_decay).mul_(arguments.rate));
+    if (compute.scalar_type() != at::kFloat) copy_converting(value, compute);
+  }
 }
 
 at::Tensor sum_of_squares(const std::vector<at::Tensor>& tensors) {

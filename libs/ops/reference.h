@@ -1,8 +1,7 @@
 #pragma once
 // The elementwise operations of training and the optimizers in plain ATen, on any device and for any layout. Kernels
-// are compared with them. GPUs use them with NANOCHAT_CUDA_KERNELS=reference, and where they have no kernel
-// (residual_mix, smear, value embeddings). Contracts as in ops/*.h; arithmetic in float32, rounded once to the output's
-// type. Products and attention have none here: LibTorch's are the reference.
+// are compared with them. GPUs use them with NANOCHAT_CUDA_KERNELS=reference. Contracts as in ops/*.h; arithmetic in float32,
+// rounded once to the output's type. Products and attention have none here: LibTorch's are the reference.
 
 #include <ATen/core/Tensor.h>
 
@@ -10,6 +9,7 @@
 #include <vector>
 
 #include "ops/optimizer.h"
+#include "ops/residual_mix.h"
 #include "ops/rope.h"
 
 namespace nanochat::ops::reference {
@@ -22,7 +22,7 @@ void rope_qk_norm(const at::Tensor& qkv, const RopeTable& table, const at::Tenso
 void rope_qk_norm_backward(const at::Tensor& dq, const at::Tensor& dk, const at::Tensor& dv, const at::Tensor& q,
                            const at::Tensor& k, const at::Tensor& rstd, const RopeTable& table, at::Tensor& dqkv);
 void relu_squared(const at::Tensor& x, at::Tensor& y);
-void relu_squared_backward(const at::Tensor& dy, const at::Tensor& x, at::Tensor& dx);
+void relu_squared_backward(const at::Tensor& dy, const at::Tensor& y, at::Tensor& dx);
 void embedding(const at::Tensor& table, const at::Tensor& ids, at::Tensor& y);
 void embedding_backward(const at::Tensor& dy, const at::Tensor& ids, at::Tensor& dtable);
 // Replaces raw logits z (rows, padded V) by their gradient if scale is defined; losses (rows) float32.
@@ -32,8 +32,9 @@ at::Tensor softcap(const at::Tensor& z, std::int64_t vocab, double softcap);
 
 void residual_mix(at::Tensor& stream, const at::Tensor& branch, const at::Tensor& x0, const at::Tensor& a, const at::Tensor& b,
                   at::Tensor& before, at::Tensor& y, at::Tensor& rstd, double eps);
-void residual_mix_backward(at::Tensor& gradient, const at::Tensor& before, const at::Tensor& x0, const at::Tensor& a,
-                           const at::Tensor& b, at::Tensor& dx0, at::Tensor d_a, at::Tensor d_b);
+void residual_mix_backward(const NormGradient& norm, at::Tensor& gradient, const at::Tensor& before, const at::Tensor& x0,
+                           const at::Tensor& a, const at::Tensor& b, at::Tensor& dx0, bool accumulate, at::Tensor d_a,
+                           at::Tensor d_b);
 void smear(const at::Tensor& x, const at::Tensor& previous, const at::Tensor& before, const at::Tensor& gate,
            const at::Tensor& lambda, at::Tensor& y, at::Tensor& s);
 void smear_backward(const at::Tensor& dy, const at::Tensor& x, const at::Tensor& before, const at::Tensor& gate,
@@ -47,6 +48,9 @@ void add_value_embedding_backward(const at::Tensor& dv, const at::Tensor& h, con
 void adamw(at::Tensor& value, const at::Tensor& gradient, at::Tensor& first_moment, at::Tensor& second_moment,
            at::Tensor& compute, const AdamWArguments& arguments);
 at::Tensor muon_directions(const MatrixList& matrices, at::ScalarType dtype, double grad_scale, double momentum, bool nesterov);
+at::Tensor normuon_directions(const MatrixList& matrices, at::ScalarType dtype, double grad_scale, double momentum);
+void normuon_apply(const MatrixList& matrices, std::vector<at::Tensor>& second_moments, const at::Tensor& update,
+                   const NorMuonArguments& arguments);
 at::Tensor sum_of_squares(const std::vector<at::Tensor>& tensors);  // float64, no dimensions
 
 }  // namespace nanochat::ops::reference

@@ -16,13 +16,13 @@ void relu_squared(const at::Tensor& x, at::Tensor& y) {
   });
 }
 
-void relu_squared_backward(const at::Tensor& dy, const at::Tensor& x, at::Tensor& dx) {
-  TORCH_CHECK(dy.numel() == x.numel() && dx.numel() == x.numel(), "relu_squared_backward: sizes ", dy.sizes(), ", ", x.sizes(),
-              " and ", dx.sizes(), " differ");
-  if (x.is_cuda()) return on_gpu(cuda::relu_squared_backward, reference::relu_squared_backward)(dy, x, dx);
-  visit_dtype(x, "relu_squared_backward", [&]<class T>(T) {
-    parallel_for(x.numel(), 1 << 14, [&](std::int64_t begin, std::int64_t end) {
-      cpu::kernels<T>().relu_squared_backward(typed<T>(dy) + begin, typed<T>(x) + begin, typed<T>(dx) + begin, end - begin);
+void relu_squared_backward(const at::Tensor& dy, const at::Tensor& y, at::Tensor& dx) {
+  TORCH_CHECK(dy.numel() == y.numel() && dy.numel() == y.numel(), "relu_squared_backward: sizes ", dy.sizes(), ", ", y.sizes(),
+              " and ", dy.sizes(), " differ");
+  if (y.is_cuda()) return on_gpu(cuda::relu_squared_backward, reference::relu_squared_backward)(dy, y, dx);
+  visit_dtype(y, "relu_squared_backward", [&]<class T>(T) {
+    parallel_for(y.numel(), 1 << 14, [&](std::int64_t begin, std::int64_t end) {
+      cpu::kernels<T>().relu_squared_backward(typed<T>(dy) + begin, typed<T>(y) + begin, typed<T>(dx) + begin, end - begin);
     });
   });
 }

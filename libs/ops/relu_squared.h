@@ -5,7 +5,8 @@
 
 namespace nanochat::ops {
 
-void relu_squared(const at::Tensor& x, at::Tensor& y);                              // y = max(x, 0)^2
-void relu_squared_backward(const at::Tensor& dy, const at::Tensor& x, at::Tensor& dx);  // dx = 2 max(x, 0) dy; dx may be dy
+void relu_squared(const at::Tensor& x, at::Tensor& y);  // y = max(x, 0)^2; y may be x
+// dx = 2 max(x, 0) dy, from the output y: max(x, 0) is its root, so the input need not be kept. dx may be dy.
+void relu_squared_backward(const at::Tensor& dy, const at::Tensor& y, at::Tensor& dx);
 
 }  // namespace nanochat::ops

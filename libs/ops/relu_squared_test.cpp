@@ -25,9 +25,12 @@ TEST(ReluSquared, ForwardAndBackwardEqualAutograd) {
       relu_squared(x, y);
       EXPECT_LT(y.to(at::kDouble).sub(expected.detach()).abs().max().item<double>(),
                 testing::tolerance(dtype) * (1e-6 + expected.max().item<double>()));
-      relu_squared_backward(dx, x, dx);  // in place, as the model uses it
+      relu_squared_backward(dx, y, dx);  // in place, as the model uses it
       EXPECT_LT(dx.to(at::kDouble).sub(leaf.grad()).abs().max().item<double>(),
                 testing::tolerance(dtype) * (1e-6 + leaf.grad().abs().max().item<double>()));
+      at::Tensor in_place = x.clone();
+      relu_squared(in_place, in_place);
+      EXPECT_TRUE(in_place.equal(y));
     }
   }
 }

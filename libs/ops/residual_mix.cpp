@@ -2,8 +2,10 @@
 
 #include <ATen/ops/empty.h>
 
+#include "ops/cuda/backend.h"
 #include "ops/internal/dispatch.h"
 #include "ops/reference.h"
+#include "ops/rms_norm.h"
 
 namespace nanochat::ops {
 namespace {
@@ -30,7 +32,9 @@ void residual_mix(at::Tensor& stream, const at::Tensor& branch, const at::Tensor
                   at::Tensor& before, at::Tensor& y, at::Tensor& rstd, double eps) {
   TORCH_CHECK(stream.dim() == 2, "residual_mix: expected a stream (N, C), got ", stream.sizes());
   for (const at::Tensor& other : {branch, x0, before, y}) check(stream, other);
-  if (stream.is_cuda()) return reference::residual_mix(stream, branch, x0, a, b, before, y, rstd, eps);
+  if (stream.is_cuda()) {
+    return on_gpu(cuda::residual_mix, reference::residual_mix)(stream, branch, x0, a, b, before, y, rstd, eps);
+  }
   const std::int64_t rows = stream.size(0), n = stream.size(1);
   const float scale = number(a), share = number(b);
   float* statistics = typed_or_null<float>(rstd);
@@ -45,13 +49,21 @@ void residual_mix(at::Tensor& stream, const at::Tensor& branch, const at::Tensor
   });
 }
 
-void residual_mix_backward(at::Tensor& gradient, const at::Tensor& before, const at::Tensor& x0, const at::Tensor& a,
-                           const at::Tensor& b, at::Tensor& dx0, at::Tensor d_a, at::Tensor d_b) {
-  for (const at::Tensor& other : {before, x0}) check(gradient, other);
+void residual_mix_backward(const NormGradient& norm, at::Tensor& gradient, const at::Tensor& before, const at::Tensor& x0,
+                           const at::Tensor& a, const at::Tensor& b, at::Tensor& dx0, bool accumulate, at::Tensor d_a,
+                           at::Tensor d_b) {
+  for (const at::Tensor& other : {before, x0, norm.dy, norm.y}) check(gradient, other);
   TORCH_CHECK(gradient.dim() == 2 && dx0.sizes() == gradient.sizes() && dx0.scalar_type() == at::kFloat,
               "residual_mix_backward: dx0 ", dx0.sizes(), " ", dx0.scalar_type(), " does not fit ", gradient.sizes());
   TORCH_CHECK(before.defined() == d_a.defined(), "residual_mix_backward: before and d_a belong together");
-  if (gradient.is_cuda()) return reference::residual_mix_backward(gradient, before, x0, a, b, dx0, d_a, d_b);
+  TORCH_CHECK(norm.dy.defined() == norm.y.defined() && norm.dy.defined() == norm.rstd.defined(),
+              "residual_mix_backward: dy, y and rstd of the norm belong together");
+  if (gradient.is_cuda()) {
+    return on_gpu(cuda::residual_mix_backward, reference::residual_mix_backward)(norm, gradient, before, x0, a, b, dx0,
+                                                                                 accumulate, d_a, d_b);
+  }
+  if (norm.dy.defined()) rms_norm_backward(norm.dy, norm.y, norm.rstd, gradient, /*accumulate=*/true);
+  if (!accumulate) dx0.zero_();
   const std::int64_t rows = gradient.size(0), n = gradient.size(1);
   const float scale = number(a), share = number(b);
   const at::Tensor sums = at::empty({rows, 2}, at::kFloat);

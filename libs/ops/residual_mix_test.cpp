@@ -9,6 +9,7 @@
 #include <gtest/gtest.h>
 
 #include "ops/reference.h"
+#include "ops/rms_norm.h"
 #include "ops/testing.h"
 
 namespace nanochat::ops {
@@ -42,7 +43,7 @@ TEST_P(ResidualMix, EqualsAutograd) {
   EXPECT_LT(relative_error(y, expected.detach()), tolerance(GetParam()));
 
   at::Tensor gradient = d.clone(), dx0 = at::full({kRows, kWidth}, 1.0), d_a = at::full({1}, 2.0), d_b = at::full({1}, 3.0);
-  residual_mix_backward(gradient, before, x0, a_, b_, dx0, d_a, d_b);
+  residual_mix_backward({}, gradient, before, x0, a_, b_, dx0, true, d_a, d_b);
   EXPECT_LT(relative_error(gradient, x.grad()), tolerance(GetParam()));
   EXPECT_LT(relative_error(dx0.sub(1.0), start.grad()), 2 * tolerance(GetParam()));
   EXPECT_NEAR(d_a.item<double>() - 2.0, a.grad().item<double>(), 20 * tolerance(GetParam()));
@@ -65,8 +66,8 @@ TEST_P(ResidualMix, EqualsTheReferenceWithAndWithoutWhatIsOptional) {
     at::Tensor dx0 = at::zeros({kRows, kWidth}), plain_dx0 = at::zeros({kRows, kWidth}), d_b = at::zeros({1}),
                plain_d_b = at::zeros({1});
     const at::Tensor d_a = with ? at::zeros({1}) : at::Tensor(), plain_d_a = with ? at::zeros({1}) : at::Tensor();
-    residual_mix_backward(gradient, before, x0, a_, b_, dx0, d_a, d_b);
-    reference::residual_mix_backward(plain_gradient, plain_before, x0, a_, b_, plain_dx0, plain_d_a, plain_d_b);
+    residual_mix_backward({}, gradient, before, x0, a_, b_, dx0, true, d_a, d_b);
+    reference::residual_mix_backward({}, plain_gradient, plain_before, x0, a_, b_, plain_dx0, true, plain_d_a, plain_d_b);
     EXPECT_LT(relative_error(gradient, plain_gradient), tolerance(GetParam()));
     EXPECT_LT(relative_error(dx0, plain_dx0), 1e-5);
     EXPECT_NEAR(d_b.item<double>(), plain_d_b.item<double>(), 1e-3);
@@ -77,6 +78,21 @@ TEST_P(ResidualMix, EqualsTheReferenceWithAndWithoutWhatIsOptional) {
   }
 }
 
+TEST_P(ResidualMix, TakesTheGradientOfANormAlong) {
+  const at::Tensor before = random(1), x0 = random(2), dy = random(3), mixed = random(4);
+  at::Tensor y = at::empty_like(mixed), rstd = at::empty({kRows});
+  rms_norm(mixed, y, rstd, kEps);
+  at::Tensor together = random(5), apart = random(5), dx0 = at::full({kRows, kWidth}, 7.0),
+             expected = at::zeros({kRows, kWidth});
+  const at::Tensor d_a = at::zeros({1}), d_b = at::zeros({1}), expected_a = at::zeros({1}), expected_b = at::zeros({1});
+  residual_mix_backward({dy, y, rstd}, together, before, x0, a_, b_, dx0, /*accumulate=*/false, d_a, d_b);
+  rms_norm_backward(dy, y, rstd, apart, /*accumulate=*/true);
+  residual_mix_backward({}, apart, before, x0, a_, b_, expected, /*accumulate=*/true, expected_a, expected_b);
+  EXPECT_TRUE(at::equal(together, apart));
+  EXPECT_TRUE(at::equal(dx0, expected)) << "what was there is overwritten";
+  EXPECT_TRUE(at::equal(d_a, expected_a) && at::equal(d_b, expected_b));
+}
+
 TEST_P(ResidualMix, DoesNotDependOnTheThreads) {
   const at::Tensor before = random_tensor({700, kWidth}, GetParam(), 5), x0 = random_tensor({700, kWidth}, GetParam(), 6);
   const int threads = at::get_num_threads();
@@ -84,7 +100,7 @@ TEST_P(ResidualMix, DoesNotDependOnTheThreads) {
   for (const int count : {1, 2, 3}) {
     at::set_num_threads(count);
     at::Tensor gradient = before.clone(), dx0 = at::zeros(before.sizes()), d_a = at::zeros({1}), d_b = at::zeros({1});
-    residual_mix_backward(gradient, before, x0, a_, b_, dx0, d_a, d_b);
+    residual_mix_backward({}, gradient, before, x0, a_, b_, dx0, true, d_a, d_b);
     sums.insert(sums.end(), {d_a, d_b});
   }
   at::set_num_threads(threads);
@@ -99,7 +115,10 @@ TEST(ResidualMixEdges, RefusesWhatDoesNotFit) {
   EXPECT_THROW(residual_mix(stream, at::zeros({3, 8}), x0, one, one, none, y, none, kEps), c10::Error);
   EXPECT_THROW(residual_mix(stream, none, x0.to(at::kBFloat16), one, one, none, y, none, kEps), c10::Error);
   EXPECT_THROW(residual_mix(stream, none, x0, at::zeros({2}), one, none, y, none, kEps), c10::Error);
-  EXPECT_THROW(residual_mix_backward(stream, x0, x0, one, one, dx0, none, one), c10::Error) << "no place for the gradient of a";
+  EXPECT_THROW(residual_mix_backward({}, stream, x0, x0, one, one, dx0, true, none, one), c10::Error)
+      << "no place for the gradient of a";
+  EXPECT_THROW(residual_mix_backward({x0, x0, none}, stream, none, x0, one, one, dx0, true, none, one), c10::Error)
+      << "a norm without its statistics";
 }
 
 }  // namespace

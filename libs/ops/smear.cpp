@@ -5,6 +5,7 @@
 #include <cstring>
 #include <vector>
 
+#include "ops/cuda/backend.h"
 #include "ops/internal/dispatch.h"
 #include "ops/reference.h"
 
@@ -33,7 +34,7 @@ void smear(const at::Tensor& x, const at::Tensor& previous, const at::Tensor& be
   check(x, before, gate, lambda);
   TORCH_CHECK(y.sizes() == x.sizes() && (!previous.defined() || previous.sizes() == x.sizes()), "smear: y ", y.sizes(),
               " or previous does not fit x ", x.sizes());
-  if (x.is_cuda()) return reference::smear(x, previous, before, gate, lambda, y, s);
+  if (x.is_cuda()) return on_gpu(cuda::smear, reference::smear)(x, previous, before, gate, lambda, y, s);
   const std::int64_t n = x.size(0), width = x.size(1), channels = gate.size(1);
   const float share = *lambda.const_data_ptr<float>();
   const std::int32_t* token = typed<std::int32_t>(before);
@@ -62,7 +63,9 @@ void smear_backward(const at::Tensor& dy, const at::Tensor& x, const at::Tensor&
   check(x, before, gate, lambda);
   TORCH_CHECK(dy.sizes() == x.sizes() && dx.sizes() == x.sizes() && dy.scalar_type() == at::kFloat && s.numel() == x.size(0),
               "smear_backward: dy ", dy.sizes(), " or dx does not fit x ", x.sizes());
-  if (x.is_cuda()) return reference::smear_backward(dy, x, before, gate, lambda, s, dx, d_gate, d_lambda);
+  if (x.is_cuda()) {
+    return on_gpu(cuda::smear_backward, reference::smear_backward)(dy, x, before, gate, lambda, s, dx, d_gate, d_lambda);
+  }
   const std::int64_t n = x.size(0), width = x.size(1), channels = gate.size(1);
   const float share = *lambda.const_data_ptr<float>();
   const std::int32_t* token = typed<std::int32_t>(before);

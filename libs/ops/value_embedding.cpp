@@ -4,6 +4,7 @@
 
 #include <vector>
 
+#include "ops/cuda/backend.h"
 #include "ops/internal/dispatch.h"
 #include "ops/reference.h"
 
@@ -54,7 +55,7 @@ class Rows {
 void add_value_embedding(at::Tensor v, const at::Tensor& h, const at::Tensor& gate, const at::Tensor& table,
                          const at::Tensor& ids, at::Tensor& g) {
   const Shape shape = check(v, h, gate, table, ids);
-  if (v.is_cuda()) return reference::add_value_embedding(v, h, gate, table, ids, g);
+  if (v.is_cuda()) return on_gpu(cuda::add_value_embedding, reference::add_value_embedding)(v, h, gate, table, ids, g);
   const std::int32_t* id = typed<std::int32_t>(ids);
   for (std::int64_t i = 0; i < shape.tokens; ++i) {
     TORCH_CHECK(id[i] >= 0 && id[i] < table.size(0), "value embedding: token id ", id[i], " is outside the vocabulary of ",
@@ -75,11 +76,17 @@ void add_value_embedding(at::Tensor v, const at::Tensor& h, const at::Tensor& ga
 
 void add_value_embedding_backward(const at::Tensor& dv, const at::Tensor& h, const at::Tensor& gate, const at::Tensor& table,
                                   const at::Tensor& ids, const at::Tensor& g, at::Tensor& dh, at::Tensor& d_gate,
-                                  at::Tensor& d_table) {
+                                  at::Tensor& d_table, const TokenOrder& order) {
   const Shape shape = check(dv, h, gate, table, ids);
   TORCH_CHECK(dh.sizes() == h.sizes() && g.numel() == shape.tokens * shape.heads && d_gate.sizes() == gate.sizes(),
               "value embedding: dh ", dh.sizes(), ", g ", g.sizes(), " or d_gate ", d_gate.sizes(), " does not fit");
-  if (dv.is_cuda()) return reference::add_value_embedding_backward(dv, h, gate, table, ids, g, dh, d_gate, d_table);
+  if (dv.is_cuda()) {
+    if (use_reference_kernels()) {
+      return reference::add_value_embedding_backward(dv, h, gate, table, ids, g, dh, d_gate, d_table);
+    }
+    return cuda::add_value_embedding_backward(dv, h, gate, table, order.ids.defined() ? order : order_tokens(ids), g, dh,
+                                              d_gate, d_table);
+  }
   const std::int32_t* id = typed<std::int32_t>(ids);
   const float* gates = typed<float>(g);
   const at::Tensor slopes = at::empty({shape.tokens, shape.heads}, at::kFloat);  // of the gate before its sigmoid

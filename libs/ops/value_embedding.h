@@ -5,6 +5,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "ops/embedding.h"
+
 namespace nanochat::ops {
 
 // v += g row, g = 3 sigmoid(h[0, G) . gate) for each head. v: (N, NKV, D), the last two dimensions dense; h: (N, C); gate:
@@ -13,10 +15,9 @@ void add_value_embedding(at::Tensor v, const at::Tensor& h, const at::Tensor& ga
                          const at::Tensor& ids, at::Tensor& g);
 
 // dv: (N, NKV, D), the last two dimensions dense. Adds to dh (N, C), to d_gate (NKV, G; float32) and, if it is defined, to
-// d_table (V, NKV * D; float32). Rows of d_table are added up in the order of their tokens, and no sum depends on the number
-// of threads.
+// d_table (V, NKV * D; float32). Sums are repeatable as those of embedding_backward(), to which `order` belongs too.
 void add_value_embedding_backward(const at::Tensor& dv, const at::Tensor& h, const at::Tensor& gate, const at::Tensor& table,
                                   const at::Tensor& ids, const at::Tensor& g, at::Tensor& dh, at::Tensor& d_gate,
-                                  at::Tensor& d_table);
+                                  at::Tensor& d_table, const TokenOrder& order = {});
 
 }  // namespace nanochat::ops

@@ -5,7 +5,6 @@
 #include <gtest/gtest.h>
 
 #include <ATen/ops/from_blob.h>
-#include <ATen/ops/full.h>
 
 #include <algorithm>
 #include <cmath>
@@ -31,12 +30,18 @@
 #include "optim/gradient.h"
 #include "optim/optimizer.h"
 #include "optim/schedule.h"
+#include "reference_fixture.h"
 
 namespace nanochat {
 namespace {
 
 namespace fs = std::filesystem;
 using nlohmann::json;
+using parity::Batch;
+using parity::batch_of;
+using parity::fixture_config;
+using parity::mean_scale;
+using parity::read_json;
 
 // The fixture's README suggests these, from what other orders of summation do on CPUs.
 struct Tolerances {
@@ -87,30 +92,6 @@ std::vector<Target> targets() {
   return all;
 }
 
-json read_json(const fs::path& path) {
-  std::ifstream stream(path);
-  return json::parse(stream);
-}
-
-GptConfig fixture_config(const fs::path& fixture) {
-  const json fields = read_json(fixture / "config.json");
-  GptConfig config;
-  config.architecture = Architecture::kNanochat2026_07;
-  config.sequence_len = fields.at("sequence_len");
-  config.vocab_size = fields.at("vocab_size");
-  config.n_layer = fields.at("n_layer");
-  config.n_head = fields.at("n_head");
-  config.n_kv_head = fields.at("n_kv_head");
-  config.n_embd = fields.at("n_embd");
-  config.intermediate_size = fields.at("intermediate_size");
-  config.window_pattern = fields.at("window_pattern");
-  config.qk_scale = fields.at("qk_scale");
-  config.rope_base = fields.at("rope_theta");
-  config.rms_norm_eps = fields.at("rms_norm_eps");
-  config.softcap = fields.at("final_logit_softcapping");
-  return config;
-}
-
 Gpt load(const fs::path& fixture, const TensorSource& source, at::Device device = at::kCPU) {
   Gpt model(fixture_config(fixture), at::kFloat, device);
   EXPECT_EQ(source.entries().size(), model.parameters().size());
@@ -119,32 +100,8 @@ Gpt load(const fs::path& fixture, const TensorSource& source, at::Device device 
   return model;
 }
 
-struct Batch {
-  at::Tensor ids, targets;
-};
-Batch batch_of(const at::Tensor& batches, std::int64_t step) {
-  const at::Tensor rows = batches.select(0, step);
-  const std::int64_t length = rows.size(1) - 1;
-  return {rows.narrow(1, 0, length).contiguous(), rows.narrow(1, 1, length).contiguous()};
-}
-at::Tensor mean_scale(const Batch& batch) {
-  return at::full(batch.ids.sizes(), 1.0 / static_cast<double>(batch.ids.numel()), at::kFloat);
-}
-
 double relative(const at::Tensor& a, const at::Tensor& b) {
   return a.cpu().sub(b).norm().item<double>() / b.norm().item<double>();
-}
-
-OptimizerOptions fixture_options(const json& expected) {
-  const json& hyper = expected.at("hyperparameters");
-  OptimizerOptions options;
-  options.rules = OptimizerRules::kNanochat2026_07;
-  options.embedding_lr = hyper.at("embedding_lr");
-  options.unembedding_lr = hyper.at("unembedding_lr");
-  options.matrix_lr = hyper.at("matrix_lr");
-  options.scalar_lr = hyper.at("scalar_lr");
-  options.normuon.dtype = at::kFloat;
-  return options;
 }
 
 // The weights after the last step.
@@ -224,14 +181,10 @@ TEST_P(NewestOn, TrainingAgrees) {
   const json& plan = expected.at("schedule");
   const at::Tensor batches = SafetensorsFile(fixture / "batches.safetensors").tensor("batches");
   Gpt model = load(fixture, SafetensorsFile(fixture / "init.safetensors"), target_.device);
-  Optimizer optimizer(model.parameters(), model.config().n_embd, fixture_options(expected));
-  const LearningRateSchedule rates{.num_iterations = plan.at("num_iterations"),
-                                   .warmup_steps = plan.at("warmup_steps"),
-                                   .warmdown_ratio = plan.at("warmdown_ratio"),
-                                   .final_lr_frac = plan.at("final_lr_frac")};
-  const NorMuonSchedule muon{.num_iterations = plan.at("num_iterations"),
-                             .warmdown_ratio = plan.at("warmdown_ratio"),
-                             .weight_decay = expected.at("hyperparameters").at("weight_decay")};
+  const json& hyper = expected.at("hyperparameters");
+  Optimizer optimizer(model.parameters(), model.config().n_embd, parity::fixture_options(hyper, at::kFloat));
+  const LearningRateSchedule rates = parity::fixture_rates(plan);
+  const NorMuonSchedule muon = parity::fixture_muon(plan, hyper);
   double early = 0.0, late = 0.0, norms = 0.0, scales = 0.0;
   for (const json& figures : expected.at("steps")) {
     const std::int64_t step = figures.at("step");

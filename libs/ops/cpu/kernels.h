@@ -27,8 +27,8 @@ struct Kernels {
   // dx of this: through the norm, then through the inverse rotation.
   void (*rope_norm_backward)(const T* dy, const T* y, const float* rstd, const float* cos, const float* sin, T* dx,
                              std::int64_t heads, std::int64_t d);
-  void (*relu_squared)(const T* x, T* y, std::int64_t n);                          // y = max(x, 0)^2
-  void (*relu_squared_backward)(const T* dy, const T* x, T* dx, std::int64_t n);   // dx = dy * 2 max(x, 0)
+  void (*relu_squared)(const T* x, T* y, std::int64_t n);                          // y = max(x, 0)^2; y may be x
+  void (*relu_squared_backward)(const T* dy, const T* y, T* dx, std::int64_t n);   // dx = dy * 2 sqrt(y)
   // Soft-cap (0: none) and cross-entropy of one row of raw logits z[0, vocab). Returns the loss of `target` in
   // nats. With `gradient`, z becomes d(grad_scale * loss)/dz, zero from vocab to padded. scratch: 2 * vocab.
   float (*softcap_cross_entropy)(T* z, float* scratch, std::int64_t vocab, std::int64_t padded, std::int64_t target,

@@ -19,8 +19,10 @@
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 
+#include "ops/cuda/cudnn_attention.h"
 #include "ops/cuda/kernels.h"
 #include "ops/cuda/tensors.h"
 #include "ops/document_bounds.h"
@@ -61,6 +63,11 @@ AttentionKind kind_for(const at::Tensor& q) {
   return cudnn_fits(q) ? AttentionKind::kCudnn : AttentionKind::kFlash;
 }
 
+// What scores are multiplied by.
+double score_scale(const at::Tensor& q, const AttentionScope& scope) {
+  return scope.scale / std::sqrt(static_cast<double>(q.size(3)));
+}
+
 MatrixPointers pointers(const MatrixList& list, std::size_t first, std::size_t count) {
   MatrixPointers result = {};
   for (std::size_t i = 0; i < count; ++i) {
@@ -79,6 +86,43 @@ void for_each_launch(const MatrixList& list, const Body& body) {
   for (std::size_t first = 0; first < list.value.size(); first += kMatricesPerLaunch) {
     body(first, std::min<std::size_t>(kMatricesPerLaunch, list.value.size() - first));
   }
+}
+
+// Scratch of a kernel, on the device of `like`.
+at::Tensor floats(std::int64_t count, const at::Tensor& like) { return at::empty({count}, like.options().dtype(at::kFloat)); }
+
+SortedTokens sorted_tokens(const TokenOrder& order) {
+  return {device_data<std::int32_t>(order.ids), device_data<std::int64_t>(order.positions), order.ids.numel()};
+}
+
+Smear smear_of(const at::Tensor& x, const at::Tensor& previous, const at::Tensor& before, const at::Tensor& gate,
+               const at::Tensor& lambda) {
+  return {data(x, x),    optional_data(previous, x), device_data<std::int32_t>(before),
+          data(gate, x), device_data<float>(lambda), static_cast<std::int32_t>(gate.size(1))};
+}
+
+ValueEmbedding value_embedding_of(const at::Tensor& v, const at::Tensor& h, const at::Tensor& gate, const at::Tensor& table) {
+  return {.h = data(h, h),
+          .gate = data(gate, h),
+          .table = table.const_data_ptr(),
+          .table_type = element_of(table),
+          .tokens = v.size(0),
+          .heads = v.size(1),
+          .d = v.size(2),
+          .width = h.size(1),
+          .table_rows = table.size(0),
+          .channels = static_cast<std::int32_t>(gate.size(1))};
+}
+
+struct GateShape {
+  std::int64_t tokens, heads, channels;
+};
+void add_gate_gradient(const at::Tensor& slopes, const at::Tensor& x, const at::Tensor& gate, const at::Tensor& dx,
+                       const at::Tensor& d_gate, const GateShape& shape, Stream stream) {
+  const at::Tensor partials = floats(gate_gradient_partials(shape.heads, shape.channels), x);
+  gate_gradient(element_of(x), slopes.data_ptr<float>(), x.const_data_ptr(), data(gate, x), optional_data(dx, x),
+                device_data<float>(d_gate), partials.data_ptr<float>(), shape.tokens, shape.heads, shape.channels, x.size(1),
+                stream);
 }
 
 }  // namespace
@@ -126,9 +170,9 @@ void relu_squared(const at::Tensor& x, at::Tensor& y) {
   cuda::relu_squared(element_of(x), x.const_data_ptr(), data(y, x), x.numel(), stream);
 }
 
-void relu_squared_backward(const at::Tensor& dy, const at::Tensor& x, at::Tensor& dx) {
-  const On stream(x);
-  cuda::relu_squared_backward(element_of(x), data(dy, x), x.const_data_ptr(), data(dx, x), x.numel(), stream);
+void relu_squared_backward(const at::Tensor& dy, const at::Tensor& y, at::Tensor& dx) {
+  const On stream(y);
+  cuda::relu_squared_backward(element_of(y), data(dy, y), y.const_data_ptr(), data(dx, y), y.numel(), stream);
 }
 
 void embedding(const at::Tensor& table, const at::Tensor& ids, at::Tensor& y) {
@@ -145,12 +189,88 @@ void embedding_rms_norm(const at::Tensor& table, const at::Tensor& inputs, const
                            data(y, table), table.size(1), static_cast<float>(eps), stream);
 }
 
-void embedding_backward(const at::Tensor& dy, const at::Tensor& ids, at::Tensor& dtable) {
-  const On stream(dy);
+TokenOrder order_tokens(const at::Tensor& ids) {
+  const On stream(ids);
   const auto [sorted, positions] = at::sort(ids.view({-1}), /*stable=*/true, /*dim=*/0, /*descending=*/false);
-  cuda::embedding_backward(element_of(dy), dy.const_data_ptr(), device_data<std::int32_t>(sorted),
-                           device_data<std::int64_t>(positions), ids.numel(), device_data<float>(dtable), dtable.size(1),
-                           stream);
+  return {sorted, positions};
+}
+
+void embedding_backward(const at::Tensor& dy, const TokenOrder& order, at::Tensor& dtable) {
+  const On stream(dy);
+  const SortedTokens tokens = sorted_tokens(order);
+  const at::Tensor partials = floats(table_gradient_partials(tokens.count, dtable.size(1)), dy);
+  cuda::embedding_backward(element_of(dy), dy.const_data_ptr(), tokens, device_data<float>(dtable), dtable.size(0),
+                           dtable.size(1), partials.data_ptr<float>(), stream);
+}
+
+void residual_mix(at::Tensor& stream, const at::Tensor& branch, const at::Tensor& x0, const at::Tensor& a, const at::Tensor& b,
+                  at::Tensor& before, at::Tensor& y, at::Tensor& rstd, double eps) {
+  const On stream_of_work(stream);
+  cuda::residual_mix(element_of(stream), stream.data_ptr(), optional_data(branch, stream), data(x0, stream),
+                     device_data<float>(a), device_data<float>(b), optional_data(before, stream), data(y, stream),
+                     optional_floats(rstd), stream.size(0), stream.size(1), static_cast<float>(eps), stream_of_work);
+}
+
+void residual_mix_backward(const NormGradient& norm, at::Tensor& gradient, const at::Tensor& before, const at::Tensor& x0,
+                           const at::Tensor& a, const at::Tensor& b, at::Tensor& dx0, bool accumulate, at::Tensor d_a,
+                           at::Tensor d_b) {
+  const On stream(gradient);
+  const std::int64_t rows = gradient.size(0), n = gradient.size(1);
+  const at::Tensor partials = floats(stream_partials(rows), gradient);
+  cuda::residual_mix_backward(element_of(gradient),
+                              {.dy = optional_data(norm.dy, gradient),
+                               .y = optional_data(norm.y, gradient),
+                               .rstd = optional_floats(norm.rstd),
+                               .gradient = gradient.data_ptr(),
+                               .before = optional_data(before, gradient),
+                               .x0 = data(x0, gradient),
+                               .a = device_data<float>(a),
+                               .b = device_data<float>(b),
+                               .dx0 = device_data<float>(dx0),
+                               .accumulate = accumulate,
+                               .d_a = optional_floats(d_a),
+                               .d_b = device_data<float>(d_b),
+                               .partials = partials.data_ptr<float>()},
+                              rows, n, stream);
+}
+
+void smear(const at::Tensor& x, const at::Tensor& previous, const at::Tensor& before, const at::Tensor& gate,
+           const at::Tensor& lambda, at::Tensor& y, at::Tensor& s) {
+  const On stream(x);
+  cuda::smear(element_of(x), smear_of(x, previous, before, gate, lambda), data(y, x), optional_floats(s), x.size(0), x.size(1),
+              stream);
+}
+
+void smear_backward(const at::Tensor& dy, const at::Tensor& x, const at::Tensor& before, const at::Tensor& gate,
+                    const at::Tensor& lambda, const at::Tensor& s, at::Tensor& dx, at::Tensor d_gate, at::Tensor d_lambda) {
+  const On stream(x);
+  const std::int64_t rows = x.size(0), n = x.size(1), channels = gate.size(1);
+  const at::Tensor slopes = floats(rows, x), partials = floats(stream_partials(rows), x);
+  cuda::smear_backward(element_of(x), smear_of(x, at::Tensor(), before, gate, lambda), device_data<float>(dy),
+                       device_data<float>(s), data(dx, x), slopes.data_ptr<float>(), device_data<float>(d_lambda),
+                       partials.data_ptr<float>(), rows, n, stream);
+  add_gate_gradient(slopes, x, gate, at::Tensor(), d_gate, {rows, 1, channels}, stream);
+}
+
+void add_value_embedding(at::Tensor v, const at::Tensor& h, const at::Tensor& gate, const at::Tensor& table,
+                         const at::Tensor& ids, at::Tensor& g) {
+  const On stream(v);
+  cuda::add_value_embedding(element_of(h), value_embedding_of(v, h, gate, table), v.data_ptr(), v.stride(0),
+                            device_data<std::int32_t>(ids), optional_floats(g), stream);
+}
+
+void add_value_embedding_backward(const at::Tensor& dv, const at::Tensor& h, const at::Tensor& gate, const at::Tensor& table,
+                                  const TokenOrder& order, const at::Tensor& g, at::Tensor& dh, at::Tensor& d_gate,
+                                  at::Tensor& d_table) {
+  const On stream(dv);
+  const SortedTokens tokens = sorted_tokens(order);
+  const at::Tensor slopes = floats(g.numel(), dv);
+  const std::int64_t width = table.size(1);
+  const at::Tensor partials = floats(d_table.defined() ? table_gradient_partials(tokens.count, width) : 0, dv);
+  cuda::value_embedding_slopes(element_of(h), value_embedding_of(dv, h, gate, table), dv.const_data_ptr(), dv.stride(0), tokens,
+                               device_data<float>(g), slopes.data_ptr<float>(), optional_floats(d_table),
+                               partials.data_ptr<float>(), stream);
+  add_gate_gradient(slopes, h, gate, dh, d_gate, {dv.size(0), dv.size(1), gate.size(1)}, stream);
 }
 
 void softcap_cross_entropy(at::Tensor& z, const at::Tensor& targets, const at::Tensor& scale, at::Tensor& losses,
@@ -174,27 +294,28 @@ void softcap(const at::Tensor& z, double softcap, at::Tensor& out) {
 
 namespace {
 
-// Every row is a document.
-AttentionForward row_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
+// Every row is a document, and there is no window.
+AttentionForward row_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, double scale) {
   const at::Tensor query = q.transpose(1, 2), key = by_head(k, q.size(2)), value = by_head(v, q.size(2));
   AttentionForward forward;
   if (kind_for(q) == AttentionKind::kCudnn) {
     auto result = at::_scaled_dot_product_cudnn_attention(query, key, value, std::nullopt, /*compute_log_sumexp=*/true, 0.0,
-                                                          /*is_causal=*/true);
+                                                          /*is_causal=*/true, /*return_debug_mask=*/false, scale);
     forward = {std::get<0>(result).transpose(1, 2), std::get<1>(result), std::get<6>(result), std::get<7>(result)};
   } else if (kind_for(q) == AttentionKind::kFlash) {
-    auto result = at::_scaled_dot_product_flash_attention(query, key, value, 0.0, /*is_causal=*/true);
+    auto result = at::_scaled_dot_product_flash_attention(query, key, value, 0.0, /*is_causal=*/true,
+                                                          /*return_debug_mask=*/false, scale);
     forward = {std::get<0>(result).transpose(1, 2), std::get<1>(result), std::get<6>(result), std::get<7>(result)};
   } else {
     auto result = at::_scaled_dot_product_efficient_attention(query, key, value, std::nullopt,
-                                                              /*compute_log_sumexp=*/true, 0.0, /*is_causal=*/true);
+                                                              /*compute_log_sumexp=*/true, 0.0, /*is_causal=*/true, scale);
     forward = {std::get<0>(result).transpose(1, 2), std::get<1>(result), std::get<2>(result), std::get<3>(result)};
   }
   return forward;
 }
 
 AttentionBackward row_attention_backward(const at::Tensor& dout, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                                         const AttentionForward& forward) {
+                                         const AttentionForward& forward, double scale) {
   const at::Tensor query = q.transpose(1, 2), key = by_head(k, q.size(2)), value = by_head(v, q.size(2));
   const at::Tensor gradient = dout.transpose(1, 2), out = forward.out.transpose(1, 2);
   const std::int64_t length = q.size(1), n_kv_head = k.size(2);
@@ -203,17 +324,17 @@ AttentionBackward row_attention_backward(const at::Tensor& dout, const at::Tenso
     std::tie(dq, dk, dv) = at::_scaled_dot_product_cudnn_attention_backward(gradient, query, key, value, out, forward.logsumexp,
                                                                             forward.philox_seed, forward.philox_offset,
                                                                             at::Tensor(), at::Tensor(), at::Tensor(), length,
-                                                                            length, 0.0, /*is_causal=*/true);
+                                                                            length, 0.0, /*is_causal=*/true, scale);
   } else if (kind_for(q) == AttentionKind::kFlash) {
     std::tie(dq, dk, dv) = at::_scaled_dot_product_flash_attention_backward(gradient, query, key, value, out, forward.logsumexp,
                                                                             at::Tensor(), at::Tensor(), length, length, 0.0,
                                                                             /*is_causal=*/true, forward.philox_seed,
-                                                                            forward.philox_offset);
+                                                                            forward.philox_offset, scale);
   } else {
     at::Tensor none;
     std::tie(dq, dk, dv, none) = at::_scaled_dot_product_efficient_attention_backward(
         gradient, query, key, value, at::Tensor(), out, forward.logsumexp, forward.philox_seed, forward.philox_offset, 0.0,
-        {true, true, true, false}, /*is_causal=*/true);
+        {true, true, true, false}, /*is_causal=*/true, scale);
   }
   return {dq.transpose(1, 2), by_time(dk, n_kv_head), by_time(dv, n_kv_head)};
 }
@@ -230,41 +351,56 @@ at::Tensor one_row(const at::Tensor& x, std::int64_t n_head) {
 
 constexpr std::int64_t kCausalFromTopLeft = 1;  // sdp::CustomMaskType
 
-AttentionForward document_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                                    const DocumentBounds& documents) {
-  const at::Tensor& offsets = documents.device_offsets;
-  const std::int64_t longest = documents.longest, n_head = q.size(2);
-  AttentionForward forward;
-  if (q.scalar_type() == at::kFloat) {
-    auto result = at::_efficient_attention_forward(one_row(q, n_head), one_row(k, n_head), one_row(v, n_head),
-                                                   /*bias=*/std::nullopt, offsets, offsets, longest, longest, 0.0,
-                                                   kCausalFromTopLeft, /*compute_log_sumexp=*/true);
-    forward = {std::get<0>(result), std::get<1>(result), std::get<2>(result), std::get<3>(result)};
-  } else {
-    auto result = at::_flash_attention_forward(all_positions(q), all_positions(k), all_positions(v), offsets, offsets, longest,
-                                               longest, 0.0, /*is_causal=*/true, /*return_debug_mask=*/false);
-    forward = {std::get<0>(result), std::get<1>(result), std::get<2>(result), std::get<3>(result)};
-  }
-  forward.out = forward.out.view(q.sizes());
-  return forward;
+// FlashAttention over rows or documents. Its kernels know grouped heads, and skip the keys outside a window: a left window of
+// w lets a query see w keys besides its own, as in AttentionScope.
+AttentionForward flash_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionScope& scope) {
+  const auto run = [&](const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
+                       const std::optional<at::Tensor>& offsets, std::int64_t longest) {
+    return at::_flash_attention_forward(query, key, value, offsets, offsets, longest, longest, 0.0, /*is_causal=*/true,
+                                        /*return_debug_mask=*/false, score_scale(q, scope), scope.window);
+  };
+  auto [out, logsumexp, seed, offset, unused] = scope.documents != nullptr
+                                                    ? run(all_positions(q), all_positions(k), all_positions(v),
+                                                          scope.documents->device_offsets, scope.documents->longest)
+                                                    : run(q, k, v, std::nullopt, q.size(1));
+  return {out.view(q.sizes()), logsumexp, seed, offset};
 }
 
-AttentionBackward document_attention_backward(const at::Tensor& dout, const at::Tensor& q, const at::Tensor& k,
-                                              const at::Tensor& v, const AttentionForward& forward,
-                                              const DocumentBounds& documents) {
-  const at::Tensor& offsets = documents.device_offsets;
-  const std::int64_t longest = documents.longest, n_head = q.size(2);
-  if (q.scalar_type() != at::kFloat) {
-    auto [dq, dk, dv] = at::_flash_attention_backward(all_positions(dout), all_positions(q), all_positions(k), all_positions(v),
-                                                      all_positions(forward.out), forward.logsumexp, offsets, offsets, longest,
-                                                      longest, 0.0, /*is_causal=*/true, forward.philox_seed,
-                                                      forward.philox_offset);
-    return {dq.view(q.sizes()), dk.view(k.sizes()), dv.view(k.sizes())};
-  }
+AttentionBackward flash_attention_backward(const at::Tensor& dout, const at::Tensor& q, const at::Tensor& k,
+                                           const at::Tensor& v, const AttentionForward& forward, const AttentionScope& scope) {
+  const auto run = [&](const at::Tensor& gradient, const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
+                       const at::Tensor& out, const at::Tensor& offsets, std::int64_t longest) {
+    return at::_flash_attention_backward(gradient, query, key, value, out, forward.logsumexp, offsets, offsets, longest,
+                                         longest, 0.0, /*is_causal=*/true, forward.philox_seed, forward.philox_offset,
+                                         score_scale(q, scope), scope.window);
+  };
+  auto [dq, dk, dv] = scope.documents != nullptr
+                          ? run(all_positions(dout), all_positions(q), all_positions(k), all_positions(v),
+                                all_positions(forward.out), scope.documents->device_offsets, scope.documents->longest)
+                          : run(dout, q, k, v, forward.out, at::Tensor(), q.size(1));
+  return {dq.view(q.sizes()), dk.view(k.sizes()), dv.view(k.sizes())};
+}
+
+// Documents in float32, without a window.
+AttentionForward efficient_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                     const AttentionScope& scope) {
+  const at::Tensor& offsets = scope.documents->device_offsets;
+  const std::int64_t longest = scope.documents->longest, n_head = q.size(2);
+  auto result = at::_efficient_attention_forward(one_row(q, n_head), one_row(k, n_head), one_row(v, n_head),
+                                                 /*bias=*/std::nullopt, offsets, offsets, longest, longest, 0.0,
+                                                 kCausalFromTopLeft, /*compute_log_sumexp=*/true, score_scale(q, scope));
+  return {std::get<0>(result).view(q.sizes()), std::get<1>(result), std::get<2>(result), std::get<3>(result)};
+}
+
+AttentionBackward efficient_attention_backward(const at::Tensor& dout, const at::Tensor& q, const at::Tensor& k,
+                                               const at::Tensor& v, const AttentionForward& forward,
+                                               const AttentionScope& scope) {
+  const at::Tensor& offsets = scope.documents->device_offsets;
+  const std::int64_t longest = scope.documents->longest, n_head = q.size(2);
   auto [dq, dk, dv, none] = at::_efficient_attention_backward(
       one_row(dout, n_head), one_row(q, n_head), one_row(k, n_head), one_row(v, n_head), /*bias=*/std::nullopt,
       one_row(forward.out, n_head), offsets, offsets, longest, longest, forward.logsumexp, 0.0, forward.philox_seed,
-      forward.philox_offset, kCausalFromTopLeft, /*bias_requires_grad=*/false);
+      forward.philox_offset, kCausalFromTopLeft, /*bias_requires_grad=*/false, score_scale(q, scope));
   const auto sum_groups = [&](const at::Tensor& dx) {
     const std::int64_t group = n_head / k.size(2);
     return (group == 1 ? dx : dx.unflatten(2, {k.size(2), group}).sum(3)).reshape(k.sizes());
@@ -274,16 +410,38 @@ AttentionBackward document_attention_backward(const at::Tensor& dout, const at::
 
 }  // namespace
 
+bool attention_takes(const at::Tensor& q, const AttentionScope& scope) {
+  constexpr std::int64_t kHeadMultiple = 8, kWidestHead = 256;  // of FlashAttention
+  return !scope.window || (q.scalar_type() != at::kFloat && q.size(3) % kHeadMultiple == 0 && q.size(3) <= kWidestHead);
+}
+
+namespace {
+
+bool uses_cudnn_window(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionScope& scope) {
+  return scope.window && scope.documents == nullptr && q.scalar_type() == at::kBFloat16 && cudnn_fits(q) &&
+         cudnn_takes_window(q, k, v, *scope.window, score_scale(q, scope));
+}
+
+}  // namespace
+
 AttentionForward causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionScope& scope) {
   const On stream(q);
-  return scope.documents != nullptr ? document_attention(q, k, v, *scope.documents) : row_attention(q, k, v);
+  if (uses_cudnn_window(q, k, v, scope)) return cudnn_window_attention(q, k, v, *scope.window, score_scale(q, scope));
+  if (scope.documents == nullptr && !scope.window) return row_attention(q, k, v, score_scale(q, scope));
+  return q.scalar_type() == at::kFloat ? efficient_attention(q, k, v, scope) : flash_attention(q, k, v, scope);
 }
 
 AttentionBackward causal_attention_backward(const at::Tensor& dout, const at::Tensor& q, const at::Tensor& k,
                                             const at::Tensor& v, const AttentionForward& forward, const AttentionScope& scope) {
   const On stream(q);
-  return scope.documents != nullptr ? document_attention_backward(dout, q, k, v, forward, *scope.documents)
-                                    : row_attention_backward(dout, q, k, v, forward);
+  if (uses_cudnn_window(q, k, v, scope)) {
+    return cudnn_window_attention_backward(dout, q, k, v, forward, *scope.window, score_scale(q, scope));
+  }
+  if (scope.documents == nullptr && !scope.window) {
+    return row_attention_backward(dout, q, k, v, forward, score_scale(q, scope));
+  }
+  return q.scalar_type() == at::kFloat ? efficient_attention_backward(dout, q, k, v, forward, scope)
+                                       : flash_attention_backward(dout, q, k, v, forward, scope);
 }
 
 void adamw(at::Tensor& value, const at::Tensor& gradient, at::Tensor& first_moment, at::Tensor& second_moment,
@@ -322,6 +480,42 @@ void muon_apply(const MatrixList& matrices, const at::Tensor& update, double rat
     const at::Tensor part = update.narrow(0, static_cast<std::int64_t>(first), static_cast<std::int64_t>(n));
     cuda::muon_apply(element_of(part), pointers(matrices, first, n), part.const_data_ptr(), static_cast<int>(n),
                      update[0].numel(), static_cast<float>(rate), stream);
+  });
+}
+
+at::Tensor normuon_directions(const MatrixList& matrices, at::ScalarType dtype, double grad_scale, double momentum) {
+  const at::Tensor& like = matrices.value.front();
+  const On stream(like);
+  const auto count = static_cast<std::int64_t>(matrices.value.size());
+  const MatrixShape shape = {like.size(0), like.size(1)};
+  at::Tensor batch = at::empty({count, shape.rows, shape.columns}, like.options().dtype(dtype));
+  const at::Tensor squares = floats(2 * count * shape.rows, like), totals = floats(2 * count, like);
+  for_each_launch(matrices, [&](std::size_t first, std::size_t n) {
+    const at::Tensor part = batch.narrow(0, static_cast<std::int64_t>(first), static_cast<std::int64_t>(n));
+    cuda::normuon_directions(element_of(part), pointers(matrices, first, n), static_cast<int>(n), shape, part.data_ptr(),
+                             squares.data_ptr<float>() + 2 * static_cast<std::int64_t>(first) * shape.rows,
+                             totals.data_ptr<float>() + 2 * static_cast<std::int64_t>(first), static_cast<float>(grad_scale),
+                             static_cast<float>(momentum), stream);
+  });
+  return batch;
+}
+
+void normuon_apply(const MatrixList& matrices, std::vector<at::Tensor>& second_moments, const at::Tensor& update,
+                   const NorMuonArguments& arguments) {
+  const On stream(update);
+  const MatrixShape shape = {update.size(1), update.size(2)};
+  const std::int64_t lines = std::max(shape.rows, shape.columns), count = update.size(0);
+  const at::Tensor partials = floats(count * normuon_parts(shape) * lines, update), factors = floats(count * lines, update);
+  const NorMuonStep step = {static_cast<float>(arguments.rate), static_cast<float>(arguments.weight_decay),
+                            static_cast<float>(arguments.beta2)};
+  for_each_launch(matrices, [&](std::size_t first, std::size_t n) {
+    const auto offset = static_cast<std::int64_t>(first);
+    const at::Tensor part = update.narrow(0, offset, static_cast<std::int64_t>(n));
+    NorMuonMoments moments = {};
+    for (std::size_t i = 0; i < n; ++i) moments.moment[i] = device_data<float>(second_moments[first + i]);
+    cuda::normuon_apply(element_of(part), pointers(matrices, first, n), moments, static_cast<int>(n), shape,
+                        part.const_data_ptr(), partials.data_ptr<float>() + offset * normuon_parts(shape) * lines,
+                        factors.data_ptr<float>() + offset * lines, step, stream);
   });
 }
 

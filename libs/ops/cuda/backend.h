@@ -13,9 +13,11 @@
 
 #include "ops/attention.h"
 #include "ops/device.h"
+#include "ops/embedding.h"
 #include "ops/linear.h"
 #include "ops/optimizer.h"
 #include "ops/paged_attention.h"
+#include "ops/residual_mix.h"
 #include "ops/rope.h"
 #include "ops/sample.h"
 
@@ -29,16 +31,34 @@ void rope_qk_norm(const at::Tensor& qkv, const RopeTable& table, const at::Tenso
 void rope_qk_norm_backward(const at::Tensor& dq, const at::Tensor& dk, const at::Tensor& dv, const at::Tensor& q,
                            const at::Tensor& k, const at::Tensor& rstd, const RopeTable& table, at::Tensor& dqkv);
 void relu_squared(const at::Tensor& x, at::Tensor& y);
-void relu_squared_backward(const at::Tensor& dy, const at::Tensor& x, at::Tensor& dx);
+void relu_squared_backward(const at::Tensor& dy, const at::Tensor& y, at::Tensor& dx);
 void embedding(const at::Tensor& table, const at::Tensor& ids, at::Tensor& y);
 void embedding_rms_norm(const at::Tensor& table, const at::Tensor& inputs, const at::Tensor& drawn, at::Tensor& ids,
                         at::Tensor& y, double eps);
-void embedding_backward(const at::Tensor& dy, const at::Tensor& ids, at::Tensor& dtable);
+void embedding_backward(const at::Tensor& dy, const TokenOrder& order, at::Tensor& dtable);
+TokenOrder order_tokens(const at::Tensor& ids);
+
+void residual_mix(at::Tensor& stream, const at::Tensor& branch, const at::Tensor& x0, const at::Tensor& a, const at::Tensor& b,
+                  at::Tensor& before, at::Tensor& y, at::Tensor& rstd, double eps);
+void residual_mix_backward(const NormGradient& norm, at::Tensor& gradient, const at::Tensor& before, const at::Tensor& x0,
+                           const at::Tensor& a, const at::Tensor& b, at::Tensor& dx0, bool accumulate, at::Tensor d_a,
+                           at::Tensor d_b);
+void smear(const at::Tensor& x, const at::Tensor& previous, const at::Tensor& before, const at::Tensor& gate,
+           const at::Tensor& lambda, at::Tensor& y, at::Tensor& s);
+void smear_backward(const at::Tensor& dy, const at::Tensor& x, const at::Tensor& before, const at::Tensor& gate,
+                    const at::Tensor& lambda, const at::Tensor& s, at::Tensor& dx, at::Tensor d_gate, at::Tensor d_lambda);
+void add_value_embedding(at::Tensor v, const at::Tensor& h, const at::Tensor& gate, const at::Tensor& table,
+                         const at::Tensor& ids, at::Tensor& g);
+void add_value_embedding_backward(const at::Tensor& dv, const at::Tensor& h, const at::Tensor& gate, const at::Tensor& table,
+                                  const TokenOrder& order, const at::Tensor& g, at::Tensor& dh, at::Tensor& d_gate,
+                                  at::Tensor& d_table);
 // z (rows, padded): raw logits, replaced by their gradient if scale is defined.
 void softcap_cross_entropy(at::Tensor& z, const at::Tensor& targets, const at::Tensor& scale, at::Tensor& losses,
                            std::int64_t vocab, double softcap);
 at::Tensor softcap(const at::Tensor& z, std::int64_t vocab, double softcap);
 void softcap(const at::Tensor& z, double softcap, at::Tensor& out);
+// Whether a kernel takes these heads and this scope, whose window, if any, ends before the longest row or document does.
+bool attention_takes(const at::Tensor& q, const AttentionScope& scope);
 AttentionForward causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionScope& scope);
 AttentionBackward causal_attention_backward(const at::Tensor& dout, const at::Tensor& q, const at::Tensor& k,
                                             const at::Tensor& v, const AttentionForward& forward, const AttentionScope& scope);
@@ -70,6 +90,9 @@ void adamw(at::Tensor& value, const at::Tensor& gradient, at::Tensor& first_mome
            at::Tensor& compute, const AdamWArguments& arguments);
 at::Tensor muon_directions(const MatrixList& matrices, at::ScalarType dtype, double grad_scale, double momentum, bool nesterov);
 void muon_apply(const MatrixList& matrices, const at::Tensor& update, double rate);
+at::Tensor normuon_directions(const MatrixList& matrices, at::ScalarType dtype, double grad_scale, double momentum);
+void normuon_apply(const MatrixList& matrices, std::vector<at::Tensor>& second_moments, const at::Tensor& update,
+                   const NorMuonArguments& arguments);
 // Sum of squares of all tensors (float32), on the device: float64, no dimensions.
 at::Tensor sum_of_squares(const std::vector<at::Tensor>& tensors);
 

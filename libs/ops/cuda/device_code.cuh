@@ -77,6 +77,32 @@ __device__ inline float row_max(float x) {
   return warp_max(x);
 }
 
+// The sum over L neighbouring lanes of a warp.
+template <int L>
+__device__ inline float group_sum(float x) {
+#pragma unroll
+  for (int offset = L / 2; offset > 0; offset /= 2) x += __shfl_xor_sync(0xffffffffU, x, offset);
+  return x;
+}
+
+// Accesses a thread keeps in registers; threads a row are chosen so that they suffice.
+constexpr int kAccesses = 4;
+
+struct RowLaunch {
+  dim3 grid, block;
+};
+
+// A warp a row where that holds it, several rows a block; more threads, and one row a block, for wider rows.
+inline RowLaunch row_launch(i64 rows, i64 n, int access, int kept = kAccesses) {
+  const i64 accesses = (n + access - 1) / access;
+  const i64 warps = (accesses + 32 * kept - 1) / (32 * kept);
+  if (warps > 32) throw std::runtime_error("rows of " + std::to_string(n) + " elements are too wide for these kernels");
+  RowLaunch shape;
+  shape.block = warps == 1 ? dim3(32, 8) : dim3(static_cast<unsigned>(32 * warps), 1);
+  shape.grid = dim3(static_cast<unsigned>((rows + shape.block.y - 1) / shape.block.y));
+  return shape;
+}
+
 // Where the head of a token goes in the paged cache, in elements.
 __device__ inline i64 cache_offset(const PagedShape& shape, int slot, int head) {
   const i64 row = static_cast<i64>(slot / shape.block_size) * shape.n_kv_head + head;

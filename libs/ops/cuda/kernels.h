@@ -36,7 +36,7 @@ void rope_qk_norm_backward(Element type, const void* dq, const void* dk, const v
                            Stream stream);
 
 void relu_squared(Element type, const void* x, void* y, std::int64_t n, Stream stream);
-void relu_squared_backward(Element type, const void* dy, const void* x, void* dx, std::int64_t n, Stream stream);
+void relu_squared_backward(Element type, const void* dy, const void* y, void* dx, std::int64_t n, Stream stream);
 
 // ids that are out of range give rows of NaN.
 void embedding(Element type, const void* table, std::int64_t rows, const std::int32_t* ids, std::int64_t n, void* y,
@@ -46,9 +46,81 @@ void embedding(Element type, const void* table, std::int64_t rows, const std::in
 void embedding_rms_norm(Element type, const void* table, std::int64_t rows, const std::int32_t* inputs, std::int64_t n,
                         const std::int32_t* drawn, std::int64_t drawn_count, std::int32_t* ids, void* y, std::int64_t width,
                         float eps, Stream stream);
-// ids sorted, with the position that each came from: sums of one id are taken in that order, by one block.
-void embedding_backward(Element type, const void* dy, const std::int32_t* sorted_ids, const std::int64_t* positions,
-                        std::int64_t n, float* dtable, std::int64_t width, Stream stream);
+// ---------------------------------------------------------------------------------------------- stream.cu
+// The residual stream of nanochat-2026-07 (ops/residual_mix.h, ops/smear.h). a, b, lambda and the gradients of such numbers
+// are one float each, on the device.
+void residual_mix(Element type, void* stream, const void* branch, const void* x0, const float* a, const float* b, void* before,
+                  void* y, float* rstd, std::int64_t rows, std::int64_t n, float eps, Stream stream_of_work);
+
+// Floats of scratch for each of the backward functions below.
+std::int64_t stream_partials(std::int64_t rows);
+
+struct MixBackward {
+  const void* dy;     // of the norm of the mixed stream, whose output is y; null: there is none
+  const void* y;
+  const float* rstd;
+  void* gradient;     // in and out
+  const void* before;  // may be null, then d_a is too
+  const void* x0;
+  const float* a;
+  const float* b;
+  float* dx0;
+  bool accumulate;  // to dx0
+  float* d_a;
+  float* d_b;
+  float* partials;
+};
+void residual_mix_backward(Element type, const MixBackward& arguments, std::int64_t rows, std::int64_t n, Stream stream);
+
+struct Smear {
+  const void* x;
+  const void* previous;        // null: the row above
+  const std::int32_t* before;
+  const void* gate;
+  const float* lambda;
+  std::int32_t channels;       // of the gate
+};
+// s may be null.
+void smear(Element type, const Smear& arguments, void* y, float* s, std::int64_t rows, std::int64_t n, Stream stream);
+// slopes: float (rows), receives the gradient of the gate before its sigmoid.
+void smear_backward(Element type, const Smear& arguments, const float* dy, const float* s, void* dx, float* slopes,
+                    float* d_lambda, float* partials, std::int64_t rows, std::int64_t n, Stream stream);
+
+// ---------------------------------------------------------------------------------------------- tables.cu
+// Gradients of tables by token, added up in the order of the tokens: ids sorted, with the position that each came from.
+struct SortedTokens {
+  const std::int32_t* ids;
+  const std::int64_t* positions;
+  std::int64_t count;
+};
+// Floats of scratch for one table of this width.
+std::int64_t table_gradient_partials(std::int64_t tokens, std::int64_t width);
+void embedding_backward(Element type, const void* dy, const SortedTokens& tokens, float* dtable, std::int64_t rows,
+                        std::int64_t width, float* partials, Stream stream);
+
+// Value embeddings (ops/value_embedding.h).
+struct ValueEmbedding {
+  const void* h;  // (tokens, width)
+  const void* gate;
+  const void* table;
+  Element table_type;
+  std::int64_t tokens, heads, d, width, table_rows;
+  std::int32_t channels;  // of the gate
+};
+// v (tokens, heads, d): rows v_stride elements apart. g may be null. ids out of range give NaN.
+void add_value_embedding(Element type, const ValueEmbedding& arguments, void* v, std::int64_t v_stride, const std::int32_t* ids,
+                         float* g, Stream stream);
+// slopes (tokens, heads): receives the gradient of the gates before their sigmoid. d_table may be null; otherwise partials has
+// table_gradient_partials(tokens, heads * d) floats.
+void value_embedding_slopes(Element type, const ValueEmbedding& arguments, const void* dv, std::int64_t dv_stride,
+                            const SortedTokens& tokens, const float* g, float* slopes, float* d_table, float* partials,
+                            Stream stream);
+
+// The gradients of gates (heads, channels) on the first channels of x (tokens, width), by that of their logits, slopes (tokens,
+// heads): d_gate += slopes^T x and, where dx is not null, dx += slopes gate.
+std::int64_t gate_gradient_partials(std::int64_t heads, std::int64_t channels);
+void gate_gradient(Element type, const float* slopes, const void* x, const void* gate, void* dx, float* d_gate, float* partials,
+                   std::int64_t tokens, std::int64_t heads, std::int64_t channels, std::int64_t width, Stream stream);
 
 // --------------------------------------------------------------------------------------- cross_entropy.cu
 // Rows of raw logits z (rows, padded). scale == nullptr: losses only; otherwise z becomes its gradient. A target
@@ -84,16 +156,36 @@ void muon_normalise(Element type, void* batch, const float* partial, int count, 
 void muon_apply(Element type, const MatrixPointers& matrices, const void* update, int count, std::int64_t size, float rate,
                 Stream stream);
 
+// NorMuon (ops/optimizer.h). Matrices of one shape (rows, columns).
+struct MatrixShape {
+  std::int64_t rows, columns;
+};
+// squares: (2, count, rows) floats of scratch; totals: (2, count).
+void normuon_directions(Element type, const MatrixPointers& matrices, int count, const MatrixShape& shape, void* batch,
+                        float* squares, float* totals, float grad_scale, float momentum, Stream stream);
+// Lines are rows if there are at least as many as columns, else columns.
+struct NorMuonMoments {
+  float* moment[kMatricesPerLaunch];  // one for each line
+};
+struct NorMuonStep {
+  float rate, weight_decay, beta2;
+};
+// partials: (count, normuon_parts(shape), lines) floats of scratch; factors: (count, lines).
+std::int64_t normuon_parts(const MatrixShape& shape);
+void normuon_apply(Element type, const MatrixPointers& matrices, const NorMuonMoments& moments, int count,
+                   const MatrixShape& shape, const void* update, float* partials, float* factors, const NorMuonStep& step,
+                   Stream stream);
+
 // Partial sums of squares of x, one a block, written to partial (blocks).
 void sum_of_squares(const float* x, std::int64_t n, double* partial, int blocks, Stream stream);
 
 // ----------------------------------------------------------------------------------------- paged_attention.cu
 // Tokens of one sequence in a batch (PagedBatch of ops/paged_attention.h).
 struct PagedSequence {
-  std::int32_t row;     // of the batch: the first token's
+  std::int32_t row;  // of the batch: the first token's
   std::int32_t tokens;  // in the batch; 0: the sequence is skipped
-  std::int32_t start;   // position of the first of them
-  std::int32_t table;   // element of `tables` where its block table begins
+  std::int32_t start;  // position of the first of them
+  std::int32_t table;  // element of `tables` where its block table begins
 };
 // Rows of a sequence that one block of threads answers. A row is a token and one of the heads that share a key/value head;
 // rows are numbered token by token.
@@ -105,23 +197,23 @@ inline constexpr int kTileKeys = 64;  // splits are multiples of this
 inline constexpr std::int32_t kNoWindow = 0x7fffffff;
 
 struct PagedAttentionArguments {
-  const void* q;       // (N, n_head, d)
-  const void* keys;    // (blocks, n_kv_head, block_size, d)
+  const void* q;  // (N, n_head, d)
+  const void* keys;  // (blocks, n_kv_head, block_size, d)
   const void* values;
-  void* out;           // (N, n_head, d)
+  void* out;  // (N, n_head, d)
   const PagedSequence* sequences;
   const PagedTile* tiles;  // null: tile i is the first one of sequence i
   const std::int32_t* tables;
-  float* partial;          // paged_partial_floats() of scratch
+  float* partial;  // paged_partial_floats() of scratch
   std::int32_t* counters;  // (tiles, n_kv_head), zero before and after
   std::int32_t n_head, n_kv_head, d, block_size;
-  std::int32_t block_shift;   // log2(block_size), or -1 where block_size is no power of two
+  std::int32_t block_shift;  // log2(block_size), or -1 where block_size is no power of two
   std::int32_t tile_count;
   std::int32_t partial_rows;  // most rows that a tile has, at most those of its kind
-  std::int32_t split;         // keys of a split: a multiple of kTileKeys. One block of threads reads one split
-  std::int32_t splits;        // of the longest sequence
-  std::int32_t window;        // a token at position p sees positions p - window to p
-  bool tall;                  // tiles of kTallTileRows rows; bfloat16 alone
+  std::int32_t split;  // keys of a split: a multiple of kTileKeys. One block of threads reads one split
+  std::int32_t splits;  // of the longest sequence
+  std::int32_t window;  // a token at position p sees positions p - window to p
+  bool tall;  // tiles of kTallTileRows rows; bfloat16 alone
   float scale;
 };
 bool paged_attention_takes(std::int64_t d);
@@ -155,9 +247,9 @@ struct LinearRows {
   void* y;
   std::int64_t y_stride;
   std::int32_t rows, m, k;
-  float norm_eps;     // x is normalised first as by rms_norm(); negative: it is not
+  float norm_eps;  // x is normalised first as by rms_norm(); negative: it is not
   bool relu_squared;  // max(y, 0)^2
-  bool add;           // added to what y holds
+  bool add;  // added to what y holds
 };
 // Whether pointers and strides fit.
 bool linear_rows_takes(Element type, const LinearRows& arguments);
@@ -170,26 +262,26 @@ struct SampleList {
   std::int32_t begin, count;
 };
 struct SampleRow {
-  std::int32_t logits;         // row of the logits
-  std::int32_t greedy;         // 1: the most likely token
+  std::int32_t logits;  // row of the logits
+  std::int32_t greedy;  // 1: the most likely token
   float inverse_temperature;
   float repetition_penalty;
   double frequency_penalty, presence_penalty;
   double top_p, min_p, uniform;
-  std::int32_t top_k;          // 0: all
-  std::int32_t logprob;        // 1: wanted
-  std::int32_t top_logprobs;   // how many are wanted, at most SampleArguments::top_stride
-  std::int32_t scratch_row;    // of `counts`, or -1 where there are no penalties
+  std::int32_t top_k;  // 0: all
+  std::int32_t logprob;  // 1: wanted
+  std::int32_t top_logprobs;  // how many are wanted, at most SampleArguments::top_stride
+  std::int32_t scratch_row;  // of `counts`, or -1 where there are no penalties
   SampleList seen, generated, forbidden;  // of ids
-  std::int32_t last_input;     // element of `inputs` that is one more of seen and of generated, or -1
-  SampleList bias;                        // of bias_ids and bias_values
-  std::int32_t allowed;        // word of `masks` where the row's mask begins, or -1: all are
+  std::int32_t last_input;  // element of `inputs` that is one more of seen and of generated, or -1
+  SampleList bias;  // of bias_ids and bias_values
+  std::int32_t allowed;  // word of `masks` where the row's mask begins, or -1: all are
 };
 enum class SampleStatus : std::int32_t { kOk, kNotFinite, kNoneFinite, kNoneAllowed };
 struct SampledRow {
-  std::int32_t id;             // kNotFinite: the token whose logit is not
+  std::int32_t id;  // kNotFinite: the token whose logit is not
   SampleStatus status;
-  float bad_logit;             // kNotFinite: that logit
+  float bad_logit;  // kNotFinite: that logit
   std::int32_t top_count;
   double logprob;
 };
@@ -198,18 +290,18 @@ struct SampledLogprob {
   double logprob;
 };
 struct SampleArguments {
-  const float* logits;         // (rows of logits, vocab)
+  const float* logits;  // (rows of logits, vocab)
   const SampleRow* rows;
-  const std::int32_t* ids;     // seen, generated, forbidden
+  const std::int32_t* ids;  // seen, generated, forbidden
   const std::int32_t* inputs;  // of last_input
   const std::int32_t* bias_ids;
   const float* bias_values;
   const std::uint32_t* masks;  // a bit for each token
-  float* weights;              // (row_count, vocab) of scratch
-  std::uint32_t* counts;       // (rows with penalties, vocab), zero before
-  SampledRow* results;         // (row_count)
-  SampledLogprob* top;         // (row_count, top_stride)
-  std::int32_t* tokens;        // (row_count): the ids once more, for the next pass through the model; -1 after an error
+  float* weights;  // (row_count, vocab) of scratch
+  std::uint32_t* counts;  // (rows with penalties, vocab), zero before
+  SampledRow* results;  // (row_count)
+  SampledLogprob* top;  // (row_count, top_stride)
+  std::int32_t* tokens;  // (row_count): the ids once more, for the next pass through the model; -1 after an error
   std::int32_t row_count, vocab, top_stride;
 };
 void sample(const SampleArguments& arguments, Stream stream);

@@ -73,6 +73,188 @@ __global__ void muon_apply_kernel(MatrixPointers matrices, const T* __restrict__
   }
 }
 
+// ---- NorMuon. A block takes a row at a time.
+
+constexpr float kSmallestNorm = 1e-6F, kSmallestMoment = 1e-10F;
+
+template <class T>
+__device__ inline float rounded(float x, T like) {
+  from_float(x, like);
+  return to_float(like);
+}
+
+template <class T, int N>
+__global__ void normuon_momentum_kernel(MatrixPointers matrices, MatrixShape shape, T* __restrict__ batch,
+                                        float* __restrict__ squares, float grad_scale, float momentum) {
+  const i64 row = blockIdx.x, matrix = blockIdx.y, line = matrix * shape.rows + row;
+  const float* __restrict__ g = matrices.gradient[matrix] + row * shape.columns;
+  float* __restrict__ m = matrices.momentum[matrix] + row * shape.columns;
+  T* out = batch + line * shape.columns;
+  float sum = 0.0F;
+  for (i64 i = static_cast<i64>(threadIdx.x) * N; i < shape.columns; i += static_cast<i64>(blockDim.x) * N) {
+    float gradients[N], buffers[N];
+    load<N>(g + i, gradients);
+    load<N>(m + i, buffers);
+#pragma unroll
+    for (int j = 0; j < N; ++j) {
+      const float gradient = gradients[j] * grad_scale;
+      buffers[j] += (1.0F - momentum) * (gradient - buffers[j]);
+      gradients[j] = rounded(buffers[j] - (buffers[j] - gradient) * (1.0F - momentum), T());
+      sum += gradients[j] * gradients[j];
+    }
+    store<N>(m + i, buffers);
+    store<N>(out + i, gradients);
+  }
+  sum = row_sum(sum);
+  if (threadIdx.x == 0) squares[line] = sum;
+}
+
+__global__ void sum_lines_kernel(const float* __restrict__ squares, i64 lines, float* __restrict__ totals) {
+  float sum = 0.0F;
+  for (i64 i = threadIdx.x; i < lines; i += blockDim.x) sum += squares[blockIdx.x * lines + i];
+  sum = row_sum(sum);
+  if (threadIdx.x == 0) totals[blockIdx.x] = sum;
+}
+
+// What a row is multiplied with, so that all have the same norm; of the type of the batch.
+template <class T>
+__device__ inline float equal_norm(float total, float square, i64 rows) {
+  return rounded(sqrtf(total) / sqrtf(static_cast<float>(rows)) / fmaxf(sqrtf(square), kSmallestNorm), T());
+}
+
+// The sums of squares of the rows with equal norms, or those rows divided by the norm of the matrix.
+template <class T, int N, bool kDivide>
+__global__ void normuon_equal_rows_kernel(T* __restrict__ batch, MatrixShape shape, const float* __restrict__ squares,
+                                          const float* __restrict__ totals, float* __restrict__ new_squares,
+                                          const float* __restrict__ new_totals) {
+  const i64 row = blockIdx.x, matrix = blockIdx.y, line = matrix * shape.rows + row;
+  T* values = batch + line * shape.columns;
+  const float factor = equal_norm<T>(totals[matrix], squares[line], shape.rows);
+  float divisor = 1.0F;
+  if constexpr (kDivide) divisor = rounded(rounded(rounded(sqrtf(new_totals[matrix]), T()) * 1.01F, T()) + 1e-6F, T());
+  float sum = 0.0F;
+  for (i64 i = static_cast<i64>(threadIdx.x) * N; i < shape.columns; i += static_cast<i64>(blockDim.x) * N) {
+    float x[N];
+    load<N>(values + i, x);
+#pragma unroll
+    for (int j = 0; j < N; ++j) {
+      x[j] = rounded(x[j] * factor, T());
+      if constexpr (kDivide) {
+        x[j] /= divisor;
+      } else {
+        sum += x[j] * x[j];
+      }
+    }
+    if constexpr (kDivide) store<N>(values + i, x);
+  }
+  if constexpr (!kDivide) {
+    sum = row_sum(sum);
+    if (threadIdx.x == 0) new_squares[line] = sum;
+  }
+}
+
+// Sums of squares of rows.
+template <class T, int N>
+__global__ void row_squares_kernel(const T* __restrict__ update, MatrixShape shape, float* __restrict__ squares) {
+  const i64 line = static_cast<i64>(blockIdx.y) * shape.rows + blockIdx.x;
+  float sum = 0.0F;
+  for (i64 i = static_cast<i64>(threadIdx.x) * N; i < shape.columns; i += static_cast<i64>(blockDim.x) * N) {
+    float x[N];
+    load<N>(update + line * shape.columns + i, x);
+#pragma unroll
+    for (int j = 0; j < N; ++j) sum += x[j] * x[j];
+  }
+  sum = row_sum(sum);
+  if (threadIdx.x == 0) squares[line] = sum;
+}
+
+constexpr i64 kRowsOfPart = 64;
+
+// Sums of squares of columns over kRowsOfPart rows.
+template <class T>
+__global__ void column_squares_kernel(const T* __restrict__ update, MatrixShape shape, float* __restrict__ partials) {
+  const i64 column = static_cast<i64>(blockIdx.x) * blockDim.x + threadIdx.x, part = blockIdx.y, matrix = blockIdx.z;
+  if (column >= shape.columns) return;
+  const i64 end = min(shape.rows, (part + 1) * kRowsOfPart);
+  float sum = 0.0F;
+#pragma unroll 8
+  for (i64 row = part * kRowsOfPart; row < end; ++row) {
+    const float x = to_float(update[matrix * shape.rows * shape.columns + row * shape.columns + column]);
+    sum += x * x;
+  }
+  partials[(matrix * gridDim.y + part) * shape.columns + column] = sum;
+}
+
+// A block for each matrix: from the squares of its lines to what each line is multiplied with.
+__global__ void normuon_moments_kernel(NorMuonMoments moments, MatrixShape shape, const float* __restrict__ partials, i64 parts,
+                                       float* __restrict__ factors, float beta2) {
+  const i64 lines = max(shape.rows, shape.columns), length = min(shape.rows, shape.columns), matrix = blockIdx.x;
+  const float* squares = partials + matrix * parts * lines;
+  float* moment = moments.moment[matrix];
+  float* factor = factors + matrix * lines;
+  float sum = 0.0F;
+  for (i64 line = threadIdx.x; line < lines; line += blockDim.x) {
+    float square = 0.0F;
+    for (i64 part = 0; part < parts; ++part) square += squares[part * lines + line];
+    factor[line] = square;  // read again by this thread alone
+    sum += square;
+  }
+  // Muon+ gives the matrix this norm; mean squares follow.
+  const float scale = sqrtf(static_cast<float>(length)) / fmaxf(sqrtf(row_sum(sum)), kSmallestNorm);
+  float before = 0.0F, after = 0.0F;
+  for (i64 line = threadIdx.x; line < lines; line += blockDim.x) {
+    const float mean = scale * scale * factor[line] / static_cast<float>(length);
+    const float smoothed = moment[line] + (1.0F - beta2) * (mean - moment[line]);
+    moment[line] = smoothed;
+    const float damping = rsqrtf(fmaxf(smoothed, kSmallestMoment));
+    factor[line] = scale * damping;
+    before += mean;
+    after += mean * damping * damping;
+  }
+  before = row_sum(before);
+  after = row_sum(after);
+  const float same_norm = sqrtf(static_cast<float>(length) * before) /
+                          fmaxf(sqrtf(static_cast<float>(length) * after), kSmallestMoment);
+  for (i64 line = threadIdx.x; line < lines; line += blockDim.x) factor[line] *= same_norm;
+}
+
+template <class T, int N, bool kByRow>
+__global__ void normuon_apply_kernel(MatrixPointers matrices, MatrixShape shape, const T* __restrict__ update,
+                                     const float* __restrict__ factors, NorMuonStep step) {
+  const i64 row = blockIdx.x, matrix = blockIdx.y;
+  const T* x = update + matrix * shape.rows * shape.columns + row * shape.columns;
+  float* __restrict__ value = matrices.value[matrix] + row * shape.columns;
+  auto* compute = static_cast<bf16*>(matrices.compute[matrix]);
+  const float* factor = factors + matrix * (kByRow ? shape.rows : shape.columns);
+  for (i64 i = static_cast<i64>(threadIdx.x) * N; i < shape.columns; i += static_cast<i64>(blockDim.x) * N) {
+    float updates[N], values[N], scales[N];
+    load<N>(x + i, updates);
+    load<N>(value + i, values);
+    if constexpr (!kByRow) load<N>(factor + i, scales);
+#pragma unroll
+    for (int j = 0; j < N; ++j) {
+      const float change = updates[j] * (kByRow ? factor[row] : scales[j]);
+      const float decaying = change * values[j] >= 0.0F ? values[j] : 0.0F;
+      values[j] -= step.rate * (change + step.weight_decay * decaying);
+    }
+    store<N>(value + i, values);
+    if (compute != nullptr) store<N>(compute + row * shape.columns + i, values);
+  }
+}
+
+// Calls body with the elements of an access: four where rows and pointers allow it.
+template <class Body>
+void visit_rows(const MatrixPointers& matrices, int count, const MatrixShape& shape, const Body& body) {
+  bool wide = shape.columns % 4 == 0;
+  for (int i = 0; i < count; ++i) {
+    for (const void* p : {static_cast<const void*>(matrices.value[i]), static_cast<const void*>(matrices.gradient[i]),
+                          static_cast<const void*>(matrices.momentum[i]), static_cast<const void*>(matrices.compute[i])}) {
+      wide = wide && aligned(p);
+    }
+  }
+  wide ? body(std::integral_constant<int, 4>()) : body(std::integral_constant<int, 1>());
+}
+
 __global__ void sum_of_squares_kernel(const float* __restrict__ x, i64 n, double* __restrict__ partial) {
   // Float sums of short runs, added up in double.
   double total = 0.0;
@@ -127,6 +309,56 @@ void muon_apply(Element type, const MatrixPointers& matrices, const void* update
                                                                                         size, rate);
   });
   check_launch("muon_apply");
+}
+
+void normuon_directions(Element type, const MatrixPointers& matrices, int count, const MatrixShape& shape, void* batch,
+                        float* squares, float* totals, float grad_scale, float momentum, Stream stream) {
+  const dim3 grid(static_cast<unsigned>(shape.rows), static_cast<unsigned>(count));
+  float *new_squares = squares + count * shape.rows, *new_totals = totals + count;
+  const auto sum_lines = [&](const float* of_rows, float* sums) {
+    sum_lines_kernel<<<static_cast<unsigned>(count), kThreads, 0, stream>>>(of_rows, shape.rows, sums);
+  };
+  visit(type, [&]<class T>(T) {
+    visit_rows(matrices, count, shape, [&]<int N>(std::integral_constant<int, N>) {
+      auto* x = static_cast<T*>(batch);
+      normuon_momentum_kernel<T, N><<<grid, kThreads, 0, stream>>>(matrices, shape, x, squares, grad_scale, momentum);
+      sum_lines(squares, totals);
+      normuon_equal_rows_kernel<T, N, false><<<grid, kThreads, 0, stream>>>(x, shape, squares, totals, new_squares, nullptr);
+      sum_lines(new_squares, new_totals);
+      normuon_equal_rows_kernel<T, N, true><<<grid, kThreads, 0, stream>>>(x, shape, squares, totals, nullptr, new_totals);
+    });
+  });
+  check_launch("normuon_directions");
+}
+
+i64 normuon_parts(const MatrixShape& shape) {
+  return shape.rows >= shape.columns ? 1 : (shape.rows + kRowsOfPart - 1) / kRowsOfPart;
+}
+
+void normuon_apply(Element type, const MatrixPointers& matrices, const NorMuonMoments& moments, int count,
+                   const MatrixShape& shape, const void* update, float* partials, float* factors, const NorMuonStep& step,
+                   Stream stream) {
+  constexpr int kMomentThreads = 1024;
+  const bool by_row = shape.rows >= shape.columns;
+  const i64 parts = normuon_parts(shape);
+  const dim3 grid(static_cast<unsigned>(shape.rows), static_cast<unsigned>(count));
+  visit(type, [&]<class T>(T) {
+    visit_rows(matrices, count, shape, [&]<int N>(std::integral_constant<int, N>) {
+      const auto* x = static_cast<const T*>(update);
+      if (by_row) {
+        row_squares_kernel<T, N><<<grid, kThreads, 0, stream>>>(x, shape, partials);
+      } else {
+        column_squares_kernel<T>
+            <<<dim3(blocks_for(shape.columns, kThreads), static_cast<unsigned>(parts), static_cast<unsigned>(count)), kThreads,
+               0, stream>>>(x, shape, partials);
+      }
+      normuon_moments_kernel<<<static_cast<unsigned>(count), kMomentThreads, 0, stream>>>(moments, shape, partials, parts,
+                                                                                          factors, step.beta2);
+      const auto apply = by_row ? &normuon_apply_kernel<T, N, true> : &normuon_apply_kernel<T, N, false>;
+      apply<<<grid, kThreads, 0, stream>>>(matrices, shape, x, factors, step);
+    });
+  });
+  check_launch("normuon_apply");
 }
 
 void sum_of_squares(const float* x, i64 n, double* partial, int blocks, Stream stream) {

@@ -1,13 +1,10 @@
-// Kernels over rows: norms, rotary embedding, activation, embedding. All are bound by memory: every element is read
+// Kernels over rows: norms, rotary embedding, activation, rows of the embedding. All are bound by memory: every element is read
 // once, 16 bytes at a time where rows allow it, and a row stays in registers between its sum and its use.
 
 #include "device_code.cuh"
 
 namespace nanochat::ops::cuda {
 namespace {
-
-// Accesses a thread keeps in registers; threads a row are chosen so that they suffice.
-constexpr int kAccesses = 4;
 
 template <class T, int N, bool kAdd>
 __global__ void rms_norm_kernel(const T* x, T* residual, T* y, float* rstd, i64 rows, int n, float eps) {
@@ -94,30 +91,8 @@ __global__ void rms_norm_backward_kernel(const T* __restrict__ dy, const T* __re
   }
 }
 
-struct RowLaunch {
-  dim3 grid, block;
-};
-
-// A warp a row where that holds it, several rows a block; more threads, and one row a block, for wider rows.
-RowLaunch row_launch(i64 rows, i64 n, int access) {
-  const i64 accesses = (n + access - 1) / access;
-  const i64 warps = (accesses + 32 * kAccesses - 1) / (32 * kAccesses);
-  if (warps > 32) throw std::runtime_error("rows of " + std::to_string(n) + " elements are too wide for these kernels");
-  RowLaunch shape;
-  shape.block = warps == 1 ? dim3(32, 8) : dim3(static_cast<unsigned>(32 * warps), 1);
-  shape.grid = dim3(blocks_for(rows, shape.block.y));
-  return shape;
-}
-
 // Rotated pairs: x1, x2 are d/2 apart. L lanes, N pairs each, take all heads of one token in turn, so that its angles
 // are loaded once.
-template <int L>
-__device__ inline float group_sum(float x) {
-#pragma unroll
-  for (int offset = L / 2; offset > 0; offset /= 2) x += __shfl_xor_sync(0xffffffffU, x, offset);
-  return x;
-}
-
 struct Group {
   i64 token;
   int first;  // pair of this lane
@@ -303,6 +278,7 @@ void visit_lanes(i64 d, bool wide, const Body& body) {
 
 constexpr int kThreads = 256;
 
+// y of the forward pass; or the gradient of x from dy and that y, which is given as x.
 template <class T, int N, bool kBackward>
 __global__ void relu_squared_kernel(const T* dy, const T* x, T* y, i64 n) {
   let_next_begin();
@@ -314,8 +290,12 @@ __global__ void relu_squared_kernel(const T* dy, const T* x, T* y, i64 n) {
   if constexpr (kBackward) load<N>(dy + i, gradients);
 #pragma unroll
   for (int j = 0; j < N; ++j) {
-    const float positive = values[j] < 0.0F ? 0.0F : values[j];  // keeps a NaN
-    values[j] = kBackward ? gradients[j] * 2.0F * positive : positive * positive;
+    if constexpr (kBackward) {
+      values[j] = gradients[j] * 2.0F * sqrtf(values[j]);
+    } else {
+      const float positive = values[j] < 0.0F ? 0.0F : values[j];  // keeps a NaN
+      values[j] = positive * positive;
+    }
   }
   store<N>(y + i, values);
 }
@@ -389,19 +369,6 @@ __global__ void embedding_rms_norm_kernel(const T* table, i64 rows, const std::i
 #pragma unroll
     for (int j = 0; j < N; ++j) values[a][j] *= scale;
     store<N>(y + token * width + i, values[a]);
-  }
-}
-
-template <class T>
-__global__ void embedding_backward_kernel(const T* __restrict__ dy, const std::int32_t* __restrict__ ids,
-                                          const i64* __restrict__ positions, i64 n, float* __restrict__ dtable, i64 width) {
-  const i64 first = blockIdx.x;
-  const std::int32_t id = ids[first];
-  if (first > 0 && ids[first - 1] == id) return;
-  for (i64 i = threadIdx.x; i < width; i += blockDim.x) {
-    float sum = 0.0F;
-    for (i64 token = first; token < n && ids[token] == id; ++token) sum += to_float(dy[positions[token] * width + i]);
-    dtable[id * width + i] += sum;
   }
 }
 
@@ -511,8 +478,8 @@ void relu_squared(Element type, const void* x, void* y, i64 n, Stream stream) {
   launch_relu_squared<false>(type, nullptr, x, y, n, stream);
 }
 
-void relu_squared_backward(Element type, const void* dy, const void* x, void* dx, i64 n, Stream stream) {
-  launch_relu_squared<true>(type, dy, x, dx, n, stream);
+void relu_squared_backward(Element type, const void* dy, const void* y, void* dx, i64 n, Stream stream) {
+  launch_relu_squared<true>(type, dy, y, dx, n, stream);
 }
 
 void embedding(Element type, const void* table, i64 rows, const std::int32_t* ids, i64 n, void* y, i64 width, Stream stream) {
@@ -540,16 +507,6 @@ void embedding_rms_norm(Element type, const void* table, i64 rows, const std::in
     }
   });
   check_launch("embedding_rms_norm");
-}
-
-void embedding_backward(Element type, const void* dy, const std::int32_t* sorted_ids, const i64* positions, i64 n,
-                        float* dtable, i64 width, Stream stream) {
-  if (n == 0) return;
-  visit(type, [&]<class T>(T) {
-    embedding_backward_kernel<T>
-        <<<static_cast<unsigned>(n), kThreads, 0, stream>>>(static_cast<const T*>(dy), sorted_ids, positions, n, dtable, width);
-  });
-  check_launch("embedding_backward");
 }
 
 }  // namespace nanochat::ops::cuda

@@ -39,6 +39,11 @@ inline void* data(const at::Tensor& tensor, const at::Tensor& like) {
   return tensor.data_ptr();
 }
 
+// The same of a tensor that may be undefined.
+inline void* optional_data(const at::Tensor& tensor, const at::Tensor& like) {
+  return tensor.defined() ? data(tensor, like) : nullptr;
+}
+
 template <class T>
 T* device_data(const at::Tensor& tensor) {
   TORCH_CHECK(tensor.is_cuda(), "expected a tensor on a GPU, got one on ", tensor.device());

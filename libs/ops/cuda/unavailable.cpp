@@ -27,12 +27,37 @@ void embedding(const at::Tensor&, const at::Tensor&, at::Tensor&) { unavailable(
 void embedding_rms_norm(const at::Tensor&, const at::Tensor&, const at::Tensor&, at::Tensor&, at::Tensor&, double) {
   unavailable();
 }
-void embedding_backward(const at::Tensor&, const at::Tensor&, at::Tensor&) { unavailable(); }
+void embedding_backward(const at::Tensor&, const TokenOrder&, at::Tensor&) { unavailable(); }
+TokenOrder order_tokens(const at::Tensor&) { unavailable(); }
+void residual_mix(at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&, at::Tensor&,
+                  at::Tensor&, at::Tensor&, double) {
+  unavailable();
+}
+void residual_mix_backward(const NormGradient&, at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                           const at::Tensor&, at::Tensor&, bool, at::Tensor, at::Tensor) {
+  unavailable();
+}
+void smear(const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&, at::Tensor&,
+           at::Tensor&) {
+  unavailable();
+}
+void smear_backward(const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                    const at::Tensor&, at::Tensor&, at::Tensor, at::Tensor) {
+  unavailable();
+}
+void add_value_embedding(at::Tensor, const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&, at::Tensor&) {
+  unavailable();
+}
+void add_value_embedding_backward(const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&, const TokenOrder&,
+                                  const at::Tensor&, at::Tensor&, at::Tensor&, at::Tensor&) {
+  unavailable();
+}
 void softcap_cross_entropy(at::Tensor&, const at::Tensor&, const at::Tensor&, at::Tensor&, std::int64_t, double) {
   unavailable();
 }
 at::Tensor softcap(const at::Tensor&, std::int64_t, double) { unavailable(); }
 void softcap(const at::Tensor&, double, at::Tensor&) { unavailable(); }
+bool attention_takes(const at::Tensor&, const AttentionScope&) { return false; }
 AttentionForward causal_attention(const at::Tensor&, const at::Tensor&, const at::Tensor&, const AttentionScope&) {
   unavailable();
 }
@@ -60,6 +85,8 @@ void wait(Event&) { unavailable(); }
 void adamw(at::Tensor&, const at::Tensor&, at::Tensor&, at::Tensor&, at::Tensor&, const AdamWArguments&) { unavailable(); }
 at::Tensor muon_directions(const MatrixList&, at::ScalarType, double, double, bool) { unavailable(); }
 void muon_apply(const MatrixList&, const at::Tensor&, double) { unavailable(); }
+at::Tensor normuon_directions(const MatrixList&, at::ScalarType, double, double) { unavailable(); }
+void normuon_apply(const MatrixList&, std::vector<at::Tensor>&, const at::Tensor&, const NorMuonArguments&) { unavailable(); }
 at::Tensor sum_of_squares(const std::vector<at::Tensor>&) { unavailable(); }
 
 bool built() { return false; }
