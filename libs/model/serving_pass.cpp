@@ -68,8 +68,13 @@ void ServingPass::run(const at::Tensor& inputs, const at::Tensor& drawn, const o
   for (std::size_t i = 0; i < layers_.size(); ++i) {
     const Layer& layer = layers_[i];
     fused ? layer.qkv.forward(residual, qkv, normalised) : layer.qkv.forward(norm, qkv, LinearMode::kTraining);
-    ops::rope_qk_norm_store(qkv, rope_, batch, q, keys[i], values[i], eps_);
-    ops::paged_attention(q, keys[i], values[i], batch, layer.plan.window.value_or(-1), attended);
+    const std::int64_t window = layer.plan.window.value_or(-1);
+    if (batch.fuses_decodes()) {
+      ops::rope_paged_decode(qkv, rope_, batch, keys[i], values[i], window, eps_, attended);
+    } else {
+      ops::rope_qk_norm_store(qkv, rope_, batch, q, keys[i], values[i], eps_);
+      ops::paged_attention(q, keys[i], values[i], batch, window, attended);
+    }
     if (fused) {
       layer.attention_out.forward(by_token, residual, added);
       layer.mlp_in.forward(residual, hidden, activated);

@@ -187,6 +187,8 @@ std::int64_t choose_split(const std::vector<std::int64_t>& seen, std::int64_t n_
 
 constexpr std::int64_t kBlocksWanted = 528;      // four for each multiprocessor of a large GPU
 constexpr std::int64_t kInvariantSplit = 256;
+// Most thread blocks that the parts of decodes make up: as many as run at a time on a large GPU.
+constexpr std::int64_t kMostDecodeBlocks = 396;
 
 constexpr std::int32_t kNowhere = -1;  // the slot of a token that is not there
 
@@ -284,6 +286,8 @@ DevicePagedBatch::DevicePagedBatch(const PagedBatch& batch, const at::Tensor& ke
   const std::int64_t fixed = fixed_split(options);
   tiles_.split = fixed > 0 ? fixed : choose_split(seen, n_kv_head, kBlocksWanted);
   tall_tiles_.split = fixed > 0 ? fixed : choose_split(tall_seen, n_kv_head, kBlocksWanted / 2);
+  const auto single = [](const PagedBatch::Sequence& sequence) { return sequence.tokens == 1; };
+  if (std::all_of(batch.sequences.begin(), batch.sequences.end(), single)) choose_decode_parts(keys, n_head, options);
   lists_ = pinned(lists.join(*this)).to(keys.device(), /*non_blocking=*/true);
   reserve_scratch(keys);
 }
@@ -302,9 +306,16 @@ DevicePagedBatch::DevicePagedBatch(std::int64_t sequences, std::int64_t longest,
   tiles_.split = fixed > 0 ? fixed
                            : choose_split(std::vector<std::int64_t>(static_cast<std::size_t>(sequences), longest), keys.size(1),
                                           kBlocksWanted);
+  choose_decode_parts(keys, n_head, options);
   lists_ = at::empty({sequences * (8 + blocks) + 16}, keys.options().dtype(at::kInt));
   reserve_scratch(keys);
   assign({});
+}
+
+void DevicePagedBatch::choose_decode_parts(const at::Tensor& keys, std::int64_t n_head, const PagedOptions& options) {
+  if (fixed_split(options) > 0 || !cuda::paged_decode_takes(keys, n_head)) return;
+  decode_parts_ = cuda::kMostDecodeParts;
+  while (decode_parts_ > 1 && tokens_ * keys.size(1) * decode_parts_ > kMostDecodeBlocks) decode_parts_ /= 2;
 }
 
 void DevicePagedBatch::assign(const PagedBatch& batch) {
@@ -347,15 +358,31 @@ void paged_store(const at::Tensor& k, const at::Tensor& v, const DevicePagedBatc
   cuda::paged_store(k, v, batch, keys, values);
 }
 
+namespace {
+
+void check_rope(const char* name, const at::Tensor& qkv, const RopeTable& table, const DevicePagedBatch& batch,
+                const at::Tensor& q, const at::Tensor& keys) {
+  TORCH_CHECK(qkv.numel() == q.size(0) * (q.size(1) + 2 * keys.size(1)) * q.size(2) && table.cos.size(1) == q.size(2) / 2, name,
+              ": qkv ", qkv.sizes(), " does not fit heads ", q.sizes(), " and blocks ", keys.sizes());
+  const std::int64_t longest = std::max(batch.tiles().longest, batch.tall_tiles().longest);
+  TORCH_CHECK(longest <= table.cos.size(0), name, ": position ", longest - 1, " is beyond the table of ", table.cos.size(0));
+}
+
+}  // namespace
+
 void rope_qk_norm_store(const at::Tensor& qkv, const RopeTable& table, const DevicePagedBatch& batch, at::Tensor& q,
                         at::Tensor& keys, at::Tensor& values, double eps) {
   check(q, keys, values, batch.tokens());
-  TORCH_CHECK(qkv.numel() == q.size(0) * (q.size(1) + 2 * keys.size(1)) * q.size(2) && table.cos.size(1) == q.size(2) / 2,
-              "rope_qk_norm_store: qkv ", qkv.sizes(), " does not fit q ", q.sizes(), " and blocks ", keys.sizes());
-  const std::int64_t longest = std::max(batch.tiles().longest, batch.tall_tiles().longest);
-  TORCH_CHECK(longest <= table.cos.size(0), "rope_qk_norm_store: position ", longest - 1, " is beyond the table of ",
-              table.cos.size(0));
+  check_rope("rope_qk_norm_store", qkv, table, batch, q, keys);
   cuda::rope_qk_norm_store(qkv, table, batch, q, keys, values, eps);
+}
+
+void rope_paged_decode(const at::Tensor& qkv, const RopeTable& table, const DevicePagedBatch& batch, at::Tensor& keys,
+                       at::Tensor& values, std::int64_t window, double eps, at::Tensor& out) {
+  check(out, keys, values, batch.tokens());
+  check_rope("rope_paged_decode", qkv, table, batch, out, keys);
+  TORCH_CHECK(batch.fuses_decodes() && qkv.is_contiguous(), "rope_paged_decode: the batch or qkv does not fit the kernel");
+  cuda::paged_decode(qkv, table, batch, keys, values, window, eps, out);
 }
 
 at::Tensor paged_attention(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values, const DevicePagedBatch& batch,

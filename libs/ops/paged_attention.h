@@ -69,6 +69,10 @@ class DevicePagedBatch {
   at::Tensor positions() const { return lists_.narrow(0, positions_, tokens_); }
   at::Tensor slots() const { return lists_.narrow(0, slots_, tokens_); }
 
+  // Whether rope_paged_decode() takes the batch: one token per sequence, bfloat16, not
+  // batch-invariant, no fixed split, on a GPU of compute capability 9.0 or later.
+  bool fuses_decodes() const { return decode_parts_ > 0; }
+
   // For callers of the kernels: tiles of one kind (cuda/kernels.h), and their shared scratch memory.
   struct Tiles {
     std::int64_t begin = 0, count = 0;  // in lists(); two numbers each
@@ -83,15 +87,18 @@ class DevicePagedBatch {
   const Tiles& tall_tiles() const { return tall_tiles_; }
   const at::Tensor& partial() const { return partial_; }
   const at::Tensor& counters() const { return counters_; }
+  std::int64_t decode_parts() const { return decode_parts_; }  // of each sequence in rope_paged_decode(), or 0
 
  private:
   struct Lists;
+  void choose_decode_parts(const at::Tensor& keys, std::int64_t n_head, const PagedOptions& options);
   void reserve_scratch(const at::Tensor& keys);
 
   at::Tensor lists_, partial_, counters_;
   std::int64_t blocks_ = 0, block_size_ = 0;  // of the cache, whose memory may go before this does
   std::int64_t tokens_ = 0, sequences_ = 0, tables_ = 0, positions_ = 0, slots_ = 0;  // where each list begins
   Tiles tiles_, tall_tiles_;
+  std::int64_t decode_parts_ = 0;
 };
 
 void paged_store(const at::Tensor& k, const at::Tensor& v, const DevicePagedBatch& batch, at::Tensor& keys, at::Tensor& values);
@@ -105,5 +112,10 @@ at::Tensor paged_attention(const at::Tensor& q, const at::Tensor& keys, const at
 // The same to `out`, dense as q.
 void paged_attention(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values, const DevicePagedBatch& batch,
                      std::int64_t window, at::Tensor& out);
+// rope_qk_norm_store() and paged_attention() of a batch that fuses_decodes(), in one kernel. It reads the
+// cached keys of earlier tokens while kernels before it still run: nothing that was enqueued since the
+// last copy from the host may have written them. out: (N, NH, D).
+void rope_paged_decode(const at::Tensor& qkv, const RopeTable& table, const DevicePagedBatch& batch, at::Tensor& keys,
+                       at::Tensor& values, std::int64_t window, double eps, at::Tensor& out);
 
 }  // namespace nanochat::ops

@@ -123,6 +123,37 @@ void paged_attention(const at::Tensor& q, const at::Tensor& keys, const at::Tens
   }
 }
 
+bool paged_decode_takes(const at::Tensor& keys, std::int64_t n_head) {
+  const c10::cuda::CUDAGuard guard(keys.device());
+  return keys.scalar_type() == at::kBFloat16 && paged_decode_takes(keys.size(3), n_head / keys.size(1));
+}
+
+void paged_decode(const at::Tensor& qkv, const RopeTable& table, const DevicePagedBatch& batch, at::Tensor& keys,
+                  at::Tensor& values, std::int64_t window, double eps, at::Tensor& out) {
+  const On stream(qkv);
+  PagedDecode a = {};
+  a.qkv = qkv.const_data_ptr();
+  a.cos = device_data<float>(table.cos);
+  a.sin = device_data<float>(table.sin);
+  a.keys = data(keys, qkv);
+  a.values = data(values, qkv);
+  a.out = data(out, qkv);
+  a.sequences = reinterpret_cast<const PagedSequence*>(list(batch, batch.sequences()));
+  a.tables = list(batch, batch.tables());
+  a.slots = device_data<std::int32_t>(batch.slots());
+  a.n_head = narrow(out.size(1));
+  a.n_kv_head = narrow(keys.size(1));
+  a.d = narrow(keys.size(3));
+  a.block_size = narrow(keys.size(2));
+  a.block_shift = log2_of(keys.size(2));
+  a.sequence_count = narrow(batch.tokens());
+  a.parts = narrow(batch.decode_parts());
+  a.window = window >= 0 ? narrow(window) : kNoWindow;
+  a.scale = softmax_scale(keys.size(3));
+  a.eps = static_cast<float>(eps);
+  paged_decode(a, stream);
+}
+
 namespace {
 
 // Appends to a list of bytes, aligned to 16 of them, and says where.
