@@ -45,8 +45,7 @@ struct RecordedPasses {
 
   RecordedPasses(Gpt& model, PagedKvCache& cache, std::int64_t rows_, std::int64_t draws, const ops::PagedOptions& options_)
       : rows(rows_), options(options_), place(place_of(cache)), shape(cache.keys().front().sizes().vec()),
-        pass(model, rows_, rows_, options_.batch_invariant), inputs(at::zeros({rows_}, int_options(cache))),
-        drawn(at::zeros({draws}, int_options(cache))) {}
+        pass(model, rows_, rows_, options_.batch_invariant), drawn(at::zeros({draws}, int_options(cache))) {}
 
   static std::vector<const void*> place_of(PagedKvCache& cache) {
     std::vector<const void*> place;
@@ -67,7 +66,6 @@ struct RecordedPasses {
   const std::vector<const void*> place;  // of the cache
   const std::vector<std::int64_t> shape;
   ServingPass pass;  // all write to the same memory
-  at::Tensor inputs;  // int32 (rows)
   at::Tensor drawn;  // int32: the tokens of the last draws
   std::map<std::pair<std::int64_t, std::int64_t>, Pass> passes;  // by rows and positions
 };
@@ -116,8 +114,7 @@ class DeviceRunner : public StepRunner {
     std::int64_t positions = 0;
     for (const ops::PagedBatch::Sequence& sequence : batch.sequences) positions = std::max(positions, sequence.start + 1);
     RecordedPasses::Pass& recorded = find_recorded(tokens, positions);
-    upload(inputs, recorded_->inputs);
-    recorded.batch.assign(batch);
+    recorded.batch.assign(batch, inputs);
     recorded.graph->replay();
     unrecorded_.reset();
     last_ = &recorded;
@@ -180,9 +177,8 @@ class DeviceRunner : public StepRunner {
     const auto place = passes.emplace(std::pair(rows, positions), RecordedPasses::Pass{std::move(room), {}, {}}).first;
     RecordedPasses::Pass& pass = place->second;
     try {
-      const at::Tensor inputs = recorded_->inputs.narrow(0, 0, rows);
       pass.graph.emplace(model_.device(), [&] {
-        recorded_->pass.run(inputs, recorded_->drawn, pass.batch, cache_.keys(), cache_.values());
+        recorded_->pass.run(pass.batch.inputs(), recorded_->drawn, pass.batch, cache_.keys(), cache_.values());
         pass.logits = recorded_->pass.logits();
       });
     } catch (...) {

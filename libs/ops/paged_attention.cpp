@@ -203,7 +203,7 @@ at::Tensor pinned(const std::vector<std::int32_t>& lists) {
 // What the kernels read, on the host.
 struct DevicePagedBatch::Lists {
   std::vector<cuda::PagedSequence> sequences;
-  std::vector<std::int32_t> tables, positions, slots;
+  std::vector<std::int32_t> tables, positions, slots, inputs;
   std::vector<cuda::PagedTile> tiles, tall_tiles;
 
   void add(const PagedBatch::Sequence& sequence, std::int64_t block_size) {
@@ -233,6 +233,7 @@ struct DevicePagedBatch::Lists {
     batch.sequences_ = append(sequences);
     batch.positions_ = append(positions);
     batch.slots_ = append(slots);
+    batch.inputs_ = append(inputs);
     batch.tiles_.begin = append(tiles);
     batch.tall_tiles_.begin = append(tall_tiles);
     batch.tables_ = append(tables);
@@ -307,7 +308,7 @@ DevicePagedBatch::DevicePagedBatch(std::int64_t sequences, std::int64_t longest,
                            : choose_split(std::vector<std::int64_t>(static_cast<std::size_t>(sequences), longest), keys.size(1),
                                           kBlocksWanted);
   choose_decode_parts(keys, n_head, options);
-  lists_ = at::empty({sequences * (8 + blocks) + 16}, keys.options().dtype(at::kInt));
+  lists_ = at::empty({sequences * (9 + blocks) + 20}, keys.options().dtype(at::kInt));
   reserve_scratch(keys);
   assign({});
 }
@@ -318,12 +319,15 @@ void DevicePagedBatch::choose_decode_parts(const at::Tensor& keys, std::int64_t 
   while (decode_parts_ > 1 && tokens_ * keys.size(1) * decode_parts_ > kMostDecodeBlocks) decode_parts_ /= 2;
 }
 
-void DevicePagedBatch::assign(const PagedBatch& batch) {
+void DevicePagedBatch::assign(const PagedBatch& batch, std::span<const std::int32_t> inputs) {
   check(batch, blocks_, block_size_);
   TORCH_CHECK(batch.tokens() == static_cast<std::int64_t>(batch.sequences.size()) && batch.tokens() <= tiles_.count &&
                   tall_tiles_.count == 0,
               "paged attention: a batch of ", batch.tokens(), " tokens does not fit one of ", tiles_.count, " decodes");
+  TORCH_CHECK(inputs.empty() || static_cast<std::int64_t>(inputs.size()) == batch.tokens(), "paged attention: ", inputs.size(),
+              " inputs for a batch of ", batch.tokens(), " tokens");
   Lists lists;
+  lists.inputs.assign(inputs.begin(), inputs.end());
   for (const PagedBatch::Sequence& sequence : batch.sequences) {
     TORCH_CHECK(sequence.start < tiles_.longest, "paged attention: position ", sequence.start, " is beyond ", tiles_.longest);
     lists.add(sequence, block_size_);
@@ -332,6 +336,7 @@ void DevicePagedBatch::assign(const PagedBatch& batch) {
   lists.sequences.resize(count);  // without tokens
   lists.positions.resize(count, 0);
   lists.slots.resize(count, kNowhere);
+  lists.inputs.resize(count, 0);
   for (std::size_t i = 0; i < count; ++i) lists.tiles.push_back({static_cast<std::int32_t>(i), 0});
   const std::vector<std::int32_t> joined = lists.join(*this);
   const auto size = static_cast<std::int64_t>(joined.size());

@@ -7,6 +7,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "ops/attention.h"
@@ -59,7 +60,9 @@ class DevicePagedBatch {
                    const PagedOptions& options = {});
   // Sets sequences of one token each, at most as many as there is room for. For
   // unused tokens, nothing is stored and attention does not write its output.
-  void assign(const PagedBatch& batch);
+  // inputs: what inputs() holds from now on, one number for each token, or empty.
+  // It travels in the same copy to the device.
+  void assign(const PagedBatch& batch, std::span<const std::int32_t> inputs = {});
   // True if there are kernels for such a cache. The other functions require this.
   static bool takes(const at::Tensor& keys);
 
@@ -68,6 +71,8 @@ class DevicePagedBatch {
   // and in the cache as block * block_size + offset; -1 for unused tokens.
   at::Tensor positions() const { return lists_.narrow(0, positions_, tokens_); }
   at::Tensor slots() const { return lists_.narrow(0, slots_, tokens_); }
+  // int32 (tokens), on the device, of a batch with room for decodes: the numbers given to assign(); 0 for unused tokens.
+  at::Tensor inputs() const { return lists_.narrow(0, inputs_, tokens_); }
 
   // Whether rope_paged_decode() takes the batch: one token per sequence, bfloat16, not
   // batch-invariant, no fixed split, on a GPU of compute capability 9.0 or later.
@@ -96,7 +101,7 @@ class DevicePagedBatch {
 
   at::Tensor lists_, partial_, counters_;
   std::int64_t blocks_ = 0, block_size_ = 0;  // of the cache, whose memory may go before this does
-  std::int64_t tokens_ = 0, sequences_ = 0, tables_ = 0, positions_ = 0, slots_ = 0;  // where each list begins
+  std::int64_t tokens_ = 0, sequences_ = 0, tables_ = 0, positions_ = 0, slots_ = 0, inputs_ = 0;  // where each list begins
   Tiles tiles_, tall_tiles_;
   std::int64_t decode_parts_ = 0;
 };

@@ -156,6 +156,22 @@ void paged_decode(const at::Tensor& qkv, const RopeTable& table, const DevicePag
 
 namespace {
 
+// Streams of a device beside those that callers use.
+enum class Purpose {
+  // Graphs are recorded here: not on the default stream, which cannot be recorded, and always on the same one, so that what
+  // libraries keep for each stream, such as the scratch memory of products, is taken once and outside of any graph.
+  kRecording,
+  kUploads,    // copies that do not wait for the kernels before them
+  kDownloads,  // copies that the kernels behind them do not wait for
+};
+c10::cuda::CUDAStream stream_for(Purpose purpose) {
+  static std::mutex mutex;
+  static std::map<std::pair<c10::DeviceIndex, Purpose>, c10::cuda::CUDAStream> streams;
+  const std::scoped_lock lock(mutex);
+  const c10::DeviceIndex device = c10::cuda::current_device();
+  return streams.try_emplace({device, purpose}, c10::cuda::getStreamFromPool(/*isHighPriority=*/false, device)).first->second;
+}
+
 // Appends to a list of bytes, aligned to 16 of them, and says where.
 class Lists {
  public:
@@ -170,10 +186,22 @@ class Lists {
     if (!items.empty()) std::memcpy(bytes_.data() + begin, items.data(), items.size() * sizeof(T));
     return begin;
   }
+  // A copy on the device, for what is enqueued on the current stream from now on. It is made at once, whatever that stream
+  // still has to do.
   at::Tensor to(at::Device device) const {
     at::Tensor host = at::empty({static_cast<std::int64_t>(bytes_.size())}, at::TensorOptions(at::kByte).pinned_memory(true));
     std::memcpy(host.data_ptr(), bytes_.data(), bytes_.size());
-    return host.to(device, /*non_blocking=*/true);
+    const c10::cuda::CUDAStream user = c10::cuda::getCurrentCUDAStream(), uploads = stream_for(Purpose::kUploads);
+    at::cuda::CUDAEvent copied;
+    at::Tensor memory;
+    {
+      const c10::cuda::CUDAStreamGuard on_stream(uploads);
+      memory = host.to(device, /*non_blocking=*/true);
+      copied.record(uploads);
+    }
+    copied.block(user);
+    memory.record_stream(user);
+    return memory;
   }
 
  private:
@@ -278,33 +306,25 @@ class Event {
 HostCopy copy_to_host(const at::Tensor& tensor) {
   const On stream(tensor);
   HostCopy copy{at::empty(tensor.sizes(), tensor.options().device(at::kCPU).pinned_memory(true)), std::make_shared<Event>()};
+  const c10::cuda::CUDAStream downloads = stream_for(Purpose::kDownloads);
+  at::cuda::CUDAEvent computed;
+  computed.record();
+  computed.block(downloads);
+  const c10::cuda::CUDAStreamGuard on_stream(downloads);
   copy.tensor.copy_(tensor, /*non_blocking=*/true);
   copy.done->record();
+  tensor.record_stream(downloads);
   return copy;
 }
 
 void wait(Event& event) { event.wait(); }
-
-namespace {
-
-// The stream that graphs of a device are recorded on: not the default one, which cannot be recorded, and always the same, so
-// that what libraries keep for each stream, such as the scratch memory of products, is taken once and outside of any graph.
-c10::cuda::CUDAStream recording_stream() {
-  static std::mutex mutex;
-  static std::map<c10::DeviceIndex, c10::cuda::CUDAStream> streams;
-  const std::scoped_lock lock(mutex);
-  const c10::DeviceIndex device = c10::cuda::current_device();
-  return streams.try_emplace(device, c10::cuda::getStreamFromPool(/*isHighPriority=*/false, device)).first->second;
-}
-
-}  // namespace
 
 class Graph {
  public:
   Graph(c10::Device device, const std::function<void()>& work) {
     const c10::cuda::CUDAGuard guard(device);
     c10::cuda::device_synchronize();
-    const c10::cuda::CUDAStreamGuard on_stream(recording_stream());
+    const c10::cuda::CUDAStreamGuard on_stream(stream_for(Purpose::kRecording));
     work();
     c10::cuda::device_synchronize();
     graph_.capture_begin();
