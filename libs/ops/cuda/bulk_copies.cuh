@@ -27,7 +27,8 @@ __device__ inline void publish_barriers() {
 }
 // The barrier's phase ends when so many bytes have arrived.
 __device__ inline void expect_bytes(std::uint64_t* barrier, std::uint32_t bytes) {
-  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;\n" ::"r"(shared_address(barrier)), "r"(bytes) : "memory");
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;\n" ::"r"(shared_address(barrier)), "r"(bytes)
+               : "memory");
 }
 __device__ inline void wait_barrier(std::uint64_t* barrier, std::uint32_t parity) {
   asm volatile(

@@ -227,7 +227,9 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtOnce) paged_decode_kernel(c
                     const int place = row * (D / 4) + column / 4;
                     store_in_rank(all_sums + part * layout.share() + place / parts, place % parts,
                                   make_float4(values[0], values[1], values[2], values[3]));
-                    if (column / 4 < parts) store_in_rank(all_marks + part * group + row, column / 4, make_float2(maximum, sum));
+                    if (column / 4 < parts) {
+                      store_in_rank(all_marks + part * group + row, column / 4, make_float2(maximum, sum));
+                    }
                   });
         arrive_cluster();
         wait_cluster();

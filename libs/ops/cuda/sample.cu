@@ -244,7 +244,8 @@ struct Digit {
 __device__ inline Digit digit_of(int level) { return level == 0 ? Digit{20, 12} : level == 1 ? Digit{8, 12} : Digit{0, 8}; }
 
 template <bool kMass, class KeyOf>
-__device__ inline void count_digits(const float* values, int vocab, int level, u32 prefix, const Bins& bins, const KeyOf& key_of) {
+__device__ inline void count_digits(const float* values, int vocab, int level, u32 prefix, const Bins& bins,
+                                    const KeyOf& key_of) {
   const Digit digit = digit_of(level);
   __syncthreads();
   for (int i = static_cast<int>(threadIdx.x); i < kDigits; i += kThreads) {
@@ -276,8 +277,8 @@ __device__ inline double mass_of_bin(const Bins& bins, int bin, u32 bin_key) {
   return scalbn(sum, static_cast<int>(bits >> 23) - 150);
 }
 
-// The cut that keeps the tokens whose values have the largest keys: `count` of them, or as many as have the mass that wanted(mass of all) says. Keys of 0
-// do not count. `limit`: a cut that has been made; its tokens alone are looked at.
+// The cut that keeps the tokens whose values have the largest keys: `count` of them, or as many as have the mass that
+// wanted(mass of all) says. Keys of 0 do not count. `limit`: a cut that has been made; its tokens alone are looked at.
 struct Selected {
   Cut cut;
   double mass = 0.0;  // of what is kept
