@@ -149,7 +149,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) paged_attention_bf16(const 
   const int quad_row = lane / 4, quad = lane % 4;
   const int row_warp = warp / kKeyWarps, key_warp = warp % kKeyWarps;
   const int row0 = 16 * row_warp + quad_row, row1 = row0 + 8;  // of the tile
-  const float scale = p.scale * kLog2E;           // powers of two instead of e
+  const float scale = p.scale * kLog2E;  // powers of two instead of e
 
   TileLoader<bf16, D, kTileKeys, PagedAttentionArguments> loader(p, static_cast<int>(blockIdx.y));
   loader.start(work.sequence.table, work.begin, work.end);
