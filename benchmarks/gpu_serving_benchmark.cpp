@@ -172,11 +172,11 @@ void gpu_decode_rope_attention(benchmark::State& state) {
   time_graph(state, layers, bytes_of(cache), 0, [&] {
     for (std::size_t i = 0; i < cache.keys.size(); ++i) {
       if (fused) {
-        ops::rope_paged_decode(qkv, table, batch, cache.keys[i], cache.values[i], -1, kEps, out);
+        ops::rope_paged_decode(qkv, table, batch, cache.keys[i], cache.values[i], {}, kEps, out);
         continue;
       }
       ops::rope_qk_norm_store(qkv, table, batch, q, cache.keys[i], cache.values[i], kEps);
-      ops::paged_attention(q, cache.keys[i], cache.values[i], batch, -1, out);
+      ops::paged_attention(q, cache.keys[i], cache.values[i], batch, {}, out);
     }
   });
 }
@@ -319,10 +319,10 @@ void gpu_decode_step(benchmark::State& state) {
   };
   const auto attend = [&](std::size_t i) {
     if (batch.fuses_decodes()) {
-      return ops::rope_paged_decode(qkv, table, batch, cache.keys[i], cache.values[i], -1, kEps, attended);
+      return ops::rope_paged_decode(qkv, table, batch, cache.keys[i], cache.values[i], {}, kEps, attended);
     }
     ops::rope_qk_norm_store(qkv, table, batch, q, cache.keys[i], cache.values[i], kEps);
-    ops::paged_attention(q, cache.keys[i], cache.values[i], batch, -1, attended);
+    ops::paged_attention(q, cache.keys[i], cache.values[i], batch, {}, attended);
   };
   const double weight_bytes = 2.0 * static_cast<double>(layers * 12 * width * width + kVocabulary * width);
   const ops::LinearFusion normalised{.normalise = true, .eps = kEps}, added{.add = true};

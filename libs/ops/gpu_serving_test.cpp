@@ -94,9 +94,9 @@ struct PagedCase {
   }
 
   at::Tensor expected() const { return paged_attention_reference(exact(q), exact(keys), exact(values), batch); }
-  at::Tensor got(const PagedOptions& options = {}, std::int64_t window = -1) const {
+  at::Tensor got(const PagedOptions& options = {}, const AttentionScope& scope = {}) const {
     const at::Tensor gpu_keys = on_gpu(keys);
-    return paged_attention(on_gpu(q), gpu_keys, on_gpu(values), DevicePagedBatch(batch, gpu_keys, q.size(1), options), window)
+    return paged_attention(on_gpu(q), gpu_keys, on_gpu(values), DevicePagedBatch(batch, gpu_keys, q.size(1), options), scope)
         .cpu();
   }
 };
@@ -182,7 +182,7 @@ TEST_P(GpuServing, PagedAttentionOverAWindow) {
     }
     const at::Tensor expected = at::cat(parts);
     for (const PagedOptions& options : {PagedOptions{}, PagedOptions{.batch_invariant = true}, PagedOptions{.split = 64}}) {
-      EXPECT_LT(relative_error(c.got(options, window), expected), bound_) << window;
+      EXPECT_LT(relative_error(c.got(options, {.window = window}), expected), bound_) << window;
     }
   }
 }
@@ -240,15 +240,16 @@ TEST_P(GpuServing, FusedDecodesAreRopeStoreAndAttention) {
     const at::Tensor qkv = on_gpu(random_tensor({n, heads * s.d}, dtype_, 9));
     const RopeTable host_table = make_rope_table(4096, s.d, 10000.0, false);
     const RopeTable table{on_gpu(host_table.cos), on_gpu(host_table.sin)};
-    for (const std::int64_t window : {-1, 0, 50, 1000}) {
+    for (const AttentionScope& scope : {AttentionScope{}, AttentionScope{.window = 0}, AttentionScope{.window = 50},
+                                        AttentionScope{.window = 1000, .scale = 1.44}}) {
       at::Tensor q = on_gpu(at::full({n, s.n_head, s.d}, kNan, dtype_)), out = q.clone();
       at::Tensor expected_keys = keys.clone(), expected_values = values.clone(), got_keys = keys.clone(),
                  got_values = values.clone();
       rope_qk_norm_store(qkv, table, batch, q, expected_keys, expected_values, 1e-6);
-      const at::Tensor expected = paged_attention(q, expected_keys, expected_values, batch, window);
-      rope_paged_decode(qkv, table, batch, got_keys, got_values, window, 1e-6, out);
+      const at::Tensor expected = paged_attention(q, expected_keys, expected_values, batch, scope);
+      rope_paged_decode(qkv, table, batch, got_keys, got_values, scope, 1e-6, out);
       const std::string name = std::to_string(s.n_head) + "/" + std::to_string(s.n_kv_head) + " heads of " +
-                               std::to_string(s.d) + ", window " + std::to_string(window);
+                               std::to_string(s.d) + ", window " + std::to_string(scope.window.value_or(-1));
       EXPECT_FALSE(any_nan(out)) << name;
       EXPECT_LT(relative_error(out.cpu(), expected.cpu()), bound_) << name;
       // What is not new is NaN or as it was.
@@ -257,7 +258,7 @@ TEST_P(GpuServing, FusedDecodesAreRopeStoreAndAttention) {
       // Again, over what the first call has written: bit for bit the same.
       for (int i = 0; i < 20; ++i) {
         at::Tensor again = on_gpu(at::full({n, s.n_head, s.d}, kNan, dtype_));
-        rope_paged_decode(qkv, table, batch, got_keys, got_values, window, 1e-6, again);
+        rope_paged_decode(qkv, table, batch, got_keys, got_values, scope, 1e-6, again);
         EXPECT_TRUE(again.equal(out)) << name;
       }
     }
@@ -280,7 +281,7 @@ TEST_P(GpuServing, FusedDecodesOfEveryLengthAndNumber) {
     at::Tensor q = on_gpu(at::full({count + 3, s.n_head, s.d}, kNan, dtype_)), out = on_gpu(at::full(q.sizes(), 7.0, dtype_));
     at::Tensor expected_keys = keys.clone(), expected_values = values.clone();
     room.assign(c.batch);
-    DeviceGraph graph(keys.device(), [&] { rope_paged_decode(qkv, table, room, keys, values, -1, 1e-6, out); });
+    DeviceGraph graph(keys.device(), [&] { rope_paged_decode(qkv, table, room, keys, values, {}, 1e-6, out); });
     graph.replay();
     const DevicePagedBatch batch(c.batch, keys, s.n_head);
     at::Tensor some = q.narrow(0, 0, count);

@@ -45,6 +45,9 @@ std::int32_t log2_of(std::int64_t n) {
   return (std::int64_t{1} << log2) == n ? log2 : -1;
 }
 
+std::int32_t window_of(const AttentionScope& scope) { return scope.window ? narrow(*scope.window) : kNoWindow; }
+float scale_of(const AttentionScope& scope, std::int64_t d) { return static_cast<float>(softmax_scale(d) * scope.scale); }
+
 PagedAttentionArguments arguments_of(const DevicePagedBatch::Tiles& tiles, const at::Tensor& keys, std::int64_t n_head) {
   PagedAttentionArguments a = {};
   a.n_head = narrow(n_head);
@@ -56,8 +59,6 @@ PagedAttentionArguments arguments_of(const DevicePagedBatch::Tiles& tiles, const
   a.partial_rows = narrow(tiles.rows);
   a.split = narrow(tiles.split);
   a.splits = narrow(tiles.splits());
-  a.window = kNoWindow;
-  a.scale = softmax_scale(keys.size(3));
   return a;
 }
 
@@ -103,7 +104,7 @@ void rope_qk_norm_store(const at::Tensor& qkv, const RopeTable& table, const Dev
 }
 
 void paged_attention(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values, const DevicePagedBatch& batch,
-                     std::int64_t window, at::Tensor& out) {
+                     const AttentionScope& scope, at::Tensor& out) {
   const On stream(q);
   for (const DevicePagedBatch::Tiles* tiles : {&batch.tall_tiles(), &batch.tiles()}) {
     if (tiles->count == 0) continue;
@@ -117,7 +118,8 @@ void paged_attention(const at::Tensor& q, const at::Tensor& keys, const at::Tens
     a.out = data(out, q);
     a.partial = device_data<float>(batch.partial());
     a.counters = device_data<std::int32_t>(batch.counters());
-    if (window >= 0) a.window = narrow(window);
+    a.window = window_of(scope);
+    a.scale = scale_of(scope, keys.size(3));
     a.tall = tiles == &batch.tall_tiles();
     paged_attention(element_of(q), a, stream);
   }
@@ -129,7 +131,7 @@ bool paged_decode_takes(const at::Tensor& keys, std::int64_t n_head) {
 }
 
 void paged_decode(const at::Tensor& qkv, const RopeTable& table, const DevicePagedBatch& batch, at::Tensor& keys,
-                  at::Tensor& values, std::int64_t window, double eps, at::Tensor& out) {
+                  at::Tensor& values, const AttentionScope& scope, double eps, at::Tensor& out) {
   const On stream(qkv);
   PagedDecode a = {};
   a.qkv = qkv.const_data_ptr();
@@ -148,8 +150,8 @@ void paged_decode(const at::Tensor& qkv, const RopeTable& table, const DevicePag
   a.block_shift = log2_of(keys.size(2));
   a.sequence_count = narrow(batch.tokens());
   a.parts = narrow(batch.decode_parts());
-  a.window = window >= 0 ? narrow(window) : kNoWindow;
-  a.scale = softmax_scale(keys.size(3));
+  a.window = window_of(scope);
+  a.scale = scale_of(scope, keys.size(3));
   a.eps = static_cast<float>(eps);
   paged_decode(a, stream);
 }
