@@ -99,7 +99,7 @@ void linear_shapes(benchmark::internal::Benchmark* b) {
        {std::pair{3840, 1280}, {1280, 1280}, {5120, 1280}, {1280, 5120}, {65536, 1280}, {2304, 768}, {768, 3072}}) {
     for (const int rows : {1, 2, 4, 8, 16, 32, 64, 128}) {
       for (const int library : {0, 1}) {
-        if (library == 1 || rows <= 64) b->Args({rows, m, k, library});
+        if (library == 1 || rows <= ops::cuda::kMostLinearRows) b->Args({rows, m, k, library});
       }
     }
   }
@@ -151,6 +151,39 @@ BENCHMARK(gpu_decode_attention)
     ->ArgNames({"sequences", "context", "split", "heads", "kv_heads"})
     ->ArgsProduct({{1, 8, 32, 128}, {512, 2048}, {0, 64, 128, 256, 512}, {10}, {10}})
     ->ArgsProduct({{1, 32}, {2048}, {0}, {12}, {2, 3}})
+    ->UseRealTime();
+
+// The same with the norm and rotation of queries and keys and the writes to the cache before it: one kernel or two.
+void gpu_decode_rope_attention(benchmark::State& state) {
+  if (skip(state)) return;
+  const std::int64_t sequences = state.range(0), context = state.range(1), heads = 10;
+  const bool fused = state.range(2) != 0;
+  const std::int64_t layers = std::clamp<std::int64_t>(kCold / (sequences * context * heads * 512), 2, 24);
+  Cache cache(layers, sequences, context - 1, 1, heads);
+  const ops::DevicePagedBatch batch(cache.batch, cache.keys.front(), heads);
+  const ops::RopeTable table = {space({4096, kHeadDim / 2}, at::kFloat).fill_(1.0),
+                                space({4096, kHeadDim / 2}, at::kFloat).fill_(0.0)};
+  const at::Tensor qkv = random({sequences, 3 * heads * kHeadDim});
+  at::Tensor q = space({sequences, heads, kHeadDim}), out = space(q.sizes());
+  if (fused) {
+    if (!batch.fuses_decodes()) return state.SkipWithError("no such kernel for this GPU");
+    state.SetLabel(std::to_string(batch.decode_parts()) + " parts");
+  }
+  time_graph(state, layers, bytes_of(cache), 0, [&] {
+    for (std::size_t i = 0; i < cache.keys.size(); ++i) {
+      if (fused) {
+        ops::rope_paged_decode(qkv, table, batch, cache.keys[i], cache.values[i], {}, kEps, out);
+        continue;
+      }
+      ops::rope_qk_norm_store(qkv, table, batch, q, cache.keys[i], cache.values[i], kEps);
+      ops::paged_attention(q, cache.keys[i], cache.values[i], batch, {}, out);
+    }
+  });
+}
+BENCHMARK(gpu_decode_rope_attention)
+    ->ArgNames({"sequences", "context", "fused"})
+    ->ArgsProduct({{1, 8, 16, 32, 64, 128}, {544}, {0, 1}})
+    ->ArgsProduct({{1, 8}, {2048}, {0, 1}})
     ->UseRealTime();
 
 // sequences, start, tokens, 0: our kernel over the cache, 1: causal attention of LibTorch over dense keys.
@@ -278,10 +311,18 @@ void gpu_decode_step(benchmark::State& state) {
   const ops::RopeTable table = {space({4096, kHeadDim / 2}, at::kFloat).fill_(1.0),
                                 space({4096, kHeadDim / 2}, at::kFloat).fill_(0.0)};
   at::Tensor residual = random({n, width}), norm = space({n, width}), branch = space({n, width}), none;
+  at::Tensor attended = space({n, heads, kHeadDim});
   at::Tensor qkv = space({n, 3 * width}), q = space({n, heads, kHeadDim}), hidden = space({n, 4 * width}),
              logits = space({n, kVocabulary});
   const auto multiply = [&](const at::Tensor& x, const at::Tensor& w, at::Tensor& y) {
     library ? static_cast<void>(at::mm_out(y, x, w.t())) : ops::linear_rows(x, w, y);
+  };
+  const auto attend = [&](std::size_t i) {
+    if (batch.fuses_decodes()) {
+      return ops::rope_paged_decode(qkv, table, batch, cache.keys[i], cache.values[i], {}, kEps, attended);
+    }
+    ops::rope_qk_norm_store(qkv, table, batch, q, cache.keys[i], cache.values[i], kEps);
+    ops::paged_attention(q, cache.keys[i], cache.values[i], batch, {}, attended);
   };
   const double weight_bytes = 2.0 * static_cast<double>(layers * 12 * width * width + kVocabulary * width);
   const ops::LinearFusion normalised{.normalise = true, .eps = kEps}, added{.add = true};
@@ -292,16 +333,15 @@ void gpu_decode_step(benchmark::State& state) {
       const Layer& layer = weights[i];
       if (fused) {
         ops::linear_rows(residual, layer.qkv, qkv, normalised);
-        ops::rope_qk_norm_store(qkv, table, batch, q, cache.keys[i], cache.values[i], kEps);
-        ops::linear_rows(ops::paged_attention(q, cache.keys[i], cache.values[i], batch).view({n, width}), layer.out, residual,
-                         added);
+        attend(i);
+        ops::linear_rows(attended.view({n, width}), layer.out, residual, added);
         ops::linear_rows(residual, layer.fc1, hidden, activated);
         ops::linear_rows(hidden, layer.fc2, residual, added);
         continue;
       }
       multiply(norm, layer.qkv, qkv);
-      ops::rope_qk_norm_store(qkv, table, batch, q, cache.keys[i], cache.values[i], kEps);
-      multiply(ops::paged_attention(q, cache.keys[i], cache.values[i], batch).view({n, width}), layer.out, branch);
+      attend(i);
+      multiply(attended.view({n, width}), layer.out, branch);
       ops::add_rms_norm(residual, branch, norm, none, kEps);
       multiply(norm, layer.fc1, hidden);
       ops::relu_squared(hidden, hidden);

@@ -2,6 +2,7 @@
 // operations one by one; tokens are drawn on the device. Nothing here waits for the device but recording and read().
 
 #include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/zeros.h>
 #include <c10/util/Exception.h>
 
@@ -45,8 +46,7 @@ struct RecordedPasses {
 
   RecordedPasses(Gpt& model, PagedKvCache& cache, std::int64_t rows_, std::int64_t draws, const ops::PagedOptions& options_)
       : rows(rows_), options(options_), place(place_of(cache)), shape(cache.keys().front().sizes().vec()),
-        pass(model, rows_, rows_, options_.batch_invariant), inputs(at::zeros({rows_}, int_options(cache))),
-        drawn(at::zeros({draws}, int_options(cache))) {}
+        pass(model, rows_, rows_, options_.batch_invariant), drawn(at::zeros({draws}, int_options(cache))) {}
 
   static std::vector<const void*> place_of(PagedKvCache& cache) {
     std::vector<const void*> place;
@@ -67,7 +67,6 @@ struct RecordedPasses {
   const std::vector<const void*> place;  // of the cache
   const std::vector<std::int64_t> shape;
   ServingPass pass;  // all write to the same memory
-  at::Tensor inputs;  // int32 (rows)
   at::Tensor drawn;  // int32: the tokens of the last draws
   std::map<std::pair<std::int64_t, std::int64_t>, Pass> passes;  // by rows and positions
 };
@@ -101,23 +100,22 @@ class DeviceRunner : public StepRunner {
       for (const std::int64_t rows : all_recorded_rows(std::min(max_running_, kMostRecordedRows))) find_recorded(rows, 1);
     }
     const std::int32_t input = 0;
-    pass_unrecorded({{{0, 1, {0}}}}, {&input, 1});
+    pass_unrecorded({{{0, 1, {0}}}}, {&input, 1}, {});
     std::vector<std::int64_t> row = {0};
     logits(row);
   }
 
   void forward(const ops::PagedBatch& batch, std::span<const std::int32_t> inputs,
-               std::span<const std::int32_t> /*before*/) override {
+               std::span<const std::int32_t> before) override {
     const std::int64_t tokens = batch.tokens();
     TORCH_CHECK(tokens > 0 && tokens == static_cast<std::int64_t>(inputs.size()), "a step of ", tokens, " tokens has ",
                 inputs.size(), " inputs");
     const bool single = tokens == static_cast<std::int64_t>(batch.sequences.size());
-    if (!graphs_ || !single || tokens > most_rows_) return pass_unrecorded(batch, inputs);
+    if (!graphs_ || !single || tokens > most_rows_) return pass_unrecorded(batch, inputs, before);
     std::int64_t positions = 0;
     for (const ops::PagedBatch::Sequence& sequence : batch.sequences) positions = std::max(positions, sequence.start + 1);
     RecordedPasses::Pass& recorded = find_recorded(tokens, positions);
-    upload(inputs, recorded_->inputs);
-    recorded.batch.assign(batch);
+    recorded.batch.assign(batch, inputs, before);
     recorded.graph->replay();
     unrecorded_.reset();
     last_ = &recorded;
@@ -138,13 +136,31 @@ class DeviceRunner : public StepRunner {
   }
 
  private:
-  void pass_unrecorded(const ops::PagedBatch& batch, std::span<const std::int32_t> inputs) {
+  // The token before each input. Only the last token of a sequence may be one that the host does not know.
+  static std::vector<std::int32_t> before_each(const ops::PagedBatch& batch, std::span<const std::int32_t> inputs,
+                                               std::span<const std::int32_t> before) {
+    std::vector<std::int32_t> all(inputs.size(), -1);
+    std::size_t row = 0;
+    for (std::size_t s = 0; s < batch.sequences.size(); ++s) {
+      const auto tokens = static_cast<std::size_t>(batch.sequences[s].tokens);
+      for (std::size_t i = 0; i < tokens; ++i, ++row) {
+        if (i > 0) all[row] = inputs[row - 1];
+        if (i == 0 && !before.empty()) all[row] = before[s];
+      }
+    }
+    return all;
+  }
+
+  void pass_unrecorded(const ops::PagedBatch& batch, std::span<const std::int32_t> inputs,
+                       std::span<const std::int32_t> before) {
     last_ = nullptr;
     unrecorded_.emplace(model_, batch.tokens(), std::min(batch.tokens(), most_logit_rows()), options_.batch_invariant);
     const at::Tensor device_inputs = at::empty({batch.tokens()}, RecordedPasses::int_options(cache_));
+    const at::Tensor device_before = at::empty_like(device_inputs);
     upload(inputs, device_inputs);
+    upload(std::span<const std::int32_t>(before_each(batch, inputs, before)), device_before);
     const ops::DevicePagedBatch device_batch(batch, cache_.keys().front(), n_head_, options_);
-    unrecorded_->run(device_inputs, drawn_, device_batch, cache_.keys(), cache_.values());
+    unrecorded_->run(device_inputs, drawn_, device_before, device_batch, cache_.keys(), cache_.values());
   }
 
   // Rows of logits that anybody asks for at a time: a draw for each sequence, or the prompt's positions that the engine takes
@@ -180,9 +196,9 @@ class DeviceRunner : public StepRunner {
     const auto place = passes.emplace(std::pair(rows, positions), RecordedPasses::Pass{std::move(room), {}, {}}).first;
     RecordedPasses::Pass& pass = place->second;
     try {
-      const at::Tensor inputs = recorded_->inputs.narrow(0, 0, rows);
       pass.graph.emplace(model_.device(), [&] {
-        recorded_->pass.run(inputs, recorded_->drawn, pass.batch, cache_.keys(), cache_.values());
+        recorded_->pass.run(pass.batch.inputs(), recorded_->drawn, pass.batch.before(), pass.batch, cache_.keys(),
+                            cache_.values());
         pass.logits = recorded_->pass.logits();
       });
     } catch (...) {
@@ -208,7 +224,7 @@ class DeviceRunner : public StepRunner {
 
 std::unique_ptr<StepRunner> make_device_runner(Gpt& model, PagedKvCache& cache, const EngineOptions& options) {
   // Its passes read weights where they lie; of sharded weights, only Gpt's own passes tell when they need them.
-  if (!ServingPass::supports(model.config()) || model.keeper() != nullptr) return nullptr;
+  if (model.keeper() != nullptr) return nullptr;
   if (!ops::DevicePagedBatch::takes(cache.keys().front()) || ops::use_reference_kernels()) return nullptr;
   return std::make_unique<DeviceRunner>(model, cache, options);
 }

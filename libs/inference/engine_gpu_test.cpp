@@ -16,7 +16,6 @@
 #include "inference/testing_engine.h"
 #include "inference/generator.h"
 #include "model/gpt.h"
-#include "model/serving_pass.h"
 #include "model/testing.h"
 #include "ops/device.h"
 
@@ -122,15 +121,19 @@ TEST_F(EngineOnAGpu, AnswersAreThoseOfTheCpu) {
   }
 }
 
-// nanochat-2026-07 has no ServingPass: its steps go through the model's own passes, with windows shorter than the context.
-TEST_F(EngineOnAGpu, AnswersOfTheNewestArchitectureAreThoseOfTheCpu) {
-  constexpr double kTolerance = 1e-3;
+// Value embeddings, smear, scales of the stream and windows shorter than the context.
+GptConfig newest_config() {
   GptConfig config = gpu_config();
   config.architecture = Architecture::kNanochat2026_07;
   config.sequence_len = 200;
   config.window_pattern = "SL";
   config.qk_scale = 1.2;
-  ASSERT_FALSE(ServingPass::supports(config));
+  return config;
+}
+
+TEST_F(EngineOnAGpu, AnswersOfTheNewestArchitectureAreThoseOfTheCpu) {
+  constexpr double kTolerance = 1e-3;
+  const GptConfig config = newest_config();
   const std::vector<Wish> wishes = many_wishes(1, kVocab, /*longest=*/160);
   const auto answers_on = [&](at::Device device) {
     auto model = std::make_unique<Gpt>(config, at::kFloat, device, Purpose::kInference);
@@ -172,6 +175,38 @@ TEST_F(EngineOnAGpu, InBFloat16AnswersCome) {
       EXPECT_EQ(static_cast<std::int64_t>(sequence.ids.size()), wishes[i].max_tokens);
       EXPECT_EQ(sequence.reason, FinishReason::kLength);
       for (const double logprob : sequence.logprobs) EXPECT_TRUE(std::isfinite(logprob) && logprob < 0.0);
+    }
+  }
+}
+
+// Decodes and prompts have different kernels.
+TEST_F(EngineOnAGpu, InBFloat16LogprobsOfAnAnswerAreThoseOfAPromptThatHasIt) {
+  constexpr double kTolerance = 0.1;  // activations are rounded to 8 bits at different places
+  for (const GptConfig& config : {gpu_config(), newest_config()}) {
+    auto model = std::make_unique<Gpt>(config, at::kBFloat16, at::kCUDA, Purpose::kInference);
+    copy_weights(testing::random_model(config, at::kBFloat16, 3), *model);
+    Engine engine(std::move(model), gpu_options());
+    engine.start();
+    Rng rng(6);
+    const std::vector<std::int32_t> prompt = random_prompt(100, rng, kVocab);
+    const auto ask = [&](EngineRequest request) {
+      Receiver receiver;
+      request.on_event = receiver.callback();
+      engine.submit(std::move(request));
+      return receiver.wait();
+    };
+    const EngineAnswer answer = ask(request_of({prompt, SamplingOptions{.temperature = 1.0}, 40, 1}));
+    const EngineAnswer::Sequence& sequence = answer.sequences[0];
+    ASSERT_EQ(sequence.ids.size(), 40U) << sequence.error;
+    std::vector<std::int32_t> whole = prompt;
+    whole.insert(whole.end(), sequence.ids.begin(), sequence.ids.end());
+    EngineRequest again = request_of({whole, SamplingOptions{.temperature = 0.0}, 1, 1});
+    again.prompt_logprobs = true;
+    const EngineAnswer read = ask(std::move(again));
+    ASSERT_EQ(read.prompt.size(), whole.size() - 1);
+    for (std::size_t i = 0; i < sequence.ids.size(); ++i) {
+      EXPECT_NEAR(sequence.logprobs[i], read.prompt[prompt.size() - 1 + i].token.logprob, kTolerance)
+          << (config.is_2026() ? "2026, token " : "2025, token ") << i;
     }
   }
 }

@@ -90,8 +90,7 @@ at::Tensor PagedKvCache::attend(std::int64_t layer, const at::Tensor& q, const a
   const ops::AttentionScope& scope = scopes_[static_cast<std::size_t>(layer)];
   if (device_batch_) {
     ops::paged_store(k.select(1, 0), v.select(1, 0), *device_batch_, keys, values);
-    const at::Tensor scaled = scope.scale == 1.0 ? q : q.mul(scope.scale);
-    return ops::paged_attention(scaled.select(1, 0), keys, values, *device_batch_, scope.window.value_or(-1)).unsqueeze(1);
+    return ops::paged_attention(q.select(1, 0), keys, values, *device_batch_, scope).unsqueeze(1);
   }
   ops::paged_store(k.select(1, 0), v.select(1, 0), batch_, keys, values);
   return ops::paged_attention(q.select(1, 0), keys, values, batch_, scope).unsqueeze(1);

@@ -5,19 +5,21 @@
 // yet.
 //
 //   ServingPass pass(model, /*tokens=*/32, /*logit_rows=*/32);
-//   pass.run(inputs, drawn, batch, keys, values);
+//   pass.run(inputs, drawn, before, batch, keys, values);
 //   at::Tensor logits = pass.logits();
 //
-// In float32, results are batch-invariant if the batch is (ops::PagedOptions). In bfloat16, passes of more than 64 tokens use
+// In float32, results are batch-invariant if the batch is (ops::PagedOptions). In bfloat16, passes of more than 32 tokens use
 // cuBLAS, whose results depend on the batch, unless `batch_invariant` is set.
 
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "model/layout.h"
 #include "model/linear.h"
+#include "model/residual_stream.h"
 #include "ops/cross_entropy.h"
 #include "ops/paged_attention.h"
 #include "ops/rope.h"
@@ -30,18 +32,14 @@ struct GptConfig;
 // Not thread-safe. The model must outlive it.
 class ServingPass {
  public:
-  // False for nanochat-2026-07: its smear, value embeddings and scales of the stream have no kernels for GPUs yet. Such
-  // models are served through Gpt::forward_states().
-  static bool supports(const GptConfig& config);
-
-  // Throws a TORCH_CHECK error for a model that is not supported. Room for passes of up to `tokens`, and for the logits of
-  // `logit_rows` of them. batch_invariant: in bfloat16, too.
+  // Room for passes of up to `tokens`, and for the logits of `logit_rows` of them. batch_invariant: in bfloat16, too.
   ServingPass(Gpt& model, std::int64_t tokens, std::int64_t logit_rows, bool batch_invariant = false);
 
-  // inputs: int32 (N), ids or references to elements of `drawn` (ops::embedding_rms_norm). keys, values: of each layer,
-  // (blocks, NKV, block_size, D). The batch is made for them and for N tokens.
-  void run(const at::Tensor& inputs, const at::Tensor& drawn, const ops::DevicePagedBatch& batch, std::vector<at::Tensor>& keys,
-           std::vector<at::Tensor>& values);
+  // inputs: int32 (N), ids or references to elements of `drawn` (ops::embedding_rms_norm). before: int32 (N), the token before
+  // each, -1 where there is none; models that do not smear embeddings ignore it. keys, values: of each layer, (blocks, NKV,
+  // block_size, D). The batch is made for them and for N tokens.
+  void run(const at::Tensor& inputs, const at::Tensor& drawn, const at::Tensor& before, const ops::DevicePagedBatch& batch,
+           std::vector<at::Tensor>& keys, std::vector<at::Tensor>& values);
   // Soft-capped logits (M, vocab_size) float32 of the last pass, of all its tokens or of `rows` (int64 (M), on the device).
   // The next call overwrites them.
   at::Tensor logits(const at::Tensor& rows = {});
@@ -52,13 +50,26 @@ class ServingPass {
   struct Layer {
     LayerPlan plan;
     Linear qkv, attention_out, mlp_in, mlp_out;
+    Weight *value_gate, *value_table;  // null without value embeddings
+  };
+  // Of nanochat-2026-07: the residual stream as in residual_stream.h, without what a backward pass needs.
+  struct MixedStream {
+    StreamWeights weights;
+    // (tokens, C): embeddings of the tokens before; the stream's start; the stream after layer backout_layer().
+    at::Tensor previous, start, halfway;
+    at::Tensor known_ids, scrap;  // int32 (tokens): ids, 0 for those that are none; nobody reads the other
   };
 
   bool fuses(std::int64_t rows) const;
+  void begin_mixed(const at::Tensor& drawn, const at::Tensor& before);
+  void mix(std::int64_t layer);
+  void back_out();
+  at::Tensor part(const at::Tensor& room) const { return room.narrow(0, 0, tokens_); }
 
   Linear head_;
   at::Tensor table_;  // token embedding
   std::vector<Layer> layers_;
+  std::optional<MixedStream> mixed_;
   ops::RopeTable rope_;
   ops::HeadOptions head_options_;
   double eps_;

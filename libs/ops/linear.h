@@ -9,10 +9,10 @@ namespace nanochat::ops {
 
 void linear(const at::Tensor& x, const at::Tensor& w, at::Tensor& y);                     // y = x wᵀ
 // The same for inference. With few rows, it reads w at the speed of memory (cpu/row_products.h, cuda/linear_rows.cu).
-// Batch-invariant: a row of y does not depend on the other rows or on their number; on a GPU in bfloat16, for up to 64 rows.
+// Batch-invariant: a row of y does not depend on the other rows or on their number; on a GPU in bfloat16, for up to 32 rows.
 void linear_rows(const at::Tensor& x, const at::Tensor& w, at::Tensor& y);
 // The same, fused with the operations before and after the product in the model. On a GPU this is one kernel, which saves
-// launches; it is batch-invariant for any number of rows (in bfloat16, 64 at a time). On a CPU each operation is a pass of its
+// launches; it is batch-invariant for any number of rows (in bfloat16, 32 at a time). On a CPU each operation is a pass of its
 // own.
 struct LinearFusion {
   bool normalise = false;     // x is the output of rms_norm(x, eps), not rounded

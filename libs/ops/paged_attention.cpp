@@ -116,8 +116,7 @@ at::Tensor paged_attention(const at::Tensor& q, const at::Tensor& keys, const at
   check(q, keys, values, batch.tokens());
   check(batch, keys);
   if (has_kernels(keys)) {
-    const at::Tensor scaled = scope.scale == 1.0 ? q : q.mul(scope.scale);
-    return paged_attention(scaled, keys, values, DevicePagedBatch(batch, keys, q.size(1)), scope.window.value_or(-1));
+    return paged_attention(q, keys, values, DevicePagedBatch(batch, keys, q.size(1)), scope);
   }
   if (!q.is_cpu()) return paged_attention_reference(q, keys, values, batch, scope);
   const std::int64_t n_head = q.size(1), d = q.size(2), heads = keys.size(1), block_size = keys.size(2);
@@ -187,6 +186,8 @@ std::int64_t choose_split(const std::vector<std::int64_t>& seen, std::int64_t n_
 
 constexpr std::int64_t kBlocksWanted = 528;      // four for each multiprocessor of a large GPU
 constexpr std::int64_t kInvariantSplit = 256;
+// Most thread blocks that the parts of decodes make up: as many as run at a time on a large GPU.
+constexpr std::int64_t kMostDecodeBlocks = 396;
 
 constexpr std::int32_t kNowhere = -1;  // the slot of a token that is not there
 
@@ -201,7 +202,7 @@ at::Tensor pinned(const std::vector<std::int32_t>& lists) {
 // What the kernels read, on the host.
 struct DevicePagedBatch::Lists {
   std::vector<cuda::PagedSequence> sequences;
-  std::vector<std::int32_t> tables, positions, slots;
+  std::vector<std::int32_t> tables, positions, slots, inputs, before;
   std::vector<cuda::PagedTile> tiles, tall_tiles;
 
   void add(const PagedBatch::Sequence& sequence, std::int64_t block_size) {
@@ -231,6 +232,8 @@ struct DevicePagedBatch::Lists {
     batch.sequences_ = append(sequences);
     batch.positions_ = append(positions);
     batch.slots_ = append(slots);
+    batch.inputs_ = append(inputs);
+    batch.before_ = append(before);
     batch.tiles_.begin = append(tiles);
     batch.tall_tiles_.begin = append(tall_tiles);
     batch.tables_ = append(tables);
@@ -284,6 +287,8 @@ DevicePagedBatch::DevicePagedBatch(const PagedBatch& batch, const at::Tensor& ke
   const std::int64_t fixed = fixed_split(options);
   tiles_.split = fixed > 0 ? fixed : choose_split(seen, n_kv_head, kBlocksWanted);
   tall_tiles_.split = fixed > 0 ? fixed : choose_split(tall_seen, n_kv_head, kBlocksWanted / 2);
+  const auto single = [](const PagedBatch::Sequence& sequence) { return sequence.tokens == 1; };
+  if (std::all_of(batch.sequences.begin(), batch.sequences.end(), single)) choose_decode_parts(keys, n_head, options);
   lists_ = pinned(lists.join(*this)).to(keys.device(), /*non_blocking=*/true);
   reserve_scratch(keys);
 }
@@ -302,17 +307,31 @@ DevicePagedBatch::DevicePagedBatch(std::int64_t sequences, std::int64_t longest,
   tiles_.split = fixed > 0 ? fixed
                            : choose_split(std::vector<std::int64_t>(static_cast<std::size_t>(sequences), longest), keys.size(1),
                                           kBlocksWanted);
-  lists_ = at::empty({sequences * (8 + blocks) + 16}, keys.options().dtype(at::kInt));
+  choose_decode_parts(keys, n_head, options);
+  lists_ = at::empty({sequences * (10 + blocks) + 24}, keys.options().dtype(at::kInt));
   reserve_scratch(keys);
   assign({});
 }
 
-void DevicePagedBatch::assign(const PagedBatch& batch) {
+void DevicePagedBatch::choose_decode_parts(const at::Tensor& keys, std::int64_t n_head, const PagedOptions& options) {
+  if (fixed_split(options) > 0 || !cuda::paged_decode_takes(keys, n_head)) return;
+  decode_parts_ = cuda::kMostDecodeParts;
+  while (decode_parts_ > 1 && tokens_ * keys.size(1) * decode_parts_ > kMostDecodeBlocks) decode_parts_ /= 2;
+}
+
+void DevicePagedBatch::assign(const PagedBatch& batch, std::span<const std::int32_t> inputs,
+                              std::span<const std::int32_t> before) {
   check(batch, blocks_, block_size_);
   TORCH_CHECK(batch.tokens() == static_cast<std::int64_t>(batch.sequences.size()) && batch.tokens() <= tiles_.count &&
                   tall_tiles_.count == 0,
               "paged attention: a batch of ", batch.tokens(), " tokens does not fit one of ", tiles_.count, " decodes");
+  for (const auto& numbers : {inputs, before}) {
+    TORCH_CHECK(numbers.empty() || static_cast<std::int64_t>(numbers.size()) == batch.tokens(), "paged attention: ",
+                numbers.size(), " inputs for a batch of ", batch.tokens(), " tokens");
+  }
   Lists lists;
+  lists.inputs.assign(inputs.begin(), inputs.end());
+  lists.before.assign(before.begin(), before.end());
   for (const PagedBatch::Sequence& sequence : batch.sequences) {
     TORCH_CHECK(sequence.start < tiles_.longest, "paged attention: position ", sequence.start, " is beyond ", tiles_.longest);
     lists.add(sequence, block_size_);
@@ -321,6 +340,8 @@ void DevicePagedBatch::assign(const PagedBatch& batch) {
   lists.sequences.resize(count);  // without tokens
   lists.positions.resize(count, 0);
   lists.slots.resize(count, kNowhere);
+  lists.inputs.resize(count, 0);
+  lists.before.resize(count, -1);
   for (std::size_t i = 0; i < count; ++i) lists.tiles.push_back({static_cast<std::int32_t>(i), 0});
   const std::vector<std::int32_t> joined = lists.join(*this);
   const auto size = static_cast<std::int64_t>(joined.size());
@@ -347,29 +368,45 @@ void paged_store(const at::Tensor& k, const at::Tensor& v, const DevicePagedBatc
   cuda::paged_store(k, v, batch, keys, values);
 }
 
+namespace {
+
+void check_rope(const char* name, const at::Tensor& qkv, const RopeTable& table, const DevicePagedBatch& batch,
+                const at::Tensor& q, const at::Tensor& keys) {
+  TORCH_CHECK(qkv.numel() == q.size(0) * (q.size(1) + 2 * keys.size(1)) * q.size(2) && table.cos.size(1) == q.size(2) / 2, name,
+              ": qkv ", qkv.sizes(), " does not fit heads ", q.sizes(), " and blocks ", keys.sizes());
+  const std::int64_t longest = std::max(batch.tiles().longest, batch.tall_tiles().longest);
+  TORCH_CHECK(longest <= table.cos.size(0), name, ": position ", longest - 1, " is beyond the table of ", table.cos.size(0));
+}
+
+}  // namespace
+
 void rope_qk_norm_store(const at::Tensor& qkv, const RopeTable& table, const DevicePagedBatch& batch, at::Tensor& q,
                         at::Tensor& keys, at::Tensor& values, double eps) {
   check(q, keys, values, batch.tokens());
-  TORCH_CHECK(qkv.numel() == q.size(0) * (q.size(1) + 2 * keys.size(1)) * q.size(2) && table.cos.size(1) == q.size(2) / 2,
-              "rope_qk_norm_store: qkv ", qkv.sizes(), " does not fit q ", q.sizes(), " and blocks ", keys.sizes());
-  const std::int64_t longest = std::max(batch.tiles().longest, batch.tall_tiles().longest);
-  TORCH_CHECK(longest <= table.cos.size(0), "rope_qk_norm_store: position ", longest - 1, " is beyond the table of ",
-              table.cos.size(0));
+  check_rope("rope_qk_norm_store", qkv, table, batch, q, keys);
   cuda::rope_qk_norm_store(qkv, table, batch, q, keys, values, eps);
 }
 
+void rope_paged_decode(const at::Tensor& qkv, const RopeTable& table, const DevicePagedBatch& batch, at::Tensor& keys,
+                       at::Tensor& values, const AttentionScope& scope, double eps, at::Tensor& out) {
+  check(out, keys, values, batch.tokens());
+  check_rope("rope_paged_decode", qkv, table, batch, out, keys);
+  TORCH_CHECK(batch.fuses_decodes() && qkv.is_contiguous(), "rope_paged_decode: the batch or qkv does not fit the kernel");
+  cuda::paged_decode(qkv, table, batch, keys, values, scope, eps, out);
+}
+
 at::Tensor paged_attention(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values, const DevicePagedBatch& batch,
-                           std::int64_t window) {
+                           const AttentionScope& scope) {
   at::Tensor out = at::empty(q.sizes(), q.options());
-  paged_attention(q, keys, values, batch, window, out);
+  paged_attention(q, keys, values, batch, scope, out);
   return out;
 }
 
 void paged_attention(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values, const DevicePagedBatch& batch,
-                     std::int64_t window, at::Tensor& out) {
+                     const AttentionScope& scope, at::Tensor& out) {
   check(q, keys, values, batch.tokens());
   TORCH_CHECK(out.sizes() == q.sizes(), "paged attention: out ", out.sizes(), " does not fit q ", q.sizes());
-  cuda::paged_attention(q, keys, values, batch, window, out);
+  cuda::paged_attention(q, keys, values, batch, scope, out);
 }
 
 }  // namespace nanochat::ops

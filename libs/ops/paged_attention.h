@@ -7,6 +7,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "ops/attention.h"
@@ -59,7 +60,9 @@ class DevicePagedBatch {
                    const PagedOptions& options = {});
   // Sets sequences of one token each, at most as many as there is room for. For
   // unused tokens, nothing is stored and attention does not write its output.
-  void assign(const PagedBatch& batch);
+  // inputs, before: what inputs() and before() hold from now on, one number for each
+  // token, or empty. They travel in the same copy to the device.
+  void assign(const PagedBatch& batch, std::span<const std::int32_t> inputs = {}, std::span<const std::int32_t> before = {});
   // True if there are kernels for such a cache. The other functions require this.
   static bool takes(const at::Tensor& keys);
 
@@ -68,6 +71,13 @@ class DevicePagedBatch {
   // and in the cache as block * block_size + offset; -1 for unused tokens.
   at::Tensor positions() const { return lists_.narrow(0, positions_, tokens_); }
   at::Tensor slots() const { return lists_.narrow(0, slots_, tokens_); }
+  // int32 (tokens), on the device, of a batch with room for decodes: the numbers given to assign(); 0 and -1 for unused tokens.
+  at::Tensor inputs() const { return lists_.narrow(0, inputs_, tokens_); }
+  at::Tensor before() const { return lists_.narrow(0, before_, tokens_); }
+
+  // Whether rope_paged_decode() takes the batch: one token per sequence, bfloat16, not
+  // batch-invariant, no fixed split, on a GPU of compute capability 9.0 or later.
+  bool fuses_decodes() const { return decode_parts_ > 0; }
 
   // For callers of the kernels: tiles of one kind (cuda/kernels.h), and their shared scratch memory.
   struct Tiles {
@@ -83,15 +93,19 @@ class DevicePagedBatch {
   const Tiles& tall_tiles() const { return tall_tiles_; }
   const at::Tensor& partial() const { return partial_; }
   const at::Tensor& counters() const { return counters_; }
+  std::int64_t decode_parts() const { return decode_parts_; }  // of each sequence in rope_paged_decode(), or 0
 
  private:
   struct Lists;
+  void choose_decode_parts(const at::Tensor& keys, std::int64_t n_head, const PagedOptions& options);
   void reserve_scratch(const at::Tensor& keys);
 
   at::Tensor lists_, partial_, counters_;
   std::int64_t blocks_ = 0, block_size_ = 0;  // of the cache, whose memory may go before this does
-  std::int64_t tokens_ = 0, sequences_ = 0, tables_ = 0, positions_ = 0, slots_ = 0;  // where each list begins
+  std::int64_t tokens_ = 0, sequences_ = 0, tables_ = 0, positions_ = 0, slots_ = 0, inputs_ = 0,
+               before_ = 0;  // where each list begins
   Tiles tiles_, tall_tiles_;
+  std::int64_t decode_parts_ = 0;
 };
 
 void paged_store(const at::Tensor& k, const at::Tensor& v, const DevicePagedBatch& batch, at::Tensor& keys, at::Tensor& values);
@@ -99,11 +113,16 @@ void paged_store(const at::Tensor& k, const at::Tensor& v, const DevicePagedBatc
 // into q (N, NH, D) and of the key heads into the cache, and the values into the cache (ops/rope.h).
 void rope_qk_norm_store(const at::Tensor& qkv, const RopeTable& table, const DevicePagedBatch& batch, at::Tensor& q,
                         at::Tensor& keys, at::Tensor& values, double eps);
-// window: a token at position p sees positions p - window to p; -1: all positions up to its own.
+// Of the scope, window and scale count.
 at::Tensor paged_attention(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values, const DevicePagedBatch& batch,
-                           std::int64_t window = -1);
+                           const AttentionScope& scope = {});
 // The same to `out`, dense as q.
 void paged_attention(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values, const DevicePagedBatch& batch,
-                     std::int64_t window, at::Tensor& out);
+                     const AttentionScope& scope, at::Tensor& out);
+// rope_qk_norm_store() and paged_attention() of a batch that fuses_decodes(), in one kernel. It reads the
+// cached keys of earlier tokens while kernels before it still run: nothing that was enqueued since the
+// last copy from the host may have written them. out: (N, NH, D).
+void rope_paged_decode(const at::Tensor& qkv, const RopeTable& table, const DevicePagedBatch& batch, at::Tensor& keys,
+                       at::Tensor& values, const AttentionScope& scope, double eps, at::Tensor& out);
 
 }  // namespace nanochat::ops

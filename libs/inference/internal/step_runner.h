@@ -52,7 +52,7 @@ class StepRunner {
   virtual std::unique_ptr<PendingDraws> draw(const at::Tensor& logits, std::span<const ops::SampleRow> rows) = 0;
 };
 
-// With kernels of a GPU (device_runner.cpp). Null where there are none for this cache or this model (ServingPass::supports).
+// With kernels of a GPU (device_runner.cpp). Null where there are none for this cache.
 std::unique_ptr<StepRunner> make_device_runner(Gpt& model, PagedKvCache& cache, const EngineOptions& options);
 // Through the model's own passes, on any device: nothing is under way when these functions return.
 std::unique_ptr<StepRunner> make_host_runner(Gpt& model, PagedKvCache& cache);

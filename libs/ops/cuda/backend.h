@@ -72,7 +72,10 @@ void paged_store(const at::Tensor& k, const at::Tensor& v, const DevicePagedBatc
 void rope_qk_norm_store(const at::Tensor& qkv, const RopeTable& table, const DevicePagedBatch& batch, at::Tensor& q,
                         at::Tensor& keys, at::Tensor& values, double eps);
 void paged_attention(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values, const DevicePagedBatch& batch,
-                     std::int64_t window, at::Tensor& out);
+                     const AttentionScope& scope, at::Tensor& out);
+bool paged_decode_takes(const at::Tensor& keys, std::int64_t n_head);
+void paged_decode(const at::Tensor& qkv, const RopeTable& table, const DevicePagedBatch& batch, at::Tensor& keys,
+                  at::Tensor& values, const AttentionScope& scope, double eps, at::Tensor& out);
 // Writes the tokens, int32 (rows). Returns what DeviceSamples::read() reads, as bytes on the device.
 at::Tensor sample(const at::Tensor& logits, std::span<const ops::SampleRow> rows, std::int64_t most_top,
                   const at::Tensor& inputs, at::Tensor& tokens);

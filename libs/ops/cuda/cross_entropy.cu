@@ -135,13 +135,18 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
   });
 }
 
-template <class T>
-__global__ void softcap_kernel(const T* __restrict__ z, float* __restrict__ out, int vocab, i64 padded, float cap) {
+template <class T, int N>
+__global__ void softcap_kernel(const T* z, float* out, int vocab, i64 padded, float cap) {
+  let_next_begin();
+  wait_for_previous();
   const i64 row = blockIdx.y;
-  const int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
+  const int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x) * N;
   if (i >= vocab) return;
-  const float raw = to_float(z[row * padded + i]);
-  out[row * vocab + i] = cap > 0.0F ? cap * tanhf(raw / cap) : raw;
+  float values[N];
+  load<N>(z + row * padded + i, values);
+#pragma unroll
+  for (int j = 0; j < N; ++j) values[j] = cap > 0.0F ? cap * tanhf(values[j] / cap) : values[j];
+  store<N>(out + row * vocab + i, values);
 }
 
 }  // namespace
@@ -165,10 +170,18 @@ void softcap(Element type, const void* z, float* out, i64 rows, i64 vocab, i64 p
   constexpr i64 kRowsPerLaunch = 65535;  // the grid's limit
   constexpr int kColumns = 256;
   visit(type, [&]<class T>(T) {
-    for (i64 first = 0; first < rows; first += kRowsPerLaunch) {
-      const i64 n = rows - first < kRowsPerLaunch ? rows - first : kRowsPerLaunch;
-      softcap_kernel<T><<<dim3(blocks_for(vocab, kColumns), static_cast<unsigned>(n)), kColumns, 0, stream>>>(
-          static_cast<const T*>(z) + first * padded, out + first * vocab, static_cast<int>(vocab), padded, cap);
+    const auto run = [&]<int N>(std::integral_constant<int, N>) {
+      for (i64 first = 0; first < rows; first += kRowsPerLaunch) {
+        const i64 n = rows - first < kRowsPerLaunch ? rows - first : kRowsPerLaunch;
+        launch(&softcap_kernel<T, N>, dim3(blocks_for(vocab, kColumns * N), static_cast<unsigned>(n)), kColumns, 0, stream,
+               static_cast<const T*>(z) + first * padded, out + first * vocab, static_cast<int>(vocab), padded, cap);
+      }
+    };
+    constexpr int N = 4;
+    if (vocab % N == 0 && padded % N == 0 && aligned(z) && aligned(out)) {
+      run(std::integral_constant<int, N>());
+    } else {
+      run(std::integral_constant<int, 1>());
     }
   });
   check_launch("softcap");

@@ -14,6 +14,7 @@ namespace nanochat::ops::cuda {
 
 using i64 = std::int64_t;
 using bf16 = __nv_bfloat16;
+using u32 = std::uint32_t;
 
 __device__ inline float to_float(float x) { return x; }
 __device__ inline float to_float(bf16 x) { return __bfloat162float(x); }
@@ -77,7 +78,7 @@ __device__ inline float row_max(float x) {
   return warp_max(x);
 }
 
-// The sum over L neighbouring lanes of a warp.
+// The sum over L neighbouring lanes, for all of them. The whole warp calls it.
 template <int L>
 __device__ inline float group_sum(float x) {
 #pragma unroll
@@ -101,6 +102,31 @@ inline RowLaunch row_launch(i64 rows, i64 n, int access, int kept = kAccesses) {
   shape.block = warps == 1 ? dim3(32, 8) : dim3(static_cast<unsigned>(32 * warps), 1);
   shape.grid = dim3(static_cast<unsigned>((rows + shape.block.y - 1) / shape.block.y));
   return shape;
+}
+
+// Serving's part of rope_qk_norm() (ops/rope.h): L lanes have a head, each N pairs of it.
+template <int N>
+__device__ inline void rotate(float (&x1)[N], float (&x2)[N], const float (&cos)[N], const float (&sin)[N]) {
+#pragma unroll
+  for (int j = 0; j < N; ++j) {
+    const float first = x1[j] * cos[j] + x2[j] * sin[j];
+    x2[j] = x2[j] * cos[j] - x1[j] * sin[j];
+    x1[j] = first;
+  }
+}
+// Divides a head of d numbers by its root mean square if this lane's is `wanted`. The whole warp calls it.
+template <int L, int N>
+__device__ inline void normalise_head(float (&x1)[N], float (&x2)[N], bool wanted, int d, float eps) {
+  float sum = 0.0F;
+#pragma unroll
+  for (int j = 0; j < N; ++j) sum += x1[j] * x1[j] + x2[j] * x2[j];
+  sum = group_sum<L>(sum);
+  const float scale = wanted ? rsqrtf(sum / static_cast<float>(d) + eps) : 1.0F;
+#pragma unroll
+  for (int j = 0; j < N; ++j) {
+    x1[j] *= scale;
+    x2[j] *= scale;
+  }
 }
 
 // Where the head of a token goes in the paged cache, in elements.
@@ -147,6 +173,20 @@ inline int multiprocessors() {
   return count;
 }
 
+// Bytes of shared memory that a block can have on the current device: all of a multiprocessor's, and so much that two blocks
+// fit.
+struct SharedMemory {
+  int whole, half;
+};
+inline SharedMemory shared_memory() {
+  int device = 0, whole = 0, all = 0, reserved = 0;
+  cudaGetDevice(&device);
+  cudaDeviceGetAttribute(&whole, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  cudaDeviceGetAttribute(&all, cudaDevAttrMaxSharedMemoryPerMultiprocessor, device);
+  cudaDeviceGetAttribute(&reserved, cudaDevAttrReservedSharedMemoryPerBlock, device);
+  return {whole, all / 2 - reserved};
+}
+
 // kernel<<<grid, threads, shared_bytes, stream>>>(arguments...), with as much dynamic shared memory as the device has, in
 // clusters of so many blocks along y (from compute capability 9.0 on).
 template <class... Parameters, class... Arguments>
@@ -156,6 +196,9 @@ void launch_clusters(void (*kernel)(Parameters...), dim3 grid, unsigned cluster,
   if (shared_bytes > kAlwaysAllowed) {
     cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes));
   }
+  // The same division between shared memory and first-level cache for all kernels of a chain: a multiprocessor changes it only
+  // when it is empty, and so the blocks of the next kernel would wait for the end of this one.
+  cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared);
   cudaLaunchAttribute attributes[2] = {};
   unsigned count = 0;
   if (overlaps_kernels()) {

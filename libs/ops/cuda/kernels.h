@@ -234,11 +234,38 @@ void rope_qk_norm_store(Element type, const void* qkv, const float* cos, const f
                         const std::int32_t* slots, void* q, void* keys, void* values, const PagedShape& shape, float eps,
                         Stream stream);
 
+// ------------------------------------------------------------------------------------------- paged_decode.cu
+// rope_qk_norm_store() and paged_attention() of sequences with one token each, in one kernel. bfloat16, compute capability 9.0
+// and later. Each sequence's keys are cut into `parts` of nearly equal length; a result depends on its own sequence and on
+// `parts`. The kernel reads the lists and the keys of earlier tokens before the kernels that were enqueued just before have
+// ended: between those that write them and this one, there must be a copy from the host or the end of a graph.
+inline constexpr int kMostDecodeParts = 8;
+struct PagedDecode {
+  const void* qkv;   // (N, n_head + 2 n_kv_head, d)
+  const float* cos;  // (positions, d / 2)
+  const float* sin;
+  void* keys;        // (blocks, n_kv_head, block_size, d)
+  void* values;
+  void* out;         // (N, n_head, d)
+  const PagedSequence* sequences;
+  const std::int32_t* tables;
+  const std::int32_t* slots;  // of each token, as for paged_store()
+  std::int32_t n_head, n_kv_head, d, block_size, block_shift;
+  std::int32_t sequence_count;
+  std::int32_t parts;   // 1, 2, 4 or 8
+  std::int32_t window;  // as in PagedAttentionArguments
+  float scale, eps;
+};
+// Whether the current device has the kernel, for such heads.
+bool paged_decode_takes(std::int64_t d, std::int64_t group);
+void paged_decode(const PagedDecode& arguments, Stream stream);
+
 // --------------------------------------------------------------------------------------------- linear_rows.cu
 // y (rows, m) = x (rows, k) wT of w (m, k), for few rows, with what stands before and behind it in the model. Strides in
-// elements. A row of y does not depend on the other rows, nor on how many there are. The kernel reads w before the kernel
-// that was enqueued just before has ended: that one must not write it.
-inline constexpr std::int64_t kMostLinearRows = 64;  // in bfloat16; in float32 any number
+// elements. A row of y does not depend on the other rows, nor on how many there are. The kernel reads w before the kernels
+// that were enqueued just before have ended: between those that write it and this one, there must be a copy from the host or
+// the end of a graph.
+inline constexpr std::int64_t kMostLinearRows = 32;  // in bfloat16; in float32 any number
 struct LinearRows {
   const void* x;
   std::int64_t x_stride;

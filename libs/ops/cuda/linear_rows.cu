@@ -9,13 +9,13 @@
 
 #include <algorithm>
 
+#include "bulk_copies.cuh"
 #include "device_code.cuh"
 #include "tensor_cores.cuh"
 
 namespace nanochat::ops::cuda {
 namespace {
 
-using u32 = std::uint32_t;
 
 constexpr int kThreads = 256, kWarps = kThreads / 32;
 constexpr int kStep = 64;    // of the inner dimension, that a warp takes at a time: 16 numbers for each lane of a quad
@@ -51,14 +51,18 @@ __device__ inline Lane16 load16(const bf16* row, int k, int end, bool inside) {
   return lane;
 }
 
-// What stands behind the sum.
+// What stands behind the sum. before: what y held, where p.add says so.
 template <class T>
-__device__ inline void finish(const LinearRows& p, float sum, float squares, int row, int column) {
+__device__ inline void finish(const LinearRows& p, float sum, float squares, float before, T& y) {
   if (p.norm_eps >= 0.0F) sum *= rsqrtf(squares / static_cast<float>(p.k) + p.norm_eps);
   if (p.relu_squared) sum = sum < 0.0F ? 0.0F : sum * sum;  // keeps a NaN
-  T* const y = static_cast<T*>(p.y) + row * p.y_stride + column;
-  if (p.add) sum += to_float(*y);
-  from_float(sum, *y);
+  if (p.add) sum += before;
+  from_float(sum, y);
+}
+template <class T>
+__device__ inline void finish(const LinearRows& p, float sum, float squares, int row, int column) {
+  T& y = static_cast<T*>(p.y)[row * p.y_stride + column];
+  finish(p, sum, squares, p.add ? to_float(y) : 0.0F, y);
 }
 
 __device__ inline float squares_of(const Lane16& lane) {
@@ -159,197 +163,335 @@ __global__ void __launch_bounds__(kThreads) linear_rows_bf16(const __grid_consta
 }
 
 // ------------------------------------------------------------------------------------------------------- Hopper
-// From compute capability 9.0 on there are registers and shared memory for more at a time. A block takes 24 columns of y and a
-// slice of the inner dimension. All its weights are on their way before the kernel in front of it has ended; then it copies
-// its slice of x to shared memory, once for all columns that it takes in turn. Where there are several slices, their blocks are
-// a cluster, whose sums are added up in the order of the slices. How the inner dimension is cut depends on it alone.
+// From compute capability 9.0 on, weights go to shared memory by bulk copies, which start before the kernel in front of this
+// one has ended. A block uses at most half of the shared memory and of the registers of a multiprocessor wherever its weights
+// fit. Blocks of two kernels of the chain then share a multiprocessor: one kernel reads its weights while the other computes.
+//
+// A block has some columns of y (at most 16 * kTiles at a time) and a slice of the inner dimension. Its warps take blocks of
+// kBlock numbers of the slice in turn. Columns of y are the rows of the products' left factor, rows of x the columns of the
+// right one. Each warp reads its own part of x straight into registers. Where there are several slices, their blocks are a
+// cluster; each stores its sums in the block that adds them up, in the order of the slices.
+//
+// The order of a sum depends on the inner dimension alone: block by block in a warp, then the warps, then the slices.
 
-constexpr int kSliceSteps = 3;  // steps of a slice that one warp takes
-constexpr int kMostSlice = kSliceSteps * kWarps * kStep;  // 1536
-constexpr int kSliceColumns = 3, kSliceWidth = 8 * kSliceColumns;
-constexpr int kMostSlices = 8;  // blocks of a cluster
-constexpr int kSliceHalf = kWarps / 2;
+constexpr int kBlock = 32;      // of the inner dimension, that a warp takes at a time: 8 numbers for each lane of a quad
+constexpr int kMostBlocks = 6;  // of a slice that one warp takes
+constexpr int kMostSlice = kMostBlocks * kWarps * kBlock;  // 1536
+constexpr int kMostSlices = 8;                             // blocks of a cluster
+constexpr int kMostTiles = 3;                              // of 16 columns, that a block takes at a time
+constexpr int kMostSlots = 5;
 
-// Elements from a row of x to the next in shared memory: rows that are read together lie in different banks.
-__host__ __device__ inline int slice_pitch(int slice) { return slice + 32; }
+struct Division {
+  std::int32_t slices, slice;  // parts of the inner dimension, and numbers in each but the last
+  std::int32_t columns;        // of y that a block takes at a time
+  std::int32_t slots;          // such groups of columns whose weights have room in shared memory
+};
 
-template <int kTiles>
-std::size_t slice_bytes(int slice) {
-  constexpr std::size_t kRows = 16 * kTiles;
-  return kRows * static_cast<std::size_t>(slice_pitch(slice)) * sizeof(bf16) +
-         (kSliceHalf * kRows * kSliceWidth + kRows) * sizeof(float);
-}
+// What a block has in shared memory: where it begins, in bytes.
+struct StagedLayout {
+  int pitch;         // from one column's weights to the next one's: an odd number of half lines of banks
+  int slot;          // bytes of a slot; the slots come first
+  int partial;       // float2 (warps, kCount): sums of each warp, in the order of a warp's registers
+  int landing;       // float2 (2, slices, kCount / slices): the slices' sums of what this block adds up, for one group of
+                     // columns and the next
+  int squares;       // float (rows, warps)
+  int all_squares;   // float (slices, rows)
+  int barriers;      // (slots)
+  int bytes;
+};
+
+template <int kTiles, int kRowTiles, bool kStreaming>
+struct Staged {
+  static constexpr int kRows = 8 * kRowTiles;
+  static constexpr int kCount = kTiles * kRowTiles * 64;  // pairs of sums
+  static constexpr int kPartialBytes = kWarps * kCount * static_cast<int>(sizeof(float2));
+
+  __host__ __device__ static StagedLayout layout(const Division& d) {
+    StagedLayout l = {};
+    const int bytes = (d.slice + kBlock - 1) / kBlock * kBlock * static_cast<int>(sizeof(bf16));
+    l.pitch = bytes % 128 == 64 ? bytes : bytes + 64;
+    l.slot = d.columns * l.pitch;
+    int end = d.slots * l.slot;
+    // Without another group of columns behind this one, the sums take the place of the weights.
+    l.partial = kStreaming ? end : 0;
+    end = kStreaming ? end + kPartialBytes : (end > kPartialBytes ? end : kPartialBytes);
+    l.landing = end;
+    if (d.slices > 1) end += (kStreaming ? 2 : 1) * kCount * static_cast<int>(sizeof(float2));
+    l.squares = end;
+    end += kRows * kWarps * static_cast<int>(sizeof(float));
+    l.all_squares = end;
+    if (d.slices > 1) end += d.slices * kRows * static_cast<int>(sizeof(float));
+    l.barriers = end;
+    l.bytes = end + d.slots * static_cast<int>(sizeof(std::uint64_t));
+    return l;
+  }
+};
 
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-__device__ inline void cluster_sync() {
-  asm volatile("barrier.cluster.arrive.aligned;\nbarrier.cluster.wait.aligned;\n" ::: "memory");
-}
-// What the block `rank` of the cluster has where this one has p, in shared memory.
-__device__ inline float load_of_rank(const float* p, int rank) {
-  u32 address;
-  float value;
-  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;\n" : "=r"(address) : "r"(shared_address(p)), "r"(rank));
-  asm volatile("ld.shared::cluster.f32 %0, [%1];\n" : "=f"(value) : "r"(address) : "memory");
-  return value;
+__device__ inline float squares_of(const uint4& pairs) {
+  float sum = 0.0F;
+#pragma unroll
+  for (const u32 pair : {pairs.x, pairs.y, pairs.z, pairs.w}) {
+    const float low = __uint_as_float(pair << 16), high = __uint_as_float(pair & 0xffff0000U);
+    sum += low * low + high * high;
+  }
+  return sum;
 }
 #endif
 
-template <int kTiles, bool kNormalise>
-__global__ void __launch_bounds__(kThreads, kTiles <= 2 ? 2 : 1)
-    linear_rows_sliced(const __grid_constant__ LinearRows p, int slice, int tiles) {
+// kTiles: tiles of 16 columns that are taken together; kRowTiles: tiles of 8 rows; kStreaming: groups of columns come one
+// after the other, through the slots.
+template <int kTiles, int kRowTiles, bool kStreaming>
+__global__ void __launch_bounds__(kThreads, kStreaming && kRowTiles > 2 ? 1 : 2)
+    linear_rows_staged(const __grid_constant__ LinearRows p, const __grid_constant__ Division division) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-  constexpr int kRows = 16 * kTiles;
+  using Kind = Staged<kTiles, kRowTiles, kStreaming>;
+  constexpr int kRows = Kind::kRows, kCount = Kind::kCount;
+  // Blocks of x of each warp in registers at a time: all of them, or as many as leave room for a second block of threads.
+  constexpr int kDepth = kStreaming || kRowTiles <= 2 ? kMostBlocks : kTiles <= 2 ? 3 : 2;
+  constexpr int kShare = (kCount + kThreads - 1) / kThreads;  // pairs of sums of a thread
   extern __shared__ __align__(128) unsigned char shared[];
-  const int pitch = slice_pitch(slice);
-  auto* const xs = reinterpret_cast<bf16*>(shared);  // (kRows, pitch)
-  auto* const partial = reinterpret_cast<float*>(xs + kRows * pitch);  // (kSliceHalf, kRows, kSliceWidth)
-  float* const squares = partial + kSliceHalf * kRows * kSliceWidth;  // (kRows)
-  const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
+  const StagedLayout layout = Kind::layout(division);
+  auto* const partial = reinterpret_cast<float2*>(shared + layout.partial);
+  auto* const landing = reinterpret_cast<float2*>(shared + layout.landing);
+  auto* const squares = reinterpret_cast<float*>(shared + layout.squares);
+  auto* const all_squares = reinterpret_cast<float*>(shared + layout.all_squares);
+  auto* const barriers = reinterpret_cast<std::uint64_t*>(shared + layout.barriers);
+  const int thread = static_cast<int>(threadIdx.x), warp = thread / 32, lane = thread % 32;
   const int quad_row = lane / 4, quad = lane % 4;
-  const int ranks = static_cast<int>(gridDim.y), rank = static_cast<int>(blockIdx.y);
-  const int first_k = rank * slice, end_k = min(first_k + slice, p.k);
-  const int steps = max(0, (end_k - first_k + kStep - 1) / kStep);
-  const auto* const x = static_cast<const bf16*>(p.x);
-  const auto* const w = static_cast<const bf16*>(p.w);
+  const int slices = division.slices, rank = static_cast<int>(blockIdx.y);
+  const int first_k = rank * division.slice, length = min(division.slice, p.k - first_k);
+  const int groups = (p.m + division.columns - 1) / division.columns, stride = static_cast<int>(gridDim.x);
+  const bool normalise = p.norm_eps >= 0.0F;
+  const auto* const x = static_cast<const bf16*>(p.x) + first_k;
+  const auto* const w = static_cast<const bf16*>(p.w) + first_k;
+  auto* const y = static_cast<bf16*>(p.y);
 
-  Lane16 weights[kSliceSteps][kSliceColumns];
-  const auto load_weights = [&](int tile, int j) {
-#pragma unroll
-    for (int c = 0; c < kSliceColumns; ++c) {
-      const int column = tile * kSliceWidth + 8 * c + quad_row;
-      weights[j][c] = load16<true>(w + column * p.w_stride, first_k + (warp + j * kWarps) * kStep + 8 * quad, end_k,
-                                   column < p.m);
+  // By one warp: the weights of a group of columns.
+  const auto begin_copies = [&](int slot, int group) {
+    const int first = group * division.columns, count = min(division.columns, p.m - first);
+    const u32 bytes = static_cast<u32>(length) * sizeof(bf16);
+    if (lane == 0) expect_bytes(barriers + slot, static_cast<u32>(count) * bytes);
+    __syncwarp();
+    for (int column = lane; column < count; column += 32) {
+      copy_bulk(shared + slot * layout.slot + column * layout.pitch, w + (first + column) * p.w_stride, bytes, barriers + slot);
     }
   };
-  int tile = static_cast<int>(blockIdx.x);
+
   let_next_begin();
-#pragma unroll
-  for (int j = 0; j < kSliceSteps; ++j) load_weights(tile, j);
+  if (warp == 0) {
+    if (lane == 0) {
+      for (int slot = 0; slot < division.slots; ++slot) init_barrier(barriers + slot);
+      publish_barriers();
+    }
+    __syncwarp();
+    for (int slot = 0; slot < division.slots; ++slot) {
+      const int group = static_cast<int>(blockIdx.x) + slot * stride;
+      if (group < groups) begin_copies(slot, group);
+    }
+  }
+  __syncthreads();
+  if (slices > 1) arrive_cluster();  // this block's shared memory may be stored to
   wait_for_previous();
 
-  for (int row = warp; row < p.rows; row += kWarps) {
-    for (int k = 8 * lane; k < steps * kStep; k += 256) {
-      const bool inside = first_k + k < end_k;
-      copy_async(xs + row * pitch + k, x + row * p.x_stride + (inside ? first_k + k : 0), inside);
-    }
-  }
-  commit_copies();
-  wait_for_copies<0>();
-  __syncthreads();
-  if constexpr (kNormalise) {
-    for (int row = warp; row < p.rows; row += kWarps) {
-      float sum = 0.0F;
-      for (int k = 8 * lane; k < steps * kStep; k += 256) {
-        float values[8];
-        load<8>(xs + row * pitch + k, values);
+  uint4 xs[kDepth][kRowTiles];
+  const auto load_x = [&](int j) {
+    const int k = kBlock * (warp + j * kWarps) + 8 * quad;
 #pragma unroll
-        for (int i = 0; i < 8; ++i) sum += values[i] * values[i];
-      }
-      sum = warp_sum(sum);
-      if (lane == 0) squares[row] = sum;
+    for (int n = 0; n < kRowTiles; ++n) {
+      const int row = 8 * n + quad_row;
+      xs[j % kDepth][n] = make_uint4(0, 0, 0, 0);
+      if (row < p.rows && k < length) xs[j % kDepth][n] = __ldcg(reinterpret_cast<const uint4*>(x + row * p.x_stride + k));
     }
-  }
+  };
+#pragma unroll
+  for (int j = 0; j < kDepth; ++j) load_x(j);
 
-  for (; tile < tiles; tile += static_cast<int>(gridDim.x)) {
-    float sums[kTiles][kSliceColumns][4] = {};
+  // A pair of sums is of one column and two neighbouring rows. This block finishes `share` of them, from `own` on.
+  const int share = slices > 1 ? kCount / slices : kCount, own = slices > 1 ? rank * share : 0;
+  const auto column_of = [](int pair) { return pair / (64 * kRowTiles) * 16 + pair / 32 % 2 * 8 + pair % 32 / 4; };
+  const auto row_of = [](int pair) { return pair / 64 % kRowTiles * 8 + pair % 4 * 2; };
+
+  int slot = 0, pass = 0;
+  u32 parity = 0;
+  for (int group = static_cast<int>(blockIdx.x); group < groups; group += stride, ++pass) {
+    const int first = group * division.columns, count = min(division.columns, p.m - first);
+    // Calls body(share of this thread, row, element of y) for what this thread finishes.
+    const auto for_each_own = [&](const auto& body) {
 #pragma unroll
-    for (int j = 0; j < kSliceSteps; ++j) {
-      const int step = warp + j * kWarps;
-      if (step >= steps) break;
+      for (int i = 0; i < kShare; ++i) {
+        const int at = thread + i * kThreads, column = column_of(own + at), row = row_of(own + at);
+        if (at >= share || column >= count) continue;
 #pragma unroll
-      for (int t = 0; t < kTiles; ++t) {
-        const bf16* const row = xs + (16 * t + quad_row) * pitch + step * kStep + 8 * quad;
-        const Lane16 upper = load16<false>(row, 0, kStep, true), lower = load16<false>(row + 8 * pitch, 0, kStep, true);
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          const u32 left[4] = {upper.pair[2 * i], lower.pair[2 * i], upper.pair[2 * i + 1], lower.pair[2 * i + 1]};
-#pragma unroll
-          for (int c = 0; c < kSliceColumns; ++c) {
-            multiply_add(sums[t][c], left, weights[j][c].pair[2 * i], weights[j][c].pair[2 * i + 1]);
-          }
+        for (int r = 0; r < 2; ++r) {
+          if (row + r < p.rows) body(i, r, row + r, y + (row + r) * p.y_stride + first + column);
         }
       }
-      if (tile + static_cast<int>(gridDim.x) < tiles) load_weights(tile + static_cast<int>(gridDim.x), j);
-    }
+    };
+    float before[kShare][2] = {};
+    if (p.add) for_each_own([&](int i, int r, int, const bf16* to) { before[i][r] = to_float(__ldcg(to)); });
 
-    // A warp of the first half and its partner of the second, and then the first half in order.
-    const auto for_each_pair = [&](const auto& body) {
+    wait_barrier(barriers + slot, parity);
+    float sums[kTiles][kRowTiles][4] = {}, own_squares[kRowTiles] = {};
+    const unsigned char* const weights = shared + slot * layout.slot + 16 * quad;
+#pragma unroll
+    for (int j = 0; j < kMostBlocks; ++j) {
+      const int k = kBlock * (warp + j * kWarps);
+      if (k >= length) break;
+      const bool inside = k + 8 * quad < length;
+      if (normalise && pass == 0) {
+#pragma unroll
+        for (int n = 0; n < kRowTiles; ++n) own_squares[n] += squares_of(xs[j % kDepth][n]);
+      }
 #pragma unroll
       for (int t = 0; t < kTiles; ++t) {
+        const int column = 16 * t + quad_row;
+        const unsigned char* const from = weights + column * layout.pitch + k * static_cast<int>(sizeof(bf16));
+        uint4 upper = make_uint4(0, 0, 0, 0), lower = upper;
+        if (inside && column < count) upper = *reinterpret_cast<const uint4*>(from);
+        if (inside && column + 8 < count) lower = *reinterpret_cast<const uint4*>(from + 8 * layout.pitch);
+        const u32 left[2][4] = {{upper.x, lower.x, upper.y, lower.y}, {upper.z, lower.z, upper.w, lower.w}};
+#pragma unroll
+        for (int n = 0; n < kRowTiles; ++n) {
+          const uint4& right = xs[j % kDepth][n];
+          multiply_add(sums[t][n], left[0], right.x, right.y);
+          multiply_add(sums[t][n], left[1], right.z, right.w);
+        }
+      }
+      if constexpr (kDepth < kMostBlocks) {
+        if (j + kDepth < kMostBlocks) load_x(j + kDepth);
+      }
+    }
+    __syncthreads();  // every warp has read the weights, and the sums of the group before
+    if constexpr (kStreaming) {
+      if (warp == 0 && group + division.slots * stride < groups) begin_copies(slot, group + division.slots * stride);
+      if (++slot == division.slots) {
+        slot = 0;
+        parity ^= 1;
+      }
+    }
+#pragma unroll
+    for (int t = 0; t < kTiles; ++t) {
+#pragma unroll
+      for (int n = 0; n < kRowTiles; ++n) {
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-          const int row = 16 * t + quad_row + 8 * half;
-#pragma unroll
-          for (int c = 0; c < kSliceColumns; ++c) {
-            auto* const place = reinterpret_cast<float2*>(partial + (warp % kSliceHalf * kRows + row) * kSliceWidth + 8 * c +
-                                                          2 * quad);
-            body(*place, sums[t][c][2 * half], sums[t][c][2 * half + 1]);
-          }
+          partial[warp * kCount + ((t * kRowTiles + n) * 2 + half) * 32 + lane] = make_float2(sums[t][n][2 * half],
+                                                                                            sums[t][n][2 * half + 1]);
         }
       }
-    };
-    if (warp >= kSliceHalf) for_each_pair([](float2& place, float a, float b) { place = make_float2(a, b); });
-    __syncthreads();
-    if (warp < kSliceHalf) {
-      for_each_pair([](float2& place, float a, float b) { place = make_float2(a + place.x, b + place.y); });
+    }
+    if (normalise && pass == 0) {
+#pragma unroll
+      for (int n = 0; n < kRowTiles; ++n) {
+        float sum = own_squares[n];
+        sum += __shfl_xor_sync(0xffffffffU, sum, 1);
+        sum += __shfl_xor_sync(0xffffffffU, sum, 2);
+        if (quad == 0) squares[(8 * n + quad_row) * kWarps + warp] = sum;
+      }
     }
     __syncthreads();
-    const auto sum_of = [&](int i) {
+
+    float2 totals[kShare];
+#pragma unroll
+    for (int i = 0; i < kShare; ++i) {
+      const int pair = thread + i * kThreads;
+      totals[i] = make_float2(0.0F, 0.0F);
+      if (pair >= kCount) continue;
+#pragma unroll
+      for (int other = 0; other < kWarps; ++other) {
+        const float2 sum = partial[other * kCount + pair];
+        totals[i].x += sum.x;
+        totals[i].y += sum.y;
+      }
+    }
+    const auto squares_of_row = [&](int row) {
       float sum = 0.0F;
 #pragma unroll
-      for (int other = 0; other < kSliceHalf; ++other) sum += partial[other * kRows * kSliceWidth + i];
+      for (int other = 0; other < kWarps; ++other) sum += squares[row * kWarps + other];
       return sum;
     };
-    const int count = p.rows * kSliceWidth;
-    const auto write = [&](int i, float sum, float square) {
-      const int row = i / kSliceWidth, column = tile * kSliceWidth + i % kSliceWidth;
-      if (column < p.m) finish<bf16>(p, sum, square, row, column);
-    };
-    if (ranks == 1) {
-      for (int i = static_cast<int>(threadIdx.x); i < count; i += kThreads)
-        write(i, sum_of(i), kNormalise ? squares[i / kSliceWidth] : 0.0F);
-      __syncthreads();  // the next columns' sums go to the same memory
+    if (slices == 1) {
+      for_each_own([&](int i, int r, int row, bf16* to) {
+        finish(p, r == 0 ? totals[i].x : totals[i].y, normalise ? squares_of_row(row) : 0.0F, before[i][r], *to);
+      });
       continue;
     }
-    for (int i = static_cast<int>(threadIdx.x); i < count; i += kThreads) partial[i] = sum_of(i);
-    cluster_sync();
-    for (int i = rank * kThreads + static_cast<int>(threadIdx.x); i < count; i += ranks * kThreads) {
-      float sum = 0.0F, square = 0.0F;
-      for (int other = 0; other < ranks; ++other) {
-        sum += load_of_rank(partial + i, other);
-        if constexpr (kNormalise) square += load_of_rank(squares + i / kSliceWidth, other);
-      }
-      write(i, sum, square);
+    if (pass == 0) wait_cluster();
+    float2* const landed = landing + (kStreaming ? pass % 2 * kCount : 0);
+#pragma unroll
+    for (int i = 0; i < kShare; ++i) {
+      const int pair = thread + i * kThreads;
+      if (pair < kCount) store_in_rank(landed + rank * share + pair % share, pair / share, totals[i]);
     }
-    cluster_sync();
+    if (normalise && pass == 0) {
+      for (int i = thread; i < kRows * slices; i += kThreads) {
+        const int row = i % kRows;
+        if (row < p.rows) store_in_rank(all_squares + rank * kRows + row, i / kRows, squares_of_row(row));
+      }
+    }
+    arrive_cluster();
+    wait_cluster();
+    for_each_own([&](int i, int r, int row, bf16* to) {
+      float sum = 0.0F, square = 0.0F;
+      for (int other = 0; other < slices; ++other) {
+        const float2 pair = landed[other * share + thread + i * kThreads];
+        sum += r == 0 ? pair.x : pair.y;
+        if (normalise) square += all_squares[other * kRows + row];
+      }
+      finish(p, sum, square, before[i][r], *to);
+    });
   }
 #endif
 }
 
 // How the inner dimension is cut; 0 slices: not at all, since they would be too many.
-struct Slices {
-  int count, size;
-};
-Slices slices_of(int k) {
-  int count = 1;
-  while (count * kMostSlice < k) count *= 2;
-  if (count > kMostSlices) return {0, 0};
-  return {count, (k + count * kStep - 1) / (count * kStep) * kStep};
+void divide_inner(int k, Division& d) {
+  d.slices = 1;
+  while (d.slices * kMostSlice < k) d.slices *= 2;
+  d.slice = d.slices == 1 ? k : (k + d.slices * kBlock - 1) / (d.slices * kBlock) * kBlock;
+  if (d.slices > kMostSlices) d.slices = 0;
 }
 
-template <int kTiles>
-void launch_sliced(const LinearRows& p, const Slices& slices, Stream stream) {
-  const int tiles = (p.m + kSliceWidth - 1) / kSliceWidth, at_once = (kTiles <= 2 ? 2 : 1) * multiprocessors() / slices.count;
-  const dim3 grid(static_cast<unsigned>(std::min(tiles, std::max(at_once, 1))), static_cast<unsigned>(slices.count));
-  const auto run = [&](auto* kernel) {
-    launch_clusters(kernel, grid, static_cast<unsigned>(slices.count), kThreads, slice_bytes<kTiles>(slices.size), stream, p,
-                    slices.size, tiles);
+template <int kTiles, int kRowTiles, bool kStreaming>
+void launch_staged(const LinearRows& p, const Division& d, int blocks, Stream stream) {
+  const dim3 grid(static_cast<unsigned>(blocks), static_cast<unsigned>(d.slices));
+  launch_clusters(&linear_rows_staged<kTiles, kRowTiles, kStreaming>, grid, static_cast<unsigned>(d.slices), kThreads,
+                  static_cast<std::size_t>(Staged<kTiles, kRowTiles, kStreaming>::layout(d).bytes), stream, p, d);
+}
+
+// Whether the kernels above take this product; then it is enqueued.
+template <int kRowTiles>
+bool launch_staged(const LinearRows& p, Division d, Stream stream) {
+  const SharedMemory memory = shared_memory();
+  // Clusters of four and more lie within groups of 16 multiprocessors.
+  const int usable = d.slices <= 2 ? multiprocessors() : std::max(16, multiprocessors() / 16 * 16);
+  const int at_once = std::max(1, usable / d.slices);
+  d.columns = (p.m + at_once - 1) / at_once;
+  d.slots = 1;
+  bool launched = false;
+  const auto try_resident = [&]<int kTiles>(std::integral_constant<int, kTiles>) {
+    if (launched || d.columns > 16 * kTiles) return;
+    if (Staged<kTiles, kRowTiles, false>::layout(d).bytes > memory.half) return;
+    launch_staged<kTiles, kRowTiles, false>(p, d, (p.m + d.columns - 1) / d.columns, stream);
+    launched = true;
   };
-  if (p.norm_eps >= 0.0F) {
-    run(&linear_rows_sliced<kTiles, true>);
-  } else {
-    run(&linear_rows_sliced<kTiles, false>);
-  }
+  try_resident(std::integral_constant<int, 1>());
+  try_resident(std::integral_constant<int, 2>());
+  try_resident(std::integral_constant<int, kMostTiles>());
+  if (launched) return true;
+
+  using Kind = Staged<1, kRowTiles, true>;
+  d.columns = 16;
+  const int groups = (p.m + d.columns - 1) / d.columns, blocks = std::min(groups, at_once);
+  // A block that works for long, as the head's do, gains more from many bytes under way than from an early beginning.
+  constexpr int kLong = 8;
+  const int room = groups > kLong * blocks ? memory.whole : memory.half;
+  d.slots = kMostSlots;
+  while (d.slots > 1 && Kind::layout(d).bytes > room) --d.slots;
+  if (Kind::layout(d).bytes > memory.whole) return false;
+  launch_staged<1, kRowTiles, true>(p, d, blocks, stream);
+  return true;
 }
 
 // float32: a warp takes one column for up to kFloatRows rows; a lane every 32nd group of four numbers.
@@ -394,32 +536,30 @@ void linear_rows(Element type, const LinearRows& p, Stream stream) {
   if (type == Element::kFloat) {
     const dim3 grid(blocks_for(p.m, kWarps), blocks_for(p.rows, kFloatRows));
     launch(&linear_rows_float, grid, kThreads, 0, stream, p);
-  } else if (const Slices slices = slices_of(p.k); overlaps_kernels() && slices.count > 0) {
-    if (p.rows <= 16) {
-      launch_sliced<1>(p, slices, stream);
-    } else if (p.rows <= 32) {
-      launch_sliced<2>(p, slices, stream);
+    check_launch("linear_rows");
+    return;
+  }
+  Division division = {};
+  divide_inner(p.k, division);
+  if (overlaps_kernels() && division.slices > 0) {
+    const bool launched = p.rows <= 8    ? launch_staged<1>(p, division, stream)
+                          : p.rows <= 16 ? launch_staged<2>(p, division, stream)
+                                         : launch_staged<4>(p, division, stream);
+    check_launch("linear_rows");
+    if (launched) return;
+  }
+  const auto run = [&]<int kTiles>(std::integral_constant<int, kTiles>) {
+    const unsigned grid = blocks_for(p.m, 8);
+    if (p.norm_eps >= 0.0F) {
+      launch(&linear_rows_bf16<kTiles, 1, true>, grid, kThreads, 0, stream, p);
     } else {
-      launch_sliced<4>(p, slices, stream);
+      launch(&linear_rows_bf16<kTiles, 1, false>, grid, kThreads, 0, stream, p);
     }
+  };
+  if (p.rows <= 16) {
+    run(std::integral_constant<int, 1>());
   } else {
-    const auto run = [&]<int kTiles, int kColumns>(std::integral_constant<int, kTiles>, std::integral_constant<int, kColumns>) {
-      const unsigned grid = blocks_for(p.m, 8 * kColumns);
-      if (p.norm_eps >= 0.0F) {
-        launch(&linear_rows_bf16<kTiles, kColumns, true>, grid, kThreads, 0, stream, p);
-      } else {
-        launch(&linear_rows_bf16<kTiles, kColumns, false>, grid, kThreads, 0, stream, p);
-      }
-    };
-    using One = std::integral_constant<int, 1>;
-    using Two = std::integral_constant<int, 2>;
-    if (p.rows <= 16) {
-      run(One(), One());
-    } else if (p.rows <= 32) {
-      run(Two(), One());
-    } else {
-      run(std::integral_constant<int, 4>(), Two());
-    }
+    run(std::integral_constant<int, 2>());
   }
   check_launch("linear_rows");
 }

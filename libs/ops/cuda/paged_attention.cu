@@ -9,15 +9,14 @@
 // out among four warps; a tall tile, which is a piece of a prompt, its rows.
 
 #include "device_code.cuh"
+#include "paged_attention.cuh"
 #include "tensor_cores.cuh"
 
 namespace nanochat::ops::cuda {
 namespace {
 
-using u32 = std::uint32_t;
 
-constexpr int kThreads = 128, kWarps = kThreads / 32;
-constexpr float kInfinity = INFINITY;
+constexpr int kThreads = kAttentionThreads, kWarps = kAttentionWarps;
 
 // What a block of threads works on.
 struct Work {
@@ -73,11 +72,6 @@ __device__ inline Part part_of(const PagedAttentionArguments& p, int split) {
   const i64 slot = (static_cast<i64>(blockIdx.z) * p.n_kv_head + blockIdx.y) * p.splits + split;
   float* const sums = p.partial + slot * part_floats(p);
   return {sums, reinterpret_cast<float2*>(sums + static_cast<i64>(p.partial_rows) * p.d)};
-}
-
-// exp2(x - maximum) where a row may not have seen a key yet.
-__device__ inline float weight_of(float maximum, float overall) {
-  return overall == -kInfinity ? 0.0F : power_of_two(maximum - overall);
 }
 
 // Whether this block is the last one of its tile and head, all of whose parts are then in memory.
@@ -138,72 +132,7 @@ __device__ inline void write_row(const PagedAttentionArguments& p, const Work& w
   if (d == 0) part.marks[row] = make_float2(maximum, sum);
 }
 
-// Keys and values of kKeys positions at a time, from their blocks to shared memory. A thread copies 16 bytes of every
-// kRowsAtOnce-th position; the block tables are read a tile ahead.
-template <class T, int D, int kKeys>
-class TileLoader {
- public:
-  static constexpr int kChunks = D * static_cast<int>(sizeof(T)) / 16, kRowsAtOnce = kThreads / kChunks;
-  static constexpr int kRows = kKeys / kRowsAtOnce;
-  static_assert(kThreads % kChunks == 0 && kKeys % kRowsAtOnce == 0);
-
-  __device__ TileLoader(const PagedAttentionArguments& p, const Work& work)
-      : p_(p), table_(p.tables + work.sequence.table), position_(work.begin + row()), end_(work.end) {}
-
-  __device__ int chunk() const { return static_cast<int>(threadIdx.x) % kChunks; }
-  __device__ int row() const { return static_cast<int>(threadIdx.x) / kChunks; }
-
-  // Reads the block tables for the next tile.
-  __device__ void look_up() {
-#pragma unroll
-    for (int i = 0; i < kRows; ++i) {
-      const int position = position_ + i * kRowsAtOnce;
-      block_[i] = position < end_ ? table_[block_of(position)] : -1;
-    }
-  }
-
-  // Begins the copies of that tile: place(row, chunk) says where they go. Zeros stand where no key is.
-  template <class PlaceKey, class PlaceValue>
-  __device__ void copy(const PlaceKey& key_place, const PlaceValue& value_place) {
-    i64 from[kRows];
-#pragma unroll
-    for (int i = 0; i < kRows; ++i) {
-      const int position = position_ + i * kRowsAtOnce;
-      const i64 row = (static_cast<i64>(max(block_[i], 0)) * p_.n_kv_head + blockIdx.y) * p_.block_size;
-      from[i] = (row + position - block_of(position) * p_.block_size) * D + chunk() * (16 / static_cast<int>(sizeof(T)));
-    }
-#pragma unroll
-    for (int i = 0; i < kRows; ++i) {
-      copy_async(key_place(row() + i * kRowsAtOnce, chunk()), static_cast<const T*>(p_.keys) + from[i], block_[i] >= 0);
-    }
-#pragma unroll
-    for (int i = 0; i < kRows; ++i) {
-      copy_async(value_place(row() + i * kRowsAtOnce, chunk()), static_cast<const T*>(p_.values) + from[i], block_[i] >= 0);
-    }
-    position_ += kKeys;
-  }
-
- private:
-  __device__ int block_of(int position) const {
-    return p_.block_shift >= 0 ? position >> p_.block_shift : position / p_.block_size;
-  }
-
-  const PagedAttentionArguments& p_;
-  const std::int32_t* table_;
-  int position_, end_;
-  int block_[kRows];
-};
-
-constexpr int kStages = 2;  // tiles of keys in shared memory: one in use, the others on their way
-
 // ---------------------------------------------------------------------------------------------------- bfloat16
-
-// A tile of kTileKeys rows of D bfloat16 numbers in shared memory. The chunks of 16 bytes of a row are permuted, so that
-// the rows of a matrix fragment lie in different banks.
-template <int D>
-__device__ inline bf16* place(bf16* tile, int row, int chunk) {
-  return tile + row * D + ((chunk ^ (row & 7)) * 8);
-}
 
 template <int D, int kRowWarps, int kBlocks>
 __global__ void __launch_bounds__(kThreads, kBlocks) paged_attention_bf16(const __grid_constant__ PagedAttentionArguments p) {
@@ -220,9 +149,10 @@ __global__ void __launch_bounds__(kThreads, kBlocks) paged_attention_bf16(const 
   const int quad_row = lane / 4, quad = lane % 4;
   const int row_warp = warp / kKeyWarps, key_warp = warp % kKeyWarps;
   const int row0 = 16 * row_warp + quad_row, row1 = row0 + 8;  // of the tile
-  const float scale = p.scale * 1.44269504088896341F;           // powers of two instead of e
+  const float scale = p.scale * kLog2E;  // powers of two instead of e
 
-  TileLoader<bf16, D, kTileKeys> loader(p, work);
+  TileLoader<bf16, D, kTileKeys, PagedAttentionArguments> loader(p, static_cast<int>(blockIdx.y));
+  loader.start(work.sequence.table, work.begin, work.end);
   const auto begin_copy = [&](int stage) {
     bf16* const keys = stages + static_cast<std::ptrdiff_t>(stage) * 2 * kTile;
     loader.copy([&](int row, int chunk) { return place<D>(keys, row, chunk); },
@@ -254,8 +184,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) paged_attention_bf16(const 
   // Tiles between these are seen by every row.
   const int all_see_from = max(0, last_key(p, work, work.rows - 1) - p.window), all_see_to = last_key(p, work, 0);
 
-  float out[D / 8][4] = {};
-  float maximum[2] = {-kInfinity, -kInfinity}, sum[2] = {};
+  RowSums<D> sums;
 
   for (int tile = 0; tile < tiles; ++tile) {
     if (tile + kStages - 1 < tiles) begin_copy((tile + kStages - 1) % kStages);
@@ -266,77 +195,15 @@ __global__ void __launch_bounds__(kThreads, kBlocks) paged_attention_bf16(const 
     bf16* const keys = stages + static_cast<std::ptrdiff_t>(tile % kStages) * 2 * kTile;
     bf16* const values = keys + kTile;
 
-    float scores[kKeys / 8][4] = {};
-#pragma unroll
-    for (int i = 0; i < D / 16; ++i) {
-#pragma unroll
-      for (int j = 0; j < kKeys / 16; ++j) {
-        u32 k[4];
-        load_matrices(k, place<D>(keys, key_warp * kKeys + 16 * j + (lane & 7) + (lane / 16) * 8, 2 * i + (lane / 8) % 2));
-        multiply_add(scores[2 * j], q[i], k[0], k[1]);
-        multiply_add(scores[2 * j + 1], q[i], k[2], k[3]);
-      }
-    }
-
     const int first_key = work.begin + tile * kTileKeys + key_warp * kKeys;
     const bool all_see = first_key >= all_see_from && first_key + kKeys - 1 <= all_see_to;
-    float highest[2] = {maximum[0], maximum[1]};
-#pragma unroll
-    for (int j = 0; j < kKeys / 8; ++j) {
-#pragma unroll
-      for (int e = 0; e < 4; ++e) {
-        scores[j][e] *= scale;
-        if (!all_see) {
-          const int key = first_key + 8 * j + 2 * quad + e % 2;
-          // Positions are not negative, so neither difference overflows.
-          if (key > last[e / 2] || last[e / 2] - key > p.window) scores[j][e] = -kInfinity;
-        }
-        highest[e / 2] = fmaxf(highest[e / 2], scores[j][e]);
-      }
-    }
-    float shift[2], decay[2];
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      highest[r] = fmaxf(highest[r], __shfl_xor_sync(0xffffffffU, highest[r], 1));
-      highest[r] = fmaxf(highest[r], __shfl_xor_sync(0xffffffffU, highest[r], 2));
-      shift[r] = highest[r] == -kInfinity ? 0.0F : highest[r];
-      decay[r] = power_of_two(maximum[r] - shift[r]);
-      maximum[r] = highest[r];
-      sum[r] *= decay[r];
-    }
-#pragma unroll
-    for (int j = 0; j < kKeys / 8; ++j) {
-#pragma unroll
-      for (int e = 0; e < 4; ++e) {
-        scores[j][e] = power_of_two(scores[j][e] - shift[e / 2]);
-        sum[e / 2] += scores[j][e];
-      }
-    }
-#pragma unroll
-    for (int i = 0; i < D / 8; ++i) {
-#pragma unroll
-      for (int e = 0; e < 4; ++e) out[i][e] *= decay[e / 2];
-    }
-#pragma unroll
-    for (int j = 0; j < kKeys / 16; ++j) {
-      const u32 weights[4] = {pack_bf16(scores[2 * j][0], scores[2 * j][1]), pack_bf16(scores[2 * j][2], scores[2 * j][3]),
-                              pack_bf16(scores[2 * j + 1][0], scores[2 * j + 1][1]),
-                              pack_bf16(scores[2 * j + 1][2], scores[2 * j + 1][3])};
-#pragma unroll
-      for (int i = 0; i < D / 16; ++i) {
-        u32 v[4];
-        load_matrices_transposed(v, place<D>(values, key_warp * kKeys + 16 * j + (lane & 15), 2 * i + lane / 16));
-        multiply_add(out[2 * i], weights, v[0], v[1]);
-        multiply_add(out[2 * i + 1], weights, v[2], v[3]);
-      }
-    }
+    sums.template add<kKeys>(q, keys, values, key_warp * kKeys, scale, all_see, [&](int i, int r) {
+      // Positions are not negative, so neither difference overflows.
+      return first_key + i > last[r] || last[r] - (first_key + i) > p.window;
+    });
     __syncthreads();  // the next copies overwrite this tile
   }
-#pragma unroll
-  for (int r = 0; r < 2; ++r) {
-    sum[r] += __shfl_xor_sync(0xffffffffU, sum[r], 1);
-    sum[r] += __shfl_xor_sync(0xffffffffU, sum[r], 2);
-  }
+  sums.complete();
 
   if constexpr (kKeyWarps == 1) {
 #pragma unroll
@@ -345,49 +212,17 @@ __global__ void __launch_bounds__(kThreads, kBlocks) paged_attention_bf16(const 
       if (row >= work.rows) continue;
 #pragma unroll
       for (int i = 0; i < D / 8; ++i) {
-        float pair[2] = {out[i][2 * r], out[i][2 * r + 1]};
+        float pair[2] = {sums.out[i][2 * r], sums.out[i][2 * r + 1]};
         const int column = 8 * i + 2 * quad;
-        write_row<2, bf16>(p, work, row, column, maximum[r], sum[r], pair);
+        write_row<2, bf16>(p, work, row, column, sums.maximum[r], sums.sum[r], pair);
       }
     }
   } else {
-    // The warps saw different keys of the same rows: their sums are added up in the order of the warps. A row of floats
-    // is padded by 8, so that the rows of a fragment lie in different banks.
-    constexpr int kPitch = D + 8;
-    auto* const sums = reinterpret_cast<float*>(shared);                  // (warps, 16, kPitch)
-    auto* const marks = reinterpret_cast<float2*>(sums + kWarps * 16 * kPitch);  // (warps, 16)
     wait_for_copies<0>();
     __syncthreads();
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      const int row = r == 0 ? row0 : row1;
-      if (row >= work.rows) continue;
-#pragma unroll
-      for (int i = 0; i < D / 8; ++i) {
-        *reinterpret_cast<float2*>(sums + (warp * 16 + row) * kPitch + 8 * i + 2 * quad) = make_float2(out[i][2 * r],
-                                                                                                       out[i][2 * r + 1]);
-      }
-      if (quad == 0) marks[warp * 16 + row] = make_float2(maximum[r], sum[r]);
-    }
-    __syncthreads();
-    for (int i = static_cast<int>(threadIdx.x); i < work.rows * (D / 4); i += kThreads) {
-      const int row = i / (D / 4), column = i % (D / 4) * 4;
-      float overall = -kInfinity, total = 0.0F, values[4] = {};
-#pragma unroll
-      for (int w = 0; w < kWarps; ++w) overall = fmaxf(overall, marks[w * 16 + row].x);
-#pragma unroll
-      for (int w = 0; w < kWarps; ++w) {
-        const float2 mark = marks[w * 16 + row];
-        const float4 value = *reinterpret_cast<const float4*>(sums + (w * 16 + row) * kPitch + column);
-        const float weight = weight_of(mark.x, overall);
-        total += weight * mark.y;
-        values[0] += weight * value.x;
-        values[1] += weight * value.y;
-        values[2] += weight * value.z;
-        values[3] += weight * value.w;
-      }
-      write_row<4, bf16>(p, work, row, column, overall, total, values);
-    }
+    add_warps(shared, sums, work.rows, [&](int row, int column, float maximum, float sum, float (&values)[4]) {
+      write_row<4, bf16>(p, work, row, column, maximum, sum, values);
+    });
   }
   if (work.splits > 1 && last_of_tile(p, work)) add_parts<bf16>(p, work);
 }
@@ -415,8 +250,9 @@ __global__ void __launch_bounds__(kThreads) paged_attention_float(const __grid_c
   if (!work.any) return;
 
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
-  const float scale = p.scale * 1.44269504088896341F;
-  TileLoader<float, D, kKeys> loader(p, work);
+  const float scale = p.scale * kLog2E;
+  TileLoader<float, D, kKeys, PagedAttentionArguments> loader(p, static_cast<int>(blockIdx.y));
+  loader.start(work.sequence.table, work.begin, work.end);
   const auto begin_copy = [&](int stage) {
     FloatTile<D>& tile = stages[stage];
     loader.copy([&](int row, int chunk) { return tile.keys + row * kPitch + 4 * chunk; },
@@ -543,8 +379,7 @@ void paged_attention(Element type, const PagedAttentionArguments& p, Stream stre
       return;
     }
     constexpr std::size_t kTiles = std::size_t{kStages} * 2 * kTileKeys * D * sizeof(bf16);
-    constexpr std::size_t kSums = std::size_t{kWarps} * 16 * ((D + 8) * sizeof(float) + sizeof(float2));
-    constexpr std::size_t kBytes = kTiles > kSums ? kTiles : kSums;
+    constexpr std::size_t kSums = warp_sums_bytes<D>(kTileRows), kBytes = kTiles > kSums ? kTiles : kSums;
     if (p.tall) {
       launch(&paged_attention_bf16<D, 4, 2>, grid, kThreads, kTiles, stream, p);
     } else {

@@ -227,27 +227,10 @@ __global__ void rope_norm_store_kernel(const T* qkv, const float* cos, const flo
     load<N>(sin + angle, s);
   }
   const bool rotated = head < shape.n_head + shape.n_kv_head;
-  float sum = 0.0F;
-  if (rotated) {
-#pragma unroll
-    for (int j = 0; j < N; ++j) {
-      const float first = x1[j] * c[j] + x2[j] * s[j];
-      x2[j] = x2[j] * c[j] - x1[j] * s[j];
-      x1[j] = first;
-      sum += x1[j] * x1[j] + x2[j] * x2[j];
-    }
-  }
-  const float total = group_sum<L>(sum);
+  if (rotated) rotate(x1, x2, c, s);
+  normalise_head<L>(x1, x2, rotated, shape.d, eps);
   const int slot = slots[token];
   if (!live || (slot < 0 && head >= shape.n_head)) return;
-  if (rotated) {
-    const float scale = rsqrtf(total / static_cast<float>(shape.d) + eps);
-#pragma unroll
-    for (int j = 0; j < N; ++j) {
-      x1[j] *= scale;
-      x2[j] *= scale;
-    }
-  }
   T* to = head < shape.n_head ? q + (static_cast<i64>(token) * shape.n_head + head) * shape.d
           : rotated           ? keys + cache_offset(shape, slot, head - shape.n_head)
                               : values + cache_offset(shape, slot, head - shape.n_head - shape.n_kv_head);

@@ -8,7 +8,6 @@
 namespace nanochat::ops::cuda {
 namespace {
 
-using u32 = std::uint32_t;
 using u64 = unsigned long long;
 
 constexpr int kThreads = 1024, kWarps = kThreads / 32;
@@ -114,42 +113,47 @@ __device__ inline int last_thread(bool yes, Shared& shared) {
   return shared.last_thread;
 }
 
-// body(token) for every token, once.
-template <class Body>
-__device__ inline void for_each_token(int vocab, const Body& body) {
-#pragma unroll 4
-  for (int i = static_cast<int>(threadIdx.x); i < vocab; i += kThreads) body(i);
-}
-
-// body(token, value of the token) for every token, once; 16 bytes are read at a time where the row allows it.
+// body(token, value of the token) for every token, once; 16 bytes are read at a time where the row allows it. A thread reads
+// the values of several packs before it calls body for the first, which may write values of the same tokens.
 template <class Body>
 __device__ inline void for_each_value(const float* values, int vocab, const Body& body) {
+  constexpr int kAtOnce = 4;
   const int packs = reinterpret_cast<std::uintptr_t>(values) % sizeof(float4) == 0 ? vocab / 4 : 0;
-#pragma unroll 4
-  for (int i = static_cast<int>(threadIdx.x); i < packs; i += kThreads) {
-    const float4 pack = reinterpret_cast<const float4*>(values)[i];
-    body(4 * i, pack.x);
-    body(4 * i + 1, pack.y);
-    body(4 * i + 2, pack.z);
-    body(4 * i + 3, pack.w);
+  for (int first = static_cast<int>(threadIdx.x); first < packs; first += kAtOnce * kThreads) {
+    float4 pack[kAtOnce];
+#pragma unroll
+    for (int j = 0; j < kAtOnce; ++j) pack[j] = reinterpret_cast<const float4*>(values)[min(first + j * kThreads, packs - 1)];
+#pragma unroll
+    for (int j = 0; j < kAtOnce; ++j) {
+      const int i = first + j * kThreads;
+      if (i >= packs) break;
+      body(4 * i, pack[j].x);
+      body(4 * i + 1, pack[j].y);
+      body(4 * i + 2, pack[j].z);
+      body(4 * i + 3, pack[j].w);
+    }
   }
   for (int i = 4 * packs + static_cast<int>(threadIdx.x); i < vocab; i += kThreads) body(i, values[i]);
 }
 
 // ------------------------------------------------------------------------------------------- in the order of the ids
 
-// Runs of kRun tokens and what they hold: sums in `runs`, one per run. value(token) >= 0.
+// Runs of kRun tokens and what they hold: sums of value(token, values[token]) >= 0 in `runs`, one per run.
 template <class Value>
-__device__ inline void sum_runs(int vocab, double* runs, const Value& value) {
+__device__ inline void sum_runs(const float* values, int vocab, double* runs, const Value& value) {
   const int lane = static_cast<int>(threadIdx.x % 32);
+  const bool packed = reinterpret_cast<std::uintptr_t>(values) % sizeof(float4) == 0;
+  static_assert(kRun == 4 * 32);
   __syncthreads();  // whoever used this memory before is done
 #pragma unroll 4
   for (int run = static_cast<int>(threadIdx.x / 32); run * kRun < vocab; run += kWarps) {
+    const int token = run * kRun + 4 * lane;
     double sum = 0.0;
-#pragma unroll
-    for (int j = 0; j < kRun / 32; ++j) {
-      const int token = run * kRun + 32 * j + lane;
-      if (token < vocab) sum += value(token);
+    if (packed && token + 4 <= vocab) {
+      const float4 pack = *reinterpret_cast<const float4*>(values + token);
+      sum = value(token, pack.x) + value(token + 1, pack.y) + (value(token + 2, pack.z) + value(token + 3, pack.w));
+    } else {
+      for (int i = token; i < min(token + 4, vocab); ++i) sum += value(i, values[i]);
     }
 #pragma unroll
     for (int offset = 16; offset > 0; offset /= 2) sum += __shfl_xor_sync(0xffffffffU, sum, offset);
@@ -167,7 +171,8 @@ __device__ inline double total_of_runs(int vocab, const double* runs, Shared& sh
 // The first token at which the sum, in the order of the ids, is above `mark`; where rounding keeps it below, the last one
 // that has a value.
 template <class Value>
-__device__ inline int find_token(int vocab, const double* runs, double mark, Shared& shared, const Value& value) {
+__device__ inline int find_token(const float* values, int vocab, const double* runs, double mark, Shared& shared,
+                                 const Value& value) {
   const int count = (vocab + kRun - 1) / kRun, each = (count + kThreads - 1) / kThreads;
   const int begin = min(count, static_cast<int>(threadIdx.x) * each), end = min(count, begin + each);
   double own = 0.0;
@@ -197,7 +202,7 @@ __device__ inline int find_token(int vocab, const double* runs, double mark, Sha
     int token = -1, last = -1;
     for (int j = 0; j < kRun / 32; ++j) {
       const int candidate = run * kRun + 32 * j + lane;
-      const double x = candidate < vocab ? value(candidate) : 0.0;
+      const double x = candidate < vocab ? value(candidate, values[candidate]) : 0.0;
       double up = x;
 #pragma unroll
       for (int offset = 1; offset < 32; offset *= 2) {
@@ -239,7 +244,8 @@ struct Digit {
 __device__ inline Digit digit_of(int level) { return level == 0 ? Digit{20, 12} : level == 1 ? Digit{8, 12} : Digit{0, 8}; }
 
 template <bool kMass, class KeyOf>
-__device__ inline void count_digits(int vocab, int level, u32 prefix, const Bins& bins, const KeyOf& key_of) {
+__device__ inline void count_digits(const float* values, int vocab, int level, u32 prefix, const Bins& bins,
+                                    const KeyOf& key_of) {
   const Digit digit = digit_of(level);
   __syncthreads();
   for (int i = static_cast<int>(threadIdx.x); i < kDigits; i += kThreads) {
@@ -247,8 +253,8 @@ __device__ inline void count_digits(int vocab, int level, u32 prefix, const Bins
     if constexpr (kMass) bins.low[i] = bins.high[i] = 0;
   }
   __syncthreads();
-  for_each_token(vocab, [&](int token) {
-    const u32 key = key_of(token);
+  for_each_value(values, vocab, [&](int, float value) {
+    const u32 key = key_of(value);
     if (key == 0 || (level > 0 && (key ^ prefix) >> (digit.shift + digit.bits) != 0)) return;
     const u32 bin = (key >> digit.shift) & ((1U << digit.bits) - 1);
     atomicAdd(bins.counts + bin, 1U);
@@ -271,24 +277,24 @@ __device__ inline double mass_of_bin(const Bins& bins, int bin, u32 bin_key) {
   return scalbn(sum, static_cast<int>(bits >> 23) - 150);
 }
 
-// The cut that keeps the largest keys: `count` of them, or as many as have the mass that wanted(mass of all) says. Keys of 0
-// do not count. `limit`: a cut that has been made; its tokens alone are looked at.
+// The cut that keeps the tokens whose values have the largest keys: `count` of them, or as many as have the mass that
+// wanted(mass of all) says. Keys of 0 do not count. `limit`: a cut that has been made; its tokens alone are looked at.
 struct Selected {
   Cut cut;
   double mass = 0.0;  // of what is kept
   int available = 0;  // tokens with the key of the cut
 };
 template <bool kMass, class KeyOf, class Wanted>
-__device__ inline Selected select(int vocab, int count, const Cut& limit, const Bins& bins, Shared& shared, const KeyOf& key_of,
-                                  const Wanted& wanted_mass) {
+__device__ inline Selected select(const float* values, int vocab, int count, const Cut& limit, const Bins& bins, Shared& shared,
+                                  const KeyOf& key_of, const Wanted& wanted_mass) {
   const bool by_count = count > 0;
   u32 prefix = 0;
   double above_count = 0.0, above_mass = 0.0, wanted = static_cast<double>(count);
   int available = 0;
   for (int level = 0; level < 3; ++level) {
     const Digit digit = digit_of(level);
-    count_digits<kMass>(vocab, level, prefix, bins, [&](int token) {
-      const u32 key = key_of(token);
+    count_digits<kMass>(values, vocab, level, prefix, bins, [&](float value) {
+      const u32 key = key_of(value);
       return key >= limit.key ? key : 0;
     });
     // A thread has four neighbouring digits, the first thread the largest.
@@ -364,13 +370,14 @@ __device__ inline Selected select(int vocab, int count, const Cut& limit, const 
 
 // Fills in last_id.
 template <class KeyOf>
-__device__ inline void find_last_id(int vocab, Selected& selected, double* runs, Shared& shared, const KeyOf& key_of) {
+__device__ inline void find_last_id(const float* values, int vocab, Selected& selected, double* runs, Shared& shared,
+                                    const KeyOf& key_of) {
   Cut& cut = selected.cut;
   cut.last_id = 0x7fffffff;
   if (cut.ties >= selected.available) return;
-  const auto tied = [&](int token) { return key_of(token) == cut.key ? 1.0 : 0.0; };
-  sum_runs(vocab, runs, tied);
-  cut.last_id = find_token(vocab, runs, static_cast<double>(cut.ties) - 0.5, shared, tied);
+  const auto tied = [&](int, float value) { return key_of(value) == cut.key ? 1.0 : 0.0; };
+  sum_runs(values, vocab, runs, tied);
+  cut.last_id = find_token(values, vocab, runs, static_cast<double>(cut.ties) - 0.5, shared, tied);
 }
 
 // --------------------------------------------------------------------------------------------------------------- a row
@@ -461,8 +468,7 @@ class Row {
       __syncthreads();
     }
     const u32* const mask = row_.allowed >= 0 ? a_.masks + row_.allowed : nullptr;
-    for_each_token(a_.vocab, [&](int token) {
-      const float logit = logits_[token];
+    for_each_value(logits_, a_.vocab, [&](int token, float logit) {
       float score = logit;
       if (counts != nullptr) {
         const u32 count = __ldcg(counts + token);
@@ -509,68 +515,69 @@ class Row {
     const float* const scores = adjusted() ? weights_ : logits_;
     const bool by_count = row_.top_k > 0 && row_.top_k < a_.vocab, by_mass = row_.top_p < 1.0;
     if (!by_count && !by_mass) {
-      const auto kept = [&](int token) {
-        const double weight = weight_of(scores[token], best, row_.inverse_temperature);
+      const auto kept = [&](int, float score) {
+        const double weight = weight_of(score, best, row_.inverse_temperature);
         return weight >= row_.min_p ? weight : 0.0;
       };
-      sum_runs(a_.vocab, runs_, kept);
+      sum_runs(scores, a_.vocab, runs_, kept);
       const double total = total_of_runs(a_.vocab, runs_, shared_);
       if (!adjusted() && row_.inverse_temperature == 1.0F && row_.min_p == 0.0) total_ = total;
-      return find_token(a_.vocab, runs_, row_.uniform * total, shared_, kept);
+      return find_token(scores, a_.vocab, runs_, row_.uniform * total, shared_, kept);
     }
     __syncthreads();
-    for_each_token(a_.vocab, [&](int token) { weights_[token] = weight_of(scores[token], best, row_.inverse_temperature); });
+    for_each_value(scores, a_.vocab,
+                   [&](int token, float score) { weights_[token] = weight_of(score, best, row_.inverse_temperature); });
     __syncthreads();
-    const auto key_of = [&](int token) { return __float_as_uint(weights_[token]) << 2; };
+    const auto key_of = [](float weight) { return __float_as_uint(weight) << 2; };
     Selected selected;
     if (by_count) {
       const auto no_mass = [](double mass) { return mass; };
-      selected = by_mass ? select<true>(a_.vocab, row_.top_k, {}, bins_, shared_, key_of, no_mass)
-                         : select<false>(a_.vocab, row_.top_k, {}, bins_, shared_, key_of, no_mass);
+      selected = by_mass ? select<true>(weights_, a_.vocab, row_.top_k, {}, bins_, shared_, key_of, no_mass)
+                         : select<false>(weights_, a_.vocab, row_.top_k, {}, bins_, shared_, key_of, no_mass);
     }
     if (by_mass) {
       const Cut top_k = selected.cut;
       const double mass_of_top_k = selected.mass;
-      selected = select<true>(a_.vocab, 0, top_k, bins_, shared_, key_of, [&](double mass) {
+      selected = select<true>(weights_, a_.vocab, 0, top_k, bins_, shared_, key_of, [&](double mass) {
         return row_.top_p * (top_k.key == 0 ? mass : mass_of_top_k);  // ties beyond the cut are counted in `mass`
       });
     }
-    find_last_id(a_.vocab, selected, runs_, shared_, key_of);
+    find_last_id(weights_, a_.vocab, selected, runs_, shared_, key_of);
     const Cut cut = selected.cut;
-    const auto kept = [&](int token) {
-      const double weight = weights_[token];
-      return cut.keeps(key_of(token), token) && weight >= row_.min_p ? weight : 0.0;
+    const auto kept = [&](int token, float value) {
+      const double weight = value;
+      return cut.keeps(key_of(value), token) && weight >= row_.min_p ? weight : 0.0;
     };
-    sum_runs(a_.vocab, runs_, kept);
+    sum_runs(weights_, a_.vocab, runs_, kept);
     const double mark = row_.uniform * total_of_runs(a_.vocab, runs_, shared_);
-    return find_token(a_.vocab, runs_, mark, shared_, kept);
+    return find_token(weights_, a_.vocab, runs_, mark, shared_, kept);
   }
 
   __device__ void report(float most_likely, SampledRow& result) {
     const int top = min(row_.top_logprobs, a_.vocab);
     if (row_.logprob == 0 && top == 0) return;
     if (total_ < 0.0) {
-      const auto weight = [&](int token) { return static_cast<double>(weight_of(logits_[token], most_likely, 1.0F)); };
-      sum_runs(a_.vocab, runs_, weight);
+      const auto weight = [&](int, float logit) { return static_cast<double>(weight_of(logit, most_likely, 1.0F)); };
+      sum_runs(logits_, a_.vocab, runs_, weight);
       total_ = total_of_runs(a_.vocab, runs_, shared_);
     }
     const double log_sum = static_cast<double>(most_likely) + log(total_);
     if (row_.logprob != 0) result.logprob = static_cast<double>(logits_[result.id]) - log_sum;
     if (top == 0) return;
-    const auto key_of = [&](int token) { return ordered(logits_[token]); };
+    const auto key_of = [](float logit) { return ordered(logit); };
     Selected selected;
     if (top < a_.vocab) {
-      selected = select<false>(a_.vocab, top, {}, bins_, shared_, key_of, [](double mass) { return mass; });
-      find_last_id(a_.vocab, selected, runs_, shared_, key_of);
+      selected = select<false>(logits_, a_.vocab, top, {}, bins_, shared_, key_of, [](double mass) { return mass; });
+      find_last_id(logits_, a_.vocab, selected, runs_, shared_, key_of);
     }
     u64* const listed = reinterpret_cast<u64*>(bins_.counts);  // (top)
     __syncthreads();
     if (threadIdx.x == 0) shared_.listed = 0;
     __syncthreads();
-    for_each_token(a_.vocab, [&](int token) {
-      if (!selected.cut.keeps(key_of(token), token)) return;
+    for_each_value(logits_, a_.vocab, [&](int token, float logit) {
+      if (!selected.cut.keeps(key_of(logit), token)) return;
       const u32 place = atomicAdd(&shared_.listed, 1U);
-      if (place < static_cast<u32>(top)) listed[place] = packed(logits_[token], token);
+      if (place < static_cast<u32>(top)) listed[place] = packed(logit, token);
     });
     __syncthreads();
     const int count = min(top, static_cast<int>(shared_.listed));

@@ -45,6 +45,9 @@ std::int32_t log2_of(std::int64_t n) {
   return (std::int64_t{1} << log2) == n ? log2 : -1;
 }
 
+std::int32_t window_of(const AttentionScope& scope) { return scope.window ? narrow(*scope.window) : kNoWindow; }
+float scale_of(const AttentionScope& scope, std::int64_t d) { return static_cast<float>(softmax_scale(d) * scope.scale); }
+
 PagedAttentionArguments arguments_of(const DevicePagedBatch::Tiles& tiles, const at::Tensor& keys, std::int64_t n_head) {
   PagedAttentionArguments a = {};
   a.n_head = narrow(n_head);
@@ -56,8 +59,6 @@ PagedAttentionArguments arguments_of(const DevicePagedBatch::Tiles& tiles, const
   a.partial_rows = narrow(tiles.rows);
   a.split = narrow(tiles.split);
   a.splits = narrow(tiles.splits());
-  a.window = kNoWindow;
-  a.scale = softmax_scale(keys.size(3));
   return a;
 }
 
@@ -103,7 +104,7 @@ void rope_qk_norm_store(const at::Tensor& qkv, const RopeTable& table, const Dev
 }
 
 void paged_attention(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values, const DevicePagedBatch& batch,
-                     std::int64_t window, at::Tensor& out) {
+                     const AttentionScope& scope, at::Tensor& out) {
   const On stream(q);
   for (const DevicePagedBatch::Tiles* tiles : {&batch.tall_tiles(), &batch.tiles()}) {
     if (tiles->count == 0) continue;
@@ -117,13 +118,61 @@ void paged_attention(const at::Tensor& q, const at::Tensor& keys, const at::Tens
     a.out = data(out, q);
     a.partial = device_data<float>(batch.partial());
     a.counters = device_data<std::int32_t>(batch.counters());
-    if (window >= 0) a.window = narrow(window);
+    a.window = window_of(scope);
+    a.scale = scale_of(scope, keys.size(3));
     a.tall = tiles == &batch.tall_tiles();
     paged_attention(element_of(q), a, stream);
   }
 }
 
+bool paged_decode_takes(const at::Tensor& keys, std::int64_t n_head) {
+  const c10::cuda::CUDAGuard guard(keys.device());
+  return keys.scalar_type() == at::kBFloat16 && paged_decode_takes(keys.size(3), n_head / keys.size(1));
+}
+
+void paged_decode(const at::Tensor& qkv, const RopeTable& table, const DevicePagedBatch& batch, at::Tensor& keys,
+                  at::Tensor& values, const AttentionScope& scope, double eps, at::Tensor& out) {
+  const On stream(qkv);
+  PagedDecode a = {};
+  a.qkv = qkv.const_data_ptr();
+  a.cos = device_data<float>(table.cos);
+  a.sin = device_data<float>(table.sin);
+  a.keys = data(keys, qkv);
+  a.values = data(values, qkv);
+  a.out = data(out, qkv);
+  a.sequences = reinterpret_cast<const PagedSequence*>(list(batch, batch.sequences()));
+  a.tables = list(batch, batch.tables());
+  a.slots = device_data<std::int32_t>(batch.slots());
+  a.n_head = narrow(out.size(1));
+  a.n_kv_head = narrow(keys.size(1));
+  a.d = narrow(keys.size(3));
+  a.block_size = narrow(keys.size(2));
+  a.block_shift = log2_of(keys.size(2));
+  a.sequence_count = narrow(batch.tokens());
+  a.parts = narrow(batch.decode_parts());
+  a.window = window_of(scope);
+  a.scale = scale_of(scope, keys.size(3));
+  a.eps = static_cast<float>(eps);
+  paged_decode(a, stream);
+}
+
 namespace {
+
+// Streams of a device beside those that callers use.
+enum class Purpose {
+  // Graphs are recorded here: not on the default stream, which cannot be recorded, and always on the same one, so that what
+  // libraries keep for each stream, such as the scratch memory of products, is taken once and outside of any graph.
+  kRecording,
+  kUploads,    // copies that do not wait for the kernels before them
+  kDownloads,  // copies that the kernels behind them do not wait for
+};
+c10::cuda::CUDAStream stream_for(Purpose purpose) {
+  static std::mutex mutex;
+  static std::map<std::pair<c10::DeviceIndex, Purpose>, c10::cuda::CUDAStream> streams;
+  const std::scoped_lock lock(mutex);
+  const c10::DeviceIndex device = c10::cuda::current_device();
+  return streams.try_emplace({device, purpose}, c10::cuda::getStreamFromPool(/*isHighPriority=*/false, device)).first->second;
+}
 
 // Appends to a list of bytes, aligned to 16 of them, and says where.
 class Lists {
@@ -139,10 +188,22 @@ class Lists {
     if (!items.empty()) std::memcpy(bytes_.data() + begin, items.data(), items.size() * sizeof(T));
     return begin;
   }
+  // A copy on the device, for what is enqueued on the current stream from now on. It is made at once, whatever that stream
+  // still has to do.
   at::Tensor to(at::Device device) const {
     at::Tensor host = at::empty({static_cast<std::int64_t>(bytes_.size())}, at::TensorOptions(at::kByte).pinned_memory(true));
     std::memcpy(host.data_ptr(), bytes_.data(), bytes_.size());
-    return host.to(device, /*non_blocking=*/true);
+    const c10::cuda::CUDAStream user = c10::cuda::getCurrentCUDAStream(), uploads = stream_for(Purpose::kUploads);
+    at::cuda::CUDAEvent copied;
+    at::Tensor memory;
+    {
+      const c10::cuda::CUDAStreamGuard on_stream(uploads);
+      memory = host.to(device, /*non_blocking=*/true);
+      copied.record(uploads);
+    }
+    copied.block(user);
+    memory.record_stream(user);
+    return memory;
   }
 
  private:
@@ -247,33 +308,25 @@ class Event {
 HostCopy copy_to_host(const at::Tensor& tensor) {
   const On stream(tensor);
   HostCopy copy{at::empty(tensor.sizes(), tensor.options().device(at::kCPU).pinned_memory(true)), std::make_shared<Event>()};
+  const c10::cuda::CUDAStream downloads = stream_for(Purpose::kDownloads);
+  at::cuda::CUDAEvent computed;
+  computed.record();
+  computed.block(downloads);
+  const c10::cuda::CUDAStreamGuard on_stream(downloads);
   copy.tensor.copy_(tensor, /*non_blocking=*/true);
   copy.done->record();
+  tensor.record_stream(downloads);
   return copy;
 }
 
 void wait(Event& event) { event.wait(); }
-
-namespace {
-
-// The stream that graphs of a device are recorded on: not the default one, which cannot be recorded, and always the same, so
-// that what libraries keep for each stream, such as the scratch memory of products, is taken once and outside of any graph.
-c10::cuda::CUDAStream recording_stream() {
-  static std::mutex mutex;
-  static std::map<c10::DeviceIndex, c10::cuda::CUDAStream> streams;
-  const std::scoped_lock lock(mutex);
-  const c10::DeviceIndex device = c10::cuda::current_device();
-  return streams.try_emplace(device, c10::cuda::getStreamFromPool(/*isHighPriority=*/false, device)).first->second;
-}
-
-}  // namespace
 
 class Graph {
  public:
   Graph(c10::Device device, const std::function<void()>& work) {
     const c10::cuda::CUDAGuard guard(device);
     c10::cuda::device_synchronize();
-    const c10::cuda::CUDAStreamGuard on_stream(recording_stream());
+    const c10::cuda::CUDAStreamGuard on_stream(stream_for(Purpose::kRecording));
     work();
     c10::cuda::device_synchronize();
     graph_.capture_begin();

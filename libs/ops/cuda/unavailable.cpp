@@ -73,8 +73,13 @@ void rope_qk_norm_store(const at::Tensor&, const RopeTable&, const DevicePagedBa
                         double) {
   unavailable();
 }
-void paged_attention(const at::Tensor&, const at::Tensor&, const at::Tensor&, const DevicePagedBatch&, std::int64_t,
+void paged_attention(const at::Tensor&, const at::Tensor&, const at::Tensor&, const DevicePagedBatch&, const AttentionScope&,
                      at::Tensor&) {
+  unavailable();
+}
+bool paged_decode_takes(const at::Tensor&, std::int64_t) { return false; }
+void paged_decode(const at::Tensor&, const RopeTable&, const DevicePagedBatch&, at::Tensor&, at::Tensor&,
+                  const AttentionScope&, double, at::Tensor&) {
   unavailable();
 }
 at::Tensor sample(const at::Tensor&, std::span<const ops::SampleRow>, std::int64_t, const at::Tensor&, at::Tensor&) {

@@ -1,0 +1,218 @@
+#pragma once
+// What the kernels of paged attention share (paged_attention.cu, paged_decode.cu): how tiles of keys and values come to shared
+// memory, and what a warp does with a tile in bfloat16. Blocks have kAttentionThreads threads.
+
+#include "device_code.cuh"
+#include "tensor_cores.cuh"
+
+namespace nanochat::ops::cuda {
+
+inline constexpr int kAttentionThreads = 128, kAttentionWarps = kAttentionThreads / 32;
+inline constexpr int kStages = 2;  // tiles of keys in shared memory: one in use, the others on their way
+inline constexpr float kLog2E = 1.44269504088896341F;
+inline constexpr float kInfinity = INFINITY;
+
+// exp2(x - maximum) where a row may not have seen a key yet.
+__device__ inline float weight_of(float maximum, float overall) {
+  return overall == -kInfinity ? 0.0F : power_of_two(maximum - overall);
+}
+
+// Keys and values of kKeys positions at a time, from their blocks to shared memory. A thread copies 16 bytes of every
+// kRowsAtOnce-th position; the block tables are read a tile ahead.
+template <class T, int D, int kKeys, class Arguments>
+class TileLoader {
+ public:
+  static constexpr int kChunks = D * static_cast<int>(sizeof(T)) / 16, kRowsAtOnce = kAttentionThreads / kChunks;
+  static constexpr int kRows = kKeys / kRowsAtOnce;
+  static_assert(kAttentionThreads % kChunks == 0 && kKeys % kRowsAtOnce == 0);
+
+  __device__ TileLoader(const Arguments& p, int kv_head) : p_(p), kv_head_(kv_head) {}
+
+  // Takes the positions from `begin` to `end` of a sequence whose block table is element `table` of p.tables and what follows.
+  __device__ void start(int table, int begin, int end) {
+    table_ = p_.tables + table;
+    position_ = begin + row();
+    end_ = end;
+  }
+
+  __device__ int chunk() const { return static_cast<int>(threadIdx.x) % kChunks; }
+  __device__ int row() const { return static_cast<int>(threadIdx.x) / kChunks; }
+
+  // Reads the block tables for the next tile.
+  __device__ void look_up() {
+#pragma unroll
+    for (int i = 0; i < kRows; ++i) {
+      const int position = position_ + i * kRowsAtOnce;
+      block_[i] = position < end_ ? table_[block_of(position)] : -1;
+    }
+  }
+
+  // Begins the copies of that tile: place(row, chunk) says where they go. Zeros stand where no key is.
+  template <class PlaceKey, class PlaceValue>
+  __device__ void copy(const PlaceKey& key_place, const PlaceValue& value_place) {
+    i64 from[kRows];
+#pragma unroll
+    for (int i = 0; i < kRows; ++i) {
+      const int position = position_ + i * kRowsAtOnce;
+      const i64 row = (static_cast<i64>(max(block_[i], 0)) * p_.n_kv_head + kv_head_) * p_.block_size;
+      from[i] = (row + position - block_of(position) * p_.block_size) * D + chunk() * (16 / static_cast<int>(sizeof(T)));
+    }
+#pragma unroll
+    for (int i = 0; i < kRows; ++i) {
+      copy_async(key_place(row() + i * kRowsAtOnce, chunk()), static_cast<const T*>(p_.keys) + from[i], block_[i] >= 0);
+    }
+#pragma unroll
+    for (int i = 0; i < kRows; ++i) {
+      copy_async(value_place(row() + i * kRowsAtOnce, chunk()), static_cast<const T*>(p_.values) + from[i], block_[i] >= 0);
+    }
+    position_ += kKeys;
+  }
+
+ private:
+  __device__ int block_of(int position) const {
+    return p_.block_shift >= 0 ? position >> p_.block_shift : position / p_.block_size;
+  }
+
+  const Arguments& p_;
+  int kv_head_;
+  const std::int32_t* table_ = nullptr;
+  int position_ = 0, end_ = 0;
+  int block_[kRows];
+};
+
+// A tile of kTileKeys rows of D bfloat16 numbers in shared memory. The chunks of 16 bytes of a row are permuted, so that
+// the rows of a matrix fragment lie in different banks.
+template <int D>
+__device__ inline bf16* place(bf16* tile, int row, int chunk) {
+  return tile + row * D + ((chunk ^ (row & 7)) * 8);
+}
+
+// What a warp knows of the 16 rows of a tile after the keys that it has seen, as a fragment of matrices has it: lane l has the
+// rows l / 4 and l / 4 + 8. Exponents are of two.
+template <int D>
+struct RowSums {
+  float out[D / 8][4] = {};  // weighted sums of values
+  float maximum[2] = {-kInfinity, -kInfinity}, sum[2] = {};
+
+  // Takes in kKeys keys of a tile from row `first` on. q: the queries as fragments. hidden(key, row): whether the key `first` +
+  // key is hidden from row 0 or 1 of this lane; not asked where every row sees all.
+  template <int kKeys, class Hidden>
+  __device__ void add(const u32 (&q)[D / 16][4], bf16* keys, bf16* values, int first, float scale, bool all_see,
+                      const Hidden& hidden) {
+    const int lane = static_cast<int>(threadIdx.x) % 32, quad = lane % 4;
+    float scores[kKeys / 8][4] = {};
+#pragma unroll
+    for (int i = 0; i < D / 16; ++i) {
+#pragma unroll
+      for (int j = 0; j < kKeys / 16; ++j) {
+        u32 k[4];
+        load_matrices(k, place<D>(keys, first + 16 * j + (lane & 7) + (lane / 16) * 8, 2 * i + (lane / 8) % 2));
+        multiply_add(scores[2 * j], q[i], k[0], k[1]);
+        multiply_add(scores[2 * j + 1], q[i], k[2], k[3]);
+      }
+    }
+    float highest[2] = {maximum[0], maximum[1]};
+#pragma unroll
+    for (int j = 0; j < kKeys / 8; ++j) {
+#pragma unroll
+      for (int e = 0; e < 4; ++e) {
+        scores[j][e] *= scale;
+        if (!all_see && hidden(8 * j + 2 * quad + e % 2, e / 2)) scores[j][e] = -kInfinity;
+        highest[e / 2] = fmaxf(highest[e / 2], scores[j][e]);
+      }
+    }
+    float shift[2], decay[2];
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      highest[r] = fmaxf(highest[r], __shfl_xor_sync(0xffffffffU, highest[r], 1));
+      highest[r] = fmaxf(highest[r], __shfl_xor_sync(0xffffffffU, highest[r], 2));
+      shift[r] = highest[r] == -kInfinity ? 0.0F : highest[r];
+      decay[r] = power_of_two(maximum[r] - shift[r]);
+      maximum[r] = highest[r];
+      sum[r] *= decay[r];
+    }
+#pragma unroll
+    for (int j = 0; j < kKeys / 8; ++j) {
+#pragma unroll
+      for (int e = 0; e < 4; ++e) {
+        scores[j][e] = power_of_two(scores[j][e] - shift[e / 2]);
+        sum[e / 2] += scores[j][e];
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < D / 8; ++i) {
+#pragma unroll
+      for (int e = 0; e < 4; ++e) out[i][e] *= decay[e / 2];
+    }
+#pragma unroll
+    for (int j = 0; j < kKeys / 16; ++j) {
+      const u32 weights[4] = {
+          pack_bf16(scores[2 * j][0], scores[2 * j][1]), pack_bf16(scores[2 * j][2], scores[2 * j][3]),
+          pack_bf16(scores[2 * j + 1][0], scores[2 * j + 1][1]), pack_bf16(scores[2 * j + 1][2], scores[2 * j + 1][3])};
+#pragma unroll
+      for (int i = 0; i < D / 16; ++i) {
+        u32 v[4];
+        load_matrices_transposed(v, place<D>(values, first + 16 * j + (lane & 15), 2 * i + lane / 16));
+        multiply_add(out[2 * i], weights, v[0], v[1]);
+        multiply_add(out[2 * i + 1], weights, v[2], v[3]);
+      }
+    }
+  }
+
+  // Behind the last keys: the sums of weights of whole rows.
+  __device__ void complete() {
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      sum[r] += __shfl_xor_sync(0xffffffffU, sum[r], 1);
+      sum[r] += __shfl_xor_sync(0xffffffffU, sum[r], 2);
+    }
+  }
+};
+
+// Bytes of shared memory that add_warps() takes.
+template <int D>
+__host__ __device__ constexpr int warp_sums_bytes(int rows) {
+  return kAttentionWarps * rows * ((D + 8) * static_cast<int>(sizeof(float)) + static_cast<int>(sizeof(float2)));
+}
+
+// The warps of a block saw different keys of the same rows: adds up their sums, which are complete, in the order of the warps.
+// Calls body(row, column, maximum, sum, values) for four columns at a time. `shared` is free for all threads.
+template <int D, class Body>
+__device__ inline void add_warps(unsigned char* shared, const RowSums<D>& own, int rows, const Body& body) {
+  constexpr int kPitch = D + 8;  // the rows of a fragment lie in different banks
+  const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32, quad = lane % 4;
+  auto* const sums = reinterpret_cast<float*>(shared);                                     // (warps, rows, kPitch)
+  auto* const marks = reinterpret_cast<float2*>(sums + kAttentionWarps * rows * kPitch);   // (warps, rows)
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    const int row = lane / 4 + 8 * r;
+    if (row >= rows) continue;
+#pragma unroll
+    for (int i = 0; i < D / 8; ++i) {
+      *reinterpret_cast<float2*>(sums + (warp * rows + row) * kPitch + 8 * i + 2 * quad) = make_float2(own.out[i][2 * r],
+                                                                                                     own.out[i][2 * r + 1]);
+    }
+    if (quad == 0) marks[warp * rows + row] = make_float2(own.maximum[r], own.sum[r]);
+  }
+  __syncthreads();
+  for (int i = static_cast<int>(threadIdx.x); i < rows * (D / 4); i += kAttentionThreads) {
+    const int row = i / (D / 4), column = i % (D / 4) * 4;
+    float overall = -kInfinity, total = 0.0F, values[4] = {};
+#pragma unroll
+    for (int w = 0; w < kAttentionWarps; ++w) overall = fmaxf(overall, marks[w * rows + row].x);
+#pragma unroll
+    for (int w = 0; w < kAttentionWarps; ++w) {
+      const float2 mark = marks[w * rows + row];
+      const float4 value = *reinterpret_cast<const float4*>(sums + (w * rows + row) * kPitch + column);
+      const float weight = weight_of(mark.x, overall);
+      total += weight * mark.y;
+      values[0] += weight * value.x;
+      values[1] += weight * value.y;
+      values[2] += weight * value.z;
+      values[3] += weight * value.w;
+    }
+    body(row, column, overall, total, values);
+  }
+}
+
+}  // namespace nanochat::ops::cuda
