@@ -7,7 +7,7 @@
 //
 // Sampling is batch-invariant: the random numbers of a token depend only on the seed, the index of its sequence and its
 // position. On a CPU an answer is the same, bit for bit, whatever else is in the batch, with or without the prefix cache,
-// and whether its prompt is computed in one chunk or in several. On a GPU the same holds in float32, and in bfloat16 with
+// whether its prompt is computed in one chunk or in several, and with or without speculative decoding. On a GPU the same holds in float32, and in bfloat16 with
 // EngineOptions::batch_invariant; otherwise up to the rounding of products and attention.
 
 #include <cstdint>
@@ -17,6 +17,7 @@
 #include <span>
 
 #include "inference/inference_backend.h"
+#include "inference/speculative.h"
 
 namespace nanochat {
 
@@ -30,6 +31,7 @@ struct EngineOptions {
   std::int64_t max_queued = 256;        // requests that wait beyond those; more are refused
   std::int64_t max_queued_tokens = 0;   // tokens of their prompts together; 0: no limit
   bool prefix_cache = true;
+  Speculative speculative = Speculative::kNone;
   bool warm_up = true;                  // allocate the cache and read all weights once before ready()
   // Start a step before the host has read the tokens of the step before. The device passes these tokens on to the new step.
   // Answers do not change. Unset: true on a GPU.
