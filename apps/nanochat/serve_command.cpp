@@ -23,6 +23,7 @@
 #include "serving/api_error.h"
 #include "serving/api_keys.h"
 #include "serving/http_server.h"
+#include "speculative_option.h"
 
 namespace nanochat::cli {
 namespace {
@@ -37,6 +38,7 @@ struct ServeArguments {
   ApiOptions api;
   HttpServerOptions http;
   EngineOptions engine;
+  SpeculativeOption speculative;
   RuntimeOptions runtime;
 };
 
@@ -89,6 +91,7 @@ std::shared_ptr<ServedModel> describe(const ServeArguments& arguments, const Loa
 }
 
 ExitCode serve(ServeArguments& arguments, const std::string& key_source) {
+  arguments.engine.speculative = arguments.speculative.get();
   arguments.engine.validate();
   gather_api_keys(arguments, key_source, arguments.api.api_keys);
   arguments.http.limits.body_bytes = static_cast<std::size_t>(arguments.max_body_mb) << 20;
@@ -180,6 +183,7 @@ void add_serve(CommandLine& command_line) {
       .at_least(0);
   command.option("block_size", &engine.block_size, "Number of tokens in a block of the KV cache.").at_least(1);
   command.option("prefix_cache", &engine.prefix_cache, "Reuse cached prompt prefixes across requests.");
+  arguments->speculative.declare(command);
   command.option("deterministic", &engine.batch_invariant,
                  "On a GPU in bfloat16, make results batch-invariant: independent of the other requests in the batch. Prompts "
                  "are slower.");

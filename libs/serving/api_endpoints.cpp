@@ -194,6 +194,8 @@ HttpResponse Api::stats(Call&) {
   object["prompt_tokens"] = engine.prompt_tokens;
   object["cached_tokens"] = engine.cached_tokens;
   object["completion_tokens"] = engine.completion_tokens;
+  object["drafted_tokens"] = engine.drafted_tokens;
+  object["accepted_tokens"] = engine.accepted_tokens;
   object["prompt_tokens_per_second"] = engine.prompt_tokens_per_second;
   object["completion_tokens_per_second"] = engine.completion_tokens_per_second;
   return json_response(object);
