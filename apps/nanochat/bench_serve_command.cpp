@@ -116,8 +116,8 @@ Run run_streams(Engine& engine, std::int64_t streams, std::int64_t max_tokens, c
       const auto piece = text.subspan(static_cast<std::size_t>(i % pieces * (arguments.prompt_tokens + arguments.max_tokens)));
       const auto prompt = piece.first(static_cast<std::size_t>(arguments.prompt_tokens));
       request.prompt.assign(prompt.begin(), prompt.end());
-      request.constraint = std::make_unique<GivenText>(
-          piece.subspan(prompt.size(), static_cast<std::size_t>(max_tokens)), arguments.vocab_size);
+      request.constraint = std::make_unique<GivenText>(piece.subspan(prompt.size(), static_cast<std::size_t>(max_tokens)),
+                                                       arguments.vocab_size);
     }
     request.sampling.temperature = arguments.temperature;
     request.logprobs = false;
@@ -250,9 +250,10 @@ void add_bench_serve(CommandLine& command_line) {
   command.option("temperature", &arguments->temperature, "Sampling temperature; 0 always takes the most likely token.")
       .at_least(0);
   command.option("steps", &arguments->steps, "Number of timed runs.").at_least(1);
-  command.option("text", &arguments->text,
-                 "Text file to write instead of random tokens: each prompt and its answer are consecutive pieces of it. Shows what "
-                 "--speculative does with such text.");
+  command.option(
+      "text", &arguments->text,
+      "Text file to write instead of random tokens: each prompt and its answer are consecutive pieces of it. Shows what "
+      "--speculative does with such text.");
   command.option("tokenizer", &arguments->tokenizer, "Tokenizer for --text. Its vocabulary replaces --vocab-size.");
   arguments->speculative.declare(command);
   declare_runtime_options(command.options(), arguments->runtime);

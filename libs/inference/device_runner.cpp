@@ -91,8 +91,8 @@ class DeviceDraws : public PendingDraws {
 class DeviceRunner : public StepRunner {
  public:
   DeviceRunner(Gpt& model, PagedKvCache& cache, const EngineOptions& options)
-      : model_(model), cache_(cache), n_head_(model.config().n_head), graphs_(options.graphs),
-        most_draws_(most_draws(options)), most_rows_(recorded_rows(std::min(most_draws_, kMostRecordedRows))),
+      : model_(model), cache_(cache), n_head_(model.config().n_head), graphs_(options.graphs), most_draws_(most_draws(options)),
+        most_rows_(recorded_rows(std::min(most_draws_, kMostRecordedRows))),
         drawn_(at::zeros({most_draws_}, RecordedPasses::int_options(cache))) {
     options_.batch_invariant = options.batch_invariant || model.dtype() == at::kFloat;
   }

@@ -24,15 +24,15 @@ namespace nanochat {
 class Gpt;
 
 struct EngineOptions {
-  std::int64_t block_size = 16;         // positions in a block of the KV cache
-  std::int64_t kv_blocks = 0;           // 0: one context for each of max_running, or what a quarter of free memory holds
-  std::int64_t max_batch_tokens = 0;    // tokens through the model in a step; 0: default_batch_tokens() of the device
-  std::int64_t max_running = 64;        // sequences that hold blocks at a time; an n > 1 counts n
-  std::int64_t max_queued = 256;        // requests that wait beyond those; more are refused
-  std::int64_t max_queued_tokens = 0;   // tokens of their prompts together; 0: no limit
+  std::int64_t block_size = 16;  // positions in a block of the KV cache
+  std::int64_t kv_blocks = 0;  // 0: one context for each of max_running, or what a quarter of free memory holds
+  std::int64_t max_batch_tokens = 0;  // tokens through the model in a step; 0: default_batch_tokens() of the device
+  std::int64_t max_running = 64;  // sequences that hold blocks at a time; an n > 1 counts n
+  std::int64_t max_queued = 256;  // requests that wait beyond those; more are refused
+  std::int64_t max_queued_tokens = 0;  // tokens of their prompts together; 0: no limit
   bool prefix_cache = true;
   Speculative speculative = Speculative::kNone;
-  bool warm_up = true;                  // allocate the cache and read all weights once before ready()
+  bool warm_up = true;  // allocate the cache and read all weights once before ready()
   // Start a step before the host has read the tokens of the step before. The device passes these tokens on to the new step.
   // Answers do not change. Unset: true on a GPU.
   std::optional<bool> overlap;

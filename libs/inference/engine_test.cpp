@@ -140,8 +140,8 @@ TEST_P(EngineSteps, AnswersDoNotDependOnOverlap) {
 }
 
 TEST_P(EngineSteps, AnswersDoNotDependOnSpeculation) {
-  for (const auto& [dtype, architecture] : {std::pair{at::kFloat, kOlder}, std::pair{at::kBFloat16, kOlder},
-                                            std::pair{at::kFloat, kNewest}}) {
+  for (const auto& [dtype, architecture] :
+       {std::pair{at::kFloat, kOlder}, std::pair{at::kBFloat16, kOlder}, std::pair{at::kFloat, kNewest}}) {
     std::vector<Wish> wishes = wishes_for(architecture, 6);
     for (std::size_t i = 0; i < wishes.size(); i += 2) {  // half of them write hardly anything but two tokens, and so repeat
       wishes[i].sampling.temperature = 1.0;
@@ -680,7 +680,8 @@ TEST_P(EngineSteps, SpeculationKeepsEveryFieldOfARequest) {
         }
       }
       ASSERT_EQ(got.prompt.size(), expected.prompt.size()) << name;
-      for (std::size_t i = 0; i < got.prompt.size(); ++i) EXPECT_EQ(got.prompt[i].token.logprob, expected.prompt[i].token.logprob);
+      for (std::size_t i = 0; i < got.prompt.size(); ++i)
+        EXPECT_EQ(got.prompt[i].token.logprob, expected.prompt[i].token.logprob);
       EXPECT_EQ(got.usage.completion_tokens, expected.usage.completion_tokens) << name;
     }
   }

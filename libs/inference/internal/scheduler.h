@@ -42,15 +42,15 @@ class Scheduler {
   void computed(Sequence& sequence, std::int64_t tokens);
   // Creates sequences 1 .. n-1 of a finished prompt, sharing its full blocks; `copy` copies a block that is not full.
   void fork(Sequence& first, const std::function<void(std::int32_t, std::int32_t)>& copy);
-  void finish(Sequence& sequence);                          // frees its blocks
+  void finish(Sequence& sequence);  // frees its blocks
   // Removes a request whose sequences have all finished, or that waits.
   std::unique_ptr<ActiveRequest> remove(RequestId id);
   ActiveRequest* find(RequestId id);
-  std::vector<RequestId> requests() const;                  // in order of arrival
+  std::vector<RequestId> requests() const;  // in order of arrival
   std::int64_t invalidate(const std::function<bool(std::span<const std::int32_t>)>& matches);
 
   bool idle() const { return requests_.empty(); }
-  void count(EngineStats& stats) const;                     // fills what the scheduler knows
+  void count(EngineStats& stats) const;  // fills what the scheduler knows
 
  private:
   bool reserve(Sequence& sequence, std::int64_t tokens);  // blocks up to computed + tokens; preempts; false: preempted itself
