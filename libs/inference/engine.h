@@ -31,12 +31,12 @@ struct EngineOptions {
   std::int64_t max_queued = 256;  // requests that wait beyond those; more are refused
   std::int64_t max_queued_tokens = 0;  // tokens of their prompts together; 0: no limit
   bool prefix_cache = true;
-  Speculative speculative = Speculative::kNone;
   bool warm_up = true;  // allocate the cache and read all weights once before ready()
   // Start a step before the host has read the tokens of the step before. The device passes these tokens on to the new step.
   // Answers do not change. Unset: true on a GPU.
   std::optional<bool> overlap;
   bool graphs = true;  // on a GPU: record decoding steps as CUDA graphs
+  Speculative speculative = Speculative::kNone;  // draft tokens, and keep those that are drawn
   bool batch_invariant = false;  // on a GPU in bfloat16: attention that is batch-invariant, which slows prompts down
   std::function<std::unique_ptr<TokenTool>()> make_tool;  // for requests with `tools`; empty: those are refused
   void validate() const;  // throws ConfigError
@@ -45,7 +45,15 @@ struct EngineOptions {
 // Default of max_batch_tokens. On a GPU, a step with so many tokens runs at full rate and does not delay streams for long.
 std::int64_t default_batch_tokens(bool gpu);
 
-class Engine final : public InferenceBackend {
+// What the owner of one or several engines does with them.
+class ServingEngine : public InferenceBackend {
+ public:
+  virtual void start() = 0;  // warms up and starts the threads; call once. Requests may be submitted before
+  virtual void drain() = 0;  // refuses new requests, returns when the others are done
+  virtual void stop() = 0;  // ends all requests with kCancelled, returns when the threads have ended
+};
+
+class Engine final : public ServingEngine {
  public:
   // Only the engine's thread uses the model while the engine lives. Throws ConfigError for
   // options out of range or a cache that is too small for one context, and OutOfMemoryError.
@@ -54,12 +62,13 @@ class Engine final : public InferenceBackend {
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
 
-  void start();  // warms up and starts the thread; call once. Requests may be submitted before
-  void drain();  // refuses new requests, returns when the others are done
-  void stop();  // ends all requests with kCancelled, returns when the thread has ended
+  void start() override;
+  void drain() override;
+  void stop() override;
 
   // Everything below is thread-safe; inference_backend.h says what it does.
   Submission submit(EngineRequest request) override;
+  void check(const EngineRequest& request) const;  // throws what submit() would throw
   void cancel(RequestId id) override;
   // Ends one sequence of a request, which has had a token, with kCancelled at the next step.
   void cancel(RequestId id, std::int32_t sequence);

@@ -56,6 +56,11 @@ void check_request(const EngineRequest& request, const GptConfig& config, const 
   }
 }
 
+std::int64_t limited_max_tokens(const EngineRequest& request, const GptConfig& config) {
+  const std::int64_t room = config.sequence_len - static_cast<std::int64_t>(request.prompt.size());
+  return std::min(request.max_tokens.value_or(room), room);
+}
+
 // The token before the next one that the model computes, or -1 at the beginning. At most the last token is still under way,
 // and it has not been computed, so that the one before it is here.
 std::int32_t token_before(const Sequence& sequence) {
@@ -90,15 +95,18 @@ EngineCore::EngineCore(Gpt& model, const EngineOptions& options)
   if (runner_ == nullptr) runner_ = make_host_runner(model_, cache_);
 }
 
+void EngineCore::check(const EngineRequest& request, const GptConfig& config, const EngineOptions& options) {
+  check_request(request, config, options);
+  const std::int64_t max_tokens = limited_max_tokens(request, config);
+  if (request.constraint == nullptr || request.constraint->closing_length() <= max_tokens) return;
+  throw ConfigError(fmt::format("max_tokens is {}, but the shortest answer that fits the format takes {} tokens", max_tokens,
+                                request.constraint->closing_length()));
+}
+
 std::unique_ptr<ActiveRequest> EngineCore::prepare(EngineRequest spec, const GptConfig& config, const EngineOptions& options) {
-  check_request(spec, config, options);
+  check(spec, config, options);
   auto request = std::make_unique<ActiveRequest>();
-  const std::int64_t context = config.sequence_len - static_cast<std::int64_t>(spec.prompt.size());
-  request->max_tokens = std::min(spec.max_tokens.value_or(context), context);
-  if (spec.constraint != nullptr && spec.constraint->closing_length() > request->max_tokens) {
-    throw ConfigError(fmt::format("max_tokens is {}, but the shortest answer that fits the format takes {} tokens",
-                                  request->max_tokens, spec.constraint->closing_length()));
-  }
+  request->max_tokens = limited_max_tokens(spec, config);
   request->spec = std::move(spec);
   request->submitted = EngineClock::now();
   return request;

@@ -131,14 +131,14 @@ inline std::vector<Wish> many_wishes(std::uint64_t seed, std::uint64_t vocab = 9
   return wishes;
 }
 
-inline void submit(Engine& engine, const Wish& wish, Receiver& receiver) {
+inline void submit(InferenceBackend& engine, const Wish& wish, Receiver& receiver) {
   EngineRequest request = request_of(wish);
   request.on_event = receiver.callback();
   if (!engine.submit(std::move(request))) throw std::logic_error("a request was refused: its answer would never come");
 }
 
 // The answers to wishes that are all there at once.
-inline std::vector<EngineAnswer> answers(Engine& engine, const std::vector<Wish>& wishes) {
+inline std::vector<EngineAnswer> answers(ServingEngine& engine, const std::vector<Wish>& wishes) {
   std::vector<std::unique_ptr<Receiver>> receivers;
   for (const Wish& wish : wishes) {
     receivers.push_back(std::make_unique<Receiver>(static_cast<std::size_t>(wish.n)));

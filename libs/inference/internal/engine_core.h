@@ -31,6 +31,8 @@ class EngineCore {
   // The model must outlive it. Throws as Engine's constructor.
   EngineCore(Gpt& model, const EngineOptions& options);
 
+  // Throws as Engine::submit(). Thread-safe.
+  static void check(const EngineRequest& request, const GptConfig& config, const EngineOptions& options);
   // Creates a request with max_tokens limited to the context. Throws as Engine::submit(). Thread-safe.
   static std::unique_ptr<ActiveRequest> prepare(EngineRequest request, const GptConfig& config, const EngineOptions& options);
 
