@@ -69,9 +69,11 @@ EngineOptions small_options() {
   return options;
 }
 
-// The requests of many_wishes(), with prompts that are longer than the short window of the newest architecture.
+// Prompts of many_wishes() that are longer than the short window of the newest architecture.
+std::uint64_t longest_prompt(Architecture architecture) { return architecture == kNewest ? 160 : 60; }
+
 std::vector<Wish> wishes_for(Architecture architecture, std::uint64_t seed) {
-  return many_wishes(seed, 90, architecture == kNewest ? 160 : 60);
+  return many_wishes(seed, 90, longest_prompt(architecture));
 }
 
 // The answer of an engine that runs, and goes on running.
@@ -142,12 +144,7 @@ TEST_P(EngineSteps, AnswersDoNotDependOnOverlap) {
 TEST_P(EngineSteps, AnswersDoNotDependOnSpeculation) {
   for (const auto& [dtype, architecture] :
        {std::pair{at::kFloat, kOlder}, std::pair{at::kBFloat16, kOlder}, std::pair{at::kFloat, kNewest}}) {
-    std::vector<Wish> wishes = wishes_for(architecture, 6);
-    for (std::size_t i = 0; i < wishes.size(); i += 2) {  // half of them write hardly anything but two tokens, and so repeat
-      wishes[i].sampling.temperature = 1.0;
-      wishes[i].sampling.logit_bias = {{5, 30.0}, {6, 30.0}};
-      wishes[i].max_tokens = 30;
-    }
+    const std::vector<Wish> wishes = testing::repeating_wishes(6, 90, longest_prompt(architecture));
     for (const std::int64_t blocks : {std::int64_t{200}, small_config(architecture).sequence_len / 8 + 2}) {
       EngineOptions options = small_options();
       options.kv_blocks = blocks;

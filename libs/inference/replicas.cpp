@@ -66,6 +66,10 @@ class Replicas::Impl {
   }
 
   void start() {
+    {
+      const std::scoped_lock lock(mutex_);
+      started_ = true;
+    }
     for (const auto& engine : engines_) engine->start();
   }
 
@@ -73,7 +77,7 @@ class Replicas::Impl {
     {
       std::unique_lock lock(mutex_);
       draining_ = true;
-      emptied_.wait(lock, [&] { return stopped_ || waiting_.empty(); });
+      emptied_.wait(lock, [&] { return stopped_ || !started_ || waiting_.empty(); });
     }
     for (const auto& engine : engines_) engine->drain();
   }
@@ -239,7 +243,7 @@ class Replicas::Impl {
   std::int64_t waiting_tokens_ = 0, refused_ = 0;
   std::unordered_map<RequestId, Place> places_;  // of requests that an engine has
   RequestId submitted_ = 0;
-  bool draining_ = false, stopped_ = false;
+  bool started_ = false, draining_ = false, stopped_ = false;
 };
 
 EngineOptions Replicas::engine_options(EngineOptions options) {

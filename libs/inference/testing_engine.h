@@ -131,6 +131,17 @@ inline std::vector<Wish> many_wishes(std::uint64_t seed, std::uint64_t vocab = 9
   return wishes;
 }
 
+// The same, but half of them write hardly anything but two tokens, and so repeat themselves.
+inline std::vector<Wish> repeating_wishes(std::uint64_t seed, std::uint64_t vocab = 90, std::uint64_t longest = 60) {
+  std::vector<Wish> wishes = many_wishes(seed, vocab, longest);
+  for (std::size_t i = 0; i < wishes.size(); i += 2) {
+    wishes[i].sampling.temperature = 1.0;
+    wishes[i].sampling.logit_bias = {{5, 30.0}, {6, 30.0}};
+    wishes[i].max_tokens = 30;
+  }
+  return wishes;
+}
+
 inline void submit(InferenceBackend& engine, const Wish& wish, Receiver& receiver) {
   EngineRequest request = request_of(wish);
   request.on_event = receiver.callback();
