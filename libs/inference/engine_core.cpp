@@ -245,13 +245,6 @@ void EngineCore::begin_step(const std::vector<ScheduledChunk>& batch) {
   prompt_rate_.add(prompt_tokens, EngineClock::now());
 }
 
-bool EngineCore::may_draft(const ScheduledChunk& chunk) const {
-  const Sequence& sequence = *chunk.sequence;
-  // Draws of steps that overlap are made together: a constraint would have to be known for all of them before.
-  return chunk.tokens == 1 && sequence.drawn() > 0 && !sequence.forks() &&
-         (runner_ == nullptr || sequence.constraint == nullptr);
-}
-
 void EngineCore::add_drafts(std::vector<ScheduledChunk>& batch) {
   std::vector<DraftCandidate> candidates;
   std::vector<ScheduledChunk*> chunks;
@@ -261,7 +254,7 @@ void EngineCore::add_drafts(std::vector<ScheduledChunk>& batch) {
     rows += chunk.tokens;
     if (chunk.tokens < sequence.pending()) continue;  // a part of a prompt
     draws += sequence.forks() ? sequence.request->spec.n : 1;
-    if (!may_draft(chunk)) continue;
+    if (chunk.tokens != 1 || sequence.drawn() == 0) continue;
     sequence.drafter.observe(sequence.tokens);
     if (!sequence.drafter.expects()) continue;
     // The step draws one token in any case.
@@ -274,13 +267,33 @@ void EngineCore::add_drafts(std::vector<ScheduledChunk>& batch) {
   for (std::size_t i = 0; i < candidates.size(); ++i) {
     ScheduledChunk& chunk = *chunks[i];
     Sequence& sequence = *chunk.sequence;
-    chunk.drafted = scheduler_.reserve_draft(chunk, candidates[i].drafted);
     sequence.draft.clear();
-    for (std::int64_t t = 0; t < chunk.drafted; ++t) {
-      sequence.draft.push_back(sequence.drafter.token(sequence.tokens, candidates[i].skipped + t));
+    for (std::int64_t t = scheduler_.reserve_draft(chunk, candidates[i].drafted); t > 0; --t) {
+      const std::int64_t place = candidates[i].skipped + static_cast<std::int64_t>(sequence.draft.size());
+      sequence.draft.push_back(sequence.drafter.token(sequence.tokens, place));
     }
+    if (runner_ != nullptr && sequence.constraint != nullptr) constrain_draft(sequence);
+    chunk.drafted = static_cast<std::int64_t>(sequence.draft.size());
     totals_.drafted_tokens += chunk.drafted;
   }
+}
+
+void EngineCore::constrain_draft(Sequence& sequence) {
+  sequence.draft_allowed.clear();
+  const std::unique_ptr<TokenConstraint> constraint = sequence.constraint->clone();
+  std::vector<std::uint64_t> allowed = allowed_tokens(*constraint, *sequence.request, sequence.generated());
+  for (const std::int32_t token : sequence.draft) {
+    const auto id = static_cast<std::size_t>(token);
+    if ((allowed[id / 64] >> (id % 64) & 1U) == 0) break;
+    const auto& stops = sequence.request->spec.stop_tokens;
+    if (std::find(stops.begin(), stops.end(), token) != stops.end()) break;
+    constraint->accept(token);
+    if (constraint->must_end()) break;
+    const auto drafted = static_cast<std::int64_t>(sequence.draft_allowed.size()) + 1;
+    allowed = allowed_tokens(*constraint, *sequence.request, sequence.generated() + drafted);
+    sequence.draft_allowed.push_back(allowed);
+  }
+  sequence.draft.resize(sequence.draft_allowed.size());
 }
 
 void EngineCore::fail_all(const std::vector<ScheduledChunk>& batch) {
@@ -351,7 +364,7 @@ void EngineCore::start_draws(std::vector<Draw> draws, std::vector<std::int64_t> 
   std::vector<ops::SampleRow> sample_rows;
   std::deque<std::vector<std::int32_t>> lists;  // that sample_rows refer to
   for (Draw& draw : draws) {
-    allow(*draw.sequence);
+    if (draw.drafted == 0) allow(*draw.sequence);
     ops::SampleRow& row = sample_rows.emplace_back(sample_row(*draw.sequence, draw.drafted));
     row.row = rows[static_cast<std::size_t>(draw.row)];
     if (draw.sequence->in_flight > 0) row.last_input = tokens[static_cast<std::size_t>(draw.row - draw.drafted)];
@@ -551,14 +564,20 @@ void EngineCore::draw(std::vector<Draw>& draws, const at::Tensor& logits) const 
   });
 }
 
+std::vector<std::uint64_t> EngineCore::allowed_tokens(TokenConstraint& constraint, const ActiveRequest& request,
+                                                      std::int64_t generated) {
+  const std::span<const std::uint64_t> tokens = constraint.allowed(request.max_tokens - generated);
+  std::vector<std::uint64_t> allowed(tokens.begin(), tokens.end());
+  if (!constraint.may_end() || request.spec.ignore_eos) return allowed;
+  for (const std::int32_t stop : request.spec.stop_tokens) {
+    allowed[static_cast<std::size_t>(stop) / 64] |= std::uint64_t{1} << (stop % 64);
+  }
+  return allowed;
+}
+
 void EngineCore::allow(Sequence& sequence) {
   if (sequence.constraint == nullptr) return;
-  const auto allowed = sequence.constraint->allowed(sequence.request->max_tokens - sequence.generated());
-  sequence.allowed.assign(allowed.begin(), allowed.end());
-  if (!sequence.constraint->may_end() || sequence.request->spec.ignore_eos) return;
-  for (const std::int32_t stop : sequence.request->spec.stop_tokens) {
-    sequence.allowed[static_cast<std::size_t>(stop) / 64] |= std::uint64_t{1} << (stop % 64);
-  }
+  sequence.allowed = allowed_tokens(*sequence.constraint, *sequence.request, sequence.generated());
 }
 
 DrawContext EngineCore::context_of(const Sequence& sequence, std::int64_t drafted) {
@@ -567,7 +586,9 @@ DrawContext EngineCore::context_of(const Sequence& sequence, std::int64_t drafte
   DrawContext context;
   context.seen = tokens;
   context.generated = tokens.subspan(spec.prompt.size());
-  if (sequence.constraint != nullptr) context.allowed = sequence.allowed;
+  if (sequence.constraint != nullptr) {
+    context.allowed = drafted == 0 ? sequence.allowed : sequence.draft_allowed[static_cast<std::size_t>(drafted) - 1];
+  }
   if (sequence.drawn() + drafted < spec.min_tokens && !spec.ignore_eos) context.forbidden = spec.stop_tokens;
   context.logprob = spec.logprobs;
   context.uniform = uniform_at(spec.sampling.seed, spec.first_stream + static_cast<std::uint64_t>(sequence.index),

@@ -79,7 +79,9 @@ class EngineCore {
   void read_oldest();
   void begin_step(const std::vector<ScheduledChunk>& batch);
   void add_drafts(std::vector<ScheduledChunk>& batch);
-  bool may_draft(const ScheduledChunk& chunk) const;
+  // Where the draws after drafted tokens are made before it is known which of them count: ends the draft before a token that
+  // its constraint does not allow, and finds out what it allows after each token.
+  static void constrain_draft(Sequence& sequence);
   // Draws of a step in rounds: a draw after a drafted token follows in the next round, if the token was drawn.
   void draw_in_rounds(std::vector<Draw> draws, const at::Tensor& logits);
   // Whether a draw after drafted tokens counts: those are the tokens that were drawn. Then the model has processed them.
@@ -88,6 +90,8 @@ class EngineCore {
   at::Tensor forward(const std::vector<ScheduledChunk>& batch);
   void report_prompt(const ScheduledChunk& chunk, const ChunkLogits& logits);
   std::vector<Draw> plan_draws(const std::vector<ScheduledChunk>& batch, std::vector<std::int64_t>& rows);
+  static std::vector<std::uint64_t> allowed_tokens(TokenConstraint& constraint, const ActiveRequest& request,
+                                                   std::int64_t generated);
   static void allow(Sequence& sequence);  // fills in Sequence::allowed, if it has a constraint
   // drafted: number of tokens that are taken as drawn, after those that the sequence has.
   static DrawContext context_of(const Sequence& sequence, std::int64_t drafted = 0);

@@ -48,7 +48,8 @@ struct Sequence {
   std::vector<std::uint64_t> allowed;                // scratch: the constraint's tokens and stop tokens
   NgramDrafter drafter;
   std::vector<std::int32_t> draft;                   // drafted tokens of a step whose draws have not been read
-  std::int64_t draft_drawn = 0;                      // number of those that were drawn
+  std::vector<std::vector<std::uint64_t>> draft_allowed;  // with a constraint, if steps overlap: `allowed` after each of those
+  std::int64_t draft_drawn = 0;  // number of those that were drawn
   bool finished = false;
   // Where steps overlap: tokens that were drawn and that the host has not read yet. They count as pending, computed and drawn,
   // but are not in `tokens`.
