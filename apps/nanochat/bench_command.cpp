@@ -7,6 +7,7 @@
 #include <optional>
 
 #include <ATen/ops/full.h>
+#include <ATen/ops/tensor.h>
 #include <nlohmann/json.hpp>
 #include <spdlog/fmt/fmt.h>
 
@@ -29,6 +30,7 @@
 #include "ranks.h"
 #include "runtime/memory_limits.h"
 #include "runtime/runtime.h"
+#include "speculative_option.h"
 #include "tokenizer/load.h"
 #include "tokenizer/tokenizer.h"
 #include "training/trainer/same_everywhere.h"
@@ -53,6 +55,8 @@ struct BenchArguments {
   std::int64_t warmup = 2;
   std::int64_t prompt_tokens = 0;  // infer only; 0: half the context
   std::int64_t max_tokens = 64;    // infer only
+  std::int64_t period = 0;         // infer only; 0: text that does not repeat
+  SpeculativeOption speculative;   // infer only
   std::filesystem::path profile;   // train only
   std::string mixture;             // train only: conversations instead of random tokens
   std::filesystem::path tokenizer;
@@ -363,6 +367,8 @@ void print_inference(const BenchArguments& arguments, const GptConfig& config, c
   ordered_json report = describe("infer", arguments, config, runtime);
   report.update({{"prompt_tokens", prompt_tokens},
                  {"generated_tokens", max_tokens},
+                 {"period", arguments.period},
+                 {"speculative", arguments.speculative.value},
                  {"prefill_tokens_per_second", prefill_rate},
                  {"decode_tokens_per_second", decode_rate},
                  {"decode_step_ms", 1e3 * step},
@@ -378,6 +384,28 @@ void print_inference(const BenchArguments& arguments, const GptConfig& config, c
   print(table, report, context);
 }
 
+// Makes the model write a text that repeats itself: after token t comes t + 1, and after the last of `period` tokens the first
+// of them. The head's row of a token is the embedding of the token before it, and the layers add nothing in a model that was
+// not trained; they take as long as any.
+void make_periodic(Gpt& model, std::int64_t period) {
+  constexpr double kScore = 30.0;  // of the next token, before the logits' soft cap; of others about 1
+  const GptConfig& config = model.config();
+  at::Tensor embedding, head;
+  for (Parameter& parameter : model.parameters()) {
+    if (parameter.spec.slot == WeightSlot::kTokenEmbedding) embedding = parameter.value;
+    if (parameter.spec.slot == WeightSlot::kHead) head = parameter.value;
+  }
+  std::vector<std::int64_t> before(static_cast<std::size_t>(head.size(0)));
+  for (std::int64_t token = 0; token < head.size(0); ++token) {
+    const std::int64_t first = token / period * period;
+    const std::int64_t last = std::min(first + period, config.vocab_size) - 1;
+    before[static_cast<std::size_t>(token)] = std::min(token == first ? last : token - 1, embedding.size(0) - 1);
+  }
+  const at::Tensor rows = embedding.index_select(0, at::tensor(before, at::kLong).to(embedding.device()));
+  head.copy_(rows.mul(kScore / static_cast<double>(config.n_embd)));
+  model.refresh_compute();
+}
+
 ExitCode bench_infer(const BenchArguments& arguments, Context& context) {
   const GptConfig config = config_of(arguments);
   const std::int64_t prompt_tokens = arguments.prompt_tokens > 0 ? arguments.prompt_tokens
@@ -390,6 +418,7 @@ ExitCode bench_infer(const BenchArguments& arguments, Context& context) {
   const Runtime runtime = select_runtime(arguments.runtime, Workload::kDecoding);
   Gpt model(config, runtime.dtype, runtime.device, Purpose::kInference);
   model.init_weights(kSeed);
+  if (arguments.period > 0) make_periodic(model, arguments.period);
   Rng rng(kSeed);
   std::vector<std::vector<std::int32_t>> prompts;
   for (std::int64_t row = 0; row < arguments.device_batch_size; ++row) {
@@ -397,7 +426,8 @@ ExitCode bench_infer(const BenchArguments& arguments, Context& context) {
     prompts.emplace_back(ids.const_data_ptr<std::int32_t>(), ids.const_data_ptr<std::int32_t>() + prompt_tokens);
   }
   GenerationOptions options;
-  options.sampling.temperature = 1.0;
+  options.sampling.temperature = arguments.period > 0 ? 0.0 : 1.0;
+  options.speculative = arguments.speculative.get();
   options.max_tokens = max_tokens;
   options.max_running = arguments.device_batch_size;
   const InferTimes times = time_inference(arguments, model, prompts, options, context);
@@ -465,6 +495,12 @@ void add_bench(CommandLine& command_line) {
       .at_least(0);
   command.option("max_tokens", &infer->max_tokens, "Maximum number of tokens to generate; the context may allow fewer.")
       .at_least(2);
+  command
+      .option("period", &infer->period,
+              "Make the model write a text that repeats itself every N tokens, greedily, to measure --speculative; 0 samples "
+              "a text that does not repeat.")
+      .at_least(0);
+  infer->speculative.declare(command);
   command.run([infer](Context& context) { return bench_infer(*infer, context); });
   add_bench_comm(command_line);
   add_bench_serve(command_line);

@@ -1,5 +1,6 @@
 // nanochat bench serve: times the batching engine at several numbers of streams, on random weights.
 #include <algorithm>
+#include <filesystem>
 #include <condition_variable>
 #include <mutex>
 
@@ -8,6 +9,7 @@
 
 #include "command_line.h"
 #include "commands.h"
+#include "core/atomic_file.h"
 #include "core/elapsed.h"
 #include "core/errors.h"
 #include "core/interrupt.h"
@@ -15,6 +17,9 @@
 #include "inference/engine.h"
 #include "model/gpt.h"
 #include "runtime/runtime.h"
+#include "speculative_option.h"
+#include "tokenizer/load.h"
+#include "tokenizer/tokenizer.h"
 
 namespace nanochat::cli {
 namespace {
@@ -31,6 +36,9 @@ struct BenchServeArguments {
   std::int64_t max_batch_tokens = EngineOptions().max_batch_tokens;
   double temperature = 1.0;
   std::int64_t steps = 3;
+  std::filesystem::path text;       // empty: random prompts and answers
+  std::filesystem::path tokenizer;
+  SpeculativeOption speculative;
   RuntimeOptions runtime;
 };
 
@@ -50,8 +58,47 @@ double median(std::vector<double> values) {
   return *half;
 }
 
-// Prompts are new each time: nothing is found in the prefix cache.
-Run run_streams(Engine& engine, std::int64_t streams, std::int64_t max_tokens, const BenchServeArguments& arguments, Rng& rng) {
+// Allows these tokens and no others, so that the model writes a given text at the speed at which it would write its own.
+class GivenText final : public TokenConstraint {
+ public:
+  GivenText(std::span<const std::int32_t> tokens, std::int64_t vocab_size)
+      : tokens_(tokens.begin(), tokens.end()), mask_(static_cast<std::size_t>((vocab_size + 63) / 64)) {}
+
+  std::span<const std::uint64_t> allowed(std::int64_t /*room*/) override {
+    std::fill(mask_.begin(), mask_.end(), 0);
+    const auto next = static_cast<std::size_t>(tokens_[next_]);
+    mask_[next / 64] = std::uint64_t{1} << (next % 64);
+    return mask_;
+  }
+  void accept(std::int32_t) override { ++next_; }
+  bool may_end() const override { return must_end(); }
+  bool must_end() const override { return next_ == tokens_.size(); }
+  std::int64_t closing_length() override { return static_cast<std::int64_t>(tokens_.size() - next_); }
+  std::unique_ptr<TokenConstraint> clone() const override { return std::make_unique<GivenText>(*this); }
+
+ private:
+  std::vector<std::int32_t> tokens_;
+  std::vector<std::uint64_t> mask_;
+  std::size_t next_ = 0;
+};
+
+// The tokens of --text; empty without it.
+std::vector<std::int32_t> read_text(BenchServeArguments& arguments) {
+  std::vector<std::int32_t> tokens;
+  if (arguments.text.empty()) return tokens;
+  if (arguments.tokenizer.empty()) throw ConfigError("--text needs a --tokenizer to turn it into tokens");
+  const std::shared_ptr<const Tokenizer> tokenizer = load_tokenizer(arguments.tokenizer);
+  arguments.vocab_size = tokenizer->vocab_size();
+  tokenizer->encode(read_file(arguments.text), tokens);
+  const auto needed = static_cast<std::size_t>(arguments.prompt_tokens + arguments.max_tokens);
+  if (tokens.size() >= needed) return tokens;
+  throw DataError(fmt::format("{}: found {} tokens, expected at least {} (--prompt-tokens and --max-tokens)",
+                              arguments.text.string(), tokens.size(), needed));
+}
+
+// Prompts are new each time: nothing is found in the prefix cache. With a text, each stream has the next piece of it.
+Run run_streams(Engine& engine, std::int64_t streams, std::int64_t max_tokens, const BenchServeArguments& arguments,
+                std::span<const std::int32_t> text, Rng& rng) {
   std::mutex mutex;
   std::condition_variable done;
   std::int64_t unfinished = streams;
@@ -60,8 +107,17 @@ Run run_streams(Engine& engine, std::int64_t streams, std::int64_t max_tokens, c
   const SteadyClock::time_point begin = SteadyClock::now();
   for (std::int64_t i = 0; i < streams; ++i) {
     EngineRequest request;
-    for (std::int64_t t = 0; t < arguments.prompt_tokens; ++t) {
-      request.prompt.push_back(static_cast<std::int32_t>(rng.below(static_cast<std::uint64_t>(arguments.vocab_size))));
+    if (text.empty()) {
+      for (std::int64_t t = 0; t < arguments.prompt_tokens; ++t) {
+        request.prompt.push_back(static_cast<std::int32_t>(rng.below(static_cast<std::uint64_t>(arguments.vocab_size))));
+      }
+    } else {
+      const std::int64_t pieces = static_cast<std::int64_t>(text.size()) / (arguments.prompt_tokens + arguments.max_tokens);
+      const auto piece = text.subspan(static_cast<std::size_t>(i % pieces * (arguments.prompt_tokens + arguments.max_tokens)));
+      const auto prompt = piece.first(static_cast<std::size_t>(arguments.prompt_tokens));
+      request.prompt.assign(prompt.begin(), prompt.end());
+      request.constraint = std::make_unique<GivenText>(piece.subspan(prompt.size(), static_cast<std::size_t>(max_tokens)),
+                                                       arguments.vocab_size);
     }
     request.sampling.temperature = arguments.temperature;
     request.logprobs = false;
@@ -104,13 +160,14 @@ std::int64_t stream_count(const std::string& text) {
   return streams;
 }
 
-ExitCode bench_serve(const BenchServeArguments& arguments, Context& context) {
+ExitCode bench_serve(BenchServeArguments& arguments, Context& context) {
   std::vector<std::int64_t> counts;
   for (const std::string& text : arguments.streams) counts.push_back(stream_count(text));
   if (arguments.prompt_tokens + arguments.max_tokens > arguments.sequence_len) {
     throw ConfigError(fmt::format("--prompt-tokens {} and --max-tokens {} exceed a context of {}", arguments.prompt_tokens,
                                   arguments.max_tokens, arguments.sequence_len));
   }
+  const std::vector<std::int32_t> text = read_text(arguments);
   const GptConfig config = GptConfig::from_depth(arguments.depth, arguments.vocab_size, arguments.sequence_len);
   config.validate();
   const Runtime runtime = select_runtime(arguments.runtime, Workload::kDecoding);
@@ -120,10 +177,12 @@ ExitCode bench_serve(const BenchServeArguments& arguments, Context& context) {
   options.max_running = *std::max_element(counts.begin(), counts.end());
   options.max_queued = options.max_running;
   if (arguments.max_batch_tokens > 0) options.max_batch_tokens = std::max(arguments.max_batch_tokens, options.max_running);
+  options.speculative = arguments.speculative.get();
+  if (!text.empty()) options.prefix_cache = false;  // the same prompts come again
   Engine engine(std::move(model), options);
   engine.start();
   Rng rng(kSeed);
-  run_streams(engine, 1, arguments.max_tokens, arguments, rng);  // warm
+  run_streams(engine, 1, arguments.max_tokens, arguments, text, rng);  // warm
 
   ordered_json report = {{"benchmark", "serve"},
                          {"depth", arguments.depth},
@@ -133,11 +192,12 @@ ExitCode bench_serve(const BenchServeArguments& arguments, Context& context) {
                          {"threads", runtime.threads},
                          {"device", runtime.description},
                          {"prompt_tokens", arguments.prompt_tokens},
-                         {"max_tokens", arguments.max_tokens}};
+                         {"max_tokens", arguments.max_tokens},
+                         {"speculative", arguments.speculative.value}};
   const auto best_of = [&](std::int64_t streams, std::int64_t max_tokens) {
     Run best;
     for (std::int64_t i = 0; i < arguments.steps && !interrupt_requested(); ++i) {
-      const Run run = run_streams(engine, streams, max_tokens, arguments, rng);
+      const Run run = run_streams(engine, streams, max_tokens, arguments, text, rng);
       if (i == 0 || run.total < best.total) best = run;
     }
     return best;
@@ -150,10 +210,14 @@ ExitCode bench_serve(const BenchServeArguments& arguments, Context& context) {
                "between tokens ms");
   }
   for (const std::int64_t streams : counts) {
+    const EngineStats before = engine.stats();
     const Run run = best_of(streams, arguments.max_tokens);
     if (interrupt_requested()) return ExitCode::kPartial;
     const double rate = static_cast<double>(streams * arguments.max_tokens) / run.total;
+    const EngineStats after = engine.stats();
     report["runs"].push_back({{"streams", streams},
+                              {"drafted_tokens", after.drafted_tokens - before.drafted_tokens},
+                              {"accepted_tokens", after.accepted_tokens - before.accepted_tokens},
                               {"tokens_per_second", rate},
                               {"ttft_ms", 1e3 * run.first_token},
                               {"between_tokens_ms", 1e3 * run.between_tokens}});
@@ -186,6 +250,12 @@ void add_bench_serve(CommandLine& command_line) {
   command.option("temperature", &arguments->temperature, "Sampling temperature; 0 always takes the most likely token.")
       .at_least(0);
   command.option("steps", &arguments->steps, "Number of timed runs.").at_least(1);
+  command.option(
+      "text", &arguments->text,
+      "Text file to write instead of random tokens: each prompt and its answer are consecutive pieces of it. Shows what "
+      "--speculative does with such text.");
+  command.option("tokenizer", &arguments->tokenizer, "Tokenizer for --text. Its vocabulary replaces --vocab-size.");
+  arguments->speculative.declare(command);
   declare_runtime_options(command.options(), arguments->runtime);
   command.run([arguments](Context& context) { return bench_serve(*arguments, context); });
 }

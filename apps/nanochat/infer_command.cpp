@@ -23,6 +23,7 @@
 #include "line_input.h"
 #include "prompts_file.h"
 #include "runtime/runtime.h"
+#include "speculative_option.h"
 #include "tokenizer/tokenizer.h"
 
 namespace nanochat::cli {
@@ -40,6 +41,7 @@ struct InferArguments {
   bool chat = false;
   bool echo = true;
   GenerationOptions generation;
+  SpeculativeOption speculative;
   RuntimeOptions runtime;
 };
 
@@ -233,7 +235,8 @@ ExitCode converse(Session& session, const Context& context) {
   return ExitCode::kOk;
 }
 
-ExitCode infer(const InferArguments& arguments, bool prompt_given, Context& context) {
+ExitCode infer(InferArguments& arguments, bool prompt_given, Context& context) {
+  arguments.generation.speculative = arguments.speculative.get();
   arguments.generation.validate();
   std::vector<Prompt> prompts = gather_prompts(arguments, prompt_given);
   const Runtime runtime = select_runtime(arguments.runtime, Workload::kDecoding);
@@ -288,6 +291,7 @@ void add_infer(CommandLine& command_line) {
   command.option(
       "deterministic", &generation.batch_invariant,
       "On a GPU in bfloat16, make results batch-invariant: independent of the other prompts in the batch. Prompts are slower.");
+  arguments->speculative.declare(command);
   declare_runtime_options(command.options(), arguments->runtime);
   command.positional("model").required("model");
   command.run([arguments, &prompt](Context& context) { return infer(*arguments, prompt.source() != "default", context); });

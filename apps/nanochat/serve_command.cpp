@@ -17,12 +17,14 @@
 #include "inference/chat.h"
 #include "inference/engine.h"
 #include "inference/json_constraint.h"
+#include "inference/replicas.h"
 #include "inference/token_trie.h"
 #include "runtime/runtime.h"
 #include "serving/api.h"
 #include "serving/api_error.h"
 #include "serving/api_keys.h"
 #include "serving/http_server.h"
+#include "speculative_option.h"
 
 namespace nanochat::cli {
 namespace {
@@ -37,6 +39,8 @@ struct ServeArguments {
   ApiOptions api;
   HttpServerOptions http;
   EngineOptions engine;
+  SpeculativeOption speculative;
+  std::vector<std::string> devices;
   RuntimeOptions runtime;
 };
 
@@ -88,12 +92,42 @@ std::shared_ptr<ServedModel> describe(const ServeArguments& arguments, const Loa
   return served;
 }
 
+// The GPUs of --devices; without it, the device of --device alone.
+std::vector<RuntimeOptions> devices_of(const ServeArguments& arguments) {
+  if (arguments.devices.empty()) return {arguments.runtime};
+  if (arguments.runtime.device != "auto") throw ConfigError("--device and --devices: found both, expected one of them");
+  std::vector<RuntimeOptions> devices;
+  for (const std::string& number : arguments.devices) {
+    const bool digits = !number.empty() && number.find_first_not_of("0123456789") == std::string::npos;
+    if (!digits) throw ConfigError(fmt::format("--devices: found \"{}\", expected numbers of GPUs such as 0,1", number));
+    devices.push_back(arguments.runtime);
+    devices.back().device = "cuda:" + number;
+  }
+  return devices;
+}
+
+// An engine for the model on the first device, and for copies of it on the others.
+std::shared_ptr<ServingEngine> make_engine(const ServeArguments& arguments, std::unique_ptr<Gpt> model,
+                                           const std::vector<RuntimeOptions>& devices) {
+  if (devices.size() == 1) return std::make_shared<Engine>(std::move(model), arguments.engine);
+  const EngineOptions options = Replicas::engine_options(arguments.engine);
+  const at::ScalarType dtype = model->dtype();
+  std::vector<std::unique_ptr<Engine>> engines;
+  engines.push_back(std::make_unique<Engine>(std::move(model), options));
+  for (const RuntimeOptions& device : std::span(devices).subspan(1)) {
+    engines.push_back(std::make_unique<Engine>(load_model(arguments.model, dtype, select_device(device)).model, options));
+  }
+  return std::make_shared<Replicas>(std::move(engines), arguments.engine);
+}
+
 ExitCode serve(ServeArguments& arguments, const std::string& key_source) {
+  arguments.engine.speculative = arguments.speculative.get();
   arguments.engine.validate();
   gather_api_keys(arguments, key_source, arguments.api.api_keys);
   arguments.http.limits.body_bytes = static_cast<std::size_t>(arguments.max_body_mb) << 20;
   arguments.api.version = NANOCHAT_VERSION;
-  const Runtime runtime = select_runtime(arguments.runtime, Workload::kDecoding);
+  const std::vector<RuntimeOptions> devices = devices_of(arguments);
+  const Runtime runtime = select_runtime(devices.front(), Workload::kDecoding);
 
   // Listens before the model is there: a load balancer asks /health meanwhile.
   auto api = std::make_shared<Api>(arguments.api);
@@ -108,15 +142,18 @@ ExitCode serve(ServeArguments& arguments, const std::string& key_source) {
   }
   const std::shared_ptr<ServedModel> served = describe(arguments, loaded);
   arguments.engine.make_tool = [tokenizer = served->tokenizer] { return make_calculator_tool(*tokenizer); };
-  const auto engine = std::make_shared<Engine>(std::move(loaded.model), arguments.engine);
+  const std::shared_ptr<ServingEngine> engine = make_engine(arguments, std::move(loaded.model), devices);
   // However this function ends: a running request holds the model that is served, and with it the engine.
-  const std::unique_ptr<Engine, void (*)(Engine*)> stopped_at_the_end(engine.get(), [](Engine* running) { running->stop(); });
+  const std::unique_ptr<ServingEngine, void (*)(ServingEngine*)> stopped_at_the_end(engine.get(), [](ServingEngine* running) {
+    running->stop();
+  });
   served->engine = engine;
   engine->start();
   api->set_model(served);
   while (!engine->ready() && !interrupt_requested()) std::this_thread::sleep_for(std::chrono::milliseconds(10));
   if (!interrupt_requested())
-    log_info("ready: \"{}\" with a context of {}, {}", served->id, engine->context_length(), runtime.description);
+    log_info("ready: \"{}\" with a context of {}, {}{}", served->id, engine->context_length(), runtime.description,
+             devices.size() > 1 ? fmt::format(" and {} more", devices.size() - 1) : "");
 
   while (!interrupt_requested()) std::this_thread::sleep_for(std::chrono::milliseconds(50));
   log_info("shutting down: {} requests are finished first", engine->stats().running + engine->stats().queued);
@@ -180,6 +217,13 @@ void add_serve(CommandLine& command_line) {
       .at_least(0);
   command.option("block_size", &engine.block_size, "Number of tokens in a block of the KV cache.").at_least(1);
   command.option("prefix_cache", &engine.prefix_cache, "Reuse cached prompt prefixes across requests.");
+  command
+      .option(
+          "devices", &arguments->devices,
+          "Numbers of GPUs such as 0,1. Each one serves a copy of the model; a request goes to one of them. --max-running and "
+          "--kv-blocks hold for each, --max-queued for all together.")
+      .comma_separated();
+  arguments->speculative.declare(command);
   command.option("deterministic", &engine.batch_invariant,
                  "On a GPU in bfloat16, make results batch-invariant: independent of the other requests in the batch. Prompts "
                  "are slower.");

@@ -16,6 +16,7 @@
 
 #include "inference/internal/decode_shapes.h"
 #include "inference/engine.h"
+#include "inference/internal/drafts.h"
 #include "inference/internal/step_runner.h"
 #include "model/gpt.h"
 #include "model/serving_pass.h"
@@ -89,15 +90,15 @@ class DeviceDraws : public PendingDraws {
 class DeviceRunner : public StepRunner {
  public:
   DeviceRunner(Gpt& model, PagedKvCache& cache, const EngineOptions& options)
-      : model_(model), cache_(cache), n_head_(model.config().n_head), graphs_(options.graphs),
-        max_running_(options.max_running), most_rows_(recorded_rows(std::min(options.max_running, kMostRecordedRows))),
-        drawn_(at::zeros({options.max_running}, RecordedPasses::int_options(cache))) {
+      : model_(model), cache_(cache), n_head_(model.config().n_head), graphs_(options.graphs), most_draws_(most_draws(options)),
+        most_rows_(recorded_rows(std::min(most_draws_, kMostRecordedRows))),
+        drawn_(at::zeros({most_draws_}, RecordedPasses::int_options(cache))) {
     options_.batch_invariant = options.batch_invariant || model.dtype() == at::kFloat;
   }
 
   void warm_up() override {
     if (graphs_) {
-      for (const std::int64_t rows : all_recorded_rows(std::min(max_running_, kMostRecordedRows))) find_recorded(rows, 1);
+      for (const std::int64_t rows : all_recorded_rows(std::min(most_draws_, kMostRecordedRows))) find_recorded(rows, 1);
     }
     const std::int32_t input = 0;
     pass_unrecorded({{{0, 1, {0}}}}, {&input, 1}, {});
@@ -110,12 +111,16 @@ class DeviceRunner : public StepRunner {
     const std::int64_t tokens = batch.tokens();
     TORCH_CHECK(tokens > 0 && tokens == static_cast<std::int64_t>(inputs.size()), "a step of ", tokens, " tokens has ",
                 inputs.size(), " inputs");
-    const bool single = tokens == static_cast<std::int64_t>(batch.sequences.size());
-    if (!graphs_ || !single || tokens > most_rows_) return pass_unrecorded(batch, inputs, before);
+    if (!graphs_ || tokens > most_rows_ || !are_short(batch)) return pass_unrecorded(batch, inputs, before);
     std::int64_t positions = 0;
-    for (const ops::PagedBatch::Sequence& sequence : batch.sequences) positions = std::max(positions, sequence.start + 1);
+    for (const ops::PagedBatch::Sequence& sequence : batch.sequences)
+      positions = std::max(positions, sequence.start + sequence.tokens);
     RecordedPasses::Pass& recorded = find_recorded(tokens, positions);
-    recorded.batch.assign(batch, inputs, before);
+    if (tokens == static_cast<std::int64_t>(batch.sequences.size())) {
+      recorded.batch.assign(batch, inputs, before);
+    } else {
+      recorded.batch.assign(single_tokens(batch), inputs, before_each(batch, inputs, before));
+    }
     recorded.graph->replay();
     unrecorded_.reset();
     last_ = &recorded;
@@ -151,6 +156,22 @@ class DeviceRunner : public StepRunner {
     return all;
   }
 
+  // Decodes, with or without drafted tokens.
+  static bool are_short(const ops::PagedBatch& batch) {
+    return std::all_of(batch.sequences.begin(), batch.sequences.end(),
+                       [](const ops::PagedBatch::Sequence& sequence) { return sequence.tokens <= 1 + kMostDrafted; });
+  }
+
+  // Each token as a sequence of its own, as recorded passes have them. The tokens of one sequence see each other, because every
+  // layer stores the keys and values of all tokens before any of them attends.
+  static ops::PagedBatch single_tokens(const ops::PagedBatch& batch) {
+    ops::PagedBatch singles;
+    for (const ops::PagedBatch::Sequence& sequence : batch.sequences) {
+      for (std::int64_t i = 0; i < sequence.tokens; ++i) singles.sequences.push_back({sequence.start + i, 1, sequence.blocks});
+    }
+    return singles;
+  }
+
   void pass_unrecorded(const ops::PagedBatch& batch, std::span<const std::int32_t> inputs,
                        std::span<const std::int32_t> before) {
     last_ = nullptr;
@@ -165,7 +186,7 @@ class DeviceRunner : public StepRunner {
 
   // Rows of logits that anybody asks for at a time: a draw for each sequence, or the prompt's positions that the engine takes
   // together.
-  std::int64_t most_logit_rows() const { return std::max(max_running_, kLogitRows); }
+  std::int64_t most_logit_rows() const { return std::max(most_draws_, kLogitRows); }
 
   // Those that fit, of this model's engines before, or new ones. An engine that only passes prompts through never asks.
   void take_recorded() {
@@ -173,17 +194,17 @@ class DeviceRunner : public StepRunner {
     auto kept = std::dynamic_pointer_cast<KeptPasses>(model_.kept());
     if (kept == nullptr) model_.kept() = kept = std::make_shared<KeptPasses>();
     const auto fitting = std::find_if(kept->sets.begin(), kept->sets.end(),
-                                      [&](const auto& set) { return set->fits(cache_, most_rows_, max_running_, options_); });
+                                      [&](const auto& set) { return set->fits(cache_, most_rows_, most_draws_, options_); });
     if (fitting != kept->sets.end()) {
       recorded_ = *fitting;
       kept->sets.erase(fitting);
     } else {
       if (kept->sets.size() >= KeptPasses::kMost) kept->sets.pop_back();
-      recorded_ = std::make_shared<RecordedPasses>(model_, cache_, most_rows_, max_running_, options_);
+      recorded_ = std::make_shared<RecordedPasses>(model_, cache_, most_rows_, most_draws_, options_);
     }
     kept->sets.push_front(recorded_);
     // The tokens of the last draws go where recorded passes read them.
-    recorded_->drawn.narrow(0, 0, max_running_).copy_(drawn_);
+    recorded_->drawn.narrow(0, 0, most_draws_).copy_(drawn_);
     drawn_ = recorded_->drawn;
   }
 
@@ -212,7 +233,7 @@ class DeviceRunner : public StepRunner {
   PagedKvCache& cache_;
   std::int64_t n_head_;
   bool graphs_;
-  std::int64_t max_running_, most_rows_;
+  std::int64_t most_draws_, most_rows_;
   at::Tensor drawn_;  // int32: the tokens of the last draws
   ops::PagedOptions options_;
   std::shared_ptr<RecordedPasses> recorded_;

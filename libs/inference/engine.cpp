@@ -89,6 +89,8 @@ class Engine::Impl {
     return {id, Refusal::kNone};
   }
 
+  void check(const EngineRequest& request) const { EngineCore::check(request, config_, options_); }
+
   void post(Message message) {
     const std::scoped_lock lock(mutex_);
     inbox_.push_back(std::move(message));
@@ -193,6 +195,7 @@ void Engine::start() { impl_->start(); }
 void Engine::drain() { impl_->drain(); }
 void Engine::stop() { impl_->stop(); }
 Submission Engine::submit(EngineRequest request) { return impl_->submit(std::move(request)); }
+void Engine::check(const EngineRequest& request) const { impl_->check(request); }
 void Engine::cancel(RequestId id) {
   impl_->post([id](EngineCore& core) { core.cancel(id, std::nullopt); });
 }

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <exception>
+#include <iterator>
 #include <numeric>
 #include <utility>
 
@@ -55,13 +56,24 @@ void check_request(const EngineRequest& request, const GptConfig& config, const 
   }
 }
 
+std::int64_t limited_max_tokens(const EngineRequest& request, const GptConfig& config) {
+  const std::int64_t room = config.sequence_len - static_cast<std::int64_t>(request.prompt.size());
+  return std::min(request.max_tokens.value_or(room), room);
+}
+
 // The token before the next one that the model computes, or -1 at the beginning. At most the last token is still under way,
 // and it has not been computed, so that the one before it is here.
 std::int32_t token_before(const Sequence& sequence) {
   return sequence.computed == 0 ? -1 : sequence.tokens.at(static_cast<std::size_t>(sequence.computed) - 1);
 }
 
+// Measured: steps of a 12-layer model on a CPU with two cores, of a 20-layer model on an H200 (docs/benchmarks.md).
+constexpr StepCosts kCpuCosts = {.row = 0.12, .wait = 0.0}, kGpuCosts = {.row = 0.03, .wait = 0.05};
 }  // namespace
+
+std::int64_t most_draws(const EngineOptions& options) {
+  return options.speculative == Speculative::kNone ? options.max_running : std::max(options.max_running, kLogitRows);
+}
 
 std::int64_t default_kv_blocks(const Gpt& model, const EngineOptions& options) {
   const std::int64_t context = blocks_for(model.config().sequence_len, options.block_size);
@@ -83,15 +95,18 @@ EngineCore::EngineCore(Gpt& model, const EngineOptions& options)
   if (runner_ == nullptr) runner_ = make_host_runner(model_, cache_);
 }
 
+void EngineCore::check(const EngineRequest& request, const GptConfig& config, const EngineOptions& options) {
+  check_request(request, config, options);
+  const std::int64_t max_tokens = limited_max_tokens(request, config);
+  if (request.constraint == nullptr || request.constraint->closing_length() <= max_tokens) return;
+  throw ConfigError(fmt::format("max_tokens is {}, but the shortest answer that fits the format takes {} tokens", max_tokens,
+                                request.constraint->closing_length()));
+}
+
 std::unique_ptr<ActiveRequest> EngineCore::prepare(EngineRequest spec, const GptConfig& config, const EngineOptions& options) {
-  check_request(spec, config, options);
+  check(spec, config, options);
   auto request = std::make_unique<ActiveRequest>();
-  const std::int64_t context = config.sequence_len - static_cast<std::int64_t>(spec.prompt.size());
-  request->max_tokens = std::min(spec.max_tokens.value_or(context), context);
-  if (spec.constraint != nullptr && spec.constraint->closing_length() > request->max_tokens) {
-    throw ConfigError(fmt::format("max_tokens is {}, but the shortest answer that fits the format takes {} tokens",
-                                  request->max_tokens, spec.constraint->closing_length()));
-  }
+  request->max_tokens = limited_max_tokens(spec, config);
   request->spec = std::move(spec);
   request->submitted = EngineClock::now();
   return request;
@@ -206,7 +221,9 @@ std::int64_t EngineCore::invalidate(const std::function<bool(std::span<const std
 // ------------------------------------------------------------------------------------------------------------ a step
 
 void EngineCore::step() {
-  const std::vector<ScheduledChunk> batch = scheduler_.schedule();
+  if (!under_way_.empty() && under_way_.back().drafts) read_oldest();
+  std::vector<ScheduledChunk> batch = scheduler_.schedule();
+  if (options_.speculative == Speculative::kNgram) add_drafts(batch);
   if (runner_ == nullptr) {
     if (!batch.empty()) step_alone(batch);
     return;
@@ -228,6 +245,57 @@ void EngineCore::begin_step(const std::vector<ScheduledChunk>& batch) {
   prompt_rate_.add(prompt_tokens, EngineClock::now());
 }
 
+void EngineCore::add_drafts(std::vector<ScheduledChunk>& batch) {
+  std::vector<DraftCandidate> candidates;
+  std::vector<ScheduledChunk*> chunks;
+  std::int64_t rows = 0, draws = 0;
+  for (ScheduledChunk& chunk : batch) {
+    Sequence& sequence = *chunk.sequence;
+    rows += chunk.tokens;
+    if (chunk.tokens < sequence.pending()) continue;  // a part of a prompt
+    draws += sequence.forks() ? sequence.request->spec.n : 1;
+    if (chunk.tokens != 1 || sequence.drawn() == 0) continue;
+    sequence.drafter.observe(sequence.tokens);
+    if (!sequence.drafter.expects()) continue;
+    // The step draws one token in any case.
+    const std::int64_t most = std::min(kMostDrafted, sequence.request->max_tokens - sequence.drawn() - 1);
+    candidates.push_back({&sequence.drafter, sequence.in_flight, most});
+    chunks.push_back(&chunk);
+  }
+  const std::int64_t budget = std::min(options_.max_batch_tokens - rows, most_draws(options_) - draws);
+  plan_drafts(candidates, rows, draws, budget, model_.device().is_cuda() ? kGpuCosts : kCpuCosts);
+  for (std::size_t i = 0; i < candidates.size(); ++i) {
+    ScheduledChunk& chunk = *chunks[i];
+    Sequence& sequence = *chunk.sequence;
+    sequence.draft.clear();
+    for (std::int64_t t = scheduler_.reserve_draft(chunk, candidates[i].drafted); t > 0; --t) {
+      const std::int64_t place = candidates[i].skipped + static_cast<std::int64_t>(sequence.draft.size());
+      sequence.draft.push_back(sequence.drafter.token(sequence.tokens, place));
+    }
+    if (runner_ != nullptr && sequence.constraint != nullptr) constrain_draft(sequence);
+    chunk.drafted = static_cast<std::int64_t>(sequence.draft.size());
+    totals_.drafted_tokens += chunk.drafted;
+  }
+}
+
+void EngineCore::constrain_draft(Sequence& sequence) {
+  sequence.draft_allowed.clear();
+  const std::unique_ptr<TokenConstraint> constraint = sequence.constraint->clone();
+  std::vector<std::uint64_t> allowed = allowed_tokens(*constraint, *sequence.request, sequence.generated());
+  for (const std::int32_t token : sequence.draft) {
+    const auto id = static_cast<std::size_t>(token);
+    if ((allowed[id / 64] >> (id % 64) & 1U) == 0) break;
+    const auto& stops = sequence.request->spec.stop_tokens;
+    if (std::find(stops.begin(), stops.end(), token) != stops.end()) break;
+    constraint->accept(token);
+    if (constraint->must_end()) break;
+    const auto drafted = static_cast<std::int64_t>(sequence.draft_allowed.size()) + 1;
+    allowed = allowed_tokens(*constraint, *sequence.request, sequence.generated() + drafted);
+    sequence.draft_allowed.push_back(allowed);
+  }
+  sequence.draft.resize(sequence.draft_allowed.size());
+}
+
 void EngineCore::fail_all(const std::vector<ScheduledChunk>& batch) {
   for (const ScheduledChunk& chunk : batch) fail(*chunk.sequence, std::current_exception());
 }
@@ -240,8 +308,7 @@ void EngineCore::step_alone(const std::vector<ScheduledChunk>& batch) {
     std::vector<Draw> draws = plan_draws(batch, rows);
     if (!draws.empty()) {
       const at::Tensor wanted = states.index_select(0, at::tensor(rows, at::kLong).to(states.device()));
-      draw(draws, model_.logits(wanted, cache_.batch_invariant()).cpu());
-      for (const Draw& drawn : draws) accept(drawn);
+      draw_in_rounds(std::move(draws), model_.logits(wanted, cache_.batch_invariant()).cpu());
     }
   } catch (...) {
     cache_.set_batch({});
@@ -259,13 +326,14 @@ void EngineCore::start(const std::vector<ScheduledChunk>& batch) {
   for (const ScheduledChunk& chunk : batch) {
     const Sequence& sequence = *chunk.sequence;
     const std::int64_t end = sequence.computed + chunk.tokens;
-    const auto blocks = static_cast<std::ptrdiff_t>(blocks_for(end, options_.block_size));
-    paged.sequences.push_back({sequence.computed, chunk.tokens, {sequence.blocks.begin(), sequence.blocks.begin() + blocks}});
+    const auto blocks = static_cast<std::ptrdiff_t>(blocks_for(end + chunk.drafted, options_.block_size));
+    paged.sequences.push_back({sequence.computed, chunk.rows(), {sequence.blocks.begin(), sequence.blocks.begin() + blocks}});
     before.push_back(token_before(sequence));
     for (std::int64_t i = sequence.computed; i < end; ++i) {
       inputs.push_back(i < sequence.size() ? sequence.tokens[static_cast<std::size_t>(i)]
                                            : StepRunner::drawn(sequence.last_draw));
     }
+    inputs.insert(inputs.end(), sequence.draft.begin(), sequence.draft.begin() + chunk.drafted);
   }
   try {
     runner_->forward(paged, inputs, before);
@@ -279,8 +347,8 @@ void EngineCore::start(const std::vector<ScheduledChunk>& batch) {
           return logits.narrow(0, wanted.front(), rows).cpu();
         });
       }
-      scheduler_.computed(chunk);
-      row += chunk.tokens;
+      scheduler_.computed(*chunk.sequence, chunk.tokens);
+      row += chunk.rows();
     }
     std::vector<std::int64_t> rows;
     std::vector<Draw> draws = plan_draws(batch, rows);
@@ -294,11 +362,20 @@ void EngineCore::start_draws(std::vector<Draw> draws, std::vector<std::int64_t> 
   const std::vector<std::int64_t> tokens = rows;  // of the pass
   const at::Tensor logits = runner_->logits(rows);
   std::vector<ops::SampleRow> sample_rows;
+  std::deque<std::vector<std::int32_t>> lists;  // that sample_rows refer to
   for (Draw& draw : draws) {
-    allow(*draw.sequence);
-    ops::SampleRow& row = sample_rows.emplace_back(sample_row(*draw.sequence));
+    if (draw.drafted == 0) allow(*draw.sequence);
+    ops::SampleRow& row = sample_rows.emplace_back(sample_row(*draw.sequence, draw.drafted));
     row.row = rows[static_cast<std::size_t>(draw.row)];
-    if (draw.sequence->in_flight > 0) row.last_input = tokens[static_cast<std::size_t>(draw.row)];
+    if (draw.sequence->in_flight > 0) row.last_input = tokens[static_cast<std::size_t>(draw.row - draw.drafted)];
+    if (draw.drafted > 0) {
+      const auto draft = draw.sequence->draft.begin();
+      for (std::span<const std::int32_t>* list : {&row.seen, &row.generated}) {
+        std::vector<std::int32_t>& longer = lists.emplace_back(list->begin(), list->end());
+        longer.insert(longer.end(), draft, draft + draw.drafted);
+        *list = longer;
+      }
+    }
     if (draw.sequence->request->spec.top_logprobs <= ops::kMostTopLogprobs) continue;
     draw.error = std::make_exception_ptr(ConfigError(fmt::format("top_logprobs is {}, but must be at most {} on a GPU",
                                                                  draw.sequence->request->spec.top_logprobs,
@@ -308,6 +385,10 @@ void EngineCore::start_draws(std::vector<Draw> draws, std::vector<std::int64_t> 
   for (std::size_t i = 0; i < draws.size(); ++i) {
     Sequence& sequence = *draws[i].sequence;
     draws[i].number = sequence.void_draws;
+    if (draws[i].drafted > 0) {
+      under_way_.back().drafts = true;
+      continue;
+    }
     sequence.last_draw = static_cast<std::int64_t>(i);
     ++sequence.in_flight;
   }
@@ -324,7 +405,8 @@ void EngineCore::read_oldest() {
     for (std::size_t i = 0; i < step.draws.size(); ++i) {
       Draw& draw = step.draws[i];
       if (!counts(draw)) continue;  // the sequence ended, or a tool put tokens in its place
-      --draw.sequence->in_flight;
+      if (draw.drafted == 0) --draw.sequence->in_flight;
+      if (!confirm_draft(draw)) continue;
       draw.token = results[i].token;
       draw.top = std::move(results[i].top);
       if (!results[i].error.empty() && !draw.error) draw.error = std::make_exception_ptr(NumericalError(results[i].error));
@@ -344,7 +426,7 @@ at::Tensor EngineCore::forward(const std::vector<ScheduledChunk>& batch) {
   std::vector<std::int32_t> before;
   for (const ScheduledChunk& chunk : batch) {
     const Sequence& sequence = *chunk.sequence;
-    paged.sequences.push_back({sequence.computed, chunk.tokens, sequence.blocks});
+    paged.sequences.push_back({sequence.computed, chunk.rows(), sequence.blocks});
     before.push_back(token_before(sequence));
   }
   const at::Tensor ids = at::empty({paged.tokens(), 1}, at::kInt);
@@ -352,6 +434,7 @@ at::Tensor EngineCore::forward(const std::vector<ScheduledChunk>& batch) {
   for (const ScheduledChunk& chunk : batch) {
     const auto first = chunk.sequence->tokens.begin() + chunk.sequence->computed;
     id = std::copy(first, first + chunk.tokens, id);
+    id = std::copy_n(chunk.sequence->draft.begin(), chunk.drafted, id);
   }
   cache_.set_batch(std::move(paged), std::move(before));
   const at::Tensor states = model_.forward_states(ids, cache_);
@@ -362,8 +445,8 @@ at::Tensor EngineCore::forward(const std::vector<ScheduledChunk>& batch) {
         return model_.logits(states.narrow(0, row + first, rows), cache_.batch_invariant()).cpu();
       });
     }
-    scheduler_.computed(chunk);
-    row += chunk.tokens;
+    scheduler_.computed(*chunk.sequence, chunk.tokens);
+    row += chunk.rows();
   }
   return states;
 }
@@ -398,7 +481,8 @@ std::vector<EngineCore::Draw> EngineCore::plan_draws(const std::vector<Scheduled
   std::vector<Draw> draws;
   std::int64_t token = 0;
   for (const ScheduledChunk& chunk : batch) {
-    token += chunk.tokens;
+    const std::int64_t last = token + chunk.tokens - 1;  // before the draft
+    token += chunk.rows();
     Sequence& sequence = *chunk.sequence;
     ActiveRequest& request = *sequence.request;
     if (sequence.pending() > 0) continue;
@@ -424,9 +508,48 @@ std::vector<EngineCore::Draw> EngineCore::plan_draws(const std::vector<Scheduled
       draw.row = static_cast<std::int64_t>(rows.size());
       draws.push_back(std::move(draw));
     }
-    rows.push_back(token - 1);
+    rows.push_back(last);
+    for (std::int64_t drafted = 1; drafted <= chunk.drafted; ++drafted) {
+      Draw draw;
+      draw.sequence = &sequence;
+      draw.row = static_cast<std::int64_t>(rows.size());
+      draw.drafted = drafted;
+      draws.push_back(std::move(draw));
+      rows.push_back(last + drafted);
+    }
   }
   return draws;
+}
+
+bool EngineCore::confirm_draft(const Draw& draw) {
+  Sequence& sequence = *draw.sequence;
+  if (draw.drafted == 0) {
+    sequence.draft_drawn = 0;
+    return true;
+  }
+  const std::int32_t drafted = sequence.draft[static_cast<std::size_t>(draw.drafted) - 1];
+  // More than one pending token: a tool put some in.
+  if (sequence.finished || sequence.draft_drawn + 1 != draw.drafted || sequence.pending() != 1 ||
+      sequence.tokens.back() != drafted) {
+    return false;
+  }
+  sequence.draft_drawn = draw.drafted;
+  ++totals_.accepted_tokens;
+  scheduler_.computed(sequence, 1);
+  return true;
+}
+
+void EngineCore::draw_in_rounds(std::vector<Draw> draws, const at::Tensor& logits) {
+  std::vector<Draw> round;
+  for (std::int64_t drafted = 0; !draws.empty(); ++drafted) {
+    const auto later = std::stable_partition(draws.begin(), draws.end(),
+                                             [&](const Draw& one) { return one.drafted == drafted; });
+    round.assign(std::make_move_iterator(draws.begin()), std::make_move_iterator(later));
+    draws.erase(draws.begin(), later);
+    std::erase_if(round, [&](const Draw& one) { return !confirm_draft(one); });
+    draw(round, logits);
+    for (const Draw& drawn : round) accept(drawn);
+  }
 }
 
 void EngineCore::draw(std::vector<Draw>& draws, const at::Tensor& logits) const {
@@ -441,34 +564,42 @@ void EngineCore::draw(std::vector<Draw>& draws, const at::Tensor& logits) const 
   });
 }
 
-void EngineCore::allow(Sequence& sequence) {
-  if (sequence.constraint == nullptr) return;
-  const auto allowed = sequence.constraint->allowed(sequence.request->max_tokens - sequence.generated());
-  sequence.allowed.assign(allowed.begin(), allowed.end());
-  if (!sequence.constraint->may_end() || sequence.request->spec.ignore_eos) return;
-  for (const std::int32_t stop : sequence.request->spec.stop_tokens) {
-    sequence.allowed[static_cast<std::size_t>(stop) / 64] |= std::uint64_t{1} << (stop % 64);
+std::vector<std::uint64_t> EngineCore::allowed_tokens(TokenConstraint& constraint, const ActiveRequest& request,
+                                                      std::int64_t generated) {
+  const std::span<const std::uint64_t> tokens = constraint.allowed(request.max_tokens - generated);
+  std::vector<std::uint64_t> allowed(tokens.begin(), tokens.end());
+  if (!constraint.may_end() || request.spec.ignore_eos) return allowed;
+  for (const std::int32_t stop : request.spec.stop_tokens) {
+    allowed[static_cast<std::size_t>(stop) / 64] |= std::uint64_t{1} << (stop % 64);
   }
+  return allowed;
 }
 
-DrawContext EngineCore::context_of(const Sequence& sequence) {
+void EngineCore::allow(Sequence& sequence) {
+  if (sequence.constraint == nullptr) return;
+  sequence.allowed = allowed_tokens(*sequence.constraint, *sequence.request, sequence.generated());
+}
+
+DrawContext EngineCore::context_of(const Sequence& sequence, std::int64_t drafted) {
   const EngineRequest& spec = sequence.request->spec;
   const std::span<const std::int32_t> tokens(sequence.tokens);
   DrawContext context;
   context.seen = tokens;
   context.generated = tokens.subspan(spec.prompt.size());
-  if (sequence.constraint != nullptr) context.allowed = sequence.allowed;
-  if (sequence.drawn() < spec.min_tokens && !spec.ignore_eos) context.forbidden = spec.stop_tokens;
+  if (sequence.constraint != nullptr) {
+    context.allowed = drafted == 0 ? sequence.allowed : sequence.draft_allowed[static_cast<std::size_t>(drafted) - 1];
+  }
+  if (sequence.drawn() + drafted < spec.min_tokens && !spec.ignore_eos) context.forbidden = spec.stop_tokens;
   context.logprob = spec.logprobs;
   context.uniform = uniform_at(spec.sampling.seed, spec.first_stream + static_cast<std::uint64_t>(sequence.index),
-                               static_cast<std::uint64_t>(sequence.size() + sequence.in_flight));
+                               static_cast<std::uint64_t>(sequence.size() + sequence.in_flight + drafted));
   return context;
 }
 
 // What the device's sampler takes for what draw_one() does.
-ops::SampleRow EngineCore::sample_row(const Sequence& sequence) {
+ops::SampleRow EngineCore::sample_row(const Sequence& sequence, std::int64_t drafted) {
   const EngineRequest& spec = sequence.request->spec;
-  const DrawContext context = context_of(sequence);
+  const DrawContext context = context_of(sequence, drafted);
   ops::SampleRow row = spec.sampling.row();
   row.seen = context.seen;
   row.generated = context.generated;

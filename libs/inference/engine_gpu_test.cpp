@@ -103,6 +103,28 @@ TEST_F(EngineOnAGpu, AnswersAreTheSameHoweverTheyAreComputed) {
   }
 }
 
+// Drafted tokens pass as rows of recorded steps, or as chunks of others.
+TEST_F(EngineOnAGpu, AnswersDoNotDependOnSpeculation) {
+  for (const std::uint64_t seed : {1U, 2U}) {
+    const std::vector<Wish> wishes = testing::repeating_wishes(seed, kVocab);
+    const std::vector<EngineAnswer> expected = gpu_answers(wishes, gpu_options());
+    const auto same = [&](const char* what, auto&& change) {
+      EngineOptions options = gpu_options();
+      options.speculative = Speculative::kNgram;
+      change(options);
+      Engine engine(model_on(at::kCUDA), options);
+      expect_same(answers(engine, wishes), expected, what);
+      EXPECT_GT(engine.stats().accepted_tokens, 0) << what;
+      EXPECT_EQ(engine.stats().kv_blocks_used, 0) << what;
+    };
+    same("speculative", [](EngineOptions&) {});
+    same("speculative, without graphs", [](EngineOptions& options) { options.graphs = false; });
+    same("speculative, hardly any blocks", [](EngineOptions& options) { options.kv_blocks = 11; });
+    same("speculative, three at a time", [](EngineOptions& options) { options.max_running = 3; });
+    same("speculative, small chunks", [](EngineOptions& options) { options.max_batch_tokens = 48; });
+  }
+}
+
 TEST_F(EngineOnAGpu, AnswersAreThoseOfTheCpu) {
   constexpr double kTolerance = 1e-3;
   for (const std::uint64_t seed : {1U, 2U, 3U}) {

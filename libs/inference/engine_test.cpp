@@ -69,9 +69,11 @@ EngineOptions small_options() {
   return options;
 }
 
-// The requests of many_wishes(), with prompts that are longer than the short window of the newest architecture.
+// Prompts of many_wishes() that are longer than the short window of the newest architecture.
+std::uint64_t longest_prompt(Architecture architecture) { return architecture == kNewest ? 160 : 60; }
+
 std::vector<Wish> wishes_for(Architecture architecture, std::uint64_t seed) {
-  return many_wishes(seed, 90, architecture == kNewest ? 160 : 60);
+  return many_wishes(seed, 90, longest_prompt(architecture));
 }
 
 // The answer of an engine that runs, and goes on running.
@@ -137,6 +139,37 @@ TEST_P(EngineSteps, AnswersDoNotDependOnOverlap) {
       expect_same(answers_together(wishes, options), expected, "overlapping steps");
     }
   }
+}
+
+TEST_P(EngineSteps, AnswersDoNotDependOnSpeculation) {
+  for (const auto& [dtype, architecture] :
+       {std::pair{at::kFloat, kOlder}, std::pair{at::kBFloat16, kOlder}, std::pair{at::kFloat, kNewest}}) {
+    const std::vector<Wish> wishes = testing::repeating_wishes(6, 90, longest_prompt(architecture));
+    for (const std::int64_t blocks : {std::int64_t{200}, small_config(architecture).sequence_len / 8 + 2}) {
+      EngineOptions options = small_options();
+      options.kv_blocks = blocks;
+      const std::vector<EngineAnswer> expected = answers_together(wishes, options, dtype, architecture);
+      options.speculative = Speculative::kNgram;
+      Engine engine(small_model(3, dtype, architecture), options);
+      expect_same(answers(engine, wishes), expected, "speculative");
+      EXPECT_GT(engine.stats().accepted_tokens, 0);
+      EXPECT_GT(engine.stats().drafted_tokens, engine.stats().accepted_tokens);
+      EXPECT_EQ(engine.stats().kv_blocks_used, 0);
+    }
+  }
+}
+
+TEST_P(EngineSteps, SpeculationTakesFewerSteps) {
+  const Wish wish{{1, 2, 3}, SamplingOptions{.temperature = 0.0, .logit_bias = {{5, 100.0}}}, 80, 1};
+  const auto steps = [&](Speculative speculative) {
+    EngineOptions options = small_options();
+    options.speculative = speculative;
+    Engine engine(small_model(), options);
+    EXPECT_EQ(answers(engine, {wish})[0].sequences[0].ids, Ids(80, 5));
+    return engine.stats().steps;
+  };
+  EXPECT_GE(steps(Speculative::kNone), 80);
+  EXPECT_LT(steps(Speculative::kNgram), 20);
 }
 
 TEST_P(EngineSteps, GreedyEqualsTheGenerator) {
@@ -567,6 +600,88 @@ TEST_P(EngineSteps, ConstraintsHoldForEverySequence) {
   EngineRequest request = request_of({{1}, {}, 0, 1});
   request.constraint = std::make_unique<EvenConstraint>();
   EXPECT_THAT([&] { engine.submit(std::move(request)); }, ThrowsMessage<ConfigError>(HasSubstr("takes 1 tokens")));
+}
+
+// What ends a sequence or changes its context may come within a draft.
+TEST_P(EngineSteps, SpeculationKeepsEveryFieldOfARequest) {
+  const std::vector<std::pair<const char*, std::function<void(EngineRequest&)>>> kinds = {
+      {"free", [](EngineRequest&) {}},
+      {"greedy", [](EngineRequest& request) { request.sampling.temperature = 0.0; }},
+      {"several", [](EngineRequest& request) { request.n = 3; }},
+      {"a stop token", [](EngineRequest& request) { request.stop_tokens = {6}; }},
+      {"a stop token, later",
+       [](EngineRequest& request) {
+         request.stop_tokens = {6};
+         request.min_tokens = 25;
+       }},
+      {"penalties",
+       [](EngineRequest& request) {
+         request.sampling.repetition_penalty = 1.2;
+         request.sampling.frequency_penalty = 0.3;
+         request.sampling.presence_penalty = -0.5;
+       }},
+      {"logprobs",
+       [](EngineRequest& request) {
+         request.top_logprobs = 3;
+         request.prompt_logprobs = true;
+       }},
+      {"a tool",
+       [](EngineRequest& request) {
+         request.tools = true;
+         request.sampling.logit_bias.emplace_back(7, 30.0);
+       }},
+      {"a constraint", [](EngineRequest& request) { request.constraint = std::make_unique<EvenConstraint>(); }},
+      {"a receiver that has enough",
+       [](EngineRequest& request) {
+         request.on_event = [inner = request.on_event, count = 0](const EngineEvent& event) mutable {
+           inner(event);
+           return event.kind != EngineEventKind::kToken || ++count < 17;
+         };
+       }},
+  };
+  for (const auto& [name, change] : kinds) {
+    for (std::uint64_t seed = 0; seed < 4; ++seed) {
+      const auto answer = [&, &change = change](Speculative speculative, EngineStats& stats) {
+        EngineOptions options = small_options();
+        options.speculative = speculative;
+        options.make_tool = [] { return std::make_unique<EchoTool>(); };
+        Engine engine(small_model(), options);
+        Receiver receiver(3);
+        EngineRequest request = request_of({{1, 5, 6, 5, 2}, {}, 50, 1});
+        request.sampling = {.temperature = 1.0, .logit_bias = {{5, 30.0}, {6, 29.0}}, .seed = seed};
+        request.on_event = receiver.callback();
+        change(request);
+        engine.submit(std::move(request));
+        engine.start();
+        const EngineAnswer result = receiver.wait();
+        engine.stop();
+        stats = engine.stats();
+        return result;
+      };
+      EngineStats without, with;
+      const EngineAnswer expected = answer(Speculative::kNone, without), got = answer(Speculative::kNgram, with);
+      EXPECT_EQ(without.drafted_tokens, 0);
+      EXPECT_EQ(with.kv_blocks_used, 0) << name;
+      for (std::size_t s = 0; s < expected.sequences.size(); ++s) {
+        const EngineAnswer::Sequence &one = got.sequences[s], &other = expected.sequences[s];
+        EXPECT_EQ(one.ids, other.ids) << name << ", seed " << seed;
+        EXPECT_EQ(one.logprobs, other.logprobs) << name;
+        EXPECT_EQ(one.forced, other.forced) << name;
+        EXPECT_EQ(one.reason, other.reason) << name;
+        EXPECT_EQ(one.stop_token, other.stop_token) << name;
+        EXPECT_EQ(one.finishes, other.finishes) << name;
+        ASSERT_EQ(one.top.size(), other.top.size()) << name;
+        for (std::size_t t = 0; t < one.top.size(); ++t) {
+          ASSERT_EQ(one.top[t].size(), other.top[t].size());
+          for (std::size_t i = 0; i < one.top[t].size(); ++i) EXPECT_EQ(one.top[t][i].logprob, other.top[t][i].logprob) << name;
+        }
+      }
+      ASSERT_EQ(got.prompt.size(), expected.prompt.size()) << name;
+      for (std::size_t i = 0; i < got.prompt.size(); ++i)
+        EXPECT_EQ(got.prompt[i].token.logprob, expected.prompt[i].token.logprob);
+      EXPECT_EQ(got.usage.completion_tokens, expected.usage.completion_tokens) << name;
+    }
+  }
 }
 
 // Many threads at once: what the sanitizers watch.

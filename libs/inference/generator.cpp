@@ -67,6 +67,7 @@ EngineOptions engine_options(const Gpt& model, const Prompts& prompts, const Gen
   if (model.device().is_cuda()) engine.kv_blocks = rounded_blocks(engine.kv_blocks);
   engine.kv_blocks = std::min(engine.kv_blocks, default_kv_blocks(model, engine));
   engine.batch_invariant = options.batch_invariant;
+  engine.speculative = options.speculative;
   if (options.tools != nullptr) engine.make_tool = [tokenizer = options.tools] { return make_calculator_tool(*tokenizer); };
   return engine;
 }

@@ -10,6 +10,7 @@
 
 #include "inference/finish_reason.h"
 #include "inference/sampler.h"
+#include "inference/speculative.h"
 
 namespace nanochat {
 
@@ -23,6 +24,7 @@ struct GenerationOptions {
   bool ignore_eos = false;                // draw on past stop tokens
   std::int64_t max_running = 64;            // sequences in the cache at a time; others wait
   bool batch_invariant = false;           // EngineOptions::batch_invariant
+  Speculative speculative = Speculative::kNone;
   const Tokenizer* tools = nullptr;       // run the calculator where the model calls it (calculator_tool.h); null: do not
   void validate() const;                  // throws ConfigError
 };

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <span>
+#include <vector>
 
 #include "inference/engine_request.h"
 
@@ -26,7 +27,9 @@ struct EngineStats {
   std::int64_t cache_hits = 0, cache_misses = 0;                 // full blocks of prompts, found or computed
   std::int64_t requests = 0, finished = 0, cancelled = 0, failed = 0, refused = 0, preemptions = 0;  // since the start
   std::int64_t prompt_tokens = 0, cached_tokens = 0, completion_tokens = 0, steps = 0;               // since the start
+  std::int64_t drafted_tokens = 0, accepted_tokens = 0;  // of speculative decoding since the start: passed, and of these kept
   double prompt_tokens_per_second = 0.0, completion_tokens_per_second = 0.0;  // over the last ten seconds
+  std::vector<EngineStats> replicas;  // of each engine, if there are several (replicas.h)
 };
 
 // Thread-safe.

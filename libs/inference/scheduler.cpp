@@ -126,9 +126,21 @@ void Scheduler::release(Sequence& sequence) {
   sequence.name = BlockPool::kRoot;
 }
 
-void Scheduler::computed(const ScheduledChunk& chunk) {
-  chunk.sequence->computed += chunk.tokens;
-  publish(*chunk.sequence);
+std::int64_t Scheduler::reserve_draft(const ScheduledChunk& chunk, std::int64_t wanted) {
+  Sequence& sequence = *chunk.sequence;
+  const std::int64_t begin = sequence.computed + chunk.tokens;
+  const auto room = [&] { return static_cast<std::int64_t>(sequence.blocks.size()) * block_size_ - begin; };
+  while (room() < wanted) {
+    const std::int32_t block = pool_.allocate();
+    if (block == BlockPool::kNone) break;
+    sequence.blocks.push_back(block);
+  }
+  return std::min(wanted, room());
+}
+
+void Scheduler::computed(Sequence& sequence, std::int64_t tokens) {
+  sequence.computed += tokens;
+  publish(sequence);
 }
 
 void Scheduler::publish(Sequence& sequence) {

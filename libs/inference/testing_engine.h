@@ -131,14 +131,25 @@ inline std::vector<Wish> many_wishes(std::uint64_t seed, std::uint64_t vocab = 9
   return wishes;
 }
 
-inline void submit(Engine& engine, const Wish& wish, Receiver& receiver) {
+// The same, but half of them write hardly anything but two tokens, and so repeat themselves.
+inline std::vector<Wish> repeating_wishes(std::uint64_t seed, std::uint64_t vocab = 90, std::uint64_t longest = 60) {
+  std::vector<Wish> wishes = many_wishes(seed, vocab, longest);
+  for (std::size_t i = 0; i < wishes.size(); i += 2) {
+    wishes[i].sampling.temperature = 1.0;
+    wishes[i].sampling.logit_bias = {{5, 30.0}, {6, 30.0}};
+    wishes[i].max_tokens = 30;
+  }
+  return wishes;
+}
+
+inline void submit(InferenceBackend& engine, const Wish& wish, Receiver& receiver) {
   EngineRequest request = request_of(wish);
   request.on_event = receiver.callback();
   if (!engine.submit(std::move(request))) throw std::logic_error("a request was refused: its answer would never come");
 }
 
 // The answers to wishes that are all there at once.
-inline std::vector<EngineAnswer> answers(Engine& engine, const std::vector<Wish>& wishes) {
+inline std::vector<EngineAnswer> answers(ServingEngine& engine, const std::vector<Wish>& wishes) {
   std::vector<std::unique_ptr<Receiver>> receivers;
   for (const Wish& wish : wishes) {
     receivers.push_back(std::make_unique<Receiver>(static_cast<std::size_t>(wish.n)));

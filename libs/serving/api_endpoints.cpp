@@ -46,6 +46,31 @@ std::string plain_text(const Tokenizer& tokenizer, std::span<const std::int32_t>
   return text;
 }
 
+// What one engine, or all of them together, have done.
+void add_engine_stats(Json& object, const EngineStats& engine) {
+  object["cache_hits"] = engine.cache_hits;
+  object["cache_misses"] = engine.cache_misses;
+  object["queue"] = engine.queued;
+  object["queued_tokens"] = engine.queued_tokens;
+  object["running"] = engine.running;
+  object["kv_blocks_used"] = engine.kv_blocks_used;
+  object["kv_blocks_cached"] = engine.kv_blocks_cached;
+  object["kv_blocks_total"] = engine.kv_blocks_total;
+  object["steps"] = engine.steps;
+  object["preemptions"] = engine.preemptions;
+  object["requests_finished"] = engine.finished;
+  object["requests_cancelled"] = engine.cancelled;
+  object["requests_failed"] = engine.failed;
+  object["requests_refused"] = engine.refused;
+  object["prompt_tokens"] = engine.prompt_tokens;
+  object["cached_tokens"] = engine.cached_tokens;
+  object["completion_tokens"] = engine.completion_tokens;
+  object["drafted_tokens"] = engine.drafted_tokens;
+  object["accepted_tokens"] = engine.accepted_tokens;
+  object["prompt_tokens_per_second"] = engine.prompt_tokens_per_second;
+  object["completion_tokens_per_second"] = engine.completion_tokens_per_second;
+}
+
 }  // namespace
 
 // All endpoints that generate text. Their differences are in the plan.
@@ -177,25 +202,8 @@ HttpResponse Api::stats(Call&) {
   Json object;
   object["active_sessions"] = metrics_->active_requests();
   object["total_requests"] = metrics_->total_requests();
-  object["cache_hits"] = engine.cache_hits;
-  object["cache_misses"] = engine.cache_misses;
-  object["queue"] = engine.queued;
-  object["queued_tokens"] = engine.queued_tokens;
-  object["running"] = engine.running;
-  object["kv_blocks_used"] = engine.kv_blocks_used;
-  object["kv_blocks_cached"] = engine.kv_blocks_cached;
-  object["kv_blocks_total"] = engine.kv_blocks_total;
-  object["steps"] = engine.steps;
-  object["preemptions"] = engine.preemptions;
-  object["requests_finished"] = engine.finished;
-  object["requests_cancelled"] = engine.cancelled;
-  object["requests_failed"] = engine.failed;
-  object["requests_refused"] = engine.refused;
-  object["prompt_tokens"] = engine.prompt_tokens;
-  object["cached_tokens"] = engine.cached_tokens;
-  object["completion_tokens"] = engine.completion_tokens;
-  object["prompt_tokens_per_second"] = engine.prompt_tokens_per_second;
-  object["completion_tokens_per_second"] = engine.completion_tokens_per_second;
+  add_engine_stats(object, engine);
+  for (const EngineStats& replica : engine.replicas) add_engine_stats(object["replicas"].emplace_back(), replica);
   return json_response(object);
 }
 

@@ -871,6 +871,14 @@ TEST_F(SchemaTest, AMutatedSchemaIsTakenOrRefused) {
   EXPECT_GT(refused, 1000);
 }
 
+TEST_F(ApiTest, StatsListTheReplicas) {
+  EXPECT_FALSE(json::parse(call("GET", "/stats")->text()).contains("replicas"));
+  backend_->replicas = 2;
+  const json replicas = json::parse(call("GET", "/stats")->text())["replicas"];
+  ASSERT_EQ(replicas.size(), 2U);
+  EXPECT_EQ(replicas[1]["running"], 0);
+}
+
 TEST_F(ApiTest, SaysHowItIs) {
   EXPECT_EQ(json::parse(call("GET", "/health")->text()), json({{"status", "ok"}, {"model_loaded", true}}));
   EXPECT_EQ(json::parse(call("GET", "/stats")->text())["cache_hits"], 3);

@@ -28,6 +28,9 @@ std::string engine_text(const EngineStats& engine) {
   text += series("nanochat_cached_tokens_total", "counter", "Tokens in prompts that were found in the prefix cache.",
                  engine.cached_tokens);
   text += series("nanochat_completion_tokens_total", "counter", "Tokens generated.", engine.completion_tokens);
+  text += series("nanochat_drafted_tokens_total", "counter", "Tokens drafted by speculative decoding.", engine.drafted_tokens);
+  text += series("nanochat_accepted_tokens_total", "counter", "Drafted tokens that were part of the answer.",
+                 engine.accepted_tokens);
   text += series("nanochat_preemptions_total", "counter", "Sequences preempted because no block was free.", engine.preemptions);
   text += series("nanochat_engine_requests_total", "counter", "Requests sent to the engine.", engine.requests);
   text += series("nanochat_engine_requests_cancelled_total", "counter", "Requests cancelled because the client disconnected.",

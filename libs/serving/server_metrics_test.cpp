@@ -44,11 +44,15 @@ TEST(ServerMetrics, TellOfTokensAndTheEngine) {
   EngineStats engine;
   engine.running = 4;
   engine.completion_tokens = 12;
+  engine.drafted_tokens = 9;
+  engine.accepted_tokens = 7;
   const std::string text = metrics.prometheus(&engine);
   EXPECT_THAT(text, HasSubstr("nanochat_time_to_first_token_seconds_sum 0.2\nnanochat_time_to_first_token_seconds_count 1\n"));
   EXPECT_THAT(text, HasSubstr("nanochat_inter_token_latency_seconds_sum 0.05\nnanochat_inter_token_latency_seconds_count 2\n"));
   EXPECT_THAT(text, HasSubstr("# TYPE nanochat_requests_running gauge\nnanochat_requests_running 4\n"));
   EXPECT_THAT(text, HasSubstr("# TYPE nanochat_completion_tokens_total counter\nnanochat_completion_tokens_total 12\n"));
+  EXPECT_THAT(text, HasSubstr("# TYPE nanochat_drafted_tokens_total counter\nnanochat_drafted_tokens_total 9\n"));
+  EXPECT_THAT(text, HasSubstr("# TYPE nanochat_accepted_tokens_total counter\nnanochat_accepted_tokens_total 7\n"));
 }
 
 }  // namespace

@@ -53,6 +53,7 @@ class FakeBackend : public InferenceBackend {
   Refusal refusal = Refusal::kNone;
   std::int64_t context = 256;
   bool is_ready = true;
+  std::size_t replicas = 0;  // that stats() lists
 
   Submission submit(EngineRequest request) override {
     if (refusal != Refusal::kNone) return {0, refusal};
@@ -75,6 +76,7 @@ class FakeBackend : public InferenceBackend {
     EngineStats stats;
     stats.ready = is_ready;
     stats.cache_hits = 3;
+    stats.replicas.resize(replicas);
     return stats;
   }
   bool ready() const override { return is_ready; }

@@ -31,6 +31,8 @@ class EngineCore {
   // The model must outlive it. Throws as Engine's constructor.
   EngineCore(Gpt& model, const EngineOptions& options);
 
+  // Throws as Engine::submit(). Thread-safe.
+  static void check(const EngineRequest& request, const GptConfig& config, const EngineOptions& options);
   // Creates a request with max_tokens limited to the context. Throws as Engine::submit(). Thread-safe.
   static std::unique_ptr<ActiveRequest> prepare(EngineRequest request, const GptConfig& config, const EngineOptions& options);
 
@@ -55,6 +57,7 @@ class EngineCore {
   struct Draw {  // one token to be drawn, and its result
     Sequence* sequence = nullptr;
     std::int64_t row = 0;  // of the logits
+    std::int64_t drafted = 0;  // tokens of the sequence's draft before it: it counts if those are drawn
     std::int64_t number = 0;  // of the sequence, to be compared with Sequence::void_draws
     SampledToken token;
     std::vector<SampledToken> top;
@@ -65,6 +68,7 @@ class EngineCore {
   struct UnderWay {
     std::vector<Draw> draws;
     std::unique_ptr<PendingDraws> results;
+    bool drafts = false;  // how many of the draws count is known when they have been read
   };
   // Logits (rows, vocab) on the CPU of `rows` tokens from `first` on of a chunk that the model has seen.
   using ChunkLogits = std::function<at::Tensor(std::int64_t first, std::int64_t rows)>;
@@ -74,13 +78,24 @@ class EngineCore {
   void start_draws(std::vector<Draw> draws, std::vector<std::int64_t> rows);
   void read_oldest();
   void begin_step(const std::vector<ScheduledChunk>& batch);
+  void add_drafts(std::vector<ScheduledChunk>& batch);
+  // Where the draws after drafted tokens are made before it is known which of them count: ends the draft before a token that
+  // its constraint does not allow, and finds out what it allows after each token.
+  static void constrain_draft(Sequence& sequence);
+  // Draws of a step in rounds: a draw after a drafted token follows in the next round, if the token was drawn.
+  void draw_in_rounds(std::vector<Draw> draws, const at::Tensor& logits);
+  // Whether a draw after drafted tokens counts: those are the tokens that were drawn. Then the model has processed them.
+  bool confirm_draft(const Draw& draw);
   void fail_all(const std::vector<ScheduledChunk>& batch);
   at::Tensor forward(const std::vector<ScheduledChunk>& batch);
   void report_prompt(const ScheduledChunk& chunk, const ChunkLogits& logits);
   std::vector<Draw> plan_draws(const std::vector<ScheduledChunk>& batch, std::vector<std::int64_t>& rows);
+  static std::vector<std::uint64_t> allowed_tokens(TokenConstraint& constraint, const ActiveRequest& request,
+                                                   std::int64_t generated);
   static void allow(Sequence& sequence);  // fills in Sequence::allowed, if it has a constraint
-  static DrawContext context_of(const Sequence& sequence);
-  static ops::SampleRow sample_row(const Sequence& sequence);
+  // drafted: number of tokens that are taken as drawn, after those that the sequence has.
+  static DrawContext context_of(const Sequence& sequence, std::int64_t drafted = 0);
+  static ops::SampleRow sample_row(const Sequence& sequence, std::int64_t drafted);
   void draw(std::vector<Draw>& draws, const at::Tensor& logits) const;
   void draw_one(Draw& draw, std::span<const float> logits) const;
   void accept(const Draw& draw);

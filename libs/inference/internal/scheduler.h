@@ -22,6 +22,9 @@ namespace nanochat {
 struct ScheduledChunk {
   Sequence* sequence = nullptr;
   std::int64_t tokens = 0;        // from sequence->computed on
+  std::int64_t drafted = 0;       // tokens of sequence->draft that follow
+
+  std::int64_t rows() const { return tokens + drafted; }  // of the model's pass
 };
 
 class Scheduler {
@@ -31,19 +34,23 @@ class Scheduler {
   void add(std::unique_ptr<ActiveRequest> request);         // to the end of the queue
   // The next batch; empty if there is nothing to do. Chunks are in the order given above.
   std::vector<ScheduledChunk> schedule();
-  // Call after the model has processed the chunk: publishes the blocks that it filled.
-  void computed(const ScheduledChunk& chunk);
+  // Takes blocks for `wanted` drafted tokens after a chunk, as far as blocks are free: nothing is preempted for a draft. Returns
+  // the number of tokens that have room.
+  std::int64_t reserve_draft(const ScheduledChunk& chunk, std::int64_t wanted);
+  // Call when the model has processed so many further tokens of a sequence: publishes the blocks that they filled. Drafted
+  // tokens count once they have been drawn; what follows is written over.
+  void computed(Sequence& sequence, std::int64_t tokens);
   // Creates sequences 1 .. n-1 of a finished prompt, sharing its full blocks; `copy` copies a block that is not full.
   void fork(Sequence& first, const std::function<void(std::int32_t, std::int32_t)>& copy);
-  void finish(Sequence& sequence);                          // frees its blocks
+  void finish(Sequence& sequence);  // frees its blocks
   // Removes a request whose sequences have all finished, or that waits.
   std::unique_ptr<ActiveRequest> remove(RequestId id);
   ActiveRequest* find(RequestId id);
-  std::vector<RequestId> requests() const;                  // in order of arrival
+  std::vector<RequestId> requests() const;  // in order of arrival
   std::int64_t invalidate(const std::function<bool(std::span<const std::int32_t>)>& matches);
 
   bool idle() const { return requests_.empty(); }
-  void count(EngineStats& stats) const;                     // fills what the scheduler knows
+  void count(EngineStats& stats) const;  // fills what the scheduler knows
 
  private:
   bool reserve(Sequence& sequence, std::int64_t tokens);  // blocks up to computed + tokens; preempts; false: preempted itself

@@ -9,6 +9,7 @@
 
 #include "inference/engine_request.h"
 #include "inference/internal/block_pool.h"
+#include "inference/internal/drafts.h"
 #include "inference/sampler.h"
 
 namespace nanochat {
@@ -45,6 +46,10 @@ struct Sequence {
   std::unique_ptr<TokenConstraint> constraint;
   std::unique_ptr<TokenTool> tool;
   std::vector<std::uint64_t> allowed;                // scratch: the constraint's tokens and stop tokens
+  NgramDrafter drafter;
+  std::vector<std::int32_t> draft;                   // drafted tokens of a step whose draws have not been read
+  std::vector<std::vector<std::uint64_t>> draft_allowed;  // with a constraint, if steps overlap: `allowed` after each of those
+  std::int64_t draft_drawn = 0;  // number of those that were drawn
   bool finished = false;
   // Where steps overlap: tokens that were drawn and that the host has not read yet. They count as pending, computed and drawn,
   // but are not in `tokens`.

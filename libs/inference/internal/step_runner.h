@@ -28,6 +28,9 @@ struct EngineOptions;
 // Prompt positions whose logits stand at a time: with a vocabulary of 65,536, 16 MiB.
 inline constexpr std::int64_t kLogitRows = 64;
 
+// Most tokens that a step draws: one for each sequence, and with speculative decoding drafted tokens up to kLogitRows.
+std::int64_t most_draws(const EngineOptions& options);
+
 class PendingDraws {
  public:
   virtual ~PendingDraws() = default;
@@ -48,7 +51,7 @@ class StepRunner {
                        std::span<const std::int32_t> before) = 0;
   // Logits of such tokens of the last pass, valid until the next one. `rows` becomes where each of them lies in the result.
   virtual at::Tensor logits(std::vector<std::int64_t>& rows) = 0;
-  // At most EngineOptions::max_running rows. Their last_input: a token of the last pass.
+  // At most most_draws() rows. Their last_input: a token of the last pass.
   virtual std::unique_ptr<PendingDraws> draw(const at::Tensor& logits, std::span<const ops::SampleRow> rows) = 0;
 };
 
