@@ -69,7 +69,12 @@ struct RecordedPasses {
   const std::vector<std::int64_t> shape;
   ServingPass pass;  // all write to the same memory
   at::Tensor drawn;  // int32: the tokens of the last draws
-  std::map<std::pair<std::int64_t, std::int64_t>, Pass> passes;  // by rows and positions
+  struct Shape {
+    std::int64_t rows, positions;
+    bool drafts;  // several rows can be tokens of one sequence
+    auto operator<=>(const Shape&) const = default;
+  };
+  std::map<Shape, Pass> passes;
 };
 
 // Those of the last engines, the last one first.
@@ -98,7 +103,7 @@ class DeviceRunner : public StepRunner {
 
   void warm_up() override {
     if (graphs_) {
-      for (const std::int64_t rows : all_recorded_rows(std::min(most_draws_, kMostRecordedRows))) find_recorded(rows, 1);
+      for (const std::int64_t rows : all_recorded_rows(std::min(most_draws_, kMostRecordedRows))) find_recorded(rows, 1, false);
     }
     const std::int32_t input = 0;
     pass_unrecorded({{{0, 1, {0}}}}, {&input, 1}, {});
@@ -115,11 +120,12 @@ class DeviceRunner : public StepRunner {
     std::int64_t positions = 0;
     for (const ops::PagedBatch::Sequence& sequence : batch.sequences)
       positions = std::max(positions, sequence.start + sequence.tokens);
-    RecordedPasses::Pass& recorded = find_recorded(tokens, positions);
-    if (tokens == static_cast<std::int64_t>(batch.sequences.size())) {
-      recorded.batch.assign(batch, inputs, before);
-    } else {
+    const bool drafts = tokens > static_cast<std::int64_t>(batch.sequences.size());
+    RecordedPasses::Pass& recorded = find_recorded(tokens, positions, drafts);
+    if (drafts) {
       recorded.batch.assign(single_tokens(batch), inputs, before_each(batch, inputs, before));
+    } else {
+      recorded.batch.assign(batch, inputs, before);
     }
     recorded.graph->replay();
     unrecorded_.reset();
@@ -208,13 +214,15 @@ class DeviceRunner : public StepRunner {
     drawn_ = recorded_->drawn;
   }
 
-  RecordedPasses::Pass& find_recorded(std::int64_t tokens, std::int64_t longest) {
+  RecordedPasses::Pass& find_recorded(std::int64_t tokens, std::int64_t longest, bool drafts) {
     take_recorded();
-    const std::int64_t rows = recorded_rows(tokens), positions = recorded_positions(longest, cache_.capacity());
+    const RecordedPasses::Shape shape{recorded_rows(tokens), recorded_positions(longest, cache_.capacity()), drafts};
     auto& passes = recorded_->passes;
-    if (const auto known = passes.find({rows, positions}); known != passes.end()) return known->second;
-    ops::DevicePagedBatch room(rows, positions, cache_.keys().front(), n_head_, options_);
-    const auto place = passes.emplace(std::pair(rows, positions), RecordedPasses::Pass{std::move(room), {}, {}}).first;
+    if (const auto known = passes.find(shape); known != passes.end()) return known->second;
+    ops::PagedOptions options = options_;
+    options.fuse_decodes = !drafts;
+    ops::DevicePagedBatch room(shape.rows, shape.positions, cache_.keys().front(), n_head_, options);
+    const auto place = passes.emplace(shape, RecordedPasses::Pass{std::move(room), {}, {}}).first;
     RecordedPasses::Pass& pass = place->second;
     try {
       pass.graph.emplace(model_.device(), [&] {

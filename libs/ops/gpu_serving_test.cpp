@@ -232,6 +232,7 @@ TEST_P(GpuServing, FusedDecodesAreRopeStoreAndAttention) {
     const DevicePagedBatch batch(c.batch, keys, s.n_head);
     const DevicePagedBatch invariant(c.batch, keys, s.n_head, {.batch_invariant = true});
     EXPECT_FALSE(invariant.fuses_decodes());
+    EXPECT_FALSE(DevicePagedBatch(c.batch, keys, s.n_head, {.fuse_decodes = false}).fuses_decodes());
     if (dtype_ == at::kFloat) {
       EXPECT_FALSE(batch.fuses_decodes());
       continue;

@@ -314,7 +314,7 @@ DevicePagedBatch::DevicePagedBatch(std::int64_t sequences, std::int64_t longest,
 }
 
 void DevicePagedBatch::choose_decode_parts(const at::Tensor& keys, std::int64_t n_head, const PagedOptions& options) {
-  if (fixed_split(options) > 0 || !cuda::paged_decode_takes(keys, n_head)) return;
+  if (!options.fuse_decodes || fixed_split(options) > 0 || !cuda::paged_decode_takes(keys, n_head)) return;
   decode_parts_ = cuda::kMostDecodeParts;
   while (decode_parts_ > 1 && tokens_ * keys.size(1) * decode_parts_ > kMostDecodeBlocks) decode_parts_ /= 2;
 }

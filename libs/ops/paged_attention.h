@@ -44,6 +44,9 @@ struct PagedOptions {
   bool batch_invariant = false;
   // Number of keys that one thread block reads, a multiple of 64; 0: chosen by the size of the batch.
   std::int64_t split = 0;
+  // Whether rope_paged_decode() may take the batch. It must not if several sequences of the batch are tokens of one
+  // sequence, such as drafted tokens: it reads the keys of earlier positions while others are still stored.
+  bool fuse_decodes = true;
 };
 
 // A batch in the memory of a GPU, for all layers of a pass:
