@@ -102,6 +102,7 @@ std::vector<RuntimeOptions> devices_of(const ServeArguments& arguments) {
     if (!digits) throw ConfigError(fmt::format("--devices: found \"{}\", expected numbers of GPUs such as 0,1", number));
     devices.push_back(arguments.runtime);
     devices.back().device = "cuda:" + number;
+    select_device(devices.back());  // throws for a GPU that is not there, before any weights are read
   }
   return devices;
 }
