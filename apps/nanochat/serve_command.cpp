@@ -34,6 +34,7 @@ struct ServeArguments {
   std::string model_name;
   fs::path api_key_file;
   std::int64_t max_body_mb = 8;
+  double drain_timeout = 60;  // seconds
   ApiOptions api;
   HttpServerOptions http;
   EngineOptions engine;
@@ -98,7 +99,8 @@ ExitCode serve(ServeArguments& arguments, const std::string& key_source) {
   // Listens before the model is there: a load balancer asks /health meanwhile.
   auto api = std::make_shared<Api>(arguments.api);
   HttpServer server(
-      arguments.http, [api](std::shared_ptr<HttpExchange> exchange) { api->handle(exchange); }, http_error_response);
+      arguments.http, [api](std::shared_ptr<HttpExchange> exchange) { api->handle(exchange); },
+      [api](int status, std::string_view reason, const HttpRequest& request) { return api->refuse(status, reason, request); });
   server.start();
   log_info("listening on {}", url_of(arguments.http, server.port()));
 
@@ -121,7 +123,13 @@ ExitCode serve(ServeArguments& arguments, const std::string& key_source) {
   while (!interrupt_requested()) std::this_thread::sleep_for(std::chrono::milliseconds(50));
   log_info("shutting down: {} requests are finished first", engine->stats().running + engine->stats().queued);
   api->set_draining();
-  engine->drain();
+  server.close_after_responses();
+  const std::chrono::milliseconds limit(static_cast<std::int64_t>(1e3 * arguments.drain_timeout));
+  if (!engine->drain(limit)) {
+    log_warn("after {} s (--drain-timeout), {} requests are not finished: they end with an error", arguments.drain_timeout,
+             engine->stats().running + engine->stats().queued);
+    api->end_answers();
+  }
   server.stop(std::chrono::seconds(5));  // what is written but not yet taken
   engine->stop();
   log_info("stopped");
@@ -163,6 +171,32 @@ void add_serve(CommandLine& command_line) {
               "top_k for requests that do not set one: sample from the k most likely tokens; 0 samples from all.")
       .at_least(0);
   command.option("max_running", &engine.max_running, "Maximum number of answers generated at the same time.").at_least(1);
+  command
+      .option("max_concurrent", &api.limits.max_concurrent,
+              "Maximum number of requests being answered at the same time, including those that wait; further ones get status "
+              "429; 0 means no limit.")
+      .at_least(0);
+  command
+      .option("key_max_concurrent", &api.limits.key_max_concurrent,
+              "The same for each API key; without keys, for all clients together; 0 means no limit.")
+      .at_least(0);
+  command
+      .option("key_requests_per_minute", &api.limits.key_requests_per_minute,
+              "Maximum number of requests for answers per minute and API key; further ones get status 429; 0 means no limit.")
+      .at_least(0);
+  command
+      .option("key_tokens_per_minute", &api.limits.key_tokens_per_minute,
+              "Maximum number of tokens, of prompts and answers, per minute and API key; 0 means no limit.")
+      .at_least(0);
+  command
+      .option("request_timeout", &api.limits.request_timeout,
+              "End an answer with an error after this many seconds, counted from the arrival of the request; 0 means no limit.")
+      .at_least(0);
+  command
+      .option("drain_timeout", &arguments->drain_timeout,
+              "After SIGTERM, wait up to this many seconds for running requests; then end them with an error.")
+      .at_least(0)
+      .at_most(1e6);
   command.option("max_queued", &engine.max_queued, "Maximum number of waiting requests; further ones get status 429.")
       .at_least(0);
   command

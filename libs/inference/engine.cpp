@@ -51,11 +51,15 @@ class Engine::Impl {
     thread_ = std::thread([this] { run(); });
   }
 
-  void drain() {
+  bool drain(std::optional<std::chrono::milliseconds> limit) {
     std::unique_lock lock(mutex_);
     draining_ = true;
     wake_.notify_one();
-    if (thread_.joinable()) drained_.wait(lock, [&] { return stopped_ || (idle_ && inbox_.empty()); });
+    if (!thread_.joinable()) return true;
+    const auto done = [&] { return stopped_ || (idle_ && inbox_.empty()); };
+    if (limit) return drained_.wait_for(lock, *limit, done);
+    drained_.wait(lock, done);
+    return true;
   }
 
   void stop() {
@@ -190,7 +194,7 @@ Engine::Engine(std::unique_ptr<Gpt> model, const EngineOptions& options) {
 Engine::~Engine() { stop(); }
 
 void Engine::start() { impl_->start(); }
-void Engine::drain() { impl_->drain(); }
+bool Engine::drain(std::optional<std::chrono::milliseconds> limit) { return impl_->drain(limit); }
 void Engine::stop() { impl_->stop(); }
 Submission Engine::submit(EngineRequest request) { return impl_->submit(std::move(request)); }
 void Engine::cancel(RequestId id) {

@@ -10,6 +10,7 @@
 // and whether its prompt is computed in one chunk or in several. On a GPU the same holds in float32, and in bfloat16 with
 // EngineOptions::batch_invariant; otherwise up to the rounding of products and attention.
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -53,7 +54,8 @@ class Engine final : public InferenceBackend {
   Engine& operator=(const Engine&) = delete;
 
   void start();  // warms up and starts the thread; call once. Requests may be submitted before
-  void drain();  // refuses new requests, returns when the others are done
+  // Refuses new requests, waits until the others are done, and returns true. Returns false if `limit` passes before that.
+  bool drain(std::optional<std::chrono::milliseconds> limit = std::nullopt);
   void stop();  // ends all requests with kCancelled, returns when the thread has ended
 
   // Everything below is thread-safe; inference_backend.h says what it does.

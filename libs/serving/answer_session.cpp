@@ -71,6 +71,19 @@ void AnswerSession::cancel() {
   for (const RequestId id : ids) model_->engine->cancel(id);
 }
 
+void AnswerSession::abort(const ApiError& error) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (remaining_ == 0 || cancelled_) return;
+    for (Choice& choice : choices_) {
+      if (!choice.end) choice.end = ChoiceEnd::kCancelled;
+    }
+    fail(error);
+    if (streaming_) exchange_->wake();
+  }
+  cancel();
+}
+
 AnswerOutcome AnswerSession::outcome() const {
   const std::lock_guard lock(mutex_);
   AnswerOutcome outcome{total_usage(), {}};
@@ -106,7 +119,10 @@ bool AnswerSession::on_event(std::size_t request, const EngineEvent& event) {
       choice.text.finish();
       choice.end = choice.stopped ? ChoiceEnd::kStop : end_of(event.reason);
       if (choice.call && choice.end == ChoiceEnd::kStop) choice.end = ChoiceEnd::kCall;
-      if (event.reason == FinishReason::kError) fail(event.error);
+      if (event.reason == FinishReason::kError) {
+        log_error("an answer failed: {}", event.error);
+        fail(ApiError::internal(event.error.empty() ? "the engine failed" : event.error));
+      }
       break;
     case EngineEventKind::kDone:
       --remaining_;
@@ -150,11 +166,10 @@ bool AnswerSession::take_token(Choice& choice, const EngineEvent& event) {
   return !choice.stopped;
 }
 
-void AnswerSession::fail(const std::string& message) {
+void AnswerSession::fail(const ApiError& error) {
   if (error_) return;
-  log_error("an answer failed: {}", message);
-  error_ = ApiError::internal(message.empty() ? "the engine failed" : message);
-  if (!streaming_) exchange_->respond(plan_.format->failure(*error_));  // else read() reports it
+  error_ = error;
+  if (!streaming_) exchange_->respond(plan_.format->failure(error));  // else read() reports it
 }
 
 void AnswerSession::begin_stream() {

@@ -3,7 +3,8 @@
 // tests call it directly. Thread-safe.
 //
 //   Api api(options);
-//   HttpServer server({}, [&](auto exchange) { api.handle(exchange); }, http_error_response);
+//   HttpServer server({}, [&](auto exchange) { api.handle(exchange); },
+//                     [&](int status, auto reason, auto& request) { return api.refuse(status, reason, request); });
 //   server.start();
 //   api.set_model(load());
 //
@@ -19,13 +20,17 @@
 #include <string_view>
 #include <vector>
 
+#include "serving/answer_limits.h"
 #include "serving/http_message.h"
 #include "serving/request_defaults.h"
 #include "serving/served_model.h"
 
 namespace nanochat {
 
+class AnswerAdmission;
+class ApiError;
 class ResponseStore;
+class RunningAnswers;
 class ServerMetrics;
 
 struct ApiOptions {
@@ -33,6 +38,7 @@ struct ApiOptions {
   // Origins of web pages that may use the server ("https://example.org"); "*" allows every page.
   std::vector<std::string> cors_origins = {};
   RequestDefaults defaults = {};
+  AnswerLimits limits = {};
   bool page = true;          // serve the chat page at /
   std::string version = {};  // of the program, for /version
   // Limits of the responses of /v1/responses that are kept for previous_response_id.
@@ -47,8 +53,12 @@ class Api {
 
   void set_model(std::shared_ptr<const ServedModel> model);
   void set_draining();
+  // Ends all answers with status 503, or with an error event in a stream. Call set_draining() first.
+  void end_answers();
   // Answers the request, with an error response if necessary. Does not throw.
   void handle(const std::shared_ptr<HttpExchange>& exchange);
+  // Answers what is not a valid request (HttpErrorResponse), in the protocol of its path.
+  HttpResponse refuse(int status, std::string_view reason, const HttpRequest& request);
 
   // All routes, such as "GET /v1/models/{id}". A test compares them with openapi.json.
   static std::vector<std::string> routes();
@@ -58,7 +68,9 @@ class Api {
   struct Call;  // api_call.h
   static const std::vector<Route>& table();
 
-  static void find_route(Call& call);
+  static void find_route(const HttpRequest& request, Call& call);
+  HttpHeaders begin(const HttpRequest& request, Call& call);  // returns the headers that every response gets
+  void finish(const HttpRequest& request, const Call& call, int status, std::size_t bytes) const;  // the log line and the metrics
   HttpResponse dispatch(Call& call);  // status 0: the response is sent later
   std::string_view given_key(const HttpRequest& request) const;  // empty if the server needs none
   bool authorized(const HttpRequest& request) const;
@@ -88,6 +100,8 @@ class Api {
   const ApiOptions options_;
   const std::shared_ptr<ServerMetrics> metrics_;
   const std::shared_ptr<ResponseStore> responses_;
+  const std::unique_ptr<AnswerAdmission> admission_;
+  const std::unique_ptr<RunningAnswers> running_;
   mutable std::mutex mutex_;
   std::shared_ptr<const ServedModel> model_;
   std::atomic<bool> draining_{false};

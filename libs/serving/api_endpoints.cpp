@@ -11,6 +11,7 @@
 #include "serving/internal/api_request.h"
 #include "serving/internal/embedded.h"
 #include "serving/internal/json_fields.h"
+#include "serving/internal/running_answers.h"
 #include "tokenizer/special_tokens.h"
 
 namespace nanochat {
@@ -52,12 +53,14 @@ std::string plain_text(const Tokenizer& tokenizer, std::span<const std::int32_t>
 HttpResponse Api::answer(Call& call) {
   thread_local std::mt19937_64 random{std::random_device{}()};
   const auto served = require_model();
+  call.place = admission_->admit(std::string(given_key(call.request())));
   RequestDefaults defaults = options_.defaults;
   defaults.seed = random();
   AnswerPlan plan = call.route->plan({*served, call.request().body, defaults, responses_,
                                       std::string(given_key(call.request()))});
   call.session = std::make_shared<AnswerSession>(served, metrics_, call.exchange, std::move(plan));
   call.session->start();
+  running_->add(call.session, call.begin);
   return later();
 }
 

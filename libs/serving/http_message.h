@@ -73,8 +73,9 @@ class HttpExchange {
 // Answers requests. It is called on the connection's thread if the request has no body, else on a worker thread. It must not
 // throw.
 using HttpHandler = std::function<void(std::shared_ptr<HttpExchange>)>;
-// Returns the response to a request that is not valid HTTP, too large or too slow (400, 408, 413, 417, 431, 501, 505).
-using HttpErrorResponse = std::function<HttpResponse(int status, std::string_view reason)>;
+// Returns the response to a request that is not valid HTTP, too large or too slow (400, 408, 413, 417, 431, 501, 505). `request`
+// has what was understood of it: its client, maybe its method and path, maybe headers, and no body.
+using HttpErrorResponse = std::function<HttpResponse(int status, std::string_view reason, const HttpRequest& request)>;
 
 std::string_view status_text(int status);  // "Not Found"
 // The status line, the headers and an empty line. `framing` is a header such as "Content-Length: 5\r\n".

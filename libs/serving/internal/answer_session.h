@@ -54,6 +54,9 @@ class AnswerSession : public HttpBodyStream, public std::enable_shared_from_this
   // what Engine::submit throws.
   void start();
   AnswerOutcome outcome() const;
+  // Ends the answer with an error, unless it is complete: as the response, or as the last event of a stream that has begun. The
+  // engine stops working on it. Thread-safe; not to be called on the engine's thread.
+  void abort(const ApiError& error);
 
   // HttpBodyStream, called on the connection's thread.
   bool read(std::string& out) override;
@@ -75,7 +78,7 @@ class AnswerSession : public HttpBodyStream, public std::enable_shared_from_this
   bool on_event(std::size_t request, const EngineEvent& event);
   void take_prompt(std::size_t request, const EngineEvent& event);
   bool take_token(Choice& choice, const EngineEvent& event);
-  void fail(const std::string& message);
+  void fail(const ApiError& error);  // the caller holds mutex_
   void respond_whole();
   ChoicePart part_of(std::size_t index);
   void write_choice(std::size_t index, const EngineUsage& usage, std::string& out);
@@ -96,7 +99,7 @@ class AnswerSession : public HttpBodyStream, public std::enable_shared_from_this
   bool streaming_ = false;  // the head of the stream has been sent
   bool seen_token_ = false;
   bool cancelled_ = false;
-  std::optional<ApiError> error_;  // set if the engine failed
+  std::optional<ApiError> error_;  // why the answer ended early
 };
 
 }  // namespace nanochat
