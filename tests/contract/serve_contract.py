@@ -21,6 +21,7 @@ import zlib
 import server
 
 TOKENS = 400
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 def tls(nanochat, run, folder):
@@ -207,9 +208,75 @@ def end(nanochat, run, folder):
     print("SIGTERM: 4 streams of which 2 waited were finished, the next was refused, exit code 0")
 
 
+def cut(nanochat, run, folder):
+    """What is not finished by --drain-timeout gets an error event, and the server ends well."""
+    log = folder / "cut.log"
+    process, url = server.start(nanochat, run, log, ["--drain-timeout", "0.3", "--max-running", "2"])
+    connections = []
+    for _ in range(4):  # two of them wait
+        connection = http.client.HTTPConnection(urllib.parse.urlsplit(url).netloc, timeout=120)
+        body = {"prompt": "Once", "max_tokens": 100000, "ignore_eos": True, "stream": True, "n": 8, "temperature": 2}
+        connection.request("POST", "/v1/completions", json.dumps(body), {"Content-Type": "application/json", "Traceparent": TRACE})
+        connections.append(connection)
+    server.wait_for(url, lambda now: now["queue"] + now["running"] > 2, "nothing runs")
+    process.terminate()
+    while "shutting down" not in log.read_text():
+        assert process.poll() is None
+    assert server.get(url, "/health")[0] == 503  # on a new connection
+    finished = 0
+    for connection in connections:
+        response = connection.getresponse()
+        text = response.read()
+        assert response.headers["Traceparent"] == TRACE, response.headers
+        if response.status == 503:
+            assert b"shutting down and has ended this answer" in text, text[-300:]
+        elif text.endswith(b"[DONE]\n\n"):
+            finished += 1
+        else:
+            last = json.loads(text.split(b"data: ")[-1])
+            assert "shutting down" in last["error"]["message"], last
+    assert finished < 4, "everything was finished in time: nothing was tested"
+    assert process.wait(timeout=60) == 0, process.returncode
+    text = log.read_text()
+    assert "--drain-timeout" in text and text.count("trace_id=" + TRACE.split("-")[1]) == 4, text[-2000:]
+    print("--drain-timeout: what was not finished got an error, exit code 0, and the log has the ids of the trace")
+
+
+def client(nanochat, run, folder):
+    """`infer --server` prints what `infer` prints with the model."""
+    log = folder / "client.log"
+    process, url = server.start(nanochat, run, log, environment={"NANOCHAT_API_KEY": "secret"})
+    (folder / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in (
+        {"prompt": "Once upon"}, {"messages": [{"role": "user", "content": "Who are you?"}]}, {"prompt_ids": [65, 66, 67]})))
+
+    def infer(*arguments, key="secret", given=None):
+        result = subprocess.run([str(word) for word in (nanochat, "infer", *arguments, "--max-tokens", "12", "--quiet")], input=given, text=True,
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=120, env={**os.environ, "NANOCHAT_API_KEY": key})
+        assert result.returncode == 0, result.stderr
+        return result.stdout
+
+    try:
+        local, remote = [run, "--dtype", "float32"], ["--server", url + "/v1"]
+        for arguments in (["--prompt", "Once", "--temperature", "0"], ["--prompt", "Once", "--seed", "7", "--top-k", "20"],
+                          ["--prompts-file", folder / "prompts.jsonl", "--temperature", "0", "--echo", "false"]):
+            assert infer(*local, *arguments) == infer(*remote, *arguments), arguments
+        for arguments, given in ((["--interactive", "--temperature", "0"], "Once\nTwice\n"), (["--chat", "--temperature", "0"], "Hi\nWho?\n")):
+            assert infer(*local, *arguments, given=given) == infer(*remote, *arguments, given=given), arguments
+        row = json.loads(infer(*remote, "--prompt", "Once", "--json"))
+        assert row["completion_tokens"] > 0 and row["text"], row
+        refused = subprocess.run([nanochat, "infer", *remote, "--prompt", "Once"], capture_output=True, text=True, timeout=60,
+                                 env={**os.environ, "NANOCHAT_API_KEY": "wrong"})
+        assert refused.returncode == 3 and "set NANOCHAT_API_KEY" in refused.stderr, refused
+    finally:
+        server.stop(process, log)
+    gone = subprocess.run([nanochat, "infer", *remote, "--prompt", "Once"], capture_output=True, text=True, timeout=60)
+    assert gone.returncode == 1 and url in gone.stderr and gone.stderr.count("\n") == 1, gone
+    print("infer --server: what infer prints with the model, for prompts, files, lines and chats")
+
+
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         run = sys.argv[2] if len(sys.argv) > 2 else server.small_run(sys.argv[1], folder / "small")
-        for check in (tls, keys, browsers, encodings, calculator, end):
+        for check in (tls, keys, browsers, encodings, calculator, end, cut, client):
             check(sys.argv[1], run, folder)
