@@ -35,6 +35,7 @@ struct ServeArguments {
   fs::path api_key_file;
   std::int64_t max_body_mb = 8;
   double drain_timeout = 60;  // seconds
+  std::int64_t max_sessions = 1000, session_mb = 64;
   ApiOptions api;
   HttpServerOptions http;
   EngineOptions engine;
@@ -94,6 +95,8 @@ ExitCode serve(ServeArguments& arguments, const std::string& key_source) {
   gather_api_keys(arguments, key_source, arguments.api.api_keys);
   arguments.http.limits.body_bytes = static_cast<std::size_t>(arguments.max_body_mb) << 20;
   arguments.api.version = NANOCHAT_VERSION;
+  arguments.api.sessions.max_sessions = static_cast<std::size_t>(arguments.max_sessions);
+  arguments.api.sessions.max_bytes = static_cast<std::size_t>(arguments.session_mb) << 20;
   const Runtime runtime = select_runtime(arguments.runtime, Workload::kDecoding);
 
   // Listens before the model is there: a load balancer asks /health meanwhile.
@@ -197,6 +200,15 @@ void add_serve(CommandLine& command_line) {
               "After SIGTERM, wait up to this many seconds for running requests; then end them with an error.")
       .at_least(0)
       .at_most(1e6);
+  command
+      .option("max_sessions", &arguments->max_sessions,
+              "Maximum number of chat sessions that the server keeps; the least recently used goes first; 0 keeps none.")
+      .at_least(0);
+  command.option("session_mb", &arguments->session_mb, "Maximum size of all chat sessions in MiB of memory.").at_least(1).at_most(1 << 20);
+  command
+      .option("session_ttl", &api.sessions.time_to_live, "Drop a chat session that was not used for this many seconds.")
+      .at_least(1)
+      .at_most(1e9);
   command.option("max_queued", &engine.max_queued, "Maximum number of waiting requests; further ones get status 429.")
       .at_least(0);
   command

@@ -212,6 +212,9 @@ void Engine::invalidate(std::function<bool(std::span<const std::int32_t>)> match
     if (done) done(forgotten);
   });
 }
+void Engine::release_prefix(std::vector<std::int32_t> tokens) {
+  impl_->post([tokens = std::move(tokens)](EngineCore& core) { core.release_prefix(tokens); });
+}
 EngineStats Engine::stats() const { return impl_->stats(); }
 bool Engine::ready() const { return impl_->ready(); }
 std::int64_t Engine::context_length() const { return impl_->config().sequence_len; }

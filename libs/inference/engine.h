@@ -65,6 +65,7 @@ class Engine final : public InferenceBackend {
   void cancel(RequestId id, std::int32_t sequence);
   void invalidate(std::function<bool(std::span<const std::int32_t>)> matches,
                   std::function<void(std::int64_t)> done = {}) override;
+  void release_prefix(std::vector<std::int32_t> tokens) override;
   EngineStats stats() const override;
   bool ready() const override;
   std::int64_t context_length() const override;

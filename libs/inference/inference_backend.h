@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <span>
+#include <vector>
 
 #include "inference/engine_request.h"
 
@@ -45,6 +46,10 @@ class InferenceBackend {
   // blocks on the engine's thread.
   virtual void invalidate(std::function<bool(std::span<const std::int32_t>)> matches,
                           std::function<void(std::int64_t)> done) = 0;
+
+  // Removes the cached blocks that only sequences beginning with these tokens use: those from the last one back to the first that
+  // another sequence shares. Blocks that a running sequence holds stay.
+  virtual void release_prefix(std::vector<std::int32_t> tokens) = 0;
 
   virtual EngineStats stats() const = 0;  // as of the last step
   virtual bool ready() const = 0;

@@ -69,6 +69,7 @@ void AnswerSession::cancel() {
     ids = ids_;
   }
   for (const RequestId id : ids) model_->engine->cancel(id);
+  if (plan_.turn) plan_.turn->abandon();
 }
 
 void AnswerSession::abort(const ApiError& error) {
@@ -160,6 +161,7 @@ bool AnswerSession::take_token(Choice& choice, const EngineEvent& event) {
   if (choice.last_token != Clock::time_point()) metrics_->inter_token(seconds_between(choice.last_token, now));
   choice.last_token = now;
   if (choice.stopped) return false;
+  if (plan_.turn) plan_.turn->add_token(event.token.id);
   const bool go_on = choice.text.push(event.token, {event.top.begin(), event.top.end()}, event.forced);
   const bool end = std::find(plan_.ends.begin(), plan_.ends.end(), event.token.id) != plan_.ends.end();
   choice.stopped = !go_on || end;
@@ -169,6 +171,7 @@ bool AnswerSession::take_token(Choice& choice, const EngineEvent& event) {
 void AnswerSession::fail(const ApiError& error) {
   if (error_) return;
   error_ = error;
+  if (plan_.turn) plan_.turn->abandon();
   if (!streaming_) exchange_->respond(plan_.format->failure(error));  // else read() reports it
 }
 
@@ -197,12 +200,14 @@ ChoicePart AnswerSession::part_of(std::size_t index) {
   if (choice.call) part.call = choice.call->push(std::exchange(part.text, {}));
   part.end = choice.end;
   if (part.end) part.stop_string = choice.text.stop_string();
+  if (plan_.turn) plan_.turn->add(part);
   return part;
 }
 
 void AnswerSession::respond_whole() {
   std::vector<ChoicePart> parts;
   for (std::size_t i = 0; i < choices_.size(); ++i) parts.push_back(part_of(i));
+  if (plan_.turn) plan_.turn->commit();
   exchange_->respond(HttpResponse{.body = plan_.format->whole(parts, total_usage())});
 }
 
@@ -228,6 +233,7 @@ bool AnswerSession::read(std::string& out) {
   const EngineUsage usage = total_usage();
   for (std::size_t i = 0; i < choices_.size(); ++i) write_choice(i, usage, out);
   if (remaining_ > 0) return true;
+  if (plan_.turn) plan_.turn->commit();
   plan_.format->end(usage, out);
   return false;
 }

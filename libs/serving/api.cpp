@@ -12,6 +12,7 @@
 #include "serving/internal/answer_admission.h"
 #include "serving/internal/anthropic_format.h"
 #include "serving/internal/api_call.h"
+#include "serving/internal/chat_sessions.h"
 #include "serving/internal/origin.h"
 #include "serving/internal/response_store.h"
 #include "serving/internal/running_answers.h"
@@ -103,6 +104,7 @@ bool equal_in_constant_time(std::string_view given, std::string_view secret) {
 Api::Api(ApiOptions options)
     : options_(checked(std::move(options))), metrics_(std::make_shared<ServerMetrics>()),
       responses_(std::make_shared<ResponseStore>(options_.max_stored_responses, options_.max_stored_bytes)),
+      sessions_(std::make_shared<ChatSessions>(options_.sessions)),
       admission_(std::make_unique<AnswerAdmission>(options_.limits)),
       running_(std::make_unique<RunningAnswers>(options_.limits.request_timeout)) {}
 Api::~Api() = default;
@@ -114,6 +116,8 @@ const std::vector<Api::Route>& Api::table() {
       {"POST", "/v1/responses", &Api::answer, false, plan_response},
       {"GET", "/v1/responses/{id}", &Api::stored_response},
       {"DELETE", "/v1/responses/{id}", &Api::delete_response},
+      {"GET", "/v1/sessions/{id}", &Api::session},
+      {"DELETE", "/v1/sessions/{id}", &Api::delete_session},
       {"POST", "/v1/messages", &Api::answer, false, plan_anthropic_message, anthropic_failure},
       {"POST", "/v1/messages/count_tokens", &Api::count_tokens, false, nullptr, anthropic_failure},
       {"GET", "/v1/models", &Api::models},
@@ -200,7 +204,7 @@ HttpHeaders Api::cors_headers(const HttpRequest& request) const {
   HttpHeaders headers = {{"Vary", "Origin"}};
   if (const std::string_view allowed = allowed_origin(request); !allowed.empty()) {
     headers.emplace_back("Access-Control-Allow-Origin", allowed);
-    headers.emplace_back("Access-Control-Expose-Headers", "X-Request-Id, Retry-After, Traceparent");
+    headers.emplace_back("Access-Control-Expose-Headers", "X-Request-Id, X-Session-Id, X-Session-Messages, Retry-After, Traceparent");
   }
   return headers;
 }

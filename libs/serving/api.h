@@ -24,14 +24,18 @@
 #include "serving/http_message.h"
 #include "serving/request_defaults.h"
 #include "serving/served_model.h"
+#include "serving/session_limits.h"
 
 namespace nanochat {
 
 class AnswerAdmission;
 class ApiError;
-class ResponseStore;
+class ChatSessions;
 class RunningAnswers;
 class ServerMetrics;
+struct StoredResponse;
+template <class Value>
+class OwnedStore;
 
 struct ApiOptions {
   std::vector<std::string> api_keys = {};  // empty: no key is needed
@@ -39,6 +43,7 @@ struct ApiOptions {
   std::vector<std::string> cors_origins = {};
   RequestDefaults defaults = {};
   AnswerLimits limits = {};
+  SessionLimits sessions = {};
   bool page = true;          // serve the chat page at /
   std::string version = {};  // of the program, for /version
   // Limits of the responses of /v1/responses that are kept for previous_response_id.
@@ -83,6 +88,8 @@ class Api {
   HttpResponse answer(Call& call);
   HttpResponse stored_response(Call& call);
   HttpResponse delete_response(Call& call);
+  HttpResponse session(Call& call);
+  HttpResponse delete_session(Call& call);
   HttpResponse count_tokens(Call& call);
   HttpResponse models(Call& call);
   HttpResponse one_model(Call& call);
@@ -99,7 +106,8 @@ class Api {
 
   const ApiOptions options_;
   const std::shared_ptr<ServerMetrics> metrics_;
-  const std::shared_ptr<ResponseStore> responses_;
+  const std::shared_ptr<OwnedStore<StoredResponse>> responses_;
+  const std::shared_ptr<ChatSessions> sessions_;
   const std::unique_ptr<AnswerAdmission> admission_;
   const std::unique_ptr<RunningAnswers> running_;
   mutable std::mutex mutex_;

@@ -151,12 +151,41 @@ AnswerPlan plan_conversation(const ServedModel& served, ChatRequest chat, std::u
   return plan;
 }
 
+// The session that a request names: in its body, in its header, or in both alike. Empty: none.
+std::string session_of(const PlanInput& input, const std::optional<std::string>& in_body) {
+  const std::string in_header(input.session_id);
+  if (in_body && !in_header.empty() && *in_body != in_header) {
+    throw ApiError::invalid("session_id: found another id than in the header X-Session-Id, expected only one of them",
+                            "session_id");
+  }
+  return in_body.value_or(in_header);
+}
+
+void check_session_request(const ChatRequest& chat) {
+  if (chat.fields.n > 1) throw ApiError::invalid("n: found more than one answer, expected 1 with a session", "n");
+  if (chat.continues()) {
+    throw ApiError::invalid("messages: found a message of the assistant last, expected one of the user with a session",
+                            "messages");
+  }
+}
+
 }  // namespace
 
 AnswerPlan plan_chat(const PlanInput& input) {
-  ChatRequest chat = parse_chat_request(input.body, input.defaults);
+  std::shared_ptr<ChatSessions::Turn> turn;
+  ChatRequest chat = parse_chat_request(
+      input.body, input.defaults, [&](const std::optional<std::string>& session_id, const nlohmann::json& messages) {
+        const std::string id = session_of(input, session_id);
+        if (id.empty() && !session_id) return messages;
+        turn = input.sessions->begin(id, input.owner, messages);
+        return turn->messages();
+      });
   auto format = std::make_unique<ChatFormat>(answer_head(input.served, "chatcmpl-"), chat.fields, input.served.tokenizer);
-  return plan_conversation(input.served, std::move(chat), std::move(format));
+  if (turn) check_session_request(chat);
+  AnswerPlan plan = plan_conversation(input.served, std::move(chat), std::move(format));
+  if (turn) turn->set_prompt(input.served.engine, plan.prompts.front().request.prompt);
+  plan.turn = std::move(turn);
+  return plan;
 }
 
 AnswerPlan plan_anthropic_message(const PlanInput& input) {

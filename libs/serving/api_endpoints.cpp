@@ -56,8 +56,16 @@ HttpResponse Api::answer(Call& call) {
   call.place = admission_->admit(std::string(given_key(call.request())));
   RequestDefaults defaults = options_.defaults;
   defaults.seed = random();
-  AnswerPlan plan = call.route->plan({*served, call.request().body, defaults, responses_,
+  const std::string_view session = call.request().header("x-session-id");
+  if (!session.empty() && call.route->plan != plan_chat) {
+    throw ApiError::invalid("X-Session-Id: is not supported at this path; only /v1/chat/completions has sessions", "session_id",
+                            "unsupported");
+  }
+  AnswerPlan plan = call.route->plan({*served, call.request().body, defaults, responses_, sessions_, session,
                                       std::string(given_key(call.request()))});
+  if (plan.turn) {
+    call.exchange->add_headers({{"X-Session-Id", plan.turn->id()}, {"X-Session-Messages", std::to_string(plan.turn->earlier())}});
+  }
   call.session = std::make_shared<AnswerSession>(served, metrics_, call.exchange, std::move(plan));
   call.session->start();
   running_->add(call.session, call.begin);
@@ -76,6 +84,15 @@ HttpResponse Api::stored_response(Call& call) {
 HttpResponse Api::delete_response(Call& call) {
   if (!responses_->erase(call.argument, std::string(given_key(call.request())))) throw no_response(call.argument);
   return json_response({{"id", call.argument}, {"object", "response"}, {"deleted", true}});
+}
+
+HttpResponse Api::session(Call& call) {
+  return json_response(sessions_->describe(call.argument, std::string(given_key(call.request()))));
+}
+
+HttpResponse Api::delete_session(Call& call) {
+  sessions_->erase(call.argument, std::string(given_key(call.request())));
+  return json_response({{"id", call.argument}, {"object", "session"}, {"deleted", true}});
 }
 
 HttpResponse Api::count_tokens(Call& call) {
@@ -182,6 +199,8 @@ HttpResponse Api::stats(Call&) {
   object["total_requests"] = metrics_->total_requests();
   object["cache_hits"] = engine.cache_hits;
   object["cache_misses"] = engine.cache_misses;
+  object["sessions"] = sessions_->count();
+  object["session_bytes"] = sessions_->bytes();
   object["queue"] = engine.queued;
   object["queued_tokens"] = engine.queued_tokens;
   object["running"] = engine.running;

@@ -3,6 +3,7 @@
 // that connects them. It uses neither sockets nor JSON.
 
 #include <functional>
+#include <iterator>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -51,7 +52,9 @@ class HttpExchange {
   HttpExchange& operator=(const HttpExchange&) = delete;
   const HttpRequest& request() const { return request_; }
   // Adds headers to the response. Call it before another thread can use the exchange.
-  void add_headers(HttpHeaders headers) { added_headers_ = std::move(headers); }
+  void add_headers(HttpHeaders headers) {
+    added_headers_.insert(added_headers_.end(), std::make_move_iterator(headers.begin()), std::make_move_iterator(headers.end()));
+  }
 
   virtual void respond(HttpResponse response) = 0;  // sends the response; only the first call has an effect
   virtual void wake() = 0;  // says that the stream of the response has something to read

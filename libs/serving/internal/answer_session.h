@@ -15,6 +15,7 @@
 
 #include "serving/http_message.h"
 #include "serving/internal/answer_format.h"
+#include "serving/internal/chat_sessions.h"
 #include "serving/internal/server_metrics.h"
 #include "serving/served_model.h"
 
@@ -43,6 +44,7 @@ struct AnswerPlan {
   bool hide_calculator = false;  // pass calculator calls to the format apart from the text
   std::vector<std::string> stop = {};  // stop strings: a choice ends before one of these
   std::vector<TokenId> ends = {};  // a choice ends after one of these tokens, which is part of the answer
+  std::shared_ptr<ChatSessions::Turn> turn = {};  // of the session that keeps the answer; with one choice
 };
 
 class AnswerSession : public HttpBodyStream, public std::enable_shared_from_this<AnswerSession> {

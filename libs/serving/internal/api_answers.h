@@ -9,6 +9,7 @@
 #include <string_view>
 
 #include "serving/internal/answer_session.h"
+#include "serving/internal/chat_sessions.h"
 #include "serving/internal/response_store.h"
 #include "serving/request_defaults.h"
 #include "serving/served_model.h"
@@ -21,7 +22,9 @@ struct PlanInput {
   std::string_view body;
   const RequestDefaults& defaults;
   std::shared_ptr<ResponseStore> responses;  // of /v1/responses
-  std::string owner;                         // the API key of the request; empty if the server needs none
+  std::shared_ptr<ChatSessions> sessions;    // of /v1/chat/completions
+  std::string_view session_id;               // the header X-Session-Id; empty: none
+  std::string owner;  // the API key of the request; empty if the server needs none
 };
 using PlanAnswer = AnswerPlan (*)(const PlanInput& input);
 
