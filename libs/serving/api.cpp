@@ -134,6 +134,9 @@ const std::vector<Api::Route>& Api::table() {
       {"GET", "/", &Api::page, true},
       {"GET", "/page.css", &Api::page, true},
       {"GET", "/page.js", &Api::page, true},
+      {"GET", "/conversations.js", &Api::page, true},
+      {"GET", "/markdown.js", &Api::page, true},
+      {"GET", "/stream.js", &Api::page, true},
       {"GET", "/icon.svg", &Api::page, true},
   };
   return routes;
