@@ -3,24 +3,17 @@
 #include <filesystem>
 #include <thread>
 
-#include <nlohmann/json.hpp>
 #include <spdlog/fmt/fmt.h>
 
-#include "checkpoint/checkpoint.h"
 #include "command_line.h"
 #include "commands.h"
 #include "core/atomic_file.h"
 #include "core/interrupt.h"
 #include "core/log.h"
-#include "core/sha256.h"
-#include "inference/calculator_tool.h"
-#include "inference/chat.h"
 #include "inference/engine.h"
-#include "inference/json_constraint.h"
-#include "inference/token_trie.h"
+#include "model_host.h"
 #include "runtime/runtime.h"
 #include "serving/api.h"
-#include "serving/api_error.h"
 #include "serving/api_keys.h"
 #include "serving/http_server.h"
 
@@ -30,8 +23,9 @@ namespace {
 namespace fs = std::filesystem;
 
 struct ServeArguments {
-  fs::path model;
-  std::string model_name;
+  std::vector<std::string> models, model_names;
+  bool watch = false;
+  double watch_interval = 10;  // seconds
   fs::path api_key_file;
   std::int64_t max_body_mb = 8;
   double drain_timeout = 60;  // seconds
@@ -62,32 +56,17 @@ std::string url_of(const HttpServerOptions& http, int port) {
   return fmt::format("{}://{}:{}", http.tls_certificate.empty() ? "http" : "https", host, port);
 }
 
-// The name of the run, or of the folder that holds the model.
-std::string default_name(const fs::path& checkpoint) {
-  const fs::path folder = fs::is_directory(checkpoint) ? checkpoint : checkpoint.parent_path();
-  const bool in_run = folder.parent_path().filename() == "checkpoints";
-  return (in_run ? folder.parent_path().parent_path() : folder).filename().string();
-}
-
-std::shared_ptr<ServedModel> describe(const ServeArguments& arguments, const LoadedModel& loaded) {
-  auto served = std::make_shared<ServedModel>();
-  served->id = arguments.model_name.empty() ? default_name(loaded.folder) : arguments.model_name;
-  const auto age = fs::file_time_type::clock::now() - fs::last_write_time(loaded.folder);
-  served->created =
-      std::chrono::duration_cast<std::chrono::seconds>((std::chrono::system_clock::now() - age).time_since_epoch()).count();
-  served->tokenizer = loaded.tokenizer;
-  served->fingerprint = "fp_" + sha256_hex(loaded.training_state.dump() + loaded.tokenizer->fingerprint() +
-                                           std::to_string(served->created))
-                                    .substr(0, 12);
-  served->stop_tokens = end_tokens(*loaded.tokenizer);
-  served->has_tools = has_calculator_tokens(*loaded.tokenizer);
-  const auto trie = std::make_shared<const TokenTrie>(loaded.tokenizer->vocab_size(), [&](std::int32_t id) {
-    return loaded.tokenizer->is_special(id) ? std::string_view() : loaded.tokenizer->token_bytes(id);
-  });
-  served->make_constraint = [trie](const nlohmann::ordered_json& schema) {
-    return schema.is_null() ? json_object_constraint(trie) : json_schema_constraint(schema, trie);
-  };
-  return served;
+// The models with their names, which are given in the same order. Fewer names than models leave the rest to their runs.
+std::vector<HostedModel> hosted_models(const ServeArguments& arguments) {
+  if (arguments.model_names.size() > arguments.models.size()) {
+    throw ConfigError(fmt::format("--model-name: found {} names for {} models, expected at most one each",
+                                  arguments.model_names.size(), arguments.models.size()));
+  }
+  std::vector<HostedModel> models;
+  for (std::size_t i = 0; i < arguments.models.size(); ++i) {
+    models.push_back({arguments.models[i], i < arguments.model_names.size() ? arguments.model_names[i] : ""});
+  }
+  return models;
 }
 
 ExitCode serve(ServeArguments& arguments, const std::string& key_source) {
@@ -99,42 +78,34 @@ ExitCode serve(ServeArguments& arguments, const std::string& key_source) {
   arguments.api.sessions.max_bytes = static_cast<std::size_t>(arguments.session_mb) << 20;
   const Runtime runtime = select_runtime(arguments.runtime, Workload::kDecoding);
 
-  // Listens before the model is there: a load balancer asks /health meanwhile.
+  // Listens before the models are there: a load balancer asks /health meanwhile. The host comes after the API in this function,
+  // and the API calls it only while the server runs.
+  ModelHost* host_of_api = nullptr;
+  arguments.api.reload = [&host_of_api](ReloadDone done) { host_of_api->reload(std::move(done)); };
   auto api = std::make_shared<Api>(arguments.api);
+  ModelHost host(hosted_models(arguments), arguments.engine, runtime, *api);
+  host_of_api = &host;
   HttpServer server(
       arguments.http, [api](std::shared_ptr<HttpExchange> exchange) { api->handle(exchange); },
       [api](int status, std::string_view reason, const HttpRequest& request) { return api->refuse(status, reason, request); });
   server.start();
   log_info("listening on {}", url_of(arguments.http, server.port()));
 
-  LoadedModel loaded = load_model(arguments.model, runtime.dtype, runtime.device);
-  if (loaded.tokenizer == nullptr) {
-    throw CheckpointError(fmt::format("{}: no tokenizer beside the model, and serving needs one", loaded.folder.string()));
-  }
-  const std::shared_ptr<ServedModel> served = describe(arguments, loaded);
-  arguments.engine.make_tool = [tokenizer = served->tokenizer] { return make_calculator_tool(*tokenizer); };
-  const auto engine = std::make_shared<Engine>(std::move(loaded.model), arguments.engine);
-  // However this function ends: a running request holds the model that is served, and with it the engine.
-  const std::unique_ptr<Engine, void (*)(Engine*)> stopped_at_the_end(engine.get(), [](Engine* running) { running->stop(); });
-  served->engine = engine;
-  engine->start();
-  api->set_model(served);
-  while (!engine->ready() && !interrupt_requested()) std::this_thread::sleep_for(std::chrono::milliseconds(10));
-  if (!interrupt_requested())
-    log_info("ready: \"{}\" with a context of {}, {}", served->id, engine->context_length(), runtime.description);
+  host.load();
+  host.watch(arguments.watch ? arguments.watch_interval : 0);
+  if (!interrupt_requested()) log_info("ready: {}", runtime.description);
 
   while (!interrupt_requested()) std::this_thread::sleep_for(std::chrono::milliseconds(50));
-  log_info("shutting down: {} requests are finished first", engine->stats().running + engine->stats().queued);
+  log_info("shutting down: {} requests are finished first", host.unfinished());
   api->set_draining();
   server.close_after_responses();
-  const std::chrono::milliseconds limit(static_cast<std::int64_t>(1e3 * arguments.drain_timeout));
-  if (!engine->drain(limit)) {
+  if (!host.drain(std::chrono::milliseconds(static_cast<std::int64_t>(1e3 * arguments.drain_timeout)))) {
     log_warn("after {} s (--drain-timeout), {} requests are not finished: they end with an error", arguments.drain_timeout,
-             engine->stats().running + engine->stats().queued);
+             host.unfinished());
     api->end_answers();
   }
   server.stop(std::chrono::seconds(5));  // what is written but not yet taken
-  engine->stop();
+  host.stop();
   log_info("stopped");
   return ExitCode::kOk;
 }
@@ -149,9 +120,16 @@ void add_serve(CommandLine& command_line) {
   Subcommand& command = command_line.add("serve",
                                          "Serve a model through the APIs of OpenAI and Anthropic, with a chat page at /.",
                                          "nanochat serve runs/first --port 8000");
-  command.option("model", &arguments->model,
-                 "A run, a checkpoint, or a .safetensors file with config.json in the same folder.");
-  command.option("model_name", &arguments->model_name, "Model id in the API; default: the name of the model's folder.");
+  command.option("model", &arguments->models,
+                 "Runs, checkpoints, or .safetensors files with config.json in the same folder. Requests choose one by its name; "
+                 "the first is the default.");
+  command
+      .option("model_name", &arguments->model_names,
+              "Names of the models in the API, in the same order; default: the names of their folders.")
+      .comma_separated();
+  command.option("watch", &arguments->watch,
+                 "Serve the newest checkpoint of a run that still trains. Answers that have begun are finished with the old one.");
+  command.option("watch_interval", &arguments->watch_interval, "Seconds between two looks of --watch.").at_least(0.1).at_most(1e6);
   command.option("host", &http.host, "Address to listen on; 0.0.0.0 listens on all network interfaces.");
   command.option("port", &http.port, "Port to listen on; 0 picks a free port.").at_least(0).at_most(65535);
   Option& api_key = command.option("api_key", &api.api_keys,

@@ -29,6 +29,20 @@ void EngineOptions::validate() const {
   at_least(max_queued_tokens, 0, "max_queued_tokens");
 }
 
+EngineStats& EngineStats::operator+=(const EngineStats& other) {
+  for (std::int64_t EngineStats::*const count :
+       {&EngineStats::running, &EngineStats::queued, &EngineStats::queued_tokens, &EngineStats::kv_blocks_used,
+        &EngineStats::kv_blocks_cached, &EngineStats::kv_blocks_total, &EngineStats::cache_hits, &EngineStats::cache_misses,
+        &EngineStats::requests, &EngineStats::finished, &EngineStats::cancelled, &EngineStats::failed, &EngineStats::refused,
+        &EngineStats::preemptions, &EngineStats::prompt_tokens, &EngineStats::cached_tokens, &EngineStats::completion_tokens,
+        &EngineStats::steps}) {
+    this->*count += other.*count;
+  }
+  prompt_tokens_per_second += other.prompt_tokens_per_second;
+  completion_tokens_per_second += other.completion_tokens_per_second;
+  return *this;
+}
+
 std::int64_t default_batch_tokens(bool gpu) { return gpu ? 8192 : 256; }
 
 namespace {

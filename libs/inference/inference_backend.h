@@ -28,6 +28,7 @@ struct EngineStats {
   std::int64_t requests = 0, finished = 0, cancelled = 0, failed = 0, refused = 0, preemptions = 0;  // since the start
   std::int64_t prompt_tokens = 0, cached_tokens = 0, completion_tokens = 0, steps = 0;               // since the start
   double prompt_tokens_per_second = 0.0, completion_tokens_per_second = 0.0;  // over the last ten seconds
+  EngineStats& operator+=(const EngineStats& other);  // adds its counters
 };
 
 // Thread-safe.

@@ -20,13 +20,11 @@ ChoiceEnd end_of(FinishReason reason) {
 
 }  // namespace
 
-AnswerSession::AnswerSession(std::shared_ptr<const ServedModel> model, std::shared_ptr<ServerMetrics> metrics,
-                             std::shared_ptr<HttpExchange> exchange, AnswerPlan plan)
-    : model_(std::move(model)), metrics_(std::move(metrics)), exchange_(std::move(exchange)), plan_(std::move(plan)),
-      usages_(plan_.prompts.size()), remaining_(plan_.prompts.size()) {
+AnswerSession::AnswerSession(std::shared_ptr<ServerMetrics> metrics, std::shared_ptr<HttpExchange> exchange, AnswerPlan plan)
+    : metrics_(std::move(metrics)), exchange_(std::move(exchange)), plan_(std::move(plan)), usages_(plan_.prompts.size()), remaining_(plan_.prompts.size()) {
   for (const AnswerPrompt& prompt : plan_.prompts) {
     for (std::int64_t i = 0; i < plan_.n; ++i) {
-      Choice choice{.text = AnswerText(*model_->tokenizer, plan_.stop, plan_.hide_calculator)};
+      Choice choice{.text = AnswerText(*plan_.served->tokenizer, plan_.stop, plan_.hide_calculator)};
       choice.prefix = prompt.echo;
       if (plan_.tool_call) choice.call.emplace();
       choices_.push_back(std::move(choice));
@@ -41,7 +39,7 @@ void AnswerSession::start() {
     for (std::size_t r = 0; r < plan_.prompts.size(); ++r) {
       EngineRequest request = std::move(plan_.prompts[r].request);
       request.on_event = [self, r](const EngineEvent& event) { return self->on_event(r, event); };
-      const Submission submission = model_->engine->submit(std::move(request));
+      const Submission submission = plan_.served->engine->submit(std::move(request));
       if (submission.refusal == Refusal::kQueueFull) throw ApiError::busy("too many requests are waiting; try again later");
       if (!submission) throw ApiError::unavailable("the server is shutting down");
       const std::lock_guard lock(mutex_);
@@ -68,7 +66,7 @@ void AnswerSession::cancel() {
     cancelled_ = true;
     ids = ids_;
   }
-  for (const RequestId id : ids) model_->engine->cancel(id);
+  for (const RequestId id : ids) plan_.served->engine->cancel(id);
   if (plan_.turn) plan_.turn->abandon();
 }
 
@@ -145,7 +143,7 @@ void AnswerSession::take_prompt(std::size_t request, const EngineEvent& event) {
       one.token = event.prompt[i - 1].token;
       one.top = event.prompt[i - 1].top;
     }
-    const Tokenizer& tokenizer = *model_->tokenizer;
+    const Tokenizer& tokenizer = *plan_.served->tokenizer;
     if (ids[i] < tokenizer.vocab_size() && !tokenizer.is_special(ids[i])) offset += tokenizer.token_bytes(ids[i]).size();
     tokens.push_back(std::move(one));
   }

@@ -106,7 +106,8 @@ Api::Api(ApiOptions options)
       responses_(std::make_shared<ResponseStore>(options_.max_stored_responses, options_.max_stored_bytes)),
       sessions_(std::make_shared<ChatSessions>(options_.sessions)),
       admission_(std::make_unique<AnswerAdmission>(options_.limits)),
-      running_(std::make_unique<RunningAnswers>(options_.limits.request_timeout)) {}
+      running_(std::make_unique<RunningAnswers>(options_.limits.request_timeout)),
+      models_(std::make_shared<ServedModels>()) {}
 Api::~Api() = default;
 
 const std::vector<Api::Route>& Api::table() {
@@ -129,6 +130,7 @@ const std::vector<Api::Route>& Api::table() {
       {"GET", "/stats", &Api::stats},
       {"GET", "/metrics", &Api::metrics_text},
       {"POST", "/cache/invalidate", &Api::invalidate_cache},
+      {"POST", "/admin/reload", &Api::reload},
       {"GET", "/openapi.json", &Api::openapi, true},
       {"GET", "/version", &Api::version, true},
       {"GET", "/", &Api::page, true},
@@ -150,22 +152,22 @@ std::vector<std::string> Api::routes() {
 
 void Api::set_model(std::shared_ptr<const ServedModel> served) {
   const std::lock_guard lock(mutex_);
-  model_ = std::move(served);
+  models_ = std::make_shared<const ServedModels>(models_->with(std::move(served)));
 }
 
 void Api::set_draining() { draining_ = true; }
 
 void Api::end_answers() { running_->end_all(ApiError::unavailable("the server is shutting down and has ended this answer")); }
 
-std::shared_ptr<const ServedModel> Api::model() const {
+std::shared_ptr<const ServedModels> Api::models() const {
   const std::lock_guard lock(mutex_);
-  return model_;
+  return models_;
 }
 
-std::shared_ptr<const ServedModel> Api::require_model() const {
-  auto served = model();
+std::shared_ptr<const ServedModels> Api::require_models() const {
+  auto served = models();
   if (draining_) throw ApiError::unavailable("the server is shutting down");
-  if (served == nullptr || !served->engine->ready()) throw ApiError::unavailable("the model is still loading");
+  if (!served->ready()) throw ApiError::unavailable("the model is still loading");
   return served;
 }
 

@@ -13,6 +13,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -32,10 +33,14 @@ class AnswerAdmission;
 class ApiError;
 class ChatSessions;
 class RunningAnswers;
+class ServedModels;
 class ServerMetrics;
 struct StoredResponse;
 template <class Value>
 class OwnedStore;
+
+// Gets the names of the models that were replaced, or an error.
+using ReloadDone = std::function<void(const std::vector<std::string>& replaced, const std::string& error)>;
 
 struct ApiOptions {
   std::vector<std::string> api_keys = {};  // empty: no key is needed
@@ -44,6 +49,8 @@ struct ApiOptions {
   RequestDefaults defaults = {};
   AnswerLimits limits = {};
   SessionLimits sessions = {};
+  // Looks for newer checkpoints of the models, for POST /admin/reload. Returns at once, and calls `done` from any thread.
+  std::function<void(ReloadDone done)> reload = {};
   bool page = true;          // serve the chat page at /
   std::string version = {};  // of the program, for /version
   // Limits of the responses of /v1/responses that are kept for previous_response_id.
@@ -56,6 +63,7 @@ class Api {
   explicit Api(ApiOptions options);  // throws ConfigError if cors_origins has a text that is not an origin
   ~Api();
 
+  // Serves the model under its name: instead of the one that has it, whose answers are finished, or in addition.
   void set_model(std::shared_ptr<const ServedModel> model);
   void set_draining();
   // Ends all answers with status 503, or with an error event in a stream. Call set_draining() first.
@@ -82,8 +90,8 @@ class Api {
   std::string_view allowed_origin(const HttpRequest& request) const;  // for Access-Control-Allow-Origin; empty: not allowed
   HttpHeaders cors_headers(const HttpRequest& request) const;
   HttpResponse preflight(const Call& call) const;
-  std::shared_ptr<const ServedModel> model() const;  // null before set_model()
-  std::shared_ptr<const ServedModel> require_model() const;  // throws ApiError (503)
+  std::shared_ptr<const ServedModels> models() const;
+  std::shared_ptr<const ServedModels> require_models() const;  // throws ApiError (503)
 
   HttpResponse answer(Call& call);
   HttpResponse stored_response(Call& call);
@@ -100,6 +108,7 @@ class Api {
   HttpResponse stats(Call& call);
   HttpResponse metrics_text(Call& call);
   HttpResponse invalidate_cache(Call& call);
+  HttpResponse reload(Call& call);
   HttpResponse openapi(Call& call);
   HttpResponse version(Call& call);
   HttpResponse page(Call& call);
@@ -111,7 +120,7 @@ class Api {
   const std::unique_ptr<AnswerAdmission> admission_;
   const std::unique_ptr<RunningAnswers> running_;
   mutable std::mutex mutex_;
-  std::shared_ptr<const ServedModel> model_;
+  std::shared_ptr<const ServedModels> models_;
   std::atomic<bool> draining_{false};
   std::atomic<std::uint64_t> request_count_{0};
 };

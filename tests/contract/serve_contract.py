@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -274,9 +275,117 @@ def client(nanochat, run, folder):
     print("infer --server: what infer prints with the model, for prompts, files, lines and chats")
 
 
+def post(url, path, body, headers=None):
+    """Status, headers and the object of the answer."""
+    request = urllib.request.Request(url + path, json.dumps(body).encode(), {"Content-Type": "application/json", **(headers or {})})
+    try:
+        with urllib.request.urlopen(request, timeout=120) as response:
+            return response.status, response.headers, json.loads(response.read())
+    except urllib.error.HTTPError as error:
+        return error.code, error.headers, json.loads(error.read())
+
+
+def delete(url, path):
+    with urllib.request.urlopen(urllib.request.Request(url + path, method="DELETE"), timeout=30) as response:
+        return response.status
+
+
+def sessions(nanochat, run, folder):
+    """The answers of sessions are those of whole conversations, and their blocks come back."""
+    log = folder / "sessions.log"
+    process, url = server.start(nanochat, run, log, ["--session-mb", "1", "--kv-blocks", "4000", "--session-ttl", "100000"])
+
+    def ask(messages, **extra):
+        body = {"messages": messages, "temperature": 0, "max_tokens": 4, "nanochat_tools": False, **extra}
+        status, headers, answer = post(url, "/v1/chat/completions", body)
+        assert status == 200, answer
+        return answer["choices"][0]["message"]["content"], answer["usage"], headers
+
+    try:
+        history, cached = [], 0
+        for question in ("Who are you?", "And what do you know about cats?", "Once more?"):
+            history.append({"role": "user", "content": question})
+            said, usage, headers = ask(history[-1:], session_id="one")
+            assert int(headers["X-Session-Messages"]) == len(history) - 1
+            assert said == ask(history)[0], question  # as with the whole history
+            cached = usage["prompt_tokens_details"]["cached_tokens"]
+            history.append({"role": "assistant", "content": said})
+        assert cached > 0, "the third turn found nothing in the cache"
+        assert json.loads(server.get(url, "/v1/sessions/one")[1])["messages"] == history
+        assert delete(url, "/v1/sessions/one") == 200
+        post(url, "/cache/invalidate", {})
+        assert server.wait_for(url, lambda now: now["running"] == 0, "it runs")["kv_blocks_cached"] == 0
+        for i in range(1000):
+            ask([{"role": "user", "content": f"{i} " + "Tell me a story about a cat. " * 5}], session_id=f"s{i}")
+        full = server.stats(url)
+        assert 0 < full["session_bytes"] <= 1 << 20 and full["kv_blocks_cached"] > 0, full
+        for i in range(1000):
+            try:
+                delete(url, f"/v1/sessions/s{i}")
+            except urllib.error.HTTPError as error:
+                assert error.code == 404, error.code
+        empty = server.wait_for(url, lambda now: now["kv_blocks_cached"] == 0, "blocks are left")
+        assert empty["sessions"] == 0 and empty["session_bytes"] == 0 and empty["kv_blocks_used"] == 0, empty
+    finally:
+        server.stop(process, log)
+    print(f"sessions: answers as with the whole history; of 1,000, {full['sessions']} fit into 1 MiB; every block came back")
+
+
+GREETING = (("<|assistant_start|>", "H", "i", "!", "<|assistant_end|>"),)
+
+
+def models(nanochat, run, folder):
+    """Two models; one of them gets a newer checkpoint while requests are answered."""
+    trained = folder / "trained/checkpoints"
+    trained.mkdir(parents=True)
+    server.scripted_run(run, trained / "step_1", server.CALCULATING)
+    server.scripted_run(run, trained / "step_2", GREETING)
+    server.scripted_run(run, folder / "greeting", GREETING)
+    (trained / "latest").symlink_to("step_1")
+    log = folder / "models.log"
+    process, url = server.start(nanochat, folder / "trained", log, [folder / "greeting", "--watch", "--watch-interval", "0.2"], name="trained,hello")
+    answers, failures, done = [], [], threading.Event()
+
+    def ask(model):
+        body = {"model": model, "messages": [{"role": "user", "content": "How much is 23 + 48?"}], "temperature": 0, "max_tokens": 40}
+        status, _, answer = post(url, "/v1/chat/completions", body)
+        return answer["choices"][0]["message"]["content"] if status == 200 else failures.append(answer)
+
+    def load():
+        while not done.is_set():
+            answers.append(ask("trained"))
+
+    try:
+        assert [model["id"] for model in json.loads(server.get(url, "/v1/models")[1])["data"]] == ["trained", "hello"]
+        assert ask("trained") == "It:!" and ask("hello") == "Hi!" and not failures, failures
+        assert post(url, "/v1/chat/completions", {"model": "third", "messages": []})[0] in (400, 404)
+        assert post(url, "/admin/reload", {})[2] == {"reloaded": []}
+        threads = [threading.Thread(target=load) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        (trained / "next").symlink_to("step_2")
+        (trained / "next").rename(trained / "latest")
+        end = time.monotonic() + 60
+        while ask("trained") != "Hi!":
+            assert time.monotonic() < end, "the new checkpoint is not served"
+        time.sleep(0.3)
+        done.set()
+        for thread in threads:
+            thread.join()
+        assert not failures and set(answers) == {"It:!", "Hi!"}, (failures[:3], set(answers))
+        assert answers[-1] == "Hi!"
+        (trained / "step_2/model.safetensors").write_bytes(b"broken")  # a checkpoint that cannot be loaded changes nothing
+        os.utime(trained / "step_2")
+        assert post(url, "/admin/reload", {})[0] == 500 and ask("trained") == "Hi!"
+    finally:
+        done.set()
+        server.stop(process, log)
+    print(f"models: two by their names; a newer checkpoint was served after {answers.index('Hi!')} of {len(answers)} answers, and none was lost")
+
+
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         run = sys.argv[2] if len(sys.argv) > 2 else server.small_run(sys.argv[1], folder / "small")
-        for check in (tls, keys, browsers, encodings, calculator, end, cut, client):
+        for check in (tls, keys, browsers, encodings, calculator, end, cut, client, sessions, models):
             check(sys.argv[1], run, folder)

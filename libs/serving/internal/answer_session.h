@@ -35,6 +35,7 @@ struct AnswerPrompt {
 
 // What to generate, and how to write the answer. Each protocol makes a plan from the body of a request (api_answers.h).
 struct AnswerPlan {
+  std::shared_ptr<const ServedModel> served = {};
   std::unique_ptr<AnswerFormat> format = {};
   std::vector<AnswerPrompt> prompts = {};
   std::int64_t n = 1;  // number of choices per prompt; equals n of each request
@@ -49,8 +50,7 @@ struct AnswerPlan {
 
 class AnswerSession : public HttpBodyStream, public std::enable_shared_from_this<AnswerSession> {
  public:
-  AnswerSession(std::shared_ptr<const ServedModel> model, std::shared_ptr<ServerMetrics> metrics,
-                std::shared_ptr<HttpExchange> exchange, AnswerPlan plan);
+  AnswerSession(std::shared_ptr<ServerMetrics> metrics, std::shared_ptr<HttpExchange> exchange, AnswerPlan plan);
 
   // Submits all prompts to the engine. Throws ApiError if the engine refuses one (429: queue full, 503: shutting down), and
   // what Engine::submit throws.
@@ -86,7 +86,6 @@ class AnswerSession : public HttpBodyStream, public std::enable_shared_from_this
   void write_choice(std::size_t index, const EngineUsage& usage, std::string& out);
   EngineUsage total_usage() const;
 
-  const std::shared_ptr<const ServedModel> model_;
   const std::shared_ptr<ServerMetrics> metrics_;
   const std::shared_ptr<HttpExchange> exchange_;
   const Clock::time_point begin_ = Clock::now();
