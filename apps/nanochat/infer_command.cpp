@@ -271,9 +271,10 @@ void add_infer(CommandLine& command_line) {
   SamplingOptions& sampling = generation.sampling;
   Subcommand& command = command_line.add("infer", "Complete prompts or chat with a trained model.",
                                          "nanochat infer runs/first --prompt \"The capital of France is\" --temperature 0");
-  command.option("model", &arguments->model,
-                 "A run, a checkpoint, or a .safetensors file with config.json in the same folder. With --server: the name of a model "
-                 "of that server; default: its own.");
+  command.option(
+      "model", &arguments->model,
+      "A run, a checkpoint, or a .safetensors file with config.json in the same folder. With --server: the name of a model "
+      "of that server; default: its own.");
   command.option("server", &arguments->server.url,
                  "URL of a server that answers, such as http://127.0.0.1:8000; options of the machine have no effect then.");
   Option& api_key = command.option("api_key", &arguments->server.api_key,

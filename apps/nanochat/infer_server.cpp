@@ -178,9 +178,8 @@ ExitCode answer_by_server(const ServerArguments& server, const GenerationOptions
       write(context.json ? describe(prompts[i], results[i]).dump() + "\n" : shown(prompts[i]) + results[i].shown + "\n");
     }
   }
-  const bool cancelled = std::any_of(results.begin(), results.end(), [](const Result& result) {
-    return reason_of(result.answer) == FinishReason::kCancelled;
-  });
+  const bool cancelled = std::any_of(results.begin(), results.end(),
+                                     [](const Result& result) { return reason_of(result.answer) == FinishReason::kCancelled; });
   return cancelled ? ExitCode::kPartial : ExitCode::kOk;
 }
 

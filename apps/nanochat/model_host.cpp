@@ -90,7 +90,8 @@ void ModelHost::load() {
     for (const Live& other : live_) {
       if (other.served->id != live.served->id) continue;
       live.engine->stop();
-      throw ConfigError(fmt::format("--model-name: found two models of the name \"{}\", expected different names", live.served->id));
+      throw ConfigError(fmt::format("--model-name: found two models of the name \"{}\", expected different names",
+                                    live.served->id));
     }
     log_info("loaded \"{}\" with a context of {}", live.served->id, live.engine->context_length());
     live_.push_back(std::move(live));

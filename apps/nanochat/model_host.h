@@ -22,7 +22,7 @@ namespace nanochat::cli {
 
 struct HostedModel {
   std::filesystem::path path;  // a run, a checkpoint or a file
-  std::string name;            // empty: the name of the run, or of the folder that holds the model
+  std::string name;  // empty: the name of the run, or of the folder that holds the model
 };
 
 class ModelHost {

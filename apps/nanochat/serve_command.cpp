@@ -120,16 +120,20 @@ void add_serve(CommandLine& command_line) {
   Subcommand& command = command_line.add("serve",
                                          "Serve a model through the APIs of OpenAI and Anthropic, with a chat page at /.",
                                          "nanochat serve runs/first --port 8000");
-  command.option("model", &arguments->models,
-                 "Runs, checkpoints, or .safetensors files with config.json in the same folder. Requests choose one by its name; "
-                 "the first is the default.");
+  command.option(
+      "model", &arguments->models,
+      "Runs, checkpoints, or .safetensors files with config.json in the same folder. Requests choose one by its name; "
+      "the first is the default.");
   command
       .option("model_name", &arguments->model_names,
               "Names of the models in the API, in the same order; default: the names of their folders.")
       .comma_separated();
-  command.option("watch", &arguments->watch,
-                 "Serve the newest checkpoint of a run that still trains. Answers that have begun are finished with the old one.");
-  command.option("watch_interval", &arguments->watch_interval, "Seconds between two looks of --watch.").at_least(0.1).at_most(1e6);
+  command.option(
+      "watch", &arguments->watch,
+      "Serve the newest checkpoint of a run that still trains. Answers that have begun are finished with the old one.");
+  command.option("watch_interval", &arguments->watch_interval, "Seconds between two looks of --watch.")
+      .at_least(0.1)
+      .at_most(1e6);
   command.option("host", &http.host, "Address to listen on; 0.0.0.0 listens on all network interfaces.");
   command.option("port", &http.port, "Port to listen on; 0 picks a free port.").at_least(0).at_most(65535);
   Option& api_key = command.option("api_key", &api.api_keys,
@@ -182,9 +186,10 @@ void add_serve(CommandLine& command_line) {
       .option("max_sessions", &arguments->max_sessions,
               "Maximum number of chat sessions that the server keeps; the least recently used goes first; 0 keeps none.")
       .at_least(0);
-  command.option("session_mb", &arguments->session_mb, "Maximum size of all chat sessions in MiB of memory.").at_least(1).at_most(1 << 20);
-  command
-      .option("session_ttl", &api.sessions.time_to_live, "Drop a chat session that was not used for this many seconds.")
+  command.option("session_mb", &arguments->session_mb, "Maximum size of all chat sessions in MiB of memory.")
+      .at_least(1)
+      .at_most(1 << 20);
+  command.option("session_ttl", &api.sessions.time_to_live, "Drop a chat session that was not used for this many seconds.")
       .at_least(1)
       .at_most(1e9);
   command.option("max_queued", &engine.max_queued, "Maximum number of waiting requests; further ones get status 429.")

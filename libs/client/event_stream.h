@@ -21,7 +21,7 @@ class EventStream {
   void take_line(std::string_view line, std::vector<std::string>& complete);
 
   std::string pending_;  // the beginning of a line
-  std::string data_;     // of the event so far, each line with its line feed
+  std::string data_;  // of the event so far, each line with its line feed
 };
 
 }  // namespace nanochat

@@ -37,7 +37,8 @@ ServerError error_of(int status, const std::string& text) {
   const json body = json::parse(text, nullptr, false);
   const json error = body.is_object() && body.contains("error") ? body["error"] : json();
   const auto member = [&](const char* name) {
-    return error.is_object() && error.contains(name) && error[name].is_string() ? error[name].get<std::string>() : std::string();
+    return error.is_object() && error.contains(name) && error[name].is_string() ? error[name].get<std::string>()
+                                                                                : std::string();
   };
   std::string message = member("message");
   if (message.empty()) message = fmt::format("status {} {}", status, replace_invalid_utf8(text.substr(0, 200)));

@@ -74,8 +74,7 @@ TEST_F(ServerClientTest, ShowsCalculationsWhereTheyWereMade) {
   EXPECT_EQ(shown, "\xc3\xa9: <<6*7=42>>!");
   Conversation conversation;
   conversation.messages = {Message("user", "?"), Message("assistant", with_calculations(answer.text, answer.calculations))};
-  EXPECT_EQ(json(api_messages(conversation)),
-            json::parse(R"([{"role": "user", "content": "?"},
+  EXPECT_EQ(json(api_messages(conversation)), json::parse(R"([{"role": "user", "content": "?"},
                             {"role": "assistant", "content": "é: !",
                              "nanochat_calculations": [{"expression": "6*7", "result": "42", "offset": 3}]}])"));
 }

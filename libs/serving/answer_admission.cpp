@@ -36,12 +36,13 @@ class Bucket {
 };
 
 ApiError too_many(std::int64_t limit, const char* whose) {
-  return ApiError::busy(
-      fmt::format("found {} requests of {} being answered, the most that are allowed; try again later", limit, whose));
+  return ApiError::busy(fmt::format("found {} requests of {} being answered, the most that are allowed; try again later", limit,
+                                    whose));
 }
 
 ApiError too_fast(std::int64_t limit, const char* what, double wait) {
-  return ApiError::busy(fmt::format("found more than {} {} per minute for this API key, the most that are allowed", limit, what))
+  return ApiError::busy(fmt::format("found more than {} {} per minute for this API key, the most that are allowed", limit,
+                                    what))
       .with_header("Retry-After", fmt::format("{:.0f}", std::max(1.0, std::ceil(wait))));
 }
 

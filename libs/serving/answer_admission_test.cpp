@@ -16,7 +16,8 @@ using namespace std::chrono_literals;
 using ::testing::HasSubstr;
 
 // Seconds to wait by the header Retry-After of the refusal; nullopt if the request is admitted.
-std::optional<std::string> retry_after(AnswerAdmission& admission, const std::string& key, AnswerAdmission::Clock::time_point now) {
+std::optional<std::string> retry_after(AnswerAdmission& admission, const std::string& key,
+                                       AnswerAdmission::Clock::time_point now) {
   try {
     admission.admit(key, now);
     return std::nullopt;

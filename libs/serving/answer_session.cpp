@@ -21,7 +21,8 @@ ChoiceEnd end_of(FinishReason reason) {
 }  // namespace
 
 AnswerSession::AnswerSession(std::shared_ptr<ServerMetrics> metrics, std::shared_ptr<HttpExchange> exchange, AnswerPlan plan)
-    : metrics_(std::move(metrics)), exchange_(std::move(exchange)), plan_(std::move(plan)), usages_(plan_.prompts.size()), remaining_(plan_.prompts.size()) {
+    : metrics_(std::move(metrics)), exchange_(std::move(exchange)), plan_(std::move(plan)), usages_(plan_.prompts.size()),
+      remaining_(plan_.prompts.size()) {
   for (const AnswerPrompt& prompt : plan_.prompts) {
     for (std::int64_t i = 0; i < plan_.n; ++i) {
       Choice choice{.text = AnswerText(*plan_.served->tokenizer, plan_.stop, plan_.hide_calculator)};

@@ -106,8 +106,7 @@ Api::Api(ApiOptions options)
       responses_(std::make_shared<ResponseStore>(options_.max_stored_responses, options_.max_stored_bytes)),
       sessions_(std::make_shared<ChatSessions>(options_.sessions)),
       admission_(std::make_unique<AnswerAdmission>(options_.limits)),
-      running_(std::make_unique<RunningAnswers>(options_.limits.request_timeout)),
-      models_(std::make_shared<ServedModels>()) {}
+      running_(std::make_unique<RunningAnswers>(options_.limits.request_timeout)), models_(std::make_shared<ServedModels>()) {}
 Api::~Api() = default;
 
 const std::vector<Api::Route>& Api::table() {
@@ -209,7 +208,8 @@ HttpHeaders Api::cors_headers(const HttpRequest& request) const {
   HttpHeaders headers = {{"Vary", "Origin"}};
   if (const std::string_view allowed = allowed_origin(request); !allowed.empty()) {
     headers.emplace_back("Access-Control-Allow-Origin", allowed);
-    headers.emplace_back("Access-Control-Expose-Headers", "X-Request-Id, X-Session-Id, X-Session-Messages, Retry-After, Traceparent");
+    headers.emplace_back("Access-Control-Expose-Headers",
+                         "X-Request-Id, X-Session-Id, X-Session-Messages, Retry-After, Traceparent");
   }
   return headers;
 }

@@ -83,7 +83,8 @@ class Api {
 
   static void find_route(const HttpRequest& request, Call& call);
   HttpHeaders begin(const HttpRequest& request, Call& call);  // returns the headers that every response gets
-  void finish(const HttpRequest& request, const Call& call, int status, std::size_t bytes) const;  // the log line and the metrics
+  void finish(const HttpRequest& request, const Call& call, int status,
+              std::size_t bytes) const;  // the log line and the metrics
   HttpResponse dispatch(Call& call);  // status 0: the response is sent later
   std::string_view given_key(const HttpRequest& request) const;  // empty if the server needs none
   bool authorized(const HttpRequest& request) const;

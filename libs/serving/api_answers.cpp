@@ -167,13 +167,13 @@ void check_session_request(const ChatRequest& chat) {
 
 AnswerPlan plan_chat(const PlanInput& input) {
   std::shared_ptr<ChatSessions::Turn> turn;
-  ChatRequest chat = parse_chat_request(
-      input.body, input.defaults, [&](const std::optional<std::string>& session_id, const nlohmann::json& messages) {
-        const std::string id = session_of(input, session_id);
-        if (id.empty() && !session_id) return messages;
-        turn = input.sessions->begin(id, input.owner, messages);
-        return turn->messages();
-      });
+  ChatRequest chat = parse_chat_request(input.body, input.defaults,
+                                        [&](const std::optional<std::string>& session_id, const nlohmann::json& messages) {
+                                          const std::string id = session_of(input, session_id);
+                                          if (id.empty() && !session_id) return messages;
+                                          turn = input.sessions->begin(id, input.owner, messages);
+                                          return turn->messages();
+                                        });
   const ServedModels::Model& served = input.models.find(chat.fields.model);
   auto format = std::make_unique<ChatFormat>(answer_head(*served, "chatcmpl-"), chat.fields, served->tokenizer);
   if (turn) check_session_request(chat);

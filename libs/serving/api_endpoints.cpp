@@ -65,7 +65,8 @@ HttpResponse Api::answer(Call& call) {
   AnswerPlan plan = call.route->plan({*served, call.request().body, defaults, responses_, sessions_, session,
                                       std::string(given_key(call.request()))});
   if (plan.turn) {
-    call.exchange->add_headers({{"X-Session-Id", plan.turn->id()}, {"X-Session-Messages", std::to_string(plan.turn->earlier())}});
+    call.exchange->add_headers({{"X-Session-Id", plan.turn->id()},
+                                {"X-Session-Messages", std::to_string(plan.turn->earlier())}});
   }
   call.session = std::make_shared<AnswerSession>(metrics_, call.exchange, std::move(plan));
   call.session->start();
@@ -107,9 +108,7 @@ HttpResponse Api::models(Call&) {
   return json_response({{"object", "list"}, {"data", std::move(list)}});
 }
 
-HttpResponse Api::one_model(Call& call) {
-  return json_response(model_json(*require_models()->find(call.argument)));
-}
+HttpResponse Api::one_model(Call& call) { return json_response(model_json(*require_models()->find(call.argument))); }
 
 // Accepts the fields of llama.cpp, {"content", "add_special"}, and of vLLM, {"prompt", "add_special_tokens"}. vLLM's default is
 // to add special tokens, llama.cpp's is not to.

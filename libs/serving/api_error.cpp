@@ -32,7 +32,8 @@ ApiError ApiError::with_header(std::string name, std::string value) && {
 
 HttpResponse ApiError::response(std::string body) const {
   HttpResponse response{.status = status_, .headers = headers_, .body = std::move(body)};
-  const bool has_time = std::any_of(headers_.begin(), headers_.end(), [](const auto& one) { return one.first == "Retry-After"; });
+  const bool has_time = std::any_of(headers_.begin(), headers_.end(),
+                                    [](const auto& one) { return one.first == "Retry-After"; });
   if ((status_ == 429 || status_ == 503) && !has_time) response.headers.emplace_back("Retry-After", "1");
   if (status_ == 401) response.headers.emplace_back("WWW-Authenticate", "Bearer");
   return response;

@@ -87,9 +87,8 @@ TEST_F(ApiTest, WhatIsCutAtTheEndIsToldSo) {
   backend_->manual = true;
   const auto waiting = chat();
   const auto stream = chat({{"stream", true}});
-  const auto message =
-      call("POST", "/v1/messages",
-           R"({"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 5, "stream": true})");
+  const auto message = call("POST", "/v1/messages",
+                            R"({"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 5, "stream": true})");
   backend_->token(2, 'a');
   backend_->token(3, 'a');
   const auto complete_one = chat();

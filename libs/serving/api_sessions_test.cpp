@@ -47,7 +47,9 @@ TEST_F(SessionTest, ASystemMessageStaysInFront) {
        json{{"session_id", "s"}, {"messages", {system, {{"role", "user"}, {"content", "a"}}}}}.dump());
   say("b", "s");
   chat({{"messages",
-         {system, {{"role", "user"}, {"content", "a"}}, {{"role", "assistant"}, {"content", "Hello!"}},
+         {system,
+          {{"role", "user"}, {"content", "a"}},
+          {{"role", "assistant"}, {"content", "Hello!"}},
           {{"role", "user"}, {"content", "b"}}}}});
   EXPECT_EQ(backend_->request(2).prompt, backend_->request(3).prompt);
 }
@@ -116,7 +118,8 @@ TEST_F(SessionTest, DeletionExpiryAndEvictionReleaseTheBlocks) {
   say("a", "s1");
   const std::vector<std::int32_t> path = {256, 257, 'a', 258, 259, 'H', 'e', 'l', 'l', 'o', '!'};
   EXPECT_TRUE(backend_->released().empty());
-  EXPECT_EQ(json::parse(call("DELETE", "/v1/sessions/s1")->text()), json({{"id", "s1"}, {"object", "session"}, {"deleted", true}}));
+  EXPECT_EQ(json::parse(call("DELETE", "/v1/sessions/s1")->text()),
+            json({{"id", "s1"}, {"object", "session"}, {"deleted", true}}));
   EXPECT_THAT(backend_->released(), ::testing::ElementsAre(path));
   EXPECT_EQ(status(call("DELETE", "/v1/sessions/s1")), 404);
   say("b", "s2");
@@ -169,7 +172,8 @@ TEST_F(SessionTest, ADeletedSessionIsNotBroughtBackByItsLastAnswer) {
 }
 
 TEST_F(SessionTest, IdsAreChecked) {
-  for (const std::string& id : {std::string(), std::string("a/b"), std::string("a b"), std::string(129, 'a'), std::string("a\n")}) {
+  for (const std::string& id :
+       {std::string(), std::string("a/b"), std::string("a b"), std::string(129, 'a'), std::string("a\n")}) {
     EXPECT_EQ(error(say("Hi", id))["param"], "session_id") << id;
   }
   EXPECT_EQ(status(say("Hi", std::string(128, 'a'))), 200);

@@ -53,7 +53,8 @@ class HttpExchange {
   const HttpRequest& request() const { return request_; }
   // Adds headers to the response. Call it before another thread can use the exchange.
   void add_headers(HttpHeaders headers) {
-    added_headers_.insert(added_headers_.end(), std::make_move_iterator(headers.begin()), std::make_move_iterator(headers.end()));
+    added_headers_.insert(added_headers_.end(), std::make_move_iterator(headers.begin()),
+                          std::make_move_iterator(headers.end()));
   }
 
   virtual void respond(HttpResponse response) = 0;  // sends the response; only the first call has an effect

@@ -56,8 +56,9 @@ void RunningAnswers::end_all(const ApiError& error) {
 void RunningAnswers::watch() {
   // A client that gets 504 would ask again, and the answer would take as long: X-Should-Retry is known to the packages of OpenAI
   // and Anthropic.
-  const ApiError late = ApiError(504, "server_error", fmt::format("the answer took longer than {} s, the limit of this server", timeout_),
-                                 {}, "request_timeout")
+  const ApiError late = ApiError(504, "server_error",
+                                 fmt::format("the answer took longer than {} s, the limit of this server", timeout_), {},
+                                 "request_timeout")
                             .with_header("X-Should-Retry", "false");
   std::unique_lock lock(mutex_);
   while (!stopped_) {

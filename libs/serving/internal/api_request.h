@@ -48,7 +48,8 @@ struct CompletionRequest : RequestedFormat {
 //
 // `complete_history` gets "session_id" and "messages", and returns the messages of the whole conversation; without it, those of
 // the request are the conversation.
-using CompleteHistory = std::function<nlohmann::json(const std::optional<std::string>& session_id, const nlohmann::json& messages)>;
+using CompleteHistory =
+    std::function<nlohmann::json(const std::optional<std::string>& session_id, const nlohmann::json& messages)>;
 ChatRequest parse_chat_request(std::string_view body, const RequestDefaults& defaults,
                                const CompleteHistory& complete_history = {});
 CompletionRequest parse_completion_request(std::string_view body, const RequestDefaults& defaults);

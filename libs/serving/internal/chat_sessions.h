@@ -46,8 +46,8 @@ class CachedPath {
 };
 
 struct StoredSession {
-  std::string owner;          // the API key; empty if the server needs none
-  std::string messages;       // JSON array, in the form of requests
+  std::string owner;  // the API key; empty if the server needs none
+  std::string messages;  // JSON array, in the form of requests
   std::int64_t created = 0, used = 0;  // seconds since 1970
   CachedPath cached = {};
   std::size_t bytes() const { return owner.size() + messages.size() + cached.bytes(); }
@@ -95,7 +95,7 @@ class ChatSessions::Turn {
   void set_prompt(std::weak_ptr<InferenceBackend> engine, std::vector<std::int32_t> prompt);
   void add_token(std::int32_t token) { tokens_.push_back(token); }
   void add(const ChoicePart& part);
-  void commit();   // the answer is complete: the session gets the new messages and the answer
+  void commit();  // the answer is complete: the session gets the new messages and the answer
   void abandon();  // the session stays as it was. Does nothing after commit()
 
  private:
