@@ -19,8 +19,8 @@ import server  # noqa: E402
 HOSTILE = ('Text: <script>window.hacked = 1</script> <img src=x onerror="window.hacked = 2"> **bold** &amp; [a](javascript:window.hacked=3) '
            '[b](  jAvAsCrIpT:window.hacked=4) [c](data:text/html,<script>window.hacked=5</script>) ![d](http://192.0.2.1/x.png) '
            '<svg onload=window.hacked=6> `<i>code</i>` end')
-SHOWN = ('Text: <script>window.hacked = 1</script> <img src=x onerror="window.hacked = 2"> bold &amp; a '
-         '[b](  jAvAsCrIpT:window.hacked=4) [c](data:text/html,<script>window.hacked=5</script>) d '
+SHOWN = ('Text: <script>window.hacked = 1</script> <img src=x onerror="window.hacked = 2"> bold &amp; a b '
+         '[c](data:text/html,<script>window.hacked=5</script>) d '
          '<svg onload=window.hacked=6> <i>code</i> end')
 BROKEN = ["**", "*a **b", "```", "```js\nlet a", "[a](", "![", "[a](b", "| a |\n|--", "- \n  - \n      - ", "> > > ", "1. a\n\n\n2. b", "`" * 50, "#", "######", "***a*",
           "[" * 3000 + "](", "*a " * 3000, "> " * 300 + "deep", "_" * 1001, "\ue0000\ue001", "~~", "<", "&lt;", "\\"]
@@ -432,7 +432,8 @@ def check_phone(url, folder):
             accessible(phone, name + ", settings")
             phone.select_option("#theme", "light" if scheme == "dark" else "dark")
             phone.click("#close-settings")
-            assert phone.evaluate("getComputedStyle(document.body).backgroundColor") == ("rgb(255, 255, 255)" if scheme == "dark" else "rgb(20, 23, 28)")
+            colour = "rgb(255, 255, 255)" if scheme == "dark" else "rgb(20, 23, 28)"
+            until(phone, f"getComputedStyle(document.body).backgroundColor === '{colour}'")
         assert errors == [], errors
         browser.close()
 

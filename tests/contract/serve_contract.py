@@ -231,11 +231,11 @@ def cut(nanochat, run, folder):
         assert response.headers["Traceparent"] == TRACE, response.headers
         if response.status == 503:
             assert b"shutting down and has ended this answer" in text, text[-300:]
-        elif text.endswith(b"[DONE]\n\n"):
-            finished += 1
         else:
-            last = json.loads(text.split(b"data: ")[-1])
-            assert "shutting down" in last["error"]["message"], last
+            events = [json.loads(event) for event in text.split(b"data: ")[1:] if not event.startswith(b"[DONE]")]
+            assert events, text
+            finished += "error" not in events[-1]
+            assert "error" not in events[-1] or "shutting down" in events[-1]["error"]["message"], events[-1]
     assert finished < 4, "everything was finished in time: nothing was tested"
     assert process.wait(timeout=60) == 0, process.returncode
     text = log.read_text()

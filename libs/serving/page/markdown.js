@@ -76,7 +76,8 @@ function parseList(lines, at) {
   let loose = false;
   while (end < lines.length) {
     const item = ITEM.exec(lines[end]);
-    if (item && !RULE.test(lines[end]) && /\d/.test(item[2]) === ordered) {
+    const within = items.length > 0 && item && item[1].length >= items[items.length - 1].indent;   // a list of the last item
+    if (item && !within && !RULE.test(lines[end]) && /\d/.test(item[2]) === ordered) {
       items.push({ indent: item[1].length + item[2].length + 1, lines: [item[3] || ""] });
       ++end;
       continue;
