@@ -93,8 +93,8 @@ Subcommand& Subcommand::required(const std::string& option_name) {
   return *this;
 }
 
-Subcommand& Subcommand::unless(const std::string& flag_name) {
-  unless_ = known(flag_name).name();
+Subcommand& Subcommand::unless(const std::string& option_name) {
+  unless_ = known(option_name).name();
   return *this;
 }
 
@@ -174,7 +174,8 @@ bool Subcommand::parse(const std::vector<std::string>& words) {
     if (!option.is_list()) values.erase(values.begin(), values.end() - 1);  // given twice: the last counts
     option.set_text(values, option.flag(), "flag");
   }
-  const bool released = !unless_.empty() && known(unless_).value().get<bool>();
+  const auto is_set = [](const nlohmann::json& value) { return value.is_boolean() ? value.get<bool>() : value != ""; };
+  const bool released = !unless_.empty() && is_set(known(unless_).value());
   for (const std::string& name : released ? std::vector<std::string>() : required_) {
     const Option& option = known(name);
     if (option.source() == "default") {

@@ -42,8 +42,8 @@ class Subcommand {
   Subcommand& positional(const std::string& option_name, bool required = false);
   // Must be set by flag, environment or file; otherwise a ConfigError.
   Subcommand& required(const std::string& option_name);
-  // With this flag set, nothing is required.
-  Subcommand& unless(const std::string& flag_name);
+  // With this option set, nothing is required.
+  Subcommand& unless(const std::string& option_name);
   // Called with the parsed options. Throw nanochat::Error; the return value is the exit code.
   Subcommand& run(std::function<ExitCode(Context&)> function);
 

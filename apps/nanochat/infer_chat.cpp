@@ -43,18 +43,10 @@ void write(std::string_view text) {
 
 bool is_blank(std::string_view text) { return text.find_first_not_of(" \t\r") == std::string_view::npos; }
 
-const char* name_of(FinishReason reason) {
-  return reason == FinishReason::kStop ? "stop" : reason == FinishReason::kLength ? "length" : "cancelled";
-}
-
 class ChatSession {
  public:
-  ChatSession(const LoadedModel& loaded, const GenerationOptions& generation, const Context& context)
-      : loaded_(loaded), tokenizer_(*loaded.tokenizer), options_(generation), context_(context),
-        terminal_(::isatty(STDIN_FILENO) != 0 && !context.quiet) {
-    options_.stop_tokens = {tokenizer_.require_special(kAssistantEnd), tokenizer_.require_special(kBos)};
-    options_.tools = &tokenizer_;
-  }
+  ChatSession(ChatModel& model, const Context& context)
+      : model_(model), context_(context), terminal_(::isatty(STDIN_FILENO) != 0 && !context.quiet) {}
 
   ExitCode run() {
     if (terminal_) say(kHelp);
@@ -111,7 +103,6 @@ class ChatSession {
     } else if (name == "/reset") {
       conversation_.messages.clear();
       set_system(system_);
-      dropped_ = 0;
       say("a new conversation\n");
     } else if (name == "/system") {
       system_ = argument;
@@ -151,7 +142,6 @@ class ChatSession {
     reader.next(conversation);  // the first of the file
     conversation_ = std::move(conversation);
     system_ = conversation_.messages.front().role == "system" ? conversation_.messages.front().joined_text() : "";
-    dropped_ = 0;
     say(fmt::format("{} messages of {}\n", conversation_.messages.size(), file));
     if (conversation_.messages.back().role == "user") answer();
   }
@@ -159,13 +149,19 @@ class ChatSession {
   // Answers the last message, the user's; takes it back when there is no answer.
   void answer() {
     try {
-      Generation result = generate_answer();
-      Message message("assistant", answer_parts(tokenizer_, result.ids));
-      if (context_.json) report(message, result);
-      if (result.reason == FinishReason::kCancelled && result.ids.empty()) {
+      ChatModel::Answer answer = model_.answer(conversation_, [this](std::string_view text) {
+        if (!context_.json) write(text);
+      });
+      if (context_.json) {
+        report(answer);
+      } else {
+        write("\n");
+      }
+      if (answer.reason == FinishReason::kLength) log_info("the answer was cut at {} tokens", answer.tokens);
+      if (answer.reason == FinishReason::kCancelled && answer.tokens == 0) {
         conversation_.messages.pop_back();
       } else {
-        conversation_.messages.push_back(std::move(message));
+        conversation_.messages.push_back(std::move(answer.message));
       }
     } catch (const Error&) {
       conversation_.messages.pop_back();
@@ -173,47 +169,66 @@ class ChatSession {
     }
   }
 
-  Generation generate_answer() {
-    // Room for an answer of a quarter of the context, or of all that may be generated where that is less.
-    const std::int64_t context = loaded_.model->config().sequence_len;
-    const std::int64_t room = std::clamp<std::int64_t>(options_.max_tokens, 1, std::max<std::int64_t>(context / 4, 1));
-    const ChatPrompt prompt = fit_prompt(tokenizer_, conversation_, context - room);
-    if (prompt.dropped > dropped_) {
-      log_warn("the context of {} tokens is full: the oldest {} messages are left out", context, prompt.dropped);
-    }
-    dropped_ = prompt.dropped;
-    AnswerView view(tokenizer_);
-    Generation result = generate(*loaded_.model, {prompt.ids}, options_, [&](std::size_t, TokenId id) {
-      if (!context_.json) write(view.push(id));
-      return true;
-    })[0];
-    if (!context_.json) write(view.flush() + "\n");
-    if (result.reason == FinishReason::kLength) log_info("the answer was cut at {} tokens", result.ids.size());
-    options_.sampling.seed = derive_seed(options_.sampling.seed, "next answer");
-    return result;
-  }
-
-  void report(const Message& message, const Generation& result) const {
-    nlohmann::ordered_json object = to_json(Conversation{{message}})["messages"][0];
-    object["ids"] = result.ids;
-    object["forced"] = result.forced;
-    object["finish_reason"] = name_of(result.reason);
+  static void report(const ChatModel::Answer& answer) {
+    nlohmann::ordered_json object = to_json(Conversation{{answer.message}})["messages"][0];
+    object.update(answer.details);
+    object["finish_reason"] = name_of(answer.reason);
     write(object.dump() + "\n");
   }
 
-  const LoadedModel& loaded_;
-  const Tokenizer& tokenizer_;
-  GenerationOptions options_;
+  ChatModel& model_;
   const Context& context_;
   bool terminal_, ended_ = false;
   std::string system_;
   Conversation conversation_;
-  std::size_t dropped_ = 0;  // messages that the last prompt left out
+};
+
+class LocalChatModel final : public ChatModel {
+ public:
+  LocalChatModel(const LoadedModel& loaded, const GenerationOptions& generation)
+      : loaded_(loaded), tokenizer_(*loaded.tokenizer), options_(generation) {
+    options_.stop_tokens = {tokenizer_.require_special(kAssistantEnd), tokenizer_.require_special(kBos)};
+    options_.tools = &tokenizer_;
+  }
+
+  Answer answer(const Conversation& conversation, const OnText& on_text) override {
+    // Room for an answer of a quarter of the context, or of all that may be generated where that is less.
+    const std::int64_t context = loaded_.model->config().sequence_len;
+    const std::int64_t room = std::clamp<std::int64_t>(options_.max_tokens, 1, std::max<std::int64_t>(context / 4, 1));
+    const ChatPrompt prompt = fit_prompt(tokenizer_, conversation, context - room);
+    dropped_.report(prompt.dropped, fmt::format("the context of {} tokens", context));
+    AnswerView view(tokenizer_);
+    const Generation result = generate(*loaded_.model, {prompt.ids}, options_, [&](std::size_t, TokenId id) {
+      on_text(view.push(id));
+      return true;
+    })[0];
+    on_text(view.flush());
+    options_.sampling.seed = derive_seed(options_.sampling.seed, "next answer");
+    return {.message = Message("assistant", answer_parts(tokenizer_, result.ids)),
+            .reason = result.reason,
+            .tokens = static_cast<std::int64_t>(result.ids.size()),
+            .details = {{"ids", result.ids}, {"forced", result.forced}}};
+  }
+
+ private:
+  const LoadedModel& loaded_;
+  const Tokenizer& tokenizer_;
+  GenerationOptions options_;
+  DroppedMessages dropped_;
 };
 
 }  // namespace
 
-ExitCode chat(const LoadedModel& loaded, const GenerationOptions& generation, const Context& context) {
+const char* name_of(FinishReason reason) {
+  return reason == FinishReason::kStop ? "stop" : reason == FinishReason::kLength ? "length" : "cancelled";
+}
+
+void DroppedMessages::report(std::size_t dropped, std::string_view context) {
+  if (dropped > reported_) log_warn("{} is full: the oldest {} messages are left out", context, dropped);
+  reported_ = dropped;  // less than before: a new conversation
+}
+
+std::unique_ptr<ChatModel> local_chat_model(const LoadedModel& loaded, const GenerationOptions& generation) {
   const Tokenizer* tokenizer = loaded.tokenizer.get();
   const auto is_missing = [&](std::string_view name) { return tokenizer == nullptr || !tokenizer->special_id(name); };
   const auto missing = std::find_if(kChatSpecialTokens.begin(), kChatSpecialTokens.end(), is_missing);
@@ -223,7 +238,9 @@ ExitCode chat(const LoadedModel& loaded, const GenerationOptions& generation, co
                                                            : fmt::format("its tokenizer has no {}", *missing)));
   }
   log_debug("chat with {}", loaded.folder.string());
-  return ChatSession(loaded, generation, context).run();
+  return std::make_unique<LocalChatModel>(loaded, generation);
 }
+
+ExitCode chat(ChatModel& model, const Context& context) { return ChatSession(model, context).run(); }
 
 }  // namespace nanochat::cli

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cstdio>
+#include <functional>
 #include <optional>
 
 #include <nlohmann/json.hpp>
@@ -17,6 +18,7 @@
 #include "core/log.h"
 #include "data/conversations/conversations.h"
 #include "infer_chat.h"
+#include "infer_server.h"
 #include "inference/chat.h"
 #include "inference/check_prompt.h"
 #include "inference/generator.h"
@@ -34,6 +36,7 @@ using nlohmann::ordered_json;
 
 struct InferArguments {
   fs::path model;
+  ServerArguments server;
   std::string prompt;
   std::vector<std::string> prompt_ids;
   fs::path prompts_file;
@@ -215,7 +218,8 @@ class Session {
 
 // ------------------------------------------------------------------------------------------------------ interactive
 
-ExitCode converse(Session& session, const Context& context) {
+// `answer` takes one prompt.
+ExitCode converse(const std::function<void(Prompt)>& answer, const Context& context) {
   const bool terminal = ::isatty(STDIN_FILENO) != 0 && !context.quiet;
   if (terminal) fmt::print(stderr, "Each line is continued by itself. Ctrl-C stops an answer, /quit ends.\n");
   LineInput lines;
@@ -225,7 +229,7 @@ ExitCode converse(Session& session, const Context& context) {
     if (!line || *line == "/quit") break;
     if (is_blank(*line)) continue;
     try {
-      session.answer({{"standard input", *line, {}, {}}});
+      answer({"standard input", *line, {}, {}});
     } catch (const DataError& error) {  // of this line alone: a prompt longer than the context
       log_error("{}", error.what());
     }
@@ -235,15 +239,31 @@ ExitCode converse(Session& session, const Context& context) {
   return ExitCode::kOk;
 }
 
+ExitCode infer_by_server(const InferArguments& arguments, const std::vector<Prompt>& prompts, const Context& context) {
+  ServerArguments server = arguments.server;
+  server.model = arguments.model.string();
+  if (arguments.chat) return chat(*server_chat_model(server, arguments.generation), context);
+  const auto answer = [&](const std::vector<Prompt>& some) {
+    return answer_by_server(server, arguments.generation, arguments.echo, context, some);
+  };
+  if (!arguments.interactive) return answer(prompts);
+  return converse([&](Prompt prompt) { answer({std::move(prompt)}); }, context);
+}
+
 ExitCode infer(InferArguments& arguments, bool prompt_given, Context& context) {
   arguments.generation.speculative = arguments.speculative.get();
   arguments.generation.validate();
   std::vector<Prompt> prompts = gather_prompts(arguments, prompt_given);
+  if (!arguments.server.url.empty()) return infer_by_server(arguments, prompts, context);
   const Runtime runtime = select_runtime(arguments.runtime, Workload::kDecoding);
   log_debug("{}", runtime.description);
-  if (arguments.chat) return chat(load_model(arguments.model, runtime.dtype, runtime.device), arguments.generation, context);
+  if (arguments.chat) {
+    const LoadedModel loaded = load_model(arguments.model, runtime.dtype, runtime.device);
+    return chat(*local_chat_model(loaded, arguments.generation), context);
+  }
   Session session(arguments, context, runtime);
-  return arguments.interactive ? converse(session, context) : session.answer(std::move(prompts));
+  if (!arguments.interactive) return session.answer(std::move(prompts));
+  return converse([&](Prompt prompt) { session.answer({std::move(prompt)}); }, context);
 }
 
 }  // namespace
@@ -254,8 +274,16 @@ void add_infer(CommandLine& command_line) {
   SamplingOptions& sampling = generation.sampling;
   Subcommand& command = command_line.add("infer", "Complete prompts or chat with a trained model.",
                                          "nanochat infer runs/first --prompt \"The capital of France is\" --temperature 0");
-  command.option("model", &arguments->model,
-                 "A run, a checkpoint, or a .safetensors file with config.json in the same folder.");
+  command.option(
+      "model", &arguments->model,
+      "A run, a checkpoint, or a .safetensors file with config.json in the same folder. With --server: the name of a model "
+      "of that server; default: its own.");
+  command.option("server", &arguments->server.url,
+                 "URL of a server that answers, such as http://127.0.0.1:8000; options of the machine have no effect then.");
+  Option& api_key = command.option("api_key", &arguments->server.api_key,
+                                   "API key for --server. Use the variable NANOCHAT_API_KEY so that the key does not appear in "
+                                   "the process list.");
+  api_key.not_in_resolved();
   const Option& prompt = command.option("prompt", &arguments->prompt,
                                         "Text to complete. The completion is printed as it is generated.");
   command.option("prompt_ids", &arguments->prompt_ids, "Token ids to complete; no tokenizer is needed.").comma_separated();
@@ -293,7 +321,7 @@ void add_infer(CommandLine& command_line) {
       "On a GPU in bfloat16, make results batch-invariant: independent of the other prompts in the batch. Prompts are slower.");
   arguments->speculative.declare(command);
   declare_runtime_options(command.options(), arguments->runtime);
-  command.positional("model").required("model");
+  command.positional("model").required("model").unless("server");
   command.run([arguments, &prompt](Context& context) { return infer(*arguments, prompt.source() != "default", context); });
 }
 

@@ -3,25 +3,17 @@
 #include <filesystem>
 #include <thread>
 
-#include <nlohmann/json.hpp>
 #include <spdlog/fmt/fmt.h>
 
-#include "checkpoint/checkpoint.h"
 #include "command_line.h"
 #include "commands.h"
 #include "core/atomic_file.h"
 #include "core/interrupt.h"
 #include "core/log.h"
-#include "core/sha256.h"
-#include "inference/calculator_tool.h"
-#include "inference/chat.h"
 #include "inference/engine.h"
-#include "inference/json_constraint.h"
-#include "inference/replicas.h"
-#include "inference/token_trie.h"
+#include "model_host.h"
 #include "runtime/runtime.h"
 #include "serving/api.h"
-#include "serving/api_error.h"
 #include "serving/api_keys.h"
 #include "serving/http_server.h"
 #include "speculative_option.h"
@@ -32,10 +24,13 @@ namespace {
 namespace fs = std::filesystem;
 
 struct ServeArguments {
-  fs::path model;
-  std::string model_name;
+  std::vector<std::string> models, model_names;
+  bool watch = false;
+  double watch_interval = 10;  // seconds
   fs::path api_key_file;
   std::int64_t max_body_mb = 8;
+  double drain_timeout = 60;  // seconds
+  std::int64_t max_sessions = 1000, session_mb = 64;
   ApiOptions api;
   HttpServerOptions http;
   EngineOptions engine;
@@ -64,32 +59,17 @@ std::string url_of(const HttpServerOptions& http, int port) {
   return fmt::format("{}://{}:{}", http.tls_certificate.empty() ? "http" : "https", host, port);
 }
 
-// The name of the run, or of the folder that holds the model.
-std::string default_name(const fs::path& checkpoint) {
-  const fs::path folder = fs::is_directory(checkpoint) ? checkpoint : checkpoint.parent_path();
-  const bool in_run = folder.parent_path().filename() == "checkpoints";
-  return (in_run ? folder.parent_path().parent_path() : folder).filename().string();
-}
-
-std::shared_ptr<ServedModel> describe(const ServeArguments& arguments, const LoadedModel& loaded) {
-  auto served = std::make_shared<ServedModel>();
-  served->id = arguments.model_name.empty() ? default_name(loaded.folder) : arguments.model_name;
-  const auto age = fs::file_time_type::clock::now() - fs::last_write_time(loaded.folder);
-  served->created =
-      std::chrono::duration_cast<std::chrono::seconds>((std::chrono::system_clock::now() - age).time_since_epoch()).count();
-  served->tokenizer = loaded.tokenizer;
-  served->fingerprint = "fp_" + sha256_hex(loaded.training_state.dump() + loaded.tokenizer->fingerprint() +
-                                           std::to_string(served->created))
-                                    .substr(0, 12);
-  served->stop_tokens = end_tokens(*loaded.tokenizer);
-  served->has_tools = has_calculator_tokens(*loaded.tokenizer);
-  const auto trie = std::make_shared<const TokenTrie>(loaded.tokenizer->vocab_size(), [&](std::int32_t id) {
-    return loaded.tokenizer->is_special(id) ? std::string_view() : loaded.tokenizer->token_bytes(id);
-  });
-  served->make_constraint = [trie](const nlohmann::ordered_json& schema) {
-    return schema.is_null() ? json_object_constraint(trie) : json_schema_constraint(schema, trie);
-  };
-  return served;
+// The models with their names, which are given in the same order. Fewer names than models leave the rest to their runs.
+std::vector<HostedModel> hosted_models(const ServeArguments& arguments) {
+  if (arguments.model_names.size() > arguments.models.size()) {
+    throw ConfigError(fmt::format("--model-name: found {} names for {} models, expected at most one each",
+                                  arguments.model_names.size(), arguments.models.size()));
+  }
+  std::vector<HostedModel> models;
+  for (std::size_t i = 0; i < arguments.models.size(); ++i) {
+    models.push_back({arguments.models[i], i < arguments.model_names.size() ? arguments.model_names[i] : ""});
+  }
+  return models;
 }
 
 // The GPUs of --devices; without it, the device of --device alone.
@@ -107,61 +87,49 @@ std::vector<RuntimeOptions> devices_of(const ServeArguments& arguments) {
   return devices;
 }
 
-// An engine for the model on the first device, and for copies of it on the others.
-std::shared_ptr<ServingEngine> make_engine(const ServeArguments& arguments, std::unique_ptr<Gpt> model,
-                                           const std::vector<RuntimeOptions>& devices) {
-  if (devices.size() == 1) return std::make_shared<Engine>(std::move(model), arguments.engine);
-  const EngineOptions options = Replicas::engine_options(arguments.engine);
-  const at::ScalarType dtype = model->dtype();
-  std::vector<std::unique_ptr<Engine>> engines;
-  engines.push_back(std::make_unique<Engine>(std::move(model), options));
-  for (const RuntimeOptions& device : std::span(devices).subspan(1)) {
-    engines.push_back(std::make_unique<Engine>(load_model(arguments.model, dtype, select_device(device)).model, options));
-  }
-  return std::make_shared<Replicas>(std::move(engines), arguments.engine);
-}
-
 ExitCode serve(ServeArguments& arguments, const std::string& key_source) {
   arguments.engine.speculative = arguments.speculative.get();
   arguments.engine.validate();
   gather_api_keys(arguments, key_source, arguments.api.api_keys);
   arguments.http.limits.body_bytes = static_cast<std::size_t>(arguments.max_body_mb) << 20;
   arguments.api.version = NANOCHAT_VERSION;
-  const std::vector<RuntimeOptions> devices = devices_of(arguments);
-  const Runtime runtime = select_runtime(devices.front(), Workload::kDecoding);
+  arguments.api.sessions.max_sessions = static_cast<std::size_t>(arguments.max_sessions);
+  arguments.api.sessions.max_bytes = static_cast<std::size_t>(arguments.session_mb) << 20;
+  const std::vector<RuntimeOptions> choices = devices_of(arguments);
+  const Runtime runtime = select_runtime(choices.front(), Workload::kDecoding);
+  std::vector<at::Device> devices = {runtime.device};
+  for (const RuntimeOptions& choice : std::span(choices).subspan(1)) devices.push_back(select_device(choice));
 
-  // Listens before the model is there: a load balancer asks /health meanwhile.
+  // Listens before the models are there: a load balancer asks /health meanwhile. The host comes after the API in this function,
+  // and the API calls it only while the server runs.
+  ModelHost* host_of_api = nullptr;
+  arguments.api.reload = [&host_of_api](ReloadDone done) { host_of_api->reload(std::move(done)); };
   auto api = std::make_shared<Api>(arguments.api);
+  ModelHost host(hosted_models(arguments), arguments.engine, runtime, devices, *api);
+  host_of_api = &host;
   HttpServer server(
-      arguments.http, [api](std::shared_ptr<HttpExchange> exchange) { api->handle(exchange); }, http_error_response);
+      arguments.http, [api](std::shared_ptr<HttpExchange> exchange) { api->handle(exchange); },
+      [api](int status, std::string_view reason, const HttpRequest& request) { return api->refuse(status, reason, request); });
   server.start();
   log_info("listening on {}", url_of(arguments.http, server.port()));
 
-  LoadedModel loaded = load_model(arguments.model, runtime.dtype, runtime.device);
-  if (loaded.tokenizer == nullptr) {
-    throw CheckpointError(fmt::format("{}: no tokenizer beside the model, and serving needs one", loaded.folder.string()));
+  host.load();
+  host.watch(arguments.watch ? arguments.watch_interval : 0);
+  if (!interrupt_requested()) {
+    log_info("ready: {}{}", runtime.description, devices.size() > 1 ? fmt::format(" and {} more", devices.size() - 1) : "");
   }
-  const std::shared_ptr<ServedModel> served = describe(arguments, loaded);
-  arguments.engine.make_tool = [tokenizer = served->tokenizer] { return make_calculator_tool(*tokenizer); };
-  const std::shared_ptr<ServingEngine> engine = make_engine(arguments, std::move(loaded.model), devices);
-  // However this function ends: a running request holds the model that is served, and with it the engine.
-  const std::unique_ptr<ServingEngine, void (*)(ServingEngine*)> stopped_at_the_end(engine.get(), [](ServingEngine* running) {
-    running->stop();
-  });
-  served->engine = engine;
-  engine->start();
-  api->set_model(served);
-  while (!engine->ready() && !interrupt_requested()) std::this_thread::sleep_for(std::chrono::milliseconds(10));
-  if (!interrupt_requested())
-    log_info("ready: \"{}\" with a context of {}, {}{}", served->id, engine->context_length(), runtime.description,
-             devices.size() > 1 ? fmt::format(" and {} more", devices.size() - 1) : "");
 
   while (!interrupt_requested()) std::this_thread::sleep_for(std::chrono::milliseconds(50));
-  log_info("shutting down: {} requests are finished first", engine->stats().running + engine->stats().queued);
+  log_info("shutting down: {} requests are finished first", host.unfinished());
   api->set_draining();
-  engine->drain();
+  server.close_after_responses();
+  if (!host.drain(std::chrono::milliseconds(static_cast<std::int64_t>(1e3 * arguments.drain_timeout)))) {
+    log_warn("after {} s (--drain-timeout), {} requests are not finished: they end with an error", arguments.drain_timeout,
+             host.unfinished());
+    api->end_answers();
+  }
   server.stop(std::chrono::seconds(5));  // what is written but not yet taken
-  engine->stop();
+  host.stop();
   log_info("stopped");
   return ExitCode::kOk;
 }
@@ -176,9 +144,20 @@ void add_serve(CommandLine& command_line) {
   Subcommand& command = command_line.add("serve",
                                          "Serve a model through the APIs of OpenAI and Anthropic, with a chat page at /.",
                                          "nanochat serve runs/first --port 8000");
-  command.option("model", &arguments->model,
-                 "A run, a checkpoint, or a .safetensors file with config.json in the same folder.");
-  command.option("model_name", &arguments->model_name, "Model id in the API; default: the name of the model's folder.");
+  command.option(
+      "model", &arguments->models,
+      "Runs, checkpoints, or .safetensors files with config.json in the same folder. Requests choose one by its name; "
+      "the first is the default.");
+  command
+      .option("model_name", &arguments->model_names,
+              "Names of the models in the API, in the same order; default: the names of their folders.")
+      .comma_separated();
+  command.option(
+      "watch", &arguments->watch,
+      "Serve the newest checkpoint of a run that still trains. Answers that have begun are finished with the old one.");
+  command.option("watch_interval", &arguments->watch_interval, "Seconds between two looks of --watch.")
+      .at_least(0.1)
+      .at_most(1e6);
   command.option("host", &http.host, "Address to listen on; 0.0.0.0 listens on all network interfaces.");
   command.option("port", &http.port, "Port to listen on; 0 picks a free port.").at_least(0).at_most(65535);
   Option& api_key = command.option("api_key", &api.api_keys,
@@ -201,6 +180,42 @@ void add_serve(CommandLine& command_line) {
               "top_k for requests that do not set one: sample from the k most likely tokens; 0 samples from all.")
       .at_least(0);
   command.option("max_running", &engine.max_running, "Maximum number of answers generated at the same time.").at_least(1);
+  command
+      .option("max_concurrent", &api.limits.max_concurrent,
+              "Maximum number of requests being answered at the same time, including those that wait; further ones get status "
+              "429; 0 means no limit.")
+      .at_least(0);
+  command
+      .option("key_max_concurrent", &api.limits.key_max_concurrent,
+              "The same for each API key; without keys, for all clients together; 0 means no limit.")
+      .at_least(0);
+  command
+      .option("key_requests_per_minute", &api.limits.key_requests_per_minute,
+              "Maximum number of requests for answers per minute and API key; further ones get status 429; 0 means no limit.")
+      .at_least(0);
+  command
+      .option("key_tokens_per_minute", &api.limits.key_tokens_per_minute,
+              "Maximum number of tokens, of prompts and answers, per minute and API key; 0 means no limit.")
+      .at_least(0);
+  command
+      .option("request_timeout", &api.limits.request_timeout,
+              "End an answer with an error after this many seconds, counted from the arrival of the request; 0 means no limit.")
+      .at_least(0);
+  command
+      .option("drain_timeout", &arguments->drain_timeout,
+              "After SIGTERM, wait up to this many seconds for running requests; then end them with an error.")
+      .at_least(0)
+      .at_most(1e6);
+  command
+      .option("max_sessions", &arguments->max_sessions,
+              "Maximum number of chat sessions that the server keeps; the least recently used goes first; 0 keeps none.")
+      .at_least(0);
+  command.option("session_mb", &arguments->session_mb, "Maximum size of all chat sessions in MiB of memory.")
+      .at_least(1)
+      .at_most(1 << 20);
+  command.option("session_ttl", &api.sessions.time_to_live, "Drop a chat session that was not used for this many seconds.")
+      .at_least(1)
+      .at_most(1e9);
   command.option("max_queued", &engine.max_queued, "Maximum number of waiting requests; further ones get status 429.")
       .at_least(0);
   command

@@ -223,7 +223,7 @@ struct Transfer::State {
     set(CURLOPT_URL, request->url.c_str());
     set(CURLOPT_PROTOCOLS_STR, "http,https");
     set(CURLOPT_REDIR_PROTOCOLS_STR, lowered(request->url).starts_with("https:") ? "https" : "http,https");
-    set(CURLOPT_FOLLOWLOCATION, 1L);
+    set(CURLOPT_FOLLOWLOCATION, request->body ? 0L : 1L);  // a redirect could turn POST into GET
     set(CURLOPT_MAXREDIRS, static_cast<long>(limits.max_redirects));
     set(CURLOPT_CONNECTTIMEOUT_MS, std::max(1L, static_cast<long>(limits.connect_timeout_seconds * 1000)));
     set(CURLOPT_SSL_VERIFYPEER, 1L);
@@ -248,6 +248,11 @@ struct Transfer::State {
     set(CURLOPT_WRITEDATA, static_cast<void*>(this));
     set(CURLOPT_HTTPHEADER, headers.list);
     if (request->head) set(CURLOPT_NOBODY, 1L);
+    if (request->body) {
+      set(CURLOPT_POST, 1L);
+      set(CURLOPT_POSTFIELDSIZE_LARGE, static_cast<curl_off_t>(request->body->size()));
+      set(CURLOPT_POSTFIELDS, request->body->data());
+    }
     if (request->offset > 0) set(CURLOPT_RANGE, fmt::format("{}-", request->offset).c_str());
   }
 
@@ -308,6 +313,7 @@ TransferEnd Transfer::perform(const TransferRequest& request, const TransferHand
   HeaderList headers;
   headers.add("Accept-Encoding: identity");  // the file as it is: sizes and ranges are of its bytes
   if (request.offset > 0 && !request.if_range.empty()) headers.add("If-Range: " + request.if_range);
+  for (const std::string& line : request.headers) headers.add(line);
   state.set_up(headers);
   check(curl_multi_add_handle(state.multi, state.easy));
   TransferEnd end;

@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "download/partial_file.h"
 
@@ -22,6 +23,8 @@ struct TransferLimits {
 struct TransferRequest {
   std::string url;
   bool head = false;         // request only the headers
+  std::optional<std::string> body = {};  // send this with POST, and follow no redirects
+  std::vector<std::string> headers = {};  // further lines, such as "Content-Type: application/json"
   std::uint64_t offset = 0;  // > 0: request the bytes from this offset on (Range)
   std::string if_range = {}; // with `offset`: only if the file still has this version; empty: any
 };

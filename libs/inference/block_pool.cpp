@@ -85,6 +85,28 @@ BlockPool::Name BlockPool::publish(std::int32_t block, Name parent, std::span<co
   return e.name;
 }
 
+void BlockPool::release_prefix(std::span<const std::int32_t> tokens) {
+  std::vector<std::int32_t> path;
+  const auto size = static_cast<std::size_t>(block_size_);
+  for (Name name = kRoot; tokens.size() >= size; tokens = tokens.subspan(size)) {
+    const auto found = names_.find(Key{name, {tokens.begin(), tokens.begin() + block_size_}});
+    if (found == names_.end()) break;
+    path.push_back(found->second);
+    name = entry(found->second).name;
+  }
+  if (path.empty()) return;
+  std::unordered_map<Name, std::int64_t> followers;
+  for (const auto& [key, block] : names_) ++followers[key.parent];
+  for (; !path.empty(); path.pop_back()) {
+    Entry& last = entry(path.back());
+    if (last.holders > 0 || followers[last.name] > 0) return;
+    --followers[last.key->parent];
+    unused_.erase(last.place);
+    free_.push_back(path.back());
+    forget(path.back());
+  }
+}
+
 std::int64_t BlockPool::invalidate(const std::function<bool(std::span<const std::int32_t>)>& matches) {
   // In the order of their names a block comes behind what it follows.
   std::vector<std::int32_t> published;

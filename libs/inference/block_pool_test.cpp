@@ -100,6 +100,29 @@ TEST(BlockPool, InvalidationTakesWhatFollowsToo) {
 }
 
 // Random use against a plain count of who holds what.
+TEST(BlockPool, ReleasingAPrefixKeepsWhatOthersShare) {
+  BlockPool pool(16, 2, true);
+  release(pool, compute(pool, {1, 2, 3, 4, 5, 6, 7}, 2));  // three full blocks are cached
+  auto prefix = pool.match(Tokens{1, 2}, 9);               // another sequence goes on after the first
+  const std::int32_t other = pool.allocate();
+  pool.publish(other, prefix.name, Tokens{8, 9});
+  pool.release(other);
+  release(pool, prefix.blocks);
+  EXPECT_EQ(pool.cached(), 4);
+  pool.release_prefix(Tokens{1, 2, 3, 4, 5, 6, 7});
+  EXPECT_EQ(pool.cached(), 2);  // {1, 2} and {8, 9}
+  EXPECT_EQ(pool.match(Tokens{1, 2, 8, 9}, 9).blocks.size(), 2U);
+  pool.release_prefix(Tokens{1, 2, 8, 9});  // held since the line above
+  EXPECT_EQ(pool.used(), 2);
+  release(pool, prefix.blocks = pool.match(Tokens{1, 2, 8, 9}, 9).blocks);
+  release(pool, prefix.blocks);
+  pool.release_prefix(Tokens{7, 7});
+  EXPECT_EQ(pool.cached(), 2);
+  pool.release_prefix(Tokens{1, 2, 8, 9, 5});
+  EXPECT_EQ(pool.cached(), 0);
+  EXPECT_EQ(pool.available(), 16);
+}
+
 TEST(BlockPool, NeverLosesOrSharesABlockByMistake) {
   Rng rng(5);
   BlockPool pool(12, 2, true);

@@ -29,6 +29,21 @@ void EngineOptions::validate() const {
   at_least(max_queued_tokens, 0, "max_queued_tokens");
 }
 
+EngineStats& EngineStats::operator+=(const EngineStats& other) {
+  for (std::int64_t EngineStats::*const count :
+       {&EngineStats::running, &EngineStats::queued, &EngineStats::queued_tokens, &EngineStats::kv_blocks_used,
+        &EngineStats::kv_blocks_cached, &EngineStats::kv_blocks_total, &EngineStats::cache_hits, &EngineStats::cache_misses,
+        &EngineStats::requests, &EngineStats::finished, &EngineStats::cancelled, &EngineStats::failed, &EngineStats::refused,
+        &EngineStats::preemptions, &EngineStats::prompt_tokens, &EngineStats::cached_tokens, &EngineStats::completion_tokens,
+        &EngineStats::steps, &EngineStats::drafted_tokens, &EngineStats::accepted_tokens}) {
+    this->*count += other.*count;
+  }
+  prompt_tokens_per_second += other.prompt_tokens_per_second;
+  completion_tokens_per_second += other.completion_tokens_per_second;
+  replicas.insert(replicas.end(), other.replicas.begin(), other.replicas.end());
+  return *this;
+}
+
 std::int64_t default_batch_tokens(bool gpu) { return gpu ? 8192 : 256; }
 
 namespace {
@@ -51,11 +66,15 @@ class Engine::Impl {
     thread_ = std::thread([this] { run(); });
   }
 
-  void drain() {
+  bool drain(std::optional<std::chrono::milliseconds> limit) {
     std::unique_lock lock(mutex_);
     draining_ = true;
     wake_.notify_one();
-    if (thread_.joinable()) drained_.wait(lock, [&] { return stopped_ || (idle_ && inbox_.empty()); });
+    if (!thread_.joinable()) return true;
+    const auto done = [&] { return stopped_ || (idle_ && inbox_.empty()); };
+    if (limit) return drained_.wait_for(lock, *limit, done);
+    drained_.wait(lock, done);
+    return true;
   }
 
   void stop() {
@@ -192,7 +211,7 @@ Engine::Engine(std::unique_ptr<Gpt> model, const EngineOptions& options) {
 Engine::~Engine() { stop(); }
 
 void Engine::start() { impl_->start(); }
-void Engine::drain() { impl_->drain(); }
+bool Engine::drain(std::optional<std::chrono::milliseconds> limit) { return impl_->drain(limit); }
 void Engine::stop() { impl_->stop(); }
 Submission Engine::submit(EngineRequest request) { return impl_->submit(std::move(request)); }
 void Engine::check(const EngineRequest& request) const { impl_->check(request); }
@@ -210,6 +229,9 @@ void Engine::invalidate(std::function<bool(std::span<const std::int32_t>)> match
     const std::int64_t forgotten = core.invalidate(matches);
     if (done) done(forgotten);
   });
+}
+void Engine::release_prefix(std::vector<std::int32_t> tokens) {
+  impl_->post([tokens = std::move(tokens)](EngineCore& core) { core.release_prefix(tokens); });
 }
 EngineStats Engine::stats() const { return impl_->stats(); }
 bool Engine::ready() const { return impl_->ready(); }

@@ -7,9 +7,10 @@
 //
 // Sampling is batch-invariant: the random numbers of a token depend only on the seed, the index of its sequence and its
 // position. On a CPU an answer is the same, bit for bit, whatever else is in the batch, with or without the prefix cache,
-// whether its prompt is computed in one chunk or in several, and with or without speculative decoding. On a GPU the same holds in float32, and in bfloat16 with
-// EngineOptions::batch_invariant; otherwise up to the rounding of products and attention.
+// whether its prompt is computed in one chunk or in several, and with or without speculative decoding. On a GPU the same
+// holds in float32, and in bfloat16 with EngineOptions::batch_invariant; otherwise up to the rounding of products and attention.
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -49,7 +50,8 @@ std::int64_t default_batch_tokens(bool gpu);
 class ServingEngine : public InferenceBackend {
  public:
   virtual void start() = 0;  // warms up and starts the threads; call once. Requests may be submitted before
-  virtual void drain() = 0;  // refuses new requests, returns when the others are done
+  // Refuses new requests, waits until the others are done, and returns true. Returns false if `limit` passes before that.
+  virtual bool drain(std::optional<std::chrono::milliseconds> limit = std::nullopt) = 0;
   virtual void stop() = 0;  // ends all requests with kCancelled, returns when the threads have ended
 };
 
@@ -63,7 +65,7 @@ class Engine final : public ServingEngine {
   Engine& operator=(const Engine&) = delete;
 
   void start() override;
-  void drain() override;
+  bool drain(std::optional<std::chrono::milliseconds> limit = std::nullopt) override;
   void stop() override;
 
   // Everything below is thread-safe; inference_backend.h says what it does.
@@ -74,6 +76,7 @@ class Engine final : public ServingEngine {
   void cancel(RequestId id, std::int32_t sequence);
   void invalidate(std::function<bool(std::span<const std::int32_t>)> matches,
                   std::function<void(std::int64_t)> done = {}) override;
+  void release_prefix(std::vector<std::int32_t> tokens) override;
   EngineStats stats() const override;
   bool ready() const override;
   std::int64_t context_length() const override;

@@ -30,6 +30,7 @@ struct EngineStats {
   std::int64_t drafted_tokens = 0, accepted_tokens = 0;  // of speculative decoding since the start: passed, and of these kept
   double prompt_tokens_per_second = 0.0, completion_tokens_per_second = 0.0;  // over the last ten seconds
   std::vector<EngineStats> replicas;  // of each engine, if there are several (replicas.h)
+  EngineStats& operator+=(const EngineStats& other);  // adds its counts and rates, and appends its replicas
 };
 
 // Thread-safe.
@@ -48,6 +49,10 @@ class InferenceBackend {
   // blocks on the engine's thread.
   virtual void invalidate(std::function<bool(std::span<const std::int32_t>)> matches,
                           std::function<void(std::int64_t)> done) = 0;
+
+  // Removes the cached blocks that only sequences beginning with these tokens use: those from the last one back to the first that
+  // another sequence shares. Blocks that a running sequence holds stay.
+  virtual void release_prefix(std::vector<std::int32_t> tokens) = 0;
 
   virtual EngineStats stats() const = 0;  // as of the last step
   virtual bool ready() const = 0;

@@ -20,31 +20,6 @@ namespace {
 // token of the answer. A longer prefix in one replica's cache therefore does not pile all requests onto that replica.
 constexpr std::int64_t kTokensPerSequence = 256;
 
-void add(EngineStats& sum, const EngineStats& one) {
-  sum.running += one.running;
-  sum.queued += one.queued;
-  sum.queued_tokens += one.queued_tokens;
-  sum.kv_blocks_used += one.kv_blocks_used;
-  sum.kv_blocks_cached += one.kv_blocks_cached;
-  sum.kv_blocks_total += one.kv_blocks_total;
-  sum.cache_hits += one.cache_hits;
-  sum.cache_misses += one.cache_misses;
-  sum.requests += one.requests;
-  sum.finished += one.finished;
-  sum.cancelled += one.cancelled;
-  sum.failed += one.failed;
-  sum.refused += one.refused;
-  sum.preemptions += one.preemptions;
-  sum.prompt_tokens += one.prompt_tokens;
-  sum.cached_tokens += one.cached_tokens;
-  sum.completion_tokens += one.completion_tokens;
-  sum.steps += one.steps;
-  sum.drafted_tokens += one.drafted_tokens;
-  sum.accepted_tokens += one.accepted_tokens;
-  sum.prompt_tokens_per_second += one.prompt_tokens_per_second;
-  sum.completion_tokens_per_second += one.completion_tokens_per_second;
-}
-
 }  // namespace
 
 class Replicas::Impl {
@@ -73,13 +48,25 @@ class Replicas::Impl {
     for (const auto& engine : engines_) engine->start();
   }
 
-  void drain() {
+  bool drain(std::optional<std::chrono::milliseconds> limit) {
+    using Clock = std::chrono::steady_clock;
+    const auto end = Clock::now() + limit.value_or(std::chrono::milliseconds(0));
     {
       std::unique_lock lock(mutex_);
       draining_ = true;
-      emptied_.wait(lock, [&] { return stopped_ || !started_ || waiting_.empty(); });
+      const auto emptied = [&] { return stopped_ || !started_ || waiting_.empty(); };
+      if (!limit) {
+        emptied_.wait(lock, emptied);
+      } else if (!emptied_.wait_until(lock, end, emptied)) {
+        return false;
+      }
     }
-    for (const auto& engine : engines_) engine->drain();
+    bool finished = true;
+    for (const auto& engine : engines_) {
+      if (limit) limit = std::max(std::chrono::milliseconds(0), std::chrono::ceil<std::chrono::milliseconds>(end - Clock::now()));
+      finished = engine->drain(limit) && finished;
+    }
+    return finished;
   }
 
   void stop() {
@@ -144,7 +131,7 @@ class Replicas::Impl {
     for (const auto& engine : engines_) {
       EngineStats one = engine->stats();
       sum.ready = sum.ready && one.ready;
-      add(sum, one);
+      sum += one;
       sum.replicas.push_back(std::move(one));
     }
     const std::scoped_lock lock(mutex_);
@@ -258,12 +245,15 @@ Replicas::Replicas(std::vector<std::unique_ptr<Engine>> engines, const EngineOpt
 Replicas::~Replicas() { stop(); }
 
 void Replicas::start() { impl_->start(); }
-void Replicas::drain() { impl_->drain(); }
+bool Replicas::drain(std::optional<std::chrono::milliseconds> limit) { return impl_->drain(limit); }
 void Replicas::stop() { impl_->stop(); }
 Submission Replicas::submit(EngineRequest request) { return impl_->submit(std::move(request)); }
 void Replicas::cancel(RequestId id) { impl_->cancel(id); }
 void Replicas::invalidate(std::function<bool(std::span<const std::int32_t>)> matches, std::function<void(std::int64_t)> done) {
   impl_->invalidate(std::move(matches), std::move(done));
+}
+void Replicas::release_prefix(std::vector<std::int32_t> tokens) {
+  for (const auto& engine : impl_->engines()) engine->release_prefix(tokens);
 }
 EngineStats Replicas::stats() const { return impl_->stats(); }
 bool Replicas::ready() const {

@@ -8,9 +8,11 @@
 //   replicas.start();
 //   replicas.submit(std::move(request));
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -31,12 +33,13 @@ class Replicas final : public ServingEngine {
   static EngineOptions engine_options(EngineOptions options);
 
   void start() override;
-  void drain() override;
+  bool drain(std::optional<std::chrono::milliseconds> limit = std::nullopt) override;
   void stop() override;
 
   Submission submit(EngineRequest request) override;
   void cancel(RequestId id) override;
   void invalidate(std::function<bool(std::span<const std::int32_t>)> matches, std::function<void(std::int64_t)> done) override;
+  void release_prefix(std::vector<std::int32_t> tokens) override;
   EngineStats stats() const override;  // sums, and EngineStats::replicas
   bool ready() const override;  // all of them
   std::int64_t context_length() const override;

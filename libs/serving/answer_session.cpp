@@ -20,13 +20,12 @@ ChoiceEnd end_of(FinishReason reason) {
 
 }  // namespace
 
-AnswerSession::AnswerSession(std::shared_ptr<const ServedModel> model, std::shared_ptr<ServerMetrics> metrics,
-                             std::shared_ptr<HttpExchange> exchange, AnswerPlan plan)
-    : model_(std::move(model)), metrics_(std::move(metrics)), exchange_(std::move(exchange)), plan_(std::move(plan)),
-      usages_(plan_.prompts.size()), remaining_(plan_.prompts.size()) {
+AnswerSession::AnswerSession(std::shared_ptr<ServerMetrics> metrics, std::shared_ptr<HttpExchange> exchange, AnswerPlan plan)
+    : metrics_(std::move(metrics)), exchange_(std::move(exchange)), plan_(std::move(plan)), usages_(plan_.prompts.size()),
+      remaining_(plan_.prompts.size()) {
   for (const AnswerPrompt& prompt : plan_.prompts) {
     for (std::int64_t i = 0; i < plan_.n; ++i) {
-      Choice choice{.text = AnswerText(*model_->tokenizer, plan_.stop, plan_.hide_calculator)};
+      Choice choice{.text = AnswerText(*plan_.served->tokenizer, plan_.stop, plan_.hide_calculator)};
       choice.prefix = prompt.echo;
       if (plan_.tool_call) choice.call.emplace();
       choices_.push_back(std::move(choice));
@@ -41,7 +40,7 @@ void AnswerSession::start() {
     for (std::size_t r = 0; r < plan_.prompts.size(); ++r) {
       EngineRequest request = std::move(plan_.prompts[r].request);
       request.on_event = [self, r](const EngineEvent& event) { return self->on_event(r, event); };
-      const Submission submission = model_->engine->submit(std::move(request));
+      const Submission submission = plan_.served->engine->submit(std::move(request));
       if (submission.refusal == Refusal::kQueueFull) throw ApiError::busy("too many requests are waiting; try again later");
       if (!submission) throw ApiError::unavailable("the server is shutting down");
       const std::lock_guard lock(mutex_);
@@ -68,7 +67,21 @@ void AnswerSession::cancel() {
     cancelled_ = true;
     ids = ids_;
   }
-  for (const RequestId id : ids) model_->engine->cancel(id);
+  for (const RequestId id : ids) plan_.served->engine->cancel(id);
+  if (plan_.turn) plan_.turn->abandon();
+}
+
+void AnswerSession::abort(const ApiError& error) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (remaining_ == 0 || cancelled_) return;
+    for (Choice& choice : choices_) {
+      if (!choice.end) choice.end = ChoiceEnd::kCancelled;
+    }
+    fail(error);
+    if (streaming_) exchange_->wake();
+  }
+  cancel();
 }
 
 AnswerOutcome AnswerSession::outcome() const {
@@ -106,7 +119,10 @@ bool AnswerSession::on_event(std::size_t request, const EngineEvent& event) {
       choice.text.finish();
       choice.end = choice.stopped ? ChoiceEnd::kStop : end_of(event.reason);
       if (choice.call && choice.end == ChoiceEnd::kStop) choice.end = ChoiceEnd::kCall;
-      if (event.reason == FinishReason::kError) fail(event.error);
+      if (event.reason == FinishReason::kError) {
+        log_error("an answer failed: {}", event.error);
+        fail(ApiError::internal(event.error.empty() ? "the engine failed" : event.error));
+      }
       break;
     case EngineEventKind::kDone:
       --remaining_;
@@ -128,7 +144,7 @@ void AnswerSession::take_prompt(std::size_t request, const EngineEvent& event) {
       one.token = event.prompt[i - 1].token;
       one.top = event.prompt[i - 1].top;
     }
-    const Tokenizer& tokenizer = *model_->tokenizer;
+    const Tokenizer& tokenizer = *plan_.served->tokenizer;
     if (ids[i] < tokenizer.vocab_size() && !tokenizer.is_special(ids[i])) offset += tokenizer.token_bytes(ids[i]).size();
     tokens.push_back(std::move(one));
   }
@@ -144,17 +160,18 @@ bool AnswerSession::take_token(Choice& choice, const EngineEvent& event) {
   if (choice.last_token != Clock::time_point()) metrics_->inter_token(seconds_between(choice.last_token, now));
   choice.last_token = now;
   if (choice.stopped) return false;
+  if (plan_.turn) plan_.turn->add_token(event.token.id);
   const bool go_on = choice.text.push(event.token, {event.top.begin(), event.top.end()}, event.forced);
   const bool end = std::find(plan_.ends.begin(), plan_.ends.end(), event.token.id) != plan_.ends.end();
   choice.stopped = !go_on || end;
   return !choice.stopped;
 }
 
-void AnswerSession::fail(const std::string& message) {
+void AnswerSession::fail(const ApiError& error) {
   if (error_) return;
-  log_error("an answer failed: {}", message);
-  error_ = ApiError::internal(message.empty() ? "the engine failed" : message);
-  if (!streaming_) exchange_->respond(plan_.format->failure(*error_));  // else read() reports it
+  error_ = error;
+  if (plan_.turn) plan_.turn->abandon();
+  if (!streaming_) exchange_->respond(plan_.format->failure(error));  // else read() reports it
 }
 
 void AnswerSession::begin_stream() {
@@ -182,12 +199,14 @@ ChoicePart AnswerSession::part_of(std::size_t index) {
   if (choice.call) part.call = choice.call->push(std::exchange(part.text, {}));
   part.end = choice.end;
   if (part.end) part.stop_string = choice.text.stop_string();
+  if (plan_.turn) plan_.turn->add(part);
   return part;
 }
 
 void AnswerSession::respond_whole() {
   std::vector<ChoicePart> parts;
   for (std::size_t i = 0; i < choices_.size(); ++i) parts.push_back(part_of(i));
+  if (plan_.turn) plan_.turn->commit();
   exchange_->respond(HttpResponse{.body = plan_.format->whole(parts, total_usage())});
 }
 
@@ -213,6 +232,7 @@ bool AnswerSession::read(std::string& out) {
   const EngineUsage usage = total_usage();
   for (std::size_t i = 0; i < choices_.size(); ++i) write_choice(i, usage, out);
   if (remaining_ > 0) return true;
+  if (plan_.turn) plan_.turn->commit();
   plan_.format->end(usage, out);
   return false;
 }

@@ -63,8 +63,8 @@ class AnswerSessionTest : public ::testing::Test {
     return plan;
   }
   void start(AnswerPlan plan) {
-    session_ = std::make_shared<AnswerSession>(testing::fake_model(backend_), std::make_shared<ServerMetrics>(), exchange_,
-                                               std::move(plan));
+    plan.served = testing::fake_model(backend_);
+    session_ = std::make_shared<AnswerSession>(std::make_shared<ServerMetrics>(), exchange_, std::move(plan));
     session_->start();
   }
   void say(const std::string& text) {

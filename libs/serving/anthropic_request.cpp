@@ -29,6 +29,7 @@ constexpr UnsupportedField kUnsupportedInMessages[] = {
     {"guided_json", kUseFormat},
     {"container", "this server runs no tools"},
     {"mcp_servers", "this server runs no tools"},
+    {"session_id", "only /v1/chat/completions has it"},
     {"context_management", "prompts are never cut"},
     {"speed", "this server has one speed", R"(["standard"])"},
 };

@@ -9,10 +9,13 @@
 #include "core/format.h"
 #include "core/log.h"
 #include "serving/api_error.h"
+#include "serving/internal/answer_admission.h"
 #include "serving/internal/anthropic_format.h"
 #include "serving/internal/api_call.h"
+#include "serving/internal/chat_sessions.h"
 #include "serving/internal/origin.h"
 #include "serving/internal/response_store.h"
+#include "serving/internal/running_answers.h"
 #include "serving/internal/server_metrics.h"
 
 namespace nanochat {
@@ -100,7 +103,10 @@ bool equal_in_constant_time(std::string_view given, std::string_view secret) {
 
 Api::Api(ApiOptions options)
     : options_(checked(std::move(options))), metrics_(std::make_shared<ServerMetrics>()),
-      responses_(std::make_shared<ResponseStore>(options_.max_stored_responses, options_.max_stored_bytes)) {}
+      responses_(std::make_shared<ResponseStore>(options_.max_stored_responses, options_.max_stored_bytes)),
+      sessions_(std::make_shared<ChatSessions>(options_.sessions)),
+      admission_(std::make_unique<AnswerAdmission>(options_.limits)),
+      running_(std::make_unique<RunningAnswers>(options_.limits.request_timeout)), models_(std::make_shared<ServedModels>()) {}
 Api::~Api() = default;
 
 const std::vector<Api::Route>& Api::table() {
@@ -110,6 +116,8 @@ const std::vector<Api::Route>& Api::table() {
       {"POST", "/v1/responses", &Api::answer, false, plan_response},
       {"GET", "/v1/responses/{id}", &Api::stored_response},
       {"DELETE", "/v1/responses/{id}", &Api::delete_response},
+      {"GET", "/v1/sessions/{id}", &Api::session},
+      {"DELETE", "/v1/sessions/{id}", &Api::delete_session},
       {"POST", "/v1/messages", &Api::answer, false, plan_anthropic_message, anthropic_failure},
       {"POST", "/v1/messages/count_tokens", &Api::count_tokens, false, nullptr, anthropic_failure},
       {"GET", "/v1/models", &Api::models},
@@ -121,11 +129,15 @@ const std::vector<Api::Route>& Api::table() {
       {"GET", "/stats", &Api::stats},
       {"GET", "/metrics", &Api::metrics_text},
       {"POST", "/cache/invalidate", &Api::invalidate_cache},
+      {"POST", "/admin/reload", &Api::reload},
       {"GET", "/openapi.json", &Api::openapi, true},
       {"GET", "/version", &Api::version, true},
       {"GET", "/", &Api::page, true},
       {"GET", "/page.css", &Api::page, true},
       {"GET", "/page.js", &Api::page, true},
+      {"GET", "/conversations.js", &Api::page, true},
+      {"GET", "/markdown.js", &Api::page, true},
+      {"GET", "/stream.js", &Api::page, true},
       {"GET", "/icon.svg", &Api::page, true},
   };
   return routes;
@@ -139,20 +151,22 @@ std::vector<std::string> Api::routes() {
 
 void Api::set_model(std::shared_ptr<const ServedModel> served) {
   const std::lock_guard lock(mutex_);
-  model_ = std::move(served);
+  models_ = std::make_shared<const ServedModels>(models_->with(std::move(served)));
 }
 
 void Api::set_draining() { draining_ = true; }
 
-std::shared_ptr<const ServedModel> Api::model() const {
+void Api::end_answers() { running_->end_all(ApiError::unavailable("the server is shutting down and has ended this answer")); }
+
+std::shared_ptr<const ServedModels> Api::models() const {
   const std::lock_guard lock(mutex_);
-  return model_;
+  return models_;
 }
 
-std::shared_ptr<const ServedModel> Api::require_model() const {
-  auto served = model();
+std::shared_ptr<const ServedModels> Api::require_models() const {
+  auto served = models();
   if (draining_) throw ApiError::unavailable("the server is shutting down");
-  if (served == nullptr || !served->engine->ready()) throw ApiError::unavailable("the model is still loading");
+  if (!served->ready()) throw ApiError::unavailable("the model is still loading");
   return served;
 }
 
@@ -194,7 +208,8 @@ HttpHeaders Api::cors_headers(const HttpRequest& request) const {
   HttpHeaders headers = {{"Vary", "Origin"}};
   if (const std::string_view allowed = allowed_origin(request); !allowed.empty()) {
     headers.emplace_back("Access-Control-Allow-Origin", allowed);
-    headers.emplace_back("Access-Control-Expose-Headers", "X-Request-Id, Retry-After");
+    headers.emplace_back("Access-Control-Expose-Headers",
+                         "X-Request-Id, X-Session-Id, X-Session-Messages, Retry-After, Traceparent");
   }
   return headers;
 }
@@ -224,8 +239,7 @@ HttpResponse Api::preflight(const Call& call) const {
 
 // -------------------------------------------------------------------------------------------------------------- dispatch
 
-void Api::find_route(Call& call) {
-  const HttpRequest& request = call.request();
+void Api::find_route(const HttpRequest& request, Call& call) {
   const std::string_view method = request.method == "HEAD" ? std::string_view("GET") : std::string_view(request.method);
   const std::string_view path = without_slash(request.path);
   const std::string other = other_version(path);
@@ -277,34 +291,43 @@ HttpResponse Api::dispatch(Call& call) {
   return (this->*call.route->function)(call);
 }
 
+HttpHeaders Api::begin(const HttpRequest& request, Call& call) {
+  call.id = fmt::format("req-{}", ++request_count_);
+  call.trace = parse_traceparent(request.header("traceparent"));
+  find_route(request, call);
+  HttpHeaders headers = cors_headers(request);
+  headers.emplace_back("X-Request-Id", call.id);
+  if (call.failure == anthropic_failure) headers.emplace_back("Request-Id", call.id);  // the name in Anthropic's API
+  if (call.trace) headers.emplace_back("Traceparent", call.trace->traceparent());
+  metrics_->begin_request();
+  return headers;
+}
+
+void Api::finish(const HttpRequest& request, const Call& call, int status, std::size_t bytes) const {
+  metrics_->end_request(call.route == nullptr ? "other" : call.route->path, status);
+  const double ms = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - call.begin).count();
+  const auto quoted = [](std::string_view text) {
+    return nlohmann::json(replace_invalid_utf8(text.substr(0, kLoggedPathBytes))).dump(-1, ' ', true);
+  };
+  std::string line = fmt::format("request id={} client={} method={} path={} status={} ms={:.1f} bytes={}", call.id,
+                                 request.client, quoted(request.method), quoted(request.path), status, ms, bytes);
+  if (call.trace) line += fmt::format(" trace_id={} span_id={}", call.trace->trace_id, call.trace->span_id);
+  if (call.session != nullptr) {
+    const AnswerOutcome outcome = call.session->outcome();
+    call.place->charge(outcome.usage.prompt_tokens + outcome.usage.completion_tokens);
+    line += fmt::format(" prompt_tokens={} cached_tokens={} completion_tokens={} finish={}", outcome.usage.prompt_tokens,
+                        outcome.usage.cached_tokens, outcome.usage.completion_tokens, outcome.finish_reasons);
+  }
+  log_info("{}", line);
+}
+
 void Api::handle(const std::shared_ptr<HttpExchange>& exchange) {
   const auto call = std::make_shared<Call>();
   call->exchange = exchange;
-  call->id = fmt::format("req-{}", ++request_count_);
-  find_route(*call);
-  HttpHeaders headers = cors_headers(exchange->request());
-  headers.emplace_back("X-Request-Id", call->id);
-  if (call->failure == anthropic_failure) headers.emplace_back("Request-Id", call->id);  // the name in Anthropic's API
-  exchange->add_headers(std::move(headers));
-  metrics_->begin_request();
+  exchange->add_headers(begin(exchange->request(), *call));
   HttpResponse response;
   // The exchange drops this function at its end. That also breaks the cycle of the call, which owns the exchange.
-  exchange->on_end([call, metrics = metrics_](int status, std::size_t bytes) {
-    const HttpRequest& request = call->request();
-    metrics->end_request(call->route == nullptr ? "other" : call->route->path, status);
-    const double ms = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - call->begin).count();
-    const auto quoted = [](std::string_view text) {
-      return nlohmann::json(replace_invalid_utf8(text.substr(0, kLoggedPathBytes))).dump(-1, ' ', true);
-    };
-    std::string line = fmt::format("request id={} client={} method={} path={} status={} ms={:.1f} bytes={}", call->id,
-                                   request.client, quoted(request.method), quoted(request.path), status, ms, bytes);
-    if (call->session != nullptr) {
-      const AnswerOutcome outcome = call->session->outcome();
-      line += fmt::format(" prompt_tokens={} cached_tokens={} completion_tokens={} finish={}", outcome.usage.prompt_tokens,
-                          outcome.usage.cached_tokens, outcome.usage.completion_tokens, outcome.finish_reasons);
-    }
-    log_info("{}", line);
-  });
+  exchange->on_end([this, call](int status, std::size_t bytes) { finish(call->request(), *call, status, bytes); });
   try {
     response = dispatch(*call);
   } catch (...) {
@@ -312,6 +335,15 @@ void Api::handle(const std::shared_ptr<HttpExchange>& exchange) {
     response = call->failure(error);
   }
   if (response.status != 0) exchange->respond(std::move(response));
+}
+
+HttpResponse Api::refuse(int status, std::string_view reason, const HttpRequest& request) {
+  Call call;
+  const HttpHeaders headers = begin(request, call);
+  HttpResponse response = call.failure(http_error(status, reason));
+  response.headers.insert(response.headers.end(), headers.begin(), headers.end());
+  finish(request, call, status, response.body.size());
+  return response;
 }
 
 }  // namespace nanochat

@@ -17,13 +17,6 @@
 namespace nanochat {
 namespace {
 
-void check_model(const ServedModel& model, const std::string& name) {
-  if (name.empty() || name == model.id) return;
-  throw ApiError(404, "invalid_request_error",
-                 fmt::format("model: found \"{}\", expected \"{}\", the model of this server", name, model.id), "model",
-                 "model_not_found");
-}
-
 void check_token(const ServedModel& model, TokenId id, const char* field) {
   if (id < model.engine->vocab_size()) return;
   throw ApiError::invalid(fmt::format("{}: found token id {}, expected one below {}, the vocabulary size", field, id,
@@ -131,8 +124,8 @@ std::vector<TokenId> chat_prompt(const ServedModel& served, const ChatRequest& c
 }
 
 // The plan of a request that every protocol for chats has. Consumes the request.
-AnswerPlan plan_conversation(const ServedModel& served, ChatRequest chat, std::unique_ptr<AnswerFormat> format) {
-  check_model(served, chat.fields.model);
+AnswerPlan plan_conversation(const ServedModels::Model& model, ChatRequest chat, std::unique_ptr<AnswerFormat> format) {
+  const ServedModel& served = *model;
   if (chat.continues() && chat.format != ResponseFormat::kText) {
     throw ApiError::invalid(
         fmt::format("{}: cannot be combined with a message of the assistant last, which the answer continues",
@@ -144,6 +137,7 @@ AnswerPlan plan_conversation(const ServedModel& served, ChatRequest chat, std::u
   request.tools = with_tools(served, chat);
   request.constraint = constraint(served, chat);
   AnswerPlan plan = answer_plan(std::move(chat.fields), std::move(format));
+  plan.served = model;
   plan.tool_call = chat.format == ResponseFormat::kToolCall;
   if (plan.tool_call) plan.stop.clear();  // stop strings apply to text only
   plan.hide_calculator = true;
@@ -151,40 +145,72 @@ AnswerPlan plan_conversation(const ServedModel& served, ChatRequest chat, std::u
   return plan;
 }
 
+// The session that a request names: in its body, in its header, or in both alike. Empty: none.
+std::string session_of(const PlanInput& input, const std::optional<std::string>& in_body) {
+  const std::string in_header(input.session_id);
+  if (in_body && !in_header.empty() && *in_body != in_header) {
+    throw ApiError::invalid("session_id: found another id than in the header X-Session-Id, expected only one of them",
+                            "session_id");
+  }
+  return in_body.value_or(in_header);
+}
+
+void check_session_request(const ChatRequest& chat) {
+  if (chat.fields.n > 1) throw ApiError::invalid("n: found more than one answer, expected 1 with a session", "n");
+  if (chat.continues()) {
+    throw ApiError::invalid("messages: found a message of the assistant last, expected one of the user with a session",
+                            "messages");
+  }
+}
+
 }  // namespace
 
 AnswerPlan plan_chat(const PlanInput& input) {
-  ChatRequest chat = parse_chat_request(input.body, input.defaults);
-  auto format = std::make_unique<ChatFormat>(answer_head(input.served, "chatcmpl-"), chat.fields, input.served.tokenizer);
-  return plan_conversation(input.served, std::move(chat), std::move(format));
+  std::shared_ptr<ChatSessions::Turn> turn;
+  ChatRequest chat = parse_chat_request(input.body, input.defaults,
+                                        [&](const std::optional<std::string>& session_id, const nlohmann::json& messages) {
+                                          const std::string id = session_of(input, session_id);
+                                          if (id.empty() && !session_id) return messages;
+                                          turn = input.sessions->begin(id, input.owner, messages);
+                                          return turn->messages();
+                                        });
+  const ServedModels::Model& served = input.models.find(chat.fields.model);
+  auto format = std::make_unique<ChatFormat>(answer_head(*served, "chatcmpl-"), chat.fields, served->tokenizer);
+  if (turn) check_session_request(chat);
+  AnswerPlan plan = plan_conversation(served, std::move(chat), std::move(format));
+  if (turn) turn->set_prompt(served->engine, plan.prompts.front().request.prompt);
+  plan.turn = std::move(turn);
+  return plan;
 }
 
 AnswerPlan plan_anthropic_message(const PlanInput& input) {
   ChatRequest chat = parse_anthropic_request(input.body, input.defaults);
-  auto format = std::make_unique<AnthropicFormat>(new_id("msg_"), input.served.id, *chat.fields.max_tokens);
-  return plan_conversation(input.served, std::move(chat), std::move(format));
+  const ServedModels::Model& served = input.models.find(chat.fields.model);
+  auto format = std::make_unique<AnthropicFormat>(new_id("msg_"), served->id, *chat.fields.max_tokens);
+  return plan_conversation(served, std::move(chat), std::move(format));
 }
 
-std::int64_t count_anthropic_tokens(const ServedModel& served, std::string_view body, const RequestDefaults& defaults) {
+std::int64_t count_anthropic_tokens(const ServedModels& models, std::string_view body, const RequestDefaults& defaults) {
   const ChatRequest chat = parse_anthropic_request(body, defaults, true);
-  check_model(served, chat.fields.model);
-  return static_cast<std::int64_t>(chat_prompt(served, chat).size());
+  return static_cast<std::int64_t>(chat_prompt(*models.find(chat.fields.model), chat).size());
 }
 
 AnswerPlan plan_response(const PlanInput& input) {
   ResponsesRequest chat = parse_responses_request(input.body, input.defaults, *input.responses, input.owner);
-  auto format = std::make_unique<ResponsesFormat>(answer_head(input.served, "resp_"), chat, input.served.tokenizer,
-                                                  input.responses, input.owner);
-  return plan_conversation(input.served, std::move(chat), std::move(format));
+  const ServedModels::Model& served = input.models.find(chat.fields.model);
+  auto format = std::make_unique<ResponsesFormat>(answer_head(*served, "resp_"), chat, served->tokenizer, input.responses,
+                                                  input.owner);
+  return plan_conversation(served, std::move(chat), std::move(format));
 }
 
 AnswerPlan plan_completion(const PlanInput& input) {
-  const ServedModel& served = input.served;
   const CompletionRequest completion = parse_completion_request(input.body, input.defaults);
   const GenerationFields& fields = completion.fields;
-  check_model(served, fields.model);
+  const ServedModels::Model& model = input.models.find(fields.model);
+  const ServedModel& served = *model;
   AnswerPlan plan = answer_plan(fields,
                                 std::make_unique<CompletionFormat>(answer_head(served, "cmpl-"), fields, served.tokenizer));
+  plan.served = model;
   const bool scored = completion.echo && fields.logprobs;
   // A client that scores a text (lm-eval) expects one generated token, even if the model would stop instead.
   if (scored && !fields.ignore_eos) plan.ends = served.stop_tokens;

@@ -1,6 +1,7 @@
 // The endpoints.
 #include <fnmatch.h>
 
+#include <atomic>
 #include <random>
 
 #include <spdlog/fmt/fmt.h>
@@ -11,6 +12,7 @@
 #include "serving/internal/api_request.h"
 #include "serving/internal/embedded.h"
 #include "serving/internal/json_fields.h"
+#include "serving/internal/running_answers.h"
 #include "tokenizer/special_tokens.h"
 
 namespace nanochat {
@@ -76,13 +78,24 @@ void add_engine_stats(Json& object, const EngineStats& engine) {
 // All endpoints that generate text. Their differences are in the plan.
 HttpResponse Api::answer(Call& call) {
   thread_local std::mt19937_64 random{std::random_device{}()};
-  const auto served = require_model();
+  const auto served = require_models();
+  call.place = admission_->admit(std::string(given_key(call.request())));
   RequestDefaults defaults = options_.defaults;
   defaults.seed = random();
-  AnswerPlan plan = call.route->plan({*served, call.request().body, defaults, responses_,
+  const std::string_view session = call.request().header("x-session-id");
+  if (!session.empty() && call.route->plan != plan_chat) {
+    throw ApiError::invalid("X-Session-Id: is not supported at this path; only /v1/chat/completions has sessions", "session_id",
+                            "unsupported");
+  }
+  AnswerPlan plan = call.route->plan({*served, call.request().body, defaults, responses_, sessions_, session,
                                       std::string(given_key(call.request()))});
-  call.session = std::make_shared<AnswerSession>(served, metrics_, call.exchange, std::move(plan));
+  if (plan.turn) {
+    call.exchange->add_headers({{"X-Session-Id", plan.turn->id()},
+                                {"X-Session-Messages", std::to_string(plan.turn->earlier())}});
+  }
+  call.session = std::make_shared<AnswerSession>(metrics_, call.exchange, std::move(plan));
   call.session->start();
+  running_->add(call.session, call.begin);
   return later();
 }
 
@@ -100,32 +113,35 @@ HttpResponse Api::delete_response(Call& call) {
   return json_response({{"id", call.argument}, {"object", "response"}, {"deleted", true}});
 }
 
+HttpResponse Api::session(Call& call) {
+  return json_response(sessions_->describe(call.argument, std::string(given_key(call.request()))));
+}
+
+HttpResponse Api::delete_session(Call& call) {
+  sessions_->erase(call.argument, std::string(given_key(call.request())));
+  return json_response({{"id", call.argument}, {"object", "session"}, {"deleted", true}});
+}
+
 HttpResponse Api::count_tokens(Call& call) {
-  const auto served = require_model();
+  const auto served = require_models();
   return json_response({{"input_tokens", count_anthropic_tokens(*served, call.request().body, options_.defaults)}});
 }
 
 HttpResponse Api::models(Call&) {
-  const auto served = require_model();
-  return json_response({{"object", "list"}, {"data", Json::array({model_json(*served)})}});
+  Json list = Json::array();
+  for (const auto& served : require_models()->all()) list.push_back(model_json(*served));
+  return json_response({{"object", "list"}, {"data", std::move(list)}});
 }
 
-HttpResponse Api::one_model(Call& call) {
-  const auto served = require_model();
-  if (call.argument != served->id) {
-    throw ApiError(404, "invalid_request_error",
-                   fmt::format("model: found \"{}\", expected \"{}\", the model of this server", call.argument, served->id),
-                   "model", "model_not_found");
-  }
-  return json_response(model_json(*served));
-}
+HttpResponse Api::one_model(Call& call) { return json_response(model_json(*require_models()->find(call.argument))); }
 
 // Accepts the fields of llama.cpp, {"content", "add_special"}, and of vLLM, {"prompt", "add_special_tokens"}. vLLM's default is
 // to add special tokens, llama.cpp's is not to.
 HttpResponse Api::tokenize(Call& call) {
-  const auto served = require_model();
+  const auto models = require_models();
   const nlohmann::json body = parse_json_object(call.request().body);
   const JsonFields fields(body);
+  const auto& served = models->find(fields.string("model").value_or(""));
   const auto content = fields.string("content");
   const auto prompt = fields.string("prompt");
   if (!content && !prompt) throw ApiError::invalid("content: missing (\"prompt\" has the same meaning)", "content");
@@ -147,9 +163,11 @@ HttpResponse Api::tokenize(Call& call) {
 }
 
 HttpResponse Api::detokenize(Call& call) {
-  const auto served = require_model();
+  const auto models = require_models();
   const nlohmann::json body = parse_json_object(call.request().body);
-  const nlohmann::json* tokens = JsonFields(body).array("tokens");
+  const JsonFields fields(body);
+  const auto& served = models->find(fields.string("model").value_or(""));
+  const nlohmann::json* tokens = fields.array("tokens");
   if (tokens == nullptr) throw ApiError::invalid("tokens: missing", "tokens");
   const std::vector<TokenId> ids = parse_token_ids(*tokens, "tokens");
   for (const TokenId id : ids) {
@@ -163,7 +181,8 @@ HttpResponse Api::detokenize(Call& call) {
 }
 
 HttpResponse Api::tokenizer_info(Call&) {
-  const auto served = require_model();
+  const auto models = require_models();
+  const auto& served = models->find("");
   const Tokenizer& tokenizer = *served->tokenizer;
   const TokenId bos = tokenizer.bos_id();
   const auto end = tokenizer.special_id(kAssistantEnd);
@@ -184,8 +203,7 @@ HttpResponse Api::tokenizer_info(Call&) {
 }
 
 HttpResponse Api::health(Call&) {
-  const auto served = model();
-  const bool loaded = served != nullptr && served->engine->ready();
+  const bool loaded = models()->ready();
   const char* status = draining_ ? "draining" : loaded ? "ok" : "loading";
   HttpResponse response = json_response({{"status", status}, {"model_loaded", loaded}});
   if (draining_ || !loaded) {
@@ -197,43 +215,68 @@ HttpResponse Api::health(Call&) {
 }
 
 HttpResponse Api::stats(Call&) {
-  const auto served = model();
-  const EngineStats engine = served == nullptr ? EngineStats() : served->engine->stats();
+  const EngineStats engine = models()->stats();
   Json object;
   object["active_sessions"] = metrics_->active_requests();
   object["total_requests"] = metrics_->total_requests();
+  object["sessions"] = sessions_->count();
+  object["session_bytes"] = sessions_->bytes();
   add_engine_stats(object, engine);
   for (const EngineStats& replica : engine.replicas) add_engine_stats(object["replicas"].emplace_back(), replica);
   return json_response(object);
 }
 
 HttpResponse Api::metrics_text(Call&) {
-  const auto served = model();
-  EngineStats engine;
-  if (served != nullptr) engine = served->engine->stats();
+  const auto served = models();
+  const EngineStats engine = served->stats();
   return {.content_type = "text/plain; version=0.0.4; charset=utf-8",
-          .body = metrics_->prometheus(served == nullptr ? nullptr : &engine)};
+          .body = metrics_->prometheus(served->all().empty() ? nullptr : &engine)};
 }
 
+// Of the model that the request names, or of all models.
 HttpResponse Api::invalidate_cache(Call& call) {
-  const auto served = require_model();
+  const auto models = require_models();
   const nlohmann::json body = parse_json_object(call.request().body, true);
   const JsonFields fields(body);
   const auto prefix = fields.string("prefix");
   const auto pattern = fields.string("pattern");
+  const auto name = fields.string("model");
   if (prefix && pattern) throw ApiError::invalid("pattern: found prefix and pattern, expected only one of them", "pattern");
-  std::function<bool(std::span<const std::int32_t>)> matches;
-  if (prefix) {
-    matches = [tokenizer = served->tokenizer, text = *prefix](std::span<const std::int32_t> ids) {
-      return plain_text(*tokenizer, ids).starts_with(text);
-    };
-  } else if (pattern) {
-    matches = [tokenizer = served->tokenizer, text = *pattern](std::span<const std::int32_t> ids) {
-      return ::fnmatch(text.c_str(), plain_text(*tokenizer, ids).c_str(), 0) == 0;
-    };
+  const std::vector<ServedModels::Model> chosen = name ? std::vector{models->find(*name)} : models->all();
+  struct Answer {
+    std::atomic<std::size_t> waiting;
+    std::atomic<std::int64_t> count{0};
+  };
+  const auto answer = std::make_shared<Answer>();
+  answer->waiting = chosen.size();
+  for (const auto& served : chosen) {
+    std::function<bool(std::span<const std::int32_t>)> matches;
+    if (prefix) {
+      matches = [tokenizer = served->tokenizer, text = *prefix](std::span<const std::int32_t> ids) {
+        return plain_text(*tokenizer, ids).starts_with(text);
+      };
+    } else if (pattern) {
+      matches = [tokenizer = served->tokenizer, text = *pattern](std::span<const std::int32_t> ids) {
+        return ::fnmatch(text.c_str(), plain_text(*tokenizer, ids).c_str(), 0) == 0;
+      };
+    }
+    served->engine->invalidate(std::move(matches), [exchange = call.exchange, answer](std::int64_t count) {
+      answer->count += count;
+      if (--answer->waiting == 0) exchange->respond(json_response({{"invalidated_count", answer->count.load()}}));
+    });
   }
-  served->engine->invalidate(std::move(matches), [exchange = call.exchange](std::int64_t count) {
-    exchange->respond(json_response({{"invalidated_count", count}}));
+  return later();
+}
+
+HttpResponse Api::reload(Call& call) {
+  require_models();
+  // A page of another origin can send a request without a body to a server on the same machine.
+  if (!call.request().header("origin").empty() && allowed_origin(call.request()).empty()) {
+    throw ApiError(403, "permission_error", "Origin: found a page, expected a program or an origin of --cors-origins");
+  }
+  if (!options_.reload) throw ApiError::invalid("this server cannot reload its models", {}, "unsupported");
+  options_.reload([exchange = call.exchange](const std::vector<std::string>& replaced, const std::string& error) {
+    exchange->respond(error.empty() ? json_response({{"reloaded", replaced}}) : openai_failure(ApiError::internal(error)));
   });
   return later();
 }

@@ -1,5 +1,6 @@
 #include "serving/api_error.h"
 
+#include <algorithm>
 #include <new>
 
 #include <nlohmann/json.hpp>
@@ -31,7 +32,9 @@ ApiError ApiError::with_header(std::string name, std::string value) && {
 
 HttpResponse ApiError::response(std::string body) const {
   HttpResponse response{.status = status_, .headers = headers_, .body = std::move(body)};
-  if (status_ == 429 || status_ == 503) response.headers.emplace_back("Retry-After", "1");
+  const bool has_time = std::any_of(headers_.begin(), headers_.end(),
+                                    [](const auto& one) { return one.first == "Retry-After"; });
+  if ((status_ == 429 || status_ == 503) && !has_time) response.headers.emplace_back("Retry-After", "1");
   if (status_ == 401) response.headers.emplace_back("WWW-Authenticate", "Bearer");
   return response;
 }
@@ -57,9 +60,8 @@ ApiError current_api_error() {
   return ApiError::internal("the server failed on this request; its log says why");
 }
 
-HttpResponse http_error_response(int status, std::string_view reason) {
-  const char* type = status >= 500 ? "server_error" : "invalid_request_error";
-  return ApiError(status, type, std::string(reason)).response();
+ApiError http_error(int status, std::string_view reason) {
+  return {status, status >= 500 ? "server_error" : "invalid_request_error", std::string(reason)};
 }
 
 }  // namespace nanochat

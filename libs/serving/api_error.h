@@ -29,7 +29,7 @@ class ApiError : public std::runtime_error {
   const std::string& param() const { return param_; }  // the field that is wrong, or empty
   const std::string& code() const { return code_; }
   std::string message() const;  // what(), with bytes that are not UTF-8 as U+FFFD
-  // The response as in OpenAI's API. Status 429 and 503 also have the header Retry-After.
+  // The response as in OpenAI's API. Status 429 and 503 also have the header Retry-After, 1 second if none was added.
   HttpResponse response() const { return response(json()); }
   HttpResponse response(std::string body) const;  // the same with the body of another protocol
   std::string json() const;  // {"error": {"message", "type", "param", "code"}}
@@ -45,7 +45,7 @@ inline HttpResponse openai_failure(const ApiError& error) { return error.respons
 // Call within a catch block: turns the current exception into an ApiError. ConfigError and DataError become status 400, and
 // running out of memory becomes 503. Everything else becomes 500 with a general message, and its own message is logged.
 ApiError current_api_error();
-// The response to bytes that are not a valid HTTP request. See HttpErrorResponse.
-HttpResponse http_error_response(int status, std::string_view reason);
+// The error for bytes that are not a valid HTTP request. See HttpErrorResponse.
+ApiError http_error(int status, std::string_view reason);
 
 }  // namespace nanochat

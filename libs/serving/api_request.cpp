@@ -28,6 +28,7 @@ constexpr UnsupportedField kUnsupportedInCompletions[] = {
     {"tools", "only chats have it"},
     {"tool_choice", "only chats have it", R"(["none", "auto"])"},
     {"nanochat_tools", "only chats have it"},
+    {"session_id", "only /v1/chat/completions has it"},
 };
 
 // ------------------------------------------------------------------------------------------------- the form of the answer
@@ -124,7 +125,8 @@ std::string use_tools(const ToolRequest& tools, RequestedFormat& request) {
   return describe_tools(tools.functions);
 }
 
-ChatRequest parse_chat_request(std::string_view text, const RequestDefaults& defaults) {
+ChatRequest parse_chat_request(std::string_view text, const RequestDefaults& defaults,
+                               const CompleteHistory& complete_history) {
   const json body = parse_json_object(text);
   const JsonFields fields(body);
   const nlohmann::ordered_json in_order = parse_in_order(text, {"response_format", "guided_json", "tools"});
@@ -145,7 +147,9 @@ ChatRequest parse_chat_request(std::string_view text, const RequestDefaults& def
   request.nanochat_tools = fields.boolean("nanochat_tools");
   const json* messages = fields.array("messages");
   if (messages == nullptr) throw ApiError::invalid("messages: missing", "messages");
-  request.conversation = parse_messages(*messages, parse_functions(fields, in_order, request));
+  const auto session_id = fields.string("session_id");
+  const std::string functions = parse_functions(fields, in_order, request);
+  request.conversation = parse_messages(complete_history ? complete_history(session_id, *messages) : *messages, functions);
   check_continuation(fields, request);
   return request;
 }

@@ -136,7 +136,7 @@ asio::awaitable<void> HttpConnection::run() {
       Incoming incoming = co_await read_request();
       if (incoming.error < 0) break;
       if (incoming.error > 0) {
-        HttpResponse response = settings_->error_response(incoming.error, incoming.reason);
+        const HttpResponse response = settings_->error_response(incoming.error, incoming.reason, incoming.request);
         co_await write_whole(incoming, response);
         break;
       }
@@ -207,10 +207,8 @@ asio::awaitable<HttpConnection::Incoming> HttpConnection::read_request() {
   no_deadline();
   incoming.http10 = parser.http10();
   incoming.keep_alive = incoming.error == 0 && parser.keep_alive();
-  if (incoming.error == 0) {
-    incoming.request = parser.take();
-    incoming.request.client = client_;
-  }
+  incoming.request = parser.take();
+  incoming.request.client = client_;
   co_return incoming;
 }
 
@@ -238,7 +236,7 @@ asio::awaitable<bool> HttpConnection::answer(Incoming& incoming) {
   bool written = false;
   std::size_t sent = 0;
   if (response) {
-    incoming.keep_alive = incoming.keep_alive && !settings_->stopping && !(response->stream && incoming.http10);
+    incoming.keep_alive = incoming.keep_alive && !settings_->closing && !(response->stream && incoming.http10);
     if (response->stream && incoming.request.method != "HEAD") {
       written = co_await write_stream(incoming, *response, sent);
     } else {

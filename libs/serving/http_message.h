@@ -3,6 +3,7 @@
 // that connects them. It uses neither sockets nor JSON.
 
 #include <functional>
+#include <iterator>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -51,7 +52,10 @@ class HttpExchange {
   HttpExchange& operator=(const HttpExchange&) = delete;
   const HttpRequest& request() const { return request_; }
   // Adds headers to the response. Call it before another thread can use the exchange.
-  void add_headers(HttpHeaders headers) { added_headers_ = std::move(headers); }
+  void add_headers(HttpHeaders headers) {
+    added_headers_.insert(added_headers_.end(), std::make_move_iterator(headers.begin()),
+                          std::make_move_iterator(headers.end()));
+  }
 
   virtual void respond(HttpResponse response) = 0;  // sends the response; only the first call has an effect
   virtual void wake() = 0;  // says that the stream of the response has something to read
@@ -73,8 +77,9 @@ class HttpExchange {
 // Answers requests. It is called on the connection's thread if the request has no body, else on a worker thread. It must not
 // throw.
 using HttpHandler = std::function<void(std::shared_ptr<HttpExchange>)>;
-// Returns the response to a request that is not valid HTTP, too large or too slow (400, 408, 413, 417, 431, 501, 505).
-using HttpErrorResponse = std::function<HttpResponse(int status, std::string_view reason)>;
+// Returns the response to a request that is not valid HTTP, too large or too slow (400, 408, 413, 417, 431, 501, 505). `request`
+// has what was understood of it: its client, maybe its method and path, maybe headers, and no body.
+using HttpErrorResponse = std::function<HttpResponse(int status, std::string_view reason, const HttpRequest& request)>;
 
 std::string_view status_text(int status);  // "Not Found"
 // The status line, the headers and an empty line. `framing` is a header such as "Content-Length: 5\r\n".

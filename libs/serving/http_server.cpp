@@ -86,9 +86,11 @@ class HttpServer::Impl {
     return connections_.size();
   }
 
+  void close_after_responses() { settings_->closing = true; }
+
   void stop(std::chrono::milliseconds grace) {
     if (std::exchange(stopped_, true)) return;
-    settings_->stopping = true;
+    settings_->closing = settings_->stopping = true;
     if (!threads_.empty()) {
       asio::post(contexts_[0], [this] {
         acceptor_->close();
@@ -210,6 +212,7 @@ HttpServer::~HttpServer() = default;
 void HttpServer::start() { impl_->start(); }
 int HttpServer::port() const { return impl_->port(); }
 std::size_t HttpServer::connections() const { return impl_->connections(); }
+void HttpServer::close_after_responses() { impl_->close_after_responses(); }
 void HttpServer::stop(std::chrono::milliseconds grace) { impl_->stop(grace); }
 
 }  // namespace nanochat

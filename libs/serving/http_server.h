@@ -57,6 +57,9 @@ class HttpServer {
   void start();
   int port() const;  // the port that it listens on
   std::size_t connections() const;  // number of open connections
+  // From now on, each response is the last one of its connection. New connections are still accepted, so that load balancers get
+  // the answer of /health.
+  void close_after_responses();
   // Accepts no further connections, waits for up to `grace` until responses that have begun end, closes all connections and
   // ends the threads.
   void stop(std::chrono::milliseconds grace = std::chrono::milliseconds(0));

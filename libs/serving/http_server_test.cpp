@@ -101,6 +101,11 @@ class Counting : public HttpBodyStream {
   int sent_ = 0, end_;
 };
 
+// The body names what was understood of the request.
+HttpResponse error_response(int status, std::string_view reason, const HttpRequest& request) {
+  return {.status = status, .body = std::string(reason) + " [" + request.method + " " + request.path + "]"};
+}
+
 class HttpServerTest : public ::testing::Test {
  protected:
   HttpServerTest() {
@@ -111,7 +116,7 @@ class HttpServerTest : public ::testing::Test {
   }
   void start() {
     server_ = std::make_unique<HttpServer>(
-        options_, [this](std::shared_ptr<HttpExchange> exchange) { answer(exchange); }, http_error_response);
+        options_, [this](std::shared_ptr<HttpExchange> exchange) { answer(exchange); }, error_response);
     server_->start();
   }
   int port() {
@@ -302,7 +307,9 @@ TEST_F(HttpServerTest, EndsWhatTakesTooLong) {
   EXPECT_THAT(slow.receive(), StartsWith("HTTP/1.1 408 "));
   Client body(port());
   body.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nab");
-  EXPECT_THAT(body.receive(), StartsWith("HTTP/1.1 408 "));
+  const std::string late = body.receive();
+  EXPECT_THAT(late, StartsWith("HTTP/1.1 408 "));
+  EXPECT_THAT(late, EndsWith("[POST /]"));  // its headers had come
   Client idle(port());
   EXPECT_EQ(idle.receive(), "");
   EXPECT_TRUE(idle.closed());
@@ -324,6 +331,19 @@ TEST_F(HttpServerTest, LetsResponsesEndWhenItStops) {
   EXPECT_THAT(client.receive(), EndsWith("Connection: close\r\n\r\nlate"));
   client.close();
   stopping.join();
+}
+
+TEST_F(HttpServerTest, ClosesConnectionsAfterTheirResponses) {
+  Client open(port()), next(port());
+  open.send("GET /1 HTTP/1.1\r\nHost: x\r\n\r\n");
+  EXPECT_THAT(open.receive("GET /1 0"), HasSubstr("Connection: keep-alive"));
+  server_->close_after_responses();
+  for (Client* client : {&open, &next}) {  // one that was kept alive, and one without a request so far
+    client->send("GET /2 HTTP/1.1\r\nHost: x\r\n\r\n");
+    EXPECT_THAT(client->receive(), EndsWith("Connection: close\r\n\r\nGET /2 0"));
+    EXPECT_TRUE(client->closed());
+  }
+  expect_alive();
 }
 
 TEST_F(HttpServerTest, WaitsBeyondItsConnections) {
@@ -373,7 +393,7 @@ TEST_F(HttpServerTest, SaysWhatItCannotListenOn) {
   same.port = port();
   const auto make = [](const HttpServerOptions& options) {
     HttpServer(
-        options, [](std::shared_ptr<HttpExchange>) {}, http_error_response);
+        options, [](std::shared_ptr<HttpExchange>) {}, error_response);
   };
   EXPECT_THROW(make(same), IoError);
   same.port = 0;

@@ -95,7 +95,7 @@ TEST(ApiErrors, AreOpenAisObject) {
   EXPECT_THAT(response.headers, ::testing::Contains(std::pair<std::string, std::string>("Retry-After", "1")));
   EXPECT_EQ(json::parse(response.body), json::parse(R"({"error": {"message": "full", "type": "rate_limit_error", "param": null,
                                                      "code": "rate_limit_exceeded"}})"));
-  EXPECT_EQ(http_error_response(413, "large").status, 413);
+  EXPECT_EQ(http_error(413, "large").response().status, 413);
 }
 
 TEST(ApiErrors, KeepWhatIsInternalToThemselves) {

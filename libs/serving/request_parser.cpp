@@ -138,7 +138,7 @@ HttpRequest RequestParser::take() {
     std::transform(name.begin(), name.end(), name.begin(), [](char c) { return c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c; });
     request.headers.emplace_back(std::move(name), field.value());
   }
-  request.body = std::move(message.body());
+  if (impl_->state == State::kDone) request.body = std::move(message.body());
   return request;
 }
 

@@ -26,6 +26,7 @@ constexpr UnsupportedField kUnsupportedInResponses[] = {
     {"logprobs", "use include and top_logprobs"},
     {"background", "answers are not generated in the background", "[false]"},
     {"conversation", "use previous_response_id"},
+    {"session_id", "use previous_response_id"},
     {"prompt", "this server has no stored prompts"},
     {"truncation", "prompts are never cut", R"(["disabled"])"},
     {"context_management", "prompts are never cut"},

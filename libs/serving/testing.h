@@ -72,6 +72,10 @@ class FakeBackend : public InferenceBackend {
     const std::vector<std::int32_t> block = {256, 'a', 'b'};
     done(!matches || matches(block) ? 1 : 0);
   }
+  void release_prefix(std::vector<std::int32_t> tokens) override {
+    const std::lock_guard lock(mutex_);
+    released_.push_back(std::move(tokens));
+  }
   EngineStats stats() const override {
     EngineStats stats;
     stats.ready = is_ready;
@@ -90,6 +94,10 @@ class FakeBackend : public InferenceBackend {
   std::vector<RequestId> cancelled() const {
     const std::lock_guard lock(mutex_);
     return cancelled_;
+  }
+  std::vector<std::vector<std::int32_t>> released() const {
+    const std::lock_guard lock(mutex_);
+    return released_;
   }
   // Breaks a cycle of shared pointers: requests hold the model, and the model holds this. A real engine drops a request after
   // its last event.
@@ -163,6 +171,7 @@ class FakeBackend : public InferenceBackend {
   mutable std::mutex mutex_;
   std::deque<EngineRequest> requests_;  // a deque, because references must stay valid
   std::vector<RequestId> cancelled_;
+  std::vector<std::vector<std::int32_t>> released_;
 };
 
 inline std::shared_ptr<ServedModel> fake_model(const std::shared_ptr<FakeBackend>& backend) {

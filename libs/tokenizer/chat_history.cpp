@@ -78,6 +78,17 @@ std::vector<MessagePart> with_calculations(const std::string& text, const std::v
   return parts;
 }
 
+std::vector<Calculation> calculations_of(const std::vector<MessagePart>& parts) {
+  std::vector<Calculation> calculations;
+  std::int64_t characters = 0;  // of the text so far
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    if (parts[i].type == PartType::kText) characters += utf8::count_characters(parts[i].text);
+    if (parts[i].type != PartType::kPythonOutput || i == 0 || parts[i - 1].type != PartType::kPython) continue;
+    calculations.push_back({parts[i - 1].text, parts[i].text, characters});
+  }
+  return calculations;
+}
+
 void ChatHistory::add_system(const std::string& text, bool learned) {
   append(system_.parts.front().text, text);
   system_.learned = system_.learned && learned;

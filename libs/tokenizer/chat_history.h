@@ -47,6 +47,9 @@ struct Calculation {
 // An assistant's text with its calculations as parts. Offsets must not decrease and must not exceed the text's length.
 std::vector<MessagePart> with_calculations(const std::string& text, const std::vector<Calculation>& calculations);
 
+// The inverse: the calculations of such parts; the text is Message::joined_text(). A call without a result is left out.
+std::vector<Calculation> calculations_of(const std::vector<MessagePart>& parts);
+
 // Identifies the call that a result belongs to.
 struct ResultSource {
   std::string id = {}, name = {};

@@ -36,6 +36,14 @@ TEST(WithCalculations, PutsThemBetweenCharacters) {
                                                                                           {PartType::kPythonOutput, "42"}}));
   EXPECT_EQ(with_calculations("", {{"1", "1", 0}}), (Parts{{PartType::kPython, "1"}, {PartType::kPythonOutput, "1"}}));
   EXPECT_EQ(with_calculations("a", {}), (Parts{{PartType::kText, "a"}}));
+  const Message message("assistant", with_calculations("\xc3\xa9=5.", {{"2+3", "5", 2}, {"6*7", "42", 4}}));
+  EXPECT_EQ(message.joined_text(), "\xc3\xa9=5.");
+  const std::vector<Calculation> back = calculations_of(message.parts);
+  ASSERT_EQ(back.size(), 2u);
+  EXPECT_EQ(back[0].offset, 2);
+  EXPECT_EQ(back[1].expression + "=" + back[1].result, "6*7=42");
+  EXPECT_EQ(back[1].offset, 4);
+  EXPECT_TRUE(calculations_of({{PartType::kText, "a"}, {PartType::kPython, "1/0"}, {PartType::kText, "b"}}).empty());
   EXPECT_EQ(with_calculations("", {}), (Parts{{PartType::kText, ""}}));
 }
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -21,6 +22,7 @@ import zlib
 import server
 
 TOKENS = 400
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 def tls(nanochat, run, folder):
@@ -207,9 +209,183 @@ def end(nanochat, run, folder):
     print("SIGTERM: 4 streams of which 2 waited were finished, the next was refused, exit code 0")
 
 
+def cut(nanochat, run, folder):
+    """What is not finished by --drain-timeout gets an error event, and the server ends well."""
+    log = folder / "cut.log"
+    process, url = server.start(nanochat, run, log, ["--drain-timeout", "0.3", "--max-running", "2"])
+    connections = []
+    for _ in range(4):  # two of them wait
+        connection = http.client.HTTPConnection(urllib.parse.urlsplit(url).netloc, timeout=120)
+        body = {"prompt": "Once", "max_tokens": 100000, "ignore_eos": True, "stream": True, "n": 8, "temperature": 2}
+        connection.request("POST", "/v1/completions", json.dumps(body), {"Content-Type": "application/json", "Traceparent": TRACE})
+        connections.append(connection)
+    server.wait_for(url, lambda now: now["queue"] + now["running"] > 2, "nothing runs")
+    process.terminate()
+    while "shutting down" not in log.read_text():
+        assert process.poll() is None
+    assert server.get(url, "/health")[0] == 503  # on a new connection
+    finished = 0
+    for connection in connections:
+        response = connection.getresponse()
+        text = response.read()
+        assert response.headers["Traceparent"] == TRACE, response.headers
+        if response.status == 503:
+            assert b"shutting down and has ended this answer" in text, text[-300:]
+        else:
+            events = [json.loads(event) for event in text.split(b"data: ")[1:] if not event.startswith(b"[DONE]")]
+            assert events, text
+            finished += "error" not in events[-1]
+            assert "error" not in events[-1] or "shutting down" in events[-1]["error"]["message"], events[-1]
+    assert finished < 4, "everything was finished in time: nothing was tested"
+    assert process.wait(timeout=60) == 0, process.returncode
+    text = log.read_text()
+    assert "--drain-timeout" in text and text.count("trace_id=" + TRACE.split("-")[1]) == 4, text[-2000:]
+    print("--drain-timeout: what was not finished got an error, exit code 0, and the log has the ids of the trace")
+
+
+def client(nanochat, run, folder):
+    """`infer --server` prints what `infer` prints with the model."""
+    log = folder / "client.log"
+    process, url = server.start(nanochat, run, log, environment={"NANOCHAT_API_KEY": "secret"})
+    (folder / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in (
+        {"prompt": "Once upon"}, {"messages": [{"role": "user", "content": "Who are you?"}]}, {"prompt_ids": [65, 66, 67]})))
+
+    def infer(*arguments, key="secret", given=None):
+        result = subprocess.run([str(word) for word in (nanochat, "infer", *arguments, "--max-tokens", "12", "--quiet")], input=given, text=True,
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=120, env={**os.environ, "NANOCHAT_API_KEY": key})
+        assert result.returncode == 0, result.stderr
+        return result.stdout
+
+    try:
+        local, remote = [run, "--dtype", "float32"], ["--server", url + "/v1"]
+        for arguments in (["--prompt", "Once", "--temperature", "0"], ["--prompt", "Once", "--seed", "7", "--top-k", "20"],
+                          ["--prompts-file", folder / "prompts.jsonl", "--temperature", "0", "--echo", "false"]):
+            assert infer(*local, *arguments) == infer(*remote, *arguments), arguments
+        for arguments, given in ((["--interactive", "--temperature", "0"], "Once\nTwice\n"), (["--chat", "--temperature", "0"], "Hi\nWho?\n")):
+            assert infer(*local, *arguments, given=given) == infer(*remote, *arguments, given=given), arguments
+        row = json.loads(infer(*remote, "--prompt", "Once", "--json"))
+        assert row["completion_tokens"] > 0 and row["text"], row
+        refused = subprocess.run([nanochat, "infer", *remote, "--prompt", "Once"], capture_output=True, text=True, timeout=60,
+                                 env={**os.environ, "NANOCHAT_API_KEY": "wrong"})
+        assert refused.returncode == 3 and "set NANOCHAT_API_KEY" in refused.stderr, refused
+    finally:
+        server.stop(process, log)
+    gone = subprocess.run([nanochat, "infer", *remote, "--prompt", "Once"], capture_output=True, text=True, timeout=60)
+    assert gone.returncode == 1 and url in gone.stderr and gone.stderr.count("\n") == 1, gone
+    print("infer --server: what infer prints with the model, for prompts, files, lines and chats")
+
+
+def post(url, path, body, headers=None):
+    """Status, headers and the object of the answer."""
+    request = urllib.request.Request(url + path, json.dumps(body).encode(), {"Content-Type": "application/json", **(headers or {})})
+    try:
+        with urllib.request.urlopen(request, timeout=120) as response:
+            return response.status, response.headers, json.loads(response.read())
+    except urllib.error.HTTPError as error:
+        return error.code, error.headers, json.loads(error.read())
+
+
+def delete(url, path):
+    with urllib.request.urlopen(urllib.request.Request(url + path, method="DELETE"), timeout=30) as response:
+        return response.status
+
+
+def sessions(nanochat, run, folder):
+    """The answers of sessions are those of whole conversations, and their blocks come back."""
+    log = folder / "sessions.log"
+    process, url = server.start(nanochat, run, log, ["--session-mb", "1", "--kv-blocks", "4000", "--session-ttl", "100000"])
+
+    def ask(messages, **extra):
+        body = {"messages": messages, "temperature": 0, "max_tokens": 4, "nanochat_tools": False, **extra}
+        status, headers, answer = post(url, "/v1/chat/completions", body)
+        assert status == 200, answer
+        return answer["choices"][0]["message"]["content"], answer["usage"], headers
+
+    try:
+        history, cached = [], 0
+        for question in ("Who are you?", "And what do you know about cats?", "Once more?"):
+            history.append({"role": "user", "content": question})
+            said, usage, headers = ask(history[-1:], session_id="one")
+            assert int(headers["X-Session-Messages"]) == len(history) - 1
+            assert said == ask(history)[0], question  # as with the whole history
+            cached = usage["prompt_tokens_details"]["cached_tokens"]
+            history.append({"role": "assistant", "content": said})
+        assert cached > 0, "the third turn found nothing in the cache"
+        assert json.loads(server.get(url, "/v1/sessions/one")[1])["messages"] == history
+        assert delete(url, "/v1/sessions/one") == 200
+        post(url, "/cache/invalidate", {})
+        assert server.wait_for(url, lambda now: now["running"] == 0, "it runs")["kv_blocks_cached"] == 0
+        for i in range(1000):
+            ask([{"role": "user", "content": f"{i} " + "Tell me a story about a cat. " * 5}], session_id=f"s{i}")
+        full = server.stats(url)
+        assert 0 < full["session_bytes"] <= 1 << 20 and full["kv_blocks_cached"] > 0, full
+        for i in range(1000):
+            try:
+                delete(url, f"/v1/sessions/s{i}")
+            except urllib.error.HTTPError as error:
+                assert error.code == 404, error.code
+        empty = server.wait_for(url, lambda now: now["kv_blocks_cached"] == 0, "blocks are left")
+        assert empty["sessions"] == 0 and empty["session_bytes"] == 0 and empty["kv_blocks_used"] == 0, empty
+    finally:
+        server.stop(process, log)
+    print(f"sessions: answers as with the whole history; of 1,000, {full['sessions']} fit into 1 MiB; every block came back")
+
+
+GREETING = (("<|assistant_start|>", "H", "i", "!", "<|assistant_end|>"),)
+
+
+def models(nanochat, run, folder):
+    """Two models; one of them gets a newer checkpoint while requests are answered."""
+    trained = folder / "trained/checkpoints"
+    trained.mkdir(parents=True)
+    server.scripted_run(run, trained / "step_1", server.CALCULATING)
+    server.scripted_run(run, trained / "step_2", GREETING)
+    server.scripted_run(run, folder / "greeting", GREETING)
+    (trained / "latest").symlink_to("step_1")
+    log = folder / "models.log"
+    process, url = server.start(nanochat, folder / "trained", log, [folder / "greeting", "--watch", "--watch-interval", "0.2"], name="trained,hello")
+    answers, failures, done = [], [], threading.Event()
+
+    def ask(model):
+        body = {"model": model, "messages": [{"role": "user", "content": "How much is 23 + 48?"}], "temperature": 0, "max_tokens": 40}
+        status, _, answer = post(url, "/v1/chat/completions", body)
+        return answer["choices"][0]["message"]["content"] if status == 200 else failures.append(answer)
+
+    def load():
+        while not done.is_set():
+            answers.append(ask("trained"))
+
+    try:
+        assert [model["id"] for model in json.loads(server.get(url, "/v1/models")[1])["data"]] == ["trained", "hello"]
+        assert ask("trained") == "It:!" and ask("hello") == "Hi!" and not failures, failures
+        assert post(url, "/v1/chat/completions", {"model": "third", "messages": []})[0] in (400, 404)
+        assert post(url, "/admin/reload", {})[2] == {"reloaded": []}
+        threads = [threading.Thread(target=load) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        (trained / "next").symlink_to("step_2")
+        (trained / "next").rename(trained / "latest")
+        end = time.monotonic() + 60
+        while ask("trained") != "Hi!":
+            assert time.monotonic() < end, "the new checkpoint is not served"
+        time.sleep(0.3)
+        done.set()
+        for thread in threads:
+            thread.join()
+        assert not failures and set(answers) == {"It:!", "Hi!"}, (failures[:3], set(answers))
+        assert answers[-1] == "Hi!"
+        (trained / "step_2/model.safetensors").write_bytes(b"broken")  # a checkpoint that cannot be loaded changes nothing
+        os.utime(trained / "step_2")
+        assert post(url, "/admin/reload", {})[0] == 500 and ask("trained") == "Hi!"
+    finally:
+        done.set()
+        server.stop(process, log)
+    print(f"models: two by their names; a newer checkpoint was served after {answers.index('Hi!')} of {len(answers)} answers, and none was lost")
+
+
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         run = sys.argv[2] if len(sys.argv) > 2 else server.small_run(sys.argv[1], folder / "small")
-        for check in (tls, keys, browsers, encodings, calculator, end):
+        for check in (tls, keys, browsers, encodings, calculator, end, cut, client, sessions, models):
             check(sys.argv[1], run, folder)

@@ -117,11 +117,11 @@ def stop(process, log):
 
 
 @contextlib.contextmanager
-def running(nanochat, run=None, arguments=(), dtype="float32"):
+def running(nanochat, run=None, arguments=(), dtype="float32", environment=None):
     """Yields the URL."""
     with tempfile.TemporaryDirectory() as folder:
         log = pathlib.Path(folder) / "serve.log"
-        process, url = start(nanochat, run or small_run(nanochat, folder), log, arguments, dtype=dtype)
+        process, url = start(nanochat, run or small_run(nanochat, folder), log, arguments, environment, dtype=dtype)
         try:
             yield url
         except BaseException:

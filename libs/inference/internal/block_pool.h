@@ -43,6 +43,9 @@ class BlockPool {
   // Drops from the cache all blocks for which `matches` returns true, given all tokens from the start to the end of
   // the block, and all blocks after them. An empty function: all. Returns their number. Holders keep their blocks.
   std::int64_t invalidate(const std::function<bool(std::span<const std::int32_t>)>& matches);
+  // Drops from the cache the blocks on the path of these tokens from its end back to the first block that is held or that
+  // another block follows.
+  void release_prefix(std::span<const std::int32_t> tokens);
 
   std::int64_t total() const { return static_cast<std::int64_t>(entries_.size()); }
   std::int64_t cached() const { return static_cast<std::int64_t>(unused_.size()); }

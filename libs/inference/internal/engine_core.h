@@ -41,6 +41,7 @@ class EngineCore {
   void cancel(RequestId id, std::optional<std::int32_t> sequence);
   void cancel_all();
   std::int64_t invalidate(const std::function<bool(std::span<const std::int32_t>)>& matches);
+  void release_prefix(std::span<const std::int32_t> tokens) { scheduler_.release_prefix(tokens); }
   // One pass through the model, and a token for each sequence whose tokens it has seen. Where steps overlap: starts one, and
   // reads the tokens of the one before.
   void step();

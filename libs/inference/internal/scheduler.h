@@ -48,6 +48,7 @@ class Scheduler {
   ActiveRequest* find(RequestId id);
   std::vector<RequestId> requests() const;  // in order of arrival
   std::int64_t invalidate(const std::function<bool(std::span<const std::int32_t>)>& matches);
+  void release_prefix(std::span<const std::int32_t> tokens) { pool_.release_prefix(tokens); }
 
   bool idle() const { return requests_.empty(); }
   void count(EngineStats& stats) const;  // fills what the scheduler knows

@@ -15,6 +15,7 @@
 
 #include "serving/http_message.h"
 #include "serving/internal/answer_format.h"
+#include "serving/internal/chat_sessions.h"
 #include "serving/internal/server_metrics.h"
 #include "serving/served_model.h"
 
@@ -34,6 +35,7 @@ struct AnswerPrompt {
 
 // What to generate, and how to write the answer. Each protocol makes a plan from the body of a request (api_answers.h).
 struct AnswerPlan {
+  std::shared_ptr<const ServedModel> served = {};
   std::unique_ptr<AnswerFormat> format = {};
   std::vector<AnswerPrompt> prompts = {};
   std::int64_t n = 1;  // number of choices per prompt; equals n of each request
@@ -43,17 +45,20 @@ struct AnswerPlan {
   bool hide_calculator = false;  // pass calculator calls to the format apart from the text
   std::vector<std::string> stop = {};  // stop strings: a choice ends before one of these
   std::vector<TokenId> ends = {};  // a choice ends after one of these tokens, which is part of the answer
+  std::shared_ptr<ChatSessions::Turn> turn = {};  // of the session that keeps the answer; with one choice
 };
 
 class AnswerSession : public HttpBodyStream, public std::enable_shared_from_this<AnswerSession> {
  public:
-  AnswerSession(std::shared_ptr<const ServedModel> model, std::shared_ptr<ServerMetrics> metrics,
-                std::shared_ptr<HttpExchange> exchange, AnswerPlan plan);
+  AnswerSession(std::shared_ptr<ServerMetrics> metrics, std::shared_ptr<HttpExchange> exchange, AnswerPlan plan);
 
   // Submits all prompts to the engine. Throws ApiError if the engine refuses one (429: queue full, 503: shutting down), and
   // what Engine::submit throws.
   void start();
   AnswerOutcome outcome() const;
+  // Ends the answer with an error, unless it is complete: as the response, or as the last event of a stream that has begun. The
+  // engine stops working on it. Thread-safe; not to be called on the engine's thread.
+  void abort(const ApiError& error);
 
   // HttpBodyStream, called on the connection's thread.
   bool read(std::string& out) override;
@@ -75,13 +80,12 @@ class AnswerSession : public HttpBodyStream, public std::enable_shared_from_this
   bool on_event(std::size_t request, const EngineEvent& event);
   void take_prompt(std::size_t request, const EngineEvent& event);
   bool take_token(Choice& choice, const EngineEvent& event);
-  void fail(const std::string& message);
+  void fail(const ApiError& error);  // the caller holds mutex_
   void respond_whole();
   ChoicePart part_of(std::size_t index);
   void write_choice(std::size_t index, const EngineUsage& usage, std::string& out);
   EngineUsage total_usage() const;
 
-  const std::shared_ptr<const ServedModel> model_;
   const std::shared_ptr<ServerMetrics> metrics_;
   const std::shared_ptr<HttpExchange> exchange_;
   const Clock::time_point begin_ = Clock::now();
@@ -96,7 +100,7 @@ class AnswerSession : public HttpBodyStream, public std::enable_shared_from_this
   bool streaming_ = false;  // the head of the stream has been sent
   bool seen_token_ = false;
   bool cancelled_ = false;
-  std::optional<ApiError> error_;  // set if the engine failed
+  std::optional<ApiError> error_;  // why the answer ended early
 };
 
 }  // namespace nanochat

@@ -9,19 +9,22 @@
 #include <string_view>
 
 #include "serving/internal/answer_session.h"
+#include "serving/internal/chat_sessions.h"
 #include "serving/internal/response_store.h"
+#include "serving/internal/served_models.h"
 #include "serving/request_defaults.h"
-#include "serving/served_model.h"
 
 namespace nanochat {
 
 // What a plan is made from.
 struct PlanInput {
-  const ServedModel& served;
+  const ServedModels& models;
   std::string_view body;
   const RequestDefaults& defaults;
   std::shared_ptr<ResponseStore> responses;  // of /v1/responses
-  std::string owner;                         // the API key of the request; empty if the server needs none
+  std::shared_ptr<ChatSessions> sessions;    // of /v1/chat/completions
+  std::string_view session_id;               // the header X-Session-Id; empty: none
+  std::string owner;  // the API key of the request; empty if the server needs none
 };
 using PlanAnswer = AnswerPlan (*)(const PlanInput& input);
 
@@ -31,6 +34,6 @@ AnswerPlan plan_anthropic_message(const PlanInput& input);
 AnswerPlan plan_response(const PlanInput& input);
 
 // The number of tokens of the prompt of POST /v1/messages/count_tokens.
-std::int64_t count_anthropic_tokens(const ServedModel& served, std::string_view body, const RequestDefaults& defaults);
+std::int64_t count_anthropic_tokens(const ServedModels& models, std::string_view body, const RequestDefaults& defaults);
 
 }  // namespace nanochat

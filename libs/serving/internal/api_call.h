@@ -4,11 +4,14 @@
 #include <chrono>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "serving/api.h"
 #include "serving/api_error.h"
+#include "serving/internal/answer_admission.h"
 #include "serving/internal/api_answers.h"
+#include "serving/internal/trace_context.h"
 
 namespace nanochat {
 
@@ -28,6 +31,8 @@ struct Api::Call {
   std::string allowed;           // the methods of the routes with this path
   std::string argument;          // the text that {id} matched
   std::string id;                // X-Request-Id
+  std::optional<TraceContext> trace;       // of the caller
+  std::unique_ptr<AnswerAdmission::Place> place;  // set if the request generates text
   std::shared_ptr<AnswerSession> session;  // set if the request generates text
   std::chrono::steady_clock::time_point begin = std::chrono::steady_clock::now();
   const HttpRequest& request() const { return exchange->request(); }

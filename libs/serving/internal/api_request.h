@@ -2,6 +2,7 @@
 // Parses the bodies of POST /v1/chat/completions and /v1/completions into structs. Uses neither a socket nor the engine.
 // Every function throws ApiError (status 400), and the error names the field.
 
+#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -44,7 +45,13 @@ struct CompletionRequest : RequestedFormat {
 
 // A field of another server that this one does not support is an error if it would change the answer. A value that has no
 // effect (false, "", a penalty of 1) is accepted.
-ChatRequest parse_chat_request(std::string_view body, const RequestDefaults& defaults);
+//
+// `complete_history` gets "session_id" and "messages", and returns the messages of the whole conversation; without it, those of
+// the request are the conversation.
+using CompleteHistory =
+    std::function<nlohmann::json(const std::optional<std::string>& session_id, const nlohmann::json& messages)>;
+ChatRequest parse_chat_request(std::string_view body, const RequestDefaults& defaults,
+                               const CompleteHistory& complete_history = {});
 CompletionRequest parse_completion_request(std::string_view body, const RequestDefaults& defaults);
 
 // Converts the messages of a chat to a conversation of the kind that the model was trained on:

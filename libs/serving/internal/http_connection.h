@@ -29,7 +29,8 @@ struct ConnectionSettings {
   HttpHandler handler;
   HttpErrorResponse error_response;
   boost::asio::thread_pool* workers = nullptr;
-  std::atomic<bool> stopping{false};
+  std::atomic<bool> closing{false};   // each response is the last one of its connection
+  std::atomic<bool> stopping{false};  // and a connection that waits for a request ends
 };
 
 class ConnectionExchange;

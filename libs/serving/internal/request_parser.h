@@ -30,7 +30,7 @@ class RequestParser {
   bool http10() const;
   bool keep_alive() const;
   bool expects_continue() const;
-  HttpRequest take();  // after kDone, once
+  HttpRequest take();  // once: after kDone the request, before it what has been parsed, without the body
 
  private:
   struct Impl;
