@@ -11,11 +11,11 @@ namespace {
 
 // A thread that reaches the end of a parallel region early waits for the others, by default for several milliseconds without
 // sleeping. Where another program takes a part of a core, that time is missing to the thread that everybody waits for: beside a
-// busy process on two cores, training is a third faster when threads sleep after some microseconds, and on an idle machine it
-// is as fast. libgomp reads the variable when it is loaded, so the program starts itself again with it. This comes before the
+// busy process on two cores, training is a third faster when threads sleep after some tens of microseconds, and on an idle
+// machine it is as fast. Much shorter waits would slow decoding on an idle machine. libgomp reads the variable when it is loaded, so the program starts itself again with it. This comes before the
 // constructors of all libraries, which are most of the start, and costs a few milliseconds. A failure leaves the waits long.
 void shorten_waits(int /*argc*/, char** argv, char** environment) {
-  static char spins[] = "GOMP_SPINCOUNT=1000";
+  static char spins[] = "GOMP_SPINCOUNT=3000";
   std::vector<char*> with_spins = {spins};
   for (char** variable = environment; *variable != nullptr; ++variable) {  // std::getenv() finds nothing yet
     const std::string_view text = *variable;

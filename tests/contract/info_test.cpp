@@ -56,7 +56,7 @@ TEST(Info, ThreadsSleepSoonWhenTheyWaitUnlessTheUserSaysOtherwise) {
     return run_program({"--version"}, "", environment).err;
   };
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-  EXPECT_THAT(spins({}), HasSubstr("GOMP_SPINCOUNT = '1000'"));
+  EXPECT_THAT(spins({}), HasSubstr("GOMP_SPINCOUNT = '3000'"));
 #endif
   EXPECT_THAT(spins({{"GOMP_SPINCOUNT", "7"}}), HasSubstr("GOMP_SPINCOUNT = '7'"));
   EXPECT_THAT(spins({{"OMP_WAIT_POLICY", "ACTIVE"}}), HasSubstr("OMP_WAIT_POLICY = 'ACTIVE'"));
