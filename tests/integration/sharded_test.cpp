@@ -154,7 +154,9 @@ TEST_F(Sharded, TrainWhatOneDeviceHasNoRoomFor) {
     const ProgramResult refused = run(processes, deep("refused", kSteps, joined(model, limit)));
     EXPECT_EQ(refused.exit_code, 2) << refused.err;
     EXPECT_THAT(refused.err, HasSubstr("training needs about"));
-    if (processes > 1) EXPECT_THAT(refused.err, HasSubstr("with --shard full, "));
+    if (processes > 1) {
+      EXPECT_THAT(refused.err, HasSubstr("with --shard full, "));
+    }
   }
   EXPECT_GT(whole, divided);
   succeed(2, deep("two", kSteps, joined(model, joined(limit, kFull))));
