@@ -102,8 +102,9 @@ class FakeBackend : public InferenceBackend {
   // Breaks a cycle of shared pointers: requests hold the model, and the model holds this. A real engine drops a request after
   // its last event.
   void let_go() {
+    std::deque<EngineRequest> requests;  // destroyed after the lock: whoever they hold may call this
     const std::lock_guard lock(mutex_);
-    requests_.clear();
+    requests.swap(requests_);
   }
   std::size_t submitted() const {
     const std::lock_guard lock(mutex_);

@@ -228,7 +228,7 @@ def check_markdown(url, folder):
                                ("a >> nth=1", "https://example.org/c"), ("ul ul li", "inner"), ("ol li >> nth=1", "four"), ("blockquote", "A quote."),
                                ("th >> nth=1", "size"), ("td >> nth=0", "a"), ("pre code", 'print("<b>hello</b>")'), (".code-head span", "python")):
             assert shown.locator(selector).text_content() == text, (selector, shown.locator(selector).all_text_contents())
-        assert shown.locator("ol").get_attribute("start") == "3"
+        assert shown.locator("ol").get_attribute("start") == "3" and shown.locator("li > p").count() == 0
         link = shown.locator("a").first
         assert link.get_attribute("href") == "https://example.org/a?b=1" and "noopener" in link.get_attribute("rel") and link.get_attribute("target") == "_blank"
         page.screenshot(path=folder / "markdown.png")

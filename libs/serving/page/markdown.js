@@ -85,10 +85,11 @@ function parseList(lines, at) {
     const last = items[items.length - 1];
     const indented = /^\s{2,}/.test(lines[end]);
     if (isBlank(lines[end])) {
-      // A blank line ends the list unless an item or an indented line follows.
+      // A blank line ends the list unless another of its items or an indented line follows.
       const next = lines.findIndex((line, index) => index > end && !isBlank(line));
-      if (next < 0 || !(ITEM.test(lines[next]) || /^\s{2,}/.test(lines[next]))) break;
-      if (next > end) loose = true;
+      const following = next < 0 ? null : ITEM.exec(lines[next]);
+      if (next < 0 || !((following && /\d/.test(following[2]) === ordered) || /^\s{2,}/.test(lines[next]))) break;
+      loose = true;
       last.lines.push("");
       ++end;
       continue;

@@ -142,7 +142,7 @@ class AnswerView {
     if (busy) return;
     if (this.answer.note) this.foot.append(make("span", "note", this.answer.note));
     const { tokens, seconds } = this.answer;
-    if (tokens > 1 && seconds > 0) {
+    if (tokens > 1 && seconds > 0.001) {
       this.foot.append(make("span", "speed", tokens + " tokens, " + ((tokens - 1) / seconds).toFixed(1) + " tokens/s"));
     }
     this.foot.append(button("Copy", "Copy the answer", (event) => copy(this.answer.content, event.target)));
