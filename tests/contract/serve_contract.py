@@ -212,7 +212,7 @@ def end(nanochat, run, folder):
 def cut(nanochat, run, folder):
     """What is not finished by --drain-timeout gets an error event, and the server ends well."""
     log = folder / "cut.log"
-    process, url = server.start(nanochat, run, log, ["--drain-timeout", "0.3", "--max-running", "2"])
+    process, url = server.start(nanochat, run, log, ["--drain-timeout", "0.3", "--max-running", "16"])
     connections = []
     for _ in range(4):  # two of them wait
         connection = http.client.HTTPConnection(urllib.parse.urlsplit(url).netloc, timeout=120)
