@@ -95,11 +95,9 @@ __global__ void add_partials_kernel(const float* __restrict__ partials, i64 bloc
   *to += static_cast<float>(total);
 }
 
-// Accesses of a row that a thread keeps in registers here, of five tensors; blocks, each of which takes rows in turn.
-constexpr int kMixAccesses = 2;
-constexpr unsigned kMixBlocks = 1320;
-
-template <class T, int N, bool kNorm>
+// A thread keeps kHeld accesses of a row in registers, of each tensor. All loads of a row are under way before the sum over the
+// row is taken. A block takes rows in turn.
+template <class T, int N, int kHeld, bool kNorm>
 __global__ void __launch_bounds__(kMostThreads) residual_mix_backward_kernel(MixBackward arguments, i64 rows, int n) {
   const float scale = *arguments.a, share = *arguments.b;
   float of_before = 0.0F, of_start = 0.0F;
@@ -112,10 +110,10 @@ __global__ void __launch_bounds__(kMostThreads) residual_mix_backward_kernel(Mix
     const auto* x0 = static_cast<const T*>(arguments.x0) + offset;
     auto* gradient = static_cast<T*>(arguments.gradient) + offset;
     float* dx0 = arguments.dx0 + offset;
-    Pack<T, N> norms[kNorm ? kMixAccesses : 1], outputs[kNorm ? kMixAccesses : 1], gradients[kMixAccesses],
-        starts[kMixAccesses], befores[kMixAccesses];
+    Pack<T, N> norms[kNorm ? kHeld : 1], outputs[kNorm ? kHeld : 1], gradients[kHeld], starts[kHeld], befores[kHeld];
+    float to_start[kHeld][N];
 #pragma unroll
-    for (int access = 0; access < kMixAccesses; ++access) {
+    for (int access = 0; access < kHeld; ++access) {
       const int i = (access * static_cast<int>(blockDim.x) + static_cast<int>(threadIdx.x)) * N;
       if (i >= n) continue;
       if constexpr (kNorm) {
@@ -123,13 +121,18 @@ __global__ void __launch_bounds__(kMostThreads) residual_mix_backward_kernel(Mix
         outputs[access] = *reinterpret_cast<const Pack<T, N>*>(y + i);
       }
       gradients[access] = *reinterpret_cast<const Pack<T, N>*>(gradient + i);
+      starts[access] = *reinterpret_cast<const Pack<T, N>*>(x0 + i);
+      if (before != nullptr) befores[access] = *reinterpret_cast<const Pack<T, N>*>(before + offset + i);
+#pragma unroll
+      for (int j = 0; j < N; ++j) to_start[access][j] = 0.0F;
+      if (arguments.accumulate) load<N>(dx0 + i, to_start[access]);
     }
     float mean = 0.0F, norm = 0.0F;
     if constexpr (kNorm) {
       norm = arguments.rstd[row];
       float sum = 0.0F;
 #pragma unroll
-      for (int access = 0; access < kMixAccesses; ++access) {
+      for (int access = 0; access < kHeld; ++access) {
         const int i = (access * static_cast<int>(blockDim.x) + static_cast<int>(threadIdx.x)) * N;
         if (i >= n) continue;
 #pragma unroll
@@ -137,30 +140,21 @@ __global__ void __launch_bounds__(kMostThreads) residual_mix_backward_kernel(Mix
       }
       mean = row_sum(sum) / static_cast<float>(n);
     }
-    // Not earlier: what the norm needs would not fit the registers together with these.
 #pragma unroll
-    for (int access = 0; access < kMixAccesses; ++access) {
+    for (int access = 0; access < kHeld; ++access) {
       const int i = (access * static_cast<int>(blockDim.x) + static_cast<int>(threadIdx.x)) * N;
       if (i >= n) continue;
-      starts[access] = *reinterpret_cast<const Pack<T, N>*>(x0 + i);
-      if (before != nullptr) befores[access] = *reinterpret_cast<const Pack<T, N>*>(before + offset + i);
-    }
-#pragma unroll
-    for (int access = 0; access < kMixAccesses; ++access) {
-      const int i = (access * static_cast<int>(blockDim.x) + static_cast<int>(threadIdx.x)) * N;
-      if (i >= n) continue;
-      float du[N], to_start[N] = {};
-      if (arguments.accumulate) load<N>(dx0 + i, to_start);
+      float du[N];
 #pragma unroll
       for (int j = 0; j < N; ++j) {
         du[j] = to_float(gradients[access].v[j]);
         if constexpr (kNorm) du[j] += norm * (to_float(norms[access].v[j]) - to_float(outputs[access].v[j]) * mean);
         if (before != nullptr) of_before += du[j] * to_float(befores[access].v[j]);
         of_start += du[j] * to_float(starts[access].v[j]);
-        to_start[j] += share * du[j];
+        to_start[access][j] += share * du[j];
         du[j] *= scale;
       }
-      store<N>(dx0 + i, to_start);
+      store<N>(dx0 + i, to_start[access]);
       store<N>(gradient + i, du);
     }
   }
@@ -277,6 +271,26 @@ void visit_access(bool is_wide, const Body& body) {
   }
 }
 
+// Calls body with the accesses of a row that a thread has to hold: few, because registers limit how many loads are under way.
+template <class Body>
+void visit_held(i64 accesses, const Body& body) {
+  if (accesses <= kMostThreads) {
+    body(std::integral_constant<int, 1>());
+  } else if (accesses <= 2 * kMostThreads) {
+    body(std::integral_constant<int, 2>());
+  } else {
+    body(std::integral_constant<int, 4>());
+  }
+}
+
+// The blocks of a kernel that the current device runs at the same time.
+template <class Kernel>
+unsigned resident_blocks(Kernel kernel, dim3 block) {
+  int blocks = 1;
+  cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, static_cast<int>(block.x * block.y), 0);
+  return static_cast<unsigned>(std::max(1, blocks) * multiprocessors());
+}
+
 constexpr int kSumThreads = 1024;
 
 }  // namespace
@@ -303,12 +317,14 @@ void residual_mix_backward(Element type, const MixBackward& arguments, i64 rows,
     const bool is_wide = wide<T>(n, {arguments.dy, arguments.y, arguments.gradient, arguments.before, arguments.x0,
                                      arguments.dx0});
     visit_access<T>(is_wide, [&]<int N>(std::integral_constant<int, N>) {
-      RowLaunch shape = stream_launch(rows, n, N, kMixAccesses);
-      shape.grid.x = std::min(shape.grid.x, kMixBlocks);
-      const auto kernel = arguments.dy != nullptr ? &residual_mix_backward_kernel<T, N, true>
-                                                  : &residual_mix_backward_kernel<T, N, false>;
-      kernel<<<shape.grid, shape.block, 0, stream>>>(arguments, rows, static_cast<int>(n));
-      add_partials_kernel<<<2, kSumThreads, 0, stream>>>(arguments.partials, shape.grid.x, arguments.d_a, arguments.d_b);
+      visit_held((n + N - 1) / N, [&]<int kHeld>(std::integral_constant<int, kHeld>) {
+        RowLaunch shape = stream_launch(rows, n, N, kHeld);
+        const auto kernel = arguments.dy != nullptr ? &residual_mix_backward_kernel<T, N, kHeld, true>
+                                                    : &residual_mix_backward_kernel<T, N, kHeld, false>;
+        shape.grid.x = std::min(shape.grid.x, resident_blocks(kernel, shape.block));
+        kernel<<<shape.grid, shape.block, 0, stream>>>(arguments, rows, static_cast<int>(n));
+        add_partials_kernel<<<2, kSumThreads, 0, stream>>>(arguments.partials, shape.grid.x, arguments.d_a, arguments.d_b);
+      });
     });
   });
   check_launch("residual_mix_backward");
