@@ -521,12 +521,24 @@ void normuon_apply(const MatrixList& matrices, std::vector<at::Tensor>& second_m
 
 at::Tensor sum_of_squares(const std::vector<at::Tensor>& tensors) {
   const On stream(tensors.front());
-  constexpr int kBlocks = 264;  // two for each multiprocessor of the largest GPUs
-  const auto count = static_cast<std::int64_t>(tensors.size());
-  const at::Tensor partial = at::empty({count, kBlocks}, tensors.front().options().dtype(at::kDouble));
-  for (std::int64_t i = 0; i < count; ++i) {
-    const at::Tensor& x = tensors[static_cast<std::size_t>(i)];
-    cuda::sum_of_squares(device_data<float>(x), x.numel(), partial.data_ptr<double>() + i * kBlocks, kBlocks, stream);
+  const auto blocks_of = [](const at::Tensor& x) { return (x.numel() + kRunOfSquares - 1) / kRunOfSquares; };
+  std::int64_t blocks = 0;
+  for (const at::Tensor& x : tensors) blocks += blocks_of(x);
+  const at::Tensor partial = at::empty({blocks}, tensors.front().options().dtype(at::kDouble));
+  std::int64_t done = 0;
+  for (std::size_t first = 0; first < tensors.size(); first += kTensorsPerLaunch) {
+    TensorList list = {};
+    const std::size_t count = std::min<std::size_t>(kTensorsPerLaunch, tensors.size() - first);
+    std::int64_t launched = 0;
+    for (std::size_t i = 0; i < count; ++i) {
+      const at::Tensor& x = tensors[first + i];
+      list.x[i] = device_data<float>(x);
+      list.size[i] = x.numel();
+      list.first_block[i] = static_cast<unsigned>(launched);
+      launched += blocks_of(x);
+    }
+    cuda::sum_of_squares(list, static_cast<int>(count), static_cast<unsigned>(launched), partial.data_ptr<double>() + done, stream);
+    done += launched;
   }
   return partial.sum();
 }
@@ -534,6 +546,13 @@ at::Tensor sum_of_squares(const std::vector<at::Tensor>& tensors) {
 bool built() { return true; }
 
 int device_count() { return c10::cuda::device_count(); }
+
+std::int64_t multiprocessor_count(int device) {
+  int count = 0;
+  TORCH_CHECK(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device) == cudaSuccess,
+              "cannot read the number of multiprocessors of GPU ", device);
+  return count;
+}
 
 namespace {
 

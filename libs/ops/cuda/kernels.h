@@ -176,8 +176,17 @@ void normuon_apply(Element type, const MatrixPointers& matrices, const NorMuonMo
                    const MatrixShape& shape, const void* update, float* partials, float* factors, const NorMuonStep& step,
                    Stream stream);
 
-// Partial sums of squares of x, one a block, written to partial (blocks).
-void sum_of_squares(const float* x, std::int64_t n, double* partial, int blocks, Stream stream);
+// Tensors of any size; the pointers travel as kernel arguments. A block takes kRunOfSquares elements of one tensor: tensor i has
+// the blocks from first_block[i] on.
+inline constexpr int kTensorsPerLaunch = 128;
+inline constexpr std::int64_t kRunOfSquares = 32768;
+struct TensorList {
+  const float* x[kTensorsPerLaunch];
+  std::int64_t size[kTensorsPerLaunch];
+  unsigned first_block[kTensorsPerLaunch];
+};
+// Partial sums of squares of the first `count` tensors, one for each of `blocks` blocks.
+void sum_of_squares(const TensorList& list, int count, unsigned blocks, double* partial, Stream stream);
 
 // ----------------------------------------------------------------------------------------- paged_attention.cu
 // Tokens of one sequence in a batch (PagedBatch of ops/paged_attention.h).
