@@ -300,7 +300,7 @@ TEST_P(Gpu, ResidualMixForwardAndBackward) {
       }
 
       at::Tensor gradient = random(5), gpu_gradient = on_gpu(gradient);
-      at::Tensor dx0 = random_tensor({rows, width}, at::kFloat, 6), gpu_dx0 = on_gpu(dx0);
+      at::Tensor dx0 = random_tensor({rows, width}, dtype_, 6), gpu_dx0 = on_gpu(dx0);
       const at::Tensor d_a = with ? at::full({1}, 2.0) : at::Tensor(), gpu_d_a = with ? on_gpu(d_a) : at::Tensor();
       const at::Tensor d_b = at::full({1}, 3.0), gpu_d_b = on_gpu(d_b);
       NormGradient norm, gpu_norm;
@@ -338,7 +338,7 @@ TEST_P(Gpu, SmearForwardAndBackward) {
     smear(on_gpu(x), on_gpu(previous), on_gpu(before), on_gpu(gate), on_gpu(lambda), gpu_y, gpu_s);
     EXPECT_LT(relative_error(gpu_y.cpu(), y), tolerance_) << width;
 
-    const at::Tensor dy = random_tensor({kRows, width}, at::kFloat, 4);
+    const at::Tensor dy = random_tensor({kRows, width}, dtype_, 4);
     at::Tensor dx = at::empty_like(x), d_gate = at::full({1, 24}, 1.0), d_lambda = at::full({1}, 2.0);
     at::Tensor gpu_dx = on_gpu(dx), gpu_d_gate = on_gpu(d_gate), gpu_d_lambda = on_gpu(d_lambda);
     reference::smear_backward(dy, x, before, gate, lambda, s, dx, d_gate, d_lambda);

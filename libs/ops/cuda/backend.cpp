@@ -226,7 +226,7 @@ void residual_mix_backward(const NormGradient& norm, at::Tensor& gradient, const
                                .x0 = data(x0, gradient),
                                .a = device_data<float>(a),
                                .b = device_data<float>(b),
-                               .dx0 = device_data<float>(dx0),
+                               .dx0 = data(dx0, gradient),
                                .accumulate = accumulate,
                                .d_a = optional_floats(d_a),
                                .d_b = device_data<float>(d_b),
@@ -246,7 +246,7 @@ void smear_backward(const at::Tensor& dy, const at::Tensor& x, const at::Tensor&
   const On stream(x);
   const std::int64_t rows = x.size(0), n = x.size(1), channels = gate.size(1);
   const at::Tensor slopes = floats(rows, x), partials = floats(stream_partials(rows), x);
-  cuda::smear_backward(element_of(x), smear_of(x, at::Tensor(), before, gate, lambda), device_data<float>(dy),
+  cuda::smear_backward(element_of(x), smear_of(x, at::Tensor(), before, gate, lambda), data(dy, x),
                        device_data<float>(s), data(dx, x), slopes.data_ptr<float>(), device_data<float>(d_lambda),
                        partials.data_ptr<float>(), rows, n, stream);
   add_gate_gradient(slopes, x, gate, at::Tensor(), d_gate, {rows, 1, channels}, stream);

@@ -64,7 +64,7 @@ struct MixBackward {
   const void* x0;
   const float* a;
   const float* b;
-  float* dx0;
+  void* dx0;
   bool accumulate;  // to dx0
   float* d_a;
   float* d_b;
@@ -83,7 +83,7 @@ struct Smear {
 // s may be null.
 void smear(Element type, const Smear& arguments, void* y, float* s, std::int64_t rows, std::int64_t n, Stream stream);
 // slopes: float (rows), receives the gradient of the gate before its sigmoid.
-void smear_backward(Element type, const Smear& arguments, const float* dy, const float* s, void* dx, float* slopes,
+void smear_backward(Element type, const Smear& arguments, const void* dy, const float* s, void* dx, float* slopes,
                     float* d_lambda, float* partials, std::int64_t rows, std::int64_t n, Stream stream);
 
 // ---------------------------------------------------------------------------------------------- tables.cu

@@ -109,7 +109,7 @@ __global__ void __launch_bounds__(kMostThreads) residual_mix_backward_kernel(Mix
     const auto* before = static_cast<const T*>(arguments.before);
     const auto* x0 = static_cast<const T*>(arguments.x0) + offset;
     auto* gradient = static_cast<T*>(arguments.gradient) + offset;
-    float* dx0 = arguments.dx0 + offset;
+    T* dx0 = static_cast<T*>(arguments.dx0) + offset;
     Pack<T, N> norms[kNorm ? kHeld : 1], outputs[kNorm ? kHeld : 1], gradients[kHeld], starts[kHeld], befores[kHeld];
     float to_start[kHeld][N];
 #pragma unroll
@@ -202,7 +202,7 @@ __global__ void smear_kernel(Smear arguments, T* y, float* s, i64 rows, int n) {
 }
 
 template <class T, int N>
-__global__ void smear_backward_kernel(Smear arguments, const float* __restrict__ dy, const float* __restrict__ s,
+__global__ void smear_backward_kernel(Smear arguments, const T* __restrict__ dy, const float* __restrict__ s,
                                       T* __restrict__ dx, float* __restrict__ slopes, float* __restrict__ partials, i64 rows,
                                       int n) {
   const i64 row = static_cast<i64>(blockIdx.x) * blockDim.y + threadIdx.y;
@@ -213,7 +213,7 @@ __global__ void smear_backward_kernel(Smear arguments, const float* __restrict__
   const float lambda = *arguments.lambda;
   const bool smeared = live && arguments.before[row] >= 0;
   const float given = live && row + 1 < rows && arguments.before[row + 1] >= 0 ? lambda * s[row + 1] : 0.0F;
-  // A row may be longer than registers hold, since its gradients are float: it is read twice, the second time from the cache.
+  // A row may be longer than registers hold: it is read twice, the second time from the cache.
   float product = 0.0F;
   if (smeared) {
     for (int i = static_cast<int>(threadIdx.x) * N; i < n; i += static_cast<int>(blockDim.x) * N) {
@@ -342,13 +342,13 @@ void smear(Element type, const Smear& arguments, void* y, float* s, i64 rows, i6
   check_launch("smear");
 }
 
-void smear_backward(Element type, const Smear& arguments, const float* dy, const float* s, void* dx, float* slopes,
+void smear_backward(Element type, const Smear& arguments, const void* dy, const float* s, void* dx, float* slopes,
                     float* d_lambda, float* partials, i64 rows, i64 n, Stream stream) {
   if (rows == 0) return;
   visit(type, [&]<class T>(T) {
     visit_access<T>(wide<T>(n, {arguments.x, dy, dx}), [&]<int N>(std::integral_constant<int, N>) {
       const RowLaunch shape = stream_launch(rows, n, N);
-      smear_backward_kernel<T, N><<<shape.grid, shape.block, 0, stream>>>(arguments, dy, s, static_cast<T*>(dx), slopes,
+      smear_backward_kernel<T, N><<<shape.grid, shape.block, 0, stream>>>(arguments, static_cast<const T*>(dy), s, static_cast<T*>(dx), slopes,
                                                                           partials, rows, static_cast<int>(n));
       add_partials_kernel<<<1, kSumThreads, 0, stream>>>(partials, shape.grid.x, d_lambda, nullptr);
     });
