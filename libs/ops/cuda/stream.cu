@@ -12,7 +12,7 @@ namespace {
 constexpr int kMostThreads = 512;
 
 // The stream is rounded to its type before it is mixed and before it is normalised, as the separate operations are.
-template <class T, int N>
+template <class T, int N, int kHeld>
 __global__ void __launch_bounds__(kMostThreads)
     residual_mix_kernel(T* stream, const T* branch, const T* x0, const float* a, const float* b, T* before, T* y, float* rstd,
                         i64 rows, int n, float eps) {
@@ -22,9 +22,9 @@ __global__ void __launch_bounds__(kMostThreads)
   if (row >= rows) return;
   const i64 offset = row * n;
   // All loads of the row are under way before anything is stored.
-  Pack<T, N> streams[kAccesses], branches[kAccesses], starts[kAccesses];
+  Pack<T, N> streams[kHeld], branches[kHeld], starts[kHeld];
 #pragma unroll
-  for (int access = 0; access < kAccesses; ++access) {
+  for (int access = 0; access < kHeld; ++access) {
     const int i = (access * static_cast<int>(blockDim.x) + static_cast<int>(threadIdx.x)) * N;
     if (i >= n) continue;
     streams[access] = *reinterpret_cast<const Pack<T, N>*>(stream + offset + i);
@@ -32,10 +32,10 @@ __global__ void __launch_bounds__(kMostThreads)
     if (branch != nullptr) branches[access] = *reinterpret_cast<const Pack<T, N>*>(branch + offset + i);
   }
   const float scale = *a, share = *b;
-  float values[kAccesses][N];
+  float values[kHeld][N];
   float sum = 0.0F;
 #pragma unroll
-  for (int access = 0; access < kAccesses; ++access) {
+  for (int access = 0; access < kHeld; ++access) {
     const int i = (access * static_cast<int>(blockDim.x) + static_cast<int>(threadIdx.x)) * N;
     if (i >= n) continue;
     Pack<T, N>& pack = streams[access];
@@ -54,7 +54,7 @@ __global__ void __launch_bounds__(kMostThreads)
   }
   const float norm = rsqrtf(row_sum(sum) / static_cast<float>(n) + eps);
 #pragma unroll
-  for (int access = 0; access < kAccesses; ++access) {
+  for (int access = 0; access < kHeld; ++access) {
     const int i = (access * static_cast<int>(blockDim.x) + static_cast<int>(threadIdx.x)) * N;
     if (i >= n) continue;
 #pragma unroll
@@ -253,8 +253,8 @@ bool wide(i64 n, std::initializer_list<const void*> pointers) {
   return fits;
 }
 
-RowLaunch stream_launch(i64 rows, i64 n, int access, int accesses = kAccesses) {
-  const RowLaunch shape = row_launch(rows, n, access, accesses);
+RowLaunch stream_launch(i64 rows, i64 n, int access, int held = kAccesses) {
+  const RowLaunch shape = row_launch(rows, n, access, held);
   if (shape.block.x > kMostThreads) {
     throw std::runtime_error("streams of " + std::to_string(n) + " channels are too wide for the CUDA kernels");
   }
@@ -300,10 +300,15 @@ void residual_mix(Element type, void* stream, const void* branch, const void* x0
   if (rows == 0) return;
   visit(type, [&]<class T>(T) {
     visit_access<T>(wide<T>(n, {stream, branch, x0, before, y}), [&]<int N>(std::integral_constant<int, N>) {
-      const RowLaunch shape = stream_launch(rows, n, N);
-      launch(&residual_mix_kernel<T, N>, shape.grid, shape.block, 0, stream_of_work, static_cast<T*>(stream),
-             static_cast<const T*>(branch), static_cast<const T*>(x0), a, b, static_cast<T*>(before), static_cast<T*>(y), rstd,
-             rows, static_cast<int>(n), eps);
+      const auto run = [&]<int kHeld>(std::integral_constant<int, kHeld>) {
+        const RowLaunch shape = stream_launch(rows, n, N, kHeld);
+        launch(&residual_mix_kernel<T, N, kHeld>, shape.grid, shape.block, 0, stream_of_work, static_cast<T*>(stream),
+               static_cast<const T*>(branch), static_cast<const T*>(x0), a, b, static_cast<T*>(before), static_cast<T*>(y),
+               rstd, rows, static_cast<int>(n), eps);
+      };
+      const i64 accesses = (n + N - 1) / N;
+      // A warp takes a row that it can hold: it sums without waiting for others.
+      accesses <= 32 * kAccesses ? run(std::integral_constant<int, kAccesses>()) : visit_held(accesses, run);
     });
   });
   check_launch("residual_mix");
