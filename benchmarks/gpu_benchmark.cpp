@@ -147,10 +147,10 @@ void gpu_residual_mix(benchmark::State& state) {
 void gpu_residual_mix_backward(benchmark::State& state) {
   if (skip(state)) return;
   Stream s;
-  at::Tensor dx0 = floats({kTokens, kWidth});
+  at::Tensor dx0 = random({kTokens, kWidth});
   const at::Tensor d_a = floats({1}), d_b = floats({1});
   const ops::NormGradient norm = {s.branch, s.y, s.rstd};
-  compare(state, kTokens * kWidth * 2 * 10, ops::cuda::residual_mix_backward, ops::reference::residual_mix_backward, norm,
+  compare(state, kTokens * kWidth * 2 * 8, ops::cuda::residual_mix_backward, ops::reference::residual_mix_backward, norm,
           s.stream, s.before, s.x0, s.a, s.b, dx0, true, d_a, d_b);
 }
 
@@ -167,8 +167,8 @@ void gpu_smear_backward(benchmark::State& state) {
   if (skip(state)) return;
   Stream s;
   const at::Tensor before = random_ids(kTokens), gate = random({1, 24}), lambda = floats({1}).add(0.1);
-  const at::Tensor opened = floats({kTokens}).add(0.5), dy = floats({kTokens, kWidth}), d_gate = floats({1, 24});
-  compare(state, kTokens * kWidth * (4 + 2 + 2), ops::cuda::smear_backward, ops::reference::smear_backward, dy, s.x0, before,
+  const at::Tensor opened = floats({kTokens}).add(0.5), dy = random({kTokens, kWidth}), d_gate = floats({1, 24});
+  compare(state, kTokens * kWidth * 2 * 3, ops::cuda::smear_backward, ops::reference::smear_backward, dy, s.x0, before,
           gate, lambda, opened, s.y, d_gate, floats({1}));
 }
 

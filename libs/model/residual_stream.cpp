@@ -67,8 +67,8 @@ ResidualStream::ResidualStream(const StreamWeights& weights, std::int64_t tokens
     if (layer - 1 != weights.backout_after) before_mix_[static_cast<std::size_t>(layer)] = make(options);
   }
   smear_opened_ = at::empty({tokens}, options.dtype(at::kFloat));
-  d_smeared_ = make(options.dtype(at::kFloat));
-  d_halfway_ = make(options.dtype(at::kFloat));
+  d_smeared_ = make(options.dtype(ops::start_gradient_type(options)));
+  d_halfway_ = make(options.dtype(ops::start_gradient_type(options)));
 }
 
 void ResidualStream::smear(const TokenIds& tokens) {

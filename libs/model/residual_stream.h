@@ -103,7 +103,7 @@ class ResidualStream {
   std::vector<at::Tensor>
       before_mix_;  // (N, C) of each layer: the stream after the layer before; undefined where nothing reads it
   at::Tensor halfway_;  // (N, C): the stream after layer backout_after
-  at::Tensor d_smeared_, d_halfway_;  // (N, C) float32
+  at::Tensor d_smeared_, d_halfway_;  // (N, C) of ops::start_gradient_type()
 };
 
 }  // namespace nanochat

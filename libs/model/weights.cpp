@@ -1,5 +1,6 @@
 #include "model/weights.h"
 
+#include <ATen/ops/_foreach_zero.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 #include <c10/core/ScalarType.h>
@@ -111,14 +112,16 @@ Weights::Weights(const GptConfig& config, at::ScalarType dtype, at::Device devic
 
 void Weights::zero_grad() {
   TORCH_CHECK(purpose_ == Purpose::kTraining, "a model for inference has no gradients");
+  std::vector<at::Tensor> gradients;  // a GPU fills all in one launch
   for (auto& [place, weight] : weights_) {
     if (weight.divided) continue;
     if (weight.grad.defined()) {
-      weight.grad.zero_();
+      gradients.push_back(weight.grad);
     } else {
       weight.grad = at::zeros(weight.value.sizes(), weight.value.options());
     }
   }
+  if (!gradients.empty()) at::_foreach_zero_(gradients);
   for (Parameter& parameter : parameters_) {
     if (parameter.grad.defined()) continue;
     const TensorSpec& spec = parameter.spec;

@@ -280,7 +280,8 @@ TEST_P(Gpu, WindowedAttention) {
 
 TEST_P(Gpu, ResidualMixForwardAndBackward) {
   const at::Tensor a = at::full({1}, 1.1), b = at::full({1}, -0.3);
-  for (const std::int64_t width : {3, 33, 64, 768, 1280, 5120}) {
+  // Those above 2048 take several accesses of a thread in float32 at least.
+  for (const std::int64_t width : {3, 33, 64, 768, 1280, 2304, 5120}) {
     const std::int64_t rows = width > 5000 ? 17 : 203;
     const auto random = [&](std::uint64_t seed) { return random_tensor({rows, width}, dtype_, seed); };
     const at::Tensor branch = random(1), x0 = random(2), dy = random(3);
@@ -299,7 +300,7 @@ TEST_P(Gpu, ResidualMixForwardAndBackward) {
       }
 
       at::Tensor gradient = random(5), gpu_gradient = on_gpu(gradient);
-      at::Tensor dx0 = random_tensor({rows, width}, at::kFloat, 6), gpu_dx0 = on_gpu(dx0);
+      at::Tensor dx0 = random_tensor({rows, width}, dtype_, 6), gpu_dx0 = on_gpu(dx0);
       const at::Tensor d_a = with ? at::full({1}, 2.0) : at::Tensor(), gpu_d_a = with ? on_gpu(d_a) : at::Tensor();
       const at::Tensor d_b = at::full({1}, 3.0), gpu_d_b = on_gpu(d_b);
       NormGradient norm, gpu_norm;
@@ -337,7 +338,7 @@ TEST_P(Gpu, SmearForwardAndBackward) {
     smear(on_gpu(x), on_gpu(previous), on_gpu(before), on_gpu(gate), on_gpu(lambda), gpu_y, gpu_s);
     EXPECT_LT(relative_error(gpu_y.cpu(), y), tolerance_) << width;
 
-    const at::Tensor dy = random_tensor({kRows, width}, at::kFloat, 4);
+    const at::Tensor dy = random_tensor({kRows, width}, dtype_, 4);
     at::Tensor dx = at::empty_like(x), d_gate = at::full({1, 24}, 1.0), d_lambda = at::full({1}, 2.0);
     at::Tensor gpu_dx = on_gpu(dx), gpu_d_gate = on_gpu(d_gate), gpu_d_lambda = on_gpu(d_lambda);
     reference::smear_backward(dy, x, before, gate, lambda, s, dx, d_gate, d_lambda);
@@ -397,11 +398,36 @@ TEST_P(Gpu, ValueEmbeddingForwardAndBackward) {
 }
 
 TEST_P(Gpu, LinearWeightGradientsAddUp) {
-  const at::Tensor x = random_tensor({300, 64}, dtype_, 1), dy = random_tensor({300, 96}, dtype_, 2);
-  at::Tensor dw = on_gpu(random_tensor({96, 64}, at::kFloat, 3)), none;
-  const at::Tensor expected = dw.cpu().to(at::kDouble).add(dy.to(at::kDouble).t().matmul(x.to(at::kDouble)));
-  linear_backward_weight(on_gpu(dy), on_gpu(x), dw, none);
-  EXPECT_LT(relative_error(dw.cpu(), expected), 1e-5);  // in float32 whatever the type of x
+  struct Case {
+    std::int64_t tokens, out, in;
+  };
+  // The last two are computed in two parts on a GPU with 132 multiprocessors.
+  for (const Case c : {Case{300, 96, 64}, Case{64, 5120, 1280}, Case{64, 1280, 5120}}) {
+    const at::Tensor x = random_tensor({c.tokens, c.in}, dtype_, 1), dy = random_tensor({c.tokens, c.out}, dtype_, 2);
+    at::Tensor dw = on_gpu(random_tensor({c.out, c.in}, at::kFloat, 3)), none;
+    const at::Tensor expected = dw.cpu().add(dy.to(at::kFloat).t().matmul(x.to(at::kFloat)));
+    linear_backward_weight(on_gpu(dy), on_gpu(x), dw, none);
+    EXPECT_LT(relative_error(dw.cpu(), expected), 1e-5) << c.out;  // in float32 whatever the type of x
+  }
+}
+
+// More tensors than one launch takes; several blocks of a tensor; sizes and addresses that 16-byte accesses do not fit.
+TEST_P(Gpu, SumOfSquaresOfManyTensors) {
+  std::vector<at::Tensor> tensors, on_device;
+  double expected = 0.0;
+  const auto add = [&](const at::Tensor& x, const at::Tensor& gpu_x) {
+    tensors.push_back(x);
+    on_device.push_back(gpu_x);
+    expected += x.to(at::kDouble).square().sum().item<double>();
+  };
+  for (std::int64_t i = 0; i < 300; ++i) {
+    const std::int64_t n = i == 7 ? 100003 : i == 8 ? 3 * 32768 : i == 9 ? 0 : 1 + 37 * i;
+    const at::Tensor x = random_tensor({n + 1}, at::kFloat, static_cast<std::uint64_t>(i));
+    const std::int64_t first = i % 2;
+    add(x.narrow(0, first, n), on_gpu(x).narrow(0, first, n));
+  }
+  EXPECT_NEAR(sum_of_squares(on_device), expected, 1e-6 * expected);
+  EXPECT_EQ(sum_of_squares(on_device), sum_of_squares(on_device)) << "repeatable";
 }
 
 TEST_P(Gpu, OptimizerSteps) {
@@ -439,16 +465,18 @@ TEST_P(Gpu, OptimizerSteps) {
                             .eps = 1e-10,
                             .bias1 = 0.36,
                             .sqrt_bias2 = 0.3};
-  at::Tensor p = random_tensor({1001}, at::kFloat, 1), m = random_tensor({1001}, at::kFloat, 2);
-  const at::Tensor g = random_tensor({1001}, at::kFloat, 4);
-  at::Tensor v = random_tensor({1001}, at::kFloat, 3).square(), copy = p.to(at::kBFloat16);
-  at::Tensor gpu_p = on_gpu(p), gpu_m = on_gpu(m), gpu_v = on_gpu(v), gpu_copy = on_gpu(copy);
-  reference::adamw(p, g, m, v, copy, step);
-  adamw(gpu_p, on_gpu(g), gpu_m, gpu_v, gpu_copy, step);
-  EXPECT_LT(relative_error(gpu_p.cpu(), p), 1e-6);
-  EXPECT_LT(relative_error(gpu_m.cpu(), m), 1e-6);
-  EXPECT_LT(relative_error(gpu_v.cpu(), v), 1e-6);
-  EXPECT_TRUE(gpu_copy.equal(gpu_p.to(at::kBFloat16)));
+  for (const std::int64_t n : {1001, 4000}) {  // one element at a time, and four
+    at::Tensor p = random_tensor({n}, at::kFloat, 1), m = random_tensor({n}, at::kFloat, 2);
+    const at::Tensor g = random_tensor({n}, at::kFloat, 4);
+    at::Tensor v = random_tensor({n}, at::kFloat, 3).square(), copy = p.to(at::kBFloat16);
+    at::Tensor gpu_p = on_gpu(p), gpu_m = on_gpu(m), gpu_v = on_gpu(v), gpu_copy = on_gpu(copy);
+    reference::adamw(p, g, m, v, copy, step);
+    adamw(gpu_p, on_gpu(g), gpu_m, gpu_v, gpu_copy, step);
+    EXPECT_LT(relative_error(gpu_p.cpu(), p), 1e-6) << n;
+    EXPECT_LT(relative_error(gpu_m.cpu(), m), 1e-6) << n;
+    EXPECT_LT(relative_error(gpu_v.cpu(), v), 1e-6) << n;
+    EXPECT_TRUE(gpu_copy.equal(gpu_p.to(at::kBFloat16))) << n;
+  }
 }
 
 TEST_P(Gpu, NorMuonSteps) {

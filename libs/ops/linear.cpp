@@ -27,6 +27,54 @@ constexpr std::int64_t kFewestRows = 64;
 
 bool has_own_product(const at::Tensor& x) { return has_fastest_products(x) && x.size(0) >= kFewestRows; }
 
+struct Tiles {
+  std::int64_t rows, columns;
+};
+// cuBLAS's fastest products on Hopper compute tiles of these shapes, one per multiprocessor at a time.
+constexpr Tiles kTall{320, 128}, kFlat{128, 256};
+
+std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+
+// The share of the multiprocessors that work, on average, while a product of this shape is computed.
+double occupied(const Tiles& tiles, std::int64_t rows, std::int64_t columns, std::int64_t multiprocessors) {
+  const std::int64_t count = divide_up(rows, tiles.rows) * divide_up(columns, tiles.columns);
+  return static_cast<double>(count) / static_cast<double>(divide_up(count, multiprocessors) * multiprocessors);
+}
+
+// How many of the rows of a weight gradient (rows >= columns) to compute in one product; the others follow in a second one,
+// which is so small that cuBLAS divides its sums. A gradient has few tiles with long sums: those of 5120 x 1280 are a wave and a
+// quarter of an H200, which takes as long as two waves (602 TFLOP/s; divided at 3840 rows, 706).
+std::int64_t rows_at_once(std::int64_t rows, std::int64_t columns, std::int64_t multiprocessors) {
+  constexpr double kGoodShare = 0.85;
+  constexpr std::int64_t kCluster = 8;  // multiprocessors that work together: these kernels use whole clusters alone
+  for (const Tiles& tiles : {kTall, kFlat}) {
+    if (occupied(tiles, rows, columns, multiprocessors) >= kGoodShare) return rows;
+  }
+  const std::int64_t of_a_wave = multiprocessors / kCluster * kCluster / divide_up(columns, kTall.columns);
+  if (of_a_wave == 0) return rows;
+  const std::int64_t lines = divide_up(rows, kTall.rows), waves = lines / of_a_wave;
+  const std::int64_t first = waves * of_a_wave * kTall.rows;
+  // Without a whole wave, cuBLAS divides the sums of all of it; and a second product that fills more than half a wave is no gain.
+  return waves == 0 || first >= rows || 2 * (lines - waves * of_a_wave) > of_a_wave ? rows : first;
+}
+
+// dw (float32) += dy^T x, both bfloat16 on a GPU.
+void add_weight_gradient(const at::Tensor& dy, const at::Tensor& x, at::Tensor& dw) {
+  const auto add = [](const at::Tensor& of_dy, const at::Tensor& of_x, at::Tensor part) {
+    at::addmm_out(part, part, of_dy.t(), of_x, at::kFloat);
+  };
+  const bool tall = dw.size(0) >= dw.size(1);
+  const std::int64_t longer = std::max(dw.size(0), dw.size(1)), shorter = std::min(dw.size(0), dw.size(1));
+  const std::int64_t first = rows_at_once(longer, shorter, cuda::multiprocessor_count(dw.device().index()));
+  const auto add_part = [&](std::int64_t begin, std::int64_t length) {
+    if (length == 0) return;
+    tall ? add(dy.narrow(1, begin, length), x, dw.narrow(0, begin, length))
+         : add(dy, x.narrow(1, begin, length), dw.narrow(1, begin, length));
+  };
+  add_part(0, first);
+  add_part(first, longer - first);
+}
+
 }  // namespace
 
 void linear(const at::Tensor& x, const at::Tensor& w, at::Tensor& y) {
@@ -101,7 +149,7 @@ void linear_backward_weight(const at::Tensor& dy, const at::Tensor& x, at::Tenso
   } else if (x.scalar_type() == at::kFloat) {
     dw.addmm_(dy.t(), x);
   } else {
-    at::addmm_out(dw, dw, dy.t(), x, at::kFloat);
+    add_weight_gradient(dy, x, dw);
   }
 }
 

@@ -139,7 +139,7 @@ void residual_mix_backward(const NormGradient& norm, at::Tensor& gradient, const
   const at::Tensor du = as_float(gradient);
   if (d_a.defined()) d_a.add_((du * as_float(before)).sum());
   d_b.add_((du * as_float(x0)).sum());
-  dx0.add_(du * b);
+  dx0.copy_(as_float(dx0) + du * b);
   gradient.copy_(du * a);
 }
 
@@ -169,12 +169,13 @@ void smear(const at::Tensor& x, const at::Tensor& previous, const at::Tensor& be
 void smear_backward(const at::Tensor& dy, const at::Tensor& x, const at::Tensor& before, const at::Tensor& gate,
                     const at::Tensor& lambda, const at::Tensor& s, at::Tensor& dx, at::Tensor d_gate, at::Tensor d_lambda) {
   const at::Tensor share = (s * lambda).unsqueeze(1);  // 0 where there is no previous token
-  const at::Tensor product = (dy * shifted_down(as_float(x))).sum(1).masked_fill(before.lt(0), 0.0);
+  const at::Tensor gradient = as_float(dy);
+  const at::Tensor product = (gradient * shifted_down(as_float(x))).sum(1).masked_fill(before.lt(0), 0.0);
   const at::Tensor slope = (product * lambda * s * (1.0 - s)).unsqueeze(1);
-  at::Tensor result = dy.clone();
+  at::Tensor result = gradient.clone();
   if (x.size(0) > 1) {
     const std::int64_t rest = x.size(0) - 1;
-    result.narrow(0, 0, rest).add_(share.narrow(0, 1, rest) * dy.narrow(0, 1, rest));
+    result.narrow(0, 0, rest).add_(share.narrow(0, 1, rest) * gradient.narrow(0, 1, rest));
   }
   result.narrow(1, 0, gate.size(1)).add_(slope * as_float(gate));
   dx.copy_(result);

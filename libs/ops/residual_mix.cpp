@@ -49,11 +49,16 @@ void residual_mix(at::Tensor& stream, const at::Tensor& branch, const at::Tensor
   });
 }
 
+at::ScalarType start_gradient_type(const at::TensorOptions& stream) {
+  return stream.device().is_cuda() ? c10::typeMetaToScalarType(stream.dtype()) : at::kFloat;
+}
+
 void residual_mix_backward(const NormGradient& norm, at::Tensor& gradient, const at::Tensor& before, const at::Tensor& x0,
                            const at::Tensor& a, const at::Tensor& b, at::Tensor& dx0, bool accumulate, at::Tensor d_a,
                            at::Tensor d_b) {
   for (const at::Tensor& other : {before, x0, norm.dy, norm.y}) check(gradient, other);
-  TORCH_CHECK(gradient.dim() == 2 && dx0.sizes() == gradient.sizes() && dx0.scalar_type() == at::kFloat,
+  TORCH_CHECK(gradient.dim() == 2 && dx0.sizes() == gradient.sizes() &&
+                  dx0.scalar_type() == start_gradient_type(gradient.options()),
               "residual_mix_backward: dx0 ", dx0.sizes(), " ", dx0.scalar_type(), " does not fit ", gradient.sizes());
   TORCH_CHECK(before.defined() == d_a.defined(), "residual_mix_backward: before and d_a belong together");
   TORCH_CHECK(norm.dy.defined() == norm.y.defined() && norm.dy.defined() == norm.rstd.defined(),

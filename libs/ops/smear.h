@@ -12,7 +12,7 @@ namespace nanochat::ops {
 void smear(const at::Tensor& x, const at::Tensor& previous, const at::Tensor& before, const at::Tensor& gate,
            const at::Tensor& lambda, at::Tensor& y, at::Tensor& s);
 
-// For previous tokens that are the rows above. dy: float32 (N, C); writes dx (N, C) of the type of x, and adds to d_gate (1, G)
+// For previous tokens that are the rows above. dy: (N, C) of start_gradient_type() (ops/residual_mix.h); writes dx (N, C) of the type of x, and adds to d_gate (1, G)
 // and d_lambda, both float32. Sums do not depend on the number of threads.
 void smear_backward(const at::Tensor& dy, const at::Tensor& x, const at::Tensor& before, const at::Tensor& gate,
                     const at::Tensor& lambda, const at::Tensor& s, at::Tensor& dx, at::Tensor d_gate, at::Tensor d_lambda);

@@ -13,6 +13,8 @@
 
 #include <gtest/gtest.h>
 
+#include "ops/device.h"
+
 namespace nanochat {
 namespace {
 
@@ -45,6 +47,19 @@ TEST(NewtonSchulz, BringsSingularValuesNearOne) {
     const at::Tensor values = at::linalg_svdvals(newton_schulz(x.to(dtype), 5).to(at::kFloat));
     EXPECT_GT(values.min().item<double>(), 0.6) << at::toString(dtype);
     EXPECT_LT(values.max().item<double>(), 1.3) << at::toString(dtype);
+  }
+}
+
+// A GPU computes all matrices together, and tall ones without transposing them.
+TEST(NewtonSchulz, OnAGpuAsOnACpu) {
+  if (ops::cuda_devices() == 0) GTEST_SKIP() << "no GPU on this machine";
+  for (const auto& [rows, columns] : {std::pair{40, 40}, std::pair{24, 72}, std::pair{72, 24}}) {
+    const at::Tensor x = at::randn({3, rows, columns}).div(std::sqrt(static_cast<double>(rows * columns)));
+    const at::Tensor expected = newton_schulz(x, 5);
+    EXPECT_LT(newton_schulz(x.to(at::kCUDA), 5).cpu().sub(expected).abs().max().item<double>(), 1e-4) << rows;
+    constexpr double kTolerance = 0.06;  // as below
+    const at::Tensor narrow = newton_schulz(x.to(at::kCUDA).to(at::kBFloat16), 5).cpu().to(at::kFloat);
+    EXPECT_LT(narrow.sub(newton_schulz(x.to(at::kBFloat16).to(at::kFloat), 5)).abs().max().item<double>(), kTolerance) << rows;
   }
 }
 

@@ -9,8 +9,9 @@ last --validation-rows of them are held out. Learning rates and decay are the re
 scripts/base_train.py does. Both programs compute in --dtype.
 
 Writes training.json, config.json, init.safetensors and batches.safetensors to --work, then reference.json and ours.json. Prints
-the mean and largest difference of a step's loss and the difference of the validation loss (and so of bits per byte, on the same
-rows) in percent. Exits with 1 if the mean is over --mean-within or the validation loss over --validation-within.
+the losses and bits per byte of both, the mean and largest difference of a step's loss, and the difference of the validation loss
+(and so of bits per byte, on the same rows) in percent. Exits with 1 if the mean is over --mean-within or the validation loss over
+--validation-within.
 
 Needs torch, numpy and safetensors.
 """
@@ -59,20 +60,21 @@ def parse_arguments():
 
 
 def read_documents(patterns):
-    """(vocabulary, documents as arrays of ids) of the shards."""
-    vocabulary, documents = None, []
+    """(vocabulary, bytes of text per token, documents as arrays of ids) of the shards."""
+    vocabulary, documents, all_tokens, all_bytes = None, [], 0, 0
     for path in sorted(path for pattern in patterns for path in glob.glob(pattern)):
         data = numpy.memmap(path, dtype=numpy.uint8, mode="r")
         words = data[:HEADER].view("<u4")
         numbers = data[16:88].view("<u8")  # documents, tokens, text_bytes, vocab_size, ..., offsets_position
         count, tokens, offsets_at = int(numbers[0]), int(numbers[1]), int(numbers[8])
         vocabulary = int(numbers[3])
+        all_tokens, all_bytes = all_tokens + tokens, all_bytes + int(numbers[2])
         ids = data[HEADER:HEADER + tokens * int(words[3])].view("<u2" if words[3] == 2 else "<u4")
         offsets = data[offsets_at:offsets_at + 8 * (count + 1)].view("<u8").astype(numpy.int64)
         documents += [ids[a:b] for a, b in zip(offsets[:-1], offsets[1:])]
     if vocabulary is None:
         sys.exit(f"no shards match {patterns}")
-    return vocabulary, documents
+    return vocabulary, all_bytes / all_tokens, documents
 
 
 def make_rows(documents, bos, length, count):
@@ -178,7 +180,7 @@ def main():
     args.work.mkdir(parents=True, exist_ok=True)
     if args.device == "cuda":
         torch.set_float32_matmul_precision("high")
-    vocabulary, documents = read_documents(args.shards)
+    vocabulary, bytes_per_token, documents = read_documents(args.shards)
     rows = make_rows(documents, args.bos_id, args.sequence_len + 1, args.rows * args.steps + args.validation_rows)
     rows = rows.view(-1, args.rows, args.sequence_len + 1)
     batches, validation = rows[:args.steps], rows[args.steps:]
@@ -201,8 +203,10 @@ def main():
     differences = [abs(a - b) / b * 100 for a, b in zip(ours["losses"], reference["losses"], strict=True)]
     mean = sum(differences) / len(differences)
     held_out = abs(ours["validation_loss"] - reference["validation_loss"]) / reference["validation_loss"] * 100
-    print(f"{args.steps} steps: the reference's loss {reference['losses'][0]:.4f} to {reference['losses'][-1]:.4f}, "
-          f"validation {reference['validation_loss']:.4f}")
+    for name, result in (("reference", reference), ("ours", ours)):
+        bpb = result["validation_loss"] / math.log(2) / bytes_per_token  # at the shards' mean bytes of a token
+        print(f"{name}: loss {result['losses'][0]:.4f} to {result['losses'][-1]:.4f} in {args.steps} steps, "
+              f"validation {result['validation_loss']:.4f}, bpb {bpb:.4f}")
     print(f"difference of a step's loss: mean {mean:.4f} %, largest {max(differences):.4f} %; validation {held_out:.4f} %")
     return 0 if mean <= args.mean_within and held_out <= args.validation_within else 1
 

@@ -226,7 +226,7 @@ void residual_mix_backward(const NormGradient& norm, at::Tensor& gradient, const
                                .x0 = data(x0, gradient),
                                .a = device_data<float>(a),
                                .b = device_data<float>(b),
-                               .dx0 = device_data<float>(dx0),
+                               .dx0 = data(dx0, gradient),
                                .accumulate = accumulate,
                                .d_a = optional_floats(d_a),
                                .d_b = device_data<float>(d_b),
@@ -246,7 +246,7 @@ void smear_backward(const at::Tensor& dy, const at::Tensor& x, const at::Tensor&
   const On stream(x);
   const std::int64_t rows = x.size(0), n = x.size(1), channels = gate.size(1);
   const at::Tensor slopes = floats(rows, x), partials = floats(stream_partials(rows), x);
-  cuda::smear_backward(element_of(x), smear_of(x, at::Tensor(), before, gate, lambda), device_data<float>(dy),
+  cuda::smear_backward(element_of(x), smear_of(x, at::Tensor(), before, gate, lambda), data(dy, x),
                        device_data<float>(s), data(dx, x), slopes.data_ptr<float>(), device_data<float>(d_lambda),
                        partials.data_ptr<float>(), rows, n, stream);
   add_gate_gradient(slopes, x, gate, at::Tensor(), d_gate, {rows, 1, channels}, stream);
@@ -521,12 +521,24 @@ void normuon_apply(const MatrixList& matrices, std::vector<at::Tensor>& second_m
 
 at::Tensor sum_of_squares(const std::vector<at::Tensor>& tensors) {
   const On stream(tensors.front());
-  constexpr int kBlocks = 264;  // two for each multiprocessor of the largest GPUs
-  const auto count = static_cast<std::int64_t>(tensors.size());
-  const at::Tensor partial = at::empty({count, kBlocks}, tensors.front().options().dtype(at::kDouble));
-  for (std::int64_t i = 0; i < count; ++i) {
-    const at::Tensor& x = tensors[static_cast<std::size_t>(i)];
-    cuda::sum_of_squares(device_data<float>(x), x.numel(), partial.data_ptr<double>() + i * kBlocks, kBlocks, stream);
+  const auto blocks_of = [](const at::Tensor& x) { return (x.numel() + kRunOfSquares - 1) / kRunOfSquares; };
+  std::int64_t blocks = 0;
+  for (const at::Tensor& x : tensors) blocks += blocks_of(x);
+  const at::Tensor partial = at::empty({blocks}, tensors.front().options().dtype(at::kDouble));
+  std::int64_t done = 0;
+  for (std::size_t first = 0; first < tensors.size(); first += kTensorsPerLaunch) {
+    TensorList list = {};
+    const std::size_t count = std::min<std::size_t>(kTensorsPerLaunch, tensors.size() - first);
+    std::int64_t launched = 0;
+    for (std::size_t i = 0; i < count; ++i) {
+      const at::Tensor& x = tensors[first + i];
+      list.x[i] = device_data<float>(x);
+      list.size[i] = x.numel();
+      list.first_block[i] = static_cast<unsigned>(launched);
+      launched += blocks_of(x);
+    }
+    cuda::sum_of_squares(list, static_cast<int>(count), static_cast<unsigned>(launched), partial.data_ptr<double>() + done, stream);
+    done += launched;
   }
   return partial.sum();
 }
@@ -534,6 +546,13 @@ at::Tensor sum_of_squares(const std::vector<at::Tensor>& tensors) {
 bool built() { return true; }
 
 int device_count() { return c10::cuda::device_count(); }
+
+std::int64_t multiprocessor_count(int device) {
+  int count = 0;
+  TORCH_CHECK(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device) == cudaSuccess,
+              "cannot read the number of multiprocessors of GPU ", device);
+  return count;
+}
 
 namespace {
 

@@ -102,6 +102,7 @@ at::Tensor sum_of_squares(const std::vector<at::Tensor>& tensors);
 // ops/device.h without the distinction of devices. Without CUDA: 0 devices; the other functions throw.
 bool built();
 int device_count();
+std::int64_t multiprocessor_count(int device);
 DeviceDescription describe(int index);
 void use_device(int index);
 void limit_memory(int index, std::int64_t bytes);

@@ -1,9 +1,9 @@
 // Soft-cap, cross-entropy and its gradient over one row of logits a block.
 //
-// The row is read twice, for the sum and for the gradient; the second time it comes from the L2 cache. Holding it in
-// registers instead would leave room for one block a multiprocessor only, whose loads nothing then hides. What bounds
-// the kernel are the special functions: two for a tanh and one for an exponential in the pass that the loss comes
-// from; in the pass for bfloat16 gradients the hardware's own tanh does, whose error of 2^-11 disappears in rounding.
+// The row is passed over twice. The first pass takes the sum and leaves each logit's part of the gradient in its place, up to
+// a factor that is known only with the sum; the second pass multiplies it, from the L2 cache. Holding the row in registers
+// instead would leave room for one block a multiprocessor only, whose loads nothing then hides. What bounds the kernel are
+// the special functions, three for a logit, and memory. In bfloat16, the gradient is rounded in both passes.
 
 #include "device_code.cuh"
 
@@ -33,23 +33,27 @@ __device__ inline float reciprocal(float x) {
   asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 }
-__device__ inline float approximate_tanh(float x) {
-  float y;
-  asm("tanh.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-}
 // Through one exponential: absolute error about 1e-7, exact at both ends, NaN stays NaN.
 __device__ inline float exact_tanh(float x) { return 1.0F - 2.0F * reciprocal(power_of_two(2.0F * kLog2E * x) + 1.0F); }
 
-// The capped logit and its derivative by the raw one. `inverse`: 1 / cap; cap <= 0: not capped.
-struct Capped {
-  float value, slope;
+// `inverse`: 1 / cap; cap <= 0: not capped.
+__device__ inline float capped(float raw, float cap, float inverse) {
+  return cap <= 0.0F ? raw : cap * exact_tanh(raw * inverse);
+}
+
+// exp(capped logit - shift), and the derivative of the capped logit by the raw one.
+struct Share {
+  float power, slope;
 };
-template <bool kApproximate>
-__device__ inline Capped capped(float raw, float cap, float inverse) {
-  if (cap <= 0.0F) return {raw, 1.0F};
-  const float u = kApproximate ? approximate_tanh(raw * inverse) : exact_tanh(raw * inverse);
-  return {cap * u, 1.0F - u * u};
+// kBounded: 0 < cap, which is the shift. With r = 1 / (exp(2 raw / cap) + 1), the capped logit is cap (1 - 2r).
+template <bool kBounded>
+__device__ inline Share share_of(float raw, float cap, float inverse, float shift) {
+  if constexpr (kBounded) {
+    const float r = reciprocal(power_of_two(2.0F * kLog2E * inverse * raw) + 1.0F);
+    return {power_of_two(-2.0F * kLog2E * cap * r), 4.0F * r * (1.0F - r)};
+  }
+  const float u = cap <= 0.0F ? 0.0F : exact_tanh(raw * inverse);
+  return {power_of_two((capped(raw, cap, inverse) - shift) * kLog2E), 1.0F - u * u};
 }
 
 // Calls body(values, index of the first, how many of them are below `end`) for this thread's part of a row.
@@ -69,7 +73,6 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
     softcap_cross_entropy_kernel(T* __restrict__ z, const std::int32_t* __restrict__ targets, const float* __restrict__ scale,
                                  float* __restrict__ losses, int vocab, int padded, float cap) {
   constexpr int N = kPackSize<T>;
-  constexpr bool kApproximate = sizeof(T) == 2;
   if constexpr (kBounded) __builtin_assume(cap > 0.0F);
   T* logits = z + static_cast<i64>(blockIdx.x) * padded;
   const int target = targets[blockIdx.x];
@@ -81,8 +84,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
     return;
   }
   const float inverse = cap > 0.0F ? 1.0F / cap : 0.0F;
-  // Read by every thread before any overwrites it: the barriers of row_sum stand in between.
   const float at_target = target < vocab ? to_float(logits[target]) : __int_as_float(0x7fc00000);
+  __syncthreads();  // every thread has read it before any overwrites it
 
   float shift = cap;
   if constexpr (!kBounded) {
@@ -90,37 +93,33 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
     for_each_pack<N>(logits, vocab, [&](const float(&values)[N], int, int count) {
 #pragma unroll
       for (int j = 0; j < N; ++j) {
-        if (j < count) maximum = fmaxf(maximum, capped<false>(values[j], cap, inverse).value);
+        if (j < count) maximum = fmaxf(maximum, capped(values[j], cap, inverse));
       }
     });
     shift = row_max(maximum);
   }
+  const bool wants_gradient = scale != nullptr;
   float sum = 0.0F;
-  for_each_pack<N>(logits, vocab, [&](const float(&values)[N], int, int count) {
-    if (count >= N) {
-#pragma unroll
-      for (int j = 0; j < N; ++j) {
-        sum += power_of_two((capped<false>(values[j], cap, inverse).value - shift) * kLog2E);
-      }
-    } else {
-      for (int j = 0; j < count; ++j) {
-        sum += power_of_two((capped<false>(values[j], cap, inverse).value - shift) * kLog2E);
-      }
-    }
-  });
-  sum = row_sum(sum);
-  const Capped wanted = capped<false>(at_target, cap, inverse);
-  if (threadIdx.x == 0) losses[blockIdx.x] = shift + logf(sum) - wanted.value;
-  if (scale == nullptr) return;
-
-  const float factor = scale[blockIdx.x], weight = factor / sum;
-  for_each_pack<N>(logits, padded, [&](const float(&values)[N], int i, int) {
+  for_each_pack<N>(logits, vocab, [&](const float(&values)[N], int i, int count) {
     float out[N];
 #pragma unroll
     for (int j = 0; j < N; ++j) {
-      const Capped c = capped<kApproximate>(values[j], cap, inverse);
-      out[j] = power_of_two((c.value - shift) * kLog2E) * weight * c.slope;
+      const Share share = share_of<kBounded>(values[j], cap, inverse, shift);
+      if (j < count) sum += share.power;
+      out[j] = share.power * share.slope;
     }
+    if (wants_gradient) store<N>(logits + i, out);
+  });
+  sum = row_sum(sum);
+  if (threadIdx.x == 0) losses[blockIdx.x] = shift + logf(sum) - capped(at_target, cap, inverse);
+  if (!wants_gradient) return;
+
+  const float factor = scale[blockIdx.x], weight = factor / sum;
+  // Each thread reads what it has written itself.
+  for_each_pack<N>(logits, padded, [&](const float(&values)[N], int i, int) {
+    float out[N];
+#pragma unroll
+    for (int j = 0; j < N; ++j) out[j] = values[j] * weight;
     if (i + N > vocab) {
 #pragma unroll
       for (int j = 0; j < N; ++j) {
@@ -129,8 +128,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
     }
     store<N>(logits + i, out);
     if (target >= i && target < i + N) {
-      const float p = power_of_two((wanted.value - shift) * kLog2E) * weight;
-      from_float((p - factor) * wanted.slope, logits[target]);
+      const Share share = share_of<kBounded>(at_target, cap, inverse, shift);
+      from_float((share.power * weight - factor) * share.slope, logits[target]);
     }
   });
 }

@@ -64,7 +64,7 @@ struct MixBackward {
   const void* x0;
   const float* a;
   const float* b;
-  float* dx0;
+  void* dx0;
   bool accumulate;  // to dx0
   float* d_a;
   float* d_b;
@@ -83,7 +83,7 @@ struct Smear {
 // s may be null.
 void smear(Element type, const Smear& arguments, void* y, float* s, std::int64_t rows, std::int64_t n, Stream stream);
 // slopes: float (rows), receives the gradient of the gate before its sigmoid.
-void smear_backward(Element type, const Smear& arguments, const float* dy, const float* s, void* dx, float* slopes,
+void smear_backward(Element type, const Smear& arguments, const void* dy, const float* s, void* dx, float* slopes,
                     float* d_lambda, float* partials, std::int64_t rows, std::int64_t n, Stream stream);
 
 // ---------------------------------------------------------------------------------------------- tables.cu
@@ -176,8 +176,17 @@ void normuon_apply(Element type, const MatrixPointers& matrices, const NorMuonMo
                    const MatrixShape& shape, const void* update, float* partials, float* factors, const NorMuonStep& step,
                    Stream stream);
 
-// Partial sums of squares of x, one a block, written to partial (blocks).
-void sum_of_squares(const float* x, std::int64_t n, double* partial, int blocks, Stream stream);
+// Tensors of any size; the pointers travel as kernel arguments. A block takes kRunOfSquares elements of one tensor: tensor i has
+// the blocks from first_block[i] on.
+inline constexpr int kTensorsPerLaunch = 128;
+inline constexpr std::int64_t kRunOfSquares = 32768;
+struct TensorList {
+  const float* x[kTensorsPerLaunch];
+  std::int64_t size[kTensorsPerLaunch];
+  unsigned first_block[kTensorsPerLaunch];
+};
+// Partial sums of squares of the first `count` tensors, one for each of `blocks` blocks.
+void sum_of_squares(const TensorList& list, int count, unsigned blocks, double* partial, Stream stream);
 
 // ----------------------------------------------------------------------------------------- paged_attention.cu
 // Tokens of one sequence in a batch (PagedBatch of ops/paged_attention.h).

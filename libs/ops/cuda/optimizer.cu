@@ -7,19 +7,28 @@ namespace {
 
 constexpr int kThreads = 256;
 
+template <int N>
 __global__ void adamw_kernel(float* __restrict__ p, const float* __restrict__ g, float* __restrict__ m, float* __restrict__ v,
                              bf16* __restrict__ copy, i64 n, AdamWStep step) {
-  const i64 i = static_cast<i64>(blockIdx.x) * blockDim.x + threadIdx.x;
+  const i64 i = (static_cast<i64>(blockIdx.x) * blockDim.x + threadIdx.x) * N;
   if (i >= n) return;
-  const float gradient = g[i] * step.grad_scale;
-  const float first = m[i] + (1.0F - step.beta1) * (gradient - m[i]);
-  const float second = v[i] * step.beta2 + (1.0F - step.beta2) * gradient * gradient;
-  m[i] = first;
-  v[i] = second;
-  const float value = p[i] * (1.0F - step.learning_rate * step.weight_decay) -
-                      step.learning_rate / step.bias1 * first / (sqrtf(second) / step.sqrt_bias2 + step.eps);
-  p[i] = value;
-  if (copy != nullptr) copy[i] = __float2bfloat16_rn(value);
+  float gradients[N], firsts[N], seconds[N], values[N];
+  load<N>(g + i, gradients);
+  load<N>(m + i, firsts);
+  load<N>(v + i, seconds);
+  load<N>(p + i, values);
+#pragma unroll
+  for (int j = 0; j < N; ++j) {
+    const float gradient = gradients[j] * step.grad_scale;
+    firsts[j] += (1.0F - step.beta1) * (gradient - firsts[j]);
+    seconds[j] = seconds[j] * step.beta2 + (1.0F - step.beta2) * gradient * gradient;
+    values[j] = values[j] * (1.0F - step.learning_rate * step.weight_decay) -
+                step.learning_rate / step.bias1 * firsts[j] / (sqrtf(seconds[j]) / step.sqrt_bias2 + step.eps);
+  }
+  store<N>(m + i, firsts);
+  store<N>(v + i, seconds);
+  store<N>(p + i, values);
+  if (copy != nullptr) store<N>(copy + i, values);
 }
 
 template <class T>
@@ -255,17 +264,36 @@ void visit_rows(const MatrixPointers& matrices, int count, const MatrixShape& sh
   wide ? body(std::integral_constant<int, 4>()) : body(std::integral_constant<int, 1>());
 }
 
-__global__ void sum_of_squares_kernel(const float* __restrict__ x, i64 n, double* __restrict__ partial) {
-  // Float sums of short runs, added up in double.
-  double total = 0.0;
-  const i64 stride = static_cast<i64>(gridDim.x) * blockDim.x;
-  i64 i = static_cast<i64>(blockIdx.x) * blockDim.x + threadIdx.x;
-  while (i < n) {
-    float sum = 0.0F;
-#pragma unroll 4
-    for (int run = 0; run < 16 && i < n; ++run, i += stride) sum += x[i] * x[i];
-    total += sum;
+// The squares of four numbers.
+__device__ inline float squares(const float4& x) { return x.x * x.x + x.y * x.y + x.z * x.z + x.w * x.w; }
+
+// A block takes kRunOfSquares elements of one tensor: float sums of short runs, added up in double.
+__global__ void __launch_bounds__(kThreads) sum_of_squares_kernel(TensorList list, int count, double* __restrict__ partial) {
+  int tensor = 0;  // the last one whose first block is not after this block
+  for (int step = kTensorsPerLaunch / 2; step > 0; step /= 2) {
+    if (tensor + step < count && list.first_block[tensor + step] <= blockIdx.x) tensor += step;
   }
+  const i64 first = static_cast<i64>(blockIdx.x - list.first_block[tensor]) * kRunOfSquares;
+  const i64 n = min(kRunOfSquares, list.size[tensor] - first);
+  const float* __restrict__ x = list.x[tensor] + first;
+  double total = 0.0;
+  i64 done = 0;
+  if (reinterpret_cast<std::uintptr_t>(x) % sizeof(float4) == 0) {
+    constexpr int kLoads = 8;
+    const auto* packs = reinterpret_cast<const float4*>(x);
+    const i64 whole = n / (4 * kLoads * kThreads) * (kLoads * kThreads);
+    for (i64 i = threadIdx.x; i < whole; i += kLoads * kThreads) {
+      float4 loaded[kLoads];
+#pragma unroll
+      for (int load = 0; load < kLoads; ++load) loaded[load] = packs[i + load * kThreads];
+      float sum = 0.0F;
+#pragma unroll
+      for (int load = 0; load < kLoads; ++load) sum += squares(loaded[load]);
+      total += sum;
+    }
+    done = 4 * whole;
+  }
+  for (i64 i = done + threadIdx.x; i < n; i += kThreads) total += x[i] * x[i];
   __shared__ double sums[kThreads];
   sums[threadIdx.x] = total;
   __syncthreads();
@@ -280,7 +308,9 @@ __global__ void sum_of_squares_kernel(const float* __restrict__ x, i64 n, double
 
 void adamw(float* p, const float* g, float* m, float* v, void* copy, i64 n, const AdamWStep& step, Stream stream) {
   if (n == 0) return;
-  adamw_kernel<<<blocks_for(n, kThreads), kThreads, 0, stream>>>(p, g, m, v, static_cast<bf16*>(copy), n, step);
+  const bool wide = n % 4 == 0 && aligned(p) && aligned(g) && aligned(m) && aligned(v) && aligned(copy);
+  const auto kernel = wide ? &adamw_kernel<4> : &adamw_kernel<1>;
+  kernel<<<blocks_for(wide ? n / 4 : n, kThreads), kThreads, 0, stream>>>(p, g, m, v, static_cast<bf16*>(copy), n, step);
   check_launch("adamw");
 }
 
@@ -361,8 +391,9 @@ void normuon_apply(Element type, const MatrixPointers& matrices, const NorMuonMo
   check_launch("normuon_apply");
 }
 
-void sum_of_squares(const float* x, i64 n, double* partial, int blocks, Stream stream) {
-  sum_of_squares_kernel<<<static_cast<unsigned>(blocks), kThreads, 0, stream>>>(x, n, partial);
+void sum_of_squares(const TensorList& list, int count, unsigned blocks, double* partial, Stream stream) {
+  if (blocks == 0) return;
+  sum_of_squares_kernel<<<blocks, kThreads, 0, stream>>>(list, count, partial);
   check_launch("sum_of_squares");
 }
 

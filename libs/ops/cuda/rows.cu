@@ -120,7 +120,7 @@ __global__ void rope_norm_kernel(const T* __restrict__ qkv, const float* __restr
     load<N>(sin + position * half + i, s);
   }
   const T* x = qkv + token * (heads + shape.n_kv_head) * shape.d;
-#pragma unroll 2
+#pragma unroll 4
   for (i64 head = 0; head < heads; ++head, x += shape.d) {
     float x1[N] = {}, x2[N] = {};
     if (inside) {
@@ -199,6 +199,7 @@ __global__ void rope_norm_backward_kernel(const T* __restrict__ dq, const T* __r
   }
   if (!live) return;
   const T* values = dv + token * shape.n_kv_head * shape.d;
+#pragma unroll 4
   for (i64 head = 0; head < shape.n_kv_head; ++head, dx += shape.d, values += shape.d) {
     *reinterpret_cast<Pack<T, N>*>(dx + i) = *reinterpret_cast<const Pack<T, N>*>(values + i);
     *reinterpret_cast<Pack<T, N>*>(dx + half + i) = *reinterpret_cast<const Pack<T, N>*>(values + half + i);

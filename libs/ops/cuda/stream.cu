@@ -12,7 +12,7 @@ namespace {
 constexpr int kMostThreads = 512;
 
 // The stream is rounded to its type before it is mixed and before it is normalised, as the separate operations are.
-template <class T, int N>
+template <class T, int N, int kHeld>
 __global__ void __launch_bounds__(kMostThreads)
     residual_mix_kernel(T* stream, const T* branch, const T* x0, const float* a, const float* b, T* before, T* y, float* rstd,
                         i64 rows, int n, float eps) {
@@ -22,9 +22,9 @@ __global__ void __launch_bounds__(kMostThreads)
   if (row >= rows) return;
   const i64 offset = row * n;
   // All loads of the row are under way before anything is stored.
-  Pack<T, N> streams[kAccesses], branches[kAccesses], starts[kAccesses];
+  Pack<T, N> streams[kHeld], branches[kHeld], starts[kHeld];
 #pragma unroll
-  for (int access = 0; access < kAccesses; ++access) {
+  for (int access = 0; access < kHeld; ++access) {
     const int i = (access * static_cast<int>(blockDim.x) + static_cast<int>(threadIdx.x)) * N;
     if (i >= n) continue;
     streams[access] = *reinterpret_cast<const Pack<T, N>*>(stream + offset + i);
@@ -32,10 +32,10 @@ __global__ void __launch_bounds__(kMostThreads)
     if (branch != nullptr) branches[access] = *reinterpret_cast<const Pack<T, N>*>(branch + offset + i);
   }
   const float scale = *a, share = *b;
-  float values[kAccesses][N];
+  float values[kHeld][N];
   float sum = 0.0F;
 #pragma unroll
-  for (int access = 0; access < kAccesses; ++access) {
+  for (int access = 0; access < kHeld; ++access) {
     const int i = (access * static_cast<int>(blockDim.x) + static_cast<int>(threadIdx.x)) * N;
     if (i >= n) continue;
     Pack<T, N>& pack = streams[access];
@@ -54,7 +54,7 @@ __global__ void __launch_bounds__(kMostThreads)
   }
   const float norm = rsqrtf(row_sum(sum) / static_cast<float>(n) + eps);
 #pragma unroll
-  for (int access = 0; access < kAccesses; ++access) {
+  for (int access = 0; access < kHeld; ++access) {
     const int i = (access * static_cast<int>(blockDim.x) + static_cast<int>(threadIdx.x)) * N;
     if (i >= n) continue;
 #pragma unroll
@@ -95,11 +95,9 @@ __global__ void add_partials_kernel(const float* __restrict__ partials, i64 bloc
   *to += static_cast<float>(total);
 }
 
-// Accesses of a row that a thread keeps in registers here, of five tensors; blocks, each of which takes rows in turn.
-constexpr int kMixAccesses = 2;
-constexpr unsigned kMixBlocks = 1320;
-
-template <class T, int N, bool kNorm>
+// A thread keeps kHeld accesses of a row in registers, of each tensor. All loads of a row are under way before the sum over the
+// row is taken. A block takes rows in turn.
+template <class T, int N, int kHeld, bool kNorm>
 __global__ void __launch_bounds__(kMostThreads) residual_mix_backward_kernel(MixBackward arguments, i64 rows, int n) {
   const float scale = *arguments.a, share = *arguments.b;
   float of_before = 0.0F, of_start = 0.0F;
@@ -111,11 +109,11 @@ __global__ void __launch_bounds__(kMostThreads) residual_mix_backward_kernel(Mix
     const auto* before = static_cast<const T*>(arguments.before);
     const auto* x0 = static_cast<const T*>(arguments.x0) + offset;
     auto* gradient = static_cast<T*>(arguments.gradient) + offset;
-    float* dx0 = arguments.dx0 + offset;
-    Pack<T, N> norms[kNorm ? kMixAccesses : 1], outputs[kNorm ? kMixAccesses : 1], gradients[kMixAccesses],
-        starts[kMixAccesses], befores[kMixAccesses];
+    T* dx0 = static_cast<T*>(arguments.dx0) + offset;
+    Pack<T, N> norms[kNorm ? kHeld : 1], outputs[kNorm ? kHeld : 1], gradients[kHeld], starts[kHeld], befores[kHeld];
+    float to_start[kHeld][N];
 #pragma unroll
-    for (int access = 0; access < kMixAccesses; ++access) {
+    for (int access = 0; access < kHeld; ++access) {
       const int i = (access * static_cast<int>(blockDim.x) + static_cast<int>(threadIdx.x)) * N;
       if (i >= n) continue;
       if constexpr (kNorm) {
@@ -123,13 +121,18 @@ __global__ void __launch_bounds__(kMostThreads) residual_mix_backward_kernel(Mix
         outputs[access] = *reinterpret_cast<const Pack<T, N>*>(y + i);
       }
       gradients[access] = *reinterpret_cast<const Pack<T, N>*>(gradient + i);
+      starts[access] = *reinterpret_cast<const Pack<T, N>*>(x0 + i);
+      if (before != nullptr) befores[access] = *reinterpret_cast<const Pack<T, N>*>(before + offset + i);
+#pragma unroll
+      for (int j = 0; j < N; ++j) to_start[access][j] = 0.0F;
+      if (arguments.accumulate) load<N>(dx0 + i, to_start[access]);
     }
     float mean = 0.0F, norm = 0.0F;
     if constexpr (kNorm) {
       norm = arguments.rstd[row];
       float sum = 0.0F;
 #pragma unroll
-      for (int access = 0; access < kMixAccesses; ++access) {
+      for (int access = 0; access < kHeld; ++access) {
         const int i = (access * static_cast<int>(blockDim.x) + static_cast<int>(threadIdx.x)) * N;
         if (i >= n) continue;
 #pragma unroll
@@ -137,30 +140,21 @@ __global__ void __launch_bounds__(kMostThreads) residual_mix_backward_kernel(Mix
       }
       mean = row_sum(sum) / static_cast<float>(n);
     }
-    // Not earlier: what the norm needs would not fit the registers together with these.
 #pragma unroll
-    for (int access = 0; access < kMixAccesses; ++access) {
+    for (int access = 0; access < kHeld; ++access) {
       const int i = (access * static_cast<int>(blockDim.x) + static_cast<int>(threadIdx.x)) * N;
       if (i >= n) continue;
-      starts[access] = *reinterpret_cast<const Pack<T, N>*>(x0 + i);
-      if (before != nullptr) befores[access] = *reinterpret_cast<const Pack<T, N>*>(before + offset + i);
-    }
-#pragma unroll
-    for (int access = 0; access < kMixAccesses; ++access) {
-      const int i = (access * static_cast<int>(blockDim.x) + static_cast<int>(threadIdx.x)) * N;
-      if (i >= n) continue;
-      float du[N], to_start[N] = {};
-      if (arguments.accumulate) load<N>(dx0 + i, to_start);
+      float du[N];
 #pragma unroll
       for (int j = 0; j < N; ++j) {
         du[j] = to_float(gradients[access].v[j]);
         if constexpr (kNorm) du[j] += norm * (to_float(norms[access].v[j]) - to_float(outputs[access].v[j]) * mean);
         if (before != nullptr) of_before += du[j] * to_float(befores[access].v[j]);
         of_start += du[j] * to_float(starts[access].v[j]);
-        to_start[j] += share * du[j];
+        to_start[access][j] += share * du[j];
         du[j] *= scale;
       }
-      store<N>(dx0 + i, to_start);
+      store<N>(dx0 + i, to_start[access]);
       store<N>(gradient + i, du);
     }
   }
@@ -208,7 +202,7 @@ __global__ void smear_kernel(Smear arguments, T* y, float* s, i64 rows, int n) {
 }
 
 template <class T, int N>
-__global__ void smear_backward_kernel(Smear arguments, const float* __restrict__ dy, const float* __restrict__ s,
+__global__ void smear_backward_kernel(Smear arguments, const T* __restrict__ dy, const float* __restrict__ s,
                                       T* __restrict__ dx, float* __restrict__ slopes, float* __restrict__ partials, i64 rows,
                                       int n) {
   const i64 row = static_cast<i64>(blockIdx.x) * blockDim.y + threadIdx.y;
@@ -219,7 +213,7 @@ __global__ void smear_backward_kernel(Smear arguments, const float* __restrict__
   const float lambda = *arguments.lambda;
   const bool smeared = live && arguments.before[row] >= 0;
   const float given = live && row + 1 < rows && arguments.before[row + 1] >= 0 ? lambda * s[row + 1] : 0.0F;
-  // A row may be longer than registers hold, since its gradients are float: it is read twice, the second time from the cache.
+  // A row may be longer than registers hold: it is read twice, the second time from the cache.
   float product = 0.0F;
   if (smeared) {
     for (int i = static_cast<int>(threadIdx.x) * N; i < n; i += static_cast<int>(blockDim.x) * N) {
@@ -259,8 +253,8 @@ bool wide(i64 n, std::initializer_list<const void*> pointers) {
   return fits;
 }
 
-RowLaunch stream_launch(i64 rows, i64 n, int access, int accesses = kAccesses) {
-  const RowLaunch shape = row_launch(rows, n, access, accesses);
+RowLaunch stream_launch(i64 rows, i64 n, int access, int held = kAccesses) {
+  const RowLaunch shape = row_launch(rows, n, access, held);
   if (shape.block.x > kMostThreads) {
     throw std::runtime_error("streams of " + std::to_string(n) + " channels are too wide for the CUDA kernels");
   }
@@ -277,6 +271,26 @@ void visit_access(bool is_wide, const Body& body) {
   }
 }
 
+// Calls body with the accesses of a row that a thread has to hold: few, because registers limit how many loads are under way.
+template <class Body>
+void visit_held(i64 accesses, const Body& body) {
+  if (accesses <= kMostThreads) {
+    body(std::integral_constant<int, 1>());
+  } else if (accesses <= 2 * kMostThreads) {
+    body(std::integral_constant<int, 2>());
+  } else {
+    body(std::integral_constant<int, 4>());
+  }
+}
+
+// The blocks of a kernel that the current device runs at the same time.
+template <class Kernel>
+unsigned resident_blocks(Kernel kernel, dim3 block) {
+  int blocks = 1;
+  cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, static_cast<int>(block.x * block.y), 0);
+  return static_cast<unsigned>(std::max(1, blocks) * multiprocessors());
+}
+
 constexpr int kSumThreads = 1024;
 
 }  // namespace
@@ -286,10 +300,15 @@ void residual_mix(Element type, void* stream, const void* branch, const void* x0
   if (rows == 0) return;
   visit(type, [&]<class T>(T) {
     visit_access<T>(wide<T>(n, {stream, branch, x0, before, y}), [&]<int N>(std::integral_constant<int, N>) {
-      const RowLaunch shape = stream_launch(rows, n, N);
-      launch(&residual_mix_kernel<T, N>, shape.grid, shape.block, 0, stream_of_work, static_cast<T*>(stream),
-             static_cast<const T*>(branch), static_cast<const T*>(x0), a, b, static_cast<T*>(before), static_cast<T*>(y), rstd,
-             rows, static_cast<int>(n), eps);
+      const auto run = [&]<int kHeld>(std::integral_constant<int, kHeld>) {
+        const RowLaunch shape = stream_launch(rows, n, N, kHeld);
+        launch(&residual_mix_kernel<T, N, kHeld>, shape.grid, shape.block, 0, stream_of_work, static_cast<T*>(stream),
+               static_cast<const T*>(branch), static_cast<const T*>(x0), a, b, static_cast<T*>(before), static_cast<T*>(y),
+               rstd, rows, static_cast<int>(n), eps);
+      };
+      const i64 accesses = (n + N - 1) / N;
+      // A warp takes a row that it can hold: it sums without waiting for others.
+      accesses <= 32 * kAccesses ? run(std::integral_constant<int, kAccesses>()) : visit_held(accesses, run);
     });
   });
   check_launch("residual_mix");
@@ -303,12 +322,14 @@ void residual_mix_backward(Element type, const MixBackward& arguments, i64 rows,
     const bool is_wide = wide<T>(n, {arguments.dy, arguments.y, arguments.gradient, arguments.before, arguments.x0,
                                      arguments.dx0});
     visit_access<T>(is_wide, [&]<int N>(std::integral_constant<int, N>) {
-      RowLaunch shape = stream_launch(rows, n, N, kMixAccesses);
-      shape.grid.x = std::min(shape.grid.x, kMixBlocks);
-      const auto kernel = arguments.dy != nullptr ? &residual_mix_backward_kernel<T, N, true>
-                                                  : &residual_mix_backward_kernel<T, N, false>;
-      kernel<<<shape.grid, shape.block, 0, stream>>>(arguments, rows, static_cast<int>(n));
-      add_partials_kernel<<<2, kSumThreads, 0, stream>>>(arguments.partials, shape.grid.x, arguments.d_a, arguments.d_b);
+      visit_held((n + N - 1) / N, [&]<int kHeld>(std::integral_constant<int, kHeld>) {
+        RowLaunch shape = stream_launch(rows, n, N, kHeld);
+        const auto kernel = arguments.dy != nullptr ? &residual_mix_backward_kernel<T, N, kHeld, true>
+                                                    : &residual_mix_backward_kernel<T, N, kHeld, false>;
+        shape.grid.x = std::min(shape.grid.x, resident_blocks(kernel, shape.block));
+        kernel<<<shape.grid, shape.block, 0, stream>>>(arguments, rows, static_cast<int>(n));
+        add_partials_kernel<<<2, kSumThreads, 0, stream>>>(arguments.partials, shape.grid.x, arguments.d_a, arguments.d_b);
+      });
     });
   });
   check_launch("residual_mix_backward");
@@ -326,13 +347,13 @@ void smear(Element type, const Smear& arguments, void* y, float* s, i64 rows, i6
   check_launch("smear");
 }
 
-void smear_backward(Element type, const Smear& arguments, const float* dy, const float* s, void* dx, float* slopes,
+void smear_backward(Element type, const Smear& arguments, const void* dy, const float* s, void* dx, float* slopes,
                     float* d_lambda, float* partials, i64 rows, i64 n, Stream stream) {
   if (rows == 0) return;
   visit(type, [&]<class T>(T) {
     visit_access<T>(wide<T>(n, {arguments.x, dy, dx}), [&]<int N>(std::integral_constant<int, N>) {
       const RowLaunch shape = stream_launch(rows, n, N);
-      smear_backward_kernel<T, N><<<shape.grid, shape.block, 0, stream>>>(arguments, dy, s, static_cast<T*>(dx), slopes,
+      smear_backward_kernel<T, N><<<shape.grid, shape.block, 0, stream>>>(arguments, static_cast<const T*>(dy), s, static_cast<T*>(dx), slopes,
                                                                           partials, rows, static_cast<int>(n));
       add_partials_kernel<<<1, kSumThreads, 0, stream>>>(partials, shape.grid.x, d_lambda, nullptr);
     });

@@ -96,6 +96,7 @@ at::Tensor sum_of_squares(const std::vector<at::Tensor>&) { unavailable(); }
 
 bool built() { return false; }
 int device_count() { return 0; }
+std::int64_t multiprocessor_count(int) { unavailable(); }
 DeviceDescription describe(int) { unavailable(); }
 void use_device(int) { unavailable(); }
 void limit_memory(int, std::int64_t) { unavailable(); }
