@@ -290,12 +290,13 @@ BENCHMARK(gpu_sample)->ArgNames({"rows", "kind"})->ArgsProduct({{1, 32, 128}, {0
 // ------------------------------------------------------------------------------------------------------- a whole step
 
 // sequences, layers, context, 0: products by our kernel where it takes them, 1: cuBLAS, 2: ours with what stands around them, as
-// ServingPass has it. Embedding and sampling are not among it.
+// ServingPass has it for up to 16 rows, 3: cuBLAS with the norms behind the products, as it has it for more. Embedding and
+// sampling are not among it.
 void gpu_decode_step(benchmark::State& state) {
   if (skip(state)) return;
   const std::int64_t n = state.range(0), layers = state.range(1), context = state.range(2), width = 64 * layers;
   const std::int64_t heads = width / kHeadDim;
-  const bool library = state.range(3) == 1, fused = state.range(3) == 2;
+  const bool library = state.range(3) == 1 || state.range(3) == 3, fused = state.range(3) == 2, late = state.range(3) == 3;
   if (fused && n > ops::cuda::kMostLinearRows) return state.SkipWithError("too many rows for the kernel");
   struct Layer {
     at::Tensor qkv, out, fc1, fc2;
@@ -319,7 +320,13 @@ void gpu_decode_step(benchmark::State& state) {
   };
   const auto attend = [&](std::size_t i) {
     if (batch.fuses_decodes()) {
-      return ops::rope_paged_decode(qkv, table, batch, cache.keys[i], cache.values[i], {}, kEps, attended);
+      ops::DecodeFusion fusion;
+      if (late) fusion.stream = residual;
+      if (i + 1 < cache.keys.size()) {
+        fusion.next_keys = cache.keys[i + 1];
+        fusion.next_values = cache.values[i + 1];
+      }
+      return ops::rope_paged_decode(qkv, table, batch, cache.keys[i], cache.values[i], {}, kEps, attended, fusion);
     }
     ops::rope_qk_norm_store(qkv, table, batch, q, cache.keys[i], cache.values[i], kEps);
     ops::paged_attention(q, cache.keys[i], cache.values[i], batch, {}, attended);
@@ -328,7 +335,7 @@ void gpu_decode_step(benchmark::State& state) {
   const ops::LinearFusion normalised{.normalise = true, .eps = kEps}, added{.add = true};
   const ops::LinearFusion activated{.normalise = true, .eps = kEps, .relu_squared = true};
   time_graph(state, 1, weight_bytes + bytes_of(cache), 0, [&] {
-    if (!fused) ops::rms_norm(residual, norm, none, kEps);
+    if (!fused && !late) ops::rms_norm(residual, norm, none, kEps);
     for (std::size_t i = 0; i < weights.size(); ++i) {
       const Layer& layer = weights[i];
       if (fused) {
@@ -337,6 +344,15 @@ void gpu_decode_step(benchmark::State& state) {
         ops::linear_rows(attended.view({n, width}), layer.out, residual, added);
         ops::linear_rows(residual, layer.fc1, hidden, activated);
         ops::linear_rows(hidden, layer.fc2, residual, added);
+        continue;
+      }
+      if (late) {
+        ops::linear(residual, layer.qkv, qkv);
+        attend(i);
+        ops::add_linear(attended.view({n, width}), layer.out, residual);
+        ops::linear(residual, layer.fc1, hidden);
+        ops::relu_squared_normalised(residual, hidden, kEps);
+        ops::add_linear(hidden, layer.fc2, residual);
         continue;
       }
       multiply(norm, layer.qkv, qkv);
@@ -348,6 +364,7 @@ void gpu_decode_step(benchmark::State& state) {
       multiply(hidden, layer.fc2, branch);
       ops::add_rms_norm(residual, branch, norm, none, kEps);
     }
+    if (late) ops::rms_norm(residual, norm, none, kEps);
     fused ? ops::linear_rows(residual, head, logits, normalised) : multiply(norm, head, logits);
     ops::cuda::softcap(logits, kVocabulary, 15.0);
   });
@@ -355,8 +372,8 @@ void gpu_decode_step(benchmark::State& state) {
 }
 BENCHMARK(gpu_decode_step)
     ->ArgNames({"sequences", "layers", "context", "cublas"})
-    ->ArgsProduct({{1, 8, 32, 64, 128}, {20}, {512}, {0, 1, 2}})
-    ->ArgsProduct({{1, 32}, {12}, {512}, {0, 1, 2}})
+    ->ArgsProduct({{1, 8, 32, 64, 128}, {20}, {512}, {0, 1, 2, 3}})
+    ->ArgsProduct({{1, 32}, {12}, {512}, {0, 1, 2, 3}})
     ->UseRealTime();
 
 }  // namespace

@@ -24,6 +24,8 @@ class Linear {
   void forward(const at::Tensor& x, at::Tensor& y, LinearMode mode) const;
   // The same for serving on a GPU, with what stands before and behind the product.
   void forward(const at::Tensor& x, at::Tensor& y, const ops::LinearFusion& fusion) const;
+  // y += x wᵀ.
+  void add(const at::Tensor& x, at::Tensor& y) const { ops::add_linear(x, weight_->compute, y); }
   // dx (N, K) = dy w; and adds dyᵀ x to the weight's gradient if it is trained. scratch: make_scratch() of a weight at
   // least as large.
   void backward(const at::Tensor& dy, const at::Tensor& x, at::Tensor& dx, const at::Tensor& scratch) const;

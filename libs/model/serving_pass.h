@@ -8,7 +8,7 @@
 //   pass.run(inputs, drawn, before, batch, keys, values);
 //   at::Tensor logits = pass.logits();
 //
-// In float32, results are batch-invariant if the batch is (ops::PagedOptions). In bfloat16, passes of more than 32 tokens use
+// In float32, results are batch-invariant if the batch is (ops::PagedOptions). In bfloat16, passes of more than 16 tokens use
 // cuBLAS, whose results depend on the batch, unless `batch_invariant` is set.
 
 #include <ATen/core/Tensor.h>

@@ -266,6 +266,43 @@ TEST_P(GpuServing, FusedDecodesAreRopeStoreAndAttention) {
   }
 }
 
+TEST_P(GpuServing, FusedDecodesApplyTheNormBeforeTheProduct) {
+  if (dtype_ == at::kFloat) GTEST_SKIP() << "bfloat16 alone";
+  constexpr double kEps = 1e-2;  // large, so that it matters
+  const CacheShape s{4, 2, 128, 16};
+  const PagedCase c(s, dtype_, kDecodes);
+  const std::int64_t n = c.batch.tokens();
+  const at::Tensor keys = on_gpu(c.keys), values = on_gpu(c.values);
+  const DevicePagedBatch batch(c.batch, keys, s.n_head);
+  if (!batch.fuses_decodes()) GTEST_SKIP() << "a GPU without clusters of thread blocks";
+  const RopeTable host_table = make_rope_table(4096, s.d, 10000.0, false);
+  const RopeTable table{on_gpu(host_table.cos), on_gpu(host_table.sin)};
+  const at::Tensor stream = on_gpu(random_tensor({n, 1280}, dtype_, 8, 3.0));
+  const at::Tensor qkv = on_gpu(random_tensor({n, (s.n_head + 2 * s.n_kv_head) * s.d}, dtype_, 9));
+  const at::Tensor factor = exact(stream).square().mean(1, /*keepdim=*/true).add(kEps).rsqrt();
+  const auto decode = [&](const at::Tensor& product, const DecodeFusion& fusion) {
+    at::Tensor new_keys = keys.clone(), new_values = values.clone(), out = on_gpu(at::full({n, s.n_head, s.d}, kNan, dtype_));
+    rope_paged_decode(product, table, batch, new_keys, new_values, {}, kEps, out, fusion);
+    return std::vector<at::Tensor>{out.cpu(), new_keys.cpu().nan_to_num(7.0), new_values.cpu().nan_to_num(7.0)};
+  };
+  const std::vector<at::Tensor> expected = decode(exact(qkv).mul(factor).to(dtype_), {});
+  const std::vector<at::Tensor> got = decode(qkv, {.stream = stream, .next_keys = keys, .next_values = values});
+  for (std::size_t i = 0; i < 3; ++i) EXPECT_LT(relative_error(got[i], exact(expected[i])), bound_) << i;
+  EXPECT_GT(relative_error(decode(qkv, {})[2], exact(expected[2])), bound_);
+}
+
+TEST_P(GpuServing, ReluSquaredAppliesTheNormBeforeTheProduct) {
+  constexpr double kEps = 1e-2;
+  for (const auto& [width, hidden] : {std::pair<std::int64_t, std::int64_t>{1280, 5120}, {768, 3072}, {20, 33}}) {
+    const at::Tensor x = random_tensor({7, width}, dtype_, 1, 0.3), y = random_tensor({7, hidden}, dtype_, 2, 3.0);
+    at::Tensor got = on_gpu(y);
+    relu_squared_normalised(on_gpu(x), got, kEps);
+    const at::Tensor square = x.to(at::kDouble).square().mean(1, /*keepdim=*/true).add(kEps).reciprocal();
+    const at::Tensor expected = y.to(at::kDouble).clamp_min(0.0).square().mul(square);
+    EXPECT_LT(relative_error(got.cpu(), expected), dtype_ == at::kFloat ? 1e-6 : tolerance(dtype_)) << width;
+  }
+}
+
 TEST_P(GpuServing, FusedDecodesOfEveryLengthAndNumber) {
   const CacheShape s{4, 2, 128, 16};
   if (dtype_ == at::kFloat) GTEST_SKIP() << "bfloat16 alone";

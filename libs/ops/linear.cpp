@@ -81,6 +81,8 @@ void linear(const at::Tensor& x, const at::Tensor& w, at::Tensor& y) {
   has_own_product(x) ? product(x, PackedMatrix(w.t()), y) : static_cast<void>(at::mm_out(y, x, w.t()));
 }
 
+void add_linear(const at::Tensor& x, const at::Tensor& w, at::Tensor& y) { y.addmm_(x, w.t()); }
+
 void linear_rows(const at::Tensor& x, const at::Tensor& w, at::Tensor& y) {
   const std::int64_t rows = x.size(0), n = x.size(1), columns = w.size(0);
   TORCH_CHECK(w.size(1) == n && y.size(0) == rows && y.size(1) == columns && x.scalar_type() == w.scalar_type() &&

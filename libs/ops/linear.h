@@ -8,6 +8,7 @@
 namespace nanochat::ops {
 
 void linear(const at::Tensor& x, const at::Tensor& w, at::Tensor& y);                     // y = x wᵀ
+void add_linear(const at::Tensor& x, const at::Tensor& w, at::Tensor& y);                 // y += x wᵀ, rounded once; with ATen
 // The same for inference. With few rows, it reads w at the speed of memory (cpu/row_products.h, cuda/linear_rows.cu).
 // Batch-invariant: a row of y does not depend on the other rows or on their number; on a GPU in bfloat16, for up to 32 rows.
 void linear_rows(const at::Tensor& x, const at::Tensor& w, at::Tensor& y);

@@ -388,11 +388,19 @@ void rope_qk_norm_store(const at::Tensor& qkv, const RopeTable& table, const Dev
 }
 
 void rope_paged_decode(const at::Tensor& qkv, const RopeTable& table, const DevicePagedBatch& batch, at::Tensor& keys,
-                       at::Tensor& values, const AttentionScope& scope, double eps, at::Tensor& out) {
+                       at::Tensor& values, const AttentionScope& scope, double eps, at::Tensor& out,
+                       const DecodeFusion& fusion) {
   check(out, keys, values, batch.tokens());
   check_rope("rope_paged_decode", qkv, table, batch, out, keys);
   TORCH_CHECK(batch.fuses_decodes() && qkv.is_contiguous(), "rope_paged_decode: the batch or qkv does not fit the kernel");
-  cuda::paged_decode(qkv, table, batch, keys, values, scope, eps, out);
+  TORCH_CHECK(fusion.next_keys.defined() == fusion.next_values.defined() &&
+                  (!fusion.next_keys.defined() ||
+                   (fusion.next_keys.sizes() == keys.sizes() && fusion.next_values.sizes() == keys.sizes())),
+              "rope_paged_decode: the next layer's cache is not like this one's");
+  TORCH_CHECK(!fusion.stream.defined() || (fusion.stream.dim() == 2 && fusion.stream.size(0) == out.size(0) &&
+                                           fusion.stream.size(1) % 8 == 0),
+              "rope_paged_decode: rows ", fusion.stream.sizes(), " do not fit heads ", out.sizes());
+  cuda::paged_decode(qkv, table, batch, keys, values, scope, eps, out, fusion);
 }
 
 at::Tensor paged_attention(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values, const DevicePagedBatch& batch,

@@ -16,6 +16,12 @@ void relu_squared(const at::Tensor& x, at::Tensor& y) {
   });
 }
 
+void relu_squared_normalised(const at::Tensor& x, at::Tensor& y, double eps) {
+  TORCH_CHECK(x.dim() == 2 && y.dim() == 2 && x.size(0) == y.size(0), "relu_squared_normalised: x ", x.sizes(),
+              " does not fit y ", y.sizes());
+  cuda::relu_squared_normalised(x, y, eps);
+}
+
 void relu_squared_backward(const at::Tensor& dy, const at::Tensor& y, at::Tensor& dx) {
   TORCH_CHECK(dy.numel() == y.numel() && dy.numel() == y.numel(), "relu_squared_backward: sizes ", dy.sizes(), ", ", y.sizes(),
               " and ", dy.sizes(), " differ");

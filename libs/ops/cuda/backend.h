@@ -31,6 +31,7 @@ void rope_qk_norm(const at::Tensor& qkv, const RopeTable& table, const at::Tenso
 void rope_qk_norm_backward(const at::Tensor& dq, const at::Tensor& dk, const at::Tensor& dv, const at::Tensor& q,
                            const at::Tensor& k, const at::Tensor& rstd, const RopeTable& table, at::Tensor& dqkv);
 void relu_squared(const at::Tensor& x, at::Tensor& y);
+void relu_squared_normalised(const at::Tensor& x, at::Tensor& y, double eps);
 void relu_squared_backward(const at::Tensor& dy, const at::Tensor& y, at::Tensor& dx);
 void embedding(const at::Tensor& table, const at::Tensor& ids, at::Tensor& y);
 void embedding_rms_norm(const at::Tensor& table, const at::Tensor& inputs, const at::Tensor& drawn, at::Tensor& ids,
@@ -75,7 +76,7 @@ void paged_attention(const at::Tensor& q, const at::Tensor& keys, const at::Tens
                      const AttentionScope& scope, at::Tensor& out);
 bool paged_decode_takes(const at::Tensor& keys, std::int64_t n_head);
 void paged_decode(const at::Tensor& qkv, const RopeTable& table, const DevicePagedBatch& batch, at::Tensor& keys,
-                  at::Tensor& values, const AttentionScope& scope, double eps, at::Tensor& out);
+                  at::Tensor& values, const AttentionScope& scope, double eps, at::Tensor& out, const DecodeFusion& fusion);
 // Writes the tokens, int32 (rows). Returns what DeviceSamples::read() reads, as bytes on the device.
 at::Tensor sample(const at::Tensor& logits, std::span<const ops::SampleRow> rows, std::int64_t most_top,
                   const at::Tensor& inputs, at::Tensor& tokens);

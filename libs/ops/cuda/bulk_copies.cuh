@@ -1,6 +1,7 @@
 #pragma once
 // Instructions of compute capability 9.0 and later: copies of many bytes to shared memory that one thread starts and a barrier
-// in shared memory counts, and stores to the shared memory of other blocks of a cluster. Each is one or two PTX instructions.
+// in shared memory counts, and stores to the shared memory of other blocks of a cluster, which a barrier there counts. Each is
+// one or two PTX instructions.
 //
 //   if (threadIdx.x == 0) {
 //     init_barrier(&barrier); publish_barriers();
@@ -41,19 +42,27 @@ __device__ inline void wait_barrier(std::uint64_t* barrier, std::uint32_t parity
       "r"(parity)
       : "memory");
 }
-// `bytes`, a multiple of 16 as both addresses are, from global memory to shared memory of this block.
+// `bytes`, a multiple of 16 as both addresses are, from global memory to shared memory of this block. They are read once: the
+// second-level cache gives their place up first.
 __device__ inline void copy_bulk(void* to, const void* from, std::uint32_t bytes, std::uint64_t* barrier) {
-  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];\n" ::"r"(
-                   shared_address(to)),
-               "l"(__cvta_generic_to_global(from)), "r"(bytes), "r"(shared_address(barrier))
-               : "memory");
+  std::uint64_t policy;
+  asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;\n" : "=l"(policy));
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, [%3], %4;\n" ::"r"(
+          shared_address(to)),
+      "l"(__cvta_generic_to_global(from)), "r"(bytes), "r"(shared_address(barrier)), "l"(policy)
+      : "memory");
+}
+// So many bytes, a multiple of 16 as the address is, to the second-level cache.
+__device__ inline void fetch_bulk(const void* from, std::uint32_t bytes) {
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;\n" ::"l"(__cvta_generic_to_global(from)), "r"(bytes) : "memory");
 }
 
-// Arrives at the barrier of the cluster: what this thread has stored, in other blocks too, is there for those that
-// wait_cluster() lets pass. All threads of a warp call these together.
+// Between these, all blocks of the cluster begin to run, and so their shared memory may be stored to; barriers that were
+// published before arrive_cluster() are known to all after wait_cluster(). All threads of a warp call them together.
 __device__ inline void arrive_cluster() {
   __syncwarp();
-  asm volatile("barrier.cluster.arrive.release.aligned;\n" ::: "memory");
+  asm volatile("barrier.cluster.arrive.relaxed.aligned;\n" ::: "memory");
 }
 __device__ inline void wait_cluster() {
   __syncwarp();
@@ -65,16 +74,37 @@ __device__ inline std::uint32_t address_in_rank(const void* p, int rank) {
   asm volatile("mapa.shared::cluster.u32 %0, %1, %2;\n" : "=r"(address) : "r"(shared_address(p)), "r"(rank));
   return address;
 }
-__device__ inline void store_in_rank(float* p, int rank, float x) {
-  asm volatile("st.shared::cluster.f32 [%0], %1;\n" ::"r"(address_in_rank(p, rank)), "f"(x) : "memory");
-}
-__device__ inline void store_in_rank(float2* p, int rank, float2 x) {
-  asm volatile("st.shared::cluster.v2.f32 [%0], {%1, %2};\n" ::"r"(address_in_rank(p, rank)), "f"(x.x), "f"(x.y) : "memory");
-}
-__device__ inline void store_in_rank(float4* p, int rank, float4 x) {
-  asm volatile("st.shared::cluster.v4.f32 [%0], {%1, %2, %3, %4};\n" ::"r"(address_in_rank(p, rank)), "f"(x.x), "f"(x.y),
-               "f"(x.z), "f"(x.w)
+// Stores where block `rank` has p; its barrier counts the bytes. Unlike a barrier of the cluster, this waits for no other
+// memory access. The block must not end before it has waited for all that is stored there.
+__device__ inline void store_in_rank(float* p, int rank, float x, std::uint64_t* barrier) {
+  asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.f32 [%0], %1, [%2];\n" ::"r"(
+                   address_in_rank(p, rank)),
+               "f"(x), "r"(address_in_rank(barrier, rank))
                : "memory");
+}
+__device__ inline void store_in_rank(float2* p, int rank, float2 x, std::uint64_t* barrier) {
+  asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v2.f32 [%0], {%1, %2}, [%3];\n" ::"r"(
+                   address_in_rank(p, rank)),
+               "f"(x.x), "f"(x.y), "r"(address_in_rank(barrier, rank))
+               : "memory");
+}
+__device__ inline void store_in_rank(float4* p, int rank, float4 x, std::uint64_t* barrier) {
+  asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1, %2, %3, %4}, [%5];\n" ::"r"(
+                   address_in_rank(p, rank)),
+               "f"(x.x), "f"(x.y), "f"(x.z), "f"(x.w), "r"(address_in_rank(barrier, rank))
+               : "memory");
+}
+// wait_barrier() for what other blocks store.
+__device__ inline void wait_stores(std::uint64_t* barrier, std::uint32_t parity) {
+  asm volatile(
+      "{\n"
+      ".reg .pred done;\n"
+      "WAIT:\n"
+      "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], %1;\n"
+      "@!done bra WAIT;\n"
+      "}\n" ::"r"(shared_address(barrier)),
+      "r"(parity)
+      : "memory");
 }
 
 #endif

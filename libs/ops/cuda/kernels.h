@@ -36,6 +36,9 @@ void rope_qk_norm_backward(Element type, const void* dq, const void* dk, const v
                            Stream stream);
 
 void relu_squared(Element type, const void* x, void* y, std::int64_t n, Stream stream);
+// y (rows, m) = max(r y, 0)^2, r = 1 / sqrt(mean(x^2) + eps) of each row of x (rows, n).
+void relu_squared_normalised(Element type, const void* x, void* y, std::int64_t rows, std::int64_t n, std::int64_t m, float eps,
+                             Stream stream);
 void relu_squared_backward(Element type, const void* dy, const void* y, void* dx, std::int64_t n, Stream stream);
 
 // ids that are out of range give rows of NaN.
@@ -256,6 +259,11 @@ struct PagedDecode {
   void* keys;        // (blocks, n_kv_head, block_size, d)
   void* values;
   void* out;         // (N, n_head, d)
+  // Where qkv is a product of rows that were not normalised: those rows (N, width). Null: they were.
+  const void* stream;
+  std::int32_t width;
+  const void* next_keys;  // as keys and values, of the layer whose decodes come next; may be null
+  const void* next_values;
   const PagedSequence* sequences;
   const std::int32_t* tables;
   const std::int32_t* slots;  // of each token, as for paged_store()
@@ -264,6 +272,7 @@ struct PagedDecode {
   std::int32_t parts;   // 1, 2, 4 or 8
   std::int32_t window;  // as in PagedAttentionArguments
   float scale, eps;
+  std::int32_t keys_ahead;  // set by paged_decode(): of each part, of the next layer
 };
 // Whether the current device has the kernel, for such heads.
 bool paged_decode_takes(std::int64_t d, std::int64_t group);

@@ -196,7 +196,7 @@ struct StagedLayout {
                      // columns and the next
   int squares;       // float (rows, warps)
   int all_squares;   // float (slices, rows)
-  int barriers;      // (slots)
+  int barriers;      // (slots); then two for what lands here
   int bytes;
 };
 
@@ -222,7 +222,7 @@ struct Staged {
     l.all_squares = end;
     if (d.slices > 1) end += d.slices * kRows * static_cast<int>(sizeof(float));
     l.barriers = end;
-    l.bytes = end + d.slots * static_cast<int>(sizeof(std::uint64_t));
+    l.bytes = end + (d.slots + 2) * static_cast<int>(sizeof(std::uint64_t));
     return l;
   }
 };
@@ -242,7 +242,7 @@ __device__ inline float squares_of(const uint4& pairs) {
 // kTiles: tiles of 16 columns that are taken together; kRowTiles: tiles of 8 rows; kStreaming: groups of columns come one
 // after the other, through the slots.
 template <int kTiles, int kRowTiles, bool kStreaming>
-__global__ void __launch_bounds__(kThreads, kStreaming && kRowTiles > 2 ? 1 : 2)
+__global__ void __launch_bounds__(kThreads, kRowTiles == 1 ? 3 : kStreaming && kRowTiles > 2 ? 1 : 2)
     linear_rows_staged(const __grid_constant__ LinearRows p, const __grid_constant__ Division division) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   using Kind = Staged<kTiles, kRowTiles, kStreaming>;
@@ -273,6 +273,7 @@ __global__ void __launch_bounds__(kThreads, kStreaming && kRowTiles > 2 ? 1 : 2)
     const u32 bytes = static_cast<u32>(length) * sizeof(bf16);
     if (lane == 0) expect_bytes(barriers + slot, static_cast<u32>(count) * bytes);
     __syncwarp();
+#pragma unroll 1
     for (int column = lane; column < count; column += 32) {
       copy_bulk(shared + slot * layout.slot + column * layout.pitch, w + (first + column) * p.w_stride, bytes, barriers + slot);
     }
@@ -281,10 +282,12 @@ __global__ void __launch_bounds__(kThreads, kStreaming && kRowTiles > 2 ? 1 : 2)
   let_next_begin();
   if (warp == 0) {
     if (lane == 0) {
-      for (int slot = 0; slot < division.slots; ++slot) init_barrier(barriers + slot);
+#pragma unroll 1
+      for (int barrier = 0; barrier < division.slots + 2; ++barrier) init_barrier(barriers + barrier);
       publish_barriers();
     }
     __syncwarp();
+#pragma unroll 1
     for (int slot = 0; slot < division.slots; ++slot) {
       const int group = static_cast<int>(blockIdx.x) + slot * stride;
       if (group < groups) begin_copies(slot, group);
@@ -331,13 +334,22 @@ __global__ void __launch_bounds__(kThreads, kStreaming && kRowTiles > 2 ? 1 : 2)
     float before[kShare][2] = {};
     if (p.add) for_each_own([&](int i, int r, int, const bf16* to) { before[i][r] = to_float(__ldcg(to)); });
 
+    // Pairs of sums and, once, sums of squares from every slice, this one's among them.
+    const int landing_place = kStreaming ? pass % 2 : 0;
+    std::uint64_t* const landed_barrier = barriers + division.slots + landing_place;
+    if (slices > 1 && thread == 0) {
+      const int squares_bytes = normalise && pass == 0 ? slices * p.rows * static_cast<int>(sizeof(float)) : 0;
+      expect_bytes(landed_barrier, static_cast<u32>(kCount * static_cast<int>(sizeof(float2)) + squares_bytes));
+    }
+
     wait_barrier(barriers + slot, parity);
     float sums[kTiles][kRowTiles][4] = {}, own_squares[kRowTiles] = {};
     const unsigned char* const weights = shared + slot * layout.slot + 16 * quad;
 #pragma unroll
     for (int j = 0; j < kMostBlocks; ++j) {
       const int k = kBlock * (warp + j * kWarps);
-      if (k >= length) break;
+      // Not before each block: loads of one would wait for the products of the one before.
+      if ((j == 3 || j == 5) && k >= length) break;
       const bool inside = k + 8 * quad < length;
       if (normalise && pass == 0) {
 #pragma unroll
@@ -406,10 +418,9 @@ __global__ void __launch_bounds__(kThreads, kStreaming && kRowTiles > 2 ? 1 : 2)
       }
     }
     const auto squares_of_row = [&](int row) {
-      float sum = 0.0F;
-#pragma unroll
-      for (int other = 0; other < kWarps; ++other) sum += squares[row * kWarps + other];
-      return sum;
+      const auto* const of_warps = reinterpret_cast<const float4*>(squares + row * kWarps);
+      const float4 low = of_warps[0], high = of_warps[1];
+      return low.x + low.y + low.z + low.w + high.x + high.y + high.z + high.w;
     };
     if (slices == 1) {
       for_each_own([&](int i, int r, int row, bf16* to) {
@@ -418,22 +429,22 @@ __global__ void __launch_bounds__(kThreads, kStreaming && kRowTiles > 2 ? 1 : 2)
       continue;
     }
     if (pass == 0) wait_cluster();
-    float2* const landed = landing + (kStreaming ? pass % 2 * kCount : 0);
+    float2* const landed = landing + landing_place * kCount;
 #pragma unroll
     for (int i = 0; i < kShare; ++i) {
       const int pair = thread + i * kThreads;
-      if (pair < kCount) store_in_rank(landed + rank * share + pair % share, pair / share, totals[i]);
+      if (pair < kCount) store_in_rank(landed + rank * share + pair % share, pair / share, totals[i], landed_barrier);
     }
     if (normalise && pass == 0) {
       for (int i = thread; i < kRows * slices; i += kThreads) {
         const int row = i % kRows;
-        if (row < p.rows) store_in_rank(all_squares + rank * kRows + row, i / kRows, squares_of_row(row));
+        if (row < p.rows) store_in_rank(all_squares + rank * kRows + row, i / kRows, squares_of_row(row), landed_barrier);
       }
     }
-    arrive_cluster();
-    wait_cluster();
+    wait_stores(landed_barrier, static_cast<u32>(pass / 2 % 2));
     for_each_own([&](int i, int r, int row, bf16* to) {
       float sum = 0.0F, square = 0.0F;
+#pragma unroll 2
       for (int other = 0; other < slices; ++other) {
         const float2 pair = landed[other * share + thread + i * kThreads];
         sum += r == 0 ? pair.x : pair.y;

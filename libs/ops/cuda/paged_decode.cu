@@ -35,16 +35,20 @@ struct DecodeLayout {
   __host__ __device__ int fresh() const {  // bfloat16 (2, D): the new key and value
     return queries() + group * kPitch * static_cast<int>(sizeof(bf16));
   }
-  __host__ __device__ int sums() const {  // float4 (parts, share()): of each part, what this block adds up
+  __host__ __device__ int squares() const {  // float (warps): sums of squares of a row of p.stream
     return fresh() + 2 * D * static_cast<int>(sizeof(bf16));
+  }
+  __host__ __device__ int sums() const {  // float4 (parts, share()): of each part, what this block adds up
+    return squares() + kAttentionWarps * static_cast<int>(sizeof(float));
   }
   __host__ __device__ int share() const { return (group * D / 4 + parts - 1) / parts; }
   __host__ __device__ int marks() const {  // float2 (parts, group): maximum and sum of weights
     return sums() + (parts > 1 ? parts * share() * static_cast<int>(sizeof(float4)) : 0);
   }
-  __host__ __device__ int bytes() const {
+  __host__ __device__ int barrier() const {  // of all that other parts store here
     return marks() + (parts > 1 ? parts * group * static_cast<int>(sizeof(float2)) : 0);
   }
+  __host__ __device__ int bytes() const { return barrier() + static_cast<int>(sizeof(std::uint64_t)); }
 };
 
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
@@ -76,8 +80,10 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtOnce) paged_decode_kernel(c
   auto* const stages = reinterpret_cast<bf16*>(shared);  // kStages times keys and values
   auto* const queries = reinterpret_cast<bf16*>(shared + layout.queries());
   auto* const fresh = reinterpret_cast<bf16*>(shared + layout.fresh());
+  auto* const squares = reinterpret_cast<float*>(shared + layout.squares());
   auto* const all_sums = reinterpret_cast<float4*>(shared + layout.sums());
   auto* const all_marks = reinterpret_cast<float2*>(shared + layout.marks());
+  auto* const landed = reinterpret_cast<std::uint64_t*>(shared + layout.barrier());
 
   // This block's part of a sequence: keys from `begin` to `end`; the last of them is the new one in part `used` - 1.
   struct Item {
@@ -126,13 +132,35 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtOnce) paged_decode_kernel(c
     commit_copies();
   };
 
+  // The first keys of this block's part in the next layer's cache, block of the cache by block.
+  const auto fetch_ahead = [&](const Item& of) {
+    if (p.next_keys == nullptr || of.tiles == 0) return;
+    const int end = min(min(of.end, of.sequence.start), of.begin + p.keys_ahead);
+    for (int i = thread / 2;; i += kThreads / 2) {
+      const int block = of.begin / p.block_size + i, first = max(of.begin, block * p.block_size);
+      if (first >= end) break;
+      const i64 row = (static_cast<i64>(p.tables[of.sequence.table + block]) * p.n_kv_head + head) * p.block_size;
+      const auto* const cache = static_cast<const bf16*>(thread % 2 == 0 ? p.next_keys : p.next_values);
+      const int keys = min(end, (block + 1) * p.block_size) - first;
+      fetch_bulk(cache + (row + first % p.block_size) * D, static_cast<u32>(keys * D) * sizeof(bf16));
+    }
+  };
+
   let_next_begin();
   Item item = item_of(static_cast<int>(blockIdx.z));
   open_item();
 #pragma unroll
   for (int stage = 0; stage < kStages; ++stage) copy_tile();
   // This block's shared memory may be stored to. A cluster has one sequence.
-  if (parts > 1 && item.used > 0) arrive_cluster();
+  if (parts > 1 && item.used > 0) {
+    if (thread == 0) {
+      init_barrier(landed);
+      publish_barriers();
+      expect_bytes(landed, static_cast<u32>(layout.barrier() - layout.sums()));
+    }
+    arrive_cluster();
+  }
+  fetch_ahead(item);
   wait_for_previous();
 
   int used_tiles = 0;
@@ -147,6 +175,26 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtOnce) paged_decode_kernel(c
         load<kPairs>(p.cos + static_cast<i64>(position) * kHalf + i, cos);
         load<kPairs>(p.sin + static_cast<i64>(position) * kHalf + i, sin);
         const int slot = p.slots[item.sequence.row];
+        // If the norm before the product was left out: its factor, which the norms of queries and keys cancel but for eps.
+        float factor = 1.0F, eps = p.eps;
+        if (p.stream != nullptr) {
+          float sum = 0.0F;
+          for (int c = thread * kPairs; c < p.width; c += kThreads * kPairs) {
+            float values[kPairs];
+            load8(static_cast<const bf16*>(p.stream) + static_cast<i64>(item.sequence.row) * p.width + c, values);
+#pragma unroll
+            for (int j = 0; j < kPairs; ++j) sum += values[j] * values[j];
+          }
+          sum = warp_sum(sum);
+          if (lane == 0) squares[warp] = sum;
+          __syncthreads();
+          sum = 0.0F;
+#pragma unroll
+          for (int w = 0; w < kAttentionWarps; ++w) sum += squares[w];
+          const float mean = sum / static_cast<float>(p.width) + p.eps;
+          factor = rsqrtf(mean);
+          eps *= mean;
+        }
         for (int first = 0; first < heads; first += kThreads / kLanes) {
           const int which = first + thread / kLanes;
           const bool live = which < heads, rotated = which <= group;
@@ -161,8 +209,15 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtOnce) paged_decode_kernel(c
             load8(x + kHalf, x2);
           }
           if (rotated) rotate(x1, x2, cos, sin);
-          normalise_head<kLanes>(x1, x2, rotated, D, p.eps);
+          normalise_head<kLanes>(x1, x2, rotated, D, eps);
           if (!live) continue;
+          if (!rotated) {
+#pragma unroll
+            for (int j = 0; j < kPairs; ++j) {
+              x1[j] *= factor;
+              x2[j] *= factor;
+            }
+          }
           bf16* const to = which < group ? queries + which * DecodeLayout<D>::kPitch : fresh + (which - group) * D;
           store<kPairs>(to + i, x1);
           store<kPairs>(to + kHalf + i, x2);
@@ -226,13 +281,12 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtOnce) paged_decode_kernel(c
                   [&](int row, int column, float maximum, float sum, float (&values)[4]) {
                     const int place = row * (D / 4) + column / 4;
                     store_in_rank(all_sums + part * layout.share() + place / parts, place % parts,
-                                  make_float4(values[0], values[1], values[2], values[3]));
+                                  make_float4(values[0], values[1], values[2], values[3]), landed);
                     if (column / 4 < parts) {
-                      store_in_rank(all_marks + part * group + row, column / 4, make_float2(maximum, sum));
+                      store_in_rank(all_marks + part * group + row, column / 4, make_float2(maximum, sum), landed);
                     }
                   });
-        arrive_cluster();
-        wait_cluster();
+        wait_stores(landed, 0);
         for (int share = thread; share * parts + part < group * (D / 4); share += kThreads) {
           const int place = share * parts + part, row = place / (D / 4);
           float overall = -kInfinity, total = 0.0F, values[4] = {};
@@ -253,6 +307,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtOnce) paged_decode_kernel(c
     }
     index += static_cast<int>(gridDim.z);
     item = item_of(index);
+    fetch_ahead(item);
   }
 #endif
 }
@@ -261,7 +316,8 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtOnce) paged_decode_kernel(c
 
 bool paged_decode_takes(i64 d, i64 group) { return (d == 64 || d == 128) && group <= kTileRows && overlaps_kernels(); }
 
-void paged_decode(const PagedDecode& p, Stream stream) {
+void paged_decode(const PagedDecode& arguments, Stream stream) {
+  PagedDecode p = arguments;
   if (p.sequence_count == 0) return;
   const int group = p.n_head / p.n_kv_head;
   if (!paged_decode_takes(p.d, group) || p.parts > kMostDecodeParts) {
@@ -272,6 +328,9 @@ void paged_decode(const PagedDecode& p, Stream stream) {
   const int at_once = p.parts > 1 ? p.sequence_count : std::max(1, kBlocksAtOnce * multiprocessors() / p.n_kv_head);
   const int turns = (p.sequence_count + at_once - 1) / at_once, across = (p.sequence_count + turns - 1) / turns;
   const dim3 grid(static_cast<unsigned>(p.n_kv_head), static_cast<unsigned>(p.parts), static_cast<unsigned>(across));
+  // As much of the next layer as stays in the second-level cache while the weights between pass through it.
+  constexpr i64 kBytesAhead = i64{20} << 20;
+  p.keys_ahead = static_cast<std::int32_t>(kBytesAhead / (i64{4} * p.d * p.n_kv_head * p.parts * p.sequence_count));
   const auto run = [&]<int D>(std::integral_constant<int, D>) {
     const DecodeLayout<D> layout = {group, p.parts};
     launch_clusters(&paged_decode_kernel<D>, grid, grid.y, kThreads, static_cast<std::size_t>(layout.bytes()), stream, p);

@@ -284,6 +284,32 @@ __global__ void relu_squared_kernel(const T* dy, const T* x, T* y, i64 n) {
   store<N>(y + i, values);
 }
 
+// A row is shared out among several blocks, each of which reads the row of x.
+template <class T, int N>
+__global__ void relu_squared_normalised_kernel(const T* x, T* y, int n, int m, float eps) {
+  let_next_begin();
+  wait_for_previous();
+  const i64 row = blockIdx.y;
+  float sum = 0.0F;
+  for (int i = static_cast<int>(threadIdx.x) * N; i < n; i += kThreads * N) {
+    float values[N];
+    load<N>(x + row * n + i, values);
+#pragma unroll
+    for (int j = 0; j < N; ++j) sum += values[j] * values[j];
+  }
+  const float square = 1.0F / (row_sum(sum) / static_cast<float>(n) + eps);
+  const int i = (static_cast<int>(blockIdx.x) * kThreads + static_cast<int>(threadIdx.x)) * N;
+  if (i >= m) return;
+  float values[N];
+  load<N>(y + row * m + i, values);
+#pragma unroll
+  for (int j = 0; j < N; ++j) {
+    const float positive = values[j] < 0.0F ? 0.0F : values[j];  // keeps a NaN
+    values[j] = positive * positive * square;
+  }
+  store<N>(y + row * m + i, values);
+}
+
 template <bool kBackward>
 void launch_relu_squared(Element type, const void* dy, const void* x, void* y, i64 n, Stream stream) {
   if (n == 0) return;
@@ -460,6 +486,24 @@ void rope_qk_norm_store(Element type, const void* qkv, const float* cos, const f
 
 void relu_squared(Element type, const void* x, void* y, i64 n, Stream stream) {
   launch_relu_squared<false>(type, nullptr, x, y, n, stream);
+}
+
+void relu_squared_normalised(Element type, const void* x, void* y, i64 rows, i64 n, i64 m, float eps, Stream stream) {
+  if (rows == 0 || m == 0) return;
+  visit(type, [&]<class T>(T) {
+    const auto run = [&]<int N>(std::integral_constant<int, N>) {
+      const dim3 grid(blocks_for(m, kThreads * N), static_cast<unsigned>(rows));
+      launch(&relu_squared_normalised_kernel<T, N>, grid, kThreads, 0, stream, static_cast<const T*>(x), static_cast<T*>(y),
+             static_cast<int>(n), static_cast<int>(m), eps);
+    };
+    constexpr int N = kPackSize<T>;
+    if (n % N == 0 && m % N == 0 && aligned(x) && aligned(y)) {
+      run(std::integral_constant<int, N>());
+    } else {
+      run(std::integral_constant<int, 1>());
+    }
+  });
+  check_launch("relu_squared_normalised");
 }
 
 void relu_squared_backward(Element type, const void* dy, const void* y, void* dx, i64 n, Stream stream) {

@@ -125,13 +125,19 @@ void paged_attention(const at::Tensor& q, const at::Tensor& keys, const at::Tens
   }
 }
 
+void relu_squared_normalised(const at::Tensor& x, at::Tensor& y, double eps) {
+  const On stream(x);
+  relu_squared_normalised(element_of(x), x.const_data_ptr(), data(y, x), x.size(0), x.size(1), y.size(1),
+                          static_cast<float>(eps), stream);
+}
+
 bool paged_decode_takes(const at::Tensor& keys, std::int64_t n_head) {
   const c10::cuda::CUDAGuard guard(keys.device());
   return keys.scalar_type() == at::kBFloat16 && paged_decode_takes(keys.size(3), n_head / keys.size(1));
 }
 
 void paged_decode(const at::Tensor& qkv, const RopeTable& table, const DevicePagedBatch& batch, at::Tensor& keys,
-                  at::Tensor& values, const AttentionScope& scope, double eps, at::Tensor& out) {
+                  at::Tensor& values, const AttentionScope& scope, double eps, at::Tensor& out, const DecodeFusion& fusion) {
   const On stream(qkv);
   PagedDecode a = {};
   a.qkv = qkv.const_data_ptr();
@@ -153,6 +159,14 @@ void paged_decode(const at::Tensor& qkv, const RopeTable& table, const DevicePag
   a.window = window_of(scope);
   a.scale = scale_of(scope, keys.size(3));
   a.eps = static_cast<float>(eps);
+  if (fusion.stream.defined()) {
+    a.stream = data(fusion.stream, qkv);
+    a.width = narrow(fusion.stream.size(1));
+  }
+  if (fusion.next_keys.defined()) {
+    a.next_keys = data(fusion.next_keys, qkv);
+    a.next_values = data(fusion.next_values, qkv);
+  }
   paged_decode(a, stream);
 }
 

@@ -22,6 +22,7 @@ void rope_qk_norm_backward(const at::Tensor&, const at::Tensor&, const at::Tenso
   unavailable();
 }
 void relu_squared(const at::Tensor&, at::Tensor&) { unavailable(); }
+void relu_squared_normalised(const at::Tensor&, at::Tensor&, double) { unavailable(); }
 void relu_squared_backward(const at::Tensor&, const at::Tensor&, at::Tensor&) { unavailable(); }
 void embedding(const at::Tensor&, const at::Tensor&, at::Tensor&) { unavailable(); }
 void embedding_rms_norm(const at::Tensor&, const at::Tensor&, const at::Tensor&, at::Tensor&, at::Tensor&, double) {
@@ -79,7 +80,7 @@ void paged_attention(const at::Tensor&, const at::Tensor&, const at::Tensor&, co
 }
 bool paged_decode_takes(const at::Tensor&, std::int64_t) { return false; }
 void paged_decode(const at::Tensor&, const RopeTable&, const DevicePagedBatch&, at::Tensor&, at::Tensor&,
-                  const AttentionScope&, double, at::Tensor&) {
+                  const AttentionScope&, double, at::Tensor&, const DecodeFusion&) {
   unavailable();
 }
 at::Tensor sample(const at::Tensor&, std::span<const ops::SampleRow>, std::int64_t, const at::Tensor&, at::Tensor&) {
