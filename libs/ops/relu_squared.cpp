@@ -23,8 +23,8 @@ void relu_squared_normalised(const at::Tensor& x, at::Tensor& y, double eps) {
 }
 
 void relu_squared_backward(const at::Tensor& dy, const at::Tensor& y, at::Tensor& dx) {
-  TORCH_CHECK(dy.numel() == y.numel() && dy.numel() == y.numel(), "relu_squared_backward: sizes ", dy.sizes(), ", ", y.sizes(),
-              " and ", dy.sizes(), " differ");
+  TORCH_CHECK(dy.numel() == y.numel() && dx.numel() == y.numel(), "relu_squared_backward: sizes ", dy.sizes(), ", ", y.sizes(),
+              " and ", dx.sizes(), " differ");
   if (y.is_cuda()) return on_gpu(cuda::relu_squared_backward, reference::relu_squared_backward)(dy, y, dx);
   visit_dtype(y, "relu_squared_backward", [&]<class T>(T) {
     parallel_for(y.numel(), 1 << 14, [&](std::int64_t begin, std::int64_t end) {
