@@ -35,13 +35,13 @@ struct SharedSave {
 struct CheckpointContents {
   const GptConfig* config = nullptr;
   NamedTensors weights;                  // Hugging Face names, float32
-  bool weights_are_copies = false;       // nobody changes them any more, so CheckpointSaver need not copy them
   NamedTensors optimizer;                // empty: not saved
   const Tokenizer* tokenizer = nullptr;  // null: none
   // Step, stage, loader, loop, configuration: the state that training needs to resume. save_checkpoint adds
   // "format_version", "versions" (program, LibTorch) and the "sha256" of every other file of the folder.
   nlohmann::json training_state;
   SharedSave shared = {};
+  bool weights_are_copies = false;  // nobody changes `weights` any more, so CheckpointSaver need not copy them
 };
 
 // Replaces an existing folder of that name; missing parents are made. Throws IoError; a failure leaves what was there
