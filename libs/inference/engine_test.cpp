@@ -602,13 +602,23 @@ TEST_P(EngineSteps, ConstraintsHoldForEverySequence) {
   EXPECT_THAT([&] { engine.submit(std::move(request)); }, ThrowsMessage<ConfigError>(HasSubstr("takes 1 tokens")));
 }
 
+// After each 7 the tokens 8 7 follow: the last token is the one that was drawn, but it is not at its position.
+class MirrorTool : public TokenTool {
+ public:
+  std::vector<std::int32_t> accept(std::int32_t token) override { return token == 7 ? Ids{8, 7} : Ids{}; }
+};
+
 // What ends a sequence or changes its context may come within a draft.
 TEST_P(EngineSteps, SpeculationKeepsEveryFieldOfARequest) {
   const std::vector<std::pair<const char*, std::function<void(EngineRequest&)>>> kinds = {
       {"free", [](EngineRequest&) {}},
       {"greedy", [](EngineRequest& request) { request.sampling.temperature = 0.0; }},
       {"several", [](EngineRequest& request) { request.n = 3; }},
-      {"a stop token", [](EngineRequest& request) { request.stop_tokens = {6}; }},
+      {"a stop token",
+       [](EngineRequest& request) {
+         request.stop_tokens = {6};
+         request.sampling.logit_bias = {{5, 30.0}, {6, 24.0}};
+       }},
       {"a stop token, later",
        [](EngineRequest& request) {
          request.stop_tokens = {6};
@@ -630,7 +640,11 @@ TEST_P(EngineSteps, SpeculationKeepsEveryFieldOfARequest) {
          request.tools = true;
          request.sampling.logit_bias.emplace_back(7, 30.0);
        }},
-      {"a constraint", [](EngineRequest& request) { request.constraint = std::make_unique<EvenConstraint>(); }},
+      {"a constraint",
+       [](EngineRequest& request) {
+         request.constraint = std::make_unique<EvenConstraint>();
+         request.sampling.logit_bias = {{5, 30.0}, {6, 27.0}};
+       }},
       {"a receiver that has enough",
        [](EngineRequest& request) {
          request.on_event = [inner = request.on_event, count = 0](const EngineEvent& event) mutable {
@@ -640,11 +654,12 @@ TEST_P(EngineSteps, SpeculationKeepsEveryFieldOfARequest) {
        }},
   };
   for (const auto& [name, change] : kinds) {
-    for (std::uint64_t seed = 0; seed < 4; ++seed) {
+    std::int64_t accepted = 0;
+    for (std::uint64_t seed = 0; seed < 8; ++seed) {
       const auto answer = [&, &change = change](Speculative speculative, EngineStats& stats) {
         EngineOptions options = small_options();
         options.speculative = speculative;
-        options.make_tool = [] { return std::make_unique<EchoTool>(); };
+        options.make_tool = [] { return std::make_unique<MirrorTool>(); };
         Engine engine(small_model(), options);
         Receiver receiver(3);
         EngineRequest request = request_of({{1, 5, 6, 5, 2}, {}, 50, 1});
@@ -661,6 +676,7 @@ TEST_P(EngineSteps, SpeculationKeepsEveryFieldOfARequest) {
       EngineStats without, with;
       const EngineAnswer expected = answer(Speculative::kNone, without), got = answer(Speculative::kNgram, with);
       EXPECT_EQ(without.drafted_tokens, 0);
+      accepted += with.accepted_tokens;
       EXPECT_EQ(with.kv_blocks_used, 0) << name;
       for (std::size_t s = 0; s < expected.sequences.size(); ++s) {
         const EngineAnswer::Sequence &one = got.sequences[s], &other = expected.sequences[s];
@@ -681,6 +697,7 @@ TEST_P(EngineSteps, SpeculationKeepsEveryFieldOfARequest) {
         EXPECT_EQ(got.prompt[i].token.logprob, expected.prompt[i].token.logprob);
       EXPECT_EQ(got.usage.completion_tokens, expected.usage.completion_tokens) << name;
     }
+    EXPECT_GT(accepted, 0) << name;
   }
 }
 
