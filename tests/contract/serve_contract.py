@@ -259,7 +259,7 @@ def client(nanochat, run, folder):
     try:
         local, remote = [run, "--dtype", "float32"], ["--server", url + "/v1"]
         for arguments in (["--prompt", "Once", "--temperature", "0"], ["--prompt", "Once", "--seed", "7", "--top-k", "20"],
-                          ["--prompts-file", folder / "prompts.jsonl", "--temperature", "0", "--echo", "false"]):
+                          ["--prompts-file", folder / "prompts.jsonl", "--temperature", "0", "--no-echo"]):
             assert infer(*local, *arguments) == infer(*remote, *arguments), arguments
         for arguments, given in ((["--interactive", "--temperature", "0"], "Once\nTwice\n"), (["--chat", "--temperature", "0"], "Hi\nWho?\n")):
             assert infer(*local, *arguments, given=given) == infer(*remote, *arguments, given=given), arguments
