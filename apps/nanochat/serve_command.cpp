@@ -82,8 +82,12 @@ std::shared_ptr<ServedModel> describe(const ServeArguments& arguments, const Loa
   const auto trie = std::make_shared<const TokenTrie>(loaded.tokenizer->vocab_size(), [&](std::int32_t id) {
     return loaded.tokenizer->is_special(id) ? std::string_view() : loaded.tokenizer->token_bytes(id);
   });
-  served->make_constraint = [trie](const nlohmann::ordered_json& schema) {
-    return schema.is_null() ? json_object_constraint(trie) : json_schema_constraint(schema, trie);
+  const auto constraints = std::make_shared<ConstraintCache>(trie);
+  served->make_constraint = [constraints](const nlohmann::ordered_json& schema) {
+    return constraints->make(schema.is_null() ? AnswerForm::kJsonObject : AnswerForm::kJsonSchema, schema);
+  };
+  served->make_text_constraint = [constraints](AnswerForm form, const nlohmann::ordered_json& value) {
+    return constraints->make(form, value);
   };
   return served;
 }

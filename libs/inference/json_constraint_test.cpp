@@ -5,8 +5,10 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <bit>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include <nlohmann/json.hpp>
@@ -254,6 +256,81 @@ TEST(JsonConstraint, RefusesWhatTakesTooLongToWrite) {
       R"({"anyOf":[{"type":"array","minItems":4096,"items":{"type":"array","minItems":4096}},{"type":"null"}]})");
   EXPECT_EQ(possible->closing_length(), 1);
   EXPECT_GT(std::popcount(possible->allowed(100)[0]) + std::popcount(possible->allowed(100)[1]), 0);
+}
+
+TEST(JsonConstraint, WritesOtherForms) {
+  const auto trie = make_trie(vocabulary());
+  const auto spelled = [&](AnswerForm form, const Json& value, std::string_view text) {
+    const auto constraint = answer_constraint(form, value, trie);
+    for (const char c : text) {
+      const auto byte = static_cast<std::size_t>(static_cast<unsigned char>(c));
+      if ((constraint->allowed(100)[byte / 64] >> (byte % 64) & 1U) == 0) return false;
+      constraint->accept(static_cast<std::int32_t>(byte));
+    }
+    return constraint->may_end();
+  };
+  EXPECT_TRUE(spelled(AnswerForm::kRegex, "a+b", "aab"));
+  EXPECT_FALSE(spelled(AnswerForm::kRegex, "a+b", "aa"));
+  EXPECT_TRUE(spelled(AnswerForm::kChoice, {"no", "no way"}, "no way"));
+  EXPECT_FALSE(spelled(AnswerForm::kChoice, {"no", "no way"}, "now"));
+  EXPECT_TRUE(spelled(AnswerForm::kGrammar, "root ::= \"(\" root \")\" | \"x\"", "((x))"));
+  EXPECT_TRUE(spelled(AnswerForm::kJsonObject, nullptr, "{}"));
+  EXPECT_THAT([&] { answer_constraint(AnswerForm::kRegex, "a^b", trie); },
+              ThrowsMessage<ConfigError>(HasSubstr("regular expression: no finite value fits it")));
+}
+
+// A schema that came before is not compiled again: the second request has its tables, and a state of its own.
+TEST(JsonConstraint, TheCacheKeepsTables) {
+  std::vector<std::string> tokens = vocabulary();
+  for (int i = 0; i < 3000; ++i) tokens.push_back("word" + std::to_string(i));  // masks of many tokens are kept
+  ConstraintCache cache(make_trie(tokens));
+  const Json schema = Json::parse(R"({"type":"string"})");
+  const auto after_quote = [&] {
+    auto constraint = cache.make(AnswerForm::kJsonSchema, schema);
+    constraint->accept('"');
+    return constraint;
+  };
+  const auto first = after_quote();
+  const auto allowed = first->allowed(100);
+  const auto second = after_quote();
+  EXPECT_EQ(second->allowed(100).data(), allowed.data());
+  second->accept('"');
+  EXPECT_TRUE(second->must_end());
+  EXPECT_FALSE(first->may_end());
+  for (int i = 0; i < 20; ++i) cache.make(AnswerForm::kChoice, {std::to_string(i)});  // more than it keeps
+  EXPECT_NE(after_quote()->allowed(100).data(), allowed.data());
+  EXPECT_EQ(first->allowed(100).data(), allowed.data());  // tables in use stay
+  EXPECT_THROW(cache.make(AnswerForm::kGrammar, "root ::= other"), ConfigError);
+}
+
+// Sequences of several threads may share tables.
+TEST(JsonConstraint, ThreadsShareTables) {
+  const std::vector<std::string> tokens = vocabulary();
+  ConstraintCache cache(make_trie(tokens));
+  std::vector<std::thread> threads;
+  std::atomic<int> answers = 0;
+  for (std::uint64_t seed = 0; seed < 4; ++seed) {
+    threads.emplace_back([&, seed] {
+      Rng rng(seed);
+      for (int i = 0; i < 50; ++i) {
+        const auto constraint = cache.make(AnswerForm::kJsonSchema, Json::parse(schemas()[static_cast<std::size_t>(i) % 5]));
+        std::string answer;
+        for (std::int64_t room = 60; room > 0 && !constraint->must_end(); --room) {
+          const auto allowed = constraint->allowed(room);
+          std::vector<std::int32_t> choices;
+          for (std::size_t id = 0; id < tokens.size(); ++id) {
+            if ((allowed[id / 64] >> (id % 64) & 1U) != 0) choices.push_back(static_cast<std::int32_t>(id));
+          }
+          const std::int32_t token = rng.choose(choices);
+          constraint->accept(token);
+          answer += tokens[static_cast<std::size_t>(token)];
+        }
+        answers += constraint->may_end() && Json::accept(answer);
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(answers, 200);
 }
 
 // Random walks through schemas that read the same text in ever more ways: they end in time, and with JSON.

@@ -1,6 +1,7 @@
 #include "serving/internal/api_answers.h"
 
 #include <ctime>
+#include <optional>
 
 #include <spdlog/fmt/fmt.h>
 
@@ -97,15 +98,25 @@ std::string echo_text(const ServedModel& model, const std::variant<std::string, 
   return text.take_text();
 }
 
-// Null if the answer is text. Each prompt needs its own, because a constraint has tables that only one thread may use at a
-// time.
+// nullopt: JSON.
+std::optional<AnswerForm> form_of_text(ResponseFormat format) {
+  switch (format) {
+    case ResponseFormat::kRegex: return AnswerForm::kRegex;
+    case ResponseFormat::kChoice: return AnswerForm::kChoice;
+    case ResponseFormat::kGrammar: return AnswerForm::kGrammar;
+    default: return {};
+  }
+}
+
+// Null if the answer is text. Each prompt needs its own.
 std::unique_ptr<TokenConstraint> constraint(const ServedModel& model, const RequestedFormat& wanted) {
   if (wanted.format == ResponseFormat::kText) return nullptr;
   const std::string& field = wanted.format_field;
-  if (!model.make_constraint)
+  const std::optional<AnswerForm> text_form = form_of_text(wanted.format);
+  if (text_form ? !model.make_text_constraint : !model.make_constraint)
     throw ApiError::invalid(field + ": is not supported; this server cannot constrain answers", field, "unsupported");
   try {
-    return model.make_constraint(wanted.schema);
+    return text_form ? model.make_text_constraint(*text_form, wanted.schema) : model.make_constraint(wanted.schema);
   } catch (const ConfigError& error) {
     throw ApiError::invalid(fmt::format("{}: {}", field, error.what()), field, "unsupported_schema");
   }

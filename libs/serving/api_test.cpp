@@ -28,6 +28,7 @@ class ApiTest : public ::testing::Test {
   ApiOptions options_{.version = "1.2.3"};
   std::unique_ptr<Api> api_;
   std::function<std::unique_ptr<TokenConstraint>(const nlohmann::ordered_json&)> make_constraint_;
+  std::function<std::unique_ptr<TokenConstraint>(AnswerForm, const nlohmann::ordered_json&)> make_text_constraint_;
   bool loaded_ = true;
   bool has_tools_ = true;
   std::vector<std::shared_ptr<RecordingExchange>> exchanges_;
@@ -42,6 +43,7 @@ class ApiTest : public ::testing::Test {
       api_ = std::make_unique<Api>(options_);
       const auto model = testing::fake_model(backend_);
       model->make_constraint = make_constraint_;
+      model->make_text_constraint = make_text_constraint_;
       model->has_tools = has_tools_;
       if (loaded_) api_->set_model(model);
     }
@@ -315,6 +317,28 @@ TEST_F(ApiTest, ConstrainsCompletionsToo) {
   };
   EXPECT_EQ(status(complete({{"prompt", {"a", "b"}}, {"guided_json", {{"type", "integer"}}}})), 200);
   EXPECT_EQ(made, 2);  // each prompt has its own
+}
+
+TEST_F(ApiTest, ConstrainsAnswersToText) {
+  EXPECT_EQ(error(chat({{"guided_regex", "a+"}}))["param"], "guided_regex");  // without a way to constrain
+  api_.reset();
+  std::vector<std::pair<AnswerForm, nlohmann::ordered_json>> made;
+  make_text_constraint_ = [&](AnswerForm form, const nlohmann::ordered_json& value) -> std::unique_ptr<TokenConstraint> {
+    made.emplace_back(form, value);
+    if (value == "(") throw ConfigError("a '(' without ')'");
+    return nullptr;
+  };
+  EXPECT_EQ(status(chat({{"guided_regex", "a+"}})), 200);
+  EXPECT_FALSE(backend_->request(backend_->submitted()).tools);
+  EXPECT_EQ(status(complete({{"prompt", "a"}, {"choice", {"b", "a"}}})), 200);
+  EXPECT_EQ(status(complete({{"prompt", "a"}, {"structured_outputs", {{"grammar", "root ::= \"a\""}}}})), 200);
+  const std::vector<std::pair<AnswerForm, nlohmann::ordered_json>> expected = {
+      {AnswerForm::kRegex, "a+"}, {AnswerForm::kChoice, {"b", "a"}}, {AnswerForm::kGrammar, "root ::= \"a\""}};
+  EXPECT_EQ(made, expected);
+  const auto wrong = chat({{"regex", "("}});
+  EXPECT_EQ(status(wrong), 400);
+  EXPECT_EQ(error(wrong)["param"], "regex");
+  EXPECT_EQ(error(wrong)["message"], "regex: a '(' without ')'");
 }
 
 TEST_F(ApiTest, EndsAtTokensThatTheRequestNames) {

@@ -1,6 +1,7 @@
 """The official openai package, and LangChain on it, against the server: python openai_contract.py NANOCHAT [RUN]; a RUN has a context of 2,048"""
 import enum
 import json
+import re
 import sys
 import tempfile
 from typing import Literal, Optional, Union
@@ -238,8 +239,12 @@ def check(url):
     assert refused(openai.BadRequestError, temperature=-1).param == "temperature"
     assert refused(openai.BadRequestError, messages=[{"role": "user", "content": "word " * 5000}]).code == "context_length_exceeded"
     refused(openai.NotFoundError, model="other")
-    for name, value in (("grammar", 'root ::= "a"'), ("guided_regex", "a+"), ("guided_choice", ["a", "b"]), ("structured_outputs", {"regex": "a"})):
+    for name, value in (("guided_whitespace_pattern", "a"), ("structural_tag", "a"), ("ebnf", "a"), ("guided_regex", "(a)\\1")):
         assert refused(openai.BadRequestError, extra_body={name: value}).param == name
+    for extra, pattern in (({"guided_regex": "[a-f]{3}-\\d"}, "[a-f]{3}-[0-9]"), ({"guided_choice": ["yes", "no"]}, "yes|no"),
+                           ({"grammar": 'root ::= "a" [0-9]{2}'}, "a[0-9]{2}"), ({"structured_outputs": {"regex": "x+y"}}, "x+y")):
+        content = client.chat.completions.create(**{**options, "max_tokens": 30}, extra_body=extra).choices[0].message.content
+        assert re.fullmatch(pattern, content), (extra, content)
     assert refused(openai.BadRequestError, extra_body={"stream_options": {"include_usage": True}}).param == "stream_options"
     for reference in ("#/$defs/~", "#/$defs/~2", "#/anyOf/99999999999999999999", "#/$defs/none"):
         wrong = {"type": "object", "properties": {"a": {"$ref": reference}}, "required": ["a"]}

@@ -1,0 +1,106 @@
+#include "inference/byte_dfa.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "core/errors.h"
+#include "core/utf8.h"
+#include "inference/regex.h"
+
+namespace nanochat {
+namespace {
+
+TEST(ByteDfa, CountsCodePoints) {
+  const ByteDfa automaton = ByteDfa::length(1, 2);
+  for (const char* good : {"a", "\xc3\xa9", "\xf0\x9f\x98\x80z"}) EXPECT_TRUE(automaton.matches(good)) << good;
+  for (const char* bad : {"", "abc", "\xc3", "\xed\xa0\x80", "\xc0\x80", "\xf4\x90\x80\x80"})
+    EXPECT_FALSE(automaton.matches(bad)) << bad;
+  EXPECT_TRUE(ByteDfa::length(2, {}).matches("many letters"));
+  EXPECT_TRUE(ByteDfa::any_text().matches(""));
+  EXPECT_TRUE(ByteDfa::length(3, 2).empty());
+}
+
+TEST(ByteDfa, CombinesLanguages) {
+  const ByteDfa word = compile_regex("^[a-z]+$"), with_b = compile_regex("b"),
+                listed = ByteDfa::texts({"b", "cat", "caf\xc3\xa9", ""});
+  const ByteDfa both = ByteDfa::both(word, with_b), either = ByteDfa::either(word, listed),
+                without = ByteDfa::without(word, listed);
+  for (const char* text : {"", "b", "abc", "cat", "caf\xc3\xa9", "B", "dog", "1b"}) {
+    const std::string shown = text;
+    EXPECT_EQ(both.matches(text), word.matches(text) && with_b.matches(text)) << shown;
+    EXPECT_EQ(either.matches(text), word.matches(text) || listed.matches(text)) << shown;
+    EXPECT_EQ(without.matches(text), word.matches(text) && !listed.matches(text)) << shown;
+  }
+  EXPECT_TRUE(ByteDfa::both(word, compile_regex("^[0-9]+$")).empty());
+  EXPECT_TRUE(ByteDfa::without(word, word).empty());
+  EXPECT_TRUE(ByteDfa::both(ByteDfa(), word).empty());
+  EXPECT_TRUE(ByteDfa::either(ByteDfa(), word).matches("a"));
+  EXPECT_TRUE(ByteDfa::texts({}).empty());
+}
+
+TEST(ByteDfa, KnowsTheShortestText) {
+  EXPECT_EQ(compile_regex("^(abc|de)f$").shortest(), 3);
+  EXPECT_EQ(ByteDfa().shortest(), 0);
+  const ByteDfa automaton = compile_regex("^ab$");
+  ASSERT_EQ(automaton.by_distance().size(), automaton.size());
+  EXPECT_TRUE(automaton.accepts(automaton.by_distance().front()));
+  EXPECT_EQ(automaton.by_distance().back(), automaton.start());
+}
+
+TEST(ByteDfa, JoinsStatesThatDoTheSame) {
+  EXPECT_EQ(compile_regex("^(a|b|c|ab|bb|cb)*$").size(), compile_regex("^(a|b|c|ab|cb)*$").size());
+  EXPECT_EQ(compile_regex("^(x|y)z$").size(), 3u);
+}
+
+TEST(ByteDfa, SplitsTextsByTheirFirstByte) {
+  const ByteDfa all = ByteDfa::any_text();
+  const ByteDfa even = all.with_first_byte(0, 2), odd = all.with_first_byte(1, 2);
+  EXPECT_TRUE(even.matches("bcd") && !even.matches("a") && !even.matches(""));
+  EXPECT_TRUE(odd.matches("abb") && !odd.matches("b"));
+}
+
+TEST(ByteDfa, HasALimit) {
+  EXPECT_THAT([] { ByteDfa::both(ByteDfa::length(0, 4000), compile_regex("a.{20}$")); },
+              ::testing::ThrowsMessage<ConfigError>(::testing::HasSubstr("states")));
+}
+
+// Every code point is in exactly one sequence of ranges, and no other bytes are.
+TEST(Utf8Ranges, HoldExactlyTheirCodePoints) {
+  const std::uint32_t first = 0x7e, last = 0x10fff0;
+  const auto sequences = utf8_ranges(first, last);
+  const auto inside = [&](std::string_view text) {
+    int found = 0;
+    for (const auto& sequence : sequences) {
+      bool fits = sequence.size() == text.size();
+      for (std::size_t i = 0; fits && i < text.size(); ++i) {
+        const auto byte = static_cast<unsigned char>(text[i]);
+        fits = sequence[i].first <= byte && byte <= sequence[i].last;
+      }
+      found += fits;
+    }
+    return found;
+  };
+  for (std::uint32_t code = 0x60; code <= 0x10ffff; code += code < 0x10000 ? 1 : 97) {
+    if (code >= 0xd800 && code <= 0xdfff) continue;
+    std::string text;
+    if (code < 0x80) {
+      text = {static_cast<char>(code)};
+    } else if (code < 0x800) {
+      text = {static_cast<char>(0xc0 | (code >> 6)), static_cast<char>(0x80 | (code & 0x3f))};
+    } else if (code < 0x10000) {
+      text = {static_cast<char>(0xe0 | (code >> 12)), static_cast<char>(0x80 | ((code >> 6) & 0x3f)),
+              static_cast<char>(0x80 | (code & 0x3f))};
+    } else {
+      text = {static_cast<char>(0xf0 | (code >> 18)), static_cast<char>(0x80 | ((code >> 12) & 0x3f)),
+              static_cast<char>(0x80 | ((code >> 6) & 0x3f)), static_cast<char>(0x80 | (code & 0x3f))};
+    }
+    ASSERT_EQ(inside(text), code >= first && code <= last ? 1 : 0) << code;
+  }
+  EXPECT_EQ(inside("\xed\xa0\x80"), 0);
+  EXPECT_EQ(inside("\xc0\x80"), 0);
+}
+
+}  // namespace
+}  // namespace nanochat
