@@ -16,7 +16,7 @@
 #include "inference/calculator_tool.h"
 #include "inference/chat.h"
 #include "inference/engine.h"
-#include "inference/json_constraint.h"
+#include "inference/answer_constraint.h"
 #include "inference/token_trie.h"
 #include "runtime/runtime.h"
 #include "serving/api.h"
@@ -83,10 +83,7 @@ std::shared_ptr<ServedModel> describe(const ServeArguments& arguments, const Loa
     return loaded.tokenizer->is_special(id) ? std::string_view() : loaded.tokenizer->token_bytes(id);
   });
   const auto constraints = std::make_shared<ConstraintCache>(trie);
-  served->make_constraint = [constraints](const nlohmann::ordered_json& schema) {
-    return constraints->make(schema.is_null() ? AnswerForm::kJsonObject : AnswerForm::kJsonSchema, schema);
-  };
-  served->make_text_constraint = [constraints](AnswerForm form, const nlohmann::ordered_json& value) {
+  served->make_constraint = [constraints](AnswerForm form, const nlohmann::ordered_json& value) {
     return constraints->make(form, value);
   };
   return served;

@@ -9,9 +9,10 @@
 #include <spdlog/fmt/fmt.h>
 
 #include "core/errors.h"
-#include "core/utf8.h"
 #include "inference/internal/json_grammar.h"
+#include "inference/internal/pattern_scanner.h"
 #include "inference/regex.h"
+#include "inference/utf8_ranges.h"
 
 namespace nanochat {
 namespace {
@@ -19,16 +20,12 @@ namespace {
 using Rule = ByteGrammar::Rule;
 using Sequence = ByteGrammar::Sequence;
 
-class GbnfParser {
+class GbnfParser : private PatternScanner {
  public:
-  explicit GbnfParser(std::string_view text) : text_(text) {}
+  explicit GbnfParser(std::string_view text) : PatternScanner(text) {}
 
   ByteGrammar run() {
-    for (std::string_view rest = text_; !rest.empty();) {
-      const std::size_t length = utf8::character_length(rest);
-      if (length == 0) throw ConfigError("grammar: malformed UTF-8");
-      rest.remove_prefix(length);
-    }
+    if (!well_formed()) throw ConfigError("grammar: malformed UTF-8");
     skip(true);
     while (!done()) {
       const std::string name = identifier();
@@ -50,19 +47,11 @@ class GbnfParser {
   }
 
  private:
-  static constexpr std::int64_t kMostRepeats = 4096;
   static constexpr int kDeepest = 200;
 
   [[noreturn]] void refuse(std::string_view what) const {
     const auto line = 1 + std::count(text_.begin(), text_.begin() + static_cast<std::ptrdiff_t>(at_), '\n');
     throw ConfigError(fmt::format("grammar, line {}: {}", line, what));
-  }
-  bool done() const { return at_ >= text_.size(); }
-  bool next_is(std::string_view what) const { return text_.substr(at_).starts_with(what); }
-  bool take(std::string_view what) {
-    if (!next_is(what)) return false;
-    at_ += what.size();
-    return true;
   }
   // White space and comments. Without `lines`, not past the end of a line.
   void skip(bool lines) {
@@ -134,12 +123,12 @@ class GbnfParser {
     } else if (take("\"")) {
       rule = add_rule();
       Sequence sequence;
-      while (!take("\"")) append(sequence, character());
+      while (!take("\"")) append(sequence, escaped_character());
       add(rule, sequence);
     } else if (take("[")) {
       rule = characters();
     } else if (take(".")) {
-      rule = of_ranges({{0, 0x10ffff}});
+      rule = of_ranges({{0, kLastCodePoint}});
     } else {
       rule = rule_of(identifier());
     }
@@ -156,17 +145,9 @@ class GbnfParser {
       } else if (take("?")) {
         most = 1;
       } else if (take("{")) {
-        const auto number = [&]() -> std::optional<std::int64_t> {
-          std::int64_t value = 0;
-          const std::size_t begin = at_;
-          for (; !done() && text_[at_] >= '0' && text_[at_] <= '9'; ++at_)
-            value = std::min(value * 10 + text_[at_] - '0', kMostRepeats + 1);
-          if (at_ == begin) return {};
-          return value;
-        };
-        const auto low = number();
+        const auto low = count();
         const bool comma = take(",");
-        const auto high = comma ? number() : low;
+        const auto high = comma ? count() : low;
         if (!take("}") || (!low && !high)) refuse("expected {n}, {n,} or {n,m}");
         least = low.value_or(0);
         most = high;
@@ -200,23 +181,19 @@ class GbnfParser {
     for (const ByteRange& byte : ranges.front()) sequence.push_back(grammar_.one_of(ByteGrammar::range(byte.first, byte.last)));
   }
 
-  std::uint32_t character() {
+  // A character of a literal or a class.
+  std::uint32_t escaped_character() {
     if (done() || text_[at_] == '\n') refuse("a literal or class does not end");
-    if (!take("\\")) {
-      const std::size_t length = utf8::character_length(text_.substr(at_));
-      const auto code = static_cast<std::uint32_t>(utf8::decode_character(text_.substr(at_), length));
-      at_ += length;
-      return code;
-    }
+    if (!take("\\")) return character();
     if (done()) refuse("a backslash at the end");
     const char letter = text_[at_++];
     switch (letter) {
       case 'n': return '\n';
       case 'r': return '\r';
       case 't': return '\t';
-      case 'x': return hex(2);
-      case 'u': return hex(4);
-      case 'U': return hex(8);
+      case 'x': return code_point(2);
+      case 'u': return code_point(4);
+      case 'U': return code_point(8);
       case '"':
       case '\\':
       case '[':
@@ -226,43 +203,29 @@ class GbnfParser {
       default: refuse(fmt::format("the escape \\{} is not supported", letter));
     }
   }
-  std::uint32_t hex(std::size_t digits) {
-    std::uint32_t code = 0;
-    for (std::size_t i = 0; i < digits; ++i, ++at_) {
-      const char c = done() ? ' ' : text_[at_];
-      const bool digit = c >= '0' && c <= '9', low = c >= 'a' && c <= 'f', high = c >= 'A' && c <= 'F';
-      if (!digit && !low && !high) refuse(fmt::format("expected {} hexadecimal digits", digits));
-      code = code * 16 + static_cast<std::uint32_t>(digit ? c - '0' : low ? c - 'a' + 10 : c - 'A' + 10);
-    }
-    if (code > 0x10ffff) refuse("a code point is above U+10FFFF");
-    return code;
+  std::uint32_t code_point(std::size_t digits) {
+    const std::optional<std::uint32_t> code = hex(digits);
+    if (!code) refuse(fmt::format("expected {} hexadecimal digits", digits));
+    if (*code > kLastCodePoint) refuse("a code point is above U+10FFFF");
+    return *code;
   }
 
   Rule characters() {
     const bool negate = take("^");
-    std::vector<std::pair<std::uint32_t, std::uint32_t>> ranges;
+    CodeRanges ranges;
     while (!take("]")) {
-      const std::uint32_t first = character();
+      const std::uint32_t first = escaped_character();
       std::uint32_t last = first;
       if (next_is("-") && !next_is("-]")) {
         take("-");
-        last = character();
+        last = escaped_character();
       }
       if (last < first) refuse("a range of characters is in the wrong order");
       ranges.emplace_back(first, last);
     }
-    if (!negate) return of_ranges(ranges);
-    std::sort(ranges.begin(), ranges.end());
-    std::vector<std::pair<std::uint32_t, std::uint32_t>> others;
-    std::uint32_t next = 0;
-    for (const auto& [first, last] : ranges) {
-      if (first > next) others.emplace_back(next, first - 1);
-      next = std::max(next, last + 1);
-    }
-    if (next <= 0x10ffff) others.emplace_back(next, 0x10ffff);
-    return of_ranges(others);
+    return of_ranges(negate ? complement(std::move(ranges)) : merged(std::move(ranges)));
   }
-  Rule of_ranges(const std::vector<std::pair<std::uint32_t, std::uint32_t>>& ranges) {
+  Rule of_ranges(const CodeRanges& ranges) {
     const Rule rule = add_rule();
     for (const auto& [first, last] : ranges) {
       for (const auto& bytes : utf8_ranges(first, last)) {
@@ -344,8 +307,6 @@ class GbnfParser {
     }
   }
 
-  std::string_view text_;
-  std::size_t at_ = 0;
   ByteGrammar grammar_;
   std::map<std::string, Rule> rules_;
   std::set<std::string> defined_;

@@ -9,6 +9,7 @@
 
 #include "core/errors.h"
 #include "core/format.h"
+#include "inference/utf8_ranges.h"
 
 namespace nanochat {
 namespace {
@@ -36,7 +37,7 @@ struct Builder {
   }
   // Any code point leads from one state to the other.
   void character(ByteDfa::State from, ByteDfa::State to) {
-    for (const auto& sequence : utf8_ranges(0, 0x10ffff)) {
+    for (const auto& sequence : utf8_ranges(0, kLastCodePoint)) {
       ByteDfa::State at = from;
       for (std::size_t i = 0; i < sequence.size(); ++i) {
         const ByteDfa::State known = next[static_cast<std::size_t>(at)][sequence[i].first];
@@ -68,53 +69,6 @@ struct Builder {
 };
 
 }  // namespace
-
-std::vector<std::vector<ByteRange>> utf8_ranges(std::uint32_t first, std::uint32_t last) {
-  std::vector<std::vector<ByteRange>> out;
-  const auto encode = [](std::uint32_t code, std::size_t length) {
-    std::array<unsigned char, 4> bytes{};
-    if (length == 1) {
-      bytes[0] = static_cast<unsigned char>(code);
-      return bytes;
-    }
-    for (std::size_t i = length; i-- > 1; code >>= 6) bytes[i] = static_cast<unsigned char>(0x80 | (code & 0x3f));
-    static constexpr std::array<unsigned, 5> kLead = {0, 0, 0xc0, 0xe0, 0xf0};
-    bytes[0] = static_cast<unsigned char>(kLead[length] | code);
-    return bytes;
-  };
-  // Within one length: split until all bytes but the first that differs run through all their values.
-  const auto split = [&](auto&& self, std::uint32_t low, std::uint32_t high, std::size_t length) -> void {
-    for (std::size_t i = 1; i < length; ++i) {
-      const std::uint32_t mask = (1U << (6 * i)) - 1;
-      if ((low & ~mask) == (high & ~mask)) continue;
-      if ((low & mask) != 0) {
-        self(self, low, low | mask, length);
-        self(self, (low | mask) + 1, high, length);
-        return;
-      }
-      if ((high & mask) != mask) {
-        self(self, low, (high & ~mask) - 1, length);
-        self(self, high & ~mask, high, length);
-        return;
-      }
-    }
-    const auto from = encode(low, length), to = encode(high, length);
-    std::vector<ByteRange> sequence;
-    for (std::size_t i = 0; i < length; ++i) sequence.push_back({from[i], to[i]});
-    out.push_back(std::move(sequence));
-  };
-  struct Part {
-    std::uint32_t first, last;
-    std::size_t length;
-  };
-  static constexpr std::array<Part, 5> kParts = {
-      {{0, 0x7f, 1}, {0x80, 0x7ff, 2}, {0x800, 0xd7ff, 3}, {0xe000, 0xffff, 3}, {0x10000, 0x10ffff, 4}}};
-  for (const Part& part : kParts) {
-    const std::uint32_t low = std::max(first, part.first), high = std::min(last, part.last);
-    if (low <= high) split(split, low, high, part.length);
-  }
-  return out;
-}
 
 ByteDfa::ByteDfa(const std::array<std::uint8_t, 256>& class_of, std::size_t classes, std::vector<State> next,
                  std::vector<bool> accepts)

@@ -64,10 +64,4 @@ class ByteDfa {
   std::vector<bool> accepts_;
 };
 
-// The code points first to last, without surrogates, as sequences of ranges of bytes.
-struct ByteRange {
-  unsigned char first, last;
-};
-std::vector<std::vector<ByteRange>> utf8_ranges(std::uint32_t first, std::uint32_t last);
-
 }  // namespace nanochat

@@ -26,7 +26,7 @@ void ByteGrammar::add_alternative(Rule rule, const Sequence& sequence) {
 }
 
 ByteGrammar::Symbol ByteGrammar::one_of(const Bytes& bytes) {
-  const auto [place, added] = set_index_.try_emplace(bytes.to_string(), static_cast<std::int32_t>(sets_.size()));
+  const auto [place, added] = set_index_.try_emplace(bytes, static_cast<std::int32_t>(sets_.size()));
   if (added) sets_.push_back(bytes);
   return {false, place->second};
 }

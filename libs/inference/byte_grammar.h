@@ -44,7 +44,7 @@ class ByteGrammar {
     std::int32_t index;
   };
   std::vector<Bytes> sets_;
-  std::map<std::string, std::int32_t> set_index_;
+  std::unordered_map<Bytes, std::int32_t> set_index_;
   std::vector<std::vector<std::int32_t>> rules_;  // first item of each alternative
   std::vector<Item> items_;                  // alternatives, each up to its kEnd
   std::vector<std::int64_t> shortest_;       // bytes from an item to the end of its alternative

@@ -287,7 +287,7 @@ class Compiler {
     std::optional<ByteDfa> all;
     if (!known.empty() || !names.empty() || !patterns.empty() || shape.min_properties > 1) {
       all = names.empty() ? ByteDfa::any_text() : shapes_.names(names);
-      if (!known.empty()) all = ByteDfa::without(*all, ByteDfa::texts({known.begin(), known.end()}));
+      if (!known.empty()) all = shapes_.without(*all, ByteDfa::texts({known.begin(), known.end()}));
     }
     for (std::size_t matched = any ? 0 : 1; matched < std::size_t{1} << patterns.size(); ++matched) {
       const auto matches = [&](const std::string& expression) {
@@ -311,8 +311,8 @@ class Compiler {
       std::optional<ByteDfa> keys = all;
       for (const std::string& expression : patterns) {
         const Json& node = *here_;
-        keys = matches(expression) ? ByteDfa::both(*keys, shapes_.pattern(node, expression, RegexBound::kCertain))
-                                   : ByteDfa::without(*keys, shapes_.pattern(node, expression, RegexBound::kPossible));
+        keys = matches(expression) ? shapes_.both(*keys, shapes_.pattern(node, expression, RegexBound::kCertain))
+                                   : shapes_.without(*keys, shapes_.pattern(node, expression, RegexBound::kPossible));
       }
       if (keys && keys->empty()) continue;
       out.push_back({std::move(keys), rule(SchemaShapes::conjunction(std::move(parts)))});

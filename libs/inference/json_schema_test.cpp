@@ -343,6 +343,16 @@ TEST(JsonSchema, LimitsAlternatives) {
       ThrowsMessage<ConfigError>(HasSubstr("more than 2000 alternatives")));
 }
 
+TEST(JsonSchema, LimitsTheWorkForPatterns) {
+  Json all = Json::array({Json{{"pattern", "^(a|b)*a(a|b){11}$"}}});  // 4,096 states
+  for (int i = 0; i < 150; ++i) all.push_back(Json{{"pattern", "^[ab]{" + std::to_string(i) + "}"}});
+  EXPECT_THAT(
+      [&] {
+        json_grammar(Json{{"type", "string"}, {"allOf", all}});
+      },
+      ThrowsMessage<ConfigError>(HasSubstr("expected fewer patterns")));
+}
+
 TEST(JsonSchema, FindsThePlacesThatReferencesName) {
   const Json root = Json::parse(R"({"a":[1,{"b/c":2,"~":3,"":4,"\u00e9":5}],"10":6})");
   const auto found = [&](const char* reference) {

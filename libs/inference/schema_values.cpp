@@ -56,11 +56,18 @@ Conjunction SchemaShapes::property(const SchemaShape& shape, const std::string& 
   return conjunction(std::move(parts));
 }
 
+ByteDfa SchemaShapes::counted(ByteDfa automaton) {
+  constexpr std::size_t kMostStates = 500'000;
+  if ((text_states_ += automaton.size()) > kMostStates)
+    refuse(index_.root(), "keyword 'pattern' with others beside it takes too long to prepare; expected fewer patterns");
+  return automaton;
+}
+
 ByteDfa SchemaShapes::text(const SchemaShape& shape) {
   ByteDfa all = ByteDfa::any_text();
-  for (const ByteDfa* one : shape.texts) all = ByteDfa::both(all, *one);
-  for (const ByteDfa* one : shape.excluded_texts) all = ByteDfa::without(all, *one);
-  if (!shape.excluded_values.empty()) all = ByteDfa::without(all, ByteDfa::texts(shape.excluded_values));
+  for (const ByteDfa* one : shape.texts) all = both(all, *one);
+  for (const ByteDfa* one : shape.excluded_texts) all = without(all, *one);
+  if (!shape.excluded_values.empty()) all = without(all, ByteDfa::texts(shape.excluded_values));
   if (all.empty() || (shape.min_length == 0 && !shape.max_length)) return all;
   // A state for each place and length: long texts are left out, unless there are only long ones.
   constexpr std::int64_t kLongText = 256, kMore = 64, kStates = 15'000;
@@ -69,7 +76,7 @@ ByteDfa SchemaShapes::text(const SchemaShape& shape) {
     const std::int64_t fitting = std::min(kLongText, kStates / static_cast<std::int64_t>(all.size()));
     most = std::min(*most, std::max({fitting, shape.min_length + kMore, all.shortest() + kMore}));
   }
-  return ByteDfa::both(all, ByteDfa::length(shape.min_length, most));
+  return both(all, ByteDfa::length(shape.min_length, most));
 }
 
 ByteDfa SchemaShapes::names(const Conjunction& all) {

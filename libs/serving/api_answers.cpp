@@ -98,13 +98,12 @@ std::string echo_text(const ServedModel& model, const std::variant<std::string, 
   return text.take_text();
 }
 
-// nullopt: JSON.
-std::optional<AnswerForm> form_of_text(ResponseFormat format) {
-  switch (format) {
+AnswerForm form_of(const RequestedFormat& wanted) {
+  switch (wanted.format) {
     case ResponseFormat::kRegex: return AnswerForm::kRegex;
     case ResponseFormat::kChoice: return AnswerForm::kChoice;
     case ResponseFormat::kGrammar: return AnswerForm::kGrammar;
-    default: return {};
+    default: return wanted.schema.is_null() ? AnswerForm::kJsonObject : AnswerForm::kJsonSchema;
   }
 }
 
@@ -112,11 +111,10 @@ std::optional<AnswerForm> form_of_text(ResponseFormat format) {
 std::unique_ptr<TokenConstraint> constraint(const ServedModel& model, const RequestedFormat& wanted) {
   if (wanted.format == ResponseFormat::kText) return nullptr;
   const std::string& field = wanted.format_field;
-  const std::optional<AnswerForm> text_form = form_of_text(wanted.format);
-  if (text_form ? !model.make_text_constraint : !model.make_constraint)
+  if (!model.make_constraint)
     throw ApiError::invalid(field + ": is not supported; this server cannot constrain answers", field, "unsupported");
   try {
-    return text_form ? model.make_text_constraint(*text_form, wanted.schema) : model.make_constraint(wanted.schema);
+    return model.make_constraint(form_of(wanted), wanted.schema);
   } catch (const ConfigError& error) {
     throw ApiError::invalid(fmt::format("{}: {}", field, error.what()), field, "unsupported_schema");
   }

@@ -11,7 +11,7 @@
 #include "core/log.h"
 #include "core/random.h"
 #include "core/testing.h"
-#include "inference/json_constraint.h"
+#include "inference/answer_constraint.h"
 #include "serving/testing.h"
 
 namespace nanochat {
@@ -27,8 +27,7 @@ class ApiTest : public ::testing::Test {
   std::shared_ptr<FakeBackend> backend_ = std::make_shared<FakeBackend>();
   ApiOptions options_{.version = "1.2.3"};
   std::unique_ptr<Api> api_;
-  std::function<std::unique_ptr<TokenConstraint>(const nlohmann::ordered_json&)> make_constraint_;
-  std::function<std::unique_ptr<TokenConstraint>(AnswerForm, const nlohmann::ordered_json&)> make_text_constraint_;
+  std::function<std::unique_ptr<TokenConstraint>(AnswerForm, const nlohmann::ordered_json&)> make_constraint_;
   bool loaded_ = true;
   bool has_tools_ = true;
   std::vector<std::shared_ptr<RecordingExchange>> exchanges_;
@@ -43,7 +42,6 @@ class ApiTest : public ::testing::Test {
       api_ = std::make_unique<Api>(options_);
       const auto model = testing::fake_model(backend_);
       model->make_constraint = make_constraint_;
-      model->make_text_constraint = make_text_constraint_;
       model->has_tools = has_tools_;
       if (loaded_) api_->set_model(model);
     }
@@ -193,7 +191,7 @@ constexpr const char* kCallRequest = R"({"messages": [{"role": "user", "content"
 
 TEST_F(ApiTest, CallsTheFunctionThatIsRequired) {
   nlohmann::ordered_json schema;
-  make_constraint_ = [&](const nlohmann::ordered_json& given) {
+  make_constraint_ = [&](AnswerForm, const nlohmann::ordered_json& given) {
     schema = given;
     return nullptr;
   };
@@ -210,7 +208,7 @@ TEST_F(ApiTest, CallsTheFunctionThatIsRequired) {
 }
 
 TEST_F(ApiTest, StreamsACall) {
-  make_constraint_ = [](const nlohmann::ordered_json&) { return nullptr; };
+  make_constraint_ = [](AnswerForm, const nlohmann::ordered_json&) { return nullptr; };
   backend_->manual = true;
   std::string body = kCallRequest;
   body.replace(body.find("STREAM"), 6, "true");
@@ -236,7 +234,7 @@ TEST_F(ApiTest, StreamsACall) {
 }
 
 TEST_F(ApiTest, TheCalculatorIsOnWhereItCanBe) {
-  make_constraint_ = [](const nlohmann::ordered_json&) { return nullptr; };
+  make_constraint_ = [](AnswerForm, const nlohmann::ordered_json&) { return nullptr; };
   const auto tools = [&](const json& extra) {
     EXPECT_EQ(status(chat(extra)), 200) << extra;
     return backend_->request(backend_->submitted()).tools;
@@ -310,8 +308,9 @@ TEST_F(ApiTest, SaysWhatTheCalculatorComputed) {
 
 TEST_F(ApiTest, ConstrainsCompletionsToo) {
   int made = 0;
-  make_constraint_ = [&](const nlohmann::ordered_json& schema) -> std::unique_ptr<TokenConstraint> {
+  make_constraint_ = [&](AnswerForm form, const nlohmann::ordered_json& schema) -> std::unique_ptr<TokenConstraint> {
     ++made;
+    EXPECT_EQ(form, AnswerForm::kJsonSchema);
     EXPECT_EQ(schema, nlohmann::ordered_json({{"type", "integer"}}));
     return nullptr;
   };
@@ -323,7 +322,7 @@ TEST_F(ApiTest, ConstrainsAnswersToText) {
   EXPECT_EQ(error(chat({{"guided_regex", "a+"}}))["param"], "guided_regex");  // without a way to constrain
   api_.reset();
   std::vector<std::pair<AnswerForm, nlohmann::ordered_json>> made;
-  make_text_constraint_ = [&](AnswerForm form, const nlohmann::ordered_json& value) -> std::unique_ptr<TokenConstraint> {
+  make_constraint_ = [&](AnswerForm form, const nlohmann::ordered_json& value) -> std::unique_ptr<TokenConstraint> {
     made.emplace_back(form, value);
     if (value == "(") throw ConfigError("a '(' without ')'");
     return nullptr;
@@ -540,7 +539,7 @@ TEST_F(ApiTest, APrefillIsThePromptWithoutAnEnd) {
   const json messages = {{{"role", "user"}, {"content", "Hi"}}, {{"role", "assistant"}, {"content", "He"}}};
   EXPECT_EQ(status(chat({{"messages", messages}})), 200);
   EXPECT_THAT(backend_->request(1).prompt, ::testing::ElementsAre(256, 257, 'H', 'i', 258, 259, 'H', 'e'));
-  make_constraint_ = [](const nlohmann::ordered_json&) { return nullptr; };
+  make_constraint_ = [](AnswerForm, const nlohmann::ordered_json&) { return nullptr; };
   api_.reset();
   const auto refused = chat({{"messages", messages}, {"response_format", {{"type", "json_object"}}}});
   EXPECT_EQ(error(refused)["param"], "response_format");
@@ -628,8 +627,8 @@ const std::shared_ptr<const TokenTrie>& byte_trie() {
 class SchemaTest : public ApiTest {
  protected:
   SchemaTest() {
-    make_constraint_ = [](const nlohmann::ordered_json& schema) {
-      return schema.is_null() ? json_object_constraint(byte_trie()) : json_schema_constraint(schema, byte_trie());
+    make_constraint_ = [](AnswerForm form, const nlohmann::ordered_json& value) {
+      return answer_constraint(form, value, byte_trie());
     };
     backend_->answer = "{}";
   }

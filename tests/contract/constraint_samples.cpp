@@ -15,33 +15,13 @@
 #include "core/elapsed.h"
 #include "core/errors.h"
 #include "core/random.h"
-#include "inference/json_constraint.h"
+#include "inference/answer_constraint.h"
+#include "inference/testing_vocabulary.h"
 
 namespace {
 
 using nanochat::AnswerForm;
 using Json = nlohmann::ordered_json;
-
-std::vector<std::string> vocabulary(std::size_t size) {
-  std::vector<std::string> tokens;
-  for (int byte = 0; byte < 256; ++byte) tokens.emplace_back(1, static_cast<char>(byte));
-  for (const char* piece : {"{\"",      "\":",      "\", \"",   "\"}", "[]",    "{}",       "},{",   "true", "false", "null",
-                            "10",       "2.5",      "-1",       "\\n", "\\u00", "name",     "ab",    "abc",  " the",  "  ",
-                            "\xc3\xa9", "\xf0\x9f", "\x98\x80", "foo", "bar",   "\"a\": 1", "2024-", "http"}) {
-    tokens.emplace_back(piece);
-  }
-  // Words as a tokenizer has them: of one to four syllables, half of them behind a space.
-  nanochat::Rng rng(1);
-  while (tokens.size() < size) {
-    std::string word = rng.below(2) == 0 ? " " : "";
-    for (std::uint64_t i = 0, n = 1 + rng.below(4); i < n; ++i) {
-      word += "bcdfghklmnprstvw"[rng.below(16)];
-      word += "aeiou"[rng.below(5)];
-    }
-    tokens.push_back(word);
-  }
-  return tokens;
-}
 
 AnswerForm form_of(const std::string& name) {
   if (name == "schema") return AnswerForm::kJsonSchema;
@@ -57,17 +37,13 @@ struct MaskTime {
 std::string draw(nanochat::TokenConstraint& constraint, const std::vector<std::string>& tokens, nanochat::Rng& rng,
                  MaskTime& time) {
   std::string text;
-  std::vector<std::int32_t> choices;
   for (std::int64_t room = constraint.closing_length() + static_cast<std::int64_t>(rng.below(80)); room > 0; --room) {
     if (constraint.must_end() || (constraint.may_end() && rng.below(4) == 0)) break;
     const auto begin = nanochat::SteadyClock::now();
     const auto allowed = constraint.allowed(room);
     time.seconds += nanochat::seconds_since(begin);
     ++time.masks;
-    choices.clear();
-    for (std::size_t id = 0; id < tokens.size(); ++id) {
-      if ((allowed[id / 64] >> (id % 64) & 1U) != 0) choices.push_back(static_cast<std::int32_t>(id));
-    }
+    const std::vector<std::int32_t> choices = nanochat::testing::allowed_ids(allowed, tokens.size());
     if (choices.empty()) break;
     const std::int32_t token = rng.choose(choices);
     constraint.accept(token);
@@ -80,10 +56,8 @@ std::string draw(nanochat::TokenConstraint& constraint, const std::vector<std::s
 }  // namespace
 
 int main(int argc, char** argv) {
-  const std::vector<std::string> tokens = vocabulary(argc > 1 ? std::stoul(argv[1]) : 0);
-  const auto trie = std::make_shared<const nanochat::TokenTrie>(static_cast<std::int64_t>(tokens.size()), [&](std::int32_t id) {
-    return std::string_view(tokens[static_cast<std::size_t>(id)]);
-  });
+  const std::vector<std::string> tokens = nanochat::testing::make_vocabulary(argc > 1 ? std::stoul(argv[1]) : 0);
+  const auto trie = nanochat::testing::trie_of(tokens);
   try {
     for (std::string line; std::getline(std::cin, line);) {
       const Json request = Json::parse(line);

@@ -1,43 +1,17 @@
 """The official openai package, and LangChain on it, against the server: python openai_contract.py NANOCHAT [RUN]; a RUN has a context of 2,048"""
-import enum
 import json
 import re
 import sys
 import tempfile
-from typing import Literal, Optional, Union
 
 import langchain_openai
 import openai
 import pydantic
 
 import server
+from pydantic_models import LOOSE, MODELS, Cat, Pet
 
 CONTEXT = 2048  # room for the description of a tool, of which a vocabulary of 512 takes a token a letter or two
-
-
-class Colour(enum.Enum):
-    RED = "red"
-    BLUE = "blue"
-
-
-class Cat(pydantic.BaseModel):
-    kind: Literal["cat"]
-    lives: int = pydantic.Field(ge=0, le=9)
-
-
-class Dog(pydantic.BaseModel):
-    kind: Literal["dog"]
-    good: Literal[True]
-
-
-class Pet(pydantic.BaseModel):
-    """A pet with every kind of choice that Pydantic writes in its own way."""
-    version: Literal[1]
-    size: Literal["small", "large"]
-    colour: Colour
-    owner: Optional[Literal["me"]]
-    animal: Union[Cat, Dog]
-    neighbour: Union[Cat, Dog] = pydantic.Field(discriminator="kind")
 
 
 def check_responses(client):
@@ -107,6 +81,17 @@ def check_responses(client):
             raise AssertionError(f"{changes} was not refused")
         except openai.BadRequestError as error:
             assert error.param == param, error
+
+
+def check_models(client, model):
+    """parse() with every model: the schemas as the package writes them, in its strict mode."""
+    for wanted in MODELS:
+        try:
+            parsed = client.chat.completions.parse(model=model, messages=[{"role": "user", "content": "Fill in the form."}], max_tokens=600,
+                                                   temperature=1.0, seed=5, response_format=wanted).choices[0].message.parsed
+            assert isinstance(parsed, wanted), parsed
+        except pydantic.ValidationError:
+            assert wanted.__name__ in LOOSE, wanted
 
 
 def check_turns(client, model):
@@ -228,6 +213,7 @@ def check(url):
 
     check_responses(client)
     check_turns(client, model)
+    check_models(client, model)
 
     def refused(kind, **changes):
         try:

@@ -115,6 +115,9 @@ class SchemaShapes {
   // Texts that match the conjunction.
   ByteDfa names(const Conjunction& all);
   const ByteDfa& pattern(const Json& node, const std::string& expression, RegexBound bound);
+  // Intersection and difference. Throws ConfigError if those of the whole schema take too long.
+  ByteDfa both(const ByteDfa& a, const ByteDfa& b) { return counted(ByteDfa::both(a, b)); }
+  ByteDfa without(const ByteDfa& a, const ByteDfa& b) { return counted(ByteDfa::without(a, b)); }
 
   // Whether a value matches. False, too, for some values that do but that no shape allows.
   bool fits(const Json& value, const Conjunction& all);
@@ -156,6 +159,7 @@ class SchemaShapes {
   unsigned type_bits(const Json& node, const Json& type) const;
   bool exclude_each_other(const Json& one, const Json& other) const;
   const Json* behind_references(const Json& node) const;
+  ByteDfa counted(ByteDfa automaton);
 
   SchemaIndex index_;
   bool imply_;
@@ -163,7 +167,7 @@ class SchemaShapes {
   std::set<Conjunction> open_;                      // being expanded
   std::map<std::pair<std::string, int>, ByteDfa> automata_;
   std::string left_out_;
-  std::size_t branches_ = 0, regex_steps_ = 0;      // of all that was asked
+  std::size_t branches_ = 0, regex_steps_ = 0, text_states_ = 0;  // of all that was asked
   int depth_ = 0;
 };
 

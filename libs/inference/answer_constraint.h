@@ -1,6 +1,7 @@
 #pragma once
-// A TokenConstraint from a grammar over bytes: JSON of a schema, any JSON object, or text of a regular expression, a list of
-// choices or a grammar.
+// Constraints on answers: JSON that matches a schema, any JSON object, a regular expression, one text of a list, or a grammar.
+//
+//   auto constraint = answer_constraint(AnswerForm::kJsonSchema, {{"type", "integer"}}, trie);
 //
 // Before each token, the trie of the vocabulary and the grammar's automaton are traversed
 // together; the allowed tokens of a state are stored. A token is allowed only if the remaining
@@ -19,17 +20,19 @@
 
 namespace nanochat {
 
-// The value that goes with it: nothing; a schema (json_schema.h); an expression that the whole answer matches (regex.h); a list
-// of texts; a grammar in GBNF (answer_grammars.h).
-enum class AnswerForm { kJsonObject, kJsonSchema, kRegex, kChoice, kGrammar };
+// The form of an answer, and the value that goes with it.
+enum class AnswerForm {
+  kJsonObject,  // null
+  kJsonSchema,  // a schema (json_schema.h)
+  kRegex,       // an expression that the whole answer matches (regex.h)
+  kChoice,      // a list of texts
+  kGrammar,     // a grammar in GBNF (answer_grammars.h)
+};
 
-// Answers of a form. Throws ConfigError if the value is not supported, or if the vocabulary cannot spell what it requires. The
+// Throws ConfigError if the value is not supported, or if the vocabulary cannot spell what it requires. The
 // constraint and its clones share tables; each of them may be used by another thread.
 std::unique_ptr<TokenConstraint> answer_constraint(AnswerForm form, const nlohmann::ordered_json& value,
                                                    std::shared_ptr<const TokenTrie> trie);
-std::unique_ptr<TokenConstraint> json_schema_constraint(const nlohmann::ordered_json& schema,
-                                                        std::shared_ptr<const TokenTrie> trie);
-std::unique_ptr<TokenConstraint> json_object_constraint(std::shared_ptr<const TokenTrie> trie);
 
 class ConstraintTables;
 

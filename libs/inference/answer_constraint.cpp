@@ -1,4 +1,4 @@
-#include "inference/json_constraint.h"
+#include "inference/answer_constraint.h"
 
 #include <algorithm>
 #include <mutex>
@@ -62,7 +62,7 @@ class ConstraintTables {
   }
   // Whether so many states have been reached that a new table is better than a larger one.
   bool full() {
-    constexpr std::size_t kStates = 200'000;
+    constexpr std::size_t kStates = 50'000;
     const std::lock_guard lock(mutex_);
     return automaton_.states() > kStates;
   }
@@ -228,15 +228,6 @@ std::shared_ptr<ConstraintTables> make_tables(AnswerForm form, const nlohmann::o
 }
 
 }  // namespace
-
-std::unique_ptr<TokenConstraint> json_schema_constraint(const nlohmann::ordered_json& schema,
-                                                        std::shared_ptr<const TokenTrie> trie) {
-  return std::make_unique<GrammarConstraint>(make_tables(AnswerForm::kJsonSchema, schema, std::move(trie)));
-}
-
-std::unique_ptr<TokenConstraint> json_object_constraint(std::shared_ptr<const TokenTrie> trie) {
-  return std::make_unique<GrammarConstraint>(make_tables(AnswerForm::kJsonObject, nullptr, std::move(trie)));
-}
 
 std::unique_ptr<TokenConstraint> answer_constraint(AnswerForm form, const nlohmann::ordered_json& value,
                                                    std::shared_ptr<const TokenTrie> trie) {
