@@ -329,7 +329,7 @@ class Subsets {
 
   // Sets of many states, many times: such expressions would keep the caller waiting for minutes.
   void work(std::size_t steps) {
-    constexpr std::size_t kMostSteps = 50'000'000;
+    constexpr std::size_t kMostSteps = 20'000'000;
     if ((settings_.steps += steps) > kMostSteps)
       throw ConfigError("regular expression: takes too long to prepare; expected lower counts");
   }
