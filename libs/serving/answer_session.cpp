@@ -28,7 +28,7 @@ AnswerSession::AnswerSession(std::shared_ptr<const ServedModel> model, std::shar
     for (std::int64_t i = 0; i < plan_.n; ++i) {
       Choice choice{.text = AnswerText(*model_->tokenizer, plan_.stop, plan_.hide_calculator)};
       choice.prefix = prompt.echo;
-      if (plan_.tool_call) choice.call.emplace();
+      if (plan_.tool_choice != ToolChoice::kNone) choice.calls.emplace(plan_.call_beginning);
       choices_.push_back(std::move(choice));
     }
     scored_prompts_.push_back(prompt.request.prompt_logprobs ? prompt.request.prompt : std::vector<TokenId>());
@@ -105,7 +105,6 @@ bool AnswerSession::on_event(std::size_t request, const EngineEvent& event) {
     case EngineEventKind::kFinish:
       choice.text.finish();
       choice.end = choice.stopped ? ChoiceEnd::kStop : end_of(event.reason);
-      if (choice.call && choice.end == ChoiceEnd::kStop) choice.end = ChoiceEnd::kCall;
       if (event.reason == FinishReason::kError) fail(event.error);
       break;
     case EngineEventKind::kDone:
@@ -179,7 +178,14 @@ ChoicePart AnswerSession::part_of(std::size_t index) {
   }
   part.text = std::exchange(choice.prefix, {}) + choice.text.take_text();
   if (plan_.hide_calculator) part.calculations = choice.text.take_calculations();
-  if (choice.call) part.call = choice.call->push(std::exchange(part.text, {}));
+  part.tool_choice = plan_.tool_choice;
+  if (choice.calls) {
+    auto [text, calls] = choice.calls->push(part.text);
+    part.text = std::move(text);
+    part.calls = std::move(calls);
+    if (choice.end) part.text += choice.calls->finish();
+    if (choice.end == ChoiceEnd::kStop && choice.calls->has_called()) choice.end = ChoiceEnd::kCall;
+  }
   part.end = choice.end;
   if (part.end) part.stop_string = choice.text.stop_string();
   return part;

@@ -158,7 +158,7 @@ std::vector<ToolFunction> parse_tools(const json& tools, const ordered_json& in_
   return functions;
 }
 
-// Parses tools and tool_choice. An answer has at most one call, so disable_parallel_tool_use has no effect.
+// Parses tools and tool_choice. disable_parallel_tool_use has no effect: a required call is one, and otherwise the model decides.
 ToolRequest parse_tool_request(const JsonFields& fields, const ordered_json& in_order) {
   std::vector<ToolFunction> functions;
   if (const json* tools = fields.array("tools")) functions = parse_tools(*tools, in_order.at("tools"));

@@ -133,6 +133,12 @@ bool with_tools(const ServedModel& model, const ChatRequest& chat) {
   return chat.nanochat_tools.value_or(model.has_tools && !constrained);
 }
 
+// Answers of another form have no calls.
+ToolChoice tool_choice(const ChatRequest& chat) {
+  if (chat.format == ResponseFormat::kToolCall) return ToolChoice::kRequired;
+  return chat.format == ResponseFormat::kText && !chat.functions.empty() ? ToolChoice::kAuto : ToolChoice::kNone;
+}
+
 std::vector<TokenId> chat_prompt(const ServedModel& served, const ChatRequest& chat) {
   // No limit here: a conversation that is too long is an error, and is not cut as in training.
   const auto render = chat.continues() ? render_continuation : render_prompt;
@@ -153,8 +159,10 @@ AnswerPlan plan_conversation(const ServedModel& served, ChatRequest chat, std::u
   request.tools = with_tools(served, chat);
   request.constraint = constraint(served, chat);
   AnswerPlan plan = answer_plan(std::move(chat.fields), std::move(format));
-  plan.tool_call = chat.format == ResponseFormat::kToolCall;
-  if (plan.tool_call) plan.stop.clear();  // stop strings apply to text only
+  plan.tool_choice = tool_choice(chat);
+  if (plan.tool_choice == ToolChoice::kRequired) plan.stop.clear();  // stop strings apply to text only
+  if (plan.tool_choice != ToolChoice::kNone)
+    plan.call_beginning = std::make_shared<const ByteDfa>(call_beginning(chat.functions));
   plan.hide_calculator = true;
   plan.prompts.push_back({std::move(request)});
   return plan;

@@ -92,7 +92,7 @@ void parse_guided_json(const JsonFields& fields, const nlohmann::ordered_json& i
 std::string parse_functions(const JsonFields& fields, const nlohmann::ordered_json& in_order, ChatRequest& request) {
   std::vector<ToolFunction> functions;
   if (const json* tools = fields.array("tools")) functions = parse_tools(*tools, in_order.at("tools"));
-  fields.boolean("parallel_tool_calls");  // an answer has at most one call
+  fields.boolean("parallel_tool_calls");  // a required call is one, and otherwise the model decides
   const ToolRequest tools = parse_tool_choice(fields.find("tool_choice"), std::move(functions));
   const bool guided = request.format != ResponseFormat::kText && request.format_field != "response_format";
   if (tools.choice == ToolChoice::kRequired && guided) {
@@ -124,6 +124,7 @@ std::string use_tools(const ToolRequest& tools, RequestedFormat& request) {
     request.format = ResponseFormat::kToolCall;
     request.schema = call_schema(tools.functions);
   }
+  request.functions = tools.functions;
   return describe_tools(tools.functions);
 }
 

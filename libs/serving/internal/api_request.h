@@ -24,6 +24,7 @@ struct RequestedFormat {
   ResponseFormat format = ResponseFormat::kText;
   // null: any object (kJsonObject); kToolCall: call_schema(); kRegex, kChoice, kGrammar: the text or the texts.
   nlohmann::ordered_json schema = {};
+  std::vector<ToolFunction> functions = {};  // that the model may call in its text, or must call (kToolCall)
   std::string format_field = {};       // the field that asks for it: response_format, guided_json, tools ...
 };
 
