@@ -209,9 +209,9 @@ TEST(ChatRequest, TakesOtherFormsOfAnswers) {
   const auto refused = [](const json& extra, const char* message) {
     EXPECT_THAT(chat_refusal(extra), HasSubstr(message)) << extra;
   };
-  refused({{"guided_regex", 1}}, "guided_regex: found a number, expected a string");
+  refused({{"guided_regex", 1}}, "guided_regex: found an integer, expected a string");
   refused({{"guided_choice", "a"}}, "guided_choice: found a string, expected a list of at most 5000 strings");
-  refused({{"guided_choice", {1}}}, "guided_choice: found a number, expected a list of strings");
+  refused({{"guided_choice", {1}}}, "guided_choice: found an integer, expected a list of strings");
   refused({{"grammar", {{"type", "json"}}}}, "grammar: found an object, expected a string");
   refused({{"guided_regex", std::string(70'000, 'a')}}, "guided_regex: found 70000 bytes, expected at most 65536");
   refused({{"guided_regex", "a"}, {"guided_choice", {"a"}}}, "guided_choice: cannot be combined with guided_regex");
