@@ -6,12 +6,13 @@
 #   --coverage  the tests reach 90 % of the lines of libs/ and every public function there
 #   --faults    20 kills -9 of each kind, 1,000 corruptions of each format, full disks, little memory
 #   --clients   openai, anthropic, lm-eval, schemathesis and headless Chromium against a server with a small model
+#   --schemas   answers under JSON schemas and regular expressions against jsonschema, Pydantic and Python's re
 #   --load      that server under load, NANOCHAT_LOAD_SECONDS (60) seconds of chats
 #   --fuzz      a fuzzer for each file format, NANOCHAT_FUZZ_RUNS (1,000,000) runs each
 #   --browser   headless Chromium opens a report; screenshots in build/browser
 #   --style     scripts/style.py, and clang-tidy on the C++ files that differ from NANOCHAT_STYLE_BASE (origin/main or
 #               main); on a sample of ten files where none does
-# Without an option, all ten.
+# Without an option, all eleven.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/common.sh
@@ -19,15 +20,15 @@ source scripts/common.sh
 checks=()
 for option in "$@"; do
   case "$option" in
-    --asan | --tsan | --clang | --coverage | --faults | --clients | --load | --fuzz | --browser | --style) checks+=("${option#--}") ;;
-    --help | -h) sed -n '2,14s/^# //p' "$0"; exit 0 ;;
+    --asan | --tsan | --clang | --coverage | --faults | --clients | --schemas | --load | --fuzz | --browser | --style) checks+=("${option#--}") ;;
+    --help | -h) sed -n '2,15s/^# //p' "$0"; exit 0 ;;
     *)
-      echo "check: unknown option $option; options: --asan --tsan --clang --coverage --faults --clients --load --fuzz --browser --style" >&2
+      echo "check: unknown option $option; options: --asan --tsan --clang --coverage --faults --clients --schemas --load --fuzz --browser --style" >&2
       exit 2
       ;;
   esac
 done
-[ ${#checks[@]} -gt 0 ] || checks=(style asan tsan clang coverage faults clients load fuzz browser)
+[ ${#checks[@]} -gt 0 ] || checks=(style asan tsan clang coverage faults clients schemas load fuzz browser)
 
 step() { printf '\n== %s\n' "$*"; }
 
@@ -51,6 +52,26 @@ client_python() {
     # The list is whole (pip check): nothing is left to look for, and extras, which pip wants with hashes of their own, need none.
     run_quietly "$venv/bin/pip" --disable-pip-version-check --no-input install --no-deps --require-hashes --requirement "$list" || return 1
     run_quietly "$venv/bin/pip" check || return 1
+    sha256sum < "$list" > "$venv/.stamp"
+  fi
+  echo "$venv/bin/python"
+}
+
+# The Python of a virtual environment with jsonschema and Pydantic; beside it the source package of jsonschema, which has the
+# JSON-Schema-Test-Suite.
+schemas_python() {
+  local venv=.deps/schemas list=scripts/requirements/schemas.txt python version
+  if ! grep -qsx "$(sha256sum < "$list")" "$venv/.stamp"; then
+    python=$(command -v python3.11 || command -v python3)
+    rm -rf "$venv"
+    if ! "$python" -m venv "$venv" > /dev/null 2>&1; then
+      install_packages check python3-venv >&2
+      rm -rf "$venv"
+      "$python" -m venv "$venv"
+    fi
+    run_quietly "$venv/bin/pip" --disable-pip-version-check --no-input install --no-deps --require-hashes --only-binary :all: --requirement "$list" || return 1
+    version=$(sed -n 's/^jsonschema==\([^ ]*\) .*/\1/p' "$list")
+    run_quietly "$venv/bin/pip" --disable-pip-version-check --no-input download --no-deps --no-binary :all: --dest "$venv" "jsonschema==$version" || return 1
     sha256sum < "$list" > "$venv/.stamp"
   fi
   echo "$venv/bin/python"
@@ -87,13 +108,13 @@ for check in "${checks[@]}"; do
     tsan)
       step "ThreadSanitizer"
       run_quietly cmake --preset tsan -DNANOCHAT_TESTS=ON
-      cmake --build --preset tsan --parallel "$(build_jobs)" --target nanochat chat_client inference_engine_test inference_json_constraint_test \
+      cmake --build --preset tsan --parallel "$(build_jobs)" --target nanochat chat_client inference_engine_test inference_answer_constraint_test \
         serving_answer_admission_test serving_answer_session_test serving_api_answers_test serving_api_models_test serving_api_operation_test \
         serving_api_sessions_test serving_api_test serving_http_server_test serving_owned_store_test serving_server_metrics_test
       # One OpenMP thread: LibTorch and libgomp are not instrumented, and their barriers would not be seen.
       export TSAN_OPTIONS=suppressions=$PWD/cmake/threads.supp:history_size=4:second_deadlock_stack=1
       OMP_NUM_THREADS=1 ctest --preset tsan --no-tests=error --timeout 3600 \
-        --tests-regex '^(inference\.(engine|json_constraint)|serving\.(answer_admission|answer_session|api|api_answers|api_models|api_operation|api_sessions|http_server|owned_store|server_metrics))_test$'
+        --tests-regex '^(inference\.(engine|answer_constraint)|serving\.(answer_admission|answer_session|api|api_answers|api_models|api_operation|api_sessions|http_server|owned_store|server_metrics))_test$'
       build release nanochat
       OMP_NUM_THREADS=1 NANOCHAT_THREADS=1 python3 tests/load/serving_load.py build/tsan/bin/nanochat --seconds 20 --no-timing \
         --trainer build/release/bin/nanochat
@@ -136,6 +157,12 @@ for check in "${checks[@]}"; do
         "$python" tests/contract/"$script"_contract.py build/release/bin/nanochat
       done
       "$python" tests/browser/page_test.py build/release/bin/nanochat build/release/screenshots
+      ;;
+    schemas)
+      step "Answers under schemas and regular expressions"
+      build release constraint_samples
+      python=$(schemas_python)
+      "$python" tests/contract/schemas_contract.py build/release/tests/constraint_samples .deps/schemas/jsonschema-*.tar.gz
       ;;
     load)
       step "The server under load"

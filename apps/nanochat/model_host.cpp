@@ -12,9 +12,9 @@
 #include "core/interrupt.h"
 #include "core/log.h"
 #include "core/sha256.h"
+#include "inference/answer_constraint.h"
 #include "inference/calculator_tool.h"
 #include "inference/chat.h"
-#include "inference/json_constraint.h"
 #include "inference/replicas.h"
 #include "inference/token_trie.h"
 #include "model/gpt.h"
@@ -53,8 +53,9 @@ std::shared_ptr<ServedModel> describe(const std::string& name, const LoadedModel
   const auto trie = std::make_shared<const TokenTrie>(loaded.tokenizer->vocab_size(), [&](std::int32_t id) {
     return loaded.tokenizer->is_special(id) ? std::string_view() : loaded.tokenizer->token_bytes(id);
   });
-  served->make_constraint = [trie](const nlohmann::ordered_json& schema) {
-    return schema.is_null() ? json_object_constraint(trie) : json_schema_constraint(schema, trie);
+  const auto constraints = std::make_shared<ConstraintCache>(trie);
+  served->make_constraint = [constraints](AnswerForm form, const nlohmann::ordered_json& value) {
+    return constraints->make(form, value);
   };
   return served;
 }

@@ -26,7 +26,7 @@ void ByteGrammar::add_alternative(Rule rule, const Sequence& sequence) {
 }
 
 ByteGrammar::Symbol ByteGrammar::one_of(const Bytes& bytes) {
-  const auto [place, added] = set_index_.try_emplace(bytes.to_string(), static_cast<std::int32_t>(sets_.size()));
+  const auto [place, added] = set_index_.try_emplace(bytes, static_cast<std::int32_t>(sets_.size()));
   if (added) sets_.push_back(bytes);
   return {false, place->second};
 }
@@ -106,8 +106,7 @@ void ByteAutomaton::find_classes() {
 }
 
 std::int32_t ByteAutomaton::intern_frame(std::int32_t item_index, std::int32_t below) {
-  const std::uint64_t key = (static_cast<std::uint64_t>(static_cast<std::uint32_t>(item_index)) << 32) |
-                            static_cast<std::uint32_t>(below);
+  const Place key = place_of(item_index, below);
   const auto [place, added] = frame_index_.try_emplace(key, static_cast<std::int32_t>(frames_.size()));
   if (added) {
     const std::int64_t rest = below == kBottom ? 0 : frame(below).shortest;
@@ -127,8 +126,7 @@ void ByteAutomaton::expand(std::int32_t item_index, std::int32_t below, StateDat
     item_index = frame(below).item;
     below = frame(below).below;
   }
-  const std::uint64_t key = (static_cast<std::uint64_t>(static_cast<std::uint32_t>(item_index)) << 32) |
-                            static_cast<std::uint32_t>(below);
+  const Place key = place_of(item_index, below);
   if (!seen.add(key)) return;
   if (item(item_index).kind == ItemKind::kBytes) {
     const std::int32_t stack = intern_frame(item_index, below);
@@ -179,6 +177,12 @@ ByteAutomaton::State ByteAutomaton::next(State state, unsigned char byte) {
   return made;
 }
 
+// A letter where there is a choice, and the lowest byte otherwise.
+char ByteAutomaton::shortest_byte(std::size_t set) const {
+  const ByteGrammar::Bytes& bytes = grammar_.sets_[set];
+  return bytes['a'] ? 'a' : static_cast<char>(bytes._Find_first());
+}
+
 void ByteAutomaton::append_shortest(std::int32_t item_index, std::string& text) const {
   while (item(item_index).kind != ItemKind::kEnd) {
     const auto index = static_cast<std::size_t>(item(item_index).index);
@@ -188,12 +192,36 @@ void ByteAutomaton::append_shortest(std::int32_t item_index, std::string& text) 
       item_index = last ? grammar_.best_[index] : item_index + 1;
       continue;
     }
-    const ByteGrammar::Bytes& set = grammar_.sets_[index];
-    std::size_t byte = 'a';  // a letter where there is a choice, and the lowest byte otherwise
-    if (!set[byte]) byte = set._Find_first();
-    text.push_back(static_cast<char>(byte));
+    text.push_back(shortest_byte(index));
     ++item_index;
   }
+}
+
+std::vector<ByteAutomaton::Place> ByteAutomaton::ending_places(State state) const {
+  std::vector<Place> places;
+  for (const std::int32_t stack : states_[static_cast<std::size_t>(state)].stacks) {
+    if (frame(stack).shortest <= kLongestEnding) places.push_back(place_of(frame(stack).item, frame(stack).below));
+  }
+  return places;
+}
+
+ByteAutomaton::EndingPart ByteAutomaton::ending_part(Place place) const {
+  auto item_index = static_cast<std::int32_t>(place >> 32);
+  const auto below = static_cast<std::int32_t>(place & 0xffffffffU);
+  EndingPart part;
+  for (; item(item_index).kind != ItemKind::kEnd; ++item_index) {
+    const auto index = static_cast<std::size_t>(item(item_index).index);
+    if (item(item_index).kind == ItemKind::kBytes) {
+      part.text.push_back(shortest_byte(index));
+    } else if (item(item_index + 1).kind == ItemKind::kEnd) {
+      part.rest = place_of(grammar_.best_[index], below);
+      return part;
+    } else {
+      append_shortest(grammar_.best_[index], part.text);
+    }
+  }
+  if (below != kBottom) part.rest = place_of(frame(below).item, frame(below).below);
+  return part;
 }
 
 std::vector<std::string> ByteAutomaton::endings(State state) const {

@@ -34,6 +34,7 @@ class ByteGrammar {
   void append_literal(Sequence& sequence, std::string_view text);
   // Call after the last alternative: computes shortest lengths. The automaton begins at `start`.
   void finish(Rule start);
+  bool empty() const { return best_[static_cast<std::size_t>(start_)] < 0; }  // matches no finite text
 
  private:
   friend class ByteAutomaton;
@@ -43,7 +44,7 @@ class ByteGrammar {
     std::int32_t index;
   };
   std::vector<Bytes> sets_;
-  std::map<std::string, std::int32_t> set_index_;
+  std::unordered_map<Bytes, std::int32_t> set_index_;
   std::vector<std::vector<std::int32_t>> rules_;  // first item of each alternative
   std::vector<Item> items_;                  // alternatives, each up to its kEnd
   std::vector<std::int64_t> shortest_;       // bytes from an item to the end of its alternative
@@ -59,6 +60,7 @@ class ByteAutomaton {
 
   explicit ByteAutomaton(ByteGrammar grammar);
   State start() const { return start_; }
+  std::size_t states() const { return states_.size(); }  // reached so far
   State next(State state, unsigned char byte);       // kDead: no text continues like this
   bool accepts(State state) const { return states_[static_cast<std::size_t>(state)].accepts; }
   bool has_next(State state) const { return !states_[static_cast<std::size_t>(state)].stacks.empty(); }
@@ -70,6 +72,17 @@ class ByteAutomaton {
   std::vector<std::string> endings(State state) const;
   static constexpr std::int64_t kLongestEnding = 32'768;
 
+  // The same endings in parts, for long ones: endings of many states have the parts at their ends in common. An ending begins
+  // at a place and is the text of its part, and then the ending that begins at the part's `rest`.
+  using Place = std::uint64_t;
+  static constexpr Place kNoPlace = ~std::uint64_t{0};
+  struct EndingPart {
+    std::string text;
+    Place rest = kNoPlace;
+  };
+  std::vector<Place> ending_places(State state) const;  // one for each of endings()
+  EndingPart ending_part(Place place) const;
+
   // A grammar that reads the same bytes in several ways has a stack for each, and their number can double with each
   // byte. A state keeps the kMaxStacks with the shortest endings; what it accepts is then a part of the grammar.
   static constexpr std::size_t kMaxStacks = 2048;
@@ -78,15 +91,15 @@ class ByteAutomaton {
   using Item = ByteGrammar::Item;
   using ItemKind = ByteGrammar::ItemKind;
   static constexpr std::int32_t kBottom = -1;
-  struct Frame {              // where to continue, and the frame below
+  struct Frame {  // where to continue, and the frame below
     std::int32_t item, below;
-    std::int64_t shortest;    // bytes to the end of everything
+    std::int64_t shortest;  // bytes to the end of everything
   };
   struct StateData {
     std::vector<std::int32_t> stacks;  // frames at kBytes items, sorted
     bool accepts = false;
     std::int64_t shortest = 0;
-    std::vector<State> next;           // by class of byte; kUnknown: not yet made
+    std::vector<State> next;  // by class of byte; kUnknown: not yet made
   };
   static constexpr State kUnknown = -2;
 
@@ -101,10 +114,14 @@ class ByteAutomaton {
     std::vector<std::uint64_t> list_;
     std::unordered_set<std::uint64_t> set_;
   };
+  static Place place_of(std::int32_t item_index, std::int32_t below) {
+    return (static_cast<std::uint64_t>(static_cast<std::uint32_t>(item_index)) << 32) | static_cast<std::uint32_t>(below);
+  }
   std::int32_t intern_frame(std::int32_t item_index, std::int32_t below);
   void expand(std::int32_t item_index, std::int32_t below, StateData& state, Seen& seen);
   State intern_state(StateData state);
   void find_classes();
+  char shortest_byte(std::size_t set) const;
   void append_shortest(std::int32_t item_index, std::string& text) const;
 
   ByteGrammar grammar_;

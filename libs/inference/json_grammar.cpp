@@ -178,25 +178,81 @@ JsonGrammar::Rule JsonGrammar::map_of(Rule value_rule) {
 }
 
 JsonGrammar::Rule JsonGrammar::list_of(Rule item, std::int64_t min_items, std::optional<std::int64_t> max_items) {
-  const Sequence close = {use(space_), byte(']')}, next = {byte(','), use(space_), use(item)};
-  const auto behind = [](Sequence sequence, Rule rest) {
-    sequence.push_back(ByteGrammar::use(rest));
-    return sequence;
+  return list_of({}, item, min_items, max_items);
+}
+
+JsonGrammar::Rule JsonGrammar::list_of(const std::vector<Rule>& first, std::optional<Rule> rest, std::int64_t min_items,
+                                       std::optional<std::int64_t> max_items) {
+  if (!rest) max_items = std::min(max_items.value_or(INT64_MAX), static_cast<std::int64_t>(first.size()));
+  if (max_items && *max_items < min_items) return nothing();
+  const Sequence close = {use(space_), byte(']')};
+  const auto next = [&](std::int64_t place, Rule behind) -> Sequence {
+    const Rule item = place < static_cast<std::int64_t>(first.size()) ? first[static_cast<std::size_t>(place)] : *rest;
+    return {byte(','), use(space_), use(item), use(behind)};
   };
   // What follows after so many items: from the last on back to one.
-  const std::int64_t counted = std::max<std::int64_t>(max_items.value_or(min_items), 1);
-  Rule rest = grammar_.add_rule();
-  grammar_.add_alternative(rest, close);
-  if (!max_items) grammar_.add_alternative(rest, behind(next, rest));
+  const std::int64_t counted = std::max<std::int64_t>(
+      max_items.value_or(std::max(min_items, static_cast<std::int64_t>(first.size()))), 1);
+  Rule after = grammar_.add_rule();
+  grammar_.add_alternative(after, close);
+  if (!max_items) grammar_.add_alternative(after, next(counted, after));
   for (std::int64_t items = counted - 1; items >= 1; --items) {
-    std::vector<Sequence> alternatives = {behind(next, rest)};
+    std::vector<Sequence> alternatives = {next(items, after)};
     if (items >= min_items) alternatives.push_back(close);
-    rest = rule_of(alternatives);
+    after = rule_of(alternatives);
   }
   std::vector<Sequence> whole;
   if (min_items == 0) whole.push_back({byte('['), use(space_), byte(']')});
-  if (!max_items || *max_items > 0) whole.push_back({byte('['), use(space_), use(item), use(rest)});
+  if (!max_items || *max_items > 0) {
+    const Rule item = first.empty() ? *rest : first.front();
+    whole.push_back({byte('['), use(space_), use(item), use(after)});
+  }
   return rule_of(whole);
+}
+
+JsonGrammar::Rule JsonGrammar::text(const ByteDfa& automaton) {
+  return rule_of({{byte('"'), use(automaton_rule(automaton, true))}});
+}
+JsonGrammar::Rule JsonGrammar::plain(const ByteDfa& automaton) { return automaton_rule(automaton, false); }
+
+// A rule for each state. Those near an end come first, so that ByteGrammar::finish() needs few rounds.
+JsonGrammar::Rule JsonGrammar::automaton_rule(const ByteDfa& automaton, bool in_string) {
+  if (automaton.empty()) return nothing();
+  std::vector<Rule> rules;
+  for (std::size_t state = 0; state < automaton.size(); ++state) rules.push_back(grammar_.add_rule());
+  for (const ByteDfa::State state : automaton.by_distance()) {
+    const Rule rule = rules[static_cast<std::size_t>(state)];
+    if (automaton.accepts(state)) grammar_.add_alternative(rule, in_string ? Sequence{byte('"')} : Sequence{});
+    std::map<ByteDfa::State, Bytes> plain_bytes, short_escapes, control_codes[2];
+    for (int code = 0; code < 256; ++code) {
+      const auto target = automaton.next(state, static_cast<unsigned char>(code));
+      if (target == ByteDfa::kDead) continue;
+      const std::size_t escape = std::string_view("\"\\\b\f\n\r\t").find(static_cast<char>(code));
+      if (!in_string || (code >= 0x20 && escape == std::string_view::npos)) {
+        plain_bytes[target].set(static_cast<std::size_t>(code));
+      } else if (escape != std::string_view::npos) {
+        short_escapes[target].set(static_cast<unsigned char>("\"\\bfnrt"[escape]));
+      } else {
+        control_codes[code / 16][target].set(static_cast<unsigned char>("0123456789abcdef"[code % 16]));
+      }
+    }
+    for (const auto& [target, bytes] : plain_bytes) {
+      grammar_.add_alternative(rule, {grammar_.one_of(bytes), use(rules[static_cast<std::size_t>(target)])});
+    }
+    for (const auto& [target, bytes] : short_escapes) {
+      grammar_.add_alternative(rule, {byte('\\'), grammar_.one_of(bytes), use(rules[static_cast<std::size_t>(target)])});
+    }
+    for (const int high : {0, 1}) {
+      for (const auto& [target, bytes] : control_codes[high]) {
+        Sequence sequence;
+        grammar_.append_literal(sequence, high == 0 ? "\\u000" : "\\u001");
+        sequence.push_back(grammar_.one_of(bytes));
+        sequence.push_back(use(rules[static_cast<std::size_t>(target)]));
+        grammar_.add_alternative(rule, sequence);
+      }
+    }
+  }
+  return rules.front();
 }
 
 void JsonGrammar::make_values() {

@@ -1,8 +1,8 @@
 #include "inference/json_schema.h"
 
 #include <algorithm>
+#include <bit>
 #include <charconv>
-#include <cmath>
 #include <map>
 #include <set>
 #include <string>
@@ -14,26 +14,14 @@
 
 #include "core/errors.h"
 #include "inference/internal/json_grammar.h"
+#include "inference/internal/schema_shapes.h"
 
 namespace nanochat {
 namespace {
 
-using Json = nlohmann::ordered_json;
 using Rule = ByteGrammar::Rule;
 
-constexpr std::int64_t kLongest = 4096;  // of minLength, maxLength, minItems and maxItems: each is a rule of the grammar
-constexpr int kDeepest = 256;            // schemas within schemas, references followed
-constexpr std::size_t kShownBytes = 80;
-
-[[noreturn]] void refuse(const std::string& where, const std::string& what) {
-  throw ConfigError(fmt::format("json_schema at {}: {}", where.empty() ? "/" : where, what));
-}
-
-// A value as an error shows it; long ones are cut.
-std::string shown(const Json& value) {
-  const std::string text = value.dump(-1, ' ', true);  // in ASCII: a cut leaves whole characters
-  return text.size() <= kShownBytes ? text : text.substr(0, kShownBytes) + "...";
-}
+constexpr int kDeepest = 256;  // schemas within schemas, references followed
 
 // One part of a JSON pointer in a URI: "%20" and then "~1" and "~0" stand for other characters. nullopt: it is malformed.
 std::optional<std::string> pointer_part(std::string_view written) {
@@ -61,382 +49,347 @@ std::optional<std::string> pointer_part(std::string_view written) {
   return part;
 }
 
-bool has_type(const Json& value, const std::string& type) {
-  if (type == "object") return value.is_object();
-  if (type == "array") return value.is_array();
-  if (type == "string") return value.is_string();
-  if (type == "boolean") return value.is_boolean();
-  if (type == "null") return value.is_null();
-  if (type == "number") return value.is_number();
-  return value.is_number_integer() || (value.is_number_float() && value.get<double>() == std::floor(value.get<double>()));
-}
-
+// Writes the shapes of a schema as rules of a grammar.
 class Compiler {
  public:
-  explicit Compiler(const Json& root) : resources_{&root} {}
+  Compiler(const Json& root, bool imply) : shapes_(root, imply) {}
 
+  const std::string& left_out() const { return shapes_.left_out(); }
   ByteGrammar run() {
-    const Rule start = schema(*resources_.front(), "");
+    const Json& root = shapes_.index().root();
+    const Rule start = rule(SchemaShapes::conjunction({{&root, false}}));
     json_.grammar().finish(start);
     return std::move(json_.grammar());
   }
 
  private:
-  Rule schema(const Json& node, const std::string& where) {
-    if (node.is_boolean() && node.get<bool>()) return json_.value();
-    if (!node.is_object()) refuse(where, fmt::format("found {}, expected a schema: an object", shown(node)));
-    if (++depth_ > kDeepest) refuse(where, fmt::format("schemas are nested more than {} deep, references included", kDeepest));
-    const bool resource = node.contains("$id") && node["$id"].is_string() && &node != resources_.back();
-    if (resource) resources_.push_back(&node);
-    const Rule rule = any_schema(node, resource ? node["$id"].get<std::string>() : where);
-    if (resource) resources_.pop_back();
+  // A rule is named before it is written, so that a schema may hold itself.
+  Rule rule(const Conjunction& all) {
+    if (all.empty()) return json_.value();
+    const auto [place, added] = rules_.try_emplace(all, 0);
+    if (!added) return place->second;
+    const Rule made = place->second = json_.grammar().add_rule();
+    const Json* outer = std::exchange(here_, all.front().node);
+    if (++depth_ > kDeepest)
+      shapes_.refuse(*here_, fmt::format("schemas are nested more than {} deep, references included", kDeepest));
+    std::set<Rule> parts;
+    for (const SchemaShape& shape : shapes_.shapes(all)) write(shape, parts);
+    for (const Rule part : parts) json_.grammar().add_alternative(made, {ByteGrammar::use(part)});
     --depth_;
-    return rule;
+    here_ = outer;
+    return made;
   }
 
-  Rule any_schema(const Json& node, const std::string& where) {
-    check_keywords(node, where);
-    if (node.contains("$ref")) return reference(node["$ref"], where);
-    if (node.contains("const") || node.contains("enum")) return listed_values(node, where);
-    if (node.contains("anyOf")) return any_of(node["anyOf"], where + "/anyOf");
-    if (node.contains("oneOf")) return one_of(node["oneOf"], where + "/oneOf");
-    if (node.contains("allOf")) {
-      const Json& all = node["allOf"];
-      if (!all.is_array() || all.size() != 1) refuse(where, "keyword 'allOf' is supported with one schema only");
-      return schema(all[0], where + "/allOf/0");
+  void write(const SchemaShape& shape, std::set<Rule>& parts) {
+    if (shape.values) {
+      std::vector<std::string> texts;
+      for (const Json& value : *shape.values) texts.push_back(value.dump());
+      parts.insert(json_.any_literal(std::move(texts)));
+      return;
     }
-    std::vector<Rule> rules;
-    for (const std::string& type : types(node, where)) rules.push_back(typed(node, type, where));
-    return rules.size() == 1 ? rules.front() : json_.any_of(rules);
-  }
-
-  // A schema says one thing here: $ref, anyOf, oneOf or allOf stand alone; const and enum beside each other and a type.
-  void check_keywords(const Json& node, const std::string& where) const {
-    static const std::set<std::string> annotations = {"title",    "description", "default",      "examples",    "$schema",
-                                                      "$id",      "$comment",    "$defs",        "definitions", "deprecated",
-                                                      "readOnly", "writeOnly",   "discriminator"};
-    static const std::map<std::string, std::string> of_type = {
-        {"properties", "object"}, {"required", "object"},          {"additionalProperties", "object"},
-        {"items", "array"},       {"minItems", "array"},           {"maxItems", "array"},
-        {"minLength", "string"},  {"maxLength", "string"},         {"minimum", "integer"},
-        {"maximum", "integer"},   {"exclusiveMinimum", "integer"}, {"exclusiveMaximum", "integer"}};
-    static const std::set<std::string> alone = {"$ref", "anyOf", "oneOf", "allOf"};
-    static const std::set<std::string> values = {"const", "enum"};
-    std::string single;
-    for (const auto& [key, value] : node.items()) {
-      if (alone.count(key) != 0 || (single.empty() && values.count(key) != 0)) single = key;
+    const unsigned types = shapes_.made_types(shape);
+    if ((types & kTrue) != 0) parts.insert(word("true"));
+    if ((types & kFalse) != 0) parts.insert(word("false"));
+    if ((types & kNull) != 0) parts.insert(word("null"));
+    if ((types & kString) != 0) {
+      parts.insert(shape.constrains_text() ? constrained_text(shape) : string(shape.min_length, shape.max_length));
     }
-    for (const auto& [key, value] : node.items()) {
-      if (annotations.count(key) != 0 || key == single) continue;
-      const bool known = of_type.count(key) != 0 || alone.count(key) != 0 || values.count(key) != 0 || key == "type";
-      if (!known) refuse(where, fmt::format("keyword '{}' is not supported", key));
-      if (values.count(single) != 0 && (key == "type" || values.count(key) != 0)) continue;
-      if (!single.empty()) refuse(where, fmt::format("keyword '{}' beside '{}' is not supported", key, single));
-      const std::vector<std::string> declared = types(node, where);
-      if (of_type.count(key) != 0 && std::find(declared.begin(), declared.end(), of_type.at(key)) == declared.end()) {
-        refuse(where, fmt::format("keyword '{}' is supported for the type '{}' only", key, of_type.at(key)));
+    if ((types & kInteger) != 0) {  // numbers with fractions only are not made
+      const std::optional<Rule> number = json_.number(shape.numbers, (types & kFraction) == 0);
+      if (!number) {
+        shapes_.refuse(*here_,
+                       fmt::format("keyword 'multipleOf' is supported with up to {} beside zeros at the end, or where the "
+                                   "bounds leave at most {} multiples",
+                                   JsonGrammar::kMostResidues, JsonGrammar::kMostMultiples));
       }
-      const bool bound = of_type.count(key) != 0 && of_type.at(key) == "integer";
-      if (bound && std::find(declared.begin(), declared.end(), "number") != declared.end()) {
-        refuse(where, fmt::format("keyword '{}' is not supported for the type 'number'", key));
-      }
+      parts.insert(*number);
+    }
+    if ((types & kArray) != 0) parts.insert(shape.unique ? unique_array(shape) : array(shape));
+    if ((types & kObject) != 0) parts.insert(object(shape));
+  }
+
+  Rule word(const char* text) {
+    const auto [place, added] = words_.try_emplace(text, 0);
+    if (added) place->second = json_.literal(text);
+    return place->second;
+  }
+
+  Rule string(std::int64_t low, std::optional<std::int64_t> high) {
+    if (high && *high < low) return json_.nothing();
+    const auto [place, added] = strings_.try_emplace({low, high.value_or(-1)}, 0);
+    if (added) place->second = json_.string(low, high);
+    return place->second;
+  }
+
+  Rule constrained_text(const SchemaShape& shape) {
+    try {
+      return json_.text(shapes_.text(shape));
+    } catch (const ConfigError& error) {
+      shapes_.refuse(*here_, fmt::format("keyword 'pattern' or 'format' with what stands beside it: {}", error.what()));
     }
   }
 
-  // Without a type: that of the keywords, or all.
-  static std::vector<std::string> types(const Json& node, const std::string& where) {
-    static const std::vector<std::string> all = {"object", "array", "string", "number", "boolean", "null"};
-    if (!node.contains("type")) {
-      if (node.contains("properties")) return {"object"};
-      if (node.contains("items")) return {"array"};
-      return all;
-    }
-    std::vector<std::string> declared;
-    const Json& type = node["type"];
-    for (const Json& one : type.is_array() ? type : Json::array({type})) {
-      const bool known = one.is_string() &&
-                         (one == "integer" || std::find(all.begin(), all.end(), one.get<std::string>()) != all.end());
-      if (!known)
-        refuse(where, fmt::format("type is {}, expected object, array, string, number, integer, boolean or null", shown(one)));
-      // Once each: what a type that is named twice holds would be written twice, and so on inside of it.
-      const std::string name = one.get<std::string>();
-      if (std::find(declared.begin(), declared.end(), name) == declared.end()) declared.push_back(name);
-    }
-    if (declared.empty()) refuse(where, "type is an empty list");
-    return declared;
+  // ------------------------------------------------------------------------------------------------- arrays
+
+  static std::size_t first_items(const SchemaShape& shape) {
+    std::size_t size = 0;
+    for (const SchemaShape::Items& layer : shape.items) size = std::max(size, layer.first.size());
+    return size;
+  }
+  // Whether items may follow those of prefixItems: where the schema says what they are, or that there are more.
+  static bool more_items(const SchemaShape& shape) {
+    const std::size_t first = first_items(shape);
+    return first == 0 || shape.min_items > static_cast<std::int64_t>(first) ||
+           std::any_of(shape.items.begin(), shape.items.end(),
+                       [](const SchemaShape::Items& layer) { return layer.rest.has_value(); });
   }
 
-  Rule typed(const Json& node, const std::string& type, const std::string& where) {
-    if (type == "object") return object(node, where);
-    if (type == "array") return array(node, where);
-    if (type == "string") {
-      const auto [low, high] = lengths(node, "minLength", "maxLength", where);
-      return json_.string(low, high);
+  Rule array(const SchemaShape& shape) {
+    const std::size_t declared = first_items(shape);
+    std::vector<SchemaPart> others;      // what items must not match, apart from those that are counted
+    for (const SchemaShape::Contains& one : shape.contains) {
+      if (one.most && *one.most < one.least) return json_.nothing();
+      if (one.most) others.push_back({one.part.node, !one.part.negated});
     }
-    if (type == "number") return json_.number();
-    if (type == "integer") return integer(node, where);
-    if (type == "boolean") return json_.any_of({json_.literal("true"), json_.literal("false")});
-    return json_.literal("null");
-  }
-
-  static std::pair<std::int64_t, std::optional<std::int64_t>> lengths(const Json& node, const char* least, const char* most,
-                                                                      const std::string& where) {
-    const auto read = [&](const char* key) -> std::optional<std::int64_t> {
-      if (!node.contains(key)) return {};
-      if (!node[key].is_number_integer() || node[key].get<std::int64_t>() < 0 || node[key].get<std::int64_t>() > kLongest) {
-        refuse(where, fmt::format("{} is {}, supported are integers from 0 to {}", key, shown(node[key]), kLongest));
-      }
-      return node[key].get<std::int64_t>();
+    std::size_t needed = 0;
+    for (const SchemaShape::Contains& one : shape.contains) needed += static_cast<std::size_t>(one.least);
+    const auto with = [](Conjunction all, const std::vector<SchemaPart>& more) {
+      all.insert(all.end(), more.begin(), more.end());
+      return SchemaShapes::conjunction(std::move(all));
     };
-    const std::int64_t low = read(least).value_or(0);
-    const std::optional<std::int64_t> high = read(most);
-    if (high && *high < low) refuse(where, fmt::format("{} {} is below {} {}", most, *high, least, low));
-    return {low, high};
-  }
-
-  Rule integer(const Json& node, const std::string& where) {
-    std::int64_t low = -JsonGrammar::kLargest, high = JsonGrammar::kLargest;
-    const auto bound = [&](const char* key, bool lower, bool exclusive) {
-      if (!node.contains(key)) return;
-      const double value = node[key].is_number() ? node[key].get<double>() : std::nan("");
-      if (!(std::abs(value) <= static_cast<double>(JsonGrammar::kLargest))) {
-        refuse(where,
-               fmt::format("{} is {}, expected a number of at most {} digits", key, shown(node[key]), JsonGrammar::kDigits));
+    std::vector<Rule> lists;
+    for (const std::size_t begin : std::set<std::size_t>{0, needed == 0 ? 0 : declared}) {
+      std::vector<std::vector<SchemaPart>> more(std::max(declared, begin + needed), others);
+      std::size_t place = begin;
+      for (const SchemaShape::Contains& one : shape.contains) {
+        for (std::int64_t i = 0; i < one.least; ++i, ++place) {
+          std::erase(more[place], SchemaPart{one.part.node, !one.part.negated});
+          more[place].push_back(one.part);
+        }
       }
-      const auto whole = static_cast<std::int64_t>(lower ? std::ceil(value) : std::floor(value));
-      const bool hit = exclusive && static_cast<double>(whole) == value;
-      if (lower)
-        low = std::max(low, whole + (hit ? 1 : 0));
-      else
-        high = std::min(high, whole - (hit ? 1 : 0));
-    };
-    bound("minimum", true, false);
-    bound("maximum", false, false);
-    bound("exclusiveMinimum", true, true);
-    bound("exclusiveMaximum", false, true);
-    if (low > high) refuse(where, fmt::format("no integer is at least {} and at most {}", low, high));
-    return json_.integer(low, high);
-  }
-
-  // What const and enum list, as far as it has the type that stands beside them.
-  Rule listed_values(const Json& node, const std::string& where) {
-    const Json values = node.contains("enum") ? node["enum"] : Json::array({node["const"]});
-    if (!values.is_array() || values.empty()) refuse(where, "enum is not a list of values");
-    const std::vector<std::string> declared = node.contains("type") ? types(node, where) : std::vector<std::string>();
-    std::vector<std::string> texts;
-    for (const Json& value : values) {
-      if (node.contains("const") && value != node["const"]) continue;
-      const bool fits = std::any_of(declared.begin(), declared.end(),
-                                    [&](const std::string& type) { return has_type(value, type); });
-      if (fits || declared.empty()) texts.push_back(value.dump());
+      std::vector<Rule> first;
+      for (std::size_t i = 0; i < more.size(); ++i) first.push_back(rule(with(shapes_.item(shape, i), more[i])));
+      std::optional<Rule> rest;
+      if (more_items(shape)) rest = rule(with(shapes_.item(shape, declared), others));
+      const std::int64_t least = std::max(shape.min_items, needed == 0 ? 0 : static_cast<std::int64_t>(begin + needed));
+      lists.push_back(json_.list_of(first, rest, least, shape.max_items));
     }
-    if (texts.empty()) {
-      const char* listed = !node.contains("enum") ? "const" : node.contains("const") ? "const and enum" : "enum";
-      refuse(where, fmt::format("no value of {} is what the other keywords ask for", listed));
-    }
-    return json_.any_literal(std::move(texts));
+    return lists.size() == 1 ? lists.front() : json_.any_of(lists);
   }
 
-  Rule any_of(const Json& schemas, const std::string& where) {
-    if (!schemas.is_array() || schemas.empty()) refuse(where, "expected a list of schemas");
-    std::vector<Rule> rules;
-    for (std::size_t i = 0; i < schemas.size(); ++i) rules.push_back(schema(schemas[i], fmt::format("{}/{}", where, i)));
-    return json_.any_of(rules);
-  }
-
-  // The same as anyOf where no value fits two of the schemas: unions that a property tells apart, as Pydantic writes them.
-  Rule one_of(const Json& schemas, const std::string& where) {
-    constexpr std::size_t kMost = 100;  // each is compared with each
-    if (schemas.is_array() && schemas.size() > kMost)
-      refuse(where, fmt::format("has {} schemas; at most {} are supported", schemas.size(), kMost));
-    for (std::size_t i = 0; schemas.is_array() && i < schemas.size(); ++i) {
-      for (std::size_t j = 0; j < i; ++j) {
-        if (exclude_each_other(schemas[j], schemas[i], where)) continue;
-        refuse(where, fmt::format(
-                          "keyword 'oneOf' is supported for schemas that exclude each other, by their types or by the const or "
-                          "enum of a property that both require; of {} and {} this cannot be seen",
-                          j, i));
+  // Items of few values. Up to kMostFree of them come in any order, more in the order of the schema.
+  Rule unique_array(const SchemaShape& shape) {
+    constexpr std::size_t kMostFree = 8, kMostValues = 500;
+    const std::size_t declared = first_items(shape);
+    const std::int64_t most = shape.max_items.value_or(INT64_MAX);
+    if (most <= 1 || (!more_items(shape) && declared <= 1)) return array(shape);
+    if (!shape.contains.empty()) shapes_.refuse(*here_, "keyword 'contains' beside 'uniqueItems' is not supported");
+    std::vector<Json> all;
+    std::vector<std::set<std::size_t>> allowed;  // by place, of `all`
+    for (std::size_t place = 0; place < declared + (more_items(shape) ? 1 : 0); ++place) {
+      const std::optional<std::vector<Json>> values = shapes_.finite_values(shapes_.item(shape, place), kMostValues);
+      if (!values) {
+        shapes_.refuse(*here_,
+                       "keyword 'uniqueItems' is supported for items with few values (enum, const, boolean, null, small "
+                       "ranges of integers)");
+      }
+      allowed.emplace_back();
+      for (const Json& value : *values) {
+        const auto known = std::find(all.begin(), all.end(), value);
+        allowed.back().insert(static_cast<std::size_t>(known - all.begin()));
+        if (known == all.end()) all.push_back(value);
       }
     }
-    return any_of(schemas, where);
-  }
-
-  // What a schema says behind references; null: nothing that can be found.
-  const Json* behind_references(const Json& node) const {
-    const Json* place = &node;
-    for (int hops = 0; place != nullptr && place->is_object() && place->contains("$ref"); ++hops) {
-      const Json& reference = (*place)["$ref"];
-      place = nullptr;
-      for (std::size_t level = resources_.size();
-           reference.is_string() && hops < kDeepest && place == nullptr && level-- > 0;) {
-        place = find_reference(*resources_[level], reference.get_ref<const std::string&>());
-      }
-    }
-    return place != nullptr && place->is_object() ? place : nullptr;
-  }
-
-  static const Json* member(const Json& node, const std::string& key) {
-    const auto found = node.is_object() ? node.find(key) : node.end();
-    return found == node.end() ? nullptr : &*found;
-  }
-
-  // The values that a schema lists; null when it lists none.
-  static Json listed(const Json* node) {
-    if (node == nullptr) return nullptr;
-    if (const Json* value = member(*node, "const")) return Json::array({*value});
-    const Json* values = member(*node, "enum");
-    return values != nullptr && values->is_array() ? *values : Json();
-  }
-
-  // True, too, when there are too many to look.
-  static bool share_a_value(const Json& a, const Json& b) {
-    constexpr std::size_t kMost = 10'000;
-    return a.size() * b.size() > kMost ||
-           std::any_of(a.begin(), a.end(), [&](const Json& value) { return std::find(b.begin(), b.end(), value) != b.end(); });
-  }
-
-  // Whether no value fits both, as far as types, listed values and those of required properties tell.
-  bool exclude_each_other(const Json& one, const Json& other, const std::string& where) const {
-    static const std::vector<std::string> kTypes = {"object", "array", "string", "number", "boolean", "null"};
-    const Json *a = behind_references(one), *b = behind_references(other);
-    if (a == nullptr || b == nullptr) return false;
-    const Json values_a = listed(a), values_b = listed(b);
-    if (!values_a.is_null() && !values_b.is_null()) return !share_a_value(values_a, values_b);
-    const auto may_be = [&](const Json& node, const Json& values, const std::string& type) {
-      if (!values.is_null())
-        return std::any_of(values.begin(), values.end(), [&](const Json& value) { return has_type(value, type); });
-      const std::vector<std::string> declared = node.contains("anyOf") || node.contains("oneOf") || node.contains("allOf")
-                                                    ? kTypes
-                                                    : types(node, where);
-      return std::any_of(declared.begin(), declared.end(),
-                         [&](const std::string& of) { return of == type || (of == "integer" && type == "number"); });
-    };
-    bool objects = false;
-    for (const std::string& type : kTypes) {
-      if (!may_be(*a, values_a, type) || !may_be(*b, values_b, type)) continue;
-      if (type != "object") return false;
-      objects = true;
-    }
-    return !objects || told_apart(*a, *b);
-  }
-
-  bool told_apart(const Json& a, const Json& b) const {
-    constexpr std::size_t kMost = 1000;
-    const Json *required_a = member(a, "required"), *required_b = member(b, "required");
-    const auto readable = [&](const Json* required) {
-      return required != nullptr && required->is_array() && required->size() <= kMost;
-    };
-    if (!readable(required_a) || !readable(required_b)) return false;
-    const auto values_of = [&](const Json& node, const std::string& name) {
-      const Json* properties = member(node, "properties");
-      const Json* property = properties == nullptr ? nullptr : member(*properties, name);
-      return property == nullptr ? Json() : listed(behind_references(*property));
-    };
-    for (const Json& name : *required_a) {
-      if (!name.is_string()) continue;
-      const Json values_a = values_of(a, name.get_ref<const std::string&>());
-      if (values_a.is_null() || std::find(required_b->begin(), required_b->end(), name) == required_b->end()) continue;
-      const Json values_b = values_of(b, name.get_ref<const std::string&>());
-      if (!values_b.is_null() && !share_a_value(values_a, values_b)) return true;
-    }
-    return false;
-  }
-
-  // In the innermost resource (a schema with an $id, or the whole) that has the place. A rule is named before it is
-  // written, so that a schema may hold itself.
-  Rule reference(const Json& target, const std::string& where) {
-    const std::string name = target.is_string() ? target.get<std::string>() : "";
-    for (std::size_t level = resources_.size(); level-- > 0;) {
-      const Json* found = find_reference(*resources_[level], name);
-      if (found == nullptr) continue;
-      const auto [place, added] = references_.try_emplace({resources_[level], name}, 0);
-      if (!added) return place->second;
-      const Rule rule = place->second = json_.grammar().add_rule();
-      const std::vector<const Json*> inner = resources_;
-      resources_.resize(level + 1);
-      json_.grammar().add_alternative(rule, {ByteGrammar::use(schema(*found, name))});
-      resources_ = inner;
-      return rule;
-    }
-    refuse(where, fmt::format("$ref is {}, expected a part of this schema such as \"#/$defs/NAME\"", shown(target)));
-  }
-
-  Rule array(const Json& node, const std::string& where) {
-    const auto [low, high] = lengths(node, "minItems", "maxItems", where);
-    return json_.list_of(node.contains("items") ? schema(node["items"], where + "/items") : json_.value(), low, high);
-  }
-
-  Rule object(const Json& node, const std::string& where) {
-    const Json properties = node.value("properties", Json::object());
-    const Json required = node.value("required", Json::array());
-    if (!properties.is_object()) refuse(where, "properties is not an object");
-    if (!required.is_array()) refuse(where, "required is not a list of names");
-    std::set<std::string> declared, needed;
-    for (const auto& [name, value] : properties.items()) declared.insert(name);
-    for (const Json& name : required) {
-      if (!name.is_string() || declared.count(name.get_ref<const std::string&>()) == 0) {
-        refuse(where, fmt::format("required names {}, which is not among properties", shown(name)));
-      }
-      needed.insert(name.get<std::string>());
-    }
-    const Json additional = node.value("additionalProperties", Json(true));
-    if (properties.empty()) {
-      if (additional.is_boolean()) return additional.get<bool>() ? json_.object() : json_.literal("{}");
-      return json_.map_of(schema(additional, where + "/additionalProperties"));
-    }
-    if (!additional.is_boolean())
-      refuse(where, "keyword 'additionalProperties' with a schema is not supported beside properties");
-    return declared_object(properties, needed, where);
-  }
-
-  // From the last property on back: what may follow when some property came before, and when none did.
-  Rule declared_object(const Json& properties, const std::set<std::string>& required, const std::string& where) {
+    const bool in_order = all.size() > kMostFree;
+    if (in_order && (declared > 0 || all.size() > kMostValues))
+      shapes_.refuse(*here_,
+                     fmt::format("keyword 'uniqueItems' beside 'prefixItems' is supported for up to {} values", kMostFree));
+    std::vector<Rule> literals;
+    for (const Json& value : all) literals.push_back(json_.literal(value.dump()));
     ByteGrammar& grammar = json_.grammar();
-    struct Property {
-      Rule pair;
-      bool required;
-    };
-    std::vector<Property> declared;
-    for (const auto& [name, value] : properties.items()) {
-      ByteGrammar::Sequence pair;
-      grammar.append_literal(pair, Json(name).dump() + ":");
-      pair.push_back(ByteGrammar::use(json_.space()));
-      pair.push_back(ByteGrammar::use(schema(value, fmt::format("{}/properties/{}", where, name))));
-      declared.push_back({grammar.add_rule(), required.count(name) != 0});
-      grammar.add_alternative(declared.back().pair, pair);
-    }
-    const ByteGrammar::Symbol space = ByteGrammar::use(json_.space());
-    const auto rule_with = [&](const ByteGrammar::Sequence& first) {
-      const Rule rule = grammar.add_rule();
-      grammar.add_alternative(rule, first);
-      return rule;
-    };
-    ByteGrammar::Sequence end = {space}, comma;
-    grammar.append_literal(end, "}");
-    grammar.append_literal(comma, ",");
-    comma.push_back(space);
-    Rule after_some = rule_with(end), after_none = rule_with(end);
-    for (auto property = declared.rbegin(); property != declared.rend(); ++property) {
-      ByteGrammar::Sequence next = comma;
-      next.insert(next.end(), {ByteGrammar::use(property->pair), ByteGrammar::use(after_some)});
-      const Rule some = rule_with(next),
-                 none = rule_with({space, ByteGrammar::use(property->pair), ByteGrammar::use(after_some)});
-      if (!property->required) {
-        grammar.add_alternative(some, {ByteGrammar::use(after_some)});
-        grammar.add_alternative(none, {ByteGrammar::use(after_none)});
+    // After so many items: with `used` as a set of bits, or as the number of values that are passed.
+    std::map<std::pair<std::int64_t, std::size_t>, Rule> made;
+    const std::int64_t cap = shape.max_items || shape.min_items > 0 ? INT64_MAX : 1;  // counts that need to be told apart
+    const auto after = [&](auto&& self, std::int64_t items, std::size_t used) -> Rule {
+      const auto [place, added] = made.try_emplace({std::min(items, in_order ? cap : INT64_MAX), used}, 0);
+      if (!added) return place->second;
+      const Rule made_rule = place->second = grammar.add_rule();
+      const auto at = static_cast<std::size_t>(items);
+      std::vector<ByteGrammar::Sequence> alternatives;
+      if (items >= shape.min_items) alternatives.push_back({ByteGrammar::use(json_.space()), json_.byte(']')});
+      for (std::size_t i = in_order ? used : 0; i < all.size() && items < most; ++i) {
+        if (!in_order && ((used >> i) & 1U) != 0) continue;
+        if (!more_items(shape) && at >= declared) break;
+        if (allowed[std::min(at, allowed.size() - 1)].count(i) == 0) continue;
+        ByteGrammar::Sequence next;
+        if (items > 0) next.push_back(json_.byte(','));
+        next.push_back(ByteGrammar::use(json_.space()));
+        next.push_back(ByteGrammar::use(literals[i]));
+        next.push_back(ByteGrammar::use(self(self, items + 1, in_order ? i + 1 : used | (std::size_t{1} << i))));
+        alternatives.push_back(std::move(next));
       }
-      after_some = some;
-      after_none = none;
-    }
-    ByteGrammar::Sequence whole;
-    grammar.append_literal(whole, "{");
-    whole.push_back(ByteGrammar::use(after_none));
-    return rule_with(whole);
+      for (const auto& alternative : alternatives) grammar.add_alternative(made_rule, alternative);
+      return made_rule;
+    };
+    const Rule whole = grammar.add_rule();
+    grammar.add_alternative(whole, {json_.byte('['), ByteGrammar::use(after(after, 0, 0))});
+    return whole;
   }
 
-  std::vector<const Json*> resources_;  // what "#" means, from the whole to the innermost
+  // ------------------------------------------------------------------------------------------------- objects
+
+  struct Declared {
+    std::string name;
+    bool required;
+  };
+  struct FreeKeys {
+    std::optional<ByteDfa> keys;  // nullopt: any text
+    Rule value;
+  };
+
+  Rule object(const SchemaShape& shape) {
+    if (shape.properties.empty() && shape.required.empty() && shape.absent.empty() && shape.property_names.empty() &&
+        shape.min_properties == 0 && !shape.max_properties)
+      return json_.object();
+    const Conjunction names = SchemaShapes::conjunction(shape.property_names);
+    std::vector<Declared> declared;
+    std::set<std::string> known;
+    const auto declare = [&](const std::string& name) {
+      if (!known.insert(name).second || shape.absent.count(name) != 0 || !shapes_.fits(Json(name), names)) return;
+      declared.push_back({name, shape.required.count(name) != 0});
+    };
+    for (const SchemaShape::Properties& layer : shape.properties) {
+      for (const auto& [name, part] : layer.named) declare(name);
+    }
+    for (const std::string& name : shape.required_order) declare(name);
+    const auto required = static_cast<std::size_t>(std::count_if(declared.begin(), declared.end(),
+                                                                 [](const Declared& one) { return one.required; }));
+    if (required < shape.required.size()) return json_.nothing();
+    known.insert(shape.absent.begin(), shape.absent.end());
+    return sequence(shape, declared, free_keys(shape, known, declared.size(), names));
+  }
+
+  // Keys that are not declared: where there is a schema for them, where nothing is declared, or where they are needed.
+  std::vector<FreeKeys> free_keys(const SchemaShape& shape, const std::set<std::string>& known, std::size_t declared,
+                                  const Conjunction& names) {
+    constexpr std::size_t kMostPatterns = 4;
+    std::vector<std::string> patterns;
+    bool any = declared == 0 || shape.min_properties > static_cast<std::int64_t>(declared);
+    for (const SchemaShape::Properties& layer : shape.properties) {
+      any = any || layer.explicit_rest;
+      for (const auto& [expression, part] : layer.patterns) {
+        if (std::find(patterns.begin(), patterns.end(), expression) == patterns.end()) patterns.push_back(expression);
+      }
+    }
+    if (patterns.size() > kMostPatterns)
+      shapes_.refuse(*here_, fmt::format("keyword 'patternProperties' is supported with up to {} patterns", kMostPatterns));
+    std::vector<FreeKeys> out;
+    std::optional<ByteDfa> all;
+    if (!known.empty() || !names.empty() || !patterns.empty() || shape.min_properties > 1) {
+      all = names.empty() ? ByteDfa::any_text() : shapes_.names(names);
+      if (!known.empty()) all = shapes_.without(*all, ByteDfa::texts({known.begin(), known.end()}));
+    }
+    for (std::size_t matched = any ? 0 : 1; matched < std::size_t{1} << patterns.size(); ++matched) {
+      const auto matches = [&](const std::string& expression) {
+        const auto place = std::find(patterns.begin(), patterns.end(), expression) - patterns.begin();
+        return ((matched >> place) & 1U) != 0;
+      };
+      std::vector<SchemaPart> parts;
+      for (const SchemaShape::Properties& layer : shape.properties) {
+        bool found = false;
+        for (const auto& [expression, part] : layer.patterns) {
+          if (!matches(expression)) continue;
+          parts.push_back(part);
+          found = true;
+        }
+        if (!found && layer.rest) parts.push_back(*layer.rest);
+      }
+      const bool never = std::any_of(parts.begin(), parts.end(), [](const SchemaPart& part) {
+        return part.node->is_boolean() && part.node->get<bool>() == part.negated;
+      });
+      if (never) continue;
+      std::optional<ByteDfa> keys = all;
+      for (const std::string& expression : patterns) {
+        const Json& node = *here_;
+        keys = matches(expression) ? shapes_.both(*keys, shapes_.pattern(node, expression, RegexBound::kCertain))
+                                   : shapes_.without(*keys, shapes_.pattern(node, expression, RegexBound::kPossible));
+      }
+      if (keys && keys->empty()) continue;
+      out.push_back({std::move(keys), rule(SchemaShapes::conjunction(std::move(parts)))});
+    }
+    return out;
+  }
+
+  // Declared properties in their order, then free keys. From the last on back: what may follow after so many properties.
+  Rule sequence(const SchemaShape& shape, const std::vector<Declared>& declared, const std::vector<FreeKeys>& free) {
+    constexpr std::int64_t kMostCounted = 64, kUnlimited = INT64_MAX;
+    ByteGrammar& grammar = json_.grammar();
+    const auto size = static_cast<std::int64_t>(declared.size());
+    const std::int64_t least = shape.min_properties;
+    std::int64_t most = shape.max_properties.value_or(kUnlimited);
+    if (free.empty() && most >= size) most = kUnlimited;
+    if (most != kUnlimited) most = std::min(most, std::max(size + kMostCounted, least));
+    if (most < least) return json_.nothing();
+    const std::int64_t counted = std::max<std::int64_t>({1, least, most == kUnlimited ? 0 : most});
+    const ByteGrammar::Symbol space = ByteGrammar::use(json_.space());
+    const auto begin = [&](std::int64_t count) {
+      return count == 0 ? ByteGrammar::Sequence{space} : ByteGrammar::Sequence{json_.byte(','), space};
+    };
+    const auto rule_at = [&](const std::vector<Rule>& rules, std::int64_t count) {
+      return ByteGrammar::use(rules[static_cast<std::size_t>(std::min(count, counted))]);
+    };
+    std::vector<Rule> after;
+    for (std::int64_t count = 0; count <= counted; ++count) after.push_back(grammar.add_rule());
+    std::map<std::pair<std::size_t, std::int64_t>, Rule> keys;
+    for (std::int64_t count = counted; count >= 0; --count) {
+      const Rule here = after[static_cast<std::size_t>(count)];
+      if (count >= least) grammar.add_alternative(here, {space, json_.byte('}')});
+      if (count >= most) continue;
+      for (std::size_t i = 0; i < free.size(); ++i) {
+        // A key that is needed differs in its first byte from the other needed ones: a key twice would count once.
+        const bool distinct = least > 1 && count < least;
+        const auto [key, added] = keys.try_emplace({i, distinct ? count : -1}, 0);
+        if (added) {
+          key->second = !free[i].keys ? string(0, {})
+                        : distinct    ? json_.text(free[i].keys->with_first_byte(static_cast<std::size_t>(count),
+                                                                                 static_cast<std::size_t>(least)))
+                                      : json_.text(*free[i].keys);
+        }
+        ByteGrammar::Sequence pair = begin(count);
+        pair.insert(pair.end(), {ByteGrammar::use(key->second), json_.byte(':'), space, ByteGrammar::use(free[i].value),
+                                 rule_at(after, count + 1)});
+        grammar.add_alternative(here, pair);
+      }
+    }
+    for (auto property = declared.rbegin(); property != declared.rend(); ++property) {
+      ByteGrammar::Sequence written;
+      grammar.append_literal(written, Json(property->name).dump() + ":");
+      written.insert(written.end(), {space, ByteGrammar::use(rule(shapes_.property(shape, property->name)))});
+      const Rule pair = grammar.add_rule();
+      grammar.add_alternative(pair, written);
+      std::vector<Rule> before;
+      for (std::int64_t count = 0; count <= counted; ++count) {
+        const Rule here = before.emplace_back(grammar.add_rule());
+        if (count < most) {
+          ByteGrammar::Sequence next = begin(count);
+          next.insert(next.end(), {ByteGrammar::use(pair), rule_at(after, count + 1)});
+          grammar.add_alternative(here, next);
+        }
+        if (!property->required) grammar.add_alternative(here, {rule_at(after, count)});
+      }
+      after = std::move(before);
+    }
+    const Rule whole = grammar.add_rule();
+    grammar.add_alternative(whole, {json_.byte('{'), ByteGrammar::use(after.front())});
+    return whole;
+  }
+
+  SchemaShapes shapes_;
   JsonGrammar json_;
-  std::map<std::pair<const Json*, std::string>, Rule> references_;
+  std::map<Conjunction, Rule> rules_;
+  std::map<std::string, Rule> words_;
+  std::map<std::pair<std::int64_t, std::int64_t>, Rule> strings_;
+  const Json* here_ = nullptr;  // for messages
   int depth_ = 0;
 };
 
@@ -471,7 +424,15 @@ const Json* find_reference(const Json& root, std::string_view reference) {
   return place;
 }
 
-ByteGrammar json_grammar(const Json& schema) { return Compiler(schema).run(); }
+ByteGrammar json_grammar(const Json& schema) {
+  // First with values of the types that the keywords speak of; {"contains": false} holds for others only.
+  ByteGrammar grammar = Compiler(schema, true).run();
+  if (!grammar.empty()) return grammar;
+  Compiler others(schema, false);
+  grammar = others.run();
+  if (grammar.empty() && !others.left_out().empty()) throw ConfigError(others.left_out());
+  return grammar;
+}
 
 ByteGrammar json_object_grammar() {
   JsonGrammar json;

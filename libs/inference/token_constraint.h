@@ -1,6 +1,6 @@
 #pragma once
 // A constraint on an answer, one token at a time. The sampler asks which tokens are allowed and reports
-// the chosen one. Implementation for JSON: json_constraint.h. One per sequence; not thread-safe.
+// the chosen one. Implementation: answer_constraint.h. One per sequence; not thread-safe.
 
 #include <cstdint>
 #include <memory>

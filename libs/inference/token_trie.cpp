@@ -31,6 +31,20 @@ TokenTrie::TokenTrie(std::int64_t vocab_size, const std::function<std::string_vi
     last = bytes;
   }
   for (const std::int32_t node : path) nodes_[static_cast<std::size_t>(node)].end = static_cast<std::int32_t>(nodes_.size());
+  below_root_.fill(-1);
+  for (std::int32_t node = 1; node < nodes_.front().end; node = nodes_[static_cast<std::size_t>(node)].end) {
+    below_root_[nodes_[static_cast<std::size_t>(node)].byte] = node;
+  }
+  for (const Node& node : nodes_) longest_ = std::max(longest_, static_cast<std::size_t>(node.depth));
+}
+
+std::int32_t TokenTrie::child(std::int32_t node, unsigned char byte) const {
+  if (node == 0) return below_root_[byte];
+  const std::int32_t end = nodes_[static_cast<std::size_t>(node)].end;
+  for (std::int32_t below = node + 1; below < end; below = nodes_[static_cast<std::size_t>(below)].end) {
+    if (nodes_[static_cast<std::size_t>(below)].byte == byte) return below;
+  }
+  return -1;
 }
 
 std::int64_t TokenTrie::tokens_to_spell(std::string_view text) const {
@@ -41,13 +55,8 @@ std::int64_t TokenTrie::tokens_to_spell(std::string_view text) const {
     if (fewest[begin] == kNever) continue;
     std::int32_t node = 0;
     for (std::size_t i = begin; i < text.size(); ++i) {
-      const std::int32_t end = nodes_[static_cast<std::size_t>(node)].end;
-      std::int32_t child = node + 1;
-      while (child < end && nodes_[static_cast<std::size_t>(child)].byte != static_cast<unsigned char>(text[i])) {
-        child = nodes_[static_cast<std::size_t>(child)].end;
-      }
-      if (child >= end) break;
-      node = child;
+      node = child(node, static_cast<unsigned char>(text[i]));
+      if (node < 0) break;
       if (nodes_[static_cast<std::size_t>(node)].tokens > 0) fewest[i + 1] = std::min(fewest[i + 1], fewest[begin] + 1);
     }
   }

@@ -27,7 +27,7 @@ AnswerSession::AnswerSession(std::shared_ptr<ServerMetrics> metrics, std::shared
     for (std::int64_t i = 0; i < plan_.n; ++i) {
       Choice choice{.text = AnswerText(*plan_.served->tokenizer, plan_.stop, plan_.hide_calculator)};
       choice.prefix = prompt.echo;
-      if (plan_.tool_call) choice.call.emplace();
+      if (plan_.tool_choice != ToolChoice::kNone) choice.calls.emplace(plan_.call_beginning);
       choices_.push_back(std::move(choice));
     }
     scored_prompts_.push_back(prompt.request.prompt_logprobs ? prompt.request.prompt : std::vector<TokenId>());
@@ -118,7 +118,6 @@ bool AnswerSession::on_event(std::size_t request, const EngineEvent& event) {
     case EngineEventKind::kFinish:
       choice.text.finish();
       choice.end = choice.stopped ? ChoiceEnd::kStop : end_of(event.reason);
-      if (choice.call && choice.end == ChoiceEnd::kStop) choice.end = ChoiceEnd::kCall;
       if (event.reason == FinishReason::kError) {
         log_error("an answer failed: {}", event.error);
         fail(ApiError::internal(event.error.empty() ? "the engine failed" : event.error));
@@ -196,7 +195,17 @@ ChoicePart AnswerSession::part_of(std::size_t index) {
   }
   part.text = std::exchange(choice.prefix, {}) + choice.text.take_text();
   if (plan_.hide_calculator) part.calculations = choice.text.take_calculations();
-  if (choice.call) part.call = choice.call->push(std::exchange(part.text, {}));
+  part.tool_choice = plan_.tool_choice;
+  if (choice.calls) {
+    auto [text, calls] = choice.calls->push(part.text);
+    part.text = std::move(text);
+    part.calls = std::move(calls);
+    for (ToolCallPart& call : part.calls) {
+      if (!call.name.empty()) call.id = new_id("call_");
+    }
+    if (choice.end) part.text += choice.calls->finish();
+    if (choice.end == ChoiceEnd::kStop && choice.calls->has_called()) choice.end = ChoiceEnd::kCall;
+  }
   part.end = choice.end;
   if (part.end) part.stop_string = choice.text.stop_string();
   if (plan_.turn) plan_.turn->add(part);

@@ -23,7 +23,7 @@ class NumberedFormat : public AnswerFormat {
   }
   void begin(const ChoicePart& part, const EngineUsage&, std::string& out) override {
     event(out, fmt::format("open {}", part.index));
-    if (part.call) event(out, "call");
+    if (part.tool_choice == ToolChoice::kRequired) event(out, "call");
   }
   void delta(const ChoicePart& part, const EngineUsage&, std::string& out) override {
     text_ += part.text;
@@ -32,7 +32,7 @@ class NumberedFormat : public AnswerFormat {
       text_.erase(0, 2);
     }
     for (const AnswerToken& one : part.tokens) event(out, fmt::format("token {}", one.token.id));
-    if (part.call) event(out, fmt::format("{}({})", part.call->name, part.call->arguments));
+    for (const ToolCallPart& call : part.calls) event(out, fmt::format("{} {}({})", call.index, call.name, call.arguments));
     for (const AnswerCalculation& one : part.calculations) event(out, fmt::format("{}={}", one.expression, one.result));
   }
   void finish(const ChoicePart& part, const EngineUsage&, std::string& out) override {
@@ -116,13 +116,37 @@ TEST_F(AnswerSessionTest, AFormatIsGivenTokensWhereThePlanAsksForThem) {
 
 TEST_F(AnswerSessionTest, AFormatIsGivenCallsInPieces) {
   AnswerPlan call = plan(true);
-  call.tool_call = true;
+  call.tool_choice = ToolChoice::kRequired;
+  call.call_beginning = std::make_shared<const ByteDfa>(call_beginning({{"f", {}, ""}}));
   start(std::move(call));
   say(R"({"name":"f","arguments":)");
-  EXPECT_EQ(exchange_->text(), "1:open 0\n2:call\n3:f()\n");
+  EXPECT_EQ(exchange_->text(), "1:open 0\n2:call\n3:0 f()\n");
   say("{}}");
   finish(FinishReason::kStop);
-  EXPECT_THAT(exchange_->text(), ::testing::EndsWith("4:({})\n5:close 0 tool_calls \n6:end 5\n"));
+  EXPECT_THAT(exchange_->text(), ::testing::EndsWith("4:0 ({})\n5:close 0 tool_calls \n6:end 5\n"));
+}
+
+TEST_F(AnswerSessionTest, CallsAreFoundInTheText) {
+  AnswerPlan calls = plan(true);
+  calls.tool_choice = ToolChoice::kAuto;
+  calls.call_beginning = std::make_shared<const ByteDfa>(call_beginning({{"f", {}, ""}, {"g", {}, ""}}));
+  start(std::move(calls));
+  say("OK\n{\"na");
+  EXPECT_EQ(exchange_->text(), "1:open 0\n2:OK\n");  // the rest may be a call
+  say("me\": \"f\", \"arguments\": {\"a\": 1}}\n{\"name\":\"g\",\"arguments\":{}}");
+  EXPECT_THAT(exchange_->text(), ::testing::EndsWith("3:0 f({\"a\": 1})\n4:1 g({})\n"));
+  finish(FinishReason::kStop);
+  EXPECT_THAT(exchange_->text(), ::testing::HasSubstr("close 0 tool_calls"));
+}
+
+TEST_F(AnswerSessionTest, TextThatOnlyLooksLikeACallIsText) {
+  AnswerPlan calls = plan(false);
+  calls.tool_choice = ToolChoice::kAuto;
+  calls.call_beginning = std::make_shared<const ByteDfa>(call_beginning({{"f", {}, ""}}));
+  start(std::move(calls));
+  say("{\"name\":\"h\"}\n{\"name\"");
+  finish(FinishReason::kStop);
+  EXPECT_THAT(exchange_->text(), ::testing::StartsWith("[{\"name\":\"h\"}\n{\"name\"]"));
 }
 
 TEST_F(AnswerSessionTest, AFailureEndsAStream) {

@@ -70,12 +70,11 @@ std::string AnthropicFormat::whole(std::span<const ChoicePart> choices, const En
   last_.end = part.end;
   last_.stop_string = part.stop_string;
   Json content = Json::array();
-  if (part.call && !part.call->name.empty()) {
-    // Only a cancelled call is incomplete.
-    const Json input = Json::parse(part.call->arguments, nullptr, false);
-    content.push_back(call_block(part.call->name, input.is_object() ? input : Json::object()));
-  } else if (!part.text.empty()) {
-    content.push_back({{"type", "text"}, {"text", part.text}});
+  if (!part.text.empty()) content.push_back({{"type", "text"}, {"text", part.text}});
+  for (const ToolCallPart& call : part.calls) {
+    // A call that was cut off has no input.
+    const Json input = Json::parse(call.arguments, nullptr, false);
+    content.push_back(call_block(call.name, input.is_object() ? input : Json::object()));
   }
   return dump(message(std::move(content), usage));
 }
@@ -84,31 +83,39 @@ void AnthropicFormat::begin(const ChoicePart&, const EngineUsage& usage, std::st
   append_event("message_start", dump({{"type", "message_start"}, {"message", message(Json::array(), usage)}}), out);
 }
 
-void AnthropicFormat::start_block(Json block, std::string& out) {
-  if (std::exchange(in_block_, true)) return;
+void AnthropicFormat::start_block(Block kind, Json block, std::string& out) {
+  stop_block(out);
+  block_ = kind;
   append_event("content_block_start",
-               dump({{"type", "content_block_start"}, {"index", 0}, {"content_block", std::move(block)}}), out);
+               dump({{"type", "content_block_start"}, {"index", blocks_}, {"content_block", std::move(block)}}), out);
+}
+
+void AnthropicFormat::stop_block(std::string& out) {
+  if (std::exchange(block_, Block::kNone) == Block::kNone) return;
+  append_event("content_block_stop", dump({{"type", "content_block_stop"}, {"index", blocks_}}), out);
+  ++blocks_;
 }
 
 void AnthropicFormat::write_delta(std::string_view type, const char* member, std::string_view text, std::string& out) {
   append_event("content_block_delta",
-               fmt::format(R"({{"type":"content_block_delta","index":0,"delta":{{"type":"{}","{}":{}}}}})", type, member,
-                           dump(Json(text))),
+               fmt::format(R"({{"type":"content_block_delta","index":{},"delta":{{"type":"{}","{}":{}}}}})", blocks_, type,
+                           member, dump(Json(text))),
                out);
 }
 
 void AnthropicFormat::delta(const ChoicePart& part, const EngineUsage&, std::string& out) {
   if (!part.text.empty()) {
-    start_block({{"type", "text"}, {"text", ""}}, out);
+    if (block_ != Block::kText) start_block(Block::kText, {{"type", "text"}, {"text", ""}}, out);
     write_delta("text_delta", "text", part.text, out);
   }
-  if (!part.call) return;
-  if (!part.call->name.empty()) start_block(call_block(part.call->name, Json::object()), out);
-  if (!part.call->arguments.empty()) write_delta("input_json_delta", "partial_json", part.call->arguments, out);
+  for (const ToolCallPart& call : part.calls) {
+    if (!call.name.empty()) start_block(Block::kCall, call_block(call.name, Json::object()), out);
+    if (!call.arguments.empty()) write_delta("input_json_delta", "partial_json", call.arguments, out);
+  }
 }
 
 void AnthropicFormat::finish(const ChoicePart& part, const EngineUsage&, std::string& out) {
-  if (in_block_) append_event("content_block_stop", R"({"type":"content_block_stop","index":0})", out);
+  stop_block(out);
   last_.end = part.end;
   last_.stop_string = part.stop_string;
 }

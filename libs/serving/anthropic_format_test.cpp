@@ -153,6 +153,42 @@ TEST_F(AnthropicFormatTest, AWholeCallKeepsTheOrderOfItsInput) {
           R"("content":[{"type":"tool_use","id":"<toolu>","name":"weather","input":{"b":1,"a":2}}],"stop_reason":"tool_use")"));
 }
 
+constexpr const char* kMayCall = R"({"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 200, "stream": STREAM,
+  "tools": [{"name": "weather", "input_schema": {"type": "object"}}, {"name": "now", "input_schema": {"type": "object"}}]})";
+constexpr const char* kTextAndCalls =
+    "So:\n{\"name\":\"weather\",\"arguments\":{\"b\":1}}\n{\"name\":\"now\",\"arguments\":{}}";
+
+TEST_F(AnthropicFormatTest, TextAndCallsAreBlocks) {
+  post("/v1/messages", std::regex_replace(kMayCall, std::regex("STREAM"), "false"));
+  say(kTextAndCalls);
+  finish(FinishReason::kStop);
+  backend_->done(1);
+  EXPECT_THAT(
+      bytes(),
+      HasSubstr(
+          R"("content":[{"type":"text","text":"So:"},{"type":"tool_use","id":"<toolu>","name":"weather","input":{"b":1}},)"
+          R"({"type":"tool_use","id":"<toolu>","name":"now","input":{}}],"stop_reason":"tool_use")"));
+}
+
+TEST_F(AnthropicFormatTest, AStreamOfTextAndCalls) {
+  post("/v1/messages", std::regex_replace(kMayCall, std::regex("STREAM"), "true"));
+  say(kTextAndCalls);
+  finish(FinishReason::kStop);
+  backend_->done(1);
+  const std::string all = bytes();
+  std::vector<std::string> starts;
+  for (std::size_t at = 0; (at = all.find("data: {\"type\":\"content_block_start\"", at)) != std::string::npos; ++at)
+    starts.push_back(all.substr(at + 6, all.find('\n', at) - at - 6));
+  EXPECT_THAT(starts, ::testing::ElementsAre(
+                          HasSubstr(R"("index":0,"content_block":{"type":"text")"),
+                          HasSubstr(R"("index":1,"content_block":{"type":"tool_use","id":"<toolu>","name":"weather")"),
+                          HasSubstr(R"("index":2,"content_block":{"type":"tool_use","id":"<toolu>","name":"now")")));
+  EXPECT_THAT(all,
+              HasSubstr(R"({"type":"content_block_delta","index":1,"delta":{"type":"input_json_delta","partial_json":"b"}})"));
+  EXPECT_THAT(all, HasSubstr(R"({"type":"content_block_stop","index":2})"));
+  EXPECT_THAT(all, HasSubstr(R"("stop_reason":"tool_use")"));
+}
+
 TEST_F(AnthropicFormatTest, SaysWhyAnAnswerEnded) {
   const auto stop_of = [&](FinishReason reason, const std::string& fields, const std::string& max_tokens = "5") {
     if (exchange_) exchange_->let_go();

@@ -27,6 +27,13 @@ constexpr UnsupportedField kUnsupportedInMessages[] = {
     {"response_format", kUseFormat, R"([{"type": "text"}])"},
     {"output_format", kUseFormat, "[]"},
     {"guided_json", kUseFormat},
+    {"guided_regex", kUseFormat},
+    {"guided_choice", kUseFormat},
+    {"guided_grammar", kUseFormat},
+    {"structured_outputs", kUseFormat},
+    {"grammar", kUseFormat},
+    {"regex", kUseFormat},
+    {"choice", kUseFormat},
     {"container", "this server runs no tools"},
     {"mcp_servers", "this server runs no tools"},
     {"session_id", "only /v1/chat/completions has it"},
@@ -152,7 +159,7 @@ std::vector<ToolFunction> parse_tools(const json& tools, const ordered_json& in_
   return functions;
 }
 
-// Parses tools and tool_choice. An answer has at most one call, so disable_parallel_tool_use has no effect.
+// Parses tools and tool_choice. disable_parallel_tool_use has no effect: a required call is one, and otherwise the model decides.
 ToolRequest parse_tool_request(const JsonFields& fields, const ordered_json& in_order) {
   std::vector<ToolFunction> functions;
   if (const json* tools = fields.array("tools")) functions = parse_tools(*tools, in_order.at("tools"));

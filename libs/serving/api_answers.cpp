@@ -1,6 +1,7 @@
 #include "serving/internal/api_answers.h"
 
 #include <ctime>
+#include <optional>
 
 #include <spdlog/fmt/fmt.h>
 
@@ -90,15 +91,23 @@ std::string echo_text(const ServedModel& model, const std::variant<std::string, 
   return text.take_text();
 }
 
-// Null if the answer is text. Each prompt needs its own, because a constraint has tables that only one thread may use at a
-// time.
+AnswerForm form_of(const RequestedFormat& wanted) {
+  switch (wanted.format) {
+    case ResponseFormat::kRegex: return AnswerForm::kRegex;
+    case ResponseFormat::kChoice: return AnswerForm::kChoice;
+    case ResponseFormat::kGrammar: return AnswerForm::kGrammar;
+    default: return wanted.schema.is_null() ? AnswerForm::kJsonObject : AnswerForm::kJsonSchema;
+  }
+}
+
+// Null if the answer is text. Each prompt needs its own.
 std::unique_ptr<TokenConstraint> constraint(const ServedModel& model, const RequestedFormat& wanted) {
   if (wanted.format == ResponseFormat::kText) return nullptr;
   const std::string& field = wanted.format_field;
   if (!model.make_constraint)
     throw ApiError::invalid(field + ": is not supported; this server cannot constrain answers", field, "unsupported");
   try {
-    return model.make_constraint(wanted.schema);
+    return model.make_constraint(form_of(wanted), wanted.schema);
   } catch (const ConfigError& error) {
     throw ApiError::invalid(fmt::format("{}: {}", field, error.what()), field, "unsupported_schema");
   }
@@ -115,6 +124,12 @@ bool with_tools(const ServedModel& model, const ChatRequest& chat) {
     throw ApiError::invalid(fmt::format("nanochat_tools: cannot be combined with {}", chat.format_field), "nanochat_tools");
   }
   return chat.nanochat_tools.value_or(model.has_tools && !constrained);
+}
+
+// Answers of another form have no calls.
+ToolChoice tool_choice(const ChatRequest& chat) {
+  if (chat.format == ResponseFormat::kToolCall) return ToolChoice::kRequired;
+  return chat.format == ResponseFormat::kText && !chat.functions.empty() ? ToolChoice::kAuto : ToolChoice::kNone;
 }
 
 std::vector<TokenId> chat_prompt(const ServedModel& served, const ChatRequest& chat) {
@@ -138,8 +153,10 @@ AnswerPlan plan_conversation(const ServedModels::Model& model, ChatRequest chat,
   request.constraint = constraint(served, chat);
   AnswerPlan plan = answer_plan(std::move(chat.fields), std::move(format));
   plan.served = model;
-  plan.tool_call = chat.format == ResponseFormat::kToolCall;
-  if (plan.tool_call) plan.stop.clear();  // stop strings apply to text only
+  plan.tool_choice = tool_choice(chat);
+  if (plan.tool_choice == ToolChoice::kRequired) plan.stop.clear();  // stop strings apply to text only
+  if (plan.tool_choice != ToolChoice::kNone)
+    plan.call_beginning = std::make_shared<const ByteDfa>(call_beginning(chat.functions));
   plan.hide_calculator = true;
   plan.prompts.push_back({std::move(request)});
   return plan;

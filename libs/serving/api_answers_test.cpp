@@ -109,7 +109,7 @@ constexpr const char* kCallRequest = R"({"messages": [{"role": "user", "content"
 
 TEST_F(ApiTest, CallsTheFunctionThatIsRequired) {
   nlohmann::ordered_json schema;
-  make_constraint_ = [&](const nlohmann::ordered_json& given) {
+  make_constraint_ = [&](AnswerForm, const nlohmann::ordered_json& given) {
     schema = given;
     return nullptr;
   };
@@ -126,7 +126,7 @@ TEST_F(ApiTest, CallsTheFunctionThatIsRequired) {
 }
 
 TEST_F(ApiTest, StreamsACall) {
-  make_constraint_ = [](const nlohmann::ordered_json&) { return nullptr; };
+  make_constraint_ = [](AnswerForm, const nlohmann::ordered_json&) { return nullptr; };
   backend_->manual = true;
   std::string body = kCallRequest;
   body.replace(body.find("STREAM"), 6, "true");
@@ -152,7 +152,7 @@ TEST_F(ApiTest, StreamsACall) {
 }
 
 TEST_F(ApiTest, TheCalculatorIsOnWhereItCanBe) {
-  make_constraint_ = [](const nlohmann::ordered_json&) { return nullptr; };
+  make_constraint_ = [](AnswerForm, const nlohmann::ordered_json&) { return nullptr; };
   const auto tools = [&](const json& extra) {
     EXPECT_EQ(status(chat(extra)), 200) << extra;
     return backend_->request(backend_->submitted()).tools;
@@ -226,13 +226,36 @@ TEST_F(ApiTest, SaysWhatTheCalculatorComputed) {
 
 TEST_F(ApiTest, ConstrainsCompletionsToo) {
   int made = 0;
-  make_constraint_ = [&](const nlohmann::ordered_json& schema) -> std::unique_ptr<TokenConstraint> {
+  make_constraint_ = [&](AnswerForm form, const nlohmann::ordered_json& schema) -> std::unique_ptr<TokenConstraint> {
     ++made;
+    EXPECT_EQ(form, AnswerForm::kJsonSchema);
     EXPECT_EQ(schema, nlohmann::ordered_json({{"type", "integer"}}));
     return nullptr;
   };
   EXPECT_EQ(status(complete({{"prompt", {"a", "b"}}, {"guided_json", {{"type", "integer"}}}})), 200);
   EXPECT_EQ(made, 2);  // each prompt has its own
+}
+
+TEST_F(ApiTest, ConstrainsAnswersToText) {
+  EXPECT_EQ(error(chat({{"guided_regex", "a+"}}))["param"], "guided_regex");  // without a way to constrain
+  api_.reset();
+  std::vector<std::pair<AnswerForm, nlohmann::ordered_json>> made;
+  make_constraint_ = [&](AnswerForm form, const nlohmann::ordered_json& value) -> std::unique_ptr<TokenConstraint> {
+    made.emplace_back(form, value);
+    if (value == "(") throw ConfigError("a '(' without ')'");
+    return nullptr;
+  };
+  EXPECT_EQ(status(chat({{"guided_regex", "a+"}})), 200);
+  EXPECT_FALSE(backend_->request(backend_->submitted()).tools);
+  EXPECT_EQ(status(complete({{"prompt", "a"}, {"choice", {"b", "a"}}})), 200);
+  EXPECT_EQ(status(complete({{"prompt", "a"}, {"structured_outputs", {{"grammar", "root ::= \"a\""}}}})), 200);
+  const std::vector<std::pair<AnswerForm, nlohmann::ordered_json>> expected = {
+      {AnswerForm::kRegex, "a+"}, {AnswerForm::kChoice, {"b", "a"}}, {AnswerForm::kGrammar, "root ::= \"a\""}};
+  EXPECT_EQ(made, expected);
+  const auto wrong = chat({{"regex", "("}});
+  EXPECT_EQ(status(wrong), 400);
+  EXPECT_EQ(error(wrong)["param"], "regex");
+  EXPECT_EQ(error(wrong)["message"], "regex: a '(' without ')'");
 }
 
 TEST_F(ApiTest, EndsAtTokensThatTheRequestNames) {
@@ -357,7 +380,7 @@ TEST_F(ApiTest, APrefillIsThePromptWithoutAnEnd) {
   const json messages = {{{"role", "user"}, {"content", "Hi"}}, {{"role", "assistant"}, {"content", "He"}}};
   EXPECT_EQ(status(chat({{"messages", messages}})), 200);
   EXPECT_THAT(backend_->request(1).prompt, ::testing::ElementsAre(256, 257, 'H', 'i', 258, 259, 'H', 'e'));
-  make_constraint_ = [](const nlohmann::ordered_json&) { return nullptr; };
+  make_constraint_ = [](AnswerForm, const nlohmann::ordered_json&) { return nullptr; };
   api_.reset();
   const auto refused = chat({{"messages", messages}, {"response_format", {{"type", "json_object"}}}});
   EXPECT_EQ(error(refused)["param"], "response_format");

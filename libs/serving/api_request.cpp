@@ -2,6 +2,7 @@
 
 #include <spdlog/fmt/fmt.h>
 
+#include "serving/internal/guided_fields.h"
 #include "serving/internal/json_fields.h"
 #include "serving/internal/tool_call.h"
 
@@ -92,10 +93,12 @@ void parse_guided_json(const JsonFields& fields, const nlohmann::ordered_json& i
 std::string parse_functions(const JsonFields& fields, const nlohmann::ordered_json& in_order, ChatRequest& request) {
   std::vector<ToolFunction> functions;
   if (const json* tools = fields.array("tools")) functions = parse_tools(*tools, in_order.at("tools"));
-  fields.boolean("parallel_tool_calls");  // an answer has at most one call
+  fields.boolean("parallel_tool_calls");  // a required call is one, and otherwise the model decides
   const ToolRequest tools = parse_tool_choice(fields.find("tool_choice"), std::move(functions));
-  if (tools.choice == ToolChoice::kRequired && request.format_field == "guided_json") {
-    throw ApiError::invalid("guided_json: cannot be combined with a call that tool_choice requires", "guided_json");
+  const bool guided = request.format != ResponseFormat::kText && request.format_field != "response_format";
+  if (tools.choice == ToolChoice::kRequired && guided) {
+    throw ApiError::invalid(fmt::format("{}: cannot be combined with a call that tool_choice requires", request.format_field),
+                            request.format_field);
   }
   return use_tools(tools, request);
 }
@@ -122,6 +125,7 @@ std::string use_tools(const ToolRequest& tools, RequestedFormat& request) {
     request.format = ResponseFormat::kToolCall;
     request.schema = call_schema(tools.functions);
   }
+  request.functions = tools.functions;
   return describe_tools(tools.functions);
 }
 
@@ -144,6 +148,7 @@ ChatRequest parse_chat_request(std::string_view text, const RequestDefaults& def
   request.fields.top_logprobs = top.value_or(0);
   parse_response_format(fields, in_order, request);
   parse_guided_json(fields, in_order, request);
+  parse_guided_fields(fields, request);
   request.nanochat_tools = fields.boolean("nanochat_tools");
   const json* messages = fields.array("messages");
   if (messages == nullptr) throw ApiError::invalid("messages: missing", "messages");
@@ -163,6 +168,7 @@ CompletionRequest parse_completion_request(std::string_view text, const RequestD
   request.fields = parse_generation_fields(fields, defaults);
   parse_response_format(fields, in_order, request);
   parse_guided_json(fields, in_order, request);
+  parse_guided_fields(fields, request);
   request.echo = fields.boolean("echo").value_or(false);
   request.add_special_tokens = fields.boolean("add_special_tokens").value_or(true);
   request.fields.max_tokens = fields.integer("max_tokens", 0, INT32_MAX).value_or(16);  // the default of OpenAI's API

@@ -134,15 +134,9 @@ TEST(ChatRequest, TheUsageOfAStreamNeedsAStream) {
 
 // What changes the answer is followed or refused by name, and what asks for nothing passes.
 TEST(ChatRequest, PassesOverNothingThatChangesTheAnswer) {
-  const std::vector<std::pair<const char*, json>> refused = {{"guided_regex", "a+"},
-                                                             {"guided_choice", {"a", "b"}},
-                                                             {"guided_grammar", "root ::= \"a\""},
-                                                             {"structured_outputs", {{"json", json::object()}}},
+  const std::vector<std::pair<const char*, json>> refused = {{"guided_whitespace_pattern", "a+"},
                                                              {"structural_tag", "x"},
-                                                             {"grammar", "root ::= \"a\""},
-                                                             {"grammar", {{"type", "json"}}},
                                                              {"json_schema", {{"type", "object"}}},
-                                                             {"regex", "a"},
                                                              {"ebnf", "x"},
                                                              {"format", "json"},
                                                              {"functions", {{{"name", "f"}}}},
@@ -192,6 +186,44 @@ TEST(ChatRequest, PassesOverNothingThatChangesTheAnswer) {
                           {"reasoning_effort", "low"},
                           {"store", true}}),
             "");
+}
+
+TEST(ChatRequest, TakesOtherFormsOfAnswers) {
+  const auto format_of = [](const json& extra) { return parse_chat_request(chat_body(extra).dump(), {}); };
+  const auto check = [&](const json& extra, ResponseFormat format, const json& value, const char* field) {
+    const ChatRequest request = format_of(extra);
+    EXPECT_EQ(request.format, format) << extra;
+    EXPECT_EQ(json(request.schema), value) << extra;
+    EXPECT_EQ(request.format_field, field);
+  };
+  check({{"guided_regex", "a+"}}, ResponseFormat::kRegex, "a+", "guided_regex");
+  check({{"regex", "a+"}}, ResponseFormat::kRegex, "a+", "regex");
+  check({{"guided_choice", {"b", "a"}}}, ResponseFormat::kChoice, {"b", "a"}, "guided_choice");
+  check({{"choice", {"b", "a"}}}, ResponseFormat::kChoice, {"b", "a"}, "choice");
+  check({{"guided_grammar", "root ::= \"a\""}}, ResponseFormat::kGrammar, "root ::= \"a\"", "guided_grammar");
+  check({{"grammar", "root ::= \"a\""}}, ResponseFormat::kGrammar, "root ::= \"a\"", "grammar");
+  check({{"structured_outputs", {{"regex", "a"}, {"json", nullptr}}}}, ResponseFormat::kRegex, "a", "structured_outputs.regex");
+  EXPECT_EQ(parse_completion_request(json{{"prompt", "a"}, {"guided_regex", "a"}}.dump(), {}).format, ResponseFormat::kRegex);
+  EXPECT_EQ(format_of({{"guided_regex", ""}, {"guided_choice", json::array()}, {"grammar", ""}}).format, ResponseFormat::kText);
+
+  const auto refused = [](const json& extra, const char* message) {
+    EXPECT_THAT(chat_refusal(extra), HasSubstr(message)) << extra;
+  };
+  refused({{"guided_regex", 1}}, "guided_regex: found an integer, expected a string");
+  refused({{"guided_choice", "a"}}, "guided_choice: found a string, expected a list of at most 5000 strings");
+  refused({{"guided_choice", {1}}}, "guided_choice: found an integer, expected a list of strings");
+  refused({{"grammar", {{"type", "json"}}}}, "grammar: found an object, expected a string");
+  refused({{"guided_regex", std::string(70'000, 'a')}}, "guided_regex: found 70000 bytes, expected at most 65536");
+  refused({{"guided_regex", "a"}, {"guided_choice", {"a"}}}, "guided_choice: cannot be combined with guided_regex");
+  refused({{"guided_regex", "a"}, {"guided_json", {{"type", "null"}}}}, "guided_regex: cannot be combined with guided_json");
+  refused({{"guided_regex", "a"}, {"response_format", {{"type", "json_object"}}}},
+          "guided_regex: cannot be combined with response_format");
+  refused({{"guided_regex", "a"}, {"tools", {{{"function", {{"name", "f"}}}}}}, {"tool_choice", "required"}},
+          "guided_regex: cannot be combined with a call");
+  refused({{"structured_outputs", {{"json", json::object()}}}},
+          "structured_outputs.json: is not supported; use response_format");
+  refused({{"structured_outputs", {{"regex", "a"}, {"choice", {"a"}}}}},
+          "structured_outputs.choice: cannot be combined with structured_outputs.regex");
 }
 
 TEST(ChatRequest, TakesSchemasUnderEveryName) {

@@ -183,7 +183,7 @@ TEST_F(SessionTest, IdsAreChecked) {
 }
 
 TEST_F(SessionTest, TheResultOfACallBelongsToTheCall) {
-  make_constraint_ = [](const nlohmann::ordered_json&) { return nullptr; };
+  make_constraint_ = [](AnswerForm, const nlohmann::ordered_json&) { return nullptr; };
   backend_->answer = R"({"name":"weather","arguments":{"city":"Paris"}})";
   const json tools = {{{"type", "function"}, {"function", {{"name", "weather"}}}}};
   const json answer = json::parse(say("Weather?", "s", {}, {{"tools", tools}, {"tool_choice", "required"}})->text());
@@ -194,6 +194,25 @@ TEST_F(SessionTest, TheResultOfACallBelongsToTheCall) {
                         json{{"session_id", "s"}, {"tools", tools}, {"messages", {result}}}.dump())),
             200);
   chat({{"tools", tools}, {"messages", {{{"role", "user"}, {"content", "Weather?"}}, given, result}}});
+  EXPECT_EQ(backend_->request(2).prompt, backend_->request(3).prompt);
+}
+
+TEST_F(SessionTest, AMessageWithSeveralCallsIsKeptWithTheirIds) {
+  const json tools = {{{"function", {{"name", "f"}}}}, {{"function", {{"name", "g"}}}}};
+  backend_->answer = "Both.\n{\"name\":\"f\",\"arguments\":{\"a\":1}}\n{\"name\":\"g\",\"arguments\":{}}";
+  const json answer = json::parse(say("Hi", "s", {}, {{"tools", tools}})->text());
+  const json given = answer["choices"][0]["message"];
+  ASSERT_EQ(given["tool_calls"].size(), 2u);
+  EXPECT_NE(given["tool_calls"][0]["id"], given["tool_calls"][1]["id"]);
+  EXPECT_EQ(messages_of("s")[1]["content"], "Both.");
+  EXPECT_EQ(messages_of("s")[1]["tool_calls"], given["tool_calls"]);
+  backend_->answer = "Done.";
+  json results = json::array();
+  for (const std::size_t i : {1, 0}) {  // results may come in another order than the calls
+    results.push_back({{"role", "tool"}, {"tool_call_id", given["tool_calls"][i]["id"]}, {"content", std::to_string(i)}});
+  }
+  say("", "s", {}, {{"tools", tools}, {"messages", results}});
+  chat({{"tools", tools}, {"messages", {{{"role", "user"}, {"content", "Hi"}}, given, results[0], results[1]}}});
   EXPECT_EQ(backend_->request(2).prompt, backend_->request(3).prompt);
 }
 

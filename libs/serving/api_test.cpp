@@ -11,7 +11,7 @@
 #include "core/log.h"
 #include "core/random.h"
 #include "core/testing.h"
-#include "inference/json_constraint.h"
+#include "inference/answer_constraint.h"
 #include "serving/testing_api.h"
 
 namespace nanochat {
@@ -37,8 +37,8 @@ const std::shared_ptr<const TokenTrie>& byte_trie() {
 class SchemaTest : public ApiTest {
  protected:
   SchemaTest() {
-    make_constraint_ = [](const nlohmann::ordered_json& schema) {
-      return schema.is_null() ? json_object_constraint(byte_trie()) : json_schema_constraint(schema, byte_trie());
+    make_constraint_ = [](AnswerForm form, const nlohmann::ordered_json& value) {
+      return answer_constraint(form, value, byte_trie());
     };
     backend_->answer = "{}";
   }

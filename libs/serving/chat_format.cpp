@@ -5,16 +5,25 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-// The part that has the name of the function also has "id" and "type".
-void add_call(const ToolCallPart& call, Json& object) {
+// The part that has the name of the function also has "id" and "type". With `indexed`, an entry has its index, as in deltas.
+Json call_json(const ToolCallPart& call, bool indexed) {
+  Json object = Json::object();
+  if (indexed) object["index"] = call.index;
   Json function = Json::object();
   if (!call.name.empty()) {
-    object["id"] = new_id("call_");
+    object["id"] = call.id;
     object["type"] = "function";
     function["name"] = call.name;
   }
   function["arguments"] = call.arguments;
   object["function"] = std::move(function);
+  return object;
+}
+
+Json calls_json(const std::vector<ToolCallPart>& calls, bool indexed) {
+  Json list = Json::array();
+  for (const ToolCallPart& call : calls) list.push_back(call_json(call, indexed));
+  return list;
 }
 
 // With `indexed`, an entry has its index in the list, as in deltas.
@@ -39,33 +48,26 @@ Json ChatFormat::logprobs_json(const std::vector<AnswerToken>& tokens) const {
 }
 
 Json ChatFormat::whole_choice(const ChoicePart& part) const {
-  Json message = {{"role", "assistant"}, {"content", part.call ? Json() : Json(part.text)}, {"refusal", nullptr}};
-  if (part.call) {
-    Json call = Json::object();
-    add_call(*part.call, call);
-    message["tool_calls"] = Json::array({std::move(call)});
-  }
+  const bool only_calls = part.tool_choice == ToolChoice::kRequired || (part.text.empty() && !part.calls.empty());
+  Json message = {{"role", "assistant"}, {"content", only_calls ? Json() : Json(part.text)}, {"refusal", nullptr}};
+  if (!part.calls.empty()) message["tool_calls"] = calls_json(part.calls, false);
   if (!part.calculations.empty()) message["nanochat_calculations"] = calculations_json(part.calculations, false);
   return choice_json(part.index, "message", std::move(message), logprobs_json(part.tokens), part.end);
 }
 
 void ChatFormat::begin(const ChoicePart& part, const EngineUsage& usage, std::string& out) {
-  Json delta = {{"role", "assistant"}, {"content", part.call ? Json() : Json("")}};
+  Json delta = {{"role", "assistant"}, {"content", part.tool_choice == ToolChoice::kRequired ? Json() : Json("")}};
   write_chunk(dump(choice_json(part.index, "delta", std::move(delta), nullptr, {})), usage, out);
 }
 
 void ChatFormat::delta(const ChoicePart& part, const EngineUsage& usage, std::string& out) {
-  if (!part.call && !logprobs() && part.calculations.empty()) {
+  if (part.calls.empty() && !logprobs() && part.calculations.empty()) {
     write_chunk(plain_choice(part.index, "delta", R"({"content":)" + dump(part.text) + "}"), usage, out);
     return;
   }
   Json delta = Json::object();
   if (!part.text.empty()) delta["content"] = part.text;
-  if (part.call && !part.call->empty()) {
-    Json call = {{"index", 0}};
-    add_call(*part.call, call);
-    delta["tool_calls"] = Json::array({std::move(call)});
-  }
+  if (!part.calls.empty()) delta["tool_calls"] = calls_json(part.calls, true);
   if (!part.calculations.empty()) delta["nanochat_calculations"] = calculations_json(part.calculations, true);
   write_chunk(dump(choice_json(part.index, "delta", std::move(delta), logprobs_json(part.tokens), {})), usage, out);
 }

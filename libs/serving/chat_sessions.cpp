@@ -36,14 +36,6 @@ std::string dumped(const json& value) { return value.dump(-1, ' ', false, json::
 
 std::int64_t unix_time() { return static_cast<std::int64_t>(std::time(nullptr)); }
 
-// The client knows the id of a call from the answer, the session does not: it learns the id from the result.
-void name_last_call(json& messages, const json& new_messages) {
-  if (messages.empty() || !messages.back().contains("tool_calls") || new_messages.empty()) return;
-  const json& result = new_messages.front();
-  if (!result.is_object() || !result.contains("tool_call_id")) return;
-  messages.back()["tool_calls"][0]["id"] = result["tool_call_id"];
-}
-
 }  // namespace
 
 CachedPath::~CachedPath() {
@@ -76,7 +68,6 @@ std::shared_ptr<ChatSessions::Turn> ChatSessions::begin(const std::string& id, c
   turn->messages_ = stored == nullptr ? json::array() : json::parse(stored->messages);
   turn->created_ = stored == nullptr ? unix_time() : stored->created;
   turn->earlier_ = turn->messages_.size();
-  name_last_call(turn->messages_, new_messages);
   turn->messages_.insert(turn->messages_.end(), new_messages.begin(), new_messages.end());
   if (const std::size_t size = dumped(turn->messages_).size(); size > limits_.max_bytes / 2) {
     throw ApiError::invalid(fmt::format("session_id: found {} bytes of messages, expected at most {}, half of the room for all "
@@ -116,16 +107,21 @@ void ChatSessions::Turn::add(const ChoicePart& part) {
   for (const AnswerCalculation& one : part.calculations) {
     calculations_.push_back({{"expression", one.expression}, {"result", one.result}, {"offset", one.offset}});
   }
-  if (!part.call) return;
-  call_.name += part.call->name;
-  call_.arguments += part.call->arguments;
+  for (const ToolCallPart& call : part.calls) {
+    if (!call.name.empty()) {
+      calls_.push_back(call);
+    } else {
+      calls_.back().arguments += call.arguments;
+    }
+  }
 }
 
 void ChatSessions::Turn::commit() {
   json answer = {{"role", "assistant"}, {"content", text_}};
   if (!calculations_.empty()) answer["nanochat_calculations"] = calculations_;
-  if (!call_.name.empty()) {
-    answer["tool_calls"] = {{{"type", "function"}, {"function", {{"name", call_.name}, {"arguments", call_.arguments}}}}};
+  for (const ToolCallPart& call : calls_) {
+    answer["tool_calls"].push_back(
+        {{"id", call.id}, {"type", "function"}, {"function", {{"name", call.name}, {"arguments", call.arguments}}}});
   }
   messages_.push_back(std::move(answer));
   CachedPath cached(engine_, std::move(tokens_));

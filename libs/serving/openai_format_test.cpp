@@ -1,5 +1,4 @@
 #include <cmath>
-#include <regex>
 
 #include <gmock/gmock.h>
 
@@ -40,10 +39,6 @@ Json delta_of(AnswerFormat& format, const ChoicePart& part) {
   return choice_of(out);
 }
 
-std::string without_id(const Json& value) {
-  return std::regex_replace(value.dump(), std::regex("call_[0-9a-f]{24}"), "call_1");
-}
-
 TEST(OpenAiFormat, Ids) {
   EXPECT_THAT(new_id("call_"), MatchesRegex("call_[0-9a-f]+"));
   EXPECT_NE(new_id("x"), new_id("x"));
@@ -81,10 +76,22 @@ TEST(OpenAiFormat, WholeChoices) {
       whole_choice(chat, part).dump(),
       R"({"index":2,"message":{"role":"assistant","content":"Hi","refusal":null},"logprobs":null,"finish_reason":"length"})");
   EXPECT_EQ(whole_choice(completion, part).dump(), R"({"index":2,"text":"Hi","logprobs":null,"finish_reason":"length"})");
-  const ChoicePart call{.call = ToolCallPart{"f", "{}"}, .end = ChoiceEnd::kCall};
-  EXPECT_EQ(without_id(whole_choice(chat, call)["message"]),
+  const ChoicePart call{.tool_choice = ToolChoice::kRequired, .calls = {{"f", "{}", 0, "call_1"}}, .end = ChoiceEnd::kCall};
+  EXPECT_EQ(whole_choice(chat, call)["message"].dump(),
             R"({"role":"assistant","content":null,"refusal":null,)"
             R"("tool_calls":[{"id":"call_1","type":"function","function":{"name":"f","arguments":"{}"}}]})");
+}
+
+TEST(OpenAiFormat, SeveralCallsBesideText) {
+  auto chat = make<ChatFormat>();
+  const ChoicePart part{.text = "Hi", .tool_choice = ToolChoice::kAuto, .calls = {{"f", "{}"}, {"g", "{}", 1}}};
+  const Json message = whole_choice(chat, part)["message"];
+  EXPECT_EQ(message["content"], "Hi");
+  EXPECT_EQ(message["tool_calls"].size(), 2u);
+  EXPECT_EQ(message["tool_calls"][1]["function"]["name"], "g");
+  const Json delta = delta_of(chat, part)["delta"];
+  EXPECT_EQ(delta["content"], "Hi");
+  EXPECT_EQ(delta["tool_calls"][1]["index"], 1);
 }
 
 TEST(OpenAiFormat, ChunksOfChoices) {
@@ -93,7 +100,7 @@ TEST(OpenAiFormat, ChunksOfChoices) {
   std::string begin, begin_call, end, nothing;
   chat.begin({}, {}, begin);
   EXPECT_EQ(choice_of(begin)["delta"].dump(), R"({"role":"assistant","content":""})");
-  chat.begin({.call = ToolCallPart()}, {}, begin_call);
+  chat.begin({.tool_choice = ToolChoice::kRequired}, {}, begin_call);
   EXPECT_EQ(choice_of(begin_call)["delta"].dump(), R"({"role":"assistant","content":null})");
   completion.begin({}, {}, nothing);
   EXPECT_EQ(nothing, "");
@@ -103,9 +110,9 @@ TEST(OpenAiFormat, ChunksOfChoices) {
   EXPECT_EQ(delta_of(chat, {.text = "Hi"})["delta"].dump(), R"({"content":"Hi"})");
   EXPECT_EQ(delta_of(chat, {.text = "Hi"})["finish_reason"], nullptr);
   EXPECT_EQ(delta_of(completion, {.text = "Hi"})["text"], "Hi");
-  EXPECT_EQ(without_id(delta_of(chat, {.call = ToolCallPart{"f", ""}})["delta"]),
+  EXPECT_EQ(delta_of(chat, {.calls = {{"f", "", 0, "call_1"}}})["delta"].dump(),
             R"({"tool_calls":[{"index":0,"id":"call_1","type":"function","function":{"name":"f","arguments":""}}]})");
-  EXPECT_EQ(delta_of(chat, {.call = ToolCallPart{"", "{\"a"}})["delta"].dump(),
+  EXPECT_EQ(delta_of(chat, {.calls = {{"", "{\"a"}}})["delta"].dump(),
             R"({"tool_calls":[{"index":0,"function":{"arguments":"{\"a"}}]})");
 }
 

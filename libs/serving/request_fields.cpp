@@ -53,15 +53,9 @@ constexpr const char* kInstead = "use response_format or guided_json";
 constexpr const char* kAnother = "this server does not have this sampler";
 
 constexpr UnsupportedField kUnsupported[] = {
-    {"guided_regex", kInstead},
-    {"guided_choice", kInstead},
-    {"guided_grammar", kInstead},
     {"guided_whitespace_pattern", kInstead},
-    {"structured_outputs", kInstead},
     {"structural_tag", kInstead},
-    {"grammar", kInstead},
     {"json_schema", kInstead},
-    {"regex", kInstead},
     {"ebnf", kInstead},
     {"format", kInstead},
     {"nvext", kInstead},

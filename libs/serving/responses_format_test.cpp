@@ -111,6 +111,30 @@ TEST_F(ResponsesFormatTest, AStreamOfACall) {
           R"(response.completed 7 {"response":"completed"})"));
 }
 
+TEST_F(ResponsesFormatTest, TextAndCallsAreItems) {
+  for (const bool stream : {false, true}) {
+    if (stream) next();
+    post("/v1/responses",
+         R"({"input": "Hi", "tools": [{"type": "function", "name": "f"}, {"type": "function", "name": "g"}], "stream": )" +
+             std::string(stream ? "true}" : "false}"));
+    const RequestId id = backend_->submitted();
+    say("So:\n{\"name\":\"f\",\"arguments\":{\"b\":1}}\n{\"name\":\"g\",\"arguments\":{}}", 0, id);
+    finish(FinishReason::kStop, 0, id);
+    backend_->done(id);
+    const std::string all = bytes();
+    EXPECT_THAT(
+        all,
+        HasSubstr(
+            R"("output":[{"id":"<msg>","type":"message","status":"completed","role":"assistant","content":)"
+            R"([{"type":"output_text","text":"So:","annotations":[],"logprobs":[]}]},)"
+            R"({"id":"<fc>","type":"function_call","status":"completed","call_id":"<call>","name":"f","arguments":"{\"b\":1}"},)"
+            R"({"id":"<fc>","type":"function_call","status":"completed","call_id":"<call>","name":"g","arguments":"{}"}])"));
+    if (!stream) continue;
+    EXPECT_THAT(all, HasSubstr(R"("type":"response.function_call_arguments.done","sequence_number":)"));
+    EXPECT_THAT(all, HasSubstr(R"("output_index":2,"name":"g","arguments":"{}"})"));
+  }
+}
+
 TEST_F(ResponsesFormatTest, ALengthEndsAStreamAsIncomplete) {
   post_response(R"("stream": true)");
   say("a");

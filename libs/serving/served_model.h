@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "inference/inference_backend.h"
+#include "inference/answer_constraint.h"
 #include "tokenizer/tokenizer.h"
 
 namespace nanochat {
@@ -21,9 +22,8 @@ struct ServedModel {
   std::shared_ptr<const Tokenizer> tokenizer;
   std::shared_ptr<InferenceBackend> engine;
   std::vector<std::int32_t> stop_tokens;  // an answer ends at one of these
-  // Makes a constraint that limits answers to JSON that matches a schema; null stands for any object. Throws ConfigError for a
-  // schema that is not supported. If it is empty, requests with response_format or a required tool call are refused.
-  std::function<std::unique_ptr<TokenConstraint>(const nlohmann::ordered_json& schema)> make_constraint;
+  // Makes a constraint as answer_constraint() does. If it is empty, requests for answers of a form are refused.
+  std::function<std::unique_ptr<TokenConstraint>(AnswerForm form, const nlohmann::ordered_json& value)> make_constraint;
   bool has_tools = false;  // chats may use the calculator: the tokenizer has its tokens, and the engine its tool
 };
 

@@ -19,7 +19,7 @@ class AnswerBytes : public ::testing::Test {
  protected:
   AnswerBytes() {
     const auto model = testing::fake_model(backend_);
-    model->make_constraint = [](const nlohmann::ordered_json&) { return nullptr; };
+    model->make_constraint = [](AnswerForm, const nlohmann::ordered_json&) { return nullptr; };
     model->has_tools = true;
     api_.set_model(model);
     backend_->manual = true;

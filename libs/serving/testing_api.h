@@ -20,7 +20,7 @@ class ApiTest : public ::testing::Test {
   std::shared_ptr<FakeBackend> backend_ = std::make_shared<FakeBackend>();
   ApiOptions options_{.version = "1.2.3"};
   std::unique_ptr<Api> api_;
-  std::function<std::unique_ptr<TokenConstraint>(const nlohmann::ordered_json&)> make_constraint_;
+  std::function<std::unique_ptr<TokenConstraint>(AnswerForm, const nlohmann::ordered_json&)> make_constraint_;
   bool loaded_ = true;
   bool has_tools_ = true;
   std::vector<std::shared_ptr<RecordingExchange>> exchanges_;

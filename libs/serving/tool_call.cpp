@@ -6,6 +6,7 @@
 #include <spdlog/fmt/fmt.h>
 
 #include "inference/json_schema.h"
+#include "inference/regex.h"
 #include "serving/internal/json_fields.h"
 #include "tokenizer/chat_history.h"
 
@@ -149,33 +150,99 @@ ordered_json call_schema(const std::vector<ToolFunction>& functions) {
   return {{"anyOf", std::move(calls)}};
 }
 
-ToolCallPart ToolCallText::push(std::string_view text) {
-  ToolCallPart part;
-  for (const char c : text) {
-    const bool was_in_string = in_string_;
-    const int before = depth_;
-    if (in_string_) {
-      in_string_ = escaped_ || c != '"';
-      escaped_ = !escaped_ && c == '\\';
-    } else if (c == '"') {
-      in_string_ = true;
-    } else if (c == '{' || c == '[') {
-      ++depth_;
-    } else if (c == '}' || c == ']') {
-      --depth_;
-    } else if (c == ':' && depth_ == 1) {
-      place_ = place_ == Place::kBeforeName ? Place::kName : Place::kArguments;
-    }
-    if (place_ == Place::kName && (was_in_string || in_string_)) {
-      name_ += c;
-      if (in_string_) continue;
-      part.name = json::parse(std::exchange(name_, {}));
-      place_ = Place::kBeforeArguments;
-    } else if (place_ == Place::kArguments && std::max(before, depth_) > 1) {
-      part.arguments += c;
+ByteDfa call_beginning(const std::vector<ToolFunction>& functions) {
+  const std::string space = "[ \\t\\r\\n]*";
+  std::string names;
+  for (const ToolFunction& function : functions) {
+    names += names.empty() ? "" : "|";
+    for (const char c : json(function.name).dump()) {
+      const bool letter = (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c & 0x80) != 0;
+      if (!letter) names += '\\';
+      names += c;
     }
   }
-  return part;
+  const std::string colon = space + ":" + space;
+  return compile_regex(space + "\\{" + space + "\"name\"" + colon + "(?:" + names + ")" + space + "," + space +
+                           "\"arguments\"" + space + ":",
+                       RegexScope::kWhole);
+}
+
+ToolCallReader::Content ToolCallReader::push(std::string_view text) {
+  Content out;
+  for (const char c : text) push_character(c, out);
+  return out;
+}
+
+void ToolCallReader::push_character(char c, Content& out) {
+  switch (place_) {
+    case Place::kText:
+      if (c == '\n') {
+        place_ = Place::kBeginning;
+        at_beginning(c, out);
+      } else {
+        out.text += c;
+      }
+      break;
+    case Place::kBeginning: at_beginning(c, out); break;
+    case Place::kBeforeArguments:
+      if (c == ' ' || c == '\t' || c == '\r' || c == '\n') break;
+      place_ = c == '{' ? Place::kArguments : Place::kEnd;
+      if (place_ == Place::kArguments) in_arguments(c, out);
+      break;
+    case Place::kArguments: in_arguments(c, out); break;
+    case Place::kEnd:  // what a model adds to a call, up to its '}'
+      if (c == '}') place_ = Place::kBeginning;
+      break;
+  }
+}
+
+std::string ToolCallReader::finish() {
+  std::string text = std::exchange(held_, {});
+  const bool only_space = text.find_first_not_of(" \t\r\n") == std::string::npos;
+  return has_called() && only_space ? "" : text;
+}
+
+void ToolCallReader::at_beginning(char c, Content& out) {
+  held_ += c;
+  state_ = beginning_->next(state_, static_cast<unsigned char>(c));
+  if (state_ == ByteDfa::kDead) {
+    state_ = beginning_->start();
+    const bool new_line = c == '\n';  // where another call may begin
+    if (new_line) held_.pop_back();
+    out.text += std::exchange(held_, {});
+    place_ = Place::kText;
+    if (new_line) push_character(c, out);
+  } else if (beginning_->accepts(state_)) {
+    begin_call(out);
+    state_ = beginning_->start();
+  }
+}
+
+void ToolCallReader::begin_call(Content& out) {
+  ++calls_;
+  ToolCallPart& call = part(out);
+  call.name = json::parse(std::exchange(held_, {}) + "0}").at("name").get<std::string>();
+  place_ = Place::kBeforeArguments;
+}
+
+void ToolCallReader::in_arguments(char c, Content& out) {
+  part(out).arguments += c;
+  if (in_string_) {
+    in_string_ = escaped_ || c != '"';
+    escaped_ = !escaped_ && c == '\\';
+  } else if (c == '"') {
+    in_string_ = true;
+  } else if (c == '{' || c == '[') {
+    ++depth_;
+  } else if (c == '}' || c == ']') {
+    if (--depth_ == 0) place_ = Place::kEnd;
+  }
+}
+
+// The part of the call that is under way.
+ToolCallPart& ToolCallReader::part(Content& out) const {
+  if (out.calls.empty() || out.calls.back().index != calls_ - 1) out.calls.push_back({.index = calls_ - 1});
+  return out.calls.back();
 }
 
 }  // namespace nanochat

@@ -1,6 +1,11 @@
 #include "serving/internal/tool_call.h"
 
 #include <gmock/gmock.h>
+
+#include <algorithm>
+#include <memory>
+#include <utility>
+
 #include <spdlog/fmt/fmt.h>
 
 #include "serving/api_error.h"
@@ -107,24 +112,66 @@ TEST(CallSchema, ArgumentsAreObjectsHoweverTheSchemaSaysIt) {
   EXPECT_EQ(refusal(parameters(doubling + R"("a60": {"type": "object"}}})")), "");
 }
 
-TEST(ToolCallText, TakesACallApartWhereverItsPiecesEnd) {
-  const std::string arguments = R"({"a": "}\" ,{ é", "b": {"name": [1, {"arguments": ":"}]}})";
-  const std::string text = R"({ "name" : "say \"hi\":", "arguments": )" + arguments + " }";
-  for (std::size_t size = 1; size <= text.size(); ++size) {
-    ToolCallText call;
-    std::string name, joined;
-    int names = 0;
-    for (std::size_t begin = 0; begin < text.size(); begin += size) {
-      const ToolCallPart part = call.push(std::string_view(text).substr(begin, size));
+std::shared_ptr<const ByteDfa> beginning_of(const std::vector<std::string>& names) {
+  std::vector<ToolFunction> functions;
+  for (const std::string& name : names) functions.push_back({name, {}, ""});
+  return std::make_shared<const ByteDfa>(call_beginning(functions));
+}
+
+// What the parts of a text give together, for pieces of a size: the text, and "name(arguments);" of each call.
+std::pair<std::string, std::string> read(const std::shared_ptr<const ByteDfa>& beginning, std::string_view text,
+                                         std::size_t size) {
+  ToolCallReader reader(beginning);
+  std::string plain;
+  std::vector<std::pair<std::string, std::string>> calls;
+  for (std::size_t begin = 0; begin < text.size(); begin += size) {
+    const ToolCallReader::Content content = reader.push(text.substr(begin, size));
+    plain += content.text;
+    for (const ToolCallPart& part : content.calls) {
+      calls.resize(std::max(calls.size(), static_cast<std::size_t>(part.index) + 1));
+      auto& [name, arguments] = calls.at(static_cast<std::size_t>(part.index));
+      EXPECT_TRUE(name.empty() || part.name.empty());
+      EXPECT_FALSE(name.empty() && part.name.empty());  // the name comes first
       name += part.name;
-      names += part.name.empty() ? 0 : 1;
-      EXPECT_TRUE(names == 1 || part.arguments.empty());
-      joined += part.arguments;
-      EXPECT_EQ(part.empty(), part.name.empty() && part.arguments.empty());
+      arguments += part.arguments;
     }
-    EXPECT_EQ(name, "say \"hi\":");
-    EXPECT_EQ(joined, arguments) << size;
   }
+  plain += reader.finish();
+  EXPECT_EQ(reader.has_called(), !calls.empty());
+  std::string all;
+  for (const auto& [name, arguments] : calls) all += name + "(" + arguments + ");";
+  return {plain, all};
+}
+
+TEST(ToolCallReader, TakesCallsApartWhereverTheirPiecesEnd) {
+  const std::string arguments = R"({"a": "}\" ,{ é", "b": {"name": [1, {"arguments": ":"}]}})";
+  const std::string call = R"({ "name" : "say \"hi\":", "arguments": )" + arguments + " }";
+  const auto beginning = beginning_of({"other", "say \"hi\":", "f.(x)*"});
+  const std::string text = "Let me see.\n{\"name\n\n" + call + "\n" + R"({"name":"f.(x)*","arguments":{}})" + "\n";
+  for (std::size_t size = 1; size <= text.size(); ++size) {
+    const auto [plain, calls] = read(beginning, text, size);
+    EXPECT_EQ(plain, "Let me see.\n{\"name") << size;
+    EXPECT_EQ(calls, "say \"hi\":(" + arguments + ");f.(x)*({});") << size;
+  }
+}
+
+TEST(ToolCallReader, LeavesOtherTextAlone) {
+  const auto beginning = beginning_of({"f"});
+  for (const std::string text : {"", "Hi", "\n\n Hi \n", "{\"name\": \"g\", \"arguments\": {}}", "{\"name\"", "{}\n{\"a\":1}\n",
+                                 "Say {\"name\": \"f\", \"arguments\": {}}", "\xc3\xa9\n{\xff"}) {
+    for (const std::size_t size : {1, 3, 100}) {
+      const auto [plain, calls] = read(beginning, text, size);
+      EXPECT_EQ(plain, text);
+      EXPECT_EQ(calls, "");
+    }
+  }
+}
+
+TEST(ToolCallReader, TakesWhatACallHasThatIsNotComplete) {
+  const auto beginning = beginning_of({"f"});
+  EXPECT_EQ(read(beginning, R"({"name": "f", "arguments": {"a": [1)", 2).second, R"(f({"a": [1);)");
+  EXPECT_EQ(read(beginning, R"({"name": "f", "arguments": null} more)", 2),
+            (std::pair<std::string, std::string>(" more", "f();")));
 }
 
 }  // namespace

@@ -1,42 +1,17 @@
 """The official openai package, and LangChain on it, against the server: python openai_contract.py NANOCHAT [RUN]; a RUN has a context of 2,048"""
-import enum
 import json
+import re
 import sys
 import tempfile
-from typing import Literal, Optional, Union
 
 import langchain_openai
 import openai
 import pydantic
 
 import server
+from pydantic_models import LOOSE, MODELS, Cat, Pet
 
 CONTEXT = 2048  # room for the description of a tool, of which a vocabulary of 512 takes a token a letter or two
-
-
-class Colour(enum.Enum):
-    RED = "red"
-    BLUE = "blue"
-
-
-class Cat(pydantic.BaseModel):
-    kind: Literal["cat"]
-    lives: int = pydantic.Field(ge=0, le=9)
-
-
-class Dog(pydantic.BaseModel):
-    kind: Literal["dog"]
-    good: Literal[True]
-
-
-class Pet(pydantic.BaseModel):
-    """A pet with every kind of choice that Pydantic writes in its own way."""
-    version: Literal[1]
-    size: Literal["small", "large"]
-    colour: Colour
-    owner: Optional[Literal["me"]]
-    animal: Union[Cat, Dog]
-    neighbour: Union[Cat, Dog] = pydantic.Field(discriminator="kind")
 
 
 def check_responses(client):
@@ -106,6 +81,17 @@ def check_responses(client):
             raise AssertionError(f"{changes} was not refused")
         except openai.BadRequestError as error:
             assert error.param == param, error
+
+
+def check_models(client, model):
+    """parse() with every model: the schemas as the package writes them, in its strict mode."""
+    for wanted in MODELS:
+        try:
+            parsed = client.chat.completions.parse(model=model, messages=[{"role": "user", "content": "Fill in the form."}], max_tokens=600,
+                                                   temperature=1.0, seed=5, response_format=wanted).choices[0].message.parsed
+            assert isinstance(parsed, wanted), parsed
+        except pydantic.ValidationError:
+            assert wanted.__name__ in LOOSE, wanted
 
 
 def check_turns(client, model):
@@ -227,6 +213,7 @@ def check(url):
 
     check_responses(client)
     check_turns(client, model)
+    check_models(client, model)
 
     def refused(kind, **changes):
         try:
@@ -238,8 +225,12 @@ def check(url):
     assert refused(openai.BadRequestError, temperature=-1).param == "temperature"
     assert refused(openai.BadRequestError, messages=[{"role": "user", "content": "word " * 5000}]).code == "context_length_exceeded"
     refused(openai.NotFoundError, model="other")
-    for name, value in (("grammar", 'root ::= "a"'), ("guided_regex", "a+"), ("guided_choice", ["a", "b"]), ("structured_outputs", {"regex": "a"})):
+    for name, value in (("guided_whitespace_pattern", "a"), ("structural_tag", "a"), ("ebnf", "a"), ("guided_regex", "(a)\\1")):
         assert refused(openai.BadRequestError, extra_body={name: value}).param == name
+    for extra, pattern in (({"guided_regex": "[a-f]{3}-\\d"}, "[a-f]{3}-[0-9]"), ({"guided_choice": ["yes", "no"]}, "yes|no"),
+                           ({"grammar": 'root ::= "a" [0-9]{2}'}, "a[0-9]{2}"), ({"structured_outputs": {"regex": "x+y"}}, "x+y")):
+        content = client.chat.completions.create(**{**options, "max_tokens": 30}, extra_body=extra).choices[0].message.content
+        assert re.fullmatch(pattern, content), (extra, content)
     assert refused(openai.BadRequestError, extra_body={"stream_options": {"include_usage": True}}).param == "stream_options"
     for reference in ("#/$defs/~", "#/$defs/~2", "#/anyOf/99999999999999999999", "#/$defs/none"):
         wrong = {"type": "object", "properties": {"a": {"$ref": reference}}, "required": ["a"]}

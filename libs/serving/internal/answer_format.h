@@ -35,7 +35,7 @@ namespace nanochat {
 enum class ChoiceEnd {
   kStop,  // at a stop token or before a stop string
   kLength,  // at max_tokens or at the end of the context
-  kCall,  // the choice is a complete call of a function
+  kCall,  // at a stop token, with calls of functions
   kCancelled,
   kError,
 };
@@ -48,12 +48,13 @@ struct ChoicePart {
   std::string text = {};
   std::vector<AnswerToken> tokens = {};  // the tokens of `text`, if the plan asks for logprobs
   bool begins_with_prompt = false;  // echo: tokens[0] is the first token of the prompt, which has no probability
-  std::optional<ToolCallPart> call = {};  // if the choice is a call of a function; `text` is then empty
+  ToolChoice tool_choice = ToolChoice::kNone;  // kRequired: the choice is a call, and `text` is empty
+  std::vector<ToolCallPart> calls = {};  // of functions, after `text`; at most one part of each
   std::vector<AnswerCalculation> calculations = {};  // if the plan hides calculator calls from the text
   std::optional<ChoiceEnd> end = {};  // nullopt: the choice continues
   std::string stop_string = {};  // with `end`: the stop string that ended the text, or empty
 
-  bool has_content() const { return !text.empty() || !tokens.empty() || (call && !call->empty()) || !calculations.empty(); }
+  bool has_content() const { return !text.empty() || !tokens.empty() || !calls.empty() || !calculations.empty(); }
 };
 
 class AnswerFormat {

@@ -41,7 +41,8 @@ struct AnswerPlan {
   std::int64_t n = 1;  // number of choices per prompt; equals n of each request
   bool stream = false;
   bool logprobs = false;  // pass tokens to the format
-  bool tool_call = false;  // each choice is a call of a function (tool_call.h)
+  ToolChoice tool_choice = ToolChoice::kNone;  // whether choices may have calls, or each is a call
+  std::shared_ptr<const ByteDfa> call_beginning = {};  // tool_call.h; null with kNone
   bool hide_calculator = false;  // pass calculator calls to the format apart from the text
   std::vector<std::string> stop = {};  // stop strings: a choice ends before one of these
   std::vector<TokenId> ends = {};  // a choice ends after one of these tokens, which is part of the answer
@@ -68,7 +69,7 @@ class AnswerSession : public HttpBodyStream, public std::enable_shared_from_this
   using Clock = std::chrono::steady_clock;
   struct Choice {
     AnswerText text;
-    std::optional<ToolCallText> call = {};
+    std::optional<ToolCallReader> calls = {};
     std::string prefix = {};  // the prompt, for echo
     std::vector<AnswerToken> prefix_tokens = {};
     std::optional<ChoiceEnd> end = {};

@@ -1,8 +1,10 @@
 #pragma once
-// Writes the answers of POST /v1/messages, as in Anthropic's API: a message with at most one content block, of text or of a call
-// of a tool. Events of a stream have names:
+// Writes the answers of POST /v1/messages, as in Anthropic's API: a message of content blocks, each with text or a call of a tool.
+// Events of a stream have names:
 //
-//   message_start, content_block_start, content_block_delta ..., content_block_stop, message_delta, message_stop
+//   message_start
+//   for each block: content_block_start, content_block_delta ..., content_block_stop
+//   message_delta, message_stop
 //
 // An answer without text has no content block. Results of the calculator are not listed.
 
@@ -27,12 +29,15 @@ class AnthropicFormat final : public AnswerFormat {
   using Json = nlohmann::ordered_json;
   Json message(Json content, const EngineUsage& usage) const;
   Json stop_reason(const EngineUsage& usage) const;  // of `last_`
-  void start_block(Json block, std::string& out);
+  enum class Block { kNone, kText, kCall };
+  void start_block(Block kind, Json block, std::string& out);
+  void stop_block(std::string& out);
   void write_delta(std::string_view type, const char* member, std::string_view text, std::string& out);
 
   const std::string id_, model_;
   const std::int64_t max_tokens_;
-  bool in_block_ = false;
+  Block block_ = Block::kNone;  // under way
+  std::int64_t blocks_ = 0;  // that have ended
   ChoicePart last_;  // the end of the answer, without its content
 };
 

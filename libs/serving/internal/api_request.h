@@ -18,13 +18,15 @@
 
 namespace nanochat {
 
-enum class ResponseFormat { kText, kJsonObject, kJsonSchema, kToolCall };
+enum class ResponseFormat { kText, kJsonObject, kJsonSchema, kToolCall, kRegex, kChoice, kGrammar };
 
 // The form that the answer must have.
 struct RequestedFormat {
   ResponseFormat format = ResponseFormat::kText;
-  nlohmann::ordered_json schema = {};  // null: any object (kJsonObject); kToolCall: call_schema()
-  std::string format_field = {};       // the field that asks for it: response_format, guided_json or tools
+  // null: any object (kJsonObject); kToolCall: call_schema(); kRegex, kChoice, kGrammar: the text or the texts.
+  nlohmann::ordered_json schema = {};
+  std::vector<ToolFunction> functions = {};  // that the model may call in its text, or must call (kToolCall)
+  std::string format_field = {};       // the field that asks for it: response_format, guided_json, tools ...
 };
 
 struct ChatRequest : RequestedFormat {

@@ -109,7 +109,7 @@ class ChatSessions::Turn {
   std::vector<std::int32_t> tokens_;  // of the prompt and the answer
   std::string text_;
   nlohmann::json calculations_ = nlohmann::json::array();
-  ToolCallPart call_;
+  std::vector<ToolCallPart> calls_;
 };
 
 }  // namespace nanochat

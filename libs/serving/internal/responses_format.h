@@ -1,11 +1,13 @@
 #pragma once
-// Writes the answers of POST /v1/responses: an object with one output item, which is a message or the call of a function. Events
-// of a stream have names and sequence numbers:
+// Writes the answers of POST /v1/responses: an object with output items, each a message or the call of a function. Events of a
+// stream have names and sequence numbers:
 //
-//   response.created, response.in_progress, response.output_item.added
-//   for text: response.content_part.added, response.output_text.delta ..., response.output_text.done, response.content_part.done
-//   for a call: response.function_call_arguments.delta ..., response.function_call_arguments.done
-//   response.output_item.done
+//   response.created, response.in_progress
+//   for each item: response.output_item.added
+//     for text: response.content_part.added, response.output_text.delta ..., response.output_text.done,
+//     response.content_part.done
+//     for a call: response.function_call_arguments.delta ..., response.function_call_arguments.done
+//     response.output_item.done
 //   response.completed; response.incomplete if the answer ended because of its length; response.failed after an error
 //
 // A response that ends is put into the store, if the request wants it. Results of the calculator are not listed.
@@ -35,21 +37,28 @@ class ResponsesFormat final : public AnswerFormat {
 
  private:
   using Json = nlohmann::ordered_json;
-  enum class Item { kNone, kMessage, kCall };
-  void add(const ChoicePart& part);  // to the content so far
-  Json item_json(std::string_view status) const;
-  Json text_part() const;
+  struct Item {
+    std::string id = {};
+    std::string text = {};  // of a message
+    Json logprobs = Json::array();
+    std::optional<ToolCallPart> call = {};  // nullopt: a message
+  };
+  Item& add_message();
+  Item& add_call(const ToolCallPart& call);  // without its arguments
+  void add_text(Item& message, const ChoicePart& part) const;
+  static Json item_json(const Item& item, std::string_view status);
+  static Json text_part(const Item& message);
   Json output() const;  // the output items of an answer that has ended
   const char* status() const;
   Json response(std::string_view status, Json output, const EngineUsage* usage, const ApiError* error = nullptr) const;
   void keep(const std::string& body) const;
   void event(const char* name, Json fields, std::string& out);
   void create(std::string& out);
-  void add_item(Item item, std::string& out);
-  Json of_item() const;  // {"item_id", "output_index"}
+  void open_item(std::string& out);  // writes the events of the last item of output_
+  void close_item(std::string_view status, std::string& out);
+  Json of_item() const;  // {"item_id", "output_index"} of the last item
 
   const AnswerHead head_;
-  const std::string item_id_, call_id_ = new_id("call_");
   const std::shared_ptr<const Tokenizer> tokenizer_;
   const std::shared_ptr<ResponseStore> store_;
   const std::string owner_;
@@ -57,11 +66,8 @@ class ResponsesFormat final : public AnswerFormat {
   const std::int64_t top_logprobs_;
   nlohmann::json items_;  // of the conversation, for the store
   std::string beginning_;  // the last message of the conversation, if the answer continues it
-
-  Item item_ = Item::kNone;
-  std::string text_;
-  ToolCallPart call_;
-  Json logprobs_ = Json::array();
+  std::vector<Item> output_;
+  bool open_ = false;  // the last item may get more content
   std::optional<ChoiceEnd> end_;
   bool created_ = false;
   std::int64_t sequence_number_ = 0;

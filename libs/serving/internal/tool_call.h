@@ -1,15 +1,18 @@
 #pragma once
 // The functions that a chat request offers ("tools"): their description for the model, and the calls that the model answers
-// with. A call is the JSON object {"name": ..., "arguments": {...}}. If tool_choice requires a call, the answer is constrained
-// to call_schema().
+// with. A call is a line with the JSON object {"name": ..., "arguments": {...}}. If tool_choice requires a call, the answer is
+// constrained to call_schema(); otherwise the model decides, and its calls are found in its text.
 
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include <nlohmann/json.hpp>
 
+#include "inference/byte_dfa.h"
 #include "serving/internal/json_fields.h"
 
 namespace nanochat {
@@ -50,20 +53,43 @@ nlohmann::ordered_json call_schema(const std::vector<ToolFunction>& functions);
 // The new content of a call: the name, once it is complete, and the next part of the JSON text of the arguments.
 struct ToolCallPart {
   std::string name = {}, arguments = {};
-  bool empty() const { return name.empty() && arguments.empty(); }
+  std::int64_t index = 0;  // number of calls of the answer before this one
+  std::string id = {};  // "call_" and random digits; with the name. A reader does not set it, the session of the answer does
 };
 
-// Splits a call into name and arguments while its text is generated. The text must match call_schema().
-class ToolCallText {
+// How a call of one of the functions begins: white space, and then {"name": NAME, "arguments":
+ByteDfa call_beginning(const std::vector<ToolFunction>& functions);
+
+// Splits an answer into text and calls while it is generated. A call begins at the beginning of a line, as the system message
+// describes it. Everything else is text. Text that may be the beginning of a call is held back until that is decided.
+class ToolCallReader {
  public:
-  ToolCallPart push(std::string_view text);
+  explicit ToolCallReader(std::shared_ptr<const ByteDfa> beginning) : beginning_(std::move(beginning)) {}
+
+  struct Content {
+    std::string text = {};
+    std::vector<ToolCallPart> calls = {};  // at most one part of each call
+  };
+  Content push(std::string_view text);
+  // Call after the last text. Returns text that was held back and is not a call.
+  std::string finish();
+  bool has_called() const { return calls_ > 0; }
 
  private:
-  enum class Place { kBeforeName, kName, kBeforeArguments, kArguments };
-  Place place_ = Place::kBeforeName;
+  enum class Place { kText, kBeginning, kBeforeArguments, kArguments, kEnd };
+  void push_character(char c, Content& out);
+  void at_beginning(char c, Content& out);
+  void begin_call(Content& out);
+  void in_arguments(char c, Content& out);
+  ToolCallPart& part(Content& out) const;
+
+  std::shared_ptr<const ByteDfa> beginning_;
+  Place place_ = Place::kBeginning;
+  ByteDfa::State state_ = 0;  // after held_
+  std::string held_;  // may be the beginning of a call
+  std::int64_t calls_ = 0;
   int depth_ = 0;
   bool in_string_ = false, escaped_ = false;
-  std::string name_;  // as JSON
 };
 
 }  // namespace nanochat

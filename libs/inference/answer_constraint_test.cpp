@@ -1,12 +1,14 @@
-#include "inference/json_constraint.h"
+#include "inference/answer_constraint.h"
 
 #include <ATen/Parallel.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <bit>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include <nlohmann/json.hpp>
@@ -15,6 +17,7 @@
 #include "core/random.h"
 #include "inference/engine.h"
 #include "inference/testing_engine.h"
+#include "inference/testing_vocabulary.h"
 #include "model/gpt.h"
 #include "model/testing.h"
 
@@ -38,12 +41,6 @@ std::vector<std::string> vocabulary() {
   }
   tokens.emplace_back();  // a special token
   return tokens;
-}
-
-std::shared_ptr<const TokenTrie> make_trie(const std::vector<std::string>& tokens) {
-  return std::make_shared<const TokenTrie>(static_cast<std::int64_t>(tokens.size()), [&](std::int32_t id) {
-    return std::string_view(tokens[static_cast<std::size_t>(id)]);
-  });
 }
 
 const std::vector<std::string>& schemas() {
@@ -132,9 +129,9 @@ std::unique_ptr<Gpt> random_gpt(std::int64_t vocab) {
   return std::make_unique<Gpt>(testing::random_model(config, at::kFloat, 5));
 }
 
-TEST(JsonConstraint, AThousandAnswersOfARandomModelParseAndFit) {
+TEST(AnswerConstraint, AThousandAnswersOfARandomModelParseAndFit) {
   const std::vector<std::string> tokens = vocabulary();
-  const auto trie = make_trie(tokens);
+  const auto trie = testing::trie_of(tokens);
   const auto stop = static_cast<std::int32_t>(tokens.size() - 1);
   EngineOptions options;
   options.max_running = 10;
@@ -152,7 +149,7 @@ TEST(JsonConstraint, AThousandAnswersOfARandomModelParseAndFit) {
       request.sampling.seed = rng.next();
       request.stop_tokens = {stop};
       request.n = 10;
-      request.constraint = json_schema_constraint(schema, trie);
+      request.constraint = answer_constraint(AnswerForm::kJsonSchema, schema, trie);
       // From hardly enough to plenty.
       request.max_tokens = request.constraint->closing_length() + static_cast<std::int64_t>(rng.below(batch < 3 ? 12 : 150));
       testing::Receiver receiver(10);
@@ -176,20 +173,17 @@ TEST(JsonConstraint, AThousandAnswersOfARandomModelParseAndFit) {
   EXPECT_GT(by_stop_token, 0);
 }
 
-TEST(JsonConstraint, AnyObjectClosesInTime) {
+TEST(AnswerConstraint, AnyObjectClosesInTime) {
   const std::vector<std::string> tokens = vocabulary();
-  const auto trie = make_trie(tokens);
+  const auto trie = testing::trie_of(tokens);
   Rng rng(9);
   for (int i = 0; i < 300; ++i) {
-    const auto constraint = json_object_constraint(trie);
+    const auto constraint = answer_constraint(AnswerForm::kJsonObject, nullptr, trie);
     std::string answer;
     for (std::int64_t room = 1 + static_cast<std::int64_t>(rng.below(60)); room > 0 && !constraint->must_end(); --room) {
       ASSERT_LE(constraint->closing_length(), room);
       const auto allowed = constraint->allowed(room);
-      std::vector<std::int32_t> choices;
-      for (std::size_t id = 0; id < tokens.size(); ++id) {
-        if ((allowed[id / 64] >> (id % 64) & 1U) != 0) choices.push_back(static_cast<std::int32_t>(id));
-      }
+      const std::vector<std::int32_t> choices = testing::allowed_ids(allowed, tokens.size());
       ASSERT_FALSE(choices.empty()) << answer;
       const std::int32_t token = rng.choose(choices);
       constraint->accept(token);
@@ -200,24 +194,26 @@ TEST(JsonConstraint, AnyObjectClosesInTime) {
   }
 }
 
-TEST(JsonConstraint, KnowsTheShortestAnswerInTokens) {
-  const auto trie = make_trie(vocabulary());
-  EXPECT_EQ(json_object_constraint(trie)->closing_length(), 1);  // "{}" is one token
-  EXPECT_EQ(json_schema_constraint(Json::parse(R"({"enum":["red","green"]})"), trie)->closing_length(), 3);  // " red "
-  EXPECT_EQ(json_schema_constraint(Json::parse(R"({"type":"boolean"})"), trie)->closing_length(), 1);
-  const auto person = json_schema_constraint(Json::parse(schemas()[0]), trie);
+TEST(AnswerConstraint, KnowsTheShortestAnswerInTokens) {
+  const auto trie = testing::trie_of(vocabulary());
+  EXPECT_EQ(answer_constraint(AnswerForm::kJsonObject, nullptr, trie)->closing_length(), 1);  // "{}" is one token
+  EXPECT_EQ(answer_constraint(AnswerForm::kJsonSchema, Json::parse(R"({"enum":["red","green"]})"), trie)->closing_length(),
+            3);  // " red "
+  EXPECT_EQ(answer_constraint(AnswerForm::kJsonSchema, Json::parse(R"({"type":"boolean"})"), trie)->closing_length(), 1);
+  const auto person = answer_constraint(AnswerForm::kJsonSchema, Json::parse(schemas()[0]), trie);
   EXPECT_EQ(person->closing_length(), 11);  // {" name ": " " , " age ": 0 }
   EXPECT_FALSE(person->may_end());
 }
 
-TEST(JsonConstraint, ALimitBelowTheShortestAnswerIsRefused) {
+TEST(AnswerConstraint, ALimitBelowTheShortestAnswerIsRefused) {
   const std::vector<std::string> tokens = vocabulary();
   Engine engine(random_gpt(static_cast<std::int64_t>(tokens.size())), EngineOptions());
   const auto submit = [&](std::int64_t max_tokens) {
     EngineRequest request;
     request.prompt = {1};
     request.max_tokens = max_tokens;
-    request.constraint = json_schema_constraint(Json::parse(R"({"enum":["red","green"]})"), make_trie(tokens));
+    request.constraint = answer_constraint(AnswerForm::kJsonSchema, Json::parse(R"({"enum":["red","green"]})"),
+                                           testing::trie_of(tokens));
     return engine.submit(std::move(request));
   };
   EXPECT_THAT([&] { submit(2); }, ThrowsMessage<ConfigError>(HasSubstr(
@@ -225,24 +221,27 @@ TEST(JsonConstraint, ALimitBelowTheShortestAnswerIsRefused) {
   EXPECT_TRUE(submit(3));
 }
 
-TEST(JsonConstraint, ClonesGoTheirOwnWays) {
-  const auto trie = make_trie(vocabulary());
-  const auto first = json_schema_constraint(Json::parse(R"({"type":["boolean","null"]})"), trie);
+TEST(AnswerConstraint, ClonesGoTheirOwnWays) {
+  const auto trie = testing::trie_of(vocabulary());
+  const auto first = answer_constraint(AnswerForm::kJsonSchema, Json::parse(R"({"type":["boolean","null"]})"), trie);
   const auto second = first->clone();
   first->accept('t');
   EXPECT_EQ(first->closing_length(), 3);
   EXPECT_EQ(second->closing_length(), 1);
 }
 
-TEST(JsonConstraint, RefusesWhatTheVocabularyCannotSpell) {
+TEST(AnswerConstraint, RefusesWhatTheVocabularyCannotSpell) {
   const std::vector<std::string> tokens = {"a", "b", "\""};
-  EXPECT_NO_THROW(json_schema_constraint(Json::parse(R"({"type":"string"})"), make_trie(tokens)));
-  EXPECT_THAT([&] { json_object_constraint(make_trie(tokens)); }, ThrowsMessage<ConfigError>(HasSubstr("cannot spell")));
+  EXPECT_NO_THROW(answer_constraint(AnswerForm::kJsonSchema, Json::parse(R"({"type":"string"})"), testing::trie_of(tokens)));
+  EXPECT_THAT([&] { answer_constraint(AnswerForm::kJsonObject, nullptr, testing::trie_of(tokens)); },
+              ThrowsMessage<ConfigError>(HasSubstr("cannot spell")));
 }
 
-TEST(JsonConstraint, RefusesWhatTakesTooLongToWrite) {
-  const auto trie = make_trie(vocabulary());
-  const auto constraint = [&](const char* schema) { return json_schema_constraint(Json::parse(schema), trie); };
+TEST(AnswerConstraint, RefusesWhatTakesTooLongToWrite) {
+  const auto trie = testing::trie_of(vocabulary());
+  const auto constraint = [&](const char* schema) {
+    return answer_constraint(AnswerForm::kJsonSchema, Json::parse(schema), trie);
+  };
   EXPECT_THAT(
       [&] {
         constraint(R"({"type":"array","minItems":4096,"items":{"type":"array","minItems":4096,"items":{"type":"null"}}})");
@@ -256,17 +255,92 @@ TEST(JsonConstraint, RefusesWhatTakesTooLongToWrite) {
   EXPECT_GT(std::popcount(possible->allowed(100)[0]) + std::popcount(possible->allowed(100)[1]), 0);
 }
 
-// Random walks through schemas that read the same text in ever more ways: they end in time, and with JSON.
-TEST(JsonConstraint, ManyWaysToReadAnAnswerAreNoMatter) {
+TEST(AnswerConstraint, WritesOtherForms) {
+  const auto trie = testing::trie_of(vocabulary());
+  const auto spelled = [&](AnswerForm form, const Json& value, std::string_view text) {
+    const auto constraint = answer_constraint(form, value, trie);
+    for (const char c : text) {
+      const auto byte = static_cast<std::size_t>(static_cast<unsigned char>(c));
+      if ((constraint->allowed(100)[byte / 64] >> (byte % 64) & 1U) == 0) return false;
+      constraint->accept(static_cast<std::int32_t>(byte));
+    }
+    return constraint->may_end();
+  };
+  EXPECT_TRUE(spelled(AnswerForm::kRegex, "a+b", "aab"));
+  EXPECT_FALSE(spelled(AnswerForm::kRegex, "a+b", "aa"));
+  EXPECT_TRUE(spelled(AnswerForm::kChoice, {"no", "no way"}, "no way"));
+  EXPECT_FALSE(spelled(AnswerForm::kChoice, {"no", "no way"}, "now"));
+  EXPECT_TRUE(spelled(AnswerForm::kGrammar, "root ::= \"(\" root \")\" | \"x\"", "((x))"));
+  EXPECT_TRUE(spelled(AnswerForm::kJsonObject, nullptr, "{}"));
+  EXPECT_THAT([&] { answer_constraint(AnswerForm::kRegex, "a^b", trie); },
+              ThrowsMessage<ConfigError>(HasSubstr("regular expression: no finite value fits it")));
+}
+
+// A schema that came before is not compiled again: the second request has its tables, and a state of its own.
+TEST(AnswerConstraint, TheCacheKeepsTables) {
+  std::vector<std::string> tokens = vocabulary();
+  for (int i = 0; i < 3000; ++i) tokens.push_back("word" + std::to_string(i));  // masks of many tokens are kept
+  ConstraintCache cache(testing::trie_of(tokens));
+  const Json schema = Json::parse(R"({"type":"string"})");
+  const auto after_quote = [&] {
+    auto constraint = cache.make(AnswerForm::kJsonSchema, schema);
+    constraint->accept('"');
+    return constraint;
+  };
+  const auto first = after_quote();
+  const auto allowed = first->allowed(100);
+  const auto second = after_quote();
+  EXPECT_EQ(second->allowed(100).data(), allowed.data());
+  second->accept('"');
+  EXPECT_TRUE(second->must_end());
+  EXPECT_FALSE(first->may_end());
+  for (int i = 0; i < 20; ++i) cache.make(AnswerForm::kChoice, {std::to_string(i)});  // more than it keeps
+  EXPECT_NE(after_quote()->allowed(100).data(), allowed.data());
+  EXPECT_EQ(first->allowed(100).data(), allowed.data());  // tables in use stay
+  EXPECT_THROW(cache.make(AnswerForm::kGrammar, "root ::= other"), ConfigError);
+}
+
+// Sequences of several threads may share tables.
+TEST(AnswerConstraint, ThreadsShareTables) {
   const std::vector<std::string> tokens = vocabulary();
-  const auto trie = make_trie(tokens);
+  ConstraintCache cache(testing::trie_of(tokens));
+  std::vector<std::thread> threads;
+  std::atomic<int> answers = 0;
+  for (std::uint64_t seed = 0; seed < 4; ++seed) {
+    threads.emplace_back([&, seed] {
+      Rng rng(seed);
+      for (int i = 0; i < 50; ++i) {
+        const auto constraint = cache.make(AnswerForm::kJsonSchema, Json::parse(schemas()[static_cast<std::size_t>(i) % 5]));
+        std::string answer;
+        for (std::int64_t room = 60; room > 0 && !constraint->must_end(); --room) {
+          const auto allowed = constraint->allowed(room);
+          std::vector<std::int32_t> choices;
+          for (std::size_t id = 0; id < tokens.size(); ++id) {
+            if ((allowed[id / 64] >> (id % 64) & 1U) != 0) choices.push_back(static_cast<std::int32_t>(id));
+          }
+          const std::int32_t token = rng.choose(choices);
+          constraint->accept(token);
+          answer += tokens[static_cast<std::size_t>(token)];
+        }
+        answers += constraint->may_end() && Json::accept(answer);
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(answers, 200);
+}
+
+// Random walks through schemas that read the same text in ever more ways: they end in time, and with JSON.
+TEST(AnswerConstraint, ManyWaysToReadAnAnswerAreNoMatter) {
+  const std::vector<std::string> tokens = vocabulary();
+  const auto trie = testing::trie_of(tokens);
   Rng rng(4);
   for (
       const char* text :
       {R"({"$ref":"#/$defs/n","$defs":{"n":{"anyOf":[{"type":"array","items":{"$ref":"#/$defs/n"}},{"type":"array","items":{"$ref":"#/$defs/n"},"maxItems":9},{"type":"null"}]}}})",
        R"({"$ref":"#/$defs/n","$defs":{"n":{"anyOf":[{"type":"object","properties":{"a":{"$ref":"#/$defs/n"}}},{"type":"object","additionalProperties":{"$ref":"#/$defs/n"}}]}}})"}) {
     for (int walk = 0; walk < 5; ++walk) {
-      const auto constraint = json_schema_constraint(Json::parse(text), trie);
+      const auto constraint = answer_constraint(AnswerForm::kJsonSchema, Json::parse(text), trie);
       std::string answer;
       for (std::int64_t room = 80; room > 0 && !constraint->must_end(); --room) {
         const auto allowed = constraint->allowed(room);
