@@ -459,7 +459,8 @@ void add_bench(CommandLine& command_line) {
   Subcommand& training = add_shape(
       command_line, "bench train",
       "Measure training steps: forward, backward and optimizer. MFU is relative to the data-sheet rate of a GPU, "
-      "or to the measured rate of a large matrix product in the same dtype on a CPU.",
+      "or to the measured rate of a large matrix product in the same dtype on a CPU. Started as several processes, for "
+      "example by `nanochat launch`, it measures data-parallel training; tokens/s is the sum over all of them.",
       "nanochat bench train --depth 4 --sequence-len 256 --device-batch-size 16 --vocab-size 4096", *train);
   training.option("recompute", &train->recompute,
                   "Keep only the input of each layer in the forward pass, and compute the rest again in the backward pass.");

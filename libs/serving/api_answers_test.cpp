@@ -1,6 +1,7 @@
 // Requests that generate text: what a client gets, and what the engine is asked for.
 #include <gmock/gmock.h>
 
+#include "core/errors.h"
 #include "serving/testing_api.h"
 
 namespace nanochat {
