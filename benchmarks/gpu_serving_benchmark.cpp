@@ -322,7 +322,7 @@ void gpu_decode_step(benchmark::State& state) {
     if (batch.fuses_decodes()) {
       ops::DecodeFusion fusion;
       if (late) fusion.stream = residual;
-      if (i + 1 < cache.keys.size()) {
+      if (fused && i + 1 < cache.keys.size()) {
         fusion.next_keys = cache.keys[i + 1];
         fusion.next_values = cache.values[i + 1];
       }
