@@ -168,8 +168,8 @@ void gpu_smear_backward(benchmark::State& state) {
   Stream s;
   const at::Tensor before = random_ids(kTokens), gate = random({1, 24}), lambda = floats({1}).add(0.1);
   const at::Tensor opened = floats({kTokens}).add(0.5), dy = random({kTokens, kWidth}), d_gate = floats({1, 24});
-  compare(state, kTokens * kWidth * 2 * 3, ops::cuda::smear_backward, ops::reference::smear_backward, dy, s.x0, before,
-          gate, lambda, opened, s.y, d_gate, floats({1}));
+  compare(state, kTokens * kWidth * 2 * 3, ops::cuda::smear_backward, ops::reference::smear_backward, dy, s.x0, before, gate,
+          lambda, opened, s.y, d_gate, floats({1}));
 }
 
 struct Values {

@@ -318,6 +318,7 @@ ExitCode bench_train(const BenchArguments& arguments, Ranks& ranks, Context& con
     const auto step = [&] {
       load();
       train();
+      optimizer.wait_for_weights();  // which have no next step to arrive beneath
       ops::synchronize(runtime.device);
     };
     ranks.is_root() ? print_profile(arguments.profile, step) : step();

@@ -30,12 +30,16 @@ void EngineOptions::validate() const {
 }
 
 EngineStats& EngineStats::operator+=(const EngineStats& other) {
-  for (std::int64_t EngineStats::*const count :
-       {&EngineStats::running, &EngineStats::queued, &EngineStats::queued_tokens, &EngineStats::kv_blocks_used,
-        &EngineStats::kv_blocks_cached, &EngineStats::kv_blocks_total, &EngineStats::cache_hits, &EngineStats::cache_misses,
-        &EngineStats::requests, &EngineStats::finished, &EngineStats::cancelled, &EngineStats::failed, &EngineStats::refused,
-        &EngineStats::preemptions, &EngineStats::prompt_tokens, &EngineStats::cached_tokens, &EngineStats::completion_tokens,
-        &EngineStats::steps, &EngineStats::drafted_tokens, &EngineStats::accepted_tokens}) {
+  for (std::int64_t EngineStats::*const count : {&EngineStats::running,           &EngineStats::queued,
+                                                 &EngineStats::queued_tokens,     &EngineStats::kv_blocks_used,
+                                                 &EngineStats::kv_blocks_cached,  &EngineStats::kv_blocks_total,
+                                                 &EngineStats::cache_hits,        &EngineStats::cache_misses,
+                                                 &EngineStats::requests,          &EngineStats::finished,
+                                                 &EngineStats::cancelled,         &EngineStats::failed,
+                                                 &EngineStats::refused,           &EngineStats::preemptions,
+                                                 &EngineStats::prompt_tokens,     &EngineStats::cached_tokens,
+                                                 &EngineStats::completion_tokens, &EngineStats::steps,
+                                                 &EngineStats::drafted_tokens,    &EngineStats::accepted_tokens}) {
     this->*count += other.*count;
   }
   prompt_tokens_per_second += other.prompt_tokens_per_second;

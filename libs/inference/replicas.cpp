@@ -63,7 +63,8 @@ class Replicas::Impl {
     }
     bool finished = true;
     for (const auto& engine : engines_) {
-      if (limit) limit = std::max(std::chrono::milliseconds(0), std::chrono::ceil<std::chrono::milliseconds>(end - Clock::now()));
+      if (limit)
+        limit = std::max(std::chrono::milliseconds(0), std::chrono::ceil<std::chrono::milliseconds>(end - Clock::now()));
       finished = engine->drain(limit) && finished;
     }
     return finished;

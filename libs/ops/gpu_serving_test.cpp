@@ -539,7 +539,7 @@ TEST_F(GpuSampling, DrawsTheTokensOfTheCpu) {
     at::Tensor logits = random_tensor({kLogits, vocab}, at::kFloat, static_cast<std::uint64_t>(vocab), 3.0);
     logits.select(0, 0).mul_(2.0).round_().div_(2.0);  // many ties
     logits.select(0, 1).fill_(0.5);
-    logits.select(0, 2).mul_(0.05);                      // nearly flat
+    logits.select(0, 2).mul_(0.05);  // nearly flat
     logits.select(0, 3).mul_(5.0);
     logits.select(0, 4).masked_fill_(logits.select(0, 5).gt(-2.0), -std::numeric_limits<double>::infinity());
     logits.select(0, 6).fill_(-std::numeric_limits<double>::infinity());

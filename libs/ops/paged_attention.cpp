@@ -326,8 +326,8 @@ void DevicePagedBatch::assign(const PagedBatch& batch, std::span<const std::int3
                   tall_tiles_.count == 0,
               "paged attention: a batch of ", batch.tokens(), " tokens does not fit one of ", tiles_.count, " decodes");
   for (const auto& numbers : {inputs, before}) {
-    TORCH_CHECK(numbers.empty() || static_cast<std::int64_t>(numbers.size()) == batch.tokens(), "paged attention: ",
-                numbers.size(), " inputs for a batch of ", batch.tokens(), " tokens");
+    TORCH_CHECK(numbers.empty() || static_cast<std::int64_t>(numbers.size()) == batch.tokens(),
+                "paged attention: ", numbers.size(), " inputs for a batch of ", batch.tokens(), " tokens");
   }
   Lists lists;
   lists.inputs.assign(inputs.begin(), inputs.end());
@@ -397,8 +397,8 @@ void rope_paged_decode(const at::Tensor& qkv, const RopeTable& table, const Devi
                   (!fusion.next_keys.defined() ||
                    (fusion.next_keys.sizes() == keys.sizes() && fusion.next_values.sizes() == keys.sizes())),
               "rope_paged_decode: the next layer's cache is not like this one's");
-  TORCH_CHECK(!fusion.stream.defined() || (fusion.stream.dim() == 2 && fusion.stream.size(0) == out.size(0) &&
-                                           fusion.stream.size(1) % 8 == 0),
+  TORCH_CHECK(!fusion.stream.defined() ||
+                  (fusion.stream.dim() == 2 && fusion.stream.size(0) == out.size(0) && fusion.stream.size(1) % 8 == 0),
               "rope_paged_decode: rows ", fusion.stream.sizes(), " do not fit heads ", out.sizes());
   cuda::paged_decode(qkv, table, batch, keys, values, scope, eps, out, fusion);
 }

@@ -62,8 +62,8 @@ void smear(const at::Tensor& x, const at::Tensor& previous, const at::Tensor& be
 void smear_backward(const at::Tensor& dy, const at::Tensor& x, const at::Tensor& before, const at::Tensor& gate,
                     const at::Tensor& lambda, const at::Tensor& s, at::Tensor& dx, at::Tensor d_gate, at::Tensor d_lambda) {
   check(x, before, gate, lambda);
-  TORCH_CHECK(dy.sizes() == x.sizes() && dx.sizes() == x.sizes() &&
-                  dy.scalar_type() == start_gradient_type(x.options()) && s.numel() == x.size(0),
+  TORCH_CHECK(dy.sizes() == x.sizes() && dx.sizes() == x.sizes() && dy.scalar_type() == start_gradient_type(x.options()) &&
+                  s.numel() == x.size(0),
               "smear_backward: dy ", dy.sizes(), " or dx does not fit x ", x.sizes());
   if (x.is_cuda()) {
     return on_gpu(cuda::smear_backward, reference::smear_backward)(dy, x, before, gate, lambda, s, dx, d_gate, d_lambda);

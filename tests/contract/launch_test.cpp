@@ -42,9 +42,10 @@ TEST(LaunchContract, RunsACommandAsSeveralProcesses) {
 }
 
 TEST(LaunchContract, BenchTrainAddsUpTheTokensOfAllProcesses) {
-  const ProgramResult result =
-      launch({"--nproc", "2"}, {"bench", "train", "--depth", "1", "--sequence-len", "32", "--device-batch-size", "4", "--micro-batches",
-                                "2", "--vocab-size", "256", "--steps", "3", "--device", "cpu", "--dtype", "float32", "--json"});
+  const ProgramResult result = launch({"--nproc", "2"},
+                                      {"bench", "train", "--depth", "1", "--sequence-len", "32", "--device-batch-size", "4",
+                                       "--micro-batches", "2", "--vocab-size", "256", "--steps", "3", "--device", "cpu",
+                                       "--dtype", "float32", "--json"});
   ASSERT_EQ(result.exit_code, 0) << result.err;
   const json report = json::parse(result.out);  // of rank 0 alone
   EXPECT_EQ(report.at("world_size"), 2);

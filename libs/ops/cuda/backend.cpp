@@ -246,9 +246,9 @@ void smear_backward(const at::Tensor& dy, const at::Tensor& x, const at::Tensor&
   const On stream(x);
   const std::int64_t rows = x.size(0), n = x.size(1), channels = gate.size(1);
   const at::Tensor slopes = floats(rows, x), partials = floats(stream_partials(rows), x);
-  cuda::smear_backward(element_of(x), smear_of(x, at::Tensor(), before, gate, lambda), data(dy, x),
-                       device_data<float>(s), data(dx, x), slopes.data_ptr<float>(), device_data<float>(d_lambda),
-                       partials.data_ptr<float>(), rows, n, stream);
+  cuda::smear_backward(element_of(x), smear_of(x, at::Tensor(), before, gate, lambda), data(dy, x), device_data<float>(s),
+                       data(dx, x), slopes.data_ptr<float>(), device_data<float>(d_lambda), partials.data_ptr<float>(), rows, n,
+                       stream);
   add_gate_gradient(slopes, x, gate, at::Tensor(), d_gate, {rows, 1, channels}, stream);
 }
 
@@ -537,7 +537,8 @@ at::Tensor sum_of_squares(const std::vector<at::Tensor>& tensors) {
       list.first_block[i] = static_cast<unsigned>(launched);
       launched += blocks_of(x);
     }
-    cuda::sum_of_squares(list, static_cast<int>(count), static_cast<unsigned>(launched), partial.data_ptr<double>() + done, stream);
+    cuda::sum_of_squares(list, static_cast<int>(count), static_cast<unsigned>(launched), partial.data_ptr<double>() + done,
+                         stream);
     done += launched;
   }
   return partial.sum();

@@ -77,8 +77,8 @@ __device__ inline std::uint32_t address_in_rank(const void* p, int rank) {
 // Stores where block `rank` has p; its barrier counts the bytes. Unlike a barrier of the cluster, this waits for no other
 // memory access. The block must not end before it has waited for all that is stored there.
 __device__ inline void store_in_rank(float* p, int rank, float x, std::uint64_t* barrier) {
-  asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.f32 [%0], %1, [%2];\n" ::"r"(
-                   address_in_rank(p, rank)),
+  asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.f32 [%0], %1, [%2];\n" ::"r"(address_in_rank(p,
+                                                                                                                        rank)),
                "f"(x), "r"(address_in_rank(barrier, rank))
                : "memory");
 }

@@ -253,12 +253,12 @@ void rope_qk_norm_store(Element type, const void* qkv, const float* cos, const f
 // ended: between those that write them and this one, there must be a copy from the host or the end of a graph.
 inline constexpr int kMostDecodeParts = 8;
 struct PagedDecode {
-  const void* qkv;   // (N, n_head + 2 n_kv_head, d)
+  const void* qkv;  // (N, n_head + 2 n_kv_head, d)
   const float* cos;  // (positions, d / 2)
   const float* sin;
-  void* keys;        // (blocks, n_kv_head, block_size, d)
+  void* keys;  // (blocks, n_kv_head, block_size, d)
   void* values;
-  void* out;         // (N, n_head, d)
+  void* out;  // (N, n_head, d)
   // Where qkv is a product of rows that were not normalised: those rows (N, width). Null: they were.
   const void* stream;
   std::int32_t width;
@@ -269,7 +269,7 @@ struct PagedDecode {
   const std::int32_t* slots;  // of each token, as for paged_store()
   std::int32_t n_head, n_kv_head, d, block_size, block_shift;
   std::int32_t sequence_count;
-  std::int32_t parts;   // 1, 2, 4 or 8
+  std::int32_t parts;  // 1, 2, 4 or 8
   std::int32_t window;  // as in PagedAttentionArguments
   float scale, eps;
   std::int32_t keys_ahead;  // set by paged_decode(): of each part, of the next layer

@@ -16,7 +16,6 @@
 namespace nanochat::ops::cuda {
 namespace {
 
-
 constexpr int kThreads = 256, kWarps = kThreads / 32;
 constexpr int kStep = 64;    // of the inner dimension, that a warp takes at a time: 16 numbers for each lane of a quad
 constexpr int kAtOnce = 4;   // such steps whose loads are under way together
@@ -242,7 +241,9 @@ __device__ inline float squares_of(const uint4& pairs) {
 // kTiles: tiles of 16 columns that are taken together; kRowTiles: tiles of 8 rows; kStreaming: groups of columns come one
 // after the other, through the slots.
 template <int kTiles, int kRowTiles, bool kStreaming>
-__global__ void __launch_bounds__(kThreads, kRowTiles == 1 ? 3 : kStreaming && kRowTiles > 2 ? 1 : 2)
+__global__ void __launch_bounds__(kThreads, kRowTiles == 1                ? 3
+                                            : kStreaming && kRowTiles > 2 ? 1
+                                                                          : 2)
     linear_rows_staged(const __grid_constant__ LinearRows p, const __grid_constant__ Division division) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   using Kind = Staged<kTiles, kRowTiles, kStreaming>;
@@ -389,7 +390,7 @@ __global__ void __launch_bounds__(kThreads, kRowTiles == 1 ? 3 : kStreaming && k
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
           partial[warp * kCount + ((t * kRowTiles + n) * 2 + half) * 32 + lane] = make_float2(sums[t][n][2 * half],
-                                                                                            sums[t][n][2 * half + 1]);
+                                                                                              sums[t][n][2 * half + 1]);
         }
       }
     }

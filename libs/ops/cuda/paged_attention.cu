@@ -15,7 +15,6 @@
 namespace nanochat::ops::cuda {
 namespace {
 
-
 constexpr int kThreads = kAttentionThreads, kWarps = kAttentionWarps;
 
 // What a block of threads works on.
@@ -220,7 +219,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) paged_attention_bf16(const 
   } else {
     wait_for_copies<0>();
     __syncthreads();
-    add_warps(shared, sums, work.rows, [&](int row, int column, float maximum, float sum, float (&values)[4]) {
+    add_warps(shared, sums, work.rows, [&](int row, int column, float maximum, float sum, float(&values)[4]) {
       write_row<4, bf16>(p, work, row, column, maximum, sum, values);
     });
   }

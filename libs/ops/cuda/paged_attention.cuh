@@ -146,9 +146,9 @@ struct RowSums {
     }
 #pragma unroll
     for (int j = 0; j < kKeys / 16; ++j) {
-      const u32 weights[4] = {
-          pack_bf16(scores[2 * j][0], scores[2 * j][1]), pack_bf16(scores[2 * j][2], scores[2 * j][3]),
-          pack_bf16(scores[2 * j + 1][0], scores[2 * j + 1][1]), pack_bf16(scores[2 * j + 1][2], scores[2 * j + 1][3])};
+      const u32 weights[4] = {pack_bf16(scores[2 * j][0], scores[2 * j][1]), pack_bf16(scores[2 * j][2], scores[2 * j][3]),
+                              pack_bf16(scores[2 * j + 1][0], scores[2 * j + 1][1]),
+                              pack_bf16(scores[2 * j + 1][2], scores[2 * j + 1][3])};
 #pragma unroll
       for (int i = 0; i < D / 16; ++i) {
         u32 v[4];
@@ -181,8 +181,8 @@ template <int D, class Body>
 __device__ inline void add_warps(unsigned char* shared, const RowSums<D>& own, int rows, const Body& body) {
   constexpr int kPitch = D + 8;  // the rows of a fragment lie in different banks
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32, quad = lane % 4;
-  auto* const sums = reinterpret_cast<float*>(shared);                                     // (warps, rows, kPitch)
-  auto* const marks = reinterpret_cast<float2*>(sums + kAttentionWarps * rows * kPitch);   // (warps, rows)
+  auto* const sums = reinterpret_cast<float*>(shared);  // (warps, rows, kPitch)
+  auto* const marks = reinterpret_cast<float2*>(sums + kAttentionWarps * rows * kPitch);  // (warps, rows)
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     const int row = lane / 4 + 8 * r;
@@ -190,7 +190,7 @@ __device__ inline void add_warps(unsigned char* shared, const RowSums<D>& own, i
 #pragma unroll
     for (int i = 0; i < D / 8; ++i) {
       *reinterpret_cast<float2*>(sums + (warp * rows + row) * kPitch + 8 * i + 2 * quad) = make_float2(own.out[i][2 * r],
-                                                                                                     own.out[i][2 * r + 1]);
+                                                                                                       own.out[i][2 * r + 1]);
     }
     if (quad == 0) marks[warp * rows + row] = make_float2(own.maximum[r], own.sum[r]);
   }

@@ -266,19 +266,19 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtOnce) paged_decode_kernel(c
       own.complete();
 
       auto* const out = static_cast<bf16*>(p.out) + (static_cast<i64>(item.sequence.row) * p.n_head + head * group) * D;
-      const auto write = [&](int row, int column, float sum, float (&values)[4]) {
+      const auto write = [&](int row, int column, float sum, float(&values)[4]) {
 #pragma unroll
         for (int j = 0; j < 4; ++j) values[j] /= sum;
         store<4>(out + row * D + column, values);
       };
       if (parts == 1) {
         add_warps(shared + layout.warp_sums(), own, group,
-                  [&](int row, int column, float, float sum, float (&values)[4]) { write(row, column, sum, values); });
+                  [&](int row, int column, float, float sum, float(&values)[4]) { write(row, column, sum, values); });
       } else {
         // Four columns of a row are added up by one part, their neighbours by the next.
         wait_cluster();
         add_warps(shared + layout.warp_sums(), own, group,
-                  [&](int row, int column, float maximum, float sum, float (&values)[4]) {
+                  [&](int row, int column, float maximum, float sum, float(&values)[4]) {
                     const int place = row * (D / 4) + column / 4;
                     store_in_rank(all_sums + part * layout.share() + place / parts, place % parts,
                                   make_float4(values[0], values[1], values[2], values[3]), landed);

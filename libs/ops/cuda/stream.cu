@@ -353,8 +353,9 @@ void smear_backward(Element type, const Smear& arguments, const void* dy, const 
   visit(type, [&]<class T>(T) {
     visit_access<T>(wide<T>(n, {arguments.x, dy, dx}), [&]<int N>(std::integral_constant<int, N>) {
       const RowLaunch shape = stream_launch(rows, n, N);
-      smear_backward_kernel<T, N><<<shape.grid, shape.block, 0, stream>>>(arguments, static_cast<const T*>(dy), s, static_cast<T*>(dx), slopes,
-                                                                          partials, rows, static_cast<int>(n));
+      smear_backward_kernel<T, N><<<shape.grid, shape.block, 0, stream>>>(arguments, static_cast<const T*>(dy), s,
+                                                                          static_cast<T*>(dx), slopes, partials, rows,
+                                                                          static_cast<int>(n));
       add_partials_kernel<<<1, kSumThreads, 0, stream>>>(partials, shape.grid.x, d_lambda, nullptr);
     });
   });

@@ -79,8 +79,8 @@ void paged_attention(const at::Tensor&, const at::Tensor&, const at::Tensor&, co
   unavailable();
 }
 bool paged_decode_takes(const at::Tensor&, std::int64_t) { return false; }
-void paged_decode(const at::Tensor&, const RopeTable&, const DevicePagedBatch&, at::Tensor&, at::Tensor&,
-                  const AttentionScope&, double, at::Tensor&, const DecodeFusion&) {
+void paged_decode(const at::Tensor&, const RopeTable&, const DevicePagedBatch&, at::Tensor&, at::Tensor&, const AttentionScope&,
+                  double, at::Tensor&, const DecodeFusion&) {
   unavailable();
 }
 at::Tensor sample(const at::Tensor&, std::span<const ops::SampleRow>, std::int64_t, const at::Tensor&, at::Tensor&) {
