@@ -246,7 +246,7 @@ def check(url):
     assert client.completions.create(model=model, prompt=[0] * CONTEXT, max_tokens=0, echo=True, logprobs=0).usage.prompt_tokens == CONTEXT
     assert refused(openai.BadRequestError, tool_choice="required").param == "tool_choice"
     patterns = [{"type": "function", "function": {"name": "f", "parameters": {
-        "type": "object", "properties": {"a": {"type": "string", "pattern": "x+"}}}}}]
+        "type": "object", "properties": {"a": {"type": "string", "pattern": "(x)\\1"}}}}}]
     assert "pattern" in refused(openai.BadRequestError, tools=patterns, tool_choice="required").message
     for key, kind in (("wrong", openai.AuthenticationError),):
         try:
