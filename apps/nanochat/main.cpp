@@ -9,13 +9,24 @@
 
 namespace {
 
+// Commands that compute one token after the other: nanochat serve, infer, bench serve, bench infer.
+bool decodes(char** argv) {
+  if (argv[0] == nullptr || argv[1] == nullptr) return false;
+  const std::string_view first = argv[1];
+  const std::string_view command = first == "bench" && argv[2] != nullptr ? argv[2] : first;
+  return command == "serve" || command == "infer";
+}
+
 // A thread that reaches the end of a parallel region early waits for the others, by default for several milliseconds without
 // sleeping. Where another program takes a part of a core, that time is missing to the thread that everybody waits for: beside a
-// busy process on two cores, training is a third faster when threads sleep after some tens of microseconds, and on an idle
-// machine it is as fast. Much shorter waits would slow decoding on an idle machine. libgomp reads the variable when it is loaded, so the program starts itself again with it. This comes before the
-// constructors of all libraries, which are most of the start, and costs a few milliseconds. A failure leaves the waits long.
+// busy process on two cores, training is a third faster when threads sleep after some microseconds, and on an idle machine it
+// is as fast. A decoding step has many short regions, and waking threads for each would cost a tenth of it, so threads then
+// wait for some tenths of a millisecond. libgomp reads the variable when it is loaded, so the program starts itself again with
+// it. This comes before the constructors of all libraries, which are most of the start, and costs a few milliseconds. A failure
+// leaves the waits long.
 void shorten_waits(int /*argc*/, char** argv, char** environment) {
-  static char spins[] = "GOMP_SPINCOUNT=3000";
+  static char short_spins[] = "GOMP_SPINCOUNT=1000", longer_spins[] = "GOMP_SPINCOUNT=10000";
+  char* const spins = decodes(argv) ? longer_spins : short_spins;
   std::vector<char*> with_spins = {spins};
   for (char** variable = environment; *variable != nullptr; ++variable) {  // std::getenv() finds nothing yet
     const std::string_view text = *variable;

@@ -51,12 +51,18 @@ class InfoTest : public ::testing::Test {
 
 // libgomp prints what it has read when it was loaded.
 TEST(Info, ThreadsSleepSoonWhenTheyWaitUnlessTheUserSaysOtherwise) {
-  const auto spins = [](std::map<std::string, std::string> environment) {
+  const auto spins = [](std::map<std::string, std::string> environment,
+                        const std::vector<std::string>& command = {"--version"}) {
     environment["OMP_DISPLAY_ENV"] = "VERBOSE";
-    return run_program({"--version"}, "", environment).err;
+    return run_program(command, "", environment).err;
   };
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-  EXPECT_THAT(spins({}), HasSubstr("GOMP_SPINCOUNT = '3000'"));
+  EXPECT_THAT(spins({}), HasSubstr("GOMP_SPINCOUNT = '1000'"));
+  for (const auto& decoding :
+       std::vector<std::vector<std::string>>{{"serve", "--help"}, {"infer", "--help"}, {"bench", "serve", "--help"}}) {
+    EXPECT_THAT(spins({}, decoding), HasSubstr("GOMP_SPINCOUNT = '10000'"));
+  }
+  EXPECT_THAT(spins({}, {"bench", "train", "--help"}), HasSubstr("GOMP_SPINCOUNT = '1000'"));
 #endif
   EXPECT_THAT(spins({{"GOMP_SPINCOUNT", "7"}}), HasSubstr("GOMP_SPINCOUNT = '7'"));
   EXPECT_THAT(spins({{"OMP_WAIT_POLICY", "ACTIVE"}}), HasSubstr("OMP_WAIT_POLICY = 'ACTIVE'"));
