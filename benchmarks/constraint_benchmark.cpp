@@ -50,7 +50,9 @@ Json form() {
   }
   return schema;
 }
-Json short_text() { return {{"type", "string"}, {"minLength", 300}, {"maxLength", 400}}; }  // a state for each number of characters
+Json short_text() {
+  return {{"type", "string"}, {"minLength", 300}, {"maxLength", 400}};
+}  // a state for each number of characters
 Json word_pattern() { return {{"type", "string"}, {"pattern", "^[A-Za-z]+( [A-Za-z]+)*$"}}; }
 Json numbers() { return {{"type", "array"}, {"items", {{"type", "integer"}}}, {"minItems", 100}}; }
 Json records() {
