@@ -1,12 +1,17 @@
 #include "optim/normuon.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/abs.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/linalg_svdvals.h>
+#include <ATen/ops/logical_or.h>
+#include <ATen/ops/lt.h>
+#include <ATen/ops/masked_fill.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/randn.h>
+#include <ATen/ops/sum.h>
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
@@ -25,9 +30,14 @@ constexpr double kFive[5][3] = {{8.156554524902461, -22.48329292557795, 15.87876
                                 {3.285753657755655, -2.3681294933425376, 0.46449024233003106},
                                 {2.3465413258596377, -1.7097828382687081, 0.42323551169305323}};
 
+// Whether an element decays depends on the sign of its update. Rounding may decide on the sign of an update so close to 0, where
+// a usual one is about 1, and products of float32 are not rounded the same way in each run.
+constexpr double kUnsure = 1e-4;
+
 // One matrix in float64, row by row as the papers write it.
 struct Plain {
   at::Tensor w, m, s;
+  at::Tensor unsure;  // elements that had such an update
   void step(const at::Tensor& g, double lr, double mu, double decay, double beta2) {
     const std::int64_t rows = w.size(0), columns = w.size(1);
     const bool by_row = rows >= columns;
@@ -53,6 +63,7 @@ struct Plain {
     x = x / s.clamp_min(1e-10).sqrt();
     x = x * (norm / std::max(1e-10, x.norm().item<double>()));
     const double rate = lr * std::sqrt(std::max(1.0, static_cast<double>(rows) / static_cast<double>(columns)));
+    unsure = unsure.logical_or(x.abs().lt(kUnsure));
     w = w - rate * (x + decay * at::where(x.mul(w).ge(0.0), w, at::zeros_like(w)));
   }
 };
@@ -63,6 +74,7 @@ struct Shape {
 
 TEST(NorMuon, FollowsTheFormulasOverManySteps) {
   constexpr double kTolerance = 2e-5;  // float32 through five iterations, over six steps
+  constexpr std::int64_t kMostUnsure = 12;  // of up to 640 elements
   for (const Shape shape : {Shape{24, 24}, Shape{40, 16}, Shape{16, 40}, Shape{2, 12}, Shape{20, 12}}) {
     const auto random = [&] { return at::randn({shape.rows, shape.columns}); };
     ops::MatrixList matrices;
@@ -72,7 +84,8 @@ TEST(NorMuon, FollowsTheFormulasOverManySteps) {
       const at::Tensor value = random();
       matrices.add(value, at::Tensor(), at::zeros_like(value), value);
       moments.push_back(make_second_moment(value));
-      plain.push_back({value.to(at::kDouble).clone(), at::zeros_like(value, at::kDouble), moments.back().to(at::kDouble)});
+      plain.push_back({value.to(at::kDouble).clone(), at::zeros_like(value, at::kDouble), moments.back().to(at::kDouble),
+                       at::zeros_like(value, at::kBool)});
     }
     for (int step = 0; step < 6; ++step) {
       for (std::size_t i = 0; i < plain.size(); ++i) {
@@ -86,7 +99,10 @@ TEST(NorMuon, FollowsTheFormulasOverManySteps) {
       const auto difference = [](const at::Tensor& a, const at::Tensor& b) {
         return a.to(at::kDouble).sub(b).norm().item<double>() / b.norm().item<double>();
       };
-      EXPECT_LT(difference(matrices.value[i], plain[i].w), kTolerance) << shape.rows << " x " << shape.columns;
+      const at::Tensor unsure = plain[i].unsure;
+      EXPECT_LE(unsure.sum().item<std::int64_t>(), kMostUnsure);
+      EXPECT_LT(difference(matrices.value[i].masked_fill(unsure, 0.0), plain[i].w.masked_fill(unsure, 0.0)), kTolerance)
+          << shape.rows << " x " << shape.columns;
       EXPECT_LT(difference(matrices.momentum[i], plain[i].m), kTolerance);
       EXPECT_LT(difference(moments[i], plain[i].s), 10 * kTolerance);
     }
