@@ -24,6 +24,10 @@ if(NOT NANOCHAT_CUDA STREQUAL "OFF")
   find_path(CUDNN_FRONTEND_INCLUDE_DIR cudnn_frontend.h HINTS "${LibTorch_ROOT}/../include")
   find_path(CUDNN_INCLUDE_DIR cudnn.h HINTS "${LibTorch_ROOT}/../nvidia/cudnn/include")
   mark_as_advanced(CUDNN_FRONTEND_INCLUDE_DIR CUDNN_INCLUDE_DIR)
+  # Products with an addend. Without it, ATen's are used (libs/ops/cuda/lt_product_none.cpp).
+  find_path(CUBLASLT_INCLUDE_DIR cublasLt.h HINTS "${LibTorch_ROOT}/../nvidia/cu13/include" ENV CUDA_HOME
+    PATHS /usr/local/cuda PATH_SUFFIXES include)
+  mark_as_advanced(CUBLASLT_INCLUDE_DIR)
   if(NOT _missing)
     set(NANOCHAT_HAS_CUDA ON)
   elseif(NANOCHAT_CUDA STREQUAL "ON")

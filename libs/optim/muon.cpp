@@ -1,7 +1,6 @@
 #include "optim/muon.h"
 
 #include <ATen/ops/addmm.h>
-#include <ATen/ops/baddbmm.h>
 #include <ATen/ops/bmm.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
@@ -14,6 +13,7 @@
 #include <mutex>
 #include <vector>
 
+#include "ops/batched_product.h"
 #include "ops/matrix_product.h"
 #include "ops/parallel.h"
 
@@ -26,13 +26,16 @@ constexpr double kA = 3.4445, kB = -4.7750, kC = 2.0315;
 using Steps = std::span<const QuinticStep>;
 
 // A tall X is multiplied from the right, by the same polynomial of X^T X. (Adding a to the diagonal of the polynomial would save
-// the copy of X that baddbmm() makes, but in bfloat16 the rounding of that diagonal quadruples the error of the result.)
+// the addend of the last product, but in bfloat16 the rounding of that diagonal quadruples the error of the result.)
 at::Tensor all_at_once(at::Tensor x, Steps steps) {
   const bool tall = x.size(1) > x.size(2);
   for (const QuinticStep& step : steps) {
     const at::Tensor gram = tall ? at::bmm(x.transpose(1, 2), x) : at::bmm(x, x.transpose(1, 2));
-    const at::Tensor polynomial = at::baddbmm(gram, gram, gram, step.b, step.c);  // b G + c G G
-    x = tall ? at::baddbmm(x, x, polynomial, step.a, 1.0) : at::baddbmm(x, polynomial, x, step.a, 1.0);
+    at::Tensor polynomial = at::empty_like(gram), next = at::empty_like(x);
+    ops::batched_product(gram, gram, polynomial, step.c, gram, step.b);
+    tall ? ops::batched_product(x, polynomial, next, 1.0, x, step.a)
+         : ops::batched_product(polynomial, x, next, 1.0, x, step.a);
+    x = next;
   }
   return x;
 }
