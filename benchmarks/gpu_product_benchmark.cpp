@@ -34,7 +34,8 @@ void gpu_product(benchmark::State& state) {
   if (ops::cuda_devices() == 0) return state.SkipWithError("no GPU that this build can use");
   const std::int64_t in = state.range(0), out = state.range(1), direction = state.range(2), way = state.range(3);
   const bool narrow = way == kNarrowFirst || way == kNarrowFastest;
-  const at::ScalarType value = narrow ? at::kFloat8_e4m3fn : at::kBFloat16, gradient = narrow ? at::kFloat8_e5m2 : at::kBFloat16;
+  const at::ScalarType value = narrow ? at::kFloat8_e4m3fn : at::kBFloat16,
+                       gradient = narrow ? at::kFloat8_e5m2 : at::kBFloat16;
   at::Tensor a, b, y;
   const at::TensorOptions options = at::TensorOptions(at::kFloat).device(at::kCUDA);
   if (direction == kForward) {
@@ -55,16 +56,16 @@ void gpu_product(benchmark::State& state) {
   bool has_kernel = true;
   const auto multiply = [&] {
     if (way == kAten) return static_cast<void>(adds ? at::addmm_out(y, y, a, b, at::kFloat) : at::mm_out(y, a, b));
-    has_kernel = ops::cuda::lt_product(
-        {.a = a,
-         .b = b,
-         .scale_a = one,
-         .scale_b = one,
-         .result = y,
-         .addend = adds ? y : at::Tensor(),
-         .beta = 1.0,
-         .fast_accumulation = direction == kForward,
-         .algorithm = way == kFastest || way == kNarrowFastest ? LtAlgorithm::kFastest : LtAlgorithm::kFirst});
+    has_kernel = ops::cuda::lt_product({.a = a,
+                                        .b = b,
+                                        .scale_a = one,
+                                        .scale_b = one,
+                                        .result = y,
+                                        .addend = adds ? y : at::Tensor(),
+                                        .beta = 1.0,
+                                        .fast_accumulation = direction == kForward,
+                                        .algorithm = way == kFastest || way == kNarrowFastest ? LtAlgorithm::kFastest
+                                                                                              : LtAlgorithm::kFirst});
   };
   multiply();
   if (!has_kernel) return state.SkipWithError("cublasLt has no kernel for it");
@@ -79,8 +80,8 @@ void gpu_product(benchmark::State& state) {
 void shapes(benchmark::internal::Benchmark* benchmark) {
   benchmark->ArgNames({"in", "out", "direction", "way"});
   for (const std::int64_t width : {768, 1280}) {
-    for (const auto& [in, out] : {std::pair{width, 3 * width}, std::pair{width, width}, std::pair{width, 4 * width},
-                                  std::pair{4 * width, width}}) {
+    for (const auto& [in, out] :
+         {std::pair{width, 3 * width}, std::pair{width, width}, std::pair{width, 4 * width}, std::pair{4 * width, width}}) {
       for (const std::int64_t direction : {kForward, kBackwardInput, kBackwardWeight}) {
         for (const std::int64_t way : {kAten, kFirst, kFastest, kNarrowFirst, kNarrowFastest}) {
           benchmark->Args({in, out, direction, way});

@@ -89,7 +89,7 @@ cudaDataType_t type_of(const at::Tensor& x) {
 // Of every matrix of a batch, up to 256, which is what cublasLt assumes without being told.
 std::uint32_t alignment_of(const at::Tensor& x) {
   auto places = reinterpret_cast<std::uintptr_t>(x.const_data_ptr());
-  if (x.dim() == 3) places |= static_cast<std::uintptr_t>(x.stride(0)) * x.element_size();
+  if (x.dim() == 3) places |= static_cast<std::uintptr_t>(x.stride(0) * static_cast<std::int64_t>(x.element_size()));
   std::uint32_t alignment = 256;
   while (places % alignment != 0) alignment /= 2;
   return alignment;

@@ -20,10 +20,10 @@ struct LtProduct {
   // (M, K) and (K, N), or (n, M, K) and (n, K, N), contiguous along one of the last two dimensions. Both bfloat16; or one
   // float8_e4m3fn and the other that or float8_e5m2, both contiguous along K.
   at::Tensor a, b;
-  at::Tensor scale_a, scale_b;  // of 8-bit operands: float32, one element
+  at::Tensor scale_a = {}, scale_b = {};  // of 8-bit operands: float32, one element
   at::Tensor result;            // (M, N) or (n, M, N); bfloat16 or float32, rows contiguous
   double alpha = 1.0;
-  at::Tensor addend;  // undefined, or of the sizes, strides and type of result; may be result
+  at::Tensor addend = {};  // undefined, or of the sizes, strides and type of result; may be result
   double beta = 0.0;  // ignored without an addend
   // Of 8-bit operands: leave all sums to the tensor cores, which keep fewer bits of them (about 14).
   bool fast_accumulation = false;
