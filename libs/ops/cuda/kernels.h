@@ -19,9 +19,10 @@ enum class Element { kFloat, kBFloat16 };
 // Widest row, in elements, of the RMSNorm kernels: multiples of 16 bytes up to the first, others up to the second.
 inline constexpr std::int64_t kWidestRow = 16384, kWidestOddRow = 4096;
 
-// residual == nullptr: y = norm(x). Otherwise residual += x first, and y = norm(residual). rstd may be null.
-void rms_norm(Element type, const void* x, void* residual, void* y, float* rstd, std::int64_t rows, std::int64_t n, float eps,
-              Stream stream);
+// residual == nullptr: y = norm(x). Otherwise residual += x first, and y = norm(residual); residual_type is `type` or kFloat.
+// rstd may be null.
+void rms_norm(Element type, const void* x, Element residual_type, void* residual, void* y, float* rstd, std::int64_t rows,
+              std::int64_t n, float eps, Stream stream);
 void rms_norm_backward(Element type, const void* dy, const void* y, const float* rstd, void* dx, bool accumulate,
                        std::int64_t rows, std::int64_t n, Stream stream);
 
@@ -52,8 +53,10 @@ void embedding_rms_norm(Element type, const void* table, std::int64_t rows, cons
 // ---------------------------------------------------------------------------------------------- stream.cu
 // The residual stream of nanochat-2026-07 (ops/residual_mix.h, ops/smear.h). a, b, lambda and the gradients of such numbers
 // are one float each, on the device.
-void residual_mix(Element type, void* stream, const void* branch, const void* x0, const float* a, const float* b, void* before,
-                  void* y, float* rstd, std::int64_t rows, std::int64_t n, float eps, Stream stream_of_work);
+// stream_type is `type` or kFloat.
+void residual_mix(Element type, Element stream_type, void* stream, const void* branch, const void* x0, const float* a,
+                  const float* b, void* before, void* y, float* rstd, std::int64_t rows, std::int64_t n, float eps,
+                  Stream stream_of_work);
 
 // Floats of scratch for each of the backward functions below.
 std::int64_t stream_partials(std::int64_t rows);
