@@ -15,6 +15,20 @@ using Stream = CUstream_st*;
 
 enum class Element { kFloat, kBFloat16 };
 
+// ------------------------------------------------------------------------------------------------ fp8.cu
+// Of ops/fp8.h. Tensors of bfloat16 in multiples of 8 elements, 16-byte aligned.
+enum class Element8 { kE4M3, kE5M2 };
+void largest_magnitude(const void* x, std::int64_t n, float* largest, Stream stream);
+// relu_squared() and relu_squared_backward(), with the largest magnitude in y and in dx.
+void relu_squared_largest(const void* x, void* y, std::int64_t n, float* largest, Stream stream);
+void relu_squared_backward_largest(const void* dy, const void* y, void* dx, std::int64_t n, float* largest, Stream stream);
+struct Fp8Pointers {
+  void *rows, *columns;  // either may be null
+  float* scale;
+};
+void to_fp8(Element8 type, const void* x, const float* largest, const Fp8Pointers& to, std::int64_t rows, std::int64_t columns,
+            Stream stream);
+
 // ------------------------------------------------------------------------------------------------ rows.cu
 // Widest row, in elements, of the RMSNorm kernels: multiples of 16 bytes up to the first, others up to the second.
 inline constexpr std::int64_t kWidestRow = 16384, kWidestOddRow = 4096;

@@ -251,6 +251,8 @@ bool has_types_of_operands(const at::Tensor& a, const at::Tensor& b) {
 
 }  // namespace
 
+bool lt_is_loaded() { return library().complete; }
+
 bool lt_product(const LtProduct& product) {
   const at::Tensor &a = product.a, &b = product.b, &result = product.result, &addend = product.addend;
   TORCH_CHECK(a.dim() == b.dim() && a.dim() == result.dim() && (a.dim() == 2 || a.dim() == 3) && a.size(-1) == b.size(-2) &&
@@ -260,7 +262,7 @@ bool lt_product(const LtProduct& product) {
   TORCH_CHECK(!addend.defined() || (addend.sizes() == result.sizes() && addend.strides() == result.strides() &&
                                     addend.scalar_type() == result.scalar_type()),
               "lt_product: the addend differs from the result in its layout or type");
-  if (!library().complete || !has_types_of_operands(a, b) || !has_type_of_result(result)) return false;
+  if (!lt_is_loaded() || !has_types_of_operands(a, b) || !has_type_of_result(result)) return false;
   const std::optional<Layout> of_a = layout_of(a), of_b = layout_of(b), of_result = layout_of(result);
   if (!of_a || !of_b || !of_result || of_result->transposed || result.numel() == 0 || a.size(-1) == 0) return false;
   const On stream(result);

@@ -30,6 +30,8 @@ struct LtProduct {
   LtAlgorithm algorithm = LtAlgorithm::kFirst;
 };
 
+// Whether LibTorch has loaded a cublasLt whose functions are known.
+bool lt_is_loaded();
 // False if cublasLt has not been loaded or has no kernel for these layouts; the result is then unchanged.
 bool lt_product(const LtProduct& product);
 

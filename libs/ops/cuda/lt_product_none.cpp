@@ -4,6 +4,7 @@
 
 namespace nanochat::ops::cuda {
 
+bool lt_is_loaded() { return false; }
 bool lt_product(const LtProduct&) { return false; }
 
 }  // namespace nanochat::ops::cuda
