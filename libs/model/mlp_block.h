@@ -17,10 +17,12 @@ class MlpBlock {
   struct Kept {
     Reading input;
     at::Tensor activated;  // (N, F) after the activation, whose backward pass needs only its output
+    Fp8Kept of_in, of_out;
   };
   // Buffers of backward(), shared by all layers.
   struct Scratch {
     at::Tensor d_hidden;  // (N, F)
+    at::Tensor largest;   // float32 (1): its largest magnitude, in a pass in 8 bits
   };
 
   MlpBlock(std::int64_t layer, Weights& weights);
@@ -33,7 +35,7 @@ class MlpBlock {
   // branch (N, C) = mlp(kept.input).
   void forward(const Pass& pass, Kept& kept, at::Tensor& branch) const;
   // d_input (N, C) from the gradient of the branch; accumulates the weights' gradients.
-  void backward(const Pass& pass, const Kept& kept, const at::Tensor& d_branch, Scratch& scratch, at::Tensor& d_input) const;
+  void backward(const Pass& pass, Kept& kept, const at::Tensor& d_branch, Scratch& scratch, at::Tensor& d_input) const;
 
  private:
   std::int64_t layer_;

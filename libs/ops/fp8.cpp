@@ -11,9 +11,7 @@ namespace {
 
 constexpr std::int64_t kMultiple = 16;  // of the rows and columns of 8-bit operands
 
-at::ScalarType type_of(Fp8Format format) {
-  return format == Fp8Format::kE4M3 ? at::kFloat8_e4m3fn : at::kFloat8_e5m2;
-}
+at::ScalarType type_of(Fp8Format format) { return format == Fp8Format::kE4M3 ? at::kFloat8_e4m3fn : at::kFloat8_e5m2; }
 
 double largest_of(Fp8Format format) { return format == Fp8Format::kE4M3 ? 448.0 : 57344.0; }
 
@@ -71,7 +69,8 @@ void fp8_linear_backward_input(const Fp8Matrix& dy, const Fp8Matrix& w, at::Tens
 void fp8_linear_backward_weight(const Fp8Matrix& dy, const Fp8Matrix& x, at::Tensor& dw) {
   check_operand(dy.columns, "dy by columns");
   check_operand(x.columns, "x by columns");
-  if (dw.is_cuda()) return cuda::fp8_product({dy.columns, dy.scale}, {x.columns.t(), x.scale}, dw, /*add=*/true, /*fast=*/false);
+  if (dw.is_cuda())
+    return cuda::fp8_product({dy.columns, dy.scale}, {x.columns.t(), x.scale}, dw, /*add=*/true, /*fast=*/false);
   dw.add_(as_float(dy.columns, dy.scale).mm(as_float(x.columns, x.scale).t()));
 }
 

@@ -21,9 +21,9 @@ enum class Fp8Format { kE4M3, kE5M2 };
 
 // A matrix (R, C) of which every number is 8 bits times `scale`.
 struct Fp8Matrix {
-  at::Tensor rows;     // (R, C), contiguous; undefined if it was not wanted
+  at::Tensor rows;  // (R, C), contiguous; undefined if it was not wanted
   at::Tensor columns;  // (C, R), the transpose, contiguous; undefined if it was not wanted
-  at::Tensor scale;    // float32 (1)
+  at::Tensor scale;  // float32 (1)
 };
 
 // What to_fp8() makes.

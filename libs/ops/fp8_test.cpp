@@ -36,7 +36,8 @@ TEST(Fp8, RoundsToTheNearestNumberOfTheFormat) {
     const at::Tensor error = numbers(narrow).sub(x.to(at::kFloat)).abs();
     // Numbers below the smallest exponent, 2^-6 or 2^-14 of the format, are multiples of its smallest number.
     const double smallest = format == Fp8Format::kE4M3 ? 0x1p-10 : 0x1p-17;
-    const at::Tensor allowed = x.to(at::kFloat).abs().mul(half_of_last_bit(format)).clamp_min(smallest * narrow.scale.item<double>());
+    const at::Tensor allowed =
+        x.to(at::kFloat).abs().mul(half_of_last_bit(format)).clamp_min(smallest * narrow.scale.item<double>());
     EXPECT_LE(error.sub(allowed).max().item<double>(), 1e-6);
     // The largest number becomes the largest of the format.
     EXPECT_NEAR(numbers(narrow).abs().max().item<double>() / x.abs().max().item<double>(), 1.0, 1e-6);
@@ -123,7 +124,8 @@ TEST_F(Fp8OnAGpu, RoundsAsOnACpu) {
       const at::Tensor largest = largest_magnitude(x), gpu_x = x.to(at::kCUDA);
       EXPECT_EQ(largest_magnitude(gpu_x).item<float>(), largest.item<float>());
       for (const Fp8Orders wanted : {kBoth, Fp8Orders{.rows = true}, Fp8Orders{.columns = true}}) {
-        const Fp8Matrix expected = to_fp8(x, largest, format, wanted), found = to_fp8(gpu_x, largest.to(at::kCUDA), format, wanted);
+        const Fp8Matrix expected = to_fp8(x, largest, format, wanted),
+                        found = to_fp8(gpu_x, largest.to(at::kCUDA), format, wanted);
         EXPECT_EQ(found.scale.item<float>(), expected.scale.item<float>());
         EXPECT_EQ(found.rows.defined(), wanted.rows);
         EXPECT_EQ(found.columns.defined(), wanted.columns);

@@ -134,7 +134,8 @@ __global__ void __launch_bounds__(kThreads, 3)
   const float factor = shared_factor;
   uint2 bits[kSide];
 #pragma unroll
-  for (int i = 0; i < kSide; ++i) bits[i] = make_uint2(four_of<kFormat>(packs[i].v, 0, factor), four_of<kFormat>(packs[i].v, 4, factor));
+  for (int i = 0; i < kSide; ++i)
+    bits[i] = make_uint2(four_of<kFormat>(packs[i].v, 0, factor), four_of<kFormat>(packs[i].v, 4, factor));
   if constexpr (kRows) {
 #pragma unroll
     for (int i = 0; i < kSide; ++i) {
@@ -160,10 +161,12 @@ __global__ void __launch_bounds__(kThreads, 3)
       const int index = static_cast<int>(threadIdx.x) + k * kThreads, c = index / kChunks, chunk = index % kChunks;
       const int swizzle = c / kSide;
       const uint4 pair = *reinterpret_cast<const uint4*>(&tile[c][(2 * chunk) ^ (swizzle & ~1)]);
-      const i64 to_row = static_cast<i64>(blockIdx.y) * kTile + chunk * kChunk, to_column = static_cast<i64>(blockIdx.x) * kTile + c;
+      const i64 to_row = static_cast<i64>(blockIdx.y) * kTile + chunk * kChunk,
+                to_column = static_cast<i64>(blockIdx.x) * kTile + c;
       if (to_row >= rows || to_column >= columns) continue;
-      *reinterpret_cast<uint4*>(by_columns + to_column * rows + to_row) =
-          swizzle % 2 == 0 ? pair : make_uint4(pair.z, pair.w, pair.x, pair.y);
+      *reinterpret_cast<uint4*>(by_columns + to_column * rows + to_row) = swizzle % 2 == 0
+                                                                              ? pair
+                                                                              : make_uint4(pair.z, pair.w, pair.x, pair.y);
     }
   }
 }

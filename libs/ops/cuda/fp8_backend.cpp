@@ -52,8 +52,7 @@ void relu_squared_backward_largest(const at::Tensor& dy, const at::Tensor& y, at
 Fp8Matrix to_fp8(const at::Tensor& x, const at::Tensor& largest, Fp8Format format, Fp8Orders wanted) {
   const On stream(x);
   const std::int64_t rows = x.size(0), columns = x.size(1);
-  const at::TensorOptions options =
-      x.options().dtype(format == Fp8Format::kE4M3 ? at::kFloat8_e4m3fn : at::kFloat8_e5m2);
+  const at::TensorOptions options = x.options().dtype(format == Fp8Format::kE4M3 ? at::kFloat8_e4m3fn : at::kFloat8_e5m2);
   Fp8Matrix result;
   if (wanted.rows) result.rows = at::empty({rows, columns}, options);
   if (wanted.columns) result.columns = at::empty({columns, rows}, options);
