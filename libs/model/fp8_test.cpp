@@ -26,7 +26,8 @@ GptConfig config_of(Architecture architecture) {
 at::Tensor ids(std::int64_t seed) {
   at::Tensor result = at::empty({kBatch, kTime}, at::kInt);
   Rng rng(static_cast<std::uint64_t>(seed));
-  for (std::int64_t i = 0; i < result.numel(); ++i) result.data_ptr<std::int32_t>()[i] = static_cast<std::int32_t>(rng.below(300));
+  for (std::int64_t i = 0; i < result.numel(); ++i)
+    result.data_ptr<std::int32_t>()[i] = static_cast<std::int32_t>(rng.below(300));
   return result;
 }
 
@@ -53,9 +54,7 @@ Result pass(const GptConfig& config, at::Device device, bool fp8, bool recompute
   return result;
 }
 
-double norm_error(const at::Tensor& a, const at::Tensor& b) {
-  return a.sub(b).norm().item<double>() / b.norm().item<double>();
-}
+double norm_error(const at::Tensor& a, const at::Tensor& b) { return a.sub(b).norm().item<double>() / b.norm().item<double>(); }
 
 class Fp8Pass : public ::testing::TestWithParam<Architecture> {
  protected:

@@ -28,11 +28,20 @@ bool Linear::takes_fp8(std::int64_t tokens) const {
 }
 
 void Linear::forward(const at::Tensor& x, at::Tensor& y, LinearMode mode, Fp8Kept& kept) const {
+  prepare(x, mode, kept);
+  multiply(x, y, mode, kept);
+}
+
+void Linear::prepare(const at::Tensor& x, LinearMode mode, Fp8Kept& kept) const {
   kept.x = kept.weight = {};
-  if (mode != LinearMode::kFp8Training || !takes_fp8(x.size(0))) return forward(x, y, mode);
+  if (mode != LinearMode::kFp8Training || !takes_fp8(x.size(0))) return;
   const at::Tensor largest = kept.largest.defined() ? kept.largest : ops::largest_magnitude(x);
   kept.x = ops::to_fp8(x, largest, ops::Fp8Format::kE4M3, kBoth);
   kept.weight = ops::to_fp8(weight_->compute, ops::largest_magnitude(weight_->compute), ops::Fp8Format::kE4M3, kBoth);
+}
+
+void Linear::multiply(const at::Tensor& x, at::Tensor& y, LinearMode mode, Fp8Kept& kept) const {
+  if (!kept.x.rows.defined()) return forward(x, y, mode);
   ops::fp8_linear(kept.x, kept.weight, y);
   kept.x.rows = kept.weight.rows = at::Tensor();
 }

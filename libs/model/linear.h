@@ -31,8 +31,11 @@ class Linear {
 
   // x: (N, K), y: (N, M) of the compute type, for a weight (M, K).
   void forward(const at::Tensor& x, at::Tensor& y, LinearMode mode) const;
-  // The same for a pass that may be in 8 bits, with `kept` for backward().
+  // The same for a pass that may be in 8 bits, with `kept` for backward(). prepare() makes `kept`, and multiply() is the rest:
+  // where a forward pass runs again for a backward pass, the product is not needed.
   void forward(const at::Tensor& x, at::Tensor& y, LinearMode mode, Fp8Kept& kept) const;
+  void prepare(const at::Tensor& x, LinearMode mode, Fp8Kept& kept) const;
+  void multiply(const at::Tensor& x, at::Tensor& y, LinearMode mode, Fp8Kept& kept) const;
   // The same for serving on a GPU, with what stands before and behind the product.
   void forward(const at::Tensor& x, at::Tensor& y, const ops::LinearFusion& fusion) const;
   // y += x wᵀ.

@@ -29,11 +29,12 @@ void MlpBlock::forward_hidden(const Pass& pass, Kept& kept) const {
   } else {
     ops::relu_squared(kept.activated, kept.activated);
   }
+  out_.prepare(kept.activated, pass.mode, kept.of_out);
 }
 
 void MlpBlock::forward(const Pass& pass, Kept& kept, at::Tensor& branch) const {
   forward_hidden(pass, kept);
-  out_.forward(kept.activated, branch, pass.mode, kept.of_out);
+  out_.multiply(kept.activated, branch, pass.mode, kept.of_out);
   pass.observe("mlp", layer_, branch);
 }
 

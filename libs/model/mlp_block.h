@@ -30,7 +30,7 @@ class MlpBlock {
   Kept make_kept(std::int64_t tokens, const at::TensorOptions& options, bool train) const;
   Scratch make_scratch(std::int64_t tokens, const at::TensorOptions& options) const;
 
-  // The part of forward() that backward() needs: kept.activated.
+  // The part of forward() that backward() needs: all but the last product.
   void forward_hidden(const Pass& pass, Kept& kept) const;
   // branch (N, C) = mlp(kept.input).
   void forward(const Pass& pass, Kept& kept, at::Tensor& branch) const;
