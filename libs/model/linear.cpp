@@ -3,6 +3,7 @@
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "ops/linear.h"
 
@@ -28,22 +29,28 @@ bool Linear::takes_fp8(std::int64_t tokens) const {
 }
 
 void Linear::forward(const at::Tensor& x, at::Tensor& y, LinearMode mode, Fp8Kept& kept) const {
-  prepare(x, mode, kept);
-  multiply(x, y, mode, kept);
-}
-
-void Linear::prepare(const at::Tensor& x, LinearMode mode, Fp8Kept& kept) const {
   kept.x = kept.weight = {};
-  if (mode != LinearMode::kFp8Training || !takes_fp8(x.size(0))) return;
+  if (mode != LinearMode::kFp8Training || !takes_fp8(x.size(0))) return forward(x, y, mode);
   const at::Tensor largest = kept.largest.defined() ? kept.largest : ops::largest_magnitude(x);
-  kept.x = ops::to_fp8(x, largest, ops::Fp8Format::kE4M3, kBoth);
-  kept.weight = ops::to_fp8(weight_->compute, ops::largest_magnitude(weight_->compute), ops::Fp8Format::kE4M3, kBoth);
+  prepare_fp8(ops::to_fp8(x, largest, ops::Fp8Format::kE4M3, kBoth), kept);
+  forward_fp8(y, kept);
 }
 
-void Linear::multiply(const at::Tensor& x, at::Tensor& y, LinearMode mode, Fp8Kept& kept) const {
-  if (!kept.x.rows.defined()) return forward(x, y, mode);
+void Linear::prepare_fp8(ops::Fp8Matrix x, Fp8Kept& kept) const {
+  kept.x = std::move(x);
+  kept.largest_weight = ops::largest_magnitude(weight_->compute);
+  kept.weight = ops::to_fp8(weight_->compute, kept.largest_weight, ops::Fp8Format::kE4M3, kBoth);
+}
+
+void Linear::forward_fp8(at::Tensor& y, Fp8Kept& kept) const {
   ops::fp8_linear(kept.x, kept.weight, y);
   kept.x.rows = kept.weight.rows = at::Tensor();
+}
+
+void Linear::backward_fp8(const ops::Fp8Matrix& dy, at::Tensor& dx, Fp8Kept& kept) const {
+  if (weight_->grad.defined()) ops::fp8_linear_backward_weight(dy, kept.x, weight_->grad);
+  ops::fp8_linear_backward_input(dy, kept.weight, dx);
+  kept.x = kept.weight = {};
 }
 
 void Linear::forward(const at::Tensor& x, at::Tensor& y, const ops::LinearFusion& fusion) const {
@@ -63,11 +70,7 @@ void Linear::backward(const at::Tensor& dy, const at::Tensor& dy_largest, const 
                       const at::Tensor& scratch, Fp8Kept& kept) const {
   if (!kept.x.columns.defined()) return backward(dy, x, dx, scratch);
   const at::Tensor largest = dy_largest.defined() ? dy_largest : ops::largest_magnitude(dy);
-  const bool trained = weight_->grad.defined();
-  const ops::Fp8Matrix narrow = ops::to_fp8(dy, largest, ops::Fp8Format::kE5M2, {.rows = true, .columns = trained});
-  if (trained) ops::fp8_linear_backward_weight(narrow, kept.x, weight_->grad);
-  ops::fp8_linear_backward_input(narrow, kept.weight, dx);
-  kept.x = kept.weight = {};
+  backward_fp8(ops::to_fp8(dy, largest, ops::Fp8Format::kE5M2, {.rows = true, .columns = weight_->grad.defined()}), dx, kept);
 }
 
 at::Tensor Linear::make_scratch(std::int64_t elements, const at::TensorOptions& options) {

@@ -22,6 +22,7 @@ enum class LinearMode {
 struct Fp8Kept {
   // float32 (1): the largest magnitude in x, or a bound of it. Set before forward() where it is known, else measured.
   at::Tensor largest;
+  at::Tensor largest_weight;  // float32 (1): that of the weight
   ops::Fp8Matrix x, weight;  // by columns
 };
 
@@ -31,11 +32,8 @@ class Linear {
 
   // x: (N, K), y: (N, M) of the compute type, for a weight (M, K).
   void forward(const at::Tensor& x, at::Tensor& y, LinearMode mode) const;
-  // The same for a pass that may be in 8 bits, with `kept` for backward(). prepare() makes `kept`, and multiply() is the rest:
-  // where a forward pass runs again for a backward pass, the product is not needed.
+  // The same for a pass that may be in 8 bits, with `kept` for backward().
   void forward(const at::Tensor& x, at::Tensor& y, LinearMode mode, Fp8Kept& kept) const;
-  void prepare(const at::Tensor& x, LinearMode mode, Fp8Kept& kept) const;
-  void multiply(const at::Tensor& x, at::Tensor& y, LinearMode mode, Fp8Kept& kept) const;
   // The same for serving on a GPU, with what stands before and behind the product.
   void forward(const at::Tensor& x, at::Tensor& y, const ops::LinearFusion& fusion) const;
   // y += x wᵀ.
@@ -47,6 +45,11 @@ class Linear {
   // undefined: measured if needed.
   void backward(const at::Tensor& dy, const at::Tensor& dy_largest, const at::Tensor& x, at::Tensor& dx,
                 const at::Tensor& scratch, Fp8Kept& kept) const;
+  // Where whoever computes x and dy passes them to 8 bits: prepare_fp8() takes x both ways, and forward_fp8() is the product, which
+  // a forward pass that runs again for a backward pass does not need.
+  void prepare_fp8(ops::Fp8Matrix x, Fp8Kept& kept) const;
+  void forward_fp8(at::Tensor& y, Fp8Kept& kept) const;
+  void backward_fp8(const ops::Fp8Matrix& dy, at::Tensor& dx, Fp8Kept& kept) const;
   // Whether a pass of kFp8Training over so many tokens multiplies in 8 bits: rows and columns are multiples of 16, and the
   // weight's at least 128, as in the reference. Smaller products gain nothing.
   bool takes_fp8(std::int64_t tokens) const;

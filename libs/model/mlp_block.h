@@ -16,13 +16,13 @@ class MlpBlock {
   // Kept by forward() for backward(). N tokens, F = hidden size of the MLP.
   struct Kept {
     Reading input;
-    at::Tensor activated;  // (N, F) after the activation, whose backward pass needs only its output
+    // (N, F): after the activation, whose backward pass needs only its output; in a pass in 8 bits before it.
+    at::Tensor hidden;
     Fp8Kept of_in, of_out;
   };
   // Buffers of backward(), shared by all layers.
   struct Scratch {
     at::Tensor d_hidden;  // (N, F)
-    at::Tensor largest;   // float32 (1): its largest magnitude, in a pass in 8 bits
   };
 
   MlpBlock(std::int64_t layer, Weights& weights);
@@ -38,6 +38,10 @@ class MlpBlock {
   void backward(const Pass& pass, Kept& kept, const at::Tensor& d_branch, Scratch& scratch, at::Tensor& d_input) const;
 
  private:
+  // Whether both matrices are multiplied in 8 bits.
+  bool uses_fp8(const Pass& pass) const;
+  void backward_fp8(Kept& kept, const at::Tensor& d_branch, Scratch& scratch, at::Tensor& d_input) const;
+
   std::int64_t layer_;
   Linear in_, out_;
 };

@@ -35,12 +35,17 @@ at::Tensor largest_magnitude(const at::Tensor& x) {
   return x.abs().max().to(at::kFloat).view({1});
 }
 
-Fp8Matrix to_fp8(const at::Tensor& x, const at::Tensor& largest, Fp8Format format, Fp8Orders wanted) {
+namespace {
+
+void check(const at::Tensor& x, const at::Tensor& largest) {
   TORCH_CHECK(x.dim() == 2 && fits_fp8(x.size(0), x.size(1)), "to_fp8: rows and columns must be multiples of ", kMultiple,
               ", got ", x.sizes());
   TORCH_CHECK(largest.numel() == 1 && largest.scalar_type() == at::kFloat && largest.device() == x.device(),
               "to_fp8: expected one float32 number on ", x.device(), " as the largest magnitude");
-  if (x.is_cuda() && !use_reference_kernels()) return cuda::to_fp8(x, largest, format, wanted);
+}
+
+// Of x in any type.
+Fp8Matrix rounded(const at::Tensor& x, const at::Tensor& largest, Fp8Format format, Fp8Orders wanted) {
   constexpr double kSmallest = 1e-12;  // so that a matrix of zeros has a scale
   const double most = largest_of(format);
   const at::Tensor factor = largest.to(at::kDouble).clamp_min(kSmallest).reciprocal().mul(most).to(at::kFloat);
@@ -50,6 +55,40 @@ Fp8Matrix to_fp8(const at::Tensor& x, const at::Tensor& largest, Fp8Format forma
   if (wanted.columns) result.columns = bits.t().contiguous();
   result.scale = factor.reciprocal();
   return result;
+}
+
+bool uses_kernels(const at::Tensor& x) { return x.is_cuda() && !use_reference_kernels(); }
+
+constexpr Fp8Orders kBoth = {.rows = true, .columns = true};
+
+}  // namespace
+
+Fp8Matrix to_fp8(const at::Tensor& x, const at::Tensor& largest, Fp8Format format, Fp8Orders wanted) {
+  check(x, largest);
+  return uses_kernels(x) ? cuda::to_fp8(x, largest, format, wanted) : rounded(x, largest, format, wanted);
+}
+
+at::Tensor largest_row_norm(const at::Tensor& x) {
+  if (uses_kernels(x)) return cuda::largest_row_norm(x);
+  return x.to(at::kFloat).square().sum(1).max().sqrt().view({1});
+}
+
+at::Tensor largest_relu_squared(const at::Tensor& z) {
+  if (uses_kernels(z)) return cuda::largest_relu_squared(z);
+  return z.max().to(at::kFloat).clamp_min(0.0).square().view({1});
+}
+
+Fp8Matrix relu_squared_to_fp8(const at::Tensor& z, const at::Tensor& largest) {
+  check(z, largest);
+  if (uses_kernels(z)) return cuda::relu_squared_to_fp8(z, largest);
+  return rounded(z.to(at::kFloat).clamp_min(0.0).square(), largest, Fp8Format::kE4M3, kBoth);
+}
+
+Fp8Matrix relu_squared_backward_to_fp8(const at::Tensor& dy, const at::Tensor& z, const at::Tensor& largest) {
+  check(z, largest);
+  TORCH_CHECK(dy.sizes() == z.sizes(), "relu_squared_backward_to_fp8: dy ", dy.sizes(), " and z ", z.sizes(), " differ");
+  if (uses_kernels(z)) return cuda::relu_squared_backward_to_fp8(dy, z, largest);
+  return rounded(z.to(at::kFloat).clamp_min(0.0).mul(2.0).mul(dy.to(at::kFloat)), largest, Fp8Format::kE5M2, kBoth);
 }
 
 void fp8_linear(const Fp8Matrix& x, const Fp8Matrix& w, at::Tensor& y) {

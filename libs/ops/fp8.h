@@ -42,6 +42,17 @@ at::Tensor largest_magnitude(const at::Tensor& x);
 // largest magnitude of the format. Rounded to the nearest, ties to even; a number above the bound becomes the largest.
 Fp8Matrix to_fp8(const at::Tensor& x, const at::Tensor& largest, Fp8Format format, Fp8Orders wanted);
 
+// float32 (1): the largest Euclidean norm of a row of x (R, C). By Cauchy and Schwarz, no number of x w is larger than this times
+// the largest norm of a column of w.
+at::Tensor largest_row_norm(const at::Tensor& x);
+// The activation of the MLP (ops/relu_squared.h) of a hidden layer z (N, F), bfloat16, for products in 8 bits only: neither its
+// output nor the gradient of z are stored in bfloat16.
+at::Tensor largest_relu_squared(const at::Tensor& z);  // float32 (1): max y for y = max(z, 0)^2
+// y in E4M3, both ways. largest: of y.
+Fp8Matrix relu_squared_to_fp8(const at::Tensor& z, const at::Tensor& largest);
+// dz = 2 max(z, 0) dy in E5M2, both ways. largest: a bound of |dz|.
+Fp8Matrix relu_squared_backward_to_fp8(const at::Tensor& dy, const at::Tensor& z, const at::Tensor& largest);
+
 // x: (N, K), w: (M, K), dy: (N, M); x and w in E4M3, dy in E5M2.
 // y (N, M) = x wᵀ, of x.rows and w.rows.
 void fp8_linear(const Fp8Matrix& x, const Fp8Matrix& w, at::Tensor& y);

@@ -107,6 +107,20 @@ TEST(Fp8, ProductsAreNearThoseOfTheRoundedNumbers) {
   EXPECT_LT(norm_error(results.dw.to(at::kDouble).sub(1e-4), exact(layer.dy).t().mm(exact(layer.x))), kGradientError);
 }
 
+// Against the activation that is stored in bfloat16 first.
+TEST(Fp8, ActivationIsReluSquared) {
+  const at::Tensor z = random_tensor({32, 48}, at::kBFloat16, 1), dy = random_tensor({32, 48}, at::kBFloat16, 2);
+  at::Tensor y = at::empty_like(z), dz = at::empty_like(z);
+  relu_squared(z, y);
+  relu_squared_backward(dy, y, dz);
+  const at::Tensor largest = largest_relu_squared(z);
+  EXPECT_NEAR(largest.item<double>(), y.max().item<double>(), y.max().item<double>() / 256);
+  // A number may be rounded twice, and then the other way.
+  EXPECT_LT(norm_error(numbers(relu_squared_to_fp8(z, largest)), y.to(at::kDouble)), kForwardError);
+  EXPECT_LT(norm_error(numbers(relu_squared_backward_to_fp8(dy, z, largest_magnitude(dz))), dz.to(at::kDouble)),
+            kGradientError);
+}
+
 class Fp8OnAGpu : public ::testing::Test {
  protected:
   void SetUp() override {
@@ -146,21 +160,29 @@ TEST_F(Fp8OnAGpu, ProductsAreThoseOfTheCpu) {
   EXPECT_LT(relative_error(found.dw, expected.dw), 1e-3);
 }
 
-TEST_F(Fp8OnAGpu, LargestMagnitudeOfTheActivation) {
-  constexpr std::int64_t kNumbers = 3 * 1000 * 1000;  // more than a pass of all blocks
-  const at::Tensor x = random_tensor({kNumbers}, at::kBFloat16, 1), dy = random_tensor({kNumbers}, at::kBFloat16, 2);
-  const at::Tensor gpu_x = x.to(at::kCUDA), gpu_dy = dy.to(at::kCUDA);
-  at::Tensor y = at::empty_like(x), dx = at::empty_like(x), gpu_y = at::empty_like(gpu_x), gpu_dx = at::empty_like(gpu_x);
-  at::Tensor largest = at::empty({1}).to(at::kCUDA);
-  relu_squared(x, y);
-  relu_squared(gpu_x, gpu_y, largest);
-  EXPECT_TRUE(gpu_y.cpu().equal(y));
-  EXPECT_EQ(largest.item<float>(), largest_magnitude(y).item<float>());
-  relu_squared_backward(gpu_dy, gpu_y, gpu_dx);
-  at::Tensor again = gpu_dy.clone();
-  relu_squared_backward(again, gpu_y, again, largest);  // in place
-  EXPECT_TRUE(again.equal(gpu_dx));
-  EXPECT_EQ(largest.item<float>(), largest_magnitude(gpu_dx).item<float>());
+TEST_F(Fp8OnAGpu, LargestNumbersAndNorms) {
+  for (const auto& [rows, columns] :
+       {std::pair{3000, 1040}, std::pair{16, 16}}) {  // more than a pass of all blocks; part of one
+    const at::Tensor x = random_tensor({rows, columns}, at::kBFloat16, 1);
+    EXPECT_EQ(largest_magnitude(x.to(at::kCUDA)).item<float>(), largest_magnitude(x).item<float>());
+    EXPECT_EQ(largest_relu_squared(x.to(at::kCUDA)).item<float>(), largest_relu_squared(x).item<float>());
+    const double norm = largest_row_norm(x).item<double>();
+    EXPECT_NEAR(largest_row_norm(x.to(at::kCUDA)).item<double>(), norm, 1e-5 * norm);
+    EXPECT_NEAR(norm, x.to(at::kDouble).norm(2, 1).max().item<double>(), 1e-5 * norm);
+  }
+}
+
+TEST_F(Fp8OnAGpu, ActivationAsOnACpu) {
+  const at::Tensor z = random_tensor({272, 144}, at::kBFloat16, 1), dy = random_tensor({272, 144}, at::kBFloat16, 2);
+  const auto same = [](const Fp8Matrix& found, const Fp8Matrix& expected) {
+    EXPECT_EQ(found.scale.item<float>(), expected.scale.item<float>());
+    EXPECT_TRUE(bytes(found.rows).equal(bytes(expected.rows)));
+    EXPECT_TRUE(bytes(found.columns).equal(bytes(expected.columns)));
+  };
+  const at::Tensor largest = largest_relu_squared(z), bound = at::full({1}, 100.0);
+  same(relu_squared_to_fp8(z.to(at::kCUDA), largest.to(at::kCUDA)), relu_squared_to_fp8(z, largest));
+  same(relu_squared_backward_to_fp8(dy.to(at::kCUDA), z.to(at::kCUDA), bound.to(at::kCUDA)),
+       relu_squared_backward_to_fp8(dy, z, bound));
 }
 
 }  // namespace

@@ -1,7 +1,6 @@
 #include "ops/relu_squared.h"
 
 #include "ops/cuda/backend.h"
-#include "ops/fp8.h"
 #include "ops/internal/dispatch.h"
 #include "ops/reference.h"
 
@@ -32,18 +31,6 @@ void relu_squared_backward(const at::Tensor& dy, const at::Tensor& y, at::Tensor
       cpu::kernels<T>().relu_squared_backward(typed<T>(dy) + begin, typed<T>(y) + begin, typed<T>(dx) + begin, end - begin);
     });
   });
-}
-
-void relu_squared(const at::Tensor& x, at::Tensor& y, at::Tensor& largest) {
-  if (x.is_cuda() && !use_reference_kernels()) return cuda::relu_squared_largest(x, y, largest);
-  relu_squared(x, y);
-  largest.copy_(largest_magnitude(y));
-}
-
-void relu_squared_backward(const at::Tensor& dy, const at::Tensor& y, at::Tensor& dx, at::Tensor& largest) {
-  if (y.is_cuda() && !use_reference_kernels()) return cuda::relu_squared_backward_largest(dy, y, dx, largest);
-  relu_squared_backward(dy, y, dx);
-  largest.copy_(largest_magnitude(dx));
 }
 
 }  // namespace nanochat::ops

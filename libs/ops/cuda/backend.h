@@ -67,8 +67,10 @@ AttentionBackward causal_attention_backward(const at::Tensor& dout, const at::Te
 
 bool has_fp8(int device);
 at::Tensor largest_magnitude(const at::Tensor& x);
-void relu_squared_largest(const at::Tensor& x, at::Tensor& y, at::Tensor& largest);
-void relu_squared_backward_largest(const at::Tensor& dy, const at::Tensor& y, at::Tensor& dx, at::Tensor& largest);
+at::Tensor largest_row_norm(const at::Tensor& x);
+at::Tensor largest_relu_squared(const at::Tensor& z);
+Fp8Matrix relu_squared_to_fp8(const at::Tensor& z, const at::Tensor& largest);
+Fp8Matrix relu_squared_backward_to_fp8(const at::Tensor& dy, const at::Tensor& z, const at::Tensor& largest);
 Fp8Matrix to_fp8(const at::Tensor& x, const at::Tensor& largest, Fp8Format format, Fp8Orders wanted);
 struct Fp8Operand {
   at::Tensor bits, scale;

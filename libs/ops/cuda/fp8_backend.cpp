@@ -22,6 +22,31 @@ void* narrow_data(const at::Tensor& x) {
   return x.data_ptr();
 }
 
+// Calls launch(largest) with memory for the result.
+template <class Launch>
+at::Tensor largest_of(const at::Tensor& x, const Launch& launch) {
+  at::Tensor largest = at::empty({1}, x.options().dtype(at::kFloat));
+  launch(largest.data_ptr<float>());
+  return largest;
+}
+
+// Calls launch(pointers) with memory for a matrix of the sizes of x.
+template <class Launch>
+Fp8Matrix matrix_of(const at::Tensor& x, Fp8Format format, Fp8Orders wanted, const Launch& launch) {
+  const at::TensorOptions options = x.options().dtype(format == Fp8Format::kE4M3 ? at::kFloat8_e4m3fn : at::kFloat8_e5m2);
+  Fp8Matrix result;
+  if (wanted.rows) result.rows = at::empty({x.size(0), x.size(1)}, options);
+  if (wanted.columns) result.columns = at::empty({x.size(1), x.size(0)}, options);
+  result.scale = at::empty({1}, x.options().dtype(at::kFloat));
+  if (!wanted.rows && !wanted.columns) return result;
+  launch(Fp8Pointers{.rows = wanted.rows ? result.rows.data_ptr() : nullptr,
+                     .columns = wanted.columns ? result.columns.data_ptr() : nullptr,
+                     .scale = result.scale.data_ptr<float>()});
+  return result;
+}
+
+constexpr Fp8Orders kBoth = {.rows = true, .columns = true};
+
 }  // namespace
 
 bool has_fp8(int device) {
@@ -33,37 +58,41 @@ bool has_fp8(int device) {
 
 at::Tensor largest_magnitude(const at::Tensor& x) {
   const On stream(x);
-  at::Tensor largest = at::empty({1}, x.options().dtype(at::kFloat));
-  cuda::largest_magnitude(narrow_data(x), x.numel(), largest.data_ptr<float>(), stream);
-  return largest;
+  return largest_of(x, [&](float* largest) { cuda::largest_magnitude(narrow_data(x), x.numel(), largest, stream); });
 }
 
-void relu_squared_largest(const at::Tensor& x, at::Tensor& y, at::Tensor& largest) {
+at::Tensor largest_relu_squared(const at::Tensor& z) {
+  const On stream(z);
+  return largest_of(z, [&](float* largest) { cuda::largest_relu_squared(narrow_data(z), z.numel(), largest, stream); });
+}
+
+at::Tensor largest_row_norm(const at::Tensor& x) {
   const On stream(x);
-  cuda::relu_squared_largest(narrow_data(x), narrow_data(y), x.numel(), device_data<float>(largest), stream);
-}
-
-void relu_squared_backward_largest(const at::Tensor& dy, const at::Tensor& y, at::Tensor& dx, at::Tensor& largest) {
-  const On stream(y);
-  cuda::relu_squared_backward_largest(narrow_data(dy), narrow_data(y), narrow_data(dx), y.numel(), device_data<float>(largest),
-                                      stream);
+  TORCH_CHECK(x.dim() == 2 && x.size(1) % 8 == 0, "largest_row_norm: rows must be multiples of 8 numbers, got ", x.sizes());
+  return largest_of(x, [&](float* largest) { cuda::largest_row_norm(narrow_data(x), x.size(0), x.size(1), largest, stream); });
 }
 
 Fp8Matrix to_fp8(const at::Tensor& x, const at::Tensor& largest, Fp8Format format, Fp8Orders wanted) {
   const On stream(x);
-  const std::int64_t rows = x.size(0), columns = x.size(1);
-  const at::TensorOptions options = x.options().dtype(format == Fp8Format::kE4M3 ? at::kFloat8_e4m3fn : at::kFloat8_e5m2);
-  Fp8Matrix result;
-  if (wanted.rows) result.rows = at::empty({rows, columns}, options);
-  if (wanted.columns) result.columns = at::empty({columns, rows}, options);
-  result.scale = at::empty({1}, x.options().dtype(at::kFloat));
-  if (!wanted.rows && !wanted.columns) return result;
-  cuda::to_fp8(format == Fp8Format::kE4M3 ? Element8::kE4M3 : Element8::kE5M2, narrow_data(x), device_data<float>(largest),
-               {.rows = wanted.rows ? result.rows.data_ptr() : nullptr,
-                .columns = wanted.columns ? result.columns.data_ptr() : nullptr,
-                .scale = result.scale.data_ptr<float>()},
-               rows, columns, stream);
-  return result;
+  return matrix_of(x, format, wanted, [&](const Fp8Pointers& to) {
+    cuda::to_fp8(format == Fp8Format::kE4M3 ? Element8::kE4M3 : Element8::kE5M2, narrow_data(x), device_data<float>(largest),
+                 to, x.size(0), x.size(1), stream);
+  });
+}
+
+Fp8Matrix relu_squared_to_fp8(const at::Tensor& z, const at::Tensor& largest) {
+  const On stream(z);
+  return matrix_of(z, Fp8Format::kE4M3, kBoth, [&](const Fp8Pointers& to) {
+    cuda::relu_squared_to_fp8(narrow_data(z), device_data<float>(largest), to, z.size(0), z.size(1), stream);
+  });
+}
+
+Fp8Matrix relu_squared_backward_to_fp8(const at::Tensor& dy, const at::Tensor& z, const at::Tensor& largest) {
+  const On stream(z);
+  return matrix_of(z, Fp8Format::kE5M2, kBoth, [&](const Fp8Pointers& to) {
+    cuda::relu_squared_backward_to_fp8(narrow_data(dy), narrow_data(z), device_data<float>(largest), to, z.size(0), z.size(1),
+                                       stream);
+  });
 }
 
 void fp8_product(const Fp8Operand& a, const Fp8Operand& b, at::Tensor& y, bool add, bool fast) {
@@ -74,7 +103,8 @@ void fp8_product(const Fp8Operand& a, const Fp8Operand& b, at::Tensor& y, bool a
                                     .result = y,
                                     .addend = add ? y : at::Tensor(),
                                     .beta = 1.0,
-                                    .fast_accumulation = fast});
+                                    .fast_accumulation = fast,
+                                    .algorithm = training_algorithm().value_or(LtAlgorithm::kFirst)});
   TORCH_CHECK(computed, "cublasLt has no 8-bit product of ", a.bits.sizes(), " and ", b.bits.sizes());
 }
 

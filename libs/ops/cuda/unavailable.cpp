@@ -68,8 +68,10 @@ AttentionBackward causal_attention_backward(const at::Tensor&, const at::Tensor&
 }
 bool has_fp8(int) { return false; }
 at::Tensor largest_magnitude(const at::Tensor&) { unavailable(); }
-void relu_squared_largest(const at::Tensor&, at::Tensor&, at::Tensor&) { unavailable(); }
-void relu_squared_backward_largest(const at::Tensor&, const at::Tensor&, at::Tensor&, at::Tensor&) { unavailable(); }
+at::Tensor largest_row_norm(const at::Tensor&) { unavailable(); }
+at::Tensor largest_relu_squared(const at::Tensor&) { unavailable(); }
+Fp8Matrix relu_squared_to_fp8(const at::Tensor&, const at::Tensor&) { unavailable(); }
+Fp8Matrix relu_squared_backward_to_fp8(const at::Tensor&, const at::Tensor&, const at::Tensor&) { unavailable(); }
 Fp8Matrix to_fp8(const at::Tensor&, const at::Tensor&, Fp8Format, Fp8Orders) { unavailable(); }
 void fp8_product(const Fp8Operand&, const Fp8Operand&, at::Tensor&, bool, bool) { unavailable(); }
 bool linear_rows(const at::Tensor&, const at::Tensor&, at::Tensor&, const LinearFusion&) { unavailable(); }
