@@ -11,6 +11,7 @@
 
 #include "ops/cuda/lt_product.h"
 #include "ops/device.h"
+#include "ops/fp8.h"
 
 namespace nanochat::benchmarks {
 namespace {
@@ -91,6 +92,28 @@ void shapes(benchmark::internal::Benchmark* benchmark) {
   }
 }
 BENCHMARK(gpu_product)->Apply(shapes)->UseRealTime();
+
+// From bfloat16 to 8 bits; argument 0: by rows, 1: by columns, 2: both, 3: only the largest magnitude.
+void gpu_to_fp8(benchmark::State& state) {
+  if (ops::cuda_devices() == 0) return state.SkipWithError("no GPU that this build can use");
+  constexpr std::int64_t kWidth = 5120;
+  const std::int64_t what = state.range(0);
+  const at::Tensor x = random(kTokens, kWidth, true, at::kBFloat16), largest = ops::largest_magnitude(x);
+  const ops::Fp8Orders wanted = {.rows = what == 0 || what == 2, .columns = what == 1 || what == 2};
+  for (auto _ : state) {
+    for (int i = 0; i < kLaunches; ++i) {
+      if (what == 3) {
+        benchmark::DoNotOptimize(ops::largest_magnitude(x));
+      } else {
+        benchmark::DoNotOptimize(ops::to_fp8(x, largest, ops::Fp8Format::kE5M2, wanted));
+      }
+    }
+    ops::synchronize(at::kCUDA);
+  }
+  const std::int64_t bytes = what == 3 ? 2 : 2 + wanted.rows + wanted.columns;
+  state.SetBytesProcessed(state.iterations() * kLaunches * bytes * x.numel());
+}
+BENCHMARK(gpu_to_fp8)->ArgName("what")->DenseRange(0, 3)->UseRealTime();
 
 }  // namespace
 }  // namespace nanochat::benchmarks

@@ -49,6 +49,7 @@ struct BenchArguments {
   std::int64_t device_batch_size = 16;
   std::int64_t micro_batches = 1;  // train only
   bool recompute = false;          // train only
+  bool fp8 = false;                // train only
   std::string shard = TrainerOptions().shard;  // train only
   std::int64_t vocab_size = 4096;
   std::int64_t steps = 10;
@@ -178,6 +179,7 @@ std::int64_t estimated_memory(const BenchArguments& arguments, const GptConfig& 
                             .compute_bytes = runtime.dtype == at::kFloat ? 4 : 2,
                             .gpu = runtime.device.is_cuda(),
                             .recompute = arguments.recompute,
+                            .fp8 = arguments.fp8,
                             .shard_weights = arguments.shard == "full"};
   return estimate_rank_memory(config, shape, ranks).total();
 }
@@ -248,6 +250,7 @@ void print_training(const BenchArguments& arguments, const GptConfig& config, co
                  {"micro_batches", arguments.micro_batches},
                  {"shard", arguments.shard},
                  {"recompute", arguments.recompute},
+                 {"fp8", arguments.fp8},
                  {"memory_bytes", memory},
                  {"estimated_memory_bytes", estimated_memory(arguments, config, runtime, communicator.size())}});
   Table table;
@@ -289,6 +292,7 @@ ExitCode bench_train(const BenchArguments& arguments, Ranks& ranks, Context& con
     config.vocab_size = tokenizer->vocab_size();
     conversations.emplace(arguments.mixture, *tokenizer, arguments.device_batch_size, arguments.sequence_len);
   }
+  if (arguments.fp8) require_fp8(runtime);
   require_memory(arguments, config, runtime, communicator);
   if (!arguments.profile.empty() && !runtime.device.is_cuda()) {
     throw ConfigError("--profile lists the kernels of a GPU, and this runs on the CPU");
@@ -299,6 +303,7 @@ ExitCode bench_train(const BenchArguments& arguments, Ranks& ranks, Context& con
   std::optional<ShardedWeights> shards;
   if (sharded) shards.emplace(model, communicator);
   model.set_recompute(arguments.recompute);
+  model.set_fp8(arguments.fp8);
   model.init_weights(kSeed);
   model.zero_grad();
   // As a training by default has it: Newton-Schulz in the faster precision.
@@ -477,6 +482,7 @@ void add_bench(CommandLine& command_line) {
       .option("micro_batches", &train->micro_batches,
               "Number of forward and backward passes per step whose gradients are accumulated.")
       .at_least(1);
+  declare_fp8_option(training.options(), train->fp8);
   declare_shard_option(training.options(), train->shard);
   auto distributed = std::make_shared<CommunicatorOptions>(communicator_options("bench train"));
   declare_distributed_options(training.options(), *distributed);

@@ -66,7 +66,7 @@ void print_pretrain_plan(const PretrainPlan& plan, const Cluster& cluster, bool 
       with_commas(plan.steps), with_commas(plan.total_batch_size), with_commas(plan.steps * plan.total_batch_size),
       cluster.ranks, plan.shape.gpu ? "GPU" : "share of the CPUs", plan.grad_accum_steps, plan.shape.device_batch_size,
       plan.shape.sequence_len, plan.shape.compute_bytes == 4 ? "float32" : "bfloat16",
-      plan.shape.recompute ? ", with recomputation" : "");
+      std::string(plan.shape.fp8 ? ", with products in 8 bits" : "") + (plan.shape.recompute ? ", with recomputation" : ""));
   if (plan.shape.shard_weights && cluster.ranks > 1) {
     std::cout << "sharding: weights, gradients and optimizer state (--shard full)\n";
   }

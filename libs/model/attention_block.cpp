@@ -46,7 +46,8 @@ at::Tensor AttentionBlock::flat_values(const at::Tensor& qkv) const {
 }
 
 void AttentionBlock::forward(const Pass& pass, Kept& kept, at::Tensor& branch) const {
-  qkv_.forward(kept.input.y, kept.qkv, pass.mode);
+  kept.of_qkv.largest = pass.largest_reading;
+  qkv_.forward(kept.input.y, kept.qkv, pass.mode, kept.of_qkv);
   if (plan_.value_embedding) {
     ops::add_value_embedding(flat_values(kept.qkv), kept.input.y, value_gate_->compute, value_table_->compute, pass.tokens.ids,
                              kept.value_gate);
@@ -55,19 +56,19 @@ void AttentionBlock::forward(const Pass& pass, Kept& kept, at::Tensor& branch) c
   kept.attention = {};  // another layer's, where one has the buffers of all
   kept.attention = pass.sequences.attend(layer_, plan_, kept.q, kept.k, values(pass, kept.qkv));
   pass.observe("attention", layer_, kept.attention.out);
-  out_.forward(by_token(pass, kept.attention.out), branch, pass.mode);
+  out_.forward(by_token(pass, kept.attention.out), branch, pass.mode, kept.of_out);
 }
 
 void AttentionBlock::backward(const Pass& pass, Kept& kept, const at::Tensor& d_branch, Scratch& scratch,
                               at::Tensor& d_input) const {
   const at::Tensor attended = by_token(pass, kept.attention.out);
   at::Tensor d_attended = at::empty(attended.sizes(), attended.options());
-  out_.backward(d_branch, attended, d_attended, pass.weight_scratch);
+  out_.backward(d_branch, at::Tensor(), attended, d_attended, pass.weight_scratch, kept.of_out);
   pass.sequences.rotate_backward(pass.sequences.attend_backward(plan_, d_attended.view(kept.q.sizes()), kept.q, kept.k,
                                                                 values(pass, kept.qkv), kept.attention),
                                  kept.q, kept.k, kept.rstd_qk, scratch.d_qkv);
   kept.attention = {};  // the largest buffers that are not reused: give them back as soon as they are read
-  qkv_.backward(scratch.d_qkv, kept.input.y, d_input, pass.weight_scratch);
+  qkv_.backward(scratch.d_qkv, at::Tensor(), kept.input.y, d_input, pass.weight_scratch, kept.of_qkv);
   if (plan_.value_embedding) {
     at::Tensor d_gate = value_gate_->grad.defined() ? value_gate_->grad : at::zeros_like(value_gate_->value, at::kFloat);
     ops::add_value_embedding_backward(flat_values(scratch.d_qkv), kept.input.y, value_gate_->compute, value_table_->compute,

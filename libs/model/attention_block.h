@@ -21,6 +21,7 @@ class AttentionBlock {
     at::Tensor q, k, rstd_qk;  // (B, T, NH, D), (B, T, NKV, D), (B, T, NH + NKV)
     ops::AttentionForward attention;
     at::Tensor value_gate;     // float32 (N, NKV), of layers with value embeddings
+    Fp8Kept of_qkv, of_out;
   };
   // Buffers of backward(), shared by all layers.
   struct Scratch {

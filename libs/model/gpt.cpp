@@ -1,10 +1,12 @@
 #include "model/gpt.h"
 
 #include <ATen/ops/empty.h>
+#include <ATen/ops/full.h>
 #include <ATen/ops/full_like.h>
 #include <c10/util/Exception.h>
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "model/attention_block.h"
@@ -120,6 +122,13 @@ void Gpt::pack_weights() { network_->weights.pack(); }
 void Gpt::zero_grad() {
   network_->weights.zero_grad();
   if (keeper_ != nullptr) keeper_->zero_grad();
+}
+
+void Gpt::set_fp8(bool fp8) {
+  TORCH_CHECK(!fp8 || ops::has_fp8(device_), "Gpt: this device has no products in 8 bits that are used");
+  largest_reading_ = at::Tensor();
+  // What a block reads has a root mean square of at most 1.
+  if (fp8) largest_reading_ = at::full({1}, std::sqrt(static_cast<double>(config_.n_embd)), at::kFloat).to(device_);
 }
 
 void Gpt::set_value(Parameter& parameter, const std::function<void(at::Tensor&)>& fill) {
@@ -287,13 +296,20 @@ at::Tensor Gpt::forward_backward(const at::Tensor& ids, const at::Tensor& target
                        recompute_ ? Activations::Use::kRecompute : Activations::Use::kTraining);
   Pass pass = make_pass(inputs, sequences(ids, documents));
   pass.weight_scratch = activations.weight_scratch;
+  const bool fp8 = largest_reading_.defined();
+  if (fp8) {
+    pass.mode = LinearMode::kFp8Training;
+    pass.largest_reading = largest_reading_;
+  }
   pass.tokens.order = ops::order_tokens(pass.tokens.ids);
   const at::Tensor& x = run(pass, activations);
   at::Tensor losses = at::empty({ids.numel()}, options().dtype(at::kFloat));
   Weight& head = network_->head.weight();
   begin_gradients(kAfterLayers);
+  ops::HeadOptions options_of_head = head_options(config_);
+  options_of_head.fp8 = fp8 && network_->head.takes_fp8(ids.numel());
   ops::head_losses_and_gradients(x, head.compute, wanted.reshape({-1}), to_device(scale, device_).reshape({-1}),
-                                 head_options(config_), losses, activations.stream.d_reading(), head.grad);
+                                 options_of_head, losses, activations.stream.d_reading(), head.grad);
   pass.observe("losses", -1, losses);
   run_backward(pass, activations);
   return losses.view(ids.sizes());

@@ -118,6 +118,10 @@ class Gpt {
   // one layer's activations, and a step takes about a fifth longer. Off at first.
   void set_recompute(bool recompute) { recompute_ = recompute; }
 
+  // forward_backward() multiplies in 8 bits (ops/fp8.h): the matrices of the layers and the head, where shapes fit. Evaluation,
+  // checkpoints and the optimizer are not concerned. Needs ops::has_fp8(device()). Off at first.
+  void set_fp8(bool fp8);
+
   // Of a model of Residency::kShared; null where the model has all weights itself.
   void set_keeper(WeightKeeper* keeper) { keeper_ = keeper; }
   WeightKeeper* keeper() const { return keeper_; }
@@ -160,6 +164,7 @@ class Gpt {
   WeightsWanted weights_wanted_;
   WeightKeeper* keeper_ = nullptr;
   bool recompute_ = false;
+  at::Tensor largest_reading_;  // Pass::largest_reading; undefined without 8 bits
 };
 
 // Calls `passes`, which makes forward passes of this model. Where several processes share its weights, all call this together;

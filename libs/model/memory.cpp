@@ -22,8 +22,10 @@ MemoryEstimate estimate_training_memory(const GptConfig& config, const TrainingS
   const std::int64_t n = shape.device_batch_size * shape.sequence_len, width = config.n_embd, hidden = config.intermediate_size;
   const std::int64_t qk = (config.n_head + config.n_kv_head) * config.head_dim();
   // Per layer: norm1, norm2, attention out (3 C), qkv, q and k, the MLP's hidden layer; statistics of norms and log-sum-exp in float32.
-  const std::int64_t layer = n * ((3 * width + config.qkv_size() + qk + hidden) * compute_bytes +
-                                  (2 + 2 * config.n_head + config.n_kv_head) * 4);
+  // In 8 bits: what the four matrices read, once more, and their weights.
+  const std::int64_t narrow = shape.fp8 ? n * (3 * width + hidden) + (config.qkv_size() + width + 2 * hidden) * width : 0;
+  const std::int64_t layer = narrow + n * ((3 * width + config.qkv_size() + qk + hidden) * compute_bytes +
+                                           (2 + 2 * config.n_head + config.n_kv_head) * 4);
   // With recomputation, one layer at a time has these. The stream at the beginning of each layer is kept instead, but for the
   // first, which begins with the embeddings, and the last, which is not computed again. nanochat-2026-07 keeps it anyway.
   const std::int64_t layers = shape.recompute ? std::min<std::int64_t>(1, config.n_layer) : config.n_layer;
@@ -42,7 +44,11 @@ MemoryEstimate estimate_training_memory(const GptConfig& config, const TrainingS
   const std::int64_t logits = gpu ? std::min(ops::kGpuChunkBytes, n * row_of_logits)
                                   : std::max(std::int64_t{8} << 20, std::min(n, ops::kMinimumChunkRows) * row_of_logits);
   // In bfloat16 on a CPU, the head's weights packed for both directions (ops/matrix_product.h).
-  const std::int64_t head = logits + (compute_bytes == 4 || gpu ? 0 : 2 * row_of_logits * width);
+  // In 8 bits: the largest gradient of a layer and that of the chunk of logits, by rows and by columns, and the head's weights.
+  const std::int64_t narrow_head = shape.fp8 ? 2 * logits / compute_bytes + 2 * config.padded_vocab_size() * width : 0;
+  const std::int64_t narrow_layer = shape.fp8 ? 2 * n * std::max(hidden, config.qkv_size()) : 0;
+  const std::int64_t head = logits + std::max(narrow_head, narrow_layer) +
+                            (compute_bytes == 4 || gpu ? 0 : 2 * row_of_logits * width);
   const std::int64_t batch = n * 16;  // ids, targets, scales, losses
   estimate.activations = layers * layer + beginnings + once + head + batch;
   if (gpu) {

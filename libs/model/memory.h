@@ -14,6 +14,7 @@ struct TrainingShape {
   int compute_bytes = 4;   // 4 (float32) or 2 (bfloat16)
   bool gpu = false;        // scratch buffers differ, and LibTorch's own memory is included
   bool recompute = false;  // Gpt::set_recompute()
+  bool fp8 = false;        // Gpt::set_fp8()
   bool shard_weights = false;  // of several processes: Residency::kShared
 };
 

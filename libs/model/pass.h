@@ -18,6 +18,7 @@ struct Pass {
   TokenIds tokens;
   Sequences sequences;
   LinearMode mode = LinearMode::kTraining;
+  at::Tensor largest_reading = {};  // of kFp8Training: float32 (1), a bound of the numbers that a block reads from the stream
   at::Tensor weight_scratch = {};  // Linear::backward's
   const TensorObserver* observer = nullptr;
 

@@ -1,12 +1,13 @@
 #include "ops/cross_entropy.h"
 
 #include <ATen/ops/empty.h>
-#include <ATen/ops/mm.h>
 
+#include <algorithm>
 #include <optional>
 #include <vector>
 
 #include "ops/cuda/backend.h"
+#include "ops/fp8.h"
 #include "ops/internal/dispatch.h"
 #include "ops/linear.h"
 #include "ops/matrix_product.h"
@@ -79,20 +80,45 @@ void chunk_losses(at::Tensor& z, const at::Tensor& targets, const at::Tensor& sc
   visit_dtype(z, "head", [&]<class T>(T) { losses_of_rows<T>(z, targets, scale, options, losses); });
 }
 
-// The head's matrix, packed once for all chunks where there are kernels that want it so.
+// The head's matrix w or its transpose, packed once for all chunks where there are kernels that want it so.
 class Weights {
  public:
-  explicit Weights(const at::Tensor& w) : w_(w) {
-    if (has_fastest_products(w)) packed_.emplace(w);
+  Weights(const at::Tensor& w, bool transposed) : w_(w), transposed_(transposed) {
+    if (has_fastest_products(w)) packed_.emplace(transposed ? w.t() : w);
   }
+  // y = x w, or x wᵀ.
   void multiply(const at::Tensor& x, at::Tensor& y) const {
-    packed_ ? product(x, *packed_, y) : static_cast<void>(at::mm_out(y, x, w_));
+    if (packed_) return product(x, *packed_, y);
+    transposed_ ? linear(x, w_, y) : linear_backward_input(x, w_, y);
   }
 
  private:
   const at::Tensor w_;
+  bool transposed_;
   std::optional<PackedMatrix> packed_;
 };
+
+// The same in 8 bits. One scale for all logits' gradients: the largest factor of a loss bounds them, as probabilities and the
+// slope of the soft cap are at most 1.
+void fp8_losses_and_gradients(const at::Tensor& x, const at::Tensor& w, const at::Tensor& targets, const at::Tensor& scale,
+                              const HeadOptions& options, at::Tensor& losses, at::Tensor& dx, at::Tensor& dw) {
+  constexpr std::int64_t kMultiple = 16;
+  constexpr Fp8Orders kBoth = {.rows = true, .columns = true};
+  const std::int64_t chunk = std::max(kMultiple, rows_per_chunk(x, w, options) / kMultiple * kMultiple);
+  const Fp8Matrix weights = to_fp8(w, largest_magnitude(w), Fp8Format::kE4M3, kBoth);
+  const at::Tensor largest_input = largest_magnitude(x), largest_gradient = scale.abs().max().view({1});
+  const at::Tensor buffer = at::empty({std::min(chunk, x.size(0)), w.size(0)}, x.options());
+  for (std::int64_t first = 0; first < x.size(0); first += chunk) {
+    const std::int64_t rows = std::min(chunk, x.size(0) - first);
+    at::Tensor z = buffer.narrow(0, 0, rows), loss = losses.narrow(0, first, rows), dinputs = dx.narrow(0, first, rows);
+    const Fp8Matrix inputs = to_fp8(x.narrow(0, first, rows), largest_input, Fp8Format::kE4M3, kBoth);
+    fp8_linear(inputs, weights, z);
+    chunk_losses(z, targets.narrow(0, first, rows), scale.narrow(0, first, rows), options, loss);
+    const Fp8Matrix gradient = to_fp8(z, largest_gradient, Fp8Format::kE5M2, {.rows = true, .columns = dw.defined()});
+    fp8_linear_backward_input(gradient, weights, dinputs);
+    if (dw.defined()) fp8_linear_backward_weight(gradient, inputs, dw);
+  }
+}
 
 }  // namespace
 
@@ -101,7 +127,7 @@ void head_losses(const at::Tensor& x, const at::Tensor& w, const at::Tensor& tar
   check(x, w, targets, options);
   const std::int64_t chunk = rows_per_chunk(x, w, options);
   const at::Tensor buffer = logit_buffer(x, w, chunk);
-  const Weights forward(w.t());
+  const Weights forward(w, /*transposed=*/true);
   for (std::int64_t first = 0; first < x.size(0); first += chunk) {
     const std::int64_t rows = std::min(chunk, x.size(0) - first);
     at::Tensor z = buffer.narrow(0, 0, rows), loss = losses.narrow(0, first, rows);
@@ -113,9 +139,10 @@ void head_losses(const at::Tensor& x, const at::Tensor& w, const at::Tensor& tar
 void head_losses_and_gradients(const at::Tensor& x, const at::Tensor& w, const at::Tensor& targets, const at::Tensor& scale,
                                const HeadOptions& options, at::Tensor& losses, at::Tensor& dx, at::Tensor& dw) {
   check(x, w, targets, options);
+  if (options.fp8) return fp8_losses_and_gradients(x, w, targets, scale, options, losses, dx, dw);
   const std::int64_t chunk = rows_per_chunk(x, w, options);
   const at::Tensor buffer = logit_buffer(x, w, chunk);
-  const Weights forward(w.t()), backward(w);
+  const Weights forward(w, /*transposed=*/true), backward(w, /*transposed=*/false);
   at::Tensor scratch;
   if (dw.defined() && needs_weight_scratch(x)) scratch = at::empty(w.sizes(), w.options());
   for (std::int64_t first = 0; first < x.size(0); first += chunk) {

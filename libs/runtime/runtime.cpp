@@ -10,6 +10,7 @@
 #include "core/thread_pool.h"
 #include "ops/cpu/kernels.h"
 #include "ops/device.h"
+#include "ops/fp8.h"
 #include "runtime/host_memory.h"
 #include "runtime/memory_limits.h"
 #include "runtime/precision.h"
@@ -114,6 +115,15 @@ void set_dtype(Runtime& runtime, at::ScalarType dtype) {
     runtime.description = fmt::format("CPU, {} thread{}, {}, {} kernels", runtime.threads, runtime.threads == 1 ? "" : "s",
                                       dtype_name(dtype), ops::cpu::kernel_level());
   }
+}
+
+void require_fp8(const Runtime& runtime) {
+  if (!runtime.device.is_cuda()) throw ConfigError("--fp8 needs a GPU, but training runs on the CPU");
+  if (!ops::has_fp8(runtime.device)) {
+    throw ConfigError("--fp8 needs a GPU of compute capability 9.0 or later (H100, H200) and cublasLt; this is " +
+                      runtime.description);
+  }
+  if (runtime.dtype != at::kBFloat16) throw ConfigError("--fp8 needs --dtype bfloat16");
 }
 
 const char* dtype_name(at::ScalarType dtype) { return dtype == at::kFloat ? "float32" : "bfloat16"; }

@@ -44,6 +44,9 @@ void set_dtype(Runtime& runtime, at::ScalarType dtype);  // and its description
 // bfloat16 on GPUs that multiply it (compute capability 8 and later); on a CPU the one that was measured to be faster.
 at::ScalarType faster_on(at::Device device, int threads, Workload workload);
 
+// Throws ConfigError, which names --fp8, if this has no products in 8 bits (ops/fp8.h) for training.
+void require_fp8(const Runtime& runtime);
+
 const char* dtype_name(at::ScalarType dtype);  // "float32", "bfloat16"
 
 }  // namespace nanochat

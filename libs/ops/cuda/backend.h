@@ -14,6 +14,7 @@
 #include "ops/attention.h"
 #include "ops/device.h"
 #include "ops/embedding.h"
+#include "ops/fp8.h"
 #include "ops/linear.h"
 #include "ops/optimizer.h"
 #include "ops/paged_attention.h"
@@ -63,6 +64,19 @@ bool attention_takes(const at::Tensor& q, const AttentionScope& scope);
 AttentionForward causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionScope& scope);
 AttentionBackward causal_attention_backward(const at::Tensor& dout, const at::Tensor& q, const at::Tensor& k,
                                             const at::Tensor& v, const AttentionForward& forward, const AttentionScope& scope);
+
+bool has_fp8(int device);
+at::Tensor largest_magnitude(const at::Tensor& x);
+at::Tensor largest_row_norm(const at::Tensor& x);
+at::Tensor largest_relu_squared(const at::Tensor& z);
+Fp8Matrix relu_squared_to_fp8(const at::Tensor& z, const at::Tensor& largest);
+Fp8Matrix relu_squared_backward_to_fp8(const at::Tensor& dy, const at::Tensor& z, const at::Tensor& largest);
+Fp8Matrix to_fp8(const at::Tensor& x, const at::Tensor& largest, Fp8Format format, Fp8Orders wanted);
+struct Fp8Operand {
+  at::Tensor bits, scale;
+};
+// y = a b, or y += a b; `fast`: fast accumulation.
+void fp8_product(const Fp8Operand& a, const Fp8Operand& b, at::Tensor& y, bool add, bool fast);
 
 // False if no kernel supports the layout or this number of rows.
 bool linear_rows(const at::Tensor& x, const at::Tensor& w, at::Tensor& y, const LinearFusion& fusion);

@@ -15,6 +15,24 @@ using Stream = CUstream_st*;
 
 enum class Element { kFloat, kBFloat16 };
 
+// ------------------------------------------------------------------------------------------------ fp8.cu
+// Of ops/fp8.h. Tensors of bfloat16 in multiples of 8 elements, 16-byte aligned.
+enum class Element8 { kE4M3, kE5M2 };
+void largest_magnitude(const void* x, std::int64_t n, float* largest, Stream stream);
+void largest_relu_squared(const void* z, std::int64_t n, float* largest, Stream stream);
+void largest_row_norm(const void* x, std::int64_t rows, std::int64_t columns, float* largest, Stream stream);
+struct Fp8Pointers {
+  void *rows, *columns;  // either may be null
+  float* scale;
+};
+void to_fp8(Element8 type, const void* x, const float* largest, const Fp8Pointers& to, std::int64_t rows, std::int64_t columns,
+            Stream stream);
+// Both pointers are wanted; E4M3 and E5M2.
+void relu_squared_to_fp8(const void* z, const float* largest, const Fp8Pointers& to, std::int64_t rows, std::int64_t columns,
+                         Stream stream);
+void relu_squared_backward_to_fp8(const void* dy, const void* z, const float* largest, const Fp8Pointers& to, std::int64_t rows,
+                                  std::int64_t columns, Stream stream);
+
 // ------------------------------------------------------------------------------------------------ rows.cu
 // Widest row, in elements, of the RMSNorm kernels: multiples of 16 bytes up to the first, others up to the second.
 inline constexpr std::int64_t kWidestRow = 16384, kWidestOddRow = 4096;

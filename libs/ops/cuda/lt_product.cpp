@@ -8,11 +8,13 @@
 #include <dlfcn.h>
 
 #include <cstdint>
+#include <cstdlib>
 #include <limits>
 #include <map>
 #include <mutex>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "ops/cuda/tensors.h"
@@ -251,6 +253,19 @@ bool has_types_of_operands(const at::Tensor& a, const at::Tensor& b) {
 
 }  // namespace
 
+std::optional<LtAlgorithm> training_algorithm() {
+  static const std::optional<LtAlgorithm> chosen = []() -> std::optional<LtAlgorithm> {
+    const char* name = std::getenv("NANOCHAT_PRODUCTS");
+    const std::string_view choice = name == nullptr ? std::string_view() : name;
+    if (choice == "fastest") return LtAlgorithm::kFastest;
+    if (choice == "first") return LtAlgorithm::kFirst;
+    return std::nullopt;
+  }();
+  return chosen;
+}
+
+bool lt_is_loaded() { return library().complete; }
+
 bool lt_product(const LtProduct& product) {
   const at::Tensor &a = product.a, &b = product.b, &result = product.result, &addend = product.addend;
   TORCH_CHECK(a.dim() == b.dim() && a.dim() == result.dim() && (a.dim() == 2 || a.dim() == 3) && a.size(-1) == b.size(-2) &&
@@ -260,7 +275,7 @@ bool lt_product(const LtProduct& product) {
   TORCH_CHECK(!addend.defined() || (addend.sizes() == result.sizes() && addend.strides() == result.strides() &&
                                     addend.scalar_type() == result.scalar_type()),
               "lt_product: the addend differs from the result in its layout or type");
-  if (!library().complete || !has_types_of_operands(a, b) || !has_type_of_result(result)) return false;
+  if (!lt_is_loaded() || !has_types_of_operands(a, b) || !has_type_of_result(result)) return false;
   const std::optional<Layout> of_a = layout_of(a), of_b = layout_of(b), of_result = layout_of(result);
   if (!of_a || !of_b || !of_result || of_result->transposed || result.numel() == 0 || a.size(-1) == 0) return false;
   const On stream(result);

@@ -66,6 +66,14 @@ AttentionBackward causal_attention_backward(const at::Tensor&, const at::Tensor&
                                             const AttentionForward&, const AttentionScope&) {
   unavailable();
 }
+bool has_fp8(int) { return false; }
+at::Tensor largest_magnitude(const at::Tensor&) { unavailable(); }
+at::Tensor largest_row_norm(const at::Tensor&) { unavailable(); }
+at::Tensor largest_relu_squared(const at::Tensor&) { unavailable(); }
+Fp8Matrix relu_squared_to_fp8(const at::Tensor&, const at::Tensor&) { unavailable(); }
+Fp8Matrix relu_squared_backward_to_fp8(const at::Tensor&, const at::Tensor&, const at::Tensor&) { unavailable(); }
+Fp8Matrix to_fp8(const at::Tensor&, const at::Tensor&, Fp8Format, Fp8Orders) { unavailable(); }
+void fp8_product(const Fp8Operand&, const Fp8Operand&, at::Tensor&, bool, bool) { unavailable(); }
 bool linear_rows(const at::Tensor&, const at::Tensor&, at::Tensor&, const LinearFusion&) { unavailable(); }
 bool paged_attention_takes(std::int64_t) { return false; }
 std::int64_t paged_partial_floats(const DevicePagedBatch::Tiles&, const at::Tensor&) { unavailable(); }

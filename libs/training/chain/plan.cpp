@@ -89,6 +89,7 @@ class Planner {
                               .compute_bytes = options.runtime.dtype == "float32" ? 4 : 2,
                               .gpu = chain_.hardware.gpu,
                               .recompute = options.recompute,
+                              .fp8 = options.fp8,
                               .shard_weights = options.shard == "full"};
     const double tokens = result.steps > 0 ? static_cast<double>(result.tokens) / static_cast<double>(result.steps) : 0.0;
     Cluster cluster = cluster_;

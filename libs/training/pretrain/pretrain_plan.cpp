@@ -24,6 +24,7 @@ PretrainPlan plan_pretraining(PretrainConfig config, std::int64_t vocab_size, bo
                 .compute_bytes = config.runtime.dtype == "float32" ? 4 : 2,
                 .gpu = gpu,
                 .recompute = config.recompute,
+                .fp8 = config.fp8,
                 .shard_weights = config.shard == "full"};
   const auto tokens = static_cast<double>(config.total_batch_size);
   const double step_seconds = plan_training(plan.model, plan.shape, cluster, 1, tokens).seconds;

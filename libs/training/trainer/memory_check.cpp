@@ -20,6 +20,7 @@ bool save_in_background(const TrainerOptions& options, const GptConfig& model, c
                       .compute_bytes = runtime.dtype == at::kFloat ? 4 : 2,
                       .gpu = runtime.device.is_cuda(),
                       .recompute = options.recompute,
+                      .fp8 = options.fp8,
                       .shard_weights = options.shard == "full"};
   const MemoryEstimate need = estimate_rank_memory(model, shape, communicator.size());
   const std::int64_t host = available_memory_bytes() / communicator.local_size();

@@ -62,16 +62,23 @@ struct LoopState {
   }
 };
 
+// Before anything is written.
+TrainerParts checked(TrainerParts parts) {
+  if (parts.options.fp8) require_fp8(parts.runtime);
+  return parts;
+}
+
 // One call of run_stage().
 struct Loop {
   Loop(TrainerParts given, Stage& given_stage, ProgressReporter& given_progress)
-      : parts(std::move(given)), communicator(*parts.communicator), stage(given_stage), progress(given_progress),
+      : parts(checked(std::move(given))), communicator(*parts.communicator), stage(given_stage), progress(given_progress),
         background(save_in_background(parts.options, parts.model, parts.runtime, parts.device_batch_size, communicator)),
         lock(lock_run()), model(parts.model, parts.runtime.dtype, parts.runtime.device, Purpose::kTraining,
                                 shards_weights() ? Residency::kShared : Residency::kWhole),
         shards(make_shards()),
         optimizer(model.parameters(), parts.model.n_embd, optimizer_options(), communicator, shards.get()) {
     model.set_recompute(parts.options.recompute);
+    model.set_fp8(parts.options.fp8);
     if (const auto folder = checkpoint_to_resume()) {
       restore(*folder);
     } else {
@@ -242,6 +249,7 @@ struct Loop {
              with_commas(parts.model.parameter_count()), parts.model.flops_per_token());
     log_info("{}", parts.announcement);
     if (parts.options.recompute) log_info("activation recomputation: layers run forward again in the backward pass");
+    if (parts.options.fp8) log_info("products in 8 bits: matrices of layers and head, forward and backward");
     if (!checkpoint.empty()) log_info("resumed at step {} from {}", step, checkpoint.string());
     if (!changes.empty()) log_info("resumed with other options: {}", fmt::join(changes, "; "));
     if (!computed_before.empty())

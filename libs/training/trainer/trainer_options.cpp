@@ -84,6 +84,15 @@ void declare_shard_option(OptionList& options, std::string& shard) {
       .may_change();
 }
 
+void declare_fp8_option(OptionList& options, bool& fp8) {
+  options
+      .add("fp8", fp8,
+           "Multiply the matrices of the layers and the head in 8-bit floating point in training, with one scale per tensor. "
+           "Needs a GPU of compute capability 9.0 or later (H100, H200) and bfloat16. Faster for large models, from about "
+           "depth 20 on. Evaluation, samples and checkpoints are as without it.")
+      .may_change();
+}
+
 void declare_step_options(OptionList& options, TrainerOptions& config) {
   options
       .add("weight_decay", config.weight_decay,
@@ -108,6 +117,7 @@ void declare_step_options(OptionList& options, TrainerOptions& config) {
            "Keep only the input of each layer in the forward pass, and compute the rest again in the backward pass (activation "
            "recomputation). Takes much less memory and about a fifth more time; the results are the same.")
       .may_change();
+  declare_fp8_option(options, config.fp8);
   options
       .add("skip_bad_steps", config.skip_bad_steps,
            "Skip up to this many batches in which the loss or a gradient is NaN or Inf; the next one stops "
