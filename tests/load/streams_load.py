@@ -84,7 +84,7 @@ def streams(nanochat, client, run, folder, count, timing):
     try:
         alone = {}
         for number in range(CHATS):
-            (_, done, said), = answers(subprocess.run([*command, "1", files[number]], check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines())
+            (_, done, said), = answers(subprocess.run([*command, "1", files[number]], check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[2:])
             assert done and said, (number, said)
             alone[number] = said
         assert len(set(alone.values())) > 1, "all answers are alike: they could be mixed up unseen"
@@ -217,7 +217,7 @@ class Mixed:
 def mixed(nanochat, client, run, folder, seconds, timing):
     small = server.small_run(nanochat, folder / "small", sequence_len=CONTEXT)
     log = folder / "mixed.log"
-    process, url = server.start(nanochat, run, log, [small, "--max-running", "32", "--max-sessions", "100", "--response-cache", "1",
+    process, url = server.start(nanochat, run, log, [small, "--max-running", "32", "--max-sessions", "100",
                                                      "--kv-blocks", "2000"], name="large,small", dtype="auto")
     try:
         health, load = Health(url), Mixed(url, client, folder)
