@@ -111,12 +111,12 @@ for check in "${checks[@]}"; do
       step "ThreadSanitizer"
       run_quietly cmake --preset tsan -DNANOCHAT_TESTS=ON
       cmake --build --preset tsan --parallel "$(build_jobs)" --target nanochat chat_client inference_engine_test inference_answer_constraint_test \
-        serving_answer_admission_test serving_answer_session_test serving_api_answers_test serving_api_models_test serving_api_operation_test \
+        serving_answer_admission_test serving_answer_cache_test serving_answer_session_test serving_api_answers_test serving_api_models_test serving_api_operation_test \
         serving_api_sessions_test serving_api_test serving_http_server_test serving_owned_store_test serving_server_metrics_test
       # One OpenMP thread: LibTorch and libgomp are not instrumented, and their barriers would not be seen.
       export TSAN_OPTIONS=suppressions=$PWD/cmake/threads.supp:history_size=4:second_deadlock_stack=1
       OMP_NUM_THREADS=1 ctest --preset tsan --no-tests=error --timeout 3600 \
-        --tests-regex '^(inference\.(engine|answer_constraint)|serving\.(answer_admission|answer_session|api|api_answers|api_models|api_operation|api_sessions|http_server|owned_store|server_metrics))_test$'
+        --tests-regex '^(inference\.(engine|answer_constraint)|serving\.(answer_admission|answer_cache|answer_session|api|api_answers|api_models|api_operation|api_sessions|http_server|owned_store|server_metrics))_test$'
       build release nanochat
       OMP_NUM_THREADS=1 NANOCHAT_THREADS=1 python3 tests/load/serving_load.py build/tsan/bin/nanochat --seconds 20 --no-timing \
         --trainer build/release/bin/nanochat

@@ -168,8 +168,8 @@ def faults(url):
 
 
 def whole_answer(client, data):
-    """All bytes until the server closes, or sends nothing for half a second."""
-    client.settimeout(0.5)
+    """All bytes until the server closes."""
+    client.settimeout(30)
     answer = b""
     with contextlib.suppress(BrokenPipeError, ConnectionResetError, socket.timeout):
         client.sendall(data)
@@ -219,7 +219,7 @@ def smuggling(url):
     print("smuggling and tricks with paths: one answer each, an error, and the next request served")
 
 
-def slow_clients(url):
+def slow_clients(url, limit):
     """Half a request, and a byte from time to time: each is ended by its limit of time, and the others are served meanwhile."""
     data = request_bytes("/v1/completions", b'{"prompt": "a", "max_tokens": 2, "ignore_eos": true}')
     for half in range(1, len(data), 7):
@@ -239,7 +239,7 @@ def slow_clients(url):
     for client in silent + slow:
         with contextlib.closing(client):
             answer = client.recv(4096)
-        assert answer.startswith(b"HTTP/1.1 408 ") and time.monotonic() - begin < 20, (answer, time.monotonic() - begin)
+        assert answer.startswith(b"HTTP/1.1 408 ") and time.monotonic() - begin < limit, (answer, time.monotonic() - begin)
     served(url)
     print(f"slow clients: {len(silent)} half requests and {len(slow)} of a byte at a time got status 408 after {time.monotonic() - begin:.0f} s")
 
@@ -363,7 +363,7 @@ def main():
         with server.running(args.nanochat, run, dtype="auto") as url:  # as `nanochat serve` would
             faults(url)
             smuggling(url)
-            slow_clients(url)
+            slow_clients(url, 60 if args.no_timing else 20)
             chats(Client(args.client, url, folder), url, args.seconds, not args.no_timing)
         one_at_a_time = ["--max-running", "1", "--max-queued", "1000", "--max-batch-tokens", "16", "--no-prefix-cache"]
         with server.running(args.nanochat, run, one_at_a_time) as url:
