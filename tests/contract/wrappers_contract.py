@@ -27,7 +27,7 @@ MESSAGES = [{"role": "user", "content": "Tell me a story."}]
 
 
 def with_litellm(url):
-    litellm.telemetry = False
+    litellm.telemetry, litellm.suppress_debug_info = False, True
     for model, base in (("openai/tiny", url + "/v1"), ("hosted_vllm/tiny", url + "/v1"), ("anthropic/tiny", url)):
         options = dict(model=model, api_base=base, api_key="secret", messages=MESSAGES, max_tokens=16, temperature=0)
         whole = litellm.completion(**options)
