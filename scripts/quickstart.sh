@@ -90,7 +90,8 @@ if [ "$seconds" -gt $((minutes * 60)) ]; then
 else
   printf 'At the measured speed, %s minutes are about %s steps.\n' "$minutes" $((minutes * 60000 / (step_ms > 0 ? step_ms : 1)))
 fi
-"$nanochat" pretrain --data-dir "$work/shards" "${shape[@]}" --total-batch-size 4096 --target-minutes "$minutes" \
+# In batches as small as these, the recipe of December 2025 learns faster (docs/benchmarks.md).
+"$nanochat" pretrain --recipe nanochat-2025-12 --data-dir "$work/shards" "${shape[@]}" --total-batch-size 4096 --target-minutes "$minutes" \
   --num-iterations "$steps" --warmdown-ratio 0.4 --eval-interval 100 --eval-tokens 200000 --sample-interval -1 \
   --checkpoint-interval 200 --output-dir "$run"
 
