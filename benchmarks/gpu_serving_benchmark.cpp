@@ -95,8 +95,15 @@ void gpu_linear_rows(benchmark::State& state) {
 }
 void linear_shapes(benchmark::internal::Benchmark* b) {
   b->ArgNames({"rows", "m", "k", "cublas"});
-  for (const auto& [m, k] :
-       {std::pair{3840, 1280}, {1280, 1280}, {5120, 1280}, {1280, 5120}, {65536, 1280}, {2304, 768}, {768, 3072}}) {
+  for (const auto& [m, k] : {std::pair{3840, 1280},
+                             {1280, 1280},
+                             {5120, 1280},
+                             {1280, 5120},
+                             {65536, 1280},
+                             {2304, 768},
+                             {768, 768},
+                             {3072, 768},
+                             {768, 3072}}) {
     for (const int rows : {1, 2, 4, 8, 16, 32, 64, 128}) {
       for (const int library : {0, 1}) {
         if (library == 1 || rows <= ops::cuda::kMostLinearRows) b->Args({rows, m, k, library});
@@ -309,6 +316,7 @@ void gpu_decode_step(benchmark::State& state) {
   const at::Tensor head = random({kVocabulary, width});
   Cache cache(layers, n, context - 1, 1, heads);
   const ops::DevicePagedBatch batch(cache.batch, cache.keys.front(), heads);
+  state.SetLabel(std::to_string(batch.decode_parts()) + " parts");
   const ops::RopeTable table = {space({4096, kHeadDim / 2}, at::kFloat).fill_(1.0),
                                 space({4096, kHeadDim / 2}, at::kFloat).fill_(0.0)};
   at::Tensor residual = random({n, width}), norm = space({n, width}), branch = space({n, width}), none;
@@ -371,9 +379,9 @@ void gpu_decode_step(benchmark::State& state) {
   state.counters["tokens/s"] = benchmark::Counter(4.0 * static_cast<double>(n), benchmark::Counter::kIsIterationInvariantRate);
 }
 BENCHMARK(gpu_decode_step)
-    ->ArgNames({"sequences", "layers", "context", "cublas"})
-    ->ArgsProduct({{1, 8, 32, 64, 128}, {20}, {512}, {0, 1, 2, 3}})
-    ->ArgsProduct({{1, 32}, {12}, {512}, {0, 1, 2, 3}})
+    ->ArgNames({"sequences", "layers", "context", "products"})
+    ->ArgsProduct({{1, 8, 16, 32, 64, 128}, {20}, {512}, {0, 1, 2, 3}})
+    ->ArgsProduct({{1, 8, 32, 128}, {12}, {512}, {2, 3}})
     ->UseRealTime();
 
 }  // namespace
