@@ -254,11 +254,6 @@ std::int64_t paged_partial_floats(const PagedAttentionArguments& arguments);
 // A row's result depends on its own sequence and on `split` alone: not on the other tiles, nor on `splits`.
 void paged_attention(Element type, const PagedAttentionArguments& arguments, Stream stream);
 
-// Writes numbers of the host to memory of the device. They travel with the kernel's arguments, which a stream has sooner than a
-// copy by the unit that copies: that waits for the kernel before it, and the next kernel for it.
-inline constexpr int kMostWritten = 8000;
-void write_numbers(const std::int32_t* numbers, int count, std::int32_t* to, Stream stream);
-
 struct PagedShape {
   std::int32_t tokens, n_head, n_kv_head, d, block_size;
 };
@@ -295,7 +290,7 @@ struct PagedDecode {
   const std::int32_t* slots;  // of each token, as for paged_store()
   std::int32_t n_head, n_kv_head, d, block_size, block_shift;
   std::int32_t sequence_count;
-  std::int32_t parts;  // at most kMostDecodeParts
+  std::int32_t parts;  // 1, 2, 4 or 8
   std::int32_t window;  // as in PagedAttentionArguments
   float scale, eps;
   std::int32_t keys_ahead;  // set by paged_decode(): of each part, of the next layer
@@ -321,20 +316,10 @@ struct LinearRows {
   float norm_eps;  // x is normalised first as by rms_norm(); negative: it is not
   bool relu_squared;  // max(y, 0)^2
   bool add;  // added to what y holds
-  const void* ahead;  // bytes to bring to the second-level cache, from compute capability 9.0 on; null: none
-  std::int64_t ahead_bytes;  // a multiple of 16
 };
 // Whether pointers and strides fit.
 bool linear_rows_takes(Element type, const LinearRows& arguments);
 void linear_rows(Element type, const LinearRows& arguments, Stream stream);
-
-// ------------------------------------------------------------------------------------------- linear_sliced.cu
-// The same for more rows, in bfloat16 from compute capability 9.0 on, with sums in another order than linear_rows() has. A row of
-// y does not depend on the other rows; on their number in so far as up to 64 rows are summed in one order and more in another.
-inline constexpr std::int64_t kMostSlicedRows = 128;  // more are possible, 128 at a time, but slower than a library's product
-bool has_linear_sliced();  // the current device
-bool linear_sliced_takes(Element type, const LinearRows& arguments);
-void linear_sliced(const LinearRows& arguments, Stream stream);
 
 // -------------------------------------------------------------------------------------------------- sample.cu
 // One token to draw (ops/sample.h has the meaning and the order of the steps). Lists lie in the arrays of SampleArguments:

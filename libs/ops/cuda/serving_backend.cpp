@@ -62,54 +62,21 @@ PagedAttentionArguments arguments_of(const DevicePagedBatch::Tiles& tiles, const
   return a;
 }
 
-LinearRows arguments_of(const at::Tensor& x, const at::Tensor& w, at::Tensor& y, const LinearFusion& fusion) {
-  const Element type = element_of_rows(x);
-  TORCH_CHECK(element_of_rows(w) == type && element_of_rows(y) == type && w.device() == x.device() && y.device() == x.device(),
-              "linear_rows: x, w and y differ in type or device");
-  const at::Tensor& ahead = fusion.ahead;
-  return {x.const_data_ptr(),
-          x.stride(0),
-          w.const_data_ptr(),
-          w.stride(0),
-          y.data_ptr(),
-          y.stride(0),
-          narrow(x.size(0)),
-          narrow(w.size(0)),
-          narrow(x.size(1)),
-          fusion.normalise ? static_cast<float>(fusion.eps) : -1.0F,
-          fusion.relu_squared,
-          fusion.add,
-          ahead.defined() ? ahead.const_data_ptr() : nullptr,
-          ahead.defined() ? static_cast<std::int64_t>(ahead.nbytes()) / 16 * 16 : 0};
-}
-
 }  // namespace
 
 bool linear_rows(const at::Tensor& x, const at::Tensor& w, at::Tensor& y, const LinearFusion& fusion) {
   const On stream(x);
-  const LinearRows arguments = arguments_of(x, w, y, fusion);
-  if (!linear_rows_takes(element_of_rows(x), arguments)) return false;
-  linear_rows(element_of_rows(x), arguments, stream);
-  return true;
-}
-
-void write_numbers(std::span<const std::int32_t> numbers, at::Tensor& to) {
-  const On stream(to);
-  TORCH_CHECK(to.scalar_type() == at::kInt && to.is_contiguous() && static_cast<std::int64_t>(numbers.size()) <= to.numel(),
-              "write_numbers: no room for ", numbers.size(), " numbers in ", to.sizes());
-  write_numbers(numbers.data(), static_cast<int>(numbers.size()), to.data_ptr<std::int32_t>(), stream);
-}
-
-bool has_linear_sliced(const at::Device& device) {
-  const c10::cuda::CUDAGuard guard(device);
-  return has_linear_sliced();
-}
-
-bool linear_sliced(const at::Tensor& x, const at::Tensor& w, at::Tensor& y, const LinearFusion& fusion) {
-  const On stream(x);
-  const LinearRows arguments = arguments_of(x, w, y, fusion);
-  if (!linear_sliced_takes(element_of_rows(x), arguments)) return false;
-  linear_sliced(arguments, stream);
+  const Element type = element_of_rows(x);
+  TORCH_CHECK(element_of_rows(w) == type && element_of_rows(y) == type && w.device() == x.device() && y.device() == x.device(),
+              "linear_rows: x, w and y differ in type or device");
+  const LinearRows arguments = {x.const_data_ptr(),  x.stride(0),
+                                w.const_data_ptr(),  w.stride(0),
+                                y.data_ptr(),        y.stride(0),
+                                narrow(x.size(0)),   narrow(w.size(0)),
+                                narrow(x.size(1)),   fusion.normalise ? static_cast<float>(fusion.eps) : -1.0F,
+                                fusion.relu_squared, fusion.add};
+  if (!linear_rows_takes(type, arguments)) return false;
+  linear_rows(type, arguments, stream);
   return true;
 }
 
