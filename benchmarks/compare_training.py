@@ -7,6 +7,10 @@ Peers, each in a process of its own:
   reference       karpathy/nanochat, from a checkout given by --reference, with its own optimizers, under torch.compile
   reference-eager the same without torch.compile
 
+--recipe says which architecture, and so which commit --reference has to be: nanochat-2025-12 is d314e96, nanochat-2026-07 is
+92d63d4. Where FlashAttention-3 is not installed, the newer reference masks its windows instead of skipping what is outside;
+here it gets PyTorch's FlashAttention-2 with windows, which is a quarter faster. --fp8 needs nanochat-2026-07.
+
 Every peer trains the same shape from random weights on random tokens: forward, backward, clipping and optimizer, the
 median of --steps steps after --warmup. With --processes N, nanochat and the reference train on N GPUs of this machine;
 tokens/s is then the sum over all of them. Prints a table and, as the last line, JSON. Needs torch 2.11 or newer, and
@@ -32,6 +36,8 @@ def parse_arguments():
     parser.add_argument("--nanochat", default="build/release/bin/nanochat", help="program of this project")
     parser.add_argument("--peers", default="nanochat,transformers", help="comma-separated, in the order to run")
     parser.add_argument("--reference", help="checkout of karpathy/nanochat for the peers of that name")
+    parser.add_argument("--recipe", default="nanochat-2025-12", choices=["nanochat-2025-12", "nanochat-2026-07"])
+    parser.add_argument("--fp8", action="store_true", help="products in fp8, with scales for each tensor")
     parser.add_argument("--depth", type=int, default=6)
     parser.add_argument("--sequence-len", type=int, default=512)
     parser.add_argument("--device-batch-size", type=int, default=8)
@@ -53,9 +59,10 @@ def run_nanochat(args):
     if args.processes > 1:
         command += ["launch", "--nproc", str(args.processes), "--"]
     command += ["bench", "train", "--json", "--quiet"]
-    for name in ("depth", "sequence_len", "device_batch_size", "micro_batches", "vocab_size", "device", "dtype", "threads",
+    for name in ("recipe", "depth", "sequence_len", "device_batch_size", "micro_batches", "vocab_size", "device", "dtype", "threads",
                  "steps", "warmup"):
         command += ["--" + name.replace("_", "-"), str(getattr(args, name))]
+    command += ["--fp8"] if args.fp8 else []
     result = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     if result.returncode != 0:
         return {"error": f"exit code {result.returncode}"}
@@ -83,7 +90,43 @@ def transformers_model(args, torch, device):
     return compiled, model, optimizers, lambda x, y: compiled(input_ids=x, labels=y).loss
 
 
+def attention_with_windows(torch):
+    """The reference's attention in training, by PyTorch's FlashAttention-2."""
+    def forward(q, k, v, causal=False, window_size=(-1, -1)):
+        left = -1 if window_size[0] < 0 or window_size[0] >= q.size(1) else window_size[0]
+        return torch.ops.aten._flash_attention_forward(q, k, v, None, None, q.size(1), k.size(1), 0.0, causal, False,
+                                                       window_size_left=left, window_size_right=-1 if left < 0 else 0)[0]
+    return forward
+
+
+def newest_reference_model(args, torch, device):
+    os.environ["NANOCHAT_DTYPE"] = args.dtype
+    sys.path.insert(0, args.reference)
+    from nanochat import flash_attention, gpt
+
+    if args.device == "cuda" and args.dtype == "bfloat16" and not flash_attention.HAS_FA3:
+        flash_attention.flash_attn.flash_attn_func = attention_with_windows(torch)
+    width = -(-64 * args.depth // 128) * 128
+    with torch.device("meta"):
+        model = gpt.GPT(gpt.GPTConfig(sequence_len=args.sequence_len, vocab_size=args.vocab_size, n_layer=args.depth,
+                                      n_head=width // 128, n_kv_head=width // 128, n_embd=width))
+    model.to_empty(device=device)
+    model.init_weights()
+    if args.fp8:
+        from nanochat.fp8 import Float8LinearConfig, convert_to_float8_training
+
+        # Which layers it converts: scripts/base_train.py of the reference.
+        convert_to_float8_training(
+            model, config=Float8LinearConfig.from_recipe_name("tensorwise"),
+            module_filter_fn=lambda module, name: isinstance(module, torch.nn.Linear) and module.in_features % 16 == 0
+            and module.out_features % 16 == 0 and min(module.in_features, module.out_features) >= 128)
+    compiled = model if args.worker.endswith("eager") else torch.compile(model, dynamic=False)
+    return compiled, model, [model.setup_optimizer()], lambda x, y: compiled(x, y)
+
+
 def reference_model(args, torch, device):
+    if args.recipe == "nanochat-2026-07":
+        return newest_reference_model(args, torch, device)
     sys.path.insert(0, args.reference)
     from nanochat.gpt import GPT, GPTConfig
 
@@ -116,19 +159,20 @@ def work(args):
     tokens = args.device_batch_size * args.sequence_len * args.micro_batches * processes
     batches = [tuple(torch.randint(args.vocab_size, (args.device_batch_size, args.sequence_len), device=device)
                      for _ in range(2)) for _ in range(args.micro_batches)]
-    dtype = getattr(torch, args.dtype)
+    dtype, newest = getattr(torch, args.dtype), args.recipe == "nanochat-2026-07" and args.worker != "transformers"
     synchronize = torch.cuda.synchronize if args.device == "cuda" else lambda: None
     steps, updates = [], []
     for step in range(args.warmup + args.steps):
         synchronize()
         begin = time.perf_counter()
         for inputs, targets in batches:
-            with torch.autocast(args.device, dtype=dtype, enabled=args.dtype != "float32"):
+            with torch.autocast(args.device, dtype=dtype, enabled=args.dtype != "float32" and not newest):
                 loss = loss_of(inputs, targets)
             (loss / args.micro_batches).backward()
         synchronize()
         middle = time.perf_counter()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0).item()
+        if not newest:  # which neither clips nor casts by itself
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0).item()
         for optimizer in optimizers:
             optimizer.step()
         model.zero_grad(set_to_none=True)
@@ -192,6 +236,8 @@ def main():
         sys.exit(f"compare_training: unknown peer {unknown[0]}")
     if any(peer.startswith("reference") for peer in peers) and not args.reference:
         sys.exit("compare_training: the reference needs --reference, a checkout of karpathy/nanochat")
+    if args.fp8 and args.recipe != "nanochat-2026-07":
+        sys.exit("compare_training: --fp8 needs --recipe nanochat-2026-07")
     if args.processes > 1 and (args.device != "cuda" or "transformers" in peers):
         sys.exit("compare_training: --processes needs --device cuda, and --peers without transformers")
     results = {peer: run_nanochat(args) if peer == "nanochat" else run_worker(args, peer) for peer in peers}
@@ -204,7 +250,7 @@ def main():
         ratio = f"{ours / figures['tokens_per_second']:.2f}x" if ours else "-"
         print(f"{peer:<16} {figures['tokens_per_second']:>10,.0f} {figures['step_ms']:>10.1f} "
               f"{figures['optimizer_ms']:>13.1f} {figures['memory_bytes'] / 2**30:>11.2f} {ratio:>12}")
-    shape = {key: getattr(args, key) for key in ("depth", "sequence_len", "device_batch_size", "micro_batches",
+    shape = {key: getattr(args, key) for key in ("recipe", "fp8", "depth", "sequence_len", "device_batch_size", "micro_batches",
                                                  "vocab_size", "device", "dtype", "processes")}
     report = json.dumps({"shape": shape, "machine": machine(args), "peers": results})
     if args.output:

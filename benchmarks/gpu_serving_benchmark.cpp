@@ -78,28 +78,39 @@ BENCHMARK(gpu_copy)->UseRealTime();
 
 // --------------------------------------------------------------------------------------------------------- products
 
-// rows, columns of y, inner dimension, 0: our kernel, 1: cuBLAS.
+// rows, columns of y, inner dimension, 0: our kernel, 1: cuBLAS, 2: our kernel with slices of the inner dimension.
 void gpu_linear_rows(benchmark::State& state) {
   if (skip(state)) return;
   const std::int64_t rows = state.range(0), m = state.range(1), k = state.range(2);
-  const bool library = state.range(3) != 0;
-  if (!library && rows > ops::cuda::kMostLinearRows) return state.SkipWithError("too many rows for the kernel");
+  const std::int64_t kernel = state.range(3);
+  if (kernel == 0 && rows > ops::cuda::kMostLinearRows) return state.SkipWithError("too many rows for the kernel");
   std::vector<at::Tensor> weights;
   for (std::int64_t i = 0; i < std::max<std::int64_t>(4, kCold / (m * k * 2)); ++i) weights.push_back(random({m, k}));
   const at::Tensor x = random({rows, k});
   at::Tensor y = space({rows, m});
   const auto times = static_cast<std::int64_t>(weights.size());
   time_graph(state, times, 2.0 * static_cast<double>(times * m * k), 0, [&] {
-    for (const at::Tensor& w : weights) library ? static_cast<void>(at::mm_out(y, x, w.t())) : ops::linear_rows(x, w, y);
+    for (const at::Tensor& w : weights) {
+      if (kernel == 0) ops::linear_rows(x, w, y);
+      if (kernel == 1) at::mm_out(y, x, w.t());
+      if (kernel == 2) ops::cuda::linear_sliced(x, w, y, {});
+    }
   });
 }
 void linear_shapes(benchmark::internal::Benchmark* b) {
-  b->ArgNames({"rows", "m", "k", "cublas"});
-  for (const auto& [m, k] :
-       {std::pair{3840, 1280}, {1280, 1280}, {5120, 1280}, {1280, 5120}, {65536, 1280}, {2304, 768}, {768, 3072}}) {
+  b->ArgNames({"rows", "m", "k", "kernel"});
+  for (const auto& [m, k] : {std::pair{3840, 1280},
+                             {1280, 1280},
+                             {5120, 1280},
+                             {1280, 5120},
+                             {65536, 1280},
+                             {2304, 768},
+                             {768, 768},
+                             {3072, 768},
+                             {768, 3072}}) {
     for (const int rows : {1, 2, 4, 8, 16, 32, 64, 128}) {
-      for (const int library : {0, 1}) {
-        if (library == 1 || rows <= ops::cuda::kMostLinearRows) b->Args({rows, m, k, library});
+      for (const int kernel : {0, 1, 2}) {
+        if (kernel != 0 || rows <= ops::cuda::kMostLinearRows) b->Args({rows, m, k, kernel});
       }
     }
   }
@@ -290,14 +301,16 @@ BENCHMARK(gpu_sample)->ArgNames({"rows", "kind"})->ArgsProduct({{1, 32, 128}, {0
 // ------------------------------------------------------------------------------------------------------- a whole step
 
 // sequences, layers, context, 0: products by our kernel where it takes them, 1: cuBLAS, 2: ours with what stands around them, as
-// ServingPass has it for up to 16 rows, 3: cuBLAS with the norms behind the products, as it has it for more. Embedding and
-// sampling are not among it.
+// ServingPass has it for few rows, 3: cuBLAS with the norms behind the products, as it has it for many, 4: as 2, with slices of
+// the inner dimension, as it has it for those between. Embedding and sampling are not among it.
 void gpu_decode_step(benchmark::State& state) {
   if (skip(state)) return;
   const std::int64_t n = state.range(0), layers = state.range(1), context = state.range(2), width = 64 * layers;
   const std::int64_t heads = width / kHeadDim;
-  const bool library = state.range(3) == 1 || state.range(3) == 3, fused = state.range(3) == 2, late = state.range(3) == 3;
-  if (fused && n > ops::cuda::kMostLinearRows) return state.SkipWithError("too many rows for the kernel");
+  const bool sliced = state.range(3) == 4, fused = state.range(3) == 2 || sliced, late = state.range(3) == 3;
+  const bool library = state.range(3) == 1 || late, fused_head = fused && n <= 16;
+  const int ahead = getenv("NANOCHAT_AHEAD") ? atoi(getenv("NANOCHAT_AHEAD")) : 0;
+  if (fused && !sliced && n > ops::cuda::kMostLinearRows) return state.SkipWithError("too many rows for the kernel");
   struct Layer {
     at::Tensor qkv, out, fc1, fc2;
   };
@@ -309,6 +322,7 @@ void gpu_decode_step(benchmark::State& state) {
   const at::Tensor head = random({kVocabulary, width});
   Cache cache(layers, n, context - 1, 1, heads);
   const ops::DevicePagedBatch batch(cache.batch, cache.keys.front(), heads);
+  state.SetLabel(std::to_string(batch.decode_parts()) + " parts");
   const ops::RopeTable table = {space({4096, kHeadDim / 2}, at::kFloat).fill_(1.0),
                                 space({4096, kHeadDim / 2}, at::kFloat).fill_(0.0)};
   at::Tensor residual = random({n, width}), norm = space({n, width}), branch = space({n, width}), none;
@@ -318,11 +332,14 @@ void gpu_decode_step(benchmark::State& state) {
   const auto multiply = [&](const at::Tensor& x, const at::Tensor& w, at::Tensor& y) {
     library ? static_cast<void>(at::mm_out(y, x, w.t())) : ops::linear_rows(x, w, y);
   };
+  const auto multiply_fused = [&](const at::Tensor& x, const at::Tensor& w, at::Tensor& y, const ops::LinearFusion& fusion) {
+    sliced ? static_cast<void>(ops::cuda::linear_sliced(x, w, y, fusion)) : ops::linear_rows(x, w, y, fusion);
+  };
   const auto attend = [&](std::size_t i) {
     if (batch.fuses_decodes()) {
       ops::DecodeFusion fusion;
       if (late) fusion.stream = residual;
-      if (fused && i + 1 < cache.keys.size()) {
+      if (n <= 16 && i + 1 < cache.keys.size()) {
         fusion.next_keys = cache.keys[i + 1];
         fusion.next_values = cache.values[i + 1];
       }
@@ -339,11 +356,17 @@ void gpu_decode_step(benchmark::State& state) {
     for (std::size_t i = 0; i < weights.size(); ++i) {
       const Layer& layer = weights[i];
       if (fused) {
-        ops::linear_rows(residual, layer.qkv, qkv, normalised);
+        const auto with = [&](ops::LinearFusion fusion, const at::Tensor& next) {
+          if (ahead) fusion.ahead = next;
+          return fusion;
+        };
+        const at::Tensor next_qkv = i + 1 < weights.size() ? weights[i + 1].qkv : none;
+        const at::Tensor next_out = i + 1 < weights.size() ? weights[i + 1].out : none;
+        multiply_fused(residual, layer.qkv, qkv, with(normalised, ahead > 1 ? layer.fc1 : none));
         attend(i);
-        ops::linear_rows(attended.view({n, width}), layer.out, residual, added);
-        ops::linear_rows(residual, layer.fc1, hidden, activated);
-        ops::linear_rows(hidden, layer.fc2, residual, added);
+        multiply_fused(attended.view({n, width}), layer.out, residual, with(added, layer.fc2));
+        multiply_fused(residual, layer.fc1, hidden, with(activated, next_qkv));
+        multiply_fused(hidden, layer.fc2, residual, with(added, ahead > 1 ? next_out : none));
         continue;
       }
       if (late) {
@@ -364,16 +387,20 @@ void gpu_decode_step(benchmark::State& state) {
       multiply(hidden, layer.fc2, branch);
       ops::add_rms_norm(residual, branch, norm, none, kEps);
     }
-    if (late) ops::rms_norm(residual, norm, none, kEps);
-    fused ? ops::linear_rows(residual, head, logits, normalised) : multiply(norm, head, logits);
+    if (late || (fused && !fused_head)) ops::rms_norm(residual, norm, none, kEps);
+    if (fused_head) {
+      ops::linear_rows(residual, head, logits, normalised);
+    } else {
+      fused ? ops::linear(norm, head, logits) : multiply(norm, head, logits);
+    }
     ops::cuda::softcap(logits, kVocabulary, 15.0);
   });
   state.counters["tokens/s"] = benchmark::Counter(4.0 * static_cast<double>(n), benchmark::Counter::kIsIterationInvariantRate);
 }
 BENCHMARK(gpu_decode_step)
-    ->ArgNames({"sequences", "layers", "context", "cublas"})
-    ->ArgsProduct({{1, 8, 32, 64, 128}, {20}, {512}, {0, 1, 2, 3}})
-    ->ArgsProduct({{1, 32}, {12}, {512}, {0, 1, 2, 3}})
+    ->ArgNames({"sequences", "layers", "context", "products"})
+    ->ArgsProduct({{1, 8, 16, 32, 64, 128}, {20}, {512}, {2, 3, 4}})
+    ->ArgsProduct({{1, 8, 32, 128}, {12}, {512}, {2, 3, 4}})
     ->UseRealTime();
 
 }  // namespace

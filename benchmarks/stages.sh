@@ -98,7 +98,7 @@ tests=$(json_tasks "$gsm8k_test" "$sums_test")
 
 # pretraining DEPTH STEPS TOKENS_A_STEP
 pretraining() {
-  stage "d$1" pretrain loss validation_bpb --data-dir "$data/pretrain" --tokenizer "$data/tokenizer" --depth "$1" \
+  stage "d$1" pretrain loss validation_bpb --recipe nanochat-2025-12 --data-dir "$data/pretrain" --tokenizer "$data/tokenizer" --depth "$1" \
     --sequence-len "$context" --device-batch-size "$rows" --total-batch-size "$3" --num-iterations "$2" --eval-interval -1 \
     --eval-tokens $((2 * rows * context)) --sample-interval -1
 }

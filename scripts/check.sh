@@ -5,10 +5,12 @@
 #   --clang     clang 16 builds everything without a warning
 #   --coverage  the tests reach 90 % of the lines of libs/ and every public function there
 #   --faults    20 kills -9 of each kind, 1,000 corruptions of each format, full disks, little memory
-#   --clients   openai, anthropic, lm-eval, schemathesis and headless Chromium against a server with a small model
+#   --clients   openai, anthropic, LangChain, LiteLLM, instructor, lm-eval, schemathesis and headless Chromium against a server with
+#               a small model
 #   --schemas   answers under JSON schemas and regular expressions against jsonschema, Pydantic and Python's re
-#   --load      that server under load, NANOCHAT_LOAD_SECONDS (60) seconds of chats
-#   --fuzz      a fuzzer for each file format, NANOCHAT_FUZZ_RUNS (1,000,000) runs each
+#   --load      that server under load: NANOCHAT_LOAD_SECONDS (60) seconds of chats, NANOCHAT_LOAD_STREAMS (10,000) streams at a time,
+#               NANOCHAT_LOAD_MINUTES (10) of mixed load
+#   --fuzz      a fuzzer for each file format and for the requests of each protocol, NANOCHAT_FUZZ_RUNS (1,000,000) runs each
 #   --browser   headless Chromium opens a report; screenshots in build/browser
 #   --style     scripts/style.py, and clang-tidy on the C++ files that differ from NANOCHAT_STYLE_BASE (origin/main or
 #               main); on a sample of ten files where none does
@@ -21,7 +23,7 @@ checks=()
 for option in "$@"; do
   case "$option" in
     --asan | --tsan | --clang | --coverage | --faults | --clients | --schemas | --load | --fuzz | --browser | --style) checks+=("${option#--}") ;;
-    --help | -h) sed -n '2,15s/^# //p' "$0"; exit 0 ;;
+    --help | -h) sed -n '2,19s/^# //p' "$0"; exit 0 ;;
     *)
       echo "check: unknown option $option; options: --asan --tsan --clang --coverage --faults --clients --schemas --load --fuzz --browser --style" >&2
       exit 2
@@ -38,9 +40,9 @@ build() {
   cmake --build --preset "$1" --parallel "$(build_jobs)" ${2:+--target "$2"}
 }
 
-# The Python of a virtual environment that has the clients of scripts/requirements/clients.txt.
+# client_python LIST: the Python of a virtual environment that has the packages of scripts/requirements/LIST.txt.
 client_python() {
-  local venv=.deps/clients list=scripts/requirements/clients.txt python
+  local venv=.deps/$1 list=scripts/requirements/$1.txt python
   if ! grep -qsx "$(sha256sum < "$list")" "$venv/.stamp"; then
     python=$(command -v python3.11 || command -v python3)
     rm -rf "$venv"
@@ -109,12 +111,12 @@ for check in "${checks[@]}"; do
       step "ThreadSanitizer"
       run_quietly cmake --preset tsan -DNANOCHAT_TESTS=ON
       cmake --build --preset tsan --parallel "$(build_jobs)" --target nanochat chat_client inference_engine_test inference_answer_constraint_test \
-        serving_answer_admission_test serving_answer_session_test serving_api_answers_test serving_api_models_test serving_api_operation_test \
+        serving_answer_admission_test serving_answer_cache_test serving_answer_session_test serving_api_answers_test serving_api_models_test serving_api_operation_test \
         serving_api_sessions_test serving_api_test serving_http_server_test serving_owned_store_test serving_server_metrics_test
       # One OpenMP thread: LibTorch and libgomp are not instrumented, and their barriers would not be seen.
       export TSAN_OPTIONS=suppressions=$PWD/cmake/threads.supp:history_size=4:second_deadlock_stack=1
       OMP_NUM_THREADS=1 ctest --preset tsan --no-tests=error --timeout 3600 \
-        --tests-regex '^(inference\.(engine|answer_constraint)|serving\.(answer_admission|answer_session|api|api_answers|api_models|api_operation|api_sessions|http_server|owned_store|server_metrics))_test$'
+        --tests-regex '^(inference\.(engine|answer_constraint)|serving\.(answer_admission|answer_cache|answer_session|api|api_answers|api_models|api_operation|api_sessions|http_server|owned_store|server_metrics))_test$'
       build release nanochat
       OMP_NUM_THREADS=1 NANOCHAT_THREADS=1 python3 tests/load/serving_load.py build/tsan/bin/nanochat --seconds 20 --no-timing \
         --trainer build/release/bin/nanochat
@@ -151,11 +153,13 @@ for check in "${checks[@]}"; do
       step "Clients of the server"
       build release
       command -v chromium > /dev/null || install_packages check chromium fonts-dejavu-core
-      python=$(client_python)
+      python=$(client_python clients)
       for script in serve openai anthropic lm_eval schemathesis examples compare_serving; do
         echo "-- $script"
         "$python" tests/contract/"$script"_contract.py build/release/bin/nanochat
       done
+      echo "-- wrappers"
+      "$(client_python wrappers)" tests/contract/wrappers_contract.py build/release/bin/nanochat
       "$python" tests/browser/page_test.py build/release/bin/nanochat build/release/screenshots
       ;;
     schemas)
@@ -168,6 +172,9 @@ for check in "${checks[@]}"; do
       step "The server under load"
       build release
       python3 tests/load/serving_load.py build/release/bin/nanochat --seconds "${NANOCHAT_LOAD_SECONDS:-60}"
+      ulimit -Sn "$(ulimit -Hn)"
+      python3 tests/load/streams_load.py build/release/bin/nanochat --streams "${NANOCHAT_LOAD_STREAMS:-10000}" \
+        --minutes "${NANOCHAT_LOAD_MINUTES:-10}"
       ;;
     fuzz)
       runs=${NANOCHAT_FUZZ_RUNS:-1000000}

@@ -58,7 +58,7 @@ struct BenchArguments {
   std::int64_t max_tokens = 64;    // infer only
   std::int64_t period = 0;         // infer only; 0: text that does not repeat
   SpeculativeOption speculative;   // infer only
-  std::filesystem::path profile;   // train only
+  std::filesystem::path profile;
   std::string mixture;             // train only: conversations instead of random tokens
   std::filesystem::path tokenizer;
   RuntimeOptions runtime;
@@ -133,7 +133,10 @@ void begin_table(Table& table, const GptConfig& config, const Runtime& runtime) 
 
 std::string rate(double per_second) { return with_commas(std::llround(per_second)); }
 
-// ------------------------------------------------------------------------------------------------------------ train
+void check_profile(const BenchArguments& arguments, const Runtime& runtime) {
+  if (arguments.profile.empty() || runtime.device.is_cuda()) return;
+  throw ConfigError("--profile lists the kernels of a GPU, and this runs on the CPU");
+}
 
 // One step under the profiler: the kernels by time, as a table on standard error, and the trace.
 void print_profile(const std::filesystem::path& trace, const std::function<void()>& step) {
@@ -148,6 +151,8 @@ void print_profile(const std::filesystem::path& trace, const std::function<void(
   }
   fmt::print(stderr, "{:>10.3f} {:>6} {:>7}  all kernels\n", total, "", "");
 }
+
+// ------------------------------------------------------------------------------------------------------------ train
 
 TokenBatch random_batch(const BenchArguments& arguments, std::int64_t vocab_size, Rng& rng) {
   TokenBatch batch{arguments.device_batch_size, arguments.sequence_len, {}, {}, {}};
@@ -294,9 +299,7 @@ ExitCode bench_train(const BenchArguments& arguments, Ranks& ranks, Context& con
   }
   if (arguments.fp8) require_fp8(runtime);
   require_memory(arguments, config, runtime, communicator);
-  if (!arguments.profile.empty() && !runtime.device.is_cuda()) {
-    throw ConfigError("--profile lists the kernels of a GPU, and this runs on the CPU");
-  }
+  check_profile(arguments, runtime);
   ops::PeakRate peak(runtime.device, runtime.dtype);
   const bool sharded = arguments.shard == "full" && !communicator.alone();
   Gpt model(config, runtime.dtype, runtime.device, Purpose::kTraining, sharded ? Residency::kShared : Residency::kWhole);
@@ -422,6 +425,7 @@ ExitCode bench_infer(const BenchArguments& arguments, Context& context) {
                                   prompt_tokens, max_tokens, arguments.sequence_len));
   }
   const Runtime runtime = select_runtime(arguments.runtime, Workload::kDecoding);
+  check_profile(arguments, runtime);
   Gpt model(config, runtime.dtype, runtime.device, Purpose::kInference);
   model.init_weights(kSeed);
   if (arguments.period > 0) make_periodic(model, arguments.period);
@@ -438,6 +442,12 @@ ExitCode bench_infer(const BenchArguments& arguments, Context& context) {
   options.max_running = arguments.device_batch_size;
   const InferTimes times = time_inference(arguments, model, prompts, options, context);
   if (times.prefill.empty()) return ExitCode::kPartial;
+  if (!arguments.profile.empty()) {
+    print_profile(arguments.profile, [&] {
+      generate(model, prompts, options);
+      ops::synchronize(runtime.device);
+    });
+  }
   print_inference(arguments, config, runtime, prompt_tokens, max_tokens, times, context);
   return ExitCode::kOk;
 }
@@ -509,6 +519,10 @@ void add_bench(CommandLine& command_line) {
               "a text that does not repeat.")
       .at_least(0);
   infer->speculative.declare(command);
+  command.option(
+      "profile", &infer->profile,
+      "GPU only: generate once more under a profiler, list the kernels on standard error and write a Chrome trace to "
+      "this file.");
   command.run([infer](Context& context) { return bench_infer(*infer, context); });
   add_bench_comm(command_line);
   add_bench_serve(command_line);

@@ -15,9 +15,11 @@
 #include "inference/answer_constraint.h"
 #include "inference/calculator_tool.h"
 #include "inference/chat.h"
+#include "inference/engine_memory.h"
 #include "inference/replicas.h"
 #include "inference/token_trie.h"
 #include "model/gpt.h"
+#include "runtime/host_memory.h"
 
 namespace nanochat::cli {
 namespace {
@@ -26,6 +28,7 @@ namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 
 constexpr std::chrono::milliseconds kPoll{50};
+constexpr const char* kShuttingDown = "the server is shutting down";
 
 // The name of the run, or of the folder that holds the model.
 std::string default_name(const fs::path& checkpoint) {
@@ -38,12 +41,21 @@ std::string version_of(const fs::path& checkpoint) {
   return fmt::format("{} {}", checkpoint.string(), fs::last_write_time(checkpoint).time_since_epoch().count());
 }
 
-std::shared_ptr<ServedModel> describe(const std::string& name, const LoadedModel& loaded) {
+// The time of the checkpoint, in seconds since 1970.
+std::int64_t time_of(const fs::path& checkpoint) {
+  const auto age = fs::file_time_type::clock::now() - fs::last_write_time(checkpoint);
+  return std::chrono::duration_cast<std::chrono::seconds>((std::chrono::system_clock::now() - age).time_since_epoch()).count();
+}
+
+std::string no_tokenizer(const fs::path& folder) {
+  return fmt::format("{}: no tokenizer beside the model, and serving needs one", folder.string());
+}
+
+std::shared_ptr<ServedModel> serve_loaded(const std::string& name, const LoadedModel& loaded) {
   auto served = std::make_shared<ServedModel>();
   served->id = name.empty() ? default_name(loaded.folder) : name;
-  const auto age = fs::file_time_type::clock::now() - fs::last_write_time(loaded.folder);
-  served->created =
-      std::chrono::duration_cast<std::chrono::seconds>((std::chrono::system_clock::now() - age).time_since_epoch()).count();
+  served->created = time_of(loaded.folder);
+  served->context = loaded.model->config().sequence_len;
   served->tokenizer = loaded.tokenizer;
   served->fingerprint = "fp_" + sha256_hex(loaded.training_state.dump() + loaded.tokenizer->fingerprint() +
                                            std::to_string(served->created))
@@ -63,56 +75,102 @@ std::shared_ptr<ServedModel> describe(const std::string& name, const LoadedModel
 }  // namespace
 
 ModelHost::ModelHost(std::vector<HostedModel> models, EngineOptions engine, const Runtime& runtime,
-                     std::vector<at::Device> devices, Api& api)
-    : models_(std::move(models)), engine_(std::move(engine)), runtime_(runtime), devices_(std::move(devices)), api_(api) {}
+                     std::vector<at::Device> devices, Api& api, std::int64_t memory)
+    : models_(std::move(models)), engine_(std::move(engine)), runtime_(runtime), devices_(std::move(devices)), api_(api),
+      memory_(memory) {}
 
 ModelHost::~ModelHost() { stop(); }
 
+// ------------------------------------------------------------------------------------------------------------- one model
+
+bool ModelHost::Live::idle() const {
+  const EngineStats stats = engine->stats();
+  // Held by this object and by the Api. A request that is about to begin, and an answer that is being read, hold it too.
+  return stats.running == 0 && stats.queued == 0 && served.use_count() <= 2;
+}
+
 // An engine for the model, which is on the first device, and for copies of it on the others.
-std::shared_ptr<ServingEngine> ModelHost::make_engine(std::unique_ptr<Gpt> model, const fs::path& checkpoint,
+std::shared_ptr<ServingEngine> ModelHost::make_engine(std::unique_ptr<Gpt> model, const Plan& plan,
                                                       const EngineOptions& options) const {
   if (devices_.size() == 1) return std::make_shared<Engine>(std::move(model), options);
   const EngineOptions of_each = Replicas::engine_options(options);
   std::vector<std::unique_ptr<Engine>> engines;
   engines.push_back(std::make_unique<Engine>(std::move(model), of_each));
   for (const at::Device device : std::span(devices_).subspan(1)) {
-    engines.push_back(std::make_unique<Engine>(load_model(checkpoint, runtime_.dtype, device).model, of_each));
+    engines.push_back(std::make_unique<Engine>(load_model(plan.checkpoint, runtime_.dtype, device).model, of_each));
   }
   return std::make_shared<Replicas>(std::move(engines), options);
 }
 
-ModelHost::Live ModelHost::load_one(const HostedModel& model) const {
-  const fs::path checkpoint = find_checkpoint(model.path);
-  std::string version = version_of(checkpoint);
-  LoadedModel loaded = load_model(checkpoint, runtime_.dtype, devices_.front());
-  if (loaded.tokenizer == nullptr) {
-    throw CheckpointError(fmt::format("{}: no tokenizer beside the model, and serving needs one", loaded.folder.string()));
+ModelHost::Plan ModelHost::plan(const HostedModel& model) const {
+  Plan plan{.checkpoint = find_checkpoint(model.path), .version = {}, .options = engine_};
+  plan.version = version_of(plan.checkpoint);
+  if (memory_ == 0) return plan;
+  const CheckpointSummary summary = describe_checkpoint(plan.checkpoint);
+  try {
+    const EngineMemory memory = plan_engine_memory(summary.config, runtime_.dtype, devices_.front(), engine_, memory_);
+    plan.bytes = memory.total();
+    plan.options.kv_blocks = memory.kv_blocks;
+  } catch (const OutOfMemoryError& error) {
+    throw OutOfMemoryError(fmt::format("--memory: {}: {}", summary.folder.string(), error.what()));
   }
-  const std::shared_ptr<ServedModel> served = describe(model.name, loaded);
-  EngineOptions options = engine_;
+  return plan;
+}
+
+ModelHost::Live ModelHost::describe(const HostedModel& model) const {
+  Live live{.source = model, .plan = plan(model), .engine = nullptr, .served = nullptr};
+  const CheckpointSummary summary = describe_checkpoint(live.plan.checkpoint);
+  if (!summary.has_tokenizer) throw CheckpointError(no_tokenizer(summary.folder));
+  auto served = std::make_shared<ServedModel>();
+  served->id = model.name.empty() ? default_name(summary.folder) : model.name;
+  served->created = time_of(summary.folder);
+  served->context = summary.config.sequence_len;
+  live.served = served;
+  return live;
+}
+
+ModelHost::Live ModelHost::load(const HostedModel& model, Plan plan) const {
+  LoadedModel loaded = load_model(plan.checkpoint, runtime_.dtype, devices_.front());
+  if (loaded.tokenizer == nullptr) throw CheckpointError(no_tokenizer(loaded.folder));
+  const std::shared_ptr<ServedModel> served = serve_loaded(model.name, loaded);
+  EngineOptions options = plan.options;
   options.make_tool = [tokenizer = served->tokenizer] { return make_calculator_tool(*tokenizer); };
-  Live live{.source = model, .version = std::move(version), .engine = nullptr, .served = nullptr};
-  live.engine = make_engine(std::move(loaded.model), checkpoint, options);
+  Live live{.source = model, .plan = std::move(plan), .engine = nullptr, .served = nullptr};
+  live.engine = make_engine(std::move(loaded.model), live.plan, options);
   served->engine = live.engine;
+  served->memory_bytes = live.plan.bytes * static_cast<std::int64_t>(devices_.size());
+  served->used = std::make_shared<std::atomic<Clock::rep>>(Clock::now().time_since_epoch().count());
   live.served = served;
   live.engine->start();
   while (!live.engine->ready() && !interrupt_requested()) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  log_info("loaded \"{}\" with a context of {}", served->id, live.engine->context_length());
   return live;
 }
+
+void ModelHost::check_name(const Live& live) const {
+  for (const Live& other : live_) {
+    if (other.served->id != live.served->id) continue;
+    throw ConfigError(fmt::format("--model-name: found two models of the name \"{}\", expected different names",
+                                  live.served->id));
+  }
+}
+
+// ------------------------------------------------------------------------------------------------- the thread of the host
 
 void ModelHost::load() {
   for (const HostedModel& model : models_) {
     if (interrupt_requested()) return;
-    Live live = load_one(model);
+    Live live = describe(model);
+    check_name(live);
+    // With a limit, all models are described before the first is loaded: an error of any of them comes at once.
+    if (memory_ == 0) live = load(model, std::move(live.plan));
     const std::lock_guard lock(mutex_);
-    for (const Live& other : live_) {
-      if (other.served->id != live.served->id) continue;
-      live.engine->stop();
-      throw ConfigError(fmt::format("--model-name: found two models of the name \"{}\", expected different names",
-                                    live.served->id));
-    }
-    log_info("loaded \"{}\" with a context of {}", live.served->id, live.engine->context_length());
     live_.push_back(std::move(live));
+  }
+  if (memory_ > 0) {
+    Live first = load(live_.front().source, live_.front().plan);
+    const std::lock_guard lock(mutex_);
+    live_.front() = std::move(first);
   }
   for (const Live& live : live_) api_.set_model(live.served);  // together: /health is 200 when all are there
 }
@@ -127,6 +185,18 @@ void ModelHost::reload(ReloadDone done) {
   wake_.notify_one();
 }
 
+void ModelHost::load_one(const std::string& id, LoadDone done) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (!draining_ && !stopped_) {
+      wanted_.push_back({id, std::move(done)});
+      wake_.notify_one();
+      return;
+    }
+  }
+  done(kShuttingDown);
+}
+
 void ModelHost::run(double seconds) {
   const auto interval = std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
   auto next = Clock::now() + interval;
@@ -134,9 +204,13 @@ void ModelHost::run(double seconds) {
     std::deque<ReloadDone> asked;
     {
       std::unique_lock lock(mutex_);
-      // Engines that were replaced have to be looked after; else the thread sleeps until somebody asks or it is time.
-      const auto until = !retired_.empty() ? Clock::now() + kPoll : seconds > 0 ? next : Clock::time_point::max();
-      const auto wanted = [&] { return stopped_ || !asked_.empty(); };
+      // Engines that were replaced have to be looked after, and models may wait for their memory; else the thread sleeps until
+      // somebody asks or it is time.
+      const auto until = !retired_.empty() || !wanted_.empty() ? Clock::now() + kPoll
+                         : seconds > 0                         ? next
+                                                               : Clock::time_point::max();
+      const std::size_t waiting = wanted_.size();
+      const auto wanted = [&] { return stopped_ || !asked_.empty() || wanted_.size() != waiting; };
       if (until == Clock::time_point::max()) {
         wake_.wait(lock, wanted);
       } else {
@@ -146,32 +220,121 @@ void ModelHost::run(double seconds) {
       asked.swap(asked_);
     }
     stop_retired();
-    const bool due = seconds > 0 && Clock::now() >= next;
-    if (asked.empty() && !due) continue;
-    std::vector<std::string> replaced;
+    load_wanted();
+    if (asked.empty() && (seconds <= 0 || Clock::now() < next)) continue;
+    reload_asked(asked);
+    next = Clock::now() + interval;
+  }
+}
+
+void ModelHost::replace(Live& live, Live fresh) {
+  api_.set_model(fresh.served);
+  const std::lock_guard lock(mutex_);
+  Live old = std::exchange(live, std::move(fresh));
+  if (old.engine != nullptr) retired_.push_back(std::move(old));
+}
+
+// New requests for the model have it loaded again.
+void ModelHost::unload(Live& live) {
+  log_info("unloading \"{}\" to make room", live.served->id);
+  auto described = std::make_shared<ServedModel>();
+  described->id = live.served->id;
+  described->created = live.served->created;
+  described->fingerprint = live.served->fingerprint;
+  described->context = live.served->context;
+  replace(live, {.source = live.source, .plan = live.plan, .engine = nullptr, .served = described});
+}
+
+std::int64_t ModelHost::bytes(bool with_retired) const {
+  std::int64_t sum = 0;
+  for (const Live& one : live_) sum += one.engine == nullptr ? 0 : one.plan.bytes;
+  if (with_retired) {
+    for (const Live& one : retired_) sum += one.plan.bytes;
+  }
+  return sum;
+}
+
+bool ModelHost::make_room(std::int64_t wanted) {
+  while (bytes(false) + wanted > memory_) {
+    Live* victim = nullptr;
+    const auto order = [](const Live& live) { return std::pair(!live.idle(), live.served->used->load()); };
+    for (Live& live : live_) {
+      if (live.engine != nullptr && (victim == nullptr || order(live) < order(*victim))) victim = &live;
+    }
+    unload(*victim);
+  }
+  stop_retired();
+  return bytes(true) + wanted <= memory_;
+}
+
+// This thread alone changes live_ once it runs.
+void ModelHost::load_wanted() {
+  while (true) {
+    std::string id;
+    {
+      const std::lock_guard lock(mutex_);
+      if (wanted_.empty()) return;
+      id = wanted_.front().id;
+    }
     std::string error;
     try {
-      replaced = look();
-    } catch (const std::exception& failure) {  // the model that is served stays: a checkpoint may be incomplete or gone
-      error = failure.what();
-      log_error("reload failed: {}", error);
+      const auto live = std::find_if(live_.begin(), live_.end(), [&](const Live& one) { return one.served->id == id; });
+      if (live->engine == nullptr) {
+        if (version_of(find_checkpoint(live->source.path)) != live->plan.version) live->plan = plan(live->source);
+        if (!make_room(live->plan.bytes)) return;  // until answers are finished
+        replace(*live, load(live->source, live->plan));
+      }
+    } catch (const std::exception& failure) {
+      log_error("\"{}\" could not be loaded: {}", id, failure.what());
+      error = "the log of the server has the reason";
     }
-    next = Clock::now() + interval;
-    for (const ReloadDone& done : asked) done(replaced, error);
+    end_waiting(id, error);
   }
+}
+
+// Answers the requests that wait for the model: with an error, or with "" when it is loaded. An empty id stands for all models.
+void ModelHost::end_waiting(const std::string& id, const std::string& error) {
+  std::vector<LoadDone> waiting;
+  {
+    const std::lock_guard lock(mutex_);
+    for (Wanted& one : wanted_) {
+      if ((id.empty() || one.id == id) && one.done) waiting.push_back(std::move(one.done));
+    }
+    std::erase_if(wanted_, [&](const Wanted& one) { return id.empty() || one.id == id; });
+  }
+  for (const LoadDone& done : waiting) done(error);
+}
+
+void ModelHost::reload_asked(const std::deque<ReloadDone>& asked) {
+  std::vector<std::string> replaced;
+  std::string error;
+  try {
+    replaced = look();
+  } catch (const std::exception& failure) {  // the model that is served stays: a checkpoint may be incomplete or gone
+    error = failure.what();
+    log_error("reload failed: {}", error);
+  }
+  for (const ReloadDone& done : asked) done(replaced, error);
 }
 
 std::vector<std::string> ModelHost::look() {
   std::vector<std::string> replaced;
-  // This thread alone changes live_ once it runs.
   for (Live& live : live_) {
-    if (version_of(find_checkpoint(live.source.path)) == live.version) continue;
-    Live fresh = load_one(live.source);
-    api_.set_model(fresh.served);
-    log_info("reloaded \"{}\" from {}", fresh.served->id, fresh.version.substr(0, fresh.version.rfind(' ')));
-    replaced.push_back(fresh.served->id);
-    const std::lock_guard lock(mutex_);
-    retired_.push_back(std::exchange(live, std::move(fresh)));
+    if (live.engine == nullptr) continue;  // its first use loads the newest checkpoint
+    if (version_of(find_checkpoint(live.source.path)) == live.plan.version) continue;
+    Plan fresh = plan(live.source);
+    if (memory_ > 0 && bytes(true) + fresh.bytes > memory_) {
+      // There is no room for both. The next requests wait until the old one has finished its answers.
+      const std::string id = live.served->id;
+      unload(live);
+      replaced.push_back(id);
+      const std::lock_guard lock(mutex_);
+      wanted_.push_back({id, {}});
+      continue;
+    }
+    replace(live, load(live.source, std::move(fresh)));
+    log_info("reloaded \"{}\" from {}", live.served->id, live.plan.checkpoint.string());
+    replaced.push_back(live.served->id);
   }
   return replaced;
 }
@@ -190,14 +353,23 @@ void ModelHost::stop_retired() {
       one = retired_.erase(one);
     }
   }
-  for (const Live& one : finished) one.engine->stop();
+  if (finished.empty()) return;
+  for (const Live& one : finished) {
+    one.engine->stop();
+    api_.forget_engine(one.engine);
+  }
+  finished.clear();
+  if (memory_ > 0) release_host_memory();
 }
+
+// ------------------------------------------------------------------------------------------------------------- the end
 
 std::int64_t ModelHost::unfinished() const {
   const std::lock_guard lock(mutex_);
-  std::int64_t count = 0;
+  auto count = static_cast<std::int64_t>(wanted_.size());
   for (const std::vector<Live>* some : {&live_, &retired_}) {
     for (const Live& one : *some) {
+      if (one.engine == nullptr) continue;
       const EngineStats stats = one.engine->stats();
       count += stats.running + stats.queued;
     }
@@ -210,9 +382,14 @@ bool ModelHost::drain(std::chrono::milliseconds limit) {
   std::vector<std::shared_ptr<ServingEngine>> engines;
   {
     const std::lock_guard lock(mutex_);
-    for (const Live& one : live_) engines.push_back(one.engine);
-    for (const Live& one : retired_) engines.push_back(one.engine);
+    draining_ = true;
+    for (const std::vector<Live>* some : {&live_, &retired_}) {
+      for (const Live& one : *some) {
+        if (one.engine != nullptr) engines.push_back(one.engine);
+      }
+    }
   }
+  end_waiting("", kShuttingDown);
   bool finished = true;
   for (const auto& engine : engines) {
     const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(end - Clock::now());
@@ -229,9 +406,12 @@ void ModelHost::stop() {
   wake_.notify_all();
   if (thread_.joinable()) thread_.join();
   for (std::vector<Live>* some : {&live_, &retired_}) {
-    for (const Live& one : *some) one.engine->stop();
+    for (const Live& one : *some) {
+      if (one.engine != nullptr) one.engine->stop();
+    }
   }
-  for (const ReloadDone& done : std::exchange(asked_, {})) done({}, "the server is shutting down");
+  end_waiting("", kShuttingDown);
+  for (const ReloadDone& done : std::exchange(asked_, {})) done({}, kShuttingDown);
 }
 
 }  // namespace nanochat::cli

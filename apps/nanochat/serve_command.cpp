@@ -1,4 +1,7 @@
 // nanochat serve: a model behind OpenAI's protocol.
+#include <sys/resource.h>
+
+#include <algorithm>
 #include <chrono>
 #include <filesystem>
 #include <thread>
@@ -31,6 +34,8 @@ struct ServeArguments {
   std::int64_t max_body_mb = 8;
   double drain_timeout = 60;  // seconds
   std::int64_t max_sessions = 1000, session_mb = 64;
+  std::int64_t response_cache = 0;  // MiB
+  double memory = 0;                // 1e9 bytes
   ApiOptions api;
   HttpServerOptions http;
   EngineOptions engine;
@@ -87,6 +92,19 @@ std::vector<RuntimeOptions> devices_of(const ServeArguments& arguments) {
   return devices;
 }
 
+// A connection needs a file descriptor. Shells set the soft limit to 1,024, for programs that use select().
+void allow_descriptors(std::int64_t connections) {
+  constexpr rlim_t kOthers = 200;  // of the models, the log and what libraries open
+  const rlim_t wanted = static_cast<rlim_t>(connections) + kOthers;
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= wanted) return;
+  limit.rlim_cur = std::min(wanted, limit.rlim_max);
+  ::setrlimit(RLIMIT_NOFILE, &limit);
+  if (limit.rlim_cur < wanted) {
+    log_warn("--max-connections: found {}, but this process may open {} files only (ulimit -Hn)", connections, limit.rlim_cur);
+  }
+}
+
 ExitCode serve(ServeArguments& arguments, const std::string& key_source) {
   arguments.engine.speculative = arguments.speculative.get();
   arguments.engine.validate();
@@ -95,6 +113,8 @@ ExitCode serve(ServeArguments& arguments, const std::string& key_source) {
   arguments.api.version = NANOCHAT_VERSION;
   arguments.api.sessions.max_sessions = static_cast<std::size_t>(arguments.max_sessions);
   arguments.api.sessions.max_bytes = static_cast<std::size_t>(arguments.session_mb) << 20;
+  arguments.api.answer_cache_bytes = static_cast<std::size_t>(arguments.response_cache) << 20;
+  allow_descriptors(arguments.http.max_connections);
   const std::vector<RuntimeOptions> choices = devices_of(arguments);
   const Runtime runtime = select_runtime(choices.front(), Workload::kDecoding);
   std::vector<at::Device> devices = {runtime.device};
@@ -104,8 +124,10 @@ ExitCode serve(ServeArguments& arguments, const std::string& key_source) {
   // and the API calls it only while the server runs.
   ModelHost* host_of_api = nullptr;
   arguments.api.reload = [&host_of_api](ReloadDone done) { host_of_api->reload(std::move(done)); };
+  arguments.api.load = [&host_of_api](const std::string& id, LoadDone done) { host_of_api->load_one(id, std::move(done)); };
   auto api = std::make_shared<Api>(arguments.api);
-  ModelHost host(hosted_models(arguments), arguments.engine, runtime, devices, *api);
+  ModelHost host(hosted_models(arguments), arguments.engine, runtime, devices, *api,
+                 static_cast<std::int64_t>(1e9 * arguments.memory));
   host_of_api = &host;
   HttpServer server(
       arguments.http, [api](std::shared_ptr<HttpExchange> exchange) { api->handle(exchange); },
@@ -148,6 +170,13 @@ void add_serve(CommandLine& command_line) {
       "model", &arguments->models,
       "Runs, checkpoints, or .safetensors files with config.json in the same folder. Requests choose one by its name; "
       "the first is the default.");
+  command
+      .option("memory", &arguments->memory,
+              "Load models other than the first on first use, and keep the weights and KV caches of all loaded models within "
+              "this many GB (10^9 bytes) of each device. To make room, the least recently used model is unloaded. 0 loads all "
+              "models at the start.")
+      .at_least(0)
+      .at_most(1e6);
   command
       .option("model_name", &arguments->model_names,
               "Names of the models in the API, in the same order; default: the names of their folders.")
@@ -216,6 +245,11 @@ void add_serve(CommandLine& command_line) {
   command.option("session_ttl", &api.sessions.time_to_live, "Drop a chat session that was not used for this many seconds.")
       .at_least(1)
       .at_most(1e9);
+  command
+      .option("response_cache", &arguments->response_cache,
+              "Size in MiB of a cache of whole answers to requests with temperature 0 or a seed; 0 keeps none.")
+      .at_least(0)
+      .at_most(1 << 20);
   command.option("max_queued", &engine.max_queued, "Maximum number of waiting requests; further ones get status 429.")
       .at_least(0);
   command

@@ -649,7 +649,7 @@ Work Communicator::reduce_to_owners(const std::vector<OwnedTensor>& pieces) {
 Work Communicator::spread_from_owners(const std::vector<OwnedTensor>& pieces) {
   Impl::require_owned(pieces, size());
   if (!impl_) return {};
-  return impl_->each("spread_from_owners", pieces, [this](c10d::Backend& group, std::vector<at::Tensor>& one, int owner) {
+  return impl_->each("spread_from_owners", pieces, [](c10d::Backend& group, std::vector<at::Tensor>& one, int owner) {
     c10d::BroadcastOptions how;
     how.rootRank = owner;
     return group.broadcast(one, how);

@@ -48,6 +48,14 @@ EngineStats& EngineStats::operator+=(const EngineStats& other) {
   return *this;
 }
 
+void EngineStats::keep_counters() {
+  ready = draining = false;
+  running = queued = queued_tokens = 0;
+  kv_blocks_used = kv_blocks_cached = kv_blocks_total = 0;
+  prompt_tokens_per_second = completion_tokens_per_second = 0.0;
+  replicas.clear();
+}
+
 std::int64_t default_batch_tokens(bool gpu) { return gpu ? 8192 : 256; }
 
 namespace {

@@ -31,6 +31,7 @@ struct EngineStats {
   double prompt_tokens_per_second = 0.0, completion_tokens_per_second = 0.0;  // over the last ten seconds
   std::vector<EngineStats> replicas;  // of each engine, if there are several (replicas.h)
   EngineStats& operator+=(const EngineStats& other);  // adds its counts and rates, and appends its replicas
+  void keep_counters();  // of an engine that has ended: clears what is not counted since the start
 };
 
 // Thread-safe.

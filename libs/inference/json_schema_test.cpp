@@ -297,7 +297,7 @@ TEST(JsonSchema, SchemasInsideSchemas) {
 TEST(JsonSchema, NamesWhatIsNotSupported) {
   const std::vector<std::pair<const char*, const char*>> cases = {
       {R"({"type":"string","format":"color"})",
-       "json_schema at /: keyword 'format' with \"color\" is not supported; supported are base64"},
+       "schema at /: keyword 'format' with \"color\" is not supported; supported are base64"},
       {R"({"type":"object","properties":{"x":{"type":"string","pattern":"(a)\\1"}}})",
        "at /properties/x: keyword 'pattern' with \"(a)\\\\1\": regular expression, byte 5: back-references"},
       {R"({"type":"string","contentMediaType":"application/json"})", "keyword 'contentMediaType'"},

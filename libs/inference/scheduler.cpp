@@ -14,6 +14,7 @@ Scheduler::Scheduler(const EngineOptions& options, std::int64_t blocks)
 void Scheduler::add(std::unique_ptr<ActiveRequest> request) {
   request->unfinished = request->spec.n;
   waiting_.push_back(request.get());
+  waiting_tokens_ += request->prompt_size();
   requests_.push_back(std::move(request));
 }
 
@@ -49,6 +50,7 @@ std::vector<ScheduledChunk> Scheduler::schedule() {
     preempted_.pop_front();
   }
   while (budget > 0 && preempted_.empty() && !waiting_.empty() && admit(*waiting_.front())) {
+    waiting_tokens_ -= waiting_.front()->prompt_size();
     start(*waiting_.front()->sequences.front());
     waiting_.pop_front();
   }
@@ -195,7 +197,7 @@ std::unique_ptr<ActiveRequest> Scheduler::remove(RequestId id) {
   TORCH_CHECK(place != requests_.end(), "scheduler: no request ", id);
   std::unique_ptr<ActiveRequest> request = std::move(*place);
   requests_.erase(place);
-  std::erase(waiting_, request.get());
+  if (std::erase(waiting_, request.get()) > 0) waiting_tokens_ -= request->prompt_size();
   return request;
 }
 
@@ -218,8 +220,7 @@ std::int64_t Scheduler::invalidate(const std::function<bool(std::span<const std:
 void Scheduler::count(EngineStats& stats) const {
   stats.running = static_cast<std::int64_t>(running_.size());
   stats.queued = static_cast<std::int64_t>(waiting_.size() + preempted_.size());
-  stats.queued_tokens = 0;
-  for (const ActiveRequest* request : waiting_) stats.queued_tokens += request->prompt_size();
+  stats.queued_tokens = waiting_tokens_;
   stats.kv_blocks_used = pool_.used();
   stats.kv_blocks_cached = pool_.cached();
   stats.kv_blocks_total = pool_.total();

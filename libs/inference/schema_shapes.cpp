@@ -87,11 +87,11 @@ void SchemaShape::require(const std::string& name) {
 }
 
 void SchemaShapes::refuse(const Json& node, const std::string& what) const {
-  throw ConfigError(fmt::format("json_schema at {}: {}", index_.path(node), what));
+  throw ConfigError(fmt::format("schema at {}: {}", index_.path(node), what));
 }
 
 void SchemaShapes::leave_out(const Json& node, const std::string& what) {
-  if (left_out_.empty()) left_out_ = fmt::format("json_schema at {}: {}", index_.path(node), what);
+  if (left_out_.empty()) left_out_ = fmt::format("schema at {}: {}", index_.path(node), what);
 }
 
 Conjunction SchemaShapes::conjunction(std::vector<SchemaPart> parts) {

@@ -82,7 +82,7 @@ TEST(Gradients, OfTheNewestArchitectureEqualAutograd) {
       auto leaves = naive_leaves(model);
       const at::Tensor losses = testing::naive_losses(naive_forward(config, leaves, ids), targets);
       losses.mul(scale.view({-1})).sum().backward();
-      const double tolerance = dtype == at::kFloat ? 2e-5 : 0.1;
+      const double tolerance = dtype == at::kFloat ? 2e-5 : 0.12;
       const at::Tensor ours = model.forward_backward(ids, targets, scale);
       EXPECT_LT(ours.view({-1}).sub(losses.detach()).norm().item<double>() / losses.detach().norm().item<double>(), tolerance);
       for (const Parameter& parameter : model.parameters()) {
@@ -98,6 +98,33 @@ TEST(Gradients, OfTheNewestArchitectureEqualAutograd) {
       }
     }
   }
+}
+
+// Early in training the branches are small, and backout takes nine tenths of the stream away: what the stream was rounded to in
+// bfloat16 would be ten times as large beside the rest. With a stream in bfloat16 the difference is 0.036.
+TEST(Gradients, OfWhatBackoutLeavesArePreciseInBfloat16) {
+  constexpr double kTolerance = 0.028;
+  GptConfig config = testing::newest_config(90, 300, 2);
+  config.n_layer = 8;
+  const at::Tensor ids = random_ids(2, 200, config.vocab_size, 12), targets = random_ids(2, 200, config.vocab_size, 13);
+  const at::Tensor scale = at::full({2, 200}, 1.0 / 400);
+  const auto gradient_of_head = [&](at::ScalarType dtype) {
+    Gpt model = random_model(config, dtype, 11);
+    for (Parameter& parameter : model.parameters()) {
+      if (parameter.name.ends_with("backout_lambda")) parameter.value.fill_(0.9);
+      if (parameter.name.ends_with("resid_lambdas")) parameter.value.fill_(1.0);
+      if (parameter.name.ends_with("x0_lambdas")) parameter.value.fill_(0.0);
+      if (parameter.name.ends_with("o_proj.weight") || parameter.name.ends_with("fc2.weight")) parameter.value.mul_(0.01);
+    }
+    model.refresh_compute();
+    model.forward_backward(ids, targets, scale);
+    for (const Parameter& parameter : model.parameters()) {
+      if (parameter.spec.slot == WeightSlot::kHead) return parameter.grad.clone();
+    }
+    return at::Tensor();
+  };
+  const at::Tensor expected = gradient_of_head(at::kFloat);
+  EXPECT_LT(gradient_of_head(at::kBFloat16).sub(expected).norm().item<double>() / expected.norm().item<double>(), kTolerance);
 }
 
 constexpr double kFloatTolerance = 2e-5;

@@ -37,7 +37,8 @@ MemoryEstimate estimate_training_memory(const GptConfig& config, const TrainingS
   const std::int64_t attention = gpu ? 4 * width * compute_bytes + width * 4 : 9 * width * 4;
   // nanochat-2026-07 keeps the stream before each layer, and its beginning, its middle and the gradients of both.
   const int gradient_bytes = gpu ? compute_bytes : 4;  // ops::start_gradient_type()
-  const std::int64_t mixed = config.is_2026() ? n * width * ((config.n_layer + 2) * compute_bytes + 2 * gradient_bytes) : 0;
+  // The stream itself is float32 in every precision.
+  const std::int64_t mixed = config.is_2026() ? n * width * ((config.n_layer + 1) * compute_bytes + 4 + 2 * gradient_bytes) : 0;
   const std::int64_t once = mixed + n * ((6 * width + hidden + config.qkv_size()) * compute_bytes + attention);
   const std::int64_t row_of_logits = config.padded_vocab_size() * compute_bytes;
   const std::int64_t logits = gpu ? std::min(ops::kGpuChunkBytes, n * row_of_logits)

@@ -44,7 +44,8 @@ StreamWeights::StreamWeights(const GptConfig& config, Weights& weights)
 ResidualStream::ResidualStream(const StreamWeights& weights, std::int64_t tokens, std::int64_t width,
                                const at::TensorOptions& options, Keep keep)
     : weights_(&weights), embedded_(Reading::make(tokens, width, options, keep != Keep::kNothing)),
-      stream_(at::empty({tokens, width}, options)), branch_(at::empty({tokens, width}, options)) {
+      stream_(at::empty({tokens, width}, weights.mixed ? options.dtype(at::kFloat) : options)),
+      branch_(at::empty({tokens, width}, options)) {
   const auto make = [&](const at::TensorOptions& with) { return at::empty({tokens, width}, with); };
   const bool train = keep != Keep::kNothing;
   if (train) {
@@ -175,7 +176,10 @@ void ResidualStream::back_out(Reading& reading) {
   const at::Tensor one = at::ones({1}, weights_->backout_scale->value.options()), share = weights_->backout_scale->value.neg();
   at::Tensor nowhere;
   const bool of_last = weights_->backout_after + 1 == weights_->layers;
-  if (of_last) halfway_.copy_(stream_.add_(branch_));
+  if (of_last) {
+    halfway_.copy_(stream_.add_(branch_));
+    stream_.copy_(halfway_);
+  }
   ops::residual_mix(stream_, of_last ? kNone : branch_, halfway_, one, share, nowhere, reading.y, reading.rstd, weights_->eps);
 }
 

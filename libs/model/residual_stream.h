@@ -95,7 +95,7 @@ class ResidualStream {
 
   const StreamWeights* weights_ = nullptr;
   Reading embedded_;  // normalised embeddings: the start of the stream, before it is smeared
-  at::Tensor stream_, branch_, gradient_, d_reading_;  // (N, C)
+  at::Tensor stream_, branch_, gradient_, d_reading_;  // (N, C); stream_ float32 in nanochat-2026-07: see ops/residual_mix.h
   // (N, C) of each layer: the stream before it. Undefined where nothing reads it, and where before_mix_ has it.
   std::vector<at::Tensor> beginnings_;
   // Of nanochat-2026-07.

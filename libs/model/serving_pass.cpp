@@ -6,6 +6,8 @@
 #include <ATen/ops/ones_like.h>
 #include <c10/util/Exception.h>
 
+#include <algorithm>
+
 #include "model/gpt.h"
 #include "model/kv_cache.h"
 #include "ops/embedding.h"
@@ -18,19 +20,23 @@
 namespace nanochat {
 namespace {
 
-// Rows that our products take together with what stands around them. In bfloat16 cuBLAS is faster with more: with 32 rows a
-// step of a 20-layer model takes 1.26 ms instead of 1.68 on an H200 (benchmarks/gpu_serving_benchmark.cpp). In float32 one
-// kernel serves all, so that a row is always computed alike.
-constexpr std::int64_t kMostFusedRows = 16;
+// With more, the head is a product of the library: 44 us instead of 68 with 32 rows of a 20-layer model.
+constexpr std::int64_t kMostFusedHeadRows = 16;
+// With more, there is more of the next layer's keys than the second-level cache holds: a step of 64 rows and 20 layers took 1.89
+// ms instead of 1.79 on an H200.
+constexpr std::int64_t kMostRowsAhead = 16;
 
 }  // namespace
 
-bool ServingPass::fuses(std::int64_t rows) const { return batch_invariant_ || rows <= kMostFusedRows; }
+bool ServingPass::fuses(std::int64_t rows) const { return batch_invariant_ || rows <= most_fused_rows_; }
+bool ServingPass::fuses_head(std::int64_t rows) const { return batch_invariant_ || rows <= kMostFusedHeadRows; }
 
 ServingPass::ServingPass(Gpt& model, std::int64_t tokens, std::int64_t logit_rows, bool batch_invariant)
     : head_(model.weights().at(kAfterLayers, WeightSlot::kHead)),
       table_(model.weights().at(kBeforeLayers, WeightSlot::kTokenEmbedding).compute), eps_(model.config().rms_norm_eps),
-      batch_invariant_(batch_invariant || model.dtype() == at::kFloat) {
+      batch_invariant_(batch_invariant || model.dtype() == at::kFloat),
+      most_fused_rows_(getenv("NANOCHAT_FUSED_ROWS") ? atol(getenv("NANOCHAT_FUSED_ROWS"))
+                                                     : std::min<std::int64_t>(64, ops::most_fused_rows(model.device()))) {
   const GptConfig& config = model.config();
   Weights& weights = model.weights();
   for (std::int64_t layer = 0; layer < config.n_layer; ++layer) {
@@ -101,8 +107,9 @@ void ServingPass::run(const at::Tensor& inputs, const at::Tensor& drawn, const a
   at::Tensor residual = part(residual_), norm = part(norm_), branch = part(branch_), qkv = part(qkv_), q = part(q_);
   at::Tensor attended = part(attended_), hidden = part(hidden_), ids = part(ids_), none;
   const at::Tensor by_token = attended.view({n, -1});
-  const ops::LinearFusion plain, normalised{.normalise = true, .eps = eps_}, added{.add = true};
-  const ops::LinearFusion activated{.normalise = true, .eps = eps_, .relu_squared = true};
+  const ops::LinearFusion plain{.batch_invariant = batch_invariant_}, added{.add = true, .batch_invariant = batch_invariant_};
+  const ops::LinearFusion normalised{.normalise = true, .eps = eps_, .batch_invariant = batch_invariant_};
+  const ops::LinearFusion activated{.normalise = true, .eps = eps_, .relu_squared = true, .batch_invariant = batch_invariant_};
   const bool fused = fuses(n);
   // Decodes with products of a library: the factors of the norms are applied behind those products, whose kernels can then add
   // to the stream.
@@ -116,12 +123,20 @@ void ServingPass::run(const at::Tensor& inputs, const at::Tensor& drawn, const a
     ops::embedding_rms_norm(table_, inputs, drawn, ids, residual, eps_);
     if (!fused && !late) ops::rms_norm(residual, norm, none, eps_);
   }
+  // Weights of later products come to the second-level cache while kernels wait for each other.
+  static const int ahead = getenv("NANOCHAT_AHEAD") ? atoi(getenv("NANOCHAT_AHEAD")) : 0;
+  const auto bring = [](ops::LinearFusion fusion, const Linear& next) {
+    if (ahead > 0) fusion.ahead = next.weight().compute;
+    return fusion;
+  };
   for (std::size_t i = 0; i < layers_.size(); ++i) {
     const Layer& layer = layers_[i];
+    const Layer& next = layers_[std::min(i + 1, layers_.size() - 1)];
     if (!fused) {
       layer.qkv.forward(late ? residual : norm, qkv, LinearMode::kTraining);
     } else {
-      mixed_ ? layer.qkv.forward(norm, qkv, plain) : layer.qkv.forward(residual, qkv, normalised);
+      const ops::LinearFusion& fusion = mixed_ ? plain : normalised;
+      layer.qkv.forward(mixed_ ? norm : residual, qkv, ahead > 1 ? bring(fusion, layer.mlp_in) : fusion);
     }
     const std::int64_t heads = q.size(1), kv_heads = keys[i].size(1);
     if (layer.plan.value_embedding) {
@@ -132,9 +147,7 @@ void ServingPass::run(const at::Tensor& inputs, const at::Tensor& drawn, const a
     if (batch.fuses_decodes()) {
       ops::DecodeFusion fusion;
       if (late) fusion.stream = residual;
-      // With more rows there is more of it than the second-level cache holds: a step of 64 rows and 20 layers took 1.89 ms
-      // instead of 1.79 on an H200.
-      if (fused && i + 1 < layers_.size()) {
+      if (n <= kMostRowsAhead && i + 1 < layers_.size()) {
         fusion.next_keys = keys[i + 1];
         fusion.next_values = values[i + 1];
       }
@@ -144,9 +157,10 @@ void ServingPass::run(const at::Tensor& inputs, const at::Tensor& drawn, const a
       ops::paged_attention(q, keys[i], values[i], batch, scope, attended);
     }
     if (fused) {
-      layer.attention_out.forward(by_token, residual, added);
-      layer.mlp_in.forward(residual, hidden, activated);
-      mixed_ ? layer.mlp_out.forward(hidden, branch, plain) : layer.mlp_out.forward(hidden, residual, added);
+      layer.attention_out.forward(by_token, residual, bring(added, layer.mlp_out));
+      layer.mlp_in.forward(residual, hidden, bring(activated, next.qkv));
+      const ops::LinearFusion& fusion = mixed_ ? plain : added;
+      layer.mlp_out.forward(hidden, mixed_ ? branch : residual, ahead > 1 ? bring(fusion, next.attention_out) : fusion);
     } else if (late) {
       layer.attention_out.add(by_token, residual);
       layer.mlp_in.forward(residual, hidden, LinearMode::kTraining);
@@ -165,11 +179,11 @@ void ServingPass::run(const at::Tensor& inputs, const at::Tensor& drawn, const a
       ops::add_rms_norm(residual, branch, norm, none, eps_);
     }
   }
-  if (late) ops::rms_norm(residual, norm, none, eps_);
+  if (!mixed_ && (late || (fused && !fuses_head(n)))) ops::rms_norm(residual, norm, none, eps_);
 }
 
 at::Tensor ServingPass::logits(const at::Tensor& rows) {
-  const bool fused = fuses(tokens_);
+  const bool fused = fuses_head(tokens_);
   const bool normalise = fused && !mixed_;  // by the head
   at::Tensor states = part(normalise ? residual_ : norm_);
   if (rows.defined()) states = states.index_select(0, rows);

@@ -8,8 +8,8 @@
 //   pass.run(inputs, drawn, before, batch, keys, values);
 //   at::Tensor logits = pass.logits();
 //
-// In float32, results are batch-invariant if the batch is (ops::PagedOptions). In bfloat16, passes of more than 16 tokens use
-// cuBLAS, whose results depend on the batch, unless `batch_invariant` is set.
+// In float32, results are batch-invariant if the batch is (ops::PagedOptions). In bfloat16, the kernels and with
+// them the rounding depend on the number of tokens, unless `batch_invariant` is set.
 
 #include <ATen/core/Tensor.h>
 
@@ -61,6 +61,7 @@ class ServingPass {
   };
 
   bool fuses(std::int64_t rows) const;
+  bool fuses_head(std::int64_t rows) const;
   void begin_mixed(const at::Tensor& drawn, const at::Tensor& before);
   void mix(std::int64_t layer);
   void back_out();
@@ -73,7 +74,9 @@ class ServingPass {
   ops::RopeTable rope_;
   ops::HeadOptions head_options_;
   double eps_;
-  bool batch_invariant_;
+  bool batch_invariant_;  // also in float32, where one kernel serves any number of rows
+  // Rows that our products take together with what stands around them; cuBLAS is faster with more.
+  std::int64_t most_fused_rows_;
   at::Tensor ids_;
   at::Tensor residual_, norm_, branch_, qkv_, q_, attended_, hidden_;  // (tokens, ...)
   at::Tensor raw_logits_, logits_;  // (logit_rows, padded vocabulary), (.., vocab_size)

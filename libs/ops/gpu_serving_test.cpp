@@ -308,12 +308,17 @@ TEST_P(GpuServing, FusedDecodesOfEveryLengthAndNumber) {
   if (dtype_ == at::kFloat) GTEST_SKIP() << "bfloat16 alone";
   const RopeTable host_table = make_rope_table(4096, s.d, 10000.0, false);
   const RopeTable table{on_gpu(host_table.cos), on_gpu(host_table.sin)};
-  for (const std::int64_t count : {1, 2, 20, 40, 60, 230}) {  // eight to one parts
+  struct Case {
+    std::int64_t count, parts;
+  };
+  // Without a number of parts: eight to one.
+  for (const auto& [count, parts] : {Case{1, 0}, Case{2, 0}, Case{20, 0}, Case{40, 0}, Case{60, 0}, Case{230, 0}, Case{1, 7},
+                                     Case{20, 3}, Case{40, 5}, Case{60, 6}}) {
     Lengths lengths;
     for (std::int64_t i = 0; i < count; ++i) lengths.push_back({i < 40 ? (i * 37 + count) % 700 : i, 1});
     const PagedCase c(s, dtype_, lengths, static_cast<std::uint64_t>(count));
     at::Tensor keys = on_gpu(c.keys), values = on_gpu(c.values);
-    DevicePagedBatch room(count + 3, 1024, keys, s.n_head);
+    DevicePagedBatch room(count + 3, 1024, keys, s.n_head, {.decode_parts = parts});
     if (!room.fuses_decodes()) GTEST_SKIP() << "a GPU without clusters of thread blocks";
     const at::Tensor qkv = on_gpu(random_tensor({count + 3, (s.n_head + 2 * s.n_kv_head) * s.d}, dtype_, 9));
     at::Tensor q = on_gpu(at::full({count + 3, s.n_head, s.d}, kNan, dtype_)), out = on_gpu(at::full(q.sizes(), 7.0, dtype_));
@@ -455,6 +460,47 @@ TEST_P(GpuServing, FusedProductsAreBatchInvariantHoweverManyRowsThereAre) {
   }
 }
 
+TEST_P(GpuServing, SlicedProductsAreExactAndDoNotDependOnOtherRows) {
+  constexpr double kEps = 1e-5;
+  if (dtype_ == at::kFloat) GTEST_SKIP() << "bfloat16 alone";
+  struct Case {
+    std::int64_t m, k;
+  };
+  // One slice and several, of equal and of different lengths; stages that are used again; parts of tiles at every end.
+  for (const Case& c : {Case{3840, 1280}, Case{1280, 1280}, Case{5120, 1280}, Case{1280, 5120}, Case{2304, 768}, Case{200, 72},
+                        Case{13, 1416}, Case{9000, 2560}, Case{64, 64}}) {
+    const at::Tensor w = random_tensor({c.m, c.k}, dtype_, 1), gpu_w = on_gpu(w);
+    for (const std::int64_t rows : {1, 8, 9, 17, 32, 33, 64, 65, 130}) {
+      // Rows that lie apart, in x and in y.
+      const at::Tensor wide = random_tensor({rows, c.k + 16}, dtype_, static_cast<std::uint64_t>(rows), 3.0);
+      const at::Tensor x = wide.narrow(1, 0, c.k).to(at::kDouble), gpu_x = on_gpu(wide).narrow(1, 0, c.k);
+      const at::Tensor before = random_tensor({rows, c.m + 3}, dtype_, 3, 20.0), product = x.matmul(w.to(at::kDouble).t());
+      for (int kind = 0; kind < 8; ++kind) {
+        const LinearFusion fusion{
+            .normalise = (kind & 1) != 0, .eps = kEps, .relu_squared = (kind & 2) != 0, .add = (kind & 4) != 0};
+        const at::Tensor result = on_gpu(before);
+        at::Tensor y = result.narrow(1, 0, c.m);
+        if (!cuda::linear_sliced(gpu_x, gpu_w, y, fusion)) GTEST_SKIP() << "a GPU without clusters of thread blocks";
+        at::Tensor expected = product;
+        if (fusion.normalise) expected = expected.mul(x.square().mean(1, /*keepdim=*/true).add(kEps).rsqrt());
+        if (fusion.relu_squared) expected = expected.clamp_min(0.0).square();
+        if (fusion.add) expected = expected.add(before.narrow(1, 0, c.m).to(at::kDouble));
+        EXPECT_LT(relative_error(y.cpu(), expected), tolerance(dtype_)) << rows << " x " << c.m << " x " << c.k << " " << kind;
+        EXPECT_TRUE(result.narrow(1, c.m, 3).cpu().equal(before.narrow(1, c.m, 3)));
+        // Rows amid fewer others.
+        const std::int64_t few = rows <= 64 ? 1 : 65;
+        for (const std::int64_t row : {std::int64_t{0}, (rows - few) / 2, rows - few}) {
+          at::Tensor part = on_gpu(before.narrow(0, row, few)).narrow(1, 0, c.m);
+          ASSERT_TRUE(cuda::linear_sliced(gpu_x.narrow(0, row, few), gpu_w, part, fusion));
+          EXPECT_TRUE(part.equal(y.narrow(0, row, few))) << rows << " " << row << " " << kind;
+        }
+      }
+    }
+    at::Tensor y = on_gpu(at::empty({3, c.m}, dtype_));
+    EXPECT_FALSE(cuda::linear_sliced(on_gpu(random_tensor({3, c.k + 1}, dtype_, 2)).narrow(1, 1, c.k), gpu_w, y, {}));
+  }
+}
+
 TEST_P(GpuServing, EmbeddingsTakeTokensFromTheDevice) {
   constexpr double kEps = 1e-6;
   for (const std::int64_t width : {768, 1280, 20, 5120}) {
@@ -589,6 +635,43 @@ TEST_F(GpuSampling, ATokenDoesNotDependOnTheOthers) {
     const std::vector<SampledRow> alone = sample(logits, std::vector<SampleRow>{random.rows[i]});
     EXPECT_EQ(alone[0].token.id, together[i].token.id);
     EXPECT_EQ(alone[0].token.logprob, together[i].token.logprob);  // bit for bit
+  }
+}
+
+TEST_F(GpuSampling, BlocksThatShareARowDrawTheTokenOfTheCpu) {
+  Rng rng(6);
+  for (const std::int64_t vocab : {65536, 50304, 1, 100, 300, 65537}) {
+    constexpr std::int64_t kLogits = 9;
+    at::Tensor logits = random_tensor({kLogits, vocab}, at::kFloat, static_cast<std::uint64_t>(vocab), 3.0);
+    logits.select(0, 1).fill_(0.5);
+    logits.select(0, 2).mul_(0.05);  // nearly flat
+    logits.select(0, 3).fill_(-std::numeric_limits<double>::infinity());
+    logits[4][vocab - 1] = kNan;
+    logits[5][0] = std::numeric_limits<double>::infinity();
+    const at::Tensor gpu_logits = on_gpu(logits);
+    for (const std::size_t count : {1, 3, 8, 16, 17, 33, 40, 66, 67}) {
+      std::vector<SampleRow> rows(count);
+      for (std::size_t i = 0; i < count; ++i) {
+        SampleRow& row = rows[i];
+        row.row = static_cast<std::int64_t>((i + count) % kLogits);
+        row.temperature = std::vector<double>{0.0, 1.0, 0.7}[i % 3];
+        if (i % 4 == 3) row.min_p = 0.05;
+        if (i % 7 == 6) row.top_k = 20;
+        if (i % 11 == 10) row.top_p = 0.8;
+        row.uniform = rng.uniform();
+        row.logprob = i % 2 == 0;
+        row.top_logprobs = i % 5 == 0 ? 3 : 0;
+      }
+      const std::vector<SampledRow> expected = sample(logits, rows), got = sample(gpu_logits, rows);
+      ASSERT_EQ(got.size(), count);
+      for (std::size_t i = 0; i < count; ++i) {
+        EXPECT_EQ(got[i].error, expected[i].error) << vocab << " " << count << " " << i;
+        EXPECT_EQ(got[i].token.id, expected[i].token.id) << vocab << " " << count << " " << i;
+        EXPECT_NEAR(got[i].token.logprob, expected[i].token.logprob, 1e-4) << vocab << " " << count << " " << i;
+        ASSERT_EQ(got[i].top.size(), expected[i].top.size()) << vocab << " " << count << " " << i;
+        for (std::size_t j = 0; j < got[i].top.size(); ++j) EXPECT_EQ(got[i].top[j].id, expected[i].top[j].id) << i;
+      }
+    }
   }
 }
 

@@ -36,6 +36,7 @@ using testing::random_tensor;
 using testing::relative_error;
 using testing::tolerance;
 
+constexpr double kFloatStreamTolerance = 1e-6;
 constexpr double kEps = 1e-6;
 
 at::Tensor on_gpu(const at::Tensor& x) { return x.to(at::kCUDA); }
@@ -286,6 +287,22 @@ TEST_P(Gpu, ResidualMixForwardAndBackward) {
     const auto random = [&](std::uint64_t seed) { return random_tensor({rows, width}, dtype_, seed); };
     const at::Tensor branch = random(1), x0 = random(2), dy = random(3);
     for (const bool with : {true, false}) {
+      // The stream is float32 in training, and else of the type of the others.
+      at::Tensor exact = random(4).to(at::kFloat), exact_y = at::empty_like(branch), exact_before = at::empty_like(branch),
+                 exact_rstd = at::empty({rows});
+      at::Tensor gpu_exact = on_gpu(exact), gpu_exact_y = on_gpu(exact_y), gpu_exact_before = on_gpu(exact_before),
+                 gpu_exact_rstd = on_gpu(exact_rstd);
+      reference::residual_mix(exact, branch, x0, a, b, exact_before, exact_y, exact_rstd, kEps);
+      residual_mix(gpu_exact, on_gpu(branch), on_gpu(x0), on_gpu(a), on_gpu(b), gpu_exact_before, gpu_exact_y, gpu_exact_rstd,
+                   kEps);
+      EXPECT_LT(relative_error(gpu_exact.cpu(), exact), kFloatStreamTolerance) << width;
+      EXPECT_TRUE(gpu_exact_before.cpu().equal(exact_before)) << width;
+      EXPECT_LT(relative_error(gpu_exact_y.cpu(), exact_y), tolerance_) << width;
+      add_rms_norm(gpu_exact, on_gpu(branch), gpu_exact_y, gpu_exact_rstd, kEps);
+      reference::add_rms_norm(exact, branch, exact_y, exact_rstd, kEps);
+      EXPECT_LT(relative_error(gpu_exact.cpu(), exact), kFloatStreamTolerance) << width;
+      EXPECT_LT(relative_error(gpu_exact_y.cpu(), exact_y), tolerance_) << width;
+
       at::Tensor stream = random(4), gpu_stream = on_gpu(stream), y = at::empty_like(stream), gpu_y = on_gpu(y);
       const at::Tensor added = with ? branch : at::Tensor(), gpu_added = with ? on_gpu(branch) : at::Tensor();
       at::Tensor before = with ? at::empty_like(stream) : at::Tensor(), gpu_before = with ? on_gpu(before) : at::Tensor();

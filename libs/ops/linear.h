@@ -5,6 +5,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <cstdint>
+
 namespace nanochat::ops {
 
 void linear(const at::Tensor& x, const at::Tensor& w, at::Tensor& y);                     // y = x wᵀ
@@ -13,15 +15,21 @@ void add_linear(const at::Tensor& x, const at::Tensor& w, at::Tensor& y);  // y 
 // Batch-invariant: a row of y does not depend on the other rows or on their number; on a GPU in bfloat16, for up to 32 rows.
 void linear_rows(const at::Tensor& x, const at::Tensor& w, at::Tensor& y);
 // The same, fused with the operations before and after the product in the model. On a GPU this is one kernel, which saves
-// launches; it is batch-invariant for any number of rows (in bfloat16, 32 at a time). On a CPU each operation is a pass of its
-// own.
+// launches. On a CPU each operation is a pass of its own.
 struct LinearFusion {
   bool normalise = false;  // x is the output of rms_norm(x, eps), not rounded
   double eps = 0.0;
   bool relu_squared = false;  // y = max(x wᵀ, 0)^2
   bool add = false;  // y += the result
+  // Weights of a later product, dense. On a GPU they are brought to the second-level cache meanwhile.
+  at::Tensor ahead = {};
+  // Whether a row of y must not depend on the number of rows. Otherwise a GPU takes the kernel that is faster for this number.
+  bool batch_invariant = true;
 };
 void linear_rows(const at::Tensor& x, const at::Tensor& w, at::Tensor& y, const LinearFusion& fusion);
+// Number of rows up to which this is faster on a GPU than a library's product with passes for the rest, in bfloat16 and without
+// batch invariance.
+std::int64_t most_fused_rows(const at::Device& gpu);
 // The same without batch invariance: uses the faster of the two for this number of rows.
 void linear_inference(const at::Tensor& x, const at::Tensor& w, at::Tensor& y);
 void linear_backward_input(const at::Tensor& dy, const at::Tensor& w, at::Tensor& dx);  // dx = dy w

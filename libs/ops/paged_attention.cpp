@@ -315,8 +315,13 @@ DevicePagedBatch::DevicePagedBatch(std::int64_t sequences, std::int64_t longest,
 
 void DevicePagedBatch::choose_decode_parts(const at::Tensor& keys, std::int64_t n_head, const PagedOptions& options) {
   if (!options.fuse_decodes || fixed_split(options) > 0 || !cuda::paged_decode_takes(keys, n_head)) return;
-  decode_parts_ = cuda::kMostDecodeParts;
-  while (decode_parts_ > 1 && tokens_ * keys.size(1) * decode_parts_ > kMostDecodeBlocks) decode_parts_ /= 2;
+  TORCH_CHECK(options.decode_parts >= 0 && options.decode_parts <= cuda::kMostDecodeParts, "paged attention: a decode in ",
+              options.decode_parts, " parts, of which there can be ", cuda::kMostDecodeParts);
+  static const std::int64_t most = getenv("NANOCHAT_DECODE_BLOCKS") ? atol(getenv("NANOCHAT_DECODE_BLOCKS"))
+                                                                    : kMostDecodeBlocks;
+  decode_parts_ = options.decode_parts > 0
+                      ? options.decode_parts
+                      : std::clamp<std::int64_t>(most / (tokens_ * keys.size(1)), 1, cuda::kMostDecodeParts);
 }
 
 void DevicePagedBatch::assign(const PagedBatch& batch, std::span<const std::int32_t> inputs,
@@ -346,7 +351,12 @@ void DevicePagedBatch::assign(const PagedBatch& batch, std::span<const std::int3
   const std::vector<std::int32_t> joined = lists.join(*this);
   const auto size = static_cast<std::int64_t>(joined.size());
   TORCH_CHECK(size <= lists_.numel(), "paged attention: block tables longer than ", tiles_.longest, " positions");
-  lists_.narrow(0, 0, size).copy_(pinned(joined), /*non_blocking=*/true);
+  static const bool written = getenv("NANOCHAT_LISTS") == nullptr || atoi(getenv("NANOCHAT_LISTS")) != 0;
+  if (written && size <= cuda::kMostWritten) {
+    cuda::write_numbers(joined, lists_);
+  } else {
+    lists_.narrow(0, 0, size).copy_(pinned(joined), /*non_blocking=*/true);
+  }
 }
 
 void DevicePagedBatch::reserve_scratch(const at::Tensor& keys) {

@@ -44,6 +44,8 @@ struct PagedOptions {
   bool batch_invariant = false;
   // Number of keys that one thread block reads, a multiple of 64; 0: chosen by the size of the batch.
   std::int64_t split = 0;
+  // Number of parts of each sequence in rope_paged_decode(), at most 8; 0: chosen by the number of sequences.
+  std::int64_t decode_parts = 0;
   // Whether rope_paged_decode() may take the batch. It must not if several sequences of the batch are tokens of one
   // sequence, such as drafted tokens: it reads the keys of earlier positions while others are still stored.
   bool fuse_decodes = true;

@@ -126,7 +126,10 @@ at::Tensor softcap(const at::Tensor& z, std::int64_t vocab, double softcap) {
 void residual_mix(at::Tensor& stream, const at::Tensor& branch, const at::Tensor& x0, const at::Tensor& a, const at::Tensor& b,
                   at::Tensor& before, at::Tensor& y, at::Tensor& rstd, double eps) {
   if (branch.defined()) stream.add_(branch);
-  if (before.defined()) before.copy_(stream);
+  if (before.defined()) {
+    before.copy_(stream);
+    stream.copy_(before);
+  }
   stream.copy_(as_float(stream) * a + as_float(x0) * b);
   rms_norm(stream, y, rstd, eps);
 }

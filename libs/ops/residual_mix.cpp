@@ -31,21 +31,30 @@ T* typed_or_null(const at::Tensor& x) {
 void residual_mix(at::Tensor& stream, const at::Tensor& branch, const at::Tensor& x0, const at::Tensor& a, const at::Tensor& b,
                   at::Tensor& before, at::Tensor& y, at::Tensor& rstd, double eps) {
   TORCH_CHECK(stream.dim() == 2, "residual_mix: expected a stream (N, C), got ", stream.sizes());
-  for (const at::Tensor& other : {branch, x0, before, y}) check(stream, other);
+  for (const at::Tensor& other : {branch, x0, before}) check(y, other);
+  TORCH_CHECK(stream.sizes() == y.sizes() && (stream.scalar_type() == y.scalar_type() || stream.scalar_type() == at::kFloat),
+              "residual_mix: expected a stream ", y.sizes(), " in float32 or ", y.scalar_type(), ", got ", stream.sizes(), " ",
+              stream.scalar_type());
   if (stream.is_cuda()) {
     return on_gpu(cuda::residual_mix, reference::residual_mix)(stream, branch, x0, a, b, before, y, rstd, eps);
   }
   const std::int64_t rows = stream.size(0), n = stream.size(1);
   const float scale = number(a), share = number(b);
   float* statistics = typed_or_null<float>(rstd);
-  visit_dtype(stream, "residual_mix", [&]<class T>(T) {
-    T *x = typed<T>(stream), *branches = typed_or_null<T>(branch), *kept = typed_or_null<T>(before);
-    parallel_for(rows, row_grain(n), [&](std::int64_t first, std::int64_t last) {
-      const auto at = [&](T* data) { return data != nullptr ? data + first * n : nullptr; };
-      cpu::kernels<T>().mix_rms_norm(x + first * n, at(branches), typed<T>(x0) + first * n, at(kept), typed<T>(y) + first * n,
-                                     statistics != nullptr ? statistics + first : nullptr, last - first, n, scale, share,
-                                     static_cast<float>(eps));
-    });
+  visit_dtype(y, "residual_mix", [&]<class T>(T) {
+    T *branches = typed_or_null<T>(branch), *kept = typed_or_null<T>(before);
+    const auto run = [&]<class S>(S* x, const auto& kernel) {
+      parallel_for(rows, row_grain(n), [&](std::int64_t first, std::int64_t last) {
+        const auto at = [&](T* data) { return data != nullptr ? data + first * n : nullptr; };
+        kernel(x + first * n, at(branches), typed<T>(x0) + first * n, at(kept), typed<T>(y) + first * n,
+               statistics != nullptr ? statistics + first : nullptr, last - first, n, scale, share, static_cast<float>(eps));
+      });
+    };
+    if (stream.scalar_type() == y.scalar_type()) {
+      run(typed<T>(stream), cpu::kernels<T>().mix_rms_norm);
+    } else {
+      run(typed<float>(stream), cpu::kernels<T>().mix_rms_norm_float);
+    }
   });
 }
 

@@ -7,8 +7,12 @@
 
 namespace nanochat::ops {
 
-// stream += branch; before = stream; stream = a stream + b x0; y and rstd as rms_norm() of that. All (N, C) of one type, rstd
-// (N) float32 or undefined. a, b: float32, one number each, where the others are. branch and before may be undefined.
+// stream += branch; before = stream; stream = a stream + b x0; y and rstd as rms_norm() of that. All (N, C) of one type, but the
+// stream may be float32 beside others in bfloat16; it is then rounded once, to `before`, if that is defined. rstd (N) float32 or
+// undefined. a, b: float32, one number each, where the others are. branch and before may be undefined.
+//
+// Backout takes nine tenths of a trained stream away. What bfloat16 rounds off the stream is then ten times as large beside what
+// is left, and training has spikes; compiled, the reference has few of these roundings.
 void residual_mix(at::Tensor& stream, const at::Tensor& branch, const at::Tensor& x0, const at::Tensor& a, const at::Tensor& b,
                   at::Tensor& before, at::Tensor& y, at::Tensor& rstd, double eps);
 

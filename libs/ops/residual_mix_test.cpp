@@ -20,7 +20,7 @@ using testing::random_tensor;
 using testing::relative_error;
 using testing::tolerance;
 
-constexpr double kEps = 0x1p-23;
+constexpr double kEps = 0x1p-23, kFloatTolerance = 1e-6;
 constexpr std::int64_t kRows = 41, kWidth = 72;
 
 class ResidualMix : public ::testing::TestWithParam<at::ScalarType> {
@@ -75,6 +75,29 @@ TEST_P(ResidualMix, EqualsTheReferenceWithAndWithoutWhatIsOptional) {
     EXPECT_TRUE(at::equal(before, plain_before));
     EXPECT_LT(relative_error(rstd, plain_rstd), tolerance(GetParam()));
     EXPECT_NEAR(d_a.item<double>(), plain_d_a.item<double>(), 1e-3);
+  }
+}
+
+// The stream of nanochat-2026-07 in training, float32 beside others in bfloat16.
+TEST_P(ResidualMix, AFloat32StreamIsRoundedOnlyToWhatIsKept) {
+  const at::Tensor stream = random_tensor({kRows, kWidth}, at::kFloat, 1), branch = random(2), x0 = random(3);
+  const at::Tensor joined = stream + branch.to(at::kFloat), kept = joined.to(GetParam());
+  for (const bool keep : {true, false}) {
+    at::Tensor ours = stream.clone(), before = keep ? at::empty_like(branch) : at::Tensor(), y = at::empty_like(branch),
+               rstd = at::empty({kRows});
+    residual_mix(ours, branch, x0, a_, b_, before, y, rstd, kEps);
+    const at::Tensor expected = (keep ? kept.to(at::kFloat) : joined) * a_ + x0.to(at::kFloat) * b_;
+    EXPECT_LT(relative_error(ours, expected), kFloatTolerance) << keep;
+    if (keep) {
+      EXPECT_TRUE(at::equal(before, kept));
+    }
+    at::Tensor exact = at::empty_like(expected), scale = at::empty({kRows});
+    rms_norm(expected, exact, scale, kEps);
+    EXPECT_LT(relative_error(y, exact), tolerance(GetParam())) << keep;
+    EXPECT_LT(relative_error(rstd, scale), kFloatTolerance) << keep;
+    at::Tensor plain = stream.clone(), plain_before = keep ? at::empty_like(branch) : at::Tensor(), plain_y = at::empty_like(y);
+    reference::residual_mix(plain, branch, x0, a_, b_, plain_before, plain_y, scale, kEps);
+    EXPECT_LT(relative_error(plain, expected), kFloatTolerance) << keep;
   }
 }
 

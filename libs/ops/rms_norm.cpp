@@ -28,13 +28,23 @@ void add_rms_norm(at::Tensor& residual, const at::Tensor& branch, at::Tensor& y,
   const std::int64_t n = residual.size(-1);
   TORCH_CHECK(residual.numel() == branch.numel() && residual.numel() == y.numel(), "add_rms_norm: sizes ", residual.sizes(),
               ", ", branch.sizes(), " and ", y.sizes(), " differ");
+  TORCH_CHECK(branch.scalar_type() == y.scalar_type() &&
+                  (residual.scalar_type() == y.scalar_type() || residual.scalar_type() == at::kFloat),
+              "add_rms_norm: expected a residual in float32 or ", y.scalar_type(), ", got ", residual.scalar_type());
   if (residual.is_cuda()) return on_gpu(cuda::add_rms_norm, reference::add_rms_norm)(residual, branch, y, rstd, eps);
   float* scale = optional_rows(rstd);
-  visit_dtype(residual, "add_rms_norm", [&]<class T>(T) {
-    parallel_for(residual.numel() / n, row_grain(n), [&](std::int64_t begin, std::int64_t end) {
-      cpu::kernels<T>().add_rms_norm(typed<T>(residual) + begin * n, typed<T>(branch) + begin * n, typed<T>(y) + begin * n,
-                                     scale != nullptr ? scale + begin : nullptr, end - begin, n, static_cast<float>(eps));
-    });
+  visit_dtype(y, "add_rms_norm", [&]<class T>(T) {
+    const auto run = [&]<class S>(S* stream, const auto& kernel) {
+      parallel_for(residual.numel() / n, row_grain(n), [&](std::int64_t begin, std::int64_t end) {
+        kernel(stream + begin * n, typed<T>(branch) + begin * n, typed<T>(y) + begin * n,
+               scale != nullptr ? scale + begin : nullptr, end - begin, n, static_cast<float>(eps));
+      });
+    };
+    if (residual.scalar_type() == y.scalar_type()) {
+      run(typed<T>(residual), cpu::kernels<T>().add_rms_norm);
+    } else {
+      run(typed<float>(residual), cpu::kernels<T>().add_rms_norm_float);
+    }
   });
 }
 

@@ -71,6 +71,18 @@ TEST_P(RmsNorm, AddsABranchOnTheWay) {
   EXPECT_TRUE(at::equal(y, expected));
 }
 
+TEST_P(RmsNorm, AddsABranchToAFloat32Residual) {
+  const at::Tensor branch = random(), before = random().to(at::kFloat) / 3;
+  at::Tensor residual = before.clone(), y = at::empty_like(branch), rstd = at::empty({37});
+  add_rms_norm(residual, branch, y, rstd, kEps);
+  const at::Tensor sum = before + branch.to(at::kFloat);
+  EXPECT_TRUE(at::equal(residual, sum)) << "not rounded";
+  at::Tensor expected = at::empty_like(sum), expected_rstd = at::empty({37});
+  rms_norm(sum, expected, expected_rstd, kEps);
+  EXPECT_LT(relative_error(y, expected), tolerance(dtype_));
+  EXPECT_LT(relative_error(rstd, expected_rstd), 1e-6);
+}
+
 INSTANTIATE_TEST_SUITE_P(Shapes, RmsNorm,
                          ::testing::Combine(::testing::Values(at::kFloat, at::kBFloat16),
                                             ::testing::Values(3, 7, 16, 33, 256, 1280)));

@@ -18,4 +18,10 @@ void prepare_host_memory() {
 #endif
 }
 
+void release_host_memory() {
+#ifdef __GLIBC__
+  ::malloc_trim(0);
+#endif
+}
+
 }  // namespace nanochat

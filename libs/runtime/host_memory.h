@@ -10,5 +10,7 @@ namespace nanochat {
 // thread. A user's THP_MEM_ALLOC_ENABLE, MALLOC_TRIM_THRESHOLD_ and MALLOC_MMAP_THRESHOLD_ are kept. The first part has
 // no effect without huge pages (/sys/kernel/mm/transparent_hugepage/enabled says "never"), the second without glibc.
 void prepare_host_memory();
+// Gives memory that is free, and that glibc keeps for reuse, back to the system. For a program that has freed a model.
+void release_host_memory();
 
 }  // namespace nanochat

@@ -3,6 +3,7 @@
 #include <ATen/ops/empty.h>
 #include <gtest/gtest.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <cstdint>
 #include <cstdlib>
@@ -10,6 +11,7 @@
 #include <fstream>
 #include <sstream>
 #include <string>
+#include <vector>
 
 namespace nanochat {
 namespace {
@@ -70,6 +72,28 @@ TEST(HostMemory, TensorsLieOnHugePagesAndFreedMemoryStays) {
   prepare_host_memory();
   EXPECT_STREQ(std::getenv("THP_MEM_ALLOC_ENABLE"), "0") << "what the user has set stays";
 }
+
+#if defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+std::int64_t resident_bytes() {
+  std::int64_t pages = 0, resident = 0;
+  std::ifstream("/proc/self/statm") >> pages >> resident;
+  return resident * ::sysconf(_SC_PAGESIZE);
+}
+
+TEST(HostMemory, KeptMemoryCanBeReleased) {
+  prepare_host_memory();
+  std::vector<void*> blocks;
+  for (int i = 0; i < 100; ++i) {
+    blocks.push_back(std::malloc(1 << 20));
+    std::memset(blocks.back(), 1, 1 << 20);
+    asm volatile("" : : "r"(blocks.back()) : "memory");
+  }
+  for (void* block : blocks) std::free(block);
+  const std::int64_t kept = resident_bytes();
+  release_host_memory();
+  EXPECT_LT(resident_bytes(), kept - (80 << 20));
+}
+#endif
 
 }  // namespace
 }  // namespace nanochat

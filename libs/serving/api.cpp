@@ -10,6 +10,7 @@
 #include "core/log.h"
 #include "serving/api_error.h"
 #include "serving/internal/answer_admission.h"
+#include "serving/internal/answer_cache.h"
 #include "serving/internal/anthropic_format.h"
 #include "serving/internal/api_call.h"
 #include "serving/internal/chat_sessions.h"
@@ -105,6 +106,7 @@ Api::Api(ApiOptions options)
     : options_(checked(std::move(options))), metrics_(std::make_shared<ServerMetrics>()),
       responses_(std::make_shared<ResponseStore>(options_.max_stored_responses, options_.max_stored_bytes)),
       sessions_(std::make_shared<ChatSessions>(options_.sessions)),
+      cache_(std::make_shared<AnswerCache>(options_.answer_cache_bytes)),
       admission_(std::make_unique<AnswerAdmission>(options_.limits)),
       running_(std::make_unique<RunningAnswers>(options_.limits.request_timeout)), models_(std::make_shared<ServedModels>()) {}
 Api::~Api() = default;
@@ -151,7 +153,40 @@ std::vector<std::string> Api::routes() {
 
 void Api::set_model(std::shared_ptr<const ServedModel> served) {
   const std::lock_guard lock(mutex_);
+  for (const ServedModels::Model& one : models_->all()) {
+    if (one->id != served->id) continue;
+    if (one->engine != nullptr) replaced_.push_back(one->engine);
+    if (one->engine != nullptr && served->engine == nullptr) ++unloads_;
+    if (!one->fingerprint.empty() && one->fingerprint != served->fingerprint) cache_->clear();
+  }
+  if (served->engine != nullptr) ++loads_;
   models_ = std::make_shared<const ServedModels>(models_->with(std::move(served)));
+}
+
+void Api::forget_engine(const std::shared_ptr<InferenceBackend>& engine) {
+  EngineStats last = engine->stats();
+  const std::lock_guard lock(mutex_);
+  if (std::erase(replaced_, engine) == 0) return;
+  last.keep_counters();
+  forgotten_ += last;
+}
+
+ModelCounts Api::model_counts() const {
+  const std::lock_guard lock(mutex_);
+  ModelCounts counts{.models = models_->all().size(), .loads = loads_, .unloads = unloads_};
+  for (const ServedModels::Model& one : models_->all()) {
+    if (one->engine == nullptr) continue;
+    ++counts.loaded;
+    counts.bytes += one->memory_bytes;
+  }
+  return counts;
+}
+
+EngineStats Api::engine_stats() const {
+  const std::lock_guard lock(mutex_);
+  EngineStats sum = models_->stats();
+  for (const auto& engine : replaced_) sum += engine->stats();
+  return sum += forgotten_;
 }
 
 void Api::set_draining() { draining_ = true; }
@@ -209,7 +244,7 @@ HttpHeaders Api::cors_headers(const HttpRequest& request) const {
   if (const std::string_view allowed = allowed_origin(request); !allowed.empty()) {
     headers.emplace_back("Access-Control-Allow-Origin", allowed);
     headers.emplace_back("Access-Control-Expose-Headers",
-                         "X-Request-Id, X-Session-Id, X-Session-Messages, Retry-After, Traceparent");
+                         "X-Request-Id, X-Session-Id, X-Session-Messages, X-Response-Cache, Retry-After, Traceparent");
   }
   return headers;
 }
@@ -312,11 +347,12 @@ void Api::finish(const HttpRequest& request, const Call& call, int status, std::
   std::string line = fmt::format("request id={} client={} method={} path={} status={} ms={:.1f} bytes={}", call.id,
                                  request.client, quoted(request.method), quoted(request.path), status, ms, bytes);
   if (call.trace) line += fmt::format(" trace_id={} span_id={}", call.trace->trace_id, call.trace->span_id);
-  if (call.session != nullptr) {
-    const AnswerOutcome outcome = call.session->outcome();
-    call.place->charge(outcome.usage.prompt_tokens + outcome.usage.completion_tokens);
+  if (const auto answer = call.answer()) {
+    const AnswerOutcome outcome = answer->outcome();
+    if (!outcome.cached) call.place->charge(outcome.usage.prompt_tokens + outcome.usage.completion_tokens);
     line += fmt::format(" prompt_tokens={} cached_tokens={} completion_tokens={} finish={}", outcome.usage.prompt_tokens,
                         outcome.usage.cached_tokens, outcome.usage.completion_tokens, outcome.finish_reasons);
+    if (outcome.cached) line += " answer_cache=hit";
   }
   log_info("{}", line);
 }
@@ -325,16 +361,32 @@ void Api::handle(const std::shared_ptr<HttpExchange>& exchange) {
   const auto call = std::make_shared<Call>();
   call->exchange = exchange;
   exchange->add_headers(begin(exchange->request(), *call));
-  HttpResponse response;
   // The exchange drops this function at its end. That also breaks the cycle of the call, which owns the exchange.
-  exchange->on_end([this, call](int status, std::size_t bytes) { finish(call->request(), *call, status, bytes); });
+  exchange->on_end([this, call](int status, std::size_t bytes) {
+    call->ended = true;
+    finish(call->request(), *call, status, bytes);
+  });
+  respond(call);
+}
+
+void Api::respond(const std::shared_ptr<Call>& call) {
+  HttpResponse response;
   try {
     response = dispatch(*call);
+  } catch (const ModelNotLoaded& missing) {
+    if (!options_.load) return call->exchange->respond(call->failure(ApiError::unavailable("the model is not loaded")));
+    options_.load(missing.id(), [this, call, id = missing.id()](const std::string& error) {
+      if (call->ended) return;  // the client has left
+      if (error.empty()) return respond(call);
+      call->exchange->respond(
+          call->failure(ApiError::unavailable(fmt::format("model: \"{}\" could not be loaded: {}", id, error))));
+    });
+    return;
   } catch (...) {
     const ApiError error = current_api_error();
     response = call->failure(error);
   }
-  if (response.status != 0) exchange->respond(std::move(response));
+  if (response.status != 0) call->exchange->respond(std::move(response));
 }
 
 HttpResponse Api::refuse(int status, std::string_view reason, const HttpRequest& request) {

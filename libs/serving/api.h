@@ -30,17 +30,22 @@
 namespace nanochat {
 
 class AnswerAdmission;
+class AnswerCache;
 class ApiError;
 class ChatSessions;
 class RunningAnswers;
 class ServedModels;
 class ServerMetrics;
+struct AnswerPlan;
+struct ModelCounts;
 struct StoredResponse;
 template <class Value>
 class OwnedStore;
 
 // Gets the names of the models that were replaced, or an error.
 using ReloadDone = std::function<void(const std::vector<std::string>& replaced, const std::string& error)>;
+// Called when a model has been loaded, with "", or with the reason why it was not.
+using LoadDone = std::function<void(const std::string& error)>;
 
 struct ApiOptions {
   std::vector<std::string> api_keys = {};  // empty: no key is needed
@@ -51,8 +56,13 @@ struct ApiOptions {
   SessionLimits sessions = {};
   // Looks for newer checkpoints of the models, for POST /admin/reload. Returns at once, and calls `done` from any thread.
   std::function<void(ReloadDone done)> reload = {};
+  // Loads a model that set_model() described without an engine, and calls set_model() with it, then `done` from any thread.
+  // Returns at once.
+  std::function<void(const std::string& id, LoadDone done)> load = {};
   bool page = true;          // serve the chat page at /
   std::string version = {};  // of the program, for /version
+  // Size of the cache of whole answers to requests with temperature 0 or with a seed; 0: no cache.
+  std::size_t answer_cache_bytes = 0;
   // Limits of the responses of /v1/responses that are kept for previous_response_id.
   std::size_t max_stored_responses = 1000;
   std::size_t max_stored_bytes = std::size_t{64} << 20;
@@ -63,8 +73,11 @@ class Api {
   explicit Api(ApiOptions options);  // throws ConfigError if cors_origins has a text that is not an origin
   ~Api();
 
-  // Serves the model under its name: instead of the one that has it, whose answers are finished, or in addition.
+  // Serves the model under its name: instead of the one that has it, whose answers are finished, or in addition. Without an
+  // engine, it is described only, and requests for it have it loaded.
   void set_model(std::shared_ptr<const ServedModel> model);
+  // The engine of a model that was replaced has finished its last request. Its counters stay in /stats and /metrics.
+  void forget_engine(const std::shared_ptr<InferenceBackend>& engine);
   void set_draining();
   // Ends all answers with status 503, or with an error event in a stream. Call set_draining() first.
   void end_answers();
@@ -86,6 +99,10 @@ class Api {
   void finish(const HttpRequest& request, const Call& call, int status,
               std::size_t bytes) const;  // the log line and the metrics
   HttpResponse dispatch(Call& call);  // status 0: the response is sent later
+  void respond(const std::shared_ptr<Call>& call);
+  EngineStats engine_stats() const;  // of all engines since the start
+  ModelCounts model_counts() const;
+  void use_cache(const Call& call, AnswerPlan& plan) const;
   std::string_view given_key(const HttpRequest& request) const;  // empty if the server needs none
   bool authorized(const HttpRequest& request) const;
   std::string_view allowed_origin(const HttpRequest& request) const;  // for Access-Control-Allow-Origin; empty: not allowed
@@ -118,10 +135,14 @@ class Api {
   const std::shared_ptr<ServerMetrics> metrics_;
   const std::shared_ptr<OwnedStore<StoredResponse>> responses_;
   const std::shared_ptr<ChatSessions> sessions_;
+  const std::shared_ptr<AnswerCache> cache_;
   const std::unique_ptr<AnswerAdmission> admission_;
   const std::unique_ptr<RunningAnswers> running_;
   mutable std::mutex mutex_;
   std::shared_ptr<const ServedModels> models_;
+  std::vector<std::shared_ptr<InferenceBackend>> replaced_;  // engines that finish their last requests
+  EngineStats forgotten_;  // counters of those that have
+  std::uint64_t loads_ = 0, unloads_ = 0;  // of models
   std::atomic<bool> draining_{false};
   std::atomic<std::uint64_t> request_count_{0};
 };

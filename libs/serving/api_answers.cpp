@@ -32,9 +32,11 @@ void check_length(const ServedModel& model, const EngineRequest& request, const 
   if (length == 0) throw ApiError::invalid(fmt::format("{}: found no tokens, expected at least 1", field), field);
   const std::int64_t room = request.max_tokens == 0 ? context : context - 1;
   if (length > room) {
-    throw ApiError::invalid(fmt::format("{}: found {} tokens, expected at most {} in a context of {}", field, length, room,
-                                        context),
-                            field, "context_length_exceeded");
+    // LiteLLM and others know this error by the end of the message.
+    throw ApiError::invalid(
+        fmt::format("{}: found {} tokens, expected at most {}: this model's maximum context length is {} tokens", field, length,
+                    room, context),
+        field, "context_length_exceeded");
   }
 }
 

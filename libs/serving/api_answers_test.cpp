@@ -325,7 +325,7 @@ TEST_F(ApiTest, RefusesWhatTheEngineCannotTake) {
   EXPECT_EQ(status(long_prompt), 400);
   EXPECT_EQ(error(long_prompt)["code"], "context_length_exceeded");
   EXPECT_THAT(error(long_prompt)["message"].get<std::string>(),
-              HasSubstr("found 6 tokens, expected at most 5 in a context of 6"));
+              HasSubstr("found 6 tokens, expected at most 5: this model's maximum context length is 6 tokens"));
   // A prompt alone may fill the context, and only that is more than it leaves room for.
   const auto scored = [&](int tokens) {
     return complete({{"prompt", std::vector<int>(static_cast<std::size_t>(tokens), 'a')},
@@ -336,7 +336,7 @@ TEST_F(ApiTest, RefusesWhatTheEngineCannotTake) {
   EXPECT_EQ(status(scored(6)), 200);
   EXPECT_EQ(error(scored(7))["code"], "context_length_exceeded");
   EXPECT_THAT(error(scored(7))["message"].get<std::string>(),
-              HasSubstr("found 7 tokens, expected at most 6 in a context of 6"));
+              HasSubstr("found 7 tokens, expected at most 6: this model's maximum context length is 6 tokens"));
   EXPECT_EQ(status(complete({{"prompt", {1, 9999}}})), 400);
   EXPECT_EQ(status(chat({{"model", "other"}})), 404);
   EXPECT_EQ(status(chat({{"response_format", {{"type", "json_object"}}}})), 400);

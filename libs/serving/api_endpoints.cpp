@@ -8,6 +8,7 @@
 
 #include "core/format.h"
 #include "serving/api_error.h"
+#include "serving/internal/answer_cache.h"
 #include "serving/internal/api_call.h"
 #include "serving/internal/api_request.h"
 #include "serving/internal/embedded.h"
@@ -30,7 +31,8 @@ Json model_json(const ServedModel& model) {
   object["object"] = "model";
   object["created"] = model.created;
   object["owned_by"] = "nanochat";
-  object["max_model_len"] = model.engine->context_length();
+  object["max_model_len"] = model.context_length();
+  object["loaded"] = model.engine != nullptr;
   return object;
 }
 
@@ -79,7 +81,8 @@ void add_engine_stats(Json& object, const EngineStats& engine) {
 HttpResponse Api::answer(Call& call) {
   thread_local std::mt19937_64 random{std::random_device{}()};
   const auto served = require_models();
-  call.place = admission_->admit(std::string(given_key(call.request())));
+  // A request that waited for its model comes here twice.
+  if (call.place == nullptr) call.place = admission_->admit(std::string(given_key(call.request())));
   RequestDefaults defaults = options_.defaults;
   defaults.seed = random();
   const std::string_view session = call.request().header("x-session-id");
@@ -93,10 +96,27 @@ HttpResponse Api::answer(Call& call) {
     call.exchange->add_headers({{"X-Session-Id", plan.turn->id()},
                                 {"X-Session-Messages", std::to_string(plan.turn->earlier())}});
   }
-  call.session = std::make_shared<AnswerSession>(metrics_, call.exchange, std::move(plan));
-  call.session->start();
-  running_->add(call.session, call.begin);
+  if (cache_->enabled()) use_cache(call, plan);
+  call.exchange->drop_body();  // it may be long, and so may the answer
+  const auto answer = std::make_shared<AnswerSession>(metrics_, call.exchange, std::move(plan));
+  call.set_answer(answer);
+  answer->start();
+  running_->add(answer, call.begin);
   return later();
+}
+
+void Api::use_cache(const Call& call, AnswerPlan& plan) const {
+  const auto key = answer_key(call.route->path, call.request().body, plan);
+  if (!key) return;
+  std::string owner(given_key(call.request()));
+  plan.known = cache_->find(*key, owner);
+  if (plan.known == nullptr) {
+    plan.keep = [cache = cache_, key = *key, owner = std::move(owner)](CachedAnswer answer) {
+      answer.owner = owner;
+      cache->put(key, std::move(answer));
+    };
+  }
+  call.exchange->add_headers({{"X-Response-Cache", plan.known == nullptr ? "miss" : "hit"}});
 }
 
 HttpResponse Api::stored_response(Call& call) {
@@ -133,7 +153,7 @@ HttpResponse Api::models(Call&) {
   return json_response({{"object", "list"}, {"data", std::move(list)}});
 }
 
-HttpResponse Api::one_model(Call& call) { return json_response(model_json(*require_models()->find(call.argument))); }
+HttpResponse Api::one_model(Call& call) { return json_response(model_json(*require_models()->describe(call.argument))); }
 
 // Accepts the fields of llama.cpp, {"content", "add_special"}, and of vLLM, {"prompt", "add_special_tokens"}. vLLM's default is
 // to add special tokens, llama.cpp's is not to.
@@ -215,22 +235,33 @@ HttpResponse Api::health(Call&) {
 }
 
 HttpResponse Api::stats(Call&) {
-  const EngineStats engine = models()->stats();
+  const EngineStats engine = engine_stats();
   Json object;
   object["active_sessions"] = metrics_->active_requests();
   object["total_requests"] = metrics_->total_requests();
   object["sessions"] = sessions_->count();
   object["session_bytes"] = sessions_->bytes();
+  const ModelCounts models = model_counts();
+  object["models"] = models.models;
+  object["models_loaded"] = models.loaded;
+  object["model_loads"] = models.loads;
+  object["model_unloads"] = models.unloads;
+  object["model_bytes"] = models.bytes;
+  const AnswerCacheStats cache = cache_->stats();
+  object["response_cache_hits"] = cache.hits;
+  object["response_cache_misses"] = cache.misses;
+  object["response_cache_answers"] = cache.answers;
+  object["response_cache_bytes"] = cache.bytes;
   add_engine_stats(object, engine);
   for (const EngineStats& replica : engine.replicas) add_engine_stats(object["replicas"].emplace_back(), replica);
   return json_response(object);
 }
 
 HttpResponse Api::metrics_text(Call&) {
-  const auto served = models();
-  const EngineStats engine = served->stats();
+  const EngineStats engine = engine_stats();
+  const bool none = models()->all().empty();
   return {.content_type = "text/plain; version=0.0.4; charset=utf-8",
-          .body = metrics_->prometheus(served->all().empty() ? nullptr : &engine)};
+          .body = metrics_->prometheus(none ? nullptr : &engine, model_counts(), cache_->stats())};
 }
 
 // Of the model that the request names, or of all models.
@@ -242,7 +273,9 @@ HttpResponse Api::invalidate_cache(Call& call) {
   const auto pattern = fields.string("pattern");
   const auto name = fields.string("model");
   if (prefix && pattern) throw ApiError::invalid("pattern: found prefix and pattern, expected only one of them", "pattern");
-  const std::vector<ServedModels::Model> chosen = name ? std::vector{models->find(*name)} : models->all();
+  std::vector<ServedModels::Model> chosen = name ? std::vector{models->describe(*name)} : models->all();
+  std::erase_if(chosen, [](const ServedModels::Model& model) { return model->engine == nullptr; });  // they have no cache
+  if (chosen.empty()) return json_response({{"invalidated_count", 0}});
   struct Answer {
     std::atomic<std::size_t> waiting;
     std::atomic<std::int64_t> count{0};

@@ -73,6 +73,117 @@ TEST_F(ModelsTest, AReplacedModelFinishesItsAnswers) {
   EXPECT_THAT(old->text(), HasSubstr("[DONE]"));
 }
 
+// Of models that are loaded on first use.
+class LazyModelsTest : public ModelsTest {
+ protected:
+  LazyModelsTest() {
+    options_.load = [this](const std::string& id, LoadDone done) {
+      wanted_.push_back(id);
+      waiting_.push_back(std::move(done));
+    };
+  }
+  void describe_other() {
+    call("GET", "/health");
+    auto model = std::make_shared<ServedModel>();
+    model->id = "other";
+    model->created = 5;
+    model->context = 100;
+    api_->set_model(model);
+  }
+  void load_other() {
+    other_->answer = "Other!";
+    const auto model = testing::fake_model(other_);
+    model->id = "other";
+    model->memory_bytes = 1000;
+    model->used = used_;
+    api_->set_model(model);
+    for (const LoadDone& done : std::exchange(waiting_, {})) done("");
+  }
+  json stats() { return json::parse(call("GET", "/stats")->text()); }
+  std::vector<std::string> wanted_;
+  std::vector<LoadDone> waiting_;
+  std::shared_ptr<std::atomic<std::chrono::steady_clock::rep>> used_ =
+      std::make_shared<std::atomic<std::chrono::steady_clock::rep>>(0);
+};
+
+TEST_F(LazyModelsTest, AreListedBeforeTheyAreLoaded) {
+  describe_other();
+  EXPECT_EQ(status(call("GET", "/health")), 200);
+  const json models = json::parse(call("GET", "/v1/models")->text())["data"];
+  ASSERT_EQ(models.size(), 2u);
+  EXPECT_EQ(models[0]["loaded"], true);
+  EXPECT_EQ(models[1]["loaded"], false);
+  EXPECT_EQ(models[1]["max_model_len"], 100);
+  EXPECT_EQ(json::parse(call("GET", "/v1/models/other")->text())["created"], 5);
+  EXPECT_EQ(json::parse(call("POST", "/cache/invalidate", R"({"model": "other"})")->text())["invalidated_count"], 0);
+  EXPECT_TRUE(wanted_.empty()) << "none of these is a use";
+  EXPECT_EQ(stats()["models"], 2);
+  EXPECT_EQ(stats()["models_loaded"], 1);
+}
+
+TEST_F(LazyModelsTest, ARequestWaitsForItsModel) {
+  options_.limits.key_requests_per_minute = 2;  // it counts once
+  describe_other();
+  const auto first = chat({{"model", "other"}});
+  const auto second = chat({{"model", "other"}, {"stream", true}});
+  const auto tokens = call("POST", "/tokenize", R"({"model": "other", "content": "a"})");
+  EXPECT_EQ(wanted_, std::vector<std::string>(3, "other"));
+  EXPECT_EQ(status(first) + status(second) + status(tokens), 0);
+  load_other();
+  EXPECT_EQ(json::parse(first->text())["choices"][0]["message"]["content"], "Other!");
+  EXPECT_THAT(second->text(), HasSubstr("[DONE]"));
+  EXPECT_EQ(json::parse(tokens->text())["count"], 1);
+  EXPECT_NE(used_->load(), 0);
+  EXPECT_EQ(stats()["models_loaded"], 2);
+  EXPECT_EQ(stats()["model_loads"], 2);
+  EXPECT_EQ(stats()["model_bytes"], 1000);
+}
+
+TEST_F(LazyModelsTest, AWrongRequestIsRefusedBeforeItsModelIsLoaded) {
+  describe_other();
+  EXPECT_EQ(status(chat({{"model", "other"}, {"temperature", "hot"}})), 400);
+  EXPECT_EQ(status(chat({{"model", "third"}})), 404);
+  EXPECT_TRUE(wanted_.empty());
+}
+
+TEST_F(LazyModelsTest, AClientThatLeavesWhileItWaitsIsNotAnswered) {
+  describe_other();
+  const auto left = chat({{"model", "other"}});
+  left->end(499, 0);
+  load_other();
+  EXPECT_EQ(other_->submitted(), 0u);
+}
+
+TEST_F(LazyModelsTest, AModelThatCannotBeLoadedIsAnError) {
+  describe_other();
+  const auto exchange = chat({{"model", "other"}});
+  waiting_.front()("the log has the reason");
+  EXPECT_EQ(status(exchange), 503);
+  EXPECT_EQ(error(exchange)["message"], "model: \"other\" could not be loaded: the log has the reason");
+  const auto message = call("POST", "/v1/messages",
+                            R"({"model": "other", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}]})");
+  waiting_.back()("the log has the reason");
+  EXPECT_EQ(json::parse(message->text())["type"], "error");
+}
+
+TEST_F(LazyModelsTest, AnUnloadedModelKeepsItsCounters) {
+  describe_other();
+  load_other();
+  EXPECT_EQ(stats()["cache_hits"], 6);
+  auto described = std::make_shared<ServedModel>();
+  described->id = "other";
+  api_->set_model(described);
+  EXPECT_EQ(stats()["cache_hits"], 6) << "the engine finishes its last requests";
+  api_->forget_engine(other_);
+  EXPECT_EQ(stats()["cache_hits"], 6);
+  api_->forget_engine(other_);
+  EXPECT_EQ(stats()["cache_hits"], 6) << "once";
+  EXPECT_EQ(stats()["model_unloads"], 1);
+  EXPECT_EQ(stats()["models_loaded"], 1);
+  chat({{"model", "other"}});
+  EXPECT_EQ(wanted_, std::vector<std::string>{"other"});
+}
+
 TEST_F(ModelsTest, ReloadsWhenItIsAsked) {
   std::vector<std::string> replaced = {"tiny"};
   std::string failure;

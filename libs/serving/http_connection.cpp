@@ -1,7 +1,6 @@
 #include "serving/internal/http_connection.h"
 
 #include <algorithm>
-#include <array>
 
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/co_spawn.hpp>
@@ -17,6 +16,7 @@ namespace {
 
 namespace asio = boost::asio;
 constexpr auto kAsTuple = asio::as_tuple(asio::use_awaitable);
+constexpr std::size_t kLeastRead = 512, kMostRead = 16 << 10;  // bytes of the buffer of a read
 constexpr std::size_t kReadAhead = 64 << 10;  // bytes of later requests to read while one is answered
 constexpr std::size_t kLingerBytes = 16 << 20;  // limits of finish()
 constexpr std::chrono::milliseconds kLingerTime{2000};
@@ -46,7 +46,7 @@ void WakeList::deliver() {
 HttpConnection::HttpConnection(const asio::any_io_executor& executor, std::unique_ptr<ByteStream> stream, std::string client,
                                std::shared_ptr<const ConnectionSettings> settings, std::shared_ptr<WakeList> wakes)
     : executor_(executor), stream_(std::move(stream)), client_(std::move(client)), settings_(std::move(settings)),
-      wakes_(std::move(wakes)), event_(executor), room_(executor), watchdog_(executor) {}
+      wakes_(std::move(wakes)), event_(executor), room_(executor) {}
 
 void HttpConnection::start() {
   // The only possible exception is running out of memory. It ends this connection and no other.
@@ -54,8 +54,6 @@ void HttpConnection::start() {
   const auto done = [self](const std::exception_ptr&) { self->close(); };
   asio::co_spawn(
       executor_, [self] { return self->run(); }, done);
-  asio::co_spawn(
-      executor_, [self] { return self->watch(); }, done);
 }
 
 void HttpConnection::signal() {
@@ -66,7 +64,6 @@ void HttpConnection::signal() {
 void HttpConnection::close() {
   closed_ = ended_ = true;
   stream_->close();
-  watchdog_.cancel();
   room_.cancel();
   signal();
 }
@@ -85,13 +82,14 @@ asio::awaitable<bool> HttpConnection::event(std::optional<std::chrono::milliseco
 
 void HttpConnection::consume(std::size_t bytes) {
   input_.erase(0, bytes);
+  if (input_.empty() && input_.capacity() > kLeastRead) input_ = std::string();  // the room of a large body
   if (input_.size() < kReadAhead) room_.cancel();
 }
 
-// ------------------------------------------------------------------------------------------------- the three coroutines
+// ------------------------------------------------------------------------------------------------- the two coroutines
 
 asio::awaitable<void> HttpConnection::read_loop() {
-  std::array<char, 16 << 10> bytes;
+  std::string bytes(kLeastRead, '\0');  // larger while reads fill it
   while (!closed_) {
     if (input_.size() >= kReadAhead) {
       room_.expires_at(Clock::time_point::max());
@@ -103,22 +101,19 @@ asio::awaitable<void> HttpConnection::read_loop() {
     if (error) ended_ = true;
     signal();
     if (error) break;
+    const std::size_t size = n == bytes.size() ? std::min(4 * n, kMostRead) : kLeastRead;
+    if (size != bytes.size()) bytes = std::string(size, '\0');
   }
 }
 
-asio::awaitable<void> HttpConnection::watch() {
-  constexpr std::chrono::milliseconds kLook{200};  // deadlines change all the time; polling is cheaper than resetting a timer
-  while (!closed_) {
-    watchdog_.expires_after(kLook);
-    co_await watchdog_.async_wait(kAsTuple);
-    if (closed_ || Clock::now() < deadline_) continue;
-    no_deadline();
-    if (reading_request_ && !late_) {
-      late_ = true;
-      signal();
-    } else {
-      close();
-    }
+void HttpConnection::check_deadline() {
+  if (closed_ || Clock::now() < deadline_) return;
+  no_deadline();
+  if (reading_request_ && !late_) {
+    late_ = true;
+    signal();
+  } else {
+    close();
   }
 }
 

@@ -57,6 +57,9 @@ class HttpExchange {
                           std::make_move_iterator(headers.end()));
   }
 
+  // Frees the body of a request that has been read. Call it on the handler's thread.
+  void drop_body() { request_.body = {}; }
+
   virtual void respond(HttpResponse response) = 0;  // sends the response; only the first call has an effect
   virtual void wake() = 0;  // says that the stream of the response has something to read
   // `function` is called once if the client disconnects before the response is complete, and at once if it already has.

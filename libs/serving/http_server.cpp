@@ -63,6 +63,7 @@ class HttpServer::Impl {
     for (int i = 0; i < options.io_threads; ++i) {
       contexts_.emplace_back(1);  // one thread each, so connections need no locks
       wakes_.push_back(std::make_shared<WakeList>(contexts_.back().get_executor()));
+      deadline_timers_.emplace_back(contexts_.back());
     }
     acceptor_ = std::make_unique<tcp::acceptor>(contexts_[0]);
     retry_ = std::make_unique<asio::steady_timer>(contexts_[0]);
@@ -73,6 +74,10 @@ class HttpServer::Impl {
   void start() {
     asio::co_spawn(
         contexts_[0], [this] { return accept_loop(); }, asio::detached);
+    for (std::size_t i = 0; i < contexts_.size(); ++i) {
+      asio::co_spawn(
+          contexts_[i], [this, i] { return check_deadlines(i); }, asio::detached);
+    }
     for (asio::io_context& context : contexts_) {
       work_.push_back(asio::make_work_guard(context));
       threads_.emplace_back([&context] { context.run(); });
@@ -102,6 +107,8 @@ class HttpServer::Impl {
         std::this_thread::sleep_for(std::chrono::milliseconds(5));
       }
       for_each_connection([](HttpConnection& connection) { connection.close(); });
+      ended_ = true;
+      for (std::size_t i = 0; i < contexts_.size(); ++i) asio::post(contexts_[i], [this, i] { deadline_timers_[i].cancel(); });
     }
     workers_.join();
     work_.clear();
@@ -153,6 +160,22 @@ class HttpServer::Impl {
     }
   }
 
+  asio::awaitable<void> check_deadlines(std::size_t thread) {
+    while (!ended_) {
+      deadline_timers_[thread].expires_after(HttpConnection::kDeadlineCheck);
+      co_await deadline_timers_[thread].async_wait(kAsTuple);
+      std::vector<std::shared_ptr<HttpConnection>> connections;  // released without the lock: the last one takes it
+      {
+        const std::lock_guard lock(mutex_);
+        for (const Entry& entry : connections_) {
+          if (entry.context != &contexts_[thread]) continue;
+          if (auto connection = entry.connection.lock()) connections.push_back(std::move(connection));
+        }
+      }
+      for (const auto& connection : connections) connection->check_deadline();
+    }
+  }
+
   void accept(tcp::socket socket, std::size_t thread) {
     asio::io_context& context = contexts_[thread];
     boost::system::error_code error;
@@ -198,6 +221,8 @@ class HttpServer::Impl {
   std::list<Entry> connections_;
   std::deque<asio::io_context> contexts_;
   std::vector<std::shared_ptr<WakeList>> wakes_;  // of each context
+  std::deque<asio::steady_timer> deadline_timers_;  // of each context
+  std::atomic<bool> ended_{false};                  // all connections were closed
   std::unique_ptr<tcp::acceptor> acceptor_;
   std::unique_ptr<asio::steady_timer> retry_;
   std::vector<asio::executor_work_guard<asio::io_context::executor_type>> work_;

@@ -45,6 +45,18 @@ TEST(OwnedStore, DropsTheLeastRecentlyUsed) {
   EXPECT_EQ(store.count(), 2u);
 }
 
+TEST(OwnedStore, CanBeEmptied) {
+  ResponseStore store(10, 10000);
+  store.put("a", {"", "1", "[]"});
+  store.put("b", {"alice", "2", "[]"});
+  store.clear();
+  EXPECT_EQ(store.count(), 0u);
+  EXPECT_EQ(store.bytes(), 0u);
+  EXPECT_EQ(store.find("b", "alice"), nullptr);
+  store.put("a", {"", "3", "[]"});
+  EXPECT_EQ(store.find("a", "")->body, "3");
+}
+
 TEST(OwnedStore, KeepsItsLimitOfBytes) {
   ResponseStore store(1000, 4000);
   const std::string large(1000, 'x');

@@ -25,6 +25,7 @@ struct RequestParser::Impl {
   State state = State::kHeader;
   std::size_t header_bytes, body_bytes;
   std::size_t consumed = 0;
+  std::size_t header_used = 0;  // bytes of the request line and the headers that were consumed
   bool begun = false;
   int error = 0;
   std::string reason;
@@ -84,6 +85,13 @@ void RequestParser::Impl::put(std::string_view input) {
     beast::error_code code;
     const std::size_t used = parser.put(boost::asio::buffer(input.data() + consumed, input.size() - consumed), code);
     consumed += used;
+    if (state == State::kHeader && (!code || code == http::error::need_more)) {
+      // Beast's limit is that of one call, and each call takes the headers that are whole.
+      header_used += used;
+      if (header_used > header_bytes || (!parser.is_header_done() && header_used + input.size() - consumed > header_bytes)) {
+        return fail(make_error_code(http::error::header_limit));
+      }
+    }
     if (state == State::kHeader && parser.is_header_done() && (!code || code == http::error::need_more)) {
       state = State::kBody;
       parser.eager(true);

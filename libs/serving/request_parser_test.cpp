@@ -94,6 +94,9 @@ TEST(RequestParser, RefusesWhatTwoServersCouldReadDifferently) {
 
 TEST(RequestParser, KeepsItsLimits) {
   EXPECT_EQ(refusal("GET / HTTP/1.1\r\nHost: x\r\nA: " + std::string(2000, 'a')), 431);
+  std::string many = "GET / HTTP/1.1\r\nHost: x\r\n";
+  for (int i = 0; i < 200; ++i) many += "a: b\r\n";
+  EXPECT_EQ(refusal(many + "\r\n"), 431) << "short headers that come in pieces";
   EXPECT_EQ(refusal("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 11\r\n\r\n", 10), 413);
   EXPECT_EQ(refusal("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nb\r\n12345678901\r\n", 10), 413);
   EXPECT_EQ(refusal("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\n", 10), 413);

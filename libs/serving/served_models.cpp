@@ -22,10 +22,11 @@ ServedModels ServedModels::with(Model model) const {
 }
 
 bool ServedModels::ready() const {
-  return !models_.empty() && std::all_of(models_.begin(), models_.end(), [](const Model& one) { return one->engine->ready(); });
+  return !models_.empty() && std::all_of(models_.begin(), models_.end(),
+                                         [](const Model& one) { return one->engine == nullptr || one->engine->ready(); });
 }
 
-const ServedModels::Model& ServedModels::find(const std::string& name) const {
+const ServedModels::Model& ServedModels::describe(const std::string& name) const {
   const auto found = std::find_if(models_.begin(), models_.end(),
                                   [&](const Model& one) { return name.empty() || one->id == name; });
   if (found == models_.end() && !models_.empty()) {
@@ -36,13 +37,23 @@ const ServedModels::Model& ServedModels::find(const std::string& name) const {
                    fmt::format("model: found \"{}\", expected {}, {}", name, fmt::join(names, " or "), whose), "model",
                    "model_not_found");
   }
-  if (found == models_.end() || !(*found)->engine->ready()) throw ApiError::unavailable("the model is still loading");
+  if (found == models_.end()) throw ApiError::unavailable("the model is still loading");
   return *found;
+}
+
+const ServedModels::Model& ServedModels::find(const std::string& name) const {
+  const Model& found = describe(name);
+  if (found->used) *found->used = std::chrono::steady_clock::now().time_since_epoch().count();
+  if (found->engine == nullptr) throw ModelNotLoaded(found->id);
+  if (!found->engine->ready()) throw ApiError::unavailable("the model is still loading");
+  return found;
 }
 
 EngineStats ServedModels::stats() const {
   EngineStats sum;
-  for (const Model& one : models_) sum += one->engine->stats();
+  for (const Model& one : models_) {
+    if (one->engine != nullptr) sum += one->engine->stats();
+  }
   return sum;
 }
 

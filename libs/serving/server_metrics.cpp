@@ -92,7 +92,8 @@ std::uint64_t ServerMetrics::active_requests() const {
   return begun_ - ended_;
 }
 
-std::string ServerMetrics::prometheus(const EngineStats* engine) const {
+std::string ServerMetrics::prometheus(const EngineStats* engine, const ModelCounts& models,
+                                      const AnswerCacheStats& cache) const {
   std::string text;
   {
     const std::lock_guard lock(mutex_);
@@ -106,6 +107,17 @@ std::string ServerMetrics::prometheus(const EngineStats* engine) const {
     text += first_token_.text("nanochat_time_to_first_token_seconds", "Time from the arrival of a request to its first token.");
     text += inter_token_.text("nanochat_inter_token_latency_seconds", "Time between two tokens of an answer.");
   }
+  text += series("nanochat_models", "gauge", "Models that the server serves.", models.models);
+  text += series("nanochat_models_loaded", "gauge", "Models in memory.", models.loaded);
+  text += series("nanochat_models_bytes", "gauge", "Weights and key-value caches of the models in memory, if limited.",
+                 models.bytes);
+  text += series("nanochat_model_loads_total", "counter", "Models loaded, including newer checkpoints.", models.loads);
+  text += series("nanochat_model_unloads_total", "counter", "Models unloaded to make room for others.", models.unloads);
+  text += series("nanochat_response_cache_hits_total", "counter", "Answers sent from the response cache.", cache.hits);
+  text += series("nanochat_response_cache_misses_total", "counter", "Answers that were not in the response cache.",
+                 cache.misses);
+  text += series("nanochat_response_cache_answers", "gauge", "Answers in the response cache.", cache.answers);
+  text += series("nanochat_response_cache_bytes", "gauge", "Bytes of the answers in the response cache.", cache.bytes);
   if (engine != nullptr) text += engine_text(*engine);
   return text;
 }

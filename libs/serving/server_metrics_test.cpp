@@ -29,7 +29,7 @@ TEST(ServerMetrics, CountsRequests) {
   metrics.end_request("/health", 503);
   EXPECT_EQ(metrics.total_requests(), 3u);
   EXPECT_EQ(metrics.active_requests(), 1u);
-  const std::string text = metrics.prometheus(nullptr);
+  const std::string text = metrics.prometheus(nullptr, {}, {});
   EXPECT_THAT(text, HasSubstr("nanochat_http_requests_total{path=\"/health\",status=\"200\"} 1\n"));
   EXPECT_THAT(text, HasSubstr("nanochat_http_requests_total{path=\"/health\",status=\"503\"} 1\n"));
   EXPECT_THAT(text, HasSubstr("nanochat_http_requests_active 1\n"));
@@ -46,13 +46,23 @@ TEST(ServerMetrics, TellOfTokensAndTheEngine) {
   engine.completion_tokens = 12;
   engine.drafted_tokens = 9;
   engine.accepted_tokens = 7;
-  const std::string text = metrics.prometheus(&engine);
+  const std::string text = metrics.prometheus(&engine, {.models = 3, .loaded = 2, .loads = 5, .unloads = 3, .bytes = 1000},
+                                              {7, 8, 9, 10});
   EXPECT_THAT(text, HasSubstr("nanochat_time_to_first_token_seconds_sum 0.2\nnanochat_time_to_first_token_seconds_count 1\n"));
   EXPECT_THAT(text, HasSubstr("nanochat_inter_token_latency_seconds_sum 0.05\nnanochat_inter_token_latency_seconds_count 2\n"));
   EXPECT_THAT(text, HasSubstr("# TYPE nanochat_requests_running gauge\nnanochat_requests_running 4\n"));
   EXPECT_THAT(text, HasSubstr("# TYPE nanochat_completion_tokens_total counter\nnanochat_completion_tokens_total 12\n"));
   EXPECT_THAT(text, HasSubstr("# TYPE nanochat_drafted_tokens_total counter\nnanochat_drafted_tokens_total 9\n"));
   EXPECT_THAT(text, HasSubstr("# TYPE nanochat_accepted_tokens_total counter\nnanochat_accepted_tokens_total 7\n"));
+  EXPECT_THAT(text, HasSubstr("\nnanochat_models 3\n"));
+  EXPECT_THAT(text, HasSubstr("\nnanochat_models_loaded 2\n"));
+  EXPECT_THAT(text, HasSubstr("\nnanochat_models_bytes 1000\n"));
+  EXPECT_THAT(text, HasSubstr("\nnanochat_model_loads_total 5\n"));
+  EXPECT_THAT(text, HasSubstr("\nnanochat_model_unloads_total 3\n"));
+  EXPECT_THAT(text, HasSubstr("\nnanochat_response_cache_hits_total 7\n"));
+  EXPECT_THAT(text, HasSubstr("\nnanochat_response_cache_misses_total 8\n"));
+  EXPECT_THAT(text, HasSubstr("\nnanochat_response_cache_answers 9\n"));
+  EXPECT_THAT(text, HasSubstr("\nnanochat_response_cache_bytes 10\n"));
 }
 
 }  // namespace

@@ -383,9 +383,107 @@ def models(nanochat, run, folder):
     print(f"models: two by their names; a newer checkpoint was served after {answers.index('Hi!')} of {len(answers)} answers, and none was lost")
 
 
+def memory(nanochat, run, folder):
+    """Three models, of which some fit into --memory at a time."""
+    paths = [folder / f"fits-{word}" for word in ("A", "B", "C")]
+    for path, word in zip(paths, "ABC"):
+        server.scripted_run(run, path, (("<|assistant_start|>", word, "!", "<|assistant_end|>"),))
+    log = folder / "memory.log"
+
+    def start(gigabytes):
+        return server.start(nanochat, paths[0], log, [*paths[1:], "--memory", f"{gigabytes:.9f}", "--kv-blocks", "64", "--max-running", "8",
+                                                      "--max-queued", "1000"], name="A,B,C")
+
+    def ask(model, **extra):
+        body = {"model": model, "messages": [{"role": "user", "content": "Hi"}], "temperature": 0, "max_tokens": 40, **extra}
+        status, _, answer = post(url, "/v1/chat/completions", body)
+        assert status == 200, answer
+        return answer["choices"][0]["message"]["content"]
+
+    def loaded():
+        return "".join(model["id"] for model in json.loads(server.get(url, "/v1/models")[1])["data"] if model["loaded"])
+
+    process, url = start(1)
+    try:
+        assert loaded() == "A" and [ask(model) for model in "BAC"] == ["B!", "A!", "C!"] and loaded() == "ABC"
+        one = server.stats(url)["model_bytes"] / 3
+    finally:
+        server.stop(process, log)
+    process, url = start(2.5 * one / 1e9)
+    try:
+        assert [ask(model) for model in "ABACA"] == ["A!", "B!", "A!", "C!", "A!"] and loaded() == "AC", loaded()  # B was used least recently
+        now = server.stats(url)
+        assert (now["model_loads"], now["model_unloads"], now["models_loaded"], now["model_bytes"]) == (3, 1, 2, 2 * one), now
+        assert now["requests_finished"] == 5, now  # with that of B
+        assert b"nanochat_models_loaded 2\n" in server.get(url, "/metrics")[1]
+    finally:
+        server.stop(process, log)
+    process, url = start(1.5 * one / 1e9)  # one at a time
+    try:
+        said, begun = [], threading.Semaphore(0)
+        long = threading.Thread(target=stream, args=(url, said, begun))  # of A
+        long.start()
+        begun.acquire()
+        assert ask("B") == "B!" and loaded() == "B"  # A has finished its answer first
+        long.join()
+        assert said[0].endswith(b"data: [DONE]\n\n")
+        wrong = []
+
+        def load(number):
+            for i in range(10):
+                model = "ABC"[(number + i) % 3]
+                if (answer := ask(model)) != model + "!":
+                    wrong.append((model, answer))
+
+        threads = [threading.Thread(target=load, args=(number,)) for number in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        now = server.stats(url)
+        assert not wrong and now["models_loaded"] == 1 and now["requests_finished"] == 62, (wrong, now)
+        (paths[1] / "model.safetensors").write_bytes(b"broken")
+        os.utime(paths[1])
+        ask("A")
+        status, _, answer = post(url, "/v1/chat/completions", {"model": "B", "messages": [{"role": "user", "content": "Hi"}]})
+        assert status == 503 and "could not be loaded" in answer["error"]["message"], answer
+        assert ask("C") == "C!"
+    finally:
+        server.stop(process, log)
+    command = [nanochat, "serve", paths[0], paths[2], "--port", "0", "--memory", "0.0001"]
+    small = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=60)
+    assert small.returncode not in (0, -9) and "--memory: " in small.stderr and "more than the limit of" in small.stderr, small
+    print(f"--memory: three models of {one / 1e6:.1f} MB, two or one at a time; {now['model_loads']} loads, none of 62 answers wrong or lost")
+
+
+def cache(nanochat, run, folder):
+    """The response cache: the same bytes for the same request, without the engine."""
+    log = folder / "cache.log"
+    process, url = server.start(nanochat, run, log, ["--response-cache", "1"])
+    try:
+        body = {"messages": [{"role": "user", "content": "Tell me a story."}], "temperature": 1, "seed": 5, "max_tokens": 30}
+        answers = []
+        for expected in ("miss", "hit", "hit"):
+            status, headers, answer = post(url, "/v1/chat/completions", body)
+            assert status == 200 and headers["X-Response-Cache"] == expected, headers
+            answers.append((answer["choices"], answer["usage"]))
+        assert answers[0] == answers[1] == answers[2], answers
+        now = server.stats(url)
+        assert (now["requests_finished"], now["response_cache_hits"], now["response_cache_misses"]) == (1, 2, 1), now
+        request = urllib.request.Request(url + "/v1/chat/completions", json.dumps({**body, "stream": True}).encode(), {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=60) as response:
+            assert response.headers["X-Response-Cache"] == "hit"
+            chunks = [json.loads(event) for event in response.read().split(b"data: ")[1:-1]]
+        assert "".join(chunk["choices"][0]["delta"].get("content") or "" for chunk in chunks) == answers[0][0][0]["message"]["content"]
+        assert "X-Response-Cache" not in post(url, "/v1/chat/completions", {**body, "seed": None})[1]
+    finally:
+        server.stop(process, log)
+    print("--response-cache: the same answer whole and as a stream, and the engine answered once")
+
+
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         run = sys.argv[2] if len(sys.argv) > 2 else server.small_run(sys.argv[1], folder / "small")
-        for check in (tls, keys, browsers, encodings, calculator, end, cut, client, sessions, models):
+        for check in (tls, keys, browsers, encodings, calculator, end, cut, client, sessions, models, memory, cache):
             check(sys.argv[1], run, folder)

@@ -90,9 +90,9 @@ def wait_for(url, condition, what, limit=60.0):
     return now
 
 
-def start(nanochat, run, log, arguments=(), environment=None, name="tiny", dtype="float32"):
+def start(nanochat, run, log, arguments=(), environment=None, name="tiny", dtype="float32", port=0):
     """The process and its URL, once it serves."""
-    command = [nanochat, "serve", str(run), "--model-name", name, "--port", "0", "--dtype", dtype, *arguments]
+    command = [nanochat, "serve", str(run), "--model-name", name, "--port", port, "--dtype", dtype, *arguments]
     with open(log, "w") as file:
         process = subprocess.Popen([str(word) for word in command], stderr=file, env={**os.environ, **(environment or {})})
     for _ in range(1200):

@@ -22,6 +22,7 @@
 #include "core/sha256.h"
 #include "data/shards/shard.h"
 #include "inference/calculator.h"
+#include "request_formats.h"
 #include "tokenizer/load.h"
 #include "tokenizer/testing_tokenizers.h"
 #include "tokenizer/tokenizer_pickle.h"
@@ -161,10 +162,8 @@ std::string read_expression(const std::string& bytes) {
   return *result;
 }
 
-}  // namespace
-
-const std::vector<Format>& formats() {
-  static const std::vector<Format> all = {
+std::vector<Format> file_formats() {
+  return {
       {"safetensors", sample_safetensors, read_safetensors},
       {"shard", sample_shard, read_shard, /*detects_all=*/true},
       {"tokenizer_json", [] { return file_of(ByteBpeTokenizer(small_bpe_definition()), "tokenizer.json"); },
@@ -184,6 +183,16 @@ const std::vector<Format>& formats() {
       {"calculator", [] { return std::string("((12.5 + 3,000) / -4 // 0.5 - 7) * 2"); }, read_expression},
       {"training_state", sample_training_state, read_training_state, /*detects_all=*/true},
   };
+}
+
+}  // namespace
+
+const std::vector<Format>& formats() {
+  static const std::vector<Format> all = [] {
+    std::vector<Format> both = file_formats();
+    for (Format& format : request_formats()) both.push_back(std::move(format));
+    return both;
+  }();
   return all;
 }
 

@@ -1,6 +1,6 @@
 #pragma once
-// Every file format that the program reads, and what the calculator is given, for the corruption tests and the fuzzers: a valid file, and what reads one
-// from memory. A format joins both by a line in formats().
+// Every file format that the program reads, what the calculator is given, and the requests of the server (request_formats.h), for
+// the corruption tests and the fuzzers: a valid file, and what reads one from memory. A format joins both by a line in formats().
 
 #include <functional>
 #include <string>

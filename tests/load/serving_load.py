@@ -153,7 +153,118 @@ def faults(url):
     assert status in (0, 413), status
     served(url)
     refused("100 MB", request_bytes(path, b"", ["Content-Length: 100000000", "Expect: 100-continue"]), 413, "body: found more than")
+    chat = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
+    many = json.dumps({**chat, "stop": [f"stop {i}" for i in range(100_000)]}).encode()
+    refused("100,000 stop strings", request_bytes(path, many), 400, "stop: found 100000 strings, expected at most 16")
+    twice = b'{"max_tokens": "x", "prompt": "a", "max_tokens": 2, "ignore_eos": true}'  # the last one counts, as in Python's json
+    status, body = exchange(connect(url), request_bytes("/v1/completions", twice))
+    assert status == 200 and json.loads(body)["usage"]["completion_tokens"] == 2, (status, body)
+    # The same for a million headers as for 100 MB.
+    status, _ = exchange(connect(url), b"GET /health HTTP/1.1\r\nHost: x\r\n" + b"a: b\r\n" * 1_000_000 + b"\r\n")
+    assert status in (0, 431), status
+    served(url)
+    refused("36 kB of headers", b"GET /health HTTP/1.1\r\nHost: x\r\n" + b"a: b\r\n" * 6_000 + b"\r\n", 431, "headers: found more than 32768 bytes")
     print("faults: refused as they should be, and the next request served")
+
+
+def whole_answer(client, data):
+    """All bytes until the server closes."""
+    client.settimeout(30)
+    answer = b""
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError, socket.timeout):
+        client.sendall(data)
+    with contextlib.suppress(ConnectionResetError, socket.timeout):
+        while piece := client.recv(65536):
+            answer += piece
+    client.close()
+    return answer
+
+
+def smuggling(url):
+    """What two servers in a row could read differently: one answer, an error, and no second request."""
+    hidden = b"GET /version HTTP/1.1\r\nHost: hidden\r\n\r\n"
+    chunked = b"0\r\n\r\n" + hidden
+    for what, lines, body in (
+        ("both lengths", ["Content-Length: 5", "Transfer-Encoding: chunked"], chunked),
+        ("both lengths, the other way round", ["Transfer-Encoding: chunked", "Content-Length: 5"], chunked),
+        ("a space before the colon", ["Transfer-Encoding : chunked", "Content-Length: 5"], chunked),
+        ("a folded line", ["Content-Length: 5", "X: y\r\n Transfer-Encoding: chunked", "Transfer-Encoding:\r\n chunked"], chunked),
+        ("an unknown coding", ["Transfer-Encoding: xchunked"], chunked),
+        ("two codings", ["Transfer-Encoding: gzip, chunked"], chunked),
+        ("two lengths", ["Content-Length: 5", "Content-Length: 6"], b"abcde" + hidden),
+        ("a list of lengths", ["Content-Length: 5, 6"], b"abcde" + hidden),
+        ("a length with a sign", ["Content-Length: +5"], b"abcde" + hidden),
+        ("a hexadecimal length", ["Content-Length: 0x5"], b"abcde" + hidden),
+        ("a length beyond 64 bits", ["Content-Length: 99999999999999999999999"], b"abcde" + hidden),
+        ("a chunk beyond 64 bits", ["Transfer-Encoding: chunked"], b"fffffffffffffffff\r\nabc" + hidden),
+        ("a negative chunk", ["Transfer-Encoding: chunked"], b"-1\r\nabc" + hidden),
+        ("a chunk with a prefix", ["Transfer-Encoding: chunked"], b"0x5\r\nabcde\r\n0\r\n\r\n" + hidden),
+        ("a zero byte in a header", ["Content-Length: 5", "X: a\0b"], b"abcde" + hidden),
+        ("two hosts", ["Content-Length: 0", "Host: other"], hidden),
+    ):
+        answer = whole_answer(connect(url), request_bytes("/v1/completions", body, lines))
+        assert answer.count(b"HTTP/1.1 ") == 1 and int(answer.split()[1]) in (400, 413, 501), (what, answer)
+    for what, data in (("lines that end with LF", b"GET /health HTTP/1.1\nHost: x\n\n"), ("no version", b"GET /health\r\n\r\n"),
+                       ("HTTP/2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), ("no host", b"GET /health HTTP/1.1\r\n\r\n")):
+        answer = whole_answer(connect(url), data)
+        assert answer.count(b"HTTP/1.1 ") == 1 and int(answer.split()[1]) in (400, 505), (what, answer)
+    served(url)
+    for path, statuses in (("/../health", (404,)), ("/v1/../../etc/passwd", (404,)), ("/%2e%2e/%2e%2e/etc/passwd", (404,)), ("//health", (404,)),
+                           ("/health%00", (400,)), ("/health%0d%0aX-Other:%20y", (404,)), ("/v1/models/%2e%2e%2fhealth", (404,)), ("/%zz", (400,)),
+                           ("/page.js/../../serving", (404,)), ("health", (400,)), ("http://other/health", (200,)), ("/" + "a" * 20_000, (404,)),
+                           ("/health?a=%0d%0aX-Other:%20y", (200,)), ("/HEALTH", (404,)), ("/health;a=b", (404,))):
+        answer = whole_answer(connect(url), f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        head = answer.split(b"\r\n\r\n")[0].lower()
+        assert int(answer.split()[1]) in statuses and b"\r\nx-other" not in head and b"root:" not in answer, (path, answer)
+    print("smuggling and tricks with paths: one answer each, an error, and the next request served")
+
+
+def slow_clients(url, limit):
+    """Half a request, and a byte from time to time: each is ended by its limit of time, and the others are served meanwhile."""
+    data = request_bytes("/v1/completions", b'{"prompt": "a", "max_tokens": 2, "ignore_eos": true}')
+    for half in range(1, len(data), 7):
+        with connect(url) as client:
+            client.sendall(data[:half])
+    served(url)
+    silent, slow = [connect(url) for _ in range(200)], [connect(url) for _ in range(50)]
+    for client in silent:
+        client.sendall(data[:60])  # within the headers
+    begin, sent = time.monotonic(), 0
+    while time.monotonic() - begin < 9:
+        for client in slow:
+            client.sendall(b"POST /v1/completions HTTP/1.1\r\nX-Slow: y"[sent:sent + 1] or b"y")
+        sent += 1
+        served(url)
+        time.sleep(0.25)
+    for client in silent + slow:
+        with contextlib.closing(client):
+            answer = client.recv(4096)
+        assert answer.startswith(b"HTTP/1.1 408 ") and time.monotonic() - begin < limit, (answer, time.monotonic() - begin)
+    served(url)
+    print(f"slow clients: {len(silent)} half requests and {len(slow)} of a byte at a time got status 408 after {time.monotonic() - begin:.0f} s")
+
+
+def killed(nanochat, run, folder):
+    """kill -9 while streams run; the next server is there on the same port."""
+    log = pathlib.Path(folder) / "killed.log"
+    process, url = server.start(nanochat, run, log)
+    clients = [start(url, 3, CONTEXT) for _ in range(20)]
+    for client in clients:
+        client.recv(1)
+    process.kill()
+    process.wait()
+    for client in clients:  # the stream is cut, and not ended
+        answer = b"x"
+        with contextlib.suppress(ConnectionResetError):
+            while piece := client.recv(65536):
+                answer += piece
+        assert not answer.endswith(b"0\r\n\r\n"), answer[-100:]
+    begin = time.monotonic()
+    process, again = server.start(nanochat, run, log, port=urllib.parse.urlsplit(url).port)
+    assert again == url
+    served(url)
+    print(f"kill -9 with 20 streams: the next server answers on the same port after {time.monotonic() - begin:.1f} s")
+    server.stop(process, log)
 
 
 # ----------------------------------------------------------------------------------------------------------- clients that leave
@@ -251,11 +362,14 @@ def main():
         run = args.run or server.small_run(args.trainer or args.nanochat, folder, depth=4, iterations=4, vocab_size=1024, sequence_len=CONTEXT)
         with server.running(args.nanochat, run, dtype="auto") as url:  # as `nanochat serve` would
             faults(url)
+            smuggling(url)
+            slow_clients(url, 60 if args.no_timing else 20)
             chats(Client(args.client, url, folder), url, args.seconds, not args.no_timing)
         one_at_a_time = ["--max-running", "1", "--max-queued", "1000", "--max-batch-tokens", "16", "--no-prefix-cache"]
         with server.running(args.nanochat, run, one_at_a_time) as url:
             leaving(url, limit)
             idle_streams(url, not args.no_timing)
+        killed(args.nanochat, run, folder)
     print("load passed")
 
 

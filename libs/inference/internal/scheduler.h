@@ -67,6 +67,7 @@ class Scheduler {
   BlockPool pool_;
   std::vector<std::unique_ptr<ActiveRequest>> requests_;  // all, in order of arrival
   std::deque<ActiveRequest*> waiting_;
+  std::int64_t waiting_tokens_ = 0;  // of their prompts
   std::deque<Sequence*> preempted_;
   std::vector<Sequence*> running_;  // in order of arrival
   std::vector<ScheduledChunk> batch_;

@@ -18,6 +18,7 @@ struct Kernels {
   void (*rms_norm)(const T* x, T* y, float* rstd, std::int64_t rows, std::int64_t n, float eps);
   // residual += branch, then y and rstd of the new residual.
   void (*add_rms_norm)(T* residual, const T* branch, T* y, float* rstd, std::int64_t rows, std::int64_t n, float eps);
+  void (*add_rms_norm_float)(float* residual, const T* branch, T* y, float* rstd, std::int64_t rows, std::int64_t n, float eps);
   // dx = rstd * (dy - y * mean(dy * y)); added to dx when accumulate.
   void (*rms_norm_backward)(const T* dy, const T* y, const float* rstd, T* dx, std::int64_t rows, std::int64_t n,
                             bool accumulate);
@@ -37,10 +38,12 @@ struct Kernels {
   void (*accumulate)(float* sum, const T* x, std::int64_t n);                      // sum += x
   void (*to_float)(const T* x, float* y, std::int64_t n);
   void (*from_float)(const float* x, T* y, std::int64_t n);                        // rounds to nearest even
-  // stream += branch, copied to `before`, then stream = a stream + b x0 (ops/residual_mix.h), then y and rstd of it. branch
-  // and before may be null.
+  // stream += branch, rounded to `before` if that is not null, then stream = a stream + b x0 (ops/residual_mix.h), then y and
+  // rstd of it. branch and before may be null.
   void (*mix_rms_norm)(T* stream, const T* branch, const T* x0, T* before, T* y, float* rstd, std::int64_t rows, std::int64_t n,
                        float a, float b, float eps);
+  void (*mix_rms_norm_float)(float* stream, const T* branch, const T* x0, T* before, T* y, float* rstd, std::int64_t rows,
+                             std::int64_t n, float a, float b, float eps);
   // By the gradient of the mixed stream: sums[0] = du . before and sums[1] = du . x0 of each row, dx0 += b du, du *= a.
   // before may be null, which leaves sums[0] zero.
   void (*mix_backward)(T* du, const T* before, const T* x0, float* dx0, float* sums, std::int64_t rows, std::int64_t n, float a,

@@ -130,14 +130,14 @@ void add_gate_gradient(const at::Tensor& slopes, const at::Tensor& x, const at::
 void rms_norm(const at::Tensor& x, at::Tensor& y, at::Tensor& rstd, double eps) {
   const On stream(x);
   const std::int64_t n = x.size(-1);
-  cuda::rms_norm(element_of(x), x.const_data_ptr(), nullptr, data(y, x), optional_floats(rstd), x.numel() / n, n,
+  cuda::rms_norm(element_of(x), x.const_data_ptr(), element_of(x), nullptr, data(y, x), optional_floats(rstd), x.numel() / n, n,
                  static_cast<float>(eps), stream);
 }
 
 void add_rms_norm(at::Tensor& residual, const at::Tensor& branch, at::Tensor& y, at::Tensor& rstd, double eps) {
   const On stream(residual);
   const std::int64_t n = residual.size(-1);
-  cuda::rms_norm(element_of(residual), data(branch, residual), residual.data_ptr(), data(y, residual), optional_floats(rstd),
+  cuda::rms_norm(element_of(y), data(branch, y), element_of(residual), residual.data_ptr(), y.data_ptr(), optional_floats(rstd),
                  residual.numel() / n, n, static_cast<float>(eps), stream);
 }
 
@@ -206,8 +206,8 @@ void embedding_backward(const at::Tensor& dy, const TokenOrder& order, at::Tenso
 void residual_mix(at::Tensor& stream, const at::Tensor& branch, const at::Tensor& x0, const at::Tensor& a, const at::Tensor& b,
                   at::Tensor& before, at::Tensor& y, at::Tensor& rstd, double eps) {
   const On stream_of_work(stream);
-  cuda::residual_mix(element_of(stream), stream.data_ptr(), optional_data(branch, stream), data(x0, stream),
-                     device_data<float>(a), device_data<float>(b), optional_data(before, stream), data(y, stream),
+  cuda::residual_mix(element_of(y), element_of(stream), stream.data_ptr(), optional_data(branch, y), data(x0, y),
+                     device_data<float>(a), device_data<float>(b), optional_data(before, y), y.data_ptr(),
                      optional_floats(rstd), stream.size(0), stream.size(1), static_cast<float>(eps), stream_of_work);
 }
 

@@ -80,6 +80,10 @@ void fp8_product(const Fp8Operand& a, const Fp8Operand& b, at::Tensor& y, bool a
 
 // False if no kernel supports the layout or this number of rows.
 bool linear_rows(const at::Tensor& x, const at::Tensor& w, at::Tensor& y, const LinearFusion& fusion);
+// To the first elements of `to` (int32, dense), as many as cuda::kMostWritten.
+void write_numbers(std::span<const std::int32_t> numbers, at::Tensor& to);
+bool has_linear_sliced(const at::Device& device);
+bool linear_sliced(const at::Tensor& x, const at::Tensor& w, at::Tensor& y, const LinearFusion& fusion);
 
 bool paged_attention_takes(std::int64_t d);
 std::int64_t paged_partial_floats(const DevicePagedBatch::Tiles& tiles, const at::Tensor& keys);

@@ -18,9 +18,12 @@ namespace nanochat::ops::cuda {
 
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
 
-// A barrier that one thread arrives at, by expect_bytes().
-__device__ inline void init_barrier(std::uint64_t* barrier) {
-  asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;\n" ::"r"(shared_address(barrier)) : "memory");
+// A barrier that so many threads arrive at: by expect_bytes(), or by arrive() where no copies are counted.
+__device__ inline void init_barrier(std::uint64_t* barrier, std::uint32_t threads = 1) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;\n" ::"r"(shared_address(barrier)), "r"(threads) : "memory");
+}
+__device__ inline void arrive(std::uint64_t* barrier) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];\n" ::"r"(shared_address(barrier)) : "memory");
 }
 // Makes barriers that this thread has initialised known to the unit that copies.
 __device__ inline void publish_barriers() {

@@ -239,6 +239,16 @@ void visit(Element type, const Body& body) {
   }
 }
 
+// Calls body with a value of the type of the residual stream beside others of type T: float, or T itself.
+template <class T, class Body>
+void visit_stream(Element type, const Body& body) {
+  if (type == Element::kFloat) {
+    body(float{});
+  } else {
+    body(T{});
+  }
+}
+
 inline bool aligned(const void* p) { return reinterpret_cast<std::uintptr_t>(p) % 16 == 0; }
 
 }  // namespace nanochat::ops::cuda

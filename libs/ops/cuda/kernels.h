@@ -37,9 +37,10 @@ void relu_squared_backward_to_fp8(const void* dy, const void* z, const float* la
 // Widest row, in elements, of the RMSNorm kernels: multiples of 16 bytes up to the first, others up to the second.
 inline constexpr std::int64_t kWidestRow = 16384, kWidestOddRow = 4096;
 
-// residual == nullptr: y = norm(x). Otherwise residual += x first, and y = norm(residual). rstd may be null.
-void rms_norm(Element type, const void* x, void* residual, void* y, float* rstd, std::int64_t rows, std::int64_t n, float eps,
-              Stream stream);
+// residual == nullptr: y = norm(x). Otherwise residual += x first, and y = norm(residual); residual_type is `type` or kFloat.
+// rstd may be null.
+void rms_norm(Element type, const void* x, Element residual_type, void* residual, void* y, float* rstd, std::int64_t rows,
+              std::int64_t n, float eps, Stream stream);
 void rms_norm_backward(Element type, const void* dy, const void* y, const float* rstd, void* dx, bool accumulate,
                        std::int64_t rows, std::int64_t n, Stream stream);
 
@@ -70,8 +71,10 @@ void embedding_rms_norm(Element type, const void* table, std::int64_t rows, cons
 // ---------------------------------------------------------------------------------------------- stream.cu
 // The residual stream of nanochat-2026-07 (ops/residual_mix.h, ops/smear.h). a, b, lambda and the gradients of such numbers
 // are one float each, on the device.
-void residual_mix(Element type, void* stream, const void* branch, const void* x0, const float* a, const float* b, void* before,
-                  void* y, float* rstd, std::int64_t rows, std::int64_t n, float eps, Stream stream_of_work);
+// stream_type is `type` or kFloat.
+void residual_mix(Element type, Element stream_type, void* stream, const void* branch, const void* x0, const float* a,
+                  const float* b, void* before, void* y, float* rstd, std::int64_t rows, std::int64_t n, float eps,
+                  Stream stream_of_work);
 
 // Floats of scratch for each of the backward functions below.
 std::int64_t stream_partials(std::int64_t rows);
@@ -251,6 +254,11 @@ std::int64_t paged_partial_floats(const PagedAttentionArguments& arguments);
 // A row's result depends on its own sequence and on `split` alone: not on the other tiles, nor on `splits`.
 void paged_attention(Element type, const PagedAttentionArguments& arguments, Stream stream);
 
+// Writes numbers of the host to memory of the device. They travel with the kernel's arguments, which a stream has sooner than a
+// copy by the unit that copies: that waits for the kernel before it, and the next kernel for it.
+inline constexpr int kMostWritten = 8000;
+void write_numbers(const std::int32_t* numbers, int count, std::int32_t* to, Stream stream);
+
 struct PagedShape {
   std::int32_t tokens, n_head, n_kv_head, d, block_size;
 };
@@ -287,7 +295,7 @@ struct PagedDecode {
   const std::int32_t* slots;  // of each token, as for paged_store()
   std::int32_t n_head, n_kv_head, d, block_size, block_shift;
   std::int32_t sequence_count;
-  std::int32_t parts;  // 1, 2, 4 or 8
+  std::int32_t parts;  // at most kMostDecodeParts
   std::int32_t window;  // as in PagedAttentionArguments
   float scale, eps;
   std::int32_t keys_ahead;  // set by paged_decode(): of each part, of the next layer
@@ -313,10 +321,20 @@ struct LinearRows {
   float norm_eps;  // x is normalised first as by rms_norm(); negative: it is not
   bool relu_squared;  // max(y, 0)^2
   bool add;  // added to what y holds
+  const void* ahead;  // bytes to bring to the second-level cache, from compute capability 9.0 on; null: none
+  std::int64_t ahead_bytes;  // a multiple of 16
 };
 // Whether pointers and strides fit.
 bool linear_rows_takes(Element type, const LinearRows& arguments);
 void linear_rows(Element type, const LinearRows& arguments, Stream stream);
+
+// ------------------------------------------------------------------------------------------- linear_sliced.cu
+// The same for more rows, in bfloat16 from compute capability 9.0 on, with sums in another order than linear_rows() has. A row of
+// y does not depend on the other rows; on their number in so far as up to 64 rows are summed in one order and more in another.
+inline constexpr std::int64_t kMostSlicedRows = 128;  // more are possible, 128 at a time, but slower than a library's product
+bool has_linear_sliced();  // the current device
+bool linear_sliced_takes(Element type, const LinearRows& arguments);
+void linear_sliced(const LinearRows& arguments, Stream stream);
 
 // -------------------------------------------------------------------------------------------------- sample.cu
 // One token to draw (ops/sample.h has the meaning and the order of the steps). Lists lie in the arrays of SampleArguments:

@@ -11,6 +11,7 @@
 
 #include "bulk_copies.cuh"
 #include "device_code.cuh"
+#include "linear_parts.cuh"
 #include "tensor_cores.cuh"
 
 namespace nanochat::ops::cuda {
@@ -50,21 +51,7 @@ __device__ inline Lane16 load16(const bf16* row, int k, int end, bool inside) {
   return lane;
 }
 
-// What stands behind the sum. before: what y held, where p.add says so.
-template <class T>
-__device__ inline void finish(const LinearRows& p, float sum, float squares, float before, T& y) {
-  if (p.norm_eps >= 0.0F) sum *= rsqrtf(squares / static_cast<float>(p.k) + p.norm_eps);
-  if (p.relu_squared) sum = sum < 0.0F ? 0.0F : sum * sum;  // keeps a NaN
-  if (p.add) sum += before;
-  from_float(sum, y);
-}
-template <class T>
-__device__ inline void finish(const LinearRows& p, float sum, float squares, int row, int column) {
-  T& y = static_cast<T*>(p.y)[row * p.y_stride + column];
-  finish(p, sum, squares, p.add ? to_float(y) : 0.0F, y);
-}
-
-__device__ inline float squares_of(const Lane16& lane) {
+__device__ inline float squares_of_lane(const Lane16& lane) {
   float sum = 0.0F;
 #pragma unroll
   for (int i = 0; i < 8; ++i) {
@@ -111,8 +98,8 @@ __global__ void __launch_bounds__(kThreads) linear_rows_bf16(const __grid_consta
         const Lane16 upper = load16<false>(x + row * p.x_stride, k, p.k, row < p.rows);
         const Lane16 lower = load16<false>(x + (row + 8) * p.x_stride, k, p.k, row + 8 < p.rows);
         if constexpr (kNormalise) {
-          squares[t][0] += squares_of(upper);
-          squares[t][1] += squares_of(lower);
+          squares[t][0] += squares_of_lane(upper);
+          squares[t][1] += squares_of_lane(lower);
         }
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
@@ -226,18 +213,6 @@ struct Staged {
   }
 };
 
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-__device__ inline float squares_of(const uint4& pairs) {
-  float sum = 0.0F;
-#pragma unroll
-  for (const u32 pair : {pairs.x, pairs.y, pairs.z, pairs.w}) {
-    const float low = __uint_as_float(pair << 16), high = __uint_as_float(pair & 0xffff0000U);
-    sum += low * low + high * high;
-  }
-  return sum;
-}
-#endif
-
 // kTiles: tiles of 16 columns that are taken together; kRowTiles: tiles of 8 rows; kStreaming: groups of columns come one
 // after the other, through the slots.
 template <int kTiles, int kRowTiles, bool kStreaming>
@@ -293,6 +268,7 @@ __global__ void __launch_bounds__(kThreads, kRowTiles == 1                ? 3
       const int group = static_cast<int>(blockIdx.x) + slot * stride;
       if (group < groups) begin_copies(slot, group);
     }
+    fetch_ahead(p);
   }
   __syncthreads();
   if (slices > 1) arrive_cluster();  // this block's shared memory may be stored to

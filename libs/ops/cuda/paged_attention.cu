@@ -8,6 +8,8 @@
 // In bfloat16 the products are those of tensor cores. A tile of 16 rows, which is a decode or a few tokens, shares the keys
 // out among four warps; a tall tile, which is a piece of a prompt, its rows.
 
+#include <algorithm>
+
 #include "device_code.cuh"
 #include "paged_attention.cuh"
 #include "tensor_cores.cuh"
@@ -360,7 +362,37 @@ __global__ void paged_store_kernel(const T* k, i64 k_stride, const T* v, i64 v_s
   *reinterpret_cast<Pack<T, N>*>(values + to) = value;
 }
 
+template <int kCount>
+struct Numbers {
+  std::int32_t of[kCount];
+};
+template <int kCount>
+__global__ void write_numbers_kernel(const __grid_constant__ Numbers<kCount> numbers, int count, std::int32_t* to) {
+  wait_for_previous();  // without let_next_begin(): kernels may read the numbers before they wait
+  const int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
+  if (i < count) to[i] = numbers.of[i];
+}
+
 }  // namespace
+
+void write_numbers(const std::int32_t* numbers, int count, std::int32_t* to, Stream stream) {
+  if (count == 0) return;
+  const auto run = [&]<int kCount>(std::integral_constant<int, kCount>) {
+    Numbers<kCount> arguments;
+    std::copy_n(numbers, count, arguments.of);
+    constexpr int kThreads = 64;
+    launch(&write_numbers_kernel<kCount>, dim3(blocks_for(count, kThreads)), kThreads, 0, stream, arguments, count, to);
+  };
+  constexpr int kFew = 1000;  // 4 KiB of arguments suffice
+  if (count <= kFew) {
+    run(std::integral_constant<int, kFew>());
+  } else if (count <= kMostWritten) {
+    run(std::integral_constant<int, kMostWritten>());
+  } else {
+    throw std::runtime_error("write_numbers: " + std::to_string(count) + " numbers do not fit a kernel's arguments");
+  }
+  check_launch("write_numbers");
+}
 
 bool paged_attention_takes(i64 d) { return d == 64 || d == 128; }
 

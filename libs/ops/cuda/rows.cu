@@ -6,21 +6,22 @@
 namespace nanochat::ops::cuda {
 namespace {
 
-template <class T, int N, bool kAdd>
-__global__ void rms_norm_kernel(const T* x, T* residual, T* y, float* rstd, i64 rows, int n, float eps) {
+template <class S, class T, int N, bool kAdd>
+__global__ void rms_norm_kernel(const T* x, S* residual, T* y, float* rstd, i64 rows, int n, float eps) {
   let_next_begin();
   wait_for_previous();
   const i64 row = static_cast<i64>(blockIdx.x) * blockDim.y + threadIdx.y;
   if (row >= rows) return;
   const i64 offset = row * n;
   // All loads of the row are under way before anything is stored.
-  Pack<T, N> packs[kAccesses], before[kAdd ? kAccesses : 1];
+  Pack<T, N> packs[kAccesses];
+  Pack<S, N> before[kAdd ? kAccesses : 1];
 #pragma unroll
   for (int a = 0; a < kAccesses; ++a) {
     const int i = (a * blockDim.x + threadIdx.x) * N;
     if (i >= n) continue;
     packs[a] = *reinterpret_cast<const Pack<T, N>*>(x + offset + i);
-    if constexpr (kAdd) before[a] = *reinterpret_cast<const Pack<T, N>*>(residual + offset + i);
+    if constexpr (kAdd) before[a] = *reinterpret_cast<const Pack<S, N>*>(residual + offset + i);
   }
   float values[kAccesses][N];
   float sum = 0.0F;
@@ -30,12 +31,16 @@ __global__ void rms_norm_kernel(const T* x, T* residual, T* y, float* rstd, i64 
     if (i >= n) continue;
     if constexpr (kAdd) {
 #pragma unroll
-      for (int j = 0; j < N; ++j) from_float(to_float(before[a].v[j]) + to_float(packs[a].v[j]), packs[a].v[j]);
-      *reinterpret_cast<Pack<T, N>*>(residual + offset + i) = packs[a];
+      for (int j = 0; j < N; ++j) from_float(to_float(before[a].v[j]) + to_float(packs[a].v[j]), before[a].v[j]);
+      *reinterpret_cast<Pack<S, N>*>(residual + offset + i) = before[a];
     }
 #pragma unroll
     for (int j = 0; j < N; ++j) {
-      values[a][j] = to_float(packs[a].v[j]);  // the norm is that of what is stored
+      if constexpr (kAdd) {
+        values[a][j] = to_float(before[a].v[j]);  // the norm is that of what is stored
+      } else {
+        values[a][j] = to_float(packs[a].v[j]);
+      }
       sum += values[a][j] * values[a][j];
     }
   }
@@ -384,22 +389,24 @@ __global__ void embedding_rms_norm_kernel(const T* table, i64 rows, const std::i
 
 }  // namespace
 
-void rms_norm(Element type, const void* x, void* residual, void* y, float* rstd, i64 rows, i64 n, float eps, Stream stream) {
+void rms_norm(Element type, const void* x, Element residual_type, void* residual, void* y, float* rstd, i64 rows, i64 n,
+              float eps, Stream stream) {
   if (rows == 0) return;
   visit(type, [&]<class T>(T) {
     const bool wide = n % kPackSize<T> == 0 && aligned(x) && aligned(y) && (residual == nullptr || aligned(residual));
     const auto run = [&]<int N>(std::integral_constant<int, N>) {
       const RowLaunch shape = row_launch(rows, n, N);
       const auto* from = static_cast<const T*>(x);
-      auto* sum = static_cast<T*>(residual);
       auto* to = static_cast<T*>(y);
-      if (residual != nullptr) {
-        launch(&rms_norm_kernel<T, N, true>, shape.grid, shape.block, 0, stream, from, sum, to, rstd, rows, static_cast<int>(n),
-               eps);
-      } else {
-        launch(&rms_norm_kernel<T, N, false>, shape.grid, shape.block, 0, stream, from, sum, to, rstd, rows,
-               static_cast<int>(n), eps);
+      if (residual == nullptr) {
+        launch(&rms_norm_kernel<T, T, N, false>, shape.grid, shape.block, 0, stream, from, static_cast<T*>(nullptr), to, rstd,
+               rows, static_cast<int>(n), eps);
+        return;
       }
+      visit_stream<T>(residual_type, [&]<class S>(S) {
+        launch(&rms_norm_kernel<S, T, N, true>, shape.grid, shape.block, 0, stream, from, static_cast<S*>(residual), to, rstd,
+               rows, static_cast<int>(n), eps);
+      });
     };
     if (wide) {
       run(std::integral_constant<int, kPackSize<T>>());

@@ -2,7 +2,12 @@
 // a CPU, and what is decided by comparing them is decided alike; sums are taken in double, in an order of their own. The
 // vocabulary is never sorted: the cut of top-k and top-p is found digit by digit of a token's weight (radix selection), from
 // counts and sums of the tokens that share the digits before.
+//
+// With few rows, the blocks of a cluster share a row (from compute capability 9.0 on): each looks for the most likely token of
+// its part of the vocabulary and, where nothing is cut, sums its part of the weights. The first block does everything else.
+// The sums are those of one block, bit for bit.
 
+#include "bulk_copies.cuh"
 #include "device_code.cuh"
 
 namespace nanochat::ops::cuda {
@@ -13,6 +18,7 @@ using u64 = unsigned long long;
 constexpr int kThreads = 1024, kWarps = kThreads / 32;
 constexpr int kRun = 128;          // neighbouring tokens whose weights are summed together
 constexpr int kDigits = 4096;      // values of a digit
+constexpr std::size_t kScratchBytes = 3 * kDigits * sizeof(u32);  // three arrays of digits, or sums of runs twice
 constexpr float kInfinity = INFINITY;
 constexpr u32 kSeen = 0x80000000U;  // a count's mark of a token that the repetition penalty applies to
 
@@ -43,7 +49,12 @@ __device__ inline u32 ordered(float x) {
   return bits ^ ((bits & 0x80000000U) != 0 ? 0xffffffffU : 0x80000000U);
 }
 
+constexpr int kMostParts = 8;  // blocks that share a row
+
 struct Shared {
+  std::uint64_t gathered;    // a barrier: the parts' extremes are here
+  std::uint64_t summed[2];  // barriers of the first block: the sums of other parts' runs are here, of the draw and of logprobs
+  float4 extremes[kMostParts];  // two words of each part
   u64 words[kWarps];
   double sums[kWarps];
   int found_thread, last_thread;
@@ -113,6 +124,15 @@ __device__ inline int last_thread(bool yes, Shared& shared) {
   return shared.last_thread;
 }
 
+// Neighbouring tokens, whole runs of them but for the end of the vocabulary.
+struct Range {
+  int begin, end;
+};
+__device__ inline Range part_of(int vocab, int part, int parts) {
+  const int runs = (vocab + kRun - 1) / kRun, each = (runs + parts - 1) / parts;
+  return {min(vocab, part * each * kRun), min(vocab, (part + 1) * each * kRun)};
+}
+
 // body(token, value of the token) for every token, once; 16 bytes are read at a time where the row allows it. A thread reads
 // the values of several packs before it calls body for the first, which may write values of the same tokens.
 template <class Body>
@@ -138,27 +158,32 @@ __device__ inline void for_each_value(const float* values, int vocab, const Body
 
 // ------------------------------------------------------------------------------------------- in the order of the ids
 
-// Runs of kRun tokens and what they hold: sums of value(token, values[token]) >= 0 in `runs`, one per run.
-template <class Value>
-__device__ inline void sum_runs(const float* values, int vocab, double* runs, const Value& value) {
+// Sums of value(token, values[token]) >= 0 over the runs of kRun tokens in a range: put(run, sum), by one lane of a warp.
+template <class Value, class Put>
+__device__ inline void for_each_run(const float* values, const Range& range, const Value& value, const Put& put) {
   const int lane = static_cast<int>(threadIdx.x % 32);
   const bool packed = reinterpret_cast<std::uintptr_t>(values) % sizeof(float4) == 0;
   static_assert(kRun == 4 * 32);
-  __syncthreads();  // whoever used this memory before is done
 #pragma unroll 4
-  for (int run = static_cast<int>(threadIdx.x / 32); run * kRun < vocab; run += kWarps) {
+  for (int run = range.begin / kRun + static_cast<int>(threadIdx.x / 32); run * kRun < range.end; run += kWarps) {
     const int token = run * kRun + 4 * lane;
     double sum = 0.0;
-    if (packed && token + 4 <= vocab) {
+    if (packed && token + 4 <= range.end) {
       const float4 pack = *reinterpret_cast<const float4*>(values + token);
       sum = value(token, pack.x) + value(token + 1, pack.y) + (value(token + 2, pack.z) + value(token + 3, pack.w));
     } else {
-      for (int i = token; i < min(token + 4, vocab); ++i) sum += value(i, values[i]);
+      for (int i = token; i < min(token + 4, range.end); ++i) sum += value(i, values[i]);
     }
 #pragma unroll
     for (int offset = 16; offset > 0; offset /= 2) sum += __shfl_xor_sync(0xffffffffU, sum, offset);
-    if (lane == 0) runs[run] = sum;
+    if (lane == 0) put(run, sum);
   }
+}
+// Those of the whole vocabulary, in `runs`.
+template <class Value>
+__device__ inline void sum_runs(const float* values, int vocab, double* runs, const Value& value) {
+  __syncthreads();  // whoever used this memory before is done
+  for_each_run(values, Range{0, vocab}, value, [&](int run, double sum) { runs[run] = sum; });
   __syncthreads();
 }
 
@@ -225,7 +250,7 @@ __device__ inline int find_token(const float* values, int vocab, const double* r
 // The tokens above a cut: those with a larger key, and of those with this key the ones up to an id.
 struct Cut {
   u32 key = 0;
-  int ties = 0x7fffffff;     // of that key that are kept
+  int ties = 0x7fffffff;  // of that key that are kept
   int last_id = 0x7fffffff;  // of them
   __device__ bool keeps(u32 other, int id) const { return other > key || (other == key && id <= last_id); }
 };
@@ -398,14 +423,19 @@ constexpr u64 kNothing = 0;
 
 class Row {
  public:
-  __device__ Row(const SampleArguments& arguments, const SampleRow& row, int index, Shared& shared, u32* scratch)
+  __device__ Row(const SampleArguments& arguments, const SampleRow& row, Shared& shared, u32* scratch)
       : a_(arguments), row_(row), logits_(arguments.logits + static_cast<i64>(row.logits) * arguments.vocab),
-        weights_(arguments.weights + static_cast<i64>(index) * arguments.vocab), index_(index), shared_(shared),
+        weights_(arguments.weights + static_cast<i64>(blockIdx.x) * arguments.vocab), index_(static_cast<int>(blockIdx.x)),
+        part_(static_cast<int>(blockIdx.y)), parts_(static_cast<int>(gridDim.y)), shared_(shared),
         bins_{scratch, scratch + kDigits, scratch + 2 * kDigits}, runs_(reinterpret_cast<double*>(scratch)) {}
 
   __device__ void sample() {
     SampledRow result = {-1, SampleStatus::kOk, 0.0F, 0, 0.0};
     const Extreme most_likely = scan_logits(result);
+    if (part_ > 0) {
+      if (result.status == SampleStatus::kOk) help(most_likely.value);
+      return;
+    }
     if (result.status == SampleStatus::kOk) {
       const Extreme best = adjusted() ? adjust() : most_likely;
       if (best.value == -kInfinity) {
@@ -426,10 +456,78 @@ class Row {
     return penalised() || row_.bias.count > 0 || row_.allowed >= 0 || row_.forbidden.count > 0;
   }
   __device__ bool known(int id) const { return id >= 0 && id < a_.vocab; }
+  __device__ bool cuts_count() const { return row_.top_k > 0 && row_.top_k < a_.vocab; }
+  __device__ bool cuts_mass() const { return row_.top_p < 1.0; }
+  __device__ bool wants_logprobs() const { return row_.logprob != 0 || row_.top_logprobs > 0; }
+  // Whether the weights of the draw are those of the unmodified distribution.
+  __device__ bool draw_is_plain() const { return row_.inverse_temperature == 1.0F && row_.min_p == 0.0; }
+
+  // What the parts of a row sum together, in this order. The cuts use the memory that the sums are stored to.
+  __device__ bool shares_sums() const {
+    return parts_ > 1 && !adjusted() && (row_.greedy != 0 || !(cuts_count() || cuts_mass()));
+  }
+  __device__ bool shares_draw() const { return shares_sums() && row_.greedy == 0; }
+  __device__ bool shares_logprobs() const { return shares_sums() && wants_logprobs() && !(shares_draw() && draw_is_plain()); }
+  __device__ double kept_weight(float score, float best) const {
+    const double weight = weight_of(score, best, row_.inverse_temperature);
+    return weight >= row_.min_p ? weight : 0.0;
+  }
+  // The second sums lie behind the first ones, which are still being read when they come.
+  __device__ double* runs_of(int sums) const {
+    return runs_ + static_cast<std::size_t>(sums) * (kScratchBytes / 2 / sizeof(double));
+  }
+
+  // The parts behind the first.
+  __device__ void help(float best) {
+    if (shares_draw()) sum_part(0, [&](int, float score) { return kept_weight(score, best); });
+    if (shares_logprobs()) sum_part(1, [&](int, float logit) { return static_cast<double>(weight_of(logit, best, 1.0F)); });
+  }
+  // This part's sums of logits, to the first part's memory; there, waits for the others'.
+  template <class Value>
+  __device__ void sum_part(int sums, const Value& value) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    double* const runs = runs_of(sums);
+    std::uint64_t* const summed = shared_.summed + sums;
+    for_each_run(logits_, part_of(a_.vocab, part_, parts_), value, [&](int run, double sum) {
+      if (part_ == 0) {
+        runs[run] = sum;
+      } else {
+        store_in_rank(reinterpret_cast<float2*>(runs + run), 0,
+                      make_float2(__int_as_float(__double2loint(sum)), __int_as_float(__double2hiint(sum))), summed);
+      }
+    });
+    if (part_ > 0) return;
+    wait_stores(summed, 0);
+    __syncthreads();
+#endif
+  }
+
+  // Of all parts.
+  __device__ void gather(u64& most, u64& bad) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    wait_cluster();
+    const auto half = [](u64 word, int place) { return __uint_as_float(static_cast<u32>(word >> (32 * place))); };
+    if (static_cast<int>(threadIdx.x) < parts_) {
+      store_in_rank(shared_.extremes + part_, static_cast<int>(threadIdx.x),
+                    make_float4(half(most, 0), half(most, 1), half(bad, 0), half(bad, 1)), &shared_.gathered);
+    }
+    wait_stores(&shared_.gathered, 0);
+    const auto word = [](float low, float high) {
+      return static_cast<u64>(__float_as_uint(high)) << 32 | __float_as_uint(low);
+    };
+    for (int part = 0; part < parts_; ++part) {
+      const float4 extremes = shared_.extremes[part];
+      most = Largest()(most, word(extremes.x, extremes.y));
+      bad = Largest()(bad, word(extremes.z, extremes.w));
+    }
+#endif
+  }
 
   __device__ Extreme scan_logits(SampledRow& result) {
     u64 most = kNothing, bad = kNothing;
-    for_each_value(logits_, a_.vocab, [&](int token, float x) {
+    const Range range = part_of(a_.vocab, part_, parts_);
+    for_each_value(logits_ + range.begin, range.end - range.begin, [&](int i, float x) {
+      const int token = range.begin + i;
       if (isnan(x) || x == kInfinity) {
         bad = Largest()(bad, packed(0.0F, token));
       } else {
@@ -437,7 +535,9 @@ class Row {
       }
     });
     bad = reduce(bad, shared_.words, Largest());
-    const Extreme largest = unpacked(reduce(most, shared_.words, Largest()));
+    most = reduce(most, shared_.words, Largest());
+    if (parts_ > 1) gather(most, bad);
+    const Extreme largest = unpacked(most);
     if (bad != kNothing) {
       result.id = unpacked(bad).id;
       result.status = SampleStatus::kNotFinite;
@@ -513,15 +613,12 @@ class Row {
 
   __device__ int draw(float best) {
     const float* const scores = adjusted() ? weights_ : logits_;
-    const bool by_count = row_.top_k > 0 && row_.top_k < a_.vocab, by_mass = row_.top_p < 1.0;
+    const bool by_count = cuts_count(), by_mass = cuts_mass();
     if (!by_count && !by_mass) {
-      const auto kept = [&](int, float score) {
-        const double weight = weight_of(score, best, row_.inverse_temperature);
-        return weight >= row_.min_p ? weight : 0.0;
-      };
-      sum_runs(scores, a_.vocab, runs_, kept);
+      const auto kept = [&](int, float score) { return kept_weight(score, best); };
+      shares_draw() ? sum_part(0, kept) : sum_runs(scores, a_.vocab, runs_, kept);
       const double total = total_of_runs(a_.vocab, runs_, shared_);
-      if (!adjusted() && row_.inverse_temperature == 1.0F && row_.min_p == 0.0) total_ = total;
+      if (!adjusted() && draw_is_plain()) total_ = total;
       return find_token(scores, a_.vocab, runs_, row_.uniform * total, shared_, kept);
     }
     __syncthreads();
@@ -555,11 +652,12 @@ class Row {
 
   __device__ void report(float most_likely, SampledRow& result) {
     const int top = min(row_.top_logprobs, a_.vocab);
-    if (row_.logprob == 0 && top == 0) return;
+    if (!wants_logprobs()) return;
     if (total_ < 0.0) {
       const auto weight = [&](int, float logit) { return static_cast<double>(weight_of(logit, most_likely, 1.0F)); };
-      sum_runs(logits_, a_.vocab, runs_, weight);
-      total_ = total_of_runs(a_.vocab, runs_, shared_);
+      double* const runs = shares_logprobs() ? runs_of(1) : runs_;
+      shares_logprobs() ? sum_part(1, weight) : sum_runs(logits_, a_.vocab, runs, weight);
+      total_ = total_of_runs(a_.vocab, runs, shared_);
     }
     const double log_sum = static_cast<double>(most_likely) + log(total_);
     if (row_.logprob != 0) result.logprob = static_cast<double>(logits_[result.id]) - log_sum;
@@ -594,7 +692,7 @@ class Row {
   const SampleRow& row_;
   const float* logits_;
   float* weights_;
-  int index_;
+  int index_, part_, parts_;
   Shared& shared_;
   Bins bins_;
   double total_ = -1.0;  // of the weights of the unmodified distribution, once that is known
@@ -606,21 +704,39 @@ __global__ void __launch_bounds__(kThreads) sample_kernel(const __grid_constant_
   __shared__ Shared shared;
   __shared__ SampleRow row;
   let_next_begin();
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  if (const int parts = static_cast<int>(gridDim.y); parts > 1) {
+    if (threadIdx.x == 0) {
+      for (std::uint64_t* const barrier : {&shared.gathered, shared.summed, shared.summed + 1}) init_barrier(barrier);
+      publish_barriers();
+      expect_bytes(&shared.gathered, static_cast<u32>(parts * static_cast<int>(sizeof(float4))));
+      const int runs = (arguments.vocab + kRun - 1) / kRun, own = (part_of(arguments.vocab, 0, parts).end + kRun - 1) / kRun;
+      for (std::uint64_t* const barrier : {shared.summed, shared.summed + 1}) {
+        expect_bytes(barrier, static_cast<u32>((runs - own) * static_cast<int>(sizeof(double))));
+      }
+    }
+    arrive_cluster();
+  }
+#endif
   wait_for_previous();
   if (threadIdx.x == 0) row = arguments.rows[blockIdx.x];
   __syncthreads();
-  Row(arguments, row, static_cast<int>(blockIdx.x), shared, reinterpret_cast<u32*>(scratch)).sample();
+  Row(arguments, row, shared, reinterpret_cast<u32*>(scratch)).sample();
 }
 
 }  // namespace
 
 void sample(const SampleArguments& arguments, Stream stream) {
   if (arguments.row_count == 0) return;
-  constexpr std::size_t kBytes = 3 * kDigits * sizeof(u32);
-  if ((arguments.vocab + kRun - 1) / kRun > static_cast<int>(kBytes / sizeof(double))) {
+  if ((arguments.vocab + kRun - 1) / kRun > static_cast<int>(kScratchBytes / 2 / sizeof(double))) {
     throw std::runtime_error("the CUDA sampler does not take vocabularies of " + std::to_string(arguments.vocab));
   }
-  launch(&sample_kernel, static_cast<unsigned>(arguments.row_count), kThreads, kBytes, stream, arguments);
+  // As many blocks as multiprocessors, which hold one each.
+  static const int most = getenv("NANOCHAT_SAMPLE_PARTS") ? atoi(getenv("NANOCHAT_SAMPLE_PARTS")) : kMostParts;
+  unsigned parts = overlaps_kernels() ? static_cast<unsigned>(most) : 1;
+  while (parts > 1 && arguments.row_count * static_cast<int>(parts) > multiprocessors()) parts /= 2;
+  const dim3 grid(static_cast<unsigned>(arguments.row_count), parts);
+  launch_clusters(&sample_kernel, grid, parts, kThreads, kScratchBytes, stream, arguments);
   check_launch("sample");
 }
 

@@ -62,21 +62,54 @@ PagedAttentionArguments arguments_of(const DevicePagedBatch::Tiles& tiles, const
   return a;
 }
 
+LinearRows arguments_of(const at::Tensor& x, const at::Tensor& w, at::Tensor& y, const LinearFusion& fusion) {
+  const Element type = element_of_rows(x);
+  TORCH_CHECK(element_of_rows(w) == type && element_of_rows(y) == type && w.device() == x.device() && y.device() == x.device(),
+              "linear_rows: x, w and y differ in type or device");
+  const at::Tensor& ahead = fusion.ahead;
+  return {x.const_data_ptr(),
+          x.stride(0),
+          w.const_data_ptr(),
+          w.stride(0),
+          y.data_ptr(),
+          y.stride(0),
+          narrow(x.size(0)),
+          narrow(w.size(0)),
+          narrow(x.size(1)),
+          fusion.normalise ? static_cast<float>(fusion.eps) : -1.0F,
+          fusion.relu_squared,
+          fusion.add,
+          ahead.defined() ? ahead.const_data_ptr() : nullptr,
+          ahead.defined() ? static_cast<std::int64_t>(ahead.nbytes()) / 16 * 16 : 0};
+}
+
 }  // namespace
 
 bool linear_rows(const at::Tensor& x, const at::Tensor& w, at::Tensor& y, const LinearFusion& fusion) {
   const On stream(x);
-  const Element type = element_of_rows(x);
-  TORCH_CHECK(element_of_rows(w) == type && element_of_rows(y) == type && w.device() == x.device() && y.device() == x.device(),
-              "linear_rows: x, w and y differ in type or device");
-  const LinearRows arguments = {x.const_data_ptr(),  x.stride(0),
-                                w.const_data_ptr(),  w.stride(0),
-                                y.data_ptr(),        y.stride(0),
-                                narrow(x.size(0)),   narrow(w.size(0)),
-                                narrow(x.size(1)),   fusion.normalise ? static_cast<float>(fusion.eps) : -1.0F,
-                                fusion.relu_squared, fusion.add};
-  if (!linear_rows_takes(type, arguments)) return false;
-  linear_rows(type, arguments, stream);
+  const LinearRows arguments = arguments_of(x, w, y, fusion);
+  if (!linear_rows_takes(element_of_rows(x), arguments)) return false;
+  linear_rows(element_of_rows(x), arguments, stream);
+  return true;
+}
+
+void write_numbers(std::span<const std::int32_t> numbers, at::Tensor& to) {
+  const On stream(to);
+  TORCH_CHECK(to.scalar_type() == at::kInt && to.is_contiguous() && static_cast<std::int64_t>(numbers.size()) <= to.numel(),
+              "write_numbers: no room for ", numbers.size(), " numbers in ", to.sizes());
+  write_numbers(numbers.data(), static_cast<int>(numbers.size()), to.data_ptr<std::int32_t>(), stream);
+}
+
+bool has_linear_sliced(const at::Device& device) {
+  const c10::cuda::CUDAGuard guard(device);
+  return has_linear_sliced();
+}
+
+bool linear_sliced(const at::Tensor& x, const at::Tensor& w, at::Tensor& y, const LinearFusion& fusion) {
+  const On stream(x);
+  const LinearRows arguments = arguments_of(x, w, y, fusion);
+  if (!linear_sliced_takes(element_of_rows(x), arguments)) return false;
+  linear_sliced(arguments, stream);
   return true;
 }
 
@@ -188,31 +221,30 @@ c10::cuda::CUDAStream stream_for(Purpose purpose) {
   return streams.try_emplace({device, purpose}, c10::cuda::getStreamFromPool(/*isHighPriority=*/false, device)).first->second;
 }
 
-// Appends to a list of bytes, aligned to 16 of them, and says where.
+// Lists of different types that travel to a device in one copy. reserve() all of them, then write them between begin() and to().
 class Lists {
  public:
-  std::size_t reserve(std::size_t size) {
-    const std::size_t begin = (bytes_.size() + 15) / 16 * 16;
-    bytes_.resize(begin + size);
+  // Room for `count` items, aligned to 16 bytes; returns where, in bytes.
+  template <class T>
+  std::size_t reserve(std::size_t count) {
+    const std::size_t begin = (bytes_ + 15) / 16 * 16;
+    bytes_ = begin + count * sizeof(T);
     return begin;
   }
+  void begin() { host_ = at::empty({static_cast<std::int64_t>(bytes_)}, at::TensorOptions(at::kByte).pinned_memory(true)); }
   template <class T>
-  std::size_t add(const std::vector<T>& items) {
-    const std::size_t begin = reserve(items.size() * sizeof(T));
-    if (!items.empty()) std::memcpy(bytes_.data() + begin, items.data(), items.size() * sizeof(T));
-    return begin;
+  T* at(std::size_t begin) const {
+    return reinterpret_cast<T*>(static_cast<std::uint8_t*>(host_.data_ptr()) + begin);
   }
   // A copy on the device, for what is enqueued on the current stream from now on. It is made at once, whatever that stream
   // still has to do.
   at::Tensor to(at::Device device) const {
-    at::Tensor host = at::empty({static_cast<std::int64_t>(bytes_.size())}, at::TensorOptions(at::kByte).pinned_memory(true));
-    std::memcpy(host.data_ptr(), bytes_.data(), bytes_.size());
     const c10::cuda::CUDAStream user = c10::cuda::getCurrentCUDAStream(), uploads = stream_for(Purpose::kUploads);
     at::cuda::CUDAEvent copied;
     at::Tensor memory;
     {
       const c10::cuda::CUDAStreamGuard on_stream(uploads);
-      memory = host.to(device, /*non_blocking=*/true);
+      memory = host_.to(device, /*non_blocking=*/true);
       copied.record(uploads);
     }
     copied.block(user);
@@ -221,8 +253,34 @@ class Lists {
   }
 
  private:
-  std::vector<std::uint8_t> bytes_;
+  std::size_t bytes_ = 0;
+  at::Tensor host_;  // pinned
 };
+
+// Lists of numbers one after the other, and where each lies among them.
+template <class T>
+class Appender {
+ public:
+  explicit Appender(T* numbers) : numbers_(numbers) {}
+  SampleList add(std::span<const T> list) {
+    if (!list.empty()) std::memcpy(numbers_ + used_, list.data(), list.size_bytes());
+    const SampleList place = {narrow(used_), narrow(static_cast<std::int64_t>(list.size()))};
+    used_ += static_cast<std::int64_t>(list.size());
+    return place;
+  }
+
+ private:
+  T* numbers_;
+  std::int64_t used_ = 0;
+};
+
+bool is_counted(const ops::SampleRow& row) { return row.frequency_penalty != 0.0 || row.presence_penalty != 0.0; }
+std::span<const std::int32_t> seen_of(const ops::SampleRow& row) {
+  return row.repetition_penalty != 1.0 ? row.seen : std::span<const std::int32_t>();
+}
+std::span<const std::int32_t> generated_of(const ops::SampleRow& row) {
+  return is_counted(row) ? row.generated : std::span<const std::int32_t>();
+}
 
 }  // namespace
 
@@ -231,17 +289,24 @@ at::Tensor sample(const at::Tensor& logits, std::span<const ops::SampleRow> rows
   const On stream(logits);
   using Float = std::numeric_limits<float>;
   const std::int64_t vocab = logits.size(1), words = (vocab + 31) / 32, count = static_cast<std::int64_t>(rows.size());
-  std::vector<SampleRow> device_rows;
-  std::vector<std::int32_t> ids, bias_ids;
-  std::vector<float> bias_values;
-  std::vector<std::uint32_t> masks;
-  std::int32_t penalised = 0;
-  const auto add_ids = [&](std::span<const std::int32_t> list) -> SampleList {
-    const std::size_t begin = ids.size();
-    ids.insert(ids.end(), list.begin(), list.end());
-    return {narrow(static_cast<std::int64_t>(begin)), narrow(static_cast<std::int64_t>(list.size()))};
-  };
+  std::size_t id_count = 0, bias_count = 0, masks = 0;
   for (const ops::SampleRow& row : rows) {
+    id_count += seen_of(row).size() + generated_of(row).size() + row.forbidden.size();
+    bias_count += row.logit_bias.size();
+    masks += row.allowed.empty() ? 0 : 1;
+  }
+  Lists lists;
+  const std::size_t at_rows = lists.reserve<SampleRow>(rows.size()), at_ids = lists.reserve<std::int32_t>(id_count);
+  const std::size_t at_bias_ids = lists.reserve<std::int32_t>(bias_count), at_bias_values = lists.reserve<float>(bias_count);
+  const std::size_t at_masks = lists.reserve<std::uint32_t>(masks * static_cast<std::size_t>(words));
+  lists.begin();
+  Appender<std::int32_t> ids(lists.at<std::int32_t>(at_ids));
+  Appender<std::uint32_t> mask_words(lists.at<std::uint32_t>(at_masks));
+  auto* bias_ids = lists.at<std::int32_t>(at_bias_ids);
+  auto* bias_values = lists.at<float>(at_bias_values);
+  std::int32_t biases = 0, penalised = 0;
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    const ops::SampleRow& row = rows[i];
     SampleRow to = {};
     to.logits = narrow(row.row);
     to.greedy = row.temperature == 0.0 ? 1 : 0;
@@ -258,30 +323,25 @@ at::Tensor sample(const at::Tensor& logits, std::span<const ops::SampleRow> rows
     to.top_k = narrow(std::min(row.top_k, vocab));
     to.logprob = row.logprob ? 1 : 0;
     to.top_logprobs = narrow(row.top_logprobs);
-    if (row.repetition_penalty != 1.0) to.seen = add_ids(row.seen);
-    const bool counted = row.frequency_penalty != 0.0 || row.presence_penalty != 0.0;
-    if (counted) to.generated = add_ids(row.generated);
-    to.last_input = counted || row.repetition_penalty != 1.0 ? static_cast<std::int32_t>(row.last_input) : -1;
+    to.seen = ids.add(seen_of(row));
+    to.generated = ids.add(generated_of(row));
+    to.last_input = is_counted(row) || row.repetition_penalty != 1.0 ? static_cast<std::int32_t>(row.last_input) : -1;
     TORCH_CHECK(to.last_input < 0 || (inputs.defined() && to.last_input < inputs.numel()), "sample: no input ", to.last_input);
     to.scratch_row = to.seen.count + to.generated.count > 0 || to.last_input >= 0 ? penalised++ : -1;
-    to.forbidden = add_ids(row.forbidden);
-    to.bias = {narrow(static_cast<std::int64_t>(bias_ids.size())), narrow(static_cast<std::int64_t>(row.logit_bias.size()))};
+    to.forbidden = ids.add(row.forbidden);
+    to.bias = {biases, narrow(static_cast<std::int64_t>(row.logit_bias.size()))};
     for (const auto& [id, bias] : row.logit_bias) {
-      bias_ids.push_back(id);
-      bias_values.push_back(static_cast<float>(bias));
+      bias_ids[biases] = id;
+      bias_values[biases++] = static_cast<float>(bias);
     }
     to.allowed = -1;
     if (!row.allowed.empty()) {
-      to.allowed = narrow(static_cast<std::int64_t>(masks.size()));
-      masks.resize(masks.size() + static_cast<std::size_t>(words));
-      std::memcpy(masks.data() + to.allowed, row.allowed.data(), static_cast<std::size_t>(words) * sizeof(std::uint32_t));
+      to.allowed = mask_words.add({reinterpret_cast<const std::uint32_t*>(row.allowed.data()), static_cast<std::size_t>(words)})
+                       .begin;
     }
-    device_rows.push_back(to);
+    lists.at<SampleRow>(at_rows)[i] = to;
   }
 
-  Lists lists;
-  const std::size_t at_rows = lists.add(device_rows), at_ids = lists.add(ids), at_bias_ids = lists.add(bias_ids);
-  const std::size_t at_bias_values = lists.add(bias_values), at_masks = lists.add(masks);
   const at::Tensor memory = lists.to(logits.device());
   const auto* base = static_cast<const std::uint8_t*>(memory.const_data_ptr());
   const auto options = logits.options();

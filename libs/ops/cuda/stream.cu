@@ -11,10 +11,11 @@ namespace {
 // Threads of a block at most, which leaves each of them the registers for its part of the row.
 constexpr int kMostThreads = 512;
 
-// The stream is rounded to its type before it is mixed and before it is normalised, as the separate operations are.
-template <class T, int N, int kHeld>
+// The stream is rounded to its type S before it is mixed and before it is normalised, and to T where `before` is stored, as the
+// separate operations are.
+template <class S, class T, int N, int kHeld>
 __global__ void __launch_bounds__(kMostThreads)
-    residual_mix_kernel(T* stream, const T* branch, const T* x0, const float* a, const float* b, T* before, T* y, float* rstd,
+    residual_mix_kernel(S* stream, const T* branch, const T* x0, const float* a, const float* b, T* before, T* y, float* rstd,
                         i64 rows, int n, float eps) {
   let_next_begin();
   wait_for_previous();
@@ -22,12 +23,13 @@ __global__ void __launch_bounds__(kMostThreads)
   if (row >= rows) return;
   const i64 offset = row * n;
   // All loads of the row are under way before anything is stored.
-  Pack<T, N> streams[kHeld], branches[kHeld], starts[kHeld];
+  Pack<S, N> streams[kHeld];
+  Pack<T, N> branches[kHeld], starts[kHeld];
 #pragma unroll
   for (int access = 0; access < kHeld; ++access) {
     const int i = (access * static_cast<int>(blockDim.x) + static_cast<int>(threadIdx.x)) * N;
     if (i >= n) continue;
-    streams[access] = *reinterpret_cast<const Pack<T, N>*>(stream + offset + i);
+    streams[access] = *reinterpret_cast<const Pack<S, N>*>(stream + offset + i);
     starts[access] = *reinterpret_cast<const Pack<T, N>*>(x0 + offset + i);
     if (branch != nullptr) branches[access] = *reinterpret_cast<const Pack<T, N>*>(branch + offset + i);
   }
@@ -38,19 +40,27 @@ __global__ void __launch_bounds__(kMostThreads)
   for (int access = 0; access < kHeld; ++access) {
     const int i = (access * static_cast<int>(blockDim.x) + static_cast<int>(threadIdx.x)) * N;
     if (i >= n) continue;
-    Pack<T, N>& pack = streams[access];
+    Pack<S, N>& pack = streams[access];
     if (branch != nullptr) {
 #pragma unroll
       for (int j = 0; j < N; ++j) from_float(to_float(pack.v[j]) + to_float(branches[access].v[j]), pack.v[j]);
     }
-    if (before != nullptr) *reinterpret_cast<Pack<T, N>*>(before + offset + i) = pack;
+    if (before != nullptr) {
+      Pack<T, N> rounded;
+#pragma unroll
+      for (int j = 0; j < N; ++j) {
+        from_float(to_float(pack.v[j]), rounded.v[j]);
+        from_float(to_float(rounded.v[j]), pack.v[j]);
+      }
+      *reinterpret_cast<Pack<T, N>*>(before + offset + i) = rounded;
+    }
 #pragma unroll
     for (int j = 0; j < N; ++j) {
       from_float(scale * to_float(pack.v[j]) + share * to_float(starts[access].v[j]), pack.v[j]);
       values[access][j] = to_float(pack.v[j]);
       sum += values[access][j] * values[access][j];
     }
-    *reinterpret_cast<Pack<T, N>*>(stream + offset + i) = pack;
+    *reinterpret_cast<Pack<S, N>*>(stream + offset + i) = pack;
   }
   const float norm = rsqrtf(row_sum(sum) / static_cast<float>(n) + eps);
 #pragma unroll
@@ -295,20 +305,22 @@ constexpr int kSumThreads = 1024;
 
 }  // namespace
 
-void residual_mix(Element type, void* stream, const void* branch, const void* x0, const float* a, const float* b, void* before,
-                  void* y, float* rstd, i64 rows, i64 n, float eps, Stream stream_of_work) {
+void residual_mix(Element type, Element stream_type, void* stream, const void* branch, const void* x0, const float* a,
+                  const float* b, void* before, void* y, float* rstd, i64 rows, i64 n, float eps, Stream stream_of_work) {
   if (rows == 0) return;
   visit(type, [&]<class T>(T) {
-    visit_access<T>(wide<T>(n, {stream, branch, x0, before, y}), [&]<int N>(std::integral_constant<int, N>) {
-      const auto run = [&]<int kHeld>(std::integral_constant<int, kHeld>) {
-        const RowLaunch shape = stream_launch(rows, n, N, kHeld);
-        launch(&residual_mix_kernel<T, N, kHeld>, shape.grid, shape.block, 0, stream_of_work, static_cast<T*>(stream),
-               static_cast<const T*>(branch), static_cast<const T*>(x0), a, b, static_cast<T*>(before), static_cast<T*>(y),
-               rstd, rows, static_cast<int>(n), eps);
-      };
-      const i64 accesses = (n + N - 1) / N;
-      // A warp takes a row that it can hold: it sums without waiting for others.
-      accesses <= 32 * kAccesses ? run(std::integral_constant<int, kAccesses>()) : visit_held(accesses, run);
+    visit_stream<T>(stream_type, [&]<class S>(S) {
+      visit_access<T>(wide<T>(n, {stream, branch, x0, before, y}), [&]<int N>(std::integral_constant<int, N>) {
+        const auto run = [&]<int kHeld>(std::integral_constant<int, kHeld>) {
+          const RowLaunch shape = stream_launch(rows, n, N, kHeld);
+          launch(&residual_mix_kernel<S, T, N, kHeld>, shape.grid, shape.block, 0, stream_of_work, static_cast<S*>(stream),
+                 static_cast<const T*>(branch), static_cast<const T*>(x0), a, b, static_cast<T*>(before), static_cast<T*>(y),
+                 rstd, rows, static_cast<int>(n), eps);
+        };
+        const i64 accesses = (n + N - 1) / N;
+        // A warp takes a row that it can hold: it sums without waiting for others.
+        accesses <= 32 * kAccesses ? run(std::integral_constant<int, kAccesses>()) : visit_held(accesses, run);
+      });
     });
   });
   check_launch("residual_mix");

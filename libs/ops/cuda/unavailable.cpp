@@ -75,6 +75,9 @@ Fp8Matrix relu_squared_backward_to_fp8(const at::Tensor&, const at::Tensor&, con
 Fp8Matrix to_fp8(const at::Tensor&, const at::Tensor&, Fp8Format, Fp8Orders) { unavailable(); }
 void fp8_product(const Fp8Operand&, const Fp8Operand&, at::Tensor&, bool, bool) { unavailable(); }
 bool linear_rows(const at::Tensor&, const at::Tensor&, at::Tensor&, const LinearFusion&) { unavailable(); }
+void write_numbers(std::span<const std::int32_t>, at::Tensor&) { unavailable(); }
+bool has_linear_sliced(const at::Device&) { unavailable(); }
+bool linear_sliced(const at::Tensor&, const at::Tensor&, at::Tensor&, const LinearFusion&) { unavailable(); }
 bool paged_attention_takes(std::int64_t) { return false; }
 std::int64_t paged_partial_floats(const DevicePagedBatch::Tiles&, const at::Tensor&) { unavailable(); }
 void paged_store(const at::Tensor&, const at::Tensor&, const DevicePagedBatch&, at::Tensor&, at::Tensor&) { unavailable(); }

@@ -6,6 +6,7 @@
 // The engine's thread delivers tokens and the connection's thread reads text. A mutex protects what they share.
 
 #include <chrono>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -14,6 +15,7 @@
 #include <vector>
 
 #include "serving/http_message.h"
+#include "serving/internal/answer_cache.h"
 #include "serving/internal/answer_format.h"
 #include "serving/internal/chat_sessions.h"
 #include "serving/internal/server_metrics.h"
@@ -25,6 +27,7 @@ namespace nanochat {
 struct AnswerOutcome {
   EngineUsage usage;
   std::string finish_reasons;  // of all choices, separated by commas: "stop,length"
+  bool cached = false;         // the answer was not computed
 };
 
 // One prompt of an answer.
@@ -47,6 +50,8 @@ struct AnswerPlan {
   std::vector<std::string> stop = {};  // stop strings: a choice ends before one of these
   std::vector<TokenId> ends = {};  // a choice ends after one of these tokens, which is part of the answer
   std::shared_ptr<ChatSessions::Turn> turn = {};  // of the session that keeps the answer; with one choice
+  std::shared_ptr<const CachedAnswer> known = {};  // the answer: the engine is not asked
+  std::function<void(CachedAnswer)> keep = {};     // gets the complete answer
 };
 
 class AnswerSession : public HttpBodyStream, public std::enable_shared_from_this<AnswerSession> {
@@ -75,6 +80,7 @@ class AnswerSession : public HttpBodyStream, public std::enable_shared_from_this
     std::optional<ChoiceEnd> end = {};
     Clock::time_point last_token{};
     bool begun = false, finish_sent = false, stopped = false;
+    ChoicePart whole = {};  // all parts so far, if the answer is kept
   };
   void cancel();
   void begin_stream();  // the caller holds mutex_
@@ -83,6 +89,9 @@ class AnswerSession : public HttpBodyStream, public std::enable_shared_from_this
   bool take_token(Choice& choice, const EngineEvent& event);
   void fail(const ApiError& error);  // the caller holds mutex_
   void respond_whole();
+  void respond_known();
+  void read_known(std::string& out);
+  void keep();
   ChoicePart part_of(std::size_t index);
   void write_choice(std::size_t index, const EngineUsage& usage, std::string& out);
   EngineUsage total_usage() const;

@@ -1,11 +1,14 @@
 #pragma once
 // A route of the API, and the state of one request while Api handles it.
 
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "serving/api.h"
 #include "serving/api_error.h"
@@ -33,9 +36,23 @@ struct Api::Call {
   std::string id;                // X-Request-Id
   std::optional<TraceContext> trace;       // of the caller
   std::unique_ptr<AnswerAdmission::Place> place;  // set if the request generates text
-  std::shared_ptr<AnswerSession> session;  // set if the request generates text
+  std::atomic<bool> ended{false};          // there is no more response to send
   std::chrono::steady_clock::time_point begin = std::chrono::steady_clock::now();
   const HttpRequest& request() const { return exchange->request(); }
+
+  // The answer that the request generates, after `place` was set. The client may leave while a worker sets it.
+  void set_answer(std::shared_ptr<AnswerSession> answer) {
+    const std::lock_guard lock(mutex_);
+    answer_ = std::move(answer);
+  }
+  std::shared_ptr<AnswerSession> answer() const {  // null: it generates none, or has not begun
+    const std::lock_guard lock(mutex_);
+    return answer_;
+  }
+
+ private:
+  mutable std::mutex mutex_;
+  std::shared_ptr<AnswerSession> answer_;
 };
 
 // Returned by an endpoint whose response is sent later, by a session or a callback.

@@ -1,7 +1,9 @@
 #pragma once
-// One HTTP connection, from its handshake to its end. It has three coroutines on one I/O thread: run() parses requests and
-// writes responses, read_loop() always has a read pending so that a client that disconnects is noticed, and watch() enforces
-// the time limits. All functions must be called on that thread; other threads use WakeList.
+// One HTTP connection, from its handshake to its end. It has two coroutines on one I/O thread: run() parses requests and writes
+// responses, and read_loop() always has a read pending so that a client that disconnects is noticed. The server calls
+// check_deadline() for the time limits. All functions must be called on that thread; other threads use WakeList.
+//
+// A server may have ten thousand connections that wait, so such a connection holds no large buffer.
 
 #include <atomic>
 #include <chrono>
@@ -29,7 +31,7 @@ struct ConnectionSettings {
   HttpHandler handler;
   HttpErrorResponse error_response;
   boost::asio::thread_pool* workers = nullptr;
-  std::atomic<bool> closing{false};   // each response is the last one of its connection
+  std::atomic<bool> closing{false};  // each response is the last one of its connection
   std::atomic<bool> stopping{false};  // and a connection that waits for a request ends
 };
 
@@ -59,6 +61,10 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   void start();  // starts the coroutines
   void signal();  // wakes run(), which may be waiting for an event
   void close();  // closes the connection at once
+  // Ends what has taken too long. To be called every kDeadlineCheck: deadlines change all the time, and one timer for all
+  // connections is cheaper than one for each.
+  void check_deadline();
+  static constexpr std::chrono::milliseconds kDeadlineCheck{200};
 
  private:
   using Clock = std::chrono::steady_clock;
@@ -74,7 +80,6 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
 
   Awaitable<void> run();
   Awaitable<void> read_loop();
-  Awaitable<void> watch();
   Awaitable<Incoming> read_request();
   Awaitable<bool> answer(Incoming& incoming);  // returns false if the connection ends
   Awaitable<bool> write_whole(const Incoming& incoming, const HttpResponse& response);
@@ -92,7 +97,7 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   std::string client_;
   std::shared_ptr<const ConnectionSettings> settings_;
   std::shared_ptr<WakeList> wakes_;
-  boost::asio::steady_timer event_, room_, watchdog_;
+  boost::asio::steady_timer event_, room_;
   Clock::time_point deadline_ = Clock::time_point::max();
   std::string input_;  // received, but not yet parsed
   bool signalled_ = false;

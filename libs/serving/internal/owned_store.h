@@ -68,6 +68,12 @@ class OwnedStore {
     return true;
   }
 
+  void clear() {
+    Dropped dropped;
+    const std::lock_guard lock(mutex_);
+    while (!entries_.empty()) drop(places_.find(entries_.back().key), dropped);
+  }
+
   // Of the values that have not expired.
   std::size_t count(Clock::time_point now = Clock::now()) {
     Dropped dropped;

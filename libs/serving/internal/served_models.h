@@ -2,6 +2,7 @@
 // The models that a server serves at one moment, by their names. Immutable.
 
 #include <memory>
+#include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
@@ -9,6 +10,13 @@
 #include "serving/served_model.h"
 
 namespace nanochat {
+
+// A request names a model that is not loaded. Api has it loaded, and handles the request again.
+class ModelNotLoaded : public std::runtime_error {
+ public:
+  explicit ModelNotLoaded(const std::string& id) : std::runtime_error(id) {}
+  std::string id() const { return what(); }
+};
 
 class ServedModels {
  public:
@@ -18,10 +26,12 @@ class ServedModels {
   ServedModels with(Model model) const;
 
   const std::vector<Model>& all() const { return models_; }  // the first is the default
-  bool ready() const;  // there is a model, and the engine of each is ready
+  bool ready() const;  // there is a model, and the engine of each model that is loaded is ready
   // The model of this name; "" stands for the default. Throws ApiError: 404 with the names that there are, and 503 while the model
-  // loads.
+  // loads. Throws ModelNotLoaded.
   const Model& find(const std::string& name) const;
+  // The same for a model that need not be loaded, for its description. Does not count as a use.
+  const Model& describe(const std::string& name) const;
   // The counters of all engines, added up.
   EngineStats stats() const;
 

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "inference/inference_backend.h"
+#include "serving/internal/answer_cache.h"
 
 namespace nanochat {
 
@@ -26,6 +27,13 @@ class Histogram {
   double sum_ = 0.0;
 };
 
+// The models of a server.
+struct ModelCounts {
+  std::size_t models = 0, loaded = 0;
+  std::uint64_t loads = 0, unloads = 0;  // since the start
+  std::int64_t bytes = 0;                // of weights and KV caches of those that are loaded, where they are known
+};
+
 class ServerMetrics {
  public:
   void begin_request();                                  // the request is active until end_request()
@@ -36,7 +44,7 @@ class ServerMetrics {
   std::uint64_t total_requests() const;
   std::uint64_t active_requests() const;
   // All metrics as text. `engine` is null while no model is loaded.
-  std::string prometheus(const EngineStats* engine) const;
+  std::string prometheus(const EngineStats* engine, const ModelCounts& models, const AnswerCacheStats& cache) const;
 
  private:
   mutable std::mutex mutex_;

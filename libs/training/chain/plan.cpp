@@ -47,6 +47,7 @@ class Planner {
   struct Trained {  // by an earlier step
     GptConfig model;
     std::int64_t device_batch_size = 0, total_batch_size = 0;
+    std::string stage = {};
   };
 
   static std::int64_t known(const ChainStep& step, const char* key) { return step.plan.value(key, std::int64_t{0}); }
@@ -60,7 +61,11 @@ class Planner {
     declare(options, config);
     if (declare_scores != nullptr) declare_scores(options, scores);
     options.apply_json(step.options, fmt::format("step \"{}\"", step.name));
-    if constexpr (std::is_same_v<Config, PretrainConfig> || std::is_same_v<Config, SftConfig>) apply_recipe(options, config);
+    if constexpr (std::is_same_v<Config, PretrainConfig>) apply_recipe(options, config);
+    if constexpr (std::is_same_v<Config, SftConfig>) {
+      const Trained& base = base_of(step, config);
+      apply_recipe(options, config, sft_recipe(base.model, base.stage));
+    }
     return config;
   }
 
@@ -120,7 +125,7 @@ class Planner {
     result.steps = plan.steps;
     result.tokens = plan.steps * plan.total_batch_size;
     train(plan.model, config.device_batch_size, config, result);
-    remember(config, {plan.model, config.device_batch_size, plan.total_batch_size});
+    remember(config, {plan.model, config.device_batch_size, plan.total_batch_size, "pretrain"});
   }
 
   void remember(const TrainerOptions& options, const Trained& trained) {
@@ -142,7 +147,7 @@ class Planner {
     result.steps = config.num_iterations >= 0 ? config.num_iterations : epochs(known(step, "tokens"), config, batch);
     result.tokens = result.steps * batch;
     train(base.model, base.device_batch_size, config, result);
-    remember(config, {base.model, base.device_batch_size, batch});
+    remember(config, {base.model, base.device_batch_size, batch, "midtrain"});
   }
 
   void sft(const ChainStep& step, StepPlan& result) {
@@ -161,7 +166,7 @@ class Planner {
     result.steps = config.num_iterations >= 0 ? config.num_iterations : epochs(tokens, config, batch);
     result.tokens = result.steps * batch;
     train(base.model, shape.device_batch_size, config, result);
-    remember(config, base);
+    remember(config, {base.model, base.device_batch_size, base.total_batch_size, "sft"});
   }
 
   void rl(const ChainStep& step, StepPlan& result) {
@@ -175,7 +180,7 @@ class Planner {
     // A token that is generated takes a third of what one trained on does, at a fraction of the rate.
     result.seconds += seconds(static_cast<double>(answers * config.max_new_tokens) * base.model.flops_per_token() / 3.0 /
                               kGenerationShare);
-    remember(config, base);
+    remember(config, {base.model, base.device_batch_size, base.total_batch_size, "rl"});
   }
 
   static Trained with_rows(Trained base, const FinetuneConfig& config) {

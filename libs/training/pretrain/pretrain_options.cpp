@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 
 #include <spdlog/fmt/fmt.h>
 
+#include "checkpoint/json_file.h"
 #include "core/errors.h"
 #include "core/options.h"
 
@@ -12,7 +14,13 @@ namespace nanochat {
 
 namespace {
 
-constexpr double kRatio2026 = 12.0;  // tokens per weight
+// The recipe of the run that --resume continues.
+std::string recipe_of_run(const std::filesystem::path& folder) {
+  const auto stored = folder / "config.json";
+  const std::string of_old_runs{architecture_name(Architecture::kNanochat2025_12)};
+  if (!std::filesystem::exists(stored)) return std::string(architecture_name(Architecture::kNanochat2026_07));
+  return read_json_object(stored).value("recipe", of_old_runs);
+}
 
 }  // namespace
 
@@ -21,7 +29,9 @@ PretrainConfig::PretrainConfig()
           "The capital of France is",  "The chemical symbol of gold is",       "If yesterday was Friday, then tomorrow will be",
           "The opposite of hot is",    "The planets of the solar system are:", "My favorite color is",
           "If 5*x + 3 = 13, then x is"} {
-  grad_clip = 1.0;  // the reference clips in pretraining alone
+  embedding_lr = 0.3;
+  unembedding_lr = 0.008;
+  weight_decay = 0.28;
 }
 
 GptConfig PretrainConfig::model_config(std::int64_t vocab_size) const {
@@ -49,7 +59,7 @@ ScalingPlan PretrainConfig::scaling(const GptConfig& model) const {
   depth_12.depth = 12;
   depth_12.n_embd = depth_12.n_head = depth_12.n_kv_head = depth_12.intermediate_size = 0;
   return plan_scaling(model, depth_12.model_config(model.vocab_size),
-                      {.target_param_data_ratio = target_param_data_ratio > 0 ? target_param_data_ratio : kRatio2026,
+                      {.target_param_data_ratio = target_param_data_ratio > 0 ? target_param_data_ratio : kParamDataRatio2026,
                        .target_flops = target_flops,
                        .num_iterations = num_iterations,
                        .total_batch_size = total_batch_size,
@@ -199,25 +209,23 @@ void declare_pretrain_options(OptionList& options, PretrainConfig& config) {
 }
 
 void apply_recipe(OptionList& options, PretrainConfig& config) {
-  if (!config.is_2026()) {
-    if (config.total_batch_size < 0)
-      throw ConfigError("--total-batch-size -1 needs --recipe nanochat-2026-07, which has a law for it");
-    return;
-  }
+  if (!config.resume.empty() && is_default(options, "recipe")) config.recipe = recipe_of_run(config.output_dir);
+  if (config.is_2026()) return;  // whose defaults the options have
   const auto otherwise = [&](const char* name, auto& field, auto value) {
     if (is_default(options, name)) field = value;
   };
-  otherwise("rope_base", config.rope_base, 100000.0);
-  otherwise("total_batch_size", config.total_batch_size, std::int64_t{-1});
-  otherwise("target_param_data_ratio", config.target_param_data_ratio, kRatio2026);
-  otherwise("embedding_lr", config.embedding_lr, 0.3);
-  otherwise("unembedding_lr", config.unembedding_lr, 0.008);
-  otherwise("matrix_lr", config.matrix_lr, 0.02);
-  otherwise("weight_decay", config.weight_decay, 0.28);
-  otherwise("grad_clip", config.grad_clip, 0.0);
-  otherwise("warmup_steps", config.warmup_steps, std::int64_t{40});
-  otherwise("warmdown_ratio", config.warmdown_ratio, 0.65);
-  otherwise("final_lr_frac", config.final_lr_frac, 0.05);
+  otherwise("rope_base", config.rope_base, 10000.0);
+  otherwise("total_batch_size", config.total_batch_size, std::int64_t{524288});
+  otherwise("target_param_data_ratio", config.target_param_data_ratio, 20.0);
+  otherwise("embedding_lr", config.embedding_lr, 0.2);
+  otherwise("unembedding_lr", config.unembedding_lr, 0.004);
+  otherwise("weight_decay", config.weight_decay, 0.0);
+  otherwise("grad_clip", config.grad_clip, 1.0);  // which the reference has in pretraining alone
+  otherwise("warmup_steps", config.warmup_steps, std::int64_t{0});
+  otherwise("warmdown_ratio", config.warmdown_ratio, 0.2);
+  otherwise("final_lr_frac", config.final_lr_frac, 0.0);
+  if (config.total_batch_size < 0)
+    throw ConfigError("--total-batch-size -1 needs --recipe nanochat-2026-07, which has a law for it");
 }
 
 }  // namespace nanochat

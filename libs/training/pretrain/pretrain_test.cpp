@@ -47,6 +47,7 @@ class Pretrain : public testing::StageTest<PretrainConfig> {
     config_.device_batch_size = 4;
     config_.total_batch_size = 256;
     config_.num_iterations = 12;
+    config_.warmup_steps = 0;
     config_.eval_interval = 6;
     config_.eval_tokens = 1024;
     config_.sample_interval = -1;
@@ -184,21 +185,54 @@ TEST_F(Pretrain, AResumedRunEqualsAnUninterruptedOneBitForBit) {
   }
 }
 
+TEST_F(Pretrain, ARecipeGivesWhatIsNotGiven) {
+  PretrainConfig newest;
+  OptionList of_newest;
+  declare_pretrain_options(of_newest, newest);
+  apply_recipe(of_newest, newest);
+  EXPECT_EQ(newest.recipe, "nanochat-2026-07");
+  EXPECT_EQ(newest.total_batch_size, -1);
+  EXPECT_EQ(newest.warmup_steps, 40);
+  EXPECT_EQ(newest.grad_clip, 0.0);
+  EXPECT_EQ(newest.embedding_lr, 0.3);
+  EXPECT_EQ(newest.rope_base, 100000.0);
+  PretrainConfig old;
+  OptionList of_old;
+  declare_pretrain_options(of_old, old);
+  of_old.apply_json({{"recipe", "nanochat-2025-12"}, {"warmup_steps", 7}}, "here");
+  apply_recipe(of_old, old);
+  EXPECT_EQ(old.total_batch_size, 524288);
+  EXPECT_EQ(old.warmup_steps, 7) << "as given";
+  EXPECT_EQ(old.grad_clip, 1.0);
+  EXPECT_EQ(old.embedding_lr, 0.2);
+  EXPECT_EQ(old.rope_base, 10000.0);
+  of_old.apply_json({{"total_batch_size", -1}}, "here");
+  EXPECT_THAT([&] { apply_recipe(of_old, old); }, ThrowsMessage<ConfigError>(HasSubstr("needs --recipe nanochat-2026-07")));
+}
+
+TEST_F(Pretrain, AResumedRunKeepsItsRecipe) {
+  const auto recipe_after_resume = [&](const nlohmann::json& stored) {
+    config_.output_dir = folder_ / "stored";
+    fs::create_directories(config_.output_dir);
+    testing::write_text(config_.output_dir / "config.json", stored.dump());
+    PretrainConfig config;
+    OptionList options;
+    declare_pretrain_options(options, config);
+    options.apply_json({{"output_dir", config_.output_dir.string()}, {"resume", "latest"}}, "here");
+    apply_recipe(options, config);
+    return config.recipe;
+  };
+  EXPECT_EQ(recipe_after_resume({{"recipe", "nanochat-2025-12"}}), "nanochat-2025-12");
+  EXPECT_EQ(recipe_after_resume({{"recipe", "nanochat-2026-07"}}), "nanochat-2026-07");
+  EXPECT_EQ(recipe_after_resume({{"depth", 4}}), "nanochat-2025-12") << "written before there were recipes";
+}
+
 TEST_F(Pretrain, TheNewestRecipeLearnsAndResumesBitForBit) {
-  config_.recipe = "nanochat-2026-07";
-  OptionList options;
-  declare_pretrain_options(options, config_);
-  apply_recipe(options, config_);
-  EXPECT_EQ(config_.total_batch_size, -1);
-  EXPECT_EQ(config_.warmup_steps, 40);
-  EXPECT_EQ(config_.grad_clip, 0.0);
-  EXPECT_EQ(config_.embedding_lr, 0.3);
   const GptConfig model = config_.model_config(265);
   EXPECT_TRUE(model.is_2026());
   const ScalingPlan plan = config_.scaling(model);
   EXPECT_EQ(plan.num_iterations, 12) << "as num_iterations says";
   EXPECT_DOUBLE_EQ(config_.trainer_options(model).matrix_lr, 0.02 * plan.lr_scale);
-  config_.total_batch_size = 256;
   config_.warmup_steps = 2;
   config_.runtime.dtype = "float32";
   EXPECT_EQ(config_.packing, "best-fit") << "keeps all text";

@@ -16,8 +16,9 @@ void declare_sft_options(OptionList& options, SftConfig& config) {
       .add("recipe", config.recipe,
            "Version of the Python nanochat whose defaults to use for options that are not given. nanochat-2025-12 continues a "
            "model of `midtrain` at low learning rates. nanochat-2026-07 continues a base model, which has had no midtraining, "
-           "at the learning rates of its pretraining.")
-      .one_of({"nanochat-2025-12", "nanochat-2026-07"});
+           "at the learning rates of its pretraining. auto takes nanochat-2026-07 for base models of that version, and "
+           "nanochat-2025-12 for all others.")
+      .one_of({"auto", "nanochat-2025-12", "nanochat-2026-07"});
   options
       .add(
           "packing", config.packing,
@@ -42,7 +43,19 @@ void declare_sft_options(OptionList& options, SftConfig& config) {
   declare_measuring_options(options, config, "validation loss");
 }
 
-void apply_recipe(OptionList& options, SftConfig& config) {
+std::string sft_recipe(const GptConfig& base, std::string_view last_stage) {
+  const bool newest = base.is_2026() && last_stage == "pretrain";
+  return std::string(architecture_name(newest ? Architecture::kNanochat2026_07 : Architecture::kNanochat2025_12));
+}
+
+std::string sft_recipe(const SftConfig& config) {
+  if (config.base_model.empty()) return std::string(architecture_name(Architecture::kNanochat2025_12));
+  const BaseModel base = open_base_model(config, "sft");
+  return sft_recipe(base.stored.config, base.stage);
+}
+
+void apply_recipe(OptionList& options, SftConfig& config, const std::string& of_base_model) {
+  if (config.recipe == "auto") config.recipe = of_base_model;
   if (!config.is_2026()) return;
   const auto otherwise = [&](const char* name, auto& field, auto value) {
     if (is_default(options, name)) field = value;

@@ -11,7 +11,7 @@ namespace nanochat {
 
 struct SftConfig : FinetuneConfig {
   ConversationDataOptions data;
-  std::string recipe = "nanochat-2025-12";  // or nanochat-2026-07
+  std::string recipe = "auto";          // nanochat-2025-12 or nanochat-2026-07; auto: as apply_recipe() says
   std::string packing = "best-fit";     // best-fit | best-fit-pad | padding
   std::int64_t examples_per_step = 32;  // conversations in an optimizer step; 0: as many tokens as the base model's steps had
   std::int64_t total_batch_size = 0;  // tokens in an optimizer step, instead; 0: from examples_per_step
@@ -23,8 +23,14 @@ struct SftConfig : FinetuneConfig {
 };
 
 void declare_sft_options(OptionList& options, SftConfig& config);
-// Gives options of declare_sft_options() that nobody set the defaults of the recipe. Call it once all sources were read.
-void apply_recipe(OptionList& options, SftConfig& config);
+// The recipe for a base model: nanochat-2026-07 for a model of that architecture that has had no stage but pretraining, and else
+// nanochat-2025-12.
+std::string sft_recipe(const GptConfig& base, std::string_view last_stage);
+// The same for --base-model; nanochat-2025-12 where none is given, which is an error of sft(). Throws as open_base_model.
+std::string sft_recipe(const SftConfig& config);
+// Gives options of declare_sft_options() that nobody set the defaults of the recipe, which is `of_base_model` where config has
+// "auto". Call it once all sources were read.
+void apply_recipe(OptionList& options, SftConfig& config, const std::string& of_base_model);
 
 TrainingResult sft(const SftConfig& config, ProgressReporter& progress, const std::vector<ScheduledScore>& scores = {},
                    Communicator& communicator = alone());

@@ -104,14 +104,13 @@ class NewestSft : public Sft {
  protected:
   NewestSft() {
     config_.base_model = testing::save_newest_base_model(folder_.path(), *tokenizer_).string();
-    config_.recipe = "nanochat-2026-07";
     SftConfig defaults;
     config_.init_lr_frac = defaults.init_lr_frac;
     config_.examples_per_step = defaults.examples_per_step;
     const std::int64_t interval = config_.eval_interval;
     OptionList options;
     declare_sft_options(options, config_);
-    apply_recipe(options, config_);
+    apply_recipe(options, config_, sft_recipe(config_));
     config_.eval_interval = interval;
   }
   std::map<std::string, at::Tensor> state(const std::string& checkpoint) const {
@@ -123,6 +122,7 @@ class NewestSft : public Sft {
 };
 
 TEST_F(NewestSft, TheRecipeGivesWhatIsNotGiven) {
+  EXPECT_EQ(config_.recipe, "nanochat-2026-07") << "that of the base model";
   EXPECT_EQ(config_.packing, "best-fit-pad");
   EXPECT_EQ(config_.init_lr_frac, 0.8);
   EXPECT_EQ(config_.embedding_lr, kInherited);
@@ -133,7 +133,7 @@ TEST_F(NewestSft, TheRecipeGivesWhatIsNotGiven) {
   declare_sft_options(options, given);
   options.apply_json({{"recipe", "nanochat-2026-07"}, {"packing", "padding"}, {"matrix_lr", 0.5}, {"load_optimizer", false}},
                      "here");
-  apply_recipe(options, given);
+  apply_recipe(options, given, "nanochat-2025-12");
   EXPECT_EQ(given.packing, "padding");
   EXPECT_EQ(given.matrix_lr, 0.5);
   EXPECT_EQ(given.embedding_lr, kInherited);
@@ -141,7 +141,8 @@ TEST_F(NewestSft, TheRecipeGivesWhatIsNotGiven) {
   SftConfig old;
   OptionList of_old;
   declare_sft_options(of_old, old);
-  apply_recipe(of_old, old);
+  apply_recipe(of_old, old, "nanochat-2025-12");
+  EXPECT_EQ(sft_recipe(GptConfig::from_depth(4, 512, 64, Architecture::kNanochat2026_07), "midtrain"), "nanochat-2025-12");
   EXPECT_EQ(old.packing, "best-fit");
   EXPECT_EQ(old.init_lr_frac, 0.02);
   EXPECT_THAT([&] { options.apply_json({{"matrix_lr", -0.5}}, "here"); }, ThrowsMessage<ConfigError>(HasSubstr("or -1")));
