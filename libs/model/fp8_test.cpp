@@ -3,6 +3,7 @@
 #include <ATen/ops/full.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <map>
 #include <string>
 
@@ -64,7 +65,7 @@ class Fp8Pass : public ::testing::TestWithParam<Architecture> {
 // 8 bits move losses and gradients, but not far. A product's errors are 4 to 6 % of it (ops/fp8_test.cpp), and a gradient goes
 // through several.
 TEST_P(Fp8Pass, IsNearThePassInBfloat16) {
-  constexpr double kLossTolerance = 0.02, kGradientTolerance = 0.25;
+  constexpr double kLossTolerance = 0.02, kGradientTolerance = 0.2;
   const Result expected = pass(config_, at::kCPU, false), found = pass(config_, at::kCPU, true);
   EXPECT_FALSE(found.losses.equal(expected.losses));
   const double loss = expected.losses.mean().item<double>();
@@ -101,16 +102,22 @@ TEST_P(Fp8Pass, OtherNumbersOfTokensAreInBfloat16) {
   EXPECT_TRUE(losses_of(true).equal(losses_of(false)));
 }
 
-// The numbers are the same, sums are in another order, and a rounding to 8 bits may go the other way after it.
+// Sums in another order move numbers by a rounding to bfloat16, and then some of them to another number of 8 bits, a sixteenth or
+// an eighth away. After a few products the roundings of both passes are as independent of each other as two of them, so that
+// their difference can be sqrt(2) times the error of either: on a CPU, passes in float32 and in bfloat16 differ by 6 to 17 %, as
+// each does from the pass without 8 bits. The GPU's error must be as large as the CPU's, and the difference no larger than that.
 TEST_P(Fp8Pass, OnAGpuAsOnACpu) {
   if (ops::cuda_devices() == 0 || !ops::has_fp8(at::Device(at::kCUDA, 0))) GTEST_SKIP() << "no GPU with products in 8 bits";
-  constexpr double kLossTolerance = 0.005, kGradientTolerance = 0.1;
-  const Result expected = pass(config_, at::kCPU, true), found = pass(config_, at::Device(at::kCUDA, 0), true);
+  constexpr double kLossTolerance = 0.005, kSpread = 1.3;  // how far two such errors are apart
+  const Result exact = pass(config_, at::kCPU, false), expected = pass(config_, at::kCPU, true),
+               found = pass(config_, at::Device(at::kCUDA, 0), true);
   const double loss = expected.losses.mean().item<double>();
   EXPECT_NEAR(found.losses.mean().item<double>(), loss, kLossTolerance * loss);
-  for (const auto& [name, gradient] : expected.gradients) {
+  for (const auto& [name, gradient] : exact.gradients) {
     if (gradient.dim() != 2 || gradient.norm().item<double>() == 0.0) continue;
-    EXPECT_LT(norm_error(found.gradients.at(name), gradient), kGradientTolerance) << name;
+    const double error = norm_error(expected.gradients.at(name), gradient);
+    EXPECT_LT(norm_error(found.gradients.at(name), gradient), kSpread * error) << name;
+    EXPECT_LT(norm_error(found.gradients.at(name), expected.gradients.at(name)), std::sqrt(2.0) * kSpread * error) << name;
   }
 }
 

@@ -11,7 +11,6 @@
 #include "ops/cpu/row_products.h"
 #include "ops/cuda/backend.h"
 #include "ops/cuda/kernels.h"
-#include "ops/cuda/lt_product.h"
 #include "ops/internal/dispatch.h"
 #include "ops/matrix_product.h"
 #include "ops/relu_squared.h"
@@ -59,20 +58,9 @@ std::int64_t rows_at_once(std::int64_t rows, std::int64_t columns, std::int64_t 
   return waves == 0 || first >= rows || 2 * (lines - waves * of_a_wave) > of_a_wave ? rows : first;
 }
 
-// y = a b, or y += a b, by cublasLt where it is chosen and has a kernel.
-bool lt_multiply(const at::Tensor& a, const at::Tensor& b, const at::Tensor& y, bool add) {
-  const std::optional<cuda::LtAlgorithm> algorithm = y.is_cuda() ? cuda::training_algorithm() : std::nullopt;
-  if (!algorithm) return false;
-  return cuda::lt_product(
-      {.a = a, .b = b, .result = y, .addend = add ? y : at::Tensor(), .beta = 1.0, .algorithm = *algorithm});
-}
-
 // dw (float32) += dy^T x, both bfloat16 on a GPU.
 void add_weight_gradient(const at::Tensor& dy, const at::Tensor& x, at::Tensor& dw) {
-  // The measured algorithms include those that divide sums.
-  if (cuda::training_algorithm() == cuda::LtAlgorithm::kFastest && lt_multiply(dy.t(), x, dw, /*add=*/true)) return;
   const auto add = [](const at::Tensor& of_dy, const at::Tensor& of_x, at::Tensor part) {
-    if (lt_multiply(of_dy.t(), of_x, part, /*add=*/true)) return;
     at::addmm_out(part, part, of_dy.t(), of_x, at::kFloat);
   };
   const bool tall = dw.size(0) >= dw.size(1);
@@ -90,7 +78,6 @@ void add_weight_gradient(const at::Tensor& dy, const at::Tensor& x, at::Tensor& 
 }  // namespace
 
 void linear(const at::Tensor& x, const at::Tensor& w, at::Tensor& y) {
-  if (lt_multiply(x, w.t(), y, /*add=*/false)) return;
   has_own_product(x) ? product(x, PackedMatrix(w.t()), y) : static_cast<void>(at::mm_out(y, x, w.t()));
 }
 
@@ -148,7 +135,6 @@ void linear_inference(const at::Tensor& x, const at::Tensor& w, at::Tensor& y) {
 }
 
 void linear_backward_input(const at::Tensor& dy, const at::Tensor& w, at::Tensor& dx) {
-  if (lt_multiply(dy, w, dx, /*add=*/false)) return;
   has_own_product(dy) ? product(dy, PackedMatrix(w), dx) : static_cast<void>(at::mm_out(dx, dy, w));
 }
 

@@ -60,6 +60,11 @@ TEST(SelectRuntime, AutoPrefersAGpu) {
   EXPECT_EQ(select_runtime({.device = "cuda", .dtype = "float32"}, Workload::kTraining).dtype, at::kFloat);
 }
 
+TEST(RequireFp8, RefusesTheCpu) {
+  const Runtime runtime = select_runtime({.device = "cpu", .dtype = "bfloat16"}, Workload::kTraining);
+  EXPECT_THAT([&] { require_fp8(runtime); }, ThrowsMessage<ConfigError>(HasSubstr("--fp8 needs a GPU")));
+}
+
 TEST(DescribeEnvironment, NamesDeviceProcessorMemoryAndSystem) {
   const Runtime runtime = select_runtime({.device = "cpu", .dtype = "float32", .threads = 1}, Workload::kTraining);
   const nlohmann::json environment = describe_environment(runtime);

