@@ -370,13 +370,13 @@ void Api::handle(const std::shared_ptr<HttpExchange>& exchange) {
 }
 
 void Api::respond(const std::shared_ptr<Call>& call) {
+  if (call->ended) return;  // the client has left
   HttpResponse response;
   try {
     response = dispatch(*call);
   } catch (const ModelNotLoaded& missing) {
     if (!options_.load) return call->exchange->respond(call->failure(ApiError::unavailable("the model is not loaded")));
     options_.load(missing.id(), [this, call, id = missing.id()](const std::string& error) {
-      if (call->ended) return;  // the client has left
       if (error.empty()) return respond(call);
       call->exchange->respond(
           call->failure(ApiError::unavailable(fmt::format("model: \"{}\" could not be loaded: {}", id, error))));

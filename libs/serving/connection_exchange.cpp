@@ -36,8 +36,14 @@ void ConnectionExchange::on_quiet(std::function<void()> function) {
 }
 
 void ConnectionExchange::on_end(std::function<void(int, std::size_t)> function) {
-  const std::lock_guard lock(mutex_);
-  on_end_ = std::move(function);
+  {
+    const std::lock_guard lock(mutex_);
+    if (!ended_) {
+      on_end_ = std::move(function);
+      return;
+    }
+  }
+  function(ended_->first, ended_->second);  // the client left before the handler began
 }
 
 std::optional<HttpResponse> ConnectionExchange::take_response() {
@@ -69,6 +75,7 @@ void ConnectionExchange::end(int status, std::size_t bytes) {
   std::function<void(int, std::size_t)> function;
   {
     const std::lock_guard lock(mutex_);
+    ended_.emplace(status, bytes);
     function = std::exchange(on_end_, nullptr);
     on_gone_ = on_quiet_ = nullptr;  // breaks cycles: they may own an owner of this exchange
   }

@@ -66,7 +66,8 @@ class HttpExchange {
   virtual void on_gone(std::function<void()> function) = 0;
   // `function` is called when there has been no response for HttpLimits::keep_alive_time.
   virtual void on_quiet(std::function<void()> function) = 0;
-  // `function` is called once at the end of the exchange, with the status and the number of bytes of the body that were sent.
+  // `function` is called once at the end of the exchange, with the status and the number of bytes of the body that were sent; at
+  // once if it has ended, because the client left before the handler began.
   virtual void on_end(std::function<void(int status, std::size_t bytes)> function) = 0;
 
  protected:

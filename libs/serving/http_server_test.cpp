@@ -19,6 +19,7 @@
 #include "core/errors.h"
 #include "core/testing.h"
 #include "serving/api_error.h"
+#include "serving/internal/connection_exchange.h"
 
 namespace nanochat {
 namespace {
@@ -295,6 +296,22 @@ TEST_F(HttpServerTest, NoticesAClientThatLeaves) {
   }
   expect_alive();
   EXPECT_TRUE(soon([&] { return server_->connections() == 0; }));
+}
+
+// Or the exchange would keep itself, and the request would count as active for ever.
+TEST(ConnectionExchange, AClientMayLeaveBeforeTheHandlerBegins) {
+  const auto exchange = std::make_shared<ConnectionExchange>(HttpRequest(), [] {});
+  exchange->gone();
+  exchange->end(499, 7);
+  int status = 0;
+  std::size_t bytes = 0;
+  bool gone = false;
+  exchange->on_end([&, exchange](int s, std::size_t b) { status = s, bytes = b; });
+  exchange->on_gone([&, exchange] { gone = true; });
+  EXPECT_EQ(status, 499);
+  EXPECT_EQ(bytes, 7u);
+  EXPECT_TRUE(gone);
+  EXPECT_EQ(exchange.use_count(), 1) << "it keeps itself";
 }
 
 TEST_F(HttpServerTest, EndsWhatTakesTooLong) {

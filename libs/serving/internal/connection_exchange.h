@@ -6,6 +6,7 @@
 #include <functional>
 #include <mutex>
 #include <optional>
+#include <utility>
 
 #include "serving/http_message.h"
 
@@ -34,6 +35,7 @@ class ConnectionExchange : public HttpExchange {
   std::optional<HttpResponse> response_;
   bool responded_ = false;
   bool gone_ = false;
+  std::optional<std::pair<int, std::size_t>> ended_;  // status and bytes
   std::function<void()> on_gone_, on_quiet_;
   std::function<void(int, std::size_t)> on_end_;
 };
