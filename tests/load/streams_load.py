@@ -26,7 +26,7 @@ CHATS = 10
 TOKENS = 32
 HEALTH_SECONDS = 0.05
 BYTES_A_STREAM = 16_000
-GROWTH = 0.05  # of the resident memory, from the second sixth of the time to the last
+GROWTH = 0.02  # of the resident memory, from the second sixth of the time to the last
 
 
 def resident(process):
