@@ -17,6 +17,8 @@ struct SmallRun {
 
   std::vector<std::string> pretrain_arguments(const std::filesystem::path& output) const {
     return {"pretrain",
+            "--recipe",
+            "nanochat-2025-12",
             "--data-dir",
             shards.string(),
             "--output-dir",

@@ -16,6 +16,10 @@ constexpr std::int64_t kVocabulary = 65536;
 
 PretrainConfig speedrun() {
   PretrainConfig config;
+  OptionList options;
+  declare_pretrain_options(options, config);
+  config.recipe = "nanochat-2025-12";
+  apply_recipe(options, config);
   config.depth = 20;
   config.device_batch_size = 32;
   return config;

@@ -33,6 +33,10 @@ using ::testing::ThrowsMessage;
 class Pretrain : public testing::StageTest<PretrainConfig> {
  protected:
   Pretrain() {
+    OptionList options;
+    declare_pretrain_options(options, config_);
+    config_.recipe = "nanochat-2025-12";  // which learns in a few steps
+    apply_recipe(options, config_);
     std::string text;
     for (int i = 0; i < 400; ++i) {
       text += fmt::format("{{\"text\": \"The number after {} is {}. It is {}.\"}}\n", i % 10, i % 10 + 1,
@@ -47,7 +51,6 @@ class Pretrain : public testing::StageTest<PretrainConfig> {
     config_.device_batch_size = 4;
     config_.total_batch_size = 256;
     config_.num_iterations = 12;
-    config_.warmup_steps = 0;
     config_.eval_interval = 6;
     config_.eval_tokens = 1024;
     config_.sample_interval = -1;
@@ -228,6 +231,15 @@ TEST_F(Pretrain, AResumedRunKeepsItsRecipe) {
 }
 
 TEST_F(Pretrain, TheNewestRecipeLearnsAndResumesBitForBit) {
+  const PretrainConfig newest;
+  config_.recipe = newest.recipe;
+  config_.embedding_lr = newest.embedding_lr;
+  config_.unembedding_lr = newest.unembedding_lr;
+  config_.weight_decay = newest.weight_decay;
+  config_.grad_clip = newest.grad_clip;
+  config_.rope_base = newest.rope_base;
+  config_.warmdown_ratio = newest.warmdown_ratio;
+  config_.final_lr_frac = newest.final_lr_frac;
   const GptConfig model = config_.model_config(265);
   EXPECT_TRUE(model.is_2026());
   const ScalingPlan plan = config_.scaling(model);
@@ -629,7 +641,8 @@ TEST_F(Pretrain, EveryOptionReachesTheConfiguration) {
   PretrainConfig config;
   OptionList options;
   declare_pretrain_options(options, config);
-  options.apply_json({{"depth", 3},
+  options.apply_json({{"recipe", "nanochat-2025-12"},
+                      {"depth", 3},
                       {"n_kv_head", 1},
                       {"rope_table_dtype", "bfloat16"},
                       {"muon_dtype", "float32"},
