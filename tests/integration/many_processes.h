@@ -104,6 +104,8 @@ inline bool comes_true(const std::function<bool()>& condition, double seconds = 
 // 4 micro-batches of 4 rows of 64 tokens, in float32 everywhere.
 inline Arguments pretraining(const std::filesystem::path& output, int steps, const Arguments& more = {}) {
   return joined({"pretrain",
+                 "--recipe",
+                 "nanochat-2025-12",
                  "--data-dir",
                  small_run().shards,
                  "--output-dir",
