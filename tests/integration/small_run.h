@@ -17,12 +17,12 @@ struct SmallRun {
 
   std::vector<std::string> pretrain_arguments(const std::filesystem::path& output) const {
     return {"pretrain",
-            "--recipe",
-            "nanochat-2025-12",
             "--data-dir",
             shards.string(),
             "--output-dir",
             output.string(),
+            "--recipe",
+            "nanochat-2025-12",
             "--depth",
             "2",
             "--sequence-len",
