@@ -1,13 +1,11 @@
-// A client that hardly works, for serving_load.py: it shares the cores of the server that it measures. Sends the same requests
-// over and over, each on a connection of its own, several at a time, and keeps the bytes that come as they are.
+// Chats for serving_load.py and streams_load.py. It uses little of the processor, because it shares the cores of the server that
+// it measures: it sends the same requests over and over, each on a connection of its own, several at a time, and keeps the bytes
+// that come as they are.
 //
 //   chat_client PORT SECONDS REQUEST...      each REQUEST a file with all bytes of a request for a stream
 //
 // One stream a file at a time, until SECONDS have passed; at least one each. Prints a line an answer when all is over: the
 // number of its file, the microseconds from its first bytes to its last, and its bytes as a JSON string.
-#include <arpa/inet.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -16,15 +14,17 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
-#include <fstream>
-#include <iterator>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include <nlohmann/json.hpp>
 
+#include "load_socket.h"
+
 namespace {
+
+using namespace nanochat::load;
 
 using Clock = std::chrono::steady_clock;
 
@@ -39,39 +39,11 @@ struct Chat {
   Answer answer;
 };
 
-[[noreturn]] void fail(const char* what) {
-  std::perror(what);
-  std::exit(1);
-}
-
-int connect_to(std::uint16_t port) {
-  const int client = ::socket(AF_INET, SOCK_STREAM, 0);
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_port = htons(port);
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  if (client < 0 || ::connect(client, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0) fail("connect");
-  const int on = 1;
-  ::setsockopt(client, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-  return client;
-}
-
-std::string read_whole(const char* path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) fail(path);
-  return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-}
-
 void begin(Chat& chat, int poll, std::uint16_t port, std::size_t number, const std::string& request) {
-  chat.socket = connect_to(port);
   chat.answer = Answer();
   chat.answer.number = number;
   chat.answer.bytes.reserve(64 << 10);
-  epoll_event event{};
-  event.events = EPOLLIN;
-  event.data.u64 = number;
-  if (::epoll_ctl(poll, EPOLL_CTL_ADD, chat.socket, &event) != 0) fail("epoll_ctl");
-  if (::send(chat.socket, request.data(), request.size(), MSG_NOSIGNAL) != static_cast<ssize_t>(request.size())) fail("send");
+  chat.socket = send_request(port, request, poll, number);
 }
 
 // Whether the answer is whole.
@@ -94,8 +66,7 @@ int main(int argc, char** argv) {
   }
   const auto port = static_cast<std::uint16_t>(std::atoi(argv[1]));
   const double seconds = std::atof(argv[2]);
-  std::vector<std::string> requests;
-  for (int i = 3; i < argc; ++i) requests.push_back(read_whole(argv[i]));
+  const std::vector<std::string> requests = read_requests(argv + 3, argv + argc);
 
   const int poll = ::epoll_create1(0);
   std::vector<Chat> chats(requests.size());

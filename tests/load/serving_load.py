@@ -80,7 +80,7 @@ def text_of(answer):
 
 
 class Client:
-    """chat_client: one that hardly works, since it shares the server's cores."""
+    """chat_client, which uses little of the processor, because it shares the cores of the server."""
 
     def __init__(self, program, url, folder):
         self.command = [program, str(urllib.parse.urlsplit(url).port)]

@@ -1,29 +1,27 @@
-// Thousands of streams of chats at the same time, for streams_load.py. A client that hardly works: it shares the cores of the
-// server that it measures. It keeps the text of each answer and nothing else.
+// Thousands of streams of chats at the same time, for streams_load.py. It uses little of the processor, because it shares the
+// cores of the server that it measures: it keeps the text of each answer and nothing else.
 //
 //   stream_client PORT STREAMS REQUEST...      each REQUEST a file with all bytes of a request for a stream
 //
 // Stream i sends request i modulo their number, on a connection of its own. One stream in twenty reads a byte at a time. Prints
 // "open" when all requests are sent, "begun" when the head of each response has come, and at the end a line for each stream: the
 // number of its request, 1 if it ended with [DONE] and 0 otherwise, and its text as it stands in the JSON.
-#include <arpa/inet.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <array>
 #include <cstdio>
 #include <cstdlib>
-#include <fstream>
-#include <iterator>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "load_socket.h"
+
 namespace {
+
+using namespace nanochat::load;
 
 constexpr std::size_t kSlow = 20;  // every how manyth stream reads a byte at a time
 constexpr std::size_t kConnectAtATime = 50;
@@ -36,29 +34,6 @@ struct Stream {
   std::string text;
   bool begun = false, done = false;
 };
-
-[[noreturn]] void fail(const char* what) {
-  std::perror(what);
-  std::exit(1);
-}
-
-int connect_to(std::uint16_t port) {
-  const int client = ::socket(AF_INET, SOCK_STREAM, 0);
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_port = htons(port);
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  if (client < 0 || ::connect(client, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0) fail("connect");
-  const int on = 1;
-  ::setsockopt(client, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-  return client;
-}
-
-std::string read_whole(const char* path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) fail(path);
-  return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-}
 
 // Events of a stream are whole lines, whatever chunks they come in.
 void take_line(Stream& stream, std::string_view line) {
@@ -99,8 +74,7 @@ int main(int argc, char** argv) {
   }
   const auto port = static_cast<std::uint16_t>(std::atoi(argv[1]));
   std::vector<Stream> streams(static_cast<std::size_t>(std::atoi(argv[2])));
-  std::vector<std::string> requests;
-  for (int i = 3; i < argc; ++i) requests.push_back(read_whole(argv[i]));
+  const std::vector<std::string> requests = read_requests(argv + 3, argv + argc);
 
   const int poll = ::epoll_create1(0);
   std::size_t opened = 0, begun = 0, ended = 0;
@@ -108,15 +82,8 @@ int main(int argc, char** argv) {
     for (std::size_t i = 0; i < kConnectAtATime && opened < streams.size(); ++i, ++opened) {
       Stream& stream = streams[opened];
       const std::string& request = requests[opened % requests.size()];
-      stream.socket = connect_to(port);
       if (opened % kSlow == 0) stream.piece = 1;
-      epoll_event event{};
-      event.events = EPOLLIN;
-      event.data.u64 = opened;
-      if (::epoll_ctl(poll, EPOLL_CTL_ADD, stream.socket, &event) != 0) fail("epoll_ctl");
-      if (::send(stream.socket, request.data(), request.size(), MSG_NOSIGNAL) != static_cast<ssize_t>(request.size())) {
-        fail("send");
-      }
+      stream.socket = send_request(port, request, poll, opened);
       if (opened + 1 == streams.size()) std::puts("open"), std::fflush(stdout);
     }
     std::array<epoll_event, 256> events;

@@ -1,8 +1,8 @@
 """Ten thousand streams at a time, and minutes of mixed load: python streams_load.py NANOCHAT [--streams 10000] [--minutes 10] [--run RUN]
 
 Streams: none may be wrong or lost, each may take 16 kB of the server's memory, and /health must answer within 50 ms (99 of 100 times)
-while all of them are open. The clients run on the cores of the server, so they are programs that hardly work (stream_client, chat_client):
-a client in Python, such as locust, needs more of the processor for ten thousand streams than the server does, and would measure itself.
+while all of them are open. The clients run on the cores of the server, so they are programs in C++ that use little of the processor
+(stream_client, chat_client).
 
 Mixed load: chats with two models, long prompts, answers under a schema, clients that leave, wrong requests and sessions; the memory of the
 server must not grow. --no-timing: no bound on what takes how long."""
