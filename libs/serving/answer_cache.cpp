@@ -82,24 +82,6 @@ std::size_t CachedAnswer::bytes() const {
   return size;
 }
 
-void append_part(ChoicePart& whole, const ChoicePart& part) {
-  whole.index = part.index;
-  whole.text += part.text;
-  whole.begins_with_prompt = whole.begins_with_prompt || part.begins_with_prompt;
-  whole.tokens.insert(whole.tokens.end(), part.tokens.begin(), part.tokens.end());
-  whole.tool_choice = part.tool_choice;
-  for (const ToolCallPart& call : part.calls) {
-    if (!whole.calls.empty() && whole.calls.back().index == call.index) {
-      whole.calls.back().arguments += call.arguments;
-    } else {
-      whole.calls.push_back(call);
-    }
-  }
-  whole.calculations.insert(whole.calculations.end(), part.calculations.begin(), part.calculations.end());
-  whole.end = part.end;
-  whole.stop_string = part.stop_string;
-}
-
 std::shared_ptr<const CachedAnswer> AnswerCache::find(const std::string& key, const std::string& owner) {
   auto found = store_.find(key, owner);
   ++(found == nullptr ? misses_ : hits_);

@@ -200,11 +200,11 @@ TEST_F(AnswerCacheTest, AHitCostsNoTokensOfTheRate) {
   EXPECT_EQ(backend_->submitted(), 1u);
 }
 
-TEST(AppendPart, JoinsWhatWasRead) {
+TEST(ChoicePart, JoinsWhatWasRead) {
   ChoicePart whole;
-  append_part(whole, {.index = 1, .text = "a", .calls = {{.name = "f", .arguments = "{", .index = 0, .id = "x"}}});
-  append_part(whole, {.index = 1, .text = "b", .calls = {{.arguments = "}", .index = 0}, {.name = "g", .index = 1}}});
-  append_part(whole, {.index = 1, .end = ChoiceEnd::kStop, .stop_string = "s"});
+  whole.append({.index = 1, .text = "a", .calls = {{.name = "f", .arguments = "{", .index = 0, .id = "x"}}});
+  whole.append({.index = 1, .text = "b", .calls = {{.arguments = "}", .index = 0}, {.name = "g", .index = 1}}});
+  whole.append({.index = 1, .end = ChoiceEnd::kStop, .stop_string = "s"});
   EXPECT_EQ(whole.index, 1);
   EXPECT_EQ(whole.text, "ab");
   ASSERT_EQ(whole.calls.size(), 2u);

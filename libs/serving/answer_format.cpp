@@ -17,6 +17,24 @@ std::string_view name_of(ChoiceEnd end) {
   return "error";
 }
 
+void ChoicePart::append(const ChoicePart& next) {
+  index = next.index;
+  text += next.text;
+  begins_with_prompt = begins_with_prompt || next.begins_with_prompt;
+  tokens.insert(tokens.end(), next.tokens.begin(), next.tokens.end());
+  tool_choice = next.tool_choice;
+  for (const ToolCallPart& call : next.calls) {
+    if (!calls.empty() && calls.back().index == call.index) {
+      calls.back().arguments += call.arguments;
+    } else {
+      calls.push_back(call);
+    }
+  }
+  calculations.insert(calculations.end(), next.calculations.begin(), next.calculations.end());
+  end = next.end;
+  stop_string = next.stop_string;
+}
+
 std::string new_id(std::string_view prefix) {
   thread_local std::mt19937_64 random{std::random_device{}()};
   return fmt::format("{}{:016x}{:08x}", prefix, random(), random() & 0xffffffffu);

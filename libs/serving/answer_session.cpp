@@ -228,7 +228,7 @@ ChoicePart AnswerSession::part_of(std::size_t index) {
   part.end = choice.end;
   if (part.end) part.stop_string = choice.text.stop_string();
   if (plan_.turn) plan_.turn->add(part);
-  if (plan_.keep) append_part(choice.whole, part);
+  if (plan_.keep) choice.whole.append(part);
   return part;
 }
 

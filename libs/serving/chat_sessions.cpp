@@ -102,24 +102,12 @@ void ChatSessions::Turn::set_prompt(std::weak_ptr<InferenceBackend> engine, std:
   tokens_ = std::move(prompt);
 }
 
-void ChatSessions::Turn::add(const ChoicePart& part) {
-  text_ += part.text;
-  for (const AnswerCalculation& one : part.calculations) {
-    calculations_.push_back({{"expression", one.expression}, {"result", one.result}, {"offset", one.offset}});
-  }
-  for (const ToolCallPart& call : part.calls) {
-    if (!call.name.empty()) {
-      calls_.push_back(call);
-    } else {
-      calls_.back().arguments += call.arguments;
-    }
-  }
-}
-
 void ChatSessions::Turn::commit() {
-  json answer = {{"role", "assistant"}, {"content", text_}};
-  if (!calculations_.empty()) answer["nanochat_calculations"] = calculations_;
-  for (const ToolCallPart& call : calls_) {
+  json answer = {{"role", "assistant"}, {"content", answer_.text}};
+  for (const AnswerCalculation& one : answer_.calculations) {
+    answer["nanochat_calculations"].push_back({{"expression", one.expression}, {"result", one.result}, {"offset", one.offset}});
+  }
+  for (const ToolCallPart& call : answer_.calls) {
     answer["tool_calls"].push_back(
         {{"id", call.id}, {"type", "function"}, {"function", {{"name", call.name}, {"arguments", call.arguments}}}});
   }

@@ -31,9 +31,6 @@ struct CachedAnswer {
   std::size_t bytes() const;
 };
 
-// Appends the next part of a choice to what came before.
-void append_part(ChoicePart& whole, const ChoicePart& part);
-
 struct AnswerCacheStats {
   std::uint64_t hits = 0, misses = 0;  // of requests that may be answered from the cache
   std::size_t answers = 0, bytes = 0;

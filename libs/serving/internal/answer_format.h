@@ -55,6 +55,7 @@ struct ChoicePart {
   std::string stop_string = {};  // with `end`: the stop string that ended the text, or empty
 
   bool has_content() const { return !text.empty() || !tokens.empty() || !calls.empty() || !calculations.empty(); }
+  void append(const ChoicePart& next);  // the next part of the same choice
 };
 
 class AnswerFormat {

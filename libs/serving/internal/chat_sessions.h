@@ -94,7 +94,7 @@ class ChatSessions::Turn {
   // The engine and the prompt that answer the turn.
   void set_prompt(std::weak_ptr<InferenceBackend> engine, std::vector<std::int32_t> prompt);
   void add_token(std::int32_t token) { tokens_.push_back(token); }
-  void add(const ChoicePart& part);
+  void add(const ChoicePart& part) { answer_.append(part); }
   void commit();  // the answer is complete: the session gets the new messages and the answer
   void abandon();  // the session stays as it was. Does nothing after commit()
 
@@ -107,9 +107,7 @@ class ChatSessions::Turn {
   std::int64_t created_ = 0;
   std::weak_ptr<InferenceBackend> engine_;
   std::vector<std::int32_t> tokens_;  // of the prompt and the answer
-  std::string text_;
-  nlohmann::json calculations_ = nlohmann::json::array();
-  std::vector<ToolCallPart> calls_;
+  ChoicePart answer_;
 };
 
 }  // namespace nanochat
