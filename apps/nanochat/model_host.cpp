@@ -51,11 +51,17 @@ std::string no_tokenizer(const fs::path& folder) {
   return fmt::format("{}: no tokenizer beside the model, and serving needs one", folder.string());
 }
 
-std::shared_ptr<ServedModel> serve_loaded(const std::string& name, const LoadedModel& loaded) {
+// What is known of a model that is not loaded.
+std::shared_ptr<ServedModel> described(const std::string& name, const fs::path& folder, std::int64_t context) {
   auto served = std::make_shared<ServedModel>();
-  served->id = name.empty() ? default_name(loaded.folder) : name;
-  served->created = time_of(loaded.folder);
-  served->context = loaded.model->config().sequence_len;
+  served->id = name.empty() ? default_name(folder) : name;
+  served->created = time_of(folder);
+  served->context = context;
+  return served;
+}
+
+std::shared_ptr<ServedModel> serve_loaded(const std::string& name, const LoadedModel& loaded) {
+  const std::shared_ptr<ServedModel> served = described(name, loaded.folder, loaded.model->config().sequence_len);
   served->tokenizer = loaded.tokenizer;
   served->fingerprint = "fp_" + sha256_hex(loaded.training_state.dump() + loaded.tokenizer->fingerprint() +
                                            std::to_string(served->created))
@@ -102,11 +108,9 @@ std::shared_ptr<ServingEngine> ModelHost::make_engine(std::unique_ptr<Gpt> model
   return std::make_shared<Replicas>(std::move(engines), options);
 }
 
-ModelHost::Plan ModelHost::plan(const HostedModel& model) const {
-  Plan plan{.checkpoint = find_checkpoint(model.path), .version = {}, .options = engine_};
-  plan.version = version_of(plan.checkpoint);
+ModelHost::Plan ModelHost::plan(const fs::path& checkpoint, const CheckpointSummary& summary) const {
+  Plan plan{.checkpoint = checkpoint, .version = version_of(checkpoint), .options = engine_};
   if (memory_ == 0) return plan;
-  const CheckpointSummary summary = describe_checkpoint(plan.checkpoint);
   try {
     const EngineMemory memory = plan_engine_memory(summary.config, runtime_.dtype, devices_.front(), engine_, memory_);
     plan.bytes = memory.total();
@@ -117,16 +121,20 @@ ModelHost::Plan ModelHost::plan(const HostedModel& model) const {
   return plan;
 }
 
+std::optional<fs::path> ModelHost::newer_checkpoint(const Live& live) {
+  const fs::path newest = find_checkpoint(live.source.path);
+  return version_of(newest) == live.plan.version ? std::nullopt : std::optional(newest);
+}
+
 ModelHost::Live ModelHost::describe(const HostedModel& model) const {
-  Live live{.source = model, .plan = plan(model), .engine = nullptr, .served = nullptr};
-  const CheckpointSummary summary = describe_checkpoint(live.plan.checkpoint);
+  const fs::path checkpoint = find_checkpoint(model.path);
+  const CheckpointSummary summary = describe_checkpoint(checkpoint);
+  Plan found = plan(checkpoint, summary);
   if (!summary.has_tokenizer) throw CheckpointError(no_tokenizer(summary.folder));
-  auto served = std::make_shared<ServedModel>();
-  served->id = model.name.empty() ? default_name(summary.folder) : model.name;
-  served->created = time_of(summary.folder);
-  served->context = summary.config.sequence_len;
-  live.served = served;
-  return live;
+  return {.source = model,
+          .plan = std::move(found),
+          .engine = nullptr,
+          .served = described(model.name, summary.folder, summary.config.sequence_len)};
 }
 
 ModelHost::Live ModelHost::load(const HostedModel& model, Plan plan) const {
@@ -237,12 +245,12 @@ void ModelHost::replace(Live& live, Live fresh) {
 // New requests for the model have it loaded again.
 void ModelHost::unload(Live& live) {
   log_info("unloading \"{}\" to make room", live.served->id);
-  auto described = std::make_shared<ServedModel>();
-  described->id = live.served->id;
-  described->created = live.served->created;
-  described->fingerprint = live.served->fingerprint;
-  described->context = live.served->context;
-  replace(live, {.source = live.source, .plan = live.plan, .engine = nullptr, .served = described});
+  auto unloaded = std::make_shared<ServedModel>();
+  unloaded->id = live.served->id;
+  unloaded->created = live.served->created;
+  unloaded->fingerprint = live.served->fingerprint;
+  unloaded->context = live.served->context;
+  replace(live, {.source = live.source, .plan = live.plan, .engine = nullptr, .served = unloaded});
 }
 
 std::int64_t ModelHost::bytes(bool with_retired) const {
@@ -280,7 +288,7 @@ void ModelHost::load_wanted() {
     try {
       const auto live = std::find_if(live_.begin(), live_.end(), [&](const Live& one) { return one.served->id == id; });
       if (live->engine == nullptr) {
-        if (version_of(find_checkpoint(live->source.path)) != live->plan.version) live->plan = plan(live->source);
+        if (const auto newer = newer_checkpoint(*live)) live->plan = plan(*newer, describe_checkpoint(*newer));
         if (!make_room(live->plan.bytes)) return;  // until answers are finished
         replace(*live, load(live->source, live->plan));
       }
@@ -321,8 +329,9 @@ std::vector<std::string> ModelHost::look() {
   std::vector<std::string> replaced;
   for (Live& live : live_) {
     if (live.engine == nullptr) continue;  // its first use loads the newest checkpoint
-    if (version_of(find_checkpoint(live.source.path)) == live.plan.version) continue;
-    Plan fresh = plan(live.source);
+    const auto newer = newer_checkpoint(live);
+    if (!newer) continue;
+    Plan fresh = plan(*newer, describe_checkpoint(*newer));
     if (memory_ > 0 && bytes(true) + fresh.bytes > memory_) {
       // There is no room for both. The next requests wait until the old one has finished its answers.
       const std::string id = live.served->id;

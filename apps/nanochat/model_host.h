@@ -21,6 +21,7 @@
 #include <thread>
 #include <vector>
 
+#include "checkpoint/checkpoint.h"
 #include "inference/engine.h"
 #include "runtime/runtime.h"
 #include "serving/api.h"
@@ -79,7 +80,8 @@ class ModelHost {
     std::string id;
     LoadDone done;  // empty: nobody waits
   };
-  Plan plan(const HostedModel& model) const;
+  Plan plan(const std::filesystem::path& checkpoint, const CheckpointSummary& summary) const;
+  static std::optional<std::filesystem::path> newer_checkpoint(const Live& live);  // than the one of its plan
   Live describe(const HostedModel& model) const;  // not loaded
   Live load(const HostedModel& model, Plan plan) const;
   std::shared_ptr<ServingEngine> make_engine(std::unique_ptr<Gpt> model, const Plan& plan, const EngineOptions& options) const;
