@@ -9,12 +9,6 @@
 
 namespace nanochat {
 
-namespace {
-
-constexpr ops::Fp8Orders kBoth = {.rows = true, .columns = true};
-
-}  // namespace
-
 void Linear::forward(const at::Tensor& x, at::Tensor& y, LinearMode mode) const {
   if (mode == LinearMode::kTraining || mode == LinearMode::kFp8Training) return ops::linear(x, weight_->compute, y);
   if (weight_->packed) return ops::product(x, *weight_->packed, y);  // batch-invariant, and the fastest
@@ -32,14 +26,14 @@ void Linear::forward(const at::Tensor& x, at::Tensor& y, LinearMode mode, Fp8Kep
   kept.x = kept.weight = {};
   if (mode != LinearMode::kFp8Training || !takes_fp8(x.size(0))) return forward(x, y, mode);
   const at::Tensor largest = kept.largest.defined() ? kept.largest : ops::largest_magnitude(x);
-  prepare_fp8(ops::to_fp8(x, largest, ops::Fp8Format::kE4M3, kBoth), kept);
+  prepare_fp8(ops::to_fp8(x, largest, ops::Fp8Format::kE4M3, ops::kFp8BothOrders), kept);
   forward_fp8(y, kept);
 }
 
 void Linear::prepare_fp8(ops::Fp8Matrix x, Fp8Kept& kept) const {
   kept.x = std::move(x);
   kept.largest_weight = ops::largest_magnitude(weight_->compute);
-  kept.weight = ops::to_fp8(weight_->compute, kept.largest_weight, ops::Fp8Format::kE4M3, kBoth);
+  kept.weight = ops::to_fp8(weight_->compute, kept.largest_weight, ops::Fp8Format::kE4M3, ops::kFp8BothOrders);
 }
 
 void Linear::forward_fp8(at::Tensor& y, Fp8Kept& kept) const {

@@ -55,8 +55,8 @@ void MlpBlock::backward_fp8(Kept& kept, const at::Tensor& d_branch, Scratch& scr
   const double column = std::sqrt(
       static_cast<double>(d_branch.size(1)));  // norm of a column of the weight, by its largest number
   const at::Tensor largest = largest_row.mul(kept.of_out.largest_weight).mul_(kept.of_out.largest.sqrt()).mul_(2.0 * column);
-  out_.backward_fp8(ops::to_fp8(d_branch, largest_row, ops::Fp8Format::kE5M2, {.rows = true, .columns = true}),
-                    scratch.d_hidden, kept.of_out);
+  out_.backward_fp8(ops::to_fp8(d_branch, largest_row, ops::Fp8Format::kE5M2, ops::kFp8BothOrders), scratch.d_hidden,
+                    kept.of_out);
   in_.backward_fp8(ops::relu_squared_backward_to_fp8(scratch.d_hidden, kept.hidden, largest), d_input, kept.of_in);
 }
 

@@ -9,8 +9,6 @@
 namespace nanochat::ops {
 namespace {
 
-constexpr std::int64_t kMultiple = 16;  // of the rows and columns of 8-bit operands
-
 at::ScalarType type_of(Fp8Format format) { return format == Fp8Format::kE4M3 ? at::kFloat8_e4m3fn : at::kFloat8_e5m2; }
 
 double largest_of(Fp8Format format) { return format == Fp8Format::kE4M3 ? 448.0 : 57344.0; }
@@ -22,23 +20,8 @@ void check_operand(const at::Tensor& bits, const char* what) {
   TORCH_CHECK(bits.defined(), "fp8: ", what, " was not made by to_fp8()");
 }
 
-}  // namespace
-
-bool has_fp8(at::Device device) { return device.is_cpu() || cuda::has_fp8(device.index()); }
-
-bool fits_fp8(std::int64_t rows, std::int64_t columns) {
-  return rows > 0 && columns > 0 && rows % kMultiple == 0 && columns % kMultiple == 0;
-}
-
-at::Tensor largest_magnitude(const at::Tensor& x) {
-  if (x.is_cuda() && !use_reference_kernels()) return cuda::largest_magnitude(x);
-  return x.abs().max().to(at::kFloat).view({1});
-}
-
-namespace {
-
 void check(const at::Tensor& x, const at::Tensor& largest) {
-  TORCH_CHECK(x.dim() == 2 && fits_fp8(x.size(0), x.size(1)), "to_fp8: rows and columns must be multiples of ", kMultiple,
+  TORCH_CHECK(x.dim() == 2 && fits_fp8(x.size(0), x.size(1)), "to_fp8: rows and columns must be multiples of ", kFp8Multiple,
               ", got ", x.sizes());
   TORCH_CHECK(largest.numel() == 1 && largest.scalar_type() == at::kFloat && largest.device() == x.device(),
               "to_fp8: expected one float32 number on ", x.device(), " as the largest magnitude");
@@ -59,9 +42,18 @@ Fp8Matrix rounded(const at::Tensor& x, const at::Tensor& largest, Fp8Format form
 
 bool uses_kernels(const at::Tensor& x) { return x.is_cuda() && !use_reference_kernels(); }
 
-constexpr Fp8Orders kBoth = {.rows = true, .columns = true};
-
 }  // namespace
+
+bool has_fp8(at::Device device) { return device.is_cpu() || cuda::has_fp8(device.index()); }
+
+bool fits_fp8(std::int64_t rows, std::int64_t columns) {
+  return rows > 0 && columns > 0 && rows % kFp8Multiple == 0 && columns % kFp8Multiple == 0;
+}
+
+at::Tensor largest_magnitude(const at::Tensor& x) {
+  if (uses_kernels(x)) return cuda::largest_magnitude(x);
+  return x.abs().max().to(at::kFloat).view({1});
+}
 
 Fp8Matrix to_fp8(const at::Tensor& x, const at::Tensor& largest, Fp8Format format, Fp8Orders wanted) {
   check(x, largest);
@@ -81,14 +73,14 @@ at::Tensor largest_relu_squared(const at::Tensor& z) {
 Fp8Matrix relu_squared_to_fp8(const at::Tensor& z, const at::Tensor& largest) {
   check(z, largest);
   if (uses_kernels(z)) return cuda::relu_squared_to_fp8(z, largest);
-  return rounded(z.to(at::kFloat).clamp_min(0.0).square(), largest, Fp8Format::kE4M3, kBoth);
+  return rounded(z.to(at::kFloat).clamp_min(0.0).square(), largest, Fp8Format::kE4M3, kFp8BothOrders);
 }
 
 Fp8Matrix relu_squared_backward_to_fp8(const at::Tensor& dy, const at::Tensor& z, const at::Tensor& largest) {
   check(z, largest);
   TORCH_CHECK(dy.sizes() == z.sizes(), "relu_squared_backward_to_fp8: dy ", dy.sizes(), " and z ", z.sizes(), " differ");
   if (uses_kernels(z)) return cuda::relu_squared_backward_to_fp8(dy, z, largest);
-  return rounded(z.to(at::kFloat).clamp_min(0.0).mul(2.0).mul(dy.to(at::kFloat)), largest, Fp8Format::kE5M2, kBoth);
+  return rounded(z.to(at::kFloat).clamp_min(0.0).mul(2.0).mul(dy.to(at::kFloat)), largest, Fp8Format::kE5M2, kFp8BothOrders);
 }
 
 void fp8_linear(const Fp8Matrix& x, const Fp8Matrix& w, at::Tensor& y) {

@@ -9,7 +9,7 @@
 //   fp8_linear(x8, w8, y);
 //
 // Tensor cores read 8-bit operands along the sum only. A matrix is therefore kept by rows, by columns, or both, as the products
-// that read it need it. Rows and columns are multiples of 16.
+// that read it need it. Rows and columns are multiples of kFp8Multiple.
 
 #include <ATen/core/Tensor.h>
 
@@ -30,6 +30,9 @@ struct Fp8Matrix {
 struct Fp8Orders {
   bool rows = false, columns = false;
 };
+inline constexpr Fp8Orders kFp8BothOrders = {.rows = true, .columns = true};
+
+inline constexpr std::int64_t kFp8Multiple = 16;  // of the rows and columns of every matrix
 
 // True if the device has 8-bit tensor cores that these products use, or emulates them.
 bool has_fp8(at::Device device);

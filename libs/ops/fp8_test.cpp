@@ -18,8 +18,6 @@ namespace {
 using testing::random_tensor;
 using testing::relative_error;
 
-constexpr Fp8Orders kBoth = {.rows = true, .columns = true};
-
 at::Tensor bytes(const at::Tensor& bits) { return bits.cpu().view(at::kByte); }
 
 // float32, of the 8 bits and the scale.
@@ -31,7 +29,7 @@ double half_of_last_bit(Fp8Format format) { return format == Fp8Format::kE4M3 ? 
 TEST(Fp8, RoundsToTheNearestNumberOfTheFormat) {
   for (const Fp8Format format : {Fp8Format::kE4M3, Fp8Format::kE5M2}) {
     const at::Tensor x = random_tensor({48, 32}, at::kBFloat16, 1);
-    const Fp8Matrix narrow = to_fp8(x, largest_magnitude(x), format, kBoth);
+    const Fp8Matrix narrow = to_fp8(x, largest_magnitude(x), format, kFp8BothOrders);
     EXPECT_TRUE(bytes(narrow.columns).equal(bytes(narrow.rows).t().contiguous()));
     const at::Tensor error = numbers(narrow).sub(x.to(at::kFloat)).abs();
     // Numbers below the smallest exponent, 2^-6 or 2^-14 of the format, are multiples of its smallest number.
@@ -46,18 +44,18 @@ TEST(Fp8, RoundsToTheNearestNumberOfTheFormat) {
 
 TEST(Fp8, ZerosNumbersAboveTheBoundAndNaN) {
   const at::Tensor zeros = at::zeros({16, 16}, at::kBFloat16);
-  EXPECT_EQ(numbers(to_fp8(zeros, largest_magnitude(zeros), Fp8Format::kE4M3, kBoth)).abs().max().item<double>(), 0.0);
+  EXPECT_EQ(numbers(to_fp8(zeros, largest_magnitude(zeros), Fp8Format::kE4M3, kFp8BothOrders)).abs().max().item<double>(), 0.0);
   const at::Tensor x = random_tensor({16, 16}, at::kBFloat16, 1), bound = at::full({1}, 0.5);
-  EXPECT_NEAR(numbers(to_fp8(x, bound, Fp8Format::kE4M3, kBoth)).abs().max().item<double>(), 0.5, 1e-6);
+  EXPECT_NEAR(numbers(to_fp8(x, bound, Fp8Format::kE4M3, kFp8BothOrders)).abs().max().item<double>(), 0.5, 1e-6);
   x[3][5] = std::numeric_limits<double>::quiet_NaN();
-  EXPECT_TRUE(testing::any_nan(numbers(to_fp8(x, bound, Fp8Format::kE5M2, kBoth))));
+  EXPECT_TRUE(testing::any_nan(numbers(to_fp8(x, bound, Fp8Format::kE5M2, kFp8BothOrders))));
   EXPECT_TRUE(testing::any_nan(largest_magnitude(x)));
 }
 
 TEST(Fp8, RefusesWhatTensorCoresDoNotTake) {
   EXPECT_FALSE(fits_fp8(24, 32));
   const at::Tensor x = random_tensor({24, 32}, at::kBFloat16, 1);
-  EXPECT_THROW(to_fp8(x, largest_magnitude(x), Fp8Format::kE4M3, kBoth), c10::Error);
+  EXPECT_THROW(to_fp8(x, largest_magnitude(x), Fp8Format::kE4M3, kFp8BothOrders), c10::Error);
 }
 
 struct Layer {
@@ -70,7 +68,7 @@ struct Layer {
   Narrow narrow(at::DeviceType device) const {
     const auto of = [&](const at::Tensor& matrix, Fp8Format format) {
       const at::Tensor there = matrix.to(device);
-      return to_fp8(there, largest_magnitude(there), format, kBoth);
+      return to_fp8(there, largest_magnitude(there), format, kFp8BothOrders);
     };
     return {of(x, Fp8Format::kE4M3), of(w, Fp8Format::kE4M3), of(dy, Fp8Format::kE5M2)};
   }
@@ -137,7 +135,7 @@ TEST_F(Fp8OnAGpu, RoundsAsOnACpu) {
       x[rows / 2][columns / 2] = -40.0;
       const at::Tensor largest = largest_magnitude(x), gpu_x = x.to(at::kCUDA);
       EXPECT_EQ(largest_magnitude(gpu_x).item<float>(), largest.item<float>());
-      for (const Fp8Orders wanted : {kBoth, Fp8Orders{.rows = true}, Fp8Orders{.columns = true}}) {
+      for (const Fp8Orders wanted : {kFp8BothOrders, Fp8Orders{.rows = true}, Fp8Orders{.columns = true}}) {
         const Fp8Matrix expected = to_fp8(x, largest, format, wanted),
                         found = to_fp8(gpu_x, largest.to(at::kCUDA), format, wanted);
         EXPECT_EQ(found.scale.item<float>(), expected.scale.item<float>());

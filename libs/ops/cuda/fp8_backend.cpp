@@ -46,8 +46,6 @@ Fp8Matrix matrix_of(const at::Tensor& x, Fp8Format format, Fp8Orders wanted, con
   return result;
 }
 
-constexpr Fp8Orders kBoth = {.rows = true, .columns = true};
-
 }  // namespace
 
 bool has_fp8(int device) {
@@ -83,14 +81,14 @@ Fp8Matrix to_fp8(const at::Tensor& x, const at::Tensor& largest, Fp8Format forma
 
 Fp8Matrix relu_squared_to_fp8(const at::Tensor& z, const at::Tensor& largest) {
   const On stream(z);
-  return matrix_of(z, Fp8Format::kE4M3, kBoth, [&](const Fp8Pointers& to) {
+  return matrix_of(z, Fp8Format::kE4M3, kFp8BothOrders, [&](const Fp8Pointers& to) {
     cuda::relu_squared_to_fp8(narrow_data(z), device_data<float>(largest), to, z.size(0), z.size(1), stream);
   });
 }
 
 Fp8Matrix relu_squared_backward_to_fp8(const at::Tensor& dy, const at::Tensor& z, const at::Tensor& largest) {
   const On stream(z);
-  return matrix_of(z, Fp8Format::kE5M2, kBoth, [&](const Fp8Pointers& to) {
+  return matrix_of(z, Fp8Format::kE5M2, kFp8BothOrders, [&](const Fp8Pointers& to) {
     cuda::relu_squared_backward_to_fp8(narrow_data(dy), narrow_data(z), device_data<float>(largest), to, z.size(0), z.size(1),
                                        stream);
   });
