@@ -63,7 +63,7 @@ void add_sft(CommandLine& command_line) {
   auto distributed = std::make_shared<CommunicatorOptions>(communicator_options("sft"));
   declare_distributed_options(command.options(), *distributed);
   command.run([config, distributed, &command](Context& context) {
-    apply_recipe(command.options(), *config, config->recipe == "auto" ? sft_recipe(*config) : config->recipe);
+    apply_recipe(command.options(), *config);
     Ranks ranks(*distributed, config->runtime, shared_configuration(command));
     const auto scores = ranks.is_root() ? task_scores(config->scores) : others_scores(config->scores);
     const TrainingResult result = sft(*config, ranks.progress(context), scores, ranks.communicator());

@@ -47,7 +47,7 @@ class Planner {
   struct Trained {  // by an earlier step
     GptConfig model;
     std::int64_t device_batch_size = 0, total_batch_size = 0;
-    std::string stage = {};
+    std::string stage = {};  // by which it was trained
   };
 
   static std::int64_t known(const ChainStep& step, const char* key) { return step.plan.value(key, std::int64_t{0}); }
@@ -61,11 +61,11 @@ class Planner {
     declare(options, config);
     if (declare_scores != nullptr) declare_scores(options, scores);
     options.apply_json(step.options, fmt::format("step \"{}\"", step.name));
-    if constexpr (std::is_same_v<Config, PretrainConfig>) apply_recipe(options, config);
     if constexpr (std::is_same_v<Config, SftConfig>) {
       const Trained& base = base_of(step, config);
-      apply_recipe(options, config, sft_recipe(base.model, base.stage));
+      if (config.recipe == "auto") config.recipe = sft_recipe(base.model, base.stage);
     }
+    if constexpr (std::is_same_v<Config, PretrainConfig> || std::is_same_v<Config, SftConfig>) apply_recipe(options, config);
     return config;
   }
 
@@ -125,10 +125,11 @@ class Planner {
     result.steps = plan.steps;
     result.tokens = plan.steps * plan.total_batch_size;
     train(plan.model, config.device_batch_size, config, result);
-    remember(config, {plan.model, config.device_batch_size, plan.total_batch_size, "pretrain"});
+    remember(step, config, {plan.model, config.device_batch_size, plan.total_batch_size});
   }
 
-  void remember(const TrainerOptions& options, const Trained& trained) {
+  void remember(const ChainStep& step, const TrainerOptions& options, Trained trained) {
+    trained.stage = step.command;
     trained_[options.output_dir.lexically_normal().string()] = trained;
   }
   const Trained& base_of(const ChainStep& step, const FinetuneConfig& config) const {
@@ -147,7 +148,7 @@ class Planner {
     result.steps = config.num_iterations >= 0 ? config.num_iterations : epochs(known(step, "tokens"), config, batch);
     result.tokens = result.steps * batch;
     train(base.model, base.device_batch_size, config, result);
-    remember(config, {base.model, base.device_batch_size, batch, "midtrain"});
+    remember(step, config, {base.model, base.device_batch_size, batch});
   }
 
   void sft(const ChainStep& step, StepPlan& result) {
@@ -166,7 +167,7 @@ class Planner {
     result.steps = config.num_iterations >= 0 ? config.num_iterations : epochs(tokens, config, batch);
     result.tokens = result.steps * batch;
     train(base.model, shape.device_batch_size, config, result);
-    remember(config, {base.model, base.device_batch_size, base.total_batch_size, "sft"});
+    remember(step, config, base);
   }
 
   void rl(const ChainStep& step, StepPlan& result) {
@@ -180,7 +181,7 @@ class Planner {
     // A token that is generated takes a third of what one trained on does, at a fraction of the rate.
     result.seconds += seconds(static_cast<double>(answers * config.max_new_tokens) * base.model.flops_per_token() / 3.0 /
                               kGenerationShare);
-    remember(config, {base.model, base.device_batch_size, base.total_batch_size, "rl"});
+    remember(step, config, base);
   }
 
   static Trained with_rows(Trained base, const FinetuneConfig& config) {

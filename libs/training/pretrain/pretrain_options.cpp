@@ -211,19 +211,16 @@ void declare_pretrain_options(OptionList& options, PretrainConfig& config) {
 void apply_recipe(OptionList& options, PretrainConfig& config) {
   if (!config.resume.empty() && is_default(options, "recipe")) config.recipe = recipe_of_run(config.output_dir);
   if (config.is_2026()) return;  // whose defaults the options have
-  const auto otherwise = [&](const char* name, auto& field, auto value) {
-    if (is_default(options, name)) field = value;
-  };
-  otherwise("rope_base", config.rope_base, 10000.0);
-  otherwise("total_batch_size", config.total_batch_size, std::int64_t{524288});
-  otherwise("target_param_data_ratio", config.target_param_data_ratio, 20.0);
-  otherwise("embedding_lr", config.embedding_lr, 0.2);
-  otherwise("unembedding_lr", config.unembedding_lr, 0.004);
-  otherwise("weight_decay", config.weight_decay, 0.0);
-  otherwise("grad_clip", config.grad_clip, 1.0);  // which the reference has in pretraining alone
-  otherwise("warmup_steps", config.warmup_steps, std::int64_t{0});
-  otherwise("warmdown_ratio", config.warmdown_ratio, 0.2);
-  otherwise("final_lr_frac", config.final_lr_frac, 0.0);
+  set_default(options, "rope_base", config.rope_base, 10000.0);
+  set_default(options, "total_batch_size", config.total_batch_size, 524288);
+  set_default(options, "target_param_data_ratio", config.target_param_data_ratio, 20.0);
+  set_default(options, "embedding_lr", config.embedding_lr, 0.2);
+  set_default(options, "unembedding_lr", config.unembedding_lr, 0.004);
+  set_default(options, "weight_decay", config.weight_decay, 0.0);
+  set_default(options, "grad_clip", config.grad_clip, 1.0);  // which the reference has in pretraining alone
+  set_default(options, "warmup_steps", config.warmup_steps, 0);
+  set_default(options, "warmdown_ratio", config.warmdown_ratio, 0.2);
+  set_default(options, "final_lr_frac", config.final_lr_frac, 0.0);
   if (config.total_batch_size < 0)
     throw ConfigError("--total-batch-size -1 needs --recipe nanochat-2026-07, which has a law for it");
 }

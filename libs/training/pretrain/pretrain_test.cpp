@@ -32,10 +32,11 @@ using ::testing::ThrowsMessage;
 // Text, and options of a model that trains in a second.
 class Pretrain : public testing::StageTest<PretrainConfig> {
  protected:
-  Pretrain() {
+  // Models of nanochat-2025-12 learn in a few steps.
+  explicit Pretrain(const std::string& recipe = "nanochat-2025-12") {
     OptionList options;
     declare_pretrain_options(options, config_);
-    config_.recipe = "nanochat-2025-12";  // which learns in a few steps
+    config_.recipe = recipe;
     apply_recipe(options, config_);
     std::string text;
     for (int i = 0; i < 400; ++i) {
@@ -230,16 +231,12 @@ TEST_F(Pretrain, AResumedRunKeepsItsRecipe) {
   EXPECT_EQ(recipe_after_resume({{"depth", 4}}), "nanochat-2025-12") << "written before there were recipes";
 }
 
-TEST_F(Pretrain, TheNewestRecipeLearnsAndResumesBitForBit) {
-  const PretrainConfig newest;
-  config_.recipe = newest.recipe;
-  config_.embedding_lr = newest.embedding_lr;
-  config_.unembedding_lr = newest.unembedding_lr;
-  config_.weight_decay = newest.weight_decay;
-  config_.grad_clip = newest.grad_clip;
-  config_.rope_base = newest.rope_base;
-  config_.warmdown_ratio = newest.warmdown_ratio;
-  config_.final_lr_frac = newest.final_lr_frac;
+class NewestPretrain : public Pretrain {
+ protected:
+  NewestPretrain() : Pretrain("nanochat-2026-07") {}
+};
+
+TEST_F(NewestPretrain, LearnsAndResumesBitForBit) {
   const GptConfig model = config_.model_config(265);
   EXPECT_TRUE(model.is_2026());
   const ScalingPlan plan = config_.scaling(model);

@@ -1,5 +1,8 @@
 #include "training/sft/sft.h"
 
+#include <nlohmann/json.hpp>
+
+#include "checkpoint/checkpoint.h"
 #include "core/options.h"
 
 namespace nanochat {
@@ -48,28 +51,23 @@ std::string sft_recipe(const GptConfig& base, std::string_view last_stage) {
   return std::string(architecture_name(newest ? Architecture::kNanochat2026_07 : Architecture::kNanochat2025_12));
 }
 
-std::string sft_recipe(const SftConfig& config) {
-  if (config.base_model.empty()) return std::string(architecture_name(Architecture::kNanochat2025_12));
-  const BaseModel base = open_base_model(config, "sft");
-  return sft_recipe(base.stored.config, base.stage);
-}
-
-void apply_recipe(OptionList& options, SftConfig& config, const std::string& of_base_model) {
-  if (config.recipe == "auto") config.recipe = of_base_model;
+void apply_recipe(OptionList& options, SftConfig& config) {
+  if (config.recipe == "auto" && !config.base_model.empty()) {  // without one, sft() throws
+    const CheckpointSummary base = describe_checkpoint(config.base_model);
+    const nlohmann::json& state = base.training_state;
+    config.recipe = sft_recipe(base.config, state.is_object() ? state.value("stage", "") : "");
+  }
   if (!config.is_2026()) return;
-  const auto otherwise = [&](const char* name, auto& field, auto value) {
-    if (is_default(options, name)) field = value;
-  };
-  otherwise("packing", config.packing, "best-fit-pad");
-  otherwise("embedding_lr", config.embedding_lr, kInherited);
-  otherwise("unembedding_lr", config.unembedding_lr, kInherited);
-  otherwise("matrix_lr", config.matrix_lr, kInherited);
-  otherwise("init_lr_frac", config.init_lr_frac, 0.8);
-  otherwise("examples_per_step", config.examples_per_step, std::int64_t{0});
-  otherwise("warmdown_ratio", config.warmdown_ratio, 0.5);
-  otherwise("load_optimizer", config.load_optimizer, true);
-  otherwise("eval_interval", config.eval_interval, std::int64_t{200});
-  otherwise("eval_tokens", config.eval_tokens, std::int64_t{40 * 524288});
+  set_default(options, "packing", config.packing, "best-fit-pad");
+  set_default(options, "embedding_lr", config.embedding_lr, kInherited);
+  set_default(options, "unembedding_lr", config.unembedding_lr, kInherited);
+  set_default(options, "matrix_lr", config.matrix_lr, kInherited);
+  set_default(options, "init_lr_frac", config.init_lr_frac, 0.8);
+  set_default(options, "examples_per_step", config.examples_per_step, 0);
+  set_default(options, "warmdown_ratio", config.warmdown_ratio, 0.5);
+  set_default(options, "load_optimizer", config.load_optimizer, true);
+  set_default(options, "eval_interval", config.eval_interval, 200);
+  set_default(options, "eval_tokens", config.eval_tokens, 40 * 524288);
 }
 
 TrainingResult sft(const SftConfig& config, ProgressReporter& progress, const std::vector<ScheduledScore>& scores,

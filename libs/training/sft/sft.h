@@ -26,11 +26,9 @@ void declare_sft_options(OptionList& options, SftConfig& config);
 // The recipe for a base model: nanochat-2026-07 for a model of that architecture that has had no stage but pretraining, and else
 // nanochat-2025-12.
 std::string sft_recipe(const GptConfig& base, std::string_view last_stage);
-// The same for --base-model; nanochat-2025-12 where none is given, which is an error of sft(). Throws as open_base_model.
-std::string sft_recipe(const SftConfig& config);
-// Gives options of declare_sft_options() that nobody set the defaults of the recipe, which is `of_base_model` where config has
-// "auto". Call it once all sources were read.
-void apply_recipe(OptionList& options, SftConfig& config, const std::string& of_base_model);
+// Gives options of declare_sft_options() that nobody set the defaults of the recipe, which "auto" is replaced by. Call it once all
+// sources were read. Throws as describe_checkpoint.
+void apply_recipe(OptionList& options, SftConfig& config);
 
 TrainingResult sft(const SftConfig& config, ProgressReporter& progress, const std::vector<ScheduledScore>& scores = {},
                    Communicator& communicator = alone());

@@ -110,7 +110,7 @@ class NewestSft : public Sft {
     const std::int64_t interval = config_.eval_interval;
     OptionList options;
     declare_sft_options(options, config_);
-    apply_recipe(options, config_, sft_recipe(config_));
+    apply_recipe(options, config_);
     config_.eval_interval = interval;
   }
   std::map<std::string, at::Tensor> state(const std::string& checkpoint) const {
@@ -133,7 +133,7 @@ TEST_F(NewestSft, TheRecipeGivesWhatIsNotGiven) {
   declare_sft_options(options, given);
   options.apply_json({{"recipe", "nanochat-2026-07"}, {"packing", "padding"}, {"matrix_lr", 0.5}, {"load_optimizer", false}},
                      "here");
-  apply_recipe(options, given, "nanochat-2025-12");
+  apply_recipe(options, given);
   EXPECT_EQ(given.packing, "padding");
   EXPECT_EQ(given.matrix_lr, 0.5);
   EXPECT_EQ(given.embedding_lr, kInherited);
@@ -141,7 +141,7 @@ TEST_F(NewestSft, TheRecipeGivesWhatIsNotGiven) {
   SftConfig old;
   OptionList of_old;
   declare_sft_options(of_old, old);
-  apply_recipe(of_old, old, "nanochat-2025-12");
+  apply_recipe(of_old, old);
   EXPECT_EQ(sft_recipe(GptConfig::from_depth(4, 512, 64, Architecture::kNanochat2026_07), "midtrain"), "nanochat-2025-12");
   EXPECT_EQ(old.packing, "best-fit");
   EXPECT_EQ(old.init_lr_frac, 0.02);

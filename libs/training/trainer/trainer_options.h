@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <string>
+#include <type_traits>
 
 #include "optim/optimizer.h"
 #include "runtime/runtime.h"
@@ -53,6 +54,11 @@ void declare_data_options(OptionList& options, TrainerOptions& config, const std
 void declare_learning_rates(OptionList& options, TrainerOptions& config, bool inherits = false);
 // Whether there is an option of this name that nobody set, so that a recipe may give it another default.
 bool is_default(OptionList& options, const std::string& name);
+// Sets the option to this default if nobody set it.
+template <class T>
+void set_default(OptionList& options, const std::string& name, T& field, const std::type_identity_t<T>& value) {
+  if (is_default(options, name)) field = value;
+}
 // How the learning rates rise and fall, as fractions of the steps.
 void declare_schedule_options(OptionList& options, double& warmup_ratio, double& warmdown_ratio, double& final_lr_frac);
 // Other options of an optimizer step: weight decay, Muon, clipping, skipped steps.
