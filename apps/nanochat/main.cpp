@@ -9,6 +9,7 @@
 
 namespace {
 
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)  // they are not ready for other code so early
 // Commands that compute one token after the other: nanochat serve, infer, bench serve, bench infer.
 bool decodes(char** argv) {
   if (argv[0] == nullptr || argv[1] == nullptr) return false;
@@ -41,7 +42,6 @@ void shorten_waits(int /*argc*/, char** argv, char** environment) {
   ::execve(program, argv, with_spins.data());
 }
 
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)  // not ready for other code so early
 [[gnu::section(".preinit_array"), gnu::used]] void (*const before_libraries)(int, char**, char**) = shorten_waits;
 #endif
 

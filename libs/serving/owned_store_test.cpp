@@ -121,7 +121,7 @@ TEST(OwnedStore, EndsAValueThatIsReplacedDroppedExpiredOrErased) {
   OwnedStore<Watched> store(2, 10000, 60s);
   const auto now = OwnedStore<Watched>::Clock::now();
   const auto put = [&](const char* id, auto time) {
-    store.put(id, Watched("", [&] { ended += 1 + static_cast<int>(0 * store.count(time)); }), time);
+    store.put(id, Watched("", [&, time] { ended += 1 + static_cast<int>(0 * store.count(time)); }), time);
   };
   put("a", now);
   put("a", now);

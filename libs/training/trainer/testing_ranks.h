@@ -1,6 +1,8 @@
 #pragma once
 // For tests only: the micro-batches of a step for several processes, and models for them.
 
+#include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <utility>
@@ -34,7 +36,8 @@ inline std::vector<TokenBatch> batches_of(std::uint64_t step, int count) {
       batch.inputs.insert(batch.inputs.end(), first, first + kTime);
       batch.targets.insert(batch.targets.end(), first + 1, first + kTime + 1);
     }
-    for (int t = 0; t < 3 * i; ++t) batch.targets[static_cast<std::size_t>(t)] = -1;
+    const std::size_t masked = 3 * static_cast<std::size_t>(i) % batch.targets.size();
+    std::fill_n(batch.targets.begin(), masked, -1);
     batches.push_back(std::move(batch));
   }
   return batches;
