@@ -33,6 +33,7 @@
 #include "speculative_option.h"
 #include "tokenizer/load.h"
 #include "tokenizer/tokenizer.h"
+#include "training/trainer/memory_check.h"
 #include "training/trainer/same_everywhere.h"
 #include "training/trainer/train_step.h"
 #include "training/trainer/trainer_options.h"
@@ -46,7 +47,7 @@ struct BenchArguments {
   std::string recipe{architecture_name(Architecture::kNanochat2025_12)};
   std::int64_t depth = 4;
   std::int64_t sequence_len = 256;
-  std::int64_t device_batch_size = 16;
+  std::int64_t device_batch_size = 16;  // train: or kAutoDeviceBatch
   std::int64_t micro_batches = 1;  // train only
   bool recompute = false;          // train only
   bool fp8 = false;                // train only
@@ -177,15 +178,18 @@ void add_conversations(const BenchConversations& conversations, double rows_per_
   table.emplace_back("rendered, packed", rate(conversations.loaded_per_second()) + " conversations/s");
 }
 
+TrainerOptions trainer_options(const BenchArguments& arguments) {
+  TrainerOptions options;
+  options.recompute = arguments.recompute;
+  options.fp8 = arguments.fp8;
+  options.shard = arguments.shard;
+  return options;
+}
+
 // Of each of so many processes.
 std::int64_t estimated_memory(const BenchArguments& arguments, const GptConfig& config, const Runtime& runtime, int ranks) {
-  const TrainingShape shape{.device_batch_size = arguments.device_batch_size,
-                            .sequence_len = arguments.sequence_len,
-                            .compute_bytes = runtime.dtype == at::kFloat ? 4 : 2,
-                            .gpu = runtime.device.is_cuda(),
-                            .recompute = arguments.recompute,
-                            .fp8 = arguments.fp8,
-                            .shard_weights = arguments.shard == "full"};
+  const TrainingShape shape = training_shape(trainer_options(arguments), config, arguments.device_batch_size,
+                                             runtime.dtype == at::kFloat ? 4 : 2, runtime.device.is_cuda());
   return estimate_rank_memory(config, shape, ranks).total();
 }
 
@@ -284,17 +288,22 @@ std::vector<TokenBatch> random_batches(const BenchArguments& arguments, std::int
   return mine;
 }
 
-ExitCode bench_train(const BenchArguments& arguments, Ranks& ranks, Context& context) {
+ExitCode bench_train(BenchArguments arguments, Ranks& ranks, Context& context) {
   GptConfig config = config_of(arguments);
   Communicator& communicator = ranks.communicator();
   Runtime runtime = select_runtime(arguments.runtime, Workload::kTraining,
                                    {communicator.local_rank(), communicator.local_size()});
   set_dtype(runtime, same_dtype(communicator, runtime.dtype));
-  std::optional<BenchConversations> conversations;
+  std::shared_ptr<const Tokenizer> tokenizer;
   if (!arguments.mixture.empty()) {
     if (arguments.tokenizer.empty()) throw ConfigError("--mixture needs a --tokenizer to render conversations with");
-    const std::shared_ptr<const Tokenizer> tokenizer = load_tokenizer(arguments.tokenizer);
+    tokenizer = load_tokenizer(arguments.tokenizer);
     config.vocab_size = tokenizer->vocab_size();
+  }
+  if (arguments.device_batch_size == kAutoDeviceBatch)
+    arguments.device_batch_size = choose_device_batch(trainer_options(arguments), config, runtime, communicator);
+  std::optional<BenchConversations> conversations;
+  if (tokenizer) {
     conversations.emplace(arguments.mixture, *tokenizer, arguments.device_batch_size, arguments.sequence_len);
   }
   if (arguments.fp8) require_fp8(runtime);
@@ -310,7 +319,7 @@ ExitCode bench_train(const BenchArguments& arguments, Ranks& ranks, Context& con
   model.init_weights(kSeed);
   model.zero_grad();
   // As a training by default has it: Newton-Schulz in the faster precision.
-  OptimizerOptions options = TrainerOptions().optimizer_options(runtime, config);
+  OptimizerOptions options = trainer_options(arguments).optimizer_options(runtime, config);
   options.muon.dtype = options.normuon.dtype = same_dtype(communicator, options.muon.dtype);
   Optimizer optimizer(model.parameters(), config.n_embd, options, communicator, shards ? &*shards : nullptr);
   std::vector<TokenBatch> batches = random_batches(arguments, config.vocab_size, communicator);
@@ -453,13 +462,18 @@ ExitCode bench_infer(const BenchArguments& arguments, Context& context) {
 }
 
 Subcommand& add_shape(CommandLine& command_line, const char* path, const char* summary, const char* example,
-                      BenchArguments& arguments) {
+                      BenchArguments& arguments, bool trains) {
   Subcommand& command = command_line.add(path, summary, example);
   command.option("recipe", &arguments.recipe, "Version of the Python nanochat whose architecture and optimizer to measure.")
       .one_of({"nanochat-2025-12", "nanochat-2026-07"});
   command.option("depth", &arguments.depth, "Number of layers. The model is 64 times as wide.").at_least(1);
   command.option("sequence_len", &arguments.sequence_len, "Number of tokens in a row.").at_least(1);
-  command.option("device_batch_size", &arguments.device_batch_size, "Number of rows in a forward pass.").at_least(1);
+  const std::string rows = "Number of rows in a forward pass.";
+  Option& batch = command
+                      .option("device_batch_size", &arguments.device_batch_size,
+                              trains ? rows + " auto uses the largest power of two whose estimated memory fits." : rows)
+                      .at_least(1);
+  if (trains) batch.or_word("auto", kAutoDeviceBatch);
   command.option("vocab_size", &arguments.vocab_size, "Number of tokens in the vocabulary.").at_least(1);
   command.option("steps", &arguments.steps, "Number of timed runs; the median is reported.").at_least(1);
   command.option("warmup", &arguments.warmup, "Number of runs before timing starts.").at_least(0);
@@ -477,7 +491,8 @@ void add_bench(CommandLine& command_line) {
       "Measure training steps: forward, backward and optimizer. MFU is relative to the data-sheet rate of a GPU, "
       "or to the measured rate of a large matrix product in the same dtype on a CPU. Started as several processes, for "
       "example by `nanochat launch`, it measures data-parallel training; tokens/s is the sum over all of them.",
-      "nanochat bench train --depth 4 --sequence-len 256 --device-batch-size 16 --vocab-size 4096", *train);
+      "nanochat bench train --depth 4 --sequence-len 256 --device-batch-size 16 --vocab-size 4096", *train,
+      /*trains=*/true);
   training.option("recompute", &train->recompute,
                   "Keep only the input of each layer in the forward pass, and compute the rest again in the backward pass.");
   training.option("profile", &train->profile,
@@ -508,7 +523,8 @@ void add_bench(CommandLine& command_line) {
       command_line, "bench infer",
       "Measure generation: processing of the prompts (prefill), then one token at a time for all rows (decode). "
       "The time to first token (TTFT) is measured with a single prompt.",
-      "nanochat bench infer --depth 4 --sequence-len 256 --device-batch-size 16 --vocab-size 4096", *infer);
+      "nanochat bench infer --depth 4 --sequence-len 256 --device-batch-size 16 --vocab-size 4096", *infer,
+      /*trains=*/false);
   command.option("prompt_tokens", &infer->prompt_tokens, "Number of tokens in each prompt; 0 uses half of --sequence-len.")
       .at_least(0);
   command.option("max_tokens", &infer->max_tokens, "Maximum number of tokens to generate; the context may allow fewer.")

@@ -89,7 +89,7 @@ void append_row(std::string& out, const Option& option, bool required) {
   std::string text = cell(option.help() + former(option));
   if (!option.choices().empty()) text += " (`" + cell(joined_choices(option)) + "`)";
   const std::string preset = option.default_text().empty() ? "" : "`" + cell(option.default_text()) + "`";
-  out += fmt::format("| `{}` | {} | {} |\n", signature(option), required ? "required" : preset, text);
+  out += fmt::format("| `{}` | {} | {} |\n", cell(signature(option)), required ? "required" : preset, text);
 }
 
 constexpr std::string_view kTableHead = "| option | default | meaning |\n|---|---|---|\n";

@@ -23,6 +23,7 @@ nlohmann::json pretrain_plan_json(const PretrainPlan& plan, const Cluster& clust
           {"vocab_size", plan.model.vocab_size},
           {"steps", plan.steps},
           {"tokens", plan.steps * plan.total_batch_size},
+          {"device_batch_size", plan.shape.device_batch_size},
           {"grad_accum_steps", plan.grad_accum_steps},
           {"memory_bytes", training.memory.total()},
           {"memory",

@@ -22,9 +22,9 @@ struct PlanArguments {
 };
 
 ExitCode print_plan(const PretrainConfig& config, const Cluster& cluster, bool as_json) {
-  constexpr std::int64_t kVocabulary = 65536;  // of the reference's speedrun
+  const std::int64_t assumed = config.is_2026() ? 32768 : 65536;  // of the speedrun of that version of the reference
   const std::optional<std::int64_t> vocabulary = planned_vocab_size(config);
-  const PretrainPlan plan = plan_pretraining(config, vocabulary.value_or(kVocabulary), config.runtime.device != "cpu", cluster);
+  const PretrainPlan plan = plan_pretraining(config, vocabulary.value_or(assumed), config.runtime.device != "cpu", cluster);
   if (as_json) {
     std::cout << pretrain_plan_json(plan, cluster).dump() << '\n';
   } else {

@@ -190,6 +190,12 @@ Option& Option::check(std::function<std::string(const json&)> expected_or_empty)
   return *this;
 }
 
+Option& Option::or_word(std::string word, std::int64_t number) {
+  word_ = std::move(word);
+  word_number_ = number;
+  return *this;
+}
+
 Option& Option::comma_separated() {
   comma_separated_ = true;
   return *this;
@@ -217,17 +223,19 @@ std::string Option::former_flag() const { return former_.empty() ? "" : flag_of(
 std::string Option::environment() const { return variable_of(name_); }
 
 std::string Option::type_name() const {
-  return std::visit(Overloaded{[](bool*) { return ""; }, [](int*) { return "INT"; }, [](std::int64_t*) { return "INT"; },
-                               [](std::uint64_t*) { return "INT"; }, [](double*) { return "FLOAT"; },
-                               [](std::string*) { return "TEXT"; }, [](std::filesystem::path*) { return "PATH"; },
-                               [](std::vector<std::string>*) { return "TEXT..."; }},
-                    field_);
+  const char* type = std::visit(
+      Overloaded{[](bool*) { return ""; }, [](int*) { return "INT"; }, [](std::int64_t*) { return "INT"; },
+                 [](std::uint64_t*) { return "INT"; }, [](double*) { return "FLOAT"; }, [](std::string*) { return "TEXT"; },
+                 [](std::filesystem::path*) { return "PATH"; }, [](std::vector<std::string>*) { return "TEXT..."; }},
+      field_);
+  return word_.empty() ? type : type + ("|" + word_);
 }
 
 json Option::value() const {
-  return std::visit(Overloaded{[](const std::filesystem::path* field) { return json(field->string()); },
-                               [](const auto* field) { return json(*field); }},
-                    field_);
+  json now = std::visit(Overloaded{[](const std::filesystem::path* field) { return json(field->string()); },
+                                   [](const auto* field) { return json(*field); }},
+                        field_);
+  return !word_.empty() && now == word_number_ ? json(word_) : now;
 }
 
 void Option::set_json(const json& value, const std::string& where, const std::string& source) {
@@ -277,6 +285,11 @@ void Option::set_json(const json& value, const std::string& where, const std::st
                         [&](auto* field) {
                           using T = std::remove_pointer_t<decltype(field)>;
                           if constexpr (std::is_integral_v<T>) {
+                            if (!word_.empty() && value.is_string()) {
+                              if (value != word_) reject(where, shown_json(value), "an integer, or " + word_);
+                              *field = static_cast<T>(word_number_);
+                              return;
+                            }
                             const T number = integer_or_reject<T>(value, where);
                             checked(json(number));
                             *field = number;

@@ -39,6 +39,8 @@ class Option {
   Option& one_of(std::vector<std::string> choices);
   // The function returns the expected value in words ("a power of two") if the value is wrong, otherwise an empty string.
   Option& check(std::function<std::string(const nlohmann::json&)> expected_or_empty);
+  // The option also takes this word, which gives its integer field that number; checks concern other values only.
+  Option& or_word(std::string word, std::int64_t number);
   Option& comma_separated();  // a list that flags may also give as "a,b" (environment variables always may)
   Option& formerly(std::string name);  // an earlier name, still accepted in flags, environment and files
   Option& not_in_resolved();  // belongs to the invocation and not to the run (for example quiet)
@@ -55,7 +57,7 @@ class Option {
   bool is_flag() const { return std::holds_alternative<bool*>(field_); }
   bool is_list() const { return std::holds_alternative<std::vector<std::string>*>(field_); }
   bool is_comma_separated() const { return comma_separated_; }
-  std::string type_name() const;                         // INT, FLOAT, TEXT, PATH, TEXT..., empty for bool
+  std::string type_name() const;                         // INT, INT|auto, FLOAT, TEXT, PATH, TEXT..., empty for bool
   const std::string& default_text() const { return default_text_; }
   bool in_resolved() const { return in_resolved_; }
   bool is_changeable() const { return may_change_; }
@@ -73,6 +75,8 @@ class Option {
   OptionField field_;
   std::vector<std::string> choices_;
   std::vector<std::function<std::string(const nlohmann::json&)>> checks_;
+  std::string word_;  // of or_word(); empty: none
+  std::int64_t word_number_ = 0;
   bool comma_separated_ = false;
   bool in_resolved_ = true;
   bool may_change_ = false;

@@ -160,6 +160,22 @@ TEST_F(OptionsTest, AboveTakesOneOtherValue) {
   EXPECT_EQ(config_.tokens, -1);
 }
 
+TEST_F(OptionsTest, AWordStandsForANumber) {
+  option("tokens").at_least(1).or_word("auto", -1);
+  EXPECT_EQ(option("tokens").type_name(), "INT|auto");
+  set("tokens", {"7"});
+  EXPECT_EQ(option("tokens").value(), 7);
+  set("tokens", {"auto"});
+  EXPECT_EQ(config_.tokens, -1);
+  EXPECT_EQ(option("tokens").source(), "flag");
+  EXPECT_EQ(options_.resolved().at("tokens"), "auto");
+  config_.tokens = 3;
+  options_.apply_json({{"tokens", "auto"}}, "c.json");
+  EXPECT_EQ(config_.tokens, -1);
+  EXPECT_EQ(error_of_text("tokens", {"most"}), "--tokens: found \"most\", expected an integer, or auto");
+  EXPECT_THAT(error_of_text("tokens", {"-1"}), HasSubstr("at least 1")) << "the number itself is not offered";
+}
+
 TEST_F(OptionsTest, JsonOfEveryType) {
   options_.apply_json(json::parse(R"({"compile": false, "depth": 6, "tokens": -5, "seed": 7, "lr": 1,
                                       "dtype": "bfloat16", "output_dir": "x", "data_dir": ["p", "q"],

@@ -86,6 +86,13 @@ MemoryEstimate estimate_rank_memory(const GptConfig& config, const TrainingShape
   return estimate;
 }
 
+std::int64_t largest_batch_of_rank(const GptConfig& config, const TrainingShape& shape, int ranks, std::int64_t bytes) {
+  // What other ranks have of weights, gradients and the optimizer's state counts, too. It is the same for every batch.
+  const std::int64_t others = estimate_training_memory(config, shape).total() -
+                              estimate_rank_memory(config, shape, ranks).total();
+  return largest_batch_that_fits(config, shape, bytes + others);
+}
+
 StepTraffic step_traffic(const GptConfig& config, int ranks, int compute_bytes, int gradient_bytes) {
   if (ranks == 1) return {};
   StepTraffic traffic{.gradient_calls = config.n_layer + 2, .weight_calls = config.n_layer + 2};

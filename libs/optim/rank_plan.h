@@ -30,6 +30,8 @@ struct Cluster {
 // As estimate_training_memory(), of the rank that owns the most of the optimizer's state, and with shape.shard_weights of the
 // weights.
 MemoryEstimate estimate_rank_memory(const GptConfig& config, const TrainingShape& shape, int ranks);
+// As largest_batch_that_fits(), of such a rank.
+std::int64_t largest_batch_of_rank(const GptConfig& config, const TrainingShape& shape, int ranks, std::int64_t bytes);
 
 // Bytes that a rank sends in an optimizer step, however many micro-batches it has, unless weights are sharded.
 struct StepTraffic {

@@ -99,10 +99,14 @@ Runtime select_runtime(const RuntimeOptions& options, Workload workload, Process
     runtime.dtype = options.dtype == "bfloat16" ? at::kBFloat16 : at::kFloat;
   }
   if (runtime.device.is_cuda()) ops::use_device(runtime.device);
-  constexpr double kGiga = 1e9;
-  limit_memory(runtime.device, static_cast<std::int64_t>(kGiga * options.memory_limit));
+  limit_memory(runtime.device, memory_limit_bytes(options));
   set_dtype(runtime, runtime.dtype);
   return runtime;
+}
+
+std::int64_t memory_limit_bytes(const RuntimeOptions& options) {
+  constexpr double kGiga = 1e9;
+  return static_cast<std::int64_t>(kGiga * options.memory_limit);
 }
 
 void set_dtype(Runtime& runtime, at::ScalarType dtype) {

@@ -39,6 +39,8 @@ struct ProcessPlace {
 Runtime select_runtime(const RuntimeOptions& options, Workload workload, ProcessPlace place = {});
 // The device that this chooses; sets nothing.
 at::Device select_device(const RuntimeOptions& options, ProcessPlace place = {});
+// Of --memory-limit; 0: none.
+std::int64_t memory_limit_bytes(const RuntimeOptions& options);
 void set_dtype(Runtime& runtime, at::ScalarType dtype);  // and its description
 
 // bfloat16 on GPUs that multiply it (compute capability 8 and later); on a CPU the one that was measured to be faster.

@@ -1,5 +1,5 @@
-// parity_training FOLDER DEVICE DTYPE OUTPUT.json: trains nanochat-2026-07 as FOLDER says. A tool of training_parity.py, not of
-// users.
+// parity_training FOLDER DEVICE DTYPE OUTPUT.json: trains nanochat-2026-07 as FOLDER says; DTYPE is float32, bfloat16, or fp8,
+// which is bfloat16 with products in 8 bits. A tool of training_parity.py, not of users.
 //   FOLDER/config.json, init.safetensors     as in the fixtures (reference_fixture.h)
 //   FOLDER/batches.safetensors               `batches` int32 (steps, B, T + 1), `validation` int32 (batches, B, T + 1)
 //   FOLDER/training.json                     `hyperparameters` and `schedule`, as in a fixture's expected.json
@@ -21,7 +21,7 @@
 namespace nanochat::parity {
 namespace {
 
-nlohmann::json train(const std::filesystem::path& folder, at::Device device, at::ScalarType dtype) {
+nlohmann::json train(const std::filesystem::path& folder, at::Device device, at::ScalarType dtype, bool fp8) {
   ops::use_device(device);
   GptConfig config = fixture_config(folder);
   config.rope_table_bf16 = dtype == at::kBFloat16;  // the reference's has the type that it computes in
@@ -31,6 +31,7 @@ nlohmann::json train(const std::filesystem::path& folder, at::Device device, at:
     for (Parameter& parameter : model.parameters()) parameter.value.copy_(init.tensor(parameter.spec.reference_name()));
   }
   model.refresh_compute();
+  model.set_fp8(fp8);
   const nlohmann::json plan = read_json(folder / "training.json");
   const nlohmann::json &hyper = plan.at("hyperparameters"), &schedule = plan.at("schedule");
   Optimizer optimizer(model.parameters(), model.config().n_embd, fixture_options(hyper, dtype));
@@ -60,13 +61,13 @@ nlohmann::json train(const std::filesystem::path& folder, at::Device device, at:
 
 int main(int argc, char** argv) {
   const std::string dtype = argc == 5 ? argv[3] : "";
-  if (dtype != "float32" && dtype != "bfloat16") {
-    std::cerr << "usage: parity_training FOLDER DEVICE float32|bfloat16 OUTPUT.json\n";
+  if (dtype != "float32" && dtype != "bfloat16" && dtype != "fp8") {
+    std::cerr << "usage: parity_training FOLDER DEVICE float32|bfloat16|fp8 OUTPUT.json\n";
     return 2;
   }
   try {
     std::ofstream(argv[4]) << nanochat::parity::train(argv[1], at::Device(argv[2]),
-                                                      dtype == "float32" ? at::kFloat : at::kBFloat16)
+                                                      dtype == "float32" ? at::kFloat : at::kBFloat16, dtype == "fp8")
                            << "\n";
   } catch (const std::exception& error) {
     std::cerr << "parity_training: " << error.what() << "\n";

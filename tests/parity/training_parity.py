@@ -16,6 +16,9 @@ the losses and bits per byte of both, the mean and largest difference of a step'
 --noise also trains the Python nanochat a second time, without torch.compile (reference_eager.json). The two runs of one program
 differ in rounding alone; their difference is what rounding makes of these steps, and no other program can be expected nearer.
 
+--fp8 also trains with both programs in 8 bits (reference_fp8.json, ours_fp8.json), and compares each with its own run in bfloat16.
+The reference needs a GPU for it.
+
 Needs torch, numpy and safetensors.
 """
 
@@ -58,6 +61,7 @@ def parse_arguments():
     parser.add_argument("--validation-rows", type=int, default=64)
     parser.add_argument("--eager", action="store_true", help="the reference without torch.compile")
     parser.add_argument("--noise", action="store_true", help="also compare the reference with itself, compiled and not")
+    parser.add_argument("--fp8", action="store_true", help="also compare 8 bits with bfloat16, in both programs")
     parser.add_argument("--mean-within", type=float, default=0.3)
     parser.add_argument("--validation-within", type=float, default=0.3)
     return parser.parse_args()
@@ -150,8 +154,27 @@ def schedules(plan, step):
     return rate, momentum, plan["hyperparameters"]["weight_decay"] * 0.5 * (1 + math.cos(math.pi * step / total))
 
 
-def train_reference(args, eager, vocabulary, plan, batches, validation):
+def to_fp8(model):
+    from nanochat.fp8 import Float8LinearConfig, convert_to_float8_training
+
+    # Which layers it converts: scripts/base_train.py of the reference.
+    convert_to_float8_training(
+        model, config=Float8LinearConfig.from_recipe_name("tensorwise"),
+        module_filter_fn=lambda module, name: isinstance(module, torch.nn.Linear) and module.in_features % 16 == 0
+        and module.out_features % 16 == 0 and min(module.in_features, module.out_features) >= 128)
+
+
+def to_linear(model):
+    """Back to bfloat16, as the reference evaluates."""
+    for module in model.modules():
+        if type(module).__name__ == "Float8Linear":
+            module.__class__ = type(model.smear_gate)
+
+
+def train_reference(args, eager, vocabulary, plan, batches, validation, fp8=False):
     model, _ = make_model(args, vocabulary)  # always the same weights
+    if fp8:
+        to_fp8(model)
     compiled = model if eager else torch.compile(model, dynamic=False)
     optimizer = model.setup_optimizer(**plan["hyperparameters"])
     losses = []
@@ -171,6 +194,9 @@ def train_reference(args, eager, vocabulary, plan, batches, validation):
         optimizer.step()
         model.zero_grad(set_to_none=True)
         losses.append(loss.item())
+    if fp8:
+        to_linear(model)
+        compiled = model if eager else torch.compile(model, dynamic=False)
     with torch.no_grad():
         held_out = [compiled(*split(rows)).item() for rows in validation]
     del compiled, model, optimizer
@@ -184,6 +210,12 @@ def difference(result, reference):
     steps = [abs(a - b) / b * 100 for a, b in zip(result["losses"], reference["losses"], strict=True)]
     held_out = abs(result["validation_loss"] - reference["validation_loss"]) / reference["validation_loss"] * 100
     return sum(steps) / len(steps), max(steps), held_out
+
+
+def train_ours(args, dtype, name):
+    file = args.work / name
+    subprocess.run([args.tool, str(args.work), args.device, dtype, str(file)], check=True)
+    return json.loads(file.read_text())
 
 
 def describe(mean, largest, held_out):
@@ -219,8 +251,11 @@ def main():
     if args.noise:
         results["reference, eager"] = train_reference(args, True, vocabulary, plan, batches, validation)
         (args.work / "reference_eager.json").write_text(json.dumps(results["reference, eager"]))
-    subprocess.run([args.tool, str(args.work), args.device, args.dtype, str(args.work / "ours.json")], check=True)
-    results["ours"] = json.loads((args.work / "ours.json").read_text())
+    results["ours"] = train_ours(args, args.dtype, "ours.json")
+    if args.fp8:
+        results["reference, fp8"] = train_reference(args, args.eager, vocabulary, plan, batches, validation, fp8=True)
+        (args.work / "reference_fp8.json").write_text(json.dumps(results["reference, fp8"]))
+        results["ours, fp8"] = train_ours(args, "fp8", "ours_fp8.json")
 
     for name, result in results.items():
         bpb = result["validation_loss"] / math.log(2) / bytes_per_token  # at the shards' mean bytes of a token
@@ -228,6 +263,9 @@ def main():
               f"validation {result['validation_loss']:.4f}, bpb {bpb:.4f}")
     if args.noise:
         print("reference with itself: " + describe(*difference(results["reference, eager"], reference)))
+    if args.fp8:
+        for name in ("reference", "ours"):
+            print(f"{name}, fp8 with bfloat16: " + describe(*difference(results[name + ", fp8"], results[name])))
     mean, largest, held_out = difference(results["ours"], reference)
     print(describe(mean, largest, held_out))
     return 0 if mean <= args.mean_within and held_out <= args.validation_within else 1

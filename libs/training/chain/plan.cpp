@@ -15,6 +15,7 @@
 #include "training/pretrain/pretrain_plan.h"
 #include "training/rl/rl.h"
 #include "training/sft/sft.h"
+#include "training/trainer/memory_check.h"
 #include "training/trainer/training_plan.h"
 
 namespace nanochat {
@@ -87,15 +88,13 @@ class Planner {
     }
   }
 
+  TrainingShape shape_of(const GptConfig& model, std::int64_t rows, const TrainerOptions& options) const {
+    return training_shape(options, model, rows, options.runtime.dtype == "float32" ? 4 : 2, chain_.hardware.gpu);
+  }
+
   // Weights, optimizer and their memory while training; checkpoints that stay.
   void train(const GptConfig& model, std::int64_t device_batch_size, const TrainerOptions& options, StepPlan& result) const {
-    const TrainingShape shape{.device_batch_size = device_batch_size,
-                              .sequence_len = model.sequence_len,
-                              .compute_bytes = options.runtime.dtype == "float32" ? 4 : 2,
-                              .gpu = chain_.hardware.gpu,
-                              .recompute = options.recompute,
-                              .fp8 = options.fp8,
-                              .shard_weights = options.shard == "full"};
+    const TrainingShape shape = shape_of(model, device_batch_size, options);
     const double tokens = result.steps > 0 ? static_cast<double>(result.tokens) / static_cast<double>(result.steps) : 0.0;
     Cluster cluster = cluster_;
     cluster.gradient_bytes = options.grad_comm_dtype == "bfloat16" ? 2 : 4;
@@ -124,8 +123,8 @@ class Planner {
     const PretrainPlan plan = plan_pretraining(config, vocab_size_, chain_.hardware.gpu, cluster_);
     result.steps = plan.steps;
     result.tokens = plan.steps * plan.total_batch_size;
-    train(plan.model, config.device_batch_size, config, result);
-    remember(step, config, {plan.model, config.device_batch_size, plan.total_batch_size});
+    train(plan.model, plan.shape.device_batch_size, config, result);
+    remember(step, config, {plan.model, plan.shape.device_batch_size, plan.total_batch_size});
   }
 
   void remember(const ChainStep& step, const TrainerOptions& options, Trained trained) {
@@ -184,8 +183,11 @@ class Planner {
     remember(step, config, base);
   }
 
-  static Trained with_rows(Trained base, const FinetuneConfig& config) {
+  Trained with_rows(Trained base, const FinetuneConfig& config) const {
     if (config.device_batch_size > 0) base.device_batch_size = config.device_batch_size;
+    if (config.device_batch_size == kAutoDeviceBatch) {
+      base.device_batch_size = plan_device_batch(config.runtime, base.model, shape_of(base.model, 1, config), cluster_.ranks);
+    }
     return base;
   }
   static std::int64_t epochs(std::int64_t items, const FinetuneConfig& config, std::int64_t of_a_step) {

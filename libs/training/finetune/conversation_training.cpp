@@ -225,8 +225,7 @@ StepShape step_shape(std::int64_t rows_wanted, std::int64_t largest_device_batch
 }
 
 TrainingResult train_on_conversations(const FinetuneConfig& config, const ConversationDataOptions& data,
-                                      const ConversationPlan& plan, ProgressReporter& progress) {
-  const Runtime runtime = select_training_runtime(config, *plan.communicator);
+                                      const ConversationPlan& plan, const Runtime& runtime, ProgressReporter& progress) {
   ConversationTraining stage(config, data, plan);
   return run_stage(stage.parts(runtime), stage, progress);
 }

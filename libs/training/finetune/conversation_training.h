@@ -45,6 +45,6 @@ StepShape step_shape(std::int64_t rows_wanted, std::int64_t largest_device_batch
 
 // Throws as run_stage, open_base_model and load_conversation_data.
 TrainingResult train_on_conversations(const FinetuneConfig& config, const ConversationDataOptions& data,
-                                      const ConversationPlan& plan, ProgressReporter& progress);
+                                      const ConversationPlan& plan, const Runtime& runtime, ProgressReporter& progress);
 
 }  // namespace nanochat

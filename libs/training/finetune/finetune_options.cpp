@@ -9,6 +9,7 @@
 #include "core/options.h"
 #include "tokenizer/special_tokens.h"
 #include "tokenizer/tokenizer.h"
+#include "training/trainer/memory_check.h"
 
 namespace nanochat {
 namespace {
@@ -33,7 +34,7 @@ void require_chat_tokens(const BaseModel& base) {
 
 }  // namespace
 
-void declare_finetune_options(OptionList& options, FinetuneConfig& config, bool inherits) {
+void declare_finetune_options(OptionList& options, FinetuneConfig& config, const FinetuneForms& forms) {
   options
       .add("base_model", config.base_model,
            "Model to start from: a run or checkpoint of an earlier stage, or the name of a run in runs/.")
@@ -49,12 +50,13 @@ void declare_finetune_options(OptionList& options, FinetuneConfig& config, bool 
   options.add("num_epochs", config.num_epochs, "Number of passes over the data (epochs); 0 takes no optimizer step.")
       .at_least(0)
       .may_change();
-  options
-      .add("device_batch_size", config.device_batch_size,
-           "Maximum number of rows in one forward pass; 0 uses the value of the base model's run.")
-      .at_least(0)
-      .may_change();
-  declare_learning_rates(options, config, inherits);
+  const std::string rows = "Maximum number of rows in one forward pass; 0 uses the value of the base model's run.";
+  Option& batch = options
+                      .add("device_batch_size", config.device_batch_size, rows + (forms.auto_batch ? kAutoDeviceBatchHelp : ""))
+                      .at_least(0)
+                      .may_change();
+  if (forms.auto_batch) batch.or_word("auto", kAutoDeviceBatch);
+  declare_learning_rates(options, config, forms.inherited_rates);
   options.add("init_lr_frac", config.init_lr_frac, "Multiply the three learning rates above by this.").at_least(0);
   declare_step_options(options, config);
 }
@@ -114,6 +116,11 @@ BaseModel open_base_model(const FinetuneConfig& config, std::string_view stage) 
   }
   require_chat_tokens(base);
   return base;
+}
+
+void choose_device_batch(FinetuneConfig& config, const Runtime& runtime, Communicator& communicator) {
+  if (config.device_batch_size != kAutoDeviceBatch || config.base_model.empty()) return;  // open_base_model() needs it
+  config.device_batch_size = choose_device_batch(config, describe_checkpoint(config.base_model).config, runtime, communicator);
 }
 
 std::int64_t steps_to_take(const FinetuneConfig& config, std::int64_t iterations) {

@@ -21,15 +21,18 @@ struct FinetuneConfig : TrainerOptions {
   std::int64_t max_steps = -1;          // stop after this many steps, without changing the schedule
   std::int64_t num_iterations = -1;     // optimizer steps; -1: num_epochs of the data
   double num_epochs = 1.0;
-  std::int64_t device_batch_size = 0;   // rows; 0: the value of the base model's training
+  std::int64_t device_batch_size = 0;   // rows; 0: the value of the base model's training; or kAutoDeviceBatch
 };
 
 // A learning rate that is the one which the base model was trained with.
 inline constexpr double kInherited = -1.0;
 
-// The options of these stages, in order: those before and those after the stage's own. `inherits`: learning rates may be
-// kInherited.
-void declare_finetune_options(OptionList& options, FinetuneConfig& config, bool inherits = false);
+struct FinetuneForms {
+  bool inherited_rates = false;  // learning rates may be kInherited
+  bool auto_batch = false;       // the device batch size may be kAutoDeviceBatch
+};
+// The options of these stages, in order: those before and those after the stage's own.
+void declare_finetune_options(OptionList& options, FinetuneConfig& config, const FinetuneForms& forms = {});
 void declare_measuring_options(OptionList& options, FinetuneConfig& config, const std::string& evaluated);
 
 // The model that a stage starts from.
@@ -51,6 +54,9 @@ struct BaseModel {
 // Opens --base-model for `stage`. Throws ConfigError if there is none or if it comes from a later stage, and
 // CheckpointError as open_model and if the checkpoint has no tokenizer with the tokens of the chat format.
 BaseModel open_base_model(const FinetuneConfig& config, std::string_view stage);
+
+// Gives a device batch size of kAutoDeviceBatch its number of rows. All processes call this.
+void choose_device_batch(FinetuneConfig& config, const Runtime& runtime, Communicator& communicator);
 
 // min(iterations, --max-steps).
 std::int64_t steps_to_take(const FinetuneConfig& config, std::int64_t iterations);

@@ -12,6 +12,7 @@
 #include "core/options.h"
 #include "inference/generator.h"
 #include "training/pretrain/training_data.h"
+#include "training/trainer/memory_check.h"
 #include "training/trainer/train_on.h"
 #include "training/trainer/trainer.h"
 
@@ -20,12 +21,16 @@ namespace {
 
 class Pretraining : public Stage {
  public:
-  Pretraining(const PretrainConfig& config, Communicator& communicator)
+  Pretraining(const PretrainConfig& config, const Runtime& runtime, Communicator& communicator)
       : config_(config), communicator_(communicator), data_(config_, communicator.rank(), communicator.size()),
         model_config_(config.model_config(data_.tokenizer()->vocab_size())),
         token_bytes_(data_.tokenizer()->token_byte_lengths()) {
     if (config_.total_batch_size < 0) config_.total_batch_size = config_.scaling(model_config_).total_batch_size;
     check_batch_sizes(config_, communicator.size());
+    if (config_.device_batch_size == kAutoDeviceBatch) {
+      config_.device_batch_size = choose_device_batch(config_, model_config_, runtime, communicator,
+                                                      rows_of_process(config_, communicator.size()));
+    }
     reason_without_validation_ = data_.reason_without_validation();
   }
 
@@ -112,9 +117,7 @@ class Pretraining : public Stage {
 
  private:
   // Of this process.
-  std::int64_t grad_accum_steps() const {
-    return config_.total_batch_size / (config_.device_batch_size * config_.sequence_len * communicator_.size());
-  }
+  std::int64_t grad_accum_steps() const { return rows_of_process(config_, communicator_.size()) / config_.device_batch_size; }
   std::string each() const {
     return communicator_.alone() ? "" : fmt::format(" in each of {} processes", communicator_.size());
   }
@@ -154,7 +157,7 @@ class Pretraining : public Stage {
 PretrainResult pretrain(const PretrainConfig& config, ProgressReporter& progress, const std::vector<ScheduledScore>& scores,
                         Communicator& communicator) {
   const Runtime runtime = select_training_runtime(config, communicator);
-  Pretraining stage(config, communicator);
+  Pretraining stage(config, runtime, communicator);
   PretrainResult result(run_stage(stage.parts(runtime, scores), stage, progress));
   result.samples = stage.samples();
   return result;

@@ -90,13 +90,18 @@ Horizon PretrainConfig::horizon(const GptConfig& model) const {
 }
 
 void check_batch_sizes(const PretrainConfig& config, int processes) {
-  const std::int64_t micro = config.device_batch_size * config.sequence_len * processes;
+  const bool automatic = config.device_batch_size == kAutoDeviceBatch;
+  const std::int64_t micro = (automatic ? 1 : config.device_batch_size) * config.sequence_len * processes;
   if (config.total_batch_size % micro == 0) return;
-  throw ConfigError(fmt::format(
-      "--total-batch-size {} is not a multiple of --device-batch-size {} x --sequence-len {}{} = {}; the nearest is {}",
-      config.total_batch_size, config.device_batch_size, config.sequence_len,
-      processes > 1 ? fmt::format(" x {} processes", processes) : "", micro,
-      std::max<std::int64_t>(1, (config.total_batch_size + micro / 2) / micro) * micro));
+  throw ConfigError(fmt::format("--total-batch-size {} is not a multiple of {}--sequence-len {}{} = {}; the nearest is {}",
+                                config.total_batch_size,
+                                automatic ? "" : fmt::format("--device-batch-size {} x ", config.device_batch_size),
+                                config.sequence_len, processes > 1 ? fmt::format(" x {} processes", processes) : "", micro,
+                                std::max<std::int64_t>(1, (config.total_batch_size + micro / 2) / micro) * micro));
+}
+
+std::int64_t rows_of_process(const PretrainConfig& config, int processes) {
+  return config.total_batch_size / (config.sequence_len * processes);
 }
 
 void declare_pretrain_options(OptionList& options, PretrainConfig& config) {
@@ -171,8 +176,11 @@ void declare_pretrain_options(OptionList& options, PretrainConfig& config) {
       .may_change();
   options
       .add("device_batch_size", config.device_batch_size,
-           "Number of rows in one forward pass. Gradients of several passes are accumulated up to --total-batch-size.")
+           std::string("Number of rows in one forward pass. Gradients of several passes are accumulated up to "
+                       "--total-batch-size.") +
+               kAutoDeviceBatchHelp)
       .at_least(1)
+      .or_word("auto", kAutoDeviceBatch)
       .may_change();
   options
       .add("total_batch_size", config.total_batch_size,

@@ -41,7 +41,7 @@ struct PretrainConfig : TrainerOptions {
   double target_flops = -1.0;
   double target_param_data_ratio = kParamDataRatio2026;
 
-  std::int64_t device_batch_size = 32;  // rows
+  std::int64_t device_batch_size = 32;  // rows, or kAutoDeviceBatch
   std::int64_t total_batch_size = -1;  // tokens; -1: by the laws of nanochat-2026-07
   std::int64_t warmup_steps = 40;  // 0: warmup_ratio counts
   double warmup_ratio = 0.0, warmdown_ratio = 0.65, final_lr_frac = 0.05;
@@ -61,8 +61,11 @@ struct PretrainConfig : TrainerOptions {
   TrainerOptions trainer_options(const GptConfig& model) const;
 };
 
-// Throws ConfigError unless a step, whose size is known, divides into micro-batches of so many processes.
+// Throws ConfigError unless a step, whose size is known, divides into micro-batches of so many processes; of kAutoDeviceBatch,
+// into rows.
 void check_batch_sizes(const PretrainConfig& config, int processes);
+// The rows of a step that each of so many processes computes.
+std::int64_t rows_of_process(const PretrainConfig& config, int processes);
 
 // Declares every option. The resolved configuration of a run has all except those that belong to the invocation.
 void declare_pretrain_options(OptionList& options, PretrainConfig& config);

@@ -7,6 +7,7 @@
 #include "tokenizer/load.h"
 #include "tokenizer/tokenizer.h"
 #include "training/pretrain/training_data.h"
+#include "training/trainer/memory_check.h"
 
 namespace nanochat {
 
@@ -18,14 +19,11 @@ PretrainPlan plan_pretraining(PretrainConfig config, std::int64_t vocab_size, bo
   if (config.total_batch_size < 0) config.total_batch_size = config.scaling(plan.model).total_batch_size;
   check_batch_sizes(config, cluster.ranks);
   plan.total_batch_size = config.total_batch_size;
-  plan.grad_accum_steps = config.total_batch_size / (config.device_batch_size * config.sequence_len * cluster.ranks);
-  plan.shape = {.device_batch_size = config.device_batch_size,
-                .sequence_len = config.sequence_len,
-                .compute_bytes = config.runtime.dtype == "float32" ? 4 : 2,
-                .gpu = gpu,
-                .recompute = config.recompute,
-                .fp8 = config.fp8,
-                .shard_weights = config.shard == "full"};
+  const std::int64_t rows = rows_of_process(config, cluster.ranks);
+  plan.shape = training_shape(config, plan.model, config.device_batch_size, config.runtime.dtype == "float32" ? 4 : 2, gpu);
+  if (config.device_batch_size == kAutoDeviceBatch)
+    plan.shape.device_batch_size = plan_device_batch(config.runtime, plan.model, plan.shape, cluster.ranks, rows);
+  plan.grad_accum_steps = rows / plan.shape.device_batch_size;
   const auto tokens = static_cast<double>(config.total_batch_size);
   const double step_seconds = plan_training(plan.model, plan.shape, cluster, 1, tokens).seconds;
   plan.steps = horizon.steps;

@@ -62,6 +62,18 @@ TEST(PretrainPlan, KnowsPrecisionAndRecomputation) {
   EXPECT_EQ(plan_pretraining(config, kVocabulary, true, cluster).shape.compute_bytes, 4);
 }
 
+TEST(PretrainPlan, ChoosesRowsForALimit) {
+  PretrainConfig config = speedrun();
+  config.device_batch_size = kAutoDeviceBatch;
+  config.runtime.memory_limit = 40;
+  const PretrainPlan plan = plan_pretraining(config, kVocabulary, true, {});
+  EXPECT_EQ(256 % plan.shape.device_batch_size, 0);
+  EXPECT_EQ(plan.grad_accum_steps * plan.shape.device_batch_size, 256);
+  EXPECT_LE(plan.training.memory.total(), 40'000'000'000);
+  config.device_batch_size = 2 * plan.shape.device_batch_size;
+  EXPECT_GT(plan_pretraining(config, kVocabulary, true, {}).training.memory.total(), 40'000'000'000);
+}
+
 TEST(PretrainPlan, OfAHorizonInMinutes) {
   PretrainConfig config = speedrun();
   config.target_minutes = 60;

@@ -189,6 +189,32 @@ TEST_F(Pretrain, AResumedRunEqualsAnUninterruptedOneBitForBit) {
   }
 }
 
+TEST_F(Pretrain, AnAutomaticDeviceBatchIsTheSameStep) {
+  const auto rows = [this] {
+    return load_model(config_.output_dir, at::kFloat).training_state.at("config").at("device_batch_size");
+  };
+  train();
+  const auto losses = figures("loss");
+  config_.output_dir = folder_ / "automatic";
+  config_.device_batch_size = kAutoDeviceBatch;
+  train();
+  EXPECT_EQ(rows(), 8) << "the rows of a step";
+  const auto automatic = figures("loss");
+  ASSERT_EQ(automatic.size(), losses.size());
+  for (std::size_t i = 0; i < losses.size(); ++i) EXPECT_NEAR(automatic[i], losses[i], 1e-4) << i;
+
+  config_.output_dir = folder_ / "resumed";
+  config_.device_batch_size = 2;
+  train();
+  forget_after(5);
+  config_.device_batch_size = kAutoDeviceBatch;
+  config_.resume = "latest";
+  train();
+  EXPECT_EQ(rows(), 2) << "as before";
+  config_.total_batch_size = 300;
+  EXPECT_THAT([this] { train(); }, ThrowsMessage<ConfigError>(HasSubstr("is not a multiple of --sequence-len 32 = 32")));
+}
+
 TEST_F(Pretrain, ARecipeGivesWhatIsNotGiven) {
   PretrainConfig newest;
   OptionList of_newest;

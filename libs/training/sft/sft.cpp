@@ -14,7 +14,7 @@ SftConfig::SftConfig() {
 
 void declare_sft_options(OptionList& options, SftConfig& config) {
   declare_conversation_data(options, config.data);
-  declare_finetune_options(options, config, /*inherits=*/true);
+  declare_finetune_options(options, config, {.inherited_rates = true, .auto_batch = true});
   options
       .add("recipe", config.recipe,
            "Version of the Python nanochat whose defaults to use for options that are not given. nanochat-2025-12 continues a "
@@ -70,8 +70,11 @@ void apply_recipe(OptionList& options, SftConfig& config) {
   set_default(options, "eval_tokens", config.eval_tokens, 40 * 524288);
 }
 
-TrainingResult sft(const SftConfig& config, ProgressReporter& progress, const std::vector<ScheduledScore>& scores,
+TrainingResult sft(const SftConfig& given, ProgressReporter& progress, const std::vector<ScheduledScore>& scores,
                    Communicator& communicator) {
+  const Runtime runtime = select_training_runtime(given, communicator);
+  SftConfig config = given;
+  choose_device_batch(config, runtime, communicator);
   const ConversationPlan plan{.stage = "sft",
                               .packing = config.packing == "padding"        ? ConversationPacking::kPadded
                                          : config.packing == "best-fit-pad" ? ConversationPacking::kBestFitPad
@@ -89,7 +92,7 @@ TrainingResult sft(const SftConfig& config, ProgressReporter& progress, const st
                               .declare = [copy = config](OptionList& options) mutable { declare_sft_options(options, copy); },
                               .scores = scores,
                               .communicator = &communicator};
-  return train_on_conversations(config, config.data, plan, progress);
+  return train_on_conversations(config, config.data, plan, runtime, progress);
 }
 
 }  // namespace nanochat

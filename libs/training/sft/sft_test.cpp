@@ -271,6 +271,14 @@ TEST_F(Sft, AResumedRunMayHaveMoreStepsAndOtherMicroBatches) {
                                                                                HasSubstr("device_batch_size"))));
 }
 
+TEST_F(Sft, AnAutomaticDeviceBatchTakesAStepInOnePass) {
+  config_.num_iterations = 2;
+  config_.device_batch_size = kAutoDeviceBatch;
+  train();
+  const LoadedModel trained = load_model(config_.output_dir, at::kFloat);
+  EXPECT_GT(trained.training_state.at("config").at("device_batch_size"), 8) << "of what fits, more than a step needs";
+}
+
 TEST_F(Sft, TheHorizonIsTheEpochs) {
   config_.num_iterations = -1;
   config_.num_epochs = 0.25;  // 190 conversations of 25 positions, two a row of 64; 8 a step make 4 rows

@@ -39,6 +39,10 @@ std::int64_t largest_over_ranks(Communicator& communicator, std::int64_t mine) {
   return *largest.const_data_ptr<std::int64_t>();
 }
 
+std::int64_t smallest_over_ranks(Communicator& communicator, std::int64_t mine) {
+  return -largest_over_ranks(communicator, -mine);
+}
+
 BitsPerByte sum_over_ranks(Communicator& communicator, const BitsPerByte& mine) {
   if (communicator.alone()) return mine;
   const double nats = sum_over_ranks(communicator, std::vector<double>{mine.nats}).front();

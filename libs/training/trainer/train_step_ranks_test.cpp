@@ -17,6 +17,7 @@
 #include "distributed/testing.h"
 #include "model/testing.h"
 #include "optim/rank_plan.h"
+#include "training/trainer/same_everywhere.h"
 #include "training/trainer/testing_ranks.h"
 #include "training/trainer/train_step.h"
 
@@ -64,6 +65,13 @@ class Ranks : public ::testing::TestWithParam<std::tuple<int, Architecture>> {
   static int ranks() { return std::get<0>(GetParam()); }
   static GptConfig config() { return config_of(std::get<1>(GetParam())); }
 };
+
+TEST(SameEverywhere, TheLargestAndTheSmallestOfAnyRank) {
+  testing::run_ranks(3, [](Communicator& communicator) {
+    EXPECT_EQ(largest_over_ranks(communicator, 10 + communicator.rank()), 12);
+    EXPECT_EQ(smallest_over_ranks(communicator, 10 + communicator.rank()), 10);
+  });
+}
 
 TEST_P(Ranks, TakeTheStepsOfOneProcess) {
   // Sums in another order differ by rounding, which grows from step to step: faster in the newest architecture, whose scalars

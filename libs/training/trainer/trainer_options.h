@@ -13,6 +13,13 @@ namespace nanochat {
 
 class OptionList;
 
+// A --device-batch-size that choose_device_batch() (memory_check.h) replaces by a number of rows.
+inline constexpr std::int64_t kAutoDeviceBatch = -1;
+// What the help of that option says of `auto`.
+inline constexpr const char* kAutoDeviceBatchHelp =
+    " auto uses the largest number whose estimated memory fits the free memory of the device, or --memory-limit; a resumed run "
+    "keeps its number if that still fits.";
+
 // Fields of every stage's configuration. Learning rates are those of the reference.
 struct TrainerOptions {
   std::filesystem::path output_dir;
