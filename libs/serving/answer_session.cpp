@@ -30,9 +30,10 @@ std::vector<ChoicePart> with_new_ids(std::vector<ChoicePart> choices) {
 
 }  // namespace
 
-AnswerSession::AnswerSession(std::shared_ptr<ServerMetrics> metrics, std::shared_ptr<HttpExchange> exchange, AnswerPlan plan)
+AnswerSession::AnswerSession(std::shared_ptr<ServerMetrics> metrics, std::shared_ptr<HttpExchange> exchange, AnswerPlan plan,
+                             bool begun)
     : metrics_(std::move(metrics)), exchange_(std::move(exchange)), plan_(std::move(plan)), usages_(plan_.prompts.size()),
-      remaining_(plan_.prompts.size()) {
+      remaining_(plan_.prompts.size()), streaming_(begun) {
   if (plan_.known) return;
   for (const AnswerPrompt& prompt : plan_.prompts) {
     for (std::int64_t i = 0; i < plan_.n; ++i) {
@@ -194,10 +195,7 @@ void AnswerSession::fail(const ApiError& error) {
 
 void AnswerSession::begin_stream() {
   if (std::exchange(streaming_, true)) return;
-  HttpResponse response{.content_type = "text/event-stream; charset=utf-8"};
-  response.headers = {{"Cache-Control", "no-cache"}, {"X-Accel-Buffering", "no"}};
-  response.stream = shared_from_this();
-  exchange_->respond(std::move(response));
+  exchange_->respond(event_stream(shared_from_this()));
 }
 
 ChoicePart AnswerSession::part_of(std::size_t index) {

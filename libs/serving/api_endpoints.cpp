@@ -92,15 +92,17 @@ HttpResponse Api::answer(Call& call) {
   }
   AnswerPlan plan = call.route->plan({*served, call.request().body, defaults, responses_, sessions_, session,
                                       std::string(given_key(call.request()))});
+  const bool begun = call.stream_begun();
   if (plan.turn) {
     call.exchange->add_headers({{"X-Session-Id", plan.turn->id()},
                                 {"X-Session-Messages", std::to_string(plan.turn->earlier())}});
   }
   if (cache_->enabled()) use_cache(call, plan);
   call.exchange->drop_body();  // it may be long, and so may the answer
-  const auto answer = std::make_shared<AnswerSession>(metrics_, call.exchange, std::move(plan));
+  const auto answer = std::make_shared<AnswerSession>(metrics_, call.exchange, std::move(plan), begun);
   call.set_answer(answer);
   answer->start();
+  if (begun) call.loading->follow(answer, *call.exchange);
   running_->add(answer, call.begin);
   return later();
 }

@@ -15,6 +15,7 @@
 // Each of these calls appends zero or more complete events to `out`. `usage` is the sum over all choices so far.
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -83,5 +84,9 @@ std::string dump(const nlohmann::ordered_json& value);
 
 // Appends a server-sent event that has a name.
 void append_event(std::string_view name, std::string_view data, std::string& out);
+
+// The head of a stream of server-sent events.
+HttpResponse event_stream(std::shared_ptr<HttpBodyStream> stream);
+inline constexpr std::string_view kKeepAlive = ": keep-alive\n\n";  // an event without effect
 
 }  // namespace nanochat

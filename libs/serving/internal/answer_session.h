@@ -56,7 +56,9 @@ struct AnswerPlan {
 
 class AnswerSession : public HttpBodyStream, public std::enable_shared_from_this<AnswerSession> {
  public:
-  AnswerSession(std::shared_ptr<ServerMetrics> metrics, std::shared_ptr<HttpExchange> exchange, AnswerPlan plan);
+  // `begun`: the head of the stream has been sent, and the caller has the session read.
+  AnswerSession(std::shared_ptr<ServerMetrics> metrics, std::shared_ptr<HttpExchange> exchange, AnswerPlan plan,
+                bool begun = false);
 
   // Submits all prompts to the engine. Throws ApiError if the engine refuses one (429: queue full, 503: shutting down), and
   // what Engine::submit throws.
@@ -68,7 +70,7 @@ class AnswerSession : public HttpBodyStream, public std::enable_shared_from_this
 
   // HttpBodyStream, called on the connection's thread.
   bool read(std::string& out) override;
-  std::string_view keep_alive() const override { return ": keep-alive\n\n"; }
+  std::string_view keep_alive() const override { return kKeepAlive; }
 
  private:
   using Clock = std::chrono::steady_clock;
@@ -107,7 +109,7 @@ class AnswerSession : public HttpBodyStream, public std::enable_shared_from_this
   std::vector<RequestId> ids_;
   std::vector<EngineUsage> usages_;
   std::size_t remaining_ = 0;  // requests that have not sent kDone
-  bool streaming_ = false;  // the head of the stream has been sent
+  bool streaming_;  // the head of the stream has been sent
   bool seen_token_ = false;
   bool cancelled_ = false;
   std::optional<ApiError> error_;  // why the answer ended early

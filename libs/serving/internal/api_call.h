@@ -14,6 +14,8 @@
 #include "serving/api_error.h"
 #include "serving/internal/answer_admission.h"
 #include "serving/internal/api_answers.h"
+#include "serving/internal/loading_stream.h"
+#include "serving/internal/openai_format.h"
 #include "serving/internal/trace_context.h"
 
 namespace nanochat {
@@ -25,6 +27,7 @@ struct Api::Route {
   bool open = false;       // served without an API key
   PlanAnswer plan = nullptr;  // set if `function` is Api::answer
   HttpResponse (*failure)(const ApiError&) = openai_failure;  // writes an error in the route's protocol
+  std::string (*failure_event)(const ApiError&) = openai_error_event;  // in a stream that has begun
 };
 
 struct Api::Call {
@@ -36,9 +39,12 @@ struct Api::Call {
   std::string id;                // X-Request-Id
   std::optional<TraceContext> trace;       // of the caller
   std::unique_ptr<AnswerAdmission::Place> place;  // set if the request generates text
+  std::shared_ptr<LoadingStream> loading;  // set if the request wants a stream and has waited for its model
   std::atomic<bool> ended{false};          // there is no more response to send
   std::chrono::steady_clock::time_point begin = std::chrono::steady_clock::now();
   const HttpRequest& request() const { return exchange->request(); }
+  bool stream_begun() const { return loading != nullptr && loading->end_wait(); }
+  void fail(const ApiError& error) const;
 
   // The answer that the request generates, after `place` was set. The client may leave while a worker sets it.
   void set_answer(std::shared_ptr<AnswerSession> answer) {
