@@ -348,19 +348,19 @@ void Api::finish(const HttpRequest& request, const Call& call, int status, std::
   std::string line = fmt::format("request id={} client={} method={} path={} status={} ms={:.1f} bytes={}", call.id,
                                  request.client, quoted(request.method), quoted(request.path), status, ms, bytes);
   if (call.trace) line += fmt::format(" trace_id={} span_id={}", call.trace->trace_id, call.trace->span_id);
-  if (const auto answer = call.answer()) {
-    const AnswerOutcome outcome = answer->outcome();
-    if (!outcome.cached) call.place->charge(outcome.usage.prompt_tokens + outcome.usage.completion_tokens);
-    line += fmt::format(" prompt_tokens={} cached_tokens={} completion_tokens={} finish={}", outcome.usage.prompt_tokens,
-                        outcome.usage.cached_tokens, outcome.usage.completion_tokens, outcome.finish_reasons);
-    if (outcome.cached) line += " answer_cache=hit";
+  if (const auto outcome = call.outcome()) {
+    const EngineUsage& usage = outcome->usage;
+    if (!outcome->cached) call.place->charge(usage.prompt_tokens + usage.completion_tokens);
+    line += fmt::format(" prompt_tokens={} cached_tokens={} completion_tokens={} finish={}", usage.prompt_tokens,
+                        usage.cached_tokens, usage.completion_tokens, outcome->finish_reasons);
+    if (outcome->cached) line += " answer_cache=hit";
   }
   log_info("{}", line);
 }
 
 void Api::Call::fail(const ApiError& error) const {
   if (stream_begun()) {
-    loading->fail(route->failure_event(error), *exchange);
+    loading->end(route->failure_event(error), *exchange);
   } else {
     exchange->respond(failure(error));
   }

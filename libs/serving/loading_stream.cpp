@@ -28,10 +28,10 @@ void LoadingStream::follow(std::shared_ptr<HttpBodyStream> answer, HttpExchange&
   exchange.wake();
 }
 
-void LoadingStream::fail(std::string event, HttpExchange& exchange) {
+void LoadingStream::end(std::string events, HttpExchange& exchange) {
   {
     const std::lock_guard lock(mutex_);
-    error_ = std::move(event);
+    rest_ = std::move(events);
   }
   exchange.wake();
 }
@@ -41,8 +41,8 @@ bool LoadingStream::read(std::string& out) {
   {
     const std::lock_guard lock(mutex_);
     answer = answer_;
-    out += error_;
-    if (answer == nullptr) return error_.empty();
+    out += rest_;
+    if (answer == nullptr) return rest_.empty();
   }
   return answer->read(out);
 }

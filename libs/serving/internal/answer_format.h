@@ -59,6 +59,13 @@ struct ChoicePart {
   void append(const ChoicePart& next);  // the next part of the same choice
 };
 
+// The result of a request, for the log.
+struct AnswerOutcome {
+  EngineUsage usage = {};
+  std::string finish_reasons = {};  // of all choices, separated by commas: "stop,length"
+  bool cached = false;  // the answer was not computed
+};
+
 class AnswerFormat {
  public:
   virtual ~AnswerFormat() = default;

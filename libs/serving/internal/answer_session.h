@@ -23,13 +23,6 @@
 
 namespace nanochat {
 
-// The result of a request, for the log.
-struct AnswerOutcome {
-  EngineUsage usage;
-  std::string finish_reasons;  // of all choices, separated by commas: "stop,length"
-  bool cached = false;         // the answer was not computed
-};
-
 // One prompt of an answer.
 struct AnswerPrompt {
   EngineRequest request;  // on_event is not set
@@ -50,8 +43,7 @@ struct AnswerPlan {
   std::vector<std::string> stop = {};  // stop strings: a choice ends before one of these
   std::vector<TokenId> ends = {};  // a choice ends after one of these tokens, which is part of the answer
   std::shared_ptr<ChatSessions::Turn> turn = {};  // of the session that keeps the answer; with one choice
-  std::shared_ptr<const CachedAnswer> known = {};  // the answer: the engine is not asked
-  std::function<void(CachedAnswer)> keep = {};     // gets the complete answer
+  std::function<void(CachedAnswer)> keep = {};  // gets the complete answer
 };
 
 class AnswerSession : public HttpBodyStream, public std::enable_shared_from_this<AnswerSession> {
@@ -91,12 +83,11 @@ class AnswerSession : public HttpBodyStream, public std::enable_shared_from_this
   bool take_token(Choice& choice, const EngineEvent& event);
   void fail(const ApiError& error);  // the caller holds mutex_
   void respond_whole();
-  void respond_known();
-  void read_known(std::string& out);
   void keep();
   ChoicePart part_of(std::size_t index);
   void write_choice(std::size_t index, const EngineUsage& usage, std::string& out);
   EngineUsage total_usage() const;
+  AnswerOutcome current_outcome() const;  // the caller holds mutex_
 
   const std::shared_ptr<ServerMetrics> metrics_;
   const std::shared_ptr<HttpExchange> exchange_;

@@ -13,6 +13,7 @@
 #include "serving/api.h"
 #include "serving/api_error.h"
 #include "serving/internal/answer_admission.h"
+#include "serving/internal/answer_cache.h"
 #include "serving/internal/api_answers.h"
 #include "serving/internal/loading_stream.h"
 #include "serving/internal/openai_format.h"
@@ -51,14 +52,20 @@ struct Api::Call {
     const std::lock_guard lock(mutex_);
     answer_ = std::move(answer);
   }
-  std::shared_ptr<AnswerSession> answer() const {  // null: it generates none, or has not begun
+  void set_cached(std::shared_ptr<const CachedAnswer> answer) {  // instead
     const std::lock_guard lock(mutex_);
-    return answer_;
+    cached_ = std::move(answer);
+  }
+  std::optional<AnswerOutcome> outcome() const {  // nullopt: the request generates no answer, or has not begun
+    const std::lock_guard lock(mutex_);
+    if (cached_ != nullptr) return cached_->outcome;
+    return answer_ == nullptr ? std::nullopt : std::optional(answer_->outcome());
   }
 
  private:
   mutable std::mutex mutex_;
   std::shared_ptr<AnswerSession> answer_;
+  std::shared_ptr<const CachedAnswer> cached_;
 };
 
 // Returned by an endpoint whose response is sent later, by a session or a callback.
