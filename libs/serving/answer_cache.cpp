@@ -70,7 +70,7 @@ class RequestWriter : public json::json_sax_t {
 }  // namespace
 
 std::size_t CachedAnswer::bytes() const {
-  std::size_t size = sizeof(CachedAnswer) + owner.size();
+  std::size_t size = sizeof(CachedAnswer) + owner.size() + outcome.finish_reasons.size();
   for (const ChoicePart& choice : choices) {
     size += sizeof(ChoicePart) + choice.text.size() + choice.stop_string.size();
     for (const AnswerToken& token : choice.tokens) size += sizeof(AnswerToken) + token.top.size() * sizeof(SampledToken);
@@ -80,6 +80,23 @@ std::size_t CachedAnswer::bytes() const {
     }
   }
   return size;
+}
+
+HttpResponse CachedAnswer::response(AnswerFormat& format, bool stream) const {
+  std::vector<ChoicePart> parts = choices;
+  for (ChoicePart& part : parts) {
+    for (ToolCallPart& call : part.calls) call.id = new_id("call_");
+  }
+  const EngineUsage& usage = outcome.usage;
+  if (!stream) return {.body = format.whole(parts, usage)};
+  HttpResponse response = event_stream(nullptr);
+  for (const ChoicePart& part : parts) {
+    format.begin(part, usage, response.body);
+    if (part.has_content()) format.delta(part, usage, response.body);
+    format.finish(part, usage, response.body);
+  }
+  format.end(usage, response.body);
+  return response;
 }
 
 std::shared_ptr<const CachedAnswer> AnswerCache::find(const std::string& key, const std::string& owner) {

@@ -81,6 +81,26 @@ TEST_F(AnswerCacheTest, StreamsAndWholeAnswersShareTheirEntry) {
   EXPECT_EQ(backend_->submitted(), 1u);
 }
 
+// What was cached before a model was unloaded is there when it is loaded again.
+TEST_F(AnswerCacheTest, AStreamThatWaitedForItsModelIsAnsweredFromIt) {
+  LoadDone loaded;
+  options_.load = [&](const std::string&, LoadDone done) { loaded = std::move(done); };
+  EXPECT_EQ(ask(), "Hello! (miss)");
+  const auto unloaded = std::make_shared<ServedModel>();
+  unloaded->id = "tiny";
+  unloaded->fingerprint = "fp_test";
+  api_->set_model(unloaded);
+  const auto stream = chat({{"temperature", 0}, {"stream", true}});
+  stream->quiet();
+  api_->set_model(testing::fake_model(backend_));
+  loaded("");
+  const std::vector<json> sent = events(stream->text());
+  EXPECT_EQ(sent[1]["choices"][0]["delta"]["content"], "Hello!");
+  EXPECT_EQ(sent.back(), "[DONE]");
+  EXPECT_TRUE(stream->ended);
+  EXPECT_EQ(backend_->submitted(), 1u);
+}
+
 TEST_F(AnswerCacheTest, EveryProtocolReadsItsOwnEntries) {
   const char* message = R"({"max_tokens": 9, "temperature": 0, "messages": [{"role": "user", "content": "Hi"}]})";
   const char* response = R"({"temperature": 0, "input": "Hi"})";

@@ -48,4 +48,10 @@ void append_event(std::string_view name, std::string_view data, std::string& out
   out.append("event: ").append(name).append("\ndata: ").append(data).append("\n\n");
 }
 
+HttpResponse event_stream(std::shared_ptr<HttpBodyStream> stream) {
+  return {.content_type = "text/event-stream; charset=utf-8",
+          .headers = {{"Cache-Control", "no-cache"}, {"X-Accel-Buffering", "no"}},
+          .stream = std::move(stream)};
+}
+
 }  // namespace nanochat

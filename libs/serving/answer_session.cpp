@@ -2,8 +2,6 @@
 
 #include <algorithm>
 
-#include <spdlog/fmt/fmt.h>
-
 #include "core/elapsed.h"
 #include "core/log.h"
 #include "serving/api_error.h"
@@ -20,20 +18,12 @@ ChoiceEnd end_of(FinishReason reason) {
   }
 }
 
-// The ids of calls are new in each answer: clients put several answers into one conversation.
-std::vector<ChoicePart> with_new_ids(std::vector<ChoicePart> choices) {
-  for (ChoicePart& choice : choices) {
-    for (ToolCallPart& call : choice.calls) call.id = new_id("call_");
-  }
-  return choices;
-}
-
 }  // namespace
 
-AnswerSession::AnswerSession(std::shared_ptr<ServerMetrics> metrics, std::shared_ptr<HttpExchange> exchange, AnswerPlan plan)
+AnswerSession::AnswerSession(std::shared_ptr<ServerMetrics> metrics, std::shared_ptr<HttpExchange> exchange, AnswerPlan plan,
+                             bool begun)
     : metrics_(std::move(metrics)), exchange_(std::move(exchange)), plan_(std::move(plan)), usages_(plan_.prompts.size()),
-      remaining_(plan_.prompts.size()) {
-  if (plan_.known) return;
+      remaining_(plan_.prompts.size()), streaming_(begun) {
   for (const AnswerPrompt& prompt : plan_.prompts) {
     for (std::int64_t i = 0; i < plan_.n; ++i) {
       Choice choice{.text = AnswerText(*plan_.served->tokenizer, plan_.stop, plan_.hide_calculator)};
@@ -46,7 +36,6 @@ AnswerSession::AnswerSession(std::shared_ptr<ServerMetrics> metrics, std::shared
 }
 
 void AnswerSession::start() {
-  if (plan_.known) return respond_known();
   const auto self = shared_from_this();
   try {
     for (std::size_t r = 0; r < plan_.prompts.size(); ++r) {
@@ -98,13 +87,10 @@ void AnswerSession::abort(const ApiError& error) {
 
 AnswerOutcome AnswerSession::outcome() const {
   const std::lock_guard lock(mutex_);
-  if (plan_.known) {
-    AnswerOutcome outcome{plan_.known->usage, {}, true};
-    for (const ChoicePart& choice : plan_.known->choices) {
-      outcome.finish_reasons += fmt::format("{}{}", outcome.finish_reasons.empty() ? "" : ",", name_of(*choice.end));
-    }
-    return outcome;
-  }
+  return current_outcome();
+}
+
+AnswerOutcome AnswerSession::current_outcome() const {
   AnswerOutcome outcome{total_usage(), {}};
   for (const Choice& choice : choices_) {
     if (!outcome.finish_reasons.empty()) outcome.finish_reasons += ',';
@@ -194,10 +180,7 @@ void AnswerSession::fail(const ApiError& error) {
 
 void AnswerSession::begin_stream() {
   if (std::exchange(streaming_, true)) return;
-  HttpResponse response{.content_type = "text/event-stream; charset=utf-8"};
-  response.headers = {{"Cache-Control", "no-cache"}, {"X-Accel-Buffering", "no"}};
-  response.stream = shared_from_this();
-  exchange_->respond(std::move(response));
+  exchange_->respond(event_stream(shared_from_this()));
 }
 
 ChoicePart AnswerSession::part_of(std::size_t index) {
@@ -242,20 +225,14 @@ void AnswerSession::respond_whole() {
 
 void AnswerSession::keep() {
   if (!plan_.keep) return;
-  CachedAnswer answer{.usage = total_usage()};
+  CachedAnswer answer{.outcome = current_outcome()};
+  answer.outcome.cached = true;
   for (Choice& choice : choices_) {
     const bool complete = choice.end == ChoiceEnd::kStop || choice.end == ChoiceEnd::kLength || choice.end == ChoiceEnd::kCall;
     if (!complete) return;
     answer.choices.push_back(std::move(choice.whole));
   }
   plan_.keep(std::move(answer));
-}
-
-void AnswerSession::respond_known() {
-  const std::lock_guard lock(mutex_);
-  remaining_ = 0;
-  if (plan_.stream) return begin_stream();
-  exchange_->respond(HttpResponse{.body = plan_.format->whole(with_new_ids(plan_.known->choices), plan_.known->usage)});
 }
 
 // ------------------------------------------------------------------------------------------- on the connection's thread
@@ -271,24 +248,10 @@ void AnswerSession::write_choice(std::size_t index, const EngineUsage& usage, st
   choice.finish_sent = true;
 }
 
-void AnswerSession::read_known(std::string& out) {
-  const EngineUsage& usage = plan_.known->usage;
-  for (const ChoicePart& part : with_new_ids(plan_.known->choices)) {
-    plan_.format->begin(part, usage, out);
-    if (part.has_content()) plan_.format->delta(part, usage, out);
-    plan_.format->finish(part, usage, out);
-  }
-  plan_.format->end(usage, out);
-}
-
 bool AnswerSession::read(std::string& out) {
   const std::lock_guard lock(mutex_);
   if (error_) {
     plan_.format->fail(*error_, out);
-    return false;
-  }
-  if (plan_.known) {
-    read_known(out);
     return false;
   }
   const EngineUsage usage = total_usage();

@@ -41,6 +41,12 @@ std::string anthropic_error_json(const ApiError& error) {
 
 HttpResponse anthropic_failure(const ApiError& error) { return error.response(anthropic_error_json(error)); }
 
+std::string anthropic_error_event(const ApiError& error) {
+  std::string event;
+  append_event("error", anthropic_error_json(error), event);
+  return event;
+}
+
 AnthropicFormat::AnthropicFormat(std::string id, std::string model, std::int64_t max_tokens)
     : id_(std::move(id)), model_(std::move(model)), max_tokens_(max_tokens) {}
 
@@ -128,7 +134,7 @@ void AnthropicFormat::end(const EngineUsage& usage, std::string& out) {
   append_event("message_stop", R"({"type":"message_stop"})", out);
 }
 
-void AnthropicFormat::fail(const ApiError& error, std::string& out) { append_event("error", anthropic_error_json(error), out); }
+void AnthropicFormat::fail(const ApiError& error, std::string& out) { out += anthropic_error_event(error); }
 
 HttpResponse AnthropicFormat::failure(const ApiError& error) const { return anthropic_failure(error); }
 

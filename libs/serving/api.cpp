@@ -16,6 +16,7 @@
 #include "serving/internal/chat_sessions.h"
 #include "serving/internal/origin.h"
 #include "serving/internal/response_store.h"
+#include "serving/internal/responses_format.h"
 #include "serving/internal/running_answers.h"
 #include "serving/internal/server_metrics.h"
 
@@ -115,12 +116,12 @@ const std::vector<Api::Route>& Api::table() {
   static const std::vector<Route> routes = {
       {"POST", "/v1/chat/completions", &Api::answer, false, plan_chat},
       {"POST", "/v1/completions", &Api::answer, false, plan_completion},
-      {"POST", "/v1/responses", &Api::answer, false, plan_response},
+      {"POST", "/v1/responses", &Api::answer, false, plan_response, openai_failure, response_error_event},
       {"GET", "/v1/responses/{id}", &Api::stored_response},
       {"DELETE", "/v1/responses/{id}", &Api::delete_response},
       {"GET", "/v1/sessions/{id}", &Api::session},
       {"DELETE", "/v1/sessions/{id}", &Api::delete_session},
-      {"POST", "/v1/messages", &Api::answer, false, plan_anthropic_message, anthropic_failure},
+      {"POST", "/v1/messages", &Api::answer, false, plan_anthropic_message, anthropic_failure, anthropic_error_event},
       {"POST", "/v1/messages/count_tokens", &Api::count_tokens, false, nullptr, anthropic_failure},
       {"GET", "/v1/models", &Api::models},
       {"GET", "/v1/models/{id}", &Api::one_model},
@@ -347,14 +348,22 @@ void Api::finish(const HttpRequest& request, const Call& call, int status, std::
   std::string line = fmt::format("request id={} client={} method={} path={} status={} ms={:.1f} bytes={}", call.id,
                                  request.client, quoted(request.method), quoted(request.path), status, ms, bytes);
   if (call.trace) line += fmt::format(" trace_id={} span_id={}", call.trace->trace_id, call.trace->span_id);
-  if (const auto answer = call.answer()) {
-    const AnswerOutcome outcome = answer->outcome();
-    if (!outcome.cached) call.place->charge(outcome.usage.prompt_tokens + outcome.usage.completion_tokens);
-    line += fmt::format(" prompt_tokens={} cached_tokens={} completion_tokens={} finish={}", outcome.usage.prompt_tokens,
-                        outcome.usage.cached_tokens, outcome.usage.completion_tokens, outcome.finish_reasons);
-    if (outcome.cached) line += " answer_cache=hit";
+  if (const auto outcome = call.outcome()) {
+    const EngineUsage& usage = outcome->usage;
+    if (!outcome->cached) call.place->charge(usage.prompt_tokens + usage.completion_tokens);
+    line += fmt::format(" prompt_tokens={} cached_tokens={} completion_tokens={} finish={}", usage.prompt_tokens,
+                        usage.cached_tokens, usage.completion_tokens, outcome->finish_reasons);
+    if (outcome->cached) line += " answer_cache=hit";
   }
   log_info("{}", line);
+}
+
+void Api::Call::fail(const ApiError& error) const {
+  if (stream_begun()) {
+    loading->end(route->failure_event(error), *exchange);
+  } else {
+    exchange->respond(failure(error));
+  }
 }
 
 void Api::handle(const std::shared_ptr<HttpExchange>& exchange) {
@@ -375,16 +384,18 @@ void Api::respond(const std::shared_ptr<Call>& call) {
   try {
     response = dispatch(*call);
   } catch (const ModelNotLoaded& missing) {
-    if (!options_.load) return call->exchange->respond(call->failure(ApiError::unavailable("the model is not loaded")));
+    if (!options_.load) return call->fail(ApiError::unavailable("the model is not loaded"));
+    if (missing.stream() && call->loading == nullptr) {
+      call->loading = std::make_shared<LoadingStream>();
+      call->loading->wait(*call->exchange);
+    }
     options_.load(missing.id(), [this, call, id = missing.id()](const std::string& error) {
       if (error.empty()) return respond(call);
-      call->exchange->respond(
-          call->failure(ApiError::unavailable(fmt::format("model: \"{}\" could not be loaded: {}", id, error))));
+      call->fail(ApiError::unavailable(fmt::format("model: \"{}\" could not be loaded: {}", id, error)));
     });
     return;
   } catch (...) {
-    const ApiError error = current_api_error();
-    response = call->failure(error);
+    return call->fail(current_api_error());
   }
   if (response.status != 0) call->exchange->respond(std::move(response));
 }

@@ -37,6 +37,7 @@ class RunningAnswers;
 class ServedModels;
 class ServerMetrics;
 struct AnswerPlan;
+struct CachedAnswer;
 struct ModelCounts;
 struct StoredResponse;
 template <class Value>
@@ -102,7 +103,8 @@ class Api {
   void respond(const std::shared_ptr<Call>& call);
   EngineStats engine_stats() const;  // of all engines since the start
   ModelCounts model_counts() const;
-  void use_cache(const Call& call, AnswerPlan& plan) const;
+  // The answer in the cache, or null; then the plan may have the answer kept.
+  std::shared_ptr<const CachedAnswer> find_answer(const Call& call, AnswerPlan& plan) const;
   std::string_view given_key(const HttpRequest& request) const;  // empty if the server needs none
   bool authorized(const HttpRequest& request) const;
   std::string_view allowed_origin(const HttpRequest& request) const;  // for Access-Control-Allow-Origin; empty: not allowed

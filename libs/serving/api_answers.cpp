@@ -193,7 +193,7 @@ AnswerPlan plan_chat(const PlanInput& input) {
                                           turn = input.sessions->begin(id, input.owner, messages);
                                           return turn->messages();
                                         });
-  const ServedModels::Model& served = input.models.find(chat.fields.model);
+  const ServedModels::Model& served = input.models.find(chat.fields.model, chat.fields.stream);
   auto format = std::make_unique<ChatFormat>(answer_head(*served, "chatcmpl-"), chat.fields, served->tokenizer);
   if (turn) check_session_request(chat);
   AnswerPlan plan = plan_conversation(served, std::move(chat), std::move(format));
@@ -204,7 +204,7 @@ AnswerPlan plan_chat(const PlanInput& input) {
 
 AnswerPlan plan_anthropic_message(const PlanInput& input) {
   ChatRequest chat = parse_anthropic_request(input.body, input.defaults);
-  const ServedModels::Model& served = input.models.find(chat.fields.model);
+  const ServedModels::Model& served = input.models.find(chat.fields.model, chat.fields.stream);
   auto format = std::make_unique<AnthropicFormat>(new_id("msg_"), served->id, *chat.fields.max_tokens);
   return plan_conversation(served, std::move(chat), std::move(format));
 }
@@ -216,7 +216,7 @@ std::int64_t count_anthropic_tokens(const ServedModels& models, std::string_view
 
 AnswerPlan plan_response(const PlanInput& input) {
   ResponsesRequest chat = parse_responses_request(input.body, input.defaults, *input.responses, input.owner);
-  const ServedModels::Model& served = input.models.find(chat.fields.model);
+  const ServedModels::Model& served = input.models.find(chat.fields.model, chat.fields.stream);
   auto format = std::make_unique<ResponsesFormat>(answer_head(*served, "resp_"), chat, served->tokenizer, input.responses,
                                                   input.owner);
   return plan_conversation(served, std::move(chat), std::move(format));
@@ -225,7 +225,7 @@ AnswerPlan plan_response(const PlanInput& input) {
 AnswerPlan plan_completion(const PlanInput& input) {
   const CompletionRequest completion = parse_completion_request(input.body, input.defaults);
   const GenerationFields& fields = completion.fields;
-  const ServedModels::Model& model = input.models.find(fields.model);
+  const ServedModels::Model& model = input.models.find(fields.model, fields.stream);
   const ServedModel& served = *model;
   AnswerPlan plan = answer_plan(fields,
                                 std::make_unique<CompletionFormat>(answer_head(served, "cmpl-"), fields, served.tokenizer));

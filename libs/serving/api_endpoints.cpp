@@ -92,31 +92,40 @@ HttpResponse Api::answer(Call& call) {
   }
   AnswerPlan plan = call.route->plan({*served, call.request().body, defaults, responses_, sessions_, session,
                                       std::string(given_key(call.request()))});
+  const bool begun = call.stream_begun();
   if (plan.turn) {
     call.exchange->add_headers({{"X-Session-Id", plan.turn->id()},
                                 {"X-Session-Messages", std::to_string(plan.turn->earlier())}});
   }
-  if (cache_->enabled()) use_cache(call, plan);
+  if (const auto known = find_answer(call, plan)) {
+    call.set_cached(known);
+    HttpResponse response = known->response(*plan.format, plan.stream);
+    if (!begun) return response;
+    call.loading->end(std::move(response.body), *call.exchange);
+    return later();
+  }
   call.exchange->drop_body();  // it may be long, and so may the answer
-  const auto answer = std::make_shared<AnswerSession>(metrics_, call.exchange, std::move(plan));
+  const auto answer = std::make_shared<AnswerSession>(metrics_, call.exchange, std::move(plan), begun);
   call.set_answer(answer);
   answer->start();
+  if (begun) call.loading->follow(answer, *call.exchange);
   running_->add(answer, call.begin);
   return later();
 }
 
-void Api::use_cache(const Call& call, AnswerPlan& plan) const {
-  const auto key = answer_key(call.route->path, call.request().body, plan);
-  if (!key) return;
+std::shared_ptr<const CachedAnswer> Api::find_answer(const Call& call, AnswerPlan& plan) const {
+  const auto key = cache_->enabled() ? answer_key(call.route->path, call.request().body, plan) : std::nullopt;
+  if (!key) return nullptr;
   std::string owner(given_key(call.request()));
-  plan.known = cache_->find(*key, owner);
-  if (plan.known == nullptr) {
+  auto known = cache_->find(*key, owner);
+  if (known == nullptr) {
     plan.keep = [cache = cache_, key = *key, owner = std::move(owner)](CachedAnswer answer) {
       answer.owner = owner;
       cache->put(key, std::move(answer));
     };
   }
-  call.exchange->add_headers({{"X-Response-Cache", plan.known == nullptr ? "miss" : "hit"}});
+  call.exchange->add_headers({{"X-Response-Cache", known == nullptr ? "miss" : "hit"}});
+  return known;
 }
 
 HttpResponse Api::stored_response(Call& call) {

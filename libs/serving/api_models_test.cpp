@@ -7,9 +7,12 @@ namespace nanochat {
 namespace {
 
 using nlohmann::json;
+using ::testing::AllOf;
 using testing::ApiTest;
+using ::testing::EndsWith;
 using testing::FakeBackend;
 using ::testing::HasSubstr;
+using ::testing::StartsWith;
 
 class ModelsTest : public ApiTest {
  protected:
@@ -137,6 +140,60 @@ TEST_F(LazyModelsTest, ARequestWaitsForItsModel) {
   EXPECT_EQ(stats()["models_loaded"], 2);
   EXPECT_EQ(stats()["model_loads"], 2);
   EXPECT_EQ(stats()["model_bytes"], 1000);
+}
+
+TEST_F(LazyModelsTest, AStreamBeginsWhileItsModelIsLoaded) {
+  describe_other();
+  const auto stream = chat({{"model", "other"}, {"stream", true}});
+  const auto whole = chat({{"model", "other"}});
+  EXPECT_FALSE(whole->quiet) << "its status is not known yet";
+  EXPECT_EQ(status(stream), 0);
+  stream->quiet();
+  EXPECT_EQ(status(stream), 200);
+  EXPECT_THAT(stream->response->content_type, HasSubstr("text/event-stream"));
+  EXPECT_EQ(stream->text(), "");
+  EXPECT_FALSE(stream->ended);
+  EXPECT_EQ(stream->response->stream->keep_alive(), ": keep-alive\n\n");
+  load_other();
+  const std::vector<json> sent = events(stream->text());
+  ASSERT_EQ(sent.size(), 4u);
+  EXPECT_EQ(sent[1]["choices"][0]["delta"]["content"], "Other!");
+  EXPECT_EQ(sent[3], "[DONE]");
+  EXPECT_TRUE(stream->ended);
+  EXPECT_EQ(status(whole), 200);
+}
+
+TEST_F(LazyModelsTest, AStreamThatHasBegunEndsWithTheError) {
+  describe_other();
+  const auto chats = chat({{"model", "other"}, {"stream", true}});
+  const auto message = call(
+      "POST", "/v1/messages",
+      R"({"model": "other", "max_tokens": 9, "stream": true, "messages": [{"role": "user", "content": "Hi"}]})");
+  const auto response = call("POST", "/v1/responses", R"({"model": "other", "input": "Hi", "stream": true})");
+  const auto too_long = complete({{"model", "other"}, {"stream", true}, {"prompt", std::string(5000, 'a')}});
+  for (const auto& exchange : {chats, message, response, too_long}) exchange->quiet();
+  for (std::size_t i = 0; i < 3; ++i) waiting_[i]("no file");
+  waiting_.erase(waiting_.begin(), waiting_.begin() + 3);
+  load_other();
+  const std::string reason = R"("message":"model: \"other\" could not be loaded: no file")";
+  EXPECT_THAT(chats->text(), AllOf(StartsWith("data: {\"error\":{"), HasSubstr(reason), EndsWith("data: [DONE]\n\n")));
+  EXPECT_THAT(message->text(), AllOf(StartsWith("event: error\ndata: {\"type\":\"error\",\"error\":{"), HasSubstr(reason)));
+  EXPECT_THAT(response->text(), AllOf(StartsWith("event: error\ndata: {\"type\":\"error\",\"code\":\"unavailable\","),
+                                      HasSubstr(reason), HasSubstr(R"("param":null,"sequence_number":0)")));
+  EXPECT_THAT(too_long->text(), HasSubstr("context_length_exceeded"));
+  for (const auto& exchange : {chats, message, response, too_long}) EXPECT_TRUE(exchange->ended);
+}
+
+TEST_F(LazyModelsTest, AStreamDoesNotBeginTwice) {
+  describe_other();
+  const auto exchange = chat({{"model", "other"}, {"stream", true}});
+  const auto late = exchange->quiet;  // a connection may call it while the model becomes ready
+  other_->manual = true;
+  load_other();
+  late();
+  EXPECT_EQ(status(exchange), 0);
+  other_->token(1, 'a');
+  EXPECT_THAT(exchange->text(), HasSubstr("\"a\""));
 }
 
 TEST_F(LazyModelsTest, AWrongRequestIsRefusedBeforeItsModelIsLoaded) {

@@ -23,7 +23,7 @@ void ConnectionExchange::on_gone(std::function<void()> function) {
   {
     const std::lock_guard lock(mutex_);
     if (!gone_) {
-      on_gone_ = std::move(function);
+      if (!ended_) on_gone_ = std::move(function);
       return;
     }
   }
@@ -32,7 +32,7 @@ void ConnectionExchange::on_gone(std::function<void()> function) {
 
 void ConnectionExchange::on_quiet(std::function<void()> function) {
   const std::lock_guard lock(mutex_);
-  on_quiet_ = std::move(function);
+  if (!ended_) on_quiet_ = std::move(function);
 }
 
 void ConnectionExchange::on_end(std::function<void(int, std::size_t)> function) {
@@ -77,7 +77,7 @@ void ConnectionExchange::end(int status, std::size_t bytes) {
     const std::lock_guard lock(mutex_);
     ended_.emplace(status, bytes);
     function = std::exchange(on_end_, nullptr);
-    on_gone_ = on_quiet_ = nullptr;  // breaks cycles: they may own an owner of this exchange
+    on_gone_ = on_quiet_ = nullptr;  // breaks cycles: they may own an owner of this exchange, so none is kept after this
   }
   if (function) function(status, bytes);
 }

@@ -55,9 +55,11 @@ void OpenAiFormat::end(const EngineUsage& usage, std::string& out) {
   out += "data: [DONE]\n\n";
 }
 
-void OpenAiFormat::fail(const ApiError& error, std::string& out) { out += "data: " + error.json() + "\n\ndata: [DONE]\n\n"; }
+void OpenAiFormat::fail(const ApiError& error, std::string& out) { out += openai_error_event(error); }
 
 HttpResponse OpenAiFormat::failure(const ApiError& error) const { return error.response(); }
+
+std::string openai_error_event(const ApiError& error) { return "data: " + error.json() + "\n\ndata: [DONE]\n\n"; }
 
 Json choice_json(std::int64_t index, const char* name, Json content, Json logprobs, const std::optional<ChoiceEnd>& end) {
   Json choice;

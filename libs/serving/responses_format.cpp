@@ -229,4 +229,17 @@ void ResponsesFormat::fail(const ApiError& error, std::string& out) {
 
 HttpResponse ResponsesFormat::failure(const ApiError& error) const { return error.response(); }
 
+std::string response_error_event(const ApiError& error) {
+  const auto or_null = [](const std::string& text) { return text.empty() ? Json() : Json(text); };
+  std::string event;
+  append_event("error",
+               dump({{"type", "error"},
+                     {"code", or_null(error.code())},
+                     {"message", error.message()},
+                     {"param", or_null(error.param())},
+                     {"sequence_number", 0}}),
+               event);
+  return event;
+}
+
 }  // namespace nanochat

@@ -41,10 +41,10 @@ const ServedModels::Model& ServedModels::describe(const std::string& name) const
   return *found;
 }
 
-const ServedModels::Model& ServedModels::find(const std::string& name) const {
+const ServedModels::Model& ServedModels::find(const std::string& name, bool stream) const {
   const Model& found = describe(name);
   if (found->used) *found->used = std::chrono::steady_clock::now().time_since_epoch().count();
-  if (found->engine == nullptr) throw ModelNotLoaded(found->id);
+  if (found->engine == nullptr) throw ModelNotLoaded(found->id, stream);
   if (!found->engine->ready()) throw ApiError::unavailable("the model is still loading");
   return found;
 }

@@ -293,7 +293,9 @@ def delete(url, path):
 def sessions(nanochat, run, folder):
     """The answers of sessions are those of whole conversations, and their blocks come back."""
     log = folder / "sessions.log"
-    process, url = server.start(nanochat, run, log, ["--session-mb", "1", "--kv-blocks", "4000", "--session-ttl", "100000"])
+
+    def start(seconds):
+        return server.start(nanochat, run, log, ["--session-mb", "1", "--kv-blocks", "40000", "--session-ttl", seconds])
 
     def ask(messages, **extra):
         body = {"messages": messages, "temperature": 0, "max_tokens": 4, "nanochat_tools": False, **extra}
@@ -301,6 +303,15 @@ def sessions(nanochat, run, folder):
         assert status == 200, answer
         return answer["choices"][0]["message"]["content"], answer["usage"], headers
 
+    def fill(count):
+        for i in range(count):
+            ask([{"role": "user", "content": f"{i} " + "Tell me a story about a cat. " * 15}], session_id=f"s{i}")
+
+    def blocks_return():
+        empty = server.wait_for(url, lambda now: now["kv_blocks_cached"] == 0, "blocks are left")
+        assert empty["sessions"] == 0 and empty["session_bytes"] == 0 and empty["kv_blocks_used"] == 0, empty
+
+    process, url = start(100000)
     try:
         history, cached = [], 0
         for question in ("Who are you?", "And what do you know about cats?", "Once more?"):
@@ -315,20 +326,28 @@ def sessions(nanochat, run, folder):
         assert delete(url, "/v1/sessions/one") == 200
         post(url, "/cache/invalidate", {})
         assert server.wait_for(url, lambda now: now["running"] == 0, "it runs")["kv_blocks_cached"] == 0
-        for i in range(1000):
-            ask([{"role": "user", "content": f"{i} " + "Tell me a story about a cat. " * 5}], session_id=f"s{i}")
+        fill(1000)
         full = server.stats(url)
-        assert 0 < full["session_bytes"] <= 1 << 20 and full["kv_blocks_cached"] > 0, full
+        assert 0 < full["session_bytes"] <= 1 << 20 and 0 < full["sessions"] < 1000, full
+        each = full["kv_blocks_cached"] / full["sessions"]
+        assert each < 20, full  # those of sessions that were evicted came back
+        assert server.get(url, "/v1/sessions/s0")[0] == 404 and server.get(url, "/v1/sessions/s999")[0] == 200
         for i in range(1000):
             try:
                 delete(url, f"/v1/sessions/s{i}")
             except urllib.error.HTTPError as error:
                 assert error.code == 404, error.code
-        empty = server.wait_for(url, lambda now: now["kv_blocks_cached"] == 0, "blocks are left")
-        assert empty["sessions"] == 0 and empty["session_bytes"] == 0 and empty["kv_blocks_used"] == 0, empty
+        blocks_return()
     finally:
         server.stop(process, log)
-    print(f"sessions: answers as with the whole history; of 1,000, {full['sessions']} fit into 1 MiB; every block came back")
+    process, url = start(1)
+    try:
+        fill(20)
+        blocks_return()  # when the sessions have expired
+    finally:
+        server.stop(process, log)
+    print(f"sessions: answers as with the whole history; of 1,000, {full['sessions']} fit into 1 MiB, with {each:.1f} blocks each; every block "
+          "of sessions that were evicted, deleted or expired came back")
 
 
 GREETING = (("<|assistant_start|>", "H", "i", "!", "<|assistant_end|>"),)

@@ -53,6 +53,8 @@ def scripted_run(run, folder, chains):
         tensors[name] = bytearray(size)
         header[name] = {"dtype": "F32", "shape": tensor["shape"], "data_offsets": [end, end + size]}
         end += size
+    if residual := tensors.get("model.resid_lambdas"):  # a layer multiplies the stream by its own; absent in nanochat-2025-12
+        struct.pack_into(f"<{len(residual) // 4}f", residual, 0, *[1.0] * (len(residual) // 4))
     follow = [(ids[a], ids[b]) for chain in chains for a, b in zip(chain, chain[1:])]
     assert len({a for a, _ in follow}) == len(follow) <= width, follow
     for direction, (before, after) in enumerate(follow):  # each pair has a direction of the stream for itself

@@ -4,8 +4,8 @@
 // to the API key of its request; the least recently used one goes first. Thread-safe.
 //
 //   if (const auto key = answer_key(path, body, plan)) {
-//     plan.known = cache->find(*key, owner);
-//     if (!plan.known) plan.keep = ...;  // the session calls it with the complete answer
+//     if (const auto known = cache->find(*key, owner)) return known->response(*plan.format, plan.stream);
+//     plan.keep = ...;  // the session calls it with the complete answer
 //   }
 
 #include <atomic>
@@ -27,8 +27,11 @@ struct AnswerPlan;
 struct CachedAnswer {
   std::string owner = {};  // the API key; empty if the server needs none
   std::vector<ChoicePart> choices = {};  // each whole
-  EngineUsage usage = {};  // of the request that computed it
+  AnswerOutcome outcome = {};  // of the request that computed it
   std::size_t bytes() const;
+  // The response with this answer, whole or as a stream of which all is known. Calls of functions get new ids, because clients
+  // put several answers into one conversation.
+  HttpResponse response(AnswerFormat& format, bool stream) const;
 };
 
 struct AnswerCacheStats {

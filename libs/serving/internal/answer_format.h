@@ -15,6 +15,7 @@
 // Each of these calls appends zero or more complete events to `out`. `usage` is the sum over all choices so far.
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -58,6 +59,13 @@ struct ChoicePart {
   void append(const ChoicePart& next);  // the next part of the same choice
 };
 
+// The result of a request, for the log.
+struct AnswerOutcome {
+  EngineUsage usage = {};
+  std::string finish_reasons = {};  // of all choices, separated by commas: "stop,length"
+  bool cached = false;  // the answer was not computed
+};
+
 class AnswerFormat {
  public:
   virtual ~AnswerFormat() = default;
@@ -83,5 +91,9 @@ std::string dump(const nlohmann::ordered_json& value);
 
 // Appends a server-sent event that has a name.
 void append_event(std::string_view name, std::string_view data, std::string& out);
+
+// The head of a stream of server-sent events.
+HttpResponse event_stream(std::shared_ptr<HttpBodyStream> stream);
+inline constexpr std::string_view kKeepAlive = ": keep-alive\n\n";  // an event without effect
 
 }  // namespace nanochat

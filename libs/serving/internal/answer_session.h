@@ -23,13 +23,6 @@
 
 namespace nanochat {
 
-// The result of a request, for the log.
-struct AnswerOutcome {
-  EngineUsage usage;
-  std::string finish_reasons;  // of all choices, separated by commas: "stop,length"
-  bool cached = false;         // the answer was not computed
-};
-
 // One prompt of an answer.
 struct AnswerPrompt {
   EngineRequest request;  // on_event is not set
@@ -50,13 +43,14 @@ struct AnswerPlan {
   std::vector<std::string> stop = {};  // stop strings: a choice ends before one of these
   std::vector<TokenId> ends = {};  // a choice ends after one of these tokens, which is part of the answer
   std::shared_ptr<ChatSessions::Turn> turn = {};  // of the session that keeps the answer; with one choice
-  std::shared_ptr<const CachedAnswer> known = {};  // the answer: the engine is not asked
-  std::function<void(CachedAnswer)> keep = {};     // gets the complete answer
+  std::function<void(CachedAnswer)> keep = {};  // gets the complete answer
 };
 
 class AnswerSession : public HttpBodyStream, public std::enable_shared_from_this<AnswerSession> {
  public:
-  AnswerSession(std::shared_ptr<ServerMetrics> metrics, std::shared_ptr<HttpExchange> exchange, AnswerPlan plan);
+  // `begun`: the head of the stream has been sent, and the caller has the session read.
+  AnswerSession(std::shared_ptr<ServerMetrics> metrics, std::shared_ptr<HttpExchange> exchange, AnswerPlan plan,
+                bool begun = false);
 
   // Submits all prompts to the engine. Throws ApiError if the engine refuses one (429: queue full, 503: shutting down), and
   // what Engine::submit throws.
@@ -68,7 +62,7 @@ class AnswerSession : public HttpBodyStream, public std::enable_shared_from_this
 
   // HttpBodyStream, called on the connection's thread.
   bool read(std::string& out) override;
-  std::string_view keep_alive() const override { return ": keep-alive\n\n"; }
+  std::string_view keep_alive() const override { return kKeepAlive; }
 
  private:
   using Clock = std::chrono::steady_clock;
@@ -89,12 +83,11 @@ class AnswerSession : public HttpBodyStream, public std::enable_shared_from_this
   bool take_token(Choice& choice, const EngineEvent& event);
   void fail(const ApiError& error);  // the caller holds mutex_
   void respond_whole();
-  void respond_known();
-  void read_known(std::string& out);
   void keep();
   ChoicePart part_of(std::size_t index);
   void write_choice(std::size_t index, const EngineUsage& usage, std::string& out);
   EngineUsage total_usage() const;
+  AnswerOutcome current_outcome() const;  // the caller holds mutex_
 
   const std::shared_ptr<ServerMetrics> metrics_;
   const std::shared_ptr<HttpExchange> exchange_;
@@ -107,7 +100,7 @@ class AnswerSession : public HttpBodyStream, public std::enable_shared_from_this
   std::vector<RequestId> ids_;
   std::vector<EngineUsage> usages_;
   std::size_t remaining_ = 0;  // requests that have not sent kDone
-  bool streaming_ = false;  // the head of the stream has been sent
+  bool streaming_;  // the head of the stream has been sent
   bool seen_token_ = false;
   bool cancelled_ = false;
   std::optional<ApiError> error_;  // why the answer ended early

@@ -44,5 +44,6 @@ class AnthropicFormat final : public AnswerFormat {
 // {"type": "error", "error": {"type", "message"}}. The message names the field, which has no member of its own here.
 std::string anthropic_error_json(const ApiError& error);
 HttpResponse anthropic_failure(const ApiError& error);
+std::string anthropic_error_event(const ApiError& error);
 
 }  // namespace nanochat

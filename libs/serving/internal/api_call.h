@@ -13,7 +13,10 @@
 #include "serving/api.h"
 #include "serving/api_error.h"
 #include "serving/internal/answer_admission.h"
+#include "serving/internal/answer_cache.h"
 #include "serving/internal/api_answers.h"
+#include "serving/internal/loading_stream.h"
+#include "serving/internal/openai_format.h"
 #include "serving/internal/trace_context.h"
 
 namespace nanochat {
@@ -25,6 +28,7 @@ struct Api::Route {
   bool open = false;       // served without an API key
   PlanAnswer plan = nullptr;  // set if `function` is Api::answer
   HttpResponse (*failure)(const ApiError&) = openai_failure;  // writes an error in the route's protocol
+  std::string (*failure_event)(const ApiError&) = openai_error_event;  // in a stream that has begun
 };
 
 struct Api::Call {
@@ -36,23 +40,32 @@ struct Api::Call {
   std::string id;                // X-Request-Id
   std::optional<TraceContext> trace;       // of the caller
   std::unique_ptr<AnswerAdmission::Place> place;  // set if the request generates text
+  std::shared_ptr<LoadingStream> loading;  // set if the request wants a stream and has waited for its model
   std::atomic<bool> ended{false};          // there is no more response to send
   std::chrono::steady_clock::time_point begin = std::chrono::steady_clock::now();
   const HttpRequest& request() const { return exchange->request(); }
+  bool stream_begun() const { return loading != nullptr && loading->end_wait(); }
+  void fail(const ApiError& error) const;
 
   // The answer that the request generates, after `place` was set. The client may leave while a worker sets it.
   void set_answer(std::shared_ptr<AnswerSession> answer) {
     const std::lock_guard lock(mutex_);
     answer_ = std::move(answer);
   }
-  std::shared_ptr<AnswerSession> answer() const {  // null: it generates none, or has not begun
+  void set_cached(std::shared_ptr<const CachedAnswer> answer) {  // instead
     const std::lock_guard lock(mutex_);
-    return answer_;
+    cached_ = std::move(answer);
+  }
+  std::optional<AnswerOutcome> outcome() const {  // nullopt: the request generates no answer, or has not begun
+    const std::lock_guard lock(mutex_);
+    if (cached_ != nullptr) return cached_->outcome;
+    return answer_ == nullptr ? std::nullopt : std::optional(answer_->outcome());
   }
 
  private:
   mutable std::mutex mutex_;
   std::shared_ptr<AnswerSession> answer_;
+  std::shared_ptr<const CachedAnswer> cached_;
 };
 
 // Returned by an endpoint whose response is sent later, by a session or a callback.

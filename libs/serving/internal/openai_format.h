@@ -62,6 +62,8 @@ nlohmann::ordered_json choice_json(std::int64_t index, const char* name, nlohman
 std::string plain_choice(std::int64_t index, const char* name, std::string_view content);
 
 nlohmann::ordered_json usage_json(const EngineUsage& usage);
+// The end of a stream with an error.
+std::string openai_error_event(const ApiError& error);
 
 // The text of one token: its characters, the name of a special token, or "bytes:\xe2\x82" if it is not valid UTF-8.
 std::string token_text(const Tokenizer& tokenizer, TokenId id);

@@ -73,4 +73,7 @@ class ResponsesFormat final : public AnswerFormat {
   std::int64_t sequence_number_ = 0;
 };
 
+// The only event of a stream for which there is no response object.
+std::string response_error_event(const ApiError& error);
+
 }  // namespace nanochat

@@ -14,8 +14,12 @@ namespace nanochat {
 // A request names a model that is not loaded. Api has it loaded, and handles the request again.
 class ModelNotLoaded : public std::runtime_error {
  public:
-  explicit ModelNotLoaded(const std::string& id) : std::runtime_error(id) {}
+  ModelNotLoaded(const std::string& id, bool stream) : std::runtime_error(id), stream_(stream) {}
   std::string id() const { return what(); }
+  bool stream() const { return stream_; }  // the request wants a stream
+
+ private:
+  bool stream_;
 };
 
 class ServedModels {
@@ -28,8 +32,8 @@ class ServedModels {
   const std::vector<Model>& all() const { return models_; }  // the first is the default
   bool ready() const;  // there is a model, and the engine of each model that is loaded is ready
   // The model of this name; "" stands for the default. Throws ApiError: 404 with the names that there are, and 503 while the model
-  // loads. Throws ModelNotLoaded.
-  const Model& find(const std::string& name) const;
+  // loads. Throws ModelNotLoaded, with `stream`.
+  const Model& find(const std::string& name, bool stream = false) const;
   // The same for a model that need not be loaded, for its description. Does not count as a use.
   const Model& describe(const std::string& name) const;
   // The counters of all engines, added up.
