@@ -79,7 +79,7 @@ class ServingPass {
   at::Tensor ids_;
   at::Tensor residual_, norm_, branch_, qkv_, q_, attended_, hidden_;  // (tokens, ...)
   at::Tensor raw_logits_, logits_;  // (logit_rows, padded vocabulary), (.., vocab_size)
-  at::Tensor extremes_;             // of logits_
+  at::Tensor extremes_;  // of logits_
   std::int64_t tokens_ = 0;  // of the last pass
 };
 

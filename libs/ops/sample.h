@@ -49,7 +49,7 @@ class DeviceSamples {
   std::vector<SampledRow> read() const;
 
  private:
-  at::Tensor tokens_, results_;        // results_: bytes, on the host once done_
+  at::Tensor tokens_, results_;  // results_: bytes, on the host once done_
   std::shared_ptr<cuda::Event> done_;
   std::int64_t rows_ = 0, vocab_ = 0, most_top_ = 0;
 };

@@ -17,9 +17,9 @@ namespace {
 
 constexpr int kThreads = 1024, kWarps = kThreads / 32;
 constexpr int kRun = kRunTokens;
-constexpr int kDigits = 4096;      // values of a digit
-constexpr int kSumThreads = 256;   // of a block of sum_kernel()
-constexpr int kCandidates = 512;   // most tokens among which a cut is found without a pass over all
+constexpr int kDigits = 4096;  // values of a digit
+constexpr int kSumThreads = 256;  // of a block of sum_kernel()
+constexpr int kCandidates = 512;  // most tokens among which a cut is found without a pass over all
 constexpr int kMassCandidates = 192;  // least number of them for top-p alone
 constexpr float kInfinity = INFINITY;
 constexpr u32 kSeen = 0x80000000U;  // a count's mark of a token that the repetition penalty applies to
@@ -154,8 +154,8 @@ __device__ inline double kept_weight(const SampleRow& row, float weight) {
 // What sum_kernel() finds out about a row.
 struct Wanted {
   bool draw_sums;  // sums of the weights of the draw; where top-p cuts, of those that min-p would drop, too
-  bool peaks;      // the largest weights
-  bool log_sums;   // sums of the weights of the unmodified distribution, unless draw_sums are
+  bool peaks;  // the largest weights
+  bool log_sums;  // sums of the weights of the unmodified distribution, unless draw_sums are
   bool draw_sums_are_log_sums;
   __device__ bool any() const { return draw_sums || peaks || log_sums; }
 };
@@ -178,9 +178,7 @@ __device__ inline void load_scores(const float* values, int vocab, int token, bo
 #pragma unroll
   for (int j = 0; j < 4; ++j) scores[j] = token + j < vocab ? values[token + j] : -kInfinity;
 }
-__device__ inline bool has_packs(const float* values) {
-  return reinterpret_cast<std::uintptr_t>(values) % sizeof(float4) == 0;
-}
+__device__ inline bool has_packs(const float* values) { return reinterpret_cast<std::uintptr_t>(values) % sizeof(float4) == 0; }
 __device__ inline double warp_total(double x) {
 #pragma unroll
   for (int offset = 16; offset > 0; offset /= 2) x += __shfl_xor_sync(0xffffffffU, x, offset);
@@ -275,7 +273,7 @@ __device__ inline int find_token(const float* values, int vocab, const double* r
 // The tokens above a cut: those with a larger key, and of those with this key the ones up to an id.
 struct Cut {
   u32 key = 0;
-  int ties = 0x7fffffff;     // of that key that are kept
+  int ties = 0x7fffffff;  // of that key that are kept
   int last_id = 0x7fffffff;  // of them
   __device__ bool keeps(u32 other, int id) const { return other > key || (other == key && id <= last_id); }
 };
@@ -545,9 +543,7 @@ class Row {
     const double total = wanted.draw_sums ? total_of_runs(a_.vocab, summed, shared_) : 0.0;
     if (wanted.draw_sums_are_log_sums) total_ = total;
     if (!by_count && !by_mass) {
-      const auto kept = [&](int, float score) {
-        return kept_weight(row_, weight_of(score, best, row_.inverse_temperature));
-      };
+      const auto kept = [&](int, float score) { return kept_weight(row_, weight_of(score, best, row_.inverse_temperature)); };
       if (wanted.draw_sums) return find_token(scores, a_.vocab, summed, row_.uniform * total, shared_, kept);
       sum_runs(scores, a_.vocab, runs_, kept);
       return find_token(scores, a_.vocab, runs_, row_.uniform * total_of_runs(a_.vocab, runs_, shared_), shared_, kept);
@@ -576,9 +572,7 @@ class Row {
     }
     find_last_id(weights_, a_.vocab, selected, runs_, shared_, key_of);
     const Cut cut = selected.cut;
-    const auto kept = [&](int token, float value) {
-      return cut.keeps(key_of(value), token) ? kept_weight(row_, value) : 0.0;
-    };
+    const auto kept = [&](int token, float value) { return cut.keeps(key_of(value), token) ? kept_weight(row_, value) : 0.0; };
     sum_runs(weights_, a_.vocab, runs_, kept);
     const double mark = row_.uniform * total_of_runs(a_.vocab, runs_, shared_);
     return find_token(weights_, a_.vocab, runs_, mark, shared_, kept);
@@ -592,7 +586,7 @@ class Row {
     const int least = by_count ? row_.top_k : min(kMassCandidates, runs);
     if (runs > kThreads || least > min(runs, kCandidates)) return -1;
     auto* const listed = reinterpret_cast<u64*>(bins_.counts);  // (kCandidates): weight and id, the largest word comes first
-    u32* const weights = bins_.low;                             // (kCandidates): of those in order, then by id
+    u32* const weights = bins_.low;  // (kCandidates): of those in order, then by id
     u32* const ids = bins_.low + kCandidates;
     u32* const ids_in_order = bins_.low + 2 * kCandidates;
     const float* const peaks = a_.peaks + static_cast<i64>(index_) * runs;
