@@ -386,8 +386,8 @@ BENCHMARK(gpu_decode_step)
     ->ArgNames({"sequences", "layers", "context", "products"})
     ->ArgsProduct({{1, 8, 16, 32, 64, 128}, {20}, {512}, {0, 1, 2, 3}})
     ->ArgsProduct({{1, 8, 32, 128}, {12}, {512}, {2, 3}})
-    ->ArgsProduct({{1, 8, 16}, {20}, {544}, {2}})  // what bench infer has on average after a prompt of 512
-    ->ArgsProduct({{32, 64, 128}, {20}, {544}, {3}})
+    ->ArgsProduct({{1, 8, 16}, {20}, {576}, {2}})  // what bench infer has on average with 128 tokens behind a prompt of 512
+    ->ArgsProduct({{32, 64, 128}, {20}, {576}, {3}})
     ->UseRealTime();
 
 }  // namespace
