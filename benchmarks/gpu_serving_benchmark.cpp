@@ -259,7 +259,10 @@ BENCHMARK(gpu_decode_add_rms_norm)->ArgName("rows")->Arg(1)->Arg(32)->Arg(128)->
 void gpu_sample(benchmark::State& state) {
   if (skip(state)) return;
   const std::int64_t n = state.range(0);
-  const at::Tensor logits = random({n, kVocabulary}, at::kFloat).mul(3.0);
+  // As a pass of the model leaves them.
+  at::Tensor logits = space({n, kVocabulary}, at::kFloat);
+  const at::Tensor extremes = ops::logit_extremes(n, kVocabulary, gpu());
+  ops::softcap_logits(random({n, kVocabulary}).mul(3.0), {.vocab_size = kVocabulary, .softcap = 0.0}, logits, extremes);
   std::vector<std::int32_t> history(1000);
   for (std::size_t i = 0; i < history.size(); ++i) history[i] = static_cast<std::int32_t>(i * 61 % kVocabulary);
   const std::vector<std::uint64_t> mask(kVocabulary / 64, 0x5555555555555555ULL);
@@ -287,7 +290,7 @@ void gpu_sample(benchmark::State& state) {
   }
   state.SetLabel(kKinds[state.range(1)]);
   for (auto _ : state) {
-    for (int i = 0; i < 10; ++i) benchmark::DoNotOptimize(ops::DeviceSamples(logits, rows));
+    for (int i = 0; i < 10; ++i) benchmark::DoNotOptimize(ops::DeviceSamples(logits, rows, {}, {}, extremes));
     ops::synchronize(gpu());
   }
   state.counters["us"] = benchmark::Counter(10e-6, benchmark::Counter::kIsIterationInvariantRate | benchmark::Counter::kInvert);
@@ -322,7 +325,8 @@ void gpu_decode_step(benchmark::State& state) {
   at::Tensor residual = random({n, width}), norm = space({n, width}), branch = space({n, width}), none;
   at::Tensor attended = space({n, heads, kHeadDim});
   at::Tensor qkv = space({n, 3 * width}), q = space({n, heads, kHeadDim}), hidden = space({n, 4 * width}),
-             logits = space({n, kVocabulary});
+             logits = space({n, kVocabulary}), capped = space({n, kVocabulary}, at::kFloat);
+  const at::Tensor extremes = ops::logit_extremes(n, kVocabulary, gpu());
   const auto multiply = [&](const at::Tensor& x, const at::Tensor& w, at::Tensor& y) {
     library ? static_cast<void>(at::mm_out(y, x, w.t())) : ops::linear_rows(x, w, y);
   };
@@ -374,7 +378,7 @@ void gpu_decode_step(benchmark::State& state) {
     }
     if (late) ops::rms_norm(residual, norm, none, kEps);
     fused ? ops::linear_rows(residual, head, logits, normalised) : multiply(norm, head, logits);
-    ops::cuda::softcap(logits, kVocabulary, 15.0);
+    ops::softcap_logits(logits, {.vocab_size = kVocabulary, .softcap = 15.0}, capped, extremes);
   });
   state.counters["tokens/s"] = benchmark::Counter(4.0 * static_cast<double>(n), benchmark::Counter::kIsIterationInvariantRate);
 }
@@ -382,6 +386,8 @@ BENCHMARK(gpu_decode_step)
     ->ArgNames({"sequences", "layers", "context", "products"})
     ->ArgsProduct({{1, 8, 16, 32, 64, 128}, {20}, {512}, {0, 1, 2, 3}})
     ->ArgsProduct({{1, 8, 32, 128}, {12}, {512}, {2, 3}})
+    ->ArgsProduct({{1, 8, 16}, {20}, {576}, {2}})  // what bench infer has on average with 128 tokens behind a prompt of 512
+    ->ArgsProduct({{32, 64, 128}, {20}, {576}, {3}})
     ->UseRealTime();
 
 }  // namespace

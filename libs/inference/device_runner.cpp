@@ -142,8 +142,8 @@ class DeviceRunner : public StepRunner {
   }
 
   std::unique_ptr<PendingDraws> draw(const at::Tensor& logits, std::span<const ops::SampleRow> rows) override {
-    return std::make_unique<DeviceDraws>(ops::DeviceSamples(logits, rows, drawn_,
-                                                            unrecorded_ ? unrecorded_->ids() : recorded_->pass.ids()));
+    const ServingPass& pass = unrecorded_ ? *unrecorded_ : recorded_->pass;
+    return std::make_unique<DeviceDraws>(ops::DeviceSamples(logits, rows, drawn_, pass.ids(), pass.logit_extremes()));
   }
 
  private:

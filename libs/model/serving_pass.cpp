@@ -12,6 +12,7 @@
 #include "ops/relu_squared.h"
 #include "ops/residual_mix.h"
 #include "ops/rms_norm.h"
+#include "ops/sample.h"
 #include "ops/smear.h"
 #include "ops/value_embedding.h"
 
@@ -54,6 +55,7 @@ ServingPass::ServingPass(Gpt& model, std::int64_t tokens, std::int64_t logit_row
   hidden_ = room({tokens, config.intermediate_size});
   raw_logits_ = room({logit_rows, config.padded_vocab_size()});
   logits_ = at::empty({logit_rows, config.vocab_size}, table_.options().dtype(at::kFloat));
+  extremes_ = ops::logit_extremes(logit_rows, config.vocab_size, table_.device());
   if (!config.is_2026()) return;
   mixed_.emplace(MixedStream{StreamWeights(config, weights), room({tokens, config.n_embd}), room({tokens, config.n_embd}),
                              room({tokens, config.n_embd}), at::empty_like(ids_), at::empty_like(ids_)});
@@ -180,7 +182,7 @@ at::Tensor ServingPass::logits(const at::Tensor& rows) {
   } else {
     head_.forward(states, raw, LinearMode::kTraining);
   }
-  ops::softcap_logits(raw, head_options_, out);
+  ops::softcap_logits(raw, head_options_, out, extremes_);
   return out;
 }
 

@@ -43,6 +43,8 @@ class ServingPass {
   // Soft-capped logits (M, vocab_size) float32 of the last pass, of all its tokens or of `rows` (int64 (M), on the device).
   // The next call overwrites them.
   at::Tensor logits(const at::Tensor& rows = {});
+  // Extremes of those (ops::logit_extremes), and room for more.
+  const at::Tensor& logit_extremes() const { return extremes_; }
   // int32 (tokens): the resolved ids of the inputs of the last pass; the rest is undefined.
   const at::Tensor& ids() const { return ids_; }
 
@@ -77,6 +79,7 @@ class ServingPass {
   at::Tensor ids_;
   at::Tensor residual_, norm_, branch_, qkv_, q_, attended_, hidden_;  // (tokens, ...)
   at::Tensor raw_logits_, logits_;  // (logit_rows, padded vocabulary), (.., vocab_size)
+  at::Tensor extremes_;  // of logits_
   std::int64_t tokens_ = 0;  // of the last pass
 };
 

@@ -12,6 +12,7 @@
 #include "ops/linear.h"
 #include "ops/matrix_product.h"
 #include "ops/reference.h"
+#include "ops/sample.h"
 
 namespace nanochat::ops {
 namespace {
@@ -170,11 +171,12 @@ at::Tensor softcap_logits(const at::Tensor& z, const HeadOptions& options) {
   return out;
 }
 
-void softcap_logits(const at::Tensor& z, const HeadOptions& options, at::Tensor& out) {
+void softcap_logits(const at::Tensor& z, const HeadOptions& options, at::Tensor& out, const at::Tensor& extremes) {
   TORCH_CHECK(z.dim() == 2 && z.is_cuda() && z.is_contiguous() && options.vocab_size <= z.size(1) && out.dim() == 2 &&
                   out.size(0) == z.size(0) && out.size(1) == options.vocab_size && out.is_contiguous(),
               "softcap_logits: out ", out.sizes(), " does not fit logits ", z.sizes(), " on ", z.device());
-  cuda::softcap(z, options.softcap, out);
+  if (extremes.defined()) check_extremes(extremes, out);
+  cuda::softcap(z, options.softcap, out, extremes);
 }
 
 }  // namespace nanochat::ops

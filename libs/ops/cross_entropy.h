@@ -34,7 +34,7 @@ void head_losses_and_gradients(const at::Tensor& x, const at::Tensor& w, const a
 
 // Converts raw logits z (N, padded V) to soft-capped logits (N, vocab_size) float32, for sampling and evaluation.
 at::Tensor softcap_logits(const at::Tensor& z, const HeadOptions& options);
-// The same to `out`, on a GPU only.
-void softcap_logits(const at::Tensor& z, const HeadOptions& options, at::Tensor& out);
+// The same to `out`, on a GPU only. extremes: what DeviceSamples takes (ops/sample.h), or undefined.
+void softcap_logits(const at::Tensor& z, const HeadOptions& options, at::Tensor& out, const at::Tensor& extremes = {});
 
 }  // namespace nanochat::ops

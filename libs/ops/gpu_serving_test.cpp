@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "core/random.h"
+#include "ops/cross_entropy.h"
 #include "ops/cuda/backend.h"
 #include "ops/device.h"
 #include "ops/device_graph.h"
@@ -578,6 +579,66 @@ TEST_F(GpuSampling, DrawsTheTokensOfTheCpu) {
   }
   EXPECT_GT(drawn, 800);
   EXPECT_GT(failed, 50);
+}
+
+// Logits as the model has them: the soft cap finds the most likely tokens while it writes them.
+TEST_F(GpuSampling, TheExtremesOfSoftCappedLogitsAreWhatDrawsLookFor) {
+  Rng rng(3);
+  for (const std::int64_t vocab : {65536, 5000, 1025, 1024, 1023, 7}) {
+    const std::int64_t padded = (vocab + 63) / 64 * 64;
+    for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+      at::Tensor z = random_tensor({9, padded}, dtype, static_cast<std::uint64_t>(vocab), 4.0);
+      z.select(0, 1).fill_(1.5);
+      z[2][vocab / 2] = kNan;
+      z[2][vocab - 1] = kNan;
+      z.select(0, 3).fill_(-1000.0);
+      for (const double softcap : {15.0, 0.0}) {
+        const at::Tensor on = on_gpu(z), logits = on_gpu(at::empty({9, vocab}, at::kFloat));
+        const at::Tensor extremes = logit_extremes(12, vocab, on.device());
+        at::Tensor out = logits;
+        softcap_logits(on, {.vocab_size = vocab, .softcap = softcap}, out, extremes);
+        const RandomRows random(rng, 60, 9, vocab);
+        const std::vector<SampledRow> expected = sample(logits.cpu(), random.rows);
+        const std::vector<SampledRow> got = DeviceSamples(logits, random.rows, {}, {}, extremes).read();
+        const std::vector<SampledRow> looked_for = DeviceSamples(logits, random.rows).read();
+        for (std::size_t i = 0; i < got.size(); ++i) {
+          EXPECT_EQ(got[i].error, expected[i].error) << vocab << " draw " << i;
+          EXPECT_EQ(got[i].token.id, expected[i].token.id) << vocab << " draw " << i;
+          EXPECT_EQ(got[i].token.id, looked_for[i].token.id) << vocab << " draw " << i;
+          EXPECT_EQ(got[i].token.logprob, looked_for[i].token.logprob) << vocab << " draw " << i;  // bit for bit
+        }
+      }
+    }
+  }
+  const at::Tensor logits = on_gpu(at::zeros({4, 3000}, at::kFloat));
+  const std::vector<SampleRow> rows(4);
+  EXPECT_THROW(DeviceSamples(logits, rows, {}, {}, logit_extremes(3, 3000, logits.device())), c10::Error);
+  EXPECT_THROW(DeviceSamples(logits, rows, {}, {}, logit_extremes(4, 5000, logits.device())), c10::Error);
+}
+
+// Top-k and top-p of all sizes, around the most tokens that are looked at alone, in distributions of all shapes.
+TEST_F(GpuSampling, CutsAreThoseOfTheCpuHoweverManyTokensTheyKeep) {
+  constexpr std::int64_t kVocab = 65536;
+  at::Tensor logits = random_tensor({6, kVocab}, at::kFloat, 21, 1.0);
+  const double scales[] = {0.01, 0.5, 2.0, 5.0, 20.0, 100.0};
+  for (std::int64_t i = 0; i < 6; ++i) logits.select(0, i).mul_(scales[i]);
+  Rng rng(4);
+  std::vector<SampleRow> rows;
+  for (std::int64_t row = 0; row < 6; ++row) {
+    for (const std::int64_t top_k : {0, 1, 2, 50, 191, 192, 193, 511, 512, 513, 5000}) {
+      for (const double top_p : {1e-6, 0.5, 0.95, 0.9999, 1.0}) {
+        for (const double temperature : {1.0, 0.7}) {
+          rows.push_back({.row = row, .temperature = temperature, .top_k = top_k, .top_p = top_p, .uniform = rng.uniform()});
+        }
+      }
+    }
+  }
+  const std::vector<SampledRow> expected = sample(logits, rows), got = sample(on_gpu(logits), rows);
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    EXPECT_EQ(got[i].token.id, expected[i].token.id)
+        << "row " << rows[i].row << ", top-k " << rows[i].top_k << ", top-p " << rows[i].top_p;
+    EXPECT_NEAR(got[i].token.logprob, expected[i].token.logprob, 1e-4);
+  }
 }
 
 TEST_F(GpuSampling, ATokenDoesNotDependOnTheOthers) {

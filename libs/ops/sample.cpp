@@ -49,16 +49,28 @@ std::vector<SampledRow> sample(const at::Tensor& logits, std::span<const SampleR
   return sampled;
 }
 
+at::Tensor logit_extremes(std::int64_t rows, std::int64_t vocab, at::Device device) {
+  return at::empty({rows, cuda::logit_slices(vocab), 2}, at::TensorOptions(at::kLong).device(device));
+}
+
+void check_extremes(const at::Tensor& extremes, const at::Tensor& logits) {
+  TORCH_CHECK(extremes.dim() == 3 && extremes.scalar_type() == at::kLong && extremes.is_contiguous() &&
+                  extremes.device() == logits.device() && extremes.size(0) >= logits.size(0) &&
+                  extremes.size(1) == cuda::logit_slices(logits.size(1)) && extremes.size(2) == 2,
+              "extremes ", extremes.sizes(), " do not fit logits ", logits.sizes());
+}
+
 DeviceSamples::DeviceSamples(const at::Tensor& logits, std::span<const SampleRow> rows, at::Tensor tokens,
-                             const at::Tensor& inputs)
+                             const at::Tensor& inputs, const at::Tensor& extremes)
     : tokens_(std::move(tokens)), rows_(static_cast<std::int64_t>(rows.size())), vocab_(logits.size(1)) {
   check(logits, rows);
+  if (extremes.defined()) check_extremes(extremes, logits);
   if (!tokens_.defined()) tokens_ = at::empty({rows_}, logits.options().dtype(at::kInt));
   TORCH_CHECK(tokens_.dim() == 1 && tokens_.size(0) >= rows_ && tokens_.scalar_type() == at::kInt && tokens_.is_contiguous(),
               "sample: no room for ", rows_, " tokens in ", tokens_.sizes());
   tokens_ = tokens_.narrow(0, 0, rows_);
   for (const SampleRow& row : rows) most_top_ = std::max(most_top_, row.top_logprobs);
-  cuda::HostCopy copy = cuda::copy_to_host(cuda::sample(logits, rows, most_top_, inputs, tokens_));
+  cuda::HostCopy copy = cuda::copy_to_host(cuda::sample(logits, rows, most_top_, inputs, tokens_, extremes));
   results_ = std::move(copy.tensor);
   done_ = std::move(copy.done);
 }

@@ -30,20 +30,26 @@ namespace cuda {
 class Event;
 }
 
+// On a GPU: room for the most likely token of each slice of rows of logits, which softcap_logits() finds while it writes them.
+// int64 (rows, slices, 2).
+at::Tensor logit_extremes(std::int64_t rows, std::int64_t vocab, at::Device device);
+// Throws if they do not fit such logits, or have room for fewer rows.
+void check_extremes(const at::Tensor& extremes, const at::Tensor& logits);
+
 // The same on a GPU without waiting for it: the tokens may go into the next pass of the model before the host has them.
 class DeviceSamples {
  public:
   // tokens: where they go, int32 with at least as many elements as there are rows, on the device of the logits; undefined:
-  // memory of its own. inputs: int32, of SampleRow::last_input.
+  // memory of its own. inputs: int32, of SampleRow::last_input. extremes: those of the logits; undefined: they are looked for.
   DeviceSamples(const at::Tensor& logits, std::span<const SampleRow> rows, at::Tensor tokens = {},
-                const at::Tensor& inputs = {});
+                const at::Tensor& inputs = {}, const at::Tensor& extremes = {});
   // int32 (rows) on the device; -1 where there is an error.
   const at::Tensor& tokens() const { return tokens_; }
   // Waits for the draws, and for nothing that was enqueued behind them.
   std::vector<SampledRow> read() const;
 
  private:
-  at::Tensor tokens_, results_;        // results_: bytes, on the host once done_
+  at::Tensor tokens_, results_;  // results_: bytes, on the host once done_
   std::shared_ptr<cuda::Event> done_;
   std::int64_t rows_ = 0, vocab_ = 0, most_top_ = 0;
 };

@@ -286,10 +286,11 @@ at::Tensor softcap(const at::Tensor& z, std::int64_t vocab, double softcap) {
   return out;
 }
 
-void softcap(const at::Tensor& z, double softcap, at::Tensor& out) {
+void softcap(const at::Tensor& z, double softcap, at::Tensor& out, const at::Tensor& extremes) {
   const On stream(z);
-  cuda::softcap(element_of(z), z.const_data_ptr(), device_data<float>(out), z.size(0), out.size(1), z.size(1),
-                static_cast<float>(softcap), stream);
+  cuda::softcap(element_of(z), z.const_data_ptr(), device_data<float>(out),
+                extremes.defined() ? reinterpret_cast<LogitExtremes*>(device_data<std::int64_t>(extremes)) : nullptr, z.size(0),
+                out.size(1), z.size(1), static_cast<float>(softcap), stream);
 }
 
 namespace {

@@ -58,7 +58,7 @@ void add_value_embedding_backward(const at::Tensor& dv, const at::Tensor& h, con
 void softcap_cross_entropy(at::Tensor& z, const at::Tensor& targets, const at::Tensor& scale, at::Tensor& losses,
                            std::int64_t vocab, double softcap);
 at::Tensor softcap(const at::Tensor& z, std::int64_t vocab, double softcap);
-void softcap(const at::Tensor& z, double softcap, at::Tensor& out);
+void softcap(const at::Tensor& z, double softcap, at::Tensor& out, const at::Tensor& extremes = {});
 // Whether a kernel takes these heads and this scope, whose window, if any, ends before the longest row or document does.
 bool attention_takes(const at::Tensor& q, const AttentionScope& scope);
 AttentionForward causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionScope& scope);
@@ -93,7 +93,7 @@ void paged_decode(const at::Tensor& qkv, const RopeTable& table, const DevicePag
                   at::Tensor& values, const AttentionScope& scope, double eps, at::Tensor& out, const DecodeFusion& fusion);
 // Writes the tokens, int32 (rows). Returns what DeviceSamples::read() reads, as bytes on the device.
 at::Tensor sample(const at::Tensor& logits, std::span<const ops::SampleRow> rows, std::int64_t most_top,
-                  const at::Tensor& inputs, at::Tensor& tokens);
+                  const at::Tensor& inputs, at::Tensor& tokens, const at::Tensor& extremes);
 
 class Event;
 // A copy in pinned memory of the host, which is being made until `done`.

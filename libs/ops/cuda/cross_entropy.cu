@@ -5,7 +5,7 @@
 // instead would leave room for one block a multiprocessor only, whose loads nothing then hides. What bounds the kernel are
 // the special functions, three for a logit, and memory. In bfloat16, the gradient is rounded in both passes.
 
-#include "device_code.cuh"
+#include "logit_extremes.cuh"
 
 namespace nanochat::ops::cuda {
 namespace {
@@ -134,18 +134,28 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
   });
 }
 
+// A block has a slice of a row (logit_extremes.cuh).
 template <class T, int N>
-__global__ void softcap_kernel(const T* z, float* out, int vocab, i64 padded, float cap) {
+__global__ void __launch_bounds__(kSliceThreads)
+    softcap_kernel(const T* z, float* out, LogitExtremes* extremes, int vocab, i64 padded, float cap) {
   let_next_begin();
   wait_for_previous();
   const i64 row = blockIdx.y;
-  const int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x) * N;
-  if (i >= vocab) return;
-  float values[N];
-  load<N>(z + row * padded + i, values);
+  SliceExtremes own;
 #pragma unroll
-  for (int j = 0; j < N; ++j) values[j] = cap > 0.0F ? cap * tanhf(values[j] / cap) : values[j];
-  store<N>(out + row * vocab + i, values);
+  for (int first = 0; first < kSliceTokens; first += kSliceThreads * N) {
+    const int i = static_cast<int>(blockIdx.x) * kSliceTokens + first + static_cast<int>(threadIdx.x) * N;
+    if (i >= vocab) break;
+    float values[N];
+    load<N>(z + row * padded + i, values);
+#pragma unroll
+    for (int j = 0; j < N; ++j) {
+      values[j] = cap > 0.0F ? cap * tanhf(values[j] / cap) : values[j];
+      own.see(i + j, values[j]);
+    }
+    store<N>(out + row * vocab + i, values);
+  }
+  if (extremes != nullptr) own.store(extremes + row * gridDim.x + blockIdx.x);
 }
 
 }  // namespace
@@ -165,15 +175,17 @@ void softcap_cross_entropy(Element type, void* z, const std::int32_t* targets, c
   check_launch("softcap_cross_entropy");
 }
 
-void softcap(Element type, const void* z, float* out, i64 rows, i64 vocab, i64 padded, float cap, Stream stream) {
+void softcap(Element type, const void* z, float* out, LogitExtremes* extremes, i64 rows, i64 vocab, i64 padded, float cap,
+             Stream stream) {
   constexpr i64 kRowsPerLaunch = 65535;  // the grid's limit
-  constexpr int kColumns = 256;
+  const auto slices = static_cast<unsigned>(logit_slices(vocab));
   visit(type, [&]<class T>(T) {
     const auto run = [&]<int N>(std::integral_constant<int, N>) {
       for (i64 first = 0; first < rows; first += kRowsPerLaunch) {
         const i64 n = rows - first < kRowsPerLaunch ? rows - first : kRowsPerLaunch;
-        launch(&softcap_kernel<T, N>, dim3(blocks_for(vocab, kColumns * N), static_cast<unsigned>(n)), kColumns, 0, stream,
-               static_cast<const T*>(z) + first * padded, out + first * vocab, static_cast<int>(vocab), padded, cap);
+        LogitExtremes* const to = extremes == nullptr ? nullptr : extremes + first * slices;
+        launch(&softcap_kernel<T, N>, dim3(slices, static_cast<unsigned>(n)), kSliceThreads, 0, stream,
+               static_cast<const T*>(z) + first * padded, out + first * vocab, to, static_cast<int>(vocab), padded, cap);
       }
     };
     constexpr int N = 4;

@@ -151,8 +151,16 @@ void gate_gradient(Element type, const float* slopes, const void* x, const void*
 // outside the vocabulary gives a loss of NaN.
 void softcap_cross_entropy(Element type, void* z, const std::int32_t* targets, const float* scale, float* losses,
                            std::int64_t rows, std::int64_t vocab, std::int64_t padded, float softcap, Stream stream);
-void softcap(Element type, const void* z, float* out, std::int64_t rows, std::int64_t vocab, std::int64_t padded, float softcap,
-             Stream stream);
+// Of the tokens of a slice of a row of logits: the most likely one and the first whose logit is NaN or +Inf, each with its
+// number as one word that compares as they do; 0 where there is none.
+struct LogitExtremes {
+  std::uint64_t most, bad;
+};
+inline constexpr int kSliceTokens = 1024;
+constexpr std::int64_t logit_slices(std::int64_t vocab) { return (vocab + kSliceTokens - 1) / kSliceTokens; }
+// extremes: of the slices of each row (rows, logit_slices(vocab)), or null.
+void softcap(Element type, const void* z, float* out, LogitExtremes* extremes, std::int64_t rows, std::int64_t vocab,
+             std::int64_t padded, float softcap, Stream stream);
 
 // --------------------------------------------------------------------------------------------- optimizer.cu
 struct AdamWStep {
@@ -355,8 +363,16 @@ struct SampledLogprob {
   std::int32_t id;
   double logprob;
 };
+inline constexpr int kRunTokens = 128;  // neighbouring tokens whose weights are summed together
+constexpr std::int64_t logit_runs(std::int64_t vocab) { return (vocab + kRunTokens - 1) / kRunTokens; }
 struct SampleArguments {
   const float* logits;  // (rows of logits, vocab)
+  LogitExtremes* extremes;  // (rows of logits, logit_slices(vocab))
+  bool has_extremes;  // false: sample() fills them in
+  bool sums;  // whether any row is drawn at a temperature or wants logprobs: sample() fills in these
+  double* draw_sums;  // (row_count, logit_runs(vocab)) of scratch, as the two behind it
+  double* log_sums;
+  float* peaks;
   const SampleRow* rows;
   const std::int32_t* ids;  // seen, generated, forbidden
   const std::int32_t* inputs;  // of last_input

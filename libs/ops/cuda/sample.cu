@@ -1,18 +1,26 @@
-// Draws of tokens: one block of threads a row of logits. Weights are the same numbers, bit for bit, as ops/sample.cpp has on
-// a CPU, and what is decided by comparing them is decided alike; sums are taken in double, in an order of their own. The
-// vocabulary is never sorted: the cut of top-k and top-p is found digit by digit of a token's weight (radix selection), from
-// counts and sums of the tokens that share the digits before.
+// Draws of tokens. Weights are the same numbers, bit for bit, as ops/sample.cpp has on a CPU, and what is decided by comparing
+// them is decided alike; sums are taken in double, in an order of their own.
+//
+// What takes a pass over the whole vocabulary is done by many blocks of threads for each row: the most likely token is found
+// where the logits are written (logit_extremes.cuh), and sum_kernel() sums and compares weights by runs of kRunTokens tokens.
+// Then one block for each row draws. For a draw without a cut it has the sums. For top-k and top-p it looks at those runs alone
+// whose largest weight is among the largest: the tokens that are kept are in them, unless the distribution is very flat.
+//
+// Rows whose scores are not their logits (penalties, bias, constraints) and very flat ones take the long way: passes of one
+// block. There, the vocabulary is not sorted, either: the cut is found digit by digit of a token's weight (radix selection),
+// from counts and sums of the tokens that share the digits before.
 
-#include "device_code.cuh"
+#include "logit_extremes.cuh"
 
 namespace nanochat::ops::cuda {
 namespace {
 
-using u64 = unsigned long long;
-
 constexpr int kThreads = 1024, kWarps = kThreads / 32;
-constexpr int kRun = 128;          // neighbouring tokens whose weights are summed together
-constexpr int kDigits = 4096;      // values of a digit
+constexpr int kRun = kRunTokens;
+constexpr int kDigits = 4096;  // values of a digit
+constexpr int kSumThreads = 256;  // of a block of sum_kernel()
+constexpr int kCandidates = 512;  // most tokens among which a cut is found without a pass over all
+constexpr int kMassCandidates = 192;  // least number of them for top-p alone
 constexpr float kInfinity = INFINITY;
 constexpr u32 kSeen = 0x80000000U;  // a count's mark of a token that the repetition penalty applies to
 
@@ -35,12 +43,6 @@ __device__ inline float exp_fast(float x) {
 __device__ inline float weight_of(float score, float best, float inverse_temperature) {
   const float exponent = __fmul_rn(__fsub_rn(score, best), inverse_temperature);
   return exponent < -87.0F ? 0.0F : exp_fast(exponent);
-}
-
-// Bits that compare as the numbers do, with one zero.
-__device__ inline u32 ordered(float x) {
-  const u32 bits = __float_as_uint(__fadd_rn(x, 0.0F));
-  return bits ^ ((bits & 0x80000000U) != 0 ? 0xffffffffU : 0x80000000U);
 }
 
 struct Shared {
@@ -136,13 +138,60 @@ __device__ inline void for_each_value(const float* values, int vocab, const Body
   for (int i = 4 * packs + static_cast<int>(threadIdx.x); i < vocab; i += kThreads) body(i, values[i]);
 }
 
+// ------------------------------------------------------------------------------------------------- what a row wants
+
+__device__ inline bool is_adjusted(const SampleRow& row) {
+  return row.scratch_row >= 0 || row.bias.count > 0 || row.allowed >= 0 || row.forbidden.count > 0;
+}
+__device__ inline bool cuts_count(const SampleRow& row, int vocab) { return row.top_k > 0 && row.top_k < vocab; }
+__device__ inline bool cuts_mass(const SampleRow& row) { return row.top_p < 1.0; }
+// Weights that a draw without top-k and top-p adds up.
+__device__ inline double kept_weight(const SampleRow& row, float weight) {
+  const double mass = weight;
+  return mass >= row.min_p ? mass : 0.0;
+}
+
+// What sum_kernel() finds out about a row.
+struct Wanted {
+  bool draw_sums;  // sums of the weights of the draw; where top-p cuts, of those that min-p would drop, too
+  bool peaks;  // the largest weights
+  bool log_sums;  // sums of the weights of the unmodified distribution, unless draw_sums are
+  bool draw_sums_are_log_sums;
+  __device__ bool any() const { return draw_sums || peaks || log_sums; }
+};
+__device__ inline Wanted wanted_of(const SampleRow& row, int vocab) {
+  const bool draws = row.greedy == 0 && !is_adjusted(row), by_count = cuts_count(row, vocab), by_mass = cuts_mass(row);
+  Wanted wanted = {};
+  wanted.draw_sums = draws && !by_count;
+  wanted.peaks = draws && (by_count || by_mass);
+  wanted.draw_sums_are_log_sums = wanted.draw_sums && row.inverse_temperature == 1.0F && (by_mass || row.min_p == 0.0);
+  wanted.log_sums = (row.logprob != 0 || row.top_logprobs > 0) && !wanted.draw_sums_are_log_sums;
+  return wanted;
+}
+
+// The neighbouring tokens from `token` on that one lane has; -Inf, whose weight is 0, behind the vocabulary.
+__device__ inline void load_scores(const float* values, int vocab, int token, bool packed_rows, float (&scores)[4]) {
+  if (packed_rows && token + 4 <= vocab) {
+    load<4>(values + token, scores);
+    return;
+  }
+#pragma unroll
+  for (int j = 0; j < 4; ++j) scores[j] = token + j < vocab ? values[token + j] : -kInfinity;
+}
+__device__ inline bool has_packs(const float* values) { return reinterpret_cast<std::uintptr_t>(values) % sizeof(float4) == 0; }
+__device__ inline double warp_total(double x) {
+#pragma unroll
+  for (int offset = 16; offset > 0; offset /= 2) x += __shfl_xor_sync(0xffffffffU, x, offset);
+  return x;
+}
+
 // ------------------------------------------------------------------------------------------- in the order of the ids
 
 // Runs of kRun tokens and what they hold: sums of value(token, values[token]) >= 0 in `runs`, one per run.
 template <class Value>
 __device__ inline void sum_runs(const float* values, int vocab, double* runs, const Value& value) {
   const int lane = static_cast<int>(threadIdx.x % 32);
-  const bool packed = reinterpret_cast<std::uintptr_t>(values) % sizeof(float4) == 0;
+  const bool packed = has_packs(values);
   static_assert(kRun == 4 * 32);
   __syncthreads();  // whoever used this memory before is done
 #pragma unroll 4
@@ -155,8 +204,7 @@ __device__ inline void sum_runs(const float* values, int vocab, double* runs, co
     } else {
       for (int i = token; i < min(token + 4, vocab); ++i) sum += value(i, values[i]);
     }
-#pragma unroll
-    for (int offset = 16; offset > 0; offset /= 2) sum += __shfl_xor_sync(0xffffffffU, sum, offset);
+    sum = warp_total(sum);
     if (lane == 0) runs[run] = sum;
   }
   __syncthreads();
@@ -225,7 +273,7 @@ __device__ inline int find_token(const float* values, int vocab, const double* r
 // The tokens above a cut: those with a larger key, and of those with this key the ones up to an id.
 struct Cut {
   u32 key = 0;
-  int ties = 0x7fffffff;     // of that key that are kept
+  int ties = 0x7fffffff;  // of that key that are kept
   int last_id = 0x7fffffff;  // of them
   __device__ bool keeps(u32 other, int id) const { return other > key || (other == key && id <= last_id); }
 };
@@ -382,20 +430,6 @@ __device__ inline void find_last_id(const float* values, int vocab, Selected& se
 
 // --------------------------------------------------------------------------------------------------------------- a row
 
-struct Extreme {
-  float value;
-  int id;  // the lowest one with it
-};
-__device__ inline u64 packed(float value, int id) {
-  return static_cast<u64>(ordered(value)) << 32 | (0xffffffffU - static_cast<u32>(id));
-}
-__device__ inline Extreme unpacked(u64 word) {
-  const u32 key = static_cast<u32>(word >> 32);
-  const u32 bits = (key & 0x80000000U) != 0 ? key ^ 0x80000000U : ~key;
-  return {__uint_as_float(bits), static_cast<int>(0xffffffffU - static_cast<u32>(word))};
-}
-constexpr u64 kNothing = 0;
-
 class Row {
  public:
   __device__ Row(const SampleArguments& arguments, const SampleRow& row, int index, Shared& shared, u32* scratch)
@@ -405,7 +439,7 @@ class Row {
 
   __device__ void sample() {
     SampledRow result = {-1, SampleStatus::kOk, 0.0F, 0, 0.0};
-    const Extreme most_likely = scan_logits(result);
+    const Extreme most_likely = check_logits(result);
     if (result.status == SampleStatus::kOk) {
       const Extreme best = adjusted() ? adjust() : most_likely;
       if (best.value == -kInfinity) {
@@ -422,30 +456,20 @@ class Row {
 
  private:
   __device__ bool penalised() const { return row_.scratch_row >= 0; }
-  __device__ bool adjusted() const {
-    return penalised() || row_.bias.count > 0 || row_.allowed >= 0 || row_.forbidden.count > 0;
-  }
+  __device__ bool adjusted() const { return is_adjusted(row_); }
   __device__ bool known(int id) const { return id >= 0 && id < a_.vocab; }
 
-  __device__ Extreme scan_logits(SampledRow& result) {
-    u64 most = kNothing, bad = kNothing;
-    for_each_value(logits_, a_.vocab, [&](int token, float x) {
-      if (isnan(x) || x == kInfinity) {
-        bad = Largest()(bad, packed(0.0F, token));
-      } else {
-        most = Largest()(most, packed(x, token));
-      }
-    });
-    bad = reduce(bad, shared_.words, Largest());
-    const Extreme largest = unpacked(reduce(most, shared_.words, Largest()));
-    if (bad != kNothing) {
-      result.id = unpacked(bad).id;
+  __device__ Extreme check_logits(SampledRow& result) {
+    const int slices = static_cast<int>(logit_slices(a_.vocab));
+    const LogitExtremes found = row_extremes(a_.extremes + static_cast<i64>(row_.logits) * slices, slices);
+    if (found.bad != kNothing) {
+      result.id = unpacked(found.bad).id;
       result.status = SampleStatus::kNotFinite;
       result.bad_logit = logits_[result.id];
-    } else if (largest.value == -kInfinity) {
+    } else if (found.most == kNothing) {
       result.status = SampleStatus::kNoneFinite;
     }
-    return largest;
+    return unpacked(found.most);
   }
 
   // Scores of all tokens, to weights_; returns the best.
@@ -513,16 +537,20 @@ class Row {
 
   __device__ int draw(float best) {
     const float* const scores = adjusted() ? weights_ : logits_;
-    const bool by_count = row_.top_k > 0 && row_.top_k < a_.vocab, by_mass = row_.top_p < 1.0;
+    const bool by_count = cuts_count(row_, a_.vocab), by_mass = cuts_mass(row_);
+    const Wanted wanted = wanted_of(row_, a_.vocab);
+    const double* const summed = a_.draw_sums + static_cast<i64>(index_) * logit_runs(a_.vocab);
+    const double total = wanted.draw_sums ? total_of_runs(a_.vocab, summed, shared_) : 0.0;
+    if (wanted.draw_sums_are_log_sums) total_ = total;
     if (!by_count && !by_mass) {
-      const auto kept = [&](int, float score) {
-        const double weight = weight_of(score, best, row_.inverse_temperature);
-        return weight >= row_.min_p ? weight : 0.0;
-      };
+      const auto kept = [&](int, float score) { return kept_weight(row_, weight_of(score, best, row_.inverse_temperature)); };
+      if (wanted.draw_sums) return find_token(scores, a_.vocab, summed, row_.uniform * total, shared_, kept);
       sum_runs(scores, a_.vocab, runs_, kept);
-      const double total = total_of_runs(a_.vocab, runs_, shared_);
-      if (!adjusted() && row_.inverse_temperature == 1.0F && row_.min_p == 0.0) total_ = total;
-      return find_token(scores, a_.vocab, runs_, row_.uniform * total, shared_, kept);
+      return find_token(scores, a_.vocab, runs_, row_.uniform * total_of_runs(a_.vocab, runs_, shared_), shared_, kept);
+    }
+    if (wanted.peaks) {
+      const int id = draw_from_peaks(best, by_mass ? total : 0.0);
+      if (id >= 0) return id;
     }
     __syncthreads();
     for_each_value(scores, a_.vocab,
@@ -544,23 +572,103 @@ class Row {
     }
     find_last_id(weights_, a_.vocab, selected, runs_, shared_, key_of);
     const Cut cut = selected.cut;
-    const auto kept = [&](int token, float value) {
-      const double weight = value;
-      return cut.keeps(key_of(value), token) && weight >= row_.min_p ? weight : 0.0;
-    };
+    const auto kept = [&](int token, float value) { return cut.keeps(key_of(value), token) ? kept_weight(row_, value) : 0.0; };
     sum_runs(weights_, a_.vocab, runs_, kept);
     const double mark = row_.uniform * total_of_runs(a_.vocab, runs_, shared_);
     return find_token(weights_, a_.vocab, runs_, mark, shared_, kept);
   }
 
+  // A draw with top-k or top-p among the tokens whose weights are at least those of the largest peaks; `total`: the sum of all
+  // weights, where top-k does not cut. -1: there are too many of them, or more than those are kept.
+  __device__ int draw_from_peaks(float best, double total) {
+    const bool by_count = cuts_count(row_, a_.vocab);
+    const int runs = static_cast<int>(logit_runs(a_.vocab)), thread = static_cast<int>(threadIdx.x);
+    const int least = by_count ? row_.top_k : min(kMassCandidates, runs);
+    if (runs > kThreads || least > min(runs, kCandidates)) return -1;
+    auto* const listed = reinterpret_cast<u64*>(bins_.counts);  // (kCandidates): weight and id, the largest word comes first
+    u32* const weights = bins_.low;  // (kCandidates): of those in order, then by id
+    u32* const ids = bins_.low + kCandidates;
+    u32* const ids_in_order = bins_.low + 2 * kCandidates;
+    const float* const peaks = a_.peaks + static_cast<i64>(index_) * runs;
+
+    // Nearly the largest number, as a float's bits, that so many peaks reach: at least so many tokens do, too.
+    const u32 peak = thread < runs ? __float_as_uint(peaks[thread]) : 0;
+    u32 threshold = 0;
+    for (u32 bit = 1U << 29; bit >= 1U << 12; bit /= 2) {  // weights are at most 1, whose highest bit is that
+      if (__syncthreads_count(peak >= (threshold | bit) ? 1 : 0) >= least) threshold |= bit;
+    }
+    if (threshold == 0) return -1;
+    if (thread == 0) shared_.listed = 0;
+    __syncthreads();
+    const bool packs = has_packs(logits_);
+    for (int run = thread / 32; run < runs; run += kWarps) {
+      if (__float_as_uint(peaks[run]) < threshold) continue;
+      const int token = run * kRun + 4 * (thread % 32);
+      float scores[4];
+      load_scores(logits_, a_.vocab, token, packs, scores);
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        const u32 weight = __float_as_uint(weight_of(scores[j], best, row_.inverse_temperature));
+        if (weight < threshold) continue;
+        const u32 place = atomicAdd(&shared_.listed, 1U);
+        if (place < kCandidates) listed[place] = static_cast<u64>(weight) << 32 | (0xffffffffU - static_cast<u32>(token + j));
+      }
+    }
+    __syncthreads();
+    const int count = static_cast<int>(shared_.listed);
+    if (count > kCandidates) return -1;
+    if (thread < count) {
+      const u64 word = listed[thread];
+      int place = 0;
+      for (int i = 0; i < count; ++i) place += listed[i] > word ? 1 : 0;
+      weights[place] = static_cast<u32>(word >> 32);
+      ids[place] = 0xffffffffU - static_cast<u32>(word);
+    }
+    __syncthreads();
+
+    int kept = by_count ? min(count, row_.top_k) : count;
+    if (cuts_mass(row_)) {
+      const double mass = inclusive_sum(thread < kept ? static_cast<double>(__uint_as_float(weights[thread])) : 0.0, shared_);
+      if (by_count) {
+        __syncthreads();
+        if (thread == kThreads - 1) shared_.rest = mass;
+        __syncthreads();
+        total = shared_.rest;
+      }
+      const int before = __syncthreads_count(thread < kept && mass < row_.top_p * total ? 1 : 0);
+      if (!by_count && before >= kept) return -1;
+      kept = min(kept, before + 1);
+    }
+
+    // Those, in the order of their ids.
+    u32 weight = 0, id = 0;
+    int place = 0;
+    if (thread < kept) {
+      weight = weights[thread];
+      id = ids[thread];
+      for (int i = 0; i < kept; ++i) place += ids[i] < id ? 1 : 0;
+    }
+    __syncthreads();
+    if (thread < kept) {
+      weights[place] = weight;
+      ids_in_order[place] = id;
+    }
+    __syncthreads();
+    const double own = thread < kept ? kept_weight(row_, __uint_as_float(weights[thread])) : 0.0;
+    const double up_to = inclusive_sum(own, shared_);
+    __syncthreads();
+    if (thread == kThreads - 1) shared_.rest = up_to;
+    __syncthreads();
+    const double mark = row_.uniform * shared_.rest;
+    int chosen = first_thread(own > 0.0 && up_to > mark, shared_);
+    if (chosen < 0) chosen = last_thread(own > 0.0, shared_);
+    return static_cast<int>(ids_in_order[chosen]);
+  }
+
   __device__ void report(float most_likely, SampledRow& result) {
     const int top = min(row_.top_logprobs, a_.vocab);
     if (row_.logprob == 0 && top == 0) return;
-    if (total_ < 0.0) {
-      const auto weight = [&](int, float logit) { return static_cast<double>(weight_of(logit, most_likely, 1.0F)); };
-      sum_runs(logits_, a_.vocab, runs_, weight);
-      total_ = total_of_runs(a_.vocab, runs_, shared_);
-    }
+    if (total_ < 0.0) total_ = total_of_runs(a_.vocab, a_.log_sums + static_cast<i64>(index_) * logit_runs(a_.vocab), shared_);
     const double log_sum = static_cast<double>(most_likely) + log(total_);
     if (row_.logprob != 0) result.logprob = static_cast<double>(logits_[result.id]) - log_sum;
     if (top == 0) return;
@@ -612,15 +720,95 @@ __global__ void __launch_bounds__(kThreads) sample_kernel(const __grid_constant_
   Row(arguments, row, static_cast<int>(blockIdx.x), shared, reinterpret_cast<u32*>(scratch)).sample();
 }
 
+// A block has a slice of a row of logits.
+__global__ void __launch_bounds__(kSliceThreads) extremes_kernel(const __grid_constant__ SampleArguments a) {
+  let_next_begin();
+  wait_for_previous();
+  const i64 row = a.rows[blockIdx.x].logits;
+  const float* const logits = a.logits + row * a.vocab;
+  SliceExtremes own;
+#pragma unroll
+  for (int first = 0; first < kSliceTokens; first += kSliceThreads) {
+    const int token = static_cast<int>(blockIdx.y) * kSliceTokens + first + static_cast<int>(threadIdx.x);
+    if (token < a.vocab) own.see(token, logits[token]);
+  }
+  own.store(a.extremes + row * gridDim.y + blockIdx.y);
+}
+
+// The blocks of a row share its runs; a warp has one at a time.
+__global__ void __launch_bounds__(kSumThreads) sum_kernel(const __grid_constant__ SampleArguments a) {
+  let_next_begin();
+  wait_for_previous();
+  const SampleRow& row = a.rows[blockIdx.x];
+  const Wanted wanted = wanted_of(row, a.vocab);
+  if (!wanted.any()) return;
+  const int slices = static_cast<int>(logit_slices(a.vocab)), runs = static_cast<int>(logit_runs(a.vocab));
+  const LogitExtremes extremes = row_extremes(a.extremes + static_cast<i64>(row.logits) * slices, slices);
+  if (extremes.bad != kNothing || extremes.most == kNothing) return;  // there will be no draw
+  const float best = unpacked(extremes.most).value, inverse_temperature = row.inverse_temperature;
+  const float* const logits = a.logits + static_cast<i64>(row.logits) * a.vocab;
+  const bool packs = has_packs(logits), all_mass = cuts_mass(row);
+  const double min_p = row.min_p;
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  constexpr int kWarpsOfBlock = kSumThreads / 32;
+  const i64 to = static_cast<i64>(blockIdx.x) * runs;
+#pragma unroll 2
+  for (int run = static_cast<int>(blockIdx.y) * kWarpsOfBlock + static_cast<int>(threadIdx.x) / 32; run < runs;
+       run += static_cast<int>(gridDim.y) * kWarpsOfBlock) {
+    float scores[4];
+    load_scores(logits, a.vocab, run * kRun + 4 * lane, packs, scores);
+    if (wanted.draw_sums || wanted.peaks) {
+      float weights[4];
+#pragma unroll
+      for (int j = 0; j < 4; ++j) weights[j] = weight_of(scores[j], best, inverse_temperature);
+      if (wanted.peaks) {
+        const u32 peak = __reduce_max_sync(0xffffffffU, __float_as_uint(fmaxf(fmaxf(weights[0], weights[1]),
+                                                                              fmaxf(weights[2], weights[3]))));
+        if (lane == 0) a.peaks[to + run] = __uint_as_float(peak);
+      }
+      if (wanted.draw_sums) {
+        double masses[4];
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+          masses[j] = weights[j];
+          if (!all_mass && masses[j] < min_p) masses[j] = 0.0;
+        }
+        const double sum = warp_total(masses[0] + masses[1] + (masses[2] + masses[3]));
+        if (lane == 0) a.draw_sums[to + run] = sum;
+      }
+    }
+    if (wanted.log_sums) {
+      double masses[4];
+#pragma unroll
+      for (int j = 0; j < 4; ++j) masses[j] = weight_of(scores[j], best, 1.0F);
+      const double sum = warp_total(masses[0] + masses[1] + (masses[2] + masses[3]));
+      if (lane == 0) a.log_sums[to + run] = sum;
+    }
+  }
+}
+
 }  // namespace
 
 void sample(const SampleArguments& arguments, Stream stream) {
   if (arguments.row_count == 0) return;
   constexpr std::size_t kBytes = 3 * kDigits * sizeof(u32);
-  if ((arguments.vocab + kRun - 1) / kRun > static_cast<int>(kBytes / sizeof(double))) {
+  const i64 runs = logit_runs(arguments.vocab);
+  if (runs > static_cast<i64>(kBytes / sizeof(double))) {
     throw std::runtime_error("the CUDA sampler does not take vocabularies of " + std::to_string(arguments.vocab));
   }
-  launch(&sample_kernel, static_cast<unsigned>(arguments.row_count), kThreads, kBytes, stream, arguments);
+  const auto rows = static_cast<unsigned>(arguments.row_count);
+  if (!arguments.has_extremes) {
+    const dim3 grid(rows, static_cast<unsigned>(logit_slices(arguments.vocab)));
+    launch(&extremes_kernel, grid, kSliceThreads, 0, stream, arguments);
+  }
+  if (arguments.sums) {
+    // Enough blocks for all multiprocessors, and not more than have a run for each warp.
+    constexpr i64 kRunsAtOnce = kSumThreads / 32;
+    const i64 most = (runs + kRunsAtOnce - 1) / kRunsAtOnce, shared_by = (4 * multiprocessors() + rows - 1) / rows;
+    const dim3 grid(rows, static_cast<unsigned>(shared_by < most ? shared_by : most));
+    launch(&sum_kernel, grid, kSumThreads, 0, stream, arguments);
+  }
+  launch(&sample_kernel, rows, kThreads, kBytes, stream, arguments);
   check_launch("sample");
 }
 

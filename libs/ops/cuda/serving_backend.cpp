@@ -14,6 +14,7 @@
 #include "ops/cuda/backend.h"
 #include "ops/cuda/kernels.h"
 #include "ops/cuda/tensors.h"
+#include "ops/sample.h"
 
 namespace nanochat::ops::cuda {
 namespace {
@@ -241,6 +242,8 @@ class Appender {
   std::int64_t used_ = 0;
 };
 
+// Draws at a temperature, and logprobs, take sums of weights.
+bool takes_sums(const ops::SampleRow& row) { return row.temperature != 0.0 || row.logprob || row.top_logprobs > 0; }
 bool is_counted(const ops::SampleRow& row) { return row.frequency_penalty != 0.0 || row.presence_penalty != 0.0; }
 std::span<const std::int32_t> seen_of(const ops::SampleRow& row) {
   return row.repetition_penalty != 1.0 ? row.seen : std::span<const std::int32_t>();
@@ -252,7 +255,7 @@ std::span<const std::int32_t> generated_of(const ops::SampleRow& row) {
 }  // namespace
 
 at::Tensor sample(const at::Tensor& logits, std::span<const ops::SampleRow> rows, std::int64_t most_top,
-                  const at::Tensor& inputs, at::Tensor& tokens) {
+                  const at::Tensor& inputs, at::Tensor& tokens, const at::Tensor& extremes) {
   const On stream(logits);
   using Float = std::numeric_limits<float>;
   const std::int64_t vocab = logits.size(1), words = (vocab + 31) / 32, count = static_cast<std::int64_t>(rows.size());
@@ -313,12 +316,21 @@ at::Tensor sample(const at::Tensor& logits, std::span<const ops::SampleRow> rows
   const auto* base = static_cast<const std::uint8_t*>(memory.const_data_ptr());
   const auto options = logits.options();
   const at::Tensor weights = at::empty({count, vocab}, options);
+  const at::Tensor found = extremes.defined() ? extremes : logit_extremes(logits.size(0), vocab, logits.device());
+  const std::int64_t sums = count * logit_runs(vocab);
+  const at::Tensor scratch = at::empty({2 * sums}, options.dtype(at::kDouble)), peaks = at::empty({sums}, options);
   const at::Tensor counts = penalised > 0 ? at::zeros({penalised, vocab}, options.dtype(at::kInt)) : at::Tensor();
   at::Tensor results = at::empty(
       {count * static_cast<std::int64_t>(sizeof(SampledRow) + static_cast<std::size_t>(most_top) * sizeof(SampledLogprob))},
       options.dtype(at::kByte));
   SampleArguments a = {};
   a.logits = device_data<float>(logits);
+  a.extremes = reinterpret_cast<LogitExtremes*>(device_data<std::int64_t>(found));
+  a.has_extremes = extremes.defined();
+  a.sums = std::any_of(rows.begin(), rows.end(), takes_sums);
+  a.draw_sums = device_data<double>(scratch);
+  a.log_sums = a.draw_sums + sums;
+  a.peaks = device_data<float>(peaks);
   a.rows = reinterpret_cast<const SampleRow*>(base + at_rows);
   a.ids = reinterpret_cast<const std::int32_t*>(base + at_ids);
   a.inputs = inputs.defined() ? device_data<std::int32_t>(inputs) : nullptr;

@@ -57,7 +57,7 @@ void softcap_cross_entropy(at::Tensor&, const at::Tensor&, const at::Tensor&, at
   unavailable();
 }
 at::Tensor softcap(const at::Tensor&, std::int64_t, double) { unavailable(); }
-void softcap(const at::Tensor&, double, at::Tensor&) { unavailable(); }
+void softcap(const at::Tensor&, double, at::Tensor&, const at::Tensor&) { unavailable(); }
 bool attention_takes(const at::Tensor&, const AttentionScope&) { return false; }
 AttentionForward causal_attention(const at::Tensor&, const at::Tensor&, const at::Tensor&, const AttentionScope&) {
   unavailable();
@@ -91,7 +91,8 @@ void paged_decode(const at::Tensor&, const RopeTable&, const DevicePagedBatch&, 
                   double, at::Tensor&, const DecodeFusion&) {
   unavailable();
 }
-at::Tensor sample(const at::Tensor&, std::span<const ops::SampleRow>, std::int64_t, const at::Tensor&, at::Tensor&) {
+at::Tensor sample(const at::Tensor&, std::span<const ops::SampleRow>, std::int64_t, const at::Tensor&, at::Tensor&,
+                  const at::Tensor&) {
   unavailable();
 }
 HostCopy copy_to_host(const at::Tensor&) { unavailable(); }
