@@ -9,7 +9,7 @@
 #               a small model
 #   --schemas   answers under JSON schemas and regular expressions against jsonschema, Pydantic and Python's re
 #   --load      that server under load: NANOCHAT_LOAD_SECONDS (60) seconds of chats, NANOCHAT_LOAD_STREAMS (10,000) streams at a time,
-#               NANOCHAT_LOAD_MINUTES (10) of mixed load
+#               NANOCHAT_LOAD_MINUTES (10) of mixed load, and locust
 #   --fuzz      a fuzzer for each file format and for the requests of each protocol, NANOCHAT_FUZZ_RUNS (1,000,000) runs each
 #   --browser   headless Chromium opens a report; screenshots in build/browser
 #   --style     scripts/style.py, and clang-tidy on the C++ files that differ from NANOCHAT_STYLE_BASE (origin/main or
@@ -34,10 +34,12 @@ done
 
 step() { printf '\n== %s\n' "$*"; }
 
-# build PRESET [TARGET]
+# build PRESET [TARGET...]
 build() {
-  run_quietly cmake --preset "$1" -DNANOCHAT_TESTS=ON
-  cmake --build --preset "$1" --parallel "$(build_jobs)" ${2:+--target "$2"}
+  local preset=$1
+  shift
+  run_quietly cmake --preset "$preset" -DNANOCHAT_TESTS=ON
+  cmake --build --preset "$preset" --parallel "$(build_jobs)" ${1:+--target "$@"}
 }
 
 # client_python LIST: the Python of a virtual environment that has the packages of scripts/requirements/LIST.txt.
@@ -109,8 +111,7 @@ for check in "${checks[@]}"; do
       ;;
     tsan)
       step "ThreadSanitizer"
-      run_quietly cmake --preset tsan -DNANOCHAT_TESTS=ON
-      cmake --build --preset tsan --parallel "$(build_jobs)" --target nanochat chat_client inference_engine_test inference_answer_constraint_test \
+      build tsan nanochat chat_client inference_engine_test inference_answer_constraint_test \
         serving_answer_admission_test serving_answer_cache_test serving_answer_session_test serving_api_answers_test serving_api_models_test serving_api_operation_test \
         serving_api_sessions_test serving_api_test serving_http_server_test serving_owned_store_test serving_server_metrics_test
       # One OpenMP thread: LibTorch and libgomp are not instrumented, and their barriers would not be seen.
@@ -151,7 +152,7 @@ for check in "${checks[@]}"; do
       ;;
     clients)
       step "Clients of the server"
-      build release
+      build release nanochat
       command -v chromium > /dev/null || install_packages check chromium fonts-dejavu-core
       python=$(client_python clients)
       for script in serve openai anthropic lm_eval schemathesis examples compare_serving; do
@@ -170,11 +171,12 @@ for check in "${checks[@]}"; do
       ;;
     load)
       step "The server under load"
-      build release
+      build release nanochat chat_client stream_client
       python3 tests/load/serving_load.py build/release/bin/nanochat --seconds "${NANOCHAT_LOAD_SECONDS:-60}"
       ulimit -Sn "$(ulimit -Hn)"
       python3 tests/load/streams_load.py build/release/bin/nanochat --streams "${NANOCHAT_LOAD_STREAMS:-10000}" \
         --minutes "${NANOCHAT_LOAD_MINUTES:-10}"
+      "$(client_python locust)" tests/load/locustfile.py build/release/bin/nanochat --seconds "${NANOCHAT_LOAD_SECONDS:-60}"
       ;;
     fuzz)
       runs=${NANOCHAT_FUZZ_RUNS:-1000000}

@@ -166,19 +166,19 @@ void ModelHost::check_name(const Live& live) const {
 // ------------------------------------------------------------------------------------------------- the thread of the host
 
 void ModelHost::load() {
+  // All models are described before the first is loaded: an error of any of them comes at once.
   for (const HostedModel& model : models_) {
-    if (interrupt_requested()) return;
     Live live = describe(model);
     check_name(live);
-    // With a limit, all models are described before the first is loaded: an error of any of them comes at once.
-    if (memory_ == 0) live = load(model, std::move(live.plan));
     const std::lock_guard lock(mutex_);
     live_.push_back(std::move(live));
   }
-  if (memory_ > 0) {
-    Live first = load(live_.front().source, live_.front().plan);
+  for (Live& live : live_) {
+    if (interrupt_requested()) return;
+    Live loaded = load(live.source, live.plan);
     const std::lock_guard lock(mutex_);
-    live_.front() = std::move(first);
+    live = std::move(loaded);
+    if (memory_ > 0) break;
   }
   for (const Live& live : live_) api_.set_model(live.served);  // together: /health is 200 when all are there
 }
@@ -316,36 +316,32 @@ void ModelHost::end_waiting(const std::string& id, const std::string& error) {
 void ModelHost::reload_asked(const std::deque<ReloadDone>& asked) {
   std::vector<std::string> replaced;
   std::string error;
-  try {
-    replaced = look();
-  } catch (const std::exception& failure) {  // the model that is served stays: a checkpoint may be incomplete or gone
-    error = failure.what();
-    log_error("reload failed: {}", error);
+  for (Live& live : live_) {
+    if (live.engine == nullptr) continue;  // its first use loads the newest checkpoint
+    try {
+      if (renew(live)) replaced.push_back(live.served->id);
+    } catch (const std::exception& failure) {  // the model that is served stays: a checkpoint may be incomplete or gone
+      log_error("reload failed: {}", failure.what());
+      error += fmt::format("{}{}", error.empty() ? "" : "; ", failure.what());
+    }
   }
   for (const ReloadDone& done : asked) done(replaced, error);
 }
 
-std::vector<std::string> ModelHost::look() {
-  std::vector<std::string> replaced;
-  for (Live& live : live_) {
-    if (live.engine == nullptr) continue;  // its first use loads the newest checkpoint
-    const auto newer = newer_checkpoint(live);
-    if (!newer) continue;
-    Plan fresh = plan(*newer, describe_checkpoint(*newer));
-    if (memory_ > 0 && bytes(true) + fresh.bytes > memory_) {
-      // There is no room for both. The next requests wait until the old one has finished its answers.
-      const std::string id = live.served->id;
-      unload(live);
-      replaced.push_back(id);
-      const std::lock_guard lock(mutex_);
-      wanted_.push_back({id, {}});
-      continue;
-    }
-    replace(live, load(live.source, std::move(fresh)));
-    log_info("reloaded \"{}\" from {}", live.served->id, live.plan.checkpoint.string());
-    replaced.push_back(live.served->id);
+bool ModelHost::renew(Live& live) {
+  const auto newer = newer_checkpoint(live);
+  if (!newer) return false;
+  Plan fresh = plan(*newer, describe_checkpoint(*newer));
+  if (memory_ > 0 && bytes(true) + fresh.bytes > memory_) {
+    // There is no room for both. The next requests wait until the old one has finished its answers.
+    unload(live);
+    const std::lock_guard lock(mutex_);
+    wanted_.push_back({live.served->id, {}});
+    return true;
   }
-  return replaced;
+  replace(live, load(live.source, std::move(fresh)));
+  log_info("reloaded \"{}\" from {}", live.served->id, live.plan.checkpoint.string());
+  return true;
 }
 
 // Whoever still needs an old model holds it: a request that is about to begin, one that runs, and one whose answer is being read.

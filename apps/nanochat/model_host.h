@@ -45,13 +45,13 @@ class ModelHost {
   ModelHost& operator=(const ModelHost&) = delete;
 
   // Loads and serves all models, or with a limit of memory the first one, one after the other, and waits until they are ready or
-  // an interrupt is requested. Throws what load_model and Engine throw, ConfigError for two models of one name, and
+  // an interrupt is requested. Throws, before anything is loaded if possible, what load_model and Engine throw, ConfigError for two models of one name, and
   // OutOfMemoryError for a model that cannot fit into the limit.
   void load();
   // Has a thread load models on first use, and look for newer checkpoints: when reload() asks for it, and every `seconds` unless
   // that is 0.
   void watch(double seconds);
-  // Looks once. `done` gets the names of the models that were replaced, or an error, on that thread. Returns at once.
+  // Looks once. `done` gets the names of the models that were replaced, and the errors of others, on that thread. Returns at once.
   void reload(ReloadDone done);
   // Loads the model of this name, as soon as there is room for it. `done` is called on that thread. Returns at once.
   void load_one(const std::string& id, LoadDone done);
@@ -91,7 +91,7 @@ class ModelHost {
   std::int64_t bytes(bool with_retired) const;  // of the loaded models
   bool make_room(std::int64_t wanted);  // returns whether there is room now
   void load_wanted();
-  std::vector<std::string> look();
+  bool renew(Live& live);  // serves the newest checkpoint; returns whether there is a newer one
   void reload_asked(const std::deque<ReloadDone>& asked);
   void stop_retired();  // the engines whose last request is finished
   // Answers the requests that wait for the model, or with "" for any: it is loaded, or an error.

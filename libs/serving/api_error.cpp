@@ -11,6 +11,21 @@
 
 namespace nanochat {
 
+namespace {
+
+std::string limited(std::string message) {
+  constexpr std::size_t kBegin = 1500, kEnd = 500;
+  if (message.size() > kBegin + kEnd) message.replace(kBegin, message.size() - kBegin - kEnd, " ... ");
+  std::replace(message.begin(), message.end(), '\0', ' ');  // what() would end there
+  return message;
+}
+
+}  // namespace
+
+ApiError::ApiError(int status, std::string type, std::string message, std::string param, std::string code)
+    : std::runtime_error(limited(std::move(message))), status_(status), type_(std::move(type)), param_(std::move(param)),
+      code_(std::move(code)) {}
+
 std::string ApiError::message() const { return replace_invalid_utf8(what()); }
 
 std::string ApiError::json() const {

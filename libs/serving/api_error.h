@@ -11,9 +11,8 @@ namespace nanochat {
 
 class ApiError : public std::runtime_error {
  public:
-  ApiError(int status, std::string type, const std::string& message, std::string param = {}, std::string code = {})
-      : std::runtime_error(message), status_(status), type_(std::move(type)), param_(std::move(param)), code_(std::move(code)) {
-  }
+  // Messages quote what clients send: from one that is very long, the middle is left out.
+  ApiError(int status, std::string type, std::string message, std::string param = {}, std::string code = {});
 
   static ApiError invalid(const std::string& message, std::string param = {}, std::string code = {}) {
     return {400, "invalid_request_error", message, std::move(param), std::move(code)};

@@ -48,6 +48,14 @@ TEST_F(ModelsTest, ARequestChoosesItsModel) {
   EXPECT_THAT(error(unknown)["message"].get<std::string>(), HasSubstr("expected \"tiny\" or \"other\""));
 }
 
+TEST_F(ModelsTest, AnErrorQuotesOddNames) {
+  const std::string long_name = error(chat({{"model", std::string(1'000'000, 'x')}}))["message"];
+  EXPECT_LT(long_name.size(), 2100u);
+  EXPECT_THAT(long_name, AllOf(StartsWith("model: found \"xx"), HasSubstr("x ... x"), EndsWith("the model of this server")));
+  const std::string zero = error(chat({{"model", std::string("a\0b", 3)}}))["message"];
+  EXPECT_THAT(zero, AllOf(StartsWith("model: found \"a b\""), EndsWith("the model of this server")));
+}
+
 TEST_F(ModelsTest, AllAreListedAndCounted) {
   add_other();
   const json models = json::parse(call("GET", "/v1/models")->text())["data"];

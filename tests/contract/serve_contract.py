@@ -396,6 +396,9 @@ def models(nanochat, run, folder):
         (trained / "step_2/model.safetensors").write_bytes(b"broken")  # a checkpoint that cannot be loaded changes nothing
         os.utime(trained / "step_2")
         assert post(url, "/admin/reload", {})[0] == 500 and ask("trained") == "Hi!"
+        os.utime(folder / "greeting")  # and does not keep another model from its own
+        status, _, answer = post(url, "/admin/reload", {})
+        assert status == 500 and "step_2" in answer["error"]["message"] and 'reloaded "hello"' in log.read_text(), answer
     finally:
         done.set()
         server.stop(process, log)

@@ -176,9 +176,9 @@ void declare_pretrain_options(OptionList& options, PretrainConfig& config) {
       .may_change();
   options
       .add("device_batch_size", config.device_batch_size,
-           std::string("Number of rows in one forward pass. Gradients of several passes are accumulated up to "
-                       "--total-batch-size.") +
-               kAutoDeviceBatchHelp)
+           fmt::format(
+               "Number of rows in one forward pass. Gradients of several passes are accumulated up to --total-batch-size.{}",
+               kAutoDeviceBatchHelp))
       .at_least(1)
       .or_word("auto", kAutoDeviceBatch)
       .may_change();
