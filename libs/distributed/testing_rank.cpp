@@ -33,7 +33,11 @@ std::string argument;
 
 template <class... Args>
 void say(const char* format, Args... args) {
-  std::printf(format, args...);
+  if constexpr (sizeof...(args) == 0) {
+    std::fputs(format, stdout);
+  } else {
+    std::printf(format, args...);
+  }
   std::printf("\n");
   std::fflush(stdout);
 }
