@@ -47,28 +47,25 @@ class TileLoader {
     }
   }
 
-  // Begins the copies of that tile, or of its first positions: place(row, chunk) says where they go. Zeros stand where no key
-  // is. The next tile begins behind what was copied.
-  template <int kCopied = kKeys, class PlaceKey, class PlaceValue>
+  // Begins the copies of that tile: place(row, chunk) says where they go. Zeros stand where no key is.
+  template <class PlaceKey, class PlaceValue>
   __device__ void copy(const PlaceKey& key_place, const PlaceValue& value_place) {
-    constexpr int kCopiedRows = kCopied / kRowsAtOnce;
-    static_assert(kCopied <= kKeys && kCopied % kRowsAtOnce == 0);
-    i64 from[kCopiedRows];
+    i64 from[kRows];
 #pragma unroll
-    for (int i = 0; i < kCopiedRows; ++i) {
+    for (int i = 0; i < kRows; ++i) {
       const int position = position_ + i * kRowsAtOnce;
       const i64 row = (static_cast<i64>(max(block_[i], 0)) * p_.n_kv_head + kv_head_) * p_.block_size;
       from[i] = (row + position - block_of(position) * p_.block_size) * D + chunk() * (16 / static_cast<int>(sizeof(T)));
     }
 #pragma unroll
-    for (int i = 0; i < kCopiedRows; ++i) {
+    for (int i = 0; i < kRows; ++i) {
       copy_async(key_place(row() + i * kRowsAtOnce, chunk()), static_cast<const T*>(p_.keys) + from[i], block_[i] >= 0);
     }
 #pragma unroll
-    for (int i = 0; i < kCopiedRows; ++i) {
+    for (int i = 0; i < kRows; ++i) {
       copy_async(value_place(row() + i * kRowsAtOnce, chunk()), static_cast<const T*>(p_.values) + from[i], block_[i] >= 0);
     }
-    position_ += kCopied;
+    position_ += kKeys;
   }
 
  private:

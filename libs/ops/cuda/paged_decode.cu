@@ -20,24 +20,17 @@ namespace {
 
 constexpr int kThreads = kAttentionThreads;
 constexpr int kBlocksAtOnce = 3;  // of a multiprocessor
-constexpr int kSlotKeys = 16, kSlotsOfTile = kTileKeys / kSlotKeys;
-static_assert(kSlotsOfTile == kAttentionWarps);  // a warp multiplies the keys of a slot
 
-// What a block has in shared memory: where it begins, in bytes. First the keys and values, in a ring of slots.
+// What a block has in shared memory behind the tiles of keys and values: where it begins, in bytes.
 template <int D>
 struct DecodeLayout {
-  static constexpr int kSlot = 2 * kSlotKeys * D * static_cast<int>(sizeof(bf16));
+  static constexpr int kTiles = kStages * 2 * kTileKeys * D * static_cast<int>(sizeof(bf16));
   static constexpr int kPitch = D + 8;  // of queries: rows of a fragment lie in different banks
 
   int group, parts;
-  // With several parts there is one slot more than two tiles, which is all that three blocks of a multiprocessor have room for:
-  // a part of up to 144 keys is on its way before the kernels in front of this one have ended. There, add_warps() uses the
-  // memory of the slots, since no other sequence follows.
-  __host__ __device__ int slots() const { return kStages * kSlotsOfTile + (parts > 1 ? 1 : 0); }
-  __host__ __device__ int warp_sums() const { return parts > 1 ? 0 : slots() * kSlot; }  // of add_warps()
-  __host__ __device__ int queries() const {  // bfloat16 (group, kPitch)
-    const int sums = (warp_sums_bytes<D>(group) + 15) / 16 * 16;
-    return parts > 1 && sums < slots() * kSlot ? slots() * kSlot : warp_sums() + sums;
+  __host__ __device__ int warp_sums() const { return kTiles; }  // of add_warps()
+  __host__ __device__ int queries() const {                     // bfloat16 (group, kPitch)
+    return warp_sums() + (warp_sums_bytes<D>(group) + 15) / 16 * 16;
   }
   __host__ __device__ int fresh() const {  // bfloat16 (2, D): the new key and value
     return queries() + group * kPitch * static_cast<int>(sizeof(bf16));
@@ -60,7 +53,7 @@ struct DecodeLayout {
 
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
 constexpr int kPartStep = 16;  // parts are multiples of so many keys
-constexpr int kPairs = 8;  // of numbers that a lane rotates
+constexpr int kPairs = 8;      // of numbers that a lane rotates
 
 // A lane's numbers, from the second-level cache.
 __device__ inline void load8(const bf16* p, float (&out)[kPairs]) {
@@ -78,13 +71,13 @@ __device__ inline void load8(const bf16* p, float (&out)[kPairs]) {
 template <int D>
 __global__ void __launch_bounds__(kThreads, kBlocksAtOnce) paged_decode_kernel(const __grid_constant__ PagedDecode p) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-  constexpr int kHalf = D / 2, kLanes = kHalf / kPairs;
+  constexpr int kTile = kTileKeys * D, kKeys = kTileKeys / kAttentionWarps, kHalf = D / 2, kLanes = kHalf / kPairs;
   extern __shared__ __align__(128) unsigned char shared[];
   const int group = p.n_head / p.n_kv_head, parts = static_cast<int>(gridDim.y), part = static_cast<int>(blockIdx.y);
   const int head = static_cast<int>(blockIdx.x), thread = static_cast<int>(threadIdx.x);
   const int warp = thread / 32, lane = thread % 32, quad_row = lane / 4, quad = lane % 4;
   const DecodeLayout<D> layout = {group, parts};
-  const int slots = layout.slots();
+  auto* const stages = reinterpret_cast<bf16*>(shared);  // kStages times keys and values
   auto* const queries = reinterpret_cast<bf16*>(shared + layout.queries());
   auto* const fresh = reinterpret_cast<bf16*>(shared + layout.fresh());
   auto* const squares = reinterpret_cast<float*>(shared + layout.squares());
@@ -111,23 +104,9 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtOnce) paged_decode_kernel(c
     return item;
   };
 
-  // Slot `after` behind slot `first` of the ring: keys, then values.
-  const auto slot_at = [&](int first, int after) {
-    const int slot = first + after < slots ? first + after : first + after - slots;
-    return reinterpret_cast<bf16*>(shared + slot * DecodeLayout<D>::kSlot);
-  };
-  const auto next_slot = [&](int slot, int by) { return slot + by < slots ? slot + by : slot + by - slots; };
-  constexpr int kValues = kSlotKeys * D;  // from a slot's keys to its values
-
   // Tiles are copied in the order in which they are used, kStages ahead and beyond the end of a sequence.
   TileLoader<bf16, D, kTileKeys, PagedDecode> loader(p, head);
-  int copied_item = static_cast<int>(blockIdx.z), copied_slot = 0, used_slot = 0, tiles_left = 0;  // to be copied
-  const auto key_place = [&](int row, int chunk) {
-    return place<D>(slot_at(copied_slot, row / kSlotKeys), row % kSlotKeys, chunk);
-  };
-  const auto value_place = [&](int row, int chunk) {
-    return place<D>(slot_at(copied_slot, row / kSlotKeys) + kValues, row % kSlotKeys, chunk);
-  };
+  int copied_item = static_cast<int>(blockIdx.z), copied_tiles = 0, tiles_left = 0;
   const auto open_item = [&] {
     for (; copied_item < p.sequence_count; copied_item += static_cast<int>(gridDim.z)) {
       const Item item = item_of(copied_item);
@@ -140,8 +119,9 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtOnce) paged_decode_kernel(c
   };
   const auto copy_tile = [&] {
     if (tiles_left > 0) {
-      loader.copy(key_place, value_place);
-      copied_slot = next_slot(copied_slot, kSlotsOfTile);
+      bf16* const keys = stages + copied_tiles++ % kStages * 2 * kTile;
+      loader.copy([&](int row, int chunk) { return place<D>(keys, row, chunk); },
+                  [&](int row, int chunk) { return place<D>(keys + kTile, row, chunk); });
       if (--tiles_left > 0) {
         loader.look_up();
       } else {
@@ -171,17 +151,6 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtOnce) paged_decode_kernel(c
   open_item();
 #pragma unroll
   for (int stage = 0; stage < kStages; ++stage) copy_tile();
-  // With several parts, the first slot of the third tile. From there on, what is copied at a time begins one slot behind a tile.
-  if (parts > 1) {
-    if (tiles_left > 0) {
-      loader.template copy<kSlotKeys>(key_place, value_place);
-      copied_slot = next_slot(copied_slot, 1);
-      const int rest = item.end - item.begin - slots * kSlotKeys;
-      tiles_left = rest > 0 ? (rest + kTileKeys - 1) / kTileKeys : 0;
-      if (tiles_left > 0) loader.look_up();
-    }
-    commit_copies();
-  }
   // This block's shared memory may be stored to. A cluster has one sequence.
   if (parts > 1 && item.used > 0) {
     if (thread == 0) {
@@ -194,6 +163,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtOnce) paged_decode_kernel(c
   fetch_ahead(item);
   wait_for_previous();
 
+  int used_tiles = 0;
   for (int index = static_cast<int>(blockIdx.z); index < p.sequence_count;) {
     if (item.used > 0) {
       const int position = item.sequence.start;
@@ -275,28 +245,21 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtOnce) paged_decode_kernel(c
 
       RowSums<D> own;
       for (int tile = 0; tile < item.tiles; ++tile) {
-        // Of the copies that were begun behind those of this tile, so many may still be under way.
-        if (parts > 1 && tile < kStages) {
-          wait_for_copies<kStages>();
-        } else {
-          wait_for_copies<kStages - 1>();
-        }
+        bf16* const keys = stages + used_tiles++ % kStages * 2 * kTile;
+        wait_for_copies<kStages - 1>();
         __syncthreads();
         if (newest && tile == item.tiles - 1) {
           constexpr int kChunks = D / 8;
           const int row = (position - item.begin) % kTileKeys;
           if (thread < 2 * kChunks) {
-            bf16* const slot = slot_at(used_slot, row / kSlotKeys) + thread / kChunks * kValues;
-            bf16* const to = place<D>(slot, row % kSlotKeys, thread % kChunks);
+            bf16* const to = place<D>(keys + thread / kChunks * kTile, row, thread % kChunks);
             *reinterpret_cast<uint4*>(to) = *reinterpret_cast<const uint4*>(fresh + 8 * thread);
           }
           __syncthreads();
         }
-        const int first = item.begin + tile * kTileKeys + warp * kSlotKeys;
-        bf16* const keys = slot_at(used_slot, warp);
-        own.template add<kSlotKeys>(q, keys, keys + kValues, 0, p.scale * kLog2E, first + kSlotKeys <= item.end,
-                                    [&](int key, int) { return first + key >= item.end; });
-        used_slot = next_slot(used_slot, kSlotsOfTile);
+        const int first = item.begin + tile * kTileKeys + warp * kKeys;
+        own.template add<kKeys>(q, keys, keys + kTile, warp * kKeys, p.scale * kLog2E, first + kKeys <= item.end,
+                                [&](int key, int) { return first + key >= item.end; });
         __syncthreads();  // the next copies overwrite this tile
         copy_tile();
       }
