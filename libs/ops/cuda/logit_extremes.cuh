@@ -1,6 +1,6 @@
 #pragma once
-// The most likely token of a row of logits, and the first logit that is none: found slice by slice of kSliceTokens tokens,
-// where the logits are written (cross_entropy.cu) or in a pass of its own, and read by what draws tokens (sample.cu).
+// The most likely token of a row of logits, and the first token whose logit is NaN or +Inf. They are found slice by slice of
+// kSliceTokens tokens, where the logits are written (cross_entropy.cu) or in a pass of its own, for draws of tokens (sample.cu).
 
 #include "device_code.cuh"
 
@@ -49,7 +49,7 @@ class SliceExtremes {
     }
     if (!(logit < INFINITY) && bad_ < 0) bad_ = token;
   }
-  // Of all threads of the block, by one of them. Words of nothing where no logit is finite, and where all are numbers.
+  // Stores the extremes of all threads of the block: kNothing if no logit is finite, or if none is NaN or +Inf.
   __device__ void store(LogitExtremes* to) const {
     __shared__ u64 words[2][kSliceThreads / 32];
     const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
