@@ -639,6 +639,14 @@ TEST_F(GpuSampling, CutsAreThoseOfTheCpuHoweverManyTokensTheyKeep) {
         << "row " << rows[i].row << ", top-k " << rows[i].top_k << ", top-p " << rows[i].top_p;
     EXPECT_NEAR(got[i].token.logprob, expected[i].token.logprob, 1e-4);
   }
+  // Draws of which none needs a sum of weights.
+  std::vector<SampleRow> greedy;
+  for (std::int64_t row = 0; row < 6; ++row) greedy.push_back({.row = row, .temperature = 0.0, .logprob = false});
+  const std::vector<SampledRow> most_likely = sample(on_gpu(logits), greedy);
+  for (std::size_t row = 0; row < 6; ++row) {
+    EXPECT_EQ(most_likely[row].token.id, logits[static_cast<std::int64_t>(row)].argmax().item<std::int64_t>());
+    EXPECT_EQ(most_likely[row].token.logprob, 0.0);
+  }
 }
 
 TEST_F(GpuSampling, ATokenDoesNotDependOnTheOthers) {
