@@ -72,6 +72,22 @@ INSTANTIATE_TEST_SUITE_P(Configs, Plans,
                                                  5.7e14, 83'200'000'000, 16'384}),
                          [](const auto& instance) { return std::string(instance.param.file).substr(0, 3); });
 
+TEST(AutomaticDeviceBatch, OfPretrainingAndOfLaterStages) {
+  constexpr double kBytes = 20e9;
+  Chain chain = load_chain(kConfigs / "d12_one_gpu.json");
+  for (ChainStep& step : chain.steps) {
+    if (step.command != "pretrain" && step.command != "midtrain") continue;
+    step.options["device_batch_size"] = "auto";
+    step.options["memory_limit"] = kBytes / 1e9;
+  }
+  const std::vector<StepPlan> plans = plan_chain(chain);
+  for (const char* name : {"base", "mid"}) {
+    EXPECT_LE(static_cast<double>(step_of(plans, name).memory), kBytes) << name;
+    EXPECT_GT(static_cast<double>(step_of(plans, name).memory), 0.5 * kBytes) << name;
+    EXPECT_EQ(step_of(plans, name).tokens, step_of(plan_chain(load_chain(kConfigs / "d12_one_gpu.json")), name).tokens) << name;
+  }
+}
+
 // Of nanochat-2026-07: parameters, batch and steps from the table of the specification of its reference. The later stages have
 // the same figures for all.
 struct NewestCount {
