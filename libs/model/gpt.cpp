@@ -296,8 +296,7 @@ at::Tensor Gpt::forward_backward(const at::Tensor& ids, const at::Tensor& target
                        recompute_ ? Activations::Use::kRecompute : Activations::Use::kTraining);
   Pass pass = make_pass(inputs, sequences(ids, documents));
   pass.weight_scratch = activations.weight_scratch;
-  const bool fp8 = largest_reading_.defined();
-  if (fp8) {
+  if (largest_reading_.defined()) {
     pass.mode = LinearMode::kFp8Training;
     pass.largest_reading = largest_reading_;
   }
@@ -306,10 +305,8 @@ at::Tensor Gpt::forward_backward(const at::Tensor& ids, const at::Tensor& target
   at::Tensor losses = at::empty({ids.numel()}, options().dtype(at::kFloat));
   Weight& head = network_->head.weight();
   begin_gradients(kAfterLayers);
-  ops::HeadOptions options_of_head = head_options(config_);
-  options_of_head.fp8 = fp8 && network_->head.takes_fp8(ids.numel());
   ops::head_losses_and_gradients(x, head.compute, wanted.reshape({-1}), to_device(scale, device_).reshape({-1}),
-                                 options_of_head, losses, activations.stream.d_reading(), head.grad);
+                                 head_options(config_), losses, activations.stream.d_reading(), head.grad);
   pass.observe("losses", -1, losses);
   run_backward(pass, activations);
   return losses.view(ids.sizes());

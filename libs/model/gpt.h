@@ -118,7 +118,7 @@ class Gpt {
   // one layer's activations, and a step takes about a fifth longer. Off at first.
   void set_recompute(bool recompute) { recompute_ = recompute; }
 
-  // forward_backward() multiplies in 8 bits (ops/fp8.h): the matrices of the layers and the head, where shapes fit. Evaluation,
+  // forward_backward() multiplies in 8 bits (ops/fp8.h): the matrices of the layers, where shapes fit. The head, evaluation,
   // checkpoints and the optimizer are not concerned. Needs ops::has_fp8(device()). Off at first.
   void set_fp8(bool fp8);
 

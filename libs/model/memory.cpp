@@ -44,11 +44,9 @@ MemoryEstimate estimate_training_memory(const GptConfig& config, const TrainingS
   const std::int64_t logits = gpu ? std::min(ops::kGpuChunkBytes, n * row_of_logits)
                                   : std::max(std::int64_t{8} << 20, std::min(n, ops::kMinimumChunkRows) * row_of_logits);
   // In bfloat16 on a CPU, the head's weights packed for both directions (ops/matrix_product.h).
-  // In 8 bits: the largest gradient of a layer and that of the chunk of logits, by rows and by columns, and the head's weights.
-  const std::int64_t narrow_head = shape.fp8 ? 2 * logits / compute_bytes + 2 * config.padded_vocab_size() * width : 0;
+  // In 8 bits: the largest gradient of a layer, by rows and by columns.
   const std::int64_t narrow_layer = shape.fp8 ? 2 * n * std::max(hidden, config.qkv_size()) : 0;
-  const std::int64_t head = logits + std::max(narrow_head, narrow_layer) +
-                            (compute_bytes == 4 || gpu ? 0 : 2 * row_of_logits * width);
+  const std::int64_t head = logits + narrow_layer + (compute_bytes == 4 || gpu ? 0 : 2 * row_of_logits * width);
   const std::int64_t batch = n * 16;  // ids, targets, scales, losses
   estimate.activations = layers * layer + beginnings + once + head + batch;
   if (gpu) {

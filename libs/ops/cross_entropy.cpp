@@ -7,7 +7,6 @@
 #include <vector>
 
 #include "ops/cuda/backend.h"
-#include "ops/fp8.h"
 #include "ops/internal/dispatch.h"
 #include "ops/linear.h"
 #include "ops/matrix_product.h"
@@ -99,26 +98,6 @@ class Weights {
   std::optional<PackedMatrix> packed_;
 };
 
-// The same in 8 bits. One scale for all logits' gradients: the largest factor of a loss bounds them, as probabilities and the
-// slope of the soft cap are at most 1.
-void fp8_losses_and_gradients(const at::Tensor& x, const at::Tensor& w, const at::Tensor& targets, const at::Tensor& scale,
-                              const HeadOptions& options, at::Tensor& losses, at::Tensor& dx, at::Tensor& dw) {
-  const std::int64_t chunk = std::max(kFp8Multiple, rows_per_chunk(x, w, options) / kFp8Multiple * kFp8Multiple);
-  const Fp8Matrix weights = to_fp8(w, largest_magnitude(w), Fp8Format::kE4M3, kFp8BothOrders);
-  const at::Tensor largest_input = largest_magnitude(x), largest_gradient = scale.abs().max().view({1});
-  const at::Tensor buffer = at::empty({std::min(chunk, x.size(0)), w.size(0)}, x.options());
-  for (std::int64_t first = 0; first < x.size(0); first += chunk) {
-    const std::int64_t rows = std::min(chunk, x.size(0) - first);
-    at::Tensor z = buffer.narrow(0, 0, rows), loss = losses.narrow(0, first, rows), dinputs = dx.narrow(0, first, rows);
-    const Fp8Matrix inputs = to_fp8(x.narrow(0, first, rows), largest_input, Fp8Format::kE4M3, kFp8BothOrders);
-    fp8_linear(inputs, weights, z);
-    chunk_losses(z, targets.narrow(0, first, rows), scale.narrow(0, first, rows), options, loss);
-    const Fp8Matrix gradient = to_fp8(z, largest_gradient, Fp8Format::kE5M2, {.rows = true, .columns = dw.defined()});
-    fp8_linear_backward_input(gradient, weights, dinputs);
-    if (dw.defined()) fp8_linear_backward_weight(gradient, inputs, dw);
-  }
-}
-
 }  // namespace
 
 void head_losses(const at::Tensor& x, const at::Tensor& w, const at::Tensor& targets, const HeadOptions& options,
@@ -138,7 +117,6 @@ void head_losses(const at::Tensor& x, const at::Tensor& w, const at::Tensor& tar
 void head_losses_and_gradients(const at::Tensor& x, const at::Tensor& w, const at::Tensor& targets, const at::Tensor& scale,
                                const HeadOptions& options, at::Tensor& losses, at::Tensor& dx, at::Tensor& dw) {
   check(x, w, targets, options);
-  if (options.fp8) return fp8_losses_and_gradients(x, w, targets, scale, options, losses, dx, dw);
   const std::int64_t chunk = rows_per_chunk(x, w, options);
   const at::Tensor buffer = logit_buffer(x, w, chunk);
   const Weights forward(w, /*transposed=*/true), backward(w, /*transposed=*/false);

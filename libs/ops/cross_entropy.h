@@ -17,8 +17,6 @@ struct HeadOptions {
   // Bytes of logits in a chunk. 0: kGpuChunkBytes on a GPU, otherwise 8 MiB, but at least kMinimumChunkRows
   // rows, because each chunk passes once over the head's gradient, which is large for a large vocabulary.
   std::int64_t chunk_bytes = 0;
-  // head_losses_and_gradients() only: products in 8 bits (ops/fp8.h). N and padded V are multiples of 16.
-  bool fp8 = false;
 };
 
 // x: (N, C), w: (padded V, C) of one dtype (float32 or bfloat16); targets int32 (N), negative:

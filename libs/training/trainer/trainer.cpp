@@ -249,7 +249,7 @@ struct Loop {
              with_commas(parts.model.parameter_count()), parts.model.flops_per_token());
     log_info("{}", parts.announcement);
     if (parts.options.recompute) log_info("activation recomputation: layers run forward again in the backward pass");
-    if (parts.options.fp8) log_info("products in 8 bits: matrices of layers and head, forward and backward");
+    if (parts.options.fp8) log_info("products in 8 bits: matrices of the layers, forward and backward");
     if (!checkpoint.empty()) log_info("resumed at step {} from {}", step, checkpoint.string());
     if (!changes.empty()) log_info("resumed with other options: {}", fmt::join(changes, "; "));
     if (!computed_before.empty())

@@ -86,12 +86,12 @@ void declare_shard_option(OptionList& options, std::string& shard) {
 
 void declare_fp8_option(OptionList& options, bool& fp8) {
   options
-      .add("fp8", fp8,
-           "Experimental: multiply the matrices of the layers and the head in 8-bit floating point in training, with one scale "
-           "per "
-           "tensor. Whether models learn as well as in bfloat16 has not been measured; compare losses before a long run. "
-           "Needs a GPU of compute capability 9.0 or later (H100, H200) and bfloat16. Faster for large models, from about "
-           "depth 20 on. Evaluation, samples and checkpoints are as without it.")
+      .add(
+          "fp8", fp8,
+          "Multiply the matrices of the layers in 8-bit floating point in training, with one scale per tensor; the output head "
+          "stays in bfloat16. Needs a GPU of compute capability 9.0 or later (H100, H200) and bfloat16. Faster for large "
+          "models, "
+          "from about depth 12 on. Evaluation, samples and checkpoints are as without it.")
       .may_change();
 }
 
