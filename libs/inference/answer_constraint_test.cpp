@@ -208,9 +208,9 @@ TEST(AnswerConstraint, KnowsTheShortestAnswerInTokens) {
 TEST(AnswerConstraint, ALimitBelowTheShortestAnswerIsRefused) {
   const std::vector<std::string> tokens = vocabulary();
   Engine engine(random_gpt(static_cast<std::int64_t>(tokens.size())), EngineOptions());
-  const auto submit = [&](std::int64_t max_tokens) {
+  const auto submit = [&](std::int64_t max_tokens, std::int64_t prompt_tokens = 1) {
     EngineRequest request;
-    request.prompt = {1};
+    request.prompt.assign(static_cast<std::size_t>(prompt_tokens), 1);
     request.max_tokens = max_tokens;
     request.constraint = answer_constraint(AnswerForm::kJsonSchema, Json::parse(R"({"enum":["red","green"]})"),
                                            testing::trie_of(tokens));
@@ -218,6 +218,8 @@ TEST(AnswerConstraint, ALimitBelowTheShortestAnswerIsRefused) {
   };
   EXPECT_THAT([&] { submit(2); }, ThrowsMessage<ConfigError>(HasSubstr(
                                       "max_tokens is 2, but the shortest answer that fits the format takes 3 tokens")));
+  EXPECT_THAT([&] { submit(100, engine.context_length() - 2); },
+              ThrowsMessage<ConfigError>(HasSubstr("the number of tokens that fit after the prompt is 2, but the shortest")));
   EXPECT_TRUE(submit(3));
 }
 

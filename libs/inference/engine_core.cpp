@@ -102,7 +102,9 @@ void EngineCore::check(const EngineRequest& request, const GptConfig& config, co
   check_request(request, config, options);
   const std::int64_t max_tokens = limited_max_tokens(request, config);
   if (request.constraint == nullptr || request.constraint->closing_length() <= max_tokens) return;
-  throw ConfigError(fmt::format("max_tokens is {}, but the shortest answer that fits the format takes {} tokens", max_tokens,
+  const bool wanted = request.max_tokens.has_value() && *request.max_tokens == max_tokens;
+  throw ConfigError(fmt::format("{} {}, but the shortest answer that fits the format takes {} tokens",
+                                wanted ? "max_tokens is" : "the number of tokens that fit after the prompt is", max_tokens,
                                 request.constraint->closing_length()));
 }
 

@@ -189,12 +189,12 @@ def check(url, folder):
         page.wait_for_selector("#send", state="visible")
         assert "Stopped." in page.text_content(".assistant .note")
         assert page.get_attribute(".assistant", "aria-busy") == "false"
-        page.unroute("**/v1/chat/completions")
         server.wait_for(url, lambda now: now["running"] == 0, "the server goes on", 5)
         set_option(page, "#max-tokens", "20")
         ask(page, "And then?")
         wait_for_end(page)
         until(page, "/[0-9]+ tokens, [0-9.]+ tokens\\/s/.test(document.querySelectorAll('.assistant .foot')[1].textContent)")
+        page.unroute("**/v1/chat/completions")
         assert errors == [], errors
         # What the server refuses is said, and can be sent again.
         page.route("**/v1/chat/completions", lambda route: route.fulfill(status=429, content_type="application/json",

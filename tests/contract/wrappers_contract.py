@@ -1,5 +1,6 @@
 """LiteLLM and instructor against the server: python wrappers_contract.py NANOCHAT [RUN]"""
 import asyncio
+import json
 import os
 import sys
 import tempfile
@@ -40,7 +41,7 @@ def with_litellm(url):
         assert rebuilt.choices[0].message.content == text, rebuilt
         assert asyncio.run(litellm.acompletion(**options)).choices[0].message.content == text
         call = litellm.completion(**{**options, "max_tokens": 100}, tools=[TOOL], tool_choice="required").choices[0].message.tool_calls[0]
-        assert call.function.name == "weather" and call.function.arguments.startswith('{"city":'), call
+        assert call.function.name == "weather" and json.loads(call.function.arguments)["city"] in ("Rome", "Oslo"), call
         # A model that is not in the request's protocol is an error of the right class.
         try:
             litellm.completion(**{**options, "model": model.replace("tiny", "other")})
@@ -77,7 +78,7 @@ def with_instructor(url):
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
-        run = sys.argv[2] if len(sys.argv) > 2 else server.small_run(sys.argv[1], folder)
+        run = sys.argv[2] if len(sys.argv) > 2 else server.small_run(sys.argv[1], folder, sequence_len=1024)  # instructor describes lists at length
         with server.running(sys.argv[1], run, environment={"NANOCHAT_API_KEY": "secret"}) as url:
             with_litellm(url)
             with_instructor(url)
