@@ -28,9 +28,11 @@ TEST(MemoryEstimate, CountsWeightsGradientsAndState) {
   EXPECT_EQ(exact.total(), exact.weights + exact.gradients + exact.optimizer + exact.activations);
 }
 
+// Of the measured passes.
+constexpr std::int64_t kRows = 8;
+
 // The peak of a forward and backward pass above what the model itself takes; nullopt where it cannot be measured.
 std::optional<double> measured_activations(const GptConfig& config, at::ScalarType dtype, bool recompute) {
-  constexpr std::int64_t kRows = 16;
   const std::int64_t time = config.sequence_len;
   const auto passes = [&](const GptConfig& shape, std::int64_t rows) {
     auto model = std::make_unique<Gpt>(testing::random_model(shape, dtype, 1));
@@ -49,7 +51,7 @@ std::optional<double> measured_activations(const GptConfig& config, at::ScalarTy
 }
 
 double estimated_activations(const GptConfig& config, at::ScalarType dtype, bool recompute) {
-  const TrainingShape shape{.device_batch_size = 16,
+  const TrainingShape shape{.device_batch_size = kRows,
                             .sequence_len = config.sequence_len,
                             .compute_bytes = dtype == at::kFloat ? 4 : 2,
                             .recompute = recompute};
