@@ -59,9 +59,9 @@ double estimated_activations(const GptConfig& config, at::ScalarType dtype, bool
 }
 
 TEST(MemoryEstimate, ActivationsAreWhatAStepTakes) {
-  // The estimate in units of the peak, measured: 1.06 in float32; in bfloat16 0.93 on AVX2 and 1.14 with AMX, whose kernels keep
-  // no copies in float32.
-  constexpr double kLeast = 0.9, kMost = 1.2;
+  // The estimate in units of the peak, measured: 1.06 in float32; in bfloat16 0.93 on AVX2, 0.84 to 0.90 on AVX-512 without
+  // instructions for bfloat16, and 1.14 with AMX, whose kernels keep no copies in float32.
+  constexpr double kLeast = 0.8, kMost = 1.2;
   const GptConfig config = GptConfig::from_depth(6, 256, 512);
   for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
     const auto taken = measured_activations(config, dtype, false);
