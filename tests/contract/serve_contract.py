@@ -325,7 +325,7 @@ def sessions(nanochat, run, folder):
         assert json.loads(server.get(url, "/v1/sessions/one")[1])["messages"] == history
         assert delete(url, "/v1/sessions/one") == 200
         post(url, "/cache/invalidate", {})
-        assert server.wait_for(url, lambda now: now["running"] == 0, "it runs")["kv_blocks_cached"] == 0
+        assert idle(url)["kv_blocks_cached"] == 0
         fill(1000)
         full = server.stats(url)
         assert 0 < full["session_bytes"] <= 1 << 20 and 0 < full["sessions"] < 1000, full
@@ -405,6 +405,11 @@ def models(nanochat, run, folder):
     print(f"models: two by their names; a newer checkpoint was served after {answers.index('Hi!')} of {len(answers)} answers, and none was lost")
 
 
+def idle(url):
+    """/stats when nothing runs: the engine counts an answer after its client has read it."""
+    return server.wait_for(url, lambda now: now["running"] == 0, "it runs")
+
+
 def memory(nanochat, run, folder):
     """Three models, of which some fit into --memory at a time."""
     paths = [folder / f"fits-{word}" for word in ("A", "B", "C")]
@@ -434,7 +439,7 @@ def memory(nanochat, run, folder):
     process, url = start(2.5 * one / 1e9)
     try:
         assert [ask(model) for model in "ABACA"] == ["A!", "B!", "A!", "C!", "A!"] and loaded() == "AC", loaded()  # B was used least recently
-        now = server.stats(url)
+        now = idle(url)
         assert (now["model_loads"], now["model_unloads"], now["models_loaded"], now["model_bytes"]) == (3, 1, 2, 2 * one), now
         assert now["requests_finished"] == 5, now  # with that of B
         assert b"nanochat_models_loaded 2\n" in server.get(url, "/metrics")[1]
@@ -462,7 +467,7 @@ def memory(nanochat, run, folder):
             thread.start()
         for thread in threads:
             thread.join()
-        now = server.stats(url)
+        now = idle(url)
         assert not wrong and now["models_loaded"] == 1 and now["requests_finished"] == 62, (wrong, now)
         (paths[1] / "model.safetensors").write_bytes(b"broken")
         os.utime(paths[1])
@@ -490,7 +495,7 @@ def cache(nanochat, run, folder):
             assert status == 200 and headers["X-Response-Cache"] == expected, headers
             answers.append((answer["choices"], answer["usage"]))
         assert answers[0] == answers[1] == answers[2], answers
-        now = server.stats(url)
+        now = idle(url)
         assert (now["requests_finished"], now["response_cache_hits"], now["response_cache_misses"]) == (1, 2, 1), now
         request = urllib.request.Request(url + "/v1/chat/completions", json.dumps({**body, "stream": True}).encode(), {"Content-Type": "application/json"})
         with urllib.request.urlopen(request, timeout=60) as response:
