@@ -172,11 +172,12 @@ for check in "${checks[@]}"; do
     load)
       step "The server under load"
       build release nanochat chat_client stream_client
-      python3 tests/load/serving_load.py build/release/bin/nanochat --seconds "${NANOCHAT_LOAD_SECONDS:-60}"
       ulimit -Sn "$(ulimit -Hn)"
       python3 tests/load/streams_load.py build/release/bin/nanochat --streams "${NANOCHAT_LOAD_STREAMS:-10000}" \
         --minutes "${NANOCHAT_LOAD_MINUTES:-10}"
       "$(client_python locust)" tests/load/locustfile.py build/release/bin/nanochat --seconds "${NANOCHAT_LOAD_SECONDS:-60}"
+      # Last, because its bound for the time between tokens fails where two cores serve ten chats (docs/performance.md).
+      python3 tests/load/serving_load.py build/release/bin/nanochat --seconds "${NANOCHAT_LOAD_SECONDS:-60}"
       ;;
     fuzz)
       runs=${NANOCHAT_FUZZ_RUNS:-1000000}
