@@ -30,7 +30,7 @@ MESSAGES = [{"role": "user", "content": "Tell me a story."}]
 def with_litellm(url):
     litellm.telemetry, litellm.suppress_debug_info = False, True
     for model, base in (("openai/tiny", url + "/v1"), ("hosted_vllm/tiny", url + "/v1"), ("anthropic/tiny", url)):
-        options = dict(model=model, api_base=base, api_key="secret", messages=MESSAGES, max_tokens=16, temperature=0)
+        options = dict(model=model, api_base=base, api_key="secret", messages=MESSAGES, max_tokens=64, temperature=0)
         whole = litellm.completion(**options)
         text = whole.choices[0].message.content
         assert text and whole.usage.completion_tokens > 0 and whole.choices[0].finish_reason in ("stop", "length"), whole
