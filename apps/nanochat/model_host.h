@@ -45,8 +45,8 @@ class ModelHost {
   ModelHost& operator=(const ModelHost&) = delete;
 
   // Loads and serves all models, or with a limit of memory the first one, one after the other, and waits until they are ready or
-  // an interrupt is requested. Throws, before anything is loaded if possible, what load_model and Engine throw, ConfigError for two models of one name, and
-  // OutOfMemoryError for a model that cannot fit into the limit.
+  // an interrupt is requested. Before anything is loaded, throws ConfigError for two models of one name, and OutOfMemoryError for
+  // a model that cannot fit into the limit. Also throws what load_model and Engine throw.
   void load();
   // Has a thread load models on first use, and look for newer checkpoints: when reload() asks for it, and every `seconds` unless
   // that is 0.

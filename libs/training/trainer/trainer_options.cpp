@@ -85,14 +85,11 @@ void declare_shard_option(OptionList& options, std::string& shard) {
 }
 
 void declare_fp8_option(OptionList& options, bool& fp8) {
-  options
-      .add(
-          "fp8", fp8,
-          "Multiply the matrices of the layers in 8-bit floating point in training, with one scale per tensor; the output head "
-          "stays in bfloat16. Needs a GPU of compute capability 9.0 or later (H100, H200) and bfloat16. Faster for large "
-          "models, "
-          "from about depth 12 on. Evaluation, samples and checkpoints are as without it.")
-      .may_change();
+  constexpr const char* kHelp =
+      "Multiply the matrices of the layers in 8-bit floating point in training, with one scale per tensor; the output head "
+      "stays in bfloat16. Needs a GPU of compute capability 9.0 or later (H100, H200) and bfloat16. Faster for large models, "
+      "from about depth 12 on. Evaluation, samples and checkpoints are as without it.";
+  options.add("fp8", fp8, kHelp).may_change();
 }
 
 void declare_step_options(OptionList& options, TrainerOptions& config) {
