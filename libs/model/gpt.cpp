@@ -26,6 +26,13 @@ at::Tensor to_device(const at::Tensor& x, at::Device device) {
   return x.pin_memory().to(device, /*non_blocking=*/true);
 }
 
+// The positions whose logits count. The head takes a third of a step of a small model, and conversations have many others.
+at::Tensor head_rows(const at::Tensor& targets, at::Device device) {
+  if (targets.is_cuda()) return {};
+  const at::Tensor rows = ops::rows_with_target(targets);
+  return rows.defined() ? to_device(rows, device) : rows;
+}
+
 }  // namespace
 
 struct Gpt::Activations {
@@ -283,7 +290,8 @@ at::Tensor Gpt::token_losses(const at::Tensor& ids, const at::Tensor& targets, c
   activations.allocate(*network_, config_, options(), ids.size(0), ids.size(1), Activations::Use::kInference);
   const at::Tensor& x = run(make_pass(inputs, sequences(ids, documents)), activations);
   at::Tensor losses = at::empty({ids.numel()}, options().dtype(at::kFloat));
-  ops::head_losses(x, network_->head.weight().compute, wanted.reshape({-1}), head_options(config_), losses);
+  ops::head_losses(x, network_->head.weight().compute, wanted.reshape({-1}), head_options(config_), losses,
+                   head_rows(targets, device_));
   return losses.view(ids.sizes());
 }
 
@@ -306,7 +314,8 @@ at::Tensor Gpt::forward_backward(const at::Tensor& ids, const at::Tensor& target
   Weight& head = network_->head.weight();
   begin_gradients(kAfterLayers);
   ops::head_losses_and_gradients(x, head.compute, wanted.reshape({-1}), to_device(scale, device_).reshape({-1}),
-                                 head_options(config_), losses, activations.stream.d_reading(), head.grad);
+                                 head_options(config_), losses, activations.stream.d_reading(), head.grad,
+                                 head_rows(targets, device_));
   pass.observe("losses", -1, losses);
   run_backward(pass, activations);
   return losses.view(ids.sizes());

@@ -1,6 +1,7 @@
 #include "ops/cross_entropy.h"
 
 #include <ATen/ops/empty.h>
+#include <ATen/ops/tensor.h>
 
 #include <algorithm>
 #include <optional>
@@ -16,14 +17,50 @@
 namespace nanochat::ops {
 namespace {
 
-std::int64_t rows_per_chunk(const at::Tensor& x, const at::Tensor& w, const HeadOptions& options) {
+// Rows are picked where at least one in so many is ignored: picking costs two passes over what the head reads and writes.
+constexpr std::int64_t kLeastIgnored = 16;
+
+std::int64_t rows_per_chunk(const at::Tensor& x, const at::Tensor& w, const HeadOptions& options, std::int64_t count) {
   const std::int64_t row_bytes = w.size(0) * static_cast<std::int64_t>(w.element_size());
   constexpr std::int64_t kChunkBytes = 8 << 20;
   std::int64_t rows = std::max(kChunkBytes / row_bytes, kMinimumChunkRows);
   if (x.is_cuda()) rows = kGpuChunkBytes / row_bytes;
   if (options.chunk_bytes > 0) rows = options.chunk_bytes / row_bytes;
-  return std::clamp<std::int64_t>(rows, 1, std::max<std::int64_t>(x.size(0), 1));
+  return std::clamp<std::int64_t>(rows, 1, std::max<std::int64_t>(count, 1));
 }
+
+// The rows of tensors that are computed, some at a time: all of them, or those of a list.
+class PickedRows {
+ public:
+  PickedRows(const at::Tensor& x, const at::Tensor& rows) : rows_(rows), count_(rows.defined() ? rows.numel() : x.size(0)) {
+    TORCH_CHECK(!rows.defined() || (rows.scalar_type() == at::kLong && rows.device() == x.device()),
+                "head: rows must be int64 on the device of x");
+  }
+
+  std::int64_t count() const { return count_; }
+  // Picked rows `first` to `first` + `n`: a view of `all`, or a copy.
+  at::Tensor take(const at::Tensor& all, std::int64_t first, std::int64_t n) const {
+    return rows_.defined() ? all.index_select(0, rows_.narrow(0, first, n)) : all.narrow(0, first, n);
+  }
+  // Room for results of these rows, which put() brings to their places.
+  at::Tensor room(const at::Tensor& all, std::int64_t first, std::int64_t n) const {
+    if (!rows_.defined()) return all.narrow(0, first, n);
+    std::vector<std::int64_t> shape = all.sizes().vec();
+    shape[0] = n;
+    return at::empty(shape, all.options());
+  }
+  void put(at::Tensor& all, const at::Tensor& part, std::int64_t first) const {
+    if (rows_.defined()) all.index_copy_(0, rows_.narrow(0, first, part.size(0)), part);
+  }
+  // What rows that are not picked have.
+  void begin(at::Tensor& all) const {
+    if (rows_.defined()) all.zero_();
+  }
+
+ private:
+  const at::Tensor rows_;
+  std::int64_t count_;
+};
 
 // Logits of `rows` rows. Rows a power of two apart would fall on the same few lines of the caches where they are read by columns.
 at::Tensor logit_buffer(const at::Tensor& x, const at::Tensor& w, std::int64_t rows) {
@@ -100,36 +137,58 @@ class Weights {
 
 }  // namespace
 
+at::Tensor rows_with_target(const at::Tensor& targets) {
+  TORCH_CHECK(targets.is_cpu() && targets.scalar_type() == at::kInt && targets.is_contiguous(),
+              "rows_with_target: expected contiguous int32 targets on the CPU");
+  const std::int32_t* target = typed<std::int32_t>(targets);
+  std::vector<std::int64_t> found;
+  for (std::int64_t i = 0; i < targets.numel(); ++i) {
+    if (target[i] >= 0) found.push_back(i);
+  }
+  const auto count = static_cast<std::int64_t>(found.size());
+  if (count > targets.numel() - targets.numel() / kLeastIgnored) return {};
+  return at::tensor(found, at::kLong);
+}
+
 void head_losses(const at::Tensor& x, const at::Tensor& w, const at::Tensor& targets, const HeadOptions& options,
-                 at::Tensor& losses) {
+                 at::Tensor& losses, const at::Tensor& rows) {
   check(x, w, targets, options);
-  const std::int64_t chunk = rows_per_chunk(x, w, options);
+  const PickedRows picked(x, rows);
+  const std::int64_t chunk = rows_per_chunk(x, w, options, picked.count());
   const at::Tensor buffer = logit_buffer(x, w, chunk);
   const Weights forward(w, /*transposed=*/true);
-  for (std::int64_t first = 0; first < x.size(0); first += chunk) {
-    const std::int64_t rows = std::min(chunk, x.size(0) - first);
-    at::Tensor z = buffer.narrow(0, 0, rows), loss = losses.narrow(0, first, rows);
-    forward.multiply(x.narrow(0, first, rows), z);
-    chunk_losses(z, targets.narrow(0, first, rows), at::Tensor(), options, loss);
+  picked.begin(losses);
+  for (std::int64_t first = 0; first < picked.count(); first += chunk) {
+    const std::int64_t n = std::min(chunk, picked.count() - first);
+    at::Tensor z = buffer.narrow(0, 0, n), loss = picked.room(losses, first, n);
+    forward.multiply(picked.take(x, first, n), z);
+    chunk_losses(z, picked.take(targets, first, n), at::Tensor(), options, loss);
+    picked.put(losses, loss, first);
   }
 }
 
 void head_losses_and_gradients(const at::Tensor& x, const at::Tensor& w, const at::Tensor& targets, const at::Tensor& scale,
-                               const HeadOptions& options, at::Tensor& losses, at::Tensor& dx, at::Tensor& dw) {
+                               const HeadOptions& options, at::Tensor& losses, at::Tensor& dx, at::Tensor& dw,
+                               const at::Tensor& rows) {
   check(x, w, targets, options);
-  const std::int64_t chunk = rows_per_chunk(x, w, options);
+  const PickedRows picked(x, rows);
+  const std::int64_t chunk = rows_per_chunk(x, w, options, picked.count());
   const at::Tensor buffer = logit_buffer(x, w, chunk);
   const Weights forward(w, /*transposed=*/true), backward(w, /*transposed=*/false);
   at::Tensor scratch;
   if (dw.defined() && needs_weight_scratch(x)) scratch = at::empty(w.sizes(), w.options());
-  for (std::int64_t first = 0; first < x.size(0); first += chunk) {
-    const std::int64_t rows = std::min(chunk, x.size(0) - first);
-    const at::Tensor inputs = x.narrow(0, first, rows);
-    at::Tensor z = buffer.narrow(0, 0, rows), loss = losses.narrow(0, first, rows), dinputs = dx.narrow(0, first, rows);
+  picked.begin(losses);
+  picked.begin(dx);
+  for (std::int64_t first = 0; first < picked.count(); first += chunk) {
+    const std::int64_t n = std::min(chunk, picked.count() - first);
+    const at::Tensor inputs = picked.take(x, first, n);
+    at::Tensor z = buffer.narrow(0, 0, n), loss = picked.room(losses, first, n), dinputs = picked.room(dx, first, n);
     forward.multiply(inputs, z);
-    chunk_losses(z, targets.narrow(0, first, rows), scale.narrow(0, first, rows), options, loss);
+    chunk_losses(z, picked.take(targets, first, n), picked.take(scale, first, n), options, loss);
     backward.multiply(z, dinputs);
     if (dw.defined()) linear_backward_weight(z, inputs, dw, scratch);
+    picked.put(losses, loss, first);
+    picked.put(dx, dinputs, first);
   }
 }
 

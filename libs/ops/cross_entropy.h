@@ -19,16 +19,22 @@ struct HeadOptions {
   std::int64_t chunk_bytes = 0;
 };
 
+// Rows that have a target, int64, in their order; undefined where nearly all have one, so that picking them would save no time.
+// targets: int32 (N) on the CPU, negative: ignored.
+at::Tensor rows_with_target(const at::Tensor& targets);
+
 // x: (N, C), w: (padded V, C) of one dtype (float32 or bfloat16); targets int32 (N), negative:
 // ignored. losses (N) float32 receives the loss of each token in nats, 0 for ignored targets.
+// rows: rows_with_target(), on the device of x. The others then cost nothing.
 void head_losses(const at::Tensor& x, const at::Tensor& w, const at::Tensor& targets, const HeadOptions& options,
-                 at::Tensor& losses);
+                 at::Tensor& losses, const at::Tensor& rows = {});
 
 // The same, and gradients of sum_i scale[i] * loss[i]. dx (N, C) is written;
 // dw (padded V, C) float32 is accumulated, or undefined if the weight is not
 // trained. scale: (N) float32; rows with an ignored target contribute nothing.
 void head_losses_and_gradients(const at::Tensor& x, const at::Tensor& w, const at::Tensor& targets, const at::Tensor& scale,
-                               const HeadOptions& options, at::Tensor& losses, at::Tensor& dx, at::Tensor& dw);
+                               const HeadOptions& options, at::Tensor& losses, at::Tensor& dx, at::Tensor& dw,
+                               const at::Tensor& rows = {});
 
 // Converts raw logits z (N, padded V) to soft-capped logits (N, vocab_size) float32, for sampling and evaluation.
 at::Tensor softcap_logits(const at::Tensor& z, const HeadOptions& options);

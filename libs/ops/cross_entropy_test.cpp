@@ -1,6 +1,7 @@
 #include "ops/cross_entropy.h"
 
 #include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/ones.h>
@@ -91,6 +92,42 @@ TEST_P(Head, LossesAndGradientsEqualAutograd) {
   at::Tensor frozen_dx = at::full(x_.sizes(), -7.0, x_.options()), none;  // of a weight that is not trained
   head_losses_and_gradients(x_, w_, targets_, scale_, options_, alone, frozen_dx, none);
   EXPECT_TRUE(frozen_dx.equal(dx));
+}
+
+// The sums over rows have other terms next to each other than without the list.
+TEST_P(Head, RowsWithoutATargetMayBeLeftOut) {
+  const at::Tensor rows = rows_with_target(targets_);
+  if (!rows.defined()) GTEST_SKIP() << "every row has a target";
+  EXPECT_EQ(rows.numel(), targets_.ge(0).sum().item<std::int64_t>());
+  at::Tensor losses = at::empty({x_.size(0)}), dx = at::empty_like(x_), dw = at::ones(w_.sizes(), at::kFloat);
+  head_losses_and_gradients(x_, w_, targets_, scale_, options_, losses, dx, dw);
+  at::Tensor picked_losses = at::full({x_.size(0)}, -7.0), picked_dx = at::full(x_.sizes(), -7.0, x_.options());
+  at::Tensor picked_dw = at::ones(w_.sizes(), at::kFloat), alone = at::full({x_.size(0)}, -7.0);
+  head_losses_and_gradients(x_, w_, targets_, scale_, options_, picked_losses, picked_dx, picked_dw, rows);
+  EXPECT_LT(relative_error(picked_losses, losses), kFloatTolerance);
+  EXPECT_LT(relative_error(picked_dx, dx), tolerance());
+  EXPECT_LT(relative_error(picked_dw - 1.0, dw - 1.0), tolerance());
+  const at::Tensor ignored = targets_.lt(0);
+  EXPECT_EQ(picked_losses.masked_select(ignored).abs().sum().item<double>(), 0.0);
+  EXPECT_EQ(picked_dx.index_select(0, ignored.nonzero().flatten()).abs().sum().item<double>(), 0.0);
+  head_losses(x_, w_, targets_, options_, alone, rows);
+  EXPECT_TRUE(alone.equal(picked_losses));
+}
+
+TEST(HeadRows, ArePickedOnlyWhereItSavesTime) {
+  at::Tensor targets = at::ones({32}, at::kInt);
+  EXPECT_FALSE(rows_with_target(targets).defined());
+  targets[7] = -1;
+  EXPECT_FALSE(rows_with_target(targets).defined());
+  targets[9] = -1;
+  EXPECT_EQ(rows_with_target(targets).numel(), 30);
+  targets.fill_(-1);
+  const at::Tensor none = rows_with_target(targets);
+  ASSERT_TRUE(none.defined());
+  at::Tensor losses = at::ones({32}), dx = at::ones({32, 8}), dw = at::ones({64, 8});
+  head_losses_and_gradients(at::ones({32, 8}), at::ones({64, 8}), targets, at::ones({32}), {.vocab_size = 50}, losses, dx, dw, none);
+  EXPECT_EQ(losses.abs().sum().item<double>() + dx.abs().sum().item<double>(), 0.0);
+  EXPECT_TRUE(dw.equal(at::ones({64, 8})));
 }
 
 TEST_P(Head, LogitsEqualTheFormula) {

@@ -1,5 +1,9 @@
 """lm-eval over local files, by both of its API models. Its summed log-likelihoods must be those that `nanochat eval` finds for the
-same ids: python lm_eval_contract.py NANOCHAT [RUN]"""
+same ids: python lm_eval_contract.py NANOCHAT [RUN]
+
+Where lm-eval is not installed, as on a machine with a GPU that has little else, --requests sends the requests itself that lm-eval's
+local-completions sends, and reads the answers as it does."""
+import argparse
 import json
 import os
 import pathlib
@@ -76,6 +80,23 @@ def compare(scored, samples, expected):
     return worst
 
 
+def write_choices(folder):
+    (folder / "choices.jsonl").write_text("".join(json.dumps({"question": q, "choices": c, "answer": 0}) + "\n" for q, c in QUESTIONS))
+
+
+def check_requests(nanochat, run, url, folder):
+    write_choices(folder)
+    worst, expected = 0.0, scores_of_eval(nanochat, run, folder)
+    assert len(expected) == sum(len(choices) for _, choices in QUESTIONS)
+    for tokens, (start, log_likelihood) in expected.items():
+        answer = post(url, "/v1/completions", {"model": "tiny", "prompt": [list(tokens)], "temperature": 0, "max_tokens": 1, "logprobs": 1,
+                                               "seed": 1234, "echo": True})
+        # The last one is of the token that was generated.
+        worst = max(worst, abs(sum(answer["choices"][0]["logprobs"]["token_logprobs"][start:-1]) - log_likelihood))
+    assert worst < TOLERANCE, worst
+    print(len(expected), "log-likelihoods by lm-eval's requests are those of nanochat eval, the worst off by", f"{worst:.1e}")
+
+
 def check(nanochat, run, url, folder):
     import lm_eval
     from lm_eval.models.api_models import TemplateAPI
@@ -92,7 +113,7 @@ def check(nanochat, run, url, folder):
     TemplateAPI._loglikelihood_tokens = lambda self, requests, **options: (
         scored.extend((context, continuation) for _, context, continuation in requests), send(self, requests, **options))[1]
 
-    (folder / "choices.jsonl").write_text("".join(json.dumps({"question": q, "choices": c, "answer": 0}) + "\n" for q, c in QUESTIONS))
+    write_choices(folder)
     (folder / "generate.jsonl").write_text("".join(json.dumps({"question": q, "answer": c[0]}) + "\n" for q, c in QUESTIONS))
     (folder / "choices.yaml").write_text(CHOICES.format(folder=folder))
     (folder / "generate.yaml").write_text(GENERATE.format(folder=folder))
@@ -113,8 +134,13 @@ def check(nanochat, run, url, folder):
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("nanochat")
+    parser.add_argument("run", nargs="?", help="made when not given")
+    parser.add_argument("--requests", action="store_true", help="without lm-eval")
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
-        run = sys.argv[2] if len(sys.argv) > 2 else server.small_run(sys.argv[1], folder / "small")
-        with server.running(sys.argv[1], run) as url:
-            check(sys.argv[1], run, url, folder)
+        run = args.run or server.small_run(args.nanochat, folder / "small")
+        with server.running(args.nanochat, run) as url:
+            (check_requests if args.requests else check)(args.nanochat, run, url, folder)

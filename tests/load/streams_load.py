@@ -4,7 +4,7 @@ Streams: none may be wrong or lost, each may take 16 kB of the server's memory, 
 while all of them are open. The clients run on the cores of the server, so they are programs in C++ that use little of the processor
 (stream_client, chat_client).
 
-Mixed load: chats with two models, long prompts, answers under a schema, clients that leave, wrong requests and sessions; the memory of the
+Mixed load: chats with two models, several answers to one prompt, long prompts, answers under a schema, clients that leave, wrong requests and sessions; the memory of the
 server must not grow. --no-timing: no bound on what takes how long."""
 import argparse
 import json
@@ -140,7 +140,7 @@ class Mixed:
     def __init__(self, url, client, folder):
         self.url, self.client, self.folder = url, client, folder
         self.counts, self.errors, self.ended = {}, [], threading.Event()
-        self.kinds = (self.chats, self.long_prompts, self.constrained, self.leaving, self.wrong, self.sessions)
+        self.kinds = (self.chats, self.several, self.long_prompts, self.constrained, self.leaving, self.wrong, self.sessions)
 
     def post(self, path, body):
         with connect(self.url) as client:
@@ -161,6 +161,11 @@ class Mixed:
         return len(output.splitlines())
 
     said = {}
+
+    def several(self):
+        """Answers to one prompt."""
+        status, answer = self.post("/v1/completions", {"prompt": "Once upon a time", "max_tokens": 16, "n": 3, "ignore_eos": True, "model": "large"})
+        assert status == 200 and [choice["index"] for choice in answer["choices"]] == [0, 1, 2] and answer["usage"]["completion_tokens"] == 48, (status, answer)
 
     def long_prompts(self):
         prompt = f"{random.random()} " + "word " * 400
