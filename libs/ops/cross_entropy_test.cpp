@@ -125,7 +125,8 @@ TEST(HeadRows, ArePickedOnlyWhereItSavesTime) {
   const at::Tensor none = rows_with_target(targets);
   ASSERT_TRUE(none.defined());
   at::Tensor losses = at::ones({32}), dx = at::ones({32, 8}), dw = at::ones({64, 8});
-  head_losses_and_gradients(at::ones({32, 8}), at::ones({64, 8}), targets, at::ones({32}), {.vocab_size = 50}, losses, dx, dw, none);
+  head_losses_and_gradients(at::ones({32, 8}), at::ones({64, 8}), targets, at::ones({32}), {.vocab_size = 50}, losses, dx, dw,
+                            none);
   EXPECT_EQ(losses.abs().sum().item<double>() + dx.abs().sum().item<double>(), 0.0);
   EXPECT_TRUE(dw.equal(at::ones({64, 8})));
 }

@@ -181,9 +181,10 @@ TEST_P(Gpu, HeadLossesAndGradients) {
     head_losses(on_gpu(x), on_gpu(w), on_gpu(targets), options, alone);
     EXPECT_TRUE(alone.equal(gpu_losses));
     if (const at::Tensor rows = rows_with_target(targets); rows.defined()) {
-      at::Tensor picked_losses = on_gpu(losses.clone()), picked_dx = on_gpu(dx.clone()), picked_dw = on_gpu(at::ones(w.sizes()));
-      head_losses_and_gradients(on_gpu(x), on_gpu(w), on_gpu(targets), on_gpu(scale), options, picked_losses, picked_dx, picked_dw,
-                                on_gpu(rows));
+      at::Tensor picked_losses = on_gpu(losses.clone()), picked_dx = on_gpu(dx.clone()),
+                 picked_dw = on_gpu(at::ones(w.sizes()));
+      head_losses_and_gradients(on_gpu(x), on_gpu(w), on_gpu(targets), on_gpu(scale), options, picked_losses, picked_dx,
+                                picked_dw, on_gpu(rows));
       EXPECT_LT(relative_error(picked_losses, gpu_losses), bound) << c.vocab;
       EXPECT_LT(relative_error(picked_dx, gpu_dx), 2 * bound) << c.vocab;
       EXPECT_LT(relative_error(picked_dw.sub(1.0), gpu_dw.sub(1.0)), 2 * bound) << c.vocab;

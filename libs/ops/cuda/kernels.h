@@ -301,7 +301,11 @@ struct PagedDecode {
   std::int32_t parts;  // 1, 2, 4 or 8
   std::int32_t window;  // as in PagedAttentionArguments
   float scale, eps;
-  std::int32_t keys_ahead;  // set by paged_decode(): of each part, of the next layer
+  // Set by paged_decode().
+  std::int32_t keys_ahead;  // of each part, of the next layer
+  std::int32_t group, parts_shift;  // n_head / n_kv_head; the logarithm of `parts`
+  std::int32_t turns;  // sequences of a block of threads
+  std::uint32_t block_inverse;  // what a position is multiplied by instead of a division by block_size
 };
 // Whether the current device has the kernel, for such heads.
 bool paged_decode_takes(std::int64_t d, std::int64_t group);

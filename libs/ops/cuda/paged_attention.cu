@@ -219,7 +219,10 @@ __global__ void __launch_bounds__(kThreads, kBlocks) paged_attention_bf16(const 
   } else {
     wait_for_copies<0>();
     __syncthreads();
-    add_warps(shared, sums, work.rows, [&](int row, int column, float maximum, float sum, float(&values)[4]) {
+    const WarpSums<D> all(shared, work.rows);
+    sums.store(all);
+    __syncthreads();
+    all.add_up([&](int row, int column, float maximum, float sum, float(&values)[4]) {
       write_row<4, bf16>(p, work, row, column, maximum, sum, values);
     });
   }
@@ -378,7 +381,7 @@ void paged_attention(Element type, const PagedAttentionArguments& p, Stream stre
       return;
     }
     constexpr std::size_t kTiles = std::size_t{kStages} * 2 * kTileKeys * D * sizeof(bf16);
-    constexpr std::size_t kSums = warp_sums_bytes<D>(kTileRows), kBytes = kTiles > kSums ? kTiles : kSums;
+    constexpr std::size_t kSums = WarpSums<D>::bytes(kTileRows), kBytes = kTiles > kSums ? kTiles : kSums;
     if (p.tall) {
       launch(&paged_attention_bf16<D, 4, 2>, grid, kThreads, kTiles, stream, p);
     } else {

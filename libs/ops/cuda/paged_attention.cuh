@@ -87,6 +87,48 @@ __device__ inline bf16* place(bf16* tile, int row, int chunk) {
   return tile + row * D + ((chunk ^ (row & 7)) * 8);
 }
 
+// What the warps of a block know of `rows` rows, in shared memory: each warp saw other keys.
+template <int D>
+struct WarpSums {
+  static constexpr int kPitch = D + 8;  // the rows of a fragment lie in different banks
+  float* sums;  // (warps, rows, kPitch): weighted sums of values
+  float2* marks;  // (warps, rows): maximum, sum of weights
+  int rows;
+
+  __host__ __device__ static constexpr int bytes(int rows) {
+    return kAttentionWarps * rows * (kPitch * static_cast<int>(sizeof(float)) + static_cast<int>(sizeof(float2)));
+  }
+  __device__ WarpSums(unsigned char* shared, int row_count)
+      : sums(reinterpret_cast<float*>(shared)), marks(reinterpret_cast<float2*>(sums + kAttentionWarps * row_count * kPitch)),
+        rows(row_count) {}
+
+  __device__ float* row(int warp, int row) const { return sums + (warp * rows + row) * kPitch; }
+
+  // Adds them up in the order of the warps. Calls body(row, column, maximum, sum, values) for four columns at a time.
+  template <class Body>
+  __device__ void add_up(const Body& body) const {
+#pragma unroll 1
+    for (int i = static_cast<int>(threadIdx.x); i < rows * (D / 4); i += kAttentionThreads) {
+      const int at = i / (D / 4), column = i % (D / 4) * 4;
+      float overall = -kInfinity, total = 0.0F, values[4] = {};
+#pragma unroll
+      for (int w = 0; w < kAttentionWarps; ++w) overall = fmaxf(overall, marks[w * rows + at].x);
+#pragma unroll
+      for (int w = 0; w < kAttentionWarps; ++w) {
+        const float2 mark = marks[w * rows + at];
+        const float4 value = *reinterpret_cast<const float4*>(row(w, at) + column);
+        const float weight = weight_of(mark.x, overall);
+        total += weight * mark.y;
+        values[0] += weight * value.x;
+        values[1] += weight * value.y;
+        values[2] += weight * value.z;
+        values[3] += weight * value.w;
+      }
+      body(at, column, overall, total, values);
+    }
+  }
+};
+
 // What a warp knows of the 16 rows of a tile after the keys that it has seen, as a fragment of matrices has it: lane l has the
 // rows l / 4 and l / 4 + 8. Exponents are of two.
 template <int D>
@@ -167,52 +209,21 @@ struct RowSums {
       sum[r] += __shfl_xor_sync(0xffffffffU, sum[r], 2);
     }
   }
+
+  // This warp's complete sums.
+  __device__ void store(const WarpSums<D>& to) const {
+    const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32, quad = lane % 4;
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      const int row = lane / 4 + 8 * r;
+      if (row >= to.rows) continue;
+#pragma unroll
+      for (int i = 0; i < D / 8; ++i) {
+        *reinterpret_cast<float2*>(to.row(warp, row) + 8 * i + 2 * quad) = make_float2(out[i][2 * r], out[i][2 * r + 1]);
+      }
+      if (quad == 0) to.marks[warp * to.rows + row] = make_float2(maximum[r], sum[r]);
+    }
+  }
 };
-
-// Bytes of shared memory that add_warps() takes.
-template <int D>
-__host__ __device__ constexpr int warp_sums_bytes(int rows) {
-  return kAttentionWarps * rows * ((D + 8) * static_cast<int>(sizeof(float)) + static_cast<int>(sizeof(float2)));
-}
-
-// The warps of a block saw different keys of the same rows: adds up their sums, which are complete, in the order of the warps.
-// Calls body(row, column, maximum, sum, values) for four columns at a time. `shared` is free for all threads.
-template <int D, class Body>
-__device__ inline void add_warps(unsigned char* shared, const RowSums<D>& own, int rows, const Body& body) {
-  constexpr int kPitch = D + 8;  // the rows of a fragment lie in different banks
-  const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32, quad = lane % 4;
-  auto* const sums = reinterpret_cast<float*>(shared);  // (warps, rows, kPitch)
-  auto* const marks = reinterpret_cast<float2*>(sums + kAttentionWarps * rows * kPitch);  // (warps, rows)
-#pragma unroll
-  for (int r = 0; r < 2; ++r) {
-    const int row = lane / 4 + 8 * r;
-    if (row >= rows) continue;
-#pragma unroll
-    for (int i = 0; i < D / 8; ++i) {
-      *reinterpret_cast<float2*>(sums + (warp * rows + row) * kPitch + 8 * i + 2 * quad) = make_float2(own.out[i][2 * r],
-                                                                                                       own.out[i][2 * r + 1]);
-    }
-    if (quad == 0) marks[warp * rows + row] = make_float2(own.maximum[r], own.sum[r]);
-  }
-  __syncthreads();
-  for (int i = static_cast<int>(threadIdx.x); i < rows * (D / 4); i += kAttentionThreads) {
-    const int row = i / (D / 4), column = i % (D / 4) * 4;
-    float overall = -kInfinity, total = 0.0F, values[4] = {};
-#pragma unroll
-    for (int w = 0; w < kAttentionWarps; ++w) overall = fmaxf(overall, marks[w * rows + row].x);
-#pragma unroll
-    for (int w = 0; w < kAttentionWarps; ++w) {
-      const float2 mark = marks[w * rows + row];
-      const float4 value = *reinterpret_cast<const float4*>(sums + (w * rows + row) * kPitch + column);
-      const float weight = weight_of(mark.x, overall);
-      total += weight * mark.y;
-      values[0] += weight * value.x;
-      values[1] += weight * value.y;
-      values[2] += weight * value.z;
-      values[3] += weight * value.w;
-    }
-    body(row, column, overall, total, values);
-  }
-}
 
 }  // namespace nanochat::ops::cuda

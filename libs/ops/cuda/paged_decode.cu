@@ -2,12 +2,15 @@
 // writes to the cache. One kernel less in the chain of a decoding step, and the cached keys are on their way before the
 // kernel in front of this one has ended.
 //
-// A block of threads has the heads that share a key/value head, for one part of a sequence's keys. The parts of a sequence are
-// a cluster: each block stores its sums in those that add them up, in the order of the parts. The block of the last part
-// writes the new key and value to the cache and takes them from its own shared memory.
+// A block of threads has the heads that share a key/value head, for one part of a sequence's keys. Each of its warps has a ring
+// of slots for 16 keys and their values, and takes every fourth 16 of the keys: warps wait for each other only where a sequence
+// begins and ends. The parts of a sequence are a cluster: each block stores its sums in those that add them up, in the order of
+// the parts. The block of the last part writes the new key and value to the cache and takes them from its own shared memory.
 //
-// Where there is one part, a block takes several sequences in turn, and the first keys of the next one are on their way while
-// it finishes the one before.
+// Where there is one part, a block takes several sequences in turn. The first keys of the next one, and what its query is made
+// of, are on their way before it finishes the one before: under full load, a read from memory takes some microseconds.
+//
+// A query is one column of a product with 16 keys (tensor_cores.cuh). With queries as rows, half of the products would be empty.
 
 #include <algorithm>
 
@@ -18,19 +21,35 @@
 namespace nanochat::ops::cuda {
 namespace {
 
-constexpr int kThreads = kAttentionThreads;
-constexpr int kBlocksAtOnce = 3;  // of a multiprocessor
+constexpr int kThreads = kAttentionThreads, kWarps = kAttentionWarps;
+constexpr int kKeys = 16;  // of a slot
+constexpr int kMostTurns = 32;  // sequences of a block of threads
+constexpr int kColumns = 8;  // queries of a tile: columns of a product
+constexpr int kPairs = 8;  // of numbers that a lane rotates
+constexpr int kStreamPacks = 2;  // of p.stream that a thread reads ahead
+constexpr int kManyTurns = 4;  // see paged_decode()
 
-// What a block has in shared memory behind the tiles of keys and values: where it begins, in bytes.
-template <int D>
+// Blocks of threads of a multiprocessor. With more slots there is room for fewer.
+__host__ __device__ constexpr int blocks_at_once(int slots) { return slots <= 2 ? 3 : 2; }
+
+// A block's part of a sequence: keys from `begin` to `end`; the last of them is the new one in part `used` - 1.
+struct DecodeItem {
+  int row, table, position, begin, end, used;
+  __host__ __device__ bool has_keys() const { return begin < end; }
+};
+
+// What a block has in shared memory behind the slots: where it begins, in bytes.
+template <int D, int kSlots>
 struct DecodeLayout {
-  static constexpr int kTiles = kStages * 2 * kTileKeys * D * static_cast<int>(sizeof(bf16));
+  static constexpr int kSlot = 2 * kKeys * D;  // numbers of keys and values
+  static constexpr int kSlotBytes = kSlot * static_cast<int>(sizeof(bf16));
   static constexpr int kPitch = D + 8;  // of queries: rows of a fragment lie in different banks
 
   int group, parts;
-  __host__ __device__ int warp_sums() const { return kTiles; }  // of add_warps()
-  __host__ __device__ int queries() const {                     // bfloat16 (group, kPitch)
-    return warp_sums() + (warp_sums_bytes<D>(group) + 15) / 16 * 16;
+  __host__ __device__ int items() const { return kWarps * kSlots * kSlotBytes; }  // DecodeItem (kMostTurns)
+  __host__ __device__ int warp_sums() const { return items() + kMostTurns * static_cast<int>(sizeof(DecodeItem)); }
+  __host__ __device__ int queries() const {  // bfloat16 (group, kPitch)
+    return warp_sums() + (WarpSums<D>::bytes(group) + 15) / 16 * 16;
   }
   __host__ __device__ int fresh() const {  // bfloat16 (2, D): the new key and value
     return queries() + group * kPitch * static_cast<int>(sizeof(bf16));
@@ -39,7 +58,7 @@ struct DecodeLayout {
     return fresh() + 2 * D * static_cast<int>(sizeof(bf16));
   }
   __host__ __device__ int sums() const {  // float4 (parts, share()): of each part, what this block adds up
-    return squares() + kAttentionWarps * static_cast<int>(sizeof(float));
+    return squares() + kWarps * static_cast<int>(sizeof(float));
   }
   __host__ __device__ int share() const { return (group * D / 4 + parts - 1) / parts; }
   __host__ __device__ int marks() const {  // float2 (parts, group): maximum and sum of weights
@@ -53,11 +72,12 @@ struct DecodeLayout {
 
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
 constexpr int kPartStep = 16;  // parts are multiples of so many keys
-constexpr int kPairs = 8;      // of numbers that a lane rotates
 
-// A lane's numbers, from the second-level cache.
-__device__ inline void load8(const bf16* p, float (&out)[kPairs]) {
-  const uint4 pack = __ldcg(reinterpret_cast<const uint4*>(p));
+// Eight numbers of bfloat16, from the second-level cache.
+__device__ inline uint4 read8(const void* p, i64 element) {
+  return __ldcg(reinterpret_cast<const uint4*>(static_cast<const bf16*>(p) + element));
+}
+__device__ inline void unpack(const uint4& pack, float (&out)[kPairs]) {
   const u32 words[4] = {pack.x, pack.y, pack.z, pack.w};
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
@@ -66,18 +86,120 @@ __device__ inline void load8(const bf16* p, float (&out)[kPairs]) {
   }
 }
 
+__device__ inline float sum_of_squares(const uint4& pack) {
+  float values[kPairs], sum = 0.0F;
+  unpack(pack, values);
+#pragma unroll
+  for (int i = 0; i < kPairs; ++i) sum += values[i] * values[i];
+  return sum;
+}
+
+// What a warp knows of queries after the keys that it has seen, as a fragment of matrices has it: a lane has two columns of each
+// tile of queries, and of each 16 dimensions the rows lane / 4 and lane / 4 + 8. Exponents are of two.
+template <int D, int kTiles>
+struct QuerySums {
+  float out[kTiles][D / 16][4] = {};  // weighted sums of values
+  float maximum[kTiles][2], sum[kTiles][2] = {};
+
+  __device__ QuerySums() {
+#pragma unroll
+    for (int t = 0; t < kTiles; ++t) maximum[t][0] = maximum[t][1] = -kInfinity;
+  }
+
+  // Takes in kKeys keys, of which the first `count` are seen.
+  __device__ void add(const u32 (&q)[kTiles][D / 16][2], bf16* keys, bf16* values, float scale, int count) {
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    float products[kTiles][2][4] = {};  // two sums, so that a product waits for every other one before it
+#pragma unroll
+    for (int i = 0; i < D / 16; ++i) {
+      u32 k[4];
+      load_matrices(k, place<D>(keys, lane % 16, 2 * i + lane / 16));
+#pragma unroll
+      for (int t = 0; t < kTiles; ++t) multiply_add(products[t][i % 2], k, q[t][i][0], q[t][i][1]);
+    }
+    u32 weights[kTiles][2];
+    float decay[kTiles][2];
+#pragma unroll
+    for (int t = 0; t < kTiles; ++t) {
+      float scores[4], highest[2] = {maximum[t][0], maximum[t][1]};
+#pragma unroll
+      for (int e = 0; e < 4; ++e) {
+        scores[e] = (products[t][0][e] + products[t][1][e]) * scale;
+        if (lane / 4 + 8 * (e / 2) >= count) scores[e] = -kInfinity;
+        highest[e % 2] = fmaxf(highest[e % 2], scores[e]);
+      }
+      float shift[2];
+#pragma unroll
+      for (int c = 0; c < 2; ++c) {
+#pragma unroll
+        for (int offset = 4; offset < 32; offset *= 2) {
+          highest[c] = fmaxf(highest[c], __shfl_xor_sync(0xffffffffU, highest[c], offset));
+        }
+        shift[c] = highest[c] == -kInfinity ? 0.0F : highest[c];
+        decay[t][c] = power_of_two(maximum[t][c] - shift[c]);
+        maximum[t][c] = highest[c];
+        sum[t][c] *= decay[t][c];
+      }
+#pragma unroll
+      for (int e = 0; e < 4; ++e) {
+        scores[e] = power_of_two(scores[e] - shift[e % 2]);
+        sum[t][e % 2] += scores[e];
+      }
+      weights[t][0] = transpose_matrix(pack_bf16(scores[0], scores[1]));
+      weights[t][1] = transpose_matrix(pack_bf16(scores[2], scores[3]));
+    }
+#pragma unroll
+    for (int i = 0; i < D / 16; ++i) {
+      u32 v[4];
+      load_matrices_transposed(v, place<D>(values, lane % 8 + lane / 16 * 8, 2 * i + lane / 8 % 2));
+#pragma unroll
+      for (int t = 0; t < kTiles; ++t) {
+#pragma unroll
+        for (int e = 0; e < 4; ++e) out[t][i][e] *= decay[t][e % 2];
+        multiply_add(out[t][i], v, weights[t][0], weights[t][1]);
+      }
+    }
+  }
+
+  // Behind the last keys of this warp.
+  __device__ void store(const WarpSums<D>& to) {
+    const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
+#pragma unroll
+    for (int t = 0; t < kTiles; ++t) {
+#pragma unroll
+      for (int c = 0; c < 2; ++c) {
+#pragma unroll
+        for (int offset = 4; offset < 32; offset *= 2) sum[t][c] += __shfl_xor_sync(0xffffffffU, sum[t][c], offset);
+        const int row = kColumns * t + 2 * (lane % 4) + c;
+        if (row >= to.rows) continue;
+        float* const sums = to.row(warp, row) + lane / 4;
+#pragma unroll
+        for (int i = 0; i < D / 16; ++i) {
+          sums[16 * i] = out[t][i][c];
+          sums[16 * i + 8] = out[t][i][2 + c];
+        }
+        if (lane / 4 == 0) to.marks[warp * to.rows + row] = make_float2(maximum[t][c], sum[t][c]);
+      }
+    }
+  }
+};
+
 #endif
 
-template <int D>
-__global__ void __launch_bounds__(kThreads, kBlocksAtOnce) paged_decode_kernel(const __grid_constant__ PagedDecode p) {
+// kTiles: tiles of queries that share a key/value head; kSlots: of each warp.
+template <int D, int kTiles, int kSlots>
+__global__ void __launch_bounds__(kThreads, blocks_at_once(kSlots)) paged_decode_kernel(const __grid_constant__ PagedDecode p) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-  constexpr int kTile = kTileKeys * D, kKeys = kTileKeys / kAttentionWarps, kHalf = D / 2, kLanes = kHalf / kPairs;
+  using Layout = DecodeLayout<D, kSlots>;
+  constexpr int kHalf = D / 2, kLanes = kHalf / kPairs, kHeadsAtOnce = kThreads / kLanes;
+  constexpr int kPasses = (kColumns * kTiles + 2 + kHeadsAtOnce - 1) / kHeadsAtOnce;
   extern __shared__ __align__(128) unsigned char shared[];
-  const int group = p.n_head / p.n_kv_head, parts = static_cast<int>(gridDim.y), part = static_cast<int>(blockIdx.y);
+  const int group = p.group, parts = static_cast<int>(gridDim.y), part = static_cast<int>(blockIdx.y);
   const int head = static_cast<int>(blockIdx.x), thread = static_cast<int>(threadIdx.x);
-  const int warp = thread / 32, lane = thread % 32, quad_row = lane / 4, quad = lane % 4;
-  const DecodeLayout<D> layout = {group, parts};
-  auto* const stages = reinterpret_cast<bf16*>(shared);  // kStages times keys and values
+  const int warp = thread / 32, lane = thread % 32;
+  const Layout layout = {group, parts};
+  auto* const items = reinterpret_cast<DecodeItem*>(shared + layout.items());
+  const WarpSums<D> warp_sums(shared + layout.warp_sums(), group);
   auto* const queries = reinterpret_cast<bf16*>(shared + layout.queries());
   auto* const fresh = reinterpret_cast<bf16*>(shared + layout.fresh());
   auto* const squares = reinterpret_cast<float*>(shared + layout.squares());
@@ -85,212 +207,263 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtOnce) paged_decode_kernel(c
   auto* const all_marks = reinterpret_cast<float2*>(shared + layout.marks());
   auto* const landed = reinterpret_cast<std::uint64_t*>(shared + layout.barrier());
 
-  // This block's part of a sequence: keys from `begin` to `end`; the last of them is the new one in part `used` - 1.
-  struct Item {
-    PagedSequence sequence;
-    int begin, end, used, tiles;
+  let_next_begin();
+  if (thread < p.turns) {
+    const int index = static_cast<int>(blockIdx.z) + thread * static_cast<int>(gridDim.z);
+    DecodeItem item = {};
+    if (index < p.sequence_count) {
+      const PagedSequence sequence = p.sequences[index];
+      if (sequence.tokens > 0) {
+        const int position = sequence.start, oldest = max(0, position - p.window), seen = position + 1 - oldest;
+        const int each = (((seen + parts - 1) >> p.parts_shift) + kPartStep - 1) / kPartStep * kPartStep;
+        item = {.row = sequence.row, .table = sequence.table, .position = position, .begin = oldest + part * each};
+        item.end = min(item.begin + each, position + 1);
+        item.used = parts == 1 ? 1 : (seen + each - 1) / each;
+      }
+    }
+    items[thread] = item;
+  }
+  if (parts > 1 && thread == 0) {
+    init_barrier(landed);
+    publish_barriers();
+    expect_bytes(landed, static_cast<u32>(layout.barrier() - layout.sums()));
+  }
+  __syncthreads();
+
+  const auto item_of = [&](int turn) { return turn < p.turns ? items[turn] : DecodeItem{}; };
+  const auto block_of = [&](int position) {
+    return p.block_shift >= 0 ? position >> p.block_shift
+                              : static_cast<int>(__umulhi(static_cast<u32>(position), p.block_inverse));
   };
-  const auto item_of = [&](int index) {
-    Item item = {};
-    if (index >= p.sequence_count) return item;
-    item.sequence = p.sequences[index];
-    if (item.sequence.tokens == 0) return item;
-    const int position = item.sequence.start, oldest = max(0, position - p.window), seen = position + 1 - oldest;
-    const int each = ((seen + parts - 1) / parts + kPartStep - 1) / kPartStep * kPartStep;
-    item.used = (seen + each - 1) / each;
-    item.begin = oldest + part * each;
-    item.end = min(item.begin + each, position + 1);
-    if (part < item.used) item.tiles = (item.end - item.begin + kTileKeys - 1) / kTileKeys;
-    return item;
+  // Where a position that is in `block` of the cache has its key: in rows of D numbers.
+  const auto row_of = [&](int block, int position) {
+    return (block * p.n_kv_head + head) * p.block_size + position - block_of(position) * p.block_size;
   };
 
-  // Tiles are copied in the order in which they are used, kStages ahead and beyond the end of a sequence.
-  TileLoader<bf16, D, kTileKeys, PagedDecode> loader(p, head);
-  int copied_item = static_cast<int>(blockIdx.z), copied_tiles = 0, tiles_left = 0;
-  const auto open_item = [&] {
-    for (; copied_item < p.sequence_count; copied_item += static_cast<int>(gridDim.z)) {
-      const Item item = item_of(copied_item);
-      tiles_left = item.tiles;
-      if (tiles_left == 0) continue;
-      loader.start(item.sequence.table, item.begin, min(item.end, item.sequence.start));  // the new key is not there yet
-      loader.look_up();
-      return;
+  // This warp's slots, which are filled in the order in which they are used, kSlots ahead and beyond the end of a sequence. A lane
+  // copies 16 bytes of every kRowsAtOnce-th key. It looks up one key, a slot ahead, and has the others from its neighbours.
+  constexpr int kChunks = D / 8, kRowsAtOnce = 32 / kChunks, kRows = kKeys / kRowsAtOnce, kStride = kWarps * kKeys;
+  bf16* const slots = reinterpret_cast<bf16*>(shared) + warp * kSlots * Layout::kSlot;
+  const std::int32_t* table = nullptr;
+  int opened = -1, filled = 0, next = 0, next_end = 0, cached_end = 0, found = 0;
+  const auto look_up = [&] {
+#pragma unroll 1
+    while (next >= next_end && ++opened < p.turns) {
+      const DecodeItem item = items[opened];
+      next = item.begin + warp * kKeys;
+      next_end = item.end;
+      cached_end = min(item.end, item.position);  // the new key is not there yet
+      table = p.tables + item.table;
     }
+    if (opened < p.turns) found = table[block_of(max(min(next + lane % kKeys, cached_end - 1), 0))];
   };
-  const auto copy_tile = [&] {
-    if (tiles_left > 0) {
-      bf16* const keys = stages + copied_tiles++ % kStages * 2 * kTile;
-      loader.copy([&](int row, int chunk) { return place<D>(keys, row, chunk); },
-                  [&](int row, int chunk) { return place<D>(keys + kTile, row, chunk); });
-      if (--tiles_left > 0) {
-        loader.look_up();
-      } else {
-        copied_item += static_cast<int>(gridDim.z);
-        open_item();
+  const auto fill_slot = [&] {
+    if (opened < p.turns) {
+      const int position = next + lane % kKeys, row = position < cached_end ? row_of(found, position) : -1;
+      bf16* const keys = slots + filled * Layout::kSlot;
+      filled = filled + 1 == kSlots ? 0 : filled + 1;
+#pragma unroll
+      for (int i = 0; i < kRows; ++i) {
+        const int key = i * kRowsAtOnce + lane / kChunks, from_row = __shfl_sync(0xffffffffU, row, key);
+        const i64 from = static_cast<i64>(max(from_row, 0)) * D + lane % kChunks * 8;
+        bf16* const to = place<D>(keys, key, lane % kChunks);
+        copy_async(to, static_cast<const bf16*>(p.keys) + from, from_row >= 0);
+        copy_async(to + kKeys * D, static_cast<const bf16*>(p.values) + from, from_row >= 0);
       }
+      next += kStride;
+      look_up();
     }
     commit_copies();
   };
 
   // The first keys of this block's part in the next layer's cache, block of the cache by block.
-  const auto fetch_ahead = [&](const Item& of) {
-    if (p.next_keys == nullptr || of.tiles == 0) return;
-    const int end = min(min(of.end, of.sequence.start), of.begin + p.keys_ahead);
-    for (int i = thread / 2;; i += kThreads / 2) {
-      const int block = of.begin / p.block_size + i, first = max(of.begin, block * p.block_size);
+  const auto fetch_ahead = [&](const DecodeItem& of) {
+    if (p.next_keys == nullptr || !of.has_keys()) return;
+    const int end = min(min(of.end, of.position), of.begin + p.keys_ahead);
+#pragma unroll 1
+    for (int block = block_of(of.begin) + thread / 2;; block += kThreads / 2) {
+      const int begin = block * p.block_size, first = max(of.begin, begin);
       if (first >= end) break;
-      const i64 row = (static_cast<i64>(p.tables[of.sequence.table + block]) * p.n_kv_head + head) * p.block_size;
+      const i64 row = row_of(p.tables[of.table + block], first);
       const auto* const cache = static_cast<const bf16*>(thread % 2 == 0 ? p.next_keys : p.next_values);
-      const int keys = min(end, (block + 1) * p.block_size) - first;
-      fetch_bulk(cache + (row + first % p.block_size) * D, static_cast<u32>(keys * D) * sizeof(bf16));
+      const int keys = min(end, begin + p.block_size) - first;
+      fetch_bulk(cache + row * D, static_cast<u32>(keys * D) * sizeof(bf16));
     }
   };
 
-  let_next_begin();
-  Item item = item_of(static_cast<int>(blockIdx.z));
-  open_item();
+  // What the queries of a sequence are made of, and in its newest part the key and the value. kLanes lanes take a head.
+  struct Inputs {
+    uint4 first[kPasses], second[kPasses], stream[kStreamPacks];
+    float cos[kPairs], sin[kPairs];
+    int slot;
+  };
+  const int pair = thread % kLanes * kPairs;
+  const auto newest = [&](const DecodeItem& of) { return part == of.used - 1; };
+  const auto heads_of = [&](const DecodeItem& of) { return !of.has_keys() ? 0 : group + (newest(of) ? 2 : 0); };
+  const auto stream_row = [&](const DecodeItem& of) { return static_cast<i64>(of.row) * p.width; };
+  const auto read_inputs = [&](const DecodeItem& of, Inputs& to) {
+    const int heads = heads_of(of);
+    if (heads == 0) return;
 #pragma unroll
-  for (int stage = 0; stage < kStages; ++stage) copy_tile();
-  // This block's shared memory may be stored to. A cluster has one sequence.
-  if (parts > 1 && item.used > 0) {
-    if (thread == 0) {
-      init_barrier(landed);
-      publish_barriers();
-      expect_bytes(landed, static_cast<u32>(layout.barrier() - layout.sums()));
+    for (int pass = 0; pass < kPasses; ++pass) {
+      const int which = pass * kHeadsAtOnce + thread / kLanes;
+      if (which >= heads) continue;
+      const int source = which < group    ? head * group + which
+                         : which == group ? p.n_head + head
+                                          : p.n_head + p.n_kv_head + head;
+      const i64 x = (static_cast<i64>(of.row) * (p.n_head + 2 * p.n_kv_head) + source) * D + pair;
+      to.first[pass] = read8(p.qkv, x);
+      to.second[pass] = read8(p.qkv, x + kHalf);
     }
-    arrive_cluster();
-  }
-  fetch_ahead(item);
+    if (p.stream != nullptr) {
+#pragma unroll
+      for (int i = 0; i < kStreamPacks; ++i) {
+        const int column = (i * kThreads + thread) * kPairs;
+        to.stream[i] = column < p.width ? read8(p.stream, stream_row(of) + column) : make_uint4(0, 0, 0, 0);
+      }
+    }
+    load<kPairs>(p.cos + static_cast<i64>(of.position) * kHalf + pair, to.cos);
+    load<kPairs>(p.sin + static_cast<i64>(of.position) * kHalf + pair, to.sin);
+    to.slot = p.slots[of.row];
+  };
+  // Of this warp, for use_inputs() behind a barrier.
+  const auto add_squares = [&](const DecodeItem& of, const Inputs& from) {
+    if (p.stream == nullptr || !of.has_keys()) return;
+    float sum = 0.0F;
+#pragma unroll
+    for (int i = 0; i < kStreamPacks; ++i) sum += sum_of_squares(from.stream[i]);
+#pragma unroll 1
+    for (int column = (kStreamPacks * kThreads + thread) * kPairs; column < p.width; column += kThreads * kPairs) {
+      sum += sum_of_squares(read8(p.stream, stream_row(of) + column));
+    }
+    sum = warp_sum(sum);
+    if (lane == 0) squares[warp] = sum;
+  };
+  // Norm and rotation: queries to shared memory, a new key and value there and to the cache.
+  const auto use_inputs = [&](const DecodeItem& of, const Inputs& from) {
+    const int heads = heads_of(of);
+    if (heads == 0) return;
+    // If the norm before the product was left out: its factor, which the norms of queries and keys cancel but for eps.
+    float factor = 1.0F, eps = p.eps;
+    if (p.stream != nullptr) {
+      float sum = 0.0F;
+#pragma unroll
+      for (int w = 0; w < kWarps; ++w) sum += squares[w];
+      const float mean = sum / static_cast<float>(p.width) + p.eps;
+      factor = rsqrtf(mean);
+      eps *= mean;
+    }
+#pragma unroll
+    for (int pass = 0; pass < kPasses; ++pass) {
+      const int which = pass * kHeadsAtOnce + thread / kLanes;
+      const bool live = which < heads, rotated = which <= group;
+      float x1[kPairs] = {}, x2[kPairs] = {};
+      if (live) {
+        unpack(from.first[pass], x1);
+        unpack(from.second[pass], x2);
+      }
+      if (rotated) rotate(x1, x2, from.cos, from.sin);
+      normalise_head<kLanes>(x1, x2, rotated, D, eps);
+      if (!live) continue;
+      if (!rotated) {
+#pragma unroll
+        for (int j = 0; j < kPairs; ++j) {
+          x1[j] *= factor;
+          x2[j] *= factor;
+        }
+      }
+      bf16* const to = (which < group ? queries + which * Layout::kPitch : fresh + (which - group) * D) + pair;
+      store<kPairs>(to, x1);
+      store<kPairs>(to + kHalf, x2);
+      if (which < group) continue;
+      bf16* const cached = static_cast<bf16*>(which == group ? p.keys : p.values) +
+                           static_cast<i64>(row_of(block_of(from.slot), from.slot)) * D + pair;
+      store<kPairs>(cached, x1);
+      store<kPairs>(cached + kHalf, x2);
+    }
+  };
+
+  look_up();
+#pragma unroll 1
+  for (int slot = 0; slot < kSlots; ++slot) fill_slot();
+  const DecodeItem opening = item_of(0);
+  if (parts > 1 && opening.used > 0)
+    arrive_cluster();  // this block's shared memory may be stored to. A cluster has one sequence
+  fetch_ahead(opening);
   wait_for_previous();
 
-  int used_tiles = 0;
-  for (int index = static_cast<int>(blockIdx.z); index < p.sequence_count;) {
+  Inputs inputs;
+  DecodeItem item = {};
+  int used = 0;
+  // In each turn the sequence that follows is prepared; in the first, nothing else.
+#pragma unroll 1
+  for (int turn = -1; turn < p.turns; ++turn) {
+    const DecodeItem following = item_of(turn + 1);
+    read_inputs(following, inputs);
+    if (turn >= 0) fetch_ahead(following);
     if (item.used > 0) {
-      const int position = item.sequence.start;
-      const bool newest = part == item.used - 1;
-      // kLanes lanes take a head: the queries, then in the newest part the key and the value.
-      if (item.tiles > 0) {
-        const int heads = group + (newest ? 2 : 0), i = thread % kLanes * kPairs;
-        float cos[kPairs], sin[kPairs];
-        load<kPairs>(p.cos + static_cast<i64>(position) * kHalf + i, cos);
-        load<kPairs>(p.sin + static_cast<i64>(position) * kHalf + i, sin);
-        const int slot = p.slots[item.sequence.row];
-        // If the norm before the product was left out: its factor, which the norms of queries and keys cancel but for eps.
-        float factor = 1.0F, eps = p.eps;
-        if (p.stream != nullptr) {
-          float sum = 0.0F;
-          for (int c = thread * kPairs; c < p.width; c += kThreads * kPairs) {
-            float values[kPairs];
-            load8(static_cast<const bf16*>(p.stream) + static_cast<i64>(item.sequence.row) * p.width + c, values);
+      u32 q[kTiles][D / 16][2];
 #pragma unroll
-            for (int j = 0; j < kPairs; ++j) sum += values[j] * values[j];
-          }
-          sum = warp_sum(sum);
-          if (lane == 0) squares[warp] = sum;
-          __syncthreads();
-          sum = 0.0F;
-#pragma unroll
-          for (int w = 0; w < kAttentionWarps; ++w) sum += squares[w];
-          const float mean = sum / static_cast<float>(p.width) + p.eps;
-          factor = rsqrtf(mean);
-          eps *= mean;
-        }
-        for (int first = 0; first < heads; first += kThreads / kLanes) {
-          const int which = first + thread / kLanes;
-          const bool live = which < heads, rotated = which <= group;
-          const int source = which < group    ? head * group + which
-                             : which == group ? p.n_head + head
-                                              : p.n_head + p.n_kv_head + head;
-          float x1[kPairs] = {}, x2[kPairs] = {};
-          if (live) {
-            const i64 row = static_cast<i64>(item.sequence.row) * (p.n_head + 2 * p.n_kv_head) + source;
-            const bf16* const x = static_cast<const bf16*>(p.qkv) + row * D + i;
-            load8(x, x1);
-            load8(x + kHalf, x2);
-          }
-          if (rotated) rotate(x1, x2, cos, sin);
-          normalise_head<kLanes>(x1, x2, rotated, D, eps);
-          if (!live) continue;
-          if (!rotated) {
-#pragma unroll
-            for (int j = 0; j < kPairs; ++j) {
-              x1[j] *= factor;
-              x2[j] *= factor;
-            }
-          }
-          bf16* const to = which < group ? queries + which * DecodeLayout<D>::kPitch : fresh + (which - group) * D;
-          store<kPairs>(to + i, x1);
-          store<kPairs>(to + kHalf + i, x2);
-          if (which < group) continue;
-          const PagedShape shape = {1, p.n_head, p.n_kv_head, D, p.block_size};
-          bf16* const cached = static_cast<bf16*>(which == group ? p.keys : p.values) + cache_offset(shape, slot, head);
-          store<kPairs>(cached + i, x1);
-          store<kPairs>(cached + kHalf + i, x2);
-        }
-      }
-      __syncthreads();
-
-      u32 q[D / 16][4];
-      {
-        const bf16* const row0 = queries + min(quad_row, group - 1) * DecodeLayout<D>::kPitch + 2 * quad;
-        const bf16* const row1 = queries + min(quad_row + 8, group - 1) * DecodeLayout<D>::kPitch + 2 * quad;
+      for (int t = 0; t < kTiles; ++t) {
+        const bf16* const query = queries + min(kColumns * t + lane / 4, group - 1) * Layout::kPitch + 2 * (lane % 4);
 #pragma unroll
         for (int j = 0; j < D / 16; ++j) {
-          q[j][0] = *reinterpret_cast<const u32*>(row0 + 16 * j);
-          q[j][1] = *reinterpret_cast<const u32*>(row1 + 16 * j);
-          q[j][2] = *reinterpret_cast<const u32*>(row0 + 16 * j + 8);
-          q[j][3] = *reinterpret_cast<const u32*>(row1 + 16 * j + 8);
+          q[t][j][0] = *reinterpret_cast<const u32*>(query + 16 * j);
+          q[t][j][1] = *reinterpret_cast<const u32*>(query + 16 * j + 8);
         }
       }
-
-      RowSums<D> own;
-      for (int tile = 0; tile < item.tiles; ++tile) {
-        bf16* const keys = stages + used_tiles++ % kStages * 2 * kTile;
-        wait_for_copies<kStages - 1>();
-        __syncthreads();
-        if (newest && tile == item.tiles - 1) {
-          constexpr int kChunks = D / 8;
-          const int row = (position - item.begin) % kTileKeys;
-          if (thread < 2 * kChunks) {
-            bf16* const to = place<D>(keys + thread / kChunks * kTile, row, thread % kChunks);
-            *reinterpret_cast<uint4*>(to) = *reinterpret_cast<const uint4*>(fresh + 8 * thread);
+      QuerySums<D, kTiles> own;
+#pragma unroll 1
+      for (int first = item.begin + warp * kKeys; first < item.end; first += kStride) {
+        bf16* const keys = slots + used * Layout::kSlot;
+        used = used + 1 == kSlots ? 0 : used + 1;
+        bf16* const values = keys + kKeys * D;
+        wait_for_copies<kSlots - 1>();
+        __syncwarp();
+        const int position = item.position - first;  // of the new key
+        if (newest(item) && position < kKeys) {
+          if (lane < 2 * kChunks) {
+            *reinterpret_cast<uint4*>(place<D>(lane < kChunks ? keys : values, position,
+                                               lane % kChunks)) = *reinterpret_cast<const uint4*>(fresh + 8 * lane);
           }
-          __syncthreads();
+          __syncwarp();
         }
-        const int first = item.begin + tile * kTileKeys + warp * kKeys;
-        own.template add<kKeys>(q, keys, keys + kTile, warp * kKeys, p.scale * kLog2E, first + kKeys <= item.end,
-                                [&](int key, int) { return first + key >= item.end; });
-        __syncthreads();  // the next copies overwrite this tile
-        copy_tile();
+        own.add(q, keys, values, p.scale * kLog2E, item.end - first);
+        __syncwarp();  // the next copies overwrite this slot
+        fill_slot();
       }
-      own.complete();
-
-      auto* const out = static_cast<bf16*>(p.out) + (static_cast<i64>(item.sequence.row) * p.n_head + head * group) * D;
+      own.store(warp_sums);
+    }
+    add_squares(following, inputs);
+    __syncthreads();  // sums are there; no warp needs this sequence's queries any more
+    if (item.used > 0) {
+      auto* const out = static_cast<bf16*>(p.out) + (static_cast<i64>(item.row) * p.n_head + head * group) * D;
       const auto write = [&](int row, int column, float sum, float(&values)[4]) {
 #pragma unroll
         for (int j = 0; j < 4; ++j) values[j] /= sum;
         store<4>(out + row * D + column, values);
       };
       if (parts == 1) {
-        add_warps(shared + layout.warp_sums(), own, group,
-                  [&](int row, int column, float, float sum, float(&values)[4]) { write(row, column, sum, values); });
+        warp_sums.add_up([&](int row, int column, float, float sum, float(&values)[4]) { write(row, column, sum, values); });
       } else {
         // Four columns of a row are added up by one part, their neighbours by the next.
         wait_cluster();
-        add_warps(shared + layout.warp_sums(), own, group,
-                  [&](int row, int column, float maximum, float sum, float(&values)[4]) {
-                    const int place = row * (D / 4) + column / 4;
-                    store_in_rank(all_sums + part * layout.share() + place / parts, place % parts,
-                                  make_float4(values[0], values[1], values[2], values[3]), landed);
-                    if (column / 4 < parts) {
-                      store_in_rank(all_marks + part * group + row, column / 4, make_float2(maximum, sum), landed);
-                    }
-                  });
+        warp_sums.add_up([&](int row, int column, float maximum, float sum, float(&values)[4]) {
+          const int place = row * (D / 4) + column / 4;
+          store_in_rank(all_sums + part * layout.share() + (place >> p.parts_shift), place & (parts - 1),
+                        make_float4(values[0], values[1], values[2], values[3]), landed);
+          if (column / 4 < parts) {
+            store_in_rank(all_marks + part * group + row, column / 4, make_float2(maximum, sum), landed);
+          }
+        });
         wait_stores(landed, 0);
+#pragma unroll 1
         for (int share = thread; share * parts + part < group * (D / 4); share += kThreads) {
           const int place = share * parts + part, row = place / (D / 4);
           float overall = -kInfinity, total = 0.0F, values[4] = {};
+#pragma unroll 1
           for (int other = 0; other < item.used; ++other) overall = fmaxf(overall, all_marks[other * group + row].x);
+#pragma unroll 1
           for (int other = 0; other < item.used; ++other) {
             const float2 mark = all_marks[other * group + row];
             const float4 value = all_sums[other * layout.share() + share];
@@ -305,11 +478,28 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtOnce) paged_decode_kernel(c
         }
       }
     }
-    index += static_cast<int>(gridDim.z);
-    item = item_of(index);
-    fetch_ahead(item);
+    use_inputs(following, inputs);
+    __syncthreads();
+    item = following;
   }
 #endif
+}
+
+template <int D, int kTiles, int kSlots>
+void launch_decodes(PagedDecode p, int across, Stream stream) {
+  p.turns = (p.sequence_count + across - 1) / across;
+  const dim3 grid(static_cast<unsigned>(p.n_kv_head), static_cast<unsigned>(p.parts), static_cast<unsigned>(across));
+  const DecodeLayout<D, kSlots> layout = {p.group, p.parts};
+  launch_clusters(&paged_decode_kernel<D, kTiles, kSlots>, grid, grid.y, kThreads, static_cast<std::size_t>(layout.bytes()),
+                  stream, p);
+}
+
+// So many blocks of threads side by side that each has equally many sequences, and no more than run at a time.
+int blocks_across(const PagedDecode& p, int slots) {
+  if (p.parts > 1) return p.sequence_count;
+  const int at_once = std::max(1, blocks_at_once(slots) * multiprocessors() / p.n_kv_head);
+  const int turns = std::min((p.sequence_count + at_once - 1) / at_once, kMostTurns);
+  return (p.sequence_count + turns - 1) / turns;
 }
 
 }  // namespace
@@ -319,27 +509,28 @@ bool paged_decode_takes(i64 d, i64 group) { return (d == 64 || d == 128) && grou
 void paged_decode(const PagedDecode& arguments, Stream stream) {
   PagedDecode p = arguments;
   if (p.sequence_count == 0) return;
-  const int group = p.n_head / p.n_kv_head;
-  if (!paged_decode_takes(p.d, group) || p.parts > kMostDecodeParts) {
+  const int group = p.group = p.n_head / p.n_kv_head;
+  while (p.parts > 1 << p.parts_shift) ++p.parts_shift;
+  if (!paged_decode_takes(p.d, group) || p.parts > kMostDecodeParts || p.parts != 1 << p.parts_shift) {
     throw std::runtime_error("the CUDA kernel for decodes does not take heads of " + std::to_string(p.d) + ", " +
                              std::to_string(group) + " for each key, in " + std::to_string(p.parts) + " parts");
   }
-  // With one part, as many blocks as run at a time take equal numbers of sequences.
-  const int at_once = p.parts > 1 ? p.sequence_count : std::max(1, kBlocksAtOnce * multiprocessors() / p.n_kv_head);
-  const int turns = (p.sequence_count + at_once - 1) / at_once, across = (p.sequence_count + turns - 1) / turns;
-  const dim3 grid(static_cast<unsigned>(p.n_kv_head), static_cast<unsigned>(p.parts), static_cast<unsigned>(across));
+  // Exact below 2^32 / block_size.
+  p.block_inverse = static_cast<std::uint32_t>((i64{1} << 32) / p.block_size + 1);
   // As much of the next layer as stays in the second-level cache while the weights between pass through it.
   constexpr i64 kBytesAhead = i64{20} << 20;
   p.keys_ahead = static_cast<std::int32_t>(kBytesAhead / (i64{4} * p.d * p.n_kv_head * p.parts * p.sequence_count));
-  const auto run = [&]<int D>(std::integral_constant<int, D>) {
-    const DecodeLayout<D> layout = {group, p.parts};
-    launch_clusters(&paged_decode_kernel<D>, grid, grid.y, kThreads, static_cast<std::size_t>(layout.bytes()), stream, p);
+  // With many sequences for each block, two blocks of three slots are faster than three of two slots.
+  const bool many = p.sequence_count >= kManyTurns * blocks_across(p, 3) && p.parts == 1;
+  const auto run = [&]<int D, int kTiles>(std::integral_constant<int, D>, std::integral_constant<int, kTiles>) {
+    many ? launch_decodes<D, kTiles, 3>(p, blocks_across(p, 3), stream)
+         : launch_decodes<D, kTiles, 2>(p, blocks_across(p, 2), stream);
   };
-  if (p.d == 64) {
-    run(std::integral_constant<int, 64>());
-  } else {
-    run(std::integral_constant<int, 128>());
-  }
+  const auto run_tiles = [&]<int D>(std::integral_constant<int, D> d) {
+    group <= kColumns ? run(d, std::integral_constant<int, 1>()) : run(d, std::integral_constant<int, 2>());
+  };
+  static_assert(kTileRows <= 2 * kColumns);
+  p.d == 64 ? run_tiles(std::integral_constant<int, 64>()) : run_tiles(std::integral_constant<int, 128>());
   check_launch("paged_decode");
 }
 

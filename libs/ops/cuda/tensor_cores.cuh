@@ -41,6 +41,13 @@ __device__ inline void load_matrices_transposed(std::uint32_t (&m)[4], const voi
                : "memory");
 }
 
+// The transpose of an 8 x 8 matrix of 16-bit elements, as fragments have it.
+__device__ inline std::uint32_t transpose_matrix(std::uint32_t m) {
+  std::uint32_t transposed;
+  asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;\n" : "=r"(transposed) : "r"(m));
+  return transposed;
+}
+
 // c (16 x 8) += a (16 x 16) b (16 x 8), b given by columns.
 __device__ inline void multiply_add(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1) {
   asm volatile(
