@@ -146,6 +146,7 @@ class Engine::Impl {
   }
 
   const GptConfig& config() const { return config_; }
+  const EngineOptions& options() const { return options_; }
 
  private:
   std::int64_t queued() const { return static_cast<std::int64_t>(submitted_) - core_.dequeued(); }
@@ -249,5 +250,6 @@ EngineStats Engine::stats() const { return impl_->stats(); }
 bool Engine::ready() const { return impl_->ready(); }
 std::int64_t Engine::context_length() const { return impl_->config().sequence_len; }
 std::int64_t Engine::vocab_size() const { return impl_->config().vocab_size; }
+std::int64_t Engine::max_choices() const { return impl_->options().max_running; }
 
 }  // namespace nanochat

@@ -81,6 +81,7 @@ class Engine final : public ServingEngine {
   bool ready() const override;
   std::int64_t context_length() const override;
   std::int64_t vocab_size() const override;
+  std::int64_t max_choices() const override;
 
   // Runs `task`, which must not throw, on the engine's thread between two steps, with the model.
   // If it changes weights, it must also call refresh_compute(), and invalidate() must follow.

@@ -449,6 +449,7 @@ TEST(Engine, KnowsItsModelBeforeItStarts) {
   EXPECT_FALSE(backend.ready());
   EXPECT_EQ(backend.context_length(), 96);
   EXPECT_EQ(backend.vocab_size(), 90);
+  EXPECT_EQ(backend.max_choices(), 32);
   EXPECT_EQ(backend.stats().requests, 0);
 }
 

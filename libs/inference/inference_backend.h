@@ -59,6 +59,7 @@ class InferenceBackend {
   virtual bool ready() const = 0;
   virtual std::int64_t context_length() const = 0;
   virtual std::int64_t vocab_size() const = 0;
+  virtual std::int64_t max_choices() const = 0;  // the highest n of a request
 };
 
 }  // namespace nanochat

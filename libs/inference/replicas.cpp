@@ -263,5 +263,6 @@ bool Replicas::ready() const {
 }
 std::int64_t Replicas::context_length() const { return impl_->engines().front()->context_length(); }
 std::int64_t Replicas::vocab_size() const { return impl_->engines().front()->vocab_size(); }
+std::int64_t Replicas::max_choices() const { return impl_->engines().front()->max_choices(); }
 
 }  // namespace nanochat

@@ -44,6 +44,7 @@ class Replicas final : public ServingEngine {
   bool ready() const override;  // all of them
   std::int64_t context_length() const override;
   std::int64_t vocab_size() const override;
+  std::int64_t max_choices() const override;
 
  private:
   class Impl;

@@ -234,6 +234,7 @@ TEST(Replicas, RefuseInvalidRequestsAndEngines) {
   EXPECT_EQ(replicas->stats().requests, 0);
   EXPECT_EQ(replicas->context_length(), 96);
   EXPECT_EQ(replicas->vocab_size(), 90);
+  EXPECT_EQ(replicas->max_choices(), small_options().max_running);
   EXPECT_FALSE(replicas->ready());
   std::vector<std::unique_ptr<Engine>> engines;
   EXPECT_THAT([&] { Replicas(std::move(engines), small_options()); }, ThrowsMessage<ConfigError>(HasSubstr("found no engine")));

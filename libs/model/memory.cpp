@@ -40,13 +40,11 @@ MemoryEstimate estimate_training_memory(const GptConfig& config, const TrainingS
   // The stream itself is float32 in every precision.
   const std::int64_t mixed = config.is_2026() ? n * width * ((config.n_layer + 1) * compute_bytes + 4 + 2 * gradient_bytes) : 0;
   const std::int64_t once = mixed + n * ((6 * width + hidden + config.qkv_size()) * compute_bytes + attention);
-  const std::int64_t row_of_logits = config.padded_vocab_size() * compute_bytes;
-  const std::int64_t logits = gpu ? std::min(ops::kGpuChunkBytes, n * row_of_logits)
-                                  : std::max(std::int64_t{8} << 20, std::min(n, ops::kMinimumChunkRows) * row_of_logits);
-  // In bfloat16 on a CPU, the head's weights packed for both directions (ops/matrix_product.h).
   // In 8 bits: the largest gradient of a layer, by rows and by columns.
   const std::int64_t narrow_layer = shape.fp8 ? 2 * n * std::max(hidden, config.qkv_size()) : 0;
-  const std::int64_t head = logits + narrow_layer + (compute_bytes == 4 || gpu ? 0 : 2 * row_of_logits * width);
+  const at::TensorOptions options = at::TensorOptions(compute_bytes == 4 ? at::kFloat : at::kBFloat16)
+                                        .device(gpu ? at::kCUDA : at::kCPU);
+  const std::int64_t head = narrow_layer + ops::head_bytes(n, width, config.padded_vocab_size(), options);
   const std::int64_t batch = n * 16;  // ids, targets, scales, losses
   estimate.activations = layers * layer + beginnings + once + head + batch;
   if (gpu) {

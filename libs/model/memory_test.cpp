@@ -28,7 +28,7 @@ TEST(MemoryEstimate, CountsWeightsGradientsAndState) {
   EXPECT_EQ(exact.total(), exact.weights + exact.gradients + exact.optimizer + exact.activations);
 }
 
-// Of the measured passes.
+// Of the measured passes. With 16, the first shape below takes 12 s longer where products in bfloat16 are emulated.
 constexpr std::int64_t kRows = 8;
 
 // The peak of a forward and backward pass above what the model itself takes; nullopt where it cannot be measured.
@@ -41,6 +41,10 @@ std::optional<double> measured_activations(const GptConfig& config, at::ScalarTy
     const at::Tensor ids = testing::random_ids(rows, time, shape.vocab_size, 2), scale = at::ones({rows, time});
     return [model = std::move(model), ids, scale] { model->forward_backward(ids, ids, scale); };
   };
+  // Tensors go back to the system when they are freed: what is measured is in use, and does not depend on what ran before. The
+  // program keeps what is freed on its heap (runtime/host_memory.h), where some of it lies idle: with blocks below 32 MiB, as
+  // here, up to a fifth of the activations, and half with recomputation.
+  ::mallopt(M_MMAP_THRESHOLD, 1 << 17);
   GptConfig small = config;
   small.n_layer = 1;
   passes(small, 1)();  // what libraries take at first
@@ -59,16 +63,19 @@ double estimated_activations(const GptConfig& config, at::ScalarType dtype, bool
 }
 
 TEST(MemoryEstimate, ActivationsAreWhatAStepTakes) {
-  // The estimate in units of the peak, measured: 1.06 in float32; in bfloat16 0.93 on AVX2, 0.84 to 0.90 on AVX-512 without
-  // instructions for bfloat16, and 1.14 with AMX, whose kernels keep no copies in float32.
-  constexpr double kLeast = 0.8, kMost = 1.2;
-  const GptConfig config = GptConfig::from_depth(6, 256, 512);
-  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
-    const auto taken = measured_activations(config, dtype, false);
-    if (!taken) GTEST_SKIP() << "the peak cannot be reset";
-    const double estimate = estimated_activations(config, dtype, false);
-    EXPECT_GE(estimate, kLeast * *taken) << at::toString(dtype);
-    EXPECT_LE(estimate, kMost * *taken) << at::toString(dtype);
+  // The estimate in units of the peak, measured: 1.05 in float32; in bfloat16 1.03 and 1.10 where products are emulated. It counts
+  // what the attention and the head take as if they took it at once, and with AMX, whose kernels keep no copies in float32, more
+  // than the attention takes.
+  constexpr double kLeast = 0.9, kMost = 1.2;
+  // Most of the memory is in layers, or in the head.
+  for (const GptConfig& config : {GptConfig::from_depth(6, 256, 512), GptConfig::from_depth(2, 16384, 128)}) {
+    for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+      const auto taken = measured_activations(config, dtype, false);
+      if (!taken) GTEST_SKIP() << "the peak cannot be reset";
+      const double estimate = estimated_activations(config, dtype, false);
+      EXPECT_GE(estimate, kLeast * *taken) << at::toString(dtype) << ", vocabulary of " << config.vocab_size;
+      EXPECT_LE(estimate, kMost * *taken) << at::toString(dtype) << ", vocabulary of " << config.vocab_size;
+    }
   }
 }
 

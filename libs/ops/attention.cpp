@@ -41,6 +41,13 @@ at::Tensor per_query_head(const at::Tensor& x, std::int64_t n_head) {
   return x.repeat_interleave(group, 2).transpose(1, 2);
 }
 
+// Room for the results of queries q (B, T, NH, D). A training step keeps it: created before what is freed sooner, it does not
+// divide the memory that others leave.
+AttentionForward make_forward(const at::Tensor& q) {
+  return {
+      at::empty(q.sizes(), q.options()), at::empty({q.size(0), q.size(2), q.size(1)}, q.options().dtype(at::kFloat)), {}, {}};
+}
+
 // LibTorch's flash kernels for CPUs run bf16 at half the speed of float32 or less, so bf16 goes through float32 copies.
 at::Tensor as_float(const at::Tensor& x) { return x.to(at::kFloat); }
 
@@ -92,8 +99,7 @@ AttentionForward forward_by_head(const cpu::AttentionKernels& kernels, const at:
                                  float scale) {
   const at::Tensor q = one_row(dense_heads(queries)), k = one_row(dense_heads(keys)), v = one_row(dense_heads(values));
   const std::int64_t n_head = q.size(2), d = q.size(3), group = n_head / k.size(2);
-  AttentionForward forward{
-      at::empty(queries.sizes(), q.options()), at::empty({queries.size(0), n_head, queries.size(1)}, at::kFloat), {}, {}};
+  AttentionForward forward = make_forward(queries);
   const at::Tensor out = one_row(forward.out);
   const auto documents = static_cast<std::int64_t>(offsets.size()) - 1;
   for_each_head(documents * n_head, kernels.forward_scratch(longest, d), [&](std::int64_t i, void* scratch) {
@@ -167,10 +173,9 @@ at::Tensor window_scores(const at::Tensor& q, const at::Tensor& k, std::int64_t 
 }
 
 AttentionForward windowed_forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionScope& scope) {
+  AttentionForward forward = make_forward(q);
   const at::Tensor queries = as_float(q).transpose(1, 2), keys = per_query_head(as_float(k), q.size(2));
   const at::Tensor values = per_query_head(as_float(v), q.size(2));
-  AttentionForward forward{
-      at::empty(q.sizes(), q.options()), at::empty({q.size(0), q.size(2), q.size(1)}, q.options().dtype(at::kFloat)), {}, {}};
   for_each_window(q.size(1), *scope.window, [&](std::int64_t query, std::int64_t count, std::int64_t key, std::int64_t seen) {
     const at::Tensor scores = window_scores(queries.narrow(2, query, count), keys.narrow(2, key, seen), query, key,
                                             *scope.window, score_scale(q, scope));
@@ -217,10 +222,20 @@ std::optional<double> aten_scale(const at::Tensor& q, const AttentionScope& scop
 // By ATen's kernels for CPUs, in float32 whatever the type; of the scope, window and scale count.
 AttentionForward aten_forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionScope& scope) {
   if (window_cuts(scope, q.size(1)) || q.is_cuda()) return windowed_forward(q, k, v, scope);
-  auto [out, logsumexp] = at::_scaled_dot_product_flash_attention_for_cpu(
-      as_float(q).transpose(1, 2), per_query_head(as_float(k), q.size(2)), per_query_head(as_float(v), q.size(2)), 0.0,
-      /*is_causal=*/true, /*attn_mask=*/{}, aten_scale(q, scope));
-  return {out.transpose(1, 2).to(q.scalar_type()), logsumexp, {}, {}};
+  const auto attend = [&] {
+    return at::_scaled_dot_product_flash_attention_for_cpu(as_float(q).transpose(1, 2), per_query_head(as_float(k), q.size(2)),
+                                                           per_query_head(as_float(v), q.size(2)), 0.0,
+                                                           /*is_causal=*/true, /*attn_mask=*/{}, aten_scale(q, scope));
+  };
+  if (q.scalar_type() == at::kFloat) {
+    auto [out, logsumexp] = attend();
+    return {out.transpose(1, 2), logsumexp, {}, {}};
+  }
+  AttentionForward forward = make_forward(q);
+  auto [out, logsumexp] = attend();
+  forward.out.copy_(out.transpose(1, 2));
+  forward.logsumexp.copy_(logsumexp);
+  return forward;
 }
 
 AttentionBackward aten_backward(const at::Tensor& dout, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
@@ -255,8 +270,7 @@ AttentionForward aten_forward_by_document(const at::Tensor& q, const at::Tensor&
                                           const AttentionScope& scope) {
   const DocumentBounds& documents = *scope.documents;
   const std::int64_t n_head = q.size(2);
-  AttentionForward forward{
-      at::empty(q.sizes(), q.options()), at::empty({q.size(0), n_head, q.size(1)}, q.options().dtype(at::kFloat)), {}, {}};
+  AttentionForward forward = make_forward(q);
   const at::Tensor queries = one_row(q), keys = one_row(k), values = one_row(v), out = one_row(forward.out);
   for_each_document(documents, [&](const Document& document) {
     const AttentionForward part = aten_forward(document.of(queries), document.of(keys), document.of(values), scope);

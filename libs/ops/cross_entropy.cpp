@@ -20,13 +20,15 @@ namespace {
 // Rows are picked where at least one in so many is ignored: picking costs two passes over what the head reads and writes.
 constexpr std::int64_t kLeastIgnored = 16;
 
-std::int64_t rows_per_chunk(const at::Tensor& x, const at::Tensor& w, const HeadOptions& options, std::int64_t count) {
-  const std::int64_t row_bytes = w.size(0) * static_cast<std::int64_t>(w.element_size());
-  constexpr std::int64_t kChunkBytes = 8 << 20;
-  std::int64_t rows = std::max(kChunkBytes / row_bytes, kMinimumChunkRows);
-  if (x.is_cuda()) rows = kGpuChunkBytes / row_bytes;
-  if (options.chunk_bytes > 0) rows = options.chunk_bytes / row_bytes;
+std::int64_t rows_per_chunk(std::int64_t row_bytes, bool gpu, std::int64_t chunk_bytes, std::int64_t count) {
+  constexpr std::int64_t kGpuChunkBytes = 1 << 30, kChunkBytes = 8 << 20, kMinimumRows = 1024;
+  std::int64_t rows = gpu ? kGpuChunkBytes / row_bytes : std::max(kChunkBytes / row_bytes, kMinimumRows);
+  if (chunk_bytes > 0) rows = chunk_bytes / row_bytes;
   return std::clamp<std::int64_t>(rows, 1, std::max<std::int64_t>(count, 1));
+}
+
+std::int64_t rows_per_chunk(const at::Tensor& w, const HeadOptions& options, std::int64_t count) {
+  return rows_per_chunk(w.size(0) * static_cast<std::int64_t>(w.element_size()), w.is_cuda(), options.chunk_bytes, count);
 }
 
 // The rows of tensors that are computed, some at a time: all of them, or those of a list.
@@ -154,7 +156,7 @@ void head_losses(const at::Tensor& x, const at::Tensor& w, const at::Tensor& tar
                  at::Tensor& losses, const at::Tensor& rows) {
   check(x, w, targets, options);
   const PickedRows picked(x, rows);
-  const std::int64_t chunk = rows_per_chunk(x, w, options, picked.count());
+  const std::int64_t chunk = rows_per_chunk(w, options, picked.count());
   const at::Tensor buffer = logit_buffer(x, w, chunk);
   const Weights forward(w, /*transposed=*/true);
   picked.begin(losses);
@@ -172,7 +174,7 @@ void head_losses_and_gradients(const at::Tensor& x, const at::Tensor& w, const a
                                const at::Tensor& rows) {
   check(x, w, targets, options);
   const PickedRows picked(x, rows);
-  const std::int64_t chunk = rows_per_chunk(x, w, options, picked.count());
+  const std::int64_t chunk = rows_per_chunk(w, options, picked.count());
   const at::Tensor buffer = logit_buffer(x, w, chunk);
   const Weights forward(w, /*transposed=*/true), backward(w, /*transposed=*/false);
   at::Tensor scratch;
@@ -190,6 +192,21 @@ void head_losses_and_gradients(const at::Tensor& x, const at::Tensor& w, const a
     picked.put(losses, loss, first);
     picked.put(dx, dinputs, first);
   }
+}
+
+std::int64_t head_bytes(std::int64_t rows, std::int64_t width, std::int64_t padded_vocab_size,
+                        const at::TensorOptions& options) {
+  const at::ScalarType dtype = options.dtype().toScalarType();
+  const auto element_bytes = static_cast<std::int64_t>(c10::elementSize(dtype));
+  const bool gpu = options.device().is_cuda();
+  const std::int64_t chunk = rows_per_chunk(padded_vocab_size * element_bytes, gpu, /*chunk_bytes=*/0, rows);
+  const std::int64_t logits = chunk * padded_vocab_size * element_bytes, matrix = padded_vocab_size * width * element_bytes;
+  if (gpu || dtype == at::kFloat) return logits;
+  // The matrix packed for both directions, and the rows; or the product that is added to the gradient, and what ATen takes.
+  if (has_fastest_products(at::empty({0}, options))) return logits + 2 * matrix + chunk * width * element_bytes;
+  return logits + matrix +
+         std::max(linear_scratch_bytes(chunk, padded_vocab_size, dtype),
+                  weight_gradient_scratch_bytes(padded_vocab_size, width, dtype));
 }
 
 at::Tensor softcap_logits(const at::Tensor& z, const HeadOptions& options) {

@@ -8,14 +8,11 @@
 
 namespace nanochat::ops {
 
-inline constexpr std::int64_t kMinimumChunkRows = 1024;
-inline constexpr std::int64_t kGpuChunkBytes = std::int64_t{1} << 30;
-
 struct HeadOptions {
   std::int64_t vocab_size = 0;   // logits beyond this are padding: no probability, no gradient
   double softcap = 15.0;         // softcap * tanh(z / softcap); 0: none
-  // Bytes of logits in a chunk. 0: kGpuChunkBytes on a GPU, otherwise 8 MiB, but at least kMinimumChunkRows
-  // rows, because each chunk passes once over the head's gradient, which is large for a large vocabulary.
+  // Bytes of logits in a chunk. 0: 1 GiB on a GPU, otherwise 8 MiB, but at least 1024 rows, because
+  // each chunk passes once over the head's gradient, which is large for a large vocabulary.
   std::int64_t chunk_bytes = 0;
 };
 
@@ -35,6 +32,10 @@ void head_losses(const at::Tensor& x, const at::Tensor& w, const at::Tensor& tar
 void head_losses_and_gradients(const at::Tensor& x, const at::Tensor& w, const at::Tensor& targets, const at::Tensor& scale,
                                const HeadOptions& options, at::Tensor& losses, at::Tensor& dx, at::Tensor& dw,
                                const at::Tensor& rows = {});
+
+// Bytes that head_losses_and_gradients() takes while it runs, for x (rows, width) and w (padded V, width) of these options.
+std::int64_t head_bytes(std::int64_t rows, std::int64_t width, std::int64_t padded_vocab_size,
+                        const at::TensorOptions& options);
 
 // Converts raw logits z (N, padded V) to soft-capped logits (N, vocab_size) float32, for sampling and evaluation.
 at::Tensor softcap_logits(const at::Tensor& z, const HeadOptions& options);

@@ -8,9 +8,11 @@
 #include <ATen/ops/zeros.h>
 #include <c10/util/Exception.h>
 #include <gtest/gtest.h>
+#include <malloc.h>
 
 #include <limits>
 
+#include "core/testing_memory.h"
 #include "ops/testing.h"
 
 namespace nanochat::ops {
@@ -129,6 +131,37 @@ TEST(HeadRows, ArePickedOnlyWhereItSavesTime) {
                             none);
   EXPECT_EQ(losses.abs().sum().item<double>() + dx.abs().sum().item<double>(), 0.0);
   EXPECT_TRUE(dw.equal(at::ones({64, 8})));
+}
+
+TEST(HeadMemory, IsWhatLossesAndGradientsTake) {
+  constexpr std::int64_t kTokens = 1200, kWidth = 128, kVocab = 16384;
+  constexpr double kSlack = 16 << 20;  // MKL packs matrices (12 MB), and each thread keeps a row in float32
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+    const at::Tensor x = random_tensor({kTokens, kWidth}, dtype, 1), w = random_tensor({kVocab, kWidth}, dtype, 2, 0.5);
+    const at::Tensor targets = at::ones({kTokens}, at::kInt), scale = at::ones({kTokens});
+    at::Tensor losses = at::zeros({kTokens}), dx = at::zeros({kTokens, kWidth}, dtype), dw = at::zeros({kVocab, kWidth});
+    const auto step = [&](std::int64_t rows) {
+      at::Tensor loss = losses.narrow(0, 0, rows), dinputs = dx.narrow(0, 0, rows);
+      head_losses_and_gradients(x.narrow(0, 0, rows), w, targets.narrow(0, 0, rows), scale.narrow(0, 0, rows),
+                                {.vocab_size = kVocab}, loss, dinputs, dw);
+    };
+    step(1);  // what libraries take at first
+    ::malloc_trim(0);
+    const auto taken = nanochat::testing::peak_memory_of([&] { step(kTokens); });
+    if (!taken) GTEST_SKIP() << "the peak cannot be reset";
+    const auto counted = static_cast<double>(head_bytes(kTokens, kWidth, kVocab, x.options()));
+    EXPECT_GT(static_cast<double>(*taken), 0.95 * counted) << dtype;
+    EXPECT_LT(static_cast<double>(*taken), counted + kSlack) << dtype;
+  }
+}
+
+TEST(HeadMemory, IsAtMostOneChunk) {
+  const at::TensorOptions cpu = at::kFloat, gpu = at::TensorOptions(at::kBFloat16).device(at::kCUDA);
+  EXPECT_EQ(head_bytes(10, 8, 65536, cpu), 10 * 65536 * 4);
+  EXPECT_EQ(head_bytes(5000, 8, 65536, cpu), 1024 * 65536 * 4);
+  EXPECT_EQ(head_bytes(5000, 8, 256, cpu), 5000 * 256 * 4);
+  EXPECT_EQ(head_bytes(50'000, 8, 256, cpu), 8 << 20);
+  EXPECT_EQ(head_bytes(50'000, 8, 65536, gpu), 1 << 30);
 }
 
 TEST_P(Head, LogitsEqualTheFormula) {

@@ -8,6 +8,7 @@
 #include <algorithm>
 
 #include "ops/cast.h"
+#include "ops/cpu/matrix_product.h"
 #include "ops/cpu/row_products.h"
 #include "ops/cuda/backend.h"
 #include "ops/cuda/kernels.h"
@@ -75,6 +76,17 @@ void add_weight_gradient(const at::Tensor& dy, const at::Tensor& x, at::Tensor& 
   add_part(first, longer - first);
 }
 
+constexpr std::int64_t kFloatBytes = 4;
+
+// Of which products in bfloat16 on this CPU ATen has the whole result in float32.
+enum class FloatResults { kNone, kWeightGradients, kAll };
+
+FloatResults float_results() {
+  if (cpu_has_fast_bf16()) return FloatResults::kNone;  // oneDNN, tile by tile
+  // oneDNN, which multiplies float32 numbers; or loops of ATen, which have such a sum where both matrices are read by columns.
+  return cpu::has_avx512() ? FloatResults::kAll : FloatResults::kWeightGradients;
+}
+
 }  // namespace
 
 void linear(const at::Tensor& x, const at::Tensor& w, at::Tensor& y) {
@@ -140,6 +152,14 @@ void linear_backward_input(const at::Tensor& dy, const at::Tensor& w, at::Tensor
 
 bool needs_weight_scratch(const at::Tensor& x) {
   return x.scalar_type() != at::kFloat && !x.is_cuda() && !has_fastest_products(x);
+}
+
+std::int64_t linear_scratch_bytes(std::int64_t rows, std::int64_t columns, at::ScalarType dtype) {
+  return dtype != at::kFloat && float_results() == FloatResults::kAll ? rows * columns * kFloatBytes : 0;
+}
+
+std::int64_t weight_gradient_scratch_bytes(std::int64_t rows, std::int64_t columns, at::ScalarType dtype) {
+  return dtype != at::kFloat && float_results() != FloatResults::kNone ? rows * columns * kFloatBytes : 0;
 }
 
 void linear_backward_weight(const at::Tensor& dy, const at::Tensor& x, at::Tensor& dw, at::Tensor& scratch) {

@@ -5,6 +5,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <cstdint>
+
 namespace nanochat::ops {
 
 void linear(const at::Tensor& x, const at::Tensor& w, at::Tensor& y);                     // y = x wᵀ
@@ -30,5 +32,9 @@ void linear_backward_input(const at::Tensor& dy, const at::Tensor& w, at::Tensor
 // dtype of x holds it. Elsewhere it is added in float32, and scratch may be undefined.
 void linear_backward_weight(const at::Tensor& dy, const at::Tensor& x, at::Tensor& dw, at::Tensor& scratch);
 bool needs_weight_scratch(const at::Tensor& x);
+// Bytes that ATen takes on a CPU while it computes y or dx (rows, columns), or the product of a dw (rows, columns). In bfloat16 on
+// processors without instructions for it, the whole result is there in float32 before it is rounded.
+std::int64_t linear_scratch_bytes(std::int64_t rows, std::int64_t columns, at::ScalarType dtype);
+std::int64_t weight_gradient_scratch_bytes(std::int64_t rows, std::int64_t columns, at::ScalarType dtype);
 
 }  // namespace nanochat::ops

@@ -3,9 +3,15 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/randn.h>
+#include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
+#include <malloc.h>
 
 #include <gtest/gtest.h>
 
+#include <cstdlib>
+
+#include "core/testing_memory.h"
 #include "ops/testing.h"
 
 namespace nanochat::ops {
@@ -24,6 +30,25 @@ TEST(Linear, ProductAndGradientsAreThoseOfTheLayer) {
     at::Tensor dw = before.clone();
     linear_backward_weight(dy, x, dw, scratch);
     EXPECT_LT(testing::relative_error(dw, dy64.t().mm(x64).add(before)), testing::tolerance(dtype));
+  }
+}
+
+// A result in float32 would be 32 MiB.
+TEST(Linear, ScratchIsWhatAProductTakes) {
+  constexpr std::int64_t kRows = 2048, kColumns = 4096, kDepth = 64, kSlack = 8 << 20;
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+    const at::Tensor x = at::randn({kRows, kDepth}).to(dtype), w = at::randn({kColumns, kDepth}).to(dtype);
+    at::Tensor y = at::zeros({kRows, kColumns}, dtype), dw = at::zeros({kRows, kColumns}), scratch = at::zeros_like(y);
+    linear(x, w, y);  // what libraries take at first
+    ::malloc_trim(0);
+    const auto forward = nanochat::testing::peak_memory_of([&] { linear(x, w, y); });
+    const at::Tensor dy = x.t().contiguous(), inputs = w.t().contiguous();
+    ::malloc_trim(0);
+    const auto gradient = nanochat::testing::peak_memory_of([&] { linear_backward_weight(dy, inputs, dw, scratch); });
+    if (!forward || !gradient) GTEST_SKIP() << "the peak cannot be reset";
+    EXPECT_LT(std::abs(*forward - linear_scratch_bytes(kRows, kColumns, dtype)), kSlack) << dtype << ": " << *forward;
+    EXPECT_LT(std::abs(*gradient - weight_gradient_scratch_bytes(kRows, kColumns, dtype)), kSlack)
+        << dtype << ": " << *gradient;
   }
 }
 

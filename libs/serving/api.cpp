@@ -366,9 +366,14 @@ void Api::Call::fail(const ApiError& error) const {
   }
 }
 
+void Api::Call::abort(const ApiError& error) {
+  if (waiting.exchange(false) && !ended) fail(error);
+}
+
 void Api::handle(const std::shared_ptr<HttpExchange>& exchange) {
   const auto call = std::make_shared<Call>();
   call->exchange = exchange;
+  call->begin = exchange->arrival();
   exchange->add_headers(begin(exchange->request(), *call));
   // The exchange drops this function at its end. That also breaks the cycle of the call, which owns the exchange.
   exchange->on_end([this, call](int status, std::size_t bytes) {
@@ -389,10 +394,13 @@ void Api::respond(const std::shared_ptr<Call>& call) {
       call->loading = std::make_shared<LoadingStream>();
       call->loading->wait(*call->exchange);
     }
+    call->waiting = true;
     options_.load(missing.id(), [this, call, id = missing.id()](const std::string& error) {
+      if (!call->waiting.exchange(false)) return;  // it has been ended
       if (error.empty()) return respond(call);
       call->fail(ApiError::unavailable(fmt::format("model: \"{}\" could not be loaded: {}", id, error)));
     });
+    running_->add(call, call->begin);
     return;
   } catch (...) {
     return call->fail(current_api_error());

@@ -92,6 +92,15 @@ TEST_F(ApiTest, StopsAtAStopString) {
   EXPECT_EQ(answer["choices"][0]["finish_reason"], "stop");
 }
 
+TEST_F(ApiTest, MoreChoicesThanTheEngineHasAtATimeAreRefused) {
+  EXPECT_EQ(status(chat({{"n", 16}})), 200);
+  for (const auto& refused : {chat({{"n", 17}}), complete({{"prompt", "a"}, {"n", 17}, {"best_of", 17}})}) {
+    EXPECT_EQ(status(refused), 400);
+    EXPECT_EQ(error(refused)["param"], "n");
+    EXPECT_THAT(error(refused)["message"].get<std::string>(), ::testing::StartsWith("n: found 17, expected at most 16, "));
+  }
+}
+
 TEST_F(ApiTest, GivesSeveralChoicesAndLogprobs) {
   const json answer = json::parse(chat({{"n", 3}, {"max_tokens", 2}, {"logprobs", true}, {"top_logprobs", 2}})->text());
   ASSERT_EQ(answer["choices"].size(), 3u);

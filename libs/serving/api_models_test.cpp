@@ -1,6 +1,9 @@
 // Several models in one server, and models that are replaced while it answers.
 #include <gmock/gmock.h>
 
+#include <chrono>
+#include <thread>
+
 #include "serving/testing_api.h"
 
 namespace nanochat {
@@ -217,6 +220,47 @@ TEST_F(LazyModelsTest, AClientThatLeavesWhileItWaitsIsNotAnswered) {
   left->end(499, 0);
   load_other();
   EXPECT_EQ(other_->submitted(), 0u);
+}
+
+TEST_F(LazyModelsTest, ARequestThatWaitsTooLongForItsModelEnds) {
+  options_.limits.request_timeout = 0.05;
+  describe_other();
+  const auto whole = chat({{"model", "other"}});
+  const auto stream = chat({{"model", "other"}, {"stream", true}});
+  const auto begun = chat({{"model", "other"}, {"stream", true}});
+  begun->quiet();
+  const auto message = call(
+      "POST", "/v1/messages",
+      R"({"model": "other", "max_tokens": 9, "stream": true, "messages": [{"role": "user", "content": "Hi"}]})");
+  message->quiet();
+  const auto tokens = call("POST", "/tokenize", R"({"model": "other", "content": "a"})");
+  backend_->manual = true;
+  chat();  // came last, and so ends last
+  for (int i = 0; i < 500 && backend_->cancelled().empty(); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  ASSERT_EQ(backend_->cancelled().size(), 1u);
+  for (const auto& exchange : {whole, stream, tokens}) {
+    EXPECT_EQ(status(exchange), 504);
+    EXPECT_EQ(error(exchange)["code"], "request_timeout");
+    EXPECT_EQ(exchange->header("X-Should-Retry"), "false");
+  }
+  EXPECT_EQ(status(begun), 200);
+  EXPECT_THAT(begun->text(),
+              AllOf(StartsWith("data: {\"error\":{"), HasSubstr("\"code\":\"request_timeout\""), EndsWith("data: [DONE]\n\n")));
+  EXPECT_THAT(message->text(), AllOf(StartsWith("event: error\ndata: {\"type\":\"error\","), HasSubstr("took longer than")));
+  EXPECT_TRUE(begun->ended && message->ended);
+  load_other();
+  EXPECT_EQ(other_->submitted(), 0u) << "nobody waits for these answers";
+}
+
+TEST_F(LazyModelsTest, AWaitForTheModelEndsWithTheServer) {
+  describe_other();
+  const auto waiting = chat({{"model", "other"}});
+  api_->set_draining();
+  api_->end_answers();
+  EXPECT_EQ(status(waiting), 503);
+  EXPECT_THAT(error(waiting)["message"].get<std::string>(), HasSubstr("shutting down"));
+  waiting_.front()("the server is shutting down");
+  EXPECT_EQ(status(waiting), 503);
 }
 
 TEST_F(LazyModelsTest, AModelThatCannotBeLoadedIsAnError) {

@@ -2,6 +2,7 @@
 // The interface between connections (http_server.h) and the code that answers (api.h): a request, a response, and the exchange
 // that connects them. It uses neither sockets nor JSON.
 
+#include <chrono>
 #include <functional>
 #include <iterator>
 #include <memory>
@@ -51,6 +52,7 @@ class HttpExchange {
   HttpExchange(const HttpExchange&) = delete;
   HttpExchange& operator=(const HttpExchange&) = delete;
   const HttpRequest& request() const { return request_; }
+  std::chrono::steady_clock::time_point arrival() const { return arrival_; }  // when the whole request was there
   // Adds headers to the response. Call it before another thread can use the exchange.
   void add_headers(HttpHeaders headers) {
     added_headers_.insert(added_headers_.end(), std::make_move_iterator(headers.begin()),
@@ -75,6 +77,7 @@ class HttpExchange {
 
  private:
   HttpRequest request_;
+  const std::chrono::steady_clock::time_point arrival_ = std::chrono::steady_clock::now();
   HttpHeaders added_headers_;
 };
 

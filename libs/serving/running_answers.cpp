@@ -1,11 +1,10 @@
 #include "serving/internal/running_answers.h"
 
 #include <algorithm>
+#include <iterator>
 #include <vector>
 
 #include <spdlog/fmt/fmt.h>
-
-#include "serving/internal/answer_session.h"
 
 namespace nanochat {
 
@@ -22,7 +21,7 @@ RunningAnswers::~RunningAnswers() {
   if (thread_.joinable()) thread_.join();
 }
 
-void RunningAnswers::add(const std::shared_ptr<AnswerSession>& answer, Clock::time_point begin) {
+void RunningAnswers::add(const std::shared_ptr<RunningAnswer>& answer, Clock::time_point begin) {
   std::optional<ApiError> end;
   {
     const std::lock_guard lock(mutex_);
@@ -31,7 +30,10 @@ void RunningAnswers::add(const std::shared_ptr<AnswerSession>& answer, Clock::ti
       next_sweep_ = std::max<std::size_t>(64, 2 * entries_.size());
     }
     const auto time = std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(timeout_));
-    entries_.push_back({answer, begin + time});
+    // From the end, because few begin before others that are here: those that waited for their model.
+    auto place = entries_.end();
+    while (place != entries_.begin() && std::prev(place)->deadline > begin + time) --place;
+    entries_.insert(place, {answer, begin + time});
     end = end_;
   }
   if (end) {

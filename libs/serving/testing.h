@@ -86,6 +86,7 @@ class FakeBackend : public InferenceBackend {
   bool ready() const override { return is_ready; }
   std::int64_t context_length() const override { return context; }
   std::int64_t vocab_size() const override { return 265; }
+  std::int64_t max_choices() const override { return 16; }
 
   EngineRequest& request(RequestId id) {
     const std::lock_guard lock(mutex_);

@@ -63,8 +63,7 @@ Level choose() {
   [[maybe_unused]] const std::string_view limit = wish != nullptr ? wish : "";
 #ifdef NANOCHAT_X86_KERNELS
   const bool avx2_usable = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && limit != "baseline";
-  const bool avx512_usable = avx2_usable && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                             __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") && limit != "avx2";
+  const bool avx512_usable = avx2_usable && has_avx512() && limit != "avx2";
   if (avx512_usable) return NANOCHAT_LEVEL(avx512);
   if (avx2_usable) return NANOCHAT_LEVEL(avx2);
 #endif
@@ -134,6 +133,15 @@ bool has_matrix_tiles() {
   unsigned a = 0, b = 0, c = 0, d = 0;
   static const bool tiles = __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (d & kAmxBf16) != 0;
   return tiles;
+#else
+  return false;
+#endif
+}
+
+bool has_avx512() {
+#ifdef NANOCHAT_X86_KERNELS
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+         __builtin_cpu_supports("avx512dq");
 #else
   return false;
 #endif

@@ -55,4 +55,7 @@ const ProductKernels* product_kernels();
 // True if the processor has AMX (tiles of bfloat16 numbers). oneDNN then runs at many times the rate of these kernels.
 bool has_matrix_tiles();
 
+// True if the processor has the parts of AVX-512 that our kernels and oneDNN use. NANOCHAT_CPU does not count.
+bool has_avx512();
+
 }  // namespace nanochat::ops::cpu

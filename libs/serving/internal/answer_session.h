@@ -18,6 +18,7 @@
 #include "serving/internal/answer_cache.h"
 #include "serving/internal/answer_format.h"
 #include "serving/internal/chat_sessions.h"
+#include "serving/internal/running_answers.h"
 #include "serving/internal/server_metrics.h"
 #include "serving/served_model.h"
 
@@ -46,7 +47,7 @@ struct AnswerPlan {
   std::function<void(CachedAnswer)> keep = {};  // gets the complete answer
 };
 
-class AnswerSession : public HttpBodyStream, public std::enable_shared_from_this<AnswerSession> {
+class AnswerSession : public HttpBodyStream, public RunningAnswer, public std::enable_shared_from_this<AnswerSession> {
  public:
   // `begun`: the head of the stream has been sent, and the caller has the session read.
   AnswerSession(std::shared_ptr<ServerMetrics> metrics, std::shared_ptr<HttpExchange> exchange, AnswerPlan plan,
@@ -56,9 +57,9 @@ class AnswerSession : public HttpBodyStream, public std::enable_shared_from_this
   // what Engine::submit throws.
   void start();
   AnswerOutcome outcome() const;
-  // Ends the answer with an error, unless it is complete: as the response, or as the last event of a stream that has begun. The
-  // engine stops working on it. Thread-safe; not to be called on the engine's thread.
-  void abort(const ApiError& error);
+  // The error is the response, or the last event of a stream that has begun. The engine stops working on the answer. Not to be
+  // called on the engine's thread.
+  void abort(const ApiError& error) override;
 
   // HttpBodyStream, called on the connection's thread.
   bool read(std::string& out) override;

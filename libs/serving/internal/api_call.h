@@ -17,6 +17,7 @@
 #include "serving/internal/api_answers.h"
 #include "serving/internal/loading_stream.h"
 #include "serving/internal/openai_format.h"
+#include "serving/internal/running_answers.h"
 #include "serving/internal/trace_context.h"
 
 namespace nanochat {
@@ -31,7 +32,7 @@ struct Api::Route {
   std::string (*failure_event)(const ApiError&) = openai_error_event;  // in a stream that has begun
 };
 
-struct Api::Call {
+struct Api::Call : RunningAnswer {
   std::shared_ptr<HttpExchange> exchange;
   const Route* route = nullptr;  // null: no route has this path
   HttpResponse (*failure)(const ApiError&) = openai_failure;  // of the route, or of another route with this path
@@ -41,11 +42,13 @@ struct Api::Call {
   std::optional<TraceContext> trace;       // of the caller
   std::unique_ptr<AnswerAdmission::Place> place;  // set if the request generates text
   std::shared_ptr<LoadingStream> loading;  // set if the request wants a stream and has waited for its model
+  std::atomic<bool> waiting{false};        // for its model; whoever sets this to false goes on with the request
   std::atomic<bool> ended{false};          // there is no more response to send
-  std::chrono::steady_clock::time_point begin = std::chrono::steady_clock::now();
+  std::chrono::steady_clock::time_point begin = std::chrono::steady_clock::now();  // when the request arrived
   const HttpRequest& request() const { return exchange->request(); }
   bool stream_begun() const { return loading != nullptr && loading->end_wait(); }
   void fail(const ApiError& error) const;
+  void abort(const ApiError& error) override;  // while it waits; later, the answer is ended
 
   // The answer that the request generates, after `place` was set. The client may leave while a worker sets it.
   void set_answer(std::shared_ptr<AnswerSession> answer) {
