@@ -249,6 +249,7 @@ struct PagedAttentionArguments {
   std::int32_t* counters;  // (tiles, n_kv_head), zero before and after
   std::int32_t n_head, n_kv_head, d, block_size;
   std::int32_t block_shift;  // log2(block_size), or -1 where block_size is no power of two
+  std::uint32_t block_inverse;  // 2^32 / block_size, rounded up: exact for positions below 2^32 / block_size. Used without a shift
   std::int32_t tile_count;
   std::int32_t partial_rows;  // most rows that a tile has, at most those of its kind
   std::int32_t split;  // keys of a split: a multiple of kTileKeys. One block of threads reads one split
@@ -296,7 +297,8 @@ struct PagedDecode {
   const PagedSequence* sequences;
   const std::int32_t* tables;
   const std::int32_t* slots;  // of each token, as for paged_store()
-  std::int32_t n_head, n_kv_head, d, block_size, block_shift;
+  std::int32_t n_head, n_kv_head, d, block_size, block_shift;  // as in PagedAttentionArguments
+  std::uint32_t block_inverse;  // likewise
   std::int32_t sequence_count;
   std::int32_t parts;  // 1, 2, 4 or 8
   std::int32_t window;  // as in PagedAttentionArguments
@@ -305,7 +307,6 @@ struct PagedDecode {
   std::int32_t keys_ahead;  // of each part, of the next layer
   std::int32_t group, parts_shift;  // n_head / n_kv_head; the logarithm of `parts`
   std::int32_t turns;  // sequences of a block of threads
-  std::uint32_t block_inverse;  // what a position is multiplied by instead of a division by block_size
 };
 // Whether the current device has the kernel, for such heads.
 bool paged_decode_takes(std::int64_t d, std::int64_t group);

@@ -345,7 +345,7 @@ __global__ void __launch_bounds__(kThreads, kRowTiles == 1                ? 3
 
     wait_barrier(barriers + slot, parity);
     float sums[kTiles][kRowTiles][4] = {}, own_squares[kRowTiles] = {};
-    const unsigned char* const weights = shared + slot * layout.slot + 16 * quad;
+    const unsigned char* const weights = shared + slot * layout.slot;
 #pragma unroll
     for (int j = 0; j < kMostBlocks; ++j) {
       const int k = kBlock * (warp + j * kWarps);
@@ -356,13 +356,13 @@ __global__ void __launch_bounds__(kThreads, kRowTiles == 1                ? 3
 #pragma unroll
         for (int n = 0; n < kRowTiles; ++n) own_squares[n] += squares_of(xs[j % kDepth][n]);
       }
+      const unsigned char* const from = weights + (inside ? 16 * quad + k * static_cast<int>(sizeof(bf16)) : 0);
 #pragma unroll
       for (int t = 0; t < kTiles; ++t) {
-        const int column = 16 * t + quad_row;
-        const unsigned char* const from = weights + column * layout.pitch + k * static_cast<int>(sizeof(bf16));
-        uint4 upper = make_uint4(0, 0, 0, 0), lower = upper;
-        if (inside && column < count) upper = *reinterpret_cast<const uint4*>(from);
-        if (inside && column + 8 < count) lower = *reinterpret_cast<const uint4*>(from + 8 * layout.pitch);
+        // Columns that are not there are not written; beyond the slice, x is zero, whatever weights stand there.
+        const int column = 16 * t + quad_row, last = count - 1;
+        const uint4 upper = *reinterpret_cast<const uint4*>(from + min(column, last) * layout.pitch);
+        const uint4 lower = *reinterpret_cast<const uint4*>(from + min(column + 8, last) * layout.pitch);
         const u32 left[2][4] = {{upper.x, lower.x, upper.y, lower.y}, {upper.z, lower.z, upper.w, lower.w}};
 #pragma unroll
         for (int n = 0; n < kRowTiles; ++n) {
@@ -423,35 +423,46 @@ __global__ void __launch_bounds__(kThreads, kRowTiles == 1                ? 3
       const float4 low = of_warps[0], high = of_warps[1];
       return low.x + low.y + low.z + low.w + high.x + high.y + high.z + high.w;
     };
-    if (slices == 1) {
-      for_each_own([&](int i, int r, int row, bf16* to) {
-        finish(p, r == 0 ? totals[i].x : totals[i].y, normalise ? squares_of_row(row) : 0.0F, before[i][r], *to);
-      });
-      continue;
-    }
-    if (pass == 0) wait_cluster();
-    float2* const landed = landing + landing_place * kCount;
+    if (slices > 1) {
+      if (pass == 0) wait_cluster();
+      float2* const landed = landing + landing_place * kCount;
 #pragma unroll
-    for (int i = 0; i < kShare; ++i) {
-      const int pair = thread + i * kThreads;
-      if (pair < kCount) store_in_rank(landed + rank * share + pair % share, pair / share, totals[i], landed_barrier);
-    }
-    if (normalise && pass == 0) {
-      for (int i = thread; i < kRows * slices; i += kThreads) {
-        const int row = i % kRows;
-        if (row < p.rows) store_in_rank(all_squares + rank * kRows + row, i / kRows, squares_of_row(row), landed_barrier);
+      for (int i = 0; i < kShare; ++i) {
+        const int pair = thread + i * kThreads;
+        if (pair >= kCount) continue;
+        const int to = pair / share;
+        store_in_rank(landed + rank * share + pair - to * share, to, totals[i], landed_barrier);
+      }
+      if (normalise && pass == 0) {
+#pragma unroll 1
+        for (int i = thread; i < kRows * slices; i += kThreads) {
+          const int row = i % kRows;
+          if (row < p.rows) store_in_rank(all_squares + rank * kRows + row, i / kRows, squares_of_row(row), landed_barrier);
+        }
+      }
+      wait_stores(landed_barrier, static_cast<u32>(pass / 2 % 2));
+#pragma unroll
+      for (int i = 0; i < kShare; ++i) {
+        const int at = thread + i * kThreads;
+        totals[i] = make_float2(0.0F, 0.0F);
+        if (at >= share) continue;
+#pragma unroll 1
+        for (int other = 0; other < slices; ++other) {
+          const float2 sum = landed[other * share + at];
+          totals[i].x += sum.x;
+          totals[i].y += sum.y;
+        }
       }
     }
-    wait_stores(landed_barrier, static_cast<u32>(pass / 2 % 2));
+    const auto all_squares_of_row = [&](int row) {
+      if (slices == 1) return squares_of_row(row);
+      float sum = 0.0F;
+#pragma unroll 1
+      for (int other = 0; other < slices; ++other) sum += all_squares[other * kRows + row];
+      return sum;
+    };
     for_each_own([&](int i, int r, int row, bf16* to) {
-      float sum = 0.0F, square = 0.0F;
-#pragma unroll 2
-      for (int other = 0; other < slices; ++other) {
-        const float2 pair = landed[other * share + thread + i * kThreads];
-        sum += r == 0 ? pair.x : pair.y;
-        if (normalise) square += all_squares[other * kRows + row];
-      }
-      finish(p, sum, square, before[i][r], *to);
+      finish(p, r == 0 ? totals[i].x : totals[i].y, normalise ? all_squares_of_row(row) : 0.0F, before[i][r], *to);
     });
   }
 #endif

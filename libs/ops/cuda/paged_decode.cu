@@ -231,10 +231,7 @@ __global__ void __launch_bounds__(kThreads, blocks_at_once(kSlots)) paged_decode
   __syncthreads();
 
   const auto item_of = [&](int turn) { return turn < p.turns ? items[turn] : DecodeItem{}; };
-  const auto block_of = [&](int position) {
-    return p.block_shift >= 0 ? position >> p.block_shift
-                              : static_cast<int>(__umulhi(static_cast<u32>(position), p.block_inverse));
-  };
+  const auto block_of = [&](int position) { return cache_block_of(p, position); };
   // Where a position that is in `block` of the cache has its key: in rows of D numbers.
   const auto row_of = [&](int block, int position) {
     return (block * p.n_kv_head + head) * p.block_size + position - block_of(position) * p.block_size;
@@ -515,8 +512,6 @@ void paged_decode(const PagedDecode& arguments, Stream stream) {
     throw std::runtime_error("the CUDA kernel for decodes does not take heads of " + std::to_string(p.d) + ", " +
                              std::to_string(group) + " for each key, in " + std::to_string(p.parts) + " parts");
   }
-  // Exact below 2^32 / block_size.
-  p.block_inverse = static_cast<std::uint32_t>((i64{1} << 32) / p.block_size + 1);
   // As much of the next layer as stays in the second-level cache while the weights between pass through it.
   constexpr i64 kBytesAhead = i64{20} << 20;
   p.keys_ahead = static_cast<std::int32_t>(kBytesAhead / (i64{4} * p.d * p.n_kv_head * p.parts * p.sequence_count));

@@ -46,6 +46,15 @@ std::int32_t log2_of(std::int64_t n) {
   return (std::int64_t{1} << log2) == n ? log2 : -1;
 }
 
+// PagedAttentionArguments::block_inverse
+std::uint32_t inverse_of(std::int64_t block_size) {
+  constexpr std::int64_t kLargest = 1024;  // exact for four million positions
+  if (log2_of(block_size) >= 0) return 0;
+  TORCH_CHECK(block_size <= kLargest, "paged attention: a block size of ", block_size, " above ", kLargest,
+              " must be a power of two");
+  return static_cast<std::uint32_t>((std::int64_t{1} << 32) / block_size + 1);
+}
+
 std::int32_t window_of(const AttentionScope& scope) { return scope.window ? narrow(*scope.window) : kNoWindow; }
 float scale_of(const AttentionScope& scope, std::int64_t d) { return static_cast<float>(softmax_scale(d) * scope.scale); }
 
@@ -56,6 +65,7 @@ PagedAttentionArguments arguments_of(const DevicePagedBatch::Tiles& tiles, const
   a.d = narrow(keys.size(3));
   a.block_size = narrow(keys.size(2));
   a.block_shift = log2_of(keys.size(2));
+  a.block_inverse = inverse_of(keys.size(2));
   a.tile_count = narrow(tiles.count);
   a.partial_rows = narrow(tiles.rows);
   a.split = narrow(tiles.split);
@@ -155,6 +165,7 @@ void paged_decode(const at::Tensor& qkv, const RopeTable& table, const DevicePag
   a.d = narrow(keys.size(3));
   a.block_size = narrow(keys.size(2));
   a.block_shift = log2_of(keys.size(2));
+  a.block_inverse = inverse_of(keys.size(2));
   a.sequence_count = narrow(batch.tokens());
   a.parts = narrow(batch.decode_parts());
   a.window = window_of(scope);
