@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <future>
 #include <limits>
 #include <memory>
 #include <string>
@@ -101,6 +102,24 @@ TEST_F(EngineOnAGpu, AnswersAreTheSameHoweverTheyAreComputed) {
     for (std::size_t i = 0; i < wishes.size(); i += 5)
       expect_same(gpu_answers({wishes[i]}, gpu_options()), {expected[i]}, "alone");
   }
+}
+
+// Each records its steps, on a GPU of its own where there are two, while the other allocates memory and waits for its copies.
+TEST_F(EngineOnAGpu, EnginesOfOneProcessAnswerAtTheSameTime) {
+  const std::vector<Wish> wishes = many_wishes(1, kVocab);
+  const std::vector<EngineAnswer> expected = gpu_answers(wishes, gpu_options());
+  constexpr int kRounds = 5;
+  const auto answer = [&](int device) {
+    std::vector<std::vector<EngineAnswer>> rounds;
+    for (int round = 0; round < kRounds; ++round) {
+      Engine engine(model_on(at::Device(at::kCUDA, static_cast<at::DeviceIndex>(device))), gpu_options());
+      rounds.push_back(answers(engine, wishes));
+    }
+    return rounds;
+  };
+  auto other = std::async(std::launch::async, answer, ops::cuda_devices() > 1 ? 1 : 0);
+  for (const std::vector<EngineAnswer>& got : answer(0)) expect_same(got, expected, "beside another engine");
+  for (const std::vector<EngineAnswer>& got : other.get()) expect_same(got, expected, "beside another engine");
 }
 
 // Drafted tokens pass as rows of recorded steps, or as chunks of others.

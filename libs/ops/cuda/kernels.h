@@ -249,7 +249,8 @@ struct PagedAttentionArguments {
   std::int32_t* counters;  // (tiles, n_kv_head), zero before and after
   std::int32_t n_head, n_kv_head, d, block_size;
   std::int32_t block_shift;  // log2(block_size), or -1 where block_size is no power of two
-  std::uint32_t block_inverse;  // 2^32 / block_size, rounded up: exact for positions below 2^32 / block_size. Used without a shift
+  // 2^32 / block_size, rounded up, where there is no shift: exact for positions below 2^32 / block_size.
+  std::uint32_t block_inverse;
   std::int32_t tile_count;
   std::int32_t partial_rows;  // most rows that a tile has, at most those of its kind
   std::int32_t split;  // keys of a split: a multiple of kTileKeys. One block of threads reads one split

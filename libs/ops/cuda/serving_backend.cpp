@@ -388,12 +388,16 @@ void wait(Event& event) { event.wait(); }
 class Graph {
  public:
   Graph(c10::Device device, const std::function<void()>& work) {
+    // Engines share the stream, and none may wait for a device while another one records there.
+    static std::mutex recording;
+    const std::scoped_lock lock(recording);
     const c10::cuda::CUDAGuard guard(device);
     c10::cuda::device_synchronize();
     const c10::cuda::CUDAStreamGuard on_stream(stream_for(Purpose::kRecording));
     work();
     c10::cuda::device_synchronize();
-    graph_.capture_begin();
+    // Other threads may allocate memory and wait for their events meanwhile: other engines, and models that are being loaded.
+    graph_.capture_begin({0, 0}, cudaStreamCaptureModeThreadLocal);
     try {
       work();
     } catch (...) {
