@@ -25,6 +25,7 @@ import json
 import os
 import platform
 import resource
+import signal
 import statistics
 import subprocess
 import sys
@@ -49,9 +50,21 @@ def parse_arguments():
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: every core")
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--warmup", type=int, default=3)
+    parser.add_argument("--peer-seconds", type=float, help="what a peer may take; one that takes longer is left out of the comparison")
     parser.add_argument("--output", help="file for the JSON")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     return parser.parse_args()
+
+
+def run_limited(args, command, stderr=None):
+    """Its output. Ends it, and all processes that it has started, after --peer-seconds."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True, start_new_session=True) as process:
+        try:
+            output, errors = process.communicate(timeout=args.peer_seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, output, errors)
 
 
 def run_nanochat(args):
@@ -63,7 +76,7 @@ def run_nanochat(args):
                  "steps", "warmup"):
         command += ["--" + name.replace("_", "-"), str(getattr(args, name))]
     command += ["--fp8"] if args.fp8 else []
-    result = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    result = run_limited(args, command)
     if result.returncode != 0:
         return {"error": f"exit code {result.returncode}"}
     figures = json.loads(result.stdout.splitlines()[-1])
@@ -205,7 +218,7 @@ def run_worker(args, peer):
     if args.processes > 1:
         command += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(args.processes)]
     command += [os.path.abspath(__file__), *sys.argv[1:], "--worker", peer]
-    result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    result = run_limited(args, command, stderr=subprocess.PIPE)
     if result.returncode != 0:
         lines = [line for line in result.stderr.splitlines() if line.strip()] or [f"exit code {result.returncode}"]
         return {"error": lines[-1]}
@@ -240,7 +253,13 @@ def main():
         sys.exit("compare_training: --fp8 needs --recipe nanochat-2026-07")
     if args.processes > 1 and (args.device != "cuda" or "transformers" in peers):
         sys.exit("compare_training: --processes needs --device cuda, and --peers without transformers")
-    results = {peer: run_nanochat(args) if peer == "nanochat" else run_worker(args, peer) for peer in peers}
+    results = {}
+    for peer in peers:
+        try:
+            results[peer] = run_nanochat(args) if peer == "nanochat" else run_worker(args, peer)
+        except subprocess.TimeoutExpired:
+            results[peer] = {"error": f"not done after {args.peer_seconds:g} s"}
+        print(f"{peer}: {results[peer].get('error') or '%.0f tokens/s' % results[peer]['tokens_per_second']}", file=sys.stderr)
     ours = results.get("nanochat", {}).get("tokens_per_second")
     print(f"{'peer':<16} {'tokens/s':>10} {'step ms':>10} {'optimizer ms':>13} {'memory GiB':>11} {'nanochat is':>12}")
     for peer, figures in results.items():
