@@ -159,7 +159,7 @@ void AnswerSession::take_prompt(std::size_t request, const EngineEvent& event) {
 
 bool AnswerSession::take_token(Choice& choice, const EngineEvent& event) {
   const auto now = Clock::now();
-  if (!seen_token_) metrics_->first_token(seconds_between(begin_, now));
+  if (!seen_token_) metrics_->first_token(seconds_between(exchange_->arrival(), now));
   seen_token_ = true;
   if (choice.last_token != Clock::time_point()) metrics_->inter_token(seconds_between(choice.last_token, now));
   choice.last_token = now;

@@ -5,6 +5,10 @@
 #include <spdlog/fmt/fmt.h>
 #include <gmock/gmock.h>
 
+#include <chrono>
+#include <string>
+#include <thread>
+
 #include "serving/testing.h"
 
 namespace nanochat {
@@ -64,7 +68,7 @@ class AnswerSessionTest : public ::testing::Test {
   }
   void start(AnswerPlan plan) {
     plan.served = testing::fake_model(backend_);
-    session_ = std::make_shared<AnswerSession>(std::make_shared<ServerMetrics>(), exchange_, std::move(plan));
+    session_ = std::make_shared<AnswerSession>(metrics_, exchange_, std::move(plan));
     session_->start();
   }
   void say(const std::string& text) {
@@ -75,6 +79,7 @@ class AnswerSessionTest : public ::testing::Test {
     backend_->done(1);
   }
 
+  std::shared_ptr<ServerMetrics> metrics_ = std::make_shared<ServerMetrics>();
   std::shared_ptr<FakeBackend> backend_ = std::make_shared<FakeBackend>();
   std::shared_ptr<RecordingExchange> exchange_ = std::make_shared<RecordingExchange>(HttpRequest{});
   std::shared_ptr<AnswerSession> session_;
@@ -89,6 +94,17 @@ TEST_F(AnswerSessionTest, AFormatMayWriteNothingOrSeveralEvents) {
   finish(FinishReason::kLength);
   EXPECT_EQ(exchange_->text(), "1:open 0\n2:ab\n3:cd\n4:e\n5:close 0 length \n6:end 5\n");
   EXPECT_TRUE(exchange_->ended);
+}
+
+// A session begins when its model has been loaded.
+TEST_F(AnswerSessionTest, TheTimeToTheFirstTokenBeginsWithTheArrivalOfTheRequest) {
+  constexpr std::chrono::milliseconds kWait(30);
+  std::this_thread::sleep_for(kWait);
+  start(plan(true));
+  say("a");
+  const std::string text = metrics_->prometheus(nullptr, {}, {}), name = "nanochat_time_to_first_token_seconds_sum ";
+  ASSERT_THAT(text, ::testing::HasSubstr(name));
+  EXPECT_GE(std::stod(text.substr(text.find(name) + name.size())), std::chrono::duration<double>(kWait).count());
 }
 
 TEST_F(AnswerSessionTest, AnAnswerWithoutTextIsOpenedAndClosed) {

@@ -10,7 +10,7 @@
 // Where there is one part, a block takes several sequences in turn. The first keys of the next one, and what its query is made
 // of, are on their way before it finishes the one before: under full load, a read from memory takes some microseconds.
 //
-// A query is one column of a product with 16 keys (tensor_cores.cuh). With queries as rows, half of the products would be empty.
+// A query is one of 8 columns of a product with 16 keys (tensor_cores.cuh). As one of 16 rows it would take twice as many products.
 
 #include <algorithm>
 
@@ -384,8 +384,8 @@ __global__ void __launch_bounds__(kThreads, blocks_at_once(kSlots)) paged_decode
 #pragma unroll 1
   for (int slot = 0; slot < kSlots; ++slot) fill_slot();
   const DecodeItem opening = item_of(0);
-  if (parts > 1 && opening.used > 0)
-    arrive_cluster();  // this block's shared memory may be stored to. A cluster has one sequence
+  // This block's shared memory may be stored to. A cluster has one sequence.
+  if (parts > 1 && opening.used > 0) arrive_cluster();
   fetch_ahead(opening);
   wait_for_previous();
 

@@ -92,7 +92,6 @@ class AnswerSession : public HttpBodyStream, public RunningAnswer, public std::e
 
   const std::shared_ptr<ServerMetrics> metrics_;
   const std::shared_ptr<HttpExchange> exchange_;
-  const Clock::time_point begin_ = Clock::now();
   AnswerPlan plan_;
   std::vector<std::vector<TokenId>> scored_prompts_;  // ids of each prompt whose log probabilities are wanted; else empty
 
