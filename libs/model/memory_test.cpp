@@ -63,6 +63,9 @@ double estimated_activations(const GptConfig& config, at::ScalarType dtype, bool
 }
 
 TEST(MemoryEstimate, ActivationsAreWhatAStepTakes) {
+#if defined(__SANITIZE_ADDRESS__)
+  GTEST_SKIP() << "AddressSanitizer keeps freed memory for a while, and its own records count";
+#endif
   // The estimate in units of the peak, measured: 1.05 in float32; in bfloat16 1.03 and 1.10 where products are emulated. It counts
   // what the attention and the head take as if they took it at once, and with AMX, whose kernels keep no copies in float32, more
   // than the attention takes.
