@@ -26,7 +26,8 @@ at::Tensor to_device(const at::Tensor& x, at::Device device) {
   return x.pin_memory().to(device, /*non_blocking=*/true);
 }
 
-// The positions whose logits count. The head takes a third of a step of a small model, and conversations have many others.
+// The positions that the head is computed for: those with a target, if others are many. The head takes a third of a step of a small
+// model, and in conversations two positions of five have no target.
 at::Tensor head_rows(const at::Tensor& targets, at::Device device) {
   if (targets.is_cuda()) return {};
   const at::Tensor rows = ops::rows_with_target(targets);
@@ -42,11 +43,11 @@ struct Gpt::Activations {
   Use use = Use::kInference;
   ResidualStream stream;
   std::vector<AttentionBlock::Kept> attention;  // one per layer in training without recomputation, else one for all
-  std::vector<MlpBlock::Kept> mlp;              // likewise
+  std::vector<MlpBlock::Kept> mlp;  // likewise
   AttentionBlock::Scratch attention_scratch;
   MlpBlock::Scratch mlp_scratch;
   at::Tensor weight_scratch;
-  Reading final;                                // what the head reads
+  Reading final;  // what the head reads
 
   AttentionBlock::Kept& attention_of(std::size_t layer) { return attention[use == Use::kTraining ? layer : 0]; }
   MlpBlock::Kept& mlp_of(std::size_t layer) { return mlp[use == Use::kTraining ? layer : 0]; }

@@ -33,9 +33,7 @@ constexpr std::int64_t kRows = 8;
 
 // The peak of a forward and backward pass above what the model itself takes; nullopt where it cannot be measured.
 std::optional<double> measured_activations(const GptConfig& config, at::ScalarType dtype, bool recompute) {
-#if defined(__SANITIZE_ADDRESS__)
-  return std::nullopt;  // AddressSanitizer keeps freed memory for a while, and its own records count
-#endif
+  if (testing::kFreedMemoryIsKept) return std::nullopt;
   const std::int64_t time = config.sequence_len;
   const auto passes = [&](const GptConfig& shape, std::int64_t rows) {
     auto model = std::make_unique<Gpt>(testing::random_model(shape, dtype, 1));

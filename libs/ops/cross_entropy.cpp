@@ -1,7 +1,6 @@
 #include "ops/cross_entropy.h"
 
 #include <ATen/ops/empty.h>
-#include <ATen/ops/tensor.h>
 
 #include <algorithm>
 #include <optional>
@@ -143,13 +142,14 @@ at::Tensor rows_with_target(const at::Tensor& targets) {
   TORCH_CHECK(targets.is_cpu() && targets.scalar_type() == at::kInt && targets.is_contiguous(),
               "rows_with_target: expected contiguous int32 targets on the CPU");
   const std::int32_t* target = typed<std::int32_t>(targets);
-  std::vector<std::int64_t> found;
-  for (std::int64_t i = 0; i < targets.numel(); ++i) {
-    if (target[i] >= 0) found.push_back(i);
+  const std::int64_t count = targets.numel(), ignored = std::count_if(target, target + count, [](auto id) { return id < 0; });
+  if (ignored == 0 || ignored < count / kLeastIgnored) return {};
+  at::Tensor rows = at::empty({count - ignored}, at::kLong);
+  auto* next = rows.data_ptr<std::int64_t>();
+  for (std::int64_t i = 0; i < count; ++i) {
+    if (target[i] >= 0) *next++ = i;
   }
-  const auto count = static_cast<std::int64_t>(found.size());
-  if (count > targets.numel() - targets.numel() / kLeastIgnored) return {};
-  return at::tensor(found, at::kLong);
+  return rows;
 }
 
 void head_losses(const at::Tensor& x, const at::Tensor& w, const at::Tensor& targets, const HeadOptions& options,

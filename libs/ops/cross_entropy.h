@@ -22,7 +22,7 @@ at::Tensor rows_with_target(const at::Tensor& targets);
 
 // x: (N, C), w: (padded V, C) of one dtype (float32 or bfloat16); targets int32 (N), negative:
 // ignored. losses (N) float32 receives the loss of each token in nats, 0 for ignored targets.
-// rows: rows_with_target(), on the device of x. The others then cost nothing.
+// rows: rows_with_target(), on the device of x. The head is not computed for the other rows.
 void head_losses(const at::Tensor& x, const at::Tensor& w, const at::Tensor& targets, const HeadOptions& options,
                  at::Tensor& losses, const at::Tensor& rows = {});
 

@@ -99,8 +99,7 @@ TEST_P(Head, LossesAndGradientsEqualAutograd) {
 // The sums over rows have other terms next to each other than without the list.
 TEST_P(Head, RowsWithoutATargetMayBeLeftOut) {
   const at::Tensor rows = rows_with_target(targets_);
-  if (!rows.defined()) GTEST_SKIP() << "every row has a target";
-  EXPECT_EQ(rows.numel(), targets_.ge(0).sum().item<std::int64_t>());
+  EXPECT_EQ(rows.defined() ? rows.numel() : x_.size(0), targets_.ge(0).sum().item<std::int64_t>());
   at::Tensor losses = at::empty({x_.size(0)}), dx = at::empty_like(x_), dw = at::ones(w_.sizes(), at::kFloat);
   head_losses_and_gradients(x_, w_, targets_, scale_, options_, losses, dx, dw);
   at::Tensor picked_losses = at::full({x_.size(0)}, -7.0), picked_dx = at::full(x_.sizes(), -7.0, x_.options());
@@ -119,6 +118,7 @@ TEST_P(Head, RowsWithoutATargetMayBeLeftOut) {
 TEST(HeadRows, ArePickedOnlyWhereItSavesTime) {
   at::Tensor targets = at::ones({32}, at::kInt);
   EXPECT_FALSE(rows_with_target(targets).defined());
+  EXPECT_FALSE(rows_with_target(at::ones({5}, at::kInt)).defined());
   targets[7] = -1;
   EXPECT_FALSE(rows_with_target(targets).defined());
   targets[9] = -1;
@@ -134,9 +134,7 @@ TEST(HeadRows, ArePickedOnlyWhereItSavesTime) {
 }
 
 TEST(HeadMemory, IsWhatLossesAndGradientsTake) {
-#if defined(__SANITIZE_ADDRESS__)
-  GTEST_SKIP() << "AddressSanitizer keeps freed memory for a while, and its own records count";
-#endif
+  if (nanochat::testing::kFreedMemoryIsKept) GTEST_SKIP() << "memory in use cannot be measured with AddressSanitizer";
   constexpr std::int64_t kTokens = 1200, kWidth = 128, kVocab = 16384;
   constexpr double kSlack = 16 << 20;  // MKL packs matrices (12 MB), and each thread keeps a row in float32
   for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {

@@ -42,11 +42,9 @@ void check_length(const ServedModel& model, const EngineRequest& request, const 
 
 EngineRequest engine_request(const ServedModel& model, const GenerationFields& fields, std::vector<TokenId> prompt) {
   if (const std::int64_t most = model.engine->max_choices(); fields.n > most) {
-    throw ApiError::invalid(
-        fmt::format("n: found {}, expected at most {}, the number of answers that this server generates at a "
-                    "time",
-                    fields.n, most),
-        "n", "out_of_range");
+    constexpr const char* kText =
+        "n: found {}, expected at most {}, the number of answers that this server generates at a time";
+    throw ApiError::invalid(fmt::format(kText, fields.n, most), "n", "out_of_range");
   }
   EngineRequest request;
   request.prompt = std::move(prompt);

@@ -249,8 +249,7 @@ struct PagedAttentionArguments {
   std::int32_t* counters;  // (tiles, n_kv_head), zero before and after
   std::int32_t n_head, n_kv_head, d, block_size;
   std::int32_t block_shift;  // log2(block_size), or -1 where block_size is no power of two
-  // 2^32 / block_size, rounded up, where there is no shift: exact for positions below 2^32 / block_size.
-  std::uint32_t block_inverse;
+  std::uint64_t block_inverse;  // 2^64 / block_size, rounded up, where there is no shift
   std::int32_t tile_count;
   std::int32_t partial_rows;  // most rows that a tile has, at most those of its kind
   std::int32_t split;  // keys of a split: a multiple of kTileKeys. One block of threads reads one split
@@ -299,7 +298,7 @@ struct PagedDecode {
   const std::int32_t* tables;
   const std::int32_t* slots;  // of each token, as for paged_store()
   std::int32_t n_head, n_kv_head, d, block_size, block_shift;  // as in PagedAttentionArguments
-  std::uint32_t block_inverse;  // likewise
+  std::uint64_t block_inverse;  // likewise
   std::int32_t sequence_count;
   std::int32_t parts;  // 1, 2, 4 or 8
   std::int32_t window;  // as in PagedAttentionArguments

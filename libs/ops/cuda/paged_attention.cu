@@ -98,21 +98,14 @@ __device__ inline void add_parts(const PagedAttentionArguments& p, const Work& w
     for (int s = 0; s < work.splits; ++s) {
       maximum = fmaxf(maximum, __ldcg(part_of(p, work.first_split + s).marks + row).x);
     }
-    float sum = 0.0F, values[4] = {};
+    WeightedSum sum;
     for (int s = 0; s < work.splits; ++s) {
       const Part part = part_of(p, work.first_split + s);
-      const float2 mark = __ldcg(part.marks + row);
-      const float4 value = __ldcg(reinterpret_cast<const float4*>(part.sums + static_cast<i64>(row) * p.d + d));
-      const float weight = weight_of(mark.x, maximum);
-      sum += weight * mark.y;
-      values[0] += weight * value.x;
-      values[1] += weight * value.y;
-      values[2] += weight * value.z;
-      values[3] += weight * value.w;
+      sum.add(__ldcg(part.marks + row), __ldcg(reinterpret_cast<const float4*>(part.sums + static_cast<i64>(row) * p.d + d)),
+              maximum);
     }
-#pragma unroll
-    for (int j = 0; j < 4; ++j) values[j] /= sum;
-    store<4>(out + row_offset(p, work, row) + d, values);
+    sum.divide();
+    store<4>(out + row_offset(p, work, row) + d, sum.values);
   }
 }
 
@@ -222,8 +215,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks) paged_attention_bf16(const 
     const WarpSums<D> all(shared, work.rows);
     sums.store(all);
     __syncthreads();
-    all.add_up([&](int row, int column, float maximum, float sum, float(&values)[4]) {
-      write_row<4, bf16>(p, work, row, column, maximum, sum, values);
+    all.add_up([&](int row, int column, float maximum, WeightedSum& sum) {
+      write_row<4, bf16>(p, work, row, column, maximum, sum.weights, sum.values);
     });
   }
   if (work.splits > 1 && last_of_tile(p, work)) add_parts<bf16>(p, work);

@@ -17,13 +17,31 @@ __device__ inline float weight_of(float maximum, float overall) {
   return overall == -kInfinity ? 0.0F : power_of_two(maximum - overall);
 }
 
-// The block of the cache, counted in its sequence, that has a position. A division takes forty instructions, and instructions that
-// no cache holds cost more time than they take.
+// position / block_size: the block of its sequence that has a position, or the block of the cache that has a slot. A division has
+// forty instructions, and fetching instructions that no cache holds takes longer than executing them.
 template <class Arguments>
 __device__ inline int cache_block_of(const Arguments& p, int position) {
   return p.block_shift >= 0 ? position >> p.block_shift
-                            : static_cast<int>(__umulhi(static_cast<u32>(position), p.block_inverse));
+                            : static_cast<int>(__umul64hi(static_cast<u32>(position), p.block_inverse));
 }
+
+// A sum of rows of values, each with a weight of its own, of which a thread has four columns.
+struct WeightedSum {
+  float weights = 0.0F, values[4] = {};
+  // mark: the row's maximum and sum of weights; overall: the maximum of all rows.
+  __device__ void add(const float2& mark, const float4& row, float overall) {
+    const float weight = weight_of(mark.x, overall);
+    weights += weight * mark.y;
+    values[0] += weight * row.x;
+    values[1] += weight * row.y;
+    values[2] += weight * row.z;
+    values[3] += weight * row.w;
+  }
+  __device__ void divide() {
+#pragma unroll
+    for (float& value : values) value /= weights;
+  }
+};
 
 // Keys and values of kKeys positions at a time, from their blocks to shared memory. A thread copies 16 bytes of every
 // kRowsAtOnce-th position; the block tables are read a tile ahead.
@@ -110,27 +128,21 @@ struct WarpSums {
 
   __device__ float* row(int warp, int row) const { return sums + (warp * rows + row) * kPitch; }
 
-  // Adds them up in the order of the warps. Calls body(row, column, maximum, sum, values) for four columns at a time.
+  // Adds them up in the order of the warps. Calls body(row, column, maximum, sum) for four columns at a time.
   template <class Body>
   __device__ void add_up(const Body& body) const {
 #pragma unroll 1
     for (int i = static_cast<int>(threadIdx.x); i < rows * (D / 4); i += kAttentionThreads) {
       const int at = i / (D / 4), column = i % (D / 4) * 4;
-      float overall = -kInfinity, total = 0.0F, values[4] = {};
+      float overall = -kInfinity;
 #pragma unroll
       for (int w = 0; w < kAttentionWarps; ++w) overall = fmaxf(overall, marks[w * rows + at].x);
+      WeightedSum total;
 #pragma unroll
       for (int w = 0; w < kAttentionWarps; ++w) {
-        const float2 mark = marks[w * rows + at];
-        const float4 value = *reinterpret_cast<const float4*>(row(w, at) + column);
-        const float weight = weight_of(mark.x, overall);
-        total += weight * mark.y;
-        values[0] += weight * value.x;
-        values[1] += weight * value.y;
-        values[2] += weight * value.z;
-        values[3] += weight * value.w;
+        total.add(marks[w * rows + at], *reinterpret_cast<const float4*>(row(w, at) + column), overall);
       }
-      body(at, column, overall, total, values);
+      body(at, column, overall, total);
     }
   }
 };

@@ -435,43 +435,36 @@ __global__ void __launch_bounds__(kThreads, blocks_at_once(kSlots)) paged_decode
     __syncthreads();  // sums are there; no warp needs this sequence's queries any more
     if (item.used > 0) {
       auto* const out = static_cast<bf16*>(p.out) + (static_cast<i64>(item.row) * p.n_head + head * group) * D;
-      const auto write = [&](int row, int column, float sum, float(&values)[4]) {
-#pragma unroll
-        for (int j = 0; j < 4; ++j) values[j] /= sum;
-        store<4>(out + row * D + column, values);
+      const auto write = [&](int row, int column, WeightedSum& sum) {
+        sum.divide();
+        store<4>(out + row * D + column, sum.values);
       };
       if (parts == 1) {
-        warp_sums.add_up([&](int row, int column, float, float sum, float(&values)[4]) { write(row, column, sum, values); });
+        warp_sums.add_up([&](int row, int column, float, WeightedSum& sum) { write(row, column, sum); });
       } else {
         // Four columns of a row are added up by one part, their neighbours by the next.
         wait_cluster();
-        warp_sums.add_up([&](int row, int column, float maximum, float sum, float(&values)[4]) {
+        warp_sums.add_up([&](int row, int column, float maximum, const WeightedSum& sum) {
           const int place = row * (D / 4) + column / 4;
           store_in_rank(all_sums + part * layout.share() + (place >> p.parts_shift), place & (parts - 1),
-                        make_float4(values[0], values[1], values[2], values[3]), landed);
+                        make_float4(sum.values[0], sum.values[1], sum.values[2], sum.values[3]), landed);
           if (column / 4 < parts) {
-            store_in_rank(all_marks + part * group + row, column / 4, make_float2(maximum, sum), landed);
+            store_in_rank(all_marks + part * group + row, column / 4, make_float2(maximum, sum.weights), landed);
           }
         });
         wait_stores(landed, 0);
 #pragma unroll 1
         for (int share = thread; share * parts + part < group * (D / 4); share += kThreads) {
           const int place = share * parts + part, row = place / (D / 4);
-          float overall = -kInfinity, total = 0.0F, values[4] = {};
+          float overall = -kInfinity;
 #pragma unroll 1
           for (int other = 0; other < item.used; ++other) overall = fmaxf(overall, all_marks[other * group + row].x);
+          WeightedSum total;
 #pragma unroll 1
           for (int other = 0; other < item.used; ++other) {
-            const float2 mark = all_marks[other * group + row];
-            const float4 value = all_sums[other * layout.share() + share];
-            const float weight = weight_of(mark.x, overall);
-            total += weight * mark.y;
-            values[0] += weight * value.x;
-            values[1] += weight * value.y;
-            values[2] += weight * value.z;
-            values[3] += weight * value.w;
+            total.add(all_marks[other * group + row], all_sums[other * layout.share() + share], overall);
           }
-          write(row, place % (D / 4) * 4, total, values);
+          write(row, place % (D / 4) * 4, total);
         }
       }
     }

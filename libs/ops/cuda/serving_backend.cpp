@@ -46,13 +46,12 @@ std::int32_t log2_of(std::int64_t n) {
   return (std::int64_t{1} << log2) == n ? log2 : -1;
 }
 
-// PagedAttentionArguments::block_inverse
-std::uint32_t inverse_of(std::int64_t block_size) {
-  constexpr std::int64_t kLargest = 1024;  // exact for four million positions
-  if (log2_of(block_size) >= 0) return 0;
-  TORCH_CHECK(block_size <= kLargest, "paged attention: a block size of ", block_size, " above ", kLargest,
-              " must be a power of two");
-  return static_cast<std::uint32_t>((std::int64_t{1} << 32) / block_size + 1);
+// The size of blocks, and what the kernels use instead of a division by it: exact for all positions and slots, which are 31 bits.
+template <class Arguments>
+void set_block_size(Arguments& a, std::int64_t size) {
+  a.block_size = narrow(size);
+  a.block_shift = log2_of(size);
+  a.block_inverse = a.block_shift >= 0 ? 0 : std::numeric_limits<std::uint64_t>::max() / static_cast<std::uint64_t>(size) + 1;
 }
 
 std::int32_t window_of(const AttentionScope& scope) { return scope.window ? narrow(*scope.window) : kNoWindow; }
@@ -63,9 +62,7 @@ PagedAttentionArguments arguments_of(const DevicePagedBatch::Tiles& tiles, const
   a.n_head = narrow(n_head);
   a.n_kv_head = narrow(keys.size(1));
   a.d = narrow(keys.size(3));
-  a.block_size = narrow(keys.size(2));
-  a.block_shift = log2_of(keys.size(2));
-  a.block_inverse = inverse_of(keys.size(2));
+  set_block_size(a, keys.size(2));
   a.tile_count = narrow(tiles.count);
   a.partial_rows = narrow(tiles.rows);
   a.split = narrow(tiles.split);
@@ -163,9 +160,7 @@ void paged_decode(const at::Tensor& qkv, const RopeTable& table, const DevicePag
   a.n_head = narrow(out.size(1));
   a.n_kv_head = narrow(keys.size(1));
   a.d = narrow(keys.size(3));
-  a.block_size = narrow(keys.size(2));
-  a.block_shift = log2_of(keys.size(2));
-  a.block_inverse = inverse_of(keys.size(2));
+  set_block_size(a, keys.size(2));
   a.sequence_count = narrow(batch.tokens());
   a.parts = narrow(batch.decode_parts());
   a.window = window_of(scope);
@@ -189,7 +184,7 @@ enum class Purpose {
   // Graphs are recorded here: not on the default stream, which cannot be recorded, and always on the same one, so that what
   // libraries keep for each stream, such as the scratch memory of products, is taken once and outside of any graph.
   kRecording,
-  kUploads,    // copies that do not wait for the kernels before them
+  kUploads,  // copies that do not wait for the kernels before them
   kDownloads,  // copies that the kernels behind them do not wait for
 };
 c10::cuda::CUDAStream stream_for(Purpose purpose) {
