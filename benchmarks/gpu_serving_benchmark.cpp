@@ -334,10 +334,6 @@ void gpu_decode_step(benchmark::State& state) {
     if (batch.fuses_decodes()) {
       ops::DecodeFusion fusion;
       if (late) fusion.stream = residual;
-      if (fused && i + 1 < cache.keys.size()) {
-        fusion.next_keys = cache.keys[i + 1];
-        fusion.next_values = cache.values[i + 1];
-      }
       return ops::rope_paged_decode(qkv, table, batch, cache.keys[i], cache.values[i], {}, kEps, attended, fusion);
     }
     ops::rope_qk_norm_store(qkv, table, batch, q, cache.keys[i], cache.values[i], kEps);

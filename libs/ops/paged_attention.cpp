@@ -343,10 +343,11 @@ void DevicePagedBatch::assign(const PagedBatch& batch, std::span<const std::int3
   lists.inputs.resize(count, 0);
   lists.before.resize(count, -1);
   for (std::size_t i = 0; i < count; ++i) lists.tiles.push_back({static_cast<std::int32_t>(i), 0});
-  const std::vector<std::int32_t> joined = lists.join(*this);
-  const auto size = static_cast<std::int64_t>(joined.size());
-  TORCH_CHECK(size <= lists_.numel(), "paged attention: block tables longer than ", tiles_.longest, " positions");
-  lists_.narrow(0, 0, size).copy_(pinned(joined), /*non_blocking=*/true);
+  std::vector<std::int32_t> joined = lists.join(*this);
+  joined.resize((joined.size() + 3) / 4 * 4);
+  TORCH_CHECK(static_cast<std::int64_t>(joined.size()) <= lists_.numel(), "paged attention: block tables longer than ",
+              tiles_.longest, " positions");
+  cuda::upload(pinned(joined), lists_);
 }
 
 void DevicePagedBatch::reserve_scratch(const at::Tensor& keys) {
@@ -393,10 +394,6 @@ void rope_paged_decode(const at::Tensor& qkv, const RopeTable& table, const Devi
   check(out, keys, values, batch.tokens());
   check_rope("rope_paged_decode", qkv, table, batch, out, keys);
   TORCH_CHECK(batch.fuses_decodes() && qkv.is_contiguous(), "rope_paged_decode: the batch or qkv does not fit the kernel");
-  TORCH_CHECK(fusion.next_keys.defined() == fusion.next_values.defined() &&
-                  (!fusion.next_keys.defined() ||
-                   (fusion.next_keys.sizes() == keys.sizes() && fusion.next_values.sizes() == keys.sizes())),
-              "rope_paged_decode: the next layer's cache is not like this one's");
   TORCH_CHECK(!fusion.stream.defined() ||
                   (fusion.stream.dim() == 2 && fusion.stream.size(0) == out.size(0) && fusion.stream.size(1) % 8 == 0),
               "rope_paged_decode: rows ", fusion.stream.sizes(), " do not fit heads ", out.sizes());

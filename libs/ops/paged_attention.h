@@ -128,8 +128,6 @@ void paged_attention(const at::Tensor& q, const at::Tensor& keys, const at::Tens
 struct DecodeFusion {
   // (N, C): qkv is a product of these rows, which should have been normalised first. Undefined: they were.
   at::Tensor stream = {};
-  // The cache of the next layer: its first keys are brought to the GPU's second-level cache while the products between run.
-  at::Tensor next_keys = {}, next_values = {};
 };
 void rope_paged_decode(const at::Tensor& qkv, const RopeTable& table, const DevicePagedBatch& batch, at::Tensor& keys,
                        at::Tensor& values, const AttentionScope& scope, double eps, at::Tensor& out,

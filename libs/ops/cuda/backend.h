@@ -88,6 +88,9 @@ void rope_qk_norm_store(const at::Tensor& qkv, const RopeTable& table, const Dev
                         at::Tensor& keys, at::Tensor& values, double eps);
 void paged_attention(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values, const DevicePagedBatch& batch,
                      const AttentionScope& scope, at::Tensor& out);
+// to's first elements = host, a dense tensor in pinned memory that may go at once; a multiple of 16 bytes. What is enqueued next is
+// a recorded graph.
+void upload(const at::Tensor& host, at::Tensor& to);
 bool paged_decode_takes(const at::Tensor& keys, std::int64_t n_head);
 void paged_decode(const at::Tensor& qkv, const RopeTable& table, const DevicePagedBatch& batch, at::Tensor& keys,
                   at::Tensor& values, const AttentionScope& scope, double eps, at::Tensor& out, const DecodeFusion& fusion);

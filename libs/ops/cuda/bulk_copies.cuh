@@ -45,17 +45,12 @@ __device__ inline void wait_barrier(std::uint64_t* barrier, std::uint32_t parity
 // `bytes`, a multiple of 16 as both addresses are, from global memory to shared memory of this block. They are read once: the
 // second-level cache gives their place up first.
 __device__ inline void copy_bulk(void* to, const void* from, std::uint32_t bytes, std::uint64_t* barrier) {
-  std::uint64_t policy;
-  asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;\n" : "=l"(policy));
+  const std::uint64_t policy = read_once();
   asm volatile(
       "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, [%3], %4;\n" ::"r"(
           shared_address(to)),
       "l"(__cvta_generic_to_global(from)), "r"(bytes), "r"(shared_address(barrier)), "l"(policy)
       : "memory");
-}
-// So many bytes, a multiple of 16 as the address is, to the second-level cache.
-__device__ inline void fetch_bulk(const void* from, std::uint32_t bytes) {
-  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;\n" ::"l"(__cvta_generic_to_global(from)), "r"(bytes) : "memory");
 }
 
 // Between these, all blocks of the cluster begin to run, and so their shared memory may be stored to; barriers that were

@@ -292,8 +292,6 @@ struct PagedDecode {
   // Where qkv is a product of rows that were not normalised: those rows (N, width). Null: they were.
   const void* stream;
   std::int32_t width;
-  const void* next_keys;  // as keys and values, of the layer whose decodes come next; may be null
-  const void* next_values;
   const PagedSequence* sequences;
   const std::int32_t* tables;
   const std::int32_t* slots;  // of each token, as for paged_store()
@@ -304,10 +302,13 @@ struct PagedDecode {
   std::int32_t window;  // as in PagedAttentionArguments
   float scale, eps;
   // Set by paged_decode().
-  std::int32_t keys_ahead;  // of each part, of the next layer
   std::int32_t group, parts_shift;  // n_head / n_kv_head; the logarithm of `parts`
   std::int32_t turns;  // sequences of a block of threads
 };
+// Copies `bytes`, a multiple of 16, from pinned memory of the host, in the order of the stream: in a few microseconds less than a
+// copy of more than about a kilobyte by the driver. What is enqueued next must be a graph or a copy: kernels of a decoding step
+// begin to read before the kernel in front of them has ended.
+void upload(const void* host, void* device, std::int64_t bytes, Stream stream);
 // Whether the current device has the kernel, for such heads.
 bool paged_decode_takes(std::int64_t d, std::int64_t group);
 void paged_decode(const PagedDecode& arguments, Stream stream);
@@ -329,6 +330,7 @@ struct LinearRows {
   float norm_eps;  // x is normalised first as by rms_norm(); negative: it is not
   bool relu_squared;  // max(y, 0)^2
   bool add;  // added to what y holds
+  float inverse_k = 0.0F;  // set by linear_rows()
 };
 // Whether pointers and strides fit.
 bool linear_rows_takes(Element type, const LinearRows& arguments);

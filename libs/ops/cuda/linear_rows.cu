@@ -8,6 +8,7 @@
 // a row comes out the same whatever rows stand beside it and however many.
 
 #include <algorithm>
+#include <limits>
 
 #include "bulk_copies.cuh"
 #include "device_code.cuh"
@@ -53,7 +54,7 @@ __device__ inline Lane16 load16(const bf16* row, int k, int end, bool inside) {
 // What stands behind the sum. before: what y held, where p.add says so.
 template <class T>
 __device__ inline void finish(const LinearRows& p, float sum, float squares, float before, T& y) {
-  if (p.norm_eps >= 0.0F) sum *= rsqrtf(squares / static_cast<float>(p.k) + p.norm_eps);
+  if (p.norm_eps >= 0.0F) sum *= rsqrtf(squares * p.inverse_k + p.norm_eps);
   if (p.relu_squared) sum = sum < 0.0F ? 0.0F : sum * sum;  // keeps a NaN
   if (p.add) sum += before;
   from_float(sum, y);
@@ -182,8 +183,10 @@ constexpr int kMostSlots = 5;
 
 struct Division {
   std::int32_t slices, slice;  // parts of the inner dimension, and numbers in each but the last
+  std::int32_t slices_shift;   // logarithm of `slices`
   std::int32_t columns;        // of y that a block takes at a time
-  std::int32_t slots;          // such groups of columns whose weights have room in shared memory
+  std::int32_t groups;         // such columns, in all
+  std::int32_t slots;          // groups whose weights have room in shared memory
 };
 
 // What a block has in shared memory: where it begins, in bytes.
@@ -227,15 +230,15 @@ struct Staged {
 };
 
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-__device__ inline float squares_of(const uint4& pairs) {
-  float sum = 0.0F;
-#pragma unroll
-  for (const u32 pair : {pairs.x, pairs.y, pairs.z, pairs.w}) {
-    const float low = __uint_as_float(pair << 16), high = __uint_as_float(pair & 0xffff0000U);
-    sum += low * low + high * high;
-  }
-  return sum;
+// Sums of squares and of warps are added up in pairs: one addition after the other would be waited for.
+__device__ inline float squares_of(u32 pair) {
+  const float low = __uint_as_float(pair << 16), high = __uint_as_float(pair & 0xffff0000U);
+  return low * low + high * high;
 }
+__device__ inline float squares_of(const uint4& pairs) {
+  return (squares_of(pairs.x) + squares_of(pairs.y)) + (squares_of(pairs.z) + squares_of(pairs.w));
+}
+__device__ inline float sum_of(const float4& x) { return (x.x + x.y) + (x.z + x.w); }
 #endif
 
 // kTiles: tiles of 16 columns that are taken together; kRowTiles: tiles of 8 rows; kStreaming: groups of columns come one
@@ -262,8 +265,9 @@ __global__ void __launch_bounds__(kThreads, kRowTiles == 1                ? 3
   const int quad_row = lane / 4, quad = lane % 4;
   const int slices = division.slices, rank = static_cast<int>(blockIdx.y);
   const int first_k = rank * division.slice, length = min(division.slice, p.k - first_k);
-  const int groups = (p.m + division.columns - 1) / division.columns, stride = static_cast<int>(gridDim.x);
+  const int groups = division.groups, stride = static_cast<int>(gridDim.x);
   const bool normalise = p.norm_eps >= 0.0F;
+  const int x_stride = static_cast<int>(p.x_stride), y_stride = static_cast<int>(p.y_stride);
   const auto* const x = static_cast<const bf16*>(p.x) + first_k;
   const auto* const w = static_cast<const bf16*>(p.w) + first_k;
   auto* const y = static_cast<bf16*>(p.y);
@@ -299,20 +303,20 @@ __global__ void __launch_bounds__(kThreads, kRowTiles == 1                ? 3
   wait_for_previous();
 
   uint4 xs[kDepth][kRowTiles];
-  const auto load_x = [&](int j) {
+  const auto load_x = [&](int j, uint4(&to)[kRowTiles]) {
     const int k = kBlock * (warp + j * kWarps) + 8 * quad;
 #pragma unroll
     for (int n = 0; n < kRowTiles; ++n) {
       const int row = 8 * n + quad_row;
-      xs[j % kDepth][n] = make_uint4(0, 0, 0, 0);
-      if (row < p.rows && k < length) xs[j % kDepth][n] = __ldcg(reinterpret_cast<const uint4*>(x + row * p.x_stride + k));
+      to[n] = make_uint4(0, 0, 0, 0);
+      if (row < p.rows && k < length) to[n] = __ldcg(reinterpret_cast<const uint4*>(x + row * x_stride + k));
     }
   };
 #pragma unroll
-  for (int j = 0; j < kDepth; ++j) load_x(j);
+  for (int j = 0; j < kDepth; ++j) load_x(j, xs[j]);
 
   // A pair of sums is of one column and two neighbouring rows. This block finishes `share` of them, from `own` on.
-  const int share = slices > 1 ? kCount / slices : kCount, own = slices > 1 ? rank * share : 0;
+  const int share = kCount >> division.slices_shift, own = rank * share;
   const auto column_of = [](int pair) { return pair / (64 * kRowTiles) * 16 + pair / 32 % 2 * 8 + pair % 32 / 4; };
   const auto row_of = [](int pair) { return pair / 64 % kRowTiles * 8 + pair % 4 * 2; };
 
@@ -320,7 +324,7 @@ __global__ void __launch_bounds__(kThreads, kRowTiles == 1                ? 3
   u32 parity = 0;
   for (int group = static_cast<int>(blockIdx.x); group < groups; group += stride, ++pass) {
     const int first = group * division.columns, count = min(division.columns, p.m - first);
-    // Calls body(share of this thread, row, element of y) for what this thread finishes.
+    // Calls body(pair of this thread, which of the pair, element of y) for what this thread finishes.
     const auto for_each_own = [&](const auto& body) {
 #pragma unroll
       for (int i = 0; i < kShare; ++i) {
@@ -328,12 +332,12 @@ __global__ void __launch_bounds__(kThreads, kRowTiles == 1                ? 3
         if (at >= share || column >= count) continue;
 #pragma unroll
         for (int r = 0; r < 2; ++r) {
-          if (row + r < p.rows) body(i, r, row + r, y + (row + r) * p.y_stride + first + column);
+          if (row + r < p.rows) body(i, r, y + (row + r) * y_stride + first + column);
         }
       }
     };
     float before[kShare][2] = {};
-    if (p.add) for_each_own([&](int i, int r, int, const bf16* to) { before[i][r] = to_float(__ldcg(to)); });
+    if (p.add) for_each_own([&](int i, int r, const bf16* to) { before[i][r] = to_float(__ldcg(to)); });
 
     // Pairs of sums and, once, sums of squares from every slice, this one's among them.
     const int landing_place = kStreaming ? pass % 2 : 0;
@@ -345,34 +349,48 @@ __global__ void __launch_bounds__(kThreads, kRowTiles == 1                ? 3
 
     wait_barrier(barriers + slot, parity);
     float sums[kTiles][kRowTiles][4] = {}, own_squares[kRowTiles] = {};
-    const unsigned char* const weights = shared + slot * layout.slot;
-#pragma unroll
-    for (int j = 0; j < kMostBlocks; ++j) {
-      const int k = kBlock * (warp + j * kWarps);
-      // Not before each block: loads of one would wait for the products of the one before.
-      if ((j == 3 || j == 5) && k >= length) break;
-      const bool inside = k + 8 * quad < length;
+    const unsigned char* const weights = shared + slot * layout.slot + 16 * quad;
+    // Products of one block of kBlock numbers of the inner dimension, from k on.
+    const auto take_block = [&](int k, const uint4(&right)[kRowTiles]) {
       if (normalise && pass == 0) {
 #pragma unroll
-        for (int n = 0; n < kRowTiles; ++n) own_squares[n] += squares_of(xs[j % kDepth][n]);
+        for (int n = 0; n < kRowTiles; ++n) own_squares[n] += squares_of(right[n]);
       }
-      const unsigned char* const from = weights + (inside ? 16 * quad + k * static_cast<int>(sizeof(bf16)) : 0);
+      // Beyond the slice, x is zero, whatever weights stand there.
+      const unsigned char* const from = weights + (k + 8 * quad < length ? k * static_cast<int>(sizeof(bf16)) : -16 * quad);
 #pragma unroll
       for (int t = 0; t < kTiles; ++t) {
-        // Columns that are not there are not written; beyond the slice, x is zero, whatever weights stand there.
+        // Columns that are not there are not written.
         const int column = 16 * t + quad_row, last = count - 1;
         const uint4 upper = *reinterpret_cast<const uint4*>(from + min(column, last) * layout.pitch);
         const uint4 lower = *reinterpret_cast<const uint4*>(from + min(column + 8, last) * layout.pitch);
         const u32 left[2][4] = {{upper.x, lower.x, upper.y, lower.y}, {upper.z, lower.z, upper.w, lower.w}};
 #pragma unroll
         for (int n = 0; n < kRowTiles; ++n) {
-          const uint4& right = xs[j % kDepth][n];
-          multiply_add(sums[t][n], left[0], right.x, right.y);
-          multiply_add(sums[t][n], left[1], right.z, right.w);
+          multiply_add(sums[t][n], left[0], right[n].x, right[n].y);
+          multiply_add(sums[t][n], left[1], right[n].z, right[n].w);
         }
       }
-      if constexpr (kDepth < kMostBlocks) {
-        if (j + kDepth < kMostBlocks) load_x(j + kDepth);
+    };
+    if constexpr (kDepth == kMostBlocks) {
+#pragma unroll
+      for (int j = 0; j < kMostBlocks; ++j) {
+        const int k = kBlock * (warp + j * kWarps);
+        // Not before each block: loads of one would wait for the products of the one before.
+        if ((j == 3 || j == 5) && k >= length) break;
+        take_block(k, xs[j]);
+      }
+    } else {
+      // x moves through the registers, so that this needs fewer instructions: they are fetched anew for each kernel of the chain.
+#pragma unroll 1
+      for (int j = 0, k = kBlock * warp; k < length; ++j, k += kBlock * kWarps) {
+        take_block(k, xs[0]);
+#pragma unroll
+        for (int ahead = 0; ahead + 1 < kDepth; ++ahead) {
+#pragma unroll
+          for (int n = 0; n < kRowTiles; ++n) xs[ahead][n] = xs[ahead + 1][n];
+        }
+        load_x(j + kDepth, xs[kDepth - 1]);
       }
     }
     __syncthreads();  // every warp has read the weights, and the sums of the group before
@@ -420,8 +438,7 @@ __global__ void __launch_bounds__(kThreads, kRowTiles == 1                ? 3
     }
     const auto squares_of_row = [&](int row) {
       const auto* const of_warps = reinterpret_cast<const float4*>(squares + row * kWarps);
-      const float4 low = of_warps[0], high = of_warps[1];
-      return low.x + low.y + low.z + low.w + high.x + high.y + high.z + high.w;
+      return sum_of(of_warps[0]) + sum_of(of_warps[1]);
     };
     if (slices > 1) {
       if (pass == 0) wait_cluster();
@@ -430,7 +447,7 @@ __global__ void __launch_bounds__(kThreads, kRowTiles == 1                ? 3
       for (int i = 0; i < kShare; ++i) {
         const int pair = thread + i * kThreads;
         if (pair >= kCount) continue;
-        const int to = pair / share;
+        const int to = (pair << division.slices_shift) / kCount;
         store_in_rank(landed + rank * share + pair - to * share, to, totals[i], landed_barrier);
       }
       if (normalise && pass == 0) {
@@ -461,8 +478,17 @@ __global__ void __launch_bounds__(kThreads, kRowTiles == 1                ? 3
       for (int other = 0; other < slices; ++other) sum += all_squares[other * kRows + row];
       return sum;
     };
-    for_each_own([&](int i, int r, int row, bf16* to) {
-      finish(p, r == 0 ? totals[i].x : totals[i].y, normalise ? all_squares_of_row(row) : 0.0F, before[i][r], *to);
+    float row_squares[kShare][2] = {};
+    if (normalise) {
+#pragma unroll
+      for (int i = 0; i < kShare; ++i) {
+        const int row = row_of(own + thread + i * kThreads);
+        row_squares[i][0] = all_squares_of_row(row);
+        row_squares[i][1] = all_squares_of_row(row + 1);
+      }
+    }
+    for_each_own([&](int i, int r, bf16* to) {
+      finish(p, r == 0 ? totals[i].x : totals[i].y, row_squares[i][r], before[i][r], *to);
     });
   }
 #endif
@@ -470,8 +496,8 @@ __global__ void __launch_bounds__(kThreads, kRowTiles == 1                ? 3
 
 // How the inner dimension is cut; 0 slices: not at all, since they would be too many.
 void divide_inner(int k, Division& d) {
-  d.slices = 1;
-  while (d.slices * kMostSlice < k) d.slices *= 2;
+  while (kMostSlice << d.slices_shift < k) ++d.slices_shift;
+  d.slices = 1 << d.slices_shift;
   d.slice = d.slices == 1 ? k : (k + d.slices * kBlock - 1) / (d.slices * kBlock) * kBlock;
   if (d.slices > kMostSlices) d.slices = 0;
 }
@@ -491,12 +517,13 @@ bool launch_staged(const LinearRows& p, Division d, Stream stream) {
   const int usable = d.slices <= 2 ? multiprocessors() : std::max(16, multiprocessors() / 16 * 16);
   const int at_once = std::max(1, usable / d.slices);
   d.columns = (p.m + at_once - 1) / at_once;
+  d.groups = (p.m + d.columns - 1) / d.columns;
   d.slots = 1;
   bool launched = false;
   const auto try_resident = [&]<int kTiles>(std::integral_constant<int, kTiles>) {
     if (launched || d.columns > 16 * kTiles) return;
     if (Staged<kTiles, kRowTiles, false>::layout(d).bytes > memory.half) return;
-    launch_staged<kTiles, kRowTiles, false>(p, d, (p.m + d.columns - 1) / d.columns, stream);
+    launch_staged<kTiles, kRowTiles, false>(p, d, d.groups, stream);
     launched = true;
   };
   try_resident(std::integral_constant<int, 1>());
@@ -506,10 +533,11 @@ bool launch_staged(const LinearRows& p, Division d, Stream stream) {
 
   using Kind = Staged<1, kRowTiles, true>;
   d.columns = 16;
-  const int groups = (p.m + d.columns - 1) / d.columns, blocks = std::min(groups, at_once);
+  d.groups = (p.m + d.columns - 1) / d.columns;
+  const int blocks = std::min(d.groups, at_once);
   // A block that works for long, as the head's do, gains more from many bytes under way than from an early beginning.
   constexpr int kLong = 8;
-  const int room = groups > kLong * blocks ? memory.whole : memory.half;
+  const int room = d.groups > kLong * blocks ? memory.whole : memory.half;
   d.slots = kMostSlots;
   while (d.slots > 1 && Kind::layout(d).bytes > room) --d.slots;
   if (Kind::layout(d).bytes > memory.whole) return false;
@@ -550,12 +578,16 @@ __global__ void __launch_bounds__(kThreads) linear_rows_float(const __grid_const
 
 bool linear_rows_takes(Element type, const LinearRows& p) {
   const i64 pack = type == Element::kFloat ? kPackSize<float> : kPackSize<bf16>;
+  constexpr i64 kLargest = std::numeric_limits<std::int32_t>::max();  // the kernels' offsets in x and y are 32 bits
+  if (p.rows * std::max(p.x_stride, p.y_stride) > kLargest) return false;
   return (type == Element::kFloat || p.rows <= kMostLinearRows) && aligned(p.x) && aligned(p.w) && p.x_stride % pack == 0 &&
          p.w_stride % pack == 0 && p.k % pack == 0;
 }
 
-void linear_rows(Element type, const LinearRows& p, Stream stream) {
+void linear_rows(Element type, const LinearRows& arguments, Stream stream) {
+  LinearRows p = arguments;
   if (p.rows == 0 || p.m == 0) return;
+  p.inverse_k = 1.0F / static_cast<float>(p.k);
   if (type == Element::kFloat) {
     const dim3 grid(blocks_for(p.m, kWarps), blocks_for(p.rows, kFloatRows));
     launch(&linear_rows_float, grid, kThreads, 0, stream, p);

@@ -38,8 +38,9 @@ struct WeightedSum {
     values[3] += weight * row.w;
   }
   __device__ void divide() {
+    const float share = 1.0F / weights;
 #pragma unroll
-    for (float& value : values) value /= weights;
+    for (float& value : values) value *= share;
   }
 };
 

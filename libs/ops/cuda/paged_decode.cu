@@ -241,6 +241,7 @@ __global__ void __launch_bounds__(kThreads, blocks_at_once(kSlots)) paged_decode
   // copies 16 bytes of every kRowsAtOnce-th key. It looks up one key, a slot ahead, and has the others from its neighbours.
   constexpr int kChunks = D / 8, kRowsAtOnce = 32 / kChunks, kRows = kKeys / kRowsAtOnce, kStride = kWarps * kKeys;
   bf16* const slots = reinterpret_cast<bf16*>(shared) + warp * kSlots * Layout::kSlot;
+  const std::uint64_t once = read_once();
   const std::int32_t* table = nullptr;
   int opened = -1, filled = 0, next = 0, next_end = 0, cached_end = 0, found = 0;
   const auto look_up = [&] {
@@ -264,28 +265,13 @@ __global__ void __launch_bounds__(kThreads, blocks_at_once(kSlots)) paged_decode
         const int key = i * kRowsAtOnce + lane / kChunks, from_row = __shfl_sync(0xffffffffU, row, key);
         const i64 from = static_cast<i64>(max(from_row, 0)) * D + lane % kChunks * 8;
         bf16* const to = place<D>(keys, key, lane % kChunks);
-        copy_async(to, static_cast<const bf16*>(p.keys) + from, from_row >= 0);
-        copy_async(to + kKeys * D, static_cast<const bf16*>(p.values) + from, from_row >= 0);
+        copy_async(to, static_cast<const bf16*>(p.keys) + from, from_row >= 0, once);
+        copy_async(to + kKeys * D, static_cast<const bf16*>(p.values) + from, from_row >= 0, once);
       }
       next += kStride;
       look_up();
     }
     commit_copies();
-  };
-
-  // The first keys of this block's part in the next layer's cache, block of the cache by block.
-  const auto fetch_ahead = [&](const DecodeItem& of) {
-    if (p.next_keys == nullptr || !of.has_keys()) return;
-    const int end = min(min(of.end, of.position), of.begin + p.keys_ahead);
-#pragma unroll 1
-    for (int block = block_of(of.begin) + thread / 2;; block += kThreads / 2) {
-      const int begin = block * p.block_size, first = max(of.begin, begin);
-      if (first >= end) break;
-      const i64 row = row_of(p.tables[of.table + block], first);
-      const auto* const cache = static_cast<const bf16*>(thread % 2 == 0 ? p.next_keys : p.next_values);
-      const int keys = min(end, begin + p.block_size) - first;
-      fetch_bulk(cache + row * D, static_cast<u32>(keys * D) * sizeof(bf16));
-    }
   };
 
   // What the queries of a sequence are made of, and in its newest part the key and the value. kLanes lanes take a head.
@@ -386,7 +372,6 @@ __global__ void __launch_bounds__(kThreads, blocks_at_once(kSlots)) paged_decode
   const DecodeItem opening = item_of(0);
   // This block's shared memory may be stored to. A cluster has one sequence.
   if (parts > 1 && opening.used > 0) arrive_cluster();
-  fetch_ahead(opening);
   wait_for_previous();
 
   Inputs inputs;
@@ -397,7 +382,6 @@ __global__ void __launch_bounds__(kThreads, blocks_at_once(kSlots)) paged_decode
   for (int turn = -1; turn < p.turns; ++turn) {
     const DecodeItem following = item_of(turn + 1);
     read_inputs(following, inputs);
-    if (turn >= 0) fetch_ahead(following);
     if (item.used > 0) {
       u32 q[kTiles][D / 16][2];
 #pragma unroll
@@ -457,10 +441,12 @@ __global__ void __launch_bounds__(kThreads, blocks_at_once(kSlots)) paged_decode
         for (int share = thread; share * parts + part < group * (D / 4); share += kThreads) {
           const int place = share * parts + part, row = place / (D / 4);
           float overall = -kInfinity;
-#pragma unroll 1
-          for (int other = 0; other < item.used; ++other) overall = fmaxf(overall, all_marks[other * group + row].x);
+#pragma unroll
+          for (int other = 0; other < kMostDecodeParts; ++other) {
+            if (other < item.used) overall = fmaxf(overall, all_marks[other * group + row].x);
+          }
           WeightedSum total;
-#pragma unroll 1
+#pragma unroll 2
           for (int other = 0; other < item.used; ++other) {
             total.add(all_marks[other * group + row], all_sums[other * layout.share() + share], overall);
           }
@@ -492,7 +478,22 @@ int blocks_across(const PagedDecode& p, int slots) {
   return (p.sequence_count + turns - 1) / turns;
 }
 
+__global__ void __launch_bounds__(kThreads) upload_kernel(const uint4* host, uint4* device, i64 count) {
+  const i64 i = static_cast<i64>(blockIdx.x) * kThreads + threadIdx.x;
+  const uint4 item = i < count ? __ldcv(host + i) : uint4{};
+  wait_for_previous();  // which reads what was there
+  if (i < count) device[i] = item;
+  __threadfence();
+}
+
 }  // namespace
+
+void upload(const void* host, void* device, i64 bytes, Stream stream) {
+  const i64 count = bytes / static_cast<i64>(sizeof(uint4));
+  launch(&upload_kernel, blocks_for(count, kThreads), kThreads, 0, stream, static_cast<const uint4*>(host),
+         static_cast<uint4*>(device), count);
+  check_launch("upload");
+}
 
 bool paged_decode_takes(i64 d, i64 group) { return (d == 64 || d == 128) && group <= kTileRows && overlaps_kernels(); }
 
@@ -505,9 +506,6 @@ void paged_decode(const PagedDecode& arguments, Stream stream) {
     throw std::runtime_error("the CUDA kernel for decodes does not take heads of " + std::to_string(p.d) + ", " +
                              std::to_string(group) + " for each key, in " + std::to_string(p.parts) + " parts");
   }
-  // As much of the next layer as stays in the second-level cache while the weights between pass through it.
-  constexpr i64 kBytesAhead = i64{20} << 20;
-  p.keys_ahead = static_cast<std::int32_t>(kBytesAhead / (i64{4} * p.d * p.n_kv_head * p.parts * p.sequence_count));
   // With many sequences for each block, two blocks of three slots are faster than three of two slots.
   const bool many = p.sequence_count >= kManyTurns * blocks_across(p, 3) && p.parts == 1;
   const auto run = [&]<int D, int kTiles>(std::integral_constant<int, D>, std::integral_constant<int, kTiles>) {

@@ -1,6 +1,7 @@
 // The backend's operations for serving (backend.h): products of few rows, the paged cache, draws of tokens, graphs.
 
 #include <ATen/cuda/CUDAEvent.h>
+#include <ATen/core/CachingHostAllocator.h>
 #include <ATen/cuda/CUDAGraph.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
@@ -139,6 +140,18 @@ void relu_squared_normalised(const at::Tensor& x, at::Tensor& y, double eps) {
                           static_cast<float>(eps), stream);
 }
 
+void upload(const at::Tensor& host, at::Tensor& to) {
+  const On stream(to);
+  const auto bytes = static_cast<std::int64_t>(host.nbytes());
+  TORCH_CHECK(host.is_pinned() && host.is_contiguous() && to.is_contiguous() && host.dtype() == to.dtype() && bytes % 16 == 0 &&
+                  host.numel() <= to.numel(),
+              "upload: ", host.sizes(), " does not fit ", to.sizes());
+  upload(host.const_data_ptr(), to.data_ptr(), bytes, stream);
+  // The memory of the host is not given to anyone else before the kernel has read it.
+  at::getHostAllocator(at::kCUDA)->record_event(host.data_ptr(), host.storage().data_ptr().get_context(),
+                                                c10::cuda::getCurrentCUDAStream().unwrap());
+}
+
 bool paged_decode_takes(const at::Tensor& keys, std::int64_t n_head) {
   const c10::cuda::CUDAGuard guard(keys.device());
   return keys.scalar_type() == at::kBFloat16 && paged_decode_takes(keys.size(3), n_head / keys.size(1));
@@ -169,10 +182,6 @@ void paged_decode(const at::Tensor& qkv, const RopeTable& table, const DevicePag
   if (fusion.stream.defined()) {
     a.stream = data(fusion.stream, qkv);
     a.width = narrow(fusion.stream.size(1));
-  }
-  if (fusion.next_keys.defined()) {
-    a.next_keys = data(fusion.next_keys, qkv);
-    a.next_values = data(fusion.next_values, qkv);
   }
   paged_decode(a, stream);
 }

@@ -19,6 +19,18 @@ __device__ inline void copy_async(void* to, const void* from, bool inside) {
   const int bytes = inside ? 16 : 0;
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(shared_address(to)), "l"(from), "r"(bytes) : "memory");
 }
+// The same for bytes that are read once: the second-level cache gives up first what has the policy of read_once().
+__device__ inline void copy_async(void* to, const void* from, bool inside, std::uint64_t policy) {
+  const int bytes = inside ? 16 : 0;
+  asm volatile("cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2, %3;\n" ::"r"(shared_address(to)), "l"(from),
+               "r"(bytes), "l"(policy)
+               : "memory");
+}
+__device__ inline std::uint64_t read_once() {
+  std::uint64_t policy;
+  asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;\n" : "=l"(policy));
+  return policy;
+}
 // Ends a group of copies.
 __device__ inline void commit_copies() { asm volatile("cp.async.commit_group;\n" ::: "memory"); }
 // Waits until at most kPending groups of this thread are under way.

@@ -86,6 +86,7 @@ void paged_attention(const at::Tensor&, const at::Tensor&, const at::Tensor&, co
                      at::Tensor&) {
   unavailable();
 }
+void upload(const at::Tensor&, at::Tensor&) { unavailable(); }
 bool paged_decode_takes(const at::Tensor&, std::int64_t) { return false; }
 void paged_decode(const at::Tensor&, const RopeTable&, const DevicePagedBatch&, at::Tensor&, at::Tensor&, const AttentionScope&,
                   double, at::Tensor&, const DecodeFusion&) {
