@@ -256,6 +256,7 @@ struct PagedAttentionArguments {
   std::int32_t splits;  // of the longest sequence
   std::int32_t window;  // a token at position p sees positions p - window to p
   bool tall;  // tiles of kTallTileRows rows; bfloat16 alone
+  bool fp8;  // keys and values are E4M3; bfloat16 alone
   float scale;
 };
 bool paged_attention_takes(std::int64_t d);
@@ -265,6 +266,7 @@ void paged_attention(Element type, const PagedAttentionArguments& arguments, Str
 
 struct PagedShape {
   std::int32_t tokens, n_head, n_kv_head, d, block_size;
+  bool fp8;  // the cache is E4M3, what goes there is bfloat16
 };
 // Token i of k and v goes to slot slots[i] of the cache: block * block_size + position in it; nowhere where that is negative.
 // Strides in elements.
