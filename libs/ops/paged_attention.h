@@ -86,8 +86,8 @@ class DevicePagedBatch {
   at::Tensor inputs() const { return lists_.narrow(0, inputs_, tokens_); }
   at::Tensor before() const { return lists_.narrow(0, before_, tokens_); }
 
-  // Whether rope_paged_decode() takes the batch: one token per sequence, bfloat16, not
-  // batch-invariant, no fixed split, on a GPU of compute capability 9.0 or later.
+  // Whether rope_paged_decode() takes the batch: one token per sequence, a cache of bfloat16 or E4M3,
+  // not batch-invariant, no fixed split, on a GPU of compute capability 9.0 or later.
   bool fuses_decodes() const { return decode_parts_ > 0; }
 
   // For callers of the kernels: tiles of one kind (cuda/kernels.h), and their shared scratch memory.

@@ -279,8 +279,8 @@ void rope_qk_norm_store(Element type, const void* qkv, const float* cos, const f
                         Stream stream);
 
 // ------------------------------------------------------------------------------------------- paged_decode.cu
-// rope_qk_norm_store() and paged_attention() of sequences with one token each, in one kernel. bfloat16, compute capability 9.0
-// and later. Each sequence's keys are cut into `parts` of nearly equal length; a result depends on its own sequence and on
+// rope_qk_norm_store() and paged_attention() of sequences with one token each, in one kernel. bfloat16, with a cache of that or
+// of E4M3, compute capability 9.0 and later. Each sequence's keys are cut into `parts` of nearly equal length; a result depends on its own sequence and on
 // `parts`. The kernel reads the lists and the keys of earlier tokens before the kernels that were enqueued just before have
 // ended: between those that write them and this one, there must be a copy from the host or the end of a graph.
 inline constexpr int kMostDecodeParts = 8;
@@ -309,6 +309,7 @@ struct PagedDecode {
   std::int32_t keys_ahead;  // of each part, of the next layer
   std::int32_t group, parts_shift;  // n_head / n_kv_head; the logarithm of `parts`
   std::int32_t turns;  // sequences of a block of threads
+  bool fp8;  // as in PagedAttentionArguments
 };
 // Whether the current device has the kernel, for such heads.
 bool paged_decode_takes(std::int64_t d, std::int64_t group);

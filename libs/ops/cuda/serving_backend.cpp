@@ -153,7 +153,7 @@ void relu_squared_normalised(const at::Tensor& x, at::Tensor& y, double eps) {
 
 bool paged_decode_takes(const at::Tensor& keys, std::int64_t n_head) {
   const c10::cuda::CUDAGuard guard(keys.device());
-  return keys.scalar_type() == at::kBFloat16 && paged_decode_takes(keys.size(3), n_head / keys.size(1));
+  return (keys.scalar_type() == at::kBFloat16 || is_fp8(keys)) && paged_decode_takes(keys.size(3), n_head / keys.size(1));
 }
 
 void paged_decode(const at::Tensor& qkv, const RopeTable& table, const DevicePagedBatch& batch, at::Tensor& keys,
@@ -163,8 +163,9 @@ void paged_decode(const at::Tensor& qkv, const RopeTable& table, const DevicePag
   a.qkv = qkv.const_data_ptr();
   a.cos = device_data<float>(table.cos);
   a.sin = device_data<float>(table.sin);
-  a.keys = data(keys, qkv);
-  a.values = data(values, qkv);
+  a.keys = cache_data(keys, qkv);
+  a.values = cache_data(values, qkv);
+  a.fp8 = is_fp8(keys);
   a.out = data(out, qkv);
   a.sequences = reinterpret_cast<const PagedSequence*>(list(batch, batch.sequences()));
   a.tables = list(batch, batch.tables());
@@ -183,8 +184,8 @@ void paged_decode(const at::Tensor& qkv, const RopeTable& table, const DevicePag
     a.width = narrow(fusion.stream.size(1));
   }
   if (fusion.next_keys.defined()) {
-    a.next_keys = data(fusion.next_keys, qkv);
-    a.next_values = data(fusion.next_values, qkv);
+    a.next_keys = data(fusion.next_keys, keys);
+    a.next_values = data(fusion.next_values, keys);
   }
   paged_decode(a, stream);
 }
