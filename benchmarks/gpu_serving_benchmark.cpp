@@ -120,11 +120,12 @@ struct Cache {
   ops::PagedBatch batch;
 
   // `tokens` of each of `sequences` sequences, behind `start` others; blocks in shuffled order.
-  Cache(std::int64_t layers, std::int64_t sequences, std::int64_t start, std::int64_t tokens, std::int64_t heads) {
+  Cache(std::int64_t layers, std::int64_t sequences, std::int64_t start, std::int64_t tokens, std::int64_t heads,
+        at::ScalarType dtype = at::kBFloat16) {
     const std::int64_t each = (start + tokens + kBlockSize - 1) / kBlockSize, blocks = sequences * each;
     for (std::int64_t i = 0; i < layers; ++i) {
-      keys.push_back(random({blocks, heads, kBlockSize, kHeadDim}));
-      values.push_back(random({blocks, heads, kBlockSize, kHeadDim}));
+      keys.push_back(random({blocks, heads, kBlockSize, kHeadDim}).to(dtype));
+      values.push_back(random({blocks, heads, kBlockSize, kHeadDim}).to(dtype));
     }
     std::vector<std::int32_t> order(static_cast<std::size_t>(blocks));
     std::iota(order.begin(), order.end(), 0);
@@ -135,10 +136,14 @@ struct Cache {
   }
 };
 
+at::ScalarType cache_dtype(bool fp8) { return fp8 ? at::kFloat8_e4m3fn : at::kBFloat16; }
+
 double bytes_of(const Cache& cache) {
   double bytes = 0;
   for (const ops::PagedBatch::Sequence& s : cache.batch.sequences) bytes += static_cast<double>(s.start + s.tokens);
-  return bytes * static_cast<double>(cache.keys.front().size(1) * kHeadDim * 2 * 2) * static_cast<double>(cache.keys.size());
+  const auto element = static_cast<std::int64_t>(cache.keys.front().element_size());
+  return bytes * static_cast<double>(cache.keys.front().size(1) * kHeadDim * 2 * element) *
+         static_cast<double>(cache.keys.size());
 }
 
 // sequences, context, keys of a split (0: chosen).
@@ -164,9 +169,10 @@ BENCHMARK(gpu_decode_attention)
 void gpu_decode_rope_attention(benchmark::State& state) {
   if (skip(state)) return;
   const std::int64_t sequences = state.range(0), context = state.range(1), heads = 10;
-  const bool fused = state.range(2) != 0;
-  const std::int64_t layers = std::clamp<std::int64_t>(kCold / (sequences * context * heads * 512), 2, 24);
-  Cache cache(layers, sequences, context - 1, 1, heads);
+  const bool fused = state.range(2) != 0, fp8 = state.range(3) != 0;
+  const std::int64_t bytes = sequences * context * heads * (fp8 ? 256 : 512);  // of a layer
+  const std::int64_t layers = std::clamp<std::int64_t>(kCold / bytes, 2, 48);
+  Cache cache(layers, sequences, context - 1, 1, heads, cache_dtype(fp8));
   const ops::DevicePagedBatch batch(cache.batch, cache.keys.front(), heads);
   const ops::RopeTable table = {space({4096, kHeadDim / 2}, at::kFloat).fill_(1.0),
                                 space({4096, kHeadDim / 2}, at::kFloat).fill_(0.0)};
@@ -188,9 +194,9 @@ void gpu_decode_rope_attention(benchmark::State& state) {
   });
 }
 BENCHMARK(gpu_decode_rope_attention)
-    ->ArgNames({"sequences", "context", "fused"})
-    ->ArgsProduct({{1, 8, 16, 32, 64, 128}, {544}, {0, 1}})
-    ->ArgsProduct({{1, 8}, {2048}, {0, 1}})
+    ->ArgNames({"sequences", "context", "fused", "fp8"})
+    ->ArgsProduct({{1, 8, 16, 32, 64, 128}, {544}, {0, 1}, {0, 1}})
+    ->ArgsProduct({{1, 8, 128}, {2048}, {0, 1}, {0, 1}})
     ->UseRealTime();
 
 // sequences, start, tokens, 0: our kernel over the cache, 1: causal attention of LibTorch over dense keys.
@@ -206,7 +212,7 @@ void gpu_prompt_attention(benchmark::State& state) {
     });
     return;
   }
-  const Cache cache(layers, sequences, start, tokens, heads);
+  const Cache cache(layers, sequences, start, tokens, heads, cache_dtype(state.range(5) != 0));
   const ops::DevicePagedBatch batch(cache.batch, cache.keys.front(), heads, {.batch_invariant = state.range(4) != 0});
   const at::Tensor q = random({sequences * tokens, heads, kHeadDim});
   time_graph(state, layers, 0, flops, [&] {
@@ -214,16 +220,20 @@ void gpu_prompt_attention(benchmark::State& state) {
   });
 }
 BENCHMARK(gpu_prompt_attention)
-    ->ArgNames({"sequences", "start", "tokens", "dense", "invariant"})
-    ->Args({32, 0, 512, 0, 0})
-    ->Args({32, 0, 512, 0, 1})
-    ->Args({32, 0, 512, 1, 0})
-    ->Args({8, 0, 2048, 0, 0})
-    ->Args({8, 0, 2048, 1, 0})
-    ->Args({1, 1536, 512, 0, 0})
-    ->Args({1, 2000, 16, 0, 0})
-    ->Args({1, 2000, 17, 0, 0})
-    ->Args({1, 0, 128, 0, 0})
+    ->ArgNames({"sequences", "start", "tokens", "dense", "invariant", "fp8"})
+    ->Args({32, 0, 512, 0, 0, 0})
+    ->Args({32, 0, 512, 0, 0, 1})
+    ->Args({32, 0, 512, 0, 1, 0})
+    ->Args({32, 0, 512, 1, 0, 0})
+    ->Args({8, 0, 2048, 0, 0, 0})
+    ->Args({8, 0, 2048, 0, 0, 1})
+    ->Args({8, 0, 2048, 1, 0, 0})
+    ->Args({1, 1536, 512, 0, 0, 0})
+    ->Args({1, 2000, 16, 0, 0, 0})
+    ->Args({1, 2000, 16, 0, 0, 1})
+    ->Args({1, 2000, 17, 0, 0, 0})
+    ->Args({1, 2000, 17, 0, 0, 1})
+    ->Args({1, 0, 128, 0, 0, 0})
     ->UseRealTime();
 
 // ------------------------------------------------------------------------------------------------ rows, between those

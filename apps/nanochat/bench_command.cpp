@@ -20,6 +20,7 @@
 #include "core/random.h"
 #include "data/batches/batch.h"
 #include "inference/generator.h"
+#include "kv_cache_option.h"
 #include "model/gpt.h"
 #include "ops/device.h"
 #include "ops/peak.h"
@@ -59,6 +60,7 @@ struct BenchArguments {
   std::int64_t max_tokens = 64;    // infer only
   std::int64_t period = 0;         // infer only; 0: text that does not repeat
   SpeculativeOption speculative;   // infer only
+  KvCacheOption kv_cache;          // infer only
   std::filesystem::path profile;
   std::string mixture;             // train only: conversations instead of random tokens
   std::filesystem::path tokenizer;
@@ -387,6 +389,7 @@ void print_inference(const BenchArguments& arguments, const GptConfig& config, c
                  {"generated_tokens", max_tokens},
                  {"period", arguments.period},
                  {"speculative", arguments.speculative.value},
+                 {"kv_cache_dtype", arguments.kv_cache.dtype},
                  {"prefill_tokens_per_second", prefill_rate},
                  {"decode_tokens_per_second", decode_rate},
                  {"decode_step_ms", 1e3 * step},
@@ -435,6 +438,8 @@ ExitCode bench_infer(const BenchArguments& arguments, Context& context) {
   }
   const Runtime runtime = select_runtime(arguments.runtime, Workload::kDecoding);
   check_profile(arguments, runtime);
+  GenerationOptions options;
+  options.fp8_cache = arguments.kv_cache.fp8(runtime);
   Gpt model(config, runtime.dtype, runtime.device, Purpose::kInference);
   model.init_weights(kSeed);
   if (arguments.period > 0) make_periodic(model, arguments.period);
@@ -444,7 +449,6 @@ ExitCode bench_infer(const BenchArguments& arguments, Context& context) {
     const at::Tensor ids = random_ids(1, prompt_tokens, config.vocab_size, rng);
     prompts.emplace_back(ids.const_data_ptr<std::int32_t>(), ids.const_data_ptr<std::int32_t>() + prompt_tokens);
   }
-  GenerationOptions options;
   options.sampling.temperature = arguments.period > 0 ? 0.0 : 1.0;
   options.speculative = arguments.speculative.get();
   options.max_tokens = max_tokens;
@@ -535,6 +539,7 @@ void add_bench(CommandLine& command_line) {
               "a text that does not repeat.")
       .at_least(0);
   infer->speculative.declare(command);
+  infer->kv_cache.declare(command);
   command.option(
       "profile", &infer->profile,
       "GPU only: generate once more under a profiler, list the kernels on standard error and write a Chrome trace to "

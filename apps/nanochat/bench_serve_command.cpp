@@ -15,6 +15,7 @@
 #include "core/interrupt.h"
 #include "core/random.h"
 #include "inference/engine.h"
+#include "kv_cache_option.h"
 #include "model/gpt.h"
 #include "runtime/runtime.h"
 #include "speculative_option.h"
@@ -39,6 +40,7 @@ struct BenchServeArguments {
   std::filesystem::path text;       // empty: random prompts and answers
   std::filesystem::path tokenizer;
   SpeculativeOption speculative;
+  KvCacheOption kv_cache;
   RuntimeOptions runtime;
 };
 
@@ -171,9 +173,10 @@ ExitCode bench_serve(BenchServeArguments& arguments, Context& context) {
   const GptConfig config = GptConfig::from_depth(arguments.depth, arguments.vocab_size, arguments.sequence_len);
   config.validate();
   const Runtime runtime = select_runtime(arguments.runtime, Workload::kDecoding);
+  EngineOptions options;
+  options.fp8_cache = arguments.kv_cache.fp8(runtime);
   auto model = std::make_unique<Gpt>(config, runtime.dtype, runtime.device, Purpose::kInference);
   model->init_weights(kSeed);
-  EngineOptions options;
   options.max_running = *std::max_element(counts.begin(), counts.end());
   options.max_queued = options.max_running;
   if (arguments.max_batch_tokens > 0) options.max_batch_tokens = std::max(arguments.max_batch_tokens, options.max_running);
@@ -189,6 +192,7 @@ ExitCode bench_serve(BenchServeArguments& arguments, Context& context) {
                          {"vocab_size", arguments.vocab_size},
                          {"parameters", config.parameter_count()},
                          {"dtype", dtype_name(runtime.dtype)},
+                         {"kv_cache_dtype", arguments.kv_cache.dtype},
                          {"threads", runtime.threads},
                          {"device", runtime.description},
                          {"prompt_tokens", arguments.prompt_tokens},
@@ -256,6 +260,7 @@ void add_bench_serve(CommandLine& command_line) {
       "--speculative does with such text.");
   command.option("tokenizer", &arguments->tokenizer, "Tokenizer for --text. Its vocabulary replaces --vocab-size.");
   arguments->speculative.declare(command);
+  arguments->kv_cache.declare(command);
   declare_runtime_options(command.options(), arguments->runtime);
   command.run([arguments](Context& context) { return bench_serve(*arguments, context); });
 }

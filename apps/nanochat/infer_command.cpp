@@ -22,6 +22,7 @@
 #include "inference/chat.h"
 #include "inference/check_prompt.h"
 #include "inference/generator.h"
+#include "kv_cache_option.h"
 #include "line_input.h"
 #include "prompts_file.h"
 #include "runtime/runtime.h"
@@ -45,6 +46,7 @@ struct InferArguments {
   bool echo = true;
   GenerationOptions generation;
   SpeculativeOption speculative;
+  KvCacheOption kv_cache;
   RuntimeOptions runtime;
 };
 
@@ -257,6 +259,7 @@ ExitCode infer(InferArguments& arguments, bool prompt_given, Context& context) {
   if (!arguments.server.url.empty()) return infer_by_server(arguments, prompts, context);
   const Runtime runtime = select_runtime(arguments.runtime, Workload::kDecoding);
   log_debug("{}", runtime.description);
+  arguments.generation.fp8_cache = arguments.kv_cache.fp8(runtime);
   if (arguments.chat) {
     const LoadedModel loaded = load_model(arguments.model, runtime.dtype, runtime.device);
     return chat(*local_chat_model(loaded, arguments.generation), context);
@@ -320,6 +323,7 @@ void add_infer(CommandLine& command_line) {
       "deterministic", &generation.batch_invariant,
       "On a GPU in bfloat16, make results batch-invariant: independent of the other prompts in the batch. Prompts are slower.");
   arguments->speculative.declare(command);
+  arguments->kv_cache.declare(command);
   declare_runtime_options(command.options(), arguments->runtime);
   command.positional("model").required("model").unless("server");
   command.run([arguments, &prompt](Context& context) { return infer(*arguments, prompt.source() != "default", context); });

@@ -14,6 +14,7 @@
 #include "core/interrupt.h"
 #include "core/log.h"
 #include "inference/engine.h"
+#include "kv_cache_option.h"
 #include "model_host.h"
 #include "runtime/runtime.h"
 #include "serving/api.h"
@@ -40,6 +41,7 @@ struct ServeArguments {
   HttpServerOptions http;
   EngineOptions engine;
   SpeculativeOption speculative;
+  KvCacheOption kv_cache;
   std::vector<std::string> devices;
   RuntimeOptions runtime;
 };
@@ -119,6 +121,7 @@ ExitCode serve(ServeArguments& arguments, const std::string& key_source) {
   const Runtime runtime = select_runtime(choices.front(), Workload::kDecoding);
   std::vector<at::Device> devices = {runtime.device};
   for (const RuntimeOptions& choice : std::span(choices).subspan(1)) devices.push_back(select_device(choice));
+  arguments.engine.fp8_cache = arguments.kv_cache.fp8(runtime);
 
   // Listens before the models are there: a load balancer asks /health meanwhile. The host comes after the API in this function,
   // and the API calls it only while the server runs.
@@ -266,6 +269,7 @@ void add_serve(CommandLine& command_line) {
               "the free memory.")
       .at_least(0);
   command.option("block_size", &engine.block_size, "Number of tokens in a block of the KV cache.").at_least(1);
+  arguments->kv_cache.declare(command);
   command.option("prefix_cache", &engine.prefix_cache, "Reuse cached prompt prefixes across requests.");
   command
       .option(

@@ -47,7 +47,8 @@ struct RecordedPasses {
 
   RecordedPasses(Gpt& model, PagedKvCache& cache, std::int64_t rows_, std::int64_t draws, const ops::PagedOptions& options_)
       : rows(rows_), options(options_), place(place_of(cache)), shape(cache.keys().front().sizes().vec()),
-        pass(model, rows_, rows_, options_.batch_invariant), drawn(at::zeros({draws}, int_options(cache))) {}
+        dtype(cache.keys().front().scalar_type()), pass(model, rows_, rows_, options_.batch_invariant),
+        drawn(at::zeros({draws}, int_options(cache))) {}
 
   static std::vector<const void*> place_of(PagedKvCache& cache) {
     std::vector<const void*> place;
@@ -60,13 +61,15 @@ struct RecordedPasses {
 
   bool fits(PagedKvCache& cache, std::int64_t wanted_rows, std::int64_t draws, const ops::PagedOptions& wanted_options) const {
     return rows >= wanted_rows && drawn.numel() >= draws && options.batch_invariant == wanted_options.batch_invariant &&
-           options.split == wanted_options.split && place == place_of(cache) && cache.keys().front().sizes() == shape;
+           options.split == wanted_options.split && place == place_of(cache) && cache.keys().front().sizes() == shape &&
+           cache.keys().front().scalar_type() == dtype;
   }
 
   const std::int64_t rows;  // of the largest
   const ops::PagedOptions options;
   const std::vector<const void*> place;  // of the cache
   const std::vector<std::int64_t> shape;
+  const at::ScalarType dtype;
   ServingPass pass;  // all write to the same memory
   at::Tensor drawn;  // int32: the tokens of the last draws
   struct Shape {

@@ -39,6 +39,9 @@ struct EngineOptions {
   bool graphs = true;  // on a GPU: record decoding steps as CUDA graphs
   Speculative speculative = Speculative::kNone;  // draft tokens, and keep those that are drawn
   bool batch_invariant = false;  // on a GPU in bfloat16: attention that is batch-invariant, which slows prompts down
+  // Of a model in bfloat16: keep keys and values in 8 bits (ops/paged_attention.h). That is for devices with
+  // ops::has_fp8_cache(); others compute the same numbers slowly.
+  bool fp8_cache = false;
   std::function<std::unique_ptr<TokenTool>()> make_tool;  // for requests with `tools`; empty: those are refused
   void validate() const;  // throws ConfigError
 };

@@ -80,7 +80,8 @@ std::int64_t most_draws(const EngineOptions& options) {
 
 std::int64_t default_kv_blocks(const Gpt& model, const EngineOptions& options) {
   const std::int64_t context = blocks_for(model.config().sequence_len, options.block_size);
-  const std::int64_t bytes = PagedKvCache::bytes_per_block(model.config(), model.dtype(), options.block_size);
+  const std::int64_t bytes = PagedKvCache::bytes_per_block(model.config(), kv_cache_dtype(model.dtype(), options.fp8_cache),
+                                                           options.block_size);
   const std::int64_t fitting = available_memory_bytes(model.device()) / 4 / bytes;
   if (fitting >= context) return std::min(fitting, context * options.max_running);
   throw OutOfMemoryError(
@@ -91,7 +92,8 @@ std::int64_t default_kv_blocks(const Gpt& model, const EngineOptions& options) {
 
 EngineCore::EngineCore(Gpt& model, const EngineOptions& options)
     : model_(model), options_(complete(options, model)),
-      cache_(model_.config(), model_.dtype(), choose_blocks(model_, options), options.block_size, model_.device()),
+      cache_(model_.config(), kv_cache_dtype(model_.dtype(), options.fp8_cache), choose_blocks(model_, options),
+             options.block_size, model_.device()),
       scheduler_(options_, cache_.blocks()) {
   if (!options.overlap.value_or(model_.device().is_cuda())) return;
   runner_ = make_device_runner(model_, cache_, options_);

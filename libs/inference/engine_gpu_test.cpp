@@ -19,6 +19,7 @@
 #include "model/gpt.h"
 #include "model/testing.h"
 #include "ops/device.h"
+#include "ops/paged_attention.h"
 
 namespace nanochat {
 namespace {
@@ -217,6 +218,99 @@ TEST_F(EngineOnAGpu, InBFloat16AnswersCome) {
       EXPECT_EQ(sequence.reason, FinishReason::kLength);
       for (const double logprob : sequence.logprobs) EXPECT_TRUE(std::isfinite(logprob) && logprob < 0.0);
     }
+  }
+}
+
+class Fp8CacheOnAGpu : public EngineOnAGpu {
+ protected:
+  void SetUp() override {
+    EngineOnAGpu::SetUp();
+    if (!IsSkipped() && !ops::has_fp8_cache(at::Device(at::kCUDA, 0))) GTEST_SKIP() << "a GPU of compute capability below 8.9";
+  }
+  static EngineOptions fp8_options() {
+    EngineOptions options = gpu_options();
+    options.fp8_cache = true;
+    return options;
+  }
+};
+
+TEST_F(Fp8CacheOnAGpu, AnswersAreBatchInvariantWhereThatIsAskedFor) {
+  EngineOptions options = fp8_options();
+  options.batch_invariant = true;
+  const std::vector<Wish> wishes = testing::repeating_wishes(1, kVocab);
+  const std::vector<EngineAnswer> expected = gpu_answers(wishes, options, at::kBFloat16);
+  const auto same = [&](const char* what, auto&& change) {
+    EngineOptions changed = options;
+    change(changed);
+    expect_same(gpu_answers(wishes, changed, at::kBFloat16), expected, what);
+  };
+  for (std::size_t i = 0; i < wishes.size(); i += 5) {
+    expect_same(gpu_answers({wishes[i]}, options, at::kBFloat16), {expected[i]}, "alone");
+  }
+  same("whole prompts", [](EngineOptions& changed) { changed.max_batch_tokens = 8192; });
+  same("without graphs", [](EngineOptions& changed) { changed.graphs = false; });
+  same("without a prefix cache", [](EngineOptions& changed) { changed.prefix_cache = false; });
+  same("hardly any blocks", [](EngineOptions& changed) { changed.kv_blocks = 11; });
+  same("speculative", [](EngineOptions& changed) { changed.speculative = Speculative::kNgram; });
+}
+
+// Of one model, engines with caches of both types: each records steps of its own, and answers as it does alone.
+TEST_F(Fp8CacheOnAGpu, EnginesWithCachesOfBothTypesShareAModel) {
+  Rng rng(9);
+  std::vector<std::vector<std::int32_t>> prompts;
+  for (int p = 0; p < 12; ++p) prompts.push_back(random_prompt(1 + rng.below(100), rng, kVocab));
+  GenerationOptions wide;
+  wide.max_tokens = 12;
+  wide.sampling.temperature = 0.0;
+  GenerationOptions narrow = wide;
+  narrow.fp8_cache = true;
+  const auto same = [&](Gpt& model, const GenerationOptions& options, const std::vector<Generation>& expected) {
+    const std::vector<Generation> got = generate(model, prompts, options);
+    for (std::size_t row = 0; row < got.size(); ++row) EXPECT_EQ(got[row].ids, expected[row].ids) << row;
+  };
+  auto model = model_on(at::kCUDA, at::kBFloat16);
+  const std::vector<Generation> in_bfloat16 = generate(*model_on(at::kCUDA, at::kBFloat16), prompts, wide);
+  const std::vector<Generation> in_fp8 = generate(*model_on(at::kCUDA, at::kBFloat16), prompts, narrow);
+  for (int i = 0; i < 3; ++i) {
+    same(*model, wide, in_bfloat16);
+    same(*model, narrow, in_fp8);
+  }
+}
+
+// Decodes, prompts and drafted tokens have different kernels.
+TEST_F(Fp8CacheOnAGpu, LogprobsAreNearThoseOfABFloat16CacheAndOfThePrompt) {
+  constexpr double kTolerance = 0.5;  // keys and values have four significant bits
+  for (const GptConfig& config : {gpu_config(), newest_config()}) {
+    Rng rng(6);
+    const std::vector<std::int32_t> prompt = random_prompt(100, rng, kVocab);
+    const auto ask = [&](bool fp8, const std::vector<std::int32_t>& text, std::int64_t tokens) {
+      auto model = std::make_unique<Gpt>(config, at::kBFloat16, at::kCUDA, Purpose::kInference);
+      copy_weights(testing::random_model(config, at::kBFloat16, 3), *model);
+      EngineOptions options = gpu_options();
+      options.fp8_cache = fp8;
+      Engine engine(std::move(model), options);
+      engine.start();
+      Receiver receiver;
+      EngineRequest request = request_of({text, SamplingOptions{.temperature = 1.0}, tokens, 1});
+      request.prompt_logprobs = true;
+      request.on_event = receiver.callback();
+      engine.submit(std::move(request));
+      return receiver.wait();
+    };
+    const EngineAnswer answer = ask(true, prompt, 40);
+    const EngineAnswer::Sequence& sequence = answer.sequences[0];
+    ASSERT_EQ(sequence.ids.size(), 40U) << sequence.error;
+    std::vector<std::int32_t> whole = prompt;
+    whole.insert(whole.end(), sequence.ids.begin(), sequence.ids.end());
+    const EngineAnswer read = ask(true, whole, 1), wide = ask(false, whole, 1);
+    double difference = 0.0;
+    for (std::size_t i = 0; i < sequence.ids.size(); ++i) {
+      const std::size_t at = prompt.size() - 1 + i;
+      EXPECT_NEAR(sequence.logprobs[i], read.prompt[at].token.logprob, 0.2) << i;
+      EXPECT_NEAR(sequence.logprobs[i], wide.prompt[at].token.logprob, kTolerance) << i;
+      difference += std::abs(read.prompt[at].token.logprob - wide.prompt[at].token.logprob);
+    }
+    EXPECT_GT(difference, 0.0) << "the cache is not in 8 bits";
   }
 }
 

@@ -26,7 +26,8 @@ EngineMemory plan_engine_memory(const GptConfig& config, at::ScalarType dtype, a
     const std::int64_t copies = packs && tensor.role == TensorRole::kMatrix ? 2 : 1;
     memory.weights += tensor.numel() * (tensor.role == TensorRole::kScalars ? 4 : element * copies);
   });
-  const std::int64_t block = PagedKvCache::bytes_per_block(config, dtype, options.block_size);
+  const std::int64_t block = PagedKvCache::bytes_per_block(config, kv_cache_dtype(dtype, options.fp8_cache),
+                                                           options.block_size);
   const std::int64_t context = blocks_for(config.sequence_len, options.block_size);
   memory.kv_blocks = options.kv_blocks;
   if (memory.kv_blocks == 0) {

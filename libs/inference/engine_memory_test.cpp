@@ -46,6 +46,21 @@ TEST(EngineMemory, BfloatTakesHalfAndMaybePackedCopies) {
   EXPECT_LE(narrow.weights, wide.weights);
 }
 
+TEST(EngineMemory, AnFp8CacheHasTwiceAsManyBlocks) {
+  EngineOptions narrow = options();
+  narrow.fp8_cache = true;
+  const auto plan_of = [](const EngineOptions& options, std::int64_t limit) {
+    return plan_engine_memory(config(), at::kBFloat16, at::kCPU, options, limit);
+  };
+  EXPECT_EQ(plan_of(narrow, kPlenty).kv_cache, plan_of(options(), kPlenty).kv_cache / 2);
+  EXPECT_EQ(plan_of(narrow, kPlenty).weights, plan_of(options(), kPlenty).weights);
+  EngineOptions many = options(), many_narrow = narrow;
+  many.max_running = many_narrow.max_running = 1000;
+  const std::int64_t limit = 4 * plan_of(options(), kPlenty).weights;
+  EXPECT_EQ(plan_of(many_narrow, limit).kv_blocks, 2 * plan_of(many, limit).kv_blocks);
+  EXPECT_THROW(plan(narrow, kPlenty), ConfigError);  // of a model in float32
+}
+
 TEST(EngineMemory, TheCacheIsThatOfTheEngine) {
   const EngineMemory memory = plan(options(), kPlenty);
   EXPECT_EQ(memory.kv_blocks, 3 * 64 / 16);

@@ -159,6 +159,37 @@ TEST_P(EngineSteps, AnswersDoNotDependOnSpeculation) {
   }
 }
 
+// On a CPU slow, but the same engine as on a GPU.
+TEST_P(EngineSteps, AnAnswerFromAnFp8CacheDoesNotDependOnHowItIsComputed) {
+  for (const Architecture architecture : {kOlder, kNewest}) {
+    const std::vector<Wish> wishes = testing::repeating_wishes(6, 90, longest_prompt(architecture));
+    const auto of = [&](const EngineOptions& options) {
+      return answers_together(wishes, options, at::kBFloat16, architecture);
+    };
+    EngineOptions options = small_options();
+    options.fp8_cache = true;
+    const std::vector<EngineAnswer> expected = of(options);
+    expect_same(answers_together({wishes[4]}, options, at::kBFloat16, architecture), {expected[4]}, "alone");
+    options.max_batch_tokens = 32;
+    expect_same(of(options), expected, "small chunks");
+    options.prefix_cache = false;
+    options.kv_blocks = small_config(architecture).sequence_len / options.block_size + 2;
+    expect_same(of(options), expected, "hardly any blocks");
+    options.speculative = Speculative::kNgram;
+    expect_same(of(options), expected, "speculative");
+
+    // Not the numbers of a wider cache, but near them.
+    double largest = 0.0;
+    const std::vector<EngineAnswer> wide = of(small_options());
+    for (std::size_t i = 0; i < wishes.size(); ++i) {
+      const double difference = std::abs(wide[i].sequences[0].logprobs[0] - expected[i].sequences[0].logprobs[0]);
+      if (wide[i].sequences[0].ids[0] == expected[i].sequences[0].ids[0]) largest = std::max(largest, difference);
+    }
+    EXPECT_GT(largest, 0.0);
+    EXPECT_LT(largest, 0.5);
+  }
+}
+
 TEST_P(EngineSteps, SpeculationTakesFewerSteps) {
   const Wish wish{{1, 2, 3}, SamplingOptions{.temperature = 0.0, .logit_bias = {{5, 100.0}}}, 80, 1};
   const auto steps = [&](Speculative speculative) {

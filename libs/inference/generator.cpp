@@ -63,6 +63,7 @@ EngineOptions engine_options(const Gpt& model, const Prompts& prompts, const Gen
   EngineOptions engine;
   engine.max_running = std::min(options.max_running, static_cast<std::int64_t>(prompts.size()));
   engine.max_batch_tokens = std::max(batch_tokens(model), engine.max_running);
+  engine.fp8_cache = options.fp8_cache;
   engine.kv_blocks = blocks_in_use(model.config(), prompts, options.max_tokens, engine);
   if (model.device().is_cuda()) engine.kv_blocks = rounded_blocks(engine.kv_blocks);
   engine.kv_blocks = std::min(engine.kv_blocks, default_kv_blocks(model, engine));

@@ -24,6 +24,7 @@ struct GenerationOptions {
   bool ignore_eos = false;                // draw on past stop tokens
   std::int64_t max_running = 64;            // sequences in the cache at a time; others wait
   bool batch_invariant = false;           // EngineOptions::batch_invariant
+  bool fp8_cache = false;                 // EngineOptions::fp8_cache
   Speculative speculative = Speculative::kNone;
   const Tokenizer* tools = nullptr;       // run the calculator where the model calls it (calculator_tool.h); null: do not
   void validate() const;                  // throws ConfigError

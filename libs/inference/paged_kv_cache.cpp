@@ -8,10 +8,17 @@
 
 #include <utility>
 
+#include "core/errors.h"
 #include "model/layout.h"
 #include "ops/device.h"
 
 namespace nanochat {
+
+at::ScalarType kv_cache_dtype(at::ScalarType dtype, bool fp8) {
+  if (!fp8) return dtype;
+  if (dtype != at::kBFloat16) throw ConfigError("a KV cache in FP8 needs a model in bfloat16");
+  return at::kFloat8_e4m3fn;
+}
 
 PagedKvCache::PagedKvCache(const GptConfig& config, at::ScalarType dtype, std::int64_t blocks, std::int64_t block_size,
                            at::Device device)

@@ -309,9 +309,9 @@ TEST_P(GpuServing, FusedDecodesOfEveryLengthAndNumber) {
   if (dtype_ == at::kFloat) GTEST_SKIP() << "bfloat16 alone";
   const RopeTable host_table = make_rope_table(4096, s.d, 10000.0, false);
   const RopeTable table{on_gpu(host_table.cos), on_gpu(host_table.sin)};
-  for (const std::int64_t count : {1, 2, 20, 40, 60, 230}) {  // eight to one parts
+  for (const std::int64_t count : {1, 2, 20, 40, 60, 230, 1700}) {  // eight to one parts; many sequences for each block
     Lengths lengths;
-    for (std::int64_t i = 0; i < count; ++i) lengths.push_back({i < 40 ? (i * 37 + count) % 700 : i, 1});
+    for (std::int64_t i = 0; i < count; ++i) lengths.push_back({i < 40 ? (i * 37 + count) % 700 : i % 300, 1});
     const PagedCase c(s, dtype_, lengths, static_cast<std::uint64_t>(count));
     at::Tensor keys = on_gpu(c.keys), values = on_gpu(c.values);
     DevicePagedBatch room(count + 3, 1024, keys, s.n_head);
@@ -474,6 +474,185 @@ TEST_P(GpuServing, EmbeddingsTakeTokensFromTheDevice) {
 
 INSTANTIATE_TEST_SUITE_P(Types, GpuServing, ::testing::Values(at::kFloat, at::kBFloat16),
                          [](const auto& tested) { return std::string(at::toString(tested.param)); });
+
+// Caches of E4M3. Every such number is one of bfloat16, too, so that kernels for caches of that are a second reference.
+class GpuFp8Cache : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (cuda_devices() == 0) GTEST_SKIP() << (cuda_built() ? "no GPU on this machine" : "a build without CUDA");
+    if (!has_fp8_cache(at::Device(at::kCUDA, 0))) GTEST_SKIP() << "a GPU of compute capability below 8.9";
+  }
+  static PagedCase fp8_case(const CacheShape& shape, const Lengths& lengths, std::uint64_t seed = 5) {
+    PagedCase c(shape, at::kBFloat16, lengths, seed);
+    c.keys = c.keys.to(at::kFloat8_e4m3fn);
+    c.values = c.values.to(at::kFloat8_e4m3fn);
+    return c;
+  }
+  static constexpr double kBound = 1.0 / 128;  // results are rounded to bfloat16, weights to half precision
+};
+
+// Which share of the numbers differ, of NaN those that are not NaN in both.
+double share_of_others(const at::Tensor& a, const at::Tensor& b) {
+  return exact(a.cpu()).nan_to_num(7.0).ne(exact(b.cpu()).nan_to_num(7.0)).to(at::kDouble).mean().item<double>();
+}
+
+TEST_F(GpuFp8Cache, AttentionOfDecodesAndPrompts) {
+  for (const CacheShape& s : {CacheShape{4, 4, 128, 16}, CacheShape{4, 2, 64, 16}, CacheShape{8, 1, 128, 5},
+                              CacheShape{6, 2, 64, 32}, CacheShape{3, 3, 64, 1}}) {
+    for (const Lengths& lengths : {kDecodes, kMixed}) {
+      const PagedCase c = fp8_case(s, lengths);
+      const at::Tensor expected = c.expected();
+      for (const PagedOptions& options :
+           {PagedOptions{}, PagedOptions{.batch_invariant = true}, PagedOptions{.split = 64}, PagedOptions{.split = 4096}}) {
+        const at::Tensor got = c.got(options);
+        EXPECT_LT(relative_error(got, expected), kBound) << s.n_head << "/" << s.n_kv_head << " heads of " << s.d << ", split "
+                                                         << options.split << (options.batch_invariant ? " invariant" : "");
+        EXPECT_FALSE(any_nan(got));
+      }
+      EXPECT_TRUE(paged_attention(on_gpu(c.q), on_gpu(c.keys), on_gpu(c.values), c.batch).cpu().equal(c.got()));
+    }
+  }
+}
+
+TEST_F(GpuFp8Cache, AttentionIsThatOfABFloat16CacheOfTheSameNumbers) {
+  const PagedCase c = fp8_case({4, 2, 64, 16}, {{0, 90}, {300, 1}, {128, 70}, {5, 3}, {63, 1}, {64, 1}});
+  PagedCase wide = c;
+  wide.keys = exact(c.keys).to(at::kBFloat16);
+  wide.values = exact(c.values).to(at::kBFloat16);
+  for (const std::int64_t window : {0, 1, 50, 64, 128, 1000}) {
+    for (const PagedOptions& options : {PagedOptions{}, PagedOptions{.batch_invariant = true}, PagedOptions{.split = 64}}) {
+      const AttentionScope scope{.window = window, .scale = 1.2};
+      EXPECT_LT(relative_error(c.got(options, scope), exact(wide.got(options, scope))), 2.0 / 128) << window;
+    }
+  }
+}
+
+TEST_F(GpuFp8Cache, AttentionIsBatchInvariantAndRepeats) {
+  const PagedCase c = fp8_case({4, 2, 128, 16}, {{0, 37}, {5, 20}, {130, 1}, {600, 3}});
+  const at::Tensor together = c.got({.batch_invariant = true}), keys = on_gpu(c.keys), values = on_gpu(c.values);
+  EXPECT_TRUE(c.got({.batch_invariant = true}).equal(together));
+  std::int64_t row = 0;
+  for (const PagedBatch::Sequence& sequence : c.batch.sequences) {
+    for (std::int64_t t = 0; t < sequence.tokens; ++t, ++row) {
+      const PagedBatch one{{{sequence.start + t, 1, sequence.blocks}}};
+      const at::Tensor alone = paged_attention(on_gpu(c.q.narrow(0, row, 1)), keys, values,
+                                               DevicePagedBatch(one, keys, 4, {.batch_invariant = true}));
+      EXPECT_TRUE(alone.cpu().equal(together.narrow(0, row, 1))) << row;
+    }
+  }
+}
+
+TEST_F(GpuFp8Cache, StoresRoundToTheNearestAndSaturate) {
+  for (const CacheShape& s : {CacheShape{4, 2, 128, 16}, CacheShape{3, 3, 64, 5}}) {
+    const PagedCase c = fp8_case(s, kMixed);
+    const std::int64_t n = c.batch.tokens(), heads = s.n_head + 2 * s.n_kv_head;
+    at::Tensor qkv = random_tensor({n, heads * s.d}, at::kBFloat16, 9);
+    // Values of all magnitudes, up to some that are too large and some that become zero.
+    const at::Tensor values_of_qkv = qkv.view({n, heads, s.d}).narrow(1, s.n_head + s.n_kv_head, s.n_kv_head);
+    values_of_qkv.mul_(random_tensor(values_of_qkv.sizes(), at::kFloat, 10, 4.0).exp().to(at::kBFloat16));
+    ASSERT_TRUE(values_of_qkv.abs().gt(464.0).any().item<bool>());
+    const RopeTable table = make_rope_table(4096, s.d, 10000.0, false), gpu_table{on_gpu(table.cos), on_gpu(table.sin)};
+    const at::Tensor gpu_qkv = on_gpu(qkv), rows = gpu_qkv.view({n, heads, s.d});
+    at::Tensor keys = on_gpu(c.keys), values = on_gpu(c.values), fused_keys = keys.clone(), fused_values = values.clone();
+    const DevicePagedBatch batch(c.batch, keys, s.n_head);
+    at::Tensor q = on_gpu(at::empty({n, 1, s.n_head, s.d}, at::kBFloat16)), none;
+    at::Tensor k = on_gpu(at::empty({n, 1, s.n_kv_head, s.d}, at::kBFloat16));
+    rope_qk_norm(gpu_qkv.view({n, 1, heads * s.d}), gpu_table, batch.positions().to(at::kLong).cpu(), q, k, none, 1e-6);
+    paged_store(k.select(1, 0), rows.narrow(1, s.n_head + s.n_kv_head, s.n_kv_head), batch, keys, values);
+    at::Tensor fused_q = on_gpu(at::full({n, s.n_head, s.d}, kNan, at::kBFloat16));
+    rope_qk_norm_store(gpu_qkv, gpu_table, batch, fused_q, fused_keys, fused_values, 1e-6);
+    EXPECT_TRUE(fused_q.equal(q.select(1, 0)));
+
+    at::Tensor host_keys = c.keys.clone(), host_values = c.values.clone();
+    paged_store(k.select(1, 0).cpu(), values_of_qkv, c.batch, host_keys, host_values);
+    EXPECT_EQ(exact(host_values).nan_to_num(0.0).max().item<float>(), 448.0F);
+    EXPECT_EQ(share_of_others(keys, host_keys), 0.0);
+    EXPECT_EQ(share_of_others(values, host_values), 0.0);
+    // Keys that are rounded to bfloat16 first can come out on the other side of a tie.
+    EXPECT_LT(share_of_others(fused_keys, host_keys), 0.05);
+    EXPECT_EQ(share_of_others(fused_values, host_values), 0.0);
+    const at::Tensor reread = exact(fused_keys.cpu()).nan_to_num(7.0), wanted = exact(host_keys).nan_to_num(7.0);
+    EXPECT_LT(reread.sub(wanted).abs().div(wanted.abs().add(1.0 / 64)).max().item<double>(), 0.15);
+  }
+}
+
+TEST_F(GpuFp8Cache, FusedDecodesAreRopeStoreAndAttention) {
+  for (const CacheShape& s : {CacheShape{4, 4, 128, 16}, CacheShape{4, 2, 64, 16}, CacheShape{16, 1, 128, 5},
+                              CacheShape{12, 2, 64, 32}, CacheShape{3, 3, 128, 1}, CacheShape{60, 60, 64, 16}}) {
+    const PagedCase c = fp8_case(s, kDecodes);
+    const std::int64_t n = c.batch.tokens(), heads = s.n_head + 2 * s.n_kv_head;
+    const at::Tensor keys = on_gpu(c.keys), values = on_gpu(c.values);
+    const DevicePagedBatch batch(c.batch, keys, s.n_head);
+    EXPECT_FALSE(DevicePagedBatch(c.batch, keys, s.n_head, {.batch_invariant = true}).fuses_decodes());
+    if (!batch.fuses_decodes()) GTEST_SKIP() << "a GPU without clusters of thread blocks";
+    const at::Tensor qkv = on_gpu(random_tensor({n, heads * s.d}, at::kBFloat16, 9));
+    const RopeTable host_table = make_rope_table(4096, s.d, 10000.0, false);
+    const RopeTable table{on_gpu(host_table.cos), on_gpu(host_table.sin)};
+    for (const AttentionScope& scope : {AttentionScope{}, AttentionScope{.window = 0}, AttentionScope{.window = 50},
+                                        AttentionScope{.window = 1000, .scale = 1.44}}) {
+      const std::string name = std::to_string(s.n_head) + "/" + std::to_string(s.n_kv_head) + " heads of " +
+                               std::to_string(s.d) + ", window " + std::to_string(scope.window.value_or(-1));
+      at::Tensor q = on_gpu(at::full({n, s.n_head, s.d}, kNan, at::kBFloat16)), out = q.clone();
+      at::Tensor expected_keys = keys.clone(), expected_values = values.clone(), got_keys = keys.clone(),
+                 got_values = values.clone();
+      rope_qk_norm_store(qkv, table, batch, q, expected_keys, expected_values, 1e-6);
+      rope_paged_decode(qkv, table, batch, got_keys, got_values, scope, 1e-6, out);
+      EXPECT_FALSE(any_nan(out)) << name;
+      EXPECT_LT(share_of_others(got_keys, expected_keys), 0.001) << name;  // sums of squares in another order
+      EXPECT_EQ(share_of_others(got_values, expected_values), 0.0) << name;
+      // Of the keys that it has written: the new one is rounded before it is used.
+      const at::Tensor expected = paged_attention(q, got_keys, got_values, batch, scope);
+      EXPECT_LT(relative_error(out.cpu(), exact(expected.cpu())), 2.0 / 128) << name;
+      if (scope.window == 0) {  // the new value alone
+        EXPECT_TRUE(out.equal(expected)) << name;
+        EXPECT_TRUE(exact(out).equal(exact(exact(out).to(at::kFloat8_e4m3fn)))) << name;
+      }
+      for (int i = 0; i < 20; ++i) {
+        at::Tensor again = on_gpu(at::full({n, s.n_head, s.d}, kNan, at::kBFloat16));
+        rope_paged_decode(qkv, table, batch, got_keys, got_values, scope, 1e-6, again);
+        EXPECT_TRUE(again.equal(out)) << name;
+      }
+    }
+  }
+}
+
+TEST_F(GpuFp8Cache, FusedDecodesOfEveryLengthAndNumber) {
+  const CacheShape s{4, 2, 128, 16};
+  const RopeTable host_table = make_rope_table(4096, s.d, 10000.0, false);
+  const RopeTable table{on_gpu(host_table.cos), on_gpu(host_table.sin)};
+  for (const std::int64_t count : {1, 2, 20, 40, 60, 230, 1700}) {  // eight to one parts; many sequences for each block
+    Lengths lengths;
+    for (std::int64_t i = 0; i < count; ++i) lengths.push_back({i < 40 ? (i * 37 + count) % 700 : i % 300, 1});
+    const PagedCase c = fp8_case(s, lengths, static_cast<std::uint64_t>(count));
+    at::Tensor keys = on_gpu(c.keys), values = on_gpu(c.values);
+    DevicePagedBatch room(count + 3, 1024, keys, s.n_head);
+    if (!room.fuses_decodes()) GTEST_SKIP() << "a GPU without clusters of thread blocks";
+    const at::Tensor stream = on_gpu(random_tensor({count + 3, 1280}, at::kBFloat16, 8));
+    const at::Tensor qkv = on_gpu(random_tensor({count + 3, (s.n_head + 2 * s.n_kv_head) * s.d}, at::kBFloat16, 9));
+    at::Tensor out = on_gpu(at::full({count + 3, s.n_head, s.d}, 7.0, at::kBFloat16)), q = out.clone();
+    room.assign(c.batch);
+    DeviceGraph graph(keys.device(), [&] {
+      rope_paged_decode(qkv, table, room, keys, values, {}, 1e-6, out,
+                        {.stream = stream, .next_keys = keys, .next_values = values});
+    });
+    graph.replay();
+    at::Tensor other_keys = on_gpu(c.keys), other_values = on_gpu(c.values), some = q.narrow(0, 0, count);
+    const DevicePagedBatch batch(c.batch, keys, s.n_head);
+    rope_qk_norm_store(qkv.narrow(0, 0, count), table, batch, some, other_keys, other_values, 1e-6);
+    const at::Tensor expected = paged_attention(some, keys, values, batch);
+    for (std::int64_t i = 0; i < count; ++i) {
+      EXPECT_LT(relative_error(out[i].cpu(), exact(expected[i].cpu())), 2.0 / 128)
+          << count << " sequences, " << lengths[static_cast<std::size_t>(i)].first;
+    }
+    EXPECT_TRUE(out.narrow(0, count, 3).eq(7.0).all().item<bool>());
+  }
+}
+
+TEST_F(GpuFp8Cache, RefusesOtherTypesThanBFloat16) {
+  const PagedCase c = fp8_case({4, 2, 64, 16}, {{40, 1}, {0, 7}});
+  EXPECT_THROW(paged_attention(on_gpu(exact(c.q)), on_gpu(c.keys), on_gpu(c.values), c.batch), c10::Error);
+  EXPECT_THROW(paged_attention(on_gpu(c.q), on_gpu(c.keys), on_gpu(exact(c.values)), c.batch), c10::Error);
+}
 
 class GpuSampling : public ::testing::Test {
  protected:

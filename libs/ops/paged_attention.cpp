@@ -4,6 +4,7 @@
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 #include <c10/util/Exception.h>
+#include <c10/util/Float8_e4m3fn.h>
 
 #include <algorithm>
 #include <cmath>
@@ -14,15 +15,21 @@
 #include "ops/cpu/row_products.h"
 #include "ops/cuda/backend.h"
 #include "ops/cuda/kernels.h"
+#include "ops/device.h"
 #include "ops/internal/dispatch.h"
 
 namespace nanochat::ops {
 namespace {
 
+constexpr at::ScalarType kE4M3 = at::kFloat8_e4m3fn;
+
 void check(const at::Tensor& x, const at::Tensor& keys, const at::Tensor& values, std::int64_t tokens) {
+  const bool types_fit = keys.scalar_type() == values.scalar_type() &&
+                         (x.scalar_type() == keys.scalar_type() ||
+                          (x.scalar_type() == at::kBFloat16 && keys.scalar_type() == kE4M3));
   TORCH_CHECK(x.dim() == 3 && keys.dim() == 4 && keys.sizes() == values.sizes() && keys.is_contiguous() &&
                   values.is_contiguous() && x.size(0) == tokens && x.size(2) == keys.size(3) && x.size(1) % keys.size(1) == 0 &&
-                  x.scalar_type() == keys.scalar_type(),
+                  types_fit,
               "paged attention: ", x.sizes(), " ", x.scalar_type(), " of ", tokens, " tokens does not fit blocks ",
               keys.sizes(), " ", keys.scalar_type());
 }
@@ -38,6 +45,17 @@ void check(const PagedBatch& batch, std::int64_t blocks, std::int64_t block_size
   }
 }
 void check(const PagedBatch& batch, const at::Tensor& keys) { check(batch, keys.size(0), keys.size(2)); }
+
+at::Tensor to_e4m3(const at::Tensor& x) {
+  const double most = static_cast<float>(std::numeric_limits<c10::Float8_e4m3fn>::max());
+  return x.to(at::kFloat).clamp(-most, most).to(kE4M3);
+}
+
+// Blocks of a cache. Few operations of ATen take 8-bit numbers.
+at::Tensor select_blocks(const at::Tensor& slab, const at::Tensor& table) {
+  if (slab.scalar_type() != kE4M3) return slab.index_select(0, table);
+  return slab.view(at::kByte).index_select(0, table).view(kE4M3);
+}
 
 bool has_kernels(const at::Tensor& keys) { return DevicePagedBatch::takes(keys) && !use_reference_kernels(); }
 
@@ -82,12 +100,19 @@ std::int64_t PagedBatch::tokens() const {
   return total;
 }
 
+bool has_fp8_cache(at::Device device) {
+  if (!device.is_cuda()) return false;
+  const DeviceDescription gpu = describe_gpu(device.index());
+  return gpu.major > 8 || (gpu.major == 8 && gpu.minor >= 9);
+}
+
 void paged_store(const at::Tensor& k, const at::Tensor& v, const PagedBatch& batch, at::Tensor& keys, at::Tensor& values) {
   check(k, keys, values, batch.tokens());
   check(batch, keys);
   TORCH_CHECK(k.size(1) == keys.size(1) && v.sizes() == k.sizes() && k.stride(2) == 1 && v.stride(2) == 1, "paged_store: k ",
               k.sizes(), " and v ", v.sizes(), " do not fit blocks ", keys.sizes());
   if (has_kernels(keys)) return paged_store(k, v, DevicePagedBatch(batch, keys, keys.size(1)), keys, values);
+  if (k.scalar_type() != keys.scalar_type()) return paged_store(to_e4m3(k), to_e4m3(v), batch, keys, values);
   const std::int64_t heads = keys.size(1), block_size = keys.size(2), d = keys.size(3);
   const auto each = [&](const at::Tensor& from, at::Tensor& to) {
     for_each_stretch(batch, block_size, [&](std::int64_t token, std::int64_t length, std::int64_t block, std::int64_t slot) {
@@ -119,6 +144,9 @@ at::Tensor paged_attention(const at::Tensor& q, const at::Tensor& keys, const at
     return paged_attention(q, keys, values, DevicePagedBatch(batch, keys, q.size(1)), scope);
   }
   if (!q.is_cpu()) return paged_attention_reference(q, keys, values, batch, scope);
+  if (keys.scalar_type() != q.scalar_type()) {  // for tests: the whole cache is converted
+    return paged_attention(q, keys.to(q.scalar_type()), values.to(q.scalar_type()), batch, scope);
+  }
   const std::int64_t n_head = q.size(1), d = q.size(2), heads = keys.size(1), block_size = keys.size(2);
   const std::int64_t group = n_head / heads;
   const std::vector<Queries> all = queries_of(batch);
@@ -158,7 +186,7 @@ at::Tensor paged_attention_reference(const at::Tensor& q, const at::Tensor& keys
                                         at::kInt)
                                  .to(keys.device());
     const auto gather = [&](const at::Tensor& slab) {  // (1, positions, NKV, D)
-      return slab.index_select(0, table).transpose(1, 2).flatten(0, 1).narrow(0, 0, seen).unsqueeze(0);
+      return select_blocks(slab, table).to(q.scalar_type()).transpose(1, 2).flatten(0, 1).narrow(0, 0, seen).unsqueeze(0);
     };
     const at::Tensor start = at::tensor({sequence.start}, at::kLong);
     const at::Tensor queries = q.narrow(0, token, sequence.tokens).unsqueeze(0);
@@ -265,7 +293,7 @@ DevicePagedBatch::DevicePagedBatch(const PagedBatch& batch, const at::Tensor& ke
   check(keys, n_head, options);
   check(batch, keys);
   const std::int64_t n_kv_head = keys.size(1), group = n_head / n_kv_head;
-  const bool may_be_tall = keys.scalar_type() == at::kBFloat16 && !options.batch_invariant;
+  const bool may_be_tall = keys.scalar_type() != at::kFloat && !options.batch_invariant;
   Lists lists;
   std::vector<std::int64_t> seen, tall_seen;  // keys, of each tile
   for (const PagedBatch::Sequence& sequence : batch.sequences) {

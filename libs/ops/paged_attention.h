@@ -3,6 +3,11 @@
 // of tokens of several sequences: decodes and chunks of prompts together. On CPUs with
 // our kernels (cpu/row_products.h), batch-invariant. On GPUs with kernels for heads of
 // 64 and 128 (cuda/paged_attention.cu); other heads use ATen, sequence by sequence.
+//
+// The cache has the type of the queries, keys and values that are given. For those in bfloat16 it may also be
+// at::kFloat8_e4m3fn (E4M3 of Micikevicius et al. 2022), which takes half the memory. Keys and values are then rounded to the
+// nearest such number without a scale, and magnitudes above 448, the largest one, become 448: normalised keys are at most
+// sqrt(D), and values are of order one. ATen computes this, too, so that tests need no GPU.
 
 #include <ATen/core/Tensor.h>
 
@@ -25,6 +30,9 @@ struct PagedBatch {
   std::vector<Sequence> sequences;
   std::int64_t tokens() const;
 };
+
+// True if the device converts such numbers in its instructions: GPUs of compute capability 8.9 and later.
+bool has_fp8_cache(at::Device device);
 
 // k, v: (N, NKV, D) of the batch's tokens, D dense. Writes them to keys and values: (blocks, NKV, block_size, D).
 void paged_store(const at::Tensor& k, const at::Tensor& v, const PagedBatch& batch, at::Tensor& keys, at::Tensor& values);
@@ -78,8 +86,8 @@ class DevicePagedBatch {
   at::Tensor inputs() const { return lists_.narrow(0, inputs_, tokens_); }
   at::Tensor before() const { return lists_.narrow(0, before_, tokens_); }
 
-  // Whether rope_paged_decode() takes the batch: one token per sequence, bfloat16, not
-  // batch-invariant, no fixed split, on a GPU of compute capability 9.0 or later.
+  // Whether rope_paged_decode() takes the batch: one token per sequence, a cache of bfloat16 or E4M3,
+  // not batch-invariant, no fixed split, on a GPU of compute capability 9.0 or later.
   bool fuses_decodes() const { return decode_parts_ > 0; }
 
   // For callers of the kernels: tiles of one kind (cuda/kernels.h), and their shared scratch memory.

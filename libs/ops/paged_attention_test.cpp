@@ -1,6 +1,7 @@
 #include "ops/paged_attention.h"
 
 #include <ATen/ops/full.h>
+#include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -127,6 +128,42 @@ TEST_P(PagedAttention, RefusesAPositionWithoutABlock) {
   batch_.sequences[0].start = 0;
   batch_.sequences[0].blocks[0] = 99;
   EXPECT_THROW(paged_attention(q_[0], keys_, values_, batch_), c10::Error);
+}
+
+// A cache of E4M3 has the numbers rounded, and attention is that of the rounded numbers.
+TEST(PagedAttentionOfE4M3, IsThatOfRoundedKeysAndValues) {
+  const PagedBatch batch{{{0, 5, {2}}, {6, 11, {0, 3}}}}, past{{{0, 6, {0}}}};
+  at::Tensor keys = at::full({4, 2, 16, 64}, std::numeric_limits<double>::quiet_NaN(), at::kBFloat16).to(at::kFloat8_e4m3fn);
+  at::Tensor values = keys.clone(), wide_keys = keys.to(at::kBFloat16), wide_values = values.to(at::kBFloat16);
+  const auto rounded = [](const at::Tensor& x) {
+    return x.to(at::kFloat).clamp(-448.0, 448.0).to(at::kFloat8_e4m3fn).to(at::kBFloat16);
+  };
+  for (const PagedBatch& stored : {past, batch}) {
+    // Strided, as the heads of a fused projection are.
+    const at::Tensor k = random_tensor({stored.tokens(), 5, 64}, at::kBFloat16, 1).narrow(1, 1, 2);
+    const at::Tensor v = random_tensor({stored.tokens(), 5, 64}, at::kBFloat16, 2, 300.0).narrow(1, 3, 2);
+    ASSERT_TRUE(v.abs().gt(464.0).any().item<bool>());
+    paged_store(k, v, stored, keys, values);
+    paged_store(rounded(k), rounded(v), stored, wide_keys, wide_values);
+  }
+  EXPECT_TRUE(keys.to(at::kFloat).nan_to_num(7.0).equal(wide_keys.to(at::kFloat).nan_to_num(7.0)));
+  EXPECT_TRUE(values.to(at::kFloat).nan_to_num(7.0).equal(wide_values.to(at::kFloat).nan_to_num(7.0)));
+  const at::Tensor q = random_tensor({16, 4, 64}, at::kBFloat16, 3);
+  for (const AttentionScope& scope : {AttentionScope{}, AttentionScope{.window = 3, .scale = 1.44}}) {
+    const at::Tensor expected = paged_attention(q, wide_keys, wide_values, batch, scope);
+    EXPECT_TRUE(paged_attention(q, keys, values, batch, scope).equal(expected));
+    EXPECT_LE(relative_error(paged_attention_reference(q, keys, values, batch, scope), expected), testing::kBfloatTolerance);
+  }
+}
+
+TEST(PagedAttentionOfE4M3, RefusesOtherTypesThanBFloat16) {
+  const PagedBatch batch{{{0, 5, {0}}}};
+  at::Tensor keys = at::zeros({1, 2, 16, 64}, at::kByte).view(at::kFloat8_e4m3fn), values = keys.clone();
+  const at::Tensor q = random_tensor({5, 2, 64}, at::kFloat, 1);
+  EXPECT_THROW(paged_store(q, q, batch, keys, values), c10::Error);
+  EXPECT_THROW(paged_attention(q, keys, values, batch), c10::Error);
+  EXPECT_THROW(paged_attention(q.to(at::kBFloat16), keys, values.to(at::kBFloat16), batch), c10::Error);
+  EXPECT_FALSE(has_fp8_cache(at::kCPU));
 }
 
 INSTANTIATE_TEST_SUITE_P(Shapes, PagedAttention,

@@ -11,6 +11,7 @@
 #include "ops/cpu/kernels.h"
 #include "ops/device.h"
 #include "ops/fp8.h"
+#include "ops/paged_attention.h"
 #include "runtime/host_memory.h"
 #include "runtime/memory_limits.h"
 #include "runtime/precision.h"
@@ -128,6 +129,24 @@ void require_fp8(const Runtime& runtime) {
                       runtime.description);
   }
   if (runtime.dtype != at::kBFloat16) throw ConfigError("--fp8 needs --dtype bfloat16");
+}
+
+void require_fp8_cache(at::Device device, at::ScalarType dtype) {
+  if (!ops::has_fp8_cache(device)) {
+    std::string found = "this is a CPU";
+    if (device.is_cuda()) {
+      const ops::DeviceDescription gpu = ops::describe_gpu(device.index());
+      found = fmt::format("{} has {}.{}", gpu.name, gpu.major, gpu.minor);
+    }
+    throw ConfigError(
+        fmt::format("--kv-cache-dtype fp8 needs a GPU of compute capability 8.9 or later, but {}; use "
+                    "--kv-cache-dtype auto",
+                    found));
+  }
+  if (dtype != at::kBFloat16) {
+    throw ConfigError(fmt::format("--kv-cache-dtype fp8 needs --dtype bfloat16, but this is {}; use --kv-cache-dtype auto",
+                                  dtype_name(dtype)));
+  }
 }
 
 const char* dtype_name(at::ScalarType dtype) { return dtype == at::kFloat ? "float32" : "bfloat16"; }

@@ -49,6 +49,10 @@ at::ScalarType faster_on(at::Device device, int threads, Workload workload);
 // Throws ConfigError, which names --fp8, if this has no products in 8 bits (ops/fp8.h) for training.
 void require_fp8(const Runtime& runtime);
 
+// Throws ConfigError, which names --kv-cache-dtype, if keys and values in 8 bits (ops/paged_attention.h) do not fit the device
+// or the precision.
+void require_fp8_cache(at::Device device, at::ScalarType dtype);
+
 const char* dtype_name(at::ScalarType dtype);  // "float32", "bfloat16"
 
 }  // namespace nanochat

@@ -9,12 +9,14 @@
 #include "core/options.h"
 #include "core/thread_pool.h"
 #include "ops/device.h"
+#include "ops/paged_attention.h"
 #include "runtime/environment.h"
 #include "runtime/precision.h"
 
 namespace nanochat {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::MatchesRegex;
 using ::testing::ThrowsMessage;
@@ -63,6 +65,20 @@ TEST(SelectRuntime, AutoPrefersAGpu) {
 TEST(RequireFp8, RefusesTheCpu) {
   const Runtime runtime = select_runtime({.device = "cpu", .dtype = "bfloat16"}, Workload::kTraining);
   EXPECT_THAT([&] { require_fp8(runtime); }, ThrowsMessage<ConfigError>(HasSubstr("--fp8 needs a GPU")));
+}
+
+TEST(RequireFp8Cache, RefusesTheCpuAndFloat32) {
+  EXPECT_THAT([] { require_fp8_cache(at::kCPU, at::kBFloat16); },
+              ThrowsMessage<ConfigError>(AllOf(HasSubstr("--kv-cache-dtype fp8 needs a GPU of compute capability 8.9"),
+                                               HasSubstr("use --kv-cache-dtype auto"))));
+  const at::Device gpu(at::kCUDA, 0);
+  if (ops::cuda_devices() == 0) return;
+  if (!ops::has_fp8_cache(gpu)) {
+    EXPECT_THAT([&] { require_fp8_cache(gpu, at::kBFloat16); }, ThrowsMessage<ConfigError>(HasSubstr("8.9 or later, but")));
+    return;
+  }
+  require_fp8_cache(gpu, at::kBFloat16);
+  EXPECT_THAT([&] { require_fp8_cache(gpu, at::kFloat); }, ThrowsMessage<ConfigError>(HasSubstr("needs --dtype bfloat16")));
 }
 
 TEST(DescribeEnvironment, NamesDeviceProcessorMemoryAndSystem) {

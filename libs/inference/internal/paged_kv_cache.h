@@ -14,9 +14,13 @@
 
 namespace nanochat {
 
+// The type of the keys and values of a model that computes in `dtype`. fp8: of EngineOptions. Throws ConfigError for float32.
+at::ScalarType kv_cache_dtype(at::ScalarType dtype, bool fp8);
+
 // Not thread-safe.
 class PagedKvCache : public KvCache {
  public:
+  // dtype: of the keys and values.
   PagedKvCache(const GptConfig& config, at::ScalarType dtype, std::int64_t blocks, std::int64_t block_size,
                at::Device device = at::kCPU);
   static std::int64_t bytes_per_block(const GptConfig& config, at::ScalarType dtype, std::int64_t block_size);

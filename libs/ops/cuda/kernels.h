@@ -256,6 +256,7 @@ struct PagedAttentionArguments {
   std::int32_t splits;  // of the longest sequence
   std::int32_t window;  // a token at position p sees positions p - window to p
   bool tall;  // tiles of kTallTileRows rows; bfloat16 alone
+  bool fp8;  // keys and values are E4M3; bfloat16 alone
   float scale;
 };
 bool paged_attention_takes(std::int64_t d);
@@ -265,6 +266,7 @@ void paged_attention(Element type, const PagedAttentionArguments& arguments, Str
 
 struct PagedShape {
   std::int32_t tokens, n_head, n_kv_head, d, block_size;
+  bool fp8;  // the cache is E4M3, what goes there is bfloat16
 };
 // Token i of k and v goes to slot slots[i] of the cache: block * block_size + position in it; nowhere where that is negative.
 // Strides in elements.
@@ -277,8 +279,8 @@ void rope_qk_norm_store(Element type, const void* qkv, const float* cos, const f
                         Stream stream);
 
 // ------------------------------------------------------------------------------------------- paged_decode.cu
-// rope_qk_norm_store() and paged_attention() of sequences with one token each, in one kernel. bfloat16, compute capability 9.0
-// and later. Each sequence's keys are cut into `parts` of nearly equal length; a result depends on its own sequence and on
+// rope_qk_norm_store() and paged_attention() of sequences with one token each, in one kernel. bfloat16, with a cache of that or
+// of E4M3, compute capability 9.0 and later. Each sequence's keys are cut into `parts` of nearly equal length; a result depends on its own sequence and on
 // `parts`. The kernel reads the lists and the keys of earlier tokens before the kernels that were enqueued just before have
 // ended: between those that write them and this one, there must be a copy from the host or the end of a graph.
 inline constexpr int kMostDecodeParts = 8;
@@ -304,6 +306,7 @@ struct PagedDecode {
   // Set by paged_decode().
   std::int32_t group, parts_shift;  // n_head / n_kv_head; the logarithm of `parts`
   std::int32_t turns;  // sequences of a block of threads
+  bool fp8;  // as in PagedAttentionArguments
 };
 // Copies `bytes`, a multiple of 16, from pinned memory of the host, in the order of the stream: in a few microseconds less than a
 // copy of more than about a kilobyte by the driver. What is enqueued next must be a graph or a copy: kernels of a decoding step

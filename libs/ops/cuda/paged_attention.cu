@@ -5,8 +5,8 @@
 // memory, and the one that ends last adds the parts up in the order of the splits (flash-decoding: Dao et al. 2023). Splits
 // begin at multiples of one size, so that the order of every sum depends on the sequence alone.
 //
-// In bfloat16 the products are those of tensor cores. A tile of 16 rows, which is a decode or a few tokens, shares the keys
-// out among four warps; a tall tile, which is a piece of a prompt, its rows.
+// In bfloat16, beside which keys and values may be E4M3, the products are those of tensor cores. A tile of 16 rows, which is a
+// decode or a few tokens, shares the keys out among four warps; a tall tile, which is a piece of a prompt, its rows.
 
 #include "device_code.cuh"
 #include "paged_attention.cuh"
@@ -20,9 +20,9 @@ constexpr int kThreads = kAttentionThreads, kWarps = kAttentionWarps;
 // What a block of threads works on.
 struct Work {
   PagedSequence sequence;
-  int first, rows;         // rows of the sequence
-  int begin, end;          // keys
-  int first_split, splits; // those that see keys of the tile
+  int first, rows;  // rows of the sequence
+  int begin, end;  // keys
+  int first_split, splits;  // those that see keys of the tile
   bool any;
 };
 
@@ -126,12 +126,13 @@ __device__ inline void write_row(const PagedAttentionArguments& p, const Work& w
 
 // ---------------------------------------------------------------------------------------------------- bfloat16
 
-template <int D, int kRowWarps, int kBlocks>
+// T: of keys and values.
+template <class T, int D, int kRowWarps, int kBlocks>
 __global__ void __launch_bounds__(kThreads, kBlocks) paged_attention_bf16(const __grid_constant__ PagedAttentionArguments p) {
   constexpr int kKeyWarps = kWarps / kRowWarps, kTile = kTileKeys * D;
   constexpr int kKeys = kTileKeys / kKeyWarps;  // of a tile that one warp takes
   extern __shared__ __align__(128) unsigned char shared[];
-  auto* const stages = reinterpret_cast<bf16*>(shared);  // kStages times keys and values
+  auto* const stages = reinterpret_cast<T*>(shared);  // kStages times keys and values
   let_next_begin();
   wait_for_previous();
   const Work work = find_work(p, 16 * kRowWarps);
@@ -143,10 +144,10 @@ __global__ void __launch_bounds__(kThreads, kBlocks) paged_attention_bf16(const 
   const int row0 = 16 * row_warp + quad_row, row1 = row0 + 8;  // of the tile
   const float scale = p.scale * kLog2E;  // powers of two instead of e
 
-  TileLoader<bf16, D, kTileKeys, PagedAttentionArguments> loader(p, static_cast<int>(blockIdx.y));
+  TileLoader<T, D, kTileKeys, PagedAttentionArguments> loader(p, static_cast<int>(blockIdx.y));
   loader.start(work.sequence.table, work.begin, work.end);
   const auto begin_copy = [&](int stage) {
-    bf16* const keys = stages + static_cast<std::ptrdiff_t>(stage) * 2 * kTile;
+    T* const keys = stages + static_cast<std::ptrdiff_t>(stage) * 2 * kTile;
     loader.copy([&](int row, int chunk) { return place<D>(keys, row, chunk); },
                 [&](int row, int chunk) { return place<D>(keys + kTile, row, chunk); });
   };
@@ -165,18 +166,22 @@ __global__ void __launch_bounds__(kThreads, kBlocks) paged_attention_bf16(const 
     const i64 offset0 = row_offset(p, work, min(row0, work.rows - 1)), offset1 = row_offset(p, work, min(row1, work.rows - 1));
 #pragma unroll
     for (int i = 0; i < D / 16; ++i) {
-      const int column = 16 * i + 2 * quad;
+      const int column = 16 * i + kPair<T> * quad;
       q[i][0] = *reinterpret_cast<const u32*>(from + offset0 + column);
       q[i][1] = *reinterpret_cast<const u32*>(from + offset1 + column);
-      q[i][2] = *reinterpret_cast<const u32*>(from + offset0 + column + 8);
-      q[i][3] = *reinterpret_cast<const u32*>(from + offset1 + column + 8);
+      q[i][2] = *reinterpret_cast<const u32*>(from + offset0 + column + kNextPair<T>);
+      q[i][3] = *reinterpret_cast<const u32*>(from + offset1 + column + kNextPair<T>);
+      if constexpr (kIsE4M3<T>) {
+#pragma unroll
+        for (u32& pair : q[i]) pair = half_of_bf16(pair);
+      }
     }
   }
   const int last[2] = {last_key(p, work, min(row0, work.rows - 1)), last_key(p, work, min(row1, work.rows - 1))};
   // Tiles between these are seen by every row.
   const int all_see_from = max(0, last_key(p, work, work.rows - 1) - p.window), all_see_to = last_key(p, work, 0);
 
-  RowSums<D> sums;
+  RowSums<T, D> sums;
 
   for (int tile = 0; tile < tiles; ++tile) {
     if (tile + kStages - 1 < tiles) begin_copy((tile + kStages - 1) % kStages);
@@ -184,8 +189,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks) paged_attention_bf16(const 
     loader.look_up();
     wait_for_copies<kStages - 1>();
     __syncthreads();
-    bf16* const keys = stages + static_cast<std::ptrdiff_t>(tile % kStages) * 2 * kTile;
-    bf16* const values = keys + kTile;
+    T* const keys = stages + static_cast<std::ptrdiff_t>(tile % kStages) * 2 * kTile;
+    T* const values = keys + kTile;
 
     const int first_key = work.begin + tile * kTileKeys + key_warp * kKeys;
     const bool all_see = first_key >= all_see_from && first_key + kKeys - 1 <= all_see_to;
@@ -202,12 +207,9 @@ __global__ void __launch_bounds__(kThreads, kBlocks) paged_attention_bf16(const 
     for (int r = 0; r < 2; ++r) {
       const int row = r == 0 ? row0 : row1;
       if (row >= work.rows) continue;
-#pragma unroll
-      for (int i = 0; i < D / 8; ++i) {
-        float pair[2] = {sums.out[i][2 * r], sums.out[i][2 * r + 1]};
-        const int column = 8 * i + 2 * quad;
-        write_row<2, bf16>(p, work, row, column, sums.maximum[r], sums.sum[r], pair);
-      }
+      sums.visit(r, [&]<int N>(int column, float(&values)[N]) {
+        write_row<N, bf16>(p, work, row, column, sums.maximum[r], sums.sum[r], values);
+      });
     }
   } else {
     wait_for_copies<0>();
@@ -327,9 +329,9 @@ __global__ void __launch_bounds__(kThreads) paged_attention_float(const __grid_c
     const int row = warp * kRowsPerWarp + r;
     const float total = warp_sum(sum[r]);
     if (row >= work.rows) continue;
-    // A lane's dimensions are 32 apart, and d == 0 is what writes the marks: lane 0 alone has it.
 #pragma unroll
     for (int i = 0; i < D / 32; ++i) {
+      // A lane's dimensions are 32 apart, and d == 0 is what writes the marks: lane 0 alone has it.
       float one[1] = {out[r][i]};
       write_row<1, float>(p, work, row, 32 * i + lane, maximum[r], total, one);
     }
@@ -339,9 +341,10 @@ __global__ void __launch_bounds__(kThreads) paged_attention_float(const __grid_c
 
 // -------------------------------------------------------------------------------------------------------- writes
 
-template <class T, int N>
-__global__ void paged_store_kernel(const T* k, i64 k_stride, const T* v, i64 v_stride, const std::int32_t* slots, T* keys,
-                                   T* values, PagedShape shape) {
+// C: of the cache.
+template <class T, class C, int N>
+__global__ void paged_store_kernel(const T* k, i64 k_stride, const T* v, i64 v_stride, const std::int32_t* slots, C* keys,
+                                   C* values, PagedShape shape) {
   let_next_begin();
   wait_for_previous();
   const int packs = shape.d / N, i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
@@ -350,10 +353,11 @@ __global__ void paged_store_kernel(const T* k, i64 k_stride, const T* v, i64 v_s
   const int slot = slots[token];
   if (slot < 0) return;
   const i64 to = cache_offset(shape, slot, head) + column, from = static_cast<i64>(head) * shape.d + column;
-  const Pack<T, N> key = *reinterpret_cast<const Pack<T, N>*>(k + token * k_stride + from);
-  const Pack<T, N> value = *reinterpret_cast<const Pack<T, N>*>(v + token * v_stride + from);
-  *reinterpret_cast<Pack<T, N>*>(keys + to) = key;
-  *reinterpret_cast<Pack<T, N>*>(values + to) = value;
+  float key[N], value[N];
+  load<N>(k + token * k_stride + from, key);
+  load<N>(v + token * v_stride + from, value);
+  store<N>(keys + to, key);
+  store<N>(values + to, value);
 }
 
 }  // namespace
@@ -373,13 +377,15 @@ void paged_attention(Element type, const PagedAttentionArguments& p, Stream stre
       launch(&paged_attention_float<D>, grid, kThreads, kBytes, stream, p);
       return;
     }
-    constexpr std::size_t kTiles = std::size_t{kStages} * 2 * kTileKeys * D * sizeof(bf16);
-    constexpr std::size_t kSums = WarpSums<D>::bytes(kTileRows), kBytes = kTiles > kSums ? kTiles : kSums;
-    if (p.tall) {
-      launch(&paged_attention_bf16<D, 4, 2>, grid, kThreads, kTiles, stream, p);
-    } else {
-      launch(&paged_attention_bf16<D, 1, 3>, grid, kThreads, kBytes, stream, p);
-    }
+    visit_cache<bf16>(p.fp8, [&]<class T>(T) {
+      constexpr std::size_t kTiles = std::size_t{kStages} * 2 * kTileKeys * D * sizeof(T);
+      constexpr std::size_t kSums = WarpSums<D>::bytes(kTileRows), kBytes = kTiles > kSums ? kTiles : kSums;
+      if (p.tall) {
+        launch(&paged_attention_bf16<T, D, 4, 2>, grid, kThreads, kTiles, stream, p);
+      } else {
+        launch(&paged_attention_bf16<T, D, 1, 3>, grid, kThreads, kBytes, stream, p);
+      }
+    });
   };
   if (p.d == 64) {
     run(std::integral_constant<int, 64>());
@@ -398,9 +404,11 @@ void paged_store(Element type, const void* k, i64 k_stride, const void* v, i64 v
   visit(type, [&]<class T>(T) {
     const auto run = [&]<int N>(std::integral_constant<int, N>) {
       constexpr unsigned kStoreThreads = 256;
-      launch(&paged_store_kernel<T, N>, blocks_for(elements / N, kStoreThreads), kStoreThreads, 0, stream,
-             static_cast<const T*>(k), k_stride, static_cast<const T*>(v), v_stride, slots, static_cast<T*>(keys),
-             static_cast<T*>(values), shape);
+      visit_cache<T>(shape.fp8, [&]<class C>(C) {
+        launch(&paged_store_kernel<T, C, N>, blocks_for(elements / N, kStoreThreads), kStoreThreads, 0, stream,
+               static_cast<const T*>(k), k_stride, static_cast<const T*>(v), v_stride, slots, static_cast<C*>(keys),
+               static_cast<C*>(values), shape);
+      });
     };
     constexpr int N = kPackSize<T>;
     if (shape.d % N == 0 && k_stride % N == 0 && v_stride % N == 0 && aligned(k) && aligned(v) && aligned(keys) &&

@@ -1,8 +1,14 @@
 #pragma once
 // What the kernels of paged attention share (paged_attention.cu, paged_decode.cu): how tiles of keys and values come to shared
-// memory, and what a warp does with a tile in bfloat16. Blocks have kAttentionThreads threads.
+// memory, and what a warp does with a tile. Blocks have kAttentionThreads threads.
+//
+// T is the type of keys and values: bfloat16, or E4M3, which becomes half precision between shared memory and the products. Where
+// a lane loads two pairs of bfloat16, eight columns apart, it loads four neighbouring numbers of E4M3. Products with E4M3
+// therefore permute 16 columns: for scores, those of queries and keys alike, so that the sum stays the same; for values, the even
+// ones come first, then the odd ones (split_values()).
 
 #include "device_code.cuh"
+#include "e4m3.cuh"
 #include "tensor_cores.cuh"
 
 namespace nanochat::ops::cuda {
@@ -11,6 +17,15 @@ inline constexpr int kAttentionThreads = 128, kAttentionWarps = kAttentionThread
 inline constexpr int kStages = 2;  // tiles of keys in shared memory: one in use, the others on their way
 inline constexpr float kLog2E = 1.44269504088896341F;
 inline constexpr float kInfinity = INFINITY;
+
+template <class T>
+inline constexpr bool kIsE4M3 = std::is_same_v<T, e4m3>;
+
+// Lane l has four of a query's 16 numbers in a fragment: the pair from kPair<T> * (l % 4) on, and the one kNextPair<T> further on.
+template <class T>
+inline constexpr int kPair = kIsE4M3<T> ? 4 : 2;
+template <class T>
+inline constexpr int kNextPair = kIsE4M3<T> ? 2 : 8;
 
 // exp2(x - maximum) where a row may not have seen a key yet.
 __device__ inline float weight_of(float maximum, float overall) {
@@ -105,11 +120,35 @@ class TileLoader {
   int block_[kRows];
 };
 
-// A tile of kTileKeys rows of D bfloat16 numbers in shared memory. The chunks of 16 bytes of a row are permuted, so that
-// the rows of a matrix fragment lie in different banks.
-template <int D>
-__device__ inline bf16* place(bf16* tile, int row, int chunk) {
-  return tile + row * D + ((chunk ^ (row & 7)) * 8);
+// A tile of kTileKeys rows of D numbers in shared memory. The chunks of 16 bytes of a row are permuted, so that eight
+// neighbouring rows of a matrix fragment lie in different banks.
+template <int D, class T>
+__device__ inline T* place(T* tile, int row, int chunk) {
+  constexpr int kNumbers = 16 / static_cast<int>(sizeof(T)), kChunks = D / kNumbers;
+  constexpr int kRowsOfBanks = kChunks < 8 ? 8 / kChunks : 1;
+  return tile + row * D + ((chunk ^ (row / kRowsOfBanks & (8 / kRowsOfBanks - 1))) * kNumbers);
+}
+
+// Of two keys each, a pair of neighbouring values: the first value of both, and the second of both, in half precision.
+__device__ inline void split_values(u32 pairs, u32& first, u32& second) {
+  const u32 sorted = __byte_perm(pairs, 0, 0x3120);
+  first = to_half(sorted);
+  second = to_half(sorted >> 16);
+}
+
+template <class T>
+__device__ inline void multiply_add(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) {
+  if constexpr (kIsE4M3<T>) {
+    multiply_add_half(c, a, b0, b1);
+  } else {
+    multiply_add(c, a, b0, b1);
+  }
+}
+// Two numbers as one operand of a product with keys or values of type T.
+template <class T>
+__device__ inline u32 pack_operand(float low, float high) {
+  if constexpr (kIsE4M3<T>) return pack_half(low, high);
+  return pack_bf16(low, high);
 }
 
 // What the warps of a block know of `rows` rows, in shared memory: each warp saw other keys.
@@ -150,15 +189,15 @@ struct WarpSums {
 
 // What a warp knows of the 16 rows of a tile after the keys that it has seen, as a fragment of matrices has it: lane l has the
 // rows l / 4 and l / 4 + 8. Exponents are of two.
-template <int D>
+template <class T, int D>
 struct RowSums {
-  float out[D / 8][4] = {};  // weighted sums of values
+  float out[D / 8][4] = {};  // weighted sums of values: visit() tells of which columns
   float maximum[2] = {-kInfinity, -kInfinity}, sum[2] = {};
 
   // Takes in kKeys keys of a tile from row `first` on. q: the queries as fragments. hidden(key, row): whether the key `first` +
   // key is hidden from row 0 or 1 of this lane; not asked where every row sees all.
   template <int kKeys, class Hidden>
-  __device__ void add(const u32 (&q)[D / 16][4], bf16* keys, bf16* values, int first, float scale, bool all_see,
+  __device__ void add(const u32 (&q)[D / 16][4], T* keys, T* values, int first, float scale, bool all_see,
                       const Hidden& hidden) {
     const int lane = static_cast<int>(threadIdx.x) % 32, quad = lane % 4;
     float scores[kKeys / 8][4] = {};
@@ -167,9 +206,16 @@ struct RowSums {
 #pragma unroll
       for (int j = 0; j < kKeys / 16; ++j) {
         u32 k[4];
-        load_matrices(k, place<D>(keys, first + 16 * j + (lane & 7) + (lane / 16) * 8, 2 * i + (lane / 8) % 2));
-        multiply_add(scores[2 * j], q[i], k[0], k[1]);
-        multiply_add(scores[2 * j + 1], q[i], k[2], k[3]);
+        if constexpr (kIsE4M3<T>) {
+          u32 four[2];
+          load_matrices(four, place<D>(keys, first + 16 * j + lane % 16, i));
+#pragma unroll
+          for (int e = 0; e < 4; ++e) k[e] = to_half(four[e / 2] >> e % 2 * 16);
+        } else {
+          load_matrices(k, place<D>(keys, first + 16 * j + (lane & 7) + (lane / 16) * 8, 2 * i + (lane / 8) % 2));
+        }
+        multiply_add<T>(scores[2 * j], q[i], k[0], k[1]);
+        multiply_add<T>(scores[2 * j + 1], q[i], k[2], k[3]);
       }
     }
     float highest[2] = {maximum[0], maximum[1]};
@@ -207,15 +253,25 @@ struct RowSums {
     }
 #pragma unroll
     for (int j = 0; j < kKeys / 16; ++j) {
-      const u32 weights[4] = {pack_bf16(scores[2 * j][0], scores[2 * j][1]), pack_bf16(scores[2 * j][2], scores[2 * j][3]),
-                              pack_bf16(scores[2 * j + 1][0], scores[2 * j + 1][1]),
-                              pack_bf16(scores[2 * j + 1][2], scores[2 * j + 1][3])};
+      u32 weights[4];
+#pragma unroll
+      for (int e = 0; e < 4; ++e) {
+        const float(&pairs)[4] = scores[2 * j + e / 2];
+        weights[e] = pack_operand<T>(pairs[e % 2 * 2], pairs[e % 2 * 2 + 1]);
+      }
 #pragma unroll
       for (int i = 0; i < D / 16; ++i) {
         u32 v[4];
-        load_matrices_transposed(v, place<D>(values, first + 16 * j + (lane & 15), 2 * i + lane / 16));
-        multiply_add(out[2 * i], weights, v[0], v[1]);
-        multiply_add(out[2 * i + 1], weights, v[2], v[3]);
+        if constexpr (kIsE4M3<T>) {
+          u32 pairs[2];
+          load_matrices_transposed(pairs, place<D>(values, first + 16 * j + lane % 16, i));
+          split_values(pairs[0], v[0], v[2]);
+          split_values(pairs[1], v[1], v[3]);
+        } else {
+          load_matrices_transposed(v, place<D>(values, first + 16 * j + (lane & 15), 2 * i + lane / 16));
+        }
+        multiply_add<T>(out[2 * i], weights, v[0], v[1]);
+        multiply_add<T>(out[2 * i + 1], weights, v[2], v[3]);
       }
     }
   }
@@ -229,6 +285,25 @@ struct RowSums {
     }
   }
 
+  // Calls body(column, values) with this lane's weighted sums of row 0 or 1, those of neighbouring columns together.
+  template <class Body>
+  __device__ void visit(int r, const Body& body) const {
+    const int quad = static_cast<int>(threadIdx.x) % 4;
+    if constexpr (kIsE4M3<T>) {
+#pragma unroll
+      for (int i = 0; i < D / 16; ++i) {
+        float four[4] = {out[2 * i][2 * r], out[2 * i + 1][2 * r], out[2 * i][2 * r + 1], out[2 * i + 1][2 * r + 1]};
+        body(16 * i + 4 * quad, four);
+      }
+    } else {
+#pragma unroll
+      for (int i = 0; i < D / 8; ++i) {
+        float pair[2] = {out[i][2 * r], out[i][2 * r + 1]};
+        body(8 * i + 2 * quad, pair);
+      }
+    }
+  }
+
   // This warp's complete sums.
   __device__ void store(const WarpSums<D>& to) const {
     const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32, quad = lane % 4;
@@ -236,10 +311,7 @@ struct RowSums {
     for (int r = 0; r < 2; ++r) {
       const int row = lane / 4 + 8 * r;
       if (row >= to.rows) continue;
-#pragma unroll
-      for (int i = 0; i < D / 8; ++i) {
-        *reinterpret_cast<float2*>(to.row(warp, row) + 8 * i + 2 * quad) = make_float2(out[i][2 * r], out[i][2 * r + 1]);
-      }
+      visit(r, [&]<int N>(int column, const float(&values)[N]) { cuda::store<N>(to.row(warp, row) + column, values); });
       if (quad == 0) to.marks[warp * to.rows + row] = make_float2(maximum[r], sum[r]);
     }
   }

@@ -38,24 +38,26 @@ struct DecodeItem {
   __host__ __device__ bool has_keys() const { return begin < end; }
 };
 
-// What a block has in shared memory behind the slots: where it begins, in bytes.
-template <int D, int kSlots>
+// What a block has in shared memory behind the slots: where it begins, in bytes. A warp has kSlots slots of bfloat16, or twice as
+// many of E4M3.
+template <class T, int D, int kSlots>
 struct DecodeLayout {
   static constexpr int kSlot = 2 * kKeys * D;  // numbers of keys and values
-  static constexpr int kSlotBytes = kSlot * static_cast<int>(sizeof(bf16));
+  static constexpr int kSlotBytes = kSlot * static_cast<int>(sizeof(T));
+  static constexpr int kCount = kSlots * static_cast<int>(sizeof(bf16) / sizeof(T));  // slots of a warp
   static constexpr int kPitch = D + 8;  // of queries: rows of a fragment lie in different banks
 
   int group, parts;
-  __host__ __device__ int items() const { return kWarps * kSlots * kSlotBytes; }  // DecodeItem (kMostTurns)
+  __host__ __device__ int items() const { return kWarps * kCount * kSlotBytes; }  // DecodeItem (kMostTurns)
   __host__ __device__ int warp_sums() const { return items() + kMostTurns * static_cast<int>(sizeof(DecodeItem)); }
-  __host__ __device__ int queries() const {  // bfloat16 (group, kPitch)
+  __host__ __device__ int queries() const {  // bfloat16 or, beside E4M3, half precision (group, kPitch)
     return warp_sums() + (WarpSums<D>::bytes(group) + 15) / 16 * 16;
   }
-  __host__ __device__ int fresh() const {  // bfloat16 (2, D): the new key and value
+  __host__ __device__ int fresh() const {  // T (2, D): the new key and value
     return queries() + group * kPitch * static_cast<int>(sizeof(bf16));
   }
   __host__ __device__ int squares() const {  // float (warps): sums of squares of a row of p.stream
-    return fresh() + 2 * D * static_cast<int>(sizeof(bf16));
+    return fresh() + 2 * D * static_cast<int>(sizeof(T));
   }
   __host__ __device__ int sums() const {  // float4 (parts, share()): of each part, what this block adds up
     return squares() + kWarps * static_cast<int>(sizeof(float));
@@ -95,8 +97,9 @@ __device__ inline float sum_of_squares(const uint4& pack) {
 }
 
 // What a warp knows of queries after the keys that it has seen, as a fragment of matrices has it: a lane has two columns of each
-// tile of queries, and of each 16 dimensions the rows lane / 4 and lane / 4 + 8. Exponents are of two.
-template <int D, int kTiles>
+// tile of queries, and of each 16 dimensions the rows lane / 4 and lane / 4 + 8, which beside E4M3 are the dimensions
+// 2 * (lane / 4) and the next one. Exponents are of two.
+template <class T, int D, int kTiles>
 struct QuerySums {
   float out[kTiles][D / 16][4] = {};  // weighted sums of values
   float maximum[kTiles][2], sum[kTiles][2] = {};
@@ -107,15 +110,22 @@ struct QuerySums {
   }
 
   // Takes in kKeys keys, of which the first `count` are seen.
-  __device__ void add(const u32 (&q)[kTiles][D / 16][2], bf16* keys, bf16* values, float scale, int count) {
+  __device__ void add(const u32 (&q)[kTiles][D / 16][2], T* keys, T* values, float scale, int count) {
     const int lane = static_cast<int>(threadIdx.x) % 32;
     float products[kTiles][2][4] = {};  // two sums, so that a product waits for every other one before it
 #pragma unroll
     for (int i = 0; i < D / 16; ++i) {
       u32 k[4];
-      load_matrices(k, place<D>(keys, lane % 16, 2 * i + lane / 16));
+      if constexpr (kIsE4M3<T>) {
+        u32 four[2];
+        load_matrices(four, place<D>(keys, lane % 16, i));
 #pragma unroll
-      for (int t = 0; t < kTiles; ++t) multiply_add(products[t][i % 2], k, q[t][i][0], q[t][i][1]);
+        for (int e = 0; e < 4; ++e) k[e] = to_half(four[e % 2] >> e / 2 * 16);
+      } else {
+        load_matrices(k, place<D>(keys, lane % 16, 2 * i + lane / 16));
+      }
+#pragma unroll
+      for (int t = 0; t < kTiles; ++t) multiply_add<T>(products[t][i % 2], k, q[t][i][0], q[t][i][1]);
     }
     u32 weights[kTiles][2];
     float decay[kTiles][2];
@@ -145,18 +155,25 @@ struct QuerySums {
         scores[e] = power_of_two(scores[e] - shift[e % 2]);
         sum[t][e % 2] += scores[e];
       }
-      weights[t][0] = transpose_matrix(pack_bf16(scores[0], scores[1]));
-      weights[t][1] = transpose_matrix(pack_bf16(scores[2], scores[3]));
+      weights[t][0] = transpose_matrix(pack_operand<T>(scores[0], scores[1]));
+      weights[t][1] = transpose_matrix(pack_operand<T>(scores[2], scores[3]));
     }
 #pragma unroll
     for (int i = 0; i < D / 16; ++i) {
       u32 v[4];
-      load_matrices_transposed(v, place<D>(values, lane % 8 + lane / 16 * 8, 2 * i + lane / 8 % 2));
+      if constexpr (kIsE4M3<T>) {
+        u32 pairs[2];
+        load_matrices_transposed(pairs, place<D>(values, lane % 16, i));
+        split_values(pairs[0], v[0], v[1]);
+        split_values(pairs[1], v[2], v[3]);
+      } else {
+        load_matrices_transposed(v, place<D>(values, lane % 8 + lane / 16 * 8, 2 * i + lane / 8 % 2));
+      }
 #pragma unroll
       for (int t = 0; t < kTiles; ++t) {
 #pragma unroll
         for (int e = 0; e < 4; ++e) out[t][i][e] *= decay[t][e % 2];
-        multiply_add(out[t][i], v, weights[t][0], weights[t][1]);
+        multiply_add<T>(out[t][i], v, weights[t][0], weights[t][1]);
       }
     }
   }
@@ -172,11 +189,11 @@ struct QuerySums {
         for (int offset = 4; offset < 32; offset *= 2) sum[t][c] += __shfl_xor_sync(0xffffffffU, sum[t][c], offset);
         const int row = kColumns * t + 2 * (lane % 4) + c;
         if (row >= to.rows) continue;
-        float* const sums = to.row(warp, row) + lane / 4;
+        float* const sums = to.row(warp, row) + (kIsE4M3<T> ? 2 : 1) * (lane / 4);
 #pragma unroll
         for (int i = 0; i < D / 16; ++i) {
           sums[16 * i] = out[t][i][c];
-          sums[16 * i + 8] = out[t][i][2 + c];
+          sums[16 * i + (kIsE4M3<T> ? 1 : 8)] = out[t][i][2 + c];
         }
         if (lane / 4 == 0) to.marks[warp * to.rows + row] = make_float2(maximum[t][c], sum[t][c]);
       }
@@ -186,11 +203,12 @@ struct QuerySums {
 
 #endif
 
-// kTiles: tiles of queries that share a key/value head; kSlots: of each warp.
-template <int D, int kTiles, int kSlots>
+// T: of keys and values; kTiles: tiles of queries that share a key/value head; kSlots: as in DecodeLayout.
+template <class T, int D, int kTiles, int kSlots>
 __global__ void __launch_bounds__(kThreads, blocks_at_once(kSlots)) paged_decode_kernel(const __grid_constant__ PagedDecode p) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-  using Layout = DecodeLayout<D, kSlots>;
+  using Layout = DecodeLayout<T, D, kSlots>;
+  using Query = std::conditional_t<kIsE4M3<T>, __half, bf16>;
   constexpr int kHalf = D / 2, kLanes = kHalf / kPairs, kHeadsAtOnce = kThreads / kLanes;
   constexpr int kPasses = (kColumns * kTiles + 2 + kHeadsAtOnce - 1) / kHeadsAtOnce;
   extern __shared__ __align__(128) unsigned char shared[];
@@ -200,8 +218,8 @@ __global__ void __launch_bounds__(kThreads, blocks_at_once(kSlots)) paged_decode
   const Layout layout = {group, parts};
   auto* const items = reinterpret_cast<DecodeItem*>(shared + layout.items());
   const WarpSums<D> warp_sums(shared + layout.warp_sums(), group);
-  auto* const queries = reinterpret_cast<bf16*>(shared + layout.queries());
-  auto* const fresh = reinterpret_cast<bf16*>(shared + layout.fresh());
+  auto* const queries = reinterpret_cast<Query*>(shared + layout.queries());
+  auto* const fresh = reinterpret_cast<T*>(shared + layout.fresh());
   auto* const squares = reinterpret_cast<float*>(shared + layout.squares());
   auto* const all_sums = reinterpret_cast<float4*>(shared + layout.sums());
   auto* const all_marks = reinterpret_cast<float2*>(shared + layout.marks());
@@ -237,10 +255,12 @@ __global__ void __launch_bounds__(kThreads, blocks_at_once(kSlots)) paged_decode
     return (block * p.n_kv_head + head) * p.block_size + position - block_of(position) * p.block_size;
   };
 
-  // This warp's slots, which are filled in the order in which they are used, kSlots ahead and beyond the end of a sequence. A lane
-  // copies 16 bytes of every kRowsAtOnce-th key. It looks up one key, a slot ahead, and has the others from its neighbours.
-  constexpr int kChunks = D / 8, kRowsAtOnce = 32 / kChunks, kRows = kKeys / kRowsAtOnce, kStride = kWarps * kKeys;
-  bf16* const slots = reinterpret_cast<bf16*>(shared) + warp * kSlots * Layout::kSlot;
+  // This warp's slots, which are filled in the order in which they are used, as far ahead as there are slots and beyond the end of
+  // a sequence. A lane copies 16 bytes of every kRowsAtOnce-th key. It looks up one key, a slot ahead, and has the others from
+  // its neighbours.
+  constexpr int kNumbers = 16 / static_cast<int>(sizeof(T)), kChunks = D / kNumbers, kRowsAtOnce = 32 / kChunks;
+  constexpr int kRows = kKeys / kRowsAtOnce, kStride = kWarps * kKeys;
+  T* const slots = reinterpret_cast<T*>(shared) + warp * Layout::kCount * Layout::kSlot;
   const std::uint64_t once = read_once();
   const std::int32_t* table = nullptr;
   int opened = -1, filled = 0, next = 0, next_end = 0, cached_end = 0, found = 0;
@@ -258,15 +278,15 @@ __global__ void __launch_bounds__(kThreads, blocks_at_once(kSlots)) paged_decode
   const auto fill_slot = [&] {
     if (opened < p.turns) {
       const int position = next + lane % kKeys, row = position < cached_end ? row_of(found, position) : -1;
-      bf16* const keys = slots + filled * Layout::kSlot;
-      filled = filled + 1 == kSlots ? 0 : filled + 1;
+      T* const keys = slots + filled * Layout::kSlot;
+      filled = filled + 1 == Layout::kCount ? 0 : filled + 1;
 #pragma unroll
       for (int i = 0; i < kRows; ++i) {
         const int key = i * kRowsAtOnce + lane / kChunks, from_row = __shfl_sync(0xffffffffU, row, key);
-        const i64 from = static_cast<i64>(max(from_row, 0)) * D + lane % kChunks * 8;
-        bf16* const to = place<D>(keys, key, lane % kChunks);
-        copy_async(to, static_cast<const bf16*>(p.keys) + from, from_row >= 0, once);
-        copy_async(to + kKeys * D, static_cast<const bf16*>(p.values) + from, from_row >= 0, once);
+        const i64 from = static_cast<i64>(max(from_row, 0)) * D + lane % kChunks * kNumbers;
+        T* const to = place<D>(keys, key, lane % kChunks);
+        copy_async(to, static_cast<const T*>(p.keys) + from, from_row >= 0, once);
+        copy_async(to + kKeys * D, static_cast<const T*>(p.values) + from, from_row >= 0, once);
       }
       next += kStride;
       look_up();
@@ -355,12 +375,21 @@ __global__ void __launch_bounds__(kThreads, blocks_at_once(kSlots)) paged_decode
           x2[j] *= factor;
         }
       }
-      bf16* const to = (which < group ? queries + which * Layout::kPitch : fresh + (which - group) * D) + pair;
+      if constexpr (kIsE4M3<T>) {  // queries have another type than keys and values
+        if (which < group) {
+          store<kPairs>(queries + which * Layout::kPitch + pair, x1);
+          store<kPairs>(queries + which * Layout::kPitch + pair + kHalf, x2);
+          continue;
+        }
+      }
+      T* const to = (!kIsE4M3<T> && which < group ? reinterpret_cast<T*>(queries) + which * Layout::kPitch
+                                                  : fresh + (which - group) * D) +
+                    pair;
       store<kPairs>(to, x1);
       store<kPairs>(to + kHalf, x2);
       if (which < group) continue;
-      bf16* const cached = static_cast<bf16*>(which == group ? p.keys : p.values) +
-                           static_cast<i64>(row_of(block_of(from.slot), from.slot)) * D + pair;
+      T* const cached = static_cast<T*>(which == group ? p.keys : p.values) +
+                        static_cast<i64>(row_of(block_of(from.slot), from.slot)) * D + pair;
       store<kPairs>(cached, x1);
       store<kPairs>(cached + kHalf, x2);
     }
@@ -368,7 +397,7 @@ __global__ void __launch_bounds__(kThreads, blocks_at_once(kSlots)) paged_decode
 
   look_up();
 #pragma unroll 1
-  for (int slot = 0; slot < kSlots; ++slot) fill_slot();
+  for (int slot = 0; slot < Layout::kCount; ++slot) fill_slot();
   const DecodeItem opening = item_of(0);
   // This block's shared memory may be stored to. A cluster has one sequence.
   if (parts > 1 && opening.used > 0) arrive_cluster();
@@ -386,26 +415,26 @@ __global__ void __launch_bounds__(kThreads, blocks_at_once(kSlots)) paged_decode
       u32 q[kTiles][D / 16][2];
 #pragma unroll
       for (int t = 0; t < kTiles; ++t) {
-        const bf16* const query = queries + min(kColumns * t + lane / 4, group - 1) * Layout::kPitch + 2 * (lane % 4);
+        const Query* const query = queries + min(kColumns * t + lane / 4, group - 1) * Layout::kPitch + kPair<T> * (lane % 4);
 #pragma unroll
         for (int j = 0; j < D / 16; ++j) {
           q[t][j][0] = *reinterpret_cast<const u32*>(query + 16 * j);
-          q[t][j][1] = *reinterpret_cast<const u32*>(query + 16 * j + 8);
+          q[t][j][1] = *reinterpret_cast<const u32*>(query + 16 * j + kNextPair<T>);
         }
       }
-      QuerySums<D, kTiles> own;
+      QuerySums<T, D, kTiles> own;
 #pragma unroll 1
       for (int first = item.begin + warp * kKeys; first < item.end; first += kStride) {
-        bf16* const keys = slots + used * Layout::kSlot;
-        used = used + 1 == kSlots ? 0 : used + 1;
-        bf16* const values = keys + kKeys * D;
-        wait_for_copies<kSlots - 1>();
+        T* const keys = slots + used * Layout::kSlot;
+        used = used + 1 == Layout::kCount ? 0 : used + 1;
+        T* const values = keys + kKeys * D;
+        wait_for_copies<Layout::kCount - 1>();
         __syncwarp();
         const int position = item.position - first;  // of the new key
         if (newest(item) && position < kKeys) {
           if (lane < 2 * kChunks) {
             *reinterpret_cast<uint4*>(place<D>(lane < kChunks ? keys : values, position,
-                                               lane % kChunks)) = *reinterpret_cast<const uint4*>(fresh + 8 * lane);
+                                               lane % kChunks)) = *reinterpret_cast<const uint4*>(fresh + kNumbers * lane);
           }
           __syncwarp();
         }
@@ -461,12 +490,12 @@ __global__ void __launch_bounds__(kThreads, blocks_at_once(kSlots)) paged_decode
 #endif
 }
 
-template <int D, int kTiles, int kSlots>
+template <class T, int D, int kTiles, int kSlots>
 void launch_decodes(PagedDecode p, int across, Stream stream) {
   p.turns = (p.sequence_count + across - 1) / across;
   const dim3 grid(static_cast<unsigned>(p.n_kv_head), static_cast<unsigned>(p.parts), static_cast<unsigned>(across));
-  const DecodeLayout<D, kSlots> layout = {p.group, p.parts};
-  launch_clusters(&paged_decode_kernel<D, kTiles, kSlots>, grid, grid.y, kThreads, static_cast<std::size_t>(layout.bytes()),
+  const DecodeLayout<T, D, kSlots> layout = {p.group, p.parts};
+  launch_clusters(&paged_decode_kernel<T, D, kTiles, kSlots>, grid, grid.y, kThreads, static_cast<std::size_t>(layout.bytes()),
                   stream, p);
 }
 
@@ -509,8 +538,10 @@ void paged_decode(const PagedDecode& arguments, Stream stream) {
   // With many sequences for each block, two blocks of three slots are faster than three of two slots.
   const bool many = p.sequence_count >= kManyTurns * blocks_across(p, 3) && p.parts == 1;
   const auto run = [&]<int D, int kTiles>(std::integral_constant<int, D>, std::integral_constant<int, kTiles>) {
-    many ? launch_decodes<D, kTiles, 3>(p, blocks_across(p, 3), stream)
-         : launch_decodes<D, kTiles, 2>(p, blocks_across(p, 2), stream);
+    visit_cache<bf16>(p.fp8, [&]<class T>(T) {
+      many ? launch_decodes<T, D, kTiles, 3>(p, blocks_across(p, 3), stream)
+           : launch_decodes<T, D, kTiles, 2>(p, blocks_across(p, 2), stream);
+    });
   };
   const auto run_tiles = [&]<int D>(std::integral_constant<int, D> d) {
     group <= kColumns ? run(d, std::integral_constant<int, 1>()) : run(d, std::integral_constant<int, 2>());

@@ -2,6 +2,7 @@
 // once, 16 bytes at a time where rows allow it, and a row stays in registers between its sum and its use.
 
 #include "device_code.cuh"
+#include "e4m3.cuh"
 
 namespace nanochat::ops::cuda {
 namespace {
@@ -212,9 +213,10 @@ __global__ void rope_norm_backward_kernel(const T* __restrict__ dq, const T* __r
 }
 
 // The same for serving, where tokens are few: L lanes take one head of one token, and keys and values go to their slots.
-template <class T, int N, int L>
+// C: of the cache.
+template <class T, class C, int N, int L>
 __global__ void rope_norm_store_kernel(const T* qkv, const float* cos, const float* sin, const std::int32_t* positions,
-                                       const std::int32_t* slots, T* q, T* keys, T* values, PagedShape shape, float eps) {
+                                       const std::int32_t* slots, T* q, C* keys, C* values, PagedShape shape, float eps) {
   let_next_begin();
   wait_for_previous();
   const int heads = shape.n_head + 2 * shape.n_kv_head, all = shape.tokens * heads;
@@ -237,11 +239,12 @@ __global__ void rope_norm_store_kernel(const T* qkv, const float* cos, const flo
   normalise_head<L>(x1, x2, rotated, shape.d, eps);
   const int slot = slots[token];
   if (!live || (slot < 0 && head >= shape.n_head)) return;
-  T* to = head < shape.n_head ? q + (static_cast<i64>(token) * shape.n_head + head) * shape.d
-          : rotated           ? keys + cache_offset(shape, slot, head - shape.n_head)
-                              : values + cache_offset(shape, slot, head - shape.n_head - shape.n_kv_head);
-  store<N>(to + i, x1);
-  store<N>(to + half + i, x2);
+  const auto write = [&](auto* to) {
+    store<N>(to + i, x1);
+    store<N>(to + half + i, x2);
+  };
+  if (head < shape.n_head) return write(q + (static_cast<i64>(token) * shape.n_head + head) * shape.d);
+  write((rotated ? keys : values) + cache_offset(shape, slot, head - shape.n_head - (rotated ? 0 : shape.n_kv_head)));
 }
 
 // Calls body with the pairs a lane takes and the lanes a head: 16-byte accesses where halves of heads are multiples of
@@ -484,8 +487,11 @@ void rope_qk_norm_store(Element type, const void* qkv, const float* cos, const f
   visit(type, [&]<class T>(T) {
     const bool wide = aligned(qkv) && aligned(q) && aligned(keys) && aligned(values) && aligned(cos) && aligned(sin);
     visit_lanes<T>(shape.d, wide, [&]<int N, int L>(std::integral_constant<int, N>, std::integral_constant<int, L>) {
-      launch(&rope_norm_store_kernel<T, N, L>, blocks_for(rows * L, kThreads), kThreads, 0, stream, static_cast<const T*>(qkv),
-             cos, sin, positions, slots, static_cast<T*>(q), static_cast<T*>(keys), static_cast<T*>(values), shape, eps);
+      visit_cache<T>(shape.fp8, [&]<class C>(C) {
+        launch(&rope_norm_store_kernel<T, C, N, L>, blocks_for(rows * L, kThreads), kThreads, 0, stream,
+               static_cast<const T*>(qkv), cos, sin, positions, slots, static_cast<T*>(q), static_cast<C*>(keys),
+               static_cast<C*>(values), shape, eps);
+      });
     });
   });
   check_launch("rope_qk_norm_store");

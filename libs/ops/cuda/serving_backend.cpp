@@ -33,8 +33,19 @@ std::int32_t narrow(std::int64_t value) {
   return static_cast<std::int32_t>(value);
 }
 
+bool is_fp8(const at::Tensor& cache) { return cache.scalar_type() == at::kFloat8_e4m3fn; }
+
+// Memory of a cache for keys and values of the type of `like`.
+void* cache_data(const at::Tensor& cache, const at::Tensor& like) {
+  if (!is_fp8(cache)) return data(cache, like);
+  TORCH_CHECK(cache.is_contiguous() && like.scalar_type() == at::kBFloat16 && cache.device() == like.device(),
+              "expected a contiguous cache for bfloat16 on ", like.device(), ", got one on ", cache.device(), " with strides ",
+              cache.strides(), " for ", like.scalar_type());
+  return cache.data_ptr();
+}
+
 PagedShape shape_of(const at::Tensor& keys, std::int64_t tokens, std::int64_t n_head) {
-  return {narrow(tokens), narrow(n_head), narrow(keys.size(1)), narrow(keys.size(3)), narrow(keys.size(2))};
+  return {narrow(tokens), narrow(n_head), narrow(keys.size(1)), narrow(keys.size(3)), narrow(keys.size(2)), is_fp8(keys)};
 }
 
 const std::int32_t* list(const DevicePagedBatch& batch, std::int64_t begin) {
@@ -96,11 +107,11 @@ std::int64_t paged_partial_floats(const DevicePagedBatch::Tiles& tiles, const at
 void paged_store(const at::Tensor& k, const at::Tensor& v, const DevicePagedBatch& batch, at::Tensor& keys,
                  at::Tensor& values) {
   const On stream(keys);
-  const Element type = element_of(keys);
-  TORCH_CHECK(element_of_rows(k) == type && element_of_rows(v) == type && k.stride(1) == k.size(2) && v.stride(1) == v.size(2),
+  const Element type = element_of_rows(k);
+  TORCH_CHECK(element_of_rows(v) == type && k.stride(1) == k.size(2) && v.stride(1) == v.size(2),
               "paged_store: heads of k and v must follow each other, got strides ", k.strides(), " and ", v.strides());
   paged_store(type, k.const_data_ptr(), k.stride(0), v.const_data_ptr(), v.stride(0), device_data<std::int32_t>(batch.slots()),
-              keys.data_ptr(), data(values, keys), shape_of(keys, batch.tokens(), keys.size(1)), stream);
+              cache_data(keys, k), cache_data(values, k), shape_of(keys, batch.tokens(), keys.size(1)), stream);
 }
 
 void rope_qk_norm_store(const at::Tensor& qkv, const RopeTable& table, const DevicePagedBatch& batch, at::Tensor& q,
@@ -108,8 +119,8 @@ void rope_qk_norm_store(const at::Tensor& qkv, const RopeTable& table, const Dev
   const On stream(qkv);
   rope_qk_norm_store(element_of(qkv), qkv.const_data_ptr(), device_data<float>(table.cos), device_data<float>(table.sin),
                      device_data<std::int32_t>(batch.positions()), device_data<std::int32_t>(batch.slots()), data(q, qkv),
-                     data(keys, qkv), data(values, qkv), shape_of(keys, batch.tokens(), q.size(1)), static_cast<float>(eps),
-                     stream);
+                     cache_data(keys, qkv), cache_data(values, qkv), shape_of(keys, batch.tokens(), q.size(1)),
+                     static_cast<float>(eps), stream);
 }
 
 void paged_attention(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values, const DevicePagedBatch& batch,
@@ -122,8 +133,9 @@ void paged_attention(const at::Tensor& q, const at::Tensor& keys, const at::Tens
     a.tiles = reinterpret_cast<const PagedTile*>(list(batch, tiles->begin));
     a.tables = list(batch, batch.tables());
     a.q = q.const_data_ptr();
-    a.keys = data(keys, q);
-    a.values = data(values, q);
+    a.keys = cache_data(keys, q);
+    a.values = cache_data(values, q);
+    a.fp8 = is_fp8(keys);
     a.out = data(out, q);
     a.partial = device_data<float>(batch.partial());
     a.counters = device_data<std::int32_t>(batch.counters());
@@ -154,7 +166,7 @@ void upload(const at::Tensor& host, at::Tensor& to) {
 
 bool paged_decode_takes(const at::Tensor& keys, std::int64_t n_head) {
   const c10::cuda::CUDAGuard guard(keys.device());
-  return keys.scalar_type() == at::kBFloat16 && paged_decode_takes(keys.size(3), n_head / keys.size(1));
+  return (keys.scalar_type() == at::kBFloat16 || is_fp8(keys)) && paged_decode_takes(keys.size(3), n_head / keys.size(1));
 }
 
 void paged_decode(const at::Tensor& qkv, const RopeTable& table, const DevicePagedBatch& batch, at::Tensor& keys,
@@ -164,8 +176,9 @@ void paged_decode(const at::Tensor& qkv, const RopeTable& table, const DevicePag
   a.qkv = qkv.const_data_ptr();
   a.cos = device_data<float>(table.cos);
   a.sin = device_data<float>(table.sin);
-  a.keys = data(keys, qkv);
-  a.values = data(values, qkv);
+  a.keys = cache_data(keys, qkv);
+  a.values = cache_data(values, qkv);
+  a.fp8 = is_fp8(keys);
   a.out = data(out, qkv);
   a.sequences = reinterpret_cast<const PagedSequence*>(list(batch, batch.sequences()));
   a.tables = list(batch, batch.tables());

@@ -1,6 +1,6 @@
 #pragma once
 // The instructions behind the kernels for serving: asynchronous copies into shared memory, loads of matrix fragments, and
-// products of 16 x 8 tiles in bfloat16. Each is one PTX instruction; all need compute capability 8.0.
+// products of 16 x 8 tiles in bfloat16 and half precision. Each is one PTX instruction; all need compute capability 8.0.
 //
 // In a fragment, lane l of a warp has the row l / 4 (and that plus 8) and the columns 2 * (l % 4) and the next one.
 
@@ -52,6 +52,19 @@ __device__ inline void load_matrices_transposed(std::uint32_t (&m)[4], const voi
                : "r"(shared_address(row))
                : "memory");
 }
+// Two of them: lane l % 16 gives the address of row l % 8 of matrix l / 8 % 2.
+__device__ inline void load_matrices(std::uint32_t (&m)[2], const void* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];\n"
+               : "=r"(m[0]), "=r"(m[1])
+               : "r"(shared_address(row))
+               : "memory");
+}
+__device__ inline void load_matrices_transposed(std::uint32_t (&m)[2], const void* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0, %1}, [%2];\n"
+               : "=r"(m[0]), "=r"(m[1])
+               : "r"(shared_address(row))
+               : "memory");
+}
 
 // The transpose of an 8 x 8 matrix of 16-bit elements, as fragments have it.
 __device__ inline std::uint32_t transpose_matrix(std::uint32_t m) {
@@ -64,6 +77,14 @@ __device__ inline std::uint32_t transpose_matrix(std::uint32_t m) {
 __device__ inline void multiply_add(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1) {
   asm volatile(
       "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+      "{%0, %1, %2, %3};\n"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+// The same in half precision.
+__device__ inline void multiply_add_half(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
       "{%0, %1, %2, %3};\n"
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
