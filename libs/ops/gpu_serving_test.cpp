@@ -631,10 +631,8 @@ TEST_F(GpuFp8Cache, FusedDecodesOfEveryLengthAndNumber) {
     const at::Tensor qkv = on_gpu(random_tensor({count + 3, (s.n_head + 2 * s.n_kv_head) * s.d}, at::kBFloat16, 9));
     at::Tensor out = on_gpu(at::full({count + 3, s.n_head, s.d}, 7.0, at::kBFloat16)), q = out.clone();
     room.assign(c.batch);
-    DeviceGraph graph(keys.device(), [&] {
-      rope_paged_decode(qkv, table, room, keys, values, {}, 1e-6, out,
-                        {.stream = stream, .next_keys = keys, .next_values = values});
-    });
+    DeviceGraph graph(keys.device(),
+                      [&] { rope_paged_decode(qkv, table, room, keys, values, {}, 1e-6, out, {.stream = stream}); });
     graph.replay();
     at::Tensor other_keys = on_gpu(c.keys), other_values = on_gpu(c.values), some = q.narrow(0, 0, count);
     const DevicePagedBatch batch(c.batch, keys, s.n_head);

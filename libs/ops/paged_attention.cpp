@@ -214,8 +214,7 @@ std::int64_t choose_split(const std::vector<std::int64_t>& seen, std::int64_t n_
 
 constexpr std::int64_t kBlocksWanted = 528;      // four for each multiprocessor of a large GPU
 constexpr std::int64_t kInvariantSplit = 256;
-// Most thread blocks that the parts of decodes make up: as many as run at a time on a large GPU.
-constexpr std::int64_t kMostDecodeBlocks = 396;
+constexpr std::int64_t kDecodeBlocksAtOnce = 2;  // of parts of decodes, on a multiprocessor
 
 constexpr std::int32_t kNowhere = -1;  // the slot of a token that is not there
 
@@ -343,8 +342,9 @@ DevicePagedBatch::DevicePagedBatch(std::int64_t sequences, std::int64_t longest,
 
 void DevicePagedBatch::choose_decode_parts(const at::Tensor& keys, std::int64_t n_head, const PagedOptions& options) {
   if (!options.fuse_decodes || fixed_split(options) > 0 || !cuda::paged_decode_takes(keys, n_head)) return;
+  const std::int64_t at_once = kDecodeBlocksAtOnce * cuda::multiprocessor_count(keys.device().index());
   decode_parts_ = cuda::kMostDecodeParts;
-  while (decode_parts_ > 1 && tokens_ * keys.size(1) * decode_parts_ > kMostDecodeBlocks) decode_parts_ /= 2;
+  while (decode_parts_ > 1 && tokens_ * keys.size(1) * decode_parts_ > at_once) decode_parts_ /= 2;
 }
 
 void DevicePagedBatch::assign(const PagedBatch& batch, std::span<const std::int32_t> inputs,

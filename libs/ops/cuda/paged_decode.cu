@@ -535,12 +535,13 @@ void paged_decode(const PagedDecode& arguments, Stream stream) {
     throw std::runtime_error("the CUDA kernel for decodes does not take heads of " + std::to_string(p.d) + ", " +
                              std::to_string(group) + " for each key, in " + std::to_string(p.parts) + " parts");
   }
-  // With many sequences for each block, two blocks of three slots are faster than three of two slots.
-  const bool many = p.sequence_count >= kManyTurns * blocks_across(p, 3) && p.parts == 1;
+  // Two blocks of three slots are faster than three of two slots with many sequences for each block; and with parts, of which no
+  // more than two stand on a multiprocessor anyway.
+  const bool three = p.parts > 1 || p.sequence_count >= kManyTurns * blocks_across(p, 3);
   const auto run = [&]<int D, int kTiles>(std::integral_constant<int, D>, std::integral_constant<int, kTiles>) {
     visit_cache<bf16>(p.fp8, [&]<class T>(T) {
-      many ? launch_decodes<T, D, kTiles, 3>(p, blocks_across(p, 3), stream)
-           : launch_decodes<T, D, kTiles, 2>(p, blocks_across(p, 2), stream);
+      three ? launch_decodes<T, D, kTiles, 3>(p, blocks_across(p, 3), stream)
+            : launch_decodes<T, D, kTiles, 2>(p, blocks_across(p, 2), stream);
     });
   };
   const auto run_tiles = [&]<int D>(std::integral_constant<int, D> d) {
