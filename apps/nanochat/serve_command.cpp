@@ -122,6 +122,9 @@ ExitCode serve(ServeArguments& arguments, const std::string& key_source) {
   std::vector<at::Device> devices = {runtime.device};
   for (const RuntimeOptions& choice : std::span(choices).subspan(1)) devices.push_back(select_device(choice));
   arguments.engine.fp8_cache = arguments.kv_cache.fp8(runtime);
+  if (arguments.engine.fp8_cache) {
+    for (const at::Device device : devices) require_fp8_cache(device, runtime.dtype);
+  }
 
   // Listens before the models are there: a load balancer asks /health meanwhile. The host comes after the API in this function,
   // and the API calls it only while the server runs.
