@@ -280,9 +280,9 @@ void rope_qk_norm_store(Element type, const void* qkv, const float* cos, const f
 
 // ------------------------------------------------------------------------------------------- paged_decode.cu
 // rope_qk_norm_store() and paged_attention() of sequences with one token each, in one kernel. bfloat16, with a cache of that or
-// of E4M3, compute capability 9.0 and later. Each sequence's keys are cut into `parts` of nearly equal length; a result depends on its own sequence and on
-// `parts`. The kernel reads the lists and the keys of earlier tokens before the kernels that were enqueued just before have
-// ended: between those that write them and this one, there must be a copy from the host or the end of a graph.
+// of E4M3, compute capability 9.0 and later. Each sequence's keys are cut into `parts` of nearly equal length; a result depends on
+// its own sequence and on `parts`. The kernel reads the lists and the keys of earlier tokens before the kernels that were enqueued
+// just before have ended: between those that write them and this one, there must be a copy from the host or the end of a graph.
 inline constexpr int kMostDecodeParts = 8;
 struct PagedDecode {
   const void* qkv;  // (N, n_head + 2 n_kv_head, d)
