@@ -342,9 +342,8 @@ void gpu_decode_step(benchmark::State& state) {
   };
   const auto attend = [&](std::size_t i) {
     if (batch.fuses_decodes()) {
-      ops::DecodeFusion fusion;
-      if (late) fusion.stream = residual;
-      return ops::rope_paged_decode(qkv, table, batch, cache.keys[i], cache.values[i], {}, kEps, attended, fusion);
+      return ops::rope_paged_decode(qkv, table, batch, cache.keys[i], cache.values[i], {}, kEps, attended,
+                                    late ? residual : none);
     }
     ops::rope_qk_norm_store(qkv, table, batch, q, cache.keys[i], cache.values[i], kEps);
     ops::paged_attention(q, cache.keys[i], cache.values[i], batch, {}, attended);

@@ -14,9 +14,10 @@ void KvCacheOption::declare(Subcommand& command) {
       .one_of({"auto", "fp8"});
 }
 
-bool KvCacheOption::fp8(const Runtime& runtime) const {
+bool KvCacheOption::fp8(const Runtime& runtime, std::span<const at::Device> others) const {
   if (dtype != "fp8") return false;
   require_fp8_cache(runtime.device, runtime.dtype);
+  for (const at::Device device : others) require_fp8_cache(device, runtime.dtype);
   return true;
 }
 

@@ -121,10 +121,7 @@ ExitCode serve(ServeArguments& arguments, const std::string& key_source) {
   const Runtime runtime = select_runtime(choices.front(), Workload::kDecoding);
   std::vector<at::Device> devices = {runtime.device};
   for (const RuntimeOptions& choice : std::span(choices).subspan(1)) devices.push_back(select_device(choice));
-  arguments.engine.fp8_cache = arguments.kv_cache.fp8(runtime);
-  if (arguments.engine.fp8_cache) {
-    for (const at::Device device : devices) require_fp8_cache(device, runtime.dtype);
-  }
+  arguments.engine.fp8_cache = arguments.kv_cache.fp8(runtime, std::span(devices).subspan(1));
 
   // Listens before the models are there: a load balancer asks /health meanwhile. The host comes after the API in this function,
   // and the API calls it only while the server runs.

@@ -280,6 +280,7 @@ TEST_F(Fp8CacheOnAGpu, EnginesWithCachesOfBothTypesShareAModel) {
 // Decodes, prompts and drafted tokens have different kernels.
 TEST_F(Fp8CacheOnAGpu, LogprobsAreNearThoseOfABFloat16CacheAndOfThePrompt) {
   constexpr double kTolerance = 0.5;  // keys and values have four significant bits
+  constexpr double kSameCache = 0.2;  // activations are rounded at different places, and so are keys and values then
   for (const GptConfig& config : {gpu_config(), newest_config()}) {
     Rng rng(6);
     const std::vector<std::int32_t> prompt = random_prompt(100, rng, kVocab);
@@ -306,7 +307,7 @@ TEST_F(Fp8CacheOnAGpu, LogprobsAreNearThoseOfABFloat16CacheAndOfThePrompt) {
     double difference = 0.0;
     for (std::size_t i = 0; i < sequence.ids.size(); ++i) {
       const std::size_t at = prompt.size() - 1 + i;
-      EXPECT_NEAR(sequence.logprobs[i], read.prompt[at].token.logprob, 0.2) << i;
+      EXPECT_NEAR(sequence.logprobs[i], read.prompt[at].token.logprob, kSameCache) << i;
       EXPECT_NEAR(sequence.logprobs[i], wide.prompt[at].token.logprob, kTolerance) << i;
       difference += std::abs(read.prompt[at].token.logprob - wide.prompt[at].token.logprob);
     }

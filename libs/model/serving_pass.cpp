@@ -132,9 +132,7 @@ void ServingPass::run(const at::Tensor& inputs, const at::Tensor& drawn, const a
     }
     const ops::AttentionScope scope = attention_scope(layer.plan);
     if (batch.fuses_decodes()) {
-      ops::DecodeFusion fusion;
-      if (late) fusion.stream = residual;
-      ops::rope_paged_decode(qkv, rope_, batch, keys[i], values[i], scope, eps_, attended, fusion);
+      ops::rope_paged_decode(qkv, rope_, batch, keys[i], values[i], scope, eps_, attended, late ? residual : none);
     } else {
       ops::rope_qk_norm_store(qkv, rope_, batch, q, keys[i], values[i], eps_);
       ops::paged_attention(q, keys[i], values[i], batch, scope, attended);

@@ -12,6 +12,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <string>
 #include <utility>
@@ -104,22 +105,27 @@ const Lengths kDecodes = {{0, 1}, {40, 1}, {63, 1}, {64, 1}, {65, 1}, {511, 1}, 
 const Lengths kMixed = {{0, 1},    {40, 1}, {0, 37}, {5, 20},     {130, 1}, {0, 300},
                         {700, 65}, {16, 1}, {30, 7}, {3000, 129}, {999, 1}};
 
-TEST_P(GpuServing, PagedAttentionOfDecodesAndPrompts) {
+// Paged attention of caches of several shapes, which make_case(shape, lengths) makes, against the reference.
+void expect_reference(const std::function<PagedCase(const CacheShape&, const Lengths&)>& make_case, double bound) {
   for (const CacheShape& s : {CacheShape{4, 4, 128, 16}, CacheShape{4, 2, 64, 16}, CacheShape{8, 1, 128, 5},
                               CacheShape{6, 2, 64, 32}, CacheShape{3, 3, 64, 1}}) {
     for (const Lengths& lengths : {kDecodes, kMixed}) {
-      const PagedCase c(s, dtype_, lengths);
+      const PagedCase c = make_case(s, lengths);
       const at::Tensor expected = c.expected();
       for (const PagedOptions& options :
            {PagedOptions{}, PagedOptions{.batch_invariant = true}, PagedOptions{.split = 64}, PagedOptions{.split = 4096}}) {
         const at::Tensor got = c.got(options);
-        EXPECT_LT(relative_error(got, expected), bound_) << s.n_head << "/" << s.n_kv_head << " heads of " << s.d << ", split "
-                                                         << options.split << (options.batch_invariant ? " invariant" : "");
+        EXPECT_LT(relative_error(got, expected), bound) << s.n_head << "/" << s.n_kv_head << " heads of " << s.d << ", split "
+                                                        << options.split << (options.batch_invariant ? " invariant" : "");
         EXPECT_FALSE(any_nan(got));
       }
       EXPECT_TRUE(paged_attention(on_gpu(c.q), on_gpu(c.keys), on_gpu(c.values), c.batch).cpu().equal(c.got()));
     }
   }
+}
+
+TEST_P(GpuServing, PagedAttentionOfDecodesAndPrompts) {
+  expect_reference([&](const CacheShape& s, const Lengths& lengths) { return PagedCase(s, dtype_, lengths); }, bound_);
 }
 
 TEST_P(GpuServing, PagedAttentionRepeatsBitForBit) {
@@ -279,13 +285,13 @@ TEST_P(GpuServing, FusedDecodesApplyTheNormBeforeTheProduct) {
   const at::Tensor stream = on_gpu(random_tensor({n, 1280}, dtype_, 8, 3.0));
   const at::Tensor qkv = on_gpu(random_tensor({n, (s.n_head + 2 * s.n_kv_head) * s.d}, dtype_, 9));
   const at::Tensor factor = exact(stream).square().mean(1, /*keepdim=*/true).add(kEps).rsqrt();
-  const auto decode = [&](const at::Tensor& product, const DecodeFusion& fusion) {
+  const auto decode = [&](const at::Tensor& product, const at::Tensor& rows) {
     at::Tensor new_keys = keys.clone(), new_values = values.clone(), out = on_gpu(at::full({n, s.n_head, s.d}, kNan, dtype_));
-    rope_paged_decode(product, table, batch, new_keys, new_values, {}, kEps, out, fusion);
+    rope_paged_decode(product, table, batch, new_keys, new_values, {}, kEps, out, rows);
     return std::vector<at::Tensor>{out.cpu(), new_keys.cpu().nan_to_num(7.0), new_values.cpu().nan_to_num(7.0)};
   };
   const std::vector<at::Tensor> expected = decode(exact(qkv).mul(factor).to(dtype_), {});
-  const std::vector<at::Tensor> got = decode(qkv, {.stream = stream});
+  const std::vector<at::Tensor> got = decode(qkv, stream);
   for (std::size_t i = 0; i < 3; ++i) EXPECT_LT(relative_error(got[i], exact(expected[i])), bound_) << i;
   EXPECT_GT(relative_error(decode(qkv, {})[2], exact(expected[2])), bound_);
 }
@@ -495,21 +501,7 @@ double share_of_others(const at::Tensor& a, const at::Tensor& b) {
 }
 
 TEST_F(GpuFp8Cache, AttentionOfDecodesAndPrompts) {
-  for (const CacheShape& s : {CacheShape{4, 4, 128, 16}, CacheShape{4, 2, 64, 16}, CacheShape{8, 1, 128, 5},
-                              CacheShape{6, 2, 64, 32}, CacheShape{3, 3, 64, 1}}) {
-    for (const Lengths& lengths : {kDecodes, kMixed}) {
-      const PagedCase c = fp8_case(s, lengths);
-      const at::Tensor expected = c.expected();
-      for (const PagedOptions& options :
-           {PagedOptions{}, PagedOptions{.batch_invariant = true}, PagedOptions{.split = 64}, PagedOptions{.split = 4096}}) {
-        const at::Tensor got = c.got(options);
-        EXPECT_LT(relative_error(got, expected), kBound) << s.n_head << "/" << s.n_kv_head << " heads of " << s.d << ", split "
-                                                         << options.split << (options.batch_invariant ? " invariant" : "");
-        EXPECT_FALSE(any_nan(got));
-      }
-      EXPECT_TRUE(paged_attention(on_gpu(c.q), on_gpu(c.keys), on_gpu(c.values), c.batch).cpu().equal(c.got()));
-    }
-  }
+  expect_reference([](const CacheShape& s, const Lengths& lengths) { return fp8_case(s, lengths); }, kBound);
 }
 
 TEST_F(GpuFp8Cache, AttentionIsThatOfABFloat16CacheOfTheSameNumbers) {
@@ -629,8 +621,7 @@ TEST_F(GpuFp8Cache, FusedDecodesOfEveryLengthAndNumber) {
     const at::Tensor qkv = on_gpu(random_tensor({count + 3, (s.n_head + 2 * s.n_kv_head) * s.d}, at::kBFloat16, 9));
     at::Tensor out = on_gpu(at::full({count + 3, s.n_head, s.d}, 7.0, at::kBFloat16)), q = out.clone();
     room.assign(c.batch);
-    DeviceGraph graph(keys.device(),
-                      [&] { rope_paged_decode(qkv, table, room, keys, values, {}, 1e-6, out, {.stream = stream}); });
+    DeviceGraph graph(keys.device(), [&] { rope_paged_decode(qkv, table, room, keys, values, {}, 1e-6, out, stream); });
     graph.replay();
     at::Tensor other_keys = on_gpu(c.keys), other_values = on_gpu(c.values), some = q.narrow(0, 0, count);
     const DevicePagedBatch batch(c.batch, keys, s.n_head);

@@ -243,14 +243,15 @@ struct DevicePagedBatch::Lists {
     }
   }
 
-  // All lists as one, each from a multiple of 16 bytes on, which kernels read at a time; `batch` learns where they begin.
+  // All lists as one, a multiple of 16 bytes, each from such a multiple on: kernels read so many at a time; `batch` learns where they begin.
   // The tables come last: in a batch with room for more they alone have no fixed size.
   std::vector<std::int32_t> join(DevicePagedBatch& batch) const {
     std::vector<std::int32_t> joined;
+    const auto align = [&] { joined.resize((joined.size() + 3) / 4 * 4); };
     const auto append = [&](const auto& items) {
       using Item = typename std::decay_t<decltype(items)>::value_type;
       static_assert(sizeof(Item) % sizeof(std::int32_t) == 0);
-      joined.resize((joined.size() + 3) / 4 * 4);
+      align();
       const std::size_t begin = joined.size();
       joined.resize(begin + items.size() * sizeof(Item) / sizeof(std::int32_t));
       if (!items.empty()) std::memcpy(joined.data() + begin, items.data(), items.size() * sizeof(Item));
@@ -264,6 +265,7 @@ struct DevicePagedBatch::Lists {
     batch.tiles_.begin = append(tiles);
     batch.tall_tiles_.begin = append(tall_tiles);
     batch.tables_ = append(tables);
+    align();
     return joined;
   }
 };
@@ -371,8 +373,7 @@ void DevicePagedBatch::assign(const PagedBatch& batch, std::span<const std::int3
   lists.inputs.resize(count, 0);
   lists.before.resize(count, -1);
   for (std::size_t i = 0; i < count; ++i) lists.tiles.push_back({static_cast<std::int32_t>(i), 0});
-  std::vector<std::int32_t> joined = lists.join(*this);
-  joined.resize((joined.size() + 3) / 4 * 4);
+  const std::vector<std::int32_t> joined = lists.join(*this);
   TORCH_CHECK(static_cast<std::int64_t>(joined.size()) <= lists_.numel(), "paged attention: block tables longer than ",
               tiles_.longest, " positions");
   cuda::upload(pinned(joined), lists_);
@@ -417,15 +418,13 @@ void rope_qk_norm_store(const at::Tensor& qkv, const RopeTable& table, const Dev
 }
 
 void rope_paged_decode(const at::Tensor& qkv, const RopeTable& table, const DevicePagedBatch& batch, at::Tensor& keys,
-                       at::Tensor& values, const AttentionScope& scope, double eps, at::Tensor& out,
-                       const DecodeFusion& fusion) {
+                       at::Tensor& values, const AttentionScope& scope, double eps, at::Tensor& out, const at::Tensor& stream) {
   check(out, keys, values, batch.tokens());
   check_rope("rope_paged_decode", qkv, table, batch, out, keys);
   TORCH_CHECK(batch.fuses_decodes() && qkv.is_contiguous(), "rope_paged_decode: the batch or qkv does not fit the kernel");
-  TORCH_CHECK(!fusion.stream.defined() ||
-                  (fusion.stream.dim() == 2 && fusion.stream.size(0) == out.size(0) && fusion.stream.size(1) % 8 == 0),
-              "rope_paged_decode: rows ", fusion.stream.sizes(), " do not fit heads ", out.sizes());
-  cuda::paged_decode(qkv, table, batch, keys, values, scope, eps, out, fusion);
+  TORCH_CHECK(!stream.defined() || (stream.dim() == 2 && stream.size(0) == out.size(0) && stream.size(1) % 8 == 0),
+              "rope_paged_decode: rows ", stream.sizes(), " do not fit heads ", out.sizes());
+  cuda::paged_decode(qkv, table, batch, keys, values, scope, eps, out, stream);
 }
 
 at::Tensor paged_attention(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values, const DevicePagedBatch& batch,

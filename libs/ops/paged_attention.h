@@ -132,13 +132,10 @@ void paged_attention(const at::Tensor& q, const at::Tensor& keys, const at::Tens
                      const AttentionScope& scope, at::Tensor& out);
 // rope_qk_norm_store() and paged_attention() of a batch that fuses_decodes(), in one kernel. It reads the
 // cached keys of earlier tokens while kernels before it still run: nothing that was enqueued since the
-// last copy from the host may have written them. out: (N, NH, D).
-struct DecodeFusion {
-  // (N, C): qkv is a product of these rows, which should have been normalised first. Undefined: they were.
-  at::Tensor stream = {};
-};
+// last copy from the host may have written them. out: (N, NH, D). stream (N, C): qkv
+// is a product of these rows, which should have been normalised first; undefined: they were.
 void rope_paged_decode(const at::Tensor& qkv, const RopeTable& table, const DevicePagedBatch& batch, at::Tensor& keys,
                        at::Tensor& values, const AttentionScope& scope, double eps, at::Tensor& out,
-                       const DecodeFusion& fusion = {});
+                       const at::Tensor& stream = {});
 
 }  // namespace nanochat::ops

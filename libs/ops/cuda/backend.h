@@ -93,7 +93,7 @@ void paged_attention(const at::Tensor& q, const at::Tensor& keys, const at::Tens
 void upload(const at::Tensor& host, at::Tensor& to);
 bool paged_decode_takes(const at::Tensor& keys, std::int64_t n_head);
 void paged_decode(const at::Tensor& qkv, const RopeTable& table, const DevicePagedBatch& batch, at::Tensor& keys,
-                  at::Tensor& values, const AttentionScope& scope, double eps, at::Tensor& out, const DecodeFusion& fusion);
+                  at::Tensor& values, const AttentionScope& scope, double eps, at::Tensor& out, const at::Tensor& rows);
 // Writes the tokens, int32 (rows). Returns what DeviceSamples::read() reads, as bytes on the device.
 at::Tensor sample(const at::Tensor& logits, std::span<const ops::SampleRow> rows, std::int64_t most_top,
                   const at::Tensor& inputs, at::Tensor& tokens, const at::Tensor& extremes);

@@ -302,11 +302,11 @@ struct PagedDecode {
   std::int32_t sequence_count;
   std::int32_t parts;  // 1, 2, 4 or 8
   std::int32_t window;  // as in PagedAttentionArguments
+  bool fp8;  // likewise
   float scale, eps;
   // Set by paged_decode().
   std::int32_t group, parts_shift;  // n_head / n_kv_head; the logarithm of `parts`
   std::int32_t turns;  // sequences of a block of threads
-  bool fp8;  // as in PagedAttentionArguments
 };
 // Copies `bytes`, a multiple of 16, from pinned memory of the host, in the order of the stream: in a few microseconds less than a
 // copy of more than about a kilobyte by the driver. What is enqueued next must be a graph or a copy: kernels of a decoding step

@@ -65,13 +65,14 @@ __device__ inline void finish(const LinearRows& p, float sum, float squares, int
   finish(p, sum, squares, p.add ? to_float(y) : 0.0F, y);
 }
 
+__device__ inline float squares_of(u32 pair) {
+  const float low = __uint_as_float(pair << 16), high = __uint_as_float(pair & 0xffff0000U);
+  return low * low + high * high;
+}
 __device__ inline float squares_of(const Lane16& lane) {
   float sum = 0.0F;
 #pragma unroll
-  for (int i = 0; i < 8; ++i) {
-    const float low = __uint_as_float(lane.pair[i] << 16), high = __uint_as_float(lane.pair[i] & 0xffff0000U);
-    sum += low * low + high * high;
-  }
+  for (const u32 pair : lane.pair) sum += squares_of(pair);
   return sum;
 }
 
@@ -231,10 +232,6 @@ struct Staged {
 
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
 // Sums of squares and of warps are added up in pairs: one addition after the other would be waited for.
-__device__ inline float squares_of(u32 pair) {
-  const float low = __uint_as_float(pair << 16), high = __uint_as_float(pair & 0xffff0000U);
-  return low * low + high * high;
-}
 __device__ inline float squares_of(const uint4& pairs) {
   return (squares_of(pairs.x) + squares_of(pairs.y)) + (squares_of(pairs.z) + squares_of(pairs.w));
 }
@@ -578,10 +575,10 @@ __global__ void __launch_bounds__(kThreads) linear_rows_float(const __grid_const
 
 bool linear_rows_takes(Element type, const LinearRows& p) {
   const i64 pack = type == Element::kFloat ? kPackSize<float> : kPackSize<bf16>;
-  constexpr i64 kLargest = std::numeric_limits<std::int32_t>::max();  // the kernels' offsets in x and y are 32 bits
-  if (p.rows * std::max(p.x_stride, p.y_stride) > kLargest) return false;
-  return (type == Element::kFloat || p.rows <= kMostLinearRows) && aligned(p.x) && aligned(p.w) && p.x_stride % pack == 0 &&
-         p.w_stride % pack == 0 && p.k % pack == 0;
+  constexpr i64 kLargest = std::numeric_limits<std::int32_t>::max();  // offsets in x and y are 32 bits in bfloat16
+  const bool few = p.rows <= kMostLinearRows && p.rows * std::max(p.x_stride, p.y_stride) <= kLargest;
+  return (type == Element::kFloat || few) && aligned(p.x) && aligned(p.w) && p.x_stride % pack == 0 && p.w_stride % pack == 0 &&
+         p.k % pack == 0;
 }
 
 void linear_rows(Element type, const LinearRows& arguments, Stream stream) {

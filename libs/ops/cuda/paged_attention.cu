@@ -329,9 +329,9 @@ __global__ void __launch_bounds__(kThreads) paged_attention_float(const __grid_c
     const int row = warp * kRowsPerWarp + r;
     const float total = warp_sum(sum[r]);
     if (row >= work.rows) continue;
+    // A lane's dimensions are 32 apart, and d == 0 is what writes the marks: lane 0 alone has it.
 #pragma unroll
     for (int i = 0; i < D / 32; ++i) {
-      // A lane's dimensions are 32 apart, and d == 0 is what writes the marks: lane 0 alone has it.
       float one[1] = {out[r][i]};
       write_row<1, float>(p, work, row, 32 * i + lane, maximum[r], total, one);
     }

@@ -1,7 +1,7 @@
 // The backend's operations for serving (backend.h): products of few rows, the paged cache, draws of tokens, graphs.
 
-#include <ATen/cuda/CUDAEvent.h>
 #include <ATen/core/CachingHostAllocator.h>
+#include <ATen/cuda/CUDAEvent.h>
 #include <ATen/cuda/CUDAGraph.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
@@ -170,7 +170,7 @@ bool paged_decode_takes(const at::Tensor& keys, std::int64_t n_head) {
 }
 
 void paged_decode(const at::Tensor& qkv, const RopeTable& table, const DevicePagedBatch& batch, at::Tensor& keys,
-                  at::Tensor& values, const AttentionScope& scope, double eps, at::Tensor& out, const DecodeFusion& fusion) {
+                  at::Tensor& values, const AttentionScope& scope, double eps, at::Tensor& out, const at::Tensor& rows) {
   const On stream(qkv);
   PagedDecode a = {};
   a.qkv = qkv.const_data_ptr();
@@ -192,9 +192,9 @@ void paged_decode(const at::Tensor& qkv, const RopeTable& table, const DevicePag
   a.window = window_of(scope);
   a.scale = scale_of(scope, keys.size(3));
   a.eps = static_cast<float>(eps);
-  if (fusion.stream.defined()) {
-    a.stream = data(fusion.stream, qkv);
-    a.width = narrow(fusion.stream.size(1));
+  if (rows.defined()) {
+    a.stream = data(rows, qkv);
+    a.width = narrow(rows.size(1));
   }
   paged_decode(a, stream);
 }

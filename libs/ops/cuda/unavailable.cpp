@@ -89,7 +89,7 @@ void paged_attention(const at::Tensor&, const at::Tensor&, const at::Tensor&, co
 void upload(const at::Tensor&, at::Tensor&) { unavailable(); }
 bool paged_decode_takes(const at::Tensor&, std::int64_t) { return false; }
 void paged_decode(const at::Tensor&, const RopeTable&, const DevicePagedBatch&, at::Tensor&, at::Tensor&, const AttentionScope&,
-                  double, at::Tensor&, const DecodeFusion&) {
+                  double, at::Tensor&, const at::Tensor&) {
   unavailable();
 }
 at::Tensor sample(const at::Tensor&, std::span<const ops::SampleRow>, std::int64_t, const at::Tensor&, at::Tensor&,
