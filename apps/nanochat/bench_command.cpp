@@ -51,6 +51,7 @@ struct BenchArguments {
   std::int64_t device_batch_size = 16;  // train: or kAutoDeviceBatch
   std::int64_t micro_batches = 1;  // train only
   bool recompute = false;          // train only
+  bool deterministic = false;      // train only
   bool fp8 = false;                // train only
   std::string shard = TrainerOptions().shard;  // train only
   std::int64_t vocab_size = 4096;
@@ -261,6 +262,7 @@ void print_training(const BenchArguments& arguments, const GptConfig& config, co
                  {"micro_batches", arguments.micro_batches},
                  {"shard", arguments.shard},
                  {"recompute", arguments.recompute},
+                 {"deterministic", arguments.deterministic},
                  {"fp8", arguments.fp8},
                  {"memory_bytes", memory},
                  {"estimated_memory_bytes", estimated_memory(arguments, config, runtime, communicator.size())}});
@@ -311,6 +313,7 @@ ExitCode bench_train(BenchArguments arguments, Ranks& ranks, Context& context) {
   if (arguments.fp8) require_fp8(runtime);
   require_memory(arguments, config, runtime, communicator);
   check_profile(arguments, runtime);
+  const ops::DeterministicScope deterministic(arguments.deterministic && runtime.device.is_cuda());
   ops::PeakRate peak(runtime.device, runtime.dtype);
   const bool sharded = arguments.shard == "full" && !communicator.alone();
   Gpt model(config, runtime.dtype, runtime.device, Purpose::kTraining, sharded ? Residency::kShared : Residency::kWhole);
@@ -512,6 +515,7 @@ void add_bench(CommandLine& command_line) {
               "Number of forward and backward passes per step whose gradients are accumulated.")
       .at_least(1);
   declare_fp8_option(training.options(), train->fp8);
+  declare_deterministic_option(training.options(), train->deterministic);
   declare_shard_option(training.options(), train->shard);
   auto distributed = std::make_shared<CommunicatorOptions>(communicator_options("bench train"));
   declare_distributed_options(training.options(), *distributed);

@@ -1,5 +1,7 @@
 #include "ops/device.h"
 
+#include <ATen/Context.h>
+
 #include <algorithm>
 #include <cstdlib>
 #include <string_view>
@@ -27,6 +29,16 @@ void synchronize(c10::Device device) {
 }
 
 std::int64_t peak_device_memory(c10::Device device) { return device.is_cuda() ? cuda::peak_allocated_bytes() : 0; }
+
+DeterministicScope::DeterministicScope(bool deterministic) {
+  if (!deterministic) return;
+  // LibTorch insists on it before deterministic products. It is also what LibTorch takes for Hopper without being told.
+  setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", /*overwrite=*/0);
+  at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
+  at::globalContext().setDeterministicFillUninitializedMemory(false);  // nothing here reads what it has not written
+}
+
+DeterministicScope::~DeterministicScope() { at::globalContext().setDeterministicAlgorithms(false, /*warn_only=*/false); }
 
 bool use_reference_kernels() {
   static const bool use = [] {

@@ -45,8 +45,9 @@ at::Tensor by_time(const at::Tensor& dx, std::int64_t n_kv_head) {
   return group == 1 ? x : x.unflatten(2, {n_kv_head, group}).sum(3);
 }
 
-// cuDNN's kernels are the fastest on Hopper and later, and take heads in multiples of 8 up to 128.
-bool cudnn_fits(const at::Tensor& q) {
+// cuDNN's kernels are the fastest on Hopper and later, and take heads in multiples of 8 up to 128. Their backward pass adds up in
+// any order, as LibTorch calls it; FlashAttention's has a fixed one where LibTorch is asked for it.
+bool prefers_cudnn(const at::Tensor& q) {
   static const std::vector<int> majors = [] {
     std::vector<int> found(static_cast<std::size_t>(c10::cuda::device_count()));
     for (std::size_t i = 0; i < found.size(); ++i) {
@@ -54,13 +55,14 @@ bool cudnn_fits(const at::Tensor& q) {
     }
     return found;
   }();
-  return majors.at(static_cast<std::size_t>(q.device().index())) >= 9 && q.size(3) % 8 == 0 && q.size(3) <= 128;
+  return majors.at(static_cast<std::size_t>(q.device().index())) >= 9 && q.size(3) % 8 == 0 && q.size(3) <= 128 &&
+         !at::globalContext().deterministicAlgorithms();
 }
 
 enum class AttentionKind { kCudnn, kFlash, kEfficient };
 AttentionKind kind_for(const at::Tensor& q) {
   if (q.scalar_type() == at::kFloat) return AttentionKind::kEfficient;
-  return cudnn_fits(q) ? AttentionKind::kCudnn : AttentionKind::kFlash;
+  return prefers_cudnn(q) ? AttentionKind::kCudnn : AttentionKind::kFlash;
 }
 
 // What scores are multiplied by.
@@ -419,7 +421,7 @@ bool attention_takes(const at::Tensor& q, const AttentionScope& scope) {
 namespace {
 
 bool uses_cudnn_window(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionScope& scope) {
-  return scope.window && scope.documents == nullptr && q.scalar_type() == at::kBFloat16 && cudnn_fits(q) &&
+  return scope.window && scope.documents == nullptr && q.scalar_type() == at::kBFloat16 && prefers_cudnn(q) &&
          cudnn_takes_window(q, k, v, *scope.window, score_scale(q, scope));
 }
 

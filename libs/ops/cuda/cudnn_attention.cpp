@@ -1,6 +1,5 @@
 #include "ops/cuda/cudnn_attention.h"
 
-#include <ATen/Context.h>
 #include <ATen/cudnn/Handle.h>
 #include <ATen/ops/empty.h>
 #include <c10/util/Exception.h>
@@ -41,7 +40,7 @@ struct Key {
 };
 
 Key key_of(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, std::int64_t window, double scale) {
-  Key key{{q.device().index(), window, at::globalContext().deterministicAlgorithms() ? 1 : 0}, scale};
+  Key key{{q.device().index(), window}, scale};
   for (const at::Tensor& x : {q, k, v}) {
     key.numbers.insert(key.numbers.end(), x.sizes().begin(), x.sizes().end());
     key.numbers.insert(key.numbers.end(), x.strides().begin(), x.strides().end());
@@ -130,11 +129,9 @@ std::unique_ptr<Graphs> build(const at::Tensor& q, const at::Tensor& k, const at
   const auto dense = [&](Uid uid) { return graph.input(uid, dims_of(q), dense_strides_of(q)); };
   const Attributes logsumexp = graph.input(kStatistics, statistics, statistics_strides);
   logsumexp->set_data_type(fe::DataType_t::FLOAT);
-  auto [dq, dk,
-        dv] = graph.operations().sdpa_backward(add(graph, kQ, q), add(graph, kK, k), add(graph, kV, v), dense(kOut),
-                                               dense(kDOut), logsumexp,
-                                               with_window<fe::graph::SDPA_backward_attributes>(window, scale)
-                                                   .set_deterministic_algorithm(at::globalContext().deterministicAlgorithms()));
+  auto [dq, dk, dv] = graph.operations().sdpa_backward(add(graph, kQ, q), add(graph, kK, k), add(graph, kV, v), dense(kOut),
+                                                       dense(kDOut), logsumexp,
+                                                       with_window<fe::graph::SDPA_backward_attributes>(window, scale));
   Graph::output(dq, kDQ, q);
   Graph::output(dk, kDK, k);
   Graph::output(dv, kDV, v);

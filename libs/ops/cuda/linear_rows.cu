@@ -173,7 +173,7 @@ __global__ void __launch_bounds__(kThreads) linear_rows_bf16(const __grid_consta
 // right one. Each warp reads its own part of x straight into registers. Where there are several slices, their blocks are a
 // cluster; each stores its sums in the block that adds them up, in the order of the slices.
 //
-// The order of a sum depends on the inner dimension alone: block by block in a warp, then the warps, then the slices.
+// The order of a sum depends on the shape of the weights alone: block by block in a warp, then the warps, then the slices.
 
 constexpr int kBlock = 32;      // of the inner dimension, that a warp takes at a time: 8 numbers for each lane of a quad
 constexpr int kMostBlocks = 6;  // of a slice that one warp takes
@@ -188,6 +188,7 @@ struct Division {
   std::int32_t columns;        // of y that a block takes at a time
   std::int32_t groups;         // such columns, in all
   std::int32_t slots;          // groups whose weights have room in shared memory
+  std::int32_t copying_warps;  // that start the copies of weights
 };
 
 // What a block has in shared memory: where it begins, in bytes.
@@ -269,33 +270,30 @@ __global__ void __launch_bounds__(kThreads, kRowTiles == 1                ? 3
   const auto* const w = static_cast<const bf16*>(p.w) + first_k;
   auto* const y = static_cast<bf16*>(p.y);
 
-  // By one warp: the weights of a group of columns.
+  // By all threads: the weights of a group of columns.
   const auto begin_copies = [&](int slot, int group) {
     const int first = group * division.columns, count = min(division.columns, p.m - first);
     const u32 bytes = static_cast<u32>(length) * sizeof(bf16);
-    if (lane == 0) expect_bytes(barriers + slot, static_cast<u32>(count) * bytes);
-    __syncwarp();
+    if (thread == 0) expect_bytes(barriers + slot, static_cast<u32>(count) * bytes);
+    if (warp >= division.copying_warps) return;
 #pragma unroll 1
-    for (int column = lane; column < count; column += 32) {
+    for (int column = lane * division.copying_warps + warp; column < count; column += 32 * division.copying_warps) {
       copy_bulk(shared + slot * layout.slot + column * layout.pitch, w + (first + column) * p.w_stride, bytes, barriers + slot);
     }
   };
 
   let_next_begin();
-  if (warp == 0) {
-    if (lane == 0) {
+  if (thread == 0) {
 #pragma unroll 1
-      for (int barrier = 0; barrier < division.slots + 2; ++barrier) init_barrier(barriers + barrier);
-      publish_barriers();
-    }
-    __syncwarp();
-#pragma unroll 1
-    for (int slot = 0; slot < division.slots; ++slot) {
-      const int group = static_cast<int>(blockIdx.x) + slot * stride;
-      if (group < groups) begin_copies(slot, group);
-    }
+    for (int barrier = 0; barrier < division.slots + 2; ++barrier) init_barrier(barriers + barrier);
+    publish_barriers();
   }
   __syncthreads();
+#pragma unroll 1
+  for (int slot = 0; slot < division.slots; ++slot) {
+    const int group = static_cast<int>(blockIdx.x) + slot * stride;
+    if (group < groups) begin_copies(slot, group);
+  }
   if (slices > 1) arrive_cluster();  // this block's shared memory may be stored to
   wait_for_previous();
 
@@ -392,7 +390,7 @@ __global__ void __launch_bounds__(kThreads, kRowTiles == 1                ? 3
     }
     __syncthreads();  // every warp has read the weights, and the sums of the group before
     if constexpr (kStreaming) {
-      if (warp == 0 && group + division.slots * stride < groups) begin_copies(slot, group + division.slots * stride);
+      if (group + division.slots * stride < groups) begin_copies(slot, group + division.slots * stride);
       if (++slot == division.slots) {
         slot = 0;
         parity ^= 1;
@@ -491,12 +489,23 @@ __global__ void __launch_bounds__(kThreads, kRowTiles == 1                ? 3
 #endif
 }
 
-// How the inner dimension is cut; 0 slices: not at all, since they would be too many.
-void divide_inner(int k, Division& d) {
-  while (kMostSlice << d.slices_shift < k) ++d.slices_shift;
+// How the inner dimension is cut; 0 slices: not at all, since they would be too many. A product with fewer columns than a tile
+// for each multiprocessor is cut in two: half as many blocks then read a row.
+Division divide_inner(const LinearRows& p) {
+  Division d = {};
+  if (p.m < 16 * multiprocessors() && p.k > kMostSlice / 2) d.slices_shift = 1;
+  while (kMostSlice << d.slices_shift < p.k) ++d.slices_shift;
   d.slices = 1 << d.slices_shift;
-  d.slice = d.slices == 1 ? k : (k + d.slices * kBlock - 1) / (d.slices * kBlock) * kBlock;
+  d.slice = d.slices == 1 ? p.k : (p.k + d.slices * kBlock - 1) / (d.slices * kBlock) * kBlock;
   if (d.slices > kMostSlices) d.slices = 0;
+  return d;
+}
+
+// A warp starts a copy every 25 ns, one lane after the other. Eight warps are faster, unless there is so little to read besides
+// that many bytes at once only make the rows wait.
+int copying_warps(const LinearRows& p, int weight_bytes) {
+  constexpr int kFewRows = 4, kManyBytes = 64 << 10;
+  return p.rows <= kFewRows && weight_bytes > kManyBytes ? 1 : kWarps;
 }
 
 template <int kTiles, int kRowTiles, bool kStreaming>
@@ -519,7 +528,9 @@ bool launch_staged(const LinearRows& p, Division d, Stream stream) {
   bool launched = false;
   const auto try_resident = [&]<int kTiles>(std::integral_constant<int, kTiles>) {
     if (launched || d.columns > 16 * kTiles) return;
-    if (Staged<kTiles, kRowTiles, false>::layout(d).bytes > memory.half) return;
+    const StagedLayout layout = Staged<kTiles, kRowTiles, false>::layout(d);
+    if (layout.bytes > memory.half) return;
+    d.copying_warps = copying_warps(p, layout.slot);
     launch_staged<kTiles, kRowTiles, false>(p, d, d.groups, stream);
     launched = true;
   };
@@ -536,6 +547,7 @@ bool launch_staged(const LinearRows& p, Division d, Stream stream) {
   constexpr int kLong = 8;
   const int room = d.groups > kLong * blocks ? memory.whole : memory.half;
   d.slots = kMostSlots;
+  d.copying_warps = kWarps;
   while (d.slots > 1 && Kind::layout(d).bytes > room) --d.slots;
   if (Kind::layout(d).bytes > memory.whole) return false;
   launch_staged<1, kRowTiles, true>(p, d, blocks, stream);
@@ -591,8 +603,7 @@ void linear_rows(Element type, const LinearRows& arguments, Stream stream) {
     check_launch("linear_rows");
     return;
   }
-  Division division = {};
-  divide_inner(p.k, division);
+  const Division division = divide_inner(p);
   if (overlaps_kernels() && division.slices > 0) {
     const bool launched = p.rows <= 8    ? launch_staged<1>(p, division, stream)
                           : p.rows <= 16 ? launch_staged<2>(p, division, stream)

@@ -93,6 +93,18 @@ TEST_F(Pretrain, AsksScoresWhenTheCheckpointIsSafe) {
   testing::expect_same_weights(*scored.model, *load_model(config_.output_dir, at::kFloat).model);
 }
 
+TEST_F(Pretrain, DeterministicTrainingOnACpuIsAnyTraining) {
+  config_.num_iterations = 3;
+  train();
+  EXPECT_THAT(log(), Not(HasSubstr("deterministic")));
+  const LoadedModel plain = load_model(config_.output_dir, at::kFloat);
+  config_.deterministic = true;
+  config_.output_dir = folder_ / "deterministic";
+  train();
+  EXPECT_THAT(log(), HasSubstr("deterministic"));
+  testing::expect_same_weights(*plain.model, *load_model(config_.output_dir, at::kFloat).model);
+}
+
 // From the start, or from a checkpoint on.
 TEST_F(Pretrain, RecomputationChangesNoWeight) {
   config_.depth = 3;

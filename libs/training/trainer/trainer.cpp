@@ -26,6 +26,7 @@
 #include "core/progress.h"
 #include "distributed/agree.h"
 #include "distributed/communicator.h"
+#include "ops/device.h"
 #include "ops/peak.h"
 #include "runtime/environment.h"
 #include "training/trainer/memory_check.h"
@@ -250,6 +251,7 @@ struct Loop {
     log_info("{}", parts.announcement);
     if (parts.options.recompute) log_info("activation recomputation: layers run forward again in the backward pass");
     if (parts.options.fp8) log_info("products in 8 bits: matrices of the layers, forward and backward");
+    if (parts.options.deterministic) log_info("deterministic: a repeated training has the same weights, bit for bit");
     if (!checkpoint.empty()) log_info("resumed at step {} from {}", step, checkpoint.string());
     if (!changes.empty()) log_info("resumed with other options: {}", fmt::join(changes, "; "));
     if (!computed_before.empty())
@@ -541,6 +543,7 @@ Runtime select_training_runtime(const TrainerOptions& options, Communicator& com
 }
 
 TrainingResult run_stage(TrainerParts parts, Stage& stage, ProgressReporter& progress) {
+  const ops::DeterministicScope deterministic(parts.options.deterministic && parts.runtime.device.is_cuda());
   Loop loop(std::move(parts), stage, progress);
   return loop.run();
 }

@@ -92,6 +92,14 @@ void declare_fp8_option(OptionList& options, bool& fp8) {
   options.add("fp8", fp8, kHelp).may_change();
 }
 
+void declare_deterministic_option(OptionList& options, bool& deterministic) {
+  constexpr const char* kHelp =
+      "On a GPU, use kernels alone that give the same bits each time: a training that is repeated or resumed on such GPUs ends "
+      "with the same weights. Slower, since the backward pass of attention adds up in a fixed order. On a CPU, training is "
+      "repeatable in any case.";
+  options.add("deterministic", deterministic, kHelp).may_change();
+}
+
 void declare_step_options(OptionList& options, TrainerOptions& config) {
   options
       .add("weight_decay", config.weight_decay,
@@ -117,6 +125,7 @@ void declare_step_options(OptionList& options, TrainerOptions& config) {
            "recomputation). Takes much less memory and about a fifth more time; the results are the same.")
       .may_change();
   declare_fp8_option(options, config.fp8);
+  declare_deterministic_option(options, config.deterministic);
   options
       .add("skip_bad_steps", config.skip_bad_steps,
            "Skip up to this many batches in which the loss or a gradient is NaN or Inf; the next one stops "

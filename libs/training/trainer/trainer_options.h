@@ -36,6 +36,7 @@ struct TrainerOptions {
   std::string shard = "optimizer";      // what several processes divide: "optimizer", or "full" for ShardedWeights, too
   bool recompute = false;               // Gpt::set_recompute()
   bool fp8 = false;                     // Gpt::set_fp8()
+  bool deterministic = false;           // ops::DeterministicScope
   double grad_clip = 0.0;               // maximum norm; 0: no clipping
   std::int64_t skip_bad_steps = 0;      // number of batches with a NaN or Inf in loss or gradient that may be skipped
 
@@ -53,6 +54,7 @@ struct TrainerOptions {
 void declare_run_options(OptionList& options, TrainerOptions& config);
 // --fp8, likewise.
 void declare_fp8_option(OptionList& options, bool& fp8);
+void declare_deterministic_option(OptionList& options, bool& deterministic);
 // --shard, for whoever has no other options of a step.
 void declare_shard_option(OptionList& options, std::string& shard);
 // --seed and --workers; `fixed`: what the seed determines, `work`: what the threads do.
