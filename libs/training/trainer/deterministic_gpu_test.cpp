@@ -74,7 +74,8 @@ TEST(DeterministicGpu, TrainingTwiceGivesTheSameBits) {
     const Trained once = train(architecture, packed, fp8), again = train(architecture, packed, fp8);
     EXPECT_LT(once.losses.back(), once.losses.front());
     EXPECT_EQ(once.losses, again.losses);
-    for (std::size_t i = 0; i < once.weights.size(); ++i) EXPECT_TRUE(at::equal(once.weights[i], again.weights[i])) << once.names[i];
+    for (std::size_t i = 0; i < once.weights.size(); ++i)
+      EXPECT_TRUE(at::equal(once.weights[i], again.weights[i])) << once.names[i];
   }
 }
 
