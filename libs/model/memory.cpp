@@ -7,7 +7,20 @@
 
 namespace nanochat {
 
-int state_bytes_per_element(const TensorSpec& tensor) { return tensor.group == OptimizerGroup::kMatrix ? 4 : 8; }
+bool has_large_state(const TensorSpec& tensor) {
+  switch (tensor.group) {
+    case OptimizerGroup::kMatrix:
+    case OptimizerGroup::kEmbedding:
+    case OptimizerGroup::kValueEmbedding:
+    case OptimizerGroup::kHead: return true;
+    default: return false;
+  }
+}
+
+int state_bytes_per_element(const TensorSpec& tensor, int bytes) {
+  const int moments = tensor.group == OptimizerGroup::kMatrix ? 1 : 2;
+  return moments * (has_large_state(tensor) ? bytes : 4);
+}
 
 MemoryEstimate estimate_training_memory(const GptConfig& config, const TrainingShape& shape) {
   const int compute_bytes = shape.compute_bytes;
@@ -16,7 +29,7 @@ MemoryEstimate estimate_training_memory(const GptConfig& config, const TrainingS
   for_each_tensor(config, [&](const TensorSpec& tensor) {
     estimate.weights += tensor.numel() * (compute_bytes == 4 || computes_in_float32(tensor) ? 4 : 4 + compute_bytes);
     estimate.gradients += tensor.numel() * 4;
-    estimate.optimizer += tensor.numel() * state_bytes_per_element(tensor);
+    estimate.optimizer += tensor.numel() * state_bytes_per_element(tensor, shape.state_bytes);
   });
 
   const std::int64_t n = shape.device_batch_size * shape.sequence_len, width = config.n_embd, hidden = config.intermediate_size;

@@ -16,6 +16,7 @@ struct TrainingShape {
   bool recompute = false;  // Gpt::set_recompute()
   bool fp8 = false;        // Gpt::set_fp8()
   bool shard_weights = false;  // of several processes: Residency::kShared
+  int state_bytes = 4;     // of a moment of the optimizer: 4 (float32) or 2 (bfloat16)
 };
 
 struct MemoryEstimate {
@@ -26,8 +27,10 @@ struct MemoryEstimate {
   std::int64_t total() const { return weights + gradients + optimizer + activations; }
 };
 
-// Of the optimizer's state: Muon has one moment in float32, AdamW two.
-int state_bytes_per_element(const TensorSpec& tensor);
+// Whether OptimizerOptions::state_dtype is for this parameter: matrices, embeddings and the head.
+bool has_large_state(const TensorSpec& tensor);
+// Of the optimizer's state: Muon has one moment, AdamW two, of `bytes` each where the state is large, else of 4.
+int state_bytes_per_element(const TensorSpec& tensor, int bytes);
 // In bytes, for a process that trains alone; optim/rank_plan.h has the estimate for one of several.
 MemoryEstimate estimate_training_memory(const GptConfig& config, const TrainingShape& shape);
 // The largest device batch size with an estimate within `bytes`; 0 if not even one row fits.

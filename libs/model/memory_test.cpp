@@ -25,6 +25,8 @@ TEST(MemoryEstimate, CountsWeightsGradientsAndState) {
   EXPECT_EQ(exact.optimizer, 4 * (parameters - tables) + 8 * tables);
   EXPECT_EQ(estimate_training_memory(config, {.device_batch_size = 2, .sequence_len = 128, .compute_bytes = 2}).weights,
             6 * parameters);
+  EXPECT_EQ(estimate_training_memory(config, {.device_batch_size = 2, .sequence_len = 128, .state_bytes = 2}).optimizer,
+            exact.optimizer / 2);
   EXPECT_EQ(exact.total(), exact.weights + exact.gradients + exact.optimizer + exact.activations);
 }
 

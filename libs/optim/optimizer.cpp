@@ -7,9 +7,17 @@
 #include <cmath>
 #include <utility>
 
+#include "model/memory.h"
 #include "ops/optimizer.h"
 
 namespace nanochat {
+
+namespace {
+
+// Numbers of the state that are in float32 at a time where it is kept in another type: 64 MiB.
+constexpr std::int64_t kNumbersAtOnce = std::int64_t{1} << 24;
+
+}  // namespace
 
 AdamWRule adamw_rule(const OptimizerOptions& options, OptimizerGroup group, std::int64_t width) {
   const double width_scale = 1.0 / std::sqrt(static_cast<double>(width) / 768.0);
@@ -60,7 +68,8 @@ void Optimizer::own(Parameter& parameter, const OwnedRows& rows, std::int64_t wi
   TORCH_CHECK(shard != nullptr || parameter.value.defined(), "Optimizer: nobody keeps the weights of ", parameter.name);
   const Owned owned{&parameter, rows, shard};
   const at::Tensor value = owned.value();
-  const auto zeros = [&] { return at::zeros(value.sizes(), value.options()); };
+  const at::ScalarType type = has_large_state(parameter.spec) ? options_.state_dtype : at::kFloat;
+  const auto zeros = [&] { return at::zeros(value.sizes(), value.options().dtype(type)); };
   if (parameter.spec.group != OptimizerGroup::kMatrix) {
     adamw_.push_back({owned, adamw_rule(options_, parameter.spec.group, width), zeros(), zeros()});
     return;
@@ -125,17 +134,46 @@ double Optimizer::sum_of_squares() const {
 }
 
 void Optimizer::update_adamw(AdamWState& state, double lr_multiplier, double grad_scale) {
-  at::Tensor value = state.owned.value(), compute = state.owned.compute();
-  adamw_step(value, state.owned.grad(), state.first_moment, state.second_moment, compute, steps_,
-             state.rule.learning_rate * lr_multiplier, grad_scale, state.rule.options);
+  const at::Tensor value = state.owned.value(), gradient = state.owned.grad(), compute = state.owned.compute();
+  const std::int64_t rows = value.size(0),
+                     row_numbers = std::max<std::int64_t>(1, value.numel() / std::max<std::int64_t>(1, rows));
+  const bool whole = state.first_moment.scalar_type() == at::kFloat;
+  const std::int64_t at_once = whole ? rows : std::max<std::int64_t>(1, kNumbersAtOnce / row_numbers);
+  for (std::int64_t first = 0; first < rows; first += at_once) {
+    const auto part = [&](const at::Tensor& x) { return x.narrow(0, first, std::min(at_once, rows - first)); };
+    // What is float32 is not copied.
+    at::Tensor first_moment = part(state.first_moment).to(at::kFloat), second_moment = part(state.second_moment).to(at::kFloat);
+    at::Tensor values = part(value), copy = part(compute);
+    adamw_step(values, part(gradient), first_moment, second_moment, copy, steps_, state.rule.learning_rate * lr_multiplier,
+               grad_scale, state.rule.options);
+    if (whole) continue;
+    part(state.first_moment).copy_(first_moment);
+    part(state.second_moment).copy_(second_moment);
+  }
 }
 
 void Optimizer::update_matrices(MuonGroup& group, const NorMuonStep& step) {
   for (std::size_t i = 0; i < group.owned.size(); ++i) group.matrices.gradient[i] = group.owned[i].grad();
-  if (options_.rules == OptimizerRules::kNanochat2026_07) {
-    normuon_step(group.matrices, group.second_moments, step, options_.normuon);
-  } else {
-    muon_step(group.matrices, step.learning_rate, step.momentum, step.grad_scale, options_.muon);
+  const auto update = [&](const ops::MatrixList& matrices, std::vector<at::Tensor>& second_moments) {
+    if (options_.rules == OptimizerRules::kNanochat2026_07) {
+      normuon_step(matrices, second_moments, step, options_.normuon);
+    } else {
+      muon_step(matrices, step.learning_rate, step.momentum, step.grad_scale, options_.muon);
+    }
+  };
+  const ops::MatrixList& all = group.matrices;
+  if (all.momentum.front().scalar_type() == at::kFloat) return update(all, group.second_moments);
+  const auto at_once = static_cast<std::size_t>(std::max<std::int64_t>(1, kNumbersAtOnce / all.value.front().numel()));
+  for (std::size_t first = 0; first < all.value.size(); first += at_once) {
+    const std::size_t end = std::min(first + at_once, all.value.size());
+    ops::MatrixList some;
+    std::vector<at::Tensor> second_moments;
+    for (std::size_t i = first; i < end; ++i) {
+      some.add(all.value[i], all.gradient[i], all.momentum[i].to(at::kFloat), all.compute[i]);
+      if (!group.second_moments.empty()) second_moments.push_back(group.second_moments[i]);
+    }
+    update(some, second_moments);
+    for (std::size_t i = first; i < end; ++i) all.momentum[i].copy_(some.momentum[i - first]);
   }
 }
 

@@ -49,6 +49,9 @@ struct OptimizerOptions {
   AdamWOptions adamw;  // betas and weight decay for kNanochat2025_12; eps for both
   MuonOptions muon;  // for kNanochat2025_12
   NorMuonOptions normuon;  // for kNanochat2026_07
+  // Of Muon's momentum and AdamW's moments, but for scales and smear: float32, or bfloat16 for half the memory. Updates are computed
+  // in float32 in any case, and the new state is rounded to nearest.
+  at::ScalarType state_dtype = at::kFloat;
   at::ScalarType gradient_comm_dtype = at::kFloat;  // between processes; in bfloat16, sums are rounded after each process
 };
 

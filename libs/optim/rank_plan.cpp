@@ -71,7 +71,9 @@ double Cluster::ring_bytes_per_second() const {
 MemoryEstimate estimate_rank_memory(const GptConfig& config, const TrainingShape& shape, int ranks) {
   MemoryEstimate estimate = estimate_training_memory(config, shape);
   if (ranks == 1) return estimate;
-  estimate.optimizer = largest_share(config, ranks, state_bytes_per_element);
+  estimate.optimizer = largest_share(config, ranks, [&](const TensorSpec& tensor) -> std::int64_t {
+    return state_bytes_per_element(tensor, shape.state_bytes);
+  });
   if (!shape.shard_weights) return estimate;
   const auto compute = [&](const TensorSpec& tensor) -> std::int64_t {
     return computes_in_float32(tensor) ? 4 : shape.compute_bytes;

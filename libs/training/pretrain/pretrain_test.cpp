@@ -105,6 +105,30 @@ TEST_F(Pretrain, DeterministicTrainingOnACpuIsAnyTraining) {
   testing::expect_same_weights(*plain.model, *load_model(config_.output_dir, at::kFloat).model);
 }
 
+// Half the bytes in checkpoints; resumed bit for bit, also in the other type.
+TEST_F(Pretrain, OptimizerStateInBfloat16GoesOnFromCheckpoints) {
+  config_.num_iterations = 6;
+  config_.checkpoint_interval = 3;
+  const auto state_bytes = [&] {
+    return fs::file_size(config_.output_dir / "checkpoints/step-000006/optimizer.rank-0-of-1.safetensors");
+  };
+  train();
+  const auto wide_bytes = state_bytes();
+  config_.output_dir = folder_ / "narrow";
+  config_.optimizer_state_dtype = "bfloat16";
+  train();
+  EXPECT_LT(state_bytes(), 0.6 * wide_bytes);
+  const LoadedModel uninterrupted = load_model(config_.output_dir, at::kFloat);
+  forget_after(3);
+  config_.resume = "latest";
+  train();
+  testing::expect_same_weights(*uninterrupted.model, *load_model(config_.output_dir, at::kFloat).model);
+  forget_after(3);
+  config_.optimizer_state_dtype = "float32";
+  train();
+  EXPECT_THAT(log(), HasSubstr("optimizer_state_dtype"));
+}
+
 // From the start, or from a checkpoint on.
 TEST_F(Pretrain, RecomputationChangesNoWeight) {
   config_.depth = 3;

@@ -54,7 +54,8 @@ TrainingShape training_shape(const TrainerOptions& options, const GptConfig& mod
           .gpu = gpu,
           .recompute = options.recompute,
           .fp8 = options.fp8,
-          .shard_weights = options.shard == "full"};
+          .shard_weights = options.shard == "full",
+          .state_bytes = options.optimizer_state_dtype == "bfloat16" ? 2 : 4};
 }
 
 bool save_in_background(const TrainerOptions& options, const GptConfig& model, const Runtime& runtime,

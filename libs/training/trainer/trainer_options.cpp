@@ -21,6 +21,7 @@ OptimizerOptions TrainerOptions::optimizer_options(const Runtime& on, const GptC
     options.muon.dtype = muon_dtype == "bfloat16" ? at::kBFloat16 : at::kFloat;
   }
   options.normuon.dtype = options.muon.dtype;
+  options.state_dtype = optimizer_state_dtype == "bfloat16" ? at::kBFloat16 : at::kFloat;
   options.gradient_comm_dtype = grad_comm_dtype == "bfloat16" ? at::kBFloat16 : at::kFloat;
   return options;
 }
@@ -113,6 +114,13 @@ void declare_step_options(OptionList& options, TrainerOptions& config) {
       .one_of({"auto", "float32", "bfloat16"})
       .may_change();
   options.add("grad_clip", config.grad_clip, "Clip gradients to this global norm; 0 disables clipping.").at_least(0);
+  options
+      .add("optimizer_state_dtype", config.optimizer_state_dtype,
+           "Type of the optimizer's state: Muon's momentum and AdamW's moments. bfloat16 takes half the memory and half the "
+           "room "
+           "in checkpoints, and rounds what is remembered of gradients; updates are still computed in float32.")
+      .one_of({"float32", "bfloat16"})
+      .may_change();
   options
       .add("grad_comm_dtype", config.grad_comm_dtype,
            "Type in which several processes send gradients to each other. bfloat16 halves these bytes, and rounds sums.")

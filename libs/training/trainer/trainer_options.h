@@ -33,6 +33,7 @@ struct TrainerOptions {
   double init_lr_frac = 1.0;            // multiplies the four rates; pretraining has no option for it
   std::string muon_dtype = "auto";      // auto: the faster one, as for runtime.dtype
   std::string grad_comm_dtype = "float32";  // OptimizerOptions::gradient_comm_dtype
+  std::string optimizer_state_dtype = "float32";  // OptimizerOptions::state_dtype
   std::string shard = "optimizer";      // what several processes divide: "optimizer", or "full" for ShardedWeights, too
   bool recompute = false;               // Gpt::set_recompute()
   bool fp8 = false;                     // Gpt::set_fp8()
