@@ -7,15 +7,7 @@
 
 namespace nanochat {
 
-bool has_large_state(const TensorSpec& tensor) {
-  switch (tensor.group) {
-    case OptimizerGroup::kMatrix:
-    case OptimizerGroup::kEmbedding:
-    case OptimizerGroup::kValueEmbedding:
-    case OptimizerGroup::kHead: return true;
-    default: return false;
-  }
-}
+bool has_large_state(const TensorSpec& tensor) { return is_divided(tensor) || tensor.group == OptimizerGroup::kMatrix; }
 
 int state_bytes_per_element(const TensorSpec& tensor, int bytes) {
   const int moments = tensor.group == OptimizerGroup::kMatrix ? 1 : 2;

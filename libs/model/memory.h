@@ -27,7 +27,7 @@ struct MemoryEstimate {
   std::int64_t total() const { return weights + gradients + optimizer + activations; }
 };
 
-// Whether OptimizerOptions::state_dtype is for this parameter: matrices, embeddings and the head.
+// Whether OptimizerOptions::state_dtype applies to this parameter: matrices, gates that Muon updates, embeddings and the head.
 bool has_large_state(const TensorSpec& tensor);
 // Of the optimizer's state: Muon has one moment, AdamW two, of `bytes` each where the state is large, else of 4.
 int state_bytes_per_element(const TensorSpec& tensor, int bytes);

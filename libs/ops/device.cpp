@@ -30,7 +30,7 @@ void synchronize(c10::Device device) {
 
 std::int64_t peak_device_memory(c10::Device device) { return device.is_cuda() ? cuda::peak_allocated_bytes() : 0; }
 
-DeterministicScope::DeterministicScope(bool deterministic) {
+DeterministicScope::DeterministicScope(bool deterministic) : before_(at::globalContext().deterministicAlgorithms()) {
   if (!deterministic) return;
   // LibTorch insists on it before deterministic products. It is also what LibTorch takes for Hopper without being told.
   setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", /*overwrite=*/0);
@@ -38,7 +38,7 @@ DeterministicScope::DeterministicScope(bool deterministic) {
   at::globalContext().setDeterministicFillUninitializedMemory(false);  // nothing here reads what it has not written
 }
 
-DeterministicScope::~DeterministicScope() { at::globalContext().setDeterministicAlgorithms(false, /*warn_only=*/false); }
+DeterministicScope::~DeterministicScope() { at::globalContext().setDeterministicAlgorithms(before_, /*warn_only=*/false); }
 
 bool use_reference_kernels() {
   static const bool use = [] {

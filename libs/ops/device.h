@@ -36,13 +36,16 @@ std::int64_t peak_device_memory(c10::Device device);
 // While it lives, operations on a GPU give the same bits for the same arguments: the backward pass of attention adds up in a fixed
 // order, and 8-bit products are those that cublasLt names first, not the fastest that were measured. An operation of LibTorch that
 // has no such kernel throws. The first scope of a process begins before its first product on a GPU. On a CPU, results are repeatable
-// in any case. Scopes are process-wide and are not nested.
+// in any case. A scope is of the whole process; at its end, it is as before. With `deterministic` false, nothing changes.
 class DeterministicScope {
  public:
   explicit DeterministicScope(bool deterministic = true);
   ~DeterministicScope();
   DeterministicScope(const DeterministicScope&) = delete;
   DeterministicScope& operator=(const DeterministicScope&) = delete;
+
+ private:
+  bool before_;
 };
 
 // True if this process uses the ATen reference on GPUs instead of the kernels,

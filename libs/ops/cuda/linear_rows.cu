@@ -501,8 +501,8 @@ Division divide_inner(const LinearRows& p) {
   return d;
 }
 
-// A warp starts a copy every 25 ns, one lane after the other. Eight warps are faster, unless there is so little to read besides
-// that many bytes at once only make the rows wait.
+// A warp starts a copy every 25 ns, one lane after the other, so all warps are faster than one. With few rows and many weights one
+// warp is: all warps would request so many weights at once that the read of the rows waits behind them.
 int copying_warps(const LinearRows& p, int weight_bytes) {
   constexpr int kFewRows = 4, kManyBytes = 64 << 10;
   return p.rows <= kFewRows && weight_bytes > kManyBytes ? 1 : kWarps;

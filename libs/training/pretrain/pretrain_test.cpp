@@ -105,7 +105,7 @@ TEST_F(Pretrain, DeterministicTrainingOnACpuIsAnyTraining) {
   testing::expect_same_weights(*plain.model, *load_model(config_.output_dir, at::kFloat).model);
 }
 
-// Half the bytes in checkpoints; resumed bit for bit, also in the other type.
+// Half the bytes in checkpoints. Resumed bit for bit in the same type, and accepted in the other.
 TEST_F(Pretrain, OptimizerStateInBfloat16GoesOnFromCheckpoints) {
   config_.num_iterations = 6;
   config_.checkpoint_interval = 3;

@@ -9,6 +9,7 @@
 
 #include "model/testing.h"
 #include "ops/device.h"
+#include "training/trainer/testing_batch.h"
 #include "training/trainer/train_step.h"
 
 namespace nanochat {
@@ -16,17 +17,12 @@ namespace {
 
 constexpr std::int64_t kVocabulary = 4096, kRows = 8, kTime = 1024;
 
-TokenBatch random_batch(bool packed) {
-  const at::Tensor tokens = testing::random_ids(kRows, kTime + 1, kVocabulary, 5);
-  TokenBatch batch{kRows, kTime, {}, {}, {}};
-  for (std::int64_t row = 0; row < kRows; ++row) {
-    const auto* first = tokens.const_data_ptr<std::int32_t>() + row * (kTime + 1);
-    batch.inputs.insert(batch.inputs.end(), first, first + kTime);
-    batch.targets.insert(batch.targets.end(), first + 1, first + kTime + 1);
-  }
-  if (packed) {
-    for (std::int32_t begin = 0; begin < kRows * kTime; begin += begin % kTime == 0 ? 600 : kTime - 600) {
-      batch.documents.push_back(begin);
+TokenBatch batch_of(bool packed) {
+  TokenBatch batch = testing::random_batch(kRows, kTime, kVocabulary, 5);
+  if (packed) {  // a document of 600 tokens and the rest of each row
+    for (std::int32_t row = 0; row < kRows; ++row) {
+      const auto first = static_cast<std::int32_t>(row * kTime);
+      batch.documents.insert(batch.documents.end(), {first, first + 600});
     }
     batch.documents.push_back(kRows * kTime);
   }
@@ -48,7 +44,7 @@ Trained train(Architecture architecture, bool packed, bool fp8) {
   model.init_weights(3);
   model.set_fp8(fp8);
   Optimizer optimizer(model.parameters(), config.n_embd, options);
-  const std::vector<TokenBatch> batches{random_batch(packed)};
+  const std::vector<TokenBatch> batches{batch_of(packed)};
   Trained trained;
   for (int step = 0; step < kSteps; ++step) trained.losses.push_back(train_step(model, optimizer, batches, {}).loss);
   for (const Parameter& parameter : model.parameters()) {

@@ -13,6 +13,7 @@
 #include "model/testing.h"
 #include "model/testing_config.h"
 #include "optim/optimizer.h"
+#include "training/trainer/testing_batch.h"
 
 namespace nanochat::testing {
 
@@ -29,13 +30,7 @@ inline GptConfig config_of(Architecture architecture) {
 inline std::vector<TokenBatch> batches_of(std::uint64_t step, int count) {
   std::vector<TokenBatch> batches;
   for (int i = 0; i < count; ++i) {
-    const at::Tensor tokens = random_ids(2, kTime + 1, kVocab, 100 * step + static_cast<std::uint64_t>(i));
-    TokenBatch batch{2, kTime, {}, {}, {}};
-    for (std::int64_t row = 0; row < 2; ++row) {
-      const auto* first = tokens.const_data_ptr<std::int32_t>() + row * (kTime + 1);
-      batch.inputs.insert(batch.inputs.end(), first, first + kTime);
-      batch.targets.insert(batch.targets.end(), first + 1, first + kTime + 1);
-    }
+    TokenBatch batch = random_batch(2, kTime, kVocab, 100 * step + static_cast<std::uint64_t>(i));
     const std::size_t masked = 3 * static_cast<std::size_t>(i) % batch.targets.size();
     std::fill_n(batch.targets.begin(), masked, -1);
     batches.push_back(std::move(batch));

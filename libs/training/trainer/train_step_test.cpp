@@ -11,6 +11,7 @@
 #include "core/errors.h"
 #include "model/testing.h"
 #include "model/testing_config.h"
+#include "training/trainer/testing_batch.h"
 
 namespace nanochat {
 namespace {
@@ -19,14 +20,7 @@ using ::testing::HasSubstr;
 using ::testing::ThrowsMessage;
 
 TokenBatch random_batch(std::int64_t rows, std::int64_t time, std::uint64_t seed) {
-  const at::Tensor tokens = testing::random_ids(rows, time + 1, 90, seed);
-  TokenBatch batch{rows, time, {}, {}, {}};
-  for (std::int64_t row = 0; row < rows; ++row) {
-    const auto* first = tokens.const_data_ptr<std::int32_t>() + row * (time + 1);
-    batch.inputs.insert(batch.inputs.end(), first, first + time);
-    batch.targets.insert(batch.targets.end(), first + 1, first + time + 1);
-  }
-  return batch;
+  return testing::random_batch(rows, time, 90, seed);
 }
 
 class TrainStep : public ::testing::Test {

@@ -94,11 +94,13 @@ void declare_fp8_option(OptionList& options, bool& fp8) {
 }
 
 void declare_deterministic_option(OptionList& options, bool& deterministic) {
-  constexpr const char* kHelp =
-      "On a GPU, use kernels alone that give the same bits each time: a training that is repeated or resumed on such GPUs ends "
-      "with the same weights. Slower, since the backward pass of attention adds up in a fixed order. On a CPU, training is "
-      "repeatable in any case.";
-  options.add("deterministic", deterministic, kHelp).may_change();
+  options
+      .add(
+          "deterministic", deterministic,
+          "On a GPU, use only kernels that give the same bits each time, so that a training that is repeated or resumed on the "
+          "same kind of GPU ends with the same weights. It is slower, because the backward pass of attention then adds up in a "
+          "fixed order. On a CPU, training is repeatable in any case.")
+      .may_change();
 }
 
 void declare_step_options(OptionList& options, TrainerOptions& config) {
@@ -116,9 +118,8 @@ void declare_step_options(OptionList& options, TrainerOptions& config) {
   options.add("grad_clip", config.grad_clip, "Clip gradients to this global norm; 0 disables clipping.").at_least(0);
   options
       .add("optimizer_state_dtype", config.optimizer_state_dtype,
-           "Type of the optimizer's state: Muon's momentum and AdamW's moments. bfloat16 takes half the memory and half the "
-           "room "
-           "in checkpoints, and rounds what is remembered of gradients; updates are still computed in float32.")
+           "Type in which the optimizer's state is stored: Muon's momentum and AdamW's moments. bfloat16 halves its memory and "
+           "its part of a checkpoint, and rounds the moments; updates are still computed in float32.")
       .one_of({"float32", "bfloat16"})
       .may_change();
   options

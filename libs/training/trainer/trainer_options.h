@@ -53,7 +53,7 @@ struct TrainerOptions {
 
 // --output-dir, --resume and the options of the device.
 void declare_run_options(OptionList& options, TrainerOptions& config);
-// --fp8, likewise.
+// --fp8 and --deterministic, also for commands that have no other options of a step.
 void declare_fp8_option(OptionList& options, bool& fp8);
 void declare_deterministic_option(OptionList& options, bool& deterministic);
 // --shard, for whoever has no other options of a step.
